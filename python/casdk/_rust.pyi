@@ -1,0 +1,204 @@
+"""The Rust extension: verdicts on inputs, requests into bytes, replies out of bytes.
+
+It opens image files and nothing else. Every function that works on a batch releases the GIL while it does.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal, TypeAlias, TypedDict, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: Final[str]
+DEBUG: Final[bool]
+"""Built without optimisation."""
+
+Codec: TypeAlias = Literal["proto", "json"]
+Tensor: TypeAlias = tuple[bytes, tuple[int, ...], str]
+"""Buffer in C order, shape, NumPy's ``dtype.str``."""
+Score: TypeAlias = tuple[float, str, str, str]
+"""value, op_name, description, ref_id."""
+Status: TypeAlias = tuple[int, str, str, tuple[str, ...], tuple[str, ...], str]
+"""code, description, exception name, its args, its stacks, executor."""
+Route: TypeAlias = tuple[str, int, int, Status | None]
+"""executor, start and end in nanoseconds since the epoch (0 when absent), status."""
+
+class RawDocument(TypedDict, total=False):
+    """A document of a reply: only what the wire had, by the names of ``casdk.Document``."""
+
+    id: str
+    text: str
+    blob: bytes
+    tensor: Tensor
+    embedding: Tensor
+    uri: str
+    mime_type: str
+    parent_id: str
+    modality: str
+    granularity: int
+    adjacency: int
+    weight: float
+    offset: float
+    location: list[float]
+    tags: dict[str, object]
+    scores: dict[str, Score]
+    evaluations: dict[str, Score]
+    chunks: list["RawDocument"]
+    matches: list["RawDocument"]
+
+def new_id() -> str:
+    """Return a fresh id of 32 hex characters."""
+
+def classify(items: Sequence[object]) -> bytes:
+    """Return one verdict byte per item.
+
+    ``T`` sentence, ``P`` path of an image file, ``D`` data URI, ``F`` file URL, ``U`` http(s) URL (all ``str``);
+    ``B`` ``bytes``; ``O`` a ``casdk.Document``; ``?`` anything else, for Python to look at. The rule for strings is the
+    table in ``casdk._inputs``.
+    """
+
+def sniff(data: bytes) -> str | None:
+    """Return the image kind of these bytes by their magic (``png`` ``jpeg`` ... ), or ``None``."""
+
+def decode_data_uri(uri: str) -> tuple[str, bytes]:
+    """Return media type and payload of an RFC 2397 URI.
+
+    Raises:
+        ValueError: The URI is broken; the message names the offset.
+    """
+
+@final
+class Packer:
+    """How the requests of one call are written; made once per call.
+
+    Args:
+        codec: The wire's form.
+        endpoint: Executor endpoint, e.g. ``/encode``.
+        parameters: Request parameters; NumPy scalars are taken as numbers.
+        target_executor: Regular expression of executors to ask; empty for all.
+        check_images: Refuse what is not an image by its magic bytes.
+        max_item_bytes: Largest item.
+        max_message_bytes: Where to cut a batch.
+        keep_uri: Send ``uri`` of Documents and of image strings beside the bytes read from it.
+        whole: Send everything a Document carries (matches, chunks, embedding, scores), as docarray would.
+        candidates: Name of the attribute whose Documents are sent as matches, their ids replaced by their
+            positions (``"0"``, ``"1"``, ...), their content read like the root's; ``None`` sends none.
+
+    Raises:
+        TypeError: A parameter cannot go on the wire; the message names its key.
+    """
+
+    def __new__(
+        cls,
+        codec: Codec,
+        endpoint: str,
+        parameters: Mapping[str, object],
+        *,
+        target_executor: str = "",
+        check_images: bool = True,
+        max_item_bytes: int = ...,
+        max_message_bytes: int = ...,
+        keep_uri: bool = False,
+        whole: bool = False,
+        candidates: str | None = None,
+    ) -> Packer: ...
+    def pack(
+        self,
+        request_id: str,
+        items: Sequence[object],
+        verdicts: bytes,
+        fetched: Mapping[str, bytes] | None = None,
+    ) -> Packed:
+        """Write one request.
+
+        Items that are no Documents get the id ``request_id[:24]`` + their position in the message as 8 hex
+        digits. Documents keep theirs. A Document's text wins over blob, tensor and uri, in that order; a uri is
+        read like a string item's, without looking at its extension (it is an image), and an http(s) URL is
+        looked up in ``fetched``.
+
+        Args:
+            request_id: 32 hex characters.
+            items: One batch.
+            verdicts: One byte per item: those of `classify`, with ``N`` for a C-contiguous ``ndarray`` (a
+                tensor). ``?`` is not allowed.
+            fetched: Bytes of the http(s) URLs among the items.
+        """
+
+@final
+class Packed:
+    """One request, written."""
+
+    @property
+    def message(self) -> bytes: ...
+    @property
+    def rows(self) -> int:
+        """Documents in the message."""
+    @property
+    def taken(self) -> int:
+        """Items looked at, from the first; fewer than given where ``max_message_bytes`` cut the batch."""
+    @property
+    def failures(self) -> list[tuple[int, str, str]]:
+        """Position, kind and reason of each item that is not in the message.
+
+        Kinds: ``missing`` ``unreadable`` ``not_image`` ``data_uri`` ``too_large`` ``empty`` ``type``
+        ``not_fetched``. For a candidate the reason names its position.
+        """
+
+@final
+class Reply:
+    """A scanned reply: offsets into bytes that it keeps alive, or numbers already parsed.
+
+    Raises:
+        casdk.errors.ReplyError: The bytes are no reply; the message names the offset.
+    """
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def target_executor(self) -> str: ...
+    @property
+    def status(self) -> Status | None: ...
+    @property
+    def routes(self) -> list[Route]: ...
+    @property
+    def parameters(self) -> dict[str, object]: ...
+    @property
+    def rows(self) -> int:
+        """Documents in the reply."""
+    @property
+    def width(self) -> int:
+        """Numbers in the first embedding; 0 when no document has one."""
+    def place(
+        self,
+        out: NDArray[np.float32] | NDArray[np.float16],
+        start: int,
+        sent: int,
+        request_id: str,
+        rows: Sequence[int] | None = None,
+    ) -> list[int]:
+        """Copy the embeddings into rows of ``out`` ``[R, D]``.
+
+        A document whose id is ``request_id[:24]`` + 8 hex digits goes to that position, any other to its
+        position in the reply.
+
+        Args:
+            out: C-contiguous matrix; other dtypes on the wire are converted.
+            start: Row of position 0.
+            sent: Documents that were in the request.
+            request_id: Of the request.
+            rows: Row of each position, instead of ``start`` + position.
+
+        Returns:
+            Positions that got no row: documents dropped by the server or left without an embedding.
+
+        Raises:
+            casdk.errors.ReplyError: A row of another width than ``D`` (both are named), a row that does not fit
+                ``out``, more documents than were sent, or fewer where ids cannot tell which are missing.
+        """
+    def documents(self) -> list[RawDocument]:
+        """Return the documents, nested ones included."""
+
+def scan(codec: Codec, message: bytes) -> Reply:
+    """Scan one reply."""

@@ -1,0 +1,126 @@
+"""What a client can be told: frozen structs, checked when they are made."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import msgspec
+
+__all__ = ["TLS", "Limits", "Retry", "Timeouts"]
+
+MIB: Final = 1024 * 1024
+
+
+def _require(true: bool, sentence: str) -> None:
+    if not true:
+        raise ValueError(sentence)
+
+
+class TLS(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a secure scheme verifies the server and presents itself; the same for all three.
+
+    Attributes:
+        ca: PEM file, or PEM bytes, of the authorities to trust instead of the system's store.
+        cert: PEM file, or PEM bytes, of the client's certificate chain (mTLS).
+        key: PEM file, or PEM bytes, of the client's private key (mTLS); needs ``cert``.
+        server_name: Name to ask for (SNI) and to verify instead of the address's host.
+        verify: ``False`` accepts any certificate. Only for experiments; grpc pins the one it is shown.
+    """
+
+    ca: str | os.PathLike[str] | bytes | None = None
+    cert: str | os.PathLike[str] | bytes | None = None
+    key: str | os.PathLike[str] | bytes | None = None
+    server_name: str | None = None
+    verify: bool = True
+
+    def __post_init__(self) -> None:
+        _require((self.cert is None) == (self.key is None), "TLS: cert and key belong together, give both or neither")
+        _require(self.verify or self.ca is None, "TLS: verify=False and ca= contradict each other, drop one")
+
+    def __repr__(self) -> str:
+        shown = [f"ca={_shown(self.ca)}"] if self.ca is not None else []
+        shown += [f"cert={_shown(self.cert)}", "key=***"] if self.cert is not None else []
+        shown += [f"server_name={self.server_name!r}"] if self.server_name is not None else []
+        shown += [] if self.verify else ["verify=False"]
+        return f"TLS({', '.join(shown)})"
+
+
+def _shown(source: str | os.PathLike[str] | bytes | None) -> str:
+    return f"<{len(source)} bytes>" if isinstance(source, bytes) else repr(source)
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds a client waits. Nothing waits without a limit by default.
+
+    Attributes:
+        connect: For one connection, DNS to TLS.
+        read: For the reply to one request, from its last byte sent.
+        total: For a whole call, loading, retries and waiting included; ``None`` leaves a call as long as it
+            takes while requests keep being answered within ``read``. A call's ``timeout=`` replaces it.
+        download: For one image behind a URL.
+    """
+
+    connect: float = 5.0
+    read: float = 60.0
+    total: float | None = None
+    download: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"Timeouts: {name} must be more than 0 seconds, not {value!r}")
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """When a failed request is sent again: only what is safe and can help.
+
+    Attributes:
+        attempts: Times a request is sent in all; 1 never sends again.
+        backoff: Seconds before the second attempt, doubled for each one after it.
+        max_backoff: Longest wait between two attempts, in seconds.
+        jitter: Share of each wait that is random, 0 to 1 (full jitter).
+        budget: Share of a client's requests that may be repeats, 0 to 1, above a floor of 100: a dying server
+            is not stormed.
+    """
+
+    attempts: int = 5
+    backoff: float = 0.1
+    max_backoff: float = 5.0
+    jitter: float = 0.5
+    budget: float = 0.2
+
+    def __post_init__(self) -> None:
+        _require(self.attempts >= 1, f"Retry: attempts must be at least 1, not {self.attempts}")
+        _require(self.backoff >= 0, f"Retry: backoff must not be negative, not {self.backoff}")
+        _require(self.max_backoff >= self.backoff, "Retry: max_backoff must not be less than backoff")
+        _require(0 <= self.jitter <= 1, f"Retry: jitter must be between 0 and 1, not {self.jitter}")
+        _require(0 <= self.budget <= 1, f"Retry: budget must be between 0 and 1, not {self.budget}")
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a client holds at once, over all its calls.
+
+    Attributes:
+        prefetch: Requests in flight per call.
+        max_inflight_bytes: Bytes of requests and replies in flight or waiting for their turn.
+        max_item_bytes: Largest image, read or downloaded.
+        max_message_bytes: A request is cut where it would grow beyond this.
+        max_reply_bytes: Largest reply accepted.
+        connections: Connections to the server, where the protocol needs more than one (http).
+        redirects: Redirects followed for one image URL.
+    """
+
+    prefetch: int = 16
+    max_inflight_bytes: int = 64 * MIB
+    max_item_bytes: int = 64 * MIB
+    max_message_bytes: int = 16 * MIB
+    max_reply_bytes: int = 1024 * MIB
+    connections: int = 16
+    redirects: int = 5
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            _require(
+                getattr(self, name) >= (0 if name == "redirects" else 1), f"Limits: {name} must be at least 1"
+            )
