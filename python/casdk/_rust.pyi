@@ -200,5 +200,12 @@ class Reply:
     def documents(self) -> list[RawDocument]:
         """Return the documents, nested ones included."""
 
+def request_id_of(message: bytes) -> str:
+    """Return the request id of a `proto` reply without scanning it; what pairs replies on a websocket.
+
+    Raises:
+        casdk.errors.ReplyError: The message has no readable header.
+    """
+
 def scan(codec: Codec, message: bytes) -> Reply:
     """Scan one reply."""

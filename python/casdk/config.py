@@ -55,7 +55,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         connect: For one connection, DNS to TLS.
-        read: For the reply to one request, from its last byte sent.
+        read: For one request to be sent and answered.
         total: For a whole call, loading, retries and waiting included; ``None`` leaves a call as long as it
             takes while requests keep being answered within ``read``. A call's ``timeout=`` replaces it.
         download: For one image behind a URL.
@@ -103,6 +103,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         prefetch: Requests in flight per call.
+        requests: Requests in flight over all calls.
         max_inflight_bytes: Bytes of requests and replies in flight or waiting for their turn.
         max_item_bytes: Largest image, read or downloaded.
         max_message_bytes: A request is cut where it would grow beyond this.
@@ -112,6 +113,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     prefetch: int = 16
+    requests: int = 64
     max_inflight_bytes: int = 64 * MIB
     max_item_bytes: int = 64 * MIB
     max_message_bytes: int = 16 * MIB

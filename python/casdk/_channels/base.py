@@ -1,0 +1,122 @@
+"""What every channel is: bytes of one request in, bytes of its reply out."""
+
+from __future__ import annotations
+
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, TypeAlias
+
+from casdk._uri import Endpoint
+from casdk.config import TLS, Limits, Timeouts
+from casdk.errors import ConfigError
+
+__all__ = ["Channel", "Headers", "read_pem", "ssl_context"]
+
+Headers: TypeAlias = Sequence[tuple[str, str]]
+"""Name in lower case and value; the credential is among them, so they are never shown."""
+
+
+class Channel(ABC):
+    """A way to one server, shared by all calls of a client; lives on the engine's loop.
+
+    Connections are opened when first needed, kept, and opened again when they broke. A channel never retries.
+
+    Args:
+        endpoint: The server.
+        tls: How to verify a secure scheme.
+        timeouts: ``connect`` and ``read`` are used here; a request's own deadline may be sooner.
+        limits: ``max_reply_bytes`` and ``connections`` are used here.
+    """
+
+    library: ClassVar[str]
+    """The transport library, for messages."""
+
+    def __init__(self, endpoint: Endpoint, tls: TLS, timeouts: Timeouts, limits: Limits) -> None:
+        self.endpoint = endpoint
+        self.tls = tls
+        self.timeouts = timeouts
+        self.limits = limits
+
+    @abstractmethod
+    async def exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
+        """Send one request and wait for its reply; cancelling takes the request back where the protocol can.
+
+        Args:
+            request_id: What the reply is paired by.
+            message: The packed request.
+            headers: Sent beside it, where the protocol has a place for them.
+
+        Returns:
+            The packed reply.
+
+        Raises:
+            TransportError: No connection, or it broke.
+            DeadlineError: No reply within ``timeouts.read``.
+            ServerError: The server refused, outside a reply.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close every connection; what is in flight fails with `TransportError`."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Drop every connection without a word to the server: they belong to the process this one was forked from."""
+
+
+def read_pem(source: str | bytes | object, what: str) -> bytes:
+    """Return PEM bytes, read from a file unless they are bytes already.
+
+    Raises:
+        ConfigError: The file cannot be read, or holds no PEM.
+    """
+    if isinstance(source, bytes):
+        pem = source
+    else:
+        try:
+            pem = Path(str(source)).expanduser().read_bytes()
+        except OSError as error:
+            raise ConfigError(f"TLS: {what}: {error.strerror}: {source}") from error
+    if b"-----BEGIN" not in pem:
+        raise ConfigError(f"TLS: {what} holds no PEM block")
+    return pem
+
+
+def ssl_context(tls: TLS, alpn: list[str]) -> ssl.SSLContext:
+    """Return the context that the libraries on Python's own ssl module use.
+
+    Raises:
+        ConfigError: A certificate or key cannot be read or does not fit.
+    """
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        if tls.ca is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.load_verify_locations(cadata=read_pem(tls.ca, "ca").decode("ascii"))
+        if tls.cert is not None and tls.key is not None:
+            _load_chain(context, tls.cert, tls.key)
+    except (ssl.SSLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"TLS: ca, cert or key cannot be used: {error}") from error
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(alpn)
+    return context
+
+
+def _load_chain(context: ssl.SSLContext, cert: object, key: object) -> None:
+    """Load a client certificate; ssl reads files only, so bytes go through a private one that is gone at once."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as directory:
+        paths = []
+        for name, source in (("cert", cert), ("key", key)):
+            path = Path(directory, name + ".pem")
+            path.touch(mode=0o600)
+            path.write_bytes(read_pem(source, name))
+            paths.append(path)
+        context.load_cert_chain(*paths)

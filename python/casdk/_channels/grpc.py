@@ -1,0 +1,212 @@
+"""grpc and grpcs: one unary call per request on one HTTP/2 connection (grpcio)."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from casdk._channels.base import Channel, Headers, read_pem
+from casdk.errors import (
+    AuthError,
+    CasdkError,
+    DeadlineError,
+    OverloadedError,
+    ProtocolMismatchError,
+    ReplyError,
+    ServerError,
+    TLSError,
+    TransportError,
+)
+
+__all__ = ["CHANNEL"]
+
+UNARY: Final = "/jina.JinaSingleDataRequestRPC/process_single_data"
+STREAM: Final = "/jina.JinaRPC/Call"
+"""What gateways without `UNARY` have (jina before 3.10)."""
+
+Code = grpc.StatusCode
+AUTH_CODES: Final = frozenset({Code.UNAUTHENTICATED, Code.PERMISSION_DENIED})
+LOST_CODES: Final = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED})
+
+
+class GrpcChannel(Channel):
+    """Bytes over grpc.aio with identity serializers: no stub, no protobuf objects."""
+
+    library = "grpcio"
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self._channel: grpc.aio.Channel | None = None
+        self._opening: asyncio.Task[grpc.aio.Channel] | None = None
+        self._unary: Any = None
+        self._stream: Any = None
+        self._streams_only = False
+
+    async def exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
+        if self._channel is None or self._channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY:
+            await self._connect()
+        try:
+            return await self._call(message, headers)
+        except grpc.aio.AioRpcError as error:
+            raise self._ours(error, request_id) from error
+        except asyncio.CancelledError:
+            if self._channel is None:  # closed under the call, not cancelled by the caller
+                raise TransportError(f"the connection to {self.endpoint} was closed") from None
+            raise
+
+    async def _call(self, message: bytes, headers: Headers) -> bytes:
+        timeout = self.timeouts.read
+        if not self._streams_only:
+            try:
+                return await self._unary(message, timeout=timeout, metadata=headers)  # type: ignore[no-any-return]
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not Code.UNIMPLEMENTED:
+                    raise
+                self._streams_only = True
+        call = self._stream(iter((message,)), timeout=timeout, metadata=headers)
+        replies = [reply async for reply in call]
+        if len(replies) != 1:
+            raise ReplyError(f"the server sent {len(replies)} replies to one request")
+        return replies[0]  # type: ignore[no-any-return]
+
+    async def _connect(self) -> None:
+        """Wait until the channel is ready, or let the call that follows say why it is not."""
+        if self._channel is None:
+            if self._opening is None:
+                self._opening = asyncio.ensure_future(self._open())
+            opening = self._opening
+            try:
+                channel = await asyncio.shield(opening)
+            finally:
+                if opening.done() and self._opening is opening:
+                    self._opening = None
+        else:
+            channel = self._channel
+        ready = grpc.ChannelConnectivity.READY
+        failed = {grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN}
+        try:
+            async with asyncio.timeout(self.timeouts.connect):
+                state = channel.get_state(try_to_connect=True)
+                while state is not ready and state not in failed:
+                    await channel.wait_for_state_change(state)
+                    state = channel.get_state(try_to_connect=True)
+        except TimeoutError:
+            seconds = self.timeouts.connect
+            raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
+
+    async def _open(self) -> grpc.aio.Channel:
+        options: list[tuple[str, Any]] = [
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", min(self.limits.max_reply_bytes, 2**31 - 1)),
+            # A client owns its connection: closing it must not depend on other channels to the same server.
+            ("grpc.use_local_subchannel_pool", 1),
+            # Retries are casdk's own, with a budget; grpc's would come on top.
+            ("grpc.enable_retries", 0),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", int(self.timeouts.connect * 1000)),
+            ("grpc.primary_user_agent", "casdk"),
+        ]
+        target = f"dns:///{self.endpoint.authority}"
+        if not self.endpoint.tls:
+            channel = grpc.aio.insecure_channel(target, options=options)
+        else:
+            credentials = await self._credentials(options)
+            channel = grpc.aio.secure_channel(target, credentials, options=options)
+        self._channel = channel
+        self._unary = channel.unary_unary(UNARY)
+        self._stream = channel.stream_stream(STREAM)
+        return channel
+
+    async def _credentials(self, options: list[tuple[str, Any]]) -> grpc.ChannelCredentials:
+        tls = self.tls
+        roots = read_pem(tls.ca, "ca") if tls.ca is not None else None
+        if roots is None and tls.verify:
+            roots = _system_roots()
+        if not tls.verify:
+            # grpc cannot skip verification, so what the server shows is trusted, for the name it shows.
+            pem = await asyncio.to_thread(_shown_certificate, self.endpoint.host, self.endpoint.port, self.timeouts.connect)
+            roots = pem.encode()
+            if (name := _certificate_name(pem)) is not None:
+                options.append(("grpc.ssl_target_name_override", name))
+        elif tls.server_name is not None:
+            options.append(("grpc.ssl_target_name_override", tls.server_name))
+        cert = read_pem(tls.cert, "cert") if tls.cert is not None else None
+        key = read_pem(tls.key, "key") if tls.key is not None else None
+        return grpc.ssl_channel_credentials(roots, key, cert)
+
+    def _ours(self, error: grpc.aio.AioRpcError, request_id: str) -> CasdkError:
+        code, details = error.code(), error.details() or ""
+        where = f"{self.endpoint}: {details}"
+        if code is Code.DEADLINE_EXCEEDED:
+            return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
+        if code in AUTH_CODES:
+            return AuthError(where, request_id=request_id)
+        if code is Code.RESOURCE_EXHAUSTED:
+            too_large = "larger than max" in details
+            kind = ServerError if too_large else OverloadedError
+            return kind(where, request_id=request_id, retryable=not too_large)
+        if code in LOST_CODES:
+            return _lost(self.endpoint.scheme, details, where)
+        if "http" in details.lower() and code in (Code.UNKNOWN, Code.INTERNAL, Code.UNIMPLEMENTED):
+            return ProtocolMismatchError(f"{where}: this port does not speak gRPC", retryable=False)
+        return ServerError(f"{where} ({code.name})", request_id=request_id)
+
+    async def aclose(self) -> None:
+        channel, self._channel = self._channel, None
+        self._unary = self._stream = None
+        if channel is not None:
+            await channel.close()
+
+    def forget(self) -> None:
+        self._channel = self._opening = self._unary = self._stream = None
+
+
+CHANNEL = GrpcChannel
+
+
+def _lost(scheme: str, details: str, where: str) -> TransportError:
+    text = details.lower()
+    if "ssl" in text or "tls" in text or "certificate" in text or "handshak" in text:
+        return TLSError(where, retryable=False, sent=False)
+    if "http1.x" in text or "trying to connect an http" in text or "settings frame" in text:
+        other = "https" if scheme == "grpcs" else "http"
+        return ProtocolMismatchError(
+            f"{where}: this port does not speak gRPC; if it speaks HTTP/1.1 use {other}:// or websocket://", retryable=False
+        )
+    connecting = "failed to connect" in text or "dns resolution" in text
+    return TransportError(where, sent=not connecting)
+
+
+def _system_roots() -> bytes | None:
+    """Return the system's trusted certificates: grpc's own bundle is another store than https and wss verify by."""
+    import os
+
+    if os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"):
+        return None
+    context = ssl.create_default_context()
+    ders = context.get_ca_certs(binary_form=True)
+    return "".join(ssl.DER_cert_to_PEM_cert(der) for der in ders).encode() or None
+
+
+def _shown_certificate(host: str, port: int, timeout: float) -> str:
+    try:
+        return ssl.get_server_certificate((host, port), timeout=timeout)
+    except OSError as error:
+        raise TransportError(f"no TLS connection to {host}:{port}: {error}", sent=False) from error
+
+
+def _certificate_name(pem: str) -> str | None:
+    """Return a name the certificate is good for, from a context that has loaded it as its only authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=pem)
+    for certificate in context.get_ca_certs():
+        names = [str(value) for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]  # type: ignore[misc]
+        subject = [str(part[0][1]) for part in certificate.get("subject", ()) if part[0][0] == "commonName"]
+        for name in (*names, *subject):
+            return name.replace("*", "any", 1)
+    return None

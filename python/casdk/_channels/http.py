@@ -1,0 +1,180 @@
+"""http and https: one POST per request on kept connections (httpx)."""
+
+from __future__ import annotations
+
+import asyncio
+from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import httpx
+import msgspec
+
+from casdk._channels.base import Channel, Headers, ssl_context
+from casdk.errors import (
+    AuthError,
+    CasdkError,
+    DeadlineError,
+    OverloadedError,
+    ProtocolMismatchError,
+    ProxyError,
+    ReplyError,
+    ServerError,
+    TLSError,
+    TransportError,
+)
+
+__all__ = ["CHANNEL"]
+
+CONTENT_TYPE: Final = ("content-type", "application/json")
+BUSY: Final = frozenset({429, 503})
+PASSING: Final = frozenset({502, 504})
+SHOWN: Final = 300
+"""Characters of an error page that go into a message."""
+
+
+class HttpChannel(Channel):
+    """JSON bodies to ``/post``; a pool of at most ``limits.connections`` connections."""
+
+    library = "httpx"
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self._client: httpx.AsyncClient | None = None
+        # Waiting for a free connection is not waiting for the server, so it happens outside the timeout.
+        self._free = asyncio.Semaphore(self.limits.connections)
+        scheme = "https" if self.endpoint.tls else "http"
+        self._url = httpx.URL(f"{scheme}://{self.endpoint.authority}/post")
+        name = self.tls.server_name
+        self._extensions = {"sni_hostname": name} if self.endpoint.tls and name is not None else {}
+
+    def _open(self) -> httpx.AsyncClient:
+        most = self.limits.connections
+        return httpx.AsyncClient(
+            verify=ssl_context(self.tls, ["http/1.1"]) if self.endpoint.tls else False,
+            # The whole exchange is timed below; connecting has a limit of its own.
+            timeout=httpx.Timeout(None, connect=self.timeouts.connect),
+            limits=httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=60.0),
+            headers={"user-agent": "casdk", "accept": "application/json", "accept-encoding": "identity"},
+        )
+
+    async def exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
+        async with self._free:
+            return await self._post(message, headers)
+
+    async def _post(self, message: bytes, headers: Headers) -> bytes:
+        client = self._client
+        if client is None:
+            client = self._client = self._open()
+        request = client.build_request(
+            "POST", self._url, content=message, headers=[CONTENT_TYPE, *headers], extensions=self._extensions
+        )
+        try:
+            async with asyncio.timeout(self.timeouts.read):
+                response = await client.send(request, stream=True)
+                try:
+                    body = await self._read(response)
+                finally:
+                    await response.aclose()
+        except TimeoutError:
+            raise DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s") from None
+        except httpx.HTTPError as error:
+            raise self._ours(error) from error
+        if response.status_code != 200:
+            raise _status_error(response, body, str(self.endpoint))
+        return body
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        most = self.limits.max_reply_bytes
+        pieces, size = [], 0
+        async for piece in response.aiter_raw():
+            size += len(piece)
+            if size > most:
+                raise ReplyError(f"{self.endpoint}: the reply is larger than Limits.max_reply_bytes ({most})")
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _ours(self, error: httpx.HTTPError) -> CasdkError:
+        where, text = str(self.endpoint), str(error)
+        if isinstance(error, httpx.ConnectTimeout):
+            return TransportError(f"no connection to {where} within {self.timeouts.connect:g} s", sent=False)
+        if isinstance(error, httpx.ProxyError):
+            return ProxyError(f"{where}: {text}", retryable=False, sent=False)
+        if isinstance(error, httpx.ConnectError):
+            if "SSL" in text or "TLS" in text or "certificate" in text:
+                return TLSError(f"{where}: {text}", retryable=False, sent=False)
+            return TransportError(f"{where}: {text}", sent=False)
+        if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in text and "peer closed" not in text:
+            other = "grpcs" if self.endpoint.tls else "grpc"
+            return ProtocolMismatchError(f"{where}: this port does not speak HTTP/1.1 ({text}); try {other}://", retryable=False)
+        return TransportError(f"{where}: {text or type(error).__name__}")
+
+    async def aclose(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    def forget(self) -> None:
+        self._client = None
+        self._free = asyncio.Semaphore(self.limits.connections)
+
+
+CHANNEL = HttpChannel
+
+
+def _status_error(response: httpx.Response, body: bytes, where: str) -> CasdkError:
+    status = response.status_code
+    name, description = _described(body)
+    said = f"{where}: HTTP {status}: {description or body[:SHOWN].decode(errors='replace')}".rstrip(": ")
+    if status in (401, 403, 407):
+        return AuthError(said)
+    if status in BUSY:
+        return OverloadedError(said, name=name, retryable=True, retry_after=_retry_after(response))
+    if status == 400 and b"HTTPS port" in body:
+        return ProtocolMismatchError(f"{said}; use https://", retryable=False)
+    if status in (404, 405, 426):
+        return ProtocolMismatchError(f"{said}: no CLIP server answers POST /post there", retryable=False)
+    return ServerError(said, name=name, retryable=status in PASSING)
+
+
+class _Exception(msgspec.Struct):
+    name: str = ""
+
+
+class _Status(msgspec.Struct):
+    description: str = ""
+    exception: _Exception | None = None
+
+
+class _Header(msgspec.Struct):
+    status: _Status | None = None
+
+
+class _ErrorBody(msgspec.Struct):
+    header: _Header | None = None
+    detail: Any = None
+
+
+def _described(body: bytes) -> tuple[str, str]:
+    """Return exception name and description of a gateway's error body, empty where it has none."""
+    try:
+        error = msgspec.json.decode(body, type=_ErrorBody)
+    except msgspec.DecodeError:
+        return "", ""
+    if error.header is not None and error.header.status is not None:
+        status = error.header.status
+        return (status.exception.name if status.exception else ""), status.description
+    return "", "" if error.detail is None else str(error.detail)[:SHOWN]
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Read RFC 9110's Retry-After: seconds or a date."""
+    value = response.headers.get("retry-after")
+    if value is None:
+        return None
+    if value.isdigit():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,215 @@
+"""websocket and websockets: every request of a client on one socket, replies paired by id (websockets)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from typing import Any, Final
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidProxyMessage,
+    InvalidProxyStatus,
+    InvalidStatus,
+    ProxyError as ForeignProxyError,
+)
+from websockets.typing import Subprotocol
+
+from casdk._channels.base import Channel, Headers, ssl_context
+from casdk._rust import request_id_of
+from casdk.errors import (
+    AuthError,
+    CasdkError,
+    DeadlineError,
+    OverloadedError,
+    ProtocolMismatchError,
+    ProxyError,
+    ReplyError,
+    ServerError,
+    TLSError,
+    TransportError,
+)
+
+__all__ = ["CHANNEL"]
+
+SUBPROTOCOL: Final = Subprotocol("bytes")
+"""Asked for, since the gateway speaks JSON without it; the gateway does not echo it."""
+END: Final = b"\x00"
+"""Jina's end of input, ``bytes(True)``: the server finishes what is in flight and closes."""
+AUTH_CLOSES: Final = frozenset({1008, 4401, 4403})
+FINAL_CLOSES: Final = frozenset({1002, 1003, 1007, 1009, 1010})
+
+
+class Socket:
+    """One open socket: who waits for which reply."""
+
+    def __init__(self, connection: ClientConnection, headers: Headers, channel: WebsocketChannel) -> None:
+        self.connection = connection
+        self.headers = headers
+        self.waiting: dict[str, asyncio.Future[bytes]] = {}
+        self.open = True
+        self._channel = channel
+        self._reader = asyncio.ensure_future(self._read())
+
+    async def _read(self) -> None:
+        ended: CasdkError = TransportError(f"the connection to {self._channel.endpoint} was closed")
+        try:
+            async for message in self.connection:
+                if isinstance(message, str):
+                    raise ReplyError("the server sent text where a binary message belongs")
+                waiter = self.waiting.pop(request_id_of(message), None)
+                if waiter is not None and not waiter.done():
+                    waiter.set_result(message)
+        except ConnectionClosed as error:
+            ended = _closed(error, str(self._channel.endpoint))
+        except (CasdkError, OSError) as error:
+            ended = error if isinstance(error, CasdkError) else TransportError(str(error))
+        finally:
+            self.open = False
+            waiting, self.waiting = self.waiting, {}
+            for waiter in waiting.values():
+                if not waiter.done():
+                    waiter.set_exception(ended)
+            if isinstance(ended, ReplyError):
+                self.connection.transport.abort()
+
+    async def send(self, request_id: str, message: bytes) -> bytes:
+        waiter = asyncio.get_running_loop().create_future()
+        self.waiting[request_id] = waiter
+        try:
+            await self.connection.send(message)
+        except ConnectionClosed:
+            if not waiter.done():
+                await asyncio.wait([self._reader])
+            if not waiter.done():
+                raise TransportError(f"the connection to {self._channel.endpoint} was closed") from None
+        try:
+            return await waiter
+        finally:
+            self.waiting.pop(request_id, None)
+            if not self.waiting and self is not self._channel.socket and self.open:
+                await self.aclose()
+
+    async def aclose(self) -> None:
+        self.open = False
+        with contextlib.suppress(ConnectionClosed):
+            if not self.waiting:
+                await self.connection.send(END)
+        await self.connection.close()
+        await asyncio.wait([self._reader])
+
+
+class WebsocketChannel(Channel):
+    """One socket for all calls; a new one when it broke or when the credential changed."""
+
+    library = "websockets"
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.socket: Socket | None = None
+        self._opening = asyncio.Lock()
+        self._context: ssl.SSLContext | None = None
+
+    async def exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
+        socket = self.socket
+        if socket is None or not socket.open or socket.headers != headers:
+            socket = await self._connected(headers)
+        try:
+            async with asyncio.timeout(self.timeouts.read):
+                return await socket.send(request_id, message)
+        except TimeoutError:
+            raise DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s") from None
+
+    async def _connected(self, headers: Headers) -> Socket:
+        async with self._opening:
+            socket = self.socket
+            if socket is not None and socket.open and socket.headers == headers:
+                return socket
+            self.socket = Socket(await self._connect(headers), headers, self)
+            if socket is not None and socket.open and not socket.waiting:
+                await socket.aclose()
+            return self.socket
+
+    async def _connect(self, headers: Headers) -> ClientConnection:
+        uri = f"{'wss' if self.endpoint.tls else 'ws'}://{self.endpoint.authority}/"
+        options: dict[str, Any] = {}
+        if self.endpoint.tls:
+            if self._context is None:
+                self._context = ssl_context(self.tls, ["http/1.1"])
+            options["ssl"] = self._context
+            if self.tls.server_name is not None:
+                options["server_hostname"] = self.tls.server_name
+        try:
+            async with asyncio.timeout(self.timeouts.connect):
+                return await connect(
+                    uri,
+                    subprotocols=[SUBPROTOCOL],
+                    additional_headers=headers,
+                    user_agent_header="casdk",
+                    compression=None,
+                    max_size=self.limits.max_reply_bytes,
+                    open_timeout=None,
+                    close_timeout=1,
+                    ping_timeout=self.timeouts.read,
+                    **options,
+                )
+        except TimeoutError:
+            seconds = self.timeouts.connect
+            raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
+        except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:
+            raise _refused(error, str(self.endpoint)) from error
+
+    async def aclose(self) -> None:
+        socket, self.socket = self.socket, None
+        if socket is not None:
+            await socket.aclose()
+
+    def forget(self) -> None:
+        self.socket = None
+        self._opening = asyncio.Lock()
+
+
+CHANNEL = WebsocketChannel
+
+
+def _refused(error: Exception, where: str) -> CasdkError:
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        said = f"{where}: the server answered the handshake with HTTP {status}"
+        if status in (401, 403):
+            return AuthError(said)
+        if status in (429, 503):
+            return OverloadedError(said, retryable=True)
+        if status >= 500:
+            return ServerError(said, retryable=status in (502, 504))
+        return ProtocolMismatchError(f"{said}: this port speaks HTTP but no websocket; use http://", retryable=False)
+    if isinstance(error, InvalidProxyStatus | InvalidProxyMessage | ForeignProxyError):
+        return ProxyError(f"{where}: {error}", retryable=False, sent=False)
+    if isinstance(error, ssl.SSLError):
+        return TLSError(f"{where}: {error}", retryable=False, sent=False)
+    if isinstance(error, InvalidMessage):
+        cause = error.__cause__
+        if isinstance(cause, EOFError | ConnectionError):
+            return TransportError(f"{where}: the connection was closed during the handshake", sent=False)
+        return ProtocolMismatchError(f"{where}: this port does not speak websocket ({cause})", retryable=False)
+    if isinstance(error, InvalidHandshake):
+        return ProtocolMismatchError(f"{where}: this port does not speak websocket ({error})", retryable=False)
+    return TransportError(f"{where}: {error}", sent=False)
+
+
+def _closed(error: ConnectionClosed, where: str) -> CasdkError:
+    frame = error.rcvd
+    if frame is None:
+        if error.sent is not None and error.sent.code == 1009:
+            return ReplyError(f"{where}: the reply is larger than Limits.max_reply_bytes")
+        if error.sent is not None and error.sent.code == 1002:
+            return ReplyError(f"{where}: {error.sent.reason or 'the server broke the websocket protocol'}")
+        return TransportError(f"{where}: the connection was closed without a word")
+    said = f"{where}: the server closed the connection with {frame.code} {frame.reason}".rstrip()
+    if frame.code in AUTH_CLOSES:
+        return AuthError(said)
+    return TransportError(said, retryable=frame.code not in FINAL_CLOSES)

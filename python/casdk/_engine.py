@@ -1,0 +1,310 @@
+"""The one background event loop of a process, and how threads and loops wait for it.
+
+Every connection lives on this loop. It is started on first use, never at import, and a forked child starts its own:
+grpc.aio misbehaves with two loops in one process, and sockets must not be shared between processes.
+
+A call runs here, but the caller's own code (its iterable, its callbacks) must not: a `Caller` is the call's way back
+to the thread or the loop it came from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import queue
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Generic, TypeVar
+from weakref import WeakSet
+
+from casdk.errors import ClosedError
+
+__all__ = ["Caller", "Engine", "engine", "run", "run_async"]
+
+T = TypeVar("T")
+
+
+class Engine:
+    """The loop and its thread. Use `engine`, not this class."""
+
+    def __init__(self) -> None:
+        self.pid: Final = os.getpid()
+        self.loop: Final = asyncio.new_event_loop()
+        self.residents: Final[WeakSet[Resident]] = WeakSet()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self.start()
+
+    def start(self) -> None:
+        """Run the loop in a new thread; a daemon, so that interpreter exit never waits for it."""
+        started = threading.Event()
+        self.loop.call_soon(started.set)
+        self._thread = threading.Thread(target=self._run, name="casdk-engine", daemon=True)
+        self._thread.start()
+        started.wait()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def pause(self) -> None:
+        """Let go of what cannot be forked, then stop the thread; tasks stay as they are until `start`."""
+        if self._thread is not None and self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._quiesce(), self.loop).result()
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join()
+
+    async def _quiesce(self) -> None:
+        for resident in tuple(self.residents):
+            await resident.before_fork()
+
+    def inside(self) -> bool:
+        """Whether the current thread is the engine's."""
+        return threading.current_thread() is self._thread
+
+    def post(self, function: Callable[..., object], *arguments: object) -> None:
+        """Run a function on the loop, soon."""
+        self.loop.call_soon_threadsafe(function, *arguments)
+
+
+class Resident(ABC):
+    """What owns connections on the engine's loop and must know about forks."""
+
+    @abstractmethod
+    async def before_fork(self) -> None:
+        """Close what would not survive a fork; what is in flight is sent again afterwards."""
+
+    @abstractmethod
+    def after_fork_in_child(self) -> None:
+        """Forget everything that belongs to the parent."""
+
+
+_engine: Engine | None = None
+_starting = threading.Lock()
+
+
+def engine() -> Engine:
+    """Return this process's engine, started if need be."""
+    global _engine
+    current = _engine
+    if current is not None and current.pid == os.getpid():
+        return current
+    with _starting:
+        if _engine is None or _engine.pid != os.getpid():
+            _engine = Engine()
+        return _engine
+
+
+def _before_fork() -> None:
+    _starting.acquire()
+    if _engine is not None and _engine.pid == os.getpid() and not _engine.inside():
+        _engine.pause()
+
+
+def _after_fork_in_parent() -> None:
+    if _engine is not None and not _engine.inside():
+        _engine.start()
+    _starting.release()
+
+
+def _after_fork_in_child() -> None:
+    global _engine, _starting, _left_behind
+    _starting = threading.Lock()
+    if _engine is not None:
+        for resident in tuple(_engine.residents):
+            resident.after_fork_in_child()
+        # The parent's suspended tasks must not be collected here: their cleanup would speak to the parent's sockets.
+        _left_behind = _engine
+    _engine = None
+
+
+_left_behind: Engine | None = None
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+class Caller(ABC, Generic[T]):
+    """The thread or the loop a call came from, seen from the engine.
+
+    Attributes:
+        task: The call's task on the engine, once it runs.
+    """
+
+    def __init__(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
+        self._job = job
+        self._engine = engine()
+        self.task: asyncio.Task[T] | None = None
+        self._cancelled = False
+        if self._engine.inside():
+            raise ClosedError("casdk cannot be called from its own engine thread")
+
+    def begin(self) -> None:
+        """Start the job on the engine."""
+        self._engine.post(self._start)
+
+    def _start(self) -> None:
+        if self._cancelled:
+            return
+        self.task = self._engine.loop.create_task(self._job(self))
+        self.task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self._end(None, asyncio.CancelledError())
+        else:
+            error = task.exception()
+            self._end(None if error is not None else task.result(), error)
+        self.task = None
+
+    def cancel(self) -> None:
+        """Take the call back, from any thread."""
+        self._engine.post(self._cancel)
+
+    def _cancel(self) -> None:
+        self._cancelled = True
+        if self.task is not None:
+            self.task.cancel()
+
+    async def call(self, function: Callable[[], Any]) -> Any:
+        """Run the caller's own code where the caller is, and wait for it.
+
+        Args:
+            function: May return an awaitable if the caller is a loop.
+        """
+        answer: asyncio.Future[Any] = self._engine.loop.create_future()
+
+        def settle(result: object, error: BaseException | None) -> None:
+            if not answer.done():
+                if error is None:
+                    answer.set_result(result)
+                else:
+                    answer.set_exception(error)
+
+        self._ask(function, lambda result, error: self._engine.post(settle, result, error))
+        return await answer
+
+    @abstractmethod
+    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None: ...
+
+    @abstractmethod
+    def _end(self, result: T | None, error: BaseException | None) -> None: ...
+
+
+class _ThreadCaller(Caller[T]):
+    """A thread that waits in `serve`, and runs there what the call asks of it."""
+
+    def __init__(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
+        super().__init__(job)
+        self._inbox: queue.SimpleQueue[tuple[Callable[[], Any] | None, Any, Any]] = queue.SimpleQueue()
+
+    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
+        self._inbox.put((function, settle, None))
+
+    def _end(self, result: T | None, error: BaseException | None) -> None:
+        self._inbox.put((None, result, error))
+
+    def serve(self) -> T:
+        try:
+            self.begin()
+            while True:
+                function, settle, error = self._inbox.get()
+                if function is None:
+                    break
+                try:
+                    answer = function()
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException as raised:
+                    settle(None, raised)
+                else:
+                    settle(answer, None)
+        except BaseException:
+            self.cancel()
+            raise
+        if error is None:
+            return settle  # type: ignore[no-any-return]
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                raise ClosedError("the client was closed during the call") from None
+            raise error
+        finally:
+            # The exception's traceback would keep this frame, and the frame the exception.
+            del error, settle, function
+
+
+class _LoopCaller(Caller[T]):
+    """A task on a loop of the caller's."""
+
+    def __init__(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
+        super().__init__(job)
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self._done: asyncio.Future[T] = self._loop.create_future()
+
+    def _deliver(self, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments, context=self._context)
+        except RuntimeError:  # the caller's loop is closed: nobody waits any more
+            self._cancel()
+
+    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
+        self._deliver(self._run, function, settle)
+
+    def _run(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
+        try:
+            answer = function()
+        except Exception as raised:
+            settle(None, raised)
+            return
+        if not asyncio.iscoroutine(answer):
+            settle(answer, None)
+            return
+        task = self._loop.create_task(answer)
+        self._running = task  # a loop keeps only weak references to its tasks
+
+        def done(task: asyncio.Task[Any]) -> None:
+            error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
+            settle(None if error is not None else task.result(), error)
+
+        task.add_done_callback(done)
+
+    def _end(self, result: T | None, error: BaseException | None) -> None:
+        self._deliver(self._settle, result, error)
+
+    def _settle(self, result: T, error: BaseException | None) -> None:
+        if self._done.done():
+            return
+        if error is None:
+            self._done.set_result(result)
+        elif isinstance(error, asyncio.CancelledError):
+            self._done.set_exception(ClosedError("the client was closed during the call"))
+        else:
+            self._done.set_exception(error)
+
+    async def serve(self) -> T:
+        try:
+            self.begin()
+            return await self._done
+        except asyncio.CancelledError:
+            self.cancel()
+            running = getattr(self, "_running", None)
+            if running is not None:
+                running.cancel()
+            raise
+
+
+def run(job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> T:
+    """Run a job on the engine and wait for it in this thread, which may be inside a running loop.
+
+    Ctrl-C takes the job back; its clean-up goes on in the background.
+    """
+    return _ThreadCaller(job).serve()
+
+
+async def run_async(job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> T:
+    """Run a job on the engine and wait for it on this loop; cancelling the task takes the job back."""
+    return await _LoopCaller(job).serve()
+
+
