@@ -1,0 +1,158 @@
+"""The real servers, and the reference environment's own answers, as seen from the tests."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import os
+import select
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from environment import Environment
+from exchange import dumps, loads
+
+HERE = Path(__file__).parent
+READY_WITHIN = 180.0
+STOPS_WITHIN = 20.0
+
+Kind = Literal["fake", "real"]
+
+
+class Flows:
+    """One plain and one TLS flow of a jina version, serving six schemes on loopback.
+
+    Attributes:
+        ports: Port of each scheme.
+        processes: Pid of each process by flow and role, e.g. ``plain_clip`` and ``tls_gateway``.
+        certificate: PEM file of the authority to trust for the secure schemes.
+    """
+
+    def __init__(self, environment: Environment, kind: Kind = "fake", ports: Mapping[str, int] | None = None) -> None:
+        self._work = tempfile.TemporaryDirectory(prefix="casdk-interop-")
+        work = Path(self._work.name)
+        write_certificate(work)
+        self.certificate = work / "cert.pem"
+        self._log = (work / "log").open("w+")
+        fixed = ["--ports", *map(str, ports.values())] if ports else []
+        self._process = subprocess.Popen(
+            [environment.python, HERE / "flows.py", kind, work, *fixed],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=environment.variables,
+            start_new_session=True,
+        )
+        ready = self._first_line()
+        self.ports: dict[str, int] = ready["ports"]
+        self.processes: dict[str, int] = ready["processes"]
+
+    def _first_line(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        select.select([self._process.stdout], [], [], READY_WITHIN)
+        line = self._process.stdout.readline() if self._process.poll() is None else b""
+        if not line:
+            self._log.seek(0)
+            said = self._log.read()
+            self.kill()
+            raise RuntimeError(f"the flow did not start:\n{said[-4000:]}")
+        return json.loads(line)  # type: ignore[no-any-return]
+
+    def url(self, scheme: str) -> str:
+        """Return the address of a scheme."""
+        return f"{scheme}://localhost:{self.ports[scheme]}"
+
+    def stop(self) -> None:
+        """Let the flows finish."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOPS_WITHIN)
+        except subprocess.TimeoutExpired:
+            pass
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill every process of the flows at once, as a machine that loses power does."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._log.close()
+        self._work.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Reference:
+    """The reference environment at work: asks `reference` and returns its answers."""
+
+    def __init__(self, environment: Environment, **variables: str) -> None:
+        self._process = subprocess.Popen(
+            [environment.python, "-W", "ignore", HERE / "reference.py"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment.variables | variables,
+        )
+
+    def ask(self, name: str, **arguments: object) -> Any:
+        """Return the answer of the reference's function ``name``.
+
+        Raises:
+            Refused: It raised.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(dumps({"ask": name, **arguments}) + "\n")
+        self._process.stdin.flush()
+        said = loads(self._process.stdout.readline())
+        if "error" in said:
+            raise Refused(*said["error"])
+        return said["answer"]
+
+    def close(self) -> None:
+        """End its process."""
+        self._process.communicate()
+
+
+class Refused(Exception):
+    """The reference raised; its exception's class and message."""
+
+
+def write_certificate(directory: Path) -> None:
+    """Write ``cert.pem`` and ``key.pem``, an authority and server of its own for localhost."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    hosts = x509.SubjectAlternativeName(
+        [x509.DNSName("localhost"), x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]
+    )
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=30))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(hosts, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (directory / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (directory / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
