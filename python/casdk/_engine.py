@@ -16,6 +16,7 @@ import queue
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakSet
 
@@ -25,6 +26,9 @@ __all__ = ["Caller", "Engine", "engine", "run", "run_async"]
 
 T = TypeVar("T")
 
+WORKERS: Final = 4
+"""Threads that read files and pack images, GIL released."""
+
 
 class Engine:
     """The loop and its thread. Use `engine`, not this class."""
@@ -33,6 +37,7 @@ class Engine:
         self.pid: Final = os.getpid()
         self.loop: Final = asyncio.new_event_loop()
         self.residents: Final[WeakSet[Resident]] = WeakSet()
+        self.workers: Final = ThreadPoolExecutor(WORKERS, thread_name_prefix="casdk-pack")
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self.start()

@@ -83,6 +83,7 @@ class Packer:
         whole: Send everything a Document carries (matches, chunks, embedding, scores), as docarray would.
         candidates: Name of the attribute whose Documents are sent as matches, their ids replaced by their
             positions (``"0"``, ``"1"``, ...), their content read like the root's; ``None`` sends none.
+        allow_empty: Send Documents without content instead of reporting them as failures.
 
     Raises:
         TypeError: A parameter cannot go on the wire; the message names its key.
@@ -101,6 +102,7 @@ class Packer:
         keep_uri: bool = False,
         whole: bool = False,
         candidates: str | None = None,
+        allow_empty: bool = False,
     ) -> Packer: ...
     def pack(
         self,

@@ -1,0 +1,278 @@
+"""The sans-I/O core: what a call does next.
+
+Rule 1: every decision about a call lives here: the window, retries, splitting, which failure ends it.
+Rule 2: nothing here awaits, sleeps, reads a clock, opens anything or draws a random number of its own. Events come in
+with their time; what to do next is asked for.
+
+A bad item is found by `Isolation`: of a batch that the executor failed on, only the first half is sent; if it passes,
+the bad item is in the other half, which then need not be sent as it is. So one bad item of a batch of ``b`` costs
+``ceil(log2 b)`` requests, and one more for all the halves that were put off.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
+
+from casdk._batches import Batch
+from casdk.config import Retry
+from casdk.errors import CasdkError, ItemError, OverloadedError, RejectedError, ServerError, TransportError
+
+__all__ = ["Call", "ErrorMode", "RetryBudget"]
+
+ErrorMode: TypeAlias = Literal["raise", "return", "skip"]
+
+HOPELESS: Final = 2
+"""Batches an executor may fail on whole, without one success in the call, before it is the executor's fault."""
+FREE_RETRIES: Final = 100
+"""Repeats a client may make before its budget's share counts."""
+
+
+class RetryBudget:
+    """How many repeats a client may still make, over all its calls: a dying server is not stormed."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._left = float(FREE_RETRIES)
+
+    def earn(self) -> None:
+        """Count a request that was not a repeat."""
+        if self._left < FREE_RETRIES:
+            self._left += self._share
+
+    def spend(self) -> bool:
+        """Take one repeat out, if there is one."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Isolation:
+    """The search for the bad item among some that are known to fail together.
+
+    Attributes:
+        group: Items known to fail together.
+        error: What the server said of them last.
+        put_off: Halves that were never sent.
+    """
+
+    def __init__(self, batch: Batch, error: ServerError) -> None:
+        self.group = batch
+        self.error = error
+        self.put_off: list[Batch] = []
+
+    @property
+    def middle(self) -> int:
+        return (len(self.group) + 1) // 2
+
+    def probe(self) -> Batch:
+        """Return the next half to send."""
+        half = self.group.part(0, self.middle)
+        half.isolation = self
+        return half
+
+    def passed(self) -> None:
+        """The half just sent is good, so the other one is not."""
+        self.group = self.group.part(self.middle)
+
+    def failed(self, error: ServerError) -> None:
+        """The half just sent is bad; nothing is known of the other one."""
+        self.put_off.append(self.group.part(self.middle))
+        self.group = self.group.part(0, self.middle)
+        self.error = error
+
+    def rest(self) -> Batch | None:
+        """Return all that was put off as one batch."""
+        rest: Batch | None = None
+        for batch in reversed(self.put_off):
+            rest = batch if rest is None else rest.joined(batch)
+        return rest
+
+
+class Call:
+    """One call's state.
+
+    Args:
+        window: Requests in flight.
+        retry: When to send again.
+        budget: The client's repeats.
+        errors: What a bad item does.
+        resend: Whether a request may be sent again, or split, once its bytes may have reached the server.
+        draw: Returns a random number in ``[0, 1)``, for jitter.
+        tolerant: Whether a batch that failed for good ends the call (``on_error`` given: it does not).
+
+    Attributes:
+        stopped: What ended the call early.
+        done: Items with a result.
+        bad: Items without, by index.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int,
+        retry: Retry,
+        budget: RetryBudget,
+        errors: ErrorMode,
+        resend: bool,
+        draw: Callable[[], float],
+        tolerant: bool = False,
+    ) -> None:
+        self._window = window
+        self._retry = retry
+        self._budget = budget
+        self._errors = errors
+        self._resend = resend
+        self._draw = draw
+        self._tolerant = tolerant
+        self._ready: deque[Batch] = deque()
+        self._delayed: list[Batch] = []
+        self._in_flight = 0
+        self._open = True
+        self._successes = 0
+        self._hopeless = 0
+        self.stopped: BaseException | None = None
+        self.done = 0
+        self.bad: dict[int, ItemError] = {}
+        self.lost: list[Batch] = []
+
+    # what is asked
+
+    @property
+    def room(self) -> int:
+        """Chunks that may be read now."""
+        if not self._open or self.stopped is not None:
+            return 0
+        return self._window - len(self._ready) - len(self._delayed) - self._in_flight
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        if self.stopped is not None:
+            return True
+        return not (self._open or self._ready or self._delayed or self._in_flight)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the one batch just handed out is all there is."""
+        return not self._open and self._in_flight == 1 and not self._ready and not self._delayed
+
+    def next_batch(self, now: float) -> Batch | None:
+        """Return a batch to send now, which is in flight from here on."""
+        if self.stopped is not None or self._in_flight >= self._window:
+            return None
+        batch = self._pop_delayed(now) or (self._ready.popleft() if self._ready else None)
+        if batch is not None:
+            self._in_flight += 1
+            if batch.attempts == 0:
+                self._budget.earn()
+            batch.attempts += 1
+        return batch
+
+    def _pop_delayed(self, now: float) -> Batch | None:
+        for position, batch in enumerate(self._delayed):
+            if batch.not_before <= now:
+                return self._delayed.pop(position)
+        return None
+
+    @property
+    def wake_at(self) -> float | None:
+        """When to ask again although nothing happened."""
+        return min((batch.not_before for batch in self._delayed), default=None)
+
+    # what happens
+
+    def add(self, batch: Batch) -> None:
+        """A batch was read."""
+        self._ready.append(batch)
+
+    def end_input(self) -> None:
+        """There is no more to read."""
+        self._open = False
+
+    def cut(self, rest: Batch) -> None:
+        """A batch was too large for one message; this is what did not go."""
+        self._ready.appendleft(rest)
+
+    def refuse(self, error: ItemError) -> None:
+        """An item will have no result."""
+        self.bad[error.index] = error
+        if self._errors == "raise":
+            self.stop(error)
+
+    def stop(self, error: BaseException) -> None:
+        """End the call; the first reason stays."""
+        if self.stopped is None:
+            self.stopped = error
+
+    def succeed(self, batch: Batch, rows: int) -> None:
+        """A reply was placed."""
+        self._in_flight -= 1
+        self._successes += 1
+        self.done += rows
+        if batch.isolation is not None:
+            batch.isolation.passed()
+            self._go_on(batch.isolation)
+
+    def interrupt(self, batch: Batch) -> None:
+        """The engine took the batch back, e.g. for a fork: not the server's fault."""
+        self._in_flight -= 1
+        batch.attempts -= 1
+        self._ready.appendleft(batch)
+
+    def fail(self, batch: Batch, error: CasdkError, now: float) -> None:
+        """A request failed."""
+        self._in_flight -= 1
+        if self.stopped is not None:
+            return
+        if isinstance(error, ServerError) and error.for_item and self._resend and self._errors_name_items(batch):
+            self._isolate(batch, error)
+        elif self._may_repeat(batch, error):
+            batch.not_before = now + self._wait(batch, error)
+            self._delayed.append(batch)
+        elif self._tolerant:
+            self.lost.append(batch)
+        else:
+            self.stop(error)
+
+    def _errors_name_items(self, batch: Batch) -> bool:
+        return self._successes > 0 or self._hopeless < HOPELESS * max(1, len(batch))
+
+    def _may_repeat(self, batch: Batch, error: CasdkError) -> bool:
+        if isinstance(error, TransportError):
+            safe = error.retryable and (self._resend or not error.sent)
+        elif isinstance(error, ServerError):
+            safe = error.retryable and (self._resend or isinstance(error, OverloadedError))
+        else:
+            safe = False
+        return safe and batch.attempts < self._retry.attempts and self._budget.spend()
+
+    def _wait(self, batch: Batch, error: CasdkError) -> float:
+        policy = self._retry
+        longest = min(policy.max_backoff, policy.backoff * 2.0 ** (batch.attempts - 1))
+        wait = longest * (1 - policy.jitter * self._draw())
+        asked = getattr(error, "retry_after", None)
+        return wait if asked is None else max(wait, asked)
+
+    def _isolate(self, batch: Batch, error: ServerError) -> None:
+        isolation = batch.isolation
+        if isolation is None:
+            isolation = Isolation(batch, error)
+        else:
+            isolation.failed(error)
+        self._go_on(isolation)
+
+    def _go_on(self, isolation: Isolation) -> None:
+        if len(isolation.group) > 1:
+            self._ready.appendleft(isolation.probe())
+            return
+        self._hopeless += 1
+        culprit = isolation.group
+        said = isolation.error
+        self.refuse(
+            RejectedError(culprit.indices[0], culprit.items[0], f"the server fails on this item: {said}", said)
+        )
+        if self.stopped is None and (rest := isolation.rest()) is not None:
+            self._ready.appendleft(rest)

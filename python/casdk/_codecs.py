@@ -1,0 +1,131 @@
+"""Pack and unpack, Rust underneath: the edge where the one model tree meets the two forms of the wire."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from casdk._rust import Codec, Packed, Packer, RawDocument, Reply, Status as RawStatus, Tensor, scan
+from casdk.documents import Document, DocumentArray, NamedScore
+from casdk.errors import (
+    DataURIError,
+    DownloadError,
+    EmptyItemError,
+    FileMissingError,
+    FileUnreadableError,
+    ItemError,
+    ItemTooLargeError,
+    ItemTypeError,
+    NotAnImageError,
+    ServerError,
+)
+from casdk.models import Header, Response, Route, Status
+
+__all__ = ["Codec", "Packed", "Packer", "Reply", "failure_of", "read_documents", "read_error", "read_response", "scan"]
+
+FAILURES: Final[dict[str, type[ItemError]]] = {
+    "missing": FileMissingError,
+    "unreadable": FileUnreadableError,
+    "not_image": NotAnImageError,
+    "data_uri": DataURIError,
+    "too_large": ItemTooLargeError,
+    "empty": EmptyItemError,
+    "type": ItemTypeError,
+    "not_fetched": DownloadError,
+}
+"""The packer's words -> our errors."""
+
+SERVER_FAULTS: Final = frozenset(
+    {
+        "MemoryError",
+        "OutOfMemoryError",
+        "TimeoutError",
+        "ConnectionError",
+        "ConnectionRefusedError",
+        "ConnectionResetError",
+        "BrokenPipeError",
+        "InternalNetworkError",
+        "AioRpcError",
+        "CancelledError",
+        "<class 'jina.excepts.InternalNetworkError'>",
+    }
+)
+"""Exceptions of an executor that say nothing about the items: splitting the batch would not help."""
+
+
+def failure_of(kind: str, index: int, item: object, reason: str, cause: BaseException | None) -> ItemError:
+    """Return the error of an item that the packer left out."""
+    return FAILURES[kind](index, item, reason, cause)
+
+
+def read_error(reply: Reply) -> ServerError | None:
+    """Return the error a reply carries in its header, if it carries one (WIRE: status code 1)."""
+    status = reply.status
+    if status is None or status[0] == 0:
+        return None
+    _, description, name, arguments, stacks, executor = status
+    return ServerError(
+        description or name or "the server failed without a word",
+        name=name,
+        arguments=arguments,
+        stacks=stacks,
+        executor=executor,
+        request_id=reply.request_id,
+        retryable=name in SERVER_FAULTS,
+        for_item=name not in SERVER_FAULTS and "CUDA" not in description and "start new thread" not in description,
+    )
+
+
+def read_documents(raw: list[RawDocument]) -> DocumentArray:
+    """Return the documents of a reply as the one model tree has them."""
+    return DocumentArray([_read_document(document) for document in raw])
+
+
+def _read_document(raw: RawDocument) -> Document:
+    fields: dict[str, Any] = dict(raw)
+    for name in ("tensor", "embedding"):
+        if name in fields:
+            fields[name] = _read_tensor(fields[name])
+    for name in ("scores", "evaluations"):
+        if name in fields:
+            fields[name] = {key: NamedScore(*score) for key, score in fields[name].items()}
+    for name in ("chunks", "matches"):
+        if name in fields:
+            fields[name] = read_documents(fields[name])
+    return Document(**fields)
+
+
+def _read_tensor(tensor: Tensor) -> np.ndarray[Any, Any]:
+    buffer, shape, dtype = tensor
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape)
+
+
+def read_response(reply: Reply, request_id: str) -> Response:
+    """Return what a callback gets: the reply with everything it carries.
+
+    Args:
+        reply: The reply.
+        request_id: Of the request: an http reply carries another one (WIRE 4).
+    """
+    return Response(
+        header=Header(
+            request_id=request_id, exec_endpoint=reply.endpoint, target_executor=reply.target_executor
+        ),
+        status=_read_status(reply.status),
+        routes=tuple(
+            Route(executor=executor, start_ns=start, end_ns=end, status=_read_status(status))
+            for executor, start, end, status in reply.routes
+        ),
+        parameters=reply.parameters,
+        docs=read_documents(reply.documents()),
+    )
+
+
+def _read_status(status: RawStatus | None) -> Status:
+    if status is None:
+        return Status()
+    code, description, name, arguments, stacks, executor = status
+    return Status(
+        code=code, description=description, name=name, args=arguments, stacks=stacks, executor=executor
+    )

@@ -1,0 +1,314 @@
+"""Runs one call on the engine: asks `casdk._calls.Call` what to do next, and does it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final
+
+from casdk._batches import Batch, Feed
+from casdk._calls import Call
+from casdk._codecs import Packed, Packer, Reply, failure_of, read_error, read_response
+from casdk._engine import Caller, engine
+from casdk._inputs import Chunk, read_chunk, urls_of
+from casdk._progress import Progress
+from casdk._results import Answer
+from casdk._rust import new_id
+from casdk._transport import Interrupted, Transport
+from casdk.documents import DocumentArray
+from casdk.errors import CallbackError, CasdkError, DeadlineError, NoEmbeddingError
+from casdk.models import Header, Response, Status
+
+__all__ = ["Callback", "Driver", "Hooks"]
+
+Callback = Callable[[Response], Any]
+
+
+class Hooks:
+    """What the caller wants to be called with, and the responses it wants to keep."""
+
+    __slots__ = ("keep", "on_always", "on_done", "on_error", "responses")
+
+    def __init__(
+        self,
+        on_done: Callback | None = None,
+        on_error: Callback | None = None,
+        on_always: Callback | None = None,
+        keep: bool = False,
+    ) -> None:
+        self.on_done = on_done
+        self.on_error = on_error
+        self.on_always = on_always
+        self.keep = keep
+        self.responses: list[tuple[int, Response]] = []
+
+    @property
+    def wanted(self) -> bool:
+        """Whether replies have to become Responses at all."""
+        return self.keep or not (self.on_done is None and self.on_error is None and self.on_always is None)
+
+
+class Driver:
+    """One call.
+
+    Args:
+        transport: The way to the server.
+        call: The call's decisions.
+        feed: The content.
+        packer: How its requests are written.
+        answer: Where its replies go.
+        prepare: Turns a chunk of the user's items into what is packed.
+        candidates: Attribute of nested Documents that travel too.
+        deadline: End of the call in the engine's time.
+        hooks: The caller's callbacks.
+        progress: The bar.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        call: Call,
+        feed: Feed,
+        packer: Packer,
+        answer: Answer,
+        *,
+        prepare: Callable[[list[Any], int], Chunk] = read_chunk,
+        candidates: str | None = None,
+        deadline: float | None = None,
+        hooks: Hooks | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.call = call
+        self.count = 0
+        self._transport = transport
+        self._feed = feed
+        self._packer = packer
+        self._answer = answer
+        self._prepare = prepare
+        self._candidates = candidates
+        self._deadline = deadline
+        self._hooks = hooks
+        self._progress = progress
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reading = False
+        self._bell: asyncio.Future[None] | None = None
+
+    async def run(self, caller: Caller[Any]) -> None:
+        """Drive the call to its end.
+
+        Raises:
+            BaseException: Whatever stopped the call.
+        """
+        self._caller = caller
+        self._loop = asyncio.get_running_loop()
+        transport = self._transport
+        transport.enter()
+        task = asyncio.current_task()
+        assert task is not None
+        transport.calls.add(task)
+        try:
+            if self._deadline is None:
+                await self._drive()
+            else:
+                await self._drive_until(self._deadline)
+        finally:
+            transport.calls.discard(task)
+            if self._tasks:
+                await self._abandon()
+        if self.call.stopped is not None:
+            raise self.call.stopped
+
+    async def _drive_until(self, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._drive()
+        except TimeoutError:
+            self.call.stop(
+                DeadlineError("the call's time ran out", done=self.call.done, total=self._feed.total)
+            )
+
+    async def _drive(self) -> None:
+        call, loop = self.call, self._loop
+        while True:
+            if call.room > 0 and not self._reading:
+                self._read()
+            while (batch := call.next_batch(loop.time())) is not None:
+                if call.alone:
+                    await self._attempt(batch)
+                else:
+                    self._spawn(self._attempt(batch))
+            if call.finished:
+                return
+            if not (self._feed.direct and call.room > 0):
+                await self._sleep(call.wake_at)
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ring)
+
+    def _ring(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.call.stop(error)
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(None)
+
+    async def _sleep(self, until: float | None) -> None:
+        self._bell = bell = self._loop.create_future()
+        timer = None if until is None else self._loop.call_at(until, lambda: bell.done() or bell.set_result(None))
+        try:
+            await bell
+        finally:
+            self._bell = None
+            if timer is not None:
+                timer.cancel()
+
+    async def _abandon(self) -> None:
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # reading
+
+    def _read(self) -> None:
+        if self._feed.direct:
+            while (room := self.call.room) > 0:
+                chunks = self._feed.read_held(room)
+                self._take(chunks)
+        else:
+            self._reading = True
+            self._spawn(self._read_from_caller())
+
+    async def _read_from_caller(self) -> None:
+        try:
+            self._take(await self._feed.read(self.call.room, self._caller))
+        finally:
+            self._reading = False
+
+    def _take(self, chunks: list[list[Any]]) -> None:
+        if not chunks:
+            self.call.end_input()
+        for items in chunks:
+            start = self.count
+            self.count += len(items)
+            if len(items) < self._feed.size:
+                self.call.end_input()
+            chunk = self._prepare(items, start)
+            batch = Batch(range(start, self.count), chunk.items, chunk.verdicts)
+            if chunk.errors:
+                for error in chunk.errors.values():
+                    self.call.refuse(error)
+                good = [i for i in range(len(items)) if i not in chunk.errors]
+                batch = Batch(
+                    [start + i for i in good], [chunk.items[i] for i in good], bytes(chunk.verdicts[i] for i in good)
+                )
+            if len(batch):
+                self.call.add(batch)
+
+    # sending
+
+    async def _attempt(self, batch: Batch) -> None:
+        request_id = new_id()
+        budget = self._transport.bytes
+        size = 0
+        try:
+            await budget.room()
+            packed = await self._pack(batch, request_id)
+            indices, items = self._sent(batch, packed)
+            if self.call.stopped is not None or not packed.rows:
+                self.call.succeed(batch, 0)
+                return
+            message = packed.message
+            size = len(message)
+            budget.hold(size)
+            reply, received = await self._transport.exchange(request_id, message)
+            del message, packed
+            if (error := read_error(reply)) is not None:
+                await self._report(reply, request_id, batch, error)
+                raise error
+            missing = self._answer.place(indices, items, reply, len(items), request_id)
+            await self._report(reply, request_id, batch, None)
+            for position in missing:
+                self.call.refuse(_unanswered(indices[position], items[position]))
+            self.call.succeed(batch, len(items) - len(missing))
+            if self._progress is not None:
+                self._progress.advance(len(items), size, received)
+        except Interrupted:
+            self.call.interrupt(batch)
+        except CallbackError as error:
+            self.call.stop(error)
+        except CasdkError as error:
+            self.call.fail(batch, error, self._loop.time())
+            if self._hooks is not None and batch in self.call.lost:
+                await self._report_lost(request_id, error)
+        finally:
+            if size:
+                budget.release(size)
+
+    async def _pack(self, batch: Batch, request_id: str) -> Packed:
+        verdicts = batch.verdicts
+        if verdicts.count(b"T") == len(verdicts):
+            return self._packer.pack(request_id, batch.items, verdicts)
+        urls = urls_of(batch.items, verdicts, self._candidates)
+        fetched, failed = await self._transport.downloads.fetch(urls) if urls else (None, None)
+        batch.errors = failed
+        pack = partial(self._packer.pack, request_id, batch.items, verdicts, fetched)
+        return await self._loop.run_in_executor(engine().workers, pack)
+
+    def _sent(self, batch: Batch, packed: Packed) -> tuple[Sequence[int], Sequence[Any]]:
+        """Return indices and items that went into the message; see to those that did not."""
+        if packed.taken < len(batch):
+            self.call.cut(batch.part(packed.taken))
+            batch.indices = batch.indices[: packed.taken]
+            batch.items = batch.items[: packed.taken]
+            batch.verdicts = batch.verdicts[: packed.taken]
+        if not packed.failures:
+            return batch.indices, batch.items
+        for position, kind, reason in packed.failures:
+            item = batch.items[position]
+            cause = (batch.errors or {}).get(item if isinstance(item, str) else getattr(item, "uri", None))
+            if cause is not None:
+                reason = f"{reason}: {cause}"
+            self.call.refuse(failure_of(kind, batch.indices[position], item, reason, cause))
+        failed = {position for position, _, _ in packed.failures}
+        good = [position for position in range(len(batch)) if position not in failed]
+        batch.indices = [batch.indices[position] for position in good]
+        batch.items = [batch.items[position] for position in good]
+        batch.verdicts = bytes(batch.verdicts[position] for position in good)
+        return batch.indices, batch.items
+
+    # telling
+
+    async def _report(self, reply: Reply, request_id: str, batch: Batch, error: CasdkError | None) -> None:
+        hooks = self._hooks
+        if hooks is None or not hooks.wanted:
+            return
+        response = read_response(reply, request_id)
+        if hooks.keep:
+            hooks.responses.append((batch.indices[0], response))
+        await self._call_back(hooks.on_done if error is None else hooks.on_error, response)
+        await self._call_back(hooks.on_always, response)
+
+    async def _report_lost(self, request_id: str, error: CasdkError) -> None:
+        assert self._hooks is not None
+        if getattr(error, "for_item", False) or getattr(error, "name", ""):
+            return  # the reply that said so has been handed over already
+        status = Status(code=1, description=str(error), name=type(error).__name__)
+        response = Response(header=Header(request_id=request_id), status=status, docs=DocumentArray())
+        await self._call_back(self._hooks.on_error, response)
+        await self._call_back(self._hooks.on_always, response)
+
+    async def _call_back(self, function: Callback | None, response: Response) -> None:
+        if function is None:
+            return
+        try:
+            await self._caller.call(partial(function, response))
+        except Exception as error:
+            raise CallbackError(f"a callback raised {type(error).__name__}: {error}") from error
+
+
+def _unanswered(index: int, item: object) -> NoEmbeddingError:
+    return NoEmbeddingError(index, item, "the server answered without an embedding for it")

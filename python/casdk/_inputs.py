@@ -1,0 +1,201 @@
+"""What the user handed over -> items with a verdict each.
+
+How a ``str`` is read (the one table; the rule itself runs in Rust, ``rust/core/src/classify.rs``):
+
+===========================================================  =========================================
+a string                                                     is
+===========================================================  =========================================
+``data:...,...`` (RFC 2397)                                  an image: data URI
+``http://`` ``https://`` ``file://``, no white space         an image: URL
+begins with ``/`` ``./`` ``../`` ``~/`` or a drive ``C:\\``    an image: path, if it has no white space
+                                                             or a file of that name exists
+ends in ``.png .jpg .jpeg .jpe .jfif .gif .webp .bmp .dib    an image: path, under the same condition
+.tif .tiff .avif .heic .heif``
+anything else                                                a sentence, whatever files lie around
+===========================================================  =========================================
+
+``Text(...)`` and ``Image(...)`` override it; ``os.PathLike`` and ``bytes`` are always images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+
+from casdk._rust import classify
+from casdk.documents import Document
+from casdk.errors import EmptyItemError, InputTypeError, ItemError, ItemTypeError
+from casdk.models import Image, Text
+
+__all__ = ["Chunk", "as_document", "check_content", "read_chunk", "urls_of"]
+
+UNKNOWN: Final = ord("?")
+URL: Final = ord("U")
+DOCUMENT: Final = ord("O")
+CHANNELS: Final = (1, 3, 4)
+"""Grey, RGB and RGBA: what image servers accept in ``[H, W, C]``."""
+
+
+class Chunk:
+    """Items of one batch, ready to pack.
+
+    Attributes:
+        items: What `casdk._rust.Packer` takes.
+        verdicts: One byte per item.
+        errors: Items that cannot be sent, by their position; their place in ``items`` is taken by ``""``, which
+            packs to nothing.
+    """
+
+    __slots__ = ("errors", "items", "verdicts")
+
+    def __init__(self, items: list[Any], verdicts: bytes, errors: dict[int, ItemError] | None = None) -> None:
+        self.items = items
+        self.verdicts = verdicts
+        self.errors = errors
+
+
+def check_content(content: object) -> None:
+    """Refuse at once what is one item where an iterable of items belongs.
+
+    Raises:
+        InputTypeError: With the call that was probably meant.
+    """
+    if isinstance(content, str | bytes | bytearray | os.PathLike | Text | Image | Document):
+        shown = repr(content) if len(repr(content)) <= 60 else type(content).__name__
+        raise InputTypeError(f"content must be an iterable of items, not one item: write [{shown}]")
+    if isinstance(content, Mapping):
+        raise InputTypeError("content must be an iterable of items, not a mapping: choose .keys() or .values()")
+    if isinstance(content, np.ndarray) and content.ndim == 0:
+        raise InputTypeError("content must be an iterable of items, not an array without dimensions")
+    if isinstance(content, np.ndarray) and content.ndim == 3 and content.dtype == np.uint8:
+        raise InputTypeError("content looks like one image [H, W, C]: write [image]")
+    if not hasattr(content, "__iter__") and not hasattr(content, "__aiter__"):
+        raise InputTypeError(f"content must be an iterable of items, not {type(content).__name__}")
+
+
+def read_chunk(items: list[Any], start: int) -> Chunk:
+    """Give each item its verdict.
+
+    Args:
+        items: As the user gave them.
+        start: Index of the first one, for errors.
+    """
+    verdicts = classify(items)
+    if UNKNOWN not in verdicts:
+        return Chunk(items, verdicts)
+    read, marks, errors = list(items), bytearray(verdicts), {}
+    for position, verdict in enumerate(verdicts):
+        if verdict != UNKNOWN:
+            continue
+        try:
+            mark, read[position] = _look(items[position])
+            marks[position] = ord(mark)
+        except _Unfit as unfit:
+            errors[position] = unfit.kind(start + position, items[position], str(unfit), unfit.__cause__)
+            read[position], marks[position] = "", ord("T")
+    return Chunk(read, bytes(marks), errors)
+
+
+class _Unfit(Exception):
+    def __init__(self, reason: str, kind: type[ItemError] = ItemTypeError) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def _look(item: object) -> tuple[str, object]:
+    if isinstance(item, Text):
+        return "T", item.text
+    if isinstance(item, Image):
+        return _look_at_image(item.source)
+    if isinstance(item, str):
+        return chr(classify([str(item)])[0]), str(item)
+    if item is None:
+        raise _Unfit("is None", EmptyItemError)
+    return _look_at_image(item)
+
+
+def _look_at_image(source: object) -> tuple[str, object]:
+    if isinstance(source, str):
+        verdict = chr(classify([source])[0])
+        return ("P" if verdict == "T" else verdict), source
+    if isinstance(source, os.PathLike):
+        return "P", os.fsdecode(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "B", bytes(source)
+    if isinstance(source, np.ndarray) or hasattr(source, "__array_interface__"):
+        if type(source).__module__.startswith("PIL."):
+            return "B", _png(source)
+        return "N", _tensor(np.asarray(source))
+    if type(source).__module__.startswith("PIL."):
+        return "B", _png(source)
+    if hasattr(source, "__array__"):
+        return "N", _tensor(np.asarray(source))
+    raise _Unfit(
+        f"a {type(source).__name__} cannot be encoded: give str, PathLike, bytes, ndarray [H, W, C] uint8, "
+        "PIL.Image, Text, Image or Document"
+    )
+
+
+def _tensor(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if array.ndim == 0 and array.dtype.kind == "U":
+        raise _Unfit("is an array without dimensions")
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in CHANNELS:
+        raise _Unfit(f"an image array must be [H, W, C] uint8 with C 1, 3 or 4, not {list(array.shape)} {array.dtype}")
+    if array.size == 0:
+        raise _Unfit(f"an image array of shape {list(array.shape)} has no pixels", EmptyItemError)
+    return np.ascontiguousarray(array)
+
+
+def _png(image: Any) -> bytes:
+    """Pixels as they are: PNG is lossless, and servers would turn a tensor into PNG anyway."""
+    buffer = BytesIO()
+    try:
+        image.save(buffer, format="PNG", compress_level=1)
+    except (OSError, ValueError) as error:
+        raise _Unfit(f"the PIL image cannot be written as PNG: {error}") from error
+    return buffer.getvalue()
+
+
+def as_document(item: Any, verdict: str) -> Document:
+    """Return the Document of a read item, for the verbs whose answers are Documents; Documents pass as they are."""
+    return _DOCUMENTS[verdict](item)
+
+
+_DOCUMENTS: Final[dict[str, Callable[[Any], Document]]] = {
+    "T": lambda text: Document(text=text),
+    "P": lambda path: Document(uri=path),
+    "D": lambda uri: Document(uri=uri),
+    "F": lambda uri: Document(uri=uri),
+    "U": lambda uri: Document(uri=uri),
+    "B": lambda blob: Document(blob=blob),
+    "N": lambda tensor: Document(tensor=tensor),
+    "O": lambda document: document,
+}
+
+
+def urls_of(items: Sequence[Any], verdicts: bytes, candidates: str | None) -> list[str]:
+    """Return the http(s) URLs whose images have to be fetched before these items can be packed."""
+    if URL not in verdicts and DOCUMENT not in verdicts:
+        return []
+    urls: dict[str, None] = {}
+    for item, verdict in zip(items, verdicts, strict=True):
+        if verdict == URL:
+            urls[item] = None
+        elif verdict == DOCUMENT:
+            for document in (item, *(getattr(item, candidates) if candidates else ())):
+                if _is_fetched(document):
+                    urls[document.uri] = None
+    return list(urls)
+
+
+def _is_fetched(document: Document) -> bool:
+    return (
+        document.uri[:8].lower().startswith(("http://", "https://"))
+        and not document.text
+        and not document.blob
+        and document.tensor is None
+    )

@@ -1,0 +1,208 @@
+"""Replies -> what the caller gets back: one class per kind of answer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from casdk._codecs import Reply, read_documents
+from casdk.documents import DocumentArray
+from casdk.errors import InputValueError, NotSupportedError, ReplyError
+
+__all__ = ["Answer", "Embeddings", "Nothing", "Rankings", "SearchResults"]
+
+GROWTH: Final = 1.125
+"""An array of unknown length grows by mremap, which moves no byte, but NumPy zeroes what it adds: small steps."""
+
+
+class Answer(ABC):
+    """Collects the replies of one call, in any order."""
+
+    @abstractmethod
+    def place(self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str) -> list[int]:
+        """Take one reply in.
+
+        Args:
+            indices: Index of each document that was sent, by its position in the message.
+            items: What each of them was made of.
+            reply: The reply.
+            sent: Documents that were sent.
+            request_id: Of the request.
+
+        Returns:
+            Positions the server left without a result.
+
+        Raises:
+            ReplyError: The reply does not fit the request, or the replies before it.
+            NotSupportedError: The flow cannot do what was asked.
+        """
+
+
+class Matrix:
+    """Rows ``[N, D]`` in any order, allocated when the first one says how wide they are.
+
+    Args:
+        total: Rows in all, if known.
+        dtype: ``float32`` or ``float16``.
+        out: The caller's own matrix, filled instead.
+    """
+
+    def __init__(self, total: int | None, dtype: Any = np.float32, out: np.ndarray[Any, Any] | None = None) -> None:
+        self._total = total
+        self._dtype = np.dtype(dtype)
+        self._given = out is not None
+        self.rows = out
+
+    def place(self, indices: Sequence[int], reply: Reply, sent: int, request_id: str) -> list[int]:
+        width = reply.width
+        if width == 0:
+            if reply.rows > sent:
+                raise ReplyError(f"the server sent {reply.rows} documents for {sent}")
+            return list(range(sent))
+        rows = self._reserve(max(indices) + 1 if not isinstance(indices, range) else indices[-1] + 1, width)
+        if isinstance(indices, range):
+            return reply.place(rows, indices.start, sent, request_id)
+        return reply.place(rows, 0, sent, request_id, indices)
+
+    def _reserve(self, count: int, width: int) -> np.ndarray[Any, Any]:
+        rows = self.rows
+        if rows is None:
+            rows = self.rows = np.empty((max(count, self._total or 0), width), self._dtype)
+        elif len(rows) < count:
+            if self._given:
+                raise InputValueError(f"out has {len(rows)} rows, the content has more")
+            # Nobody else holds the array before the call ends, so its memory may move.
+            rows.resize((max(count, int(len(rows) * GROWTH) + 1024), width), refcheck=False)
+        return rows
+
+    def finish(self, count: int, bad: Iterable[int]) -> np.ndarray[Any, Any]:
+        rows = self.rows
+        if rows is None:
+            return np.full((count, 0), np.nan, self._dtype) if count else np.empty((0, 0), self._dtype)
+        if len(rows) > count and not self._given:
+            rows.resize((count, rows.shape[1]), refcheck=False)
+        elif len(rows) < count:
+            self._reserve(count, rows.shape[1])
+            rows.resize((count, rows.shape[1]), refcheck=False)
+        missing = list(bad)
+        if missing:
+            rows[missing] = np.nan
+        return rows
+
+
+class Embeddings(Answer):
+    """``[N, D]`` rows by index."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        self.matrix = matrix
+        self._placed: list[Sequence[int]] = []
+
+    def place(self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str) -> list[int]:
+        missing = self.matrix.place(indices, reply, sent, request_id)
+        gone = set(missing)
+        self._placed.append([at for i, at in enumerate(indices) if i not in gone] if gone else indices)
+        return missing
+
+    def partial(self, count: int) -> np.ndarray[Any, Any]:
+        """Return the rows placed so far, NaN elsewhere."""
+        unplaced = np.ones(count, bool)
+        for indices in self._placed:
+            unplaced[slice(indices.start, indices.stop) if isinstance(indices, range) else indices] = False
+        return self.matrix.finish(count, np.flatnonzero(unplaced).tolist())
+
+
+class IndexedEmbeddings(Embeddings):
+    """Embeddings of an indexing call.
+
+    Attributes:
+        executors: Executors the requests went through, at most.
+    """
+
+    executors = 0
+
+    def place(self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str) -> list[int]:
+        self.executors = max(self.executors, len(reply.routes) - 1)
+        return super().place(indices, items, reply, sent, request_id)
+
+
+class Nothing(Answer):
+    """For calls whose callbacks take the replies."""
+
+    def place(self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str) -> list[int]:
+        return []
+
+
+class Rankings(Answer):
+    """The user's Documents, their candidates reordered by the server's scores.
+
+    Args:
+        source: Attribute that holds the candidates.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+
+    def place(self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str) -> list[int]:
+        answers = _paired(reply, sent)
+        for index, document, answer in zip(indices, items, answers, strict=True):
+            candidates = getattr(document, self._source)
+            ranked = []
+            for match in answer.matches:
+                if "clip_score" not in match.scores:
+                    raise NotSupportedError(
+                        f"document {index}: the matches came back without clip_score: this flow does not rank at that "
+                        "endpoint (a model_name needs a flow that maps /rank/{model_name})",
+                        request_id=request_id,
+                    )
+                candidate = candidates[_position(match.id, len(candidates), index)]
+                candidate.scores.update(match.scores)
+                ranked.append(candidate)
+            if len(ranked) != len(candidates) or len({id(candidate) for candidate in ranked}) != len(
+                {id(candidate) for candidate in candidates}
+            ):
+                raise ReplyError(f"document {index}: {len(candidates)} matches were sent, {len(ranked)} came back")
+            ranked.sort(key=lambda match: -match.scores["clip_score"].value)
+            setattr(document, self._source, DocumentArray(ranked))
+        return []
+
+
+class SearchResults(Answer):
+    """The queries, each with its matches by ascending distance.
+
+    Attributes:
+        executors: Executors the requests went through, at most.
+        matched: Whether any query has a match.
+    """
+
+    def __init__(self, matrix: Matrix) -> None:
+        self.matrix = matrix
+        self.executors = 0
+        self.matched = False
+
+    def place(self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str) -> list[int]:
+        answers = _paired(reply, sent)
+        self.executors = max(self.executors, len(reply.routes) - 1)
+        for document, answer in zip(items, answers, strict=True):
+            self.matched = self.matched or bool(answer.matches)
+            document.matches = DocumentArray(
+                sorted(answer.matches, key=lambda match: match.scores["cosine"].value if "cosine" in match.scores else 0.0)
+            )
+        return self.matrix.place(indices, reply, sent, request_id)
+
+
+def _paired(reply: Reply, sent: int) -> DocumentArray:
+    if reply.rows != sent:
+        raise ReplyError(f"{sent} documents were sent, {reply.rows} came back")
+    return read_documents(reply.documents())
+
+
+def _position(wire_id: str, count: int, index: int) -> int:
+    """Return which candidate came back: the packer numbers them, see `casdk._rust.Packer`."""
+    if wire_id.isascii() and wire_id.isdigit() and int(wire_id) < count:
+        return int(wire_id)
+    raise ReplyError(f"document {index}: a match came back with an id that was not sent: {wire_id[:40]!r}")
+
+

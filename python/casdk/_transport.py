@@ -1,0 +1,202 @@
+"""A client's way to its server: one channel, the credential, and what its calls share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Any, Final, TypeAlias
+
+from casdk._calls import RetryBudget
+from casdk._channels import SCHEMES, Channel, Headers, open_channel
+from casdk._codecs import Codec, Reply, scan
+from casdk._downloads import Downloads
+from casdk._engine import Engine, Resident, engine
+from casdk._uri import Endpoint
+from casdk.config import TLS, Limits, Retry, Timeouts
+from casdk.errors import AuthError, CasdkError, ClosedError, ConfigError, TransportError
+
+__all__ = ["Credential", "Interrupted", "Transport"]
+
+Credential: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
+"""A token, or what returns one: called again when the server refuses the last one."""
+
+TOKEN_VARIABLE: Final = "CLIP_AUTH_TOKEN"
+
+
+class Interrupted(Exception):
+    """The engine took a request back, for a fork: it is sent again, and no attempt is counted."""
+
+
+class ByteBudget:
+    """Bytes in flight over all calls of a client; waiting for room costs nothing."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def room(self) -> None:
+        """Wait until something may be packed; what is packed then may exceed the budget once, by itself."""
+        while self._held >= self._most:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+    def hold(self, size: int) -> None:
+        """Count bytes as in flight."""
+        self._held += size
+
+    def release(self, size: int) -> None:
+        """Count them out again."""
+        self._held -= size
+        if self._held < self._most and self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+
+class Transport(Resident):
+    """Made with the client, opened on the engine by its first request.
+
+    Args:
+        endpoint: The server.
+        credential: Sent with every request; ``CLIP_AUTH_TOKEN`` where none is given.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        credential: Credential | None,
+        tls: TLS,
+        timeouts: Timeouts,
+        limits: Limits,
+        retry: Retry,
+    ) -> None:
+        self.endpoint = endpoint
+        self.codec: Codec = SCHEMES[endpoint.scheme].codec
+        self.limits = limits
+        self.retry = retry
+        self.timeouts = timeouts
+        self.repeats = RetryBudget(retry.budget)
+        self.bytes = ByteBudget(limits.max_inflight_bytes)
+        self.downloads = Downloads(timeouts, limits)
+        self.calls: set[asyncio.Task[Any]] = set()
+        self.closed = False
+        self.indexes: bool | None = None
+        self._credential = credential
+        self._tls = tls
+        self._channel: Channel | None = None
+        self._engine: Engine | None = None
+        self._slots = asyncio.Semaphore(limits.requests)
+        self._generation = 0
+        self._headers: Headers | None = None
+
+    def enter(self) -> None:
+        """Take part in the engine this runs on, a new one after a fork."""
+        if self.closed:
+            raise ClosedError("the client is closed")
+        current = engine()
+        if self._engine is not current:
+            if self._engine is not None:
+                self.after_fork_in_child()
+            self._engine = current
+            current.residents.add(self)
+
+    @property
+    def opened(self) -> bool:
+        """Whether this process has connections of it, or had."""
+        return not self.closed and self._engine is not None and self._engine.pid == os.getpid()
+
+    async def exchange(self, request_id: str, message: bytes) -> tuple[Reply, int]:
+        """Send one packed request and return its scanned reply, and the reply's bytes.
+
+        Raises:
+            CasdkError: As `Channel.exchange` and `scan` have it.
+            Interrupted: A fork took it back.
+        """
+        async with self._slots:
+            generation = self._generation
+            try:
+                reply = await self._send(request_id, message)
+                return scan(self.codec, reply), len(reply)
+            except TransportError:
+                if generation != self._generation:
+                    raise Interrupted from None
+                if self.closed:
+                    raise ClosedError("the client was closed during the call") from None
+                raise
+
+    async def _send(self, request_id: str, message: bytes) -> bytes:
+        channel = self._channel
+        if channel is None:
+            channel = self._channel = open_channel(self.endpoint, self._tls, self.timeouts, self.limits)
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = await self._authorize()
+        try:
+            return await channel.exchange(request_id, message, headers)
+        except AuthError:
+            if not callable(self._credential):
+                raise
+            if self._headers is headers:
+                self._headers = await self._authorize()
+            return await channel.exchange(request_id, message, self._headers)
+
+    async def _authorize(self) -> Headers:
+        token = self._credential
+        if callable(token):
+            try:
+                given = token()
+                token = await given if isawaitable(given) else given
+            except CasdkError:
+                raise
+            except Exception as error:
+                raise ConfigError(f"the credential's callable raised {type(error).__name__}") from error
+        if token is None:
+            token = os.environ.get(TOKEN_VARIABLE)
+        if token is None:
+            return ()
+        return (("authorization", check_token(token)),)
+
+    async def aclose(self) -> None:
+        """Cancel every call and close every connection."""
+        self.closed = True
+        for call in tuple(self.calls):
+            call.cancel()
+        await self._shut()
+
+    async def _shut(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.aclose()
+        await self.downloads.aclose()
+
+    async def before_fork(self) -> None:
+        self._generation += 1
+        await self._shut()
+
+    def after_fork_in_child(self) -> None:
+        self._generation += 1
+        if self._channel is not None:
+            self._channel.forget()
+        self._channel = self._engine = self._headers = None
+        self.downloads.forget()
+        self.calls = set()
+        self._slots = asyncio.Semaphore(self.limits.requests)
+        self.bytes = ByteBudget(self.limits.max_inflight_bytes)
+
+
+def check_token(token: object) -> str:
+    """Return the token if it can travel in a header.
+
+    Raises:
+        ConfigError: It cannot; the message does not show it.
+    """
+    if not isinstance(token, str):
+        raise ConfigError(f"a credential must be a str, or a callable that returns one, not {type(token).__name__}")
+    if not token or not token.isascii() or not token.isprintable():
+        raise ConfigError("a credential must be printable ASCII and not empty; this one is not (it is not shown here)")
+    return token

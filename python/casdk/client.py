@@ -1,0 +1,516 @@
+"""`Client`: five verbs, each with an async twin. Every body here is "build a call, run it"."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casdk import _verbs
+from casdk._engine import engine, run, run_async
+from casdk._options import CallOptions, EncodeOptions, Options
+from casdk._transport import Credential, Transport, check_token
+from casdk._uri import parse_address
+from casdk.config import TLS, Limits, Retry, Timeouts
+from casdk.documents import Document, DocumentArray
+from casdk.errors import ConfigError
+from casdk.models import EncodeResult, Image, Profile, Response, Text
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+__all__ = ["Client", "Item"]
+
+Item: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | PILImage | Text | Image"
+"""What can be encoded, beside Documents."""
+Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item]"
+Documents: TypeAlias = "Iterable[Document] | AsyncIterable[Document]"
+Mixture: TypeAlias = "Iterable[Item | Document] | AsyncIterable[Item | Document]"
+Embeddings: TypeAlias = NDArray[np.float32]
+Callback: TypeAlias = Callable[[Response], Any]
+
+
+class Client:
+    """A CLIP server, from any number of threads, tasks and event loops at once.
+
+    Making one opens nothing; the first call does. It is a context manager, sync and async.
+
+    Args:
+        server: ``scheme://host[:port]``; schemes ``grpc grpcs http https websocket websockets`` (``ws wss``), default
+            ports 80 and, with TLS, 443.
+        credential: Token sent as ``authorization`` with every request on every scheme, verbatim; or a callable, also an
+            async one, that returns it and is asked again when the server refuses; or ``{"Authorization": token}``.
+            ``CLIP_AUTH_TOKEN`` is used where none is given.
+        tls: How the secure schemes verify; the system's store by default.
+        timeout: Seconds for each call in all; short for ``Timeouts(total=...)``.
+        timeouts: Connecting, one request, a whole call.
+        retry: When a failed request is sent again.
+        limits: What is held in flight at once.
+
+    Raises:
+        ConfigError: The address, or an option, cannot work.
+
+    Example:
+        >>> from casdk import Client
+        >>> with Client("grpc://127.0.0.1:51000") as client:  # doctest: +SKIP
+        ...     client.encode(["she smiled, with pain", "apple.png"]).shape
+        (2, 512)
+    """
+
+    def __init__(
+        self,
+        server: str,
+        credential: Credential | Mapping[str, str] | None = None,
+        *,
+        tls: TLS | None = None,
+        timeout: float | None = None,
+        timeouts: Timeouts | None = None,
+        retry: Retry | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        endpoint = parse_address(server)
+        if tls is not None and not endpoint.tls:
+            raise ConfigError(f"tls= needs a secure scheme: {endpoint.scheme}s://, not {endpoint.scheme}://")
+        if timeout is not None:
+            if timeouts is not None:
+                raise ConfigError("give timeout= or timeouts=, not both")
+            timeouts = Timeouts(total=timeout)
+        self._endpoint = endpoint
+        self._transport = Transport(
+            endpoint,
+            _read_credential(credential),
+            tls or TLS(),
+            timeouts or Timeouts(),
+            limits or Limits(),
+            retry or Retry(),
+        )
+        self._finalizer = weakref.finalize(self, _leave, self._transport)
+        self._finalizer.atexit = False
+
+    def __repr__(self) -> str:
+        return f"Client({str(self._endpoint)!r})"
+
+    # encode
+
+    @overload
+    def encode(
+        self, content: Mixture, *, errors: Literal["return"], **options: Unpack[EncodeOptions]
+    ) -> EncodeResult: ...
+    @overload
+    def encode(
+        self, content: Mixture, *, return_responses: Literal[True], **options: Unpack[EncodeOptions]
+    ) -> list[Response]: ...
+    @overload
+    def encode(
+        self,
+        content: Mixture,
+        *,
+        on_done: Callback,
+        on_always: Callback | None = None,
+        **options: Unpack[EncodeOptions],
+    ) -> None: ...
+    @overload
+    def encode(self, content: Mixture, *, on_always: Callback, **options: Unpack[EncodeOptions]) -> None: ...
+    @overload
+    def encode(
+        self, content: Documents, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[EncodeOptions]
+    ) -> DocumentArray: ...
+    @overload
+    def encode(
+        self, content: Items, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[EncodeOptions]
+    ) -> Embeddings: ...
+    @overload
+    def encode(
+        self, content: Mixture, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[EncodeOptions]
+    ) -> Embeddings | DocumentArray: ...
+    def encode(self, content: Any, **options: Any) -> Any:
+        """Turn texts and images into embeddings.
+
+        Args:
+            content: Any iterable of ``str`` (a sentence, or an image's path, URL or data URI, see
+                `casdk._inputs`), ``os.PathLike`` and ``bytes`` (images), ``ndarray [H, W, C] uint8``, ``PIL.Image``,
+                `Text`, `Image`, `Document`, mixed as you like. A generator is read as far as requests are sent.
+            **options: `EncodeOptions`; and ``errors``: ``"raise"`` (default) stops at the first bad item with an
+                `ItemError`, ``"return"`` returns an `EncodeResult` with NaN rows and the errors, ``"skip"`` leaves
+                the rows out; and ``on_done``, ``on_always``: called with each `Response` instead of gathering a
+                result; and ``return_responses``: return the list of Responses, in input order.
+
+        Returns:
+            ``[N, D] float32`` in input order; if every item is a Document, a `DocumentArray` of the same
+            objects with ``.embedding`` set, views of one matrix. ``(0, 0)`` for no items.
+
+        Raises:
+            InputTypeError: ``content`` is one item, or no iterable.
+            ItemError: An item cannot be encoded.
+            TransportError: The server cannot be reached, retries included.
+            DeadlineError: Time ran out.
+            ServerError: The server answered with an error.
+            ReplyError: The server's answer breaks the protocol.
+            TypeError: An unknown option.
+        """
+        return self._run(_verbs.encode(self._transport, content, _read_options(options)))
+
+    @overload
+    async def aencode(
+        self, content: Mixture, *, errors: Literal["return"], **options: Unpack[EncodeOptions]
+    ) -> EncodeResult: ...
+    @overload
+    async def aencode(
+        self, content: Mixture, *, return_responses: Literal[True], **options: Unpack[EncodeOptions]
+    ) -> list[Response]: ...
+    @overload
+    async def aencode(
+        self,
+        content: Mixture,
+        *,
+        on_done: Callback,
+        on_always: Callback | None = None,
+        **options: Unpack[EncodeOptions],
+    ) -> None: ...
+    @overload
+    async def aencode(self, content: Mixture, *, on_always: Callback, **options: Unpack[EncodeOptions]) -> None: ...
+    @overload
+    async def aencode(
+        self, content: Documents, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[EncodeOptions]
+    ) -> DocumentArray: ...
+    @overload
+    async def aencode(
+        self, content: Items, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[EncodeOptions]
+    ) -> Embeddings: ...
+    @overload
+    async def aencode(
+        self, content: Mixture, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[EncodeOptions]
+    ) -> Embeddings | DocumentArray: ...
+    async def aencode(self, content: Any, **options: Any) -> Any:
+        """`encode`, asynchronously; ``content`` may be an async iterable, callbacks may be coroutine functions."""
+        return await self._arun(_verbs.encode(self._transport, content, _read_options(options)))
+
+    # rank
+
+    @overload
+    def rank(
+        self,
+        docs: Documents,
+        *,
+        source: str = "matches",
+        return_responses: Literal[True],
+        **options: Unpack[CallOptions],
+    ) -> list[Response]: ...
+    @overload
+    def rank(
+        self,
+        docs: Documents,
+        *,
+        source: str = "matches",
+        on_done: Callback,
+        on_always: Callback | None = None,
+        **options: Unpack[CallOptions],
+    ) -> None: ...
+    @overload
+    def rank(
+        self, docs: Documents, *, source: str = "matches", on_always: Callback, **options: Unpack[CallOptions]
+    ) -> None: ...
+    @overload
+    def rank(
+        self, docs: Documents, *, source: str = "matches", **options: Unpack[CallOptions]
+    ) -> DocumentArray: ...
+    def rank(self, docs: Any, *, source: str = "matches", **options: Any) -> Any:
+        """Order each Document's matches by how well they go with it.
+
+        Args:
+            docs: Documents with content and ``.matches`` with content: texts for an image, images for a text, any mix.
+            source: Attribute that holds the candidates: ``matches`` or ``chunks``.
+            **options: `CallOptions`, and ``on_done``, ``on_always``, ``return_responses`` as for `encode`.
+
+        Returns:
+            The same Documents; their candidates are the same objects in the order of
+            ``scores['clip_score'].value`` (softmax over the query's candidates), highest first, with
+            ``scores['clip_score_cosine']`` beside it.
+
+        Raises:
+            InputValueError: A Document without candidates, or a candidate without content; nothing was sent.
+            NotSupportedError: The flow does not rank at that endpoint.
+        """
+        return self._run(_verbs.rank(self._transport, docs, _read_options(options), source))
+
+    @overload
+    async def arank(
+        self,
+        docs: Documents,
+        *,
+        source: str = "matches",
+        return_responses: Literal[True],
+        **options: Unpack[CallOptions],
+    ) -> list[Response]: ...
+    @overload
+    async def arank(
+        self,
+        docs: Documents,
+        *,
+        source: str = "matches",
+        on_done: Callback,
+        on_always: Callback | None = None,
+        **options: Unpack[CallOptions],
+    ) -> None: ...
+    @overload
+    async def arank(
+        self, docs: Documents, *, source: str = "matches", on_always: Callback, **options: Unpack[CallOptions]
+    ) -> None: ...
+    @overload
+    async def arank(
+        self, docs: Documents, *, source: str = "matches", **options: Unpack[CallOptions]
+    ) -> DocumentArray: ...
+    async def arank(self, docs: Any, *, source: str = "matches", **options: Any) -> Any:
+        """`rank`, asynchronously."""
+        return await self._arun(_verbs.rank(self._transport, docs, _read_options(options), source))
+
+    # index
+
+    @overload
+    def index(
+        self,
+        content: Mixture,
+        *,
+        idempotent_index: bool = False,
+        return_responses: Literal[True],
+        **options: Unpack[CallOptions],
+    ) -> list[Response]: ...
+    @overload
+    def index(
+        self,
+        content: Mixture,
+        *,
+        idempotent_index: bool = False,
+        on_done: Callback,
+        on_always: Callback | None = None,
+        **options: Unpack[CallOptions],
+    ) -> None: ...
+    @overload
+    def index(
+        self,
+        content: Mixture,
+        *,
+        idempotent_index: bool = False,
+        on_always: Callback,
+        **options: Unpack[CallOptions],
+    ) -> None: ...
+    @overload
+    def index(
+        self, content: Mixture, *, idempotent_index: bool = False, **options: Unpack[CallOptions]
+    ) -> DocumentArray: ...
+    def index(self, content: Any, *, idempotent_index: bool = False, **options: Any) -> Any:
+        """Store texts, images or Documents in the server's index.
+
+        Args:
+            content: As for `encode`. Ids and tags of Documents travel; what is no Document gets a fresh id.
+            idempotent_index: The server's index replaces by id, so that a request may be sent again after its bytes
+                left; by default it is not.
+            **options: `CallOptions`, and ``on_done``, ``on_always``, ``return_responses`` as for `encode`.
+
+        Returns:
+            The Documents, embeddings set.
+
+        Raises:
+            NotSupportedError: The flow has no indexer.
+        """
+        return self._run(_verbs.index(self._transport, content, _read_options(options), idempotent_index))
+
+    @overload
+    async def aindex(
+        self,
+        content: Mixture,
+        *,
+        idempotent_index: bool = False,
+        return_responses: Literal[True],
+        **options: Unpack[CallOptions],
+    ) -> list[Response]: ...
+    @overload
+    async def aindex(
+        self,
+        content: Mixture,
+        *,
+        idempotent_index: bool = False,
+        on_done: Callback,
+        on_always: Callback | None = None,
+        **options: Unpack[CallOptions],
+    ) -> None: ...
+    @overload
+    async def aindex(
+        self,
+        content: Mixture,
+        *,
+        idempotent_index: bool = False,
+        on_always: Callback,
+        **options: Unpack[CallOptions],
+    ) -> None: ...
+    @overload
+    async def aindex(
+        self, content: Mixture, *, idempotent_index: bool = False, **options: Unpack[CallOptions]
+    ) -> DocumentArray: ...
+    async def aindex(self, content: Any, *, idempotent_index: bool = False, **options: Any) -> Any:
+        """`index`, asynchronously."""
+        return await self._arun(_verbs.index(self._transport, content, _read_options(options), idempotent_index))
+
+    # search
+
+    @overload
+    def search(
+        self, content: Mixture, *, limit: int = 10, return_responses: Literal[True], **options: Unpack[CallOptions]
+    ) -> list[Response]: ...
+    @overload
+    def search(
+        self,
+        content: Mixture,
+        *,
+        limit: int = 10,
+        on_done: Callback,
+        on_always: Callback | None = None,
+        **options: Unpack[CallOptions],
+    ) -> None: ...
+    @overload
+    def search(
+        self, content: Mixture, *, limit: int = 10, on_always: Callback, **options: Unpack[CallOptions]
+    ) -> None: ...
+    @overload
+    def search(self, content: Mixture, *, limit: int = 10, **options: Unpack[CallOptions]) -> DocumentArray: ...
+    def search(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
+        """Find what is nearest in the server's index.
+
+        Args:
+            content: Queries, as for `encode`.
+            limit: Matches per query, at least 1.
+            **options: `CallOptions`, and ``on_done``, ``on_always``, ``return_responses`` as for `encode`.
+
+        Returns:
+            The queries as Documents; ``.matches`` by ascending ``scores['cosine'].value`` (cosine distance).
+
+        Raises:
+            NotSupportedError: The flow has no indexer.
+        """
+        return self._run(_verbs.search(self._transport, content, _read_options(options), limit))
+
+    @overload
+    async def asearch(
+        self, content: Mixture, *, limit: int = 10, return_responses: Literal[True], **options: Unpack[CallOptions]
+    ) -> list[Response]: ...
+    @overload
+    async def asearch(
+        self,
+        content: Mixture,
+        *,
+        limit: int = 10,
+        on_done: Callback,
+        on_always: Callback | None = None,
+        **options: Unpack[CallOptions],
+    ) -> None: ...
+    @overload
+    async def asearch(
+        self, content: Mixture, *, limit: int = 10, on_always: Callback, **options: Unpack[CallOptions]
+    ) -> None: ...
+    @overload
+    async def asearch(
+        self, content: Mixture, *, limit: int = 10, **options: Unpack[CallOptions]
+    ) -> DocumentArray: ...
+    async def asearch(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
+        """`search`, asynchronously."""
+        return await self._arun(_verbs.search(self._transport, content, _read_options(options), limit))
+
+    # profile
+
+    def profile(
+        self, content: Item | Document | None = None, *, timeout: float | None = None, quiet: bool = False
+    ) -> Profile:
+        """Show where the time of one request goes.
+
+        Args:
+            content: A text or an image to encode; nothing measures an empty call.
+            timeout: Seconds for the call.
+            quiet: Do not print the tree.
+
+        Returns:
+            Every figure, in milliseconds; it also reads like upstream's dict (``p['Roundtrip']``).
+        """
+        return _show(self._run(_verbs.profile(self._transport, content, timeout)), quiet)
+
+    async def aprofile(
+        self, content: Item | Document | None = None, *, timeout: float | None = None, quiet: bool = False
+    ) -> Profile:
+        """`profile`, asynchronously."""
+        return _show(await self._arun(_verbs.profile(self._transport, content, timeout)), quiet)
+
+    # running and closing
+
+    def _run(self, job: _verbs.Job) -> Any:
+        return run(job)()
+
+    async def _arun(self, job: _verbs.Job) -> Any:
+        return (await run_async(job))()
+
+    def close(self) -> None:
+        """Cancel calls that run, close every connection; the client cannot be used afterwards."""
+        self._finalizer.detach()
+        if not self._transport.closed:
+            run(_closing(self._transport))
+
+    async def aclose(self) -> None:
+        """`close`, asynchronously."""
+        self._finalizer.detach()
+        if not self._transport.closed:
+            await run_async(_closing(self._transport))
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _read_credential(credential: object) -> Any:
+    if credential is None or callable(credential):
+        return credential
+    if isinstance(credential, Mapping):
+        unknown = [key for key in credential if key != "Authorization"]
+        if unknown:
+            raise ConfigError(f"credential has the key {unknown[0]!r}; the one that is read is 'Authorization'")
+        if not credential:
+            return None
+        credential = credential["Authorization"]
+    return check_token(credential)
+
+
+def _read_options(options: dict[str, Any]) -> Options:
+    return Options(**options)
+
+
+def _show(profile: Profile, quiet: bool) -> Profile:
+    if not quiet:
+        profile.print()
+    return profile
+
+
+def _closing(transport: Transport) -> Callable[[Any], Any]:
+    async def close(caller: object) -> None:
+        await transport.aclose()
+
+    return close
+
+
+def _leave(transport: Transport) -> None:
+    """Close what a client left behind that nobody closed; runs wherever the garbage collector does."""
+    if transport.opened:
+        engine().post(lambda: engine().loop.create_task(transport.aclose()))
