@@ -1,0 +1,203 @@
+"""The core, fed with events: no server, no loop, no clock."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from casdk._batches import Batch
+from casdk._calls import FREE_RETRIES, Call, RetryBudget
+from casdk.config import Retry
+from casdk.errors import DeadlineError, OverloadedError, RejectedError, ReplyError, ServerError, TransportError
+
+
+def make_call(**changes):
+    settings = {
+        "window": 4,
+        "retry": Retry(attempts=3, backoff=1.0, max_backoff=8.0, jitter=0.5),
+        "budget": RetryBudget(0.2),
+        "errors": "raise",
+        "resend": True,
+        "draw": lambda: 0.0,
+    }
+    return Call(**{**settings, **changes})
+
+
+def make_batch(start, size):
+    return Batch(range(start, start + size), [f"text {i}" for i in range(start, start + size)], b"T" * size)
+
+
+def boom(name="ValueError"):
+    return ServerError("boom", name=name, for_item=True)
+
+
+def test_window_bounds_what_is_read_and_what_is_sent():
+    call = make_call(window=2)
+    assert call.room == 2
+    call.add(make_batch(0, 3))
+    call.add(make_batch(3, 3))
+    assert call.room == 0
+    first, second = call.next_batch(0), call.next_batch(0)
+    assert call.next_batch(0) is None
+    assert call.room == 0
+    call.succeed(first, 3)
+    assert call.room == 1
+    call.end_input()
+    assert call.room == 0
+    assert not call.finished
+    call.succeed(second, 3)
+    assert call.finished
+    assert call.done == 6
+
+
+def test_empty_input_finishes_at_once():
+    call = make_call()
+    call.end_input()
+    assert call.finished
+
+
+def test_repeats_back_off_exponentially_and_end():
+    call = make_call()
+    call.add(make_batch(0, 1))
+    call.end_input()
+    now, waits = 0.0, []
+    while True:
+        batch = call.next_batch(now)
+        call.fail(batch, TransportError("reset"), now)
+        if call.finished:
+            break
+        waits.append(call.wake_at - now)
+        assert call.next_batch(now) is None
+        now = call.wake_at
+    assert waits == [1.0, 2.0]
+    assert isinstance(call.stopped, TransportError)
+
+
+def test_jitter_shortens_a_wait_by_its_share():
+    call = make_call(draw=lambda: 1.0)
+    call.add(make_batch(0, 1))
+    call.fail(call.next_batch(0.0), TransportError("reset"), 0.0)
+    assert call.wake_at == 0.5
+
+
+def test_retry_after_is_the_least_wait():
+    call = make_call()
+    call.add(make_batch(0, 1))
+    call.fail(call.next_batch(0.0), OverloadedError("busy", retryable=True, retry_after=7.0), 0.0)
+    assert call.wake_at == 7.0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [TransportError("bad certificate", retryable=False), ServerError("no"), ReplyError("garbage"), DeadlineError("late")],
+)
+def test_what_cannot_help_is_not_repeated(error):
+    call = make_call()
+    call.add(make_batch(0, 1))
+    call.fail(call.next_batch(0.0), error, 0.0)
+    assert call.stopped is error
+
+
+@pytest.mark.parametrize(("sent", "repeated"), [(True, False), (False, True)])
+def test_without_resend_only_what_never_left_is_repeated(sent, repeated):
+    call = make_call(resend=False)
+    call.add(make_batch(0, 1))
+    call.fail(call.next_batch(0.0), TransportError("reset", sent=sent), 0.0)
+    assert (call.stopped is None) is repeated
+
+
+def test_budget_is_shared_and_earned_back():
+    budget = RetryBudget(0.5)
+    assert [budget.spend() for _ in range(FREE_RETRIES + 1)] == [True] * FREE_RETRIES + [False]
+    budget.earn()
+    assert not budget.spend()
+    budget.earn()
+    assert budget.spend()
+
+
+def test_an_interruption_counts_as_no_attempt():
+    call = make_call(retry=Retry(attempts=1))
+    call.add(make_batch(0, 1))
+    batch = call.next_batch(0.0)
+    call.interrupt(batch)
+    again = call.next_batch(0.0)
+    assert again is batch
+    assert again.attempts == 1
+
+
+def test_tolerant_call_loses_a_batch_and_goes_on():
+    call = make_call(tolerant=True)
+    call.add(make_batch(0, 2))
+    call.add(make_batch(2, 2))
+    call.end_input()
+    bad, good = call.next_batch(0.0), call.next_batch(0.0)
+    call.fail(bad, ServerError("no"), 0.0)
+    call.succeed(good, 2)
+    assert call.finished
+    assert call.stopped is None
+    assert call.lost == [bad]
+
+
+def run_against(call, bad):
+    """Serve a call with an executor that fails on the bad items; return the requests it took."""
+    requests, served = 0, []
+    while (batch := call.next_batch(0.0)) is not None:
+        requests += 1
+        if bad.intersection(batch.indices):
+            call.fail(batch, boom(), 0.0)
+        else:
+            served += batch.indices
+            call.succeed(batch, len(batch))
+    return requests, served
+
+
+@settings(max_examples=300)
+@given(st.data(), st.integers(1, 64))
+def test_bad_items_are_named_within_the_bound(data, size):
+    bad = data.draw(st.sets(st.integers(0, size - 1), max_size=8))
+    call = make_call(errors="return", window=1)
+    call.add(make_batch(0, size))
+    call.end_input()
+    requests, served = run_against(call, bad)
+    assert call.finished
+    assert set(call.bad) == bad
+    assert sorted(served) == [i for i in range(size) if i not in bad]
+    assert requests <= 1 + len(bad) * math.ceil(math.log2(max(size, 2))) + len(bad)
+    for index, error in call.bad.items():
+        assert isinstance(error, RejectedError)
+        assert (error.index, error.item) == (index, f"text {index}")
+        assert error.cause.name == "ValueError"
+
+
+def test_raise_stops_at_the_first_bad_item():
+    call = make_call(window=1)
+    call.add(make_batch(0, 8))
+    run_against(call, {5})
+    assert isinstance(call.stopped, RejectedError)
+    assert call.stopped.index == 5
+
+
+def test_an_executor_that_always_fails_is_not_searched_for_ever():
+    call = make_call(errors="return", window=1)
+    for start in range(0, 32 * 100, 32):
+        call.add(make_batch(start, 32))
+    call.end_input()
+    requests, _ = run_against(call, set(range(3200)))
+    assert isinstance(call.stopped, ServerError)
+    assert requests < 32 * 8 * 3
+
+
+def test_a_transport_error_is_never_split():
+    call = make_call(errors="return", window=1)
+    call.add(make_batch(0, 32))
+    call.end_input()
+    now, sizes = 0.0, []
+    while not call.finished:
+        batch = call.next_batch(now)
+        if batch is None:
+            now = call.wake_at
+            continue
+        sizes.append(len(batch))
+        call.fail(batch, TransportError("gone"), now)
+    assert sizes == [32, 32, 32]

@@ -1,0 +1,276 @@
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from casdk import Document, Image, Text
+from casdk._inputs import as_document, check_content, read_chunk, urls_of
+from casdk._rust import classify
+from casdk.errors import EmptyItemError, InputTypeError, ItemTypeError
+
+SENTENCES = """
+she smiled, with pain
+hello
+hello world
+setup
+README.md
+apple
+apple.
+png
+.png
+a photo of cat.png
+a photo of a cat.jpg
+look at https://example.com/a.png
+https://example.com/a b.png
+http://example.com/with space
+file:///tmp/with space.png
+see /etc/passwd
+and/or
+either/or/neither
+1/2
+50% of data: what now?
+data
+data:
+data: the new oil, they say
+data:the new oil
+ftp://example.com/a
+gopher://example.com
+httpx://example.com
+https:/example.com
+http:example.com
+mailto:someone@example.com
+C
+C:
+c:drive
+cat.pngs
+cat.png.txt
+cat.svg
+cat.pdf
+cat.mp4
+cat.jpg?
+cat.png!
+cat .png
+~
+~tilde
+.
+..
+...
+.hidden
+..png
+#hashtag
+@mention
+100%
+🙂
+🙂 .png
+naïve café
+日本語の文章
+日本語。
+\\\\server
+a\\b
+tab\there
+line\\nbreak
+What is a .png file?
+the .jpg
+png jpg gif
+O'Neill's
+"quoted"
+(parenthesis)
+[bracket]
+{brace}
+<tag>
+a=b
+a&b
+a;b
+a,b
+x.y.z
+v1.2.3
+3.14
+-1
+1e10
+None
+null
+true
+SELECT * FROM cats;
+import numpy as np
+    leading spaces
+trailing spaces
+""".strip("\n").split("\n")
+
+IMAGES = [
+    *((path, "P") for path in (
+        "apple.png", "apple.PNG", "apple.jpg", "apple.jpeg", "apple.JPE", "apple.jfif", "apple.gif", "apple.webp",
+        "apple.bmp", "apple.dib", "apple.tif", "apple.tiff", "apple.avif", "apple.heic", "apple.heif", "nosuch.png",
+        "dir/apple.png", "dir.d/apple.png", "a.b.c.png", "日本語.png", "🙂.webp", "/apple", "/no/such/file", "/a.png",
+        "./apple", "./setup", "../apple", "../../x.jpg", "~/pictures/cat", "~/cat.png", "C:\\cat.png", "C:/cat.png",
+        "d:\\x", "Z:/x",
+    )),
+    *((uri, "D") for uri in (
+        "data:,hello", "data:;base64,aGk=", "data:image/png;base64,aGk=", "DATA:image/png;base64,aGk=",
+        "Data:text/plain,hi", "data:text/plain;charset=utf-8,hi", "data:image/svg+xml,%3Csvg/%3E",
+        "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7",
+    )),
+    *((url, "U") for url in (
+        "http://example.com/a.png", "https://example.com/a.png", "HTTPS://EXAMPLE.COM/A.PNG", "http://127.0.0.1:8000/x",
+        "https://picsum.photos/200", "https://a/b.jpg?w=100", "http://a/b.png#frag", "https://a/b?img=x.jpg",
+        "http://[::1]/x", "http://例え.jp/猫.png",
+    )),
+    *((url, "F") for url in (
+        "file:///tmp/a.png", "FILE:///tmp/a", "file://localhost/tmp/a", "file:///tmp/with%20space.png",
+    )),
+]  # fmt: skip
+
+
+def test_the_table_is_long_enough():
+    assert len(set(SENTENCES)) + len({string for string, _ in IMAGES}) >= 120
+
+
+@pytest.mark.parametrize("string", SENTENCES)
+def test_sentence(string, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert classify([string]) == b"T"
+
+
+@pytest.mark.parametrize(("string", "verdict"), IMAGES)
+def test_image(string, verdict):
+    assert classify([string]) == verdict.encode()
+
+
+@pytest.mark.parametrize("name", ["setup", "README.md", "hello world", "a photo of a cat"])
+def test_a_sentence_stays_one_whatever_files_lie_around(name, tmp_path, monkeypatch):
+    (tmp_path / name).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    assert classify([name]) == b"T"
+
+
+def test_white_space_in_a_path_needs_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["a photo of cat.png", "./my photo", str(tmp_path / "my photo")]
+    assert classify(names) == b"TTT"
+    (tmp_path / "a photo of cat.png").write_bytes(b"x")
+    (tmp_path / "my photo").write_bytes(b"x")
+    assert classify(names) == b"PPP"
+
+
+def test_a_directory_does_not_turn_a_sentence_into_an_image(tmp_path, monkeypatch):
+    (tmp_path / "a photo of cat.png").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert classify(["a photo of cat.png"]) == b"T"
+
+
+def verdict_of(item):
+    chunk = read_chunk([item], 7)
+    assert not chunk.errors
+    return chr(chunk.verdicts[0]), chunk.items[0]
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        (Text("apple.png"), ("T", "apple.png")),
+        (Text("https://example.com/a.png"), ("T", "https://example.com/a.png")),
+        (Image("setup"), ("P", "setup")),
+        (Image("a photo of cat.png"), ("P", "a photo of cat.png")),
+        (Image("data:,x"), ("D", "data:,x")),
+        (Image("https://example.com/x"), ("U", "https://example.com/x")),
+        (Image(b"abc"), ("B", b"abc")),
+        (Image(pathlib.Path("x y")), ("P", "x y")),
+        (pathlib.Path("a") / "b", ("P", os.path.join("a", "b"))),
+        (b"abc", ("B", b"abc")),
+        (bytearray(b"abc"), ("B", b"abc")),
+        (memoryview(b"abc"), ("B", b"abc")),
+        (np.str_("hello"), ("T", "hello")),
+        (np.str_("apple.png"), ("P", "apple.png")),
+    ],
+)
+def test_explicit_items(item, expected):
+    assert verdict_of(item) == expected
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_tensor(channels):
+    array = np.arange(4 * 6 * channels, dtype=np.uint8).reshape(4, 6, channels)[::-1, ::2]
+    verdict, item = verdict_of(array)
+    assert verdict == "N"
+    assert item.flags.c_contiguous
+    np.testing.assert_array_equal(item, array)
+
+
+def test_pil_image_travels_losslessly():
+    image_module = pytest.importorskip("PIL.Image")
+    from io import BytesIO
+
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    verdict, item = verdict_of(image_module.fromarray(pixels))
+    assert verdict == "B"
+    np.testing.assert_array_equal(np.asarray(image_module.open(BytesIO(item))), pixels)
+
+
+def test_document_passes_as_it_is():
+    document = Document(text="x")
+    assert verdict_of(document) == ("O", document)
+    assert verdict_of(document)[1] is document
+
+
+@pytest.mark.parametrize(
+    ("item", "kind", "says"),
+    [
+        (None, EmptyItemError, "None"),
+        (42, ItemTypeError, "a int cannot be encoded"),
+        (["nested"], ItemTypeError, "a list cannot be encoded"),
+        (np.zeros((2, 2, 3)), ItemTypeError, r"uint8 with C 1, 3 or 4, not \[2, 2, 3\] float64"),
+        (np.zeros((2, 2), np.uint8), ItemTypeError, r"not \[2, 2\] uint8"),
+        (np.zeros((2, 2, 5), np.uint8), ItemTypeError, r"not \[2, 2, 5\] uint8"),
+        (np.zeros((0, 2, 3), np.uint8), EmptyItemError, "no pixels"),
+    ],
+)
+def test_unfit_item_is_named_by_index(item, kind, says):
+    chunk = read_chunk(["fine", item, "fine too"], 7)
+    error = chunk.errors[1]
+    assert isinstance(error, kind)
+    assert error.index == 8
+    assert error.item is item
+    with pytest.raises(kind, match=f"item 8: .*{says}"):
+        raise error
+    assert len(chunk.items) == len(chunk.verdicts) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("hello", r"write \['hello'\]"),
+        (b"hello", r"write \[b'hello'\]"),
+        (pathlib.PurePosixPath("x.png"), r"write \[PurePosixPath\('x.png'\)\]"),
+        (Text("x"), "write "),
+        (Document(text="x"), "write "),
+        ({"a": 1}, r"choose .keys\(\) or .values\(\)"),
+        (np.zeros((2, 2, 3), np.uint8), r"write \[image\]"),
+        (np.array("x"), "without dimensions"),
+        (7, "not int"),
+        (None, "not NoneType"),
+    ],
+)
+def test_content_that_is_one_item(content, says):
+    with pytest.raises(InputTypeError, match=says):
+        check_content(content)
+
+
+@pytest.mark.parametrize("verdict", "TPDFUB")
+def test_items_become_documents(verdict):
+    item = b"abc" if verdict == "B" else "abc"
+    document = as_document(item, verdict)
+    field = {"T": "text", "B": "blob"}.get(verdict, "uri")
+    assert getattr(document, field) == item
+
+
+def test_urls_are_found_once_each_also_in_candidates():
+    documents = [
+        "https://a/1",
+        "https://a/1",
+        "sentence",
+        Document(uri="https://a/2", matches=[Document(uri="https://a/3"), Document(text="t", uri="https://a/4")]),
+        Document(uri="https://a/5", blob=b"here already"),
+    ]
+    chunk = read_chunk(documents, 0)
+    assert urls_of(chunk.items, chunk.verdicts, None) == ["https://a/1", "https://a/2"]
+    assert urls_of(chunk.items, chunk.verdicts, "matches") == ["https://a/1", "https://a/2", "https://a/3"]
