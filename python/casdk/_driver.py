@@ -114,6 +114,7 @@ class Driver:
                 await self._drive_until(self._deadline)
         finally:
             transport.calls.discard(task)
+            self._feed.close()
             if self._tasks:
                 await self._abandon()
         if self.call.stopped is not None:

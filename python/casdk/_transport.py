@@ -13,6 +13,7 @@ from casdk._channels import SCHEMES, Channel, Headers, open_channel
 from casdk._codecs import Codec, Reply, scan
 from casdk._downloads import Downloads
 from casdk._engine import Engine, Resident, engine
+from casdk._proxy import proxy_of
 from casdk._uri import Endpoint
 from casdk.config import TLS, Limits, Retry, Timeouts
 from casdk.errors import AuthError, CasdkError, ClosedError, ConfigError, TransportError
@@ -64,6 +65,7 @@ class Transport(Resident):
     Args:
         endpoint: The server.
         credential: Sent with every request; ``CLIP_AUTH_TOKEN`` where none is given.
+        proxy: The client's ``proxy=``.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Transport(Resident):
         timeouts: Timeouts,
         limits: Limits,
         retry: Retry,
+        proxy: str | None,
     ) -> None:
         self.endpoint = endpoint
         self.codec: Codec = SCHEMES[endpoint.scheme].codec
@@ -88,6 +91,7 @@ class Transport(Resident):
         self.indexes: bool | None = None
         self._credential = credential
         self._tls = tls
+        self._proxy = proxy
         self._channel: Channel | None = None
         self._engine: Engine | None = None
         self._slots = asyncio.Semaphore(limits.requests)
@@ -132,7 +136,8 @@ class Transport(Resident):
     async def _send(self, request_id: str, message: bytes) -> bytes:
         channel = self._channel
         if channel is None:
-            channel = self._channel = open_channel(self.endpoint, self._tls, self.timeouts, self.limits)
+            proxy = proxy_of(self.endpoint, self._proxy)
+            channel = self._channel = open_channel(self.endpoint, self._tls, self.timeouts, self.limits, proxy)
         headers = self._headers
         if headers is None:
             headers = self._headers = await self._authorize()

@@ -78,7 +78,8 @@ class Plan:
             candidates=candidates,
             allow_empty=allow_empty,
         )
-        self.feed: Feed = feed_of(content, options.batch_size)
+        timeout = transport.timeouts.total if options.timeout is None else options.timeout
+        self.feed: Feed = feed_of(content, options.batch_size, apart=timeout is not None)
         self.hooks = Hooks(options.on_done, options.on_error, options.on_always, options.return_responses)
         self.gathers = options.on_done is None and options.on_always is None and not options.return_responses
         self.answer = answer if self.gathers else Nothing()
@@ -91,7 +92,6 @@ class Plan:
             draw=random.random,
             tolerant=options.on_error is not None,
         )
-        timeout = transport.timeouts.total if options.timeout is None else options.timeout
         self.progress = Progress(verb[1:], self.feed.total) if options.show_progress else None
         self.driver = Driver(
             transport,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from casdk import _verbs
 from casdk._engine import engine, run, run_async
 from casdk._options import CallOptions, EncodeOptions, Options
+from casdk._proxy import check_proxy
 from casdk._transport import Credential, Transport, check_token
 from casdk._uri import parse_address
 from casdk.config import TLS, Limits, Retry, Timeouts
@@ -51,6 +52,8 @@ class Client:
         timeouts: Connecting, one request, a whole call.
         retry: When a failed request is sent again.
         limits: What is held in flight at once.
+        proxy: ``http://[user:password@]host:port`` to go through; ``""`` for none. By default ``HTTPS_PROXY`` (secure
+            schemes) or ``HTTP_PROXY``, else ``ALL_PROXY``, and ``NO_PROXY``, are read, and never changed.
 
     Raises:
         ConfigError: The address, or an option, cannot work.
@@ -72,6 +75,7 @@ class Client:
         timeouts: Timeouts | None = None,
         retry: Retry | None = None,
         limits: Limits | None = None,
+        proxy: str | None = None,
     ) -> None:
         endpoint = parse_address(server)
         if tls is not None and not endpoint.tls:
@@ -88,6 +92,7 @@ class Client:
             timeouts or Timeouts(),
             limits or Limits(),
             retry or Retry(),
+            check_proxy(proxy),
         )
         self._finalizer = weakref.finalize(self, _leave, self._transport)
         self._finalizer.atexit = False

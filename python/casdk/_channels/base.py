@@ -6,7 +6,7 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 from casdk._uri import Endpoint
 from casdk.config import TLS, Limits, Timeouts
@@ -28,16 +28,17 @@ class Channel(ABC):
         tls: How to verify a secure scheme.
         timeouts: ``connect`` and ``read`` are used here; a request's own deadline may be sooner.
         limits: ``max_reply_bytes`` and ``connections`` are used here.
+        proxy: URL of the HTTP proxy to go through, if any.
     """
 
-    library: ClassVar[str]
-    """The transport library, for messages."""
-
-    def __init__(self, endpoint: Endpoint, tls: TLS, timeouts: Timeouts, limits: Limits) -> None:
+    def __init__(
+        self, endpoint: Endpoint, tls: TLS, timeouts: Timeouts, limits: Limits, proxy: str | None
+    ) -> None:
         self.endpoint = endpoint
         self.tls = tls
         self.timeouts = timeouts
         self.limits = limits
+        self.proxy = proxy
 
     @abstractmethod
     async def exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:

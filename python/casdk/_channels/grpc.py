@@ -36,8 +36,6 @@ LOST_CODES: Final = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED})
 class GrpcChannel(Channel):
     """Bytes over grpc.aio with identity serializers: no stub, no protobuf objects."""
 
-    library = "grpcio"
-
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
         self._channel: grpc.aio.Channel | None = None
@@ -110,7 +108,11 @@ class GrpcChannel(Channel):
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", int(self.timeouts.connect * 1000)),
             ("grpc.primary_user_agent", "casdk"),
+            # Which proxy is decided in one place for all schemes, not by grpc's own reading of the environment.
+            ("grpc.enable_http_proxy", int(self.proxy is not None)),
         ]
+        if self.proxy is not None:
+            options.append(("grpc.http_proxy", self.proxy))
         target = f"dns:///{self.endpoint.authority}"
         if not self.endpoint.tls:
             channel = grpc.aio.insecure_channel(target, options=options)

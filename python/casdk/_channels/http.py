@@ -36,8 +36,6 @@ SHOWN: Final = 300
 class HttpChannel(Channel):
     """JSON bodies to ``/post``; a pool of at most ``limits.connections`` connections."""
 
-    library = "httpx"
-
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
         self._client: httpx.AsyncClient | None = None
@@ -56,6 +54,8 @@ class HttpChannel(Channel):
             timeout=httpx.Timeout(None, connect=self.timeouts.connect),
             limits=httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=60.0),
             headers={"user-agent": "casdk", "accept": "application/json", "accept-encoding": "identity"},
+            proxy=self.proxy,
+            trust_env=False,
         )
 
     async def exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:

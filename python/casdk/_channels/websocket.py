@@ -106,8 +106,6 @@ class Socket:
 class WebsocketChannel(Channel):
     """One socket for all calls; a new one when it broke or when the credential changed."""
 
-    library = "websockets"
-
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
         self.socket: Socket | None = None
@@ -155,6 +153,7 @@ class WebsocketChannel(Channel):
                     open_timeout=None,
                     close_timeout=1,
                     ping_timeout=self.timeouts.read,
+                    proxy=self.proxy,
                     **options,
                 )
         except TimeoutError:
