@@ -9,7 +9,8 @@ import numpy as np
 
 WIDTH = 512
 RAISES, SLEEPS, WITHOUT_ROW, DROPPED = "!!raise", "!!sleep:", "!!without-row", "!!drop"
-"""Texts that make the executor misbehave: fail, take the seconds that follow, answer without an embedding, lose the document."""
+"""How texts begin that make the executor misbehave: fail, take the seconds that follow, answer without an
+embedding, lose the document."""
 TEMPERATURE = np.exp(4.60517)
 """CLIP's, as clip_server scales the cosines of a ranking."""
 

@@ -1,7 +1,8 @@
 """The reference environments: real jina servers, each in a venv of its own beside the user's other caches.
 
-Packages come from PyPI, exactly as pinned in ``locks/``. torch comes from Debian's packages, unpacked inside the venv:
-PyPI's x86_64 wheels of it bring gigabytes of CUDA libraries for a model that never sees a GPU.
+Packages come from PyPI, exactly as pinned in ``locks/``. torch comes from Debian's packages, unpacked
+inside the venv: PyPI's x86_64 wheels of it bring gigabytes of CUDA libraries for a model that never sees a
+GPU.
 
     python environment.py            build what is missing, print where it is
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,10 +28,16 @@ LOCKS = Path(__file__).with_name("locks")
 INTERPRETER = shutil.which("python3.11") or sys.executable
 """Debian's torch and numpy 1.26 are built for CPython 3.11."""
 DEBIAN_MODULES = ("torch", "torchgen", "functorch", "torchvision")
+QUIET = {
+    "JINA_OPTOUT_TELEMETRY": "1",
+    "JINA_HIDE_SURVEY": "1",
+    "NO_VERSION_CHECK": "1",
+    "JINA_LOG_LEVEL": "ERROR",
+}
 FROM_DEBIAN = ("python3-torch", "python3-torchvision")
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """A part of an environment cannot be had on this machine; the text says why."""
 
 
@@ -48,10 +56,14 @@ class Environment:
     @property
     def home(self) -> Path:
         """Where the venv lies: keyed by its pins and its interpreter."""
-        pins = (LOCKS / f"jina-{self.jina}.txt").read_bytes()
+        pins = b"".join(lock.read_bytes() for lock in self._locks)
         key = hashlib.sha256(pins + sysconfig.get_platform().encode() + _version_of(INTERPRETER))
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         return cache / "casdk" / "interop" / f"jina-{self.jina}-{key.hexdigest()[:12]}"
+
+    @property
+    def _locks(self) -> list[Path]:
+        return [LOCKS / f"jina-{self.jina}.txt", *([LOCKS / "clip.txt"] if self.clip else [])]
 
     @property
     def python(self) -> Path:
@@ -61,9 +73,8 @@ class Environment:
     @property
     def variables(self) -> dict[str, str]:
         """The process environment in which its interpreter is to be started."""
-        quiet = {"JINA_OPTOUT_TELEMETRY": "1", "JINA_HIDE_SURVEY": "1", "NO_VERSION_CHECK": "1", "JINA_LOG_LEVEL": "ERROR"}
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "JINA_", "CLIP_"))}
-        return inherited | quiet | self._library_path()
+        return inherited | QUIET | self._library_path()
 
     def _library_path(self) -> dict[str, str]:
         lib = self._debian / "usr" / "lib"
@@ -86,25 +97,28 @@ class Environment:
                 shutil.rmtree(self.home / "lib", ignore_errors=True)
                 _run(INTERPRETER, "-m", "venv", str(self.home))
                 self._pip("setuptools<81", "wheel")
-                self._pip("--no-deps", "-r", str(LOCKS / f"jina-{self.jina}.txt"))
+                self._pip("--no-deps", "-r", str(self._locks[0]))
 
     def build_clip(self) -> None:
         """Add clip_server's ONNX executor and annlite to the venv.
 
         Raises:
-            Unavailable: Debian's packages or a C++ compiler cannot be had.
+            UnavailableError: Debian's packages or a C++ compiler cannot be had.
         """
         with self._once("clip") as missing:
             if missing:
                 try:
-                    self._pip("--no-deps", "-r", str(LOCKS / "clip.txt"))
+                    self._pip("--no-deps", "-r", str(self._locks[1]))
                     self._unpack_torch()
-                    _run(str(self.python), "-W", "ignore", "-c", "import clip_server.executors.clip_onnx", env=self.variables)
+                    self._check("clip_server.executors.clip_onnx", "annlite.executor")
                 except (OSError, subprocess.CalledProcessError) as error:
-                    raise Unavailable(f"clip_onnx: {_last_words(error)}") from error
+                    raise UnavailableError(f"clip_onnx: {_last_words(error)}") from error
 
     def _pip(self, *arguments: str) -> None:
         _run(str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments)
+
+    def _check(self, *modules: str) -> None:
+        _run(str(self.python), "-W", "ignore", "-c", f"import {', '.join(modules)}", env=self.variables)
 
     def _unpack_torch(self) -> None:
         for tool in ("apt-get", "dpkg"):
@@ -129,7 +143,8 @@ class Environment:
         """Names of the shared libraries that torch needs and this machine lacks."""
         plan = _run("apt-get", "install", "-s", "--no-install-recommends", FROM_DEBIAN[0])
         names = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
-        return [n for n in names if not n.startswith(("python3-", "libtorch-test")) and not n.endswith("-common")]
+        unused = re.compile(r"python3-|libtorch-test|.*-common$")
+        return [name for name in names if not unused.match(name)]
 
     @contextmanager
     def _once(self, part: str) -> Iterator[bool]:
@@ -148,8 +163,10 @@ class Environment:
             print(f"interop: jina {self.jina}: {part} built in {time.monotonic() - began:.0f} s", flush=True)
 
 
+OLDEST = Environment("3.12.0")
 REFERENCE = Environment("3.33.1", clip=True)
-ENVIRONMENTS = (Environment("3.12.0"), REFERENCE, Environment("3.34.0"))
+NEWEST = Environment("3.34.0")
+ENVIRONMENTS = (OLDEST, REFERENCE, NEWEST)
 
 
 def _version_of(interpreter: str) -> bytes:
@@ -172,7 +189,7 @@ def main() -> None:
         if environment.clip:
             try:
                 environment.build_clip()
-            except Unavailable as reason:
+            except UnavailableError as reason:
                 print(f"interop: {reason}")
         print(f"interop: jina {environment.jina}: {environment.python}")
 

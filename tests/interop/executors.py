@@ -1,7 +1,7 @@
 """The executor of the reference flow: clip_server's endpoints and request semantics over recomputable rows.
 
-Runs inside a reference environment. The index is annlite's in its answers (cosine distance, ascending; a query's own
-matches are replaced) and exact in its search.
+Runs inside a reference environment. The index is annlite's in its answers (cosine distance, ascending; a
+query's own matches are replaced) and exact in its search.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class Deterministic(Executor):
         for query in docs:
             candidates = query.matches
             cosine = cosines(query.embedding[None], candidates.embeddings)[0]
-            for candidate, probability, value in zip(candidates, softmax(cosine), cosine):
+            for candidate, probability, value in zip(candidates, softmax(cosine), cosine, strict=True):
                 candidate.scores["clip_score"].value = probability
                 candidate.scores["clip_score"].op_name = "softmax"
                 candidate.scores["clip_score_cosine"].value = value
@@ -88,6 +88,6 @@ class Deterministic(Executor):
             todo.append(d)
             if drop and not d.text:
                 d.pop("blob", "tensor")
-        for d, row in zip(todo, rows(contents)):
+        for d, row in zip(todo, rows(contents), strict=True):
             d.embedding = row
         return dropped

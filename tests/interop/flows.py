@@ -2,9 +2,9 @@
 
     python flows.py {fake,real} WORKDIR [--ports N N N N N N]
 
-Runs inside a reference environment. Prints one line of JSON when every port answers (the six schemes' ports and the
-pids of the flows' processes by name), then serves until SIGTERM. Everything jina says goes to stderr.
-``WORKDIR`` holds ``cert.pem`` and ``key.pem`` of the TLS flow.
+Runs inside a reference environment. Prints one line of JSON when every port answers (the six schemes' ports
+and the pids of the flows' processes by name), then serves until SIGTERM. Everything jina says goes to
+stderr. ``WORKDIR`` holds ``cert.pem`` and ``key.pem`` of the TLS flow.
 """
 
 import argparse
@@ -34,8 +34,8 @@ def free_ports(count):
 
 
 def flow(kind, name, ports, work, **tls):
-    # TLS is the gateway's alone: given to the Flow it would reach the executors too, which the gateway and jina's
-    # own readiness probe then call in plain text, and the flow never becomes ready.
+    # TLS is the gateway's alone: given to the Flow it would reach the executors too, which the gateway and
+    # jina's own readiness probe then call in plain text, and the flow never becomes ready.
     gateway = Flow(host="127.0.0.1").config_gateway(protocol=PROTOCOLS, port=ports, host="127.0.0.1", **tls)
     if kind == "fake":
         from executors import Deterministic
@@ -75,7 +75,7 @@ def main():
                 if child.pid not in processes.values():
                     role = child.name.partition("/")[0]
                     processes[f"{name}_gateway" if role == "gateway" else role] = child.pid
-        line = {"ports": dict(zip(SCHEMES, ports)), "processes": processes}
+        line = {"ports": dict(zip(SCHEMES, ports, strict=True)), "processes": processes}
         os.write(ready, json.dumps(line).encode() + b"\n")
         os.close(ready)
         for number in (signal.SIGTERM, signal.SIGINT):

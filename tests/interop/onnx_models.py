@@ -1,4 +1,4 @@
-"""Tiny CLIP-shaped ONNX models for clip_server's ``model_path``: real feeds and real arithmetic, no trained weight.
+"""Tiny CLIP-shaped ONNX models for clip_server's ``model_path``: real feeds, real arithmetic, random weights.
 
 Runs inside the reference environment.
 """

@@ -1,7 +1,8 @@
 """What jina, docarray, clip_client and clip_server themselves do: asked over stdin, answered on stdout.
 
-Runs inside the reference environment. One line in, ``{"ask": name, ...}``, one line out, ``{"answer": value}`` or
-``{"error": [class, message]}``; see `exchange`. Documents travel as dictionaries of docarray's field names.
+Runs inside the reference environment. One line in, ``{"ask": name, ...}``, one line out, ``{"answer":
+value}`` or ``{"error": [class, message]}``; see `exchange`. Documents travel as dictionaries of docarray's
+field names.
 """
 
 import os
@@ -14,7 +15,10 @@ from docarray import Document, DocumentArray
 from exchange import dumps, loads
 from google.protobuf.json_format import MessageToDict
 
-FIELDS = ("id", "text", "blob", "tensor", "embedding", "uri", "mime_type", "modality", "weight", "offset", "location", "tags")
+FIELDS = (
+    *("id", "text", "blob", "tensor", "embedding", "uri", "mime_type"),
+    *("modality", "weight", "offset", "location", "tags"),
+)
 
 
 def document(fields):
@@ -66,7 +70,7 @@ def request(verb, content, parameters):
 
 
 def tree(message):
-    """Return what jina's own classes read in these bytes: protobuf's fields by name, and docarray's Documents."""
+    """Return what jina reads in these bytes: protobuf's fields by name, and docarray's Documents."""
     from jina.types.request.data import DataRequest
 
     read = DataRequest(message)
@@ -88,7 +92,7 @@ def http_request(body):
 
 
 def reply(content, parameters, request_id, routes, error=None):
-    """Return the bytes of a reply as jina's gateway serialises it, and its JSON as the http gateway would write it."""
+    """Return a reply as jina's gateway serialises it: its bytes, and the JSON of its http gateway."""
     from jina.types.request.data import DataRequest
 
     made = DataRequest()

@@ -1,6 +1,6 @@
 """``make interop``: build the reference environments, run the suites against real servers, print the table.
 
-    python tests/interop/run.py [pytest's arguments]
+python tests/interop/run.py [pytest's arguments]
 """
 
 from __future__ import annotations

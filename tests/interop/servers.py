@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import json
@@ -10,7 +11,6 @@ import select
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -30,21 +30,27 @@ Kind = Literal["fake", "real"]
 class Flows:
     """One plain and one TLS flow of a jina version, serving six schemes on loopback.
 
+    Args:
+        environment: Where jina is.
+        kind: Whether clip_server's executor serves, or the deterministic one.
+        like: Killed flows whose ports and certificate these take over.
+
     Attributes:
         ports: Port of each scheme.
         processes: Pid of each process by flow and role, e.g. ``plain_clip`` and ``tls_gateway``.
         certificate: PEM file of the authority to trust for the secure schemes.
     """
 
-    def __init__(self, environment: Environment, kind: Kind = "fake", ports: Mapping[str, int] | None = None) -> None:
-        self._work = tempfile.TemporaryDirectory(prefix="casdk-interop-")
-        work = Path(self._work.name)
-        write_certificate(work)
-        self.certificate = work / "cert.pem"
-        self._log = (work / "log").open("w+")
-        fixed = ["--ports", *map(str, ports.values())] if ports else []
+    def __init__(self, environment: Environment, kind: Kind = "fake", like: Flows | None = None) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="casdk-interop-") if like is None else None
+        self._work = Path(self._temporary.name) if self._temporary else like._work
+        self.certificate = self._work / "cert.pem"
+        if like is None:
+            write_certificate(self._work)
+        self._log = (self._work / "log").open("w+")
+        fixed = ["--ports", *map(str, like.ports.values())] if like else []
         self._process = subprocess.Popen(
-            [environment.python, HERE / "flows.py", kind, work, *fixed],
+            [environment.python, HERE / "flows.py", kind, self._work, *fixed],
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=environment.variables,
@@ -61,7 +67,7 @@ class Flows:
         if not line:
             self._log.seek(0)
             said = self._log.read()
-            self.kill()
+            self.close()
             raise RuntimeError(f"the flow did not start:\n{said[-4000:]}")
         return json.loads(line)  # type: ignore[no-any-return]
 
@@ -72,23 +78,25 @@ class Flows:
     def stop(self) -> None:
         """Let the flows finish."""
         self._process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(STOPS_WITHIN)
-        except subprocess.TimeoutExpired:
-            pass
-        self.kill()
+        self.close()
 
     def kill(self) -> None:
         """Kill every process of the flows at once, as a machine that loses power does."""
-        try:
+        if self._process.stdout is None or self._process.stdout.closed:
+            return
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
-        if self._process.stdout:
-            self._process.stdout.close()
+        self._process.stdout.close()
+
+    def close(self) -> None:
+        """Kill, and remove what was written."""
+        self.kill()
         self._log.close()
-        self._work.cleanup()
+        if self._temporary:
+            self._temporary.cleanup()
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +122,7 @@ class Reference:
         """Return the answer of the reference's function ``name``.
 
         Raises:
-            Refused: It raised.
+            RefusedError: It raised.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -122,7 +130,7 @@ class Reference:
         self._process.stdin.flush()
         said = loads(self._process.stdout.readline())
         if "error" in said:
-            raise Refused(*said["error"])
+            raise RefusedError(*said["error"])
         return said["answer"]
 
     def close(self) -> None:
@@ -130,7 +138,7 @@ class Reference:
         self._process.communicate()
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The reference raised; its exception's class and message."""
 
 

@@ -1,7 +1,7 @@
 """The compatibility table: which scheme and verb works against which server, from the tests that ran.
 
-A test belongs to the table when it is parametrized by ``server``, ``scheme`` and ``verb``. Its client is casdk unless
-its module names another in ``CLIENT``.
+A test belongs to the table when it is parametrized by ``server``, ``scheme`` and ``verb``. Its client is
+casdk unless its module names another in ``CLIENT``.
 """
 
 from __future__ import annotations
@@ -30,13 +30,21 @@ class Table:
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]):
         report: pytest.TestReport = (yield).get_result()
         if report.skipped and os.environ.get("CI"):
-            report.outcome, report.longrepr = "failed", f"skipped in CI: {call.excinfo and call.excinfo.value}"
+            report.outcome, report.longrepr = (
+                "failed",
+                f"skipped in CI: {call.excinfo and call.excinfo.value}",
+            )
         given = getattr(item, "callspec", None)
         if given is None or not {"server", "scheme", "verb"} <= given.params.keys():
             return
         if report.when == "call" or report.outcome != "passed":
             client = getattr(item.module, "CLIENT", "casdk")  # type: ignore[attr-defined]
-            cell = (str(given.params["server"]), client, str(given.params["verb"]), str(given.params["scheme"]))
+            cell = (
+                str(given.params["server"]),
+                client,
+                str(given.params["verb"]),
+                str(given.params["scheme"]),
+            )
             self._cells[cell].append(_verdict(report, call))
 
     def pytest_sessionfinish(self) -> None:

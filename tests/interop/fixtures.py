@@ -1,0 +1,118 @@
+"""Fixtures of the interop suites: the servers, started once each, and what they are expected to answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+from casdk import TLS, Client
+from deterministic import cosines, rows, softmax
+from environment import NEWEST, OLDEST, REFERENCE, Environment, UnavailableError
+from samples import Sample
+from servers import Flows, Kind, Reference
+
+SERVERS: dict[str, tuple[Environment, Kind]] = {
+    f"jina {OLDEST.jina}": (OLDEST, "fake"),
+    f"jina {REFERENCE.jina}": (REFERENCE, "fake"),
+    f"clip-server 0.8.3 on jina {REFERENCE.jina}": (REFERENCE, "real"),
+    f"jina {NEWEST.jina}": (NEWEST, "fake"),
+}
+SCHEMES = ("grpc", "grpcs", "http", "https", "websocket", "websockets")
+MODES = ("sync", "async")
+
+
+class Served:
+    """A running server and what it is to answer.
+
+    Attributes:
+        flows: The server.
+        exact: Whether its rows are recomputed here bit by bit, not by clip_server's own executor.
+    """
+
+    def __init__(self, flows: Flows, kind: Kind, reference: Callable[[], Reference]) -> None:
+        self.flows = flows
+        self.exact = kind == "fake"
+        self._reference = reference
+
+    def client(self, scheme: str, **options: Any) -> Client:
+        """Return a client of this server."""
+        if scheme.endswith("s"):
+            options["tls"] = TLS(ca=str(self.flows.certificate))
+        return Client(self.flows.url(scheme), **options)
+
+    def rows(self, samples: Sequence[Sample]) -> np.ndarray[Any, Any]:
+        """Return the embeddings ``[N, 512]`` the executor computes for these."""
+        if self.exact:
+            return rows([s.content for s in samples])
+        return np.asarray(self._reference().ask("clip", verb="encode", content=[s.known for s in samples]))
+
+    def scores(
+        self, query: Sample, candidates: Sequence[Sample]
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return probability and cosine of each candidate ``[C]``."""
+        if self.exact:
+            cosine = cosines(self.rows([query]), self.rows(candidates))[0]
+            return softmax(cosine), cosine
+        named = [{**c.known, "id": str(i)} for i, c in enumerate(candidates)]
+        (ranked,) = self._reference().ask("clip", verb="rank", content=[{**query.known, "matches": named}])
+        found = sorted(ranked["matches"], key=lambda match: int(match["id"]))
+        values = [[m["scores"][name]["value"] for m in found] for name in ("clip_score", "clip_score_cosine")]
+        return np.array(values[0]), np.array(values[1])
+
+
+def call(client: Client, mode: str, verb: str, *arguments: Any, **options: Any) -> Any:
+    """Call a verb, or its async twin from a loop of its own."""
+    if mode == "sync":
+        return getattr(client, verb)(*arguments, **options)
+    return asyncio.run(getattr(client, f"a{verb}")(*arguments, **options))
+
+
+@pytest.fixture(scope="session")
+def reference() -> Iterator[Callable[[], Reference]]:
+    """The reference environment at work, started when first asked."""
+    started: list[Reference] = []
+
+    def start() -> Reference:
+        if not started:
+            started.append(Reference(REFERENCE))
+        return started[0]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+@pytest.fixture(scope="session")
+def running(reference: Callable[[], Reference]) -> Iterator[Callable[[str], Served]]:
+    """Servers by their names in `SERVERS`, started when first asked for."""
+    served: dict[str, Served] = {}
+    with ExitStack() as stack:
+
+        def start(name: str) -> Served:
+            if name not in served:
+                environment, kind = SERVERS[name]
+                if kind == "real":
+                    try:
+                        environment.build_clip()
+                    except UnavailableError as reason:
+                        pytest.skip(str(reason))
+                served[name] = Served(stack.enter_context(Flows(environment, kind)), kind, reference)
+            return served[name]
+
+        yield start
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, running: Callable[[str], Served]) -> Served:
+    """The server a test is parametrized with, by its name in `SERVERS`."""
+    return running(request.param)
+
+
+@pytest.fixture
+def deterministic_server(running: Callable[[str], Served]) -> Served:
+    """The reference's jina with the deterministic executor."""
+    return running(f"jina {REFERENCE.jina}")

@@ -1,0 +1,232 @@
+"""What goes wrong on a real server is a typed error that names the item, and nothing else is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from casdk import Document, Limits, Retry
+from casdk.errors import (
+    EmptyItemError,
+    ItemError,
+    NoEmbeddingError,
+    NotSupportedError,
+    RejectedError,
+    ServerError,
+    TransportError,
+)
+from deterministic import DROPPED, RAISES, SLEEPS, WITHOUT_ROW, rows
+from environment import REFERENCE
+from fixtures import MODES, SCHEMES, Served, call
+from samples import samples
+from servers import Flows
+
+MIB = 1024 * 1024
+RESTART_WITHIN = 60.0
+
+every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
+both_modes = pytest.mark.parametrize("mode", MODES)
+
+
+def sentences(count: int, salt: str = "") -> list[str]:
+    return [f"sentence {salt}{i}" for i in range(count)]
+
+
+def expected(texts: list[str]) -> np.ndarray:
+    return rows([text.encode() for text in texts])
+
+
+# one bad item among good ones
+
+BAD: dict[str, tuple[str, type[ItemError]]] = {
+    "the executor raises": (f"{RAISES} on purpose", RejectedError),
+    "the document comes back without an embedding": (WITHOUT_ROW, NoEmbeddingError),
+    "the document does not come back": (DROPPED, NoEmbeddingError),
+    "the text is empty": ("", EmptyItemError),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+@both_modes
+@every_scheme
+def test_bad_item(deterministic_server: Served, scheme: str, mode: str, what: str) -> None:
+    text, kind = BAD[what]
+    texts = sentences(20)
+    bad = [3, 13, 14]
+    for at in bad:
+        texts[at] = text
+    with deterministic_server.client(scheme) as client:
+        with pytest.raises(kind) as stopped:
+            call(client, mode, "encode", texts, batch_size=6)
+        assert stopped.value.index in bad
+        assert stopped.value.item == text
+
+        result = call(client, mode, "encode", texts, batch_size=6, errors="return")
+        assert [(e.index, type(e)) for e in result.errors] == [(at, kind) for at in bad]
+        good = [i for i in range(len(texts)) if i not in bad]
+        assert np.isnan(result.embeddings[bad]).all()
+        np.testing.assert_array_equal(result.embeddings[good], expected([texts[i] for i in good]))
+
+
+@both_modes
+@every_scheme
+def test_error_tells_what_the_executor_said(deterministic_server: Served, scheme: str, mode: str) -> None:
+    with deterministic_server.client(scheme) as client, pytest.raises(RejectedError) as stopped:
+        call(client, mode, "encode", ["good", f"{RAISES} with words", "good too"])
+    cause = stopped.value.cause
+    assert isinstance(cause, ServerError)
+    assert cause.name == "ValueError"
+    assert cause.arguments == (f"boom: {RAISES} with words",)
+    assert any("executors.py" in line for line in cause.stacks)
+    assert "plain_clip" in cause.executor or "tls_clip" in cause.executor
+    assert "boom" in str(stopped.value)
+
+
+# endpoints nobody serves
+
+
+@both_modes
+@every_scheme
+def test_unknown_model_falls_through_to_encode(deterministic_server: Served, scheme: str, mode: str) -> None:
+    parameters = {"model_name": "nobody-serves-this"}
+    texts = sentences(3)
+    with deterministic_server.client(scheme) as client:
+        np.testing.assert_array_equal(
+            call(client, mode, "encode", texts, parameters=parameters), expected(texts)
+        )
+        query = Document(text="query", matches=[Document(text="a"), Document(text="b")])
+        with pytest.raises(NotSupportedError):
+            call(client, mode, "rank", [query], parameters=parameters)
+    assert parameters == {"model_name": "nobody-serves-this"}
+
+
+# order
+
+
+@both_modes
+@every_scheme
+def test_replies_out_of_order(deterministic_server: Served, scheme: str, mode: str) -> None:
+    texts = [f"{SLEEPS}{wait}" for wait in (0.4, 0.0, 0.2, 0.01, 0.1, 0.02)] * 2
+    with deterministic_server.client(scheme) as client:
+        began = time.monotonic()
+        found = call(client, mode, "encode", texts, batch_size=1)
+        took = time.monotonic() - began
+    np.testing.assert_array_equal(found, expected(texts))
+    assert took < 1.4, "requests waited for one another"
+
+
+# sizes
+
+
+@pytest.mark.parametrize("total", [20, 100])
+@every_scheme
+def test_large_messages_both_ways(
+    deterministic_server: Served, scheme: str, total: int, tmp_path: Path
+) -> None:
+    (small,) = samples("blob", "large", 1, tmp_path)
+    noise = random.Random(total).randbytes(total * MIB // 4)
+    blobs = [small.content + bytes([i]) + noise for i in range(4)]
+    limits = Limits(max_item_bytes=128 * MIB, max_message_bytes=256 * MIB, max_inflight_bytes=512 * MIB)
+    with deterministic_server.client(scheme, limits=limits) as client:
+        found = client.encode(blobs, parameters={"drop_image_content": False})
+    np.testing.assert_array_equal(found, rows(blobs))
+
+
+@both_modes
+@every_scheme
+def test_many_rows_in_one_reply(deterministic_server: Served, scheme: str, mode: str) -> None:
+    texts = sentences(5000)
+    with deterministic_server.client(scheme) as client:
+        np.testing.assert_array_equal(call(client, mode, "encode", texts, batch_size=5000), expected(texts))
+
+
+# processes that die
+
+
+@pytest.fixture
+def mortal_flows() -> Iterator[Flows]:
+    """Flows of a test's own, to be killed by it."""
+    with Flows(REFERENCE) as flows:
+        yield flows
+
+
+class Load:
+    """A thread per scheme that encodes without end, until an error stops it."""
+
+    def __init__(self, served: Served) -> None:
+        self._pool = ThreadPoolExecutor(len(SCHEMES))
+        self._under_way = {scheme: threading.Event() for scheme in SCHEMES}
+        self.outcomes: dict[str, Future[None]] = {
+            scheme: self._pool.submit(self._encode, served, scheme) for scheme in SCHEMES
+        }
+
+    def wait(self) -> None:
+        """Return when every scheme has answered at least once."""
+        for scheme, event in self._under_way.items():
+            assert event.wait(20), f"{scheme}: {self.outcomes[scheme]}"
+
+    def _encode(self, served: Served, scheme: str) -> None:
+        texts = sentences(64)
+        want = expected(texts)
+        with served.client(scheme, retry=Retry(attempts=2)) as client:
+            while True:
+                np.testing.assert_array_equal(client.encode(texts, batch_size=8), want)
+                self._under_way[scheme].set()
+
+
+def test_executor_killed_under_load(mortal_flows: Flows) -> None:
+    load = Load(Served(mortal_flows, "fake", _no_reference))
+    load.wait()
+    for name in ("plain_clip", "tls_clip"):
+        os.kill(mortal_flows.processes[name], signal.SIGKILL)
+    failures = {scheme: outcome.exception(timeout=40) for scheme, outcome in load.outcomes.items()}
+    wrong = {s: f for s, f in failures.items() if not isinstance(f, (TransportError, ServerError))}
+    assert not wrong
+    assert all("clip" in str(f) or "connect" in str(f).lower() for f in failures.values()), failures
+
+
+def test_gateway_killed_and_restarted(mortal_flows: Flows) -> None:
+    """A patient client finishes its calls over the restart; an impatient one fails, and then works again."""
+    served = Served(mortal_flows, "fake", _no_reference)
+    texts = sentences(4000)
+    want = expected(texts)
+    patient = Retry(attempts=200, backoff=0.1, max_backoff=0.5, budget=1.0)
+    started = threading.Barrier(len(SCHEMES) + 1)
+    pool = ThreadPoolExecutor(len(SCHEMES))
+
+    def encode(scheme: str) -> None:
+        with served.client(scheme, retry=patient) as client:
+            client.encode(texts[:8])
+            started.wait()
+            for _ in range(8):
+                np.testing.assert_array_equal(client.encode(texts, batch_size=50), want)
+
+    calls = {scheme: pool.submit(encode, scheme) for scheme in SCHEMES}
+    impatient = {scheme: served.client(scheme, retry=Retry(attempts=1)) for scheme in SCHEMES}
+    for client in impatient.values():
+        client.encode(texts[:8])
+    started.wait()
+    mortal_flows.kill()
+    for scheme, client in impatient.items():
+        with pytest.raises(TransportError):
+            client.encode(texts[:8])
+        assert not calls[scheme].done()
+    with Flows(REFERENCE, like=mortal_flows) as again:
+        assert again.ports == mortal_flows.ports
+        for client in impatient.values():
+            np.testing.assert_array_equal(client.encode(texts[:8]), want[:8])
+            client.close()
+        for outcome in calls.values():
+            outcome.result(timeout=RESTART_WITHIN)
+
+
+def _no_reference() -> None:
+    raise AssertionError("the deterministic executor needs no reference")
