@@ -56,7 +56,9 @@ class Batch:
 
     def joined(self, other: Batch) -> Batch:
         """Return both as one batch, this one's items first."""
-        return Batch([*self.indices, *other.indices], self.items + other.items, self.verdicts + other.verdicts)
+        return Batch(
+            [*self.indices, *other.indices], self.items + other.items, self.verdicts + other.verdicts
+        )
 
 
 class Feed:
@@ -182,5 +184,3 @@ def feed_of(content: Iterable[Any] | AsyncIterable[Any], size: int, apart: bool 
         content = content.tolist() if content.ndim == 1 else content.ravel().tolist()
     total = len(content) if hasattr(content, "__len__") else None
     return Feed(content, size, total, apart)
-
-

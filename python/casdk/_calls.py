@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, cast
 
 from casdk._batches import Batch
 from casdk.config import Retry
@@ -101,7 +101,8 @@ class Call:
         errors: What a bad item does.
         resend: Whether a request may be sent again, or split, once its bytes may have reached the server.
         draw: Returns a random number in ``[0, 1)``, for jitter.
-        tolerant: Whether a batch that failed for good ends the call (``on_error`` given: it does not).
+        tolerant: Whether a batch that failed for good does not end the call (``on_error`` is given), and is not split.
+        on_refuse: Told the index of each item that will have no result.
 
     Attributes:
         stopped: What ended the call early.
@@ -119,6 +120,7 @@ class Call:
         resend: bool,
         draw: Callable[[], float],
         tolerant: bool = False,
+        on_refuse: Callable[[int], None] | None = None,
     ) -> None:
         self._window = window
         self._retry = retry
@@ -127,9 +129,11 @@ class Call:
         self._resend = resend
         self._draw = draw
         self._tolerant = tolerant
+        self._on_refuse = on_refuse
         self._ready: deque[Batch] = deque()
         self._delayed: list[Batch] = []
         self._in_flight = 0
+        self._undelivered = 0
         self._open = True
         self._successes = 0
         self._hopeless = 0
@@ -145,7 +149,7 @@ class Call:
         """Chunks that may be read now."""
         if not self._open or self.stopped is not None:
             return 0
-        return self._window - len(self._ready) - len(self._delayed) - self._in_flight
+        return self._window - len(self._ready) - len(self._delayed) - self._in_flight - self._undelivered
 
     @property
     def finished(self) -> bool:
@@ -153,6 +157,11 @@ class Call:
         if self.stopped is not None:
             return True
         return not (self._open or self._ready or self._delayed or self._in_flight)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more than one request is in flight."""
+        return self._in_flight > 1
 
     @property
     def alone(self) -> bool:
@@ -199,6 +208,8 @@ class Call:
     def refuse(self, error: ItemError) -> None:
         """An item will have no result."""
         self.bad[error.index] = error
+        if self._on_refuse is not None:
+            self._on_refuse(error.index)
         if self._errors == "raise":
             self.stop(error)
 
@@ -216,6 +227,14 @@ class Call:
             batch.isolation.passed()
             self._go_on(batch.isolation)
 
+    def deliver(self) -> None:
+        """A finished piece waits for the caller."""
+        self._undelivered += 1
+
+    def delivered(self) -> None:
+        """The caller took a piece."""
+        self._undelivered -= 1
+
     def interrupt(self, batch: Batch) -> None:
         """The engine took the batch back, e.g. for a fork: not the server's fault."""
         self._in_flight -= 1
@@ -227,8 +246,8 @@ class Call:
         self._in_flight -= 1
         if self.stopped is not None:
             return
-        if isinstance(error, ServerError) and error.for_item and self._resend and self._errors_name_items(batch):
-            self._isolate(batch, error)
+        if self._may_split(batch, error):
+            self._isolate(batch, cast(ServerError, error))
         elif self._may_repeat(batch, error):
             batch.not_before = now + self._wait(batch, error)
             self._delayed.append(batch)
@@ -237,7 +256,9 @@ class Call:
         else:
             self.stop(error)
 
-    def _errors_name_items(self, batch: Batch) -> bool:
+    def _may_split(self, batch: Batch, error: CasdkError) -> bool:
+        if not (isinstance(error, ServerError) and error.for_item) or self._tolerant or not self._resend:
+            return False
         return self._successes > 0 or self._hopeless < HOPELESS * max(1, len(batch))
 
     def _may_repeat(self, batch: Batch, error: CasdkError) -> bool:
@@ -272,7 +293,9 @@ class Call:
         culprit = isolation.group
         said = isolation.error
         self.refuse(
-            RejectedError(culprit.indices[0], culprit.items[0], f"the server fails on this item: {said}", said)
+            RejectedError(
+                culprit.indices[0], culprit.items[0], f"the server fails on this item: {said}", said
+            )
         )
         if self.stopped is None and (rest := isolation.rest()) is not None:
             self._ready.appendleft(rest)

@@ -22,7 +22,17 @@ from casdk.errors import (
 )
 from casdk.models import Header, Response, Route, Status
 
-__all__ = ["Codec", "Packed", "Packer", "Reply", "failure_of", "read_documents", "read_error", "read_response", "scan"]
+__all__ = [
+    "Codec",
+    "Packed",
+    "Packer",
+    "Reply",
+    "failure_of",
+    "read_documents",
+    "read_error",
+    "read_response",
+    "scan",
+]
 
 FAILURES: Final[dict[str, type[ItemError]]] = {
     "missing": FileMissingError,
@@ -73,7 +83,9 @@ def read_error(reply: Reply) -> ServerError | None:
         executor=executor,
         request_id=reply.request_id,
         retryable=name in SERVER_FAULTS,
-        for_item=name not in SERVER_FAULTS and "CUDA" not in description and "start new thread" not in description,
+        for_item=name not in SERVER_FAULTS
+        and "CUDA" not in description
+        and "start new thread" not in description,
     )
 
 

@@ -153,12 +153,17 @@ class Driver:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.call.stop(error)
+        self._wake()
+
+    def _wake(self) -> None:
         if self._bell is not None and not self._bell.done():
             self._bell.set_result(None)
 
     async def _sleep(self, until: float | None) -> None:
         self._bell = bell = self._loop.create_future()
-        timer = None if until is None else self._loop.call_at(until, lambda: bell.done() or bell.set_result(None))
+        timer = (
+            None if until is None else self._loop.call_at(until, lambda: bell.done() or bell.set_result(None))
+        )
         try:
             await bell
         finally:
@@ -198,16 +203,36 @@ class Driver:
             if len(items) < self._feed.size:
                 self.call.end_input()
             chunk = self._prepare(items, start)
+            self._answer.opened(start, items)
             batch = Batch(range(start, self.count), chunk.items, chunk.verdicts)
             if chunk.errors:
                 for error in chunk.errors.values():
                     self.call.refuse(error)
                 good = [i for i in range(len(items)) if i not in chunk.errors]
                 batch = Batch(
-                    [start + i for i in good], [chunk.items[i] for i in good], bytes(chunk.verdicts[i] for i in good)
+                    [start + i for i in good],
+                    [chunk.items[i] for i in good],
+                    bytes(chunk.verdicts[i] for i in good),
                 )
             if len(batch):
                 self.call.add(batch)
+            else:
+                self._give()
+
+    # giving
+
+    def _give(self) -> None:
+        """Hand over the pieces whose turn it is, if the answer comes in pieces."""
+        for piece in self._answer.ready():
+            size = piece.nbytes
+            self.call.deliver()
+            self._transport.bytes.hold(size)
+            self._caller.give(piece, partial(self._given, size))
+
+    def _given(self, size: int) -> None:
+        self.call.delivered()
+        self._transport.bytes.release(size)
+        self._wake()
 
     # sending
 
@@ -216,11 +241,13 @@ class Driver:
         budget = self._transport.bytes
         size = 0
         try:
-            await budget.room()
+            if self.call.crowded and not self._answer.urgent(batch.indices[0]):
+                await budget.room()
             packed = await self._pack(batch, request_id)
             indices, items = self._sent(batch, packed)
             if self.call.stopped is not None or not packed.rows:
                 self.call.succeed(batch, 0)
+                self._give()
                 return
             message = packed.message
             size = len(message)
@@ -235,6 +262,7 @@ class Driver:
             for position in missing:
                 self.call.refuse(_unanswered(indices[position], items[position]))
             self.call.succeed(batch, len(items) - len(missing))
+            self._give()
             if self._progress is not None:
                 self._progress.advance(len(items), size, received)
         except Interrupted:
@@ -243,6 +271,7 @@ class Driver:
             self.call.stop(error)
         except CasdkError as error:
             self.call.fail(batch, error, self._loop.time())
+            self._give()
             if self._hooks is not None and batch in self.call.lost:
                 await self._report_lost(request_id, error)
         finally:

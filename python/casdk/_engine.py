@@ -15,14 +15,14 @@ import os
 import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakSet
 
 from casdk.errors import ClosedError
 
-__all__ = ["Caller", "Engine", "engine", "run", "run_async"]
+__all__ = ["Caller", "Engine", "Resident", "engine", "run", "run_async", "run_pieces", "run_pieces_async"]
 
 T = TypeVar("T")
 
@@ -127,7 +127,9 @@ def _after_fork_in_child() -> None:
 
 _left_behind: Engine | None = None
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
 
 
 class Caller(ABC, Generic[T]):
@@ -190,11 +192,23 @@ class Caller(ABC, Generic[T]):
         self._ask(function, lambda result, error: self._engine.post(settle, result, error))
         return await answer
 
+    def give(self, piece: Any, taken: Callable[[], None]) -> None:
+        """Hand over a piece of a stream; ``taken`` runs on the engine when the caller has it."""
+        self._put(piece, lambda: self._engine.post(taken))
+
     @abstractmethod
-    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None: ...
+    def _put(self, piece: Any, taken: Callable[[], None]) -> None: ...
+
+    @abstractmethod
+    def _ask(
+        self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]
+    ) -> None: ...
 
     @abstractmethod
     def _end(self, result: T | None, error: BaseException | None) -> None: ...
+
+
+_PIECE: Final = object()
 
 
 class _ThreadCaller(Caller[T]):
@@ -204,19 +218,38 @@ class _ThreadCaller(Caller[T]):
         super().__init__(job)
         self._inbox: queue.SimpleQueue[tuple[Callable[[], Any] | None, Any, Any]] = queue.SimpleQueue()
 
-    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
+    def _ask(
+        self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]
+    ) -> None:
         self._inbox.put((function, settle, None))
+
+    def _put(self, piece: Any, taken: Callable[[], None]) -> None:
+        self._inbox.put((_PIECE, piece, taken))
 
     def _end(self, result: T | None, error: BaseException | None) -> None:
         self._inbox.put((None, result, error))
 
     def serve(self) -> T:
+        """Wait for the result."""
+        pieces = self.pieces()
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+
+    def pieces(self) -> Generator[Any, None, T]:
+        """Yield what is given on the way; return the result."""
         try:
             self.begin()
             while True:
                 function, settle, error = self._inbox.get()
                 if function is None:
                     break
+                if function is _PIECE:
+                    error()
+                    yield settle
+                    continue
                 try:
                     answer = function()
                 except (KeyboardInterrupt, SystemExit):
@@ -228,12 +261,12 @@ class _ThreadCaller(Caller[T]):
         except BaseException:
             self.cancel()
             raise
-        if error is None:
-            return settle  # type: ignore[no-any-return]
         try:
             if isinstance(error, asyncio.CancelledError):
                 raise ClosedError("the client was closed during the call") from None
-            raise error
+            if error is not None:
+                raise error
+            return settle  # type: ignore[no-any-return]
         finally:
             # The exception's traceback would keep this frame, and the frame the exception.
             del error, settle, function
@@ -247,6 +280,8 @@ class _LoopCaller(Caller[T]):
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._done: asyncio.Future[T] = self._loop.create_future()
+        self._pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] = asyncio.Queue()
+        self._running: asyncio.Task[Any] | None = None
 
     def _deliver(self, function: Callable[..., object], *arguments: object) -> None:
         try:
@@ -254,10 +289,14 @@ class _LoopCaller(Caller[T]):
         except RuntimeError:  # the caller's loop is closed: nobody waits any more
             self._cancel()
 
-    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
+    def _ask(
+        self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]
+    ) -> None:
         self._deliver(self._run, function, settle)
 
-    def _run(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
+    def _run(
+        self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]
+    ) -> None:
         try:
             answer = function()
         except Exception as raised:
@@ -275,10 +314,14 @@ class _LoopCaller(Caller[T]):
 
         task.add_done_callback(done)
 
+    def _put(self, piece: Any, taken: Callable[[], None]) -> None:
+        self._deliver(self._pieces.put_nowait, (piece, taken))
+
     def _end(self, result: T | None, error: BaseException | None) -> None:
         self._deliver(self._settle, result, error)
 
     def _settle(self, result: T, error: BaseException | None) -> None:
+        self._pieces.put_nowait(None)
         if self._done.done():
             return
         if error is None:
@@ -289,15 +332,31 @@ class _LoopCaller(Caller[T]):
             self._done.set_exception(error)
 
     async def serve(self) -> T:
+        """Wait for the result."""
         try:
             self.begin()
             return await self._done
         except asyncio.CancelledError:
-            self.cancel()
-            running = getattr(self, "_running", None)
-            if running is not None:
-                running.cancel()
+            self._leave()
             raise
+
+    async def pieces(self) -> AsyncGenerator[Any, None]:
+        """Yield what is given on the way; raise what ended the call early."""
+        try:
+            self.begin()
+            while (given := await self._pieces.get()) is not None:
+                piece, taken = given
+                taken()
+                yield piece
+            await self._done
+        except (asyncio.CancelledError, GeneratorExit):
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        self.cancel()
+        if self._running is not None:
+            self._running.cancel()
 
 
 def run(job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> T:
@@ -313,3 +372,11 @@ async def run_async(job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> T:
     return await _LoopCaller(job).serve()
 
 
+def run_pieces(job: Callable[[Caller[Any]], Coroutine[Any, Any, Any]]) -> Generator[Any, None, Any]:
+    """Run a job on the engine and yield what it gives; closing the generator takes the job back."""
+    return _ThreadCaller(job).pieces()
+
+
+def run_pieces_async(job: Callable[[Caller[Any]], Coroutine[Any, Any, Any]]) -> AsyncGenerator[Any, None]:
+    """Run a job on the engine and yield what it gives, on this loop."""
+    return _LoopCaller(job).pieces()

@@ -68,7 +68,9 @@ def check_content(content: object) -> None:
         shown = repr(content) if len(repr(content)) <= 60 else type(content).__name__
         raise InputTypeError(f"content must be an iterable of items, not one item: write [{shown}]")
     if isinstance(content, Mapping):
-        raise InputTypeError("content must be an iterable of items, not a mapping: choose .keys() or .values()")
+        raise InputTypeError(
+            "content must be an iterable of items, not a mapping: choose .keys() or .values()"
+        )
     if isinstance(content, np.ndarray) and content.ndim == 0:
         raise InputTypeError("content must be an iterable of items, not an array without dimensions")
     if isinstance(content, np.ndarray) and content.ndim == 3 and content.dtype == np.uint8:
@@ -144,7 +146,9 @@ def _tensor(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if array.ndim == 0 and array.dtype.kind == "U":
         raise _Unfit("is an array without dimensions")
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in CHANNELS:
-        raise _Unfit(f"an image array must be [H, W, C] uint8 with C 1, 3 or 4, not {list(array.shape)} {array.dtype}")
+        raise _Unfit(
+            f"an image array must be [H, W, C] uint8 with C 1, 3 or 4, not {list(array.shape)} {array.dtype}"
+        )
     if array.size == 0:
         raise _Unfit(f"an image array of shape {list(array.shape)} has no pixels", EmptyItemError)
     return np.ascontiguousarray(array)

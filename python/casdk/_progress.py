@@ -84,7 +84,9 @@ def _make_bars() -> Bars:
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text("- items/s" if speed is None else f"{speed:,.0f} items/s", style="progress.data.speed")
+            return Text(
+                "- items/s" if speed is None else f"{speed:,.0f} items/s", style="progress.data.speed"
+            )
 
     return Bars(
         SpinnerColumn(),

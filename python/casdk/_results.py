@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -21,8 +21,24 @@ GROWTH: Final = 1.125
 class Answer(ABC):
     """Collects the replies of one call, in any order."""
 
+    def opened(self, start: int, items: Sequence[Any]) -> None:
+        """A chunk was read."""
+
+    def refused(self, index: int) -> None:
+        """An item will have no result."""
+
+    def urgent(self, batch_start: int) -> bool:
+        """Whether results wait in memory for this batch, so that it must not wait for memory."""
+        return False
+
+    def ready(self) -> Iterator[Piece]:
+        """Yield what can be handed over before the end."""
+        return iter(())
+
     @abstractmethod
-    def place(self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str) -> list[int]:
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
         """Take one reply in.
 
         Args:
@@ -50,7 +66,9 @@ class Matrix:
         out: The caller's own matrix, filled instead.
     """
 
-    def __init__(self, total: int | None, dtype: Any = np.float32, out: np.ndarray[Any, Any] | None = None) -> None:
+    def __init__(
+        self, total: int | None, dtype: Any = np.float32, out: np.ndarray[Any, Any] | None = None
+    ) -> None:
         self._total = total
         self._dtype = np.dtype(dtype)
         self._given = out is not None
@@ -100,7 +118,9 @@ class Embeddings(Answer):
         self.matrix = matrix
         self._placed: list[Sequence[int]] = []
 
-    def place(self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str) -> list[int]:
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
         missing = self.matrix.place(indices, reply, sent, request_id)
         gone = set(missing)
         self._placed.append([at for i, at in enumerate(indices) if i not in gone] if gone else indices)
@@ -123,15 +143,100 @@ class IndexedEmbeddings(Embeddings):
 
     executors = 0
 
-    def place(self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str) -> list[int]:
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
         self.executors = max(self.executors, len(reply.routes) - 1)
         return super().place(indices, items, reply, sent, request_id)
+
+
+class Piece:
+    """The rows of one chunk of a stream.
+
+    Attributes:
+        start: Index of its first item.
+        items: The user's items.
+        rows: ``[len(items), D]``; ``None`` while no reply came.
+        bad: Positions without a row.
+    """
+
+    __slots__ = ("bad", "items", "outstanding", "rows", "start")
+
+    def __init__(self, start: int, items: Sequence[Any]) -> None:
+        self.start = start
+        self.items = items
+        self.rows: np.ndarray[Any, Any] | None = None
+        self.bad: list[int] = []
+        self.outstanding = len(items)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its rows."""
+        return 0 if self.rows is None else self.rows.nbytes
+
+
+class Pieces(Answer):
+    """Rows in input order, chunk by chunk, while later ones are still on their way.
+
+    Args:
+        dtype: ``float32`` or ``float16``.
+        size: Items per chunk, all but the last.
+    """
+
+    def __init__(self, dtype: Any, size: int) -> None:
+        self._dtype = np.dtype(dtype)
+        self._size = size
+        self._pieces: dict[int, Piece] = {}
+        self._head = 0
+        self._width = 0
+
+    def opened(self, start: int, items: Sequence[Any]) -> None:
+        self._pieces[start] = Piece(start, items)
+
+    def urgent(self, batch_start: int) -> bool:
+        return batch_start - batch_start % self._size == self._head
+
+    def _piece_of(self, index: int) -> Piece:
+        return self._pieces[index - index % self._size]
+
+    def refused(self, index: int) -> None:
+        piece = self._piece_of(index)
+        piece.bad.append(index - piece.start)
+        piece.outstanding -= 1
+
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
+        piece = self._piece_of(indices[0])
+        if reply.width == 0:
+            return list(range(sent))
+        if self._width and reply.width != self._width:
+            raise ReplyError(f"a row of width {reply.width} came after rows of width {self._width}")
+        self._width = reply.width
+        if piece.rows is None:
+            piece.rows = np.empty((len(piece.items), reply.width), self._dtype)
+        rows = [index - piece.start for index in indices]
+        missing = reply.place(piece.rows, 0, sent, request_id, rows)
+        piece.outstanding -= sent - len(missing)
+        return missing
+
+    def ready(self) -> Iterator[Piece]:
+        """Yield the pieces that are whole and whose turn it is."""
+        while (piece := self._pieces.get(self._head)) is not None and piece.outstanding == 0:
+            del self._pieces[self._head]
+            self._head += len(piece.items)
+            if piece.rows is None:
+                piece.rows = np.empty((len(piece.items), self._width), self._dtype)
+            piece.rows[piece.bad] = np.nan
+            yield piece
 
 
 class Nothing(Answer):
     """For calls whose callbacks take the replies."""
 
-    def place(self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str) -> list[int]:
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
         return []
 
 
@@ -145,7 +250,9 @@ class Rankings(Answer):
     def __init__(self, source: str) -> None:
         self._source = source
 
-    def place(self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str) -> list[int]:
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
         answers = _paired(reply, sent)
         for index, document, answer in zip(indices, items, answers, strict=True):
             candidates = getattr(document, self._source)
@@ -163,7 +270,9 @@ class Rankings(Answer):
             if len(ranked) != len(candidates) or len({id(candidate) for candidate in ranked}) != len(
                 {id(candidate) for candidate in candidates}
             ):
-                raise ReplyError(f"document {index}: {len(candidates)} matches were sent, {len(ranked)} came back")
+                raise ReplyError(
+                    f"document {index}: {len(candidates)} matches were sent, {len(ranked)} came back"
+                )
             ranked.sort(key=lambda match: -match.scores["clip_score"].value)
             setattr(document, self._source, DocumentArray(ranked))
         return []
@@ -182,13 +291,18 @@ class SearchResults(Answer):
         self.executors = 0
         self.matched = False
 
-    def place(self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str) -> list[int]:
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
         answers = _paired(reply, sent)
         self.executors = max(self.executors, len(reply.routes) - 1)
         for document, answer in zip(items, answers, strict=True):
             self.matched = self.matched or bool(answer.matches)
             document.matches = DocumentArray(
-                sorted(answer.matches, key=lambda match: match.scores["cosine"].value if "cosine" in match.scores else 0.0)
+                sorted(
+                    answer.matches,
+                    key=lambda match: match.scores["cosine"].value if "cosine" in match.scores else 0.0,
+                )
             )
         return self.matrix.place(indices, reply, sent, request_id)
 
@@ -204,5 +318,3 @@ def _position(wire_id: str, count: int, index: int) -> int:
     if wire_id.isascii() and wire_id.isdigit() and int(wire_id) < count:
         return int(wire_id)
     raise ReplyError(f"document {index}: a match came back with an id that was not sent: {wire_id[:40]!r}")
-
-

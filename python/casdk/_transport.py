@@ -137,7 +137,9 @@ class Transport(Resident):
         channel = self._channel
         if channel is None:
             proxy = proxy_of(self.endpoint, self._proxy)
-            channel = self._channel = open_channel(self.endpoint, self._tls, self.timeouts, self.limits, proxy)
+            channel = self._channel = open_channel(
+                self.endpoint, self._tls, self.timeouts, self.limits, proxy
+            )
         headers = self._headers
         if headers is None:
             headers = self._headers = await self._authorize()
@@ -201,7 +203,11 @@ def check_token(token: object) -> str:
         ConfigError: It cannot; the message does not show it.
     """
     if not isinstance(token, str):
-        raise ConfigError(f"a credential must be a str, or a callable that returns one, not {type(token).__name__}")
+        raise ConfigError(
+            f"a credential must be a str, or a callable that returns one, not {type(token).__name__}"
+        )
     if not token or not token.isascii() or not token.isprintable():
-        raise ConfigError("a credential must be printable ASCII and not empty; this one is not (it is not shown here)")
+        raise ConfigError(
+            "a credential must be printable ASCII and not empty; this one is not (it is not shown here)"
+        )
     return token

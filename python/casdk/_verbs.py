@@ -7,7 +7,7 @@ result where the caller is, since touching a hundred thousand Documents would ho
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from time import monotonic, perf_counter
 from typing import Any, TypeAlias
 
@@ -21,13 +21,23 @@ from casdk._engine import Caller
 from casdk._inputs import Chunk, as_document, check_content, read_chunk
 from casdk._options import Options, route
 from casdk._progress import Progress
-from casdk._results import Answer, Embeddings, IndexedEmbeddings, Matrix, Nothing, Rankings, SearchResults
+from casdk._results import (
+    Answer,
+    Embeddings,
+    IndexedEmbeddings,
+    Matrix,
+    Nothing,
+    Piece,
+    Pieces,
+    Rankings,
+    SearchResults,
+)
 from casdk._transport import Transport
 from casdk.documents import Document, DocumentArray
 from casdk.errors import InputTypeError, InputValueError, ItemError, NotSupportedError
 from casdk.models import EncodeResult, Profile, Response
 
-__all__ = ["Job", "encode", "index", "profile", "rank", "search"]
+__all__ = ["Job", "encode", "index", "open_piece", "profile", "rank", "search", "stream"]
 
 Job: TypeAlias = Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], Any]]]
 
@@ -91,6 +101,7 @@ class Plan:
             resend=resend,
             draw=random.random,
             tolerant=options.on_error is not None,
+            on_refuse=self.answer.refused,
         )
         self.progress = Progress(verb[1:], self.feed.total) if options.show_progress else None
         self.driver = Driver(
@@ -183,7 +194,9 @@ def encode(transport: Transport, content: Iterable[Any], options: Options) -> Jo
         if not plan.gathers:
             return plan.responses()
         rows = matrix.finish(plan.driver.count, plan.bad)
-        everywhere = originals.items is not None and (bool(originals.items) or isinstance(content, DocumentArray))
+        everywhere = originals.items is not None and (
+            bool(originals.items) or isinstance(content, DocumentArray)
+        )
         if everywhere:
             _write_embeddings(originals.documents, rows, plan.bad)
         if options.errors == "return":
@@ -198,7 +211,7 @@ def encode(transport: Transport, content: Iterable[Any], options: Options) -> Jo
     return _job(plan, finish)
 
 
-def _write_embeddings(documents: list[Document], rows: np.ndarray[Any, Any], bad: Iterable[int]) -> None:
+def _write_embeddings(documents: Sequence[Document], rows: np.ndarray[Any, Any], bad: Iterable[int]) -> None:
     missing = set(bad)
     for index, (document, row) in enumerate(zip(documents, rows, strict=True)):
         if index not in missing:
@@ -213,6 +226,37 @@ def _job(plan: Plan, finish: Callable[[], Any]) -> Job:
     return job
 
 
+def stream(transport: Transport, content: Iterable[Any], options: Options) -> Job:
+    """Texts and images -> pieces of `encode`'s result, in order."""
+    check_content(content)
+    for name in ("out", "on_done", "on_always"):
+        if getattr(options, name) is not None:
+            raise InputValueError(f"{name}= does not go with a stream")
+    plan = Plan(
+        transport, "/encode", content, options, Pieces(options.dtype, options.batch_size), prepare=read_chunk
+    )
+
+    async def job(caller: Caller[Any]) -> Callable[[], Any]:
+        await plan.run(caller)
+        return lambda: None
+
+    return job
+
+
+def open_piece(piece: Piece, options: Options) -> Any:
+    """Return what the caller of a stream gets for a piece."""
+    rows = piece.rows
+    assert rows is not None
+    documents = piece.items if all(isinstance(item, Document) for item in piece.items) else None
+    if documents is not None:
+        _write_embeddings(documents, rows, piece.bad)
+    good = [position for position in range(len(rows)) if position not in piece.bad]
+    if options.errors == "skip" and piece.bad:
+        rows = rows[good]
+        documents = None if documents is None else [documents[position] for position in good]
+    return rows if documents is None else DocumentArray(documents)
+
+
 def rank(transport: Transport, content: Iterable[Any], options: Options, source: str) -> Job:
     """Documents with candidates -> the same Documents, candidates by score."""
     check_content(content)
@@ -225,9 +269,7 @@ def rank(transport: Transport, content: Iterable[Any], options: Options, source:
         _check_candidates(chunk, start, source)
         return chunk
 
-    plan = Plan(
-        transport, "/rank", content, options, Rankings(source), prepare=read, candidates=source
-    )
+    plan = Plan(transport, "/rank", content, options, Rankings(source), prepare=read, candidates=source)
 
     def finish() -> Any:
         return originals.array() if plan.gathers else plan.responses()
@@ -270,7 +312,14 @@ def index(transport: Transport, content: Iterable[Any], options: Options, resend
     matrix = Matrix(len(content) if hasattr(content, "__len__") else None)
     answer = IndexedEmbeddings(matrix)
     plan = Plan(
-        transport, "/index", content, options, answer, prepare=originals.read_as_documents, resend=resend, keep=True
+        transport,
+        "/index",
+        content,
+        options,
+        answer,
+        prepare=originals.read_as_documents,
+        resend=resend,
+        keep=True,
     )
 
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
@@ -337,7 +386,13 @@ def profile(transport: Transport, content: Any, timeout: float | None) -> Job:
     options = Options(timeout=timeout, return_responses=True, batch_size=1)
     items = [Document() if content is None else content]
     plan = Plan(
-        transport, "/", items, options, Nothing(), prepare=originals.read_as_documents, allow_empty=content is None
+        transport,
+        "/",
+        items,
+        options,
+        Nothing(),
+        prepare=originals.read_as_documents,
+        allow_empty=content is None,
     )
 
     async def job(caller: Caller[Any]) -> Callable[[], Any]:

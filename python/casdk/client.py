@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casdk import _verbs
-from casdk._engine import engine, run, run_async
+from casdk._engine import engine, run, run_async, run_pieces, run_pieces_async
 from casdk._options import CallOptions, EncodeOptions, Options
 from casdk._proxy import check_proxy
 from casdk._transport import Credential, Transport, check_token
@@ -123,7 +123,11 @@ class Client:
     def encode(self, content: Mixture, *, on_always: Callback, **options: Unpack[EncodeOptions]) -> None: ...
     @overload
     def encode(
-        self, content: Documents, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[EncodeOptions]
+        self,
+        content: Documents,
+        *,
+        errors: Literal["raise", "skip"] = "raise",
+        **options: Unpack[EncodeOptions],
     ) -> DocumentArray: ...
     @overload
     def encode(
@@ -131,7 +135,11 @@ class Client:
     ) -> Embeddings: ...
     @overload
     def encode(
-        self, content: Mixture, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[EncodeOptions]
+        self,
+        content: Mixture,
+        *,
+        errors: Literal["raise", "skip"] = "raise",
+        **options: Unpack[EncodeOptions],
     ) -> Embeddings | DocumentArray: ...
     def encode(self, content: Any, **options: Any) -> Any:
         """Turn texts and images into embeddings.
@@ -178,10 +186,16 @@ class Client:
         **options: Unpack[EncodeOptions],
     ) -> None: ...
     @overload
-    async def aencode(self, content: Mixture, *, on_always: Callback, **options: Unpack[EncodeOptions]) -> None: ...
+    async def aencode(
+        self, content: Mixture, *, on_always: Callback, **options: Unpack[EncodeOptions]
+    ) -> None: ...
     @overload
     async def aencode(
-        self, content: Documents, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[EncodeOptions]
+        self,
+        content: Documents,
+        *,
+        errors: Literal["raise", "skip"] = "raise",
+        **options: Unpack[EncodeOptions],
     ) -> DocumentArray: ...
     @overload
     async def aencode(
@@ -189,11 +203,46 @@ class Client:
     ) -> Embeddings: ...
     @overload
     async def aencode(
-        self, content: Mixture, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[EncodeOptions]
+        self,
+        content: Mixture,
+        *,
+        errors: Literal["raise", "skip"] = "raise",
+        **options: Unpack[EncodeOptions],
     ) -> Embeddings | DocumentArray: ...
     async def aencode(self, content: Any, **options: Any) -> Any:
         """`encode`, asynchronously; ``content`` may be an async iterable, callbacks may be coroutine functions."""
         return await self._arun(_verbs.encode(self._transport, content, _read_options(options)))
+
+    def stream(self, content: Any, **options: Any) -> Iterator[Any]:
+        """Yield `encode`'s result in pieces of ``batch_size`` items, in order, while the input is still being read.
+
+        At most ``prefetch`` pieces are under way, so an endless generator runs in flat memory. Closing the generator
+        takes back what is in flight.
+
+        Args:
+            content: As for `encode`.
+            **options: `EncodeOptions` but ``out``; ``errors="skip"`` leaves bad rows out, ``"return"`` leaves them NaN.
+
+        Yields:
+            ``[n, D] float32``; a `DocumentArray` where every item of the piece is a Document.
+        """
+        read = _read_options(options)
+        pieces = run_pieces(_verbs.stream(self._transport, content, read))
+        try:
+            for piece in pieces:
+                yield _verbs.open_piece(piece, read)
+        finally:
+            pieces.close()
+
+    async def astream(self, content: Any, **options: Any) -> AsyncIterator[Any]:
+        """`stream`, asynchronously."""
+        read = _read_options(options)
+        pieces = run_pieces_async(_verbs.stream(self._transport, content, read))
+        try:
+            async for piece in pieces:
+                yield _verbs.open_piece(piece, read)
+        finally:
+            await pieces.aclose()
 
     # rank
 
@@ -359,13 +408,20 @@ class Client:
     ) -> DocumentArray: ...
     async def aindex(self, content: Any, *, idempotent_index: bool = False, **options: Any) -> Any:
         """`index`, asynchronously."""
-        return await self._arun(_verbs.index(self._transport, content, _read_options(options), idempotent_index))
+        return await self._arun(
+            _verbs.index(self._transport, content, _read_options(options), idempotent_index)
+        )
 
     # search
 
     @overload
     def search(
-        self, content: Mixture, *, limit: int = 10, return_responses: Literal[True], **options: Unpack[CallOptions]
+        self,
+        content: Mixture,
+        *,
+        limit: int = 10,
+        return_responses: Literal[True],
+        **options: Unpack[CallOptions],
     ) -> list[Response]: ...
     @overload
     def search(
@@ -382,7 +438,9 @@ class Client:
         self, content: Mixture, *, limit: int = 10, on_always: Callback, **options: Unpack[CallOptions]
     ) -> None: ...
     @overload
-    def search(self, content: Mixture, *, limit: int = 10, **options: Unpack[CallOptions]) -> DocumentArray: ...
+    def search(
+        self, content: Mixture, *, limit: int = 10, **options: Unpack[CallOptions]
+    ) -> DocumentArray: ...
     def search(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
         """Find what is nearest in the server's index.
 
@@ -401,7 +459,12 @@ class Client:
 
     @overload
     async def asearch(
-        self, content: Mixture, *, limit: int = 10, return_responses: Literal[True], **options: Unpack[CallOptions]
+        self,
+        content: Mixture,
+        *,
+        limit: int = 10,
+        return_responses: Literal[True],
+        **options: Unpack[CallOptions],
     ) -> list[Response]: ...
     @overload
     async def asearch(
@@ -491,7 +554,9 @@ def _read_credential(credential: object) -> Any:
     if isinstance(credential, Mapping):
         unknown = [key for key in credential if key != "Authorization"]
         if unknown:
-            raise ConfigError(f"credential has the key {unknown[0]!r}; the one that is read is 'Authorization'")
+            raise ConfigError(
+                f"credential has the key {unknown[0]!r}; the one that is read is 'Authorization'"
+            )
         if not credential:
             return None
         credential = credential["Authorization"]

@@ -35,7 +35,10 @@ class TLS(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     verify: bool = True
 
     def __post_init__(self) -> None:
-        _require((self.cert is None) == (self.key is None), "TLS: cert and key belong together, give both or neither")
+        _require(
+            (self.cert is None) == (self.key is None),
+            "TLS: cert and key belong together, give both or neither",
+        )
         _require(self.verify or self.ca is None, "TLS: verify=False and ca= contradict each other, drop one")
 
     def __repr__(self) -> str:
@@ -69,7 +72,9 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            _require(value is None or value > 0, f"Timeouts: {name} must be more than 0 seconds, not {value!r}")
+            _require(
+                value is None or value > 0, f"Timeouts: {name} must be more than 0 seconds, not {value!r}"
+            )
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):

@@ -45,7 +45,10 @@ class GrpcChannel(Channel):
         self._streams_only = False
 
     async def exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
-        if self._channel is None or self._channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY:
+        if (
+            self._channel is None
+            or self._channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY
+        ):
             await self._connect()
         try:
             return await self._call(message, headers)
@@ -94,7 +97,9 @@ class GrpcChannel(Channel):
                     state = channel.get_state(try_to_connect=True)
         except TimeoutError:
             seconds = self.timeouts.connect
-            raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
+            raise TransportError(
+                f"no connection to {self.endpoint} within {seconds:g} s", sent=False
+            ) from None
 
     async def _open(self) -> grpc.aio.Channel:
         options: list[tuple[str, Any]] = [
@@ -131,7 +136,9 @@ class GrpcChannel(Channel):
             roots = _system_roots()
         if not tls.verify:
             # grpc cannot skip verification, so what the server shows is trusted, for the name it shows.
-            pem = await asyncio.to_thread(_shown_certificate, self.endpoint.host, self.endpoint.port, self.timeouts.connect)
+            pem = await asyncio.to_thread(
+                _shown_certificate, self.endpoint.host, self.endpoint.port, self.timeouts.connect
+            )
             roots = pem.encode()
             if (name := _certificate_name(pem)) is not None:
                 options.append(("grpc.ssl_target_name_override", name))
@@ -178,7 +185,8 @@ def _lost(scheme: str, details: str, where: str) -> TransportError:
     if "http1.x" in text or "trying to connect an http" in text or "settings frame" in text:
         other = "https" if scheme == "grpcs" else "http"
         return ProtocolMismatchError(
-            f"{where}: this port does not speak gRPC; if it speaks HTTP/1.1 use {other}:// or websocket://", retryable=False
+            f"{where}: this port does not speak gRPC; if it speaks HTTP/1.1 use {other}:// or websocket://",
+            retryable=False,
         )
     connecting = "failed to connect" in text or "dns resolution" in text
     return TransportError(where, sent=not connecting)

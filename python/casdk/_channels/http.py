@@ -104,9 +104,15 @@ class HttpChannel(Channel):
             if "SSL" in text or "TLS" in text or "certificate" in text:
                 return TLSError(f"{where}: {text}", retryable=False, sent=False)
             return TransportError(f"{where}: {text}", sent=False)
-        if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in text and "peer closed" not in text:
+        if (
+            isinstance(error, httpx.RemoteProtocolError)
+            and "disconnected" not in text
+            and "peer closed" not in text
+        ):
             other = "grpcs" if self.endpoint.tls else "grpc"
-            return ProtocolMismatchError(f"{where}: this port does not speak HTTP/1.1 ({text}); try {other}://", retryable=False)
+            return ProtocolMismatchError(
+                f"{where}: this port does not speak HTTP/1.1 ({text}); try {other}://", retryable=False
+            )
         return TransportError(f"{where}: {text or type(error).__name__}")
 
     async def aclose(self) -> None:

@@ -158,7 +158,9 @@ class WebsocketChannel(Channel):
                 )
         except TimeoutError:
             seconds = self.timeouts.connect
-            raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
+            raise TransportError(
+                f"no connection to {self.endpoint} within {seconds:g} s", sent=False
+            ) from None
         except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:
             raise _refused(error, str(self.endpoint)) from error
 
@@ -185,7 +187,9 @@ def _refused(error: Exception, where: str) -> CasdkError:
             return OverloadedError(said, retryable=True)
         if status >= 500:
             return ServerError(said, retryable=status in (502, 504))
-        return ProtocolMismatchError(f"{said}: this port speaks HTTP but no websocket; use http://", retryable=False)
+        return ProtocolMismatchError(
+            f"{said}: this port speaks HTTP but no websocket; use http://", retryable=False
+        )
     if isinstance(error, InvalidProxyStatus | InvalidProxyMessage | ForeignProxyError):
         return ProxyError(f"{where}: {error}", retryable=False, sent=False)
     if isinstance(error, ssl.SSLError):
@@ -194,9 +198,13 @@ def _refused(error: Exception, where: str) -> CasdkError:
         cause = error.__cause__
         if isinstance(cause, EOFError | ConnectionError):
             return TransportError(f"{where}: the connection was closed during the handshake", sent=False)
-        return ProtocolMismatchError(f"{where}: this port does not speak websocket ({cause})", retryable=False)
+        return ProtocolMismatchError(
+            f"{where}: this port does not speak websocket ({cause})", retryable=False
+        )
     if isinstance(error, InvalidHandshake):
-        return ProtocolMismatchError(f"{where}: this port does not speak websocket ({error})", retryable=False)
+        return ProtocolMismatchError(
+            f"{where}: this port does not speak websocket ({error})", retryable=False
+        )
     return TransportError(f"{where}: {error}", sent=False)
 
 
