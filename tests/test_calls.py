@@ -3,13 +3,12 @@
 import math
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from casdk._batches import Batch
 from casdk._calls import FREE_RETRIES, Call, RetryBudget
 from casdk.config import Retry
 from casdk.errors import DeadlineError, OverloadedError, RejectedError, ReplyError, ServerError, TransportError
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 def make_call(**changes):
@@ -90,7 +89,12 @@ def test_retry_after_is_the_least_wait():
 
 @pytest.mark.parametrize(
     "error",
-    [TransportError("bad certificate", retryable=False), ServerError("no"), ReplyError("garbage"), DeadlineError("late")],
+    [
+        TransportError("bad certificate", retryable=False),
+        ServerError("no"),
+        ReplyError("garbage"),
+        DeadlineError("late"),
+    ],
 )
 def test_what_cannot_help_is_not_repeated(error):
     call = make_call()

@@ -3,7 +3,6 @@ import pathlib
 
 import numpy as np
 import pytest
-
 from casdk import Document, Image, Text
 from casdk._inputs import as_document, check_content, read_chunk, urls_of
 from casdk._rust import classify

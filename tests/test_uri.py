@@ -1,5 +1,4 @@
 import pytest
-
 from casdk._uri import ALIASES, DEFAULT_PORTS, Endpoint, parse_address
 from casdk.errors import ConfigError
 

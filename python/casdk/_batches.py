@@ -56,9 +56,7 @@ class Batch:
 
     def joined(self, other: Batch) -> Batch:
         """Return both as one batch, this one's items first."""
-        return Batch(
-            [*self.indices, *other.indices], self.items + other.items, self.verdicts + other.verdicts
-        )
+        return Batch([*self.indices, *other.indices], self.items + other.items, self.verdicts + other.verdicts)
 
 
 class Feed:

@@ -292,10 +292,6 @@ class Call:
         self._hopeless += 1
         culprit = isolation.group
         said = isolation.error
-        self.refuse(
-            RejectedError(
-                culprit.indices[0], culprit.items[0], f"the server fails on this item: {said}", said
-            )
-        )
+        self.refuse(RejectedError(culprit.indices[0], culprit.items[0], f"the server fails on this item: {said}", said))
         if self.stopped is None and (rest := isolation.rest()) is not None:
             self._ready.appendleft(rest)

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from casdk._rust import Codec, Packed, Packer, RawDocument, Reply, Status as RawStatus, Tensor, scan
+from casdk._rust import Codec, Packed, Packer, RawDocument, Reply, Tensor, scan
+from casdk._rust import Status as RawStatus
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import (
     DataURIError,
@@ -83,9 +84,7 @@ def read_error(reply: Reply) -> ServerError | None:
         executor=executor,
         request_id=reply.request_id,
         retryable=name in SERVER_FAULTS,
-        for_item=name not in SERVER_FAULTS
-        and "CUDA" not in description
-        and "start new thread" not in description,
+        for_item=name not in SERVER_FAULTS and "CUDA" not in description and "start new thread" not in description,
     )
 
 
@@ -121,9 +120,7 @@ def read_response(reply: Reply, request_id: str) -> Response:
         request_id: Of the request: an http reply carries another one (WIRE 4).
     """
     return Response(
-        header=Header(
-            request_id=request_id, exec_endpoint=reply.endpoint, target_executor=reply.target_executor
-        ),
+        header=Header(request_id=request_id, exec_endpoint=reply.endpoint, target_executor=reply.target_executor),
         status=_read_status(reply.status),
         routes=tuple(
             Route(executor=executor, start_ns=start, end_ns=end, status=_read_status(status))
@@ -138,6 +135,4 @@ def _read_status(status: RawStatus | None) -> Status:
     if status is None:
         return Status()
     code, description, name, arguments, stacks, executor = status
-    return Status(
-        code=code, description=description, name=name, args=arguments, stacks=stacks, executor=executor
-    )
+    return Status(code=code, description=description, name=name, args=arguments, stacks=stacks, executor=executor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from casdk._batches import Batch, Feed
 from casdk._calls import Call
@@ -15,7 +15,7 @@ from casdk._inputs import Chunk, read_chunk, urls_of
 from casdk._progress import Progress
 from casdk._results import Answer
 from casdk._rust import new_id
-from casdk._transport import Interrupted, Transport
+from casdk._transport import InterruptedByForkError, Transport
 from casdk.documents import DocumentArray
 from casdk.errors import CallbackError, CasdkError, DeadlineError, NoEmbeddingError
 from casdk.models import Header, Response, Status
@@ -125,9 +125,7 @@ class Driver:
             async with asyncio.timeout_at(deadline):
                 await self._drive()
         except TimeoutError:
-            self.call.stop(
-                DeadlineError("the call's time ran out", done=self.call.done, total=self._feed.total)
-            )
+            self.call.stop(DeadlineError("the call's time ran out", done=self.call.done, total=self._feed.total))
 
     async def _drive(self) -> None:
         call, loop = self.call, self._loop
@@ -161,9 +159,7 @@ class Driver:
 
     async def _sleep(self, until: float | None) -> None:
         self._bell = bell = self._loop.create_future()
-        timer = (
-            None if until is None else self._loop.call_at(until, lambda: bell.done() or bell.set_result(None))
-        )
+        timer = None if until is None else self._loop.call_at(until, lambda: bell.done() or bell.set_result(None))
         try:
             await bell
         finally:
@@ -265,7 +261,7 @@ class Driver:
             self._give()
             if self._progress is not None:
                 self._progress.advance(len(items), size, received)
-        except Interrupted:
+        except InterruptedByForkError:
             self.call.interrupt(batch)
         except CallbackError as error:
             self.call.stop(error)

@@ -127,9 +127,7 @@ def _after_fork_in_child() -> None:
 
 _left_behind: Engine | None = None
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
 class Caller(ABC, Generic[T]):
@@ -200,9 +198,7 @@ class Caller(ABC, Generic[T]):
     def _put(self, piece: Any, taken: Callable[[], None]) -> None: ...
 
     @abstractmethod
-    def _ask(
-        self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]
-    ) -> None: ...
+    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None: ...
 
     @abstractmethod
     def _end(self, result: T | None, error: BaseException | None) -> None: ...
@@ -218,9 +214,7 @@ class _ThreadCaller(Caller[T]):
         super().__init__(job)
         self._inbox: queue.SimpleQueue[tuple[Callable[[], Any] | None, Any, Any]] = queue.SimpleQueue()
 
-    def _ask(
-        self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]
-    ) -> None:
+    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
         self._inbox.put((function, settle, None))
 
     def _put(self, piece: Any, taken: Callable[[], None]) -> None:
@@ -289,14 +283,10 @@ class _LoopCaller(Caller[T]):
         except RuntimeError:  # the caller's loop is closed: nobody waits any more
             self._cancel()
 
-    def _ask(
-        self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]
-    ) -> None:
+    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
         self._deliver(self._run, function, settle)
 
-    def _run(
-        self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]
-    ) -> None:
+    def _run(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
         try:
             answer = function()
         except Exception as raised:

@@ -1,4 +1,4 @@
-"""What the user handed over -> items with a verdict each.
+r"""What the user handed over -> items with a verdict each.
 
 How a ``str`` is read (the one table; the rule itself runs in Rust, ``rust/core/src/classify.rs``):
 
@@ -7,7 +7,7 @@ a string                                                     is
 ===========================================================  =========================================
 ``data:...,...`` (RFC 2397)                                  an image: data URI
 ``http://`` ``https://`` ``file://``, no white space         an image: URL
-begins with ``/`` ``./`` ``../`` ``~/`` or a drive ``C:\\``    an image: path, if it has no white space
+begins with ``/`` ``./`` ``../`` ``~/`` or a drive ``C:\``     an image: path, if it has no white space
                                                              or a file of that name exists
 ends in ``.png .jpg .jpeg .jpe .jfif .gif .webp .bmp .dib    an image: path, under the same condition
 .tif .tiff .avif .heic .heif``
@@ -68,9 +68,7 @@ def check_content(content: object) -> None:
         shown = repr(content) if len(repr(content)) <= 60 else type(content).__name__
         raise InputTypeError(f"content must be an iterable of items, not one item: write [{shown}]")
     if isinstance(content, Mapping):
-        raise InputTypeError(
-            "content must be an iterable of items, not a mapping: choose .keys() or .values()"
-        )
+        raise InputTypeError("content must be an iterable of items, not a mapping: choose .keys() or .values()")
     if isinstance(content, np.ndarray) and content.ndim == 0:
         raise InputTypeError("content must be an iterable of items, not an array without dimensions")
     if isinstance(content, np.ndarray) and content.ndim == 3 and content.dtype == np.uint8:
@@ -96,13 +94,13 @@ def read_chunk(items: list[Any], start: int) -> Chunk:
         try:
             mark, read[position] = _look(items[position])
             marks[position] = ord(mark)
-        except _Unfit as unfit:
+        except _UnfitError as unfit:
             errors[position] = unfit.kind(start + position, items[position], str(unfit), unfit.__cause__)
             read[position], marks[position] = "", ord("T")
     return Chunk(read, bytes(marks), errors)
 
 
-class _Unfit(Exception):
+class _UnfitError(Exception):
     def __init__(self, reason: str, kind: type[ItemError] = ItemTypeError) -> None:
         super().__init__(reason)
         self.kind = kind
@@ -116,7 +114,7 @@ def _look(item: object) -> tuple[str, object]:
     if isinstance(item, str):
         return chr(classify([str(item)])[0]), str(item)
     if item is None:
-        raise _Unfit("is None", EmptyItemError)
+        raise _UnfitError("is None", EmptyItemError)
     return _look_at_image(item)
 
 
@@ -136,7 +134,7 @@ def _look_at_image(source: object) -> tuple[str, object]:
         return "B", _png(source)
     if hasattr(source, "__array__"):
         return "N", _tensor(np.asarray(source))
-    raise _Unfit(
+    raise _UnfitError(
         f"a {type(source).__name__} cannot be encoded: give str, PathLike, bytes, ndarray [H, W, C] uint8, "
         "PIL.Image, Text, Image or Document"
     )
@@ -144,13 +142,13 @@ def _look_at_image(source: object) -> tuple[str, object]:
 
 def _tensor(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if array.ndim == 0 and array.dtype.kind == "U":
-        raise _Unfit("is an array without dimensions")
+        raise _UnfitError("is an array without dimensions")
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in CHANNELS:
-        raise _Unfit(
+        raise _UnfitError(
             f"an image array must be [H, W, C] uint8 with C 1, 3 or 4, not {list(array.shape)} {array.dtype}"
         )
     if array.size == 0:
-        raise _Unfit(f"an image array of shape {list(array.shape)} has no pixels", EmptyItemError)
+        raise _UnfitError(f"an image array of shape {list(array.shape)} has no pixels", EmptyItemError)
     return np.ascontiguousarray(array)
 
 
@@ -160,7 +158,7 @@ def _png(image: Any) -> bytes:
     try:
         image.save(buffer, format="PNG", compress_level=1)
     except (OSError, ValueError) as error:
-        raise _Unfit(f"the PIL image cannot be written as PNG: {error}") from error
+        raise _UnfitError(f"the PIL image cannot be written as PNG: {error}") from error
     return buffer.getvalue()
 
 

@@ -71,7 +71,6 @@ def _make_bars() -> Bars:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress as Bars,
         ProgressColumn,
         SpinnerColumn,
         Task,
@@ -79,14 +78,15 @@ def _make_bars() -> Bars:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.progress import (
+        Progress as Bars,
+    )
     from rich.text import Text
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed = task.finished_speed or task.speed
-            return Text(
-                "- items/s" if speed is None else f"{speed:,.0f} items/s", style="progress.data.speed"
-            )
+            return Text("- items/s" if speed is None else f"{speed:,.0f} items/s", style="progress.data.speed")
 
     return Bars(
         SpinnerColumn(),

@@ -66,9 +66,7 @@ class Matrix:
         out: The caller's own matrix, filled instead.
     """
 
-    def __init__(
-        self, total: int | None, dtype: Any = np.float32, out: np.ndarray[Any, Any] | None = None
-    ) -> None:
+    def __init__(self, total: int | None, dtype: Any = np.float32, out: np.ndarray[Any, Any] | None = None) -> None:
         self._total = total
         self._dtype = np.dtype(dtype)
         self._given = out is not None
@@ -270,9 +268,7 @@ class Rankings(Answer):
             if len(ranked) != len(candidates) or len({id(candidate) for candidate in ranked}) != len(
                 {id(candidate) for candidate in candidates}
             ):
-                raise ReplyError(
-                    f"document {index}: {len(candidates)} matches were sent, {len(ranked)} came back"
-                )
+                raise ReplyError(f"document {index}: {len(candidates)} matches were sent, {len(ranked)} came back")
             ranked.sort(key=lambda match: -match.scores["clip_score"].value)
             setattr(document, self._source, DocumentArray(ranked))
         return []

@@ -18,7 +18,7 @@ from casdk._uri import Endpoint
 from casdk.config import TLS, Limits, Retry, Timeouts
 from casdk.errors import AuthError, CasdkError, ClosedError, ConfigError, TransportError
 
-__all__ = ["Credential", "Interrupted", "Transport"]
+__all__ = ["Credential", "InterruptedByForkError", "Transport"]
 
 Credential: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
 """A token, or what returns one: called again when the server refuses the last one."""
@@ -26,7 +26,7 @@ Credential: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
 TOKEN_VARIABLE: Final = "CLIP_AUTH_TOKEN"
 
 
-class Interrupted(Exception):
+class InterruptedByForkError(Exception):
     """The engine took a request back, for a fork: it is sent again, and no attempt is counted."""
 
 
@@ -119,7 +119,7 @@ class Transport(Resident):
 
         Raises:
             CasdkError: As `Channel.exchange` and `scan` have it.
-            Interrupted: A fork took it back.
+            InterruptedByForkError: A fork took it back.
         """
         async with self._slots:
             generation = self._generation
@@ -128,7 +128,7 @@ class Transport(Resident):
                 return scan(self.codec, reply), len(reply)
             except TransportError:
                 if generation != self._generation:
-                    raise Interrupted from None
+                    raise InterruptedByForkError from None
                 if self.closed:
                     raise ClosedError("the client was closed during the call") from None
                 raise
@@ -137,9 +137,7 @@ class Transport(Resident):
         channel = self._channel
         if channel is None:
             proxy = proxy_of(self.endpoint, self._proxy)
-            channel = self._channel = open_channel(
-                self.endpoint, self._tls, self.timeouts, self.limits, proxy
-            )
+            channel = self._channel = open_channel(self.endpoint, self._tls, self.timeouts, self.limits, proxy)
         headers = self._headers
         if headers is None:
             headers = self._headers = await self._authorize()
@@ -203,11 +201,7 @@ def check_token(token: object) -> str:
         ConfigError: It cannot; the message does not show it.
     """
     if not isinstance(token, str):
-        raise ConfigError(
-            f"a credential must be a str, or a callable that returns one, not {type(token).__name__}"
-        )
+        raise ConfigError(f"a credential must be a str, or a callable that returns one, not {type(token).__name__}")
     if not token or not token.isascii() or not token.isprintable():
-        raise ConfigError(
-            "a credential must be printable ASCII and not empty; this one is not (it is not shown here)"
-        )
+        raise ConfigError("a credential must be printable ASCII and not empty; this one is not (it is not shown here)")
     return token

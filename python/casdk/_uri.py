@@ -64,9 +64,7 @@ def parse_address(address: str) -> Endpoint:
         ConfigError: The address is not of that form. The message never repeats user info, which may be a secret.
     """
     if not isinstance(address, str):
-        raise ConfigError(
-            f"the server's address must be a str like 'grpc://127.0.0.1:51000', not {address!r}"
-        )
+        raise ConfigError(f"the server's address must be a str like 'grpc://127.0.0.1:51000', not {address!r}")
     scheme, found, _ = address.partition("://")
     scheme = ALIASES.get(scheme.lower(), scheme.lower())
     if not found or scheme not in DEFAULT_PORTS:
@@ -82,9 +80,7 @@ def parse_address(address: str) -> Endpoint:
     except ValueError as error:
         raise ConfigError(f"the server's address has a bad host or port: {_without_secret(error)}") from None
     if parts.username is not None or parts.password is not None:
-        raise ConfigError(
-            "the server's address must not hold user info; give the token as Client(..., credential=...)"
-        )
+        raise ConfigError("the server's address must not hold user info; give the token as Client(..., credential=...)")
     if not host:
         raise ConfigError(f"the server's address has no host: write {scheme}://host:port")
     if parts.path not in ("", "/") or parts.query or parts.fragment:

@@ -194,9 +194,7 @@ def encode(transport: Transport, content: Iterable[Any], options: Options) -> Jo
         if not plan.gathers:
             return plan.responses()
         rows = matrix.finish(plan.driver.count, plan.bad)
-        everywhere = originals.items is not None and (
-            bool(originals.items) or isinstance(content, DocumentArray)
-        )
+        everywhere = originals.items is not None and (bool(originals.items) or isinstance(content, DocumentArray))
         if everywhere:
             _write_embeddings(originals.documents, rows, plan.bad)
         if options.errors == "return":
@@ -232,9 +230,7 @@ def stream(transport: Transport, content: Iterable[Any], options: Options) -> Jo
     for name in ("out", "on_done", "on_always"):
         if getattr(options, name) is not None:
             raise InputValueError(f"{name}= does not go with a stream")
-    plan = Plan(
-        transport, "/encode", content, options, Pieces(options.dtype, options.batch_size), prepare=read_chunk
-    )
+    plan = Plan(transport, "/encode", content, options, Pieces(options.dtype, options.batch_size), prepare=read_chunk)
 
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
         await plan.run(caller)
@@ -292,9 +288,7 @@ def _check_candidates(chunk: Chunk, start: int, source: str) -> None:
             raise InputValueError(f"document {index}: .{source} is empty, there is nothing to rank")
         for place, candidate in enumerate(candidates):
             if not isinstance(candidate, Document):
-                raise InputTypeError(
-                    f"document {index}: match {place} is a {type(candidate).__name__}, not a Document"
-                )
+                raise InputTypeError(f"document {index}: match {place} is a {type(candidate).__name__}, not a Document")
             if not _has_content(candidate):
                 raise InputValueError(f"document {index}: match {place} has no text, blob, tensor or uri")
         if not _has_content(document):
@@ -355,9 +349,7 @@ def search(transport: Transport, content: Iterable[Any], options: Options, limit
     originals = Originals(content)
     matrix = Matrix(len(content) if hasattr(content, "__len__") else None)
     answer = SearchResults(matrix)
-    plan = Plan(
-        transport, "/search", content, options, answer, prepare=originals.read_as_documents, limit=int(limit)
-    )
+    plan = Plan(transport, "/search", content, options, answer, prepare=originals.read_as_documents, limit=int(limit))
 
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
         await plan.run(caller)

@@ -186,9 +186,7 @@ class Client:
         **options: Unpack[EncodeOptions],
     ) -> None: ...
     @overload
-    async def aencode(
-        self, content: Mixture, *, on_always: Callback, **options: Unpack[EncodeOptions]
-    ) -> None: ...
+    async def aencode(self, content: Mixture, *, on_always: Callback, **options: Unpack[EncodeOptions]) -> None: ...
     @overload
     async def aencode(
         self,
@@ -270,9 +268,7 @@ class Client:
         self, docs: Documents, *, source: str = "matches", on_always: Callback, **options: Unpack[CallOptions]
     ) -> None: ...
     @overload
-    def rank(
-        self, docs: Documents, *, source: str = "matches", **options: Unpack[CallOptions]
-    ) -> DocumentArray: ...
+    def rank(self, docs: Documents, *, source: str = "matches", **options: Unpack[CallOptions]) -> DocumentArray: ...
     def rank(self, docs: Any, *, source: str = "matches", **options: Any) -> Any:
         """Order each Document's matches by how well they go with it.
 
@@ -408,9 +404,7 @@ class Client:
     ) -> DocumentArray: ...
     async def aindex(self, content: Any, *, idempotent_index: bool = False, **options: Any) -> Any:
         """`index`, asynchronously."""
-        return await self._arun(
-            _verbs.index(self._transport, content, _read_options(options), idempotent_index)
-        )
+        return await self._arun(_verbs.index(self._transport, content, _read_options(options), idempotent_index))
 
     # search
 
@@ -438,9 +432,7 @@ class Client:
         self, content: Mixture, *, limit: int = 10, on_always: Callback, **options: Unpack[CallOptions]
     ) -> None: ...
     @overload
-    def search(
-        self, content: Mixture, *, limit: int = 10, **options: Unpack[CallOptions]
-    ) -> DocumentArray: ...
+    def search(self, content: Mixture, *, limit: int = 10, **options: Unpack[CallOptions]) -> DocumentArray: ...
     def search(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
         """Find what is nearest in the server's index.
 
@@ -481,9 +473,7 @@ class Client:
         self, content: Mixture, *, limit: int = 10, on_always: Callback, **options: Unpack[CallOptions]
     ) -> None: ...
     @overload
-    async def asearch(
-        self, content: Mixture, *, limit: int = 10, **options: Unpack[CallOptions]
-    ) -> DocumentArray: ...
+    async def asearch(self, content: Mixture, *, limit: int = 10, **options: Unpack[CallOptions]) -> DocumentArray: ...
     async def asearch(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
         """`search`, asynchronously."""
         return await self._arun(_verbs.search(self._transport, content, _read_options(options), limit))
@@ -554,9 +544,7 @@ def _read_credential(credential: object) -> Any:
     if isinstance(credential, Mapping):
         unknown = [key for key in credential if key != "Authorization"]
         if unknown:
-            raise ConfigError(
-                f"credential has the key {unknown[0]!r}; the one that is read is 'Authorization'"
-            )
+            raise ConfigError(f"credential has the key {unknown[0]!r}; the one that is read is 'Authorization'")
         if not credential:
             return None
         credential = credential["Authorization"]

@@ -72,9 +72,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            _require(
-                value is None or value > 0, f"Timeouts: {name} must be more than 0 seconds, not {value!r}"
-            )
+            _require(value is None or value > 0, f"Timeouts: {name} must be more than 0 seconds, not {value!r}")
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +126,4 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            _require(
-                getattr(self, name) >= (0 if name == "redirects" else 1), f"Limits: {name} must be at least 1"
-            )
+            _require(getattr(self, name) >= (0 if name == "redirects" else 1), f"Limits: {name} must be at least 1")

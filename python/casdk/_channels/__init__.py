@@ -36,9 +36,7 @@ SCHEMES: Final = {
 }
 
 
-def open_channel(
-    endpoint: Endpoint, tls: TLS, timeouts: Timeouts, limits: Limits, proxy: str | None
-) -> Channel:
+def open_channel(endpoint: Endpoint, tls: TLS, timeouts: Timeouts, limits: Limits, proxy: str | None) -> Channel:
     """Return the channel of an endpoint; its library is imported here, connections come later."""
     module = import_module(f"casdk._channels.{SCHEMES[endpoint.scheme].module}")
     return cast(Channel, module.CHANNEL(endpoint, tls, timeouts, limits, proxy))

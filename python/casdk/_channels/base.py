@@ -31,9 +31,7 @@ class Channel(ABC):
         proxy: URL of the HTTP proxy to go through, if any.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, tls: TLS, timeouts: Timeouts, limits: Limits, proxy: str | None
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, tls: TLS, timeouts: Timeouts, limits: Limits, proxy: str | None) -> None:
         self.endpoint = endpoint
         self.tls = tls
         self.timeouts = timeouts

@@ -45,10 +45,7 @@ class GrpcChannel(Channel):
         self._streams_only = False
 
     async def exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
-        if (
-            self._channel is None
-            or self._channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY
-        ):
+        if self._channel is None or self._channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY:
             await self._connect()
         try:
             return await self._call(message, headers)
@@ -97,9 +94,7 @@ class GrpcChannel(Channel):
                     state = channel.get_state(try_to_connect=True)
         except TimeoutError:
             seconds = self.timeouts.connect
-            raise TransportError(
-                f"no connection to {self.endpoint} within {seconds:g} s", sent=False
-            ) from None
+            raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
 
     async def _open(self) -> grpc.aio.Channel:
         options: list[tuple[str, Any]] = [

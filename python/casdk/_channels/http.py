@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from email.utils import parsedate_to_datetime
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx
@@ -104,11 +104,7 @@ class HttpChannel(Channel):
             if "SSL" in text or "TLS" in text or "certificate" in text:
                 return TLSError(f"{where}: {text}", retryable=False, sent=False)
             return TransportError(f"{where}: {text}", sent=False)
-        if (
-            isinstance(error, httpx.RemoteProtocolError)
-            and "disconnected" not in text
-            and "peer closed" not in text
-        ):
+        if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in text and "peer closed" not in text:
             other = "grpcs" if self.endpoint.tls else "grpc"
             return ProtocolMismatchError(
                 f"{where}: this port does not speak HTTP/1.1 ({text}); try {other}://", retryable=False

@@ -15,6 +15,8 @@ from websockets.exceptions import (
     InvalidProxyMessage,
     InvalidProxyStatus,
     InvalidStatus,
+)
+from websockets.exceptions import (
     ProxyError as ForeignProxyError,
 )
 from websockets.typing import Subprotocol
@@ -158,9 +160,7 @@ class WebsocketChannel(Channel):
                 )
         except TimeoutError:
             seconds = self.timeouts.connect
-            raise TransportError(
-                f"no connection to {self.endpoint} within {seconds:g} s", sent=False
-            ) from None
+            raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
         except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:
             raise _refused(error, str(self.endpoint)) from error
 
@@ -187,9 +187,7 @@ def _refused(error: Exception, where: str) -> CasdkError:
             return OverloadedError(said, retryable=True)
         if status >= 500:
             return ServerError(said, retryable=status in (502, 504))
-        return ProtocolMismatchError(
-            f"{said}: this port speaks HTTP but no websocket; use http://", retryable=False
-        )
+        return ProtocolMismatchError(f"{said}: this port speaks HTTP but no websocket; use http://", retryable=False)
     if isinstance(error, InvalidProxyStatus | InvalidProxyMessage | ForeignProxyError):
         return ProxyError(f"{where}: {error}", retryable=False, sent=False)
     if isinstance(error, ssl.SSLError):
@@ -198,13 +196,9 @@ def _refused(error: Exception, where: str) -> CasdkError:
         cause = error.__cause__
         if isinstance(cause, EOFError | ConnectionError):
             return TransportError(f"{where}: the connection was closed during the handshake", sent=False)
-        return ProtocolMismatchError(
-            f"{where}: this port does not speak websocket ({cause})", retryable=False
-        )
+        return ProtocolMismatchError(f"{where}: this port does not speak websocket ({cause})", retryable=False)
     if isinstance(error, InvalidHandshake):
-        return ProtocolMismatchError(
-            f"{where}: this port does not speak websocket ({error})", retryable=False
-        )
+        return ProtocolMismatchError(f"{where}: this port does not speak websocket ({error})", retryable=False)
     return TransportError(f"{where}: {error}", sent=False)
 
 
