@@ -1,0 +1,199 @@
+//! The verdict on string items.
+
+use std::fs;
+
+use casdk_core::classify::classify;
+
+const TABLE: &[(u8, &[&str])] = &[
+    (
+        b'T',
+        &[
+            "",
+            " ",
+            ".",
+            "..",
+            "~",
+            "a",
+            "setup",
+            "hello world",
+            "a photo of cat.png",
+            "two cats: one.jpg and two.jpg",
+            "png",
+            ".png",
+            "dir/.png",
+            "cat.pngs",
+            "cat.svg",
+            "cat.png ",
+            "cat.png\n",
+            "cat.png?",
+            "image.pn",
+            "end of sentence.",
+            "data",
+            "data:",
+            "data: the new oil, they say",
+            "data:the new oil, they say",
+            "data:oil,they say",
+            "data:image/png;base64 ,AAAA",
+            "data:image/png;base64",
+            "data:/png,AAAA",
+            "data:image/,AAAA",
+            "database: one, two",
+            "http://",
+            "https://",
+            "file://",
+            "http:// is a scheme",
+            "http://example.com is a site",
+            "https://example.com/a b.png",
+            "HTTP is a protocol",
+            "https",
+            "file:// is one too",
+            "http:/example.com",
+            "files are stored",
+            "/ 5 stars",
+            "/nosuch directory/cat.png",
+            "./nosuch file.png",
+            "../nosuch file",
+            "~/nosuch file.jpg",
+            "C:\\nosuch file.png",
+            "C:/nosuch file.png",
+            "c: nothing",
+            "C:",
+            "1:/a",
+            "é:/a",
+            "~user/cat",
+            ".hidden",
+            "...and then",
+            "…/x",
+            "1/2",
+            "and/or",
+            "ftp://example.com/cat",
+            "猫の写真",
+            "a cat\u{3000}猫.png",
+            "no\u{a0}break.png",
+        ],
+    ),
+    (
+        b'P',
+        &[
+            "cat.png",
+            "nosuch.png",
+            "CAT.PNG",
+            "cat.JpEg",
+            "cat.jpg",
+            "cat.jpe",
+            "cat.jfif",
+            "cat.gif",
+            "cat.webp",
+            "cat.bmp",
+            "cat.dib",
+            "cat.tif",
+            "cat.tiff",
+            "cat.avif",
+            "cat.heic",
+            "cat.heif",
+            "a.b.png",
+            "..png",
+            "dir/cat.png",
+            "-.png",
+            "猫.png",
+            "http:/cat.png",
+            "s3://bucket/cat.png",
+            "file:/cat.png",
+            "data:cat.png",
+            "/",
+            "/cat",
+            "/etc/passwd",
+            "./cat",
+            "../cat",
+            "~/cat",
+            "~/",
+            "C:\\cat",
+            "c:/cat",
+            "z:\\",
+        ],
+    ),
+    (
+        b'D',
+        &[
+            "data:,",
+            "data:,hello",
+            "data:,hello world",
+            "data:;base64,AAAA",
+            "data:image/png;base64,AAAA",
+            "DATA:IMAGE/PNG;BASE64,AAAA",
+            "DaTa:image/png,AAAA",
+            "data:image/svg+xml;charset=utf-8,<svg xmlns='x'>",
+            "data:image/png;base64;x=y,AAAA",
+            "data:image/png;base64,not base64 at all",
+            "data:image/png;base64,AAAA.png",
+            "data:and/or,whatever",
+        ],
+    ),
+    (
+        b'F',
+        &[
+            "file:///cat",
+            "FILE:///cat.png",
+            "file://localhost/cat",
+            "file://elsewhere/cat",
+            "file:///",
+        ],
+    ),
+    (
+        b'U',
+        &[
+            "http://example.com",
+            "http://x",
+            "https://example.com/cat.png",
+            "HTTPS://EXAMPLE.COM/a?b=c#d",
+            "hTtP://[::1]:80/",
+            "https://example.com/猫.png",
+        ],
+    ),
+];
+
+#[test]
+fn verdicts() {
+    for (verdict, items) in TABLE {
+        for item in *items {
+            assert_eq!(char::from(classify(item)), char::from(*verdict), "{item:?}");
+        }
+    }
+}
+
+#[test]
+fn white_space_is_allowed_in_names_that_exist() {
+    let room = tempfile::tempdir().unwrap();
+    for name in ["my cat.png", "my cat", "my album.jpg"] {
+        let path = room.path().join(name);
+        let item = path.to_str().unwrap();
+        assert_eq!(classify(item), b'T', "{item:?} does not exist yet");
+        if name == "my album.jpg" {
+            fs::create_dir(&path).unwrap();
+        } else {
+            fs::write(&path, b"x").unwrap();
+        }
+        assert_eq!(classify(item), b'P', "{item:?} exists");
+    }
+}
+
+#[cfg(windows)]
+#[test]
+fn backslashes_begin_paths_on_windows() {
+    for item in [".\\cat", "..\\cat", "~\\cat", "\\\\server\\share\\cat"] {
+        assert_eq!(classify(item), b'P', "{item:?}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn never_panics_and_knows_only_five(item in proptest::prelude::any::<String>()) {
+        proptest::prop_assert!(b"TPDFU".contains(&classify(&item)));
+    }
+
+    /// Words are a sentence however they are spaced, unless they begin or end like a path.
+    #[test]
+    fn words_are_a_sentence(words in proptest::collection::vec("[A-Za-z0-9]{1,12}", 1..9)) {
+        proptest::prop_assert_eq!(classify(&words.join(" ")), b'T');
+    }
+}
