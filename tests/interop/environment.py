@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOCKS = Path(__file__).with_name("locks")
-INTERPRETER = shutil.which("python3.11") or sys.executable
+INTERPRETER = sys.executable if sys.version_info[:2] == (3, 11) else shutil.which("python3.11") or sys.executable
 """Debian's torch and numpy 1.26 are built for CPython 3.11."""
 DEBIAN_MODULES = ("torch", "torchgen", "functorch", "torchvision")
 QUIET = {
@@ -108,8 +108,8 @@ class Environment:
         with self._once("clip") as missing:
             if missing:
                 try:
-                    self._pip("--no-deps", "-r", str(self._locks[1]))
                     self._unpack_torch()
+                    self._pip("--no-deps", "-r", str(self._locks[1]))
                     self._check("clip_server.executors.clip_onnx", "annlite.executor")
                 except (OSError, subprocess.CalledProcessError) as error:
                     raise UnavailableError(f"clip_onnx: {_last_words(error)}") from error

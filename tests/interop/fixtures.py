@@ -50,9 +50,7 @@ class Served:
             return rows([s.content for s in samples])
         return np.asarray(self._reference().ask("clip", verb="encode", content=[s.known for s in samples]))
 
-    def scores(
-        self, query: Sample, candidates: Sequence[Sample]
-    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def scores(self, query: Sample, candidates: Sequence[Sample]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return probability and cosine of each candidate ``[C]``."""
         if self.exact:
             cosine = cosines(self.rows([query]), self.rows(candidates))[0]

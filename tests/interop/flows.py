@@ -46,9 +46,7 @@ def flow(kind, name, ports, work, **tls):
     from clip_server.executors.clip_onnx import CLIPEncoder
 
     model = {"model_path": str(onnx_models.write(work / "onnx")), "device": "cpu"}
-    return gateway.add(
-        name=f"{name}_clip", uses=CLIPEncoder, uses_with=model, timeout_ready=READY_WITHIN
-    ).add(
+    return gateway.add(name=f"{name}_clip", uses=CLIPEncoder, uses_with=model, timeout_ready=READY_WITHIN).add(
         name=f"{name}_indexer",
         uses=AnnLiteIndexer,
         uses_with={"n_dim": 512},

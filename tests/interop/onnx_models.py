@@ -32,10 +32,7 @@ def write(directory: Path) -> Path:
             helper.make_node("Div", ["c", "S"], ["d"]),
             helper.make_node("MatMul", ["d", "W"], ["y"]),
         ],
-        [
-            helper.make_tensor_value_info(name, TensorProto.INT32, ["N", 77])
-            for name in ("input_ids", "attention_mask")
-        ],
+        [helper.make_tensor_value_info(name, TensorProto.INT32, ["N", 77]) for name in ("input_ids", "attention_mask")],
         {"W": random.standard_normal((77, 512)) / 2, "S": np.array(49408.0)},
     )
     return directory

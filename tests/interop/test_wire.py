@@ -29,9 +29,7 @@ ROUTES = [
     ["clip", 1_700_000_000_200_000_000, 0],
 ]
 
-thorough = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+thorough = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 # documents of every shape
 
@@ -102,9 +100,7 @@ def _without(value: Any, names: set[str]) -> Any:
 # requests
 
 
-@given(
-    content=st.lists(documents, min_size=1, max_size=3), parameters=st.dictionaries(texts, plain, max_size=3)
-)
+@given(content=st.lists(documents, min_size=1, max_size=3), parameters=st.dictionaries(texts, plain, max_size=3))
 @thorough
 def test_documents_are_sent_as_jina_sends_them(
     reference: Ask, content: list[dict[str, Any]], parameters: dict[str, Any]
@@ -113,9 +109,7 @@ def test_documents_are_sent_as_jina_sends_them(
     packed = packer.pack(new_id(), list(map(ours, content)), b"O" * len(content))
     assert packed.failures == []
     theirs = reference().ask("request", verb="index", content=content, parameters=parameters)
-    assert aligned(reference().ask("tree", message=packed.message)) == aligned(
-        reference().ask("tree", message=theirs)
-    )
+    assert aligned(reference().ask("tree", message=packed.message)) == aligned(reference().ask("tree", message=theirs))
 
 
 @pytest.mark.parametrize("kind", ["text", "path", "data-uri", "mixed"])
@@ -152,9 +146,7 @@ def _content(fields: dict[str, Any]) -> dict[str, Any]:
 
 @given(content=st.lists(leaves, min_size=1, max_size=3))
 @thorough
-def test_the_http_gateway_reads_what_the_original_sends(
-    reference: Ask, content: list[dict[str, Any]]
-) -> None:
+def test_the_http_gateway_reads_what_the_original_sends(reference: Ask, content: list[dict[str, Any]]) -> None:
     items = list(map(ours, content))
     packer = Packer("json", "/index", PARAMETERS, whole=True, keep_uri=True, check_images=False)
     packed = packer.pack(new_id(), items, b"O" * len(items))
@@ -175,13 +167,9 @@ def test_the_http_gateway_reads_what_the_original_sends(
 
 @given(content=st.lists(documents, min_size=1, max_size=3))
 @thorough
-def test_replies_scan_to_the_values_that_jina_serialised(
-    reference: Ask, content: list[dict[str, Any]]
-) -> None:
+def test_replies_scan_to_the_values_that_jina_serialised(reference: Ask, content: list[dict[str, Any]]) -> None:
     request_id = new_id()
-    said = reference().ask(
-        "reply", content=content, parameters=PARAMETERS, request_id=request_id, routes=ROUTES
-    )
+    said = reference().ask("reply", content=content, parameters=PARAMETERS, request_id=request_id, routes=ROUTES)
     reply = scan("proto", said["proto"])
     assert (reply.request_id, reply.endpoint, reply.status) == (request_id, "/encode", None)
     assert reply.parameters == PARAMETERS
@@ -233,9 +221,7 @@ def _values(document: dict[str, Any]) -> dict[str, Any]:
         elif name in ("matches", "chunks"):
             found[name] = [_values(nested) for nested in value]
         elif name == "scores":
-            found[name] = {
-                k: s if isinstance(s, dict) else {"value": s[0], "op_name": s[1]} for k, s in value.items()
-            }
+            found[name] = {k: s if isinstance(s, dict) else {"value": s[0], "op_name": s[1]} for k, s in value.items()}
         elif name not in ("granularity", "adjacency", "parent_id"):
             found[name] = value
     return found
