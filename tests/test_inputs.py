@@ -158,7 +158,7 @@ def test_a_directory_does_not_turn_a_sentence_into_an_image(tmp_path, monkeypatc
 
 
 def verdict_of(item):
-    chunk = read_chunk([item], 7)
+    chunk = read_chunk([item], [7])
     assert not chunk.errors
     return chr(chunk.verdicts[0]), chunk.items[0]
 
@@ -224,7 +224,7 @@ def test_document_passes_as_it_is():
     ],
 )
 def test_unfit_item_is_named_by_index(item, kind, says):
-    chunk = read_chunk(["fine", item, "fine too"], 7)
+    chunk = read_chunk(["fine", item, "fine too"], range(7, 10))
     error = chunk.errors[1]
     assert isinstance(error, kind)
     assert error.index == 8
@@ -270,6 +270,6 @@ def test_urls_are_found_once_each_also_in_candidates():
         Document(uri="https://a/2", matches=[Document(uri="https://a/3"), Document(text="t", uri="https://a/4")]),
         Document(uri="https://a/5", blob=b"here already"),
     ]
-    chunk = read_chunk(documents, 0)
+    chunk = read_chunk(documents, range(5))
     assert urls_of(chunk.items, chunk.verdicts, None) == ["https://a/1", "https://a/2"]
     assert urls_of(chunk.items, chunk.verdicts, "matches") == ["https://a/1", "https://a/2", "https://a/3"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, KeysView, Sequence, ValuesView
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Container, Iterable, KeysView, Sequence, ValuesView
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     from casdk._engine import Caller
 
-__all__ = ["Batch", "Feed", "feed_of"]
+__all__ = ["Batch", "Feed", "Repeats", "feed_of"]
 
 T = TypeVar("T")
 
@@ -54,9 +54,50 @@ class Batch:
         """Return some of it as a batch of its own, never sent so far."""
         return Batch(self.indices[start:stop], self.items[start:stop], self.verdicts[start:stop])
 
+    def without(self, positions: Container[int]) -> Batch:
+        """Return a batch of the items at all other positions."""
+        kept = [position for position in range(len(self)) if position not in positions]
+        return Batch(
+            [self.indices[position] for position in kept],
+            [self.items[position] for position in kept],
+            bytes(self.verdicts[position] for position in kept),
+        )
+
     def joined(self, other: Batch) -> Batch:
         """Return both as one batch, this one's items first."""
         return Batch([*self.indices, *other.indices], self.items + other.items, self.verdicts + other.verdicts)
+
+
+class Repeats:
+    """Finds items that equal earlier ones of the same call.
+
+    Attributes:
+        found: Index of each repeat and of what it repeats.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[tuple[int, int]] = []
+        self._firsts: dict[Any, int] = {}
+
+    def sift(self, items: list[Any], start: int) -> list[int] | None:
+        """Return the positions of the items that are new, or ``None`` where all are.
+
+        What cannot be hashed (arrays, Documents) never repeats.
+        """
+        try:
+            firsts = list(map(self._firsts.setdefault, items, range(start, start + len(items))))
+        except TypeError:
+            firsts = [self._first(item, start + position) for position, item in enumerate(items)]
+        if firsts == list(range(start, start + len(items))):
+            return None
+        self.found += [(start + position, first) for position, first in enumerate(firsts) if first != start + position]
+        return [position for position, first in enumerate(firsts) if first == start + position]
+
+    def _first(self, item: Any, index: int) -> int:
+        try:
+            return self._firsts.setdefault(item, index)
+        except TypeError:
+            return index
 
 
 class Feed:

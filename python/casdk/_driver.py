@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from casdk._batches import Batch, Feed
+from casdk._batches import Batch, Feed, Repeats
 from casdk._calls import Call
 from casdk._codecs import Packed, Packer, Reply, failure_of, read_error, read_response
 from casdk._engine import Caller, engine
@@ -63,6 +63,7 @@ class Driver:
         deadline: End of the call in the engine's time.
         hooks: The caller's callbacks.
         progress: The bar.
+        repeats: Finds items that need not be sent again.
     """
 
     def __init__(
@@ -73,11 +74,12 @@ class Driver:
         packer: Packer,
         answer: Answer,
         *,
-        prepare: Callable[[list[Any], int], Chunk] = read_chunk,
+        prepare: Callable[[list[Any], Sequence[int]], Chunk] = read_chunk,
         candidates: str | None = None,
         deadline: float | None = None,
         hooks: Hooks | None = None,
         progress: Progress | None = None,
+        repeats: Repeats | None = None,
     ) -> None:
         self.call = call
         self.count = 0
@@ -90,6 +92,7 @@ class Driver:
         self._deadline = deadline
         self._hooks = hooks
         self._progress = progress
+        self._repeats = repeats
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading = False
         self._bell: asyncio.Future[None] | None = None
@@ -198,22 +201,23 @@ class Driver:
             self.count += len(items)
             if len(items) < self._feed.size:
                 self.call.end_input()
-            chunk = self._prepare(items, start)
             self._answer.opened(start, items)
-            batch = Batch(range(start, self.count), chunk.items, chunk.verdicts)
-            if chunk.errors:
-                for error in chunk.errors.values():
-                    self.call.refuse(error)
-                good = [i for i in range(len(items)) if i not in chunk.errors]
-                batch = Batch(
-                    [start + i for i in good],
-                    [chunk.items[i] for i in good],
-                    bytes(chunk.verdicts[i] for i in good),
-                )
-            if len(batch):
-                self.call.add(batch)
-            else:
-                self._give()
+            self._add(items, range(start, self.count))
+
+    def _add(self, items: list[Any], indices: Sequence[int]) -> None:
+        new = None if self._repeats is None else self._repeats.sift(items, indices[0])
+        if new is not None:
+            items, indices = [items[position] for position in new], [indices[position] for position in new]
+        chunk = self._prepare(items, indices)
+        batch = Batch(indices, chunk.items, chunk.verdicts)
+        if chunk.errors:
+            for error in chunk.errors.values():
+                self.call.refuse(error)
+            batch = batch.without(chunk.errors)
+        if len(batch):
+            self.call.add(batch)
+        else:
+            self._give()
 
     # giving
 
@@ -299,11 +303,8 @@ class Driver:
             if cause is not None:
                 reason = f"{reason}: {cause}"
             self.call.refuse(failure_of(kind, batch.indices[position], item, reason, cause))
-        failed = {position for position, _, _ in packed.failures}
-        good = [position for position in range(len(batch)) if position not in failed]
-        batch.indices = [batch.indices[position] for position in good]
-        batch.items = [batch.items[position] for position in good]
-        batch.verdicts = bytes(batch.verdicts[position] for position in good)
+        kept = batch.without({position for position, _, _ in packed.failures})
+        batch.indices, batch.items, batch.verdicts = kept.indices, kept.items, kept.verdicts
         return batch.indices, batch.items
 
     # telling

@@ -77,12 +77,12 @@ def check_content(content: object) -> None:
         raise InputTypeError(f"content must be an iterable of items, not {type(content).__name__}")
 
 
-def read_chunk(items: list[Any], start: int) -> Chunk:
+def read_chunk(items: list[Any], indices: Sequence[int]) -> Chunk:
     """Give each item its verdict.
 
     Args:
         items: As the user gave them.
-        start: Index of the first one, for errors.
+        indices: Of each, for errors.
     """
     verdicts = classify(items)
     if UNKNOWN not in verdicts:
@@ -95,7 +95,7 @@ def read_chunk(items: list[Any], start: int) -> Chunk:
             mark, read[position] = _look(items[position])
             marks[position] = ord(mark)
         except _UnfitError as unfit:
-            errors[position] = unfit.kind(start + position, items[position], str(unfit), unfit.__cause__)
+            errors[position] = unfit.kind(indices[position], items[position], str(unfit), unfit.__cause__)
             read[position], marks[position] = "", ord("T")
     return Chunk(read, bytes(marks), errors)
 

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from casdk._calls import RetryBudget
 from casdk._channels import SCHEMES, Channel, Headers, open_channel
+from casdk._coalesce import Coalescer
 from casdk._codecs import Codec, Reply, scan
 from casdk._downloads import Downloads
 from casdk._engine import Engine, Resident, engine
@@ -66,6 +67,7 @@ class Transport(Resident):
         endpoint: The server.
         credential: Sent with every request; ``CLIP_AUTH_TOKEN`` where none is given.
         proxy: The client's ``proxy=``.
+        coalescer: Merges small calls, if the client wants it.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Transport(Resident):
         limits: Limits,
         retry: Retry,
         proxy: str | None,
+        coalescer: Coalescer | None,
     ) -> None:
         self.endpoint = endpoint
         self.codec: Codec = SCHEMES[endpoint.scheme].codec
@@ -86,6 +89,7 @@ class Transport(Resident):
         self.repeats = RetryBudget(retry.budget)
         self.bytes = ByteBudget(limits.max_inflight_bytes)
         self.downloads = Downloads(timeouts, limits)
+        self.coalescer = coalescer
         self.calls: set[asyncio.Task[Any]] = set()
         self.closed = False
         self.indexes: bool | None = None
@@ -190,6 +194,8 @@ class Transport(Resident):
         self._channel = self._engine = self._headers = None
         self.downloads.forget()
         self.calls = set()
+        if self.coalescer is not None:
+            self.coalescer.forget()
         self._slots = asyncio.Semaphore(self.limits.requests)
         self.bytes = ByteBudget(self.limits.max_inflight_bytes)
 

@@ -6,15 +6,19 @@ result where the caller is, since touching a hundred thousand Documents would ho
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import random
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence, Sized
 from time import monotonic, perf_counter
 from typing import Any, TypeAlias
 
+import msgspec
 import numpy as np
 
-from casdk._batches import Feed, feed_of
+from casdk._batches import HELD, Feed, Repeats, feed_of
 from casdk._calls import Call
+from casdk._coalesce import Coalescer
 from casdk._codecs import Packer
 from casdk._driver import Driver, Hooks
 from casdk._engine import Caller
@@ -34,7 +38,7 @@ from casdk._results import (
 )
 from casdk._transport import Transport
 from casdk.documents import Document, DocumentArray
-from casdk.errors import InputTypeError, InputValueError, ItemError, NotSupportedError
+from casdk.errors import DeadlineError, InputTypeError, InputValueError, ItemError, NotSupportedError
 from casdk.models import EncodeResult, Profile, Response
 
 __all__ = ["Job", "encode", "index", "open_piece", "profile", "rank", "search", "stream"]
@@ -56,6 +60,7 @@ class Plan:
         candidates: Attribute of nested Documents that travel too.
         keep: Whether a Document travels whole, its uri too.
         allow_empty: Whether a Document without content may travel.
+        repeats: Finds items that need not be sent again.
         extra: Parameters the verb adds.
     """
 
@@ -67,11 +72,12 @@ class Plan:
         options: Options,
         answer: Answer,
         *,
-        prepare: Callable[[list[Any], int], Chunk],
+        prepare: Callable[[list[Any], Sequence[int]], Chunk],
         resend: bool = True,
         candidates: str | None = None,
         keep: bool = False,
         allow_empty: bool = False,
+        repeats: Repeats | None = None,
         **extra: Any,
     ) -> None:
         limits = transport.limits
@@ -115,6 +121,7 @@ class Plan:
             deadline=None if timeout is None else monotonic() + timeout,
             hooks=self.hooks,
             progress=self.progress,
+            repeats=repeats,
         )
 
     async def run(self, caller: Caller[Any]) -> None:
@@ -136,6 +143,12 @@ class Plan:
         lost = [index for batch in self.call.lost for index in batch.indices]
         return sorted({*self.call.bad, *lost})
 
+    def repeat(self, repeats: Repeats) -> None:
+        """What repeats a bad item is bad too."""
+        for index, first in repeats.found:
+            if first in self.call.bad:
+                self.call.bad[index] = _moved(self.call.bad[first], index - first)
+
     def responses(self) -> list[Response] | None:
         """What a call returns that does not gather: nothing, or the responses in input order."""
         if not self.hooks.keep:
@@ -151,9 +164,9 @@ class Originals:
         self.documents: list[Document] = []
         self.like = content
 
-    def read(self, items: list[Any], start: int) -> Chunk:
+    def read(self, items: list[Any], indices: Sequence[int]) -> Chunk:
         """Read a chunk as it is, keeping its Documents."""
-        chunk = read_chunk(items, start)
+        chunk = read_chunk(items, indices)
         if self.items is not None:
             if chunk.verdicts.count(b"O") == len(items):
                 self.items += items
@@ -163,9 +176,9 @@ class Originals:
                 self.documents = []
         return chunk
 
-    def read_as_documents(self, items: list[Any], start: int) -> Chunk:
+    def read_as_documents(self, items: list[Any], indices: Sequence[int]) -> Chunk:
         """Read a chunk, making Documents of what is none."""
-        chunk = read_chunk(items, start)
+        chunk = read_chunk(items, indices)
         documents: list[Any] = []
         for position, item in enumerate(chunk.items):
             bad = chunk.errors is not None and position in chunk.errors
@@ -176,6 +189,12 @@ class Originals:
         verdicts = bytes(ord("O") if isinstance(document, Document) else ord("T") for document in documents)
         return Chunk(documents, verdicts, chunk.errors)
 
+    def everything(self) -> list[Document] | None:
+        """Return the Documents if there was nothing else; for no items at all, the content says which it is."""
+        if self.items or (self.items is not None and isinstance(self.like, DocumentArray)):
+            return self.documents
+        return None
+
     def array(self) -> Any:
         """Return the Documents as the caller's kind of array."""
         return DocumentArray(self.documents)
@@ -184,29 +203,110 @@ class Originals:
 def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job:
     """Texts and images -> ``[N, D]``."""
     check_content(content)
+    if transport.coalescer is not None and (key := _merging_key(transport.coalescer, content, options)) is not None:
+        return _encode_merged(transport, transport.coalescer, content, options, key)
     originals = Originals(content)
-    total = len(content) if hasattr(content, "__len__") else None
+    total = len(content) if isinstance(content, Sized) else None
     matrix = Matrix(total, options.dtype, options.out)
-    answer = Embeddings(matrix)
-    plan = Plan(transport, "/encode", content, options, answer, prepare=originals.read)
+    repeats = Repeats() if options.dedupe else None
+    plan = Plan(transport, "/encode", content, options, Embeddings(matrix), prepare=originals.read, repeats=repeats)
 
     def finish() -> Any:
         if not plan.gathers:
             return plan.responses()
+        if repeats is not None:
+            plan.repeat(repeats)
         rows = matrix.finish(plan.driver.count, plan.bad)
-        everywhere = originals.items is not None and (bool(originals.items) or isinstance(content, DocumentArray))
-        if everywhere:
-            _write_embeddings(originals.documents, rows, plan.bad)
-        if options.errors == "return":
-            errors = tuple(plan.call.bad[index] for index in sorted(plan.call.bad))
-            return EncodeResult(embeddings=rows, errors=errors)
-        if options.errors == "skip" and plan.bad:
-            rows = np.delete(rows, plan.bad, axis=0)
-            bad = set(plan.bad)
-            originals.documents = [d for i, d in enumerate(originals.documents) if i not in bad]
-        return originals.array() if everywhere else rows
+        if repeats is not None and repeats.found and rows.size:
+            again, firsts = zip(*repeats.found, strict=True)
+            rows[list(again)] = rows[list(firsts)]
+        return _present(rows, plan.call.bad, plan.bad, originals.everything(), options)
 
     return _job(plan, finish)
+
+
+def _present(
+    rows: np.ndarray[Any, Any],
+    errors: Mapping[int, ItemError],
+    bad: Sequence[int],
+    documents: list[Document] | None,
+    options: Options,
+) -> Any:
+    """Return the result of ``encode`` as ``errors=`` wants it.
+
+    Args:
+        rows: ``[N, D]``, NaN where there is none.
+        errors: By index.
+        bad: Indices without a row, ascending.
+        documents: The user's, if every item is one.
+        options: The call's.
+    """
+    if documents is not None:
+        _write_embeddings(documents, rows, bad)
+    if options.errors == "return":
+        return EncodeResult(embeddings=rows, errors=tuple(errors[index] for index in sorted(errors)))
+    if options.errors == "skip" and bad:
+        rows = np.delete(rows, bad, axis=0)
+        gone = set(bad)
+        documents = documents and [document for i, document in enumerate(documents) if i not in gone]
+    return rows if documents is None else DocumentArray(documents)
+
+
+def _merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashable | None:
+    """Return what calls must have in common to travel together, or ``None`` for one that travels alone."""
+    plain = (options.on_done, options.on_error, options.on_always, options.out, options.prefetch)
+    if any(option is not None for option in plain) or options.return_responses or options.show_progress:
+        return None
+    if not isinstance(content, HELD) or not 0 < len(content) <= coalescer.most:
+        return None
+    if not options.parameters:
+        return ("/encode", b"", options.check_images, str(options.dtype))
+    try:
+        parameters = msgspec.json.encode(options.parameters, order="deterministic")
+    except TypeError:
+        return None
+    return ("/encode", parameters, options.check_images, str(options.dtype))
+
+
+def _encode_merged(transport: Transport, coalescer: Coalescer, content: Any, options: Options, key: Hashable) -> Job:
+    """Encode in company: the batch runs as a call of its own, whose bad items go back to their callers."""
+    timeout = transport.timeouts.total if options.timeout is None else options.timeout
+    deadline = None if timeout is None else monotonic() + timeout
+    batch_options = msgspec.structs.replace(options, errors="return", timeout=None, batch_size=coalescer.most)
+    items = list(content)
+
+    async def job(caller: Caller[Any]) -> Callable[[], Any]:
+        transport.enter()
+
+        async def send(batch: list[Any]) -> tuple[np.ndarray[Any, Any], dict[int, ItemError]]:
+            matrix = Matrix(len(batch), options.dtype)
+            plan = Plan(transport, "/encode", batch, batch_options, Embeddings(matrix), prepare=read_chunk)
+            await plan.driver.run(caller)
+            return matrix.finish(len(batch), plan.bad), plan.call.bad
+
+        try:
+            async with asyncio.timeout_at(deadline):
+                merged = await coalescer.submit(key, items, send)
+        except TimeoutError as error:
+            if isinstance(error, DeadlineError):
+                raise
+            raise DeadlineError("the call's time ran out", total=len(items)) from None
+        rows, errors = merged.outcome
+        start, stop = merged.start, merged.start + len(items)
+        mine = {index - start: _moved(errors[index], -start) for index in errors if start <= index < stop}
+        if mine and options.errors == "raise":
+            raise mine[min(mine)]
+        documents = items if all(type(item) is Document for item in items) else None
+        # A copy: a view would keep everybody's rows alive, and writeable.
+        return lambda: _present(rows[start:stop].copy(), mine, sorted(mine), documents, options)
+
+    return job
+
+
+def _moved(error: ItemError, by: int) -> ItemError:
+    moved = copy.copy(error)
+    moved.index += by
+    return moved
 
 
 def _write_embeddings(documents: Sequence[Document], rows: np.ndarray[Any, Any], bad: Iterable[int]) -> None:
@@ -260,9 +360,9 @@ def rank(transport: Transport, content: Iterable[Any], options: Options, source:
         raise InputValueError(f"source must be 'matches' or 'chunks', not {source!r}")
     originals = Originals(content)
 
-    def read(items: list[Any], start: int) -> Chunk:
-        chunk = originals.read(items, start)
-        _check_candidates(chunk, start, source)
+    def read(items: list[Any], indices: Sequence[int]) -> Chunk:
+        chunk = originals.read(items, indices)
+        _check_candidates(chunk, indices, source)
         return chunk
 
     plan = Plan(transport, "/rank", content, options, Rankings(source), prepare=read, candidates=source)
@@ -273,9 +373,9 @@ def rank(transport: Transport, content: Iterable[Any], options: Options, source:
     return _job(plan, finish)
 
 
-def _check_candidates(chunk: Chunk, start: int, source: str) -> None:
+def _check_candidates(chunk: Chunk, indices: Sequence[int], source: str) -> None:
     for position, (document, verdict) in enumerate(zip(chunk.items, chunk.verdicts, strict=True)):
-        index = start + position
+        index = indices[position]
         if chunk.errors is not None and position in chunk.errors:
             continue
         if verdict != ord("O"):

@@ -6,12 +6,13 @@ import os
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from casdk import _verbs
+from casdk._coalesce import Coalescer
 from casdk._engine import engine, run, run_async, run_pieces, run_pieces_async
 from casdk._options import CallOptions, EncodeOptions, Options
 from casdk._proxy import check_proxy
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
 __all__ = ["Client", "Item"]
+
+MERGED: Final = 32
+"""Items of a merged batch, the server's own minibatch."""
 
 Item: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | PILImage | Text | Image"
 """What can be encoded, beside Documents."""
@@ -54,6 +58,9 @@ class Client:
         limits: What is held in flight at once.
         proxy: ``http://[user:password@]host:port`` to go through; ``""`` for none. By default ``HTTPS_PROXY`` (secure
             schemes) or ``HTTP_PROXY``, else ``ALL_PROXY``, and ``NO_PROXY``, are read, and never changed.
+        coalesce: Merge concurrent `encode` calls of up to 32 items into wire batches: ``True`` while requests are in
+            flight, a number of milliseconds also waits that long for company. Errors and deadlines stay with their
+            caller.
 
     Raises:
         ConfigError: The address, or an option, cannot work.
@@ -76,6 +83,7 @@ class Client:
         retry: Retry | None = None,
         limits: Limits | None = None,
         proxy: str | None = None,
+        coalesce: bool | float = False,
     ) -> None:
         endpoint = parse_address(server)
         if tls is not None and not endpoint.tls:
@@ -93,6 +101,7 @@ class Client:
             limits or Limits(),
             retry or Retry(),
             check_proxy(proxy),
+            _make_coalescer(coalesce),
         )
         self._finalizer = weakref.finalize(self, _leave, self._transport)
         self._finalizer.atexit = False
@@ -549,6 +558,14 @@ def _read_credential(credential: object) -> Any:
             return None
         credential = credential["Authorization"]
     return check_token(credential)
+
+
+def _make_coalescer(coalesce: bool | float) -> Coalescer | None:
+    if isinstance(coalesce, bool):
+        return Coalescer(MERGED, 0.0) if coalesce else None
+    if not isinstance(coalesce, int | float) or not 0 < coalesce <= 1000:
+        raise ConfigError(f"coalesce must be True, False or a window of up to 1000 ms, not {coalesce!r}")
+    return Coalescer(MERGED, coalesce / 1000)
 
 
 def _read_options(options: dict[str, Any]) -> Options:
