@@ -1,0 +1,228 @@
+"""What stands between the brackets of a `casdk.DocumentArray`, read and applied.
+
+::
+
+    da['@m,c']      paths: comma-separated; each a row of steps from the documents outwards
+    '@mc[:2]'       a step: r (the documents themselves), m (matches) or c (chunks), then, if wanted, [i] or [i:j:k] of
+                    every group
+    'tags__colour'  a column: a field, then keys of dicts, positions of lists or attributes, joined by two underscores
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from casdk.documents import Document
+
+__all__ = ["flatten", "positions", "read", "stack", "traverse", "write"]
+
+STEP: Final = re.compile(r"(?P<axis>[rmc])(?:\[(?P<part>[-\d:]+)\]|(?P<bare>[-\d:]+))?")
+PART: Final = re.compile(r"(-?\d+)?(?::(-?\d+)?){0,2}")
+GROUPS: Final = {"m": "matches", "c": "chunks"}
+
+
+def traverse(documents: Sequence[Document], path: str) -> list[Document]:
+    """Return the documents that a path such as ``@r,mm`` reaches, path by path, depth first.
+
+    Raises:
+        ValueError: The path is not one; the message shows where it breaks.
+    """
+    parsed = [_parse(one, path) for one in re.sub(r"\s+", "", path[1:]).split(",")]
+    return list(chain.from_iterable(_walk(documents, steps) for steps in parsed))
+
+
+def _parse(one: str, path: str) -> list[tuple[str, slice]]:
+    steps: list[tuple[str, slice]] = []
+    at = 0
+    while match := STEP.match(one, at):
+        part = match["part"] or match["bare"] or ":"
+        if not PART.fullmatch(part):
+            raise ValueError(f"path {path!r}: {part!r} is no position and no slice")
+        steps.append((match["axis"], _slice(part)))
+        at = match.end()
+    if not steps or at < len(one):
+        raise ValueError(
+            f"path {path!r} breaks at {one[at:]!r}: after the @ come steps r, m or c, "
+            "each with [i:j] if wanted, and commas"
+        )
+    return steps
+
+
+def _slice(part: str) -> slice:
+    bounds = [int(bound) if bound else None for bound in part.split(":")]
+    if len(bounds) > 1:
+        return slice(*bounds)
+    only = bounds[0]
+    return slice(only, None if only in (None, -1) else only + 1)
+
+
+def _walk(group: Sequence[Document], steps: list[tuple[str, slice]]) -> Iterator[Document]:
+    if not steps:
+        yield from group
+        return
+    (axis, part), rest = steps[0], steps[1:]
+    if axis == "r":
+        yield from _walk(group[part], rest)
+        return
+    for document in group:
+        yield from _walk(getattr(document, GROUPS[axis])[part], rest)
+
+
+def flatten(documents: Iterable[Document]) -> Iterator[Document]:
+    """Yield every document once, those nested in it (chunks, then matches) before it."""
+    seen: set[int] = set()
+
+    def visit(document: Document) -> Iterator[Document]:
+        if id(document) in seen:
+            return
+        seen.add(id(document))
+        for nested in chain(document.chunks, document.matches):
+            yield from visit(nested)
+        yield document
+
+    for document in documents:
+        yield from visit(document)
+
+
+def positions(documents: Sequence[Document], index: Sequence[Any] | NDArray[Any]) -> list[int]:
+    """Return the positions that a mask, a row of positions or a row of ids selects.
+
+    Raises:
+        IndexError: A mask of another length, or a position out of range.
+        KeyError: No document has that id.
+        TypeError: Anything else, or a mixture.
+    """
+    if isinstance(index, np.ndarray):
+        if index.ndim != 1:
+            raise IndexError(f"an array used as index must have one dimension, not {index.ndim}")
+        index = index.tolist()
+    kinds = {bool if isinstance(key, np.bool) else int if isinstance(key, np.integer) else type(key) for key in index}
+    count = len(documents)
+    if not kinds:
+        return []
+    if kinds == {bool}:
+        if len(index) != count:
+            raise IndexError(f"a mask of {len(index)} for {count} documents")
+        return [position for position, chosen in enumerate(index) if chosen]
+    if kinds == {int}:
+        return [_in_range(int(position), count) for position in index]
+    if all(issubclass(kind, str) for kind in kinds):
+        by_id: dict[str, int] = {}
+        for position, document in enumerate(documents):
+            by_id.setdefault(document.id, position)
+        return [by_id[str(key)] for key in index]
+    names = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise TypeError(f"documents are chosen by bools, by positions or by ids, not by {names}")
+
+
+def _in_range(position: int, count: int) -> int:
+    if not -count <= position < count:
+        raise IndexError(f"position {position} of {count} documents")
+    return position % count
+
+
+def read(document: Document, column: str) -> Any:
+    """Return one value of a document: a field, or what ``tags__colour`` and ``scores__cosine__value`` lead to.
+
+    Returns:
+        ``None`` where the way ends early: a key that is not there.
+
+    Raises:
+        AttributeError: Documents have no such field.
+        IndexError: A list on the way is shorter.
+    """
+    value: Any = document
+    for name in _names(document, column):
+        if value is None:
+            return None
+        value = _follow(value, name)
+    return value
+
+
+def _names(document: Document, column: str) -> list[str]:
+    return [column] if column in document.__struct_fields__ else column.split("__")
+
+
+def _follow(value: Any, name: str) -> Any:
+    if isinstance(value, Mapping):
+        return value[name] if name in value else value.get(int(name)) if name.lstrip("-").isdecimal() else None
+    if isinstance(value, Sequence) and name.lstrip("-").isdecimal():
+        return value[int(name)]
+    return getattr(value, name)
+
+
+def write(document: Document, column: str, value: Any) -> None:
+    """Set what `read` would return; a last key that is not there is added.
+
+    Raises:
+        AttributeError: Documents have no such field.
+        KeyError: The way ends before the last key.
+    """
+    *way, last = _names(document, column)
+    target: Any = document
+    for name in way:
+        target = None if target is None else _follow(target, name)
+    if target is None:
+        raise KeyError(f"{'__'.join(way)} is not there, {last} cannot be set on it")
+    if isinstance(target, Mapping):
+        target[last] = value  # type: ignore[index]  # a dict of the document's
+    elif isinstance(target, list):
+        target[int(last)] = value
+    else:
+        setattr(target, last, value)
+
+
+def stack(documents: Sequence[Document], field: str) -> NDArray[Any] | None:
+    """Return the ``embedding`` or ``tensor`` of all documents as one array ``[N, ...]``.
+
+    Returns:
+        A view when the rows are consecutive rows of one matrix, as they are after ``encode``; ``None`` when no
+        document has one.
+
+    Raises:
+        ValueError: Some documents have one and some have none, or the shapes differ; the first is named.
+    """
+    rows: list[Any] = [getattr(document, field) for document in documents]
+    if not rows:
+        return np.empty((0, 0), dtype=np.float32)
+    missing = [position for position, row in enumerate(rows) if row is None]
+    if len(missing) == len(rows):
+        return None
+    if missing:
+        raise ValueError(f"document {missing[0]} has no {field} ({len(missing)} of {len(rows)} have none)")
+    rows = [np.asarray(row) for row in rows]
+    for position, row in enumerate(rows):
+        if row.shape != rows[0].shape:
+            raise ValueError(
+                f"{field}s differ: document 0 has {list(rows[0].shape)}, document {position} {list(row.shape)}"
+            )
+    view = _as_view(rows)
+    return np.stack(rows) if view is None else view
+
+
+def _as_view(rows: list[NDArray[Any]]) -> NDArray[Any] | None:
+    """Return the matrix the rows lie in one after the other, if there is one."""
+    first = rows[0]
+    owner = first.base
+    if not isinstance(owner, np.ndarray) or not first.flags.c_contiguous or owner.dtype != first.dtype:
+        return None
+    start, step = first.__array_interface__["data"][0], first.nbytes
+    if not step or not owner.flags.c_contiguous or (start - owner.__array_interface__["data"][0]) % first.itemsize:
+        return None
+    for position, row in enumerate(rows):
+        if (
+            row.base is not owner
+            or row.dtype != first.dtype
+            or not row.flags.c_contiguous
+            or row.__array_interface__["data"][0] != start + position * step
+        ):
+            return None
+    offset = (start - owner.__array_interface__["data"][0]) // first.itemsize
+    return owner.reshape(-1)[offset : offset + len(rows) * first.size].reshape(len(rows), *first.shape)

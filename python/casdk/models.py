@@ -1,0 +1,312 @@
+"""What goes in besides Documents, and what comes back besides arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from casdk.documents import DocumentArray
+from casdk.errors import InputTypeError, ItemError, ReplyError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+    from rich.tree import Tree
+
+__all__ = ["EncodeResult", "Header", "Image", "Profile", "Response", "Route", "Status", "Text"]
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | PILImage"
+
+
+class Text(msgspec.Struct, frozen=True):
+    """A sentence, whatever it looks like: ``Text('cat.png')`` is not read as a path.
+
+    Attributes:
+        text: The sentence.
+
+    Raises:
+        InputTypeError: It is no ``str``.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str):
+            raise InputTypeError(f"Text takes a str, not {type(self.text).__name__}")
+
+
+class Image(msgspec.Struct, frozen=True, eq=False):
+    """An image, whatever it looks like: ``Image('cat')`` is read as a path.
+
+    Attributes:
+        source: Path, ``file:``, ``http(s):`` or ``data:`` URI; the bytes of an image file; pixels ``[H, W, C]``
+            uint8 with C 1, 3 or 4; or a ``PIL.Image``.
+
+    Raises:
+        InputTypeError: It is none of these.
+    """
+
+    source: ImageSource
+
+    def __post_init__(self) -> None:
+        source = self.source
+        if isinstance(source, np.ndarray):
+            if source.dtype != np.uint8 or source.ndim != 3:
+                raise InputTypeError(f"Image takes pixels [H, W, C] uint8, not {list(source.shape)} {source.dtype}")
+        elif not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) and not hasattr(
+            source, "__array_interface__"
+        ):
+            raise InputTypeError(
+                "Image takes a path, a URI, bytes, an ndarray [H, W, C] uint8 or a PIL.Image, "
+                f"not {type(source).__name__}"
+            )
+
+    def __repr__(self) -> str:
+        source = self.source
+        if isinstance(source, bytes | bytearray | memoryview):
+            return f"Image(<{len(source)} bytes>)"
+        if isinstance(source, np.ndarray):
+            return f"Image({source.dtype}{list(source.shape)})"
+        shown = repr(source)
+        return f"Image({shown if len(shown) <= 60 else shown[:60] + '…'})"
+
+
+class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What ``encode(..., errors='return')`` returns.
+
+    Attributes:
+        embeddings: ``[N, D]`` float32 in input order; NaN in the rows of items that failed.
+        errors: One for each item that failed, by index; ``error.index`` and ``error.item`` say which.
+    """
+
+    embeddings: NDArray[Any]
+    errors: tuple[ItemError, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every item has a row."""
+        return not self.errors
+
+    def __repr__(self) -> str:
+        rows = self.embeddings
+        return f"EncodeResult(embeddings={rows.dtype}{list(rows.shape)}, errors={self.errors!r})"
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """Which request a response answers.
+
+    Attributes:
+        request_id: Id of the request, 32 hex characters.
+        exec_endpoint: Executor endpoint, e.g. ``/encode``.
+        target_executor: Regular expression of the executors asked; empty for all.
+    """
+
+    request_id: str
+    exec_endpoint: str = ""
+    target_executor: str = ""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a request, or one executor's part of it, ended.
+
+    Attributes:
+        code: 0 for success, 1 for an error.
+        description: In words.
+        name: Class name of the exception on the server.
+        args: Its arguments.
+        stacks: Lines of the server's traceback.
+        executor: The executor that raised.
+    """
+
+    code: int = 0
+    description: str = ""
+    name: str = ""
+    args: tuple[str, ...] = ()
+    stacks: tuple[str, ...] = ()
+    executor: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended well."""
+        return self.code == 0
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One stop of a request on the server.
+
+    Attributes:
+        executor: Name; the first route is the gateway's.
+        start_ns: When the request came in, nanoseconds since the epoch, on the server's clock; 0 if not told.
+        end_ns: When it left.
+        status: How it went.
+    """
+
+    executor: str
+    start_ns: int = 0
+    end_ns: int = 0
+    status: Status = Status()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent there; 0.0 if the server does not tell."""
+        return (self.end_ns - self.start_ns) / 1e9 if self.start_ns and self.end_ns else 0.0
+
+
+class Data(msgspec.Struct, frozen=True, eq=False):
+    """What a response carries, where programs written for upstream look for it: ``response.data.docs``."""
+
+    docs: DocumentArray
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """The answer to one request, as callbacks get it.
+
+    Attributes:
+        header: Which request.
+        status: How it went.
+        routes: The gateway and the executors it passed, with times.
+        parameters: The request's parameters, echoed; numbers are floats.
+        docs: The documents of the request as they came back.
+    """
+
+    header: Header
+    status: Status = Status()
+    routes: tuple[Route, ...] = ()
+    parameters: dict[str, Any] = {}
+    docs: DocumentArray = msgspec.field(default_factory=DocumentArray)
+
+    @property
+    def data(self) -> Data:
+        """``response.data.docs`` is ``response.docs``."""
+        return Data(self.docs)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the server did what was asked."""
+        return self.status.ok
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the time of one request went; all numbers in milliseconds.
+
+    It also reads like upstream's dict: ``p['Roundtrip']``, ``p['Client-server network']``, ``p['Server']``,
+    ``p['Gateway-CLIP network']``, ``p['CLIP model']``, and further executors by their names.
+
+    Attributes:
+        roundtrip: From calling to having the result.
+        network: Of it, outside the server: the way there and back, packing and unpacking.
+        server: Of it, inside the server, gateway included.
+        gateway: Of the server's time, what no executor accounts for: the way between gateway and executors.
+        executors: Of the server's time, each executor's: name and time, in the order of the flow.
+    """
+
+    roundtrip: float
+    network: float
+    server: float
+    gateway: float
+    executors: tuple[tuple[str, float], ...]
+
+    @classmethod
+    def from_response(cls, response: Response, seconds: float) -> Profile:
+        """Read the routes of a response.
+
+        Args:
+            response: The answer to the one request.
+            seconds: The roundtrip, as the client's clock saw it.
+
+        Raises:
+            ReplyError: The server told no times.
+        """
+        if not response.routes:
+            raise ReplyError("the reply has no routes, so the server's times are not known")
+        gateway, *executors = response.routes
+        server = gateway.seconds * 1e3
+        return cls(
+            roundtrip=seconds * 1e3,
+            network=seconds * 1e3 - server,
+            server=server,
+            gateway=server - _covered(executors) * 1e3,
+            executors=tuple((route.executor, route.seconds * 1e3) for route in executors),
+        )
+
+    @property
+    def _figures(self) -> Mapping[str, float]:
+        first, *others = self.executors or (("", 0.0),)
+        return {
+            "Roundtrip": self.roundtrip,
+            "Client-server network": self.network,
+            "Server": self.server,
+            "Gateway-CLIP network": self.gateway,
+            "CLIP model": first[1],
+            **dict(others),
+        }
+
+    def __getitem__(self, name: str) -> float:
+        return self._figures[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._figures
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._figures)
+
+    def __len__(self) -> int:
+        return len(self._figures)
+
+    def keys(self) -> KeysView[str]:
+        """Return upstream's names of the figures."""
+        return self._figures.keys()
+
+    def values(self) -> ValuesView[float]:
+        """Return the figures, in milliseconds."""
+        return self._figures.values()
+
+    def items(self) -> ItemsView[str, float]:
+        """Return names and figures."""
+        return self._figures.items()
+
+    def tree(self) -> Tree:
+        """Return the figures as a rich tree, each with its share of the branch it is on."""
+        from rich.tree import Tree
+
+        root = Tree(_line("Roundtrip", self.roundtrip, self.roundtrip))
+        root.add(_line("Client-server network", self.network, self.roundtrip))
+        server = root.add(_line("Server", self.server, self.roundtrip))
+        server.add(_line("Gateway-CLIP network", self.gateway, self.server))
+        for position, (name, time) in enumerate(self.executors):
+            server.add(_line(name if position else "CLIP model", time, self.server))
+        return root
+
+    def print(self) -> None:
+        """Print the tree."""
+        import rich
+
+        rich.print(self.tree())
+
+
+def _covered(routes: list[Route]) -> float:
+    """Seconds in which at least one of these was at work: executors side by side count once."""
+    covered = last = 0
+    for start, end in sorted((route.start_ns, route.end_ns) for route in routes if route.start_ns and route.end_ns):
+        covered += max(0, end - max(start, last))
+        last = max(last, end)
+    return covered / 1e9
+
+
+def _line(title: str, time: float, whole: float) -> Any:
+    from rich.table import Table
+
+    share = time / whole if whole else 0.0
+    line = Table(show_header=False, box=None)
+    line.add_row(title, f"[b]{_milliseconds(time)}[/b]", f"[dim]{share * 100:.0f}%[/dim]")
+    return line
+
+
+def _milliseconds(time: float) -> str:
+    if 0 < time < 0.01:
+        return "<0.01ms"
+    return f"{time:.2f}ms" if 0 < time < 1 else f"{time:.0f}ms"
