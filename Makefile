@@ -1,0 +1,126 @@
+# One verb per habit, the same for CI and for you: `make help`.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+FUZZ_SECONDS ?= 60
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Stamps are named after what they were made from, so that a change makes them again and nothing else does.
+hash = $(shell cat $(1) 2>/dev/null | cksum | tr ' ' -)
+RUST := $(shell find rust Cargo.toml Cargo.lock -name fuzz -prune -o -name target -prune -o \
+          \( -name '*.rs' -o -name 'Cargo.*' \) -print 2>/dev/null | sort)
+MADE := $(VENV)/.made-1
+BUILT := $(VENV)/.built-$(call hash,pyproject.toml $(RUST))
+READY := $(VENV)/.ready-$(call hash,pyproject.toml)
+
+say = @printf '==> %s\n'
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Set up
+
+.PHONY: setup build
+setup: $(BUILT) $(READY) ## Make .venv with the extension and every tool in it
+build: $(BUILT) ## Build the release extension into .venv
+
+.PHONY: check-tools
+check-tools:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "casdk needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) -V 2>/dev/null || echo missing): name another with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "casdk needs Python's venv module, and '$(PYTHON)' has none: install python3-venv" >&2; exit 1; }
+	@found=$$(cargo --version 2>/dev/null | cut -d ' ' -f 2 || true); \
+	  [ -n "$$found" ] && [ "$$(printf '%s\n' 1.85 "$$found" | sort -V | head -n 1)" = 1.85 ] || { \
+	  echo "casdk needs cargo 1.85 or newer, and here it is $${found:-missing}: get it from https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "casdk needs a C linker, and there is no 'cc': install gcc" >&2; exit 1; }
+
+$(MADE): | check-tools
+	$(say) "making $(VENV) with $$($(PYTHON) -V)"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@# --group came with pip 25.1
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' 'maturin>=1.16,<2'
+	@touch $@
+
+$(BUILT): $(MADE) | check-tools
+	$(say) "building the extension (a first build takes about a minute)"
+	@VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/maturin develop --release --extras image,server
+	@rm -f $(VENV)/.built-* && touch $@
+
+ifeq ($(wildcard python/casdk/_rust*.so),)
+.PHONY: $(BUILT)
+endif
+
+# After the extension: the dev group asks for casdk's own extras, and casdk itself must come from here.
+$(READY): | $(BUILT)
+	$(say) "installing the tools for tests and checks"
+	@$(BIN)/python -m pip install --quiet --group dev
+	@rm -f $(VENV)/.ready-* && touch $@
+
+# Try
+
+.PHONY: demo
+demo: $(BUILT) ## Encode a mixed list over all six schemes against the embedded server
+	$(say) "running examples/demo.py"
+	@$(BIN)/python examples/demo.py
+
+# Check
+
+.PHONY: test
+test: lint $(READY) ## Lint, and run every test of Rust and Python
+	$(say) "testing Rust"
+	@cargo test --workspace --locked --quiet
+	$(say) "testing Python"
+	@$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(READY) ## Check format, lints, types and stubs of Python and Rust
+	$(say) "checking Python"
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+	@$(BIN)/stubtest casdk._rust --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest-allowlist.txt
+	$(say) "checking Rust"
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+
+.PHONY: format
+format: $(READY) ## Format and mend what can be mended
+	@$(BIN)/ruff check --fix --quiet || true
+	@$(BIN)/ruff format
+	@cargo fmt --all
+
+.PHONY: interop
+interop: $(READY) ## Run against real jina servers, in environments of their own
+	$(say) "testing against real servers"
+	@$(BIN)/python tests/interop/run.py
+
+.PHONY: fuzz
+fuzz: ## Fuzz each target for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
+	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \
+	  echo "make fuzz needs a nightly toolchain and cargo-fuzz: rustup toolchain install nightly && cargo install cargo-fuzz" >&2; exit 1; }
+	@cd rust/core && for target in $$(cargo +nightly fuzz list); do \
+	  echo "==> fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	  cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
+	done
+
+.PHONY: bench
+bench: $(READY) ## Measure casdk, the original client, a bare stub and the floor in one run
+	$(say) "measuring"
+	@$(BIN)/python -m pip install --quiet --group bench
+	@$(BIN)/python -m pytest benches
+
+# Leave
+
+.PHONY: clean
+clean: ## Remove what was built: .venv, target, caches
+	rm -rf $(VENV) target dist site python/casdk/_rust*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
