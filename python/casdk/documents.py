@@ -123,13 +123,14 @@ class DocumentArray(list["Document"]):
 
     # brackets
 
-    @overload
+    # a list takes whatever has __index__ for one position, but arrays have it, and are masks here
+    @overload  # type: ignore[override]
     def __getitem__(self, index: int | np.integer[Any], /) -> Document: ...
     @overload
     def __getitem__(self, index: slice | Sequence[int] | NDArray[Any], /) -> DocumentArray: ...
     @overload
     def __getitem__(self, index: Any, /) -> Any: ...
-    def __getitem__(self, index: Any, /) -> Any:
+    def __getitem__(self, index: Any, /) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         if isinstance(index, SupportsIndex) and not isinstance(index, np.ndarray | bool):
             return super().__getitem__(index)
         if isinstance(index, str):
@@ -462,12 +463,14 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         @property
         def matches(self) -> DocumentArray:
             """Candidates to rank, or what a search found."""
+            ...
 
         @matches.setter
         def matches(self, nested: Iterable[Document] | Document) -> None: ...
         @property
         def chunks(self) -> DocumentArray:
             """Parts of this document."""
+            ...
 
         @chunks.setter
         def chunks(self, nested: Iterable[Document] | Document) -> None: ...
