@@ -13,19 +13,137 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from casdk.documents import Document
+    from casdk.documents import Document, DocumentArray
 
-__all__ = ["flatten", "positions", "read", "stack", "traverse", "write"]
+__all__ = [
+    "assign",
+    "flatten",
+    "is_position",
+    "positions",
+    "read",
+    "select",
+    "stack",
+    "traverse",
+    "write",
+    "write_column",
+]
 
 STEP: Final = re.compile(r"(?P<axis>[rmc])(?:\[(?P<part>[-\d:]+)\]|(?P<bare>[-\d:]+))?")
 PART: Final = re.compile(r"(-?\d+)?(?::(-?\d+)?){0,2}")
 GROUPS: Final = {"m": "matches", "c": "chunks"}
+
+
+def is_position(index: object) -> TypeGuard[SupportsIndex]:
+    """Whether this is one position; a bool would be a mask of one."""
+    return isinstance(index, int | np.integer) and not isinstance(index, bool)
+
+
+def select(documents: DocumentArray, index: Any) -> Any:
+    """Return what brackets with more than one position in them select: documents, a document by id, columns.
+
+    Raises:
+        KeyError: No document has that id.
+        TypeError: The brackets take no such thing.
+    """
+    if isinstance(index, tuple) and len(index) == 2 and _is_columns(index[1]):
+        return _read_columns(documents, *index)
+    if isinstance(index, str) and not index.startswith("@"):
+        return documents[_position(documents, index)]
+    if index == "@r":
+        return documents
+    return type(documents)(_choose(documents, index))
+
+
+def _choose(documents: DocumentArray, index: Any) -> Iterable[Document]:
+    if isinstance(index, slice):
+        return list.__getitem__(documents, index)
+    if isinstance(index, str):
+        return traverse(documents, index)
+    if index is Ellipsis:
+        return flatten(documents)
+    return [documents[position] for position in positions(documents, index)]
+
+
+def _is_columns(value: object) -> TypeGuard[str | Sequence[str]]:
+    return isinstance(value, str) or (
+        isinstance(value, list | tuple) and bool(value) and all(isinstance(column, str) for column in value)
+    )
+
+
+def _position(documents: Sequence[Document], wanted: str) -> int:
+    for position, document in enumerate(documents):
+        if document.id == wanted:
+            return position
+    raise KeyError(f"no document has the id {wanted!r}")
+
+
+def _read_columns(documents: DocumentArray, index: Any, columns: str | Sequence[str]) -> Any:
+    if isinstance(columns, str) and isinstance(index, str) and columns in documents:
+        return type(documents)([documents[index], documents[columns]])  # two ids
+    chosen = documents[index]
+    names = [columns] if isinstance(columns, str) else columns
+    values = [_read_column(chosen, name) if isinstance(chosen, list) else read(chosen, name) for name in names]
+    return values[0] if len(values) == 1 else values
+
+
+def _read_column(documents: Sequence[Document], column: str) -> Any:
+    if column in ("embedding", "tensor"):
+        return stack(documents, column)
+    return [read(document, column) for document in documents]
+
+
+def assign(documents: DocumentArray, index: Any, value: Any) -> None:
+    """Set columns of what brackets select, or the documents themselves.
+
+    Raises:
+        KeyError: No document has that id.
+        TypeError: The brackets take no such thing.
+        ValueError: More or fewer values than places.
+    """
+    if isinstance(index, tuple) and len(index) == 2 and _is_columns(index[1]):
+        _write_columns(documents, *index, value)
+    elif isinstance(index, str) and not index.startswith("@"):
+        documents[_position(documents, index)] = value
+    else:
+        places = positions(documents, index)
+        for position, document in zip(places, _as_many(type(documents)(value), len(places)), strict=True):
+            documents[position] = document
+
+
+def _write_columns(documents: DocumentArray, index: Any, columns: str | Sequence[str], value: Any) -> None:
+    chosen = documents[index]
+    names, values = ([columns], [value]) if isinstance(columns, str) else (columns, value)
+    for name, one in zip(names, _as_many(values, len(names)), strict=True):
+        if isinstance(chosen, list):
+            write_column(chosen, name, one)
+        else:
+            write(chosen, name, one)
+
+
+def write_column(documents: Sequence[Document], column: str, values: Any) -> None:
+    """Set a field of all documents: from a list or an array one by one, or to one value for all.
+
+    Raises:
+        ValueError: More or fewer values than documents.
+    """
+    if isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim):
+        for document, value in zip(documents, _as_many(values, len(documents)), strict=True):
+            write(document, column, value)
+    else:
+        for document in documents:
+            write(document, column, values)
+
+
+def _as_many(values: Any, count: int) -> Any:
+    if len(values) != count:
+        raise ValueError(f"{len(values)} values for {count}")
+    return values
 
 
 def traverse(documents: Sequence[Document], path: str) -> list[Document]:
@@ -91,19 +209,23 @@ def flatten(documents: Iterable[Document]) -> Iterator[Document]:
         yield from visit(document)
 
 
-def positions(documents: Sequence[Document], index: Sequence[Any] | NDArray[Any]) -> list[int]:
-    """Return the positions that a mask, a row of positions or a row of ids selects.
+def positions(documents: Sequence[Document], index: Any) -> list[int]:
+    """Return the positions that an id, a mask, a row of positions or a row of ids selects.
 
     Raises:
         IndexError: A mask of another length, or a position out of range.
         KeyError: No document has that id.
         TypeError: Anything else, or a mixture.
     """
+    if isinstance(index, str) and not index.startswith("@"):
+        return [_position(documents, index)]
+    if not isinstance(index, list | tuple | np.ndarray):
+        raise TypeError(f"a DocumentArray has no {index!r} here: see its docstring for what the brackets take")
     if isinstance(index, np.ndarray):
         if index.ndim != 1:
             raise IndexError(f"an array used as index must have one dimension, not {index.ndim}")
         index = index.tolist()
-    kinds = {bool if isinstance(key, np.bool) else int if isinstance(key, np.integer) else type(key) for key in index}
+    kinds = {bool if isinstance(key, np.bool_) else int if isinstance(key, np.integer) else type(key) for key in index}
     count = len(documents)
     if not kinds:
         return []

@@ -6,22 +6,19 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from glob import iglob
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, SupportsIndex, overload
 
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from casdk import _selectors
+from casdk import _archive, _selectors
 
 if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["Document", "DocumentArray", "NamedScore"]
 
-VERSION: Final = 1
-"""Of the file format of `DocumentArray.save`."""
 MOST_SHOWN: Final = 60
 """Characters of one value in a repr."""
 
@@ -131,93 +128,24 @@ class DocumentArray(list["Document"]):
     @overload
     def __getitem__(self, index: Any, /) -> Any: ...
     def __getitem__(self, index: Any, /) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        if isinstance(index, SupportsIndex) and not isinstance(index, np.ndarray | bool):
+        if _selectors.is_position(index):
             return super().__getitem__(index)
-        if isinstance(index, str):
-            return self._at_path(index) if index.startswith("@") else self[self._position(index)]
-        if isinstance(index, tuple) and len(index) == 2 and _is_columns(index[1]):
-            return self._read_columns(*index)
-        return self._choose(index)
-
-    def _choose(self, index: Any) -> DocumentArray:
-        if isinstance(index, slice):
-            return DocumentArray(super().__getitem__(index))
-        if index is Ellipsis:
-            return DocumentArray(_selectors.flatten(self))
-        if isinstance(index, list | tuple | np.ndarray):
-            return DocumentArray([self[position] for position in _selectors.positions(self, index)])
-        raise _no_index(index)
-
-    def _at_path(self, path: str) -> DocumentArray:
-        return self if path == "@r" else DocumentArray(_selectors.traverse(self, path))
-
-    def _position(self, wanted: str) -> int:
-        for position, document in enumerate(self):
-            if document.id == wanted:
-                return position
-        raise KeyError(f"no document has the id {wanted!r}")
-
-    def _read_columns(self, index: Any, columns: str | Sequence[str]) -> Any:
-        if isinstance(columns, str) and isinstance(index, str) and columns in self:
-            return DocumentArray([self[index], self[columns]])
-        chosen = self[index]
-        if isinstance(chosen, Document):
-            if isinstance(columns, str):
-                return _selectors.read(chosen, columns)
-            return [_selectors.read(chosen, column) for column in columns]
-        if isinstance(columns, str):
-            return chosen._read_column(columns)
-        read = [chosen._read_column(column) for column in columns]
-        return read[0] if len(read) == 1 else read
-
-    def _read_column(self, column: str) -> Any:
-        if column in ("embedding", "tensor"):
-            return _selectors.stack(self, column)
-        return [_selectors.read(document, column) for document in self]
+        return _selectors.select(self, index)
 
     def __setitem__(self, index: Any, value: Any, /) -> None:
-        if isinstance(index, SupportsIndex) and not isinstance(index, np.ndarray | bool):
+        if _selectors.is_position(index):
             super().__setitem__(index, _require_document(value))
         elif isinstance(index, slice):
             super().__setitem__(index, DocumentArray(value))
-        elif isinstance(index, tuple) and len(index) == 2 and _is_columns(index[1]):
-            self._write_columns(*index, value)
-        elif isinstance(index, str) and not index.startswith("@"):
-            self[self._position(index)] = value
-        elif isinstance(index, list | tuple | np.ndarray):
-            places = _selectors.positions(self, index)
-            for position, document in zip(places, _as_many(DocumentArray(value), len(places)), strict=True):
-                self[position] = document
         else:
-            raise _no_index(index)
-
-    def _write_columns(self, index: Any, columns: str | Sequence[str], value: Any) -> None:
-        if isinstance(columns, str):
-            columns, value = [columns], [value]
-        chosen = self[index]
-        if isinstance(chosen, Document):
-            for column, one in zip(columns, _as_many(value, len(columns)), strict=True):
-                _selectors.write(chosen, column, one)
-            return
-        for column, values in zip(columns, _as_many(value, len(columns)), strict=True):
-            chosen._write_column(column, values)
-
-    def _write_column(self, column: str, values: Any) -> None:
-        if isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim):
-            for document, value in zip(self, _as_many(values, len(self)), strict=True):
-                _selectors.write(document, column, value)
-        else:
-            for document in self:
-                _selectors.write(document, column, values)
+            _selectors.assign(self, index, value)
 
     def __delitem__(self, index: Any, /) -> None:
-        if isinstance(index, str):
-            index = self._position(index)
-        if isinstance(index, list | tuple | np.ndarray):
+        if _selectors.is_position(index) or isinstance(index, slice):
+            super().__delitem__(index)
+        else:
             for position in sorted(set(_selectors.positions(self, index)), reverse=True):
                 super().__delitem__(position)
-        else:
-            super().__delitem__(index)
 
     # columns by name
 
@@ -235,7 +163,7 @@ class DocumentArray(list["Document"]):
 
     @embeddings.setter
     def embeddings(self, rows: ArrayLike | None) -> None:
-        self._write_column("embedding", None if rows is None else np.asarray(rows))
+        _selectors.write_column(self, "embedding", None if rows is None else np.asarray(rows))
 
     @property
     def tensors(self) -> NDArray[Any] | None:
@@ -244,7 +172,7 @@ class DocumentArray(list["Document"]):
 
     @tensors.setter
     def tensors(self, values: Sequence[NDArray[Any]] | NDArray[Any] | None) -> None:
-        self._write_column("tensor", values)
+        _selectors.write_column(self, "tensor", values)
 
     @property
     def texts(self) -> list[str]:
@@ -253,7 +181,7 @@ class DocumentArray(list["Document"]):
 
     @texts.setter
     def texts(self, values: Sequence[str] | None) -> None:
-        self._write_column("text", "" if values is None else list(values))
+        _selectors.write_column(self, "text", "" if values is None else list(values))
 
     @property
     def uris(self) -> list[str]:
@@ -262,7 +190,7 @@ class DocumentArray(list["Document"]):
 
     @uris.setter
     def uris(self, values: Sequence[str] | None) -> None:
-        self._write_column("uri", "" if values is None else list(values))
+        _selectors.write_column(self, "uri", "" if values is None else list(values))
 
     @property
     def blobs(self) -> list[bytes]:
@@ -271,7 +199,7 @@ class DocumentArray(list["Document"]):
 
     @blobs.setter
     def blobs(self, values: Sequence[bytes] | None) -> None:
-        self._write_column("blob", b"" if values is None else list(values))
+        _selectors.write_column(self, "blob", b"" if values is None else list(values))
 
     @property
     def contents(self) -> list[str | bytes | NDArray[Any] | None]:
@@ -319,13 +247,7 @@ class DocumentArray(list["Document"]):
         Raises:
             OSError: The file cannot be written.
         """
-        target = Path(path)
-        part = target.with_name(f"{target.name}.{os.getpid()}.part")
-        try:
-            part.write_bytes(msgspec.msgpack.encode(_File(documents=self), enc_hook=_encode))
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
+        _archive.save(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -335,14 +257,7 @@ class DocumentArray(list["Document"]):
             ValueError: The file is none of ours, broken, or of a later version.
             OSError: The file cannot be read.
         """
-        data = Path(path).read_bytes()
-        try:
-            head = msgspec.msgpack.decode(data, type=_Head)
-            if head.version <= VERSION:
-                return cls(msgspec.msgpack.decode(data, type=_File, dec_hook=_decode).documents)
-        except msgspec.DecodeError as error:
-            raise ValueError(f"{os.fspath(path)} holds no DocumentArray of casdk: {error}") from error
-        raise ValueError(f"{os.fspath(path)} was written by a later casdk (format {head.version})")
+        return cls(_archive.load(path))
 
     def to_docarray(self) -> Any:
         """Return a ``docarray.DocumentArray`` (docarray 0.21) of copies.
@@ -370,22 +285,6 @@ def _require_document(document: object, position: int | None = None) -> Document
     raise TypeError(f"{at}a DocumentArray holds Documents, not {type(document).__name__}{hint}")
 
 
-def _is_columns(value: object) -> bool:
-    return isinstance(value, str) or (
-        isinstance(value, list | tuple) and bool(value) and all(isinstance(column, str) for column in value)
-    )
-
-
-def _as_many(values: Any, count: int) -> Any:
-    if len(values) != count:
-        raise ValueError(f"{len(values)} values for {count}")
-    return values
-
-
-def _no_index(index: object) -> TypeError:
-    return TypeError(f"a DocumentArray has no {index!r}: see its docstring for what the brackets take")
-
-
 class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
     """One text or image with what is known about it.
 
@@ -399,8 +298,8 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         blob: The image file's bytes.
         tensor: The image's pixels, ``[H, W, C]`` uint8.
         embedding: What the server made of it, ``[D]`` float32.
-        matches: Candidates to rank, or what a search found. Any iterable of Documents may be assigned.
-        chunks: Parts of this document. Any iterable of Documents may be assigned.
+        matches: Candidates to rank, or what a search found; any iterable of Documents may be assigned.
+        chunks: Parts of this document; any iterable of Documents may be assigned.
         scores: By name; a plain dict, so a missing name is a ``KeyError``.
         evaluations: By name.
         tags: The program's own; what JSON can hold travels.
@@ -544,7 +443,7 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return dicts, lists, strings and numbers, as JSON would have them (blobs in base64); defaults left out."""
-        plain: dict[str, Any] = msgspec.to_builtins(self, enc_hook=_encode)
+        plain: dict[str, Any] = msgspec.to_builtins(self, enc_hook=_archive.encode)
         return plain
 
     @classmethod
@@ -554,11 +453,11 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         Raises:
             ValueError: A value is of the wrong type; the message names its path.
         """
-        return msgspec.convert(plain, cls, dec_hook=_decode)
+        return msgspec.convert(plain, cls, dec_hook=_archive.decode)
 
     def to_json(self) -> str:
         """Return JSON: bytes in base64, arrays as ``{"dtype", "shape", "data"}``, defaults left out."""
-        return msgspec.json.encode(self, enc_hook=_encode).decode()
+        return msgspec.json.encode(self, enc_hook=_archive.encode).decode()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -567,7 +466,7 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         Raises:
             ValueError: No JSON, or a value of the wrong type; the message names its path.
         """
-        return msgspec.json.decode(text, type=cls, dec_hook=_decode)
+        return msgspec.json.decode(text, type=cls, dec_hook=_archive.decode)
 
     def __eq__(self, other: object) -> bool:
         """Whether all fields are equal; arrays by dtype, shape and values."""
@@ -619,33 +518,3 @@ def _shown(value: Any) -> str:
         return repr(value)
     text = repr(value[: MOST_SHOWN + 1] if isinstance(value, str) else value)
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
-
-
-class _Array(msgspec.Struct):
-    dtype: str
-    shape: tuple[int, ...]
-    data: bytes
-
-
-class _Head(msgspec.Struct, tag_field="casdk", tag="DocumentArray"):
-    version: int
-
-
-class _File(msgspec.Struct, tag_field="casdk", tag="DocumentArray"):
-    documents: DocumentArray
-    version: int = VERSION
-
-
-def _encode(value: Any) -> Any:
-    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return _Array(value.dtype.str, value.shape, value.tobytes())
-    if isinstance(value, np.generic):
-        return value.item()
-    raise NotImplementedError(f"a {type(value).__name__} cannot be written")
-
-
-def _decode(kind: Any, value: Any) -> Any:
-    if kind is DocumentArray:
-        return DocumentArray(msgspec.convert(value, list[Document], dec_hook=_decode))
-    array = msgspec.convert(value, _Array)
-    return np.frombuffer(bytearray(array.data), dtype=array.dtype).reshape(array.shape)
