@@ -1,0 +1,211 @@
+"""Who may import whom: reads the imports and holds every file to the table of ARCHITECTURE.md."""
+
+import ast
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "python" / "casdk"
+LEAVES = ("interop", "server", "compat", "cli", "testing")
+LIBRARIES = {"grpc": "grpc", "http": "httpx", "websocket": "websockets"}
+"""The one transport library of each channel."""
+LAZY = {"rich", "PIL", "google", "uvicorn", "cryptography", "docarray", "torch", "onnxruntime"}
+"""Libraries that a core module imports only inside the function that needs them; `_summary` is itself imported so."""
+EVERYTHING = {"*"}
+LINES = 550
+
+# Modules of ours that each room may import to run.
+MAY_IMPORT: dict[str, set[str]] = {
+    "__init__": {"_rust", "client", "config", "documents", "errors", "models"},
+    "client": EVERYTHING,
+    "_verbs": {
+        *("_batches", "_calls", "_coalesce", "_codecs", "_driver", "_engine", "_inputs", "_options", "_progress"),
+        *("_results", "_transport", "config", "documents", "errors", "models"),
+    },
+    "_driver": {
+        *("_batches", "_calls", "_codecs", "_engine", "_inputs", "_progress", "_results", "_rust", "_transport"),
+        *("config", "documents", "errors", "models"),
+    },
+    "_transport": {
+        *("_calls", "_channels", "_coalesce", "_codecs", "_downloads", "_engine", "_proxy", "_uri"),
+        *("config", "errors"),
+    },
+    "_calls": {"models", "errors", "config"},
+    "_options": {"_calls", "models", "errors", "config"},
+    "_results": {"_codecs", "documents", "models", "errors"},
+    "_codecs": {"_rust", "models", "documents", "errors"},
+    "_inputs": {"_rust", "models", "documents", "errors"},
+    "_batches": {"_inputs", "errors"},
+    "_coalesce": {"errors"},
+    "_downloads": {"config", "errors"},
+    "_engine": {"errors"},
+    "_progress": set(),
+    "_uri": {"errors"},
+    "_proxy": {"_uri", "errors"},
+    "_channels": {"_channels.base", "_uri", "config", "errors"},
+    "_channels.base": {"_uri", "config", "errors"},
+    "_channels.grpc": {"_channels.base", "errors", "config"},
+    "_channels.http": {"_channels.base", "errors", "config"},
+    "_channels.websocket": {"_channels.base", "errors", "config", "_rust"},
+    "models": {"documents", "errors"},
+    "documents": {"_archive", "_selectors", "errors"},
+    "_archive": {"errors"},
+    "_selectors": {"errors"},
+    "_summary": set(),
+    "_images": {"errors"},
+    "config": set(),
+    "errors": set(),
+}
+# What a room may import inside a function on top of that.
+MAY_IMPORT_LATE: dict[str, set[str]] = {
+    "documents": {"_images", "_summary", "interop"},
+    "_inputs": {"interop"},
+    "_images": {"_rust"},
+}
+# Standard modules that would make a decision into an act.
+FORBIDDEN = {"_calls": {"asyncio", "socket", "time", "threading", "ssl", "selectors", "os", "random"}}
+
+
+class Import(NamedTuple):
+    name: str
+    line: int
+    late: bool
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+FILES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if "wire" not in path.parts}
+CORE = {module: path for module, path in FILES.items() if module.split(".")[0] not in LEAVES}
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """Yield what a file imports to run; imports for types alone are free."""
+    yield from _walk(ast.parse(path.read_text()), late=False)
+
+
+def _walk(node: ast.AST, late: bool) -> Iterator[Import]:
+    if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        return
+    if isinstance(node, ast.Import):
+        yield from (Import(alias.name, node.lineno, late) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"line {node.lineno}: write the whole name of the module"
+        if node.module == "casdk":
+            yield from (Import(f"casdk.{alias.name}", node.lineno, late) for alias in node.names)
+        else:
+            yield Import(node.module or "", node.lineno, late)
+    for child in ast.iter_child_nodes(node):
+        yield from _walk(child, late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def is_within(name: str, rooms: set[str]) -> bool:
+    return rooms == EVERYTHING or any(name == room or name.startswith(f"{room}.") for room in rooms)
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_imports_of_ours(module):
+    assert module in MAY_IMPORT, f"{module} is a new room: give it a row here and in ARCHITECTURE.md"
+    allowed, late = MAY_IMPORT[module], MAY_IMPORT_LATE.get(module, set())
+    for name, line, is_late in imports(CORE[module]):
+        if name.split(".")[0] != "casdk":
+            continue
+        name = name.removeprefix("casdk.")
+        fits = (is_within(name, allowed) and name.split(".")[0] not in LEAVES) or (is_late and is_within(name, late))
+        assert fits, f"{module}, line {line}: may not import casdk.{name}"
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_imports_of_others(module):
+    library = LIBRARIES.get(module.removeprefix("_channels."))
+    for name, line, late in imports(CORE[module]):
+        root = name.split(".")[0]
+        assert root not in FORBIDDEN.get(module, ()), f"{module}, line {line}: may not import {name}"
+        if root in LIBRARIES.values():
+            fits = root == library and not late if library else late and root == "httpx"
+            assert fits, f"{module}, line {line}: may not import {name}"
+        if root in LAZY:
+            assert late or module == "_summary", f"{module}, line {line}: {name} must be imported where it is used"
+
+
+@pytest.mark.parametrize(("channel", "library"), LIBRARIES.items())
+def test_a_channel_imports_its_library(channel, library):
+    assert library in {name.split(".")[0] for name, _, _ in imports(CORE[f"_channels.{channel}"])}
+
+
+def test_runtime_dependencies_are_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {d.split(">")[0].split("<")[0].split("=")[0] for d in project["dependencies"]}
+    assert declared == {"numpy", "msgspec", "grpcio", "httpx", "websockets", "rich"}
+    modules = {"grpcio": "grpc"}
+    known = {modules.get(name, name) for name in declared} | {"casdk"} | sys.stdlib_module_names | LAZY
+    for module, path in CORE.items():
+        for name, line, _ in imports(path):
+            assert name.split(".")[0] in known, f"{module}, line {line}: {name} is no declared dependency"
+
+
+def test_every_rule_has_a_room():
+    assert set(MAY_IMPORT) == set(CORE)
+    assert set(MAY_IMPORT_LATE) | set(FORBIDDEN) <= set(CORE)
+
+
+@pytest.mark.parametrize("module", [m for m in CORE if m != "__init__"])
+def test_architecture_names_the_room(module):
+    table = [line for line in (ROOT / "ARCHITECTURE.md").read_text().splitlines() if line.startswith("|")]
+    room = f"`{module.split('.')[0]}{'/' if module.startswith('_channels') else '.py'}`"
+    assert any(room in line.split("|")[1] for line in table), f"ARCHITECTURE.md has no row for {room}"
+
+
+def lines_of(path: Path) -> int:
+    """Count lines, overloads aside: they state one signature several times over."""
+    text = path.read_text()
+    if path.suffix != ".py":
+        return len(text.splitlines())
+    overloads = [
+        node
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
+    ]
+    return len(text.splitlines()) - sum((n.end_lineno or 0) - n.lineno + 2 for n in overloads)
+
+
+SOURCES = [
+    path.relative_to(ROOT)
+    for folder, pattern in (("python", "*.py"), ("rust", "*.rs"), ("tests", "*.py"), ("benches", "*.py"))
+    for path in sorted((ROOT / folder).rglob(pattern))
+    if not {"wire", "target"} & set(path.parts)
+]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_a_file_can_be_seen_at_once(path):
+    assert lines_of(ROOT / path) <= LINES, f"{path} has grown beyond {LINES} lines: find the second noun in it"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_a_file_is_named_after_its_thing(path):
+    assert path.stem.strip("_") not in {"util", "utils", "helper", "helpers", "manager", "common", "misc", "tools"}
+
+
+def test_the_rust_core_knows_no_python():
+    manifest = tomllib.loads((ROOT / "rust" / "core" / "Cargo.toml").read_text())
+    sections = [manifest, *manifest.get("target", {}).values()]
+    crates = {
+        crate
+        for section in sections
+        for kind in ("dependencies", "dev-dependencies", "build-dependencies")
+        for crate in section.get(kind, {})
+    }
+    assert crates
+    assert not crates & {"pyo3", "numpy", "pyo3-ffi", "pyo3-build-config"}
+    assert "forbid(unsafe_code)" in (ROOT / "rust" / "core" / "src" / "lib.rs").read_text() or (
+        tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["lints"]["rust"]["unsafe_code"] == "forbid"
+    )
