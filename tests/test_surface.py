@@ -1,0 +1,122 @@
+"""What `import casdk` gives, and what it does not do."""
+
+import importlib
+import inspect
+import json
+import os
+import subprocess
+import sys
+import typing
+
+import casdk
+import pytest
+
+PUBLIC = ("client", "config", "documents", "errors", "models")
+VERBS = ("encode", "stream", "rank", "index", "search", "profile", "close")
+TWINS = {
+    **{(casdk.Client, verb): f"a{verb}" for verb in VERBS},
+    (casdk.Client, "__enter__"): "__aenter__",
+    (casdk.Client, "__exit__"): "__aexit__",
+}
+
+WATCH = """
+import json, os, sys, threading
+import numpy, msgspec
+
+WATCHED = ("socket.", "subprocess.", "os.", "_thread.start", "signal.", "ctypes.", "urllib.", "shutil.", "tempfile.")
+HARMLESS = ("os.listdir", "os.scandir")
+seen = []
+
+def hook(event, arguments):
+    if event == "open" and any(mark in str(arguments[1]) for mark in "wxa+"):
+        seen.append((event, repr(arguments)))
+    if event.startswith(WATCHED) and event not in HARMLESS:
+        seen.append((event, repr(arguments)))
+
+environment, threads = dict(os.environ), threading.active_count()
+sys.addaudithook(hook)
+import casdk
+print(json.dumps({
+    "seen": seen,
+    "threads": threading.active_count() - threads,
+    "environment": dict(os.environ) == environment,
+    "modules": sorted(sys.modules),
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def imported():
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    run = subprocess.run([sys.executable, "-c", WATCH], capture_output=True, text=True, env=environment, check=True)
+    assert run.stderr == ""
+    return json.loads(run.stdout)
+
+
+def test_import_does_nothing(imported):
+    assert imported["seen"] == []
+    assert imported["threads"] == 0
+    assert imported["environment"]
+
+
+@pytest.mark.parametrize("library", ["grpc", "httpx", "websockets", "rich", "PIL", "google.protobuf", "docarray"])
+def test_libraries_are_imported_when_used(imported, library):
+    assert "casdk.client" in imported["modules"]
+    assert library not in imported["modules"]
+
+
+@pytest.mark.parametrize("leaf", ["server", "interop", "compat", "cli"])
+def test_leaves_are_imported_when_asked_for(imported, leaf):
+    assert f"casdk.{leaf}" not in imported["modules"]
+
+
+def test_public_names_are_those_of_the_public_modules():
+    parts = [name for module in PUBLIC for name in importlib.import_module(f"casdk.{module}").__all__]
+    assert len(parts) == len(set(parts))
+    assert set(casdk.__all__) == {*parts, "__version__"}
+    assert len(casdk.__all__) == len(set(casdk.__all__))
+
+
+@pytest.mark.parametrize("name", casdk.__all__)
+def test_a_public_name_is_documented(name):
+    thing = getattr(casdk, name)
+    if inspect.isclass(thing):
+        assert (inspect.getdoc(thing) or "").strip(), f"{name} has no docstring"
+        assert thing.__module__.split(".")[0] == "casdk"
+
+
+def test_nothing_else_is_public():
+    names = {name for name in vars(casdk) if not name.startswith("_")}
+    modules = {name for name in names if inspect.ismodule(getattr(casdk, name))}
+    assert names - modules - {"annotations"} == set(casdk.__all__) - {"__version__"}
+
+
+def public_methods(kind):
+    return {name for name, value in vars(kind).items() if callable(value) and not name.startswith("_")}
+
+
+def test_every_method_of_a_client_has_a_twin():
+    assert public_methods(casdk.Client) == {*VERBS, *(f"a{verb}" for verb in VERBS)}
+
+
+def parameters(function):
+    return [p.replace(annotation=str(p.annotation)) for p in inspect.signature(function).parameters.values()]
+
+
+@pytest.mark.parametrize(("kind", "name"), TWINS, ids=lambda part: getattr(part, "__name__", part))
+def test_twins_take_the_same(kind, name):
+    one, other = getattr(kind, name), getattr(kind, TWINS[kind, name])
+    assert parameters(one) == parameters(other)
+    assert inspect.iscoroutinefunction(other) or inspect.isasyncgenfunction(other)
+    assert not inspect.iscoroutinefunction(one)
+    ones, others = typing.get_overloads(one), typing.get_overloads(other)
+    assert [parameters(overload) for overload in ones] == [parameters(overload) for overload in others]
+    returned = [[str(f.__annotations__["return"]) for f in overloads] for overloads in (ones, others)]
+    assert returned[0] == returned[1]
+
+
+@pytest.mark.parametrize("name", [name for kind, name in TWINS if not name.startswith("_")])
+def test_twins_are_documented_once(name):
+    assert inspect.getdoc(getattr(casdk.Client, name))
+    twin = inspect.getdoc(getattr(casdk.Client, f"a{name}"))
+    assert twin.startswith(f"`{name}`, asynchronously")
