@@ -1,0 +1,15 @@
+//! The wire of CLIP-as-service by hand: what goes into a request, what comes out of a reply.
+//!
+//! Requests are sized first and written once, files and base64 straight into their place; replies are scanned into
+//! offsets, and their embeddings copied into rows of one matrix. Nothing here knows Python, and nothing is unsafe.
+
+pub mod classify;
+pub mod data_uri;
+pub mod document;
+pub mod error;
+pub mod json;
+pub mod matrix;
+pub mod reply;
+pub mod request;
+pub mod source;
+pub mod wire;

@@ -1,0 +1,181 @@
+//! Rows of any order into one C-contiguous matrix.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::error::Error;
+use crate::reply::{Dtype, Numbers, Reply};
+
+/// What a matrix is made of.
+pub trait Number: Copy {
+    /// Makes one of a single.
+    fn from_single(value: f32) -> Self;
+    /// Makes one of a double, as `NumPy` casts it.
+    fn from_double(value: f64) -> Self;
+    /// Copies a row of little-endian singles.
+    fn copy_singles(bytes: &[u8], row: &mut [Self]);
+}
+
+impl Number for f32 {
+    fn from_single(value: f32) -> Self {
+        value
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "a cast to single is what is asked for")]
+    fn from_double(value: f64) -> Self {
+        value as f32
+    }
+    #[inline]
+    fn copy_singles(bytes: &[u8], row: &mut [Self]) {
+        for (to, from) in row.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *to = f32::from_le_bytes(*from);
+        }
+    }
+}
+
+impl Number for f16 {
+    fn from_single(value: f32) -> Self {
+        f16::from_f32(value)
+    }
+    fn from_double(value: f64) -> Self {
+        f16::from_f64(value)
+    }
+    fn copy_singles(bytes: &[u8], row: &mut [Self]) {
+        // By pieces, so that the conversion runs on whole vectors without a row-sized buffer.
+        let mut singles = [0f32; 64];
+        for (to, from) in row.chunks_mut(64).zip(bytes.chunks(256)) {
+            let singles = &mut singles[..to.len()];
+            f32::copy_singles(from, singles);
+            to.convert_from_f32_slice(singles);
+        }
+    }
+}
+
+/// Which row a document goes to.
+#[derive(Debug, Clone, Copy)]
+pub enum Rows<'a> {
+    /// One after the other from here on.
+    From(usize),
+    /// By position.
+    At(&'a [usize]),
+}
+
+impl Rows<'_> {
+    fn row_of(&self, position: usize) -> Option<usize> {
+        match self {
+            Self::From(start) => start.checked_add(position),
+            Self::At(rows) => rows.get(position).copied(),
+        }
+    }
+}
+
+/// Copies the embeddings of a reply into rows.
+///
+/// A document whose id is the request's first 24 characters and 8 hex digits goes to that position, any other to its
+/// position in the reply.
+///
+/// # Returns
+///
+/// The positions that got no row.
+///
+/// # Errors
+///
+/// [`Error::Unfit`] for a row of another width, a row outside of the matrix, or a count that ids cannot explain.
+pub fn place<T: Number>(
+    reply: &Reply,
+    message: &[u8],
+    matrix: &mut [T],
+    width: usize,
+    rows: Rows<'_>,
+    sent: usize,
+    request_id: &str,
+) -> Result<Vec<usize>, Error> {
+    let positions = positions(reply, message, sent, request_id)?;
+    let mut placed = vec![false; sent];
+    for (row, &position) in reply.rows.iter().zip(&positions) {
+        let Some(numbers) = &row.embedding else { continue };
+        if numbers.count() != width {
+            return Err(Error::Unfit(format!(
+                "the server sent a row of width {} after rows of width {width}",
+                numbers.count()
+            )));
+        }
+        let target = rows.row_of(position).and_then(|row| {
+            let start = row.checked_mul(width)?;
+            matrix.get_mut(start..start.checked_add(width)?)
+        });
+        let Some(target) = target else {
+            return Err(Error::Unfit(format!("there is no row for position {position}")));
+        };
+        copy(numbers, reply, message, target);
+        placed[position] = true;
+    }
+    Ok(placed.iter().enumerate().filter_map(|(position, &there)| (!there).then_some(position)).collect())
+}
+
+fn positions(reply: &Reply, message: &[u8], sent: usize, request_id: &str) -> Result<Vec<usize>, Error> {
+    let prefix = request_id.as_bytes().get(..24);
+    let mut taken = vec![false; sent];
+    let mut positions = Vec::with_capacity(reply.rows.len().min(sent));
+    let (count, mut named) = (reply.rows.len(), 0);
+    if count > sent {
+        return Err(Error::Unfit(format!("the server sent {count} documents for {sent}")));
+    }
+    for (at, row) in reply.rows.iter().enumerate() {
+        let id = message.get(row.id.clone()).unwrap_or_default();
+        let position = match numbered(id, prefix) {
+            Some(position) => {
+                named += 1;
+                position
+            }
+            None => at,
+        };
+        if position >= sent || taken[position] {
+            return Err(Error::Unfit(format!("the server sent position {position} twice or beyond the {sent} sent")));
+        }
+        taken[position] = true;
+        positions.push(position);
+    }
+    if count < sent && named < count {
+        return Err(Error::Unfit(format!(
+            "the server sent {count} documents for {sent}, and their ids do not tell which are missing"
+        )));
+    }
+    Ok(positions)
+}
+
+fn numbered(id: &[u8], prefix: Option<&[u8]>) -> Option<usize> {
+    let digits = id.strip_prefix(prefix?)?;
+    if digits.len() != 8 {
+        return None;
+    }
+    digits.iter().try_fold(0usize, |value, &digit| Some(value << 4 | (digit as char).to_digit(16)? as usize))
+}
+
+fn copy<T: Number>(numbers: &Numbers, reply: &Reply, message: &[u8], row: &mut [T]) {
+    match numbers {
+        Numbers::Parsed(range) => {
+            for (to, &from) in row.iter_mut().zip(&reply.numbers[range.clone()]) {
+                *to = T::from_single(from);
+            }
+        }
+        Numbers::Raw(range, dtype) => convert(&message[range.clone()], *dtype, row),
+    }
+}
+
+fn convert<T: Number>(bytes: &[u8], dtype: Dtype, row: &mut [T]) {
+    fn each<T, const N: usize>(bytes: &[u8], row: &mut [T], convert: impl Fn([u8; N]) -> T) {
+        for (to, from) in row.iter_mut().zip(bytes.as_chunks::<N>().0) {
+            *to = convert(*from);
+        }
+    }
+    match dtype {
+        Dtype::F32 => T::copy_singles(bytes, row),
+        Dtype::F64 => each(bytes, row, |raw| T::from_double(f64::from_le_bytes(raw))),
+        Dtype::F16 => each(bytes, row, |raw| T::from_single(f16::from_le_bytes(raw).to_f32())),
+        Dtype::U8 => each(bytes, row, |raw| T::from_single(f32::from(u8::from_le_bytes(raw)))),
+        Dtype::I8 => each(bytes, row, |raw| T::from_single(f32::from(i8::from_le_bytes(raw)))),
+        Dtype::I32 => each(bytes, row, |raw| T::from_double(f64::from(i32::from_le_bytes(raw)))),
+        #[expect(clippy::cast_precision_loss, reason = "NumPy loses it as well")]
+        Dtype::I64 => each(bytes, row, |raw| T::from_double(i64::from_le_bytes(raw) as f64)),
+    }
+}

@@ -1,0 +1,546 @@
+//! Replies: scanned once into offsets; documents are read only when somebody wants them.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use crate::document::{Content, Document, Fields, Id, Score, Scores, Tensor, Value};
+use crate::error::Error;
+use crate::wire::{BYTES, FIXED32, FIXED64, Field, Reader, VARINT, broken};
+
+/// Messages in messages; what is deeper is refused, so that no reply can exhaust the stack.
+const DEEPEST: usize = 64;
+
+/// What a server says of its success.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Status {
+    /// 0 for success, 1 for an error.
+    pub code: i64,
+    /// For people.
+    pub description: String,
+    /// Class of the exception.
+    pub name: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Lines of its traceback.
+    pub stacks: Vec<String>,
+    /// Who raised it.
+    pub executor: String,
+}
+
+/// One station of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Route {
+    /// Its name.
+    pub executor: String,
+    /// Nanoseconds since the epoch; 0 when absent.
+    pub start_ns: i64,
+    /// Nanoseconds since the epoch; 0 when absent.
+    pub end_ns: i64,
+    /// What it says of its success.
+    pub status: Option<Status>,
+}
+
+/// How numbers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dtype {
+    /// `<f4`.
+    F32,
+    /// `<f8`.
+    F64,
+    /// `<f2`.
+    F16,
+    /// `|u1`.
+    U8,
+    /// `|i1`.
+    I8,
+    /// `<i4`.
+    I32,
+    /// `<i8`.
+    I64,
+}
+
+impl Dtype {
+    /// Returns the type of a `NumPy` `dtype.str`.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "<f4" | "float32" => Self::F32,
+            "<f8" | "float64" => Self::F64,
+            "<f2" | "float16" => Self::F16,
+            "|u1" | "uint8" => Self::U8,
+            "|i1" | "int8" => Self::I8,
+            "<i4" | "int32" => Self::I32,
+            "<i8" | "int64" => Self::I64,
+            _ => return None,
+        })
+    }
+
+    /// Returns the bytes of one number.
+    #[must_use]
+    pub fn size(self) -> usize {
+        match self {
+            Self::U8 | Self::I8 => 1,
+            Self::F16 => 2,
+            Self::F32 | Self::I32 => 4,
+            Self::F64 | Self::I64 => 8,
+        }
+    }
+}
+
+/// Where the numbers of an embedding are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Numbers {
+    /// In the message, at these bytes.
+    Raw(Range<usize>, Dtype),
+    /// In [`Reply::numbers`].
+    Parsed(Range<usize>),
+}
+
+impl Numbers {
+    /// Returns how many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Raw(bytes, dtype) => bytes.len() / dtype.size(),
+            Self::Parsed(range) => range.len(),
+        }
+    }
+}
+
+/// One document of a reply.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Row {
+    /// Where its id is in the message, as it is written there.
+    pub id: Range<usize>,
+    /// Its embedding.
+    pub embedding: Option<Numbers>,
+    /// Where all of it is in the message.
+    pub span: Range<usize>,
+}
+
+/// A scanned reply.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Reply {
+    /// Whose reply it is; on http another one than the request's.
+    pub request_id: String,
+    /// The endpoint that answered.
+    pub endpoint: String,
+    /// The executors that were asked.
+    pub target_executor: String,
+    /// What the server says of its success, if it says anything.
+    pub status: Option<Status>,
+    /// The stations of the request.
+    pub routes: Vec<Route>,
+    /// Where the parameters are in the message.
+    pub parameters: Range<usize>,
+    /// The documents.
+    pub rows: Vec<Row>,
+    /// Numbers of embeddings that were parsed from text.
+    pub numbers: Vec<f32>,
+}
+
+fn span(field: &Field<'_>) -> Range<usize> {
+    field.offset..field.offset + field.bytes.len()
+}
+
+fn message<'a>(field: &Field<'a>) -> Result<Reader<'a>, Error> {
+    if field.kind == BYTES { Ok(field.fields()) } else { Err(broken(field.offset, "a message belongs here")) }
+}
+
+fn text(field: &Field<'_>) -> Result<String, Error> {
+    if field.kind == BYTES { field.text().map(str::to_owned) } else { Err(broken(field.offset, "text belongs here")) }
+}
+
+/// Scans a `jina.DataRequestProto`.
+///
+/// # Errors
+///
+/// [`Error::Reply`] with the offset where the bytes break.
+pub fn scan(bytes: &[u8]) -> Result<Reply, Error> {
+    let mut reply = Reply::default();
+    let mut fields = Reader::new(bytes);
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => scan_header(&field, &mut reply)?,
+            2 => {
+                message(&field)?;
+                reply.parameters = span(&field);
+            }
+            3 => reply.routes.push(scan_route(&field)?),
+            4 => scan_data(&field, &mut reply)?,
+            _ => {}
+        }
+    }
+    Ok(reply)
+}
+
+/// Returns the request id without scanning the rest.
+///
+/// # Errors
+///
+/// [`Error::Reply`] if there is no readable header.
+pub fn request_id_of(bytes: &[u8]) -> Result<&str, Error> {
+    let mut fields = Reader::new(bytes);
+    while let Some(field) = fields.next()? {
+        if field.number == 1 {
+            let mut header = message(&field)?;
+            while let Some(field) = header.next()? {
+                if field.number == 1 {
+                    return field.text();
+                }
+            }
+            return Ok("");
+        }
+    }
+    Err(broken(0, "it has no header"))
+}
+
+fn scan_header(field: &Field<'_>, reply: &mut Reply) -> Result<(), Error> {
+    let mut fields = message(field)?;
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => reply.request_id = text(&field)?,
+            2 => reply.status = Some(scan_status(&field)?),
+            3 => reply.endpoint = text(&field)?,
+            4 => reply.target_executor = text(&field)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn scan_status(field: &Field<'_>) -> Result<Status, Error> {
+    let mut status = Status::default();
+    let mut fields = message(field)?;
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => status.code = field.value.cast_signed(),
+            2 => status.description = text(&field)?,
+            3 => {
+                let mut exception = message(&field)?;
+                while let Some(field) = exception.next()? {
+                    match field.number {
+                        1 => status.name = text(&field)?,
+                        2 => status.args.push(text(&field)?),
+                        3 => status.stacks.push(text(&field)?),
+                        4 => status.executor = text(&field)?,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(status)
+}
+
+fn scan_route(field: &Field<'_>) -> Result<Route, Error> {
+    let mut route = Route::default();
+    let mut fields = message(field)?;
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => route.executor = text(&field)?,
+            2 => route.start_ns = scan_timestamp(&field)?,
+            3 => route.end_ns = scan_timestamp(&field)?,
+            4 => route.status = Some(scan_status(&field)?),
+            _ => {}
+        }
+    }
+    Ok(route)
+}
+
+fn scan_timestamp(field: &Field<'_>) -> Result<i64, Error> {
+    let (mut seconds, mut nanos) = (0i64, 0i64);
+    let mut fields = message(field)?;
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => seconds = field.value.cast_signed(),
+            2 => nanos = field.value.cast_signed(),
+            _ => {}
+        }
+    }
+    Ok(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+}
+
+fn scan_data(field: &Field<'_>, reply: &mut Reply) -> Result<(), Error> {
+    let mut fields = message(field)?;
+    while let Some(field) = fields.next()? {
+        // docs_bytes (2) holds the same array, serialised.
+        if matches!(field.number, 1 | 2) {
+            let mut array = message(&field)?;
+            while let Some(field) = array.next()? {
+                if field.number == 1 {
+                    reply.rows.push(scan_row(&field)?);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn scan_row(field: &Field<'_>) -> Result<Row, Error> {
+    let mut row = Row { span: span(field), ..Row::default() };
+    let mut fields = message(field)?;
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => row.id = span(&field),
+            16 => row.embedding = scan_embedding(&field)?,
+            _ => {}
+        }
+    }
+    Ok(row)
+}
+
+fn scan_embedding(field: &Field<'_>) -> Result<Option<Numbers>, Error> {
+    let mut found = None;
+    let mut fields = message(field)?;
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => found = scan_dense(&field)?,
+            2 => return Err(broken(field.offset, "the embedding is sparse, which is not supported")),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+fn scan_dense(field: &Field<'_>) -> Result<Option<Numbers>, Error> {
+    let mut bytes = field.offset..field.offset;
+    let mut dtype = "<f4";
+    let mut shape = Axes::default();
+    let mut fields = message(field)?;
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => bytes = span(&field),
+            2 => shape.read(&field)?,
+            3 => dtype = field.text()?,
+            _ => {}
+        }
+    }
+    let Some(kind) = Dtype::parse(dtype) else {
+        return Err(broken(field.offset, &format!("the embedding has the dtype {dtype:.20}, which is not supported")));
+    };
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    if bytes.len() % kind.size() != 0 || (shape.count > 0 && shape.product != (bytes.len() / kind.size()) as u64) {
+        return Err(broken(
+            field.offset,
+            &format!("an embedding of {} {dtype} numbers has {} bytes", shape.product, bytes.len()),
+        ));
+    }
+    Ok(Some(Numbers::Raw(bytes, kind)))
+}
+
+/// The axes of a shape, as far as a scan needs them.
+struct Axes {
+    count: usize,
+    product: u64,
+}
+
+impl Default for Axes {
+    fn default() -> Self {
+        Self { count: 0, product: 1 }
+    }
+}
+
+impl Axes {
+    fn read(&mut self, field: &Field<'_>) -> Result<(), Error> {
+        read_axes(field, |axis| {
+            self.count += 1;
+            self.product = self.product.saturating_mul(axis);
+        })
+    }
+}
+
+fn read_axes(field: &Field<'_>, mut each: impl FnMut(u64)) -> Result<(), Error> {
+    if field.kind == VARINT {
+        each(field.value);
+        return Ok(());
+    }
+    // Packed varints read like a run of fields without tags.
+    let mut value = 0u64;
+    let mut shift = 0;
+    for (at, &byte) in field.bytes.iter().enumerate() {
+        if shift > 28 {
+            return Err(broken(field.offset + at, "an axis has more than 32 bits"));
+        }
+        value |= u64::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte < 0x80 {
+            each(value);
+            value = 0;
+            shift = 0;
+        }
+    }
+    if shift == 0 { Ok(()) } else { Err(broken(field.offset, "a shape ends inside a number")) }
+}
+
+/// Reads the parameters of a reply.
+///
+/// # Errors
+///
+/// [`Error::Reply`] with the offset where the bytes break.
+pub fn parameters(bytes: &[u8], reply: &Reply) -> Result<Fields, Error> {
+    read_struct(&mut Reader::at(&bytes[reply.parameters.clone()], reply.parameters.start), 0)
+}
+
+/// Reads the documents of a reply.
+///
+/// # Errors
+///
+/// [`Error::Reply`] with the offset where the bytes break.
+pub fn documents<'a>(bytes: &'a [u8], reply: &Reply) -> Result<Vec<Document<'a>>, Error> {
+    reply.rows.iter().map(|row| read_document(Reader::at(&bytes[row.span.clone()], row.span.start), 0)).collect()
+}
+
+fn deeper(depth: usize, offset: usize) -> Result<usize, Error> {
+    if depth >= DEEPEST { Err(broken(offset, "it is nested too deeply")) } else { Ok(depth + 1) }
+}
+
+fn read_document(mut fields: Reader<'_>, depth: usize) -> Result<Document<'_>, Error> {
+    let mut document = Document::default();
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => document.id = Id::Given(Cow::Borrowed(field.text()?)),
+            2 => document.content = Content::Blob(Cow::Borrowed(field.bytes)),
+            3 => document.content = Content::Tensor(read_tensor(&field)?),
+            4 => document.content = Content::Text(Cow::Borrowed(field.text()?)),
+            5 => document.granularity = small(field.value),
+            6 => document.adjacency = small(field.value),
+            7 => document.parent_id = Cow::Borrowed(field.text()?),
+            8 => document.weight = field.float()?,
+            9 => document.uri = Cow::Borrowed(field.text()?),
+            10 => document.modality = Cow::Borrowed(field.text()?),
+            11 => document.mime_type = Cow::Borrowed(field.text()?),
+            12 => document.offset = field.float()?,
+            13 => read_floats(&field, &mut document.location)?,
+            14 => document.chunks.push(read_document(message(&field)?, deeper(depth, field.offset)?)?),
+            15 => document.matches.push(read_document(message(&field)?, deeper(depth, field.offset)?)?),
+            16 => document.embedding = Some(read_tensor(&field)?),
+            17 => document.tags = read_struct(&mut message(&field)?, deeper(depth, field.offset)?)?,
+            18 => read_score(&field, &mut document.scores)?,
+            19 => read_score(&field, &mut document.evaluations)?,
+            _ => {}
+        }
+    }
+    Ok(document)
+}
+
+fn small(value: u64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+fn read_floats(field: &Field<'_>, out: &mut Vec<f32>) -> Result<(), Error> {
+    if field.kind == FIXED32 {
+        out.push(field.float()?);
+        return Ok(());
+    }
+    let (numbers, rest) = field.bytes.as_chunks::<4>();
+    if !rest.is_empty() {
+        return Err(broken(field.offset, "a run of floats ends inside one"));
+    }
+    out.extend(numbers.iter().map(|&number| f32::from_le_bytes(number)));
+    Ok(())
+}
+
+fn read_tensor<'a>(field: &Field<'a>) -> Result<Tensor<'a>, Error> {
+    let mut tensor = Tensor { dtype: Cow::Borrowed("<f4"), ..Tensor::default() };
+    let mut fields = message(field)?;
+    while let Some(field) = fields.next()? {
+        match field.number {
+            1 => {
+                let mut dense = message(&field)?;
+                while let Some(field) = dense.next()? {
+                    match field.number {
+                        1 => tensor.buffer = Cow::Borrowed(field.bytes),
+                        2 => read_axes(&field, |axis| tensor.shape.push(small(axis)))?,
+                        3 => tensor.dtype = Cow::Borrowed(field.text()?),
+                        _ => {}
+                    }
+                }
+            }
+            2 => return Err(broken(field.offset, "the array is sparse, which is not supported")),
+            _ => {}
+        }
+    }
+    Ok(tensor)
+}
+
+fn read_score<'a>(field: &Field<'a>, scores: &mut Scores<'a>) -> Result<(), Error> {
+    let (mut name, mut score) = ("", Score::default());
+    let mut entry = message(field)?;
+    while let Some(field) = entry.next()? {
+        match field.number {
+            1 => name = field.text()?,
+            2 => {
+                let mut fields = message(&field)?;
+                while let Some(field) = fields.next()? {
+                    match field.number {
+                        1 => score.value = field.float()?,
+                        2 => score.op_name = Cow::Borrowed(field.text()?),
+                        3 => score.description = Cow::Borrowed(field.text()?),
+                        4 => score.ref_id = Cow::Borrowed(field.text()?),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    // The last entry of a key wins, as in every protobuf map.
+    scores.retain(|(known, _)| known != name);
+    scores.push((Cow::Borrowed(name), score));
+    Ok(())
+}
+
+fn read_struct(fields: &mut Reader<'_>, depth: usize) -> Result<Fields, Error> {
+    let mut read = Fields::new();
+    while let Some(field) = fields.next()? {
+        if field.number != 1 {
+            continue;
+        }
+        let (mut key, mut value) = (String::new(), Value::Null);
+        let mut entry = message(&field)?;
+        while let Some(field) = entry.next()? {
+            match field.number {
+                1 => key = text(&field)?,
+                2 => value = read_value(&field, deeper(depth, field.offset)?)?,
+                _ => {}
+            }
+        }
+        read.push((key, value));
+    }
+    Ok(read)
+}
+
+fn read_value(field: &Field<'_>, depth: usize) -> Result<Value, Error> {
+    let mut value = Value::Null;
+    let mut fields = message(field)?;
+    while let Some(field) = fields.next()? {
+        value = match field.number {
+            1 => Value::Null,
+            2 if field.kind == FIXED64 => {
+                let bytes = field.bytes.try_into().map_err(|_| broken(field.offset, "a number has eight bytes"))?;
+                Value::Number(f64::from_le_bytes(bytes))
+            }
+            3 => Value::Text(text(&field)?),
+            4 => Value::Bool(field.value != 0),
+            5 => Value::Struct(read_struct(&mut message(&field)?, deeper(depth, field.offset)?)?),
+            6 => Value::List(read_list(&field, deeper(depth, field.offset)?)?),
+            _ => value,
+        };
+    }
+    Ok(value)
+}
+
+fn read_list(field: &Field<'_>, depth: usize) -> Result<Vec<Value>, Error> {
+    let mut values = Vec::new();
+    let mut fields = message(field)?;
+    while let Some(field) = fields.next()? {
+        if field.number == 1 {
+            values.push(read_value(&field, deeper(depth, field.offset)?)?);
+        }
+    }
+    Ok(values)
+}

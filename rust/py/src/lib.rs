@@ -1,0 +1,97 @@
+//! `casdk._rust`: converts, detaches, calls `casdk-core`, maps the error.
+
+mod documents;
+mod packer;
+mod reply;
+mod values;
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use casdk_core::{classify, data_uri, source};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyString};
+
+pyo3::import_exception!(casdk.errors, ReplyError);
+
+/// Maps what is wrong with a reply; it can be nothing else where this is called.
+fn reply_error(error: &casdk_core::error::Error) -> PyErr {
+    ReplyError::new_err(error.to_string())
+}
+
+#[pyfunction]
+fn new_id() -> String {
+    thread_local! {
+        static COUNTER: Cell<u64> = const { Cell::new(0) };
+    }
+    // The hasher's keys come from the operating system once per thread; a fork shares them, so the pid is hashed too.
+    let count = COUNTER.replace(COUNTER.get().wrapping_add(1));
+    let keys = KEYS.with(Clone::clone);
+    let mut halves = [0u64; 2];
+    for (salt, half) in halves.iter_mut().enumerate() {
+        let mut hasher = keys.build_hasher();
+        hasher.write_u64(count);
+        hasher.write_usize(salt);
+        hasher.write_u32(std::process::id());
+        *half = hasher.finish();
+    }
+    format!("{:016x}{:016x}", halves[0], halves[1])
+}
+
+thread_local! {
+    static KEYS: RandomState = RandomState::new();
+}
+
+#[pyfunction]
+fn classify_items<'py>(items: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+    let py = items.py();
+    let mut verdicts = Vec::with_capacity(items.len().unwrap_or_default());
+    for item in items.try_iter()? {
+        let item = item?;
+        verdicts.push(if let Ok(text) = item.cast_exact::<PyString>() {
+            text.to_str().map_or(b'T', classify::classify)
+        } else if item.is_exact_instance_of::<PyBytes>() {
+            b'B'
+        } else if documents::is_document(&item)? {
+            b'O'
+        } else {
+            b'?'
+        });
+    }
+    Ok(PyBytes::new(py, &verdicts))
+}
+
+#[pyfunction]
+fn sniff(data: &[u8]) -> Option<&'static str> {
+    source::sniff(data)
+}
+
+#[pyfunction]
+fn decode_data_uri<'py>(py: Python<'py>, uri: &str) -> PyResult<(String, Bound<'py, PyBytes>)> {
+    let value_error = |error: casdk_core::error::Error| PyValueError::new_err(error.to_string());
+    let parsed = data_uri::parse(uri).map_err(value_error)?;
+    let payload = PyBytes::new_with(py, parsed.decoded_len(), |out| parsed.decode_into(out).map_err(value_error))?;
+    Ok((parsed.media_type.to_string(), payload))
+}
+
+/// The module's table of contents.
+#[pymodule(gil_used = false)]
+mod _rust {
+    #[pymodule_export]
+    use super::{decode_data_uri, new_id, sniff};
+    #[pymodule_export]
+    #[pyo3(name = "classify")]
+    use super::classify_items;
+    #[pymodule_export]
+    use super::packer::{Packed, Packer};
+    #[pymodule_export]
+    use super::reply::{Reply, request_id_of, scan};
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        module.add("DEBUG", cfg!(debug_assertions))
+    }
+}

@@ -1,0 +1,230 @@
+//! Replies.
+
+use casdk_core::document::{Content, Document, Id, Scores, Tensor};
+use casdk_core::matrix::{self, Number, Rows};
+use casdk_core::reply::{self, Status};
+use casdk_core::{error::Error, json};
+use half::f16;
+use numpy::{Element, PyArray2, PyArrayMethods};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+
+use crate::packer::Codec;
+use crate::values::write_fields;
+use crate::{ReplyError, reply_error};
+
+/// Below this many rows, letting go of the GIL costs more than it gives.
+const WORTH_DETACHING: usize = 16;
+
+type StatusTuple<'py> = (i64, &'py str, &'py str, Bound<'py, PyTuple>, Bound<'py, PyTuple>, &'py str);
+
+fn status_tuple<'py>(py: Python<'py>, status: &'py Status) -> PyResult<StatusTuple<'py>> {
+    let (args, stacks) = (PyTuple::new(py, &status.args)?, PyTuple::new(py, &status.stacks)?);
+    Ok((status.code, &status.description, &status.name, args, stacks, &status.executor))
+}
+
+/// A scanned reply.
+#[pyclass(frozen, module = "casdk._rust")]
+pub struct Reply {
+    codec: Codec,
+    message: PyBackedBytes,
+    inner: reply::Reply,
+}
+
+#[pymethods]
+impl Reply {
+    #[getter]
+    fn request_id(&self) -> &str {
+        &self.inner.request_id
+    }
+
+    #[getter]
+    fn endpoint(&self) -> &str {
+        &self.inner.endpoint
+    }
+
+    #[getter]
+    fn target_executor(&self) -> &str {
+        &self.inner.target_executor
+    }
+
+    #[getter]
+    fn rows(&self) -> usize {
+        self.inner.rows.len()
+    }
+
+    #[getter]
+    fn width(&self) -> usize {
+        let first = self.inner.rows.iter().find_map(|row| row.embedding.as_ref());
+        first.map_or(0, reply::Numbers::count)
+    }
+
+    #[getter]
+    fn status<'py>(slf: &'py Bound<'py, Self>) -> PyResult<Option<StatusTuple<'py>>> {
+        let status = slf.get().inner.status.as_ref();
+        status.map(|status| status_tuple(slf.py(), status)).transpose()
+    }
+
+    #[getter]
+    fn routes<'py>(slf: &'py Bound<'py, Self>) -> PyResult<Bound<'py, PyList>> {
+        let py = slf.py();
+        let list = PyList::empty(py);
+        for route in &slf.get().inner.routes {
+            let status = route.status.as_ref().map(|status| status_tuple(py, status)).transpose()?;
+            list.append((&route.executor, route.start_ns, route.end_ns, status))?;
+        }
+        Ok(list)
+    }
+
+    #[getter]
+    fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let read = match self.codec {
+            Codec::Proto => reply::parameters(&self.message, &self.inner),
+            Codec::Json => json::parameters(&self.message, &self.inner),
+        };
+        write_fields(py, &read.map_err(|error| reply_error(&error))?)
+    }
+
+    #[pyo3(signature = (out, start, sent, request_id, rows=None))]
+    fn place(
+        &self,
+        out: &Bound<'_, PyAny>,
+        start: usize,
+        sent: usize,
+        request_id: &str,
+        rows: Option<Vec<usize>>,
+    ) -> PyResult<Vec<usize>> {
+        let rows = rows.as_deref().map_or(Rows::From(start), Rows::At);
+        if let Ok(out) = out.cast::<PyArray2<f32>>() {
+            self.place_into(out, rows, sent, request_id)
+        } else if let Ok(out) = out.cast::<PyArray2<f16>>() {
+            self.place_into(out, rows, sent, request_id)
+        } else {
+            Err(PyTypeError::new_err("out must be an array [N, D] of float32 or float16"))
+        }
+    }
+
+    fn documents<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let documents = match self.codec {
+            Codec::Proto => reply::documents(&self.message, &self.inner),
+            Codec::Json => json::documents(&self.message, &self.inner),
+        };
+        write_documents(py, &documents.map_err(|error| reply_error(&error))?)
+    }
+}
+
+impl Reply {
+    fn place_into<T: Number + Element>(
+        &self,
+        out: &Bound<'_, PyArray2<T>>,
+        rows: Rows<'_>,
+        sent: usize,
+        request_id: &str,
+    ) -> PyResult<Vec<usize>> {
+        let py = out.py();
+        let mut out = out.try_readwrite().map_err(|error| PyTypeError::new_err(error.to_string()))?;
+        let width = out.as_array().ncols();
+        let matrix = out.as_slice_mut().map_err(|_| PyTypeError::new_err("out must be C-contiguous"))?;
+        let (message, inner): (&[u8], _) = (&self.message, &self.inner);
+        let place = || matrix::place(inner, message, matrix, width, rows, sent, request_id);
+        let placed = if sent < WORTH_DETACHING { place() } else { py.detach(place) };
+        placed.map_err(|error| reply_error(&error))
+    }
+}
+
+/// Scans one reply.
+#[pyfunction]
+pub fn scan(py: Python<'_>, codec: &str, message: PyBackedBytes) -> PyResult<Reply> {
+    let codec = Codec::parse(codec)?;
+    let bytes: &[u8] = &message;
+    let scan = || match codec {
+        Codec::Proto => reply::scan(bytes),
+        Codec::Json => json::scan(bytes),
+    };
+    // A small protobuf reply is scanned faster than the GIL is let go of.
+    let scanned = if codec == Codec::Proto && bytes.len() < 65_536 { scan() } else { py.detach(scan) };
+    let inner = scanned.map_err(|error: Error| reply_error(&error))?;
+    Ok(Reply { codec, message, inner })
+}
+
+/// Returns a reply's request id.
+#[pyfunction]
+pub fn request_id_of(message: &[u8]) -> PyResult<&str> {
+    reply::request_id_of(message).map_err(|error| ReplyError::new_err(error.to_string()))
+}
+
+type TensorTuple<'py> = (Bound<'py, PyBytes>, Bound<'py, PyTuple>, String);
+
+fn write_tensor<'py>(py: Python<'py>, tensor: &Tensor<'_>) -> PyResult<TensorTuple<'py>> {
+    Ok((PyBytes::new(py, &tensor.buffer), PyTuple::new(py, &tensor.shape)?, tensor.dtype.to_string()))
+}
+
+fn write_scores<'py>(py: Python<'py>, scores: &Scores<'_>) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (name, score) in scores {
+        dict.set_item(name, (score.value, &score.op_name, &score.description, &score.ref_id))?;
+    }
+    Ok(dict)
+}
+
+fn write_documents<'py>(py: Python<'py>, documents: &[Document<'_>]) -> PyResult<Bound<'py, PyList>> {
+    let list = PyList::empty(py);
+    for document in documents {
+        list.append(write_document(py, document)?)?;
+    }
+    Ok(list)
+}
+
+fn write_document<'py>(py: Python<'py>, document: &Document<'_>) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    if let Id::Given(id) = &document.id {
+        dict.set_item("id", id)?;
+    }
+    match &document.content {
+        Content::Text(text) => dict.set_item("text", text)?,
+        Content::Blob(blob) => dict.set_item("blob", PyBytes::new(py, blob))?,
+        Content::Tensor(tensor) => dict.set_item("tensor", write_tensor(py, tensor)?)?,
+        _ => {}
+    }
+    let texts = [
+        ("uri", &document.uri),
+        ("mime_type", &document.mime_type),
+        ("parent_id", &document.parent_id),
+        ("modality", &document.modality),
+    ];
+    for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+        dict.set_item(name, text)?;
+    }
+    for (name, value) in [("granularity", document.granularity), ("adjacency", document.adjacency)] {
+        if value != 0 {
+            dict.set_item(name, value)?;
+        }
+    }
+    for (name, value) in [("weight", document.weight), ("offset", document.offset)] {
+        if value.to_bits() != 0 {
+            dict.set_item(name, value)?;
+        }
+    }
+    if !document.location.is_empty() {
+        dict.set_item("location", &document.location)?;
+    }
+    if !document.tags.is_empty() {
+        dict.set_item("tags", write_fields(py, &document.tags)?)?;
+    }
+    if let Some(embedding) = &document.embedding {
+        dict.set_item("embedding", write_tensor(py, embedding)?)?;
+    }
+    for (name, scores) in [("scores", &document.scores), ("evaluations", &document.evaluations)] {
+        if !scores.is_empty() {
+            dict.set_item(name, write_scores(py, scores)?)?;
+        }
+    }
+    for (name, nested) in [("chunks", &document.chunks), ("matches", &document.matches)] {
+        if !nested.is_empty() {
+            dict.set_item(name, write_documents(py, nested)?)?;
+        }
+    }
+    Ok(dict)
+}

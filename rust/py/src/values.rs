@@ -1,0 +1,102 @@
+//! `google.protobuf.Struct` <-> Python.
+
+use casdk_core::document::{Fields, Value};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple};
+
+const DEEPEST: usize = 64;
+
+/// Reads a mapping; what cannot travel is a `TypeError` that names its key.
+///
+/// `finite`: whether NaN and infinities are refused, which JSON cannot hold.
+pub fn read_fields(mapping: &Bound<'_, PyAny>, path: &str, finite: bool) -> PyResult<Fields> {
+    read_struct(mapping, path, finite, 0)
+}
+
+fn refuse<T>(path: &str, reason: impl std::fmt::Display) -> PyResult<T> {
+    Err(PyTypeError::new_err(format!("{path}: {reason}")))
+}
+
+fn read_struct(mapping: &Bound<'_, PyAny>, path: &str, finite: bool, depth: usize) -> PyResult<Fields> {
+    let Ok(mapping) = mapping.cast::<PyMapping>() else {
+        return refuse(path, format_args!("must be a mapping, not {}", mapping.get_type().name()?));
+    };
+    let mut fields = Fields::new();
+    for pair in mapping.items()?.iter() {
+        let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
+        let Ok(key) = key.cast::<PyString>() else {
+            return refuse(path, format_args!("has the key {}, keys must be str", key.repr()?));
+        };
+        let key = key.to_str()?.to_owned();
+        let value = read_value(&value, &format!("{path}.{key}"), finite, depth + 1)?;
+        fields.push((key, value));
+    }
+    Ok(fields)
+}
+
+fn read_value(value: &Bound<'_, PyAny>, path: &str, finite: bool, depth: usize) -> PyResult<Value> {
+    if depth > DEEPEST {
+        return refuse(path, "is nested too deeply");
+    }
+    if value.is_none() {
+        return Ok(Value::Null);
+    }
+    if let Ok(flag) = value.cast::<PyBool>() {
+        return Ok(Value::Bool(flag.is_true()));
+    }
+    if let Ok(text) = value.cast::<PyString>() {
+        return Ok(Value::Text(text.to_str()?.to_owned()));
+    }
+    if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>() {
+        let number: f64 = value.extract()?;
+        if finite && !number.is_finite() {
+            return refuse(path, format_args!("is {number}, which JSON cannot hold"));
+        }
+        return Ok(Value::Number(number));
+    }
+    if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
+        let mut values = Vec::new();
+        for (at, item) in value.try_iter()?.enumerate() {
+            values.push(read_value(&item?, &format!("{path}[{at}]"), finite, depth + 1)?);
+        }
+        return Ok(Value::List(values));
+    }
+    if value.cast::<PyMapping>().is_ok() {
+        return Ok(Value::Struct(read_struct(value, path, finite, depth)?));
+    }
+    if is_numpy_scalar(value)? {
+        return read_value(&value.call_method0("item")?, path, finite, depth + 1);
+    }
+    refuse(path, format_args!("a {} cannot be sent", value.get_type().name()?))
+}
+
+fn is_numpy_scalar(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    value.is_instance(&value.py().import("numpy")?.getattr("generic")?)
+}
+
+/// Makes a dict.
+pub fn write_fields<'py>(py: Python<'py>, fields: &Fields) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (key, value) in fields {
+        dict.set_item(key, write_value(py, value)?)?;
+    }
+    Ok(dict)
+}
+
+fn write_value<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Value::Null => py.None().into_bound(py),
+        Value::Bool(flag) => PyBool::new(py, *flag).to_owned().into_any(),
+        Value::Number(number) => PyFloat::new(py, *number).into_any(),
+        Value::Text(text) => PyString::new(py, text).into_any(),
+        Value::Struct(fields) => write_fields(py, fields)?.into_any(),
+        Value::List(values) => {
+            let list = PyList::empty(py);
+            for value in values {
+                list.append(write_value(py, value)?)?;
+            }
+            list.into_any()
+        }
+    })
+}
