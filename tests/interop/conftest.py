@@ -2,4 +2,7 @@
 
 import os
 
-collect_ignore_glob = [] if "CASDK_INTEROP" in os.environ else ["test_*.py"]
+if "CASDK_INTEROP" in os.environ:
+    from fixtures import deterministic_server, reference, running, server  # noqa: F401
+else:
+    collect_ignore_glob = ["test_*.py"]

@@ -24,7 +24,7 @@ def main() -> int:
 
     environment.main()
     os.environ["CASDK_INTEROP"] = "1"
-    arguments = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "-p", "fixtures", "-q"]
+    arguments = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "-q"]
     status = pytest.main([*arguments, *(sys.argv[1:] or [str(HERE)])], plugins=[Table(TABLE)])
     print(f"interop: {TABLE.relative_to(ROOT)}")
     return int(status)
