@@ -1,0 +1,76 @@
+"""casdk: ``python ours.py ADDRESS CA``."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import content
+from casdk import TLS, Client, Document
+from loop import Call, Case, serve
+
+ADDRESS, CA = sys.argv[1:]
+TLS_OPTION = TLS(ca=CA) if CA else None
+SHARED = Client(ADDRESS, tls=TLS_OPTION)
+
+
+def items(case: Case) -> Any:
+    """Return the content; a function that makes it anew where the call consumes or changes it."""
+    kind, n = case["content"], case["n"]
+    if kind == "texts":
+        return content.texts(n)
+    if kind == "generator":
+        return lambda: content.generate_texts(n)
+    if kind == "paths":
+        return content.paths(case["images"], n)
+    if kind == "data_uris":
+        return content.data_uris(case["images"], n)
+    if kind == "blobs":
+        return [Document(blob=blob) for blob in content.blobs(case["images"], n)]
+    if kind == "documents":
+        return [Document(text=text) for text in content.texts(n)]
+    if kind == "ranked":
+        matches = content.texts(case["matches"])
+        return lambda: [Document(text=text, matches=[Document(text=m) for m in matches]) for text in content.texts(n)]
+    raise ValueError(kind)
+
+
+def prepare(case: Case) -> Call:
+    verb, mode, options = case["verb"], case.get("mode", "sync"), dict(case.get("options", {}))
+    client = Client(ADDRESS, tls=TLS_OPTION, coalesce=True) if case.get("coalesce") else SHARED
+    sent = items(case)
+    get = sent if callable(sent) else lambda: sent
+    if verb != "profile":
+        options["batch_size"] = case.get("batch", 32)
+    if mode == "async":
+        loop = asyncio.new_event_loop()
+        averb = getattr(client, f"a{verb}")
+        return lambda: rows_of(loop.run_until_complete(averb(get(), **options)), verb)
+    if mode == "threads":
+        return in_threads(lambda part: client.encode(part, **options), sent)
+    if mode == "tasks":
+        loop = asyncio.new_event_loop()
+
+        async def each() -> None:
+            await asyncio.gather(*[client.aencode([item], **options) for item in sent])
+
+        return lambda: loop.run_until_complete(each())
+    bound = getattr(client, verb)
+    return lambda: rows_of(bound(get(), **options), verb)
+
+
+def in_threads(encode: Callable[[list[Any]], Any], sent: list[Any], threads: int = 8) -> Call:
+    pool = ThreadPoolExecutor(threads)
+    parts = [sent[start::threads] for start in range(threads)]
+    return lambda: list(pool.map(encode, parts))[0]
+
+
+def rows_of(result: Any, verb: str) -> Any:
+    if verb != "encode":
+        return None
+    return result if hasattr(result, "shape") else result.embeddings
+
+
+if __name__ == "__main__":
+    serve(prepare)
