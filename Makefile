@@ -59,10 +59,10 @@ ifeq ($(wildcard python/casdk/_rust*.so),)
 .PHONY: $(BUILT)
 endif
 
-# After the extension: the dev group asks for casdk's own extras, and casdk itself must come from here.
+# After the extension: the group asks for casdk's own extras, and casdk itself must come from here.
 $(READY): | $(BUILT)
 	$(say) "installing the tools for tests and checks"
-	@$(BIN)/python -m pip install --quiet --group dev
+	@$(BIN)/python -m pip install --quiet --group all
 	@rm -f $(VENV)/.ready-* && touch $@
 
 # Try
