@@ -109,15 +109,7 @@ impl DataUri<'_> {
     #[must_use]
     pub fn decoded_len(&self) -> usize {
         match &self.payload {
-            Payload::Base64(symbols) => {
-                let padding = symbols
-                    .iter()
-                    .rev()
-                    .take(2)
-                    .take_while(|&&symbol| symbol == b'=')
-                    .count();
-                (symbols.len() / 4 * 3).saturating_sub(padding)
-            }
+            Payload::Base64(symbols) => base64_len(symbols),
             Payload::Percent(len) => *len,
         }
     }
@@ -251,12 +243,27 @@ fn symbols(written: &[u8], start: usize) -> Result<Cow<'_, [u8]>, Error> {
         Cow::Owned(kept)
     };
     if symbols.len() % 4 != 0 {
-        return Err(broken(
-            start + written.len(),
-            "base64 ends inside a group of four: truncated, or not padded with '='",
-        ));
+        return Err(broken(start + written.len(), NOT_IN_FOURS));
     }
     Ok(symbols)
+}
+
+const NOT_IN_FOURS: &str = "base64 ends inside a group of four: truncated, or not padded with '='";
+
+/// How many bytes whole groups of four symbols hold.
+fn base64_len(symbols: &[u8]) -> usize {
+    let padding = symbols.iter().rev().take(2).take_while(|&&symbol| symbol == b'=').count();
+    (symbols.len() / 4 * 3).saturating_sub(padding)
+}
+
+/// Decodes base64 without white space, or says which symbol is wrong and why.
+pub(crate) fn decode_base64(symbols: &[u8]) -> Result<Vec<u8>, (usize, String)> {
+    if symbols.len() % 4 != 0 {
+        return Err((symbols.len(), NOT_IN_FOURS.into()));
+    }
+    let mut bytes = vec![0; base64_len(symbols)];
+    decode_symbols(symbols, &mut bytes)?;
+    Ok(bytes)
 }
 
 fn decode_symbols(symbols: &[u8], out: &mut [u8]) -> Result<(), (usize, String)> {
@@ -288,7 +295,7 @@ fn explained(error: &DecodeSliceError, symbols: usize) -> (usize, String) {
         DecodeSliceError::OutputSliceTooSmall => return (symbols, OTHER_LENGTH.into()),
     };
     match *error {
-        DecodeSliceError::DecodeError(DecodeError::InvalidByte(at, b'=')) => {
+        DecodeError::InvalidByte(at, b'=') => {
             (at, "'=' pads base64 only at its end".into())
         }
         DecodeError::InvalidByte(at, byte) => (
@@ -299,7 +306,7 @@ fn explained(error: &DecodeSliceError, symbols: usize) -> (usize, String) {
             offset,
             "the last symbol of base64 has stray bits: truncated, or damaged".into(),
         ),
-        DecodeError::InvalidLength(at) => (at, "base64 ends inside a group of four".into()),
+        DecodeError::InvalidLength(at) => (at, NOT_IN_FOURS.into()),
         DecodeError::InvalidPadding => (symbols, "base64 padded wrongly".into()),
     }
 }

@@ -211,7 +211,7 @@ fn load_nested<'a>(document: &'a Document<'a>, options: &Options, position: usiz
     })
 }
 
-fn within(at: usize, error: Error) -> Error {
+pub(crate) fn within(at: usize, error: Error) -> Error {
     let name = |reason: String| format!("match {at}: {reason}");
     match error {
         Error::Missing(reason) => Error::Missing(name(reason)),

@@ -1,0 +1,12 @@
+//! The HTTP form of the wire: requests and replies as JSON text, from and into the same model as protobuf.
+//!
+//! Other than protobuf it knows neither dtypes nor bytes: blobs are base64, arrays are nested lists, numbers are
+//! doubles. Outside of documents replies are in camelCase, some in `snake_case`; inside they are in `snake_case`.
+
+mod number;
+mod reader;
+mod reply;
+mod request;
+
+pub use reply::{documents, parameters, scan};
+pub use request::pack;

@@ -1,0 +1,147 @@
+//! Numbers of JSON text.
+//!
+//! An embedding on the HTTP wire is `f32` widened to doubles and printed with some 17 digits, and that is most of a
+//! reply. What counts as right is what Python and NumPy do: read a double, then round it to `f32`. For numbers of
+//! that form the double is only approximate here, by a division that costs less than exactness does; wherever its
+//! error could reach the rounding to `f32`, and for all other numbers, the standard library decides.
+
+use super::reader::Reader;
+use crate::error::Error;
+use crate::wire::broken;
+
+/// Digits after the point of a [`long_fraction`]: two words of eight, and fewer than eight more.
+const LEAST_DIGITS: usize = 16;
+const POWERS: [f64; 8] = [1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22, 1e23];
+const SMALL_POWERS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+/// What any three parts of a number may add up to, so that the whole is an `i64`.
+const LARGEST: u64 = i64::MAX as u64;
+
+impl Reader<'_> {
+    /// Reads a number as a double and rounds it to `f32`.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "that is what is asked for")]
+    pub(super) fn single(&mut self) -> Result<f32, Error> {
+        if let Some((value, len)) = long_fraction(self.rest()) {
+            self.advance(len);
+            return Ok(value);
+        }
+        self.double().map(|value| value as f32)
+    }
+
+    /// Reads a number; also `NaN`, `Infinity` and `-Infinity`, which Python writes.
+    pub(super) fn double(&mut self) -> Result<f64, Error> {
+        let text = self.rest();
+        for (name, value) in [("NaN", f64::NAN), ("Infinity", f64::INFINITY), ("-Infinity", f64::NEG_INFINITY)] {
+            if text.starts_with(name.as_bytes()) {
+                self.advance(name.len());
+                return Ok(value);
+            }
+        }
+        let len = len(text).map_err(|(at, reason)| broken(self.offset() + at, reason))?;
+        let value = std::str::from_utf8(&text[..len]).ok().and_then(|number| number.parse().ok());
+        let value = value.ok_or_else(|| self.broken("a number was expected"))?;
+        self.advance(len);
+        Ok(value)
+    }
+}
+
+/// The value and length of a number of the form `[-]D.DDDDDDDDDDDDDDDD[D...]` that begins `text`, where its double
+/// need not be exact to round to the right `f32`; `None` says nothing.
+#[inline]
+#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_precision_loss)]
+fn long_fraction(text: &[u8]) -> Option<(f32, usize)> {
+    let text: &[u8; 32] = text.first_chunk()?;
+    let negative = text[0] == b'-';
+    let first = usize::from(negative);
+    let whole = text[first].wrapping_sub(b'0');
+    if whole > 9 || text[first + 1] != b'.' {
+        return None;
+    }
+    let (high, low, rest) = (word(text, first + 2), word(text, first + 10), word(text, first + 18));
+    if others(high) | others(low) != 0 {
+        return None;
+    }
+    let count = others(rest).trailing_zeros() as usize / 8;
+    let end = first + 2 + LEAST_DIGITS + count;
+    if count == 8 || matches!(text[end], b'e' | b'E') {
+        return None;
+    }
+    let scale = SMALL_POWERS[count];
+    let head = (u64::from(whole) * 100_000_000 + eight(high)) * 100_000_000 + eight(low);
+    if head >= LARGEST / scale {
+        return None;
+    }
+    // The digits of the last word move to its end, with zeros before them.
+    let mantissa = head * scale + eight(rest << (56 - 8 * count) << 8);
+    let value = mantissa as i64 as f64 / POWERS[count];
+    rounds_like_exact(value).then_some((if negative { -value } else { value } as f32, end))
+}
+
+/// Whether a quotient of a rounded `i64` and a rounded power of ten rounds to the same `f32` as the exact quotient.
+///
+/// Rounding thrice leaves an error below 3 units in the last place, and the next `f32` begins where the 29 bits that
+/// it lacks pass one half. Below the normal numbers of `f32` it lacks more than 29.
+#[inline]
+fn rounds_like_exact(value: f64) -> bool {
+    const LACKING: u64 = (1 << 29) - 1;
+    const HALF: u64 = 1 << 28;
+    const SLACK: u64 = 8;
+
+    value > f64::from(f32::MIN_POSITIVE) && (value.to_bits() & LACKING).abs_diff(HALF) > SLACK
+}
+
+/// Eight characters, each less `0`: digits become their values.
+#[inline]
+fn word(text: &[u8; 32], at: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&text[at..at + 8]);
+    u64::from_le_bytes(bytes) ^ 0x3030_3030_3030_3030
+}
+
+/// The high bit of each byte that is no digit, right up to the first of them; a carry spoils only those after it.
+#[inline]
+fn others(word: u64) -> u64 {
+    (word.wrapping_add(0x7676_7676_7676_7676) | word) & 0x8080_8080_8080_8080
+}
+
+/// The value of eight digits, by pairs, then fours, then all.
+#[inline]
+fn eight(word: u64) -> u64 {
+    const FIRST_OF_FOUR: u64 = 0x0000_00ff_0000_00ff;
+
+    let pairs = word.wrapping_mul(10).wrapping_add(word >> 8);
+    let high = (pairs & FIRST_OF_FOUR).wrapping_mul(100 + (1_000_000 << 32));
+    let low = ((pairs >> 16) & FIRST_OF_FOUR).wrapping_mul(1 + (10_000 << 32));
+    high.wrapping_add(low) >> 32
+}
+
+/// How long the number is that begins `text`, or where it breaks.
+fn len(text: &[u8]) -> Result<usize, (usize, &'static str)> {
+    let first = usize::from(text.first() == Some(&b'-'));
+    let mut end = first + digits(text, first);
+    match end - first {
+        0 => return Err((first, "a value was expected")),
+        2.. if text[first] == b'0' => return Err((first, "a number may not begin with 0")),
+        _ => {}
+    }
+    if text.get(end) == Some(&b'.') {
+        let fraction = digits(text, end + 1);
+        if fraction == 0 {
+            return Err((end + 1, "digits were expected after the point"));
+        }
+        end += 1 + fraction;
+    }
+    if let Some(b'e' | b'E') = text.get(end) {
+        let power = end + 1 + usize::from(matches!(text.get(end + 1), Some(b'+' | b'-')));
+        let exponent = digits(text, power);
+        if exponent == 0 {
+            return Err((power, "digits were expected in the exponent"));
+        }
+        end = power + exponent;
+    }
+    Ok(end)
+}
+
+fn digits(text: &[u8], at: usize) -> usize {
+    text.iter().skip(at).take_while(|byte| byte.is_ascii_digit()).count()
+}

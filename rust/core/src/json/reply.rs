@@ -1,0 +1,409 @@
+//! Replies: rows and embeddings are read at once, documents only when somebody wants them.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::reader::Reader;
+use crate::data_uri::decode_base64;
+use crate::document::{Content, Document, Fields, Id, Score, Scores, Tensor};
+use crate::error::Error;
+use crate::reply::{Numbers, Reply, Route, Row, Status};
+use crate::wire::broken;
+
+/// Scans the JSON of a `jina.DataRequestProto`.
+///
+/// An embedding in nested lists becomes one row. Unknown fields are skipped.
+///
+/// # Errors
+///
+/// [`Error::Reply`] with the offset where the text breaks, or if it is JSON of something else.
+pub fn scan(bytes: &[u8]) -> Result<Reply, Error> {
+    let mut reply = Reply::default();
+    let mut reader = Reader::new(bytes);
+    let mut known = false;
+    reader.object(|reader, key| {
+        known |= matches!(key, "header" | "data");
+        match key {
+            "header" => scan_header(reader, &mut reply),
+            "parameters" => {
+                reply.parameters = span(reader)?;
+                Ok(())
+            }
+            "routes" => {
+                reply.routes.clear();
+                list(reader, |reader| {
+                    reply.routes.push(route(reader)?);
+                    Ok(())
+                })
+            }
+            "data" => scan_data(reader, &mut reply),
+            _ => reader.skip(),
+        }
+    })?;
+    reader.finish()?;
+    if known {
+        Ok(reply)
+    } else {
+        Err(broken(0, "it has neither header nor data, so it is JSON of something else"))
+    }
+}
+
+/// Reads the parameters of a reply.
+///
+/// # Errors
+///
+/// [`Error::Reply`] with the offset where the text breaks.
+pub fn parameters(bytes: &[u8], reply: &Reply) -> Result<Fields, Error> {
+    let mut fields = Fields::new();
+    let mut reader = Reader::within(bytes, &reply.parameters);
+    if !reply.parameters.is_empty() && !reader.null()? {
+        fields = reader.fields()?;
+    }
+    Ok(fields)
+}
+
+/// Reads the documents of a reply. Embeddings are `<f4`; tensors `<i8` if all numbers are whole, otherwise `<f8`.
+///
+/// # Errors
+///
+/// [`Error::Reply`] with the offset where the text breaks.
+pub fn documents<'a>(bytes: &'a [u8], reply: &Reply) -> Result<Vec<Document<'a>>, Error> {
+    reply.rows.iter().map(|row| document(&mut Reader::within(bytes, &row.span))).collect()
+}
+
+fn span(reader: &mut Reader<'_>) -> Result<Range<usize>, Error> {
+    reader.peek();
+    let start = reader.offset();
+    reader.skip()?;
+    Ok(start..reader.offset())
+}
+
+/// Reads an object; `null` stands for one without fields.
+fn fields<'a>(
+    reader: &mut Reader<'a>,
+    field: impl FnMut(&mut Reader<'a>, &str) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if reader.null()? { Ok(()) } else { reader.object(field) }
+}
+
+/// Reads a list; `null` stands for an empty one.
+fn list<'a>(
+    reader: &mut Reader<'a>,
+    element: impl FnMut(&mut Reader<'a>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if reader.null()? { Ok(()) } else { reader.array(element) }
+}
+
+/// Reads a string; `null` stands for an empty one.
+fn text<'a>(reader: &mut Reader<'a>) -> Result<Cow<'a, str>, Error> {
+    if reader.null()? { Ok(Cow::Borrowed("")) } else { reader.string() }
+}
+
+fn owned(reader: &mut Reader<'_>) -> Result<String, Error> {
+    text(reader).map(Cow::into_owned)
+}
+
+/// Reads a number; `null` stands for 0.
+fn single(reader: &mut Reader<'_>) -> Result<f32, Error> {
+    if reader.null()? { Ok(0.0) } else { reader.single() }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what does not fit is cut to the nearest")]
+fn small(reader: &mut Reader<'_>) -> Result<u32, Error> {
+    if reader.null()? { Ok(0) } else { reader.double().map(|value| value as u32) }
+}
+
+fn scan_header(reader: &mut Reader<'_>, reply: &mut Reply) -> Result<(), Error> {
+    fields(reader, |reader, key| {
+        match key {
+            "requestId" | "request_id" => reply.request_id = owned(reader)?,
+            "execEndpoint" | "exec_endpoint" => reply.endpoint = owned(reader)?,
+            "targetExecutor" | "target_executor" => reply.target_executor = owned(reader)?,
+            "status" => reply.status = status(reader)?,
+            _ => reader.skip()?,
+        }
+        Ok(())
+    })
+}
+
+fn status(reader: &mut Reader<'_>) -> Result<Option<Status>, Error> {
+    if reader.null()? {
+        return Ok(None);
+    }
+    let mut status = Status::default();
+    reader.object(|reader, key| {
+        match key {
+            "code" => status.code = code(reader)?,
+            "description" => status.description = owned(reader)?,
+            "exception" => fields(reader, |reader, key| exception(reader, key, &mut status))?,
+            _ => reader.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(Some(status))
+}
+
+/// Reads a status code by number or, as protobuf's own JSON has it, by name.
+#[expect(clippy::cast_possible_truncation, reason = "there are two codes")]
+fn code(reader: &mut Reader<'_>) -> Result<i64, Error> {
+    if reader.null()? {
+        return Ok(0);
+    }
+    if reader.peek() != Some(b'"') {
+        return reader.double().map(|code| code as i64);
+    }
+    let at = reader.offset();
+    match &*reader.string()? {
+        "SUCCESS" => Ok(0),
+        "ERROR" => Ok(1),
+        _ => Err(broken(at, "there is no such status code")),
+    }
+}
+
+fn exception(reader: &mut Reader<'_>, key: &str, status: &mut Status) -> Result<(), Error> {
+    let strings = |reader: &mut Reader<'_>| {
+        let mut strings = Vec::new();
+        list(reader, |reader| {
+            strings.push(owned(reader)?);
+            Ok(())
+        })?;
+        Ok::<_, Error>(strings)
+    };
+    match key {
+        "name" => status.name = owned(reader)?,
+        "args" => status.args = strings(reader)?,
+        "stacks" => status.stacks = strings(reader)?,
+        "executor" => status.executor = owned(reader)?,
+        _ => reader.skip()?,
+    }
+    Ok(())
+}
+
+fn route(reader: &mut Reader<'_>) -> Result<Route, Error> {
+    let mut route = Route::default();
+    reader.object(|reader, key| {
+        match key {
+            "executor" => route.executor = owned(reader)?,
+            "startTime" | "start_time" => route.start_ns = time(reader)?,
+            "endTime" | "end_time" => route.end_ns = time(reader)?,
+            "status" => route.status = status(reader)?,
+            _ => reader.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(route)
+}
+
+/// Reads an ISO 8601 time as nanoseconds since the epoch; `null` is 0.
+fn time(reader: &mut Reader<'_>) -> Result<i64, Error> {
+    if reader.null()? {
+        return Ok(0);
+    }
+    reader.peek();
+    let at = reader.offset();
+    let written = reader.string()?;
+    nanoseconds(&written).ok_or_else(|| broken(at, "a time of ISO 8601 was expected"))
+}
+
+/// `2022-04-01T15:24:28[.267003][Z|+00:00]`; without a zone it is UTC.
+fn nanoseconds(written: &str) -> Option<i64> {
+    let (date, rest) = written.split_at_checked(10)?;
+    let (clock, rest) = rest.strip_prefix(['T', 't', ' '])?.split_at_checked(8)?;
+    let [year, month, day] = parts(date, '-')?;
+    let [hour, minute, second] = parts(clock, ':')?;
+    let in_range = (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60;
+    let (fraction, zone) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(rest.find(|digit: char| !digit.is_ascii_digit()).unwrap_or(rest.len())),
+        None => ("0", rest),
+    };
+    let mut nanos = 0;
+    for place in 0..9 {
+        nanos = nanos * 10 + i64::from(fraction.as_bytes().get(place).map_or(0, |digit| digit - b'0'));
+    }
+    let seconds = days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - offset(zone)?;
+    (in_range && !fraction.is_empty()).then(|| seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+}
+
+fn parts<const N: usize>(written: &str, separator: char) -> Option<[i64; N]> {
+    let mut parts = [0; N];
+    let mut texts = written.split(separator);
+    for part in &mut parts {
+        let text = texts.next()?;
+        if text.len() < 2 || !text.bytes().all(|digit| digit.is_ascii_digit()) {
+            return None;
+        }
+        *part = text.parse().ok()?;
+    }
+    texts.next().is_none().then_some(parts)
+}
+
+/// Seconds a zone is ahead of UTC.
+fn offset(zone: &str) -> Option<i64> {
+    let sign = match zone.as_bytes() {
+        [] | b"Z" | b"z" => return Some(0),
+        [b'+', ..] => 1,
+        [b'-', ..] => -1,
+        _ => return None,
+    };
+    let [hours, minutes] = parts(zone.get(1..)?, ':')?;
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 3_600 + minutes * 60))
+}
+
+/// Days since the epoch of a day of the Gregorian calendar: <https://howardhinnant.github.io/date_algorithms.html>.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+/// Reads `data`: a list of documents, or an object that has it as `docs`.
+fn scan_data(reader: &mut Reader<'_>, reply: &mut Reply) -> Result<(), Error> {
+    reply.rows.clear();
+    reply.numbers.clear();
+    if reader.peek() != Some(b'{') {
+        return list(reader, |reader| scan_row(reader, reply));
+    }
+    reader.object(|reader, key| match key {
+        "docs" => list(reader, |reader| scan_row(reader, reply)),
+        _ => reader.skip(),
+    })
+}
+
+fn scan_row(reader: &mut Reader<'_>, reply: &mut Reply) -> Result<(), Error> {
+    let mut row = Row::default();
+    let start = reader.offset();
+    reader.object(|reader, key| {
+        match key {
+            "id" if reader.peek() == Some(b'"') => {
+                let quoted = span(reader)?;
+                row.id = quoted.start + 1..quoted.end - 1;
+            }
+            "embedding" => row.embedding = scan_embedding(reader, &mut reply.numbers)?,
+            _ => reader.skip()?,
+        }
+        Ok(())
+    })?;
+    row.span = start..reader.offset();
+    reply.rows.push(row);
+    Ok(())
+}
+
+fn scan_embedding(reader: &mut Reader<'_>, numbers: &mut Vec<f32>) -> Result<Option<Numbers>, Error> {
+    let start = numbers.len();
+    if !reader.null()? {
+        reader.nested(|reader| {
+            numbers.push(reader.single()?);
+            Ok(())
+        })?;
+    }
+    Ok((numbers.len() > start).then(|| Numbers::Parsed(start..numbers.len())))
+}
+
+fn document<'a>(reader: &mut Reader<'a>) -> Result<Document<'a>, Error> {
+    let mut read = Document::default();
+    reader.object(|reader, key| {
+        match key {
+            "id" => read.id = Id::Given(text(reader)?),
+            "text" => replace(&mut read.content, Content::Text(text(reader)?)),
+            "blob" => replace(&mut read.content, Content::Blob(Cow::Owned(blob(reader)?))),
+            "tensor" if !reader.null()? => replace(&mut read.content, Content::Tensor(tensor(reader)?)),
+            "embedding" if !reader.null()? => read.embedding = embedding(reader)?,
+            "uri" => read.uri = text(reader)?,
+            "mime_type" => read.mime_type = text(reader)?,
+            "parent_id" => read.parent_id = text(reader)?,
+            "modality" => read.modality = text(reader)?,
+            "granularity" => read.granularity = small(reader)?,
+            "adjacency" => read.adjacency = small(reader)?,
+            "weight" => read.weight = single(reader)?,
+            "offset" => read.offset = single(reader)?,
+            "location" => list(reader, |reader| {
+                read.location.push(reader.single()?);
+                Ok(())
+            })?,
+            "tags" if !reader.null()? => read.tags = reader.fields()?,
+            "scores" => fields(reader, |reader, name| score(reader, name, &mut read.scores))?,
+            "evaluations" => fields(reader, |reader, name| score(reader, name, &mut read.evaluations))?,
+            "chunks" => list(reader, |reader| {
+                read.chunks.push(document(reader)?);
+                Ok(())
+            })?,
+            "matches" => list(reader, |reader| {
+                read.matches.push(document(reader)?);
+                Ok(())
+            })?,
+            // A `null` that a guard above has read already.
+            "tensor" | "embedding" | "tags" => {}
+            _ => reader.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(read)
+}
+
+/// Keeps content that is there when a field that is not comes after it.
+fn replace<'a>(content: &mut Content<'a>, new: Content<'a>) {
+    let is_empty = match &new {
+        Content::Text(text) => text.is_empty(),
+        Content::Blob(blob) => blob.is_empty(),
+        _ => false,
+    };
+    if !is_empty {
+        *content = new;
+    }
+}
+
+fn blob(reader: &mut Reader<'_>) -> Result<Vec<u8>, Error> {
+    reader.peek();
+    let start = reader.offset() + 1;
+    let symbols = text(reader)?;
+    decode_base64(symbols.as_bytes()).map_err(|(at, reason)| broken(start + at, &reason))
+}
+
+fn embedding<'a>(reader: &mut Reader<'_>) -> Result<Option<Tensor<'a>>, Error> {
+    let mut buffer = Vec::new();
+    let shape = reader.nested(|reader| {
+        buffer.extend_from_slice(&reader.single()?.to_le_bytes());
+        Ok(())
+    })?;
+    Ok((!buffer.is_empty()).then(|| Tensor { buffer: Cow::Owned(buffer), shape, dtype: Cow::Borrowed("<f4") }))
+}
+
+fn tensor<'a>(reader: &mut Reader<'_>) -> Result<Tensor<'a>, Error> {
+    let mut numbers = Vec::new();
+    let mut whole = true;
+    let shape = reader.nested(|reader| {
+        let start = reader.offset();
+        numbers.push(reader.double()?);
+        whole &= reader.since(start).iter().all(|&byte| byte == b'-' || byte.is_ascii_digit());
+        Ok(())
+    })?;
+    #[expect(clippy::cast_possible_truncation, reason = "written without a point; beyond 64 bits it is cut")]
+    let (buffer, dtype) = if whole {
+        (numbers.iter().flat_map(|&number| (number as i64).to_le_bytes()).collect(), "<i8")
+    } else {
+        (numbers.iter().flat_map(|number| number.to_le_bytes()).collect(), "<f8")
+    };
+    Ok(Tensor { buffer: Cow::Owned(buffer), shape, dtype: Cow::Borrowed(dtype) })
+}
+
+fn score<'a>(reader: &mut Reader<'a>, name: &str, scores: &mut Scores<'a>) -> Result<(), Error> {
+    let mut score = Score::default();
+    fields(reader, |reader, key| {
+        match key {
+            "value" => score.value = single(reader)?,
+            "op_name" => score.op_name = text(reader)?,
+            "description" => score.description = text(reader)?,
+            "ref_id" => score.ref_id = text(reader)?,
+            _ => reader.skip()?,
+        }
+        Ok(())
+    })?;
+    scores.push((Cow::Owned(name.to_owned()), score));
+    Ok(())
+}

@@ -1,0 +1,490 @@
+//! Requests: the batch is loaded as for protobuf, then written piece by piece.
+
+use std::cell::Cell;
+use std::io::Write as _;
+
+use base64::Engine;
+use half::f16;
+
+use crate::data_uri::STANDARD;
+use crate::document::{Document, Fields, Score, Scores, Tensor, Value};
+use crate::error::Error;
+use crate::reply::Dtype;
+use crate::request::{Batch, Failure, Item, Loaded, Options, load, within};
+
+/// Most characters of a number, a comma included.
+const LONGEST_NUMBER: usize = 25;
+/// Most axes of an array.
+const MOST_AXES: usize = 64;
+
+/// Writes a request.
+///
+/// # Returns
+///
+/// The message, the documents in it, the documents looked at, and those left out. Where a batch is cut, numbers count
+/// as the longest there are, so a message with arrays may end below the limit.
+#[must_use]
+pub fn pack<'a>(
+    documents: &'a [Document<'a>],
+    options: &Options,
+    request_id: &str,
+) -> (Vec<u8>, usize, usize, Vec<Failure>) {
+    let mut excluded = Vec::new();
+    loop {
+        let size = Cell::new(0usize);
+        let mut batch = load(documents, options, request_id, &excluded, |item| {
+            let len = measure(item);
+            size.set(size.get().saturating_add(len));
+            len
+        });
+        match write(&mut batch, options, request_id, size.get()) {
+            Ok(message) => return (message, batch.items.len(), batch.taken, batch.failures),
+            Err(found) => excluded = [batch.failures, found].concat(),
+        }
+    }
+}
+
+fn write(batch: &mut Batch<'_>, options: &Options, request_id: &str, size: usize) -> Result<Vec<u8>, Vec<Failure>> {
+    let mut body = Body { out: Vec::with_capacity(size + 512), scratch: Vec::new(), check: options.check_images };
+    let mut failures = Vec::new();
+    body.open(b'{');
+    body.key("header");
+    body.open(b'{');
+    body.field("request_id", request_id);
+    body.field("exec_endpoint", &options.endpoint);
+    body.field("target_executor", &options.target_executor);
+    body.close(b'}');
+    if !options.parameters.is_empty() {
+        body.key("parameters");
+        body.fields(&options.parameters);
+    }
+    body.key("data");
+    body.open(b'[');
+    for item in &mut batch.items {
+        if let Err(error) = body.item(item) {
+            failures.push(Failure { position: item.position, error });
+        }
+    }
+    body.close(b']');
+    body.field("exec_endpoint", &options.endpoint);
+    body.field("target_executor", &options.target_executor);
+    body.close(b'}');
+    if failures.is_empty() { Ok(body.out) } else { Err(failures) }
+}
+
+/// JSON text that grows.
+struct Body {
+    out: Vec<u8>,
+    /// An image on its way from its source into base64.
+    scratch: Vec<u8>,
+    check: bool,
+}
+
+impl Body {
+    fn open(&mut self, bracket: u8) {
+        self.separate();
+        self.out.push(bracket);
+    }
+
+    fn close(&mut self, bracket: u8) {
+        self.out.push(bracket);
+    }
+
+    /// Writes a comma where one belongs: neither at the start of a container nor before the value of a key.
+    fn separate(&mut self) {
+        if !matches!(self.out.last(), None | Some(b'[' | b'{' | b':')) {
+            self.out.push(b',');
+        }
+    }
+
+    /// Writes a key; the value comes next.
+    fn key(&mut self, name: &str) {
+        self.text(name);
+        self.out.push(b':');
+    }
+
+    /// Writes a text that is not empty.
+    fn field(&mut self, name: &str, text: &str) {
+        if !text.is_empty() {
+            self.key(name);
+            self.text(text);
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        self.separate();
+        self.out.push(b'"');
+        if escapes(text) == 0 {
+            self.out.extend_from_slice(text.as_bytes());
+        } else {
+            text.bytes().for_each(|byte| self.character(byte));
+        }
+        self.out.push(b'"');
+    }
+
+    fn character(&mut self, byte: u8) {
+        match byte {
+            b'"' | b'\\' => self.out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => self.out.extend_from_slice(b"\\n"),
+            b'\r' => self.out.extend_from_slice(b"\\r"),
+            b'\t' => self.out.extend_from_slice(b"\\t"),
+            0..b' ' => self.print(format_args!("\\u{byte:04x}")),
+            _ => self.out.push(byte),
+        }
+    }
+
+    fn print(&mut self, arguments: std::fmt::Arguments<'_>) {
+        // Writing into a Vec cannot fail.
+        let _ = self.out.write_fmt(arguments);
+    }
+
+    /// Writes a number, a whole one without a point. `NaN` and infinities are spelled as Python does: no JSON, so that
+    /// the server refuses them.
+    #[expect(clippy::cast_possible_truncation, reason = "it is a whole number of 53 bits")]
+    fn number(&mut self, number: f64) {
+        const MOST_WHOLE: f64 = 9_007_199_254_740_992.0;
+
+        self.separate();
+        if number.fract() == 0.0 && number.abs() < MOST_WHOLE && (number != 0.0 || number.is_sign_positive()) {
+            self.print(format_args!("{}", number as i64));
+        } else if number.is_finite() {
+            // The form that switches to exponents for what is very large or small.
+            self.print(format_args!("{number:?}"));
+        } else {
+            self.out.extend_from_slice(match number {
+                f64::INFINITY => b"Infinity",
+                f64::NEG_INFINITY => b"-Infinity",
+                _ => b"NaN",
+            });
+        }
+    }
+
+    /// Writes a number of a document that is not 0.
+    fn single(&mut self, name: &str, number: f32) -> Result<(), Error> {
+        if number.to_bits() != 0 {
+            self.key(name);
+            self.finite(name, f64::from(number))?;
+        }
+        Ok(())
+    }
+
+    fn finite(&mut self, name: &str, number: f64) -> Result<(), Error> {
+        if !number.is_finite() {
+            return Err(unwritable(name, format!("JSON has no number {number}")));
+        }
+        self.number(number);
+        Ok(())
+    }
+
+    fn fields(&mut self, fields: &Fields) {
+        self.open(b'{');
+        for (key, value) in fields {
+            self.key(key);
+            self.value(value);
+        }
+        self.close(b'}');
+    }
+
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::Null => self.word("null"),
+            Value::Bool(true) => self.word("true"),
+            Value::Bool(false) => self.word("false"),
+            Value::Number(number) => self.number(*number),
+            Value::Text(text) => self.text(text),
+            Value::Struct(fields) => self.fields(fields),
+            Value::List(values) => {
+                self.open(b'[');
+                values.iter().for_each(|value| self.value(value));
+                self.close(b']');
+            }
+        }
+    }
+
+    fn word(&mut self, word: &str) {
+        self.separate();
+        self.out.extend_from_slice(word.as_bytes());
+    }
+
+    fn item(&mut self, item: &mut Item<'_>) -> Result<(), Error> {
+        let document = item.document;
+        self.open(b'{');
+        self.field("id", &item.id);
+        self.content(&mut item.loaded)?;
+        self.field("parent_id", &document.parent_id);
+        self.field("uri", &document.uri);
+        self.field("modality", &document.modality);
+        self.field("mime_type", &document.mime_type);
+        for (name, depth) in [("granularity", document.granularity), ("adjacency", document.adjacency)] {
+            if depth != 0 {
+                self.key(name);
+                self.number(f64::from(depth));
+            }
+        }
+        self.single("weight", document.weight)?;
+        self.single("offset", document.offset)?;
+        if !document.location.is_empty() {
+            self.key("location");
+            self.open(b'[');
+            document.location.iter().try_for_each(|&number| self.finite("location", f64::from(number)))?;
+            self.close(b']');
+        }
+        if !document.tags.is_empty() {
+            self.key("tags");
+            self.fields(&document.tags);
+        }
+        if let Some(embedding) = &document.embedding {
+            self.array("embedding", embedding)?;
+        }
+        self.scores("scores", &document.scores)?;
+        self.scores("evaluations", &document.evaluations)?;
+        self.items("chunks", &mut item.chunks, |_, error| error)?;
+        self.items("matches", &mut item.matches, within)?;
+        self.close(b'}');
+        Ok(())
+    }
+
+    fn items(
+        &mut self,
+        name: &str,
+        items: &mut [Item<'_>],
+        named: impl Fn(usize, Error) -> Error,
+    ) -> Result<(), Error> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        self.key(name);
+        self.open(b'[');
+        for (at, item) in items.iter_mut().enumerate() {
+            self.item(item).map_err(|error| named(at, error))?;
+        }
+        self.close(b']');
+        Ok(())
+    }
+
+    fn content(&mut self, loaded: &mut Loaded<'_>) -> Result<(), Error> {
+        match loaded {
+            Loaded::Nothing => {}
+            Loaded::Text(text) => self.field("text", text),
+            Loaded::Tensor(tensor) => self.array("tensor", tensor)?,
+            // Bytes at hand were looked at when they were loaded.
+            Loaded::Blob(bytes) => self.blob(bytes),
+            Loaded::File(_) | Loaded::Uri(_) => {
+                let mut bytes = std::mem::take(&mut self.scratch);
+                bytes.resize(loaded.blob_len().unwrap_or_default(), 0);
+                let read = loaded.read_into(&mut bytes, self.check);
+                self.blob(&bytes);
+                self.scratch = bytes;
+                read?;
+            }
+        }
+        Ok(())
+    }
+
+    fn blob(&mut self, bytes: &[u8]) {
+        self.key("blob");
+        self.out.push(b'"');
+        let start = self.out.len();
+        self.out.resize(start + base64_len(bytes.len()), 0);
+        // It fails only for too little space.
+        let _ = STANDARD.encode_slice(bytes, &mut self.out[start..]);
+        self.out.push(b'"');
+    }
+
+    fn scores(&mut self, name: &str, scores: &Scores<'_>) -> Result<(), Error> {
+        if scores.is_empty() {
+            return Ok(());
+        }
+        self.key(name);
+        self.open(b'{');
+        for (name, score) in scores {
+            self.key(name);
+            self.open(b'{');
+            self.single("value", score.value)?;
+            self.field("op_name", &score.op_name);
+            self.field("description", &score.description);
+            self.field("ref_id", &score.ref_id);
+            self.close(b'}');
+        }
+        self.close(b'}');
+        Ok(())
+    }
+
+    /// Writes an array as lists in lists.
+    fn array(&mut self, name: &str, array: &Tensor<'_>) -> Result<(), Error> {
+        let dtype = Dtype::parse(&array.dtype)
+            .ok_or_else(|| unwritable(name, format!("the dtype {} cannot be sent as JSON", array.dtype)))?;
+        let count = array.shape.iter().try_fold(1usize, |count, &axis| count.checked_mul(axis as usize));
+        if count.and_then(|count| count.checked_mul(dtype.size())) != Some(array.buffer.len()) {
+            let (len, shape) = (array.buffer.len(), &array.shape);
+            return Err(unwritable(name, format!("{len} bytes are no array {shape:?} of {}", array.dtype)));
+        }
+        if array.shape.len() > MOST_AXES {
+            return Err(unwritable(name, format!("{} axes are too many", array.shape.len())));
+        }
+        self.key(name);
+        if array.buffer.is_empty() {
+            self.word("[]");
+            return Ok(());
+        }
+        self.axes(name, &array.shape, &array.buffer, dtype)
+    }
+
+    fn axes(&mut self, name: &str, shape: &[u32], bytes: &[u8], dtype: Dtype) -> Result<(), Error> {
+        let [len, inner @ ..] = shape else {
+            return self.element(name, bytes, dtype);
+        };
+        self.open(b'[');
+        if inner.is_empty() && dtype == Dtype::U8 {
+            self.small_numbers(bytes);
+        } else {
+            let mut parts = bytes.chunks_exact(bytes.len() / *len as usize);
+            parts.try_for_each(|part| self.axes(name, inner, part, dtype))?;
+        }
+        self.close(b']');
+        Ok(())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "numbers of JSON are doubles")]
+    fn element(&mut self, name: &str, bytes: &[u8], dtype: Dtype) -> Result<(), Error> {
+        fn exactly<const N: usize>(bytes: &[u8]) -> [u8; N] {
+            bytes.first_chunk().copied().unwrap_or([0; N])
+        }
+        let number = match dtype {
+            Dtype::F16 => f16::from_le_bytes(exactly(bytes)).to_f64(),
+            Dtype::F32 => f64::from(f32::from_le_bytes(exactly(bytes))),
+            Dtype::F64 => f64::from_le_bytes(exactly(bytes)),
+            Dtype::U8 => f64::from(u8::from_le_bytes(exactly(bytes))),
+            Dtype::I8 => f64::from(i8::from_le_bytes(exactly(bytes))),
+            Dtype::I32 => f64::from(i32::from_le_bytes(exactly(bytes))),
+            Dtype::I64 => i64::from_le_bytes(exactly(bytes)) as f64,
+        };
+        self.finite(name, number)
+    }
+
+    /// Writes the pixels of an image, which are many.
+    fn small_numbers(&mut self, numbers: &[u8]) {
+        for &number in numbers {
+            let (text, len) = SMALL_NUMBERS[usize::from(number)];
+            let end = self.out.len() + usize::from(len);
+            self.out.extend_from_slice(&text);
+            self.out.truncate(end);
+        }
+        self.out.pop();
+    }
+}
+
+/// The text of each byte with a comma after it, and its length.
+const SMALL_NUMBERS: [([u8; 4], u8); 256] = {
+    let mut texts = [([b','; 4], 2); 256];
+    let mut number = 0;
+    while number < 256 {
+        let digits = [number / 100, number / 10 % 10, number % 10];
+        let first = if number >= 100 { 0 } else if number >= 10 { 1 } else { 2 };
+        let mut at = first;
+        while at < 3 {
+            texts[number].0[at - first] = b"0123456789"[digits[at]];
+            at += 1;
+        }
+        texts[number].1 = b"\x04\x03\x02"[first];
+        number += 1;
+    }
+    texts
+};
+
+fn unwritable(name: &str, reason: String) -> Error {
+    Error::Value { path: name.into(), reason }
+}
+
+/// How many characters of a text JSON escapes.
+fn escapes(text: &str) -> usize {
+    text.bytes().map(|byte| usize::from((byte < b' ') | (byte == b'"') | (byte == b'\\'))).sum()
+}
+
+fn base64_len(bytes: usize) -> usize {
+    bytes.div_ceil(3) * 4
+}
+
+/// Bytes of a document in the message, or somewhat more.
+fn measure(item: &Item<'_>) -> usize {
+    let document = item.document;
+    let numbers = [document.weight, document.offset].iter().filter(|&number| number.to_bits() != 0).count()
+        + [document.granularity, document.adjacency].iter().filter(|&&depth| depth != 0).count();
+    let items = |name, items: &[Item<'_>]| {
+        if items.is_empty() { 0 } else { named_len(name, items.iter().map(measure).sum::<usize>() + 2) }
+    };
+    let texts = [
+        ("id", &item.id),
+        ("parent_id", &document.parent_id),
+        ("uri", &document.uri),
+        ("modality", &document.modality),
+        ("mime_type", &document.mime_type),
+    ];
+    let content = match &item.loaded {
+        Loaded::Nothing => 0,
+        Loaded::Text(text) => field_len("text", text),
+        Loaded::Tensor(tensor) => named_len("tensor", array_len(tensor)),
+        image => named_len("blob", base64_len(image.blob_len().unwrap_or_default()) + 2),
+    };
+    let mut len = 3 + content + texts.iter().map(|(name, text)| field_len(name, text)).sum::<usize>();
+    len += numbers * named_len("granularity", LONGEST_NUMBER);
+    if !document.location.is_empty() {
+        len += named_len("location", document.location.len() * LONGEST_NUMBER + 2);
+    }
+    if !document.tags.is_empty() {
+        len += named_len("tags", fields_len(&document.tags));
+    }
+    if let Some(embedding) = &document.embedding {
+        len += named_len("embedding", array_len(embedding));
+    }
+    len += scores_len("scores", &document.scores) + scores_len("evaluations", &document.evaluations);
+    len + items("chunks", &item.chunks) + items("matches", &item.matches)
+}
+
+/// Bytes of a key and its value, with a comma.
+fn named_len(name: &str, value: usize) -> usize {
+    name.len() + value + 4
+}
+
+fn text_len(text: &str) -> usize {
+    text.len() + 5 * escapes(text) + 2
+}
+
+fn field_len(name: &str, text: &str) -> usize {
+    if text.is_empty() { 0 } else { named_len(name, text_len(text)) }
+}
+
+fn scores_len(name: &str, scores: &Scores<'_>) -> usize {
+    if scores.is_empty() {
+        return 0;
+    }
+    let mut len = 2;
+    for (name, Score { op_name, description, ref_id, .. }) in scores {
+        len += text_len(name) + named_len("value", LONGEST_NUMBER) + 4;
+        len += field_len("op_name", op_name) + field_len("description", description) + field_len("ref_id", ref_id);
+    }
+    named_len(name, len)
+}
+
+fn fields_len(fields: &Fields) -> usize {
+    fields.iter().map(|(key, value)| text_len(key) + value_len(value) + 2).sum::<usize>() + 2
+}
+
+fn value_len(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) => 5,
+        Value::Number(_) => LONGEST_NUMBER,
+        Value::Text(text) => text_len(text),
+        Value::Struct(fields) => fields_len(fields),
+        Value::List(values) => values.iter().map(|value| value_len(value) + 1).sum::<usize>() + 2,
+    }
+}
+
+fn array_len(array: &Tensor<'_>) -> usize {
+    let dtype = Dtype::parse(&array.dtype);
+    let each = if dtype == Some(Dtype::U8) { 4 } else { LONGEST_NUMBER };
+    let count = array.buffer.len() / dtype.map_or(1, Dtype::size);
+    // A list has at least one number in it, and every axis adds lists, with brackets and a comma each.
+    let lists = if array.shape.last() == Some(&1) { count } else { count.div_ceil(2) };
+    count * each + 3 * lists * array.shape.len() + 2
+}
