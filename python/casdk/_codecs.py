@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from casdk._rust import Codec, Packed, Packer, RawDocument, Reply, Tensor, scan
-from casdk._rust import Status as RawStatus
+from casdk._rust import Packed, Packer, Reply, scan
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import (
     DataURIError,

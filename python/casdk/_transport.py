@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 from casdk._calls import RetryBudget
 from casdk._channels import SCHEMES, Channel, Headers, open_channel
 from casdk._coalesce import Coalescer
-from casdk._codecs import Codec, Reply, scan
+from casdk._codecs import Reply, scan
 from casdk._downloads import Downloads
 from casdk._engine import Engine, Resident, engine
 from casdk._proxy import proxy_of
@@ -82,7 +82,7 @@ class Transport(Resident):
         coalescer: Coalescer | None,
     ) -> None:
         self.endpoint = endpoint
-        self.codec: Codec = SCHEMES[endpoint.scheme].codec
+        self.codec: Final = SCHEMES[endpoint.scheme].codec
         self.limits = limits
         self.retry = retry
         self.timeouts = timeouts

@@ -22,7 +22,6 @@ pub fn is_document(item: &Bound<'_, PyAny>) -> PyResult<bool> {
 }
 
 /// Bytes of an array, and what they mean.
-#[derive(Clone)]
 pub struct OwnedTensor {
     buffer: PyBackedBytes,
     shape: Vec<u32>,
@@ -55,7 +54,6 @@ impl OwnedTensor {
 }
 
 /// Content that keeps what it borrows from Python.
-#[derive(Clone)]
 pub enum OwnedContent {
     /// Nothing.
     Empty,
@@ -191,7 +189,7 @@ impl Reading<'_> {
     pub fn read(&self, item: &Bound<'_, PyAny>, verdict: u8) -> PyResult<Owned> {
         Ok(match verdict {
             b'T' | b'P' | b'D' | b'F' => Owned::Plain(OwnedContent::Text(verdict, item.extract()?)),
-            b'U' => Owned::Plain(self.fetch(item.extract()?)),
+            b'U' => Owned::Plain(self.fetch(item.py(), item.extract()?)),
             b'B' => Owned::Plain(OwnedContent::Blob(item.extract()?)),
             b'N' => Owned::Plain(OwnedContent::Tensor(OwnedTensor::read(item, "an image array")?)),
             b'O' => Owned::Document(Box::new(self.read_document(item, Role::Root)?)),
@@ -199,9 +197,9 @@ impl Reading<'_> {
         })
     }
 
-    fn fetch(&self, url: PyBackedStr) -> OwnedContent {
+    fn fetch(&self, py: Python<'_>, url: PyBackedStr) -> OwnedContent {
         match self.fetched.get(&*url) {
-            Some(bytes) => OwnedContent::Blob(bytes.clone()),
+            Some(bytes) => OwnedContent::Blob(bytes.clone_ref(py)),
             None => OwnedContent::Text(b'U', url),
         }
     }
@@ -291,7 +289,7 @@ impl Reading<'_> {
             return Ok(OwnedContent::Empty);
         }
         Ok(match classify::classify(uri) {
-            b'U' => self.fetch(uri.clone_ref(py)),
+            b'U' => self.fetch(py, uri.clone_ref(py)),
             verdict @ (b'D' | b'F') => OwnedContent::Text(verdict, uri.clone_ref(py)),
             _ => OwnedContent::Text(b'P', uri.clone_ref(py)),
         })

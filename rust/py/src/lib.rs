@@ -44,6 +44,7 @@ thread_local! {
 }
 
 #[pyfunction]
+#[pyo3(name = "classify")]
 fn classify_items<'py>(items: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let py = items.py();
     let mut verdicts = Vec::with_capacity(items.len().unwrap_or_default());
@@ -81,7 +82,6 @@ mod _rust {
     #[pymodule_export]
     use super::{decode_data_uri, new_id, sniff};
     #[pymodule_export]
-    #[pyo3(name = "classify")]
     use super::classify_items;
     #[pymodule_export]
     use super::packer::{Packed, Packer};

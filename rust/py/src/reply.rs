@@ -128,7 +128,7 @@ impl Reply {
         let width = out.as_array().ncols();
         let matrix = out.as_slice_mut().map_err(|_| PyTypeError::new_err("out must be C-contiguous"))?;
         let (message, inner): (&[u8], _) = (&self.message, &self.inner);
-        let place = || matrix::place(inner, message, matrix, width, rows, sent, request_id);
+        let mut place = || matrix::place(inner, message, matrix, width, rows, sent, request_id);
         let placed = if sent < WORTH_DETACHING { place() } else { py.detach(place) };
         placed.map_err(|error| reply_error(&error))
     }

@@ -1,0 +1,27 @@
+//! Every string gets one of five verdicts; URLs and data URIs are what they are called; a file URL's path is read or
+//! refused.
+//!
+//! Allowed error: `Error::Unreadable` of `path_of_file_url`.
+
+#![no_main]
+
+use casdk_core::classify::classify;
+use casdk_core::error::Error;
+use casdk_core::source::{expand_home, path_of_file_url};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let lower = text.to_ascii_lowercase();
+    match classify(text) {
+        b'D' => assert!(lower.starts_with("data:") && text.contains(',')),
+        b'U' => assert!(lower.starts_with("http")),
+        b'F' => assert!(lower.starts_with("file://")),
+        b'T' => assert!(text.contains(char::is_whitespace) || !text.starts_with('/')),
+        b'P' => assert!(!text.is_empty()),
+        other => panic!("verdict {other}"),
+    }
+    assert!(expand_home(text).as_os_str().len() >= text.len().min(1));
+    if let Err(error) = path_of_file_url(&format!("file://{text}")) {
+        assert!(matches!(error, Error::Unreadable(_)), "{error:?}");
+    }
+});

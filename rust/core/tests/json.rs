@@ -1,0 +1,446 @@
+//! The JSON form of the wire, with `serde_json` and the standard library's number parser as oracles.
+
+#[path = "oracle/json.rs"]
+mod oracle;
+#[path = "oracle/strategies.rs"]
+mod strategies;
+
+use std::borrow::Cow;
+use std::fs;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use casdk_core::document::{Content, Document, Id, Tensor, Value};
+use casdk_core::error::Error;
+use casdk_core::json::{documents, pack, parameters, scan};
+use casdk_core::reply::{Numbers, Reply, Status};
+use casdk_core::request::Options;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use oracle::{expected, fields_json, numbers, same, tame, through_json, without_defaults};
+use serde_json::json;
+
+type Json = serde_json::Value;
+
+const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n and so on";
+
+fn options() -> Options {
+    Options {
+        endpoint: "/encode".into(),
+        target_executor: String::new(),
+        parameters: Vec::new(),
+        check_images: true,
+        allow_empty: false,
+        max_item_bytes: 1 << 20,
+        max_message_bytes: 1 << 24,
+    }
+}
+
+fn of(content: Content<'static>) -> Document<'static> {
+    Document { id: Id::Position, content, ..Document::default() }
+}
+
+fn text(text: &str) -> Document<'static> {
+    of(Content::Text(Cow::Owned(text.into())))
+}
+
+fn tensor(buffer: &[u8], shape: &[u32], dtype: &'static str) -> Tensor<'static> {
+    Tensor { buffer: Cow::Owned(buffer.to_vec()), shape: shape.to_vec(), dtype: Cow::Borrowed(dtype) }
+}
+
+fn documents_of_any_kind() -> impl Strategy<Value = Vec<Document<'static>>> {
+    vec(strategies::document().prop_map(tame), 0..4)
+}
+
+fn place_id(place: usize) -> String {
+    format!("{}{place:08x}", &REQUEST_ID[..24])
+}
+
+/// The numbers of a row.
+fn row(reply: &Reply, at: usize) -> Option<&[f32]> {
+    match reply.rows[at].embedding.as_ref()? {
+        Numbers::Parsed(range) => Some(&reply.numbers[range.clone()]),
+        Numbers::Raw(..) => panic!("JSON has no raw numbers"),
+    }
+}
+
+fn offset_of<T: std::fmt::Debug>(result: Result<T, Error>) -> usize {
+    match result {
+        Err(Error::Reply { offset, .. }) => offset,
+        other => panic!("{other:?} is no error of a reply"),
+    }
+}
+
+fn file(path: &std::path::Path) -> Document<'static> {
+    of(Content::Path(Cow::Owned(path.to_str().unwrap().into())))
+}
+
+#[test]
+fn images_are_base64() {
+    let room = tempfile::tempdir().unwrap();
+    let path = room.path().join("cat.png");
+    fs::write(&path, PNG).unwrap();
+    let encoded = STANDARD.encode(PNG);
+    let given = [
+        of(Content::Blob(Cow::Borrowed(PNG))),
+        file(&path),
+        of(Content::DataUri(Cow::Owned(format!("data:image/png;base64,{encoded}")))),
+        of(Content::FileUrl(Cow::Owned(format!("file://{}", path.display())))),
+    ];
+    let (message, rows, ..) = pack(&given, &options(), REQUEST_ID);
+    let read: Json = serde_json::from_slice(&message).unwrap();
+    assert_eq!(rows, 4);
+    for at in 0..4 {
+        assert_eq!(read["data"][at], json!({"id": place_id(at), "blob": encoded}));
+    }
+}
+
+#[test]
+fn bad_items_are_left_out() {
+    let room = tempfile::tempdir().unwrap();
+    let (no_image, good) = (room.path().join("a.png"), room.path().join("b.png"));
+    fs::write(&no_image, "text").unwrap();
+    fs::write(&good, PNG).unwrap();
+    let with_match = Document { matches: vec![text("fine"), file(&no_image)], ..text("root") };
+    let given = [
+        text("one"),
+        file(&no_image),
+        text(""),
+        file(&good),
+        with_match,
+        of(Content::DataUri("data:image/png;base64,AA=A".into())),
+        of(Content::Tensor(tensor(&[0, 0, 0xc0, 0x7f], &[1], "<f4"))),
+        of(Content::Tensor(tensor(&[0; 16], &[1], "<c16"))),
+        of(Content::Tensor(tensor(&[0; 5], &[2, 3], "|u1"))),
+        of(Content::Tensor(tensor(&[1], &[1; 65], "|u1"))),
+        Document { weight: f32::NEG_INFINITY, ..text("heavy") },
+        text("two"),
+    ];
+    let (message, rows, taken, failures) = pack(&given, &options(), REQUEST_ID);
+    let read: Json = serde_json::from_slice(&message).unwrap();
+    assert_eq!((rows, taken), (3, 12));
+    assert_eq!(read["data"][2], json!({"id": place_id(2), "text": "two"}));
+    let kinds: Vec<_> = failures.iter().map(|failure| (failure.position, failure.error.kind())).collect();
+    let wanted = [
+        (1, "not_image"),
+        (2, "empty"),
+        (4, "not_image"),
+        (5, "data_uri"),
+        (6, "type"),
+        (7, "type"),
+        (8, "type"),
+        (9, "type"),
+        (10, "type"),
+    ];
+    assert_eq!(kinds, wanted);
+    let reason = failures[2].error.to_string();
+    assert!(reason.contains("match 1"), "{reason}");
+}
+
+#[test]
+fn arrays_are_lists_in_lists() {
+    let cases = [
+        (tensor(&[0, 9, 10, 99, 100, 255], &[1, 2, 3], "|u1"), json!([[[0, 9, 10], [99, 100, 255]]])),
+        (tensor(&[7], &[], "|u1"), json!(7)),
+        (tensor(&[], &[0, 3], "|u1"), json!([])),
+        (tensor(&[0xff, 1], &[2], "|i1"), json!([-1, 1])),
+        (tensor(&[0, 0x3c, 0, 0xc0], &[2], "<f2"), json!([1, -2])),
+        (tensor(&(-7i32).to_le_bytes(), &[1, 1], "<i4"), json!([[-7]])),
+        (tensor(&i64::MAX.to_le_bytes(), &[1], "<i8"), json!([9_223_372_036_854_775_807f64])),
+        (tensor(&0.1f32.to_le_bytes(), &[1], "<f4"), json!([0.100_000_001_490_116_12])),
+        (tensor(&1e300f64.to_le_bytes(), &[1], "<f8"), json!([1e300])),
+    ];
+    for (array, wanted) in cases {
+        let (message, ..) = pack(&[of(Content::Tensor(array))], &options(), REQUEST_ID);
+        let read: Json = serde_json::from_slice(&message).unwrap();
+        assert!(same(&read["data"][0]["tensor"], &wanted), "{} is not {wanted}", read["data"][0]);
+    }
+}
+
+#[test]
+fn not_a_number_is_spelled_as_python_does() {
+    let parameters = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(Value::Number).to_vec();
+    let options = Options { parameters: vec![("a".into(), Value::List(parameters))], ..options() };
+    let (message, ..) = pack(&[], &options, REQUEST_ID);
+    assert!(std::str::from_utf8(&message).unwrap().contains(r#""parameters":{"a":[NaN,Infinity,-Infinity]}"#));
+}
+
+const REPLY: &str = r#"{"header":{"requestId":"8b1f","status":{"code":1,"description":"ValueError('boom')","exception":{
+    "name":"ValueError","args":["boom"],"stacks":["Traceback\n","  File \"x.py\"\n"],"executor":"clip_t"}},
+    "execEndpoint":"/encode","targetExecutor":""},"parameters":{"limit":10.0},"routes":[
+    {"executor":"gateway","startTime":"2022-04-01T15:24:28.267003+00:00","endTime":null,"status":null},
+    {"executor":"clip_t","start_time":"2022-04-01T17:24:28.5+02:00","end_time":"1969-12-31T23:59:59.999999999Z",
+     "status":{"code":"ERROR","description":"x","exception":null}}],
+    "data":[{"id":"b153","parent_id":null,"text":"hello, world!","weight":null,"tags":null,"location":null,"blob":null,
+    "embedding":[-0.022064208984375, 0.1044921875,1e-3],"scores":null,"chunks":null,"tensor":null,"surprise":{"a":[{}]},
+    "matches":[{"id":"m","adjacency":1,"blob":"iVBORw0KGgo=","text":"","scores":{"cosine":{"value":0.25,"ref_id":"b153"},
+    "zero":{},"none":null}}]},{"id":"no embedding","embedding":null},{"embedding":[[1,2],[3,4]]},{"embedding":[]}],
+    "surprise":[1,{"two":"\u00e9\ud83d\ude00\ud800"},true,false,null]}"#;
+
+#[test]
+fn a_reply_is_scanned() {
+    let reply = scan(REPLY.as_bytes()).unwrap();
+    assert_eq!((&*reply.request_id, &*reply.endpoint, &*reply.target_executor), ("8b1f", "/encode", ""));
+    let status = Status {
+        code: 1,
+        description: "ValueError('boom')".into(),
+        name: "ValueError".into(),
+        args: vec!["boom".into()],
+        stacks: vec!["Traceback\n".into(), "  File \"x.py\"\n".into()],
+        executor: "clip_t".into(),
+    };
+    assert_eq!(reply.status, Some(status));
+    let times: Vec<_> = reply.routes.iter().map(|route| (&*route.executor, route.start_ns, route.end_ns)).collect();
+    let wanted = [("gateway", 1_648_826_668_267_003_000, 0), ("clip_t", 1_648_826_668_500_000_000, -1)];
+    assert_eq!(times, wanted);
+    assert_eq!(reply.routes[0].status, None);
+    assert_eq!(reply.routes[1].status.as_ref().unwrap().code, 1);
+    let limit = ("limit".to_owned(), Value::Number(10.0));
+    assert_eq!(parameters(REPLY.as_bytes(), &reply).unwrap(), [limit]);
+    let ids: Vec<_> = reply.rows.iter().map(|row| &REPLY[row.id.clone()]).collect();
+    assert_eq!(ids, ["b153", "no embedding", "", ""]);
+    assert_eq!(row(&reply, 0), Some(&[-0.022_064_209, 0.104_492_19, 0.001][..]));
+    assert_eq!(row(&reply, 1), None);
+    assert_eq!(row(&reply, 2), Some(&[1.0, 2.0, 3.0, 4.0][..]));
+    assert_eq!(row(&reply, 3), None);
+}
+
+#[test]
+fn documents_of_a_reply_are_read() {
+    let reply = scan(REPLY.as_bytes()).unwrap();
+    let read = documents(REPLY.as_bytes(), &reply).unwrap();
+    assert_eq!(read[0].content, Content::Text("hello, world!".into()));
+    assert_eq!(read[0].embedding.as_ref().unwrap().shape, [3]);
+    assert_eq!(read[2].embedding.as_ref().unwrap().shape, [2, 2]);
+    let matched = &read[0].matches[0];
+    assert_eq!(matched.content, Content::Blob(PNG[..8].into()));
+    assert_eq!((matched.adjacency, matched.scores.len()), (1, 3));
+    assert_eq!((matched.scores[0].1.value, &*matched.scores[0].1.ref_id), (0.25, "b153"));
+}
+
+#[test]
+fn replies_in_snake_case_and_in_docs_are_scanned() {
+    let message = br#" {"data":{"docs":[{"id":"a","embedding":[NaN,Infinity,-Infinity]}],"x":1},
+        "header":{"request_id":"r","exec_endpoint":"/","target_executor":"t","status":null}} "#;
+    let reply = scan(message).unwrap();
+    assert_eq!((&*reply.request_id, &*reply.endpoint, &*reply.target_executor), ("r", "/", "t"));
+    assert_eq!(reply.status, None);
+    let numbers = row(&reply, 0).unwrap();
+    assert!(numbers[0].is_nan() && numbers[1] == f32::INFINITY && numbers[2] == f32::NEG_INFINITY);
+    assert_eq!(parameters(message, &reply).unwrap(), []);
+}
+
+#[test]
+fn surrogates_without_their_half_are_replaced() {
+    let message = br#"{"header":{"requestId":"\ud800 \udc00 \ud83d\ude00 \ud83dx \ud83d\u0041 \"\\\/\b\f\n\r\t"}}"#;
+    assert_eq!(scan(message).unwrap().request_id, "\u{fffd} \u{fffd} 😀 \u{fffd}x \u{fffd}A \"\\/\u{8}\u{c}\n\r\t");
+}
+
+#[test]
+fn what_is_no_reply_is_refused_at_its_offset() {
+    let nested = |depth: usize| format!("{{\"data\":[],\"x\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+    scan(nested(63).as_bytes()).unwrap();
+    let (deep, deepest) = (nested(64), format!("{{\"data\":{}", "[".repeat(1_000_000)));
+    let cases: &[(&str, usize)] = &[
+        ("", 0),
+        ("Internal Server Error", 0),
+        ("<html>", 0),
+        ("[]", 0),
+        ("null", 0),
+        ("{}", 0),
+        (r#"{"detail":[{"loc":["body"],"msg":"field required","type":"value_error"}]}"#, 0),
+        (r#"{"data":[]} x"#, 12),
+        (r#"{"data":[]"#, 10),
+        (r#"{"data":[],}"#, 11),
+        (r#"{"data":[}"#, 9),
+        (r#"{"data":[1]}"#, 9),
+        (r#"{"data":"x"}"#, 8),
+        (r#"{"data" []}"#, 8),
+        (r#"{data:[]}"#, 1),
+        (r#"{"data":[{"embedding":[1,]}]}"#, 25),
+        (r#"{"data":[{"embedding":[1 2]}]}"#, 25),
+        (r#"{"data":[{"embedding":[01]}]}"#, 23),
+        (r#"{"data":[{"embedding":[1.]}]}"#, 25),
+        (r#"{"data":[{"embedding":[.5]}]}"#, 23),
+        (r#"{"data":[{"embedding":[+1]}]}"#, 23),
+        (r#"{"data":[{"embedding":[1e]}]}"#, 25),
+        (r#"{"data":[{"embedding":[0.1234567890123456e]}]}"#, 42),
+        (r#"{"data":[{"embedding":[-]}]}"#, 24),
+        (r#"{"data":[{"embedding":[null]}]}"#, 23),
+        (r#"{"data":[{"embedding":["1"]}]}"#, 23),
+        (r#"{"data":[{"embedding":1}]}"#, 22),
+        (r#"{"data":[{"embedding":[[1],[2,3]]}]}"#, 27),
+        (r#"{"data":[{"embedding":[[1],2]}]}"#, 27),
+        (r#"{"data":[{"embedding":[1,[2]]}]}"#, 25),
+        (r#"{"data":[{"embedding":[[],[[]]]}]}"#, 27),
+        (r#"{"data":[{"embedding":{"dense":{}}}]}"#, 22),
+        (r#"{"routes":[{"startTime":"yesterday"}]}"#, 24),
+        (r#"{"header":{"status":{"code":"MAYBE"}}}"#, 28),
+        ("{\"header\":{\"requestId\":\"a\nb\"}}", 25),
+        ("{\"header\":{\"requestId\":\"a\\x\"}}", 25),
+        ("{\"header\":{\"requestId\":\"a\\u12\"}}", 25),
+        ("{\"header\":{\"requestId\":\"a", 25),
+        ("{\"header\":{\"requestId\":\"a\\", 26),
+        (&deep, 79),
+        (&deepest, 9),
+    ];
+    for (message, offset) in cases {
+        assert_eq!(offset_of(scan(message.as_bytes())), *offset, "{message:.60}");
+    }
+    assert_eq!(offset_of(scan(b"{\"header\":{\"requestId\":\"a\xff\"}}")), 25);
+    assert_eq!(offset_of(scan(b"\xef\xbb\xbf{}")), 0);
+}
+
+#[test]
+fn a_broken_blob_is_refused_at_its_offset() {
+    let message = br#"{"data":[{"blob":"AAAA"},{"blob":"AA=A"}]}"#;
+    let reply = scan(message).unwrap();
+    assert_eq!(offset_of(documents(message, &reply)), 36);
+}
+
+#[test]
+fn every_beginning_of_a_reply_is_refused() {
+    for end in 0..REPLY.len() {
+        let offset = offset_of(scan(&REPLY.as_bytes()[..end]));
+        assert!(offset <= end, "{offset} for {end} bytes");
+    }
+}
+
+#[test]
+fn times_of_iso_8601() {
+    let time = |written: &str| {
+        let message = format!("{{\"data\":[],\"routes\":[{{\"startTime\":\"{written}\"}}]}}");
+        scan(message.as_bytes()).ok().map(|reply| reply.routes[0].start_ns)
+    };
+    let second = 1_000_000_000;
+    let cases = [
+        ("1970-01-01T00:00:00Z", Some(0)),
+        ("1970-01-01 00:00:01", Some(second)),
+        ("1970-01-01t00:01:00z", Some(60 * second)),
+        ("1970-01-01T00:00:00.000000001+00:00", Some(1)),
+        ("1970-01-01T00:00:00.1234567899Z", Some(123_456_789)),
+        ("1970-01-01T00:00:00-01:30", Some(5_400 * second)),
+        ("2000-02-29T12:00:00Z", Some(951_825_600 * second)),
+        ("2100-03-01T00:00:00Z", Some(4_107_542_400 * second)),
+        ("1900-03-01T00:00:00Z", Some(-2_203_891_200 * second)),
+        ("9999-12-31T23:59:59Z", Some(i64::MAX)),
+        ("1970-13-01T00:00:00Z", None),
+        ("1970-01-01T24:00:00Z", None),
+        ("1970-01-01T00:00Z", None),
+        ("1970-01-01", None),
+        ("1970-01-01T00:00:00.Z", None),
+        ("1970-01-01T00:00:00+0000", None),
+        ("1970-01-01T00:00:00 UTC", None),
+        ("+970-01-01T00:00:00Z", None),
+        ("é970-01-01T00:00:00Z", None),
+        ("", None),
+    ];
+    for (written, wanted) in cases {
+        assert_eq!(time(written), wanted, "{written}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn every_document_is_written(given in documents_of_any_kind(), parameters in strategies::fields(), target in "[a-z]{0,2}") {
+        let options = Options { parameters, target_executor: target, check_images: false, allow_empty: true, ..options() };
+        let (message, rows, taken, failures) = pack(&given, &options, REQUEST_ID);
+        prop_assert_eq!((rows, taken, failures), (given.len(), given.len(), vec![]));
+        let read: Json = serde_json::from_slice(&message).unwrap();
+        let data: Vec<Json> = given.iter().enumerate().map(|(at, document)| expected(document, &place_id(at))).collect();
+        let header = json!({"request_id": REQUEST_ID, "exec_endpoint": "/encode", "target_executor": options.target_executor});
+        let mut whole = without_defaults(json!({"exec_endpoint": "/encode", "target_executor": options.target_executor,
+            "parameters": fields_json(&options.parameters), "header": without_defaults(header)}));
+        whole["data"] = json!(data);
+        prop_assert!(same(&read, &whole), "{}\n{}", read, whole);
+    }
+
+    #[test]
+    fn a_message_ends_before_its_limit(lens in vec(0..200usize, 1..20), limit in 100..2000usize) {
+        let given: Vec<Document<'_>> = lens.iter().map(|&len| text(&"\"ä\n".repeat(len))).collect();
+        let options = Options { max_message_bytes: limit, allow_empty: true, ..options() };
+        let (message, rows, taken, failures) = pack(&given, &options, REQUEST_ID);
+        let (empty, ..) = pack(&[], &options, REQUEST_ID);
+        prop_assert!(rows == taken && rows > 0 && failures.is_empty());
+        prop_assert!(message.len() <= limit + empty.len() || rows == 1);
+        let (more, ..) = pack(&given[..given.len().min(taken + 1)], &Options { max_message_bytes: usize::MAX, ..options }, REQUEST_ID);
+        prop_assert!(taken == given.len() || more.len() > limit);
+    }
+
+    #[test]
+    fn documents_survive_the_way_back(given in documents_of_any_kind(), pretty: bool) {
+        let data: Vec<Json> = given.iter().enumerate().map(|(at, document)| expected(document, &place_id(at))).collect();
+        let reply = json!({"header": {"requestId": "x"}, "parameters": {"a": [1, null]}, "data": data});
+        let message = if pretty { serde_json::to_vec_pretty(&reply) } else { serde_json::to_vec(&reply) }.unwrap();
+        let scanned = scan(&message).unwrap();
+        let read = documents(&message, &scanned).unwrap();
+        let wanted: Vec<Document<'_>> = given.iter().enumerate().map(|(at, document)| through_json(document, &place_id(at))).collect();
+        prop_assert_eq!(&read, &wanted);
+        for (at, document) in wanted.iter().enumerate() {
+            let floats = document.embedding.as_ref().map(|array| numbers(array).into_iter().map(|number| number as f32).collect::<Vec<_>>());
+            prop_assert_eq!(row(&scanned, at), floats.as_deref());
+        }
+    }
+
+    /// `Reader::single` against the standard library, bit by bit, in every spelling and next to where rounding turns.
+    #[test]
+    fn numbers_round_as_numpy_does(bits: u32, steps in -12..12i64, wide: u64, tail in "[0-9]{0,9}", count in 0..25usize) {
+        let single = f32::from_bits(bits);
+        let half_way = (f64::from(single) + f64::from(f32::from_bits(bits.wrapping_add(1)))) / 2.0;
+        let near = f64::from_bits(half_way.to_bits().wrapping_add_signed(steps));
+        let small = (f64::from(single) / 1e3f64.powi(i32::from(bits as u8 % 9))).fract();
+        let mut spellings = Vec::new();
+        for number in [f64::from(single), near, f64::from_bits(wide), near.fract(), small, small / 7.0, wide as f64 / 3.0] {
+            if number.is_finite() {
+                spellings.extend([format!("{number}"), format!("{number:?}"), format!("{number:e}"), format!("{number:.count$}")]);
+                spellings.push(format!("{number:.17}{tail}"));
+            }
+        }
+        let message = format!("{{\"data\":[{{\"embedding\":[{}]}}]}}", spellings.join(","));
+        let reply = scan(message.as_bytes()).unwrap();
+        for (read, spelling) in row(&reply, 0).unwrap_or_default().iter().zip(&spellings) {
+            let wanted = spelling.parse::<f64>().unwrap() as f32;
+            prop_assert_eq!(read.to_bits(), wanted.to_bits(), "{}", spelling);
+        }
+        prop_assert_eq!(row(&reply, 0).map_or(0, <[f32]>::len), spellings.len());
+    }
+
+    #[test]
+    fn what_serde_reads_is_read_and_nothing_else(value in strategies::fields(), place: prop::sample::Index, damage in "[\\[\\]{}:,\"0-9eE+.trufalsn \\\\\\-\n]{0,2}") {
+        let mut text = fields_json(&value).to_string();
+        let at = place.index(text.len());
+        if text.is_char_boundary(at) && text.is_char_boundary(at + 1) {
+            text.replace_range(at..=at, &damage);
+        }
+        let message = format!("{{\"data\":null,\"parameters\":{text}}}");
+        let oracle = serde_json::from_str::<Json>(&message);
+        match (scan(message.as_bytes()), oracle) {
+            (Ok(reply), Ok(wanted)) => {
+                if let Ok(read) = parameters(message.as_bytes(), &reply) {
+                    prop_assert!(same(&fields_json(&read), &wanted["parameters"]) || wanted["parameters"].is_null());
+                } else {
+                    prop_assert!(!wanted["parameters"].is_object());
+                }
+            }
+            (Err(error), Ok(_)) => prop_assert!(false, "{error} in {message}"),
+            // `serde_json` refuses what Python writes and reads: numbers too large, half a pair of surrogates.
+            (Ok(_), Err(error)) => prop_assert!(error.to_string().contains("out of range") || error.to_string().contains("surrogate") || error.to_string().contains("hex escape"), "{error} in {message}"),
+            (Err(error), Err(_)) => prop_assert!(offset_of::<()>(Err(error)) <= message.len()),
+        }
+    }
+
+    #[test]
+    fn never_panics(bytes: Vec<u8>, text in "[\\[\\]{}:,\"0-9eE+.truefalsn \\\\\\-]{0,40}") {
+        for message in [&bytes[..], text.as_bytes(), format!("{{\"data\":[{{\"embedding\":[{text}]}}]}}").as_bytes()] {
+            if let Ok(reply) = scan(message) {
+                let _ = documents(message, &reply);
+                let _ = parameters(message, &reply);
+            } else {
+                prop_assert!(offset_of(scan(message)) <= message.len());
+            }
+        }
+    }
+}
