@@ -5,7 +5,6 @@ import pathlib
 
 import numpy as np
 import pytest
-
 from casdk import (
     DataURIError,
     Document,
@@ -133,7 +132,9 @@ def test_ten_thousand_in_batches_of_seven(client, call, expected):
     np.testing.assert_array_equal(rows, np.tile(expected(texts[:500]), (20, 1)))
 
 
-@pytest.mark.parametrize(("content", "kind"), [([], np.ndarray), (iter(()), np.ndarray), (DocumentArray(), DocumentArray)])
+@pytest.mark.parametrize(
+    ("content", "kind"), [([], np.ndarray), (iter(()), np.ndarray), (DocumentArray(), DocumentArray)]
+)
 def test_nothing(client, call, content, kind):
     got = call(client, "encode", content)
     assert isinstance(got, kind)
@@ -270,7 +271,14 @@ def test_one_item_is_refused_with_the_fix(client, call, content):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("batch_size", 0), ("prefetch", 0), ("timeout", 0), ("errors", "ignore"), ("dtype", "int8"), ("dtype", "nonsense")],
+    [
+        ("batch_size", 0),
+        ("prefetch", 0),
+        ("timeout", 0),
+        ("errors", "ignore"),
+        ("dtype", "int8"),
+        ("dtype", "nonsense"),
+    ],
 )
 def test_bad_option(client, call, option, value):
     with pytest.raises(ValueError, match=option):

@@ -24,23 +24,36 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"_rust", "client", "config", "documents", "errors", "models"},
     "client": EVERYTHING,
     "_verbs": {
-        *("_batches", "_calls", "_coalesce", "_codecs", "_driver", "_engine", "_inputs", "_options", "_progress"),
+        *("_batches", "_calls", "_coalesce", "_codecs", "_driver", "_engine", "_feeds", "_inputs", "_options"),
+        "_progress",
         *("_results", "_transport", "config", "documents", "errors", "models"),
     },
     "_driver": {
-        *("_batches", "_calls", "_codecs", "_engine", "_inputs", "_progress", "_results", "_rust", "_transport"),
+        *(
+            "_batches",
+            "_calls",
+            "_codecs",
+            "_engine",
+            "_feeds",
+            "_inputs",
+            "_progress",
+            "_results",
+            "_rust",
+            "_transport",
+        ),
         *("config", "documents", "errors", "models"),
     },
     "_transport": {
         *("_calls", "_channels", "_coalesce", "_codecs", "_downloads", "_engine", "_proxy", "_uri"),
         *("config", "errors"),
     },
-    "_calls": {"models", "errors", "config"},
+    "_calls": {"_batches", "models", "errors", "config"},
     "_options": {"_calls", "models", "errors", "config"},
     "_results": {"_codecs", "documents", "models", "errors"},
     "_codecs": {"_rust", "models", "documents", "errors"},
     "_inputs": {"_rust", "models", "documents", "errors"},
-    "_batches": {"_inputs", "errors"},
+    "_batches": set(),
+    "_feeds": set(),
     "_coalesce": {"errors"},
     "_downloads": {"config", "errors"},
     "_engine": {"errors"},
@@ -54,7 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_channels.websocket": {"_channels.base", "errors", "config", "_rust"},
     "models": {"documents", "errors"},
     "documents": {"_archive", "_selectors", "errors"},
-    "_archive": {"errors"},
+    "_archive": {"documents", "errors"},
     "_selectors": {"errors"},
     "_summary": set(),
     "_images": {"errors"},
@@ -68,7 +81,8 @@ MAY_IMPORT_LATE: dict[str, set[str]] = {
     "_images": {"_rust"},
 }
 # Standard modules that would make a decision into an act.
-FORBIDDEN = {"_calls": {"asyncio", "socket", "time", "threading", "ssl", "selectors", "os", "random"}}
+ACTS = {"asyncio", "socket", "time", "threading", "ssl", "selectors", "os", "random"}
+FORBIDDEN = {"_calls": ACTS, "_batches": ACTS}
 
 
 class Import(NamedTuple):

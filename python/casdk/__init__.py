@@ -1,7 +1,7 @@
 """The Python SDK for CLIP-as-service."""
 
 from casdk._rust import __version__
-from casdk.client import Client
+from casdk.client import Client, Item
 from casdk.config import TLS, Limits, Retry, Timeouts
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import *  # noqa: F403 - the one error tree, named in its own __all__
@@ -16,6 +16,7 @@ __all__ = [
     "EncodeResult",
     "Header",
     "Image",
+    "Item",
     "Limits",
     "NamedScore",
     "Profile",

@@ -20,7 +20,7 @@ VERSION: Final = 1
 
 class _Array(msgspec.Struct):
     dtype: str
-    shape: tuple[int, ...]
+    shape: list[int]
     data: bytes
 
 
@@ -37,7 +37,7 @@ def encode(value: Any) -> Any:
         TypeError: The value cannot be written.
     """
     if isinstance(value, np.ndarray) and not value.dtype.hasobject and value.dtype.names is None:
-        return _Array(value.dtype.str, value.shape, value.tobytes())
+        return _Array(value.dtype.str, list(value.shape), value.tobytes())
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"a {type(value).__name__} cannot be written")
@@ -51,9 +51,12 @@ def decode(kind: Any, value: Any) -> Any:
     """
     from casdk.documents import Document, DocumentArray
 
-    if kind is DocumentArray:
-        return DocumentArray(msgspec.convert(value, list[Document], dec_hook=decode))
-    array = msgspec.convert(value, _Array)
+    try:
+        if kind is DocumentArray:
+            return DocumentArray(msgspec.convert(value, list[Document], dec_hook=decode))
+        array = msgspec.convert(value, _Array)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error  # a ValueError gets the way to here added
     return np.frombuffer(bytearray(array.data), dtype=array.dtype).reshape(array.shape)
 
 

@@ -23,8 +23,8 @@ __all__ = ["Call", "ErrorMode", "RetryBudget"]
 
 ErrorMode: TypeAlias = Literal["raise", "return", "skip"]
 
-HOPELESS: Final = 2
-"""Batches an executor may fail on whole, without one success in the call, before it is the executor's fault."""
+HOPELESS: Final = 64
+"""Items an executor may fail on, one after the other without one success in the call, before the fault is its own."""
 FREE_RETRIES: Final = 100
 """Repeats a client may make before its budget's share counts."""
 
@@ -259,7 +259,7 @@ class Call:
     def _may_split(self, batch: Batch, error: CasdkError) -> bool:
         if not (isinstance(error, ServerError) and error.for_item) or self._tolerant or not self._resend:
             return False
-        return self._successes > 0 or self._hopeless < HOPELESS * max(1, len(batch))
+        return self._successes > 0 or self._hopeless < HOPELESS
 
     def _may_repeat(self, batch: Batch, error: CasdkError) -> bool:
         if isinstance(error, TransportError):

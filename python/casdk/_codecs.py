@@ -22,8 +22,11 @@ from casdk.errors import (
 )
 from casdk.models import Header, Response, Route, Status
 
+if TYPE_CHECKING:
+    from casdk._rust import RawDocument, Tensor
+    from casdk._rust import Status as RawStatus
+
 __all__ = [
-    "Codec",
     "Packed",
     "Packer",
     "Reply",

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from casdk._batches import Batch, Feed, Repeats
+from casdk._batches import Batch, Repeats
 from casdk._calls import Call
 from casdk._codecs import Packed, Packer, Reply, failure_of, read_error, read_response
 from casdk._engine import Caller, engine
+from casdk._feeds import Feed
 from casdk._inputs import Chunk, read_chunk, urls_of
 from casdk._progress import Progress
 from casdk._results import Answer
@@ -157,12 +158,12 @@ class Driver:
         self._wake()
 
     def _wake(self) -> None:
-        if self._bell is not None and not self._bell.done():
-            self._bell.set_result(None)
+        if self._bell is not None:
+            _ring_once(self._bell)
 
     async def _sleep(self, until: float | None) -> None:
         self._bell = bell = self._loop.create_future()
-        timer = None if until is None else self._loop.call_at(until, lambda: bell.done() or bell.set_result(None))
+        timer = None if until is None else self._loop.call_at(until, _ring_once, bell)
         try:
             await bell
         finally:
@@ -299,7 +300,8 @@ class Driver:
             return batch.indices, batch.items
         for position, kind, reason in packed.failures:
             item = batch.items[position]
-            cause = (batch.errors or {}).get(item if isinstance(item, str) else getattr(item, "uri", None))
+            url = item if isinstance(item, str) else getattr(item, "uri", "")
+            cause = (batch.errors or {}).get(url)
             if cause is not None:
                 reason = f"{reason}: {cause}"
             self.call.refuse(failure_of(kind, batch.indices[position], item, reason, cause))
@@ -335,6 +337,11 @@ class Driver:
             await self._caller.call(partial(function, response))
         except Exception as error:
             raise CallbackError(f"a callback raised {type(error).__name__}: {error}") from error
+
+
+def _ring_once(bell: asyncio.Future[None]) -> None:
+    if not bell.done():
+        bell.set_result(None)
 
 
 def _unanswered(index: int, item: object) -> NoEmbeddingError:

@@ -212,7 +212,7 @@ class _ThreadCaller(Caller[T]):
 
     def __init__(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
         super().__init__(job)
-        self._inbox: queue.SimpleQueue[tuple[Callable[[], Any] | None, Any, Any]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[Any, Any, Any]] = queue.SimpleQueue()
 
     def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
         self._inbox.put((function, settle, None))

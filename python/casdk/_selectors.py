@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeGuard
 
 import numpy as np
@@ -55,7 +56,7 @@ def select(documents: DocumentArray, index: Any) -> Any:
         return _read_columns(documents, *index)
     if isinstance(index, str) and not index.startswith("@"):
         return documents[_position(documents, index)]
-    if index == "@r":
+    if isinstance(index, str) and index == "@r":
         return documents
     return type(documents)(_choose(documents, index))
 
@@ -95,6 +96,8 @@ def _read_columns(documents: DocumentArray, index: Any, columns: str | Sequence[
 def _read_column(documents: Sequence[Document], column: str) -> Any:
     if column in ("embedding", "tensor"):
         return stack(documents, column)
+    if documents and column in documents[0].__struct_fields__:
+        return list(map(attrgetter(column), documents))
     return [read(document, column) for document in documents]
 
 
@@ -239,7 +242,10 @@ def positions(documents: Sequence[Document], index: Any) -> list[int]:
         by_id: dict[str, int] = {}
         for position, document in enumerate(documents):
             by_id.setdefault(document.id, position)
-        return [by_id[str(key)] for key in index]
+        for key in index:
+            if key not in by_id:
+                raise KeyError(f"no document has the id {str(key)!r}")
+        return [by_id[key] for key in index]
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise TypeError(f"documents are chosen by bools, by positions or by ids, not by {names}")
 

@@ -152,7 +152,7 @@ class Transport(Resident):
                 raise
             if self._headers is headers:
                 self._headers = await self._authorize()
-            return await channel.exchange(request_id, message, self._headers)
+            return await channel.exchange(request_id, message, self._headers or ())
 
     async def _authorize(self) -> Headers:
         token = self._credential

@@ -16,12 +16,13 @@ from typing import Any, TypeAlias
 import msgspec
 import numpy as np
 
-from casdk._batches import HELD, Feed, Repeats, feed_of
+from casdk._batches import Repeats
 from casdk._calls import Call
 from casdk._coalesce import Coalescer
 from casdk._codecs import Packer
 from casdk._driver import Driver, Hooks
 from casdk._engine import Caller
+from casdk._feeds import HELD, Feed, feed_of
 from casdk._inputs import Chunk, as_document, check_content, read_chunk
 from casdk._options import Options, route
 from casdk._progress import Progress
@@ -403,7 +404,7 @@ def index(transport: Transport, content: Iterable[Any], options: Options, resend
     """Texts, images or Documents -> DocumentArray with embeddings, stored by the server."""
     check_content(content)
     originals = Originals(content)
-    matrix = Matrix(len(content) if hasattr(content, "__len__") else None)
+    matrix = Matrix(len(content) if isinstance(content, Sized) else None)
     answer = IndexedEmbeddings(matrix)
     plan = Plan(
         transport,
@@ -447,7 +448,7 @@ def search(transport: Transport, content: Iterable[Any], options: Options, limit
     if limit < 1:
         raise InputValueError(f"limit must be at least 1, not {limit}")
     originals = Originals(content)
-    matrix = Matrix(len(content) if hasattr(content, "__len__") else None)
+    matrix = Matrix(len(content) if isinstance(content, Sized) else None)
     answer = SearchResults(matrix)
     plan = Plan(transport, "/search", content, options, answer, prepare=originals.read_as_documents, limit=int(limit))
 

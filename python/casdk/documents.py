@@ -456,7 +456,13 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         return msgspec.convert(plain, cls, dec_hook=_archive.decode)
 
     def to_json(self) -> str:
-        """Return JSON: bytes in base64, arrays as ``{"dtype", "shape", "data"}``, defaults left out."""
+        """Return JSON: bytes in base64, arrays as ``{"dtype", "shape", "data"}``, defaults left out.
+
+        JSON has no infinite numbers: outside arrays they become ``null``.
+
+        Raises:
+            TypeError: A value cannot be written.
+        """
         return msgspec.json.encode(self, enc_hook=_archive.encode).decode()
 
     @classmethod

@@ -118,4 +118,4 @@ def _load_chain(context: ssl.SSLContext, cert: object, key: object) -> None:
             path.touch(mode=0o600)
             path.write_bytes(read_pem(source, name))
             paths.append(path)
-        context.load_cert_chain(*paths)
+        context.load_cert_chain(str(paths[0]), str(paths[1]))

@@ -210,7 +210,7 @@ def _certificate_name(pem: str) -> str | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=pem)
     for certificate in context.get_ca_certs():
-        names = [str(value) for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]  # type: ignore[misc]
+        names = [str(entry[1]) for entry in certificate.get("subjectAltName", ()) if entry[0] == "DNS"]
         subject = [str(part[0][1]) for part in certificate.get("subject", ()) if part[0][0] == "commonName"]
         for name in (*names, *subject):
             return name.replace("*", "any", 1)

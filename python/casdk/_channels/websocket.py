@@ -80,7 +80,7 @@ class Socket:
                 self.connection.transport.abort()
 
     async def send(self, request_id: str, message: bytes) -> bytes:
-        waiter = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.waiting[request_id] = waiter
         try:
             await self.connection.send(message)

@@ -94,11 +94,11 @@ fn has_image_extension(item: &str) -> bool {
             .any(|known| known.as_bytes().eq_ignore_ascii_case(&bytes[dot + 1..]))
 }
 
-/// Anything of that name: a directory is refused later, by name, rather than embedded as a sentence.
+/// A file of that name: a directory called like a sentence does not make an image of it.
 fn exists(item: &str) -> bool {
     if item.starts_with('~') {
-        source::expand_home(item).exists()
+        source::expand_home(item).is_file()
     } else {
-        Path::new(item).exists()
+        Path::new(item).is_file()
     }
 }

@@ -53,6 +53,13 @@ fn documents_of_any_kind() -> impl Strategy<Value = Vec<Document<'static>>> {
     vec(strategies::document().prop_map(tame), 0..4)
 }
 
+/// The lines that differ; documents are too long to be shown.
+fn difference(left: &Document<'_>, right: &Document<'_>) -> String {
+    let (left, right) = (format!("{left:#?}"), format!("{right:#?}"));
+    let lines = left.lines().zip(right.lines()).filter(|(left, right)| left != right);
+    lines.take(3).map(|(left, right)| format!("{left:.100} is not {right:.100}\n")).collect()
+}
+
 fn place_id(place: usize) -> String {
     format!("{}{place:08x}", &REQUEST_ID[..24])
 }
@@ -378,7 +385,10 @@ proptest! {
         let scanned = scan(&message).unwrap();
         let read = documents(&message, &scanned).unwrap();
         let wanted: Vec<Document<'_>> = given.iter().enumerate().map(|(at, document)| through_json(document, &place_id(at))).collect();
-        prop_assert_eq!(&read, &wanted);
+        for (read, wanted) in read.iter().zip(&wanted) {
+            prop_assert!(read == wanted, "{}", difference(read, wanted));
+        }
+        prop_assert_eq!(read.len(), wanted.len());
         for (at, document) in wanted.iter().enumerate() {
             let floats = document.embedding.as_ref().map(|array| numbers(array).into_iter().map(|number| number as f32).collect::<Vec<_>>());
             prop_assert_eq!(row(&scanned, at), floats.as_deref());
