@@ -252,7 +252,12 @@ const NOT_IN_FOURS: &str = "base64 ends inside a group of four: truncated, or no
 
 /// How many bytes whole groups of four symbols hold.
 fn base64_len(symbols: &[u8]) -> usize {
-    let padding = symbols.iter().rev().take(2).take_while(|&&symbol| symbol == b'=').count();
+    let padding = symbols
+        .iter()
+        .rev()
+        .take(2)
+        .take_while(|&&symbol| symbol == b'=')
+        .count();
     (symbols.len() / 4 * 3).saturating_sub(padding)
 }
 
@@ -295,9 +300,7 @@ fn explained(error: &DecodeSliceError, symbols: usize) -> (usize, String) {
         DecodeSliceError::OutputSliceTooSmall => return (symbols, OTHER_LENGTH.into()),
     };
     match *error {
-        DecodeError::InvalidByte(at, b'=') => {
-            (at, "'=' pads base64 only at its end".into())
-        }
+        DecodeError::InvalidByte(at, b'=') => (at, "'=' pads base64 only at its end".into()),
         DecodeError::InvalidByte(at, byte) => (
             at,
             format!("{:?} is not base64", byte.escape_ascii().to_string()),

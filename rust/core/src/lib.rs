@@ -8,6 +8,7 @@ pub mod data_uri;
 pub mod document;
 pub mod error;
 pub mod json;
+pub mod load;
 pub mod matrix;
 pub mod reply;
 pub mod request;

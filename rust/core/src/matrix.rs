@@ -20,14 +20,17 @@ impl Number for f32 {
     fn from_single(value: f32) -> Self {
         value
     }
-    #[expect(clippy::cast_possible_truncation, reason = "a cast to single is what is asked for")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a cast to single is what is asked for"
+    )]
     fn from_double(value: f64) -> Self {
         value as f32
     }
     #[inline]
     fn copy_singles(bytes: &[u8], row: &mut [Self]) {
-        for (to, from) in row.iter_mut().zip(bytes.as_chunks::<4>().0) {
-            *to = f32::from_le_bytes(*from);
+        for (to, from) in row.iter_mut().zip(bytes.chunks_exact(4)) {
+            *to = f32::from_le_bytes([from[0], from[1], from[2], from[3]]);
         }
     }
 }
@@ -92,7 +95,9 @@ pub fn place<T: Number>(
     let positions = positions(reply, message, sent, request_id)?;
     let mut placed = vec![false; sent];
     for (row, &position) in reply.rows.iter().zip(&positions) {
-        let Some(numbers) = &row.embedding else { continue };
+        let Some(numbers) = &row.embedding else {
+            continue;
+        };
         if numbers.count() != width {
             return Err(Error::Unfit(format!(
                 "the server sent a row of width {} after rows of width {width}",
@@ -104,21 +109,34 @@ pub fn place<T: Number>(
             matrix.get_mut(start..start.checked_add(width)?)
         });
         let Some(target) = target else {
-            return Err(Error::Unfit(format!("there is no row for position {position}")));
+            return Err(Error::Unfit(format!(
+                "there is no row for position {position}"
+            )));
         };
         copy(numbers, reply, message, target);
         placed[position] = true;
     }
-    Ok(placed.iter().enumerate().filter_map(|(position, &there)| (!there).then_some(position)).collect())
+    Ok(placed
+        .iter()
+        .enumerate()
+        .filter_map(|(position, &there)| (!there).then_some(position))
+        .collect())
 }
 
-fn positions(reply: &Reply, message: &[u8], sent: usize, request_id: &str) -> Result<Vec<usize>, Error> {
+fn positions(
+    reply: &Reply,
+    message: &[u8],
+    sent: usize,
+    request_id: &str,
+) -> Result<Vec<usize>, Error> {
     let prefix = request_id.as_bytes().get(..24);
     let mut taken = vec![false; sent];
     let mut positions = Vec::with_capacity(reply.rows.len().min(sent));
     let (count, mut named) = (reply.rows.len(), 0);
     if count > sent {
-        return Err(Error::Unfit(format!("the server sent {count} documents for {sent}")));
+        return Err(Error::Unfit(format!(
+            "the server sent {count} documents for {sent}"
+        )));
     }
     for (at, row) in reply.rows.iter().enumerate() {
         let id = message.get(row.id.clone()).unwrap_or_default();
@@ -130,7 +148,9 @@ fn positions(reply: &Reply, message: &[u8], sent: usize, request_id: &str) -> Re
             None => at,
         };
         if position >= sent || taken[position] {
-            return Err(Error::Unfit(format!("the server sent position {position} twice or beyond the {sent} sent")));
+            return Err(Error::Unfit(format!(
+                "the server sent position {position} twice or beyond the {sent} sent"
+            )));
         }
         taken[position] = true;
         positions.push(position);
@@ -148,7 +168,9 @@ fn numbered(id: &[u8], prefix: Option<&[u8]>) -> Option<usize> {
     if digits.len() != 8 {
         return None;
     }
-    digits.iter().try_fold(0usize, |value, &digit| Some(value << 4 | (digit as char).to_digit(16)? as usize))
+    digits.iter().try_fold(0usize, |value, &digit| {
+        Some(value << 4 | (digit as char).to_digit(16)? as usize)
+    })
 }
 
 fn copy<T: Number>(numbers: &Numbers, reply: &Reply, message: &[u8], row: &mut [T]) {
@@ -164,18 +186,30 @@ fn copy<T: Number>(numbers: &Numbers, reply: &Reply, message: &[u8], row: &mut [
 
 fn convert<T: Number>(bytes: &[u8], dtype: Dtype, row: &mut [T]) {
     fn each<T, const N: usize>(bytes: &[u8], row: &mut [T], convert: impl Fn([u8; N]) -> T) {
-        for (to, from) in row.iter_mut().zip(bytes.as_chunks::<N>().0) {
-            *to = convert(*from);
+        for (to, from) in row.iter_mut().zip(bytes.chunks_exact(N)) {
+            let mut raw = [0; N];
+            raw.copy_from_slice(from);
+            *to = convert(raw);
         }
     }
     match dtype {
         Dtype::F32 => T::copy_singles(bytes, row),
         Dtype::F64 => each(bytes, row, |raw| T::from_double(f64::from_le_bytes(raw))),
-        Dtype::F16 => each(bytes, row, |raw| T::from_single(f16::from_le_bytes(raw).to_f32())),
-        Dtype::U8 => each(bytes, row, |raw| T::from_single(f32::from(u8::from_le_bytes(raw)))),
-        Dtype::I8 => each(bytes, row, |raw| T::from_single(f32::from(i8::from_le_bytes(raw)))),
-        Dtype::I32 => each(bytes, row, |raw| T::from_double(f64::from(i32::from_le_bytes(raw)))),
+        Dtype::F16 => each(bytes, row, |raw| {
+            T::from_single(f16::from_le_bytes(raw).to_f32())
+        }),
+        Dtype::U8 => each(bytes, row, |raw| {
+            T::from_single(f32::from(u8::from_le_bytes(raw)))
+        }),
+        Dtype::I8 => each(bytes, row, |raw| {
+            T::from_single(f32::from(i8::from_le_bytes(raw)))
+        }),
+        Dtype::I32 => each(bytes, row, |raw| {
+            T::from_double(f64::from(i32::from_le_bytes(raw)))
+        }),
         #[expect(clippy::cast_precision_loss, reason = "NumPy loses it as well")]
-        Dtype::I64 => each(bytes, row, |raw| T::from_double(i64::from_le_bytes(raw) as f64)),
+        Dtype::I64 => each(bytes, row, |raw| {
+            T::from_double(i64::from_le_bytes(raw) as f64)
+        }),
     }
 }

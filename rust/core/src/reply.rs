@@ -144,11 +144,19 @@ fn span(field: &Field<'_>) -> Range<usize> {
 }
 
 fn message<'a>(field: &Field<'a>) -> Result<Reader<'a>, Error> {
-    if field.kind == BYTES { Ok(field.fields()) } else { Err(broken(field.offset, "a message belongs here")) }
+    if field.kind == BYTES {
+        Ok(field.fields())
+    } else {
+        Err(broken(field.offset, "a message belongs here"))
+    }
 }
 
 fn text(field: &Field<'_>) -> Result<String, Error> {
-    if field.kind == BYTES { field.text().map(str::to_owned) } else { Err(broken(field.offset, "text belongs here")) }
+    if field.kind == BYTES {
+        field.text().map(str::to_owned)
+    } else {
+        Err(broken(field.offset, "text belongs here"))
+    }
 }
 
 /// Scans a `jina.DataRequestProto`.
@@ -214,7 +222,7 @@ fn scan_status(field: &Field<'_>) -> Result<Status, Error> {
     let mut fields = message(field)?;
     while let Some(field) = fields.next()? {
         match field.number {
-            1 => status.code = field.value.cast_signed(),
+            1 => status.code = signed(field.value),
             2 => status.description = text(&field)?,
             3 => {
                 let mut exception = message(&field)?;
@@ -254,8 +262,8 @@ fn scan_timestamp(field: &Field<'_>) -> Result<i64, Error> {
     let mut fields = message(field)?;
     while let Some(field) = fields.next()? {
         match field.number {
-            1 => seconds = field.value.cast_signed(),
-            2 => nanos = field.value.cast_signed(),
+            1 => seconds = signed(field.value),
+            2 => nanos = signed(field.value),
             _ => {}
         }
     }
@@ -279,7 +287,10 @@ fn scan_data(field: &Field<'_>, reply: &mut Reply) -> Result<(), Error> {
 }
 
 fn scan_row(field: &Field<'_>) -> Result<Row, Error> {
-    let mut row = Row { span: span(field), ..Row::default() };
+    let mut row = Row {
+        span: span(field),
+        ..Row::default()
+    };
     let mut fields = message(field)?;
     while let Some(field) = fields.next()? {
         match field.number {
@@ -297,7 +308,12 @@ fn scan_embedding(field: &Field<'_>) -> Result<Option<Numbers>, Error> {
     while let Some(field) = fields.next()? {
         match field.number {
             1 => found = scan_dense(&field)?,
-            2 => return Err(broken(field.offset, "the embedding is sparse, which is not supported")),
+            2 => {
+                return Err(broken(
+                    field.offset,
+                    "the embedding is sparse, which is not supported",
+                ));
+            }
             _ => {}
         }
     }
@@ -318,15 +334,24 @@ fn scan_dense(field: &Field<'_>) -> Result<Option<Numbers>, Error> {
         }
     }
     let Some(kind) = Dtype::parse(dtype) else {
-        return Err(broken(field.offset, &format!("the embedding has the dtype {dtype:.20}, which is not supported")));
+        return Err(broken(
+            field.offset,
+            &format!("the embedding has the dtype {dtype:.20}, which is not supported"),
+        ));
     };
     if bytes.is_empty() {
         return Ok(None);
     }
-    if bytes.len() % kind.size() != 0 || (shape.count > 0 && shape.product != (bytes.len() / kind.size()) as u64) {
+    if bytes.len() % kind.size() != 0
+        || (shape.count > 0 && shape.product != (bytes.len() / kind.size()) as u64)
+    {
         return Err(broken(
             field.offset,
-            &format!("an embedding of {} {dtype} numbers has {} bytes", shape.product, bytes.len()),
+            &format!(
+                "an embedding of {} {dtype} numbers has {} bytes",
+                shape.product,
+                bytes.len()
+            ),
         ));
     }
     Ok(Some(Numbers::Raw(bytes, kind)))
@@ -340,7 +365,10 @@ struct Axes {
 
 impl Default for Axes {
     fn default() -> Self {
-        Self { count: 0, product: 1 }
+        Self {
+            count: 0,
+            product: 1,
+        }
     }
 }
 
@@ -373,7 +401,11 @@ fn read_axes(field: &Field<'_>, mut each: impl FnMut(u64)) -> Result<(), Error> 
             shift = 0;
         }
     }
-    if shift == 0 { Ok(()) } else { Err(broken(field.offset, "a shape ends inside a number")) }
+    if shift == 0 {
+        Ok(())
+    } else {
+        Err(broken(field.offset, "a shape ends inside a number"))
+    }
 }
 
 /// Reads the parameters of a reply.
@@ -382,7 +414,10 @@ fn read_axes(field: &Field<'_>, mut each: impl FnMut(u64)) -> Result<(), Error> 
 ///
 /// [`Error::Reply`] with the offset where the bytes break.
 pub fn parameters(bytes: &[u8], reply: &Reply) -> Result<Fields, Error> {
-    read_struct(&mut Reader::at(&bytes[reply.parameters.clone()], reply.parameters.start), 0)
+    read_struct(
+        &mut Reader::at(&bytes[reply.parameters.clone()], reply.parameters.start),
+        0,
+    )
 }
 
 /// Reads the documents of a reply.
@@ -391,11 +426,19 @@ pub fn parameters(bytes: &[u8], reply: &Reply) -> Result<Fields, Error> {
 ///
 /// [`Error::Reply`] with the offset where the bytes break.
 pub fn documents<'a>(bytes: &'a [u8], reply: &Reply) -> Result<Vec<Document<'a>>, Error> {
-    reply.rows.iter().map(|row| read_document(Reader::at(&bytes[row.span.clone()], row.span.start), 0)).collect()
+    reply
+        .rows
+        .iter()
+        .map(|row| read_document(Reader::at(&bytes[row.span.clone()], row.span.start), 0))
+        .collect()
 }
 
 fn deeper(depth: usize, offset: usize) -> Result<usize, Error> {
-    if depth >= DEEPEST { Err(broken(offset, "it is nested too deeply")) } else { Ok(depth + 1) }
+    if depth >= DEEPEST {
+        Err(broken(offset, "it is nested too deeply"))
+    } else {
+        Ok(depth + 1)
+    }
 }
 
 fn read_document(mut fields: Reader<'_>, depth: usize) -> Result<Document<'_>, Error> {
@@ -415,8 +458,14 @@ fn read_document(mut fields: Reader<'_>, depth: usize) -> Result<Document<'_>, E
             11 => document.mime_type = Cow::Borrowed(field.text()?),
             12 => document.offset = field.float()?,
             13 => read_floats(&field, &mut document.location)?,
-            14 => document.chunks.push(read_document(message(&field)?, deeper(depth, field.offset)?)?),
-            15 => document.matches.push(read_document(message(&field)?, deeper(depth, field.offset)?)?),
+            14 => document.chunks.push(read_document(
+                message(&field)?,
+                deeper(depth, field.offset)?,
+            )?),
+            15 => document.matches.push(read_document(
+                message(&field)?,
+                deeper(depth, field.offset)?,
+            )?),
             16 => document.embedding = Some(read_tensor(&field)?),
             17 => document.tags = read_struct(&mut message(&field)?, deeper(depth, field.offset)?)?,
             18 => read_score(&field, &mut document.scores)?,
@@ -425,6 +474,11 @@ fn read_document(mut fields: Reader<'_>, depth: usize) -> Result<Document<'_>, E
         }
     }
     Ok(document)
+}
+
+/// Protobuf's int64 is the same 64 bits, read as two's complement.
+fn signed(value: u64) -> i64 {
+    i64::from_le_bytes(value.to_le_bytes())
 }
 
 fn small(value: u64) -> u32 {
@@ -436,16 +490,19 @@ fn read_floats(field: &Field<'_>, out: &mut Vec<f32>) -> Result<(), Error> {
         out.push(field.float()?);
         return Ok(());
     }
-    let (numbers, rest) = field.bytes.as_chunks::<4>();
-    if !rest.is_empty() {
+    let numbers = field.bytes.chunks_exact(4);
+    if !numbers.remainder().is_empty() {
         return Err(broken(field.offset, "a run of floats ends inside one"));
     }
-    out.extend(numbers.iter().map(|&number| f32::from_le_bytes(number)));
+    out.extend(numbers.map(|raw| f32::from_le_bytes([raw[0], raw[1], raw[2], raw[3]])));
     Ok(())
 }
 
 fn read_tensor<'a>(field: &Field<'a>) -> Result<Tensor<'a>, Error> {
-    let mut tensor = Tensor { dtype: Cow::Borrowed("<f4"), ..Tensor::default() };
+    let mut tensor = Tensor {
+        dtype: Cow::Borrowed("<f4"),
+        ..Tensor::default()
+    };
     let mut fields = message(field)?;
     while let Some(field) = fields.next()? {
         match field.number {
@@ -460,7 +517,12 @@ fn read_tensor<'a>(field: &Field<'a>) -> Result<Tensor<'a>, Error> {
                     }
                 }
             }
-            2 => return Err(broken(field.offset, "the array is sparse, which is not supported")),
+            2 => {
+                return Err(broken(
+                    field.offset,
+                    "the array is sparse, which is not supported",
+                ));
+            }
             _ => {}
         }
     }
@@ -521,12 +583,18 @@ fn read_value(field: &Field<'_>, depth: usize) -> Result<Value, Error> {
         value = match field.number {
             1 => Value::Null,
             2 if field.kind == FIXED64 => {
-                let bytes = field.bytes.try_into().map_err(|_| broken(field.offset, "a number has eight bytes"))?;
+                let bytes = field
+                    .bytes
+                    .try_into()
+                    .map_err(|_| broken(field.offset, "a number has eight bytes"))?;
                 Value::Number(f64::from_le_bytes(bytes))
             }
             3 => Value::Text(text(&field)?),
             4 => Value::Bool(field.value != 0),
-            5 => Value::Struct(read_struct(&mut message(&field)?, deeper(depth, field.offset)?)?),
+            5 => Value::Struct(read_struct(
+                &mut message(&field)?,
+                deeper(depth, field.offset)?,
+            )?),
             6 => Value::List(read_list(&field, deeper(depth, field.offset)?)?),
             _ => value,
         };

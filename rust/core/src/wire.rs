@@ -15,7 +15,7 @@ pub const FIXED32: u8 = 5;
 #[must_use]
 #[inline]
 pub fn varint_len(value: u64) -> usize {
-    ((64 - (value | 1).leading_zeros() as usize) + 6) / 7
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
 
 /// Returns how many bytes a length-delimited field takes, tag and length included.
@@ -30,6 +30,10 @@ pub fn field_len(number: u32, len: usize) -> usize {
 #[inline]
 pub fn tag_len(number: u32) -> usize {
     if number < 16 { 1 } else { 2 }
+}
+
+fn low_byte(value: u64) -> u8 {
+    value.to_le_bytes()[0]
 }
 
 /// Writes fields one after the other into a buffer of the right size.
@@ -69,11 +73,11 @@ impl<'a> Writer<'a> {
     #[inline]
     pub fn varint(&mut self, mut value: u64) {
         while value >= 0x80 {
-            self.out[self.at] = (value & 0x7f) as u8 | 0x80;
+            self.out[self.at] = low_byte(value) | 0x80;
             self.at += 1;
             value >>= 7;
         }
-        self.out[self.at] = value as u8;
+        self.out[self.at] = low_byte(value);
         self.at += 1;
     }
 
@@ -120,7 +124,8 @@ impl<'a> Field<'a> {
     ///
     /// [`Error::Reply`] if it is no UTF-8.
     pub fn text(&self) -> Result<&'a str, Error> {
-        std::str::from_utf8(self.bytes).map_err(|error| broken(self.offset + error.valid_up_to(), "no UTF-8"))
+        std::str::from_utf8(self.bytes)
+            .map_err(|error| broken(self.offset + error.valid_up_to(), "no UTF-8"))
     }
 
     /// Returns a float; a field of another wire type is an error.
@@ -129,14 +134,21 @@ impl<'a> Field<'a> {
     ///
     /// [`Error::Reply`] if it is no float.
     pub fn float(&self) -> Result<f32, Error> {
-        let bytes = self.bytes.try_into().map_err(|_| broken(self.offset, "a float has four bytes"))?;
+        let bytes = self
+            .bytes
+            .try_into()
+            .map_err(|_| broken(self.offset, "a float has four bytes"))?;
         Ok(f32::from_le_bytes(bytes))
     }
 
     /// Returns the payload's own fields.
     #[must_use]
     pub fn fields(&self) -> Reader<'a> {
-        Reader { bytes: self.bytes, at: 0, base: self.offset }
+        Reader {
+            bytes: self.bytes,
+            at: 0,
+            base: self.offset,
+        }
     }
 }
 
@@ -150,15 +162,23 @@ pub struct Reader<'a> {
 
 /// Returns the error of bytes that break the encoding.
 #[cold]
+#[must_use]
 pub fn broken(offset: usize, reason: &str) -> Error {
-    Error::Reply { offset, reason: reason.into() }
+    Error::Reply {
+        offset,
+        reason: reason.into(),
+    }
 }
 
 impl<'a> Reader<'a> {
     /// Reads a message from its beginning.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, base: 0 }
+        Self {
+            bytes,
+            at: 0,
+            base: 0,
+        }
     }
 
     /// Reads part of a message that stands at `base`.
@@ -183,18 +203,27 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        Err(broken(self.base + self.at, "a number has more than 64 bits"))
+        Err(broken(
+            self.base + self.at,
+            "a number has more than 64 bits",
+        ))
     }
 
     #[inline]
     fn take(&mut self, len: u64) -> Result<&'a [u8], Error> {
-        let left = (self.bytes.len() - self.at) as u64;
-        if len > left {
-            return Err(broken(self.base + self.at, &format!("a field of {len} bytes has {left} left")));
-        }
-        let start = self.at;
-        self.at += len as usize;
-        Ok(&self.bytes[start..self.at])
+        let rest = &self.bytes[self.at..];
+        let taken = usize::try_from(len)
+            .ok()
+            .and_then(|len| rest.get(..len))
+            .ok_or_else(|| {
+                let left = rest.len();
+                broken(
+                    self.base + self.at,
+                    &format!("a field of {len} bytes has {left} left"),
+                )
+            })?;
+        self.at += taken.len();
+        Ok(taken)
     }
 
     /// Returns the next field, or `None` at the end.
@@ -203,14 +232,17 @@ impl<'a> Reader<'a> {
     ///
     /// [`Error::Reply`] with the offset where the encoding breaks.
     #[inline]
-    #[expect(clippy::should_implement_trait, reason = "an iterator of results would be read past its first error")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an iterator of results would be read past its first error"
+    )]
     pub fn next(&mut self) -> Result<Option<Field<'a>>, Error> {
         if self.at == self.bytes.len() {
             return Ok(None);
         }
         let start = self.base + self.at;
         let tag = self.varint()?;
-        let kind = (tag & 7) as u8;
+        let kind = low_byte(tag & 7);
         let Ok(number) = u32::try_from(tag >> 3) else {
             return Err(broken(start, "no such field number"));
         };
@@ -231,6 +263,12 @@ impl<'a> Reader<'a> {
             }
             _ => return Err(broken(start, "no such wire type")),
         }
-        Ok(Some(Field { number, bytes, value, kind, offset }))
+        Ok(Some(Field {
+            number,
+            bytes,
+            value,
+            kind,
+            offset,
+        }))
     }
 }

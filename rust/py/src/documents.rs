@@ -32,10 +32,17 @@ impl OwnedTensor {
     /// Copies an array; Python's own memory may change while the GIL is released.
     pub fn read(array: &Bound<'_, PyAny>, what: &str) -> PyResult<Self> {
         let py = array.py();
-        let array = py.import(intern!(py, "numpy"))?.call_method1(intern!(py, "ascontiguousarray"), (array,))?;
-        let dtype: String = array.getattr(intern!(py, "dtype"))?.getattr(intern!(py, "str"))?.extract()?;
+        let array = py
+            .import(intern!(py, "numpy"))?
+            .call_method1(intern!(py, "ascontiguousarray"), (array,))?;
+        let dtype: String = array
+            .getattr(intern!(py, "dtype"))?
+            .getattr(intern!(py, "str"))?
+            .extract()?;
         if dtype.starts_with('>') || dtype.contains(['O', 'U', 'S', 'V']) {
-            return Err(PyTypeError::new_err(format!("{what} of dtype {dtype} cannot be sent")));
+            return Err(PyTypeError::new_err(format!(
+                "{what} of dtype {dtype} cannot be sent"
+            )));
         }
         Ok(Self {
             buffer: array.call_method0(intern!(py, "tobytes"))?.extract()?,
@@ -97,7 +104,11 @@ impl Owned {
     /// Borrows it.
     pub fn borrow(&self) -> Document<'_> {
         match self {
-            Self::Plain(content) => Document { id: Id::Position, content: content.borrow(), ..Document::default() },
+            Self::Plain(content) => Document {
+                id: Id::Position,
+                content: content.borrow(),
+                ..Document::default()
+            },
             Self::Document(document) => document.borrow(),
         }
     }
@@ -136,7 +147,10 @@ fn borrow_scores(scores: &[OwnedScore]) -> Scores<'_> {
         description: Cow::Owned(score.description.clone()),
         ref_id: Cow::Owned(score.ref_id.clone()),
     };
-    scores.iter().map(|score| (Cow::Borrowed(score.name.as_str()), borrow(score))).collect()
+    scores
+        .iter()
+        .map(|score| (Cow::Borrowed(score.name.as_str()), borrow(score)))
+        .collect()
 }
 
 impl OwnedDocument {
@@ -191,9 +205,17 @@ impl Reading<'_> {
             b'T' | b'P' | b'D' | b'F' => Owned::Plain(OwnedContent::Text(verdict, item.extract()?)),
             b'U' => Owned::Plain(self.fetch(item.py(), item.extract()?)),
             b'B' => Owned::Plain(OwnedContent::Blob(item.extract()?)),
-            b'N' => Owned::Plain(OwnedContent::Tensor(OwnedTensor::read(item, "an image array")?)),
+            b'N' => Owned::Plain(OwnedContent::Tensor(OwnedTensor::read(
+                item,
+                "an image array",
+            )?)),
             b'O' => Owned::Document(Box::new(self.read_document(item, Role::Root)?)),
-            _ => return Err(PyTypeError::new_err(format!("verdict {:?} cannot be packed", verdict as char))),
+            _ => {
+                return Err(PyTypeError::new_err(format!(
+                    "verdict {:?} cannot be packed",
+                    verdict as char
+                )));
+            }
         })
     }
 
@@ -216,9 +238,17 @@ impl Reading<'_> {
                 Role::Candidate(_) => None,
                 _ => Some(item.getattr(intern!(py, "id"))?.extract()?),
             },
-            candidate: if let Role::Candidate(at) = role { at } else { 0 },
+            candidate: if let Role::Candidate(at) = role {
+                at
+            } else {
+                0
+            },
             content,
-            uri: if self.keep_uri || !loaded { uri } else { nothing()? },
+            uri: if self.keep_uri || !loaded {
+                uri
+            } else {
+                nothing()?
+            },
             mime_type: item.getattr(intern!(py, "mime_type"))?.extract()?,
             parent_id: item.getattr(intern!(py, "parent_id"))?.extract()?,
             modality: item.getattr(intern!(py, "modality"))?.extract()?,
@@ -262,16 +292,25 @@ impl Reading<'_> {
         document.scores = read_scores(&item.getattr(intern!(py, "scores"))?)?;
         document.evaluations = read_scores(&item.getattr(intern!(py, "evaluations"))?)?;
         for part in item.getattr(intern!(py, "chunks"))?.try_iter()? {
-            document.chunks.push(self.read_document(&part?, Role::Chunk)?);
+            document
+                .chunks
+                .push(self.read_document(&part?, Role::Chunk)?);
         }
         for nested in item.getattr(intern!(py, "matches"))?.try_iter()? {
-            document.matches.push(self.read_document(&nested?, Role::Match)?);
+            document
+                .matches
+                .push(self.read_document(&nested?, Role::Match)?);
         }
         Ok(())
     }
 
     /// The first of text, blob, tensor and uri that is there; a nested document's uri is not read.
-    fn read_content(&self, item: &Bound<'_, PyAny>, uri: &PyBackedStr, loaded: bool) -> PyResult<OwnedContent> {
+    fn read_content(
+        &self,
+        item: &Bound<'_, PyAny>,
+        uri: &PyBackedStr,
+        loaded: bool,
+    ) -> PyResult<OwnedContent> {
         let py = item.py();
         let text: PyBackedStr = item.getattr(intern!(py, "text"))?.extract()?;
         if !text.is_empty() {
@@ -283,7 +322,9 @@ impl Reading<'_> {
         }
         let tensor = item.getattr(intern!(py, "tensor"))?;
         if !tensor.is_none() {
-            return Ok(OwnedContent::Tensor(OwnedTensor::read(&tensor, "a tensor")?));
+            return Ok(OwnedContent::Tensor(OwnedTensor::read(
+                &tensor, "a tensor",
+            )?));
         }
         if uri.is_empty() || !loaded {
             return Ok(OwnedContent::Empty);

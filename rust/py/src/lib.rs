@@ -72,7 +72,9 @@ fn sniff(data: &[u8]) -> Option<&'static str> {
 fn decode_data_uri<'py>(py: Python<'py>, uri: &str) -> PyResult<(String, Bound<'py, PyBytes>)> {
     let value_error = |error: casdk_core::error::Error| PyValueError::new_err(error.to_string());
     let parsed = data_uri::parse(uri).map_err(value_error)?;
-    let payload = PyBytes::new_with(py, parsed.decoded_len(), |out| parsed.decode_into(out).map_err(value_error))?;
+    let payload = PyBytes::new_with(py, parsed.decoded_len(), |out| {
+        parsed.decode_into(out).map_err(value_error)
+    })?;
     Ok((parsed.media_type.to_string(), payload))
 }
 
@@ -80,13 +82,13 @@ fn decode_data_uri<'py>(py: Python<'py>, uri: &str) -> PyResult<(String, Bound<'
 #[pymodule(gil_used = false)]
 mod _rust {
     #[pymodule_export]
-    use super::{decode_data_uri, new_id, sniff};
-    #[pymodule_export]
     use super::classify_items;
     #[pymodule_export]
     use super::packer::{Packed, Packer};
     #[pymodule_export]
     use super::reply::{Reply, request_id_of, scan};
+    #[pymodule_export]
+    use super::{decode_data_uri, new_id, sniff};
     use pyo3::prelude::*;
 
     #[pymodule_init]

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use casdk_core::document::Document;
-use casdk_core::request::{Failure, Options, Plan};
 use casdk_core::json;
+use casdk_core::load::{Failure, Options};
+use casdk_core::request::Plan;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -31,7 +32,9 @@ impl Codec {
         match name {
             "proto" => Ok(Self::Proto),
             "json" => Ok(Self::Json),
-            _ => Err(PyValueError::new_err(format!("no codec is called {name:?}"))),
+            _ => Err(PyValueError::new_err(format!(
+                "no codec is called {name:?}"
+            ))),
         }
     }
 }
@@ -52,7 +55,11 @@ impl Packer {
     #[pyo3(signature = (codec, endpoint, parameters, *, target_executor="", check_images=true,
         max_item_bytes=64 << 20, max_message_bytes=16 << 20, keep_uri=false, whole=false, candidates=None,
         allow_empty=false))]
-    #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "they are Python keywords")]
+    #[expect(
+        clippy::too_many_arguments,
+        clippy::fn_params_excessive_bools,
+        reason = "they are Python keywords"
+    )]
     fn new(
         codec: &str,
         endpoint: String,
@@ -76,7 +83,13 @@ impl Packer {
             max_item_bytes,
             max_message_bytes,
         };
-        Ok(Self { codec, options, keep_uri, whole, candidates })
+        Ok(Self {
+            codec,
+            options,
+            keep_uri,
+            whole,
+            candidates,
+        })
     }
 
     #[pyo3(signature = (request_id, items, verdicts, fetched=None))]
@@ -116,10 +129,16 @@ impl Packer {
         };
         let items = items.cast::<PyList>()?;
         if items.len() != verdicts.len() {
-            return Err(PyValueError::new_err(format!("{} verdicts for {} items", verdicts.len(), items.len())));
+            return Err(PyValueError::new_err(format!(
+                "{} verdicts for {} items",
+                verdicts.len(),
+                items.len()
+            )));
         }
         let read = |(position, (item, &verdict)): (usize, (Bound<'_, PyAny>, &u8))| {
-            reading.read(&item, verdict).map_err(|error| named(item.py(), position, &error))
+            reading
+                .read(&item, verdict)
+                .map_err(|error| named(item.py(), position, &error))
         };
         items.iter().zip(verdicts).enumerate().map(read).collect()
     }
@@ -136,14 +155,23 @@ impl Packer {
             let (message, rows, taken, failures) =
                 py.detach(|| json::pack(documents, &self.options, request_id));
             let message = PyBytes::new(py, &message).unbind();
-            return Ok(Ok(Packed { message, rows, taken, failures }));
+            return Ok(Ok(Packed {
+                message,
+                rows,
+                taken,
+                failures,
+            }));
         }
         let light = documents.len() < WORTH_DETACHING;
         let plan = || Plan::new(documents, &self.options, request_id, excluded);
         let mut plan = if light { plan() } else { py.detach(plan) };
         let mut found = Vec::new();
         let message = PyBytes::new_with(py, plan.len(), |out| {
-            let written = if light { plan.write(out) } else { py.detach(|| plan.write(out)) };
+            let written = if light {
+                plan.write(out)
+            } else {
+                py.detach(|| plan.write(out))
+            };
             written.map_err(|failures| {
                 found = failures;
                 PyRuntimeError::new_err("some items are bad")
@@ -189,7 +217,13 @@ impl Packed {
 
     #[getter]
     fn failures(&self) -> Vec<(usize, &'static str, String)> {
-        let tuple = |failure: &Failure| (failure.position, failure.error.kind(), failure.error.to_string());
+        let tuple = |failure: &Failure| {
+            (
+                failure.position,
+                failure.error.kind(),
+                failure.error.to_string(),
+            )
+        };
         self.failures.iter().map(tuple).collect()
     }
 }

@@ -18,11 +18,28 @@ use crate::{ReplyError, reply_error};
 /// Below this many rows, letting go of the GIL costs more than it gives.
 const WORTH_DETACHING: usize = 16;
 
-type StatusTuple<'py> = (i64, &'py str, &'py str, Bound<'py, PyTuple>, Bound<'py, PyTuple>, &'py str);
+type StatusTuple<'py> = (
+    i64,
+    &'py str,
+    &'py str,
+    Bound<'py, PyTuple>,
+    Bound<'py, PyTuple>,
+    &'py str,
+);
 
 fn status_tuple<'py>(py: Python<'py>, status: &'py Status) -> PyResult<StatusTuple<'py>> {
-    let (args, stacks) = (PyTuple::new(py, &status.args)?, PyTuple::new(py, &status.stacks)?);
-    Ok((status.code, &status.description, &status.name, args, stacks, &status.executor))
+    let (args, stacks) = (
+        PyTuple::new(py, &status.args)?,
+        PyTuple::new(py, &status.stacks)?,
+    );
+    Ok((
+        status.code,
+        &status.description,
+        &status.name,
+        args,
+        stacks,
+        &status.executor,
+    ))
 }
 
 /// A scanned reply.
@@ -57,14 +74,20 @@ impl Reply {
 
     #[getter]
     fn width(&self) -> usize {
-        let first = self.inner.rows.iter().find_map(|row| row.embedding.as_ref());
+        let first = self
+            .inner
+            .rows
+            .iter()
+            .find_map(|row| row.embedding.as_ref());
         first.map_or(0, reply::Numbers::count)
     }
 
     #[getter]
     fn status<'py>(slf: &'py Bound<'py, Self>) -> PyResult<Option<StatusTuple<'py>>> {
         let status = slf.get().inner.status.as_ref();
-        status.map(|status| status_tuple(slf.py(), status)).transpose()
+        status
+            .map(|status| status_tuple(slf.py(), status))
+            .transpose()
     }
 
     #[getter]
@@ -72,7 +95,11 @@ impl Reply {
         let py = slf.py();
         let list = PyList::empty(py);
         for route in &slf.get().inner.routes {
-            let status = route.status.as_ref().map(|status| status_tuple(py, status)).transpose()?;
+            let status = route
+                .status
+                .as_ref()
+                .map(|status| status_tuple(py, status))
+                .transpose()?;
             list.append((&route.executor, route.start_ns, route.end_ns, status))?;
         }
         Ok(list)
@@ -102,7 +129,9 @@ impl Reply {
         } else if let Ok(out) = out.cast::<PyArray2<f16>>() {
             self.place_into(out, rows, sent, request_id)
         } else {
-            Err(PyTypeError::new_err("out must be an array [N, D] of float32 or float16"))
+            Err(PyTypeError::new_err(
+                "out must be an array [N, D] of float32 or float16",
+            ))
         }
     }
 
@@ -124,12 +153,20 @@ impl Reply {
         request_id: &str,
     ) -> PyResult<Vec<usize>> {
         let py = out.py();
-        let mut out = out.try_readwrite().map_err(|error| PyTypeError::new_err(error.to_string()))?;
+        let mut out = out
+            .try_readwrite()
+            .map_err(|error| PyTypeError::new_err(error.to_string()))?;
         let width = out.as_array().ncols();
-        let matrix = out.as_slice_mut().map_err(|_| PyTypeError::new_err("out must be C-contiguous"))?;
+        let matrix = out
+            .as_slice_mut()
+            .map_err(|_| PyTypeError::new_err("out must be C-contiguous"))?;
         let (message, inner): (&[u8], _) = (&self.message, &self.inner);
         let mut place = || matrix::place(inner, message, matrix, width, rows, sent, request_id);
-        let placed = if sent < WORTH_DETACHING { place() } else { py.detach(place) };
+        let placed = if sent < WORTH_DETACHING {
+            place()
+        } else {
+            py.detach(place)
+        };
         placed.map_err(|error| reply_error(&error))
     }
 }
@@ -144,9 +181,17 @@ pub fn scan(py: Python<'_>, codec: &str, message: PyBackedBytes) -> PyResult<Rep
         Codec::Json => json::scan(bytes),
     };
     // A small protobuf reply is scanned faster than the GIL is let go of.
-    let scanned = if codec == Codec::Proto && bytes.len() < 65_536 { scan() } else { py.detach(scan) };
+    let scanned = if codec == Codec::Proto && bytes.len() < 65_536 {
+        scan()
+    } else {
+        py.detach(scan)
+    };
     let inner = scanned.map_err(|error: Error| reply_error(&error))?;
-    Ok(Reply { codec, message, inner })
+    Ok(Reply {
+        codec,
+        message,
+        inner,
+    })
 }
 
 /// Returns a reply's request id.
@@ -158,18 +203,33 @@ pub fn request_id_of(message: &[u8]) -> PyResult<&str> {
 type TensorTuple<'py> = (Bound<'py, PyBytes>, Bound<'py, PyTuple>, String);
 
 fn write_tensor<'py>(py: Python<'py>, tensor: &Tensor<'_>) -> PyResult<TensorTuple<'py>> {
-    Ok((PyBytes::new(py, &tensor.buffer), PyTuple::new(py, &tensor.shape)?, tensor.dtype.to_string()))
+    Ok((
+        PyBytes::new(py, &tensor.buffer),
+        PyTuple::new(py, &tensor.shape)?,
+        tensor.dtype.to_string(),
+    ))
 }
 
 fn write_scores<'py>(py: Python<'py>, scores: &Scores<'_>) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     for (name, score) in scores {
-        dict.set_item(name, (score.value, &score.op_name, &score.description, &score.ref_id))?;
+        dict.set_item(
+            name,
+            (
+                score.value,
+                &score.op_name,
+                &score.description,
+                &score.ref_id,
+            ),
+        )?;
     }
     Ok(dict)
 }
 
-fn write_documents<'py>(py: Python<'py>, documents: &[Document<'_>]) -> PyResult<Bound<'py, PyList>> {
+fn write_documents<'py>(
+    py: Python<'py>,
+    documents: &[Document<'_>],
+) -> PyResult<Bound<'py, PyList>> {
     let list = PyList::empty(py);
     for document in documents {
         list.append(write_document(py, document)?)?;
@@ -197,7 +257,10 @@ fn write_document<'py>(py: Python<'py>, document: &Document<'_>) -> PyResult<Bou
     for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
         dict.set_item(name, text)?;
     }
-    for (name, value) in [("granularity", document.granularity), ("adjacency", document.adjacency)] {
+    for (name, value) in [
+        ("granularity", document.granularity),
+        ("adjacency", document.adjacency),
+    ] {
         if value != 0 {
             dict.set_item(name, value)?;
         }
@@ -216,7 +279,10 @@ fn write_document<'py>(py: Python<'py>, document: &Document<'_>) -> PyResult<Bou
     if let Some(embedding) = &document.embedding {
         dict.set_item("embedding", write_tensor(py, embedding)?)?;
     }
-    for (name, scores) in [("scores", &document.scores), ("evaluations", &document.evaluations)] {
+    for (name, scores) in [
+        ("scores", &document.scores),
+        ("evaluations", &document.evaluations),
+    ] {
         if !scores.is_empty() {
             dict.set_item(name, write_scores(py, scores)?)?;
         }

@@ -18,15 +18,26 @@ fn refuse<T>(path: &str, reason: impl std::fmt::Display) -> PyResult<T> {
     Err(PyTypeError::new_err(format!("{path}: {reason}")))
 }
 
-fn read_struct(mapping: &Bound<'_, PyAny>, path: &str, finite: bool, depth: usize) -> PyResult<Fields> {
+fn read_struct(
+    mapping: &Bound<'_, PyAny>,
+    path: &str,
+    finite: bool,
+    depth: usize,
+) -> PyResult<Fields> {
     let Ok(mapping) = mapping.cast::<PyMapping>() else {
-        return refuse(path, format_args!("must be a mapping, not {}", mapping.get_type().name()?));
+        return refuse(
+            path,
+            format_args!("must be a mapping, not {}", mapping.get_type().name()?),
+        );
     };
     let mut fields = Fields::new();
     for pair in mapping.items()?.iter() {
         let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
         let Ok(key) = key.cast::<PyString>() else {
-            return refuse(path, format_args!("has the key {}, keys must be str", key.repr()?));
+            return refuse(
+                path,
+                format_args!("has the key {}, keys must be str", key.repr()?),
+            );
         };
         let key = key.to_str()?.to_owned();
         let value = read_value(&value, &format!("{path}.{key}"), finite, depth + 1)?;
@@ -58,7 +69,12 @@ fn read_value(value: &Bound<'_, PyAny>, path: &str, finite: bool, depth: usize) 
     if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
         let mut values = Vec::new();
         for (at, item) in value.try_iter()?.enumerate() {
-            values.push(read_value(&item?, &format!("{path}[{at}]"), finite, depth + 1)?);
+            values.push(read_value(
+                &item?,
+                &format!("{path}[{at}]"),
+                finite,
+                depth + 1,
+            )?);
         }
         return Ok(Value::List(values));
     }
@@ -68,7 +84,10 @@ fn read_value(value: &Bound<'_, PyAny>, path: &str, finite: bool, depth: usize) 
     if is_numpy_scalar(value)? {
         return read_value(&value.call_method0("item")?, path, finite, depth + 1);
     }
-    refuse(path, format_args!("a {} cannot be sent", value.get_type().name()?))
+    refuse(
+        path,
+        format_args!("a {} cannot be sent", value.get_type().name()?),
+    )
 }
 
 fn is_numpy_scalar(value: &Bound<'_, PyAny>) -> PyResult<bool> {

@@ -31,14 +31,20 @@ impl Reader<'_> {
     /// Reads a number; also `NaN`, `Infinity` and `-Infinity`, which Python writes.
     pub(super) fn double(&mut self) -> Result<f64, Error> {
         let text = self.rest();
-        for (name, value) in [("NaN", f64::NAN), ("Infinity", f64::INFINITY), ("-Infinity", f64::NEG_INFINITY)] {
+        for (name, value) in [
+            ("NaN", f64::NAN),
+            ("Infinity", f64::INFINITY),
+            ("-Infinity", f64::NEG_INFINITY),
+        ] {
             if text.starts_with(name.as_bytes()) {
                 self.advance(name.len());
                 return Ok(value);
             }
         }
         let len = len(text).map_err(|(at, reason)| broken(self.offset() + at, reason))?;
-        let value = std::str::from_utf8(&text[..len]).ok().and_then(|number| number.parse().ok());
+        let value = std::str::from_utf8(&text[..len])
+            .ok()
+            .and_then(|number| number.parse().ok());
         let value = value.ok_or_else(|| self.broken("a number was expected"))?;
         self.advance(len);
         Ok(value)
@@ -48,7 +54,11 @@ impl Reader<'_> {
 /// The value and length of a number of the form `[-]D.DDDDDDDDDDDDDDDD[D...]` that begins `text`, where its double
 /// need not be exact to round to the right `f32`; `None` says nothing.
 #[inline]
-#[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_precision_loss)]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss
+)]
 fn long_fraction(text: &[u8]) -> Option<(f32, usize)> {
     let text: &[u8; 32] = text.first_chunk()?;
     let negative = text[0] == b'-';
@@ -57,7 +67,11 @@ fn long_fraction(text: &[u8]) -> Option<(f32, usize)> {
     if whole > 9 || text[first + 1] != b'.' {
         return None;
     }
-    let (high, low, rest) = (word(text, first + 2), word(text, first + 10), word(text, first + 18));
+    let (high, low, rest) = (
+        word(text, first + 2),
+        word(text, first + 10),
+        word(text, first + 18),
+    );
     if others(high) | others(low) != 0 {
         return None;
     }
@@ -143,5 +157,8 @@ fn len(text: &[u8]) -> Result<usize, (usize, &'static str)> {
 }
 
 fn digits(text: &[u8], at: usize) -> usize {
-    text.iter().skip(at).take_while(|byte| byte.is_ascii_digit()).count()
+    text.iter()
+        .skip(at)
+        .take_while(|byte| byte.is_ascii_digit())
+        .count()
 }

@@ -18,12 +18,20 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0, depth: 0 }
+        Self {
+            bytes,
+            at: 0,
+            depth: 0,
+        }
     }
 
     /// Reads a part of a text; offsets count from the beginning of the whole.
     pub(super) fn within(bytes: &'a [u8], span: &Range<usize>) -> Self {
-        Self { bytes: &bytes[..span.end], at: span.start, depth: 0 }
+        Self {
+            bytes: &bytes[..span.end],
+            at: span.start,
+            depth: 0,
+        }
     }
 
     pub(super) fn offset(&self) -> usize {
@@ -139,7 +147,10 @@ impl<'a> Reader<'a> {
 
     /// Reads lists in lists, all of one length at the same depth, and returns these lengths; `leaf` is called with the
     /// reader standing before each element that is no list, which it must read.
-    pub(super) fn nested(&mut self, mut leaf: impl FnMut(&mut Self) -> Result<(), Error>) -> Result<Vec<u32>, Error> {
+    pub(super) fn nested(
+        &mut self,
+        mut leaf: impl FnMut(&mut Self) -> Result<(), Error>,
+    ) -> Result<Vec<u32>, Error> {
         let mut shape = Shape::default();
         self.axis(0, &mut shape, &mut leaf)?;
         Ok(shape.axes.into_iter().flatten().collect())
@@ -167,7 +178,11 @@ impl<'a> Reader<'a> {
             leaf(reader)
         })?;
         shape.complete = true;
-        if *shape.axes[axis].get_or_insert(count) == count { Ok(()) } else { Err(broken(start, RAGGED)) }
+        if *shape.axes[axis].get_or_insert(count) == count {
+            Ok(())
+        } else {
+            Err(broken(start, RAGGED))
+        }
     }
 
     fn enter(&mut self) -> Result<(), Error> {
@@ -192,7 +207,11 @@ impl<'a> Reader<'a> {
         let written = &self.bytes[start..self.at - 1];
         let text = std::str::from_utf8(written)
             .map_err(|error| broken(start + error.valid_up_to(), "no UTF-8"))?;
-        if plain { Ok(Cow::Borrowed(text)) } else { unescape(text, start).map(Cow::Owned) }
+        if plain {
+            Ok(Cow::Borrowed(text))
+        } else {
+            unescape(text, start).map(Cow::Owned)
+        }
     }
 
     /// Steps over a string and returns where its content begins and whether it is free of escapes.
@@ -286,7 +305,11 @@ const RAGGED: &str = "the lists of an array have different lengths or depths";
 fn control_character(text: &[u8]) -> Option<usize> {
     // A fold that vectorises; the search is for the error only.
     let lowest = text.iter().fold(u8::MAX, |lowest, &byte| lowest.min(byte));
-    if lowest >= b' ' { None } else { text.iter().position(|&byte| byte < b' ') }
+    if lowest >= b' ' {
+        None
+    } else {
+        text.iter().position(|&byte| byte < b' ')
+    }
 }
 
 fn unescape(text: &str, start: usize) -> Result<String, Error> {

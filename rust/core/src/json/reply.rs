@@ -44,7 +44,10 @@ pub fn scan(bytes: &[u8]) -> Result<Reply, Error> {
     if known {
         Ok(reply)
     } else {
-        Err(broken(0, "it has neither header nor data, so it is JSON of something else"))
+        Err(broken(
+            0,
+            "it has neither header nor data, so it is JSON of something else",
+        ))
     }
 }
 
@@ -68,7 +71,11 @@ pub fn parameters(bytes: &[u8], reply: &Reply) -> Result<Fields, Error> {
 ///
 /// [`Error::Reply`] with the offset where the text breaks.
 pub fn documents<'a>(bytes: &'a [u8], reply: &Reply) -> Result<Vec<Document<'a>>, Error> {
-    reply.rows.iter().map(|row| document(&mut Reader::within(bytes, &row.span))).collect()
+    reply
+        .rows
+        .iter()
+        .map(|row| document(&mut Reader::within(bytes, &row.span)))
+        .collect()
 }
 
 fn span(reader: &mut Reader<'_>) -> Result<Range<usize>, Error> {
@@ -83,7 +90,11 @@ fn fields<'a>(
     reader: &mut Reader<'a>,
     field: impl FnMut(&mut Reader<'a>, &str) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    if reader.null()? { Ok(()) } else { reader.object(field) }
+    if reader.null()? {
+        Ok(())
+    } else {
+        reader.object(field)
+    }
 }
 
 /// Reads a list; `null` stands for an empty one.
@@ -91,12 +102,20 @@ fn list<'a>(
     reader: &mut Reader<'a>,
     element: impl FnMut(&mut Reader<'a>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    if reader.null()? { Ok(()) } else { reader.array(element) }
+    if reader.null()? {
+        Ok(())
+    } else {
+        reader.array(element)
+    }
 }
 
 /// Reads a string; `null` stands for an empty one.
 fn text<'a>(reader: &mut Reader<'a>) -> Result<Cow<'a, str>, Error> {
-    if reader.null()? { Ok(Cow::Borrowed("")) } else { reader.string() }
+    if reader.null()? {
+        Ok(Cow::Borrowed(""))
+    } else {
+        reader.string()
+    }
 }
 
 fn owned(reader: &mut Reader<'_>) -> Result<String, Error> {
@@ -105,12 +124,24 @@ fn owned(reader: &mut Reader<'_>) -> Result<String, Error> {
 
 /// Reads a number; `null` stands for 0.
 fn single(reader: &mut Reader<'_>) -> Result<f32, Error> {
-    if reader.null()? { Ok(0.0) } else { reader.single() }
+    if reader.null()? {
+        Ok(0.0)
+    } else {
+        reader.single()
+    }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "what does not fit is cut to the nearest")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "what does not fit is cut to the nearest"
+)]
 fn small(reader: &mut Reader<'_>) -> Result<u32, Error> {
-    if reader.null()? { Ok(0) } else { reader.double().map(|value| value as u32) }
+    if reader.null()? {
+        Ok(0)
+    } else {
+        reader.double().map(|value| value as u32)
+    }
 }
 
 fn scan_header(reader: &mut Reader<'_>, reply: &mut Reply) -> Result<(), Error> {
@@ -217,15 +248,26 @@ fn nanoseconds(written: &str) -> Option<i64> {
         && minute < 60
         && second <= 60;
     let (fraction, zone) = match rest.strip_prefix('.') {
-        Some(rest) => rest.split_at(rest.find(|digit: char| !digit.is_ascii_digit()).unwrap_or(rest.len())),
+        Some(rest) => rest.split_at(
+            rest.find(|digit: char| !digit.is_ascii_digit())
+                .unwrap_or(rest.len()),
+        ),
         None => ("0", rest),
     };
     let mut nanos = 0;
     for place in 0..9 {
-        nanos = nanos * 10 + i64::from(fraction.as_bytes().get(place).map_or(0, |digit| digit - b'0'));
+        nanos = nanos * 10
+            + i64::from(
+                fraction
+                    .as_bytes()
+                    .get(place)
+                    .map_or(0, |digit| digit - b'0'),
+            );
     }
-    let seconds = days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - offset(zone)?;
-    (in_range && !fraction.is_empty()).then(|| seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+    let seconds =
+        days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - offset(zone)?;
+    (in_range && !fraction.is_empty())
+        .then(|| seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
 fn parts<const N: usize>(written: &str, separator: char) -> Option<[i64; N]> {
@@ -294,7 +336,10 @@ fn scan_row(reader: &mut Reader<'_>, reply: &mut Reply) -> Result<(), Error> {
     Ok(())
 }
 
-fn scan_embedding(reader: &mut Reader<'_>, numbers: &mut Vec<f32>) -> Result<Option<Numbers>, Error> {
+fn scan_embedding(
+    reader: &mut Reader<'_>,
+    numbers: &mut Vec<f32>,
+) -> Result<Option<Numbers>, Error> {
     let start = numbers.len();
     if !reader.null()? {
         reader.nested(|reader| {
@@ -312,7 +357,9 @@ fn document<'a>(reader: &mut Reader<'a>) -> Result<Document<'a>, Error> {
             "id" => read.id = Id::Given(text(reader)?),
             "text" => replace(&mut read.content, Content::Text(text(reader)?)),
             "blob" => replace(&mut read.content, Content::Blob(Cow::Owned(blob(reader)?))),
-            "tensor" if !reader.null()? => replace(&mut read.content, Content::Tensor(tensor(reader)?)),
+            "tensor" if !reader.null()? => {
+                replace(&mut read.content, Content::Tensor(tensor(reader)?))
+            }
             "embedding" if !reader.null()? => read.embedding = embedding(reader)?,
             "uri" => read.uri = text(reader)?,
             "mime_type" => read.mime_type = text(reader)?,
@@ -328,7 +375,9 @@ fn document<'a>(reader: &mut Reader<'a>) -> Result<Document<'a>, Error> {
             })?,
             "tags" if !reader.null()? => read.tags = reader.fields()?,
             "scores" => fields(reader, |reader, name| score(reader, name, &mut read.scores))?,
-            "evaluations" => fields(reader, |reader, name| score(reader, name, &mut read.evaluations))?,
+            "evaluations" => fields(reader, |reader, name| {
+                score(reader, name, &mut read.evaluations)
+            })?,
             "chunks" => list(reader, |reader| {
                 read.chunks.push(document(reader)?);
                 Ok(())
@@ -371,7 +420,11 @@ fn embedding<'a>(reader: &mut Reader<'_>) -> Result<Option<Tensor<'a>>, Error> {
         buffer.extend_from_slice(&reader.single()?.to_le_bytes());
         Ok(())
     })?;
-    Ok((!buffer.is_empty()).then(|| Tensor { buffer: Cow::Owned(buffer), shape, dtype: Cow::Borrowed("<f4") }))
+    Ok((!buffer.is_empty()).then(|| Tensor {
+        buffer: Cow::Owned(buffer),
+        shape,
+        dtype: Cow::Borrowed("<f4"),
+    }))
 }
 
 fn tensor<'a>(reader: &mut Reader<'_>) -> Result<Tensor<'a>, Error> {
@@ -380,16 +433,38 @@ fn tensor<'a>(reader: &mut Reader<'_>) -> Result<Tensor<'a>, Error> {
     let shape = reader.nested(|reader| {
         let start = reader.offset();
         numbers.push(reader.double()?);
-        whole &= reader.since(start).iter().all(|&byte| byte == b'-' || byte.is_ascii_digit());
+        whole &= reader
+            .since(start)
+            .iter()
+            .all(|&byte| byte == b'-' || byte.is_ascii_digit());
         Ok(())
     })?;
-    #[expect(clippy::cast_possible_truncation, reason = "written without a point; beyond 64 bits it is cut")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "written without a point; beyond 64 bits it is cut"
+    )]
     let (buffer, dtype) = if whole {
-        (numbers.iter().flat_map(|&number| (number as i64).to_le_bytes()).collect(), "<i8")
+        (
+            numbers
+                .iter()
+                .flat_map(|&number| (number as i64).to_le_bytes())
+                .collect(),
+            "<i8",
+        )
     } else {
-        (numbers.iter().flat_map(|number| number.to_le_bytes()).collect(), "<f8")
+        (
+            numbers
+                .iter()
+                .flat_map(|number| number.to_le_bytes())
+                .collect(),
+            "<f8",
+        )
     };
-    Ok(Tensor { buffer: Cow::Owned(buffer), shape, dtype: Cow::Borrowed(dtype) })
+    Ok(Tensor {
+        buffer: Cow::Owned(buffer),
+        shape,
+        dtype: Cow::Borrowed(dtype),
+    })
 }
 
 fn score<'a>(reader: &mut Reader<'a>, name: &str, scores: &mut Scores<'a>) -> Result<(), Error> {

@@ -9,8 +9,8 @@ use half::f16;
 use crate::data_uri::STANDARD;
 use crate::document::{Document, Fields, Score, Scores, Tensor, Value};
 use crate::error::Error;
+use crate::load::{Batch, Failure, Item, Loaded, Options, load, within};
 use crate::reply::Dtype;
-use crate::request::{Batch, Failure, Item, Loaded, Options, load, within};
 
 /// Most characters of a number, a comma included.
 const LONGEST_NUMBER: usize = 25;
@@ -44,8 +44,17 @@ pub fn pack<'a>(
     }
 }
 
-fn write(batch: &mut Batch<'_>, options: &Options, request_id: &str, size: usize) -> Result<Vec<u8>, Vec<Failure>> {
-    let mut body = Body { out: Vec::with_capacity(size + 512), scratch: Vec::new(), check: options.check_images };
+fn write(
+    batch: &mut Batch<'_>,
+    options: &Options,
+    request_id: &str,
+    size: usize,
+) -> Result<Vec<u8>, Vec<Failure>> {
+    let mut body = Body {
+        out: Vec::with_capacity(size + 512),
+        scratch: Vec::new(),
+        check: options.check_images,
+    };
     let mut failures = Vec::new();
     body.open(b'{');
     body.key("header");
@@ -62,14 +71,21 @@ fn write(batch: &mut Batch<'_>, options: &Options, request_id: &str, size: usize
     body.open(b'[');
     for item in &mut batch.items {
         if let Err(error) = body.item(item) {
-            failures.push(Failure { position: item.position, error });
+            failures.push(Failure {
+                position: item.position,
+                error,
+            });
         }
     }
     body.close(b']');
     body.field("exec_endpoint", &options.endpoint);
     body.field("target_executor", &options.target_executor);
     body.close(b'}');
-    if failures.is_empty() { Ok(body.out) } else { Err(failures) }
+    if failures.is_empty() {
+        Ok(body.out)
+    } else {
+        Err(failures)
+    }
 }
 
 /// JSON text that grows.
@@ -140,12 +156,18 @@ impl Body {
 
     /// Writes a number, a whole one without a point. `NaN` and infinities are spelled as Python does: no JSON, so that
     /// the server refuses them.
-    #[expect(clippy::cast_possible_truncation, reason = "it is a whole number of 53 bits")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "it is a whole number of 53 bits"
+    )]
     fn number(&mut self, number: f64) {
         const MOST_WHOLE: f64 = 9_007_199_254_740_992.0;
 
         self.separate();
-        if number.fract() == 0.0 && number.abs() < MOST_WHOLE && (number != 0.0 || number.is_sign_positive()) {
+        if number.fract() == 0.0
+            && number.abs() < MOST_WHOLE
+            && (number != 0.0 || number.is_sign_positive())
+        {
             self.print(format_args!("{}", number as i64));
         } else if number.is_finite() {
             // The form that switches to exponents for what is very large or small.
@@ -215,7 +237,10 @@ impl Body {
         self.field("uri", &document.uri);
         self.field("modality", &document.modality);
         self.field("mime_type", &document.mime_type);
-        for (name, depth) in [("granularity", document.granularity), ("adjacency", document.adjacency)] {
+        for (name, depth) in [
+            ("granularity", document.granularity),
+            ("adjacency", document.adjacency),
+        ] {
             if depth != 0 {
                 self.key(name);
                 self.number(f64::from(depth));
@@ -226,7 +251,10 @@ impl Body {
         if !document.location.is_empty() {
             self.key("location");
             self.open(b'[');
-            document.location.iter().try_for_each(|&number| self.finite("location", f64::from(number)))?;
+            document
+                .location
+                .iter()
+                .try_for_each(|&number| self.finite("location", f64::from(number)))?;
             self.close(b']');
         }
         if !document.tags.is_empty() {
@@ -312,15 +340,28 @@ impl Body {
 
     /// Writes an array as lists in lists.
     fn array(&mut self, name: &str, array: &Tensor<'_>) -> Result<(), Error> {
-        let dtype = Dtype::parse(&array.dtype)
-            .ok_or_else(|| unwritable(name, format!("the dtype {} cannot be sent as JSON", array.dtype)))?;
-        let count = array.shape.iter().try_fold(1usize, |count, &axis| count.checked_mul(axis as usize));
+        let dtype = Dtype::parse(&array.dtype).ok_or_else(|| {
+            unwritable(
+                name,
+                format!("the dtype {} cannot be sent as JSON", array.dtype),
+            )
+        })?;
+        let count = array
+            .shape
+            .iter()
+            .try_fold(1usize, |count, &axis| count.checked_mul(axis as usize));
         if count.and_then(|count| count.checked_mul(dtype.size())) != Some(array.buffer.len()) {
             let (len, shape) = (array.buffer.len(), &array.shape);
-            return Err(unwritable(name, format!("{len} bytes are no array {shape:?} of {}", array.dtype)));
+            return Err(unwritable(
+                name,
+                format!("{len} bytes are no array {shape:?} of {}", array.dtype),
+            ));
         }
         if array.shape.len() > MOST_AXES {
-            return Err(unwritable(name, format!("{} axes are too many", array.shape.len())));
+            return Err(unwritable(
+                name,
+                format!("{} axes are too many", array.shape.len()),
+            ));
         }
         self.key(name);
         if array.buffer.is_empty() {
@@ -380,7 +421,13 @@ const SMALL_NUMBERS: [([u8; 4], u8); 256] = {
     let mut number = 0;
     while number < 256 {
         let digits = [number / 100, number / 10 % 10, number % 10];
-        let first = if number >= 100 { 0 } else if number >= 10 { 1 } else { 2 };
+        let first = if number >= 100 {
+            0
+        } else if number >= 10 {
+            1
+        } else {
+            2
+        };
         let mut at = first;
         while at < 3 {
             texts[number].0[at - first] = b"0123456789"[digits[at]];
@@ -393,12 +440,21 @@ const SMALL_NUMBERS: [([u8; 4], u8); 256] = {
 };
 
 fn unwritable(name: &str, reason: String) -> Error {
-    Error::Value { path: name.into(), reason }
+    Error::Value {
+        path: name.into(),
+        reason,
+    }
 }
 
-/// How many characters of a text JSON escapes.
+/// How many bytes the escapes of a text add to it.
 fn escapes(text: &str) -> usize {
-    text.bytes().map(|byte| usize::from((byte < b' ') | (byte == b'"') | (byte == b'\\'))).sum()
+    // Without branches, so that it vectorises.
+    let extra = |byte: u8| {
+        let short = u8::from(matches!(byte, b'"' | b'\\' | b'\n' | b'\r' | b'\t'));
+        let long = 5 * u8::from(byte < b' ');
+        usize::from(long.max(short) - 4 * (short & u8::from(byte < b' ')))
+    };
+    text.bytes().map(extra).sum()
 }
 
 fn base64_len(bytes: usize) -> usize {
@@ -408,10 +464,20 @@ fn base64_len(bytes: usize) -> usize {
 /// Bytes of a document in the message, or somewhat more.
 fn measure(item: &Item<'_>) -> usize {
     let document = item.document;
-    let numbers = [document.weight, document.offset].iter().filter(|&number| number.to_bits() != 0).count()
-        + [document.granularity, document.adjacency].iter().filter(|&&depth| depth != 0).count();
+    let numbers = [document.weight, document.offset]
+        .iter()
+        .filter(|&number| number.to_bits() != 0)
+        .count()
+        + [document.granularity, document.adjacency]
+            .iter()
+            .filter(|&&depth| depth != 0)
+            .count();
     let items = |name, items: &[Item<'_>]| {
-        if items.is_empty() { 0 } else { named_len(name, items.iter().map(measure).sum::<usize>() + 2) }
+        if items.is_empty() {
+            0
+        } else {
+            named_len(name, items.iter().map(measure).sum::<usize>() + 2)
+        }
     };
     let texts = [
         ("id", &item.id),
@@ -426,7 +492,12 @@ fn measure(item: &Item<'_>) -> usize {
         Loaded::Tensor(tensor) => named_len("tensor", array_len(tensor)),
         image => named_len("blob", base64_len(image.blob_len().unwrap_or_default()) + 2),
     };
-    let mut len = 3 + content + texts.iter().map(|(name, text)| field_len(name, text)).sum::<usize>();
+    let mut len = 3
+        + content
+        + texts
+            .iter()
+            .map(|(name, text)| field_len(name, text))
+            .sum::<usize>();
     len += numbers * named_len("granularity", LONGEST_NUMBER);
     if !document.location.is_empty() {
         len += named_len("location", document.location.len() * LONGEST_NUMBER + 2);
@@ -437,7 +508,8 @@ fn measure(item: &Item<'_>) -> usize {
     if let Some(embedding) = &document.embedding {
         len += named_len("embedding", array_len(embedding));
     }
-    len += scores_len("scores", &document.scores) + scores_len("evaluations", &document.evaluations);
+    len +=
+        scores_len("scores", &document.scores) + scores_len("evaluations", &document.evaluations);
     len + items("chunks", &item.chunks) + items("matches", &item.matches)
 }
 
@@ -447,11 +519,15 @@ fn named_len(name: &str, value: usize) -> usize {
 }
 
 fn text_len(text: &str) -> usize {
-    text.len() + 5 * escapes(text) + 2
+    text.len() + escapes(text) + 2
 }
 
 fn field_len(name: &str, text: &str) -> usize {
-    if text.is_empty() { 0 } else { named_len(name, text_len(text)) }
+    if text.is_empty() {
+        0
+    } else {
+        named_len(name, text_len(text))
+    }
 }
 
 fn scores_len(name: &str, scores: &Scores<'_>) -> usize {
@@ -459,15 +535,30 @@ fn scores_len(name: &str, scores: &Scores<'_>) -> usize {
         return 0;
     }
     let mut len = 2;
-    for (name, Score { op_name, description, ref_id, .. }) in scores {
+    for (
+        name,
+        Score {
+            op_name,
+            description,
+            ref_id,
+            ..
+        },
+    ) in scores
+    {
         len += text_len(name) + named_len("value", LONGEST_NUMBER) + 4;
-        len += field_len("op_name", op_name) + field_len("description", description) + field_len("ref_id", ref_id);
+        len += field_len("op_name", op_name)
+            + field_len("description", description)
+            + field_len("ref_id", ref_id);
     }
     named_len(name, len)
 }
 
 fn fields_len(fields: &Fields) -> usize {
-    fields.iter().map(|(key, value)| text_len(key) + value_len(value) + 2).sum::<usize>() + 2
+    fields
+        .iter()
+        .map(|(key, value)| text_len(key) + value_len(value) + 2)
+        .sum::<usize>()
+        + 2
 }
 
 fn value_len(value: &Value) -> usize {
@@ -476,15 +567,29 @@ fn value_len(value: &Value) -> usize {
         Value::Number(_) => LONGEST_NUMBER,
         Value::Text(text) => text_len(text),
         Value::Struct(fields) => fields_len(fields),
-        Value::List(values) => values.iter().map(|value| value_len(value) + 1).sum::<usize>() + 2,
+        Value::List(values) => {
+            values
+                .iter()
+                .map(|value| value_len(value) + 1)
+                .sum::<usize>()
+                + 2
+        }
     }
 }
 
 fn array_len(array: &Tensor<'_>) -> usize {
     let dtype = Dtype::parse(&array.dtype);
-    let each = if dtype == Some(Dtype::U8) { 4 } else { LONGEST_NUMBER };
+    let each = if dtype == Some(Dtype::U8) {
+        4
+    } else {
+        LONGEST_NUMBER
+    };
     let count = array.buffer.len() / dtype.map_or(1, Dtype::size);
     // A list has at least one number in it, and every axis adds lists, with brackets and a comma each.
-    let lists = if array.shape.last() == Some(&1) { count } else { count.div_ceil(2) };
+    let lists = if array.shape.last() == Some(&1) {
+        count
+    } else {
+        count.div_ceil(2)
+    };
     count * each + 3 * lists * array.shape.len() + 2
 }
