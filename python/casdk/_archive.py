@@ -40,7 +40,7 @@ def encode(value: Any) -> Any:
         return _Array(value.dtype.str, list(value.shape), value.tobytes())
     if isinstance(value, np.generic):
         return value.item()
-    raise TypeError(f"a {type(value).__name__} cannot be written")
+    raise TypeError(f"a value of type {type(value).__name__} cannot be written")
 
 
 def decode(kind: Any, value: Any) -> Any:
