@@ -1,5 +1,6 @@
 import copy
 import json
+import operator
 import pickle
 
 import casdk
@@ -282,7 +283,7 @@ class TestArray:
             with pytest.raises(TypeError, match="item 0"):
                 four += [wrong]
             with pytest.raises(TypeError, match="item 0"):
-                four + (wrong,)
+                operator.add(four, [wrong])
             with pytest.raises(TypeError, match="a DocumentArray holds Documents"):
                 four[0] = wrong
             with pytest.raises(TypeError, match="item 0"):

@@ -298,11 +298,12 @@ def _covered(routes: list[Route]) -> float:
 
 
 def _line(title: str, time: float, whole: float) -> Any:
+    from rich.markup import escape
     from rich.table import Table
 
     share = time / whole if whole else 0.0
     line = Table(show_header=False, box=None)
-    line.add_row(title, f"[b]{_milliseconds(time)}[/b]", f"[dim]{share * 100:.0f}%[/dim]")
+    line.add_row(escape(title), f"[b]{_milliseconds(time)}[/b]", f"[dim]{share * 100:.0f}%[/dim]")
     return line
 
 
