@@ -12,22 +12,34 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 const SIZES: [usize; 3] = [10_000, 100_000, 1_000_000];
 
 fn bytes(len: usize) -> Vec<u8> {
-    (0..len).map(|at| u8::try_from(at * 2_654_435_761 >> 7 & 0xff).unwrap_or(0)).collect()
+    (0..len)
+        .map(|at| u8::try_from(((at * 2_654_435_761) >> 7) & 0xff).unwrap_or(0))
+        .collect()
 }
 
 fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("data_uri");
     for size in SIZES {
         let encoded = STANDARD.encode(bytes(size));
-        let wrapped: Vec<&str> =
-            encoded.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
-        let spellings = [("plain", encoded.clone()), ("wrapped", wrapped.join("\r\n"))];
+        let wrapped: Vec<&str> = encoded
+            .as_bytes()
+            .chunks(76)
+            .map(|line| std::str::from_utf8(line).unwrap())
+            .collect();
+        let spellings = [
+            ("plain", encoded.clone()),
+            ("wrapped", wrapped.join("\r\n")),
+        ];
         let mut out = vec![0; size];
         group.throughput(Throughput::Bytes(size as u64));
         for (name, payload) in spellings {
             let uri = format!("data:image/jpeg;base64,{payload}");
             group.bench_with_input(BenchmarkId::new(name, size), &uri, |bencher, uri| {
-                bencher.iter(|| data_uri::parse(black_box(uri)).unwrap().decode_into(&mut out));
+                bencher.iter(|| {
+                    data_uri::parse(black_box(uri))
+                        .unwrap()
+                        .decode_into(&mut out)
+                });
             });
         }
     }
@@ -42,7 +54,11 @@ fn read(criterion: &mut Criterion) {
         let mut out = vec![0; size];
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_with_input(BenchmarkId::new("file", size), &path, |bencher, path| {
-            bencher.iter(|| source::open(black_box(path), u64::MAX).unwrap().read_into(&mut out));
+            bencher.iter(|| {
+                source::open(black_box(path), u64::MAX)
+                    .unwrap()
+                    .read_into(&mut out)
+            });
         });
     }
 }
@@ -50,8 +66,14 @@ fn read(criterion: &mut Criterion) {
 fn verdict(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("classify");
     let items = [
-        ("sentence", "a photo of a cat that sits on a mat and looks at the camera"),
-        ("data_word", "data is the new oil, they say, and the photo of a cat proves it"),
+        (
+            "sentence",
+            "a photo of a cat that sits on a mat and looks at the camera",
+        ),
+        (
+            "data_word",
+            "data is the new oil, they say, and the photo of a cat proves it",
+        ),
         ("path", "photos/2024/07/cat.jpeg"),
         ("url", "https://example.com/photos/2024/07/cat.jpeg"),
     ];

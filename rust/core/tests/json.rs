@@ -1,9 +1,7 @@
-//! The JSON form of the wire, with `serde_json` and the standard library's number parser as oracles.
+//! The JSON form of the wire: what is written, what is read, what is refused.
 
 #[path = "oracle/json.rs"]
 mod oracle;
-#[path = "oracle/strategies.rs"]
-mod strategies;
 
 use std::borrow::Cow;
 use std::fs;
@@ -13,11 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use casdk_core::document::{Content, Document, Id, Tensor, Value};
 use casdk_core::error::Error;
 use casdk_core::json::{documents, pack, parameters, scan};
+use casdk_core::load::Options;
 use casdk_core::reply::{Numbers, Reply, Status};
-use casdk_core::request::Options;
-use proptest::collection::vec;
-use proptest::prelude::*;
-use oracle::{expected, fields_json, numbers, same, tame, through_json, without_defaults};
+use oracle::same;
 use serde_json::json;
 
 type Json = serde_json::Value;
@@ -38,7 +34,11 @@ fn options() -> Options {
 }
 
 fn of(content: Content<'static>) -> Document<'static> {
-    Document { id: Id::Position, content, ..Document::default() }
+    Document {
+        id: Id::Position,
+        content,
+        ..Document::default()
+    }
 }
 
 fn text(text: &str) -> Document<'static> {
@@ -46,18 +46,11 @@ fn text(text: &str) -> Document<'static> {
 }
 
 fn tensor(buffer: &[u8], shape: &[u32], dtype: &'static str) -> Tensor<'static> {
-    Tensor { buffer: Cow::Owned(buffer.to_vec()), shape: shape.to_vec(), dtype: Cow::Borrowed(dtype) }
-}
-
-fn documents_of_any_kind() -> impl Strategy<Value = Vec<Document<'static>>> {
-    vec(strategies::document().prop_map(tame), 0..4)
-}
-
-/// The lines that differ; documents are too long to be shown.
-fn difference(left: &Document<'_>, right: &Document<'_>) -> String {
-    let (left, right) = (format!("{left:#?}"), format!("{right:#?}"));
-    let lines = left.lines().zip(right.lines()).filter(|(left, right)| left != right);
-    lines.take(3).map(|(left, right)| format!("{left:.100} is not {right:.100}\n")).collect()
+    Tensor {
+        buffer: Cow::Owned(buffer.to_vec()),
+        shape: shape.to_vec(),
+        dtype: Cow::Borrowed(dtype),
+    }
 }
 
 fn place_id(place: usize) -> String {
@@ -92,14 +85,22 @@ fn images_are_base64() {
     let given = [
         of(Content::Blob(Cow::Borrowed(PNG))),
         file(&path),
-        of(Content::DataUri(Cow::Owned(format!("data:image/png;base64,{encoded}")))),
-        of(Content::FileUrl(Cow::Owned(format!("file://{}", path.display())))),
+        of(Content::DataUri(Cow::Owned(format!(
+            "data:image/png;base64,{encoded}"
+        )))),
+        of(Content::FileUrl(Cow::Owned(format!(
+            "file://{}",
+            path.display()
+        )))),
     ];
     let (message, rows, ..) = pack(&given, &options(), REQUEST_ID);
     let read: Json = serde_json::from_slice(&message).unwrap();
     assert_eq!(rows, 4);
     for at in 0..4 {
-        assert_eq!(read["data"][at], json!({"id": place_id(at), "blob": encoded}));
+        assert_eq!(
+            read["data"][at],
+            json!({"id": place_id(at), "blob": encoded})
+        );
     }
 }
 
@@ -109,7 +110,10 @@ fn bad_items_are_left_out() {
     let (no_image, good) = (room.path().join("a.png"), room.path().join("b.png"));
     fs::write(&no_image, "text").unwrap();
     fs::write(&good, PNG).unwrap();
-    let with_match = Document { matches: vec![text("fine"), file(&no_image)], ..text("root") };
+    let with_match = Document {
+        matches: vec![text("fine"), file(&no_image)],
+        ..text("root")
+    };
     let given = [
         text("one"),
         file(&no_image),
@@ -121,14 +125,20 @@ fn bad_items_are_left_out() {
         of(Content::Tensor(tensor(&[0; 16], &[1], "<c16"))),
         of(Content::Tensor(tensor(&[0; 5], &[2, 3], "|u1"))),
         of(Content::Tensor(tensor(&[1], &[1; 65], "|u1"))),
-        Document { weight: f32::NEG_INFINITY, ..text("heavy") },
+        Document {
+            weight: f32::NEG_INFINITY,
+            ..text("heavy")
+        },
         text("two"),
     ];
     let (message, rows, taken, failures) = pack(&given, &options(), REQUEST_ID);
     let read: Json = serde_json::from_slice(&message).unwrap();
     assert_eq!((rows, taken), (3, 12));
     assert_eq!(read["data"][2], json!({"id": place_id(2), "text": "two"}));
-    let kinds: Vec<_> = failures.iter().map(|failure| (failure.position, failure.error.kind())).collect();
+    let kinds: Vec<_> = failures
+        .iter()
+        .map(|failure| (failure.position, failure.error.kind()))
+        .collect();
     let wanted = [
         (1, "not_image"),
         (2, "empty"),
@@ -148,29 +158,54 @@ fn bad_items_are_left_out() {
 #[test]
 fn arrays_are_lists_in_lists() {
     let cases = [
-        (tensor(&[0, 9, 10, 99, 100, 255], &[1, 2, 3], "|u1"), json!([[[0, 9, 10], [99, 100, 255]]])),
+        (
+            tensor(&[0, 9, 10, 99, 100, 255], &[1, 2, 3], "|u1"),
+            json!([[[0, 9, 10], [99, 100, 255]]]),
+        ),
         (tensor(&[7], &[], "|u1"), json!(7)),
         (tensor(&[], &[0, 3], "|u1"), json!([])),
         (tensor(&[0xff, 1], &[2], "|i1"), json!([-1, 1])),
         (tensor(&[0, 0x3c, 0, 0xc0], &[2], "<f2"), json!([1, -2])),
-        (tensor(&(-7i32).to_le_bytes(), &[1, 1], "<i4"), json!([[-7]])),
-        (tensor(&i64::MAX.to_le_bytes(), &[1], "<i8"), json!([9_223_372_036_854_775_807f64])),
-        (tensor(&0.1f32.to_le_bytes(), &[1], "<f4"), json!([0.100_000_001_490_116_12])),
+        (
+            tensor(&(-7i32).to_le_bytes(), &[1, 1], "<i4"),
+            json!([[-7]]),
+        ),
+        (
+            tensor(&i64::MAX.to_le_bytes(), &[1], "<i8"),
+            json!([9_223_372_036_854_775_807f64]),
+        ),
+        (
+            tensor(&0.1f32.to_le_bytes(), &[1], "<f4"),
+            json!([0.100_000_001_490_116_12]),
+        ),
         (tensor(&1e300f64.to_le_bytes(), &[1], "<f8"), json!([1e300])),
     ];
     for (array, wanted) in cases {
         let (message, ..) = pack(&[of(Content::Tensor(array))], &options(), REQUEST_ID);
         let read: Json = serde_json::from_slice(&message).unwrap();
-        assert!(same(&read["data"][0]["tensor"], &wanted), "{} is not {wanted}", read["data"][0]);
+        assert!(
+            same(&read["data"][0]["tensor"], &wanted),
+            "{} is not {wanted}",
+            read["data"][0]
+        );
     }
 }
 
 #[test]
 fn not_a_number_is_spelled_as_python_does() {
-    let parameters = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(Value::Number).to_vec();
-    let options = Options { parameters: vec![("a".into(), Value::List(parameters))], ..options() };
+    let parameters = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY]
+        .map(Value::Number)
+        .to_vec();
+    let options = Options {
+        parameters: vec![("a".into(), Value::List(parameters))],
+        ..options()
+    };
     let (message, ..) = pack(&[], &options, REQUEST_ID);
-    assert!(std::str::from_utf8(&message).unwrap().contains(r#""parameters":{"a":[NaN,Infinity,-Infinity]}"#));
+    assert!(
+        std::str::from_utf8(&message)
+            .unwrap()
+            .contains(r#""parameters":{"a":[NaN,Infinity,-Infinity]}"#)
+    );
 }
 
 const REPLY: &str = r#"{"header":{"requestId":"8b1f","status":{"code":1,"description":"ValueError('boom')","exception":{
@@ -188,7 +223,14 @@ const REPLY: &str = r#"{"header":{"requestId":"8b1f","status":{"code":1,"descrip
 #[test]
 fn a_reply_is_scanned() {
     let reply = scan(REPLY.as_bytes()).unwrap();
-    assert_eq!((&*reply.request_id, &*reply.endpoint, &*reply.target_executor), ("8b1f", "/encode", ""));
+    assert_eq!(
+        (
+            &*reply.request_id,
+            &*reply.endpoint,
+            &*reply.target_executor
+        ),
+        ("8b1f", "/encode", "")
+    );
     let status = Status {
         code: 1,
         description: "ValueError('boom')".into(),
@@ -198,16 +240,30 @@ fn a_reply_is_scanned() {
         executor: "clip_t".into(),
     };
     assert_eq!(reply.status, Some(status));
-    let times: Vec<_> = reply.routes.iter().map(|route| (&*route.executor, route.start_ns, route.end_ns)).collect();
-    let wanted = [("gateway", 1_648_826_668_267_003_000, 0), ("clip_t", 1_648_826_668_500_000_000, -1)];
+    let times: Vec<_> = reply
+        .routes
+        .iter()
+        .map(|route| (&*route.executor, route.start_ns, route.end_ns))
+        .collect();
+    let wanted = [
+        ("gateway", 1_648_826_668_267_003_000, 0),
+        ("clip_t", 1_648_826_668_500_000_000, -1),
+    ];
     assert_eq!(times, wanted);
     assert_eq!(reply.routes[0].status, None);
     assert_eq!(reply.routes[1].status.as_ref().unwrap().code, 1);
     let limit = ("limit".to_owned(), Value::Number(10.0));
     assert_eq!(parameters(REPLY.as_bytes(), &reply).unwrap(), [limit]);
-    let ids: Vec<_> = reply.rows.iter().map(|row| &REPLY[row.id.clone()]).collect();
+    let ids: Vec<_> = reply
+        .rows
+        .iter()
+        .map(|row| &REPLY[row.id.clone()])
+        .collect();
     assert_eq!(ids, ["b153", "no embedding", "", ""]);
-    assert_eq!(row(&reply, 0), Some(&[-0.022_064_209, 0.104_492_19, 0.001][..]));
+    assert_eq!(
+        row(&reply, 0),
+        Some(&[-0.022_064_209, 0.104_492_19, 0.001][..])
+    );
     assert_eq!(row(&reply, 1), None);
     assert_eq!(row(&reply, 2), Some(&[1.0, 2.0, 3.0, 4.0][..]));
     assert_eq!(row(&reply, 3), None);
@@ -223,7 +279,10 @@ fn documents_of_a_reply_are_read() {
     let matched = &read[0].matches[0];
     assert_eq!(matched.content, Content::Blob(PNG[..8].into()));
     assert_eq!((matched.adjacency, matched.scores.len()), (1, 3));
-    assert_eq!((matched.scores[0].1.value, &*matched.scores[0].1.ref_id), (0.25, "b153"));
+    assert_eq!(
+        (matched.scores[0].1.value, &*matched.scores[0].1.ref_id),
+        (0.25, "b153")
+    );
 }
 
 #[test]
@@ -231,7 +290,14 @@ fn replies_in_snake_case_and_in_docs_are_scanned() {
     let message = br#" {"data":{"docs":[{"id":"a","embedding":[NaN,Infinity,-Infinity]}],"x":1},
         "header":{"request_id":"r","exec_endpoint":"/","target_executor":"t","status":null}} "#;
     let reply = scan(message).unwrap();
-    assert_eq!((&*reply.request_id, &*reply.endpoint, &*reply.target_executor), ("r", "/", "t"));
+    assert_eq!(
+        (
+            &*reply.request_id,
+            &*reply.endpoint,
+            &*reply.target_executor
+        ),
+        ("r", "/", "t")
+    );
     assert_eq!(reply.status, None);
     let numbers = row(&reply, 0).unwrap();
     assert!(numbers[0].is_nan() && numbers[1] == f32::INFINITY && numbers[2] == f32::NEG_INFINITY);
@@ -241,12 +307,21 @@ fn replies_in_snake_case_and_in_docs_are_scanned() {
 #[test]
 fn surrogates_without_their_half_are_replaced() {
     let message = br#"{"header":{"requestId":"\ud800 \udc00 \ud83d\ude00 \ud83dx \ud83d\u0041 \"\\\/\b\f\n\r\t"}}"#;
-    assert_eq!(scan(message).unwrap().request_id, "\u{fffd} \u{fffd} 😀 \u{fffd}x \u{fffd}A \"\\/\u{8}\u{c}\n\r\t");
+    assert_eq!(
+        scan(message).unwrap().request_id,
+        "\u{fffd} \u{fffd} 😀 \u{fffd}x \u{fffd}A \"\\/\u{8}\u{c}\n\r\t"
+    );
 }
 
 #[test]
 fn what_is_no_reply_is_refused_at_its_offset() {
-    let nested = |depth: usize| format!("{{\"data\":[],\"x\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+    let nested = |depth: usize| {
+        format!(
+            "{{\"data\":[],\"x\":{}{}}}",
+            "[".repeat(depth),
+            "]".repeat(depth)
+        )
+    };
     scan(nested(63).as_bytes()).unwrap();
     let (deep, deepest) = (nested(64), format!("{{\"data\":{}", "[".repeat(1_000_000)));
     let cases: &[(&str, usize)] = &[
@@ -256,7 +331,10 @@ fn what_is_no_reply_is_refused_at_its_offset() {
         ("[]", 0),
         ("null", 0),
         ("{}", 0),
-        (r#"{"detail":[{"loc":["body"],"msg":"field required","type":"value_error"}]}"#, 0),
+        (
+            r#"{"detail":[{"loc":["body"],"msg":"field required","type":"value_error"}]}"#,
+            0,
+        ),
         (r#"{"data":[]} x"#, 12),
         (r#"{"data":[]"#, 10),
         (r#"{"data":[],}"#, 11),
@@ -264,7 +342,7 @@ fn what_is_no_reply_is_refused_at_its_offset() {
         (r#"{"data":[1]}"#, 9),
         (r#"{"data":"x"}"#, 8),
         (r#"{"data" []}"#, 8),
-        (r#"{data:[]}"#, 1),
+        (r"{data:[]}", 1),
         (r#"{"data":[{"embedding":[1,]}]}"#, 25),
         (r#"{"data":[{"embedding":[1 2]}]}"#, 25),
         (r#"{"data":[{"embedding":[01]}]}"#, 23),
@@ -293,9 +371,16 @@ fn what_is_no_reply_is_refused_at_its_offset() {
         (&deepest, 9),
     ];
     for (message, offset) in cases {
-        assert_eq!(offset_of(scan(message.as_bytes())), *offset, "{message:.60}");
+        assert_eq!(
+            offset_of(scan(message.as_bytes())),
+            *offset,
+            "{message:.60}"
+        );
     }
-    assert_eq!(offset_of(scan(b"{\"header\":{\"requestId\":\"a\xff\"}}")), 25);
+    assert_eq!(
+        offset_of(scan(b"{\"header\":{\"requestId\":\"a\xff\"}}")),
+        25
+    );
     assert_eq!(offset_of(scan(b"\xef\xbb\xbf{}")), 0);
 }
 
@@ -318,7 +403,9 @@ fn every_beginning_of_a_reply_is_refused() {
 fn times_of_iso_8601() {
     let time = |written: &str| {
         let message = format!("{{\"data\":[],\"routes\":[{{\"startTime\":\"{written}\"}}]}}");
-        scan(message.as_bytes()).ok().map(|reply| reply.routes[0].start_ns)
+        scan(message.as_bytes())
+            .ok()
+            .map(|reply| reply.routes[0].start_ns)
     };
     let second = 1_000_000_000;
     let cases = [
@@ -345,112 +432,5 @@ fn times_of_iso_8601() {
     ];
     for (written, wanted) in cases {
         assert_eq!(time(written), wanted, "{written}");
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
-
-    #[test]
-    fn every_document_is_written(given in documents_of_any_kind(), parameters in strategies::fields(), target in "[a-z]{0,2}") {
-        let options = Options { parameters, target_executor: target, check_images: false, allow_empty: true, ..options() };
-        let (message, rows, taken, failures) = pack(&given, &options, REQUEST_ID);
-        prop_assert_eq!((rows, taken, failures), (given.len(), given.len(), vec![]));
-        let read: Json = serde_json::from_slice(&message).unwrap();
-        let data: Vec<Json> = given.iter().enumerate().map(|(at, document)| expected(document, &place_id(at))).collect();
-        let header = json!({"request_id": REQUEST_ID, "exec_endpoint": "/encode", "target_executor": options.target_executor});
-        let mut whole = without_defaults(json!({"exec_endpoint": "/encode", "target_executor": options.target_executor,
-            "parameters": fields_json(&options.parameters), "header": without_defaults(header)}));
-        whole["data"] = json!(data);
-        prop_assert!(same(&read, &whole), "{}\n{}", read, whole);
-    }
-
-    #[test]
-    fn a_message_ends_before_its_limit(lens in vec(0..200usize, 1..20), limit in 100..2000usize) {
-        let given: Vec<Document<'_>> = lens.iter().map(|&len| text(&"\"ä\n".repeat(len))).collect();
-        let options = Options { max_message_bytes: limit, allow_empty: true, ..options() };
-        let (message, rows, taken, failures) = pack(&given, &options, REQUEST_ID);
-        let (empty, ..) = pack(&[], &options, REQUEST_ID);
-        prop_assert!(rows == taken && rows > 0 && failures.is_empty());
-        prop_assert!(message.len() <= limit + empty.len() || rows == 1);
-        let (more, ..) = pack(&given[..given.len().min(taken + 1)], &Options { max_message_bytes: usize::MAX, ..options }, REQUEST_ID);
-        prop_assert!(taken == given.len() || more.len() > limit);
-    }
-
-    #[test]
-    fn documents_survive_the_way_back(given in documents_of_any_kind(), pretty: bool) {
-        let data: Vec<Json> = given.iter().enumerate().map(|(at, document)| expected(document, &place_id(at))).collect();
-        let reply = json!({"header": {"requestId": "x"}, "parameters": {"a": [1, null]}, "data": data});
-        let message = if pretty { serde_json::to_vec_pretty(&reply) } else { serde_json::to_vec(&reply) }.unwrap();
-        let scanned = scan(&message).unwrap();
-        let read = documents(&message, &scanned).unwrap();
-        let wanted: Vec<Document<'_>> = given.iter().enumerate().map(|(at, document)| through_json(document, &place_id(at))).collect();
-        for (read, wanted) in read.iter().zip(&wanted) {
-            prop_assert!(read == wanted, "{}", difference(read, wanted));
-        }
-        prop_assert_eq!(read.len(), wanted.len());
-        for (at, document) in wanted.iter().enumerate() {
-            let floats = document.embedding.as_ref().map(|array| numbers(array).into_iter().map(|number| number as f32).collect::<Vec<_>>());
-            prop_assert_eq!(row(&scanned, at), floats.as_deref());
-        }
-    }
-
-    /// `Reader::single` against the standard library, bit by bit, in every spelling and next to where rounding turns.
-    #[test]
-    fn numbers_round_as_numpy_does(bits: u32, steps in -12..12i64, wide: u64, tail in "[0-9]{0,9}", count in 0..25usize) {
-        let single = f32::from_bits(bits);
-        let half_way = (f64::from(single) + f64::from(f32::from_bits(bits.wrapping_add(1)))) / 2.0;
-        let near = f64::from_bits(half_way.to_bits().wrapping_add_signed(steps));
-        let small = (f64::from(single) / 1e3f64.powi(i32::from(bits as u8 % 9))).fract();
-        let mut spellings = Vec::new();
-        for number in [f64::from(single), near, f64::from_bits(wide), near.fract(), small, small / 7.0, wide as f64 / 3.0] {
-            if number.is_finite() {
-                spellings.extend([format!("{number}"), format!("{number:?}"), format!("{number:e}"), format!("{number:.count$}")]);
-                spellings.push(format!("{number:.17}{tail}"));
-            }
-        }
-        let message = format!("{{\"data\":[{{\"embedding\":[{}]}}]}}", spellings.join(","));
-        let reply = scan(message.as_bytes()).unwrap();
-        for (read, spelling) in row(&reply, 0).unwrap_or_default().iter().zip(&spellings) {
-            let wanted = spelling.parse::<f64>().unwrap() as f32;
-            prop_assert_eq!(read.to_bits(), wanted.to_bits(), "{}", spelling);
-        }
-        prop_assert_eq!(row(&reply, 0).map_or(0, <[f32]>::len), spellings.len());
-    }
-
-    #[test]
-    fn what_serde_reads_is_read_and_nothing_else(value in strategies::fields(), place: prop::sample::Index, damage in "[\\[\\]{}:,\"0-9eE+.trufalsn \\\\\\-\n]{0,2}") {
-        let mut text = fields_json(&value).to_string();
-        let at = place.index(text.len());
-        if text.is_char_boundary(at) && text.is_char_boundary(at + 1) {
-            text.replace_range(at..=at, &damage);
-        }
-        let message = format!("{{\"data\":null,\"parameters\":{text}}}");
-        let oracle = serde_json::from_str::<Json>(&message);
-        match (scan(message.as_bytes()), oracle) {
-            (Ok(reply), Ok(wanted)) => {
-                if let Ok(read) = parameters(message.as_bytes(), &reply) {
-                    prop_assert!(same(&fields_json(&read), &wanted["parameters"]) || wanted["parameters"].is_null());
-                } else {
-                    prop_assert!(!wanted["parameters"].is_object());
-                }
-            }
-            (Err(error), Ok(_)) => prop_assert!(false, "{error} in {message}"),
-            // `serde_json` refuses what Python writes and reads: numbers too large, half a pair of surrogates.
-            (Ok(_), Err(error)) => prop_assert!(error.to_string().contains("out of range") || error.to_string().contains("surrogate") || error.to_string().contains("hex escape"), "{error} in {message}"),
-            (Err(error), Err(_)) => prop_assert!(offset_of::<()>(Err(error)) <= message.len()),
-        }
-    }
-
-    #[test]
-    fn never_panics(bytes: Vec<u8>, text in "[\\[\\]{}:,\"0-9eE+.truefalsn \\\\\\-]{0,40}") {
-        for message in [&bytes[..], text.as_bytes(), format!("{{\"data\":[{{\"embedding\":[{text}]}}]}}").as_bytes()] {
-            if let Ok(reply) = scan(message) {
-                let _ = documents(message, &reply);
-                let _ = parameters(message, &reply);
-            } else {
-                prop_assert!(offset_of(scan(message)) <= message.len());
-            }
-        }
     }
 }

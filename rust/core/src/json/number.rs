@@ -1,7 +1,7 @@
 //! Numbers of JSON text.
 //!
 //! An embedding on the HTTP wire is `f32` widened to doubles and printed with some 17 digits, and that is most of a
-//! reply. What counts as right is what Python and NumPy do: read a double, then round it to `f32`. For numbers of
+//! reply. What counts as right is what Python and `NumPy` do: read a double, then round it to `f32`. For numbers of
 //! that form the double is only approximate here, by a division that costs less than exactness does; wherever its
 //! error could reach the rounding to `f32`, and for all other numbers, the standard library decides.
 

@@ -347,7 +347,7 @@ fn scan_embedding(
             Ok(())
         })?;
     }
-    Ok((numbers.len() > start).then(|| Numbers::Parsed(start..numbers.len())))
+    Ok((numbers.len() > start).then_some(Numbers::Parsed(start..numbers.len())))
 }
 
 fn document<'a>(reader: &mut Reader<'a>) -> Result<Document<'a>, Error> {
@@ -358,7 +358,7 @@ fn document<'a>(reader: &mut Reader<'a>) -> Result<Document<'a>, Error> {
             "text" => replace(&mut read.content, Content::Text(text(reader)?)),
             "blob" => replace(&mut read.content, Content::Blob(Cow::Owned(blob(reader)?))),
             "tensor" if !reader.null()? => {
-                replace(&mut read.content, Content::Tensor(tensor(reader)?))
+                replace(&mut read.content, Content::Tensor(tensor(reader)?));
             }
             "embedding" if !reader.null()? => read.embedding = embedding(reader)?,
             "uri" => read.uri = text(reader)?,
@@ -420,11 +420,13 @@ fn embedding<'a>(reader: &mut Reader<'_>) -> Result<Option<Tensor<'a>>, Error> {
         buffer.extend_from_slice(&reader.single()?.to_le_bytes());
         Ok(())
     })?;
-    Ok((!buffer.is_empty()).then(|| Tensor {
+    let is_empty = buffer.is_empty();
+    let embedding = Tensor {
         buffer: Cow::Owned(buffer),
         shape,
         dtype: Cow::Borrowed("<f4"),
-    }))
+    };
+    Ok((!is_empty).then_some(embedding))
 }
 
 fn tensor<'a>(reader: &mut Reader<'_>) -> Result<Tensor<'a>, Error> {

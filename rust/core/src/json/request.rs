@@ -217,7 +217,9 @@ impl Body {
             Value::Struct(fields) => self.fields(fields),
             Value::List(values) => {
                 self.open(b'[');
-                values.iter().for_each(|value| self.value(value));
+                for value in values {
+                    self.value(value);
+                }
                 self.close(b']');
             }
         }
