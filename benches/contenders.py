@@ -1,0 +1,78 @@
+"""The contenders: each a process of its own, so that its CPU and its memory are its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests" / "interop"))
+
+
+class FailedError(Exception):
+    """A contender cannot do what was asked."""
+
+
+class Contender:
+    """One process that carries out orders.
+
+    Args:
+        name: ``casdk``, ``original``, ``stub``, ``bare`` or ``floor``.
+        address: Of the server.
+        ca: PEM file of its authority, or ``""``.
+    """
+
+    def __init__(self, name: str, address: str, ca: str) -> None:
+        self.name = name
+        script = HERE / "workers" / f"{'ours' if name == 'casdk' else name}.py"
+        python, variables = original() if name == "original" else (sys.executable, None)
+        self._process = subprocess.Popen(
+            [str(python), str(script), address, ca],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=variables,
+        )
+
+    def __enter__(self) -> Contender:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def do(self, order: str, case: dict[str, Any], **options: Any) -> dict[str, Any]:
+        """Have an order carried out.
+
+        Raises:
+            FailedError: With what the contender said.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps({"do": order, "case": case, "with": options}), file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise FailedError(f"{self.name} ended with status {self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise FailedError(f"{self.name}: {answer['error']}")
+        return answer
+
+
+def original() -> tuple[Path, dict[str, str]]:
+    """Return interpreter and variables of the environment with clip_client 0.8.3, built if need be."""
+    from environment import REFERENCE
+
+    REFERENCE.build()
+    return REFERENCE.python, REFERENCE.variables

@@ -1,0 +1,91 @@
+"""The servers that are measured against: a fast one, so that the client is what gets measured, and casdk's own."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "casdk"
+SOURCE = Path(os.environ.get("CASDK_BENCHPEER") or ROOT.parent / "shared" / "benchpeer")
+"""A crate whose ``fastserver`` answers every document out of a table; optional."""
+SCHEMES = ("grpc", "grpcs", "http", "https", "websocket", "websockets")
+
+
+class Peer(NamedTuple):
+    """A server, ready.
+
+    Attributes:
+        name: For the table.
+        addresses: One for each scheme.
+        ca: PEM file of its authority.
+    """
+
+    name: str
+    addresses: dict[str, str]
+    ca: str
+
+    def address(self, scheme: str, *, original: bool = False) -> tuple[str, str]:
+        """Return address and authority, ``""`` for a plain scheme; the original spells secure websockets ``wss``."""
+        address = self.addresses[scheme]
+        if original and scheme == "websockets":
+            address = address.replace("websockets://", "wss://")
+        return address, self.ca if scheme.endswith("s") else ""
+
+
+@contextmanager
+def fast_peer(folder: Path) -> Iterator[Peer]:
+    """Build and start two fast servers, one plain, one with TLS.
+
+    Raises:
+        FileNotFoundError: There is no source to build it from.
+    """
+    program = build_fast_peer()
+    with ExitStack() as stack:
+        plain = stack.enter_context(_serve(program, []))
+        secure = stack.enter_context(_serve(program, ["--tls", "--cert-dir", str(folder)]))
+        addresses = {scheme: f"{scheme}://127.0.0.1:{port}" for scheme, port in zip(SCHEMES[::2], plain, strict=True)}
+        addresses |= {scheme: f"{scheme}://localhost:{port}" for scheme, port in zip(SCHEMES[1::2], secure, strict=True)}
+        yield Peer("a server that answers out of a table", addresses, str(folder / "cert.pem"))
+
+
+def build_fast_peer() -> Path:
+    """Return the program; it is built beside the user's other caches, keyed by its sources."""
+    if not (SOURCE / "Cargo.toml").exists():
+        raise FileNotFoundError(f"no {SOURCE}")
+    sources = sorted(path for path in SOURCE.rglob("*") if path.suffix in (".rs", ".toml", ".lock"))
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
+    home = CACHE / f"benchpeer-{key}"
+    program = home / "target" / "release" / "fastserver"
+    if not program.exists():
+        print("bench: building the fast server ...", flush=True)
+        shutil.copytree(SOURCE, home, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        subprocess.run(["cargo", "build", "--release", "--quiet", "--locked"], cwd=home, check=True)
+    return program
+
+
+@contextmanager
+def _serve(program: Path, options: list[str]) -> Iterator[list[int]]:
+    ports = _free_ports(3)
+    named = [part for name, port in zip(("grpc", "http", "ws"), ports, strict=True) for part in (f"--port-{name}", str(port))]
+    server = subprocess.Popen([str(program), *named, *options], stderr=subprocess.PIPE, text=True)
+    try:
+        assert server.stderr is not None
+        assert "ready" in server.stderr.readline()
+        yield ports
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        doors = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [door.getsockname()[1] for door in doors]
