@@ -1,0 +1,151 @@
+"""What the tests share: one embedded server on six schemes, clients of it, both modes, small images, the oracle."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from casdk import TLS, Client
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from casdk.server import Served
+    from numpy.typing import NDArray
+
+SCHEMES = ("grpc", "grpcs", "http", "https", "websocket", "websockets")
+KINDS = ("png", "jpeg", "gif", "webp")
+
+settings.register_profile("fast", max_examples=50, deadline=None)
+settings.register_profile("slow", max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Served]:
+    """The embedded server, in a process of its own; texts that begin with ``!!`` misbehave there."""
+    from casdk.server import serve
+
+    with serve(chaos=True) as served:
+        yield served
+
+
+@pytest.fixture(params=SCHEMES)
+def scheme(request: pytest.FixtureRequest) -> str:
+    """Each of the six schemes in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def connect(server: Served) -> Iterator[Callable[..., Client]]:
+    """A function from a scheme, and more of Client's arguments, to a client of the server."""
+    clients = []
+
+    def connect(scheme: str, **options: Any) -> Client:
+        if scheme.endswith("s"):
+            options.setdefault("tls", TLS(ca=server.ca))
+        clients.append(Client(server.address(scheme), **options))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def client(scheme: str, connect: Callable[..., Client]) -> Client:
+    """A client of the server, over each scheme in turn."""
+    return connect(scheme)
+
+
+@pytest.fixture(params=["sync", "async"])
+def mode(request: pytest.FixtureRequest) -> str:
+    """Each verb, then its async twin."""
+    return str(request.param)
+
+
+@pytest.fixture
+def call(mode: str) -> Callable[..., Any]:
+    """A function that calls a client's verb by name, or its async twin on a loop of its own."""
+
+    def call(client: Client, verb: str, *arguments: Any, **options: Any) -> Any:
+        if mode == "sync":
+            return getattr(client, verb)(*arguments, **options)
+        twin = getattr(client, f"a{verb}")
+        if inspect.isasyncgenfunction(twin):
+            return asyncio.run(_gather(twin(*arguments, **options)))
+        return asyncio.run(twin(*arguments, **options))
+
+    return call
+
+
+async def _gather(pieces: Any) -> list[Any]:
+    return [piece async for piece in pieces]
+
+
+@pytest.fixture(scope="session")
+def expected() -> Callable[[list[str | Path]], NDArray[np.float32]]:
+    """What the server's encoder computes directly: ``[N, D]`` for texts (``str``) and image files (``Path``)."""
+    from casdk.server.encoders import Features
+    from PIL import Image
+
+    encoder = Features()
+
+    def rows(content: list[str | Path]) -> NDArray[np.float32]:
+        found = np.zeros((len(content), encoder.dim), np.float32)
+        for row, item in zip(found, content, strict=True):
+            if isinstance(item, str):
+                row[:] = encoder.encode_texts([item])[0]
+            else:
+                with Image.open(item) as image:
+                    row[:] = encoder.encode_images([image])[0]
+        return found
+
+    return rows
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A small image file of each kind; the png holds the very pixels."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("images")
+    down, across = np.mgrid[0:48, 0:64]
+    pixels = np.stack([down * 5, across * 4, (down * across) % 251], axis=2).astype(np.uint8)
+    paths = {kind: folder / f"apple.{kind}" for kind in KINDS}
+    for kind, path in paths.items():
+        Image.fromarray(pixels).save(path, kind.upper())
+    return paths
+
+
+@pytest.fixture(scope="session")
+def web() -> Iterator[Callable[[Path], str]]:
+    """A function from a file to an http URL that serves its folder on loopback."""
+    servers: dict[Path, ThreadingHTTPServer] = {}
+
+    def url(path: Path) -> str:
+        if path.parent not in servers:
+            site = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Site, directory=str(path.parent)))
+            Thread(target=site.serve_forever, daemon=True).start()
+            servers[path.parent] = site
+        return f"http://127.0.0.1:{servers[path.parent].server_port}/{path.name}"
+
+    yield url
+    for site in servers.values():
+        site.shutdown()
+        site.server_close()
+
+
+class _Site(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Say nothing."""
