@@ -32,19 +32,40 @@ impl Made {
     fn row(mut self, id: &str, dtype: Dtype, bytes: &[u8]) -> Self {
         let id = self.append(id.as_bytes());
         let numbers = self.append(bytes);
-        let row = Row { id, embedding: Some(Numbers::Raw(numbers, dtype)), ..Row::default() };
+        let row = Row {
+            id,
+            embedding: Some(Numbers::Raw(numbers, dtype)),
+            ..Row::default()
+        };
         self.reply.rows.push(row);
         self
     }
 
     fn without_embedding(mut self, id: &str) -> Self {
         let id = self.append(id.as_bytes());
-        self.reply.rows.push(Row { id, ..Row::default() });
+        self.reply.rows.push(Row {
+            id,
+            ..Row::default()
+        });
         self
     }
 
-    fn place(&self, out: &mut [f32], width: usize, rows: Rows<'_>, sent: usize) -> Result<Vec<usize>, Error> {
-        place(&self.reply, &self.message, out, width, rows, sent, REQUEST_ID)
+    fn place(
+        &self,
+        out: &mut [f32],
+        width: usize,
+        rows: Rows<'_>,
+        sent: usize,
+    ) -> Result<Vec<usize>, Error> {
+        place(
+            &self.reply,
+            &self.message,
+            out,
+            width,
+            rows,
+            sent,
+            REQUEST_ID,
+        )
     }
 }
 
@@ -53,7 +74,10 @@ fn id(position: usize) -> String {
 }
 
 fn singles(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 fn bits(row: &[f32]) -> Vec<u32> {
@@ -131,14 +155,18 @@ fn unfit(result: Result<Vec<usize>, Error>) -> String {
 
 #[test]
 fn foreign_ids_go_by_their_place_in_the_reply() {
-    let made = Made::default().row("mine", Dtype::F32, &singles(&[1.0])).row("yours", Dtype::F32, &singles(&[2.0]));
+    let made = Made::default()
+        .row("mine", Dtype::F32, &singles(&[1.0]))
+        .row("yours", Dtype::F32, &singles(&[2.0]));
     let mut out = [0f32; 2];
     assert_eq!(made.place(&mut out, 1, Rows::From(0), 2), Ok(vec![]));
     assert_eq!(bits(&out), bits(&[1.0, 2.0]));
     // The prefix of another request, and digits that are none.
     let other = format!("{}00000001", "f".repeat(24));
     let almost = format!("{}0000000g", &REQUEST_ID[..24]);
-    let made = Made::default().row(&other, Dtype::F32, &singles(&[3.0])).row(&almost, Dtype::F32, &singles(&[4.0]));
+    let made = Made::default()
+        .row(&other, Dtype::F32, &singles(&[3.0]))
+        .row(&almost, Dtype::F32, &singles(&[4.0]));
     assert_eq!(made.place(&mut out, 1, Rows::From(0), 2), Ok(vec![]));
     assert_eq!(bits(&out), bits(&[3.0, 4.0]));
 }
@@ -153,7 +181,13 @@ fn a_row_of_another_width_names_both() {
 #[test]
 fn a_row_outside_of_the_matrix_is_an_error() {
     let made = Made::default().row("", Dtype::F32, &singles(&[1.0]));
-    for rows in [Rows::From(3), Rows::From(usize::MAX), Rows::At(&[3]), Rows::At(&[usize::MAX]), Rows::At(&[])] {
+    for rows in [
+        Rows::From(3),
+        Rows::From(usize::MAX),
+        Rows::At(&[3]),
+        Rows::At(&[usize::MAX]),
+        Rows::At(&[]),
+    ] {
         unfit(made.place(&mut [0f32; 3], 1, rows, 1));
     }
 }
@@ -169,7 +203,9 @@ fn counts_that_do_not_fit_are_errors() {
     // With ids it is known which one is missing.
     let named = Made::default().row(&id(1), Dtype::F32, &singles(&[1.0]));
     assert_eq!(named.place(&mut out, 1, Rows::From(0), 2), Ok(vec![0]));
-    let twice = Made::default().row(&id(1), Dtype::F32, &singles(&[1.0])).row(&id(1), Dtype::F32, &singles(&[1.0]));
+    let twice = Made::default()
+        .row(&id(1), Dtype::F32, &singles(&[1.0]))
+        .row(&id(1), Dtype::F32, &singles(&[1.0]));
     unfit(twice.place(&mut out, 1, Rows::From(0), 2));
     let beyond = Made::default().row(&id(2), Dtype::F32, &singles(&[1.0]));
     unfit(beyond.place(&mut out, 1, Rows::From(0), 2));
@@ -177,7 +213,9 @@ fn counts_that_do_not_fit_are_errors() {
 
 #[test]
 fn a_document_without_embedding_is_missing() {
-    let made = Made::default().row("a", Dtype::F32, &singles(&[1.0])).without_embedding("b");
+    let made = Made::default()
+        .row("a", Dtype::F32, &singles(&[1.0]))
+        .without_embedding("b");
     assert_eq!(made.place(&mut [0f32; 2], 1, Rows::From(0), 2), Ok(vec![1]));
 }
 
@@ -186,7 +224,10 @@ fn numbers_already_parsed_are_copied() {
     let mut made = Made::default();
     made.reply.numbers = vec![1.0, 2.0, 3.0, 4.0];
     for range in [2..4, 0..2] {
-        made.reply.rows.push(Row { embedding: Some(Numbers::Parsed(range)), ..Row::default() });
+        made.reply.rows.push(Row {
+            embedding: Some(Numbers::Parsed(range)),
+            ..Row::default()
+        });
     }
     let mut out = [0f32; 4];
     assert_eq!(made.place(&mut out, 2, Rows::From(0), 2), Ok(vec![]));

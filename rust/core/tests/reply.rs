@@ -9,8 +9,8 @@ use casdk_core::error::Error;
 use casdk_core::matrix::{Rows, place};
 use casdk_core::reply::{Numbers, Reply, documents, parameters, request_id_of, scan};
 use oracle::{
-    DataContent, DataRequest, DenseNdArray, Doc, DocumentArray, Exception, Header, NdArray, Route, Status, Timestamp,
-    data_content, doc, structure,
+    DataContent, DataRequest, DenseNdArray, Doc, DocumentArray, Exception, Header, NdArray, Route,
+    Status, Timestamp, data_content, doc, structure,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -19,31 +19,45 @@ use prost::Message;
 
 fn status() -> impl Strategy<Value = Status> {
     let words = || vec("\\PC{0,8}", 0..3);
-    let exception = ("\\PC{0,8}", words(), words(), "\\PC{0,8}").prop_map(|(name, args, stacks, executor)| Exception {
-        name,
-        args,
-        stacks,
-        executor,
-    });
-    (0i32..2, "\\PC{0,20}", option::of(exception)).prop_map(|(code, description, exception)| Status {
-        code,
-        description,
-        exception,
+    let exception =
+        ("\\PC{0,8}", words(), words(), "\\PC{0,8}").prop_map(|(name, args, stacks, executor)| {
+            Exception {
+                name,
+                args,
+                stacks,
+                executor,
+            }
+        });
+    (0i32..2, "\\PC{0,20}", option::of(exception)).prop_map(|(code, description, exception)| {
+        Status {
+            code,
+            description,
+            exception,
+        }
     })
 }
 
 fn route() -> impl Strategy<Value = Route> {
-    let time = || option::of((0i64..4_000_000_000, 0i32..1_000_000_000).prop_map(|(seconds, nanos)| Timestamp { seconds, nanos }));
-    ("\\PC{0,8}", time(), time(), option::of(status())).prop_map(|(executor, start_time, end_time, status)| Route {
-        executor,
-        start_time,
-        end_time,
-        status,
-    })
+    let time = || {
+        option::of(
+            (0i64..4_000_000_000, 0i32..1_000_000_000)
+                .prop_map(|(seconds, nanos)| Timestamp { seconds, nanos }),
+        )
+    };
+    ("\\PC{0,8}", time(), time(), option::of(status())).prop_map(
+        |(executor, start_time, end_time, status)| Route {
+            executor,
+            start_time,
+            end_time,
+            status,
+        },
+    )
 }
 
 fn nanoseconds(time: Option<&Timestamp>) -> i64 {
-    time.map_or(0, |time| time.seconds * 1_000_000_000 + i64::from(time.nanos))
+    time.map_or(0, |time| {
+        time.seconds * 1_000_000_000 + i64::from(time.nanos)
+    })
 }
 
 fn assert_status(scanned: Option<&casdk_core::reply::Status>, sent: Option<&Status>) {
@@ -63,7 +77,9 @@ fn assert_status(scanned: Option<&casdk_core::reply::Status>, sent: Option<&Stat
 
 fn answer(docs: Vec<Doc>) -> DataRequest {
     DataRequest {
-        data: Some(DataContent { documents: Some(data_content::Documents::Docs(DocumentArray { docs })) }),
+        data: Some(DataContent {
+            documents: Some(data_content::Documents::Docs(DocumentArray { docs })),
+        }),
         ..DataRequest::default()
     }
 }
@@ -171,16 +187,32 @@ fn exercise(bytes: &[u8]) {
     let _ = request_id_of(bytes);
     let Ok(reply) = scan(bytes) else { return };
     let _ = (parameters(bytes, &reply), documents(bytes, &reply));
-    let width = reply.rows.iter().find_map(|row| row.embedding.as_ref()).map_or(0, Numbers::count);
+    let width = reply
+        .rows
+        .iter()
+        .find_map(|row| row.embedding.as_ref())
+        .map_or(0, Numbers::count);
     let mut out = vec![0f32; width * reply.rows.len()];
-    let _ = place(&reply, bytes, &mut out, width, Rows::From(0), reply.rows.len(), "");
+    let _ = place(
+        &reply,
+        bytes,
+        &mut out,
+        width,
+        Rows::From(0),
+        reply.rows.len(),
+        "",
+    );
 }
 
 fn row(id: &str, dtype: &str, buffer: &[u8], shape: &[u32]) -> Doc {
     Doc {
         id: id.into(),
         embedding: Some(NdArray {
-            dense: Some(DenseNdArray { buffer: buffer.into(), shape: shape.into(), dtype: dtype.into() }),
+            dense: Some(DenseNdArray {
+                buffer: buffer.into(),
+                shape: shape.into(),
+                dtype: dtype.into(),
+            }),
             cls_name: "numpy".into(),
         }),
         ..Doc::default()
@@ -208,22 +240,40 @@ fn an_empty_message_is_an_empty_reply() {
 
 #[test]
 fn documents_may_come_serialised() {
-    let array = DocumentArray { docs: vec![row("a", "<f4", &[0; 8], &[2])] };
+    let array = DocumentArray {
+        docs: vec![row("a", "<f4", &[0; 8], &[2])],
+    };
     let bytes = DataRequest {
-        data: Some(DataContent { documents: Some(data_content::Documents::DocsBytes(array.encode_to_vec())) }),
+        data: Some(DataContent {
+            documents: Some(data_content::Documents::DocsBytes(array.encode_to_vec())),
+        }),
         ..DataRequest::default()
     }
     .encode_to_vec();
     let reply = scan(&bytes).unwrap();
-    assert_eq!(documents(&bytes, &reply).unwrap()[0].id, Id::Given("a".into()));
-    assert_eq!(reply.rows[0].embedding.as_ref().map(Numbers::count), Some(2));
+    assert_eq!(
+        documents(&bytes, &reply).unwrap()[0].id,
+        Id::Given("a".into())
+    );
+    assert_eq!(
+        reply.rows[0].embedding.as_ref().map(Numbers::count),
+        Some(2)
+    );
 }
 
 #[test]
 fn an_embedding_must_be_as_long_as_its_shape_says() {
-    for (dtype, len, shape) in [("<f4", 7, vec![]), ("<f4", 8, vec![3]), ("<f8", 8, vec![2]), ("<f4", 16, vec![u32::MAX, u32::MAX])] {
+    for (dtype, len, shape) in [
+        ("<f4", 7, vec![]),
+        ("<f4", 8, vec![3]),
+        ("<f8", 8, vec![2]),
+        ("<f4", 16, vec![u32::MAX, u32::MAX]),
+    ] {
         let (_, reason) = offset_and_reason(scanned(vec![row("", dtype, &vec![0; len], &shape)]));
-        assert!(reason.contains(dtype) && reason.contains(&len.to_string()), "{reason}");
+        assert!(
+            reason.contains(dtype) && reason.contains(&len.to_string()),
+            "{reason}"
+        );
     }
     let (_, reason) = offset_and_reason(scanned(vec![row("", "<c8", &[0; 8], &[1])]));
     assert!(reason.contains("<c8"), "{reason}");
@@ -231,8 +281,17 @@ fn an_embedding_must_be_as_long_as_its_shape_says() {
 
 #[test]
 fn a_document_without_numbers_has_no_embedding() {
-    let reply = scanned(vec![Doc::default(), row("", "<f4", &[], &[0]), row("", "<f4", &[0; 4], &[1])]).unwrap();
-    let there: Vec<_> = reply.rows.iter().map(|row| row.embedding.is_some()).collect();
+    let reply = scanned(vec![
+        Doc::default(),
+        row("", "<f4", &[], &[0]),
+        row("", "<f4", &[0; 4], &[1]),
+    ])
+    .unwrap();
+    let there: Vec<_> = reply
+        .rows
+        .iter()
+        .map(|row| row.embedding.is_some())
+        .collect();
     assert_eq!(there, [false, false, true]);
 }
 
@@ -241,7 +300,10 @@ fn nesting_stops_at_a_depth() {
     let nest = |depth| {
         let mut doc = Doc::default();
         for _ in 0..depth {
-            doc = Doc { matches: vec![doc], ..Doc::default() };
+            doc = Doc {
+                matches: vec![doc],
+                ..Doc::default()
+            };
         }
         let bytes = answer(vec![doc]).encode_to_vec();
         let reply = scan(&bytes).unwrap();
@@ -277,7 +339,9 @@ fn no_depth_exhausts_the_stack() {
         let read = |turns| {
             let bytes = tower(path, cycle, turns);
             let reply = scan(&bytes).unwrap();
-            documents(&bytes, &reply).map(drop).and(parameters(&bytes, &reply).map(drop))
+            documents(&bytes, &reply)
+                .map(drop)
+                .and(parameters(&bytes, &reply).map(drop))
         };
         assert_eq!(read(10), Ok(()), "{path:?} {cycle:?}");
         offset_and_reason(read(200_000));
@@ -289,7 +353,14 @@ fn a_length_beyond_the_end_names_its_offset() {
     let (offset, reason) = offset_and_reason(scan(b"\x0a\xff\xff\xff\xff\x0f"));
     assert_eq!(offset, 6);
     assert!(reason.contains("4294967295"), "{reason}");
-    for bytes in [&b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"[..], b"\x0a", b"\x07", b"\x00\x00", b"\x0b", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"] {
+    for bytes in [
+        &b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"[..],
+        b"\x0a",
+        b"\x07",
+        b"\x00\x00",
+        b"\x0b",
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+    ] {
         offset_and_reason(scan(bytes));
     }
 }
@@ -297,7 +368,12 @@ fn a_length_beyond_the_end_names_its_offset() {
 #[test]
 fn a_wrong_wire_type_is_an_error() {
     // header, routes and data as numbers; request_id as a number
-    for bytes in [&b"\x08\x01"[..], b"\x18\x01", b"\x20\x01", b"\x0a\x02\x08\x01"] {
+    for bytes in [
+        &b"\x08\x01"[..],
+        b"\x18\x01",
+        b"\x20\x01",
+        b"\x0a\x02\x08\x01",
+    ] {
         offset_and_reason(scan(bytes));
     }
 }
@@ -313,7 +389,13 @@ fn unknown_fields_are_skipped() {
     // 100: varint 5, fixed64, bytes, fixed32
     let unknown = b"\xa0\x06\x05\xa1\x06xxxxxxxx\xa2\x06\x01x\xa5\x06xxxx";
     let mut bytes = unknown.to_vec();
-    bytes.extend(answer(vec![Doc { tags: Some(structure(&vec![("a".into(), Value::Number(1.0))])), ..Doc::default() }]).encode_to_vec());
+    bytes.extend(
+        answer(vec![Doc {
+            tags: Some(structure(&vec![("a".into(), Value::Number(1.0))])),
+            ..Doc::default()
+        }])
+        .encode_to_vec(),
+    );
     bytes.extend(unknown);
     assert_eq!(scan(&bytes).unwrap().rows.len(), 1);
 }

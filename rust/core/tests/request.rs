@@ -8,7 +8,8 @@ use std::borrow::Cow;
 use std::fs;
 
 use casdk_core::document::{Content, Document, Id};
-use casdk_core::request::{Failure, Options, pack};
+use casdk_core::load::{Failure, Options};
+use casdk_core::request::pack;
 use oracle::{DataRequest, Doc, data_content, doc};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -46,14 +47,23 @@ fn path(path: &std::path::Path) -> Document<'static> {
 }
 
 fn docs(message: &[u8]) -> Vec<Doc> {
-    match DataRequest::decode(message).unwrap().data.unwrap().documents.unwrap() {
+    match DataRequest::decode(message)
+        .unwrap()
+        .data
+        .unwrap()
+        .documents
+        .unwrap()
+    {
         data_content::Documents::Docs(array) => array.docs,
         data_content::Documents::DocsBytes(_) => panic!("documents are not sent serialised"),
     }
 }
 
 fn kinds(failures: &[Failure]) -> Vec<(usize, &'static str)> {
-    failures.iter().map(|failure| (failure.position, failure.error.kind())).collect()
+    failures
+        .iter()
+        .map(|failure| (failure.position, failure.error.kind()))
+        .collect()
 }
 
 fn blob(doc: &Doc) -> &[u8] {
@@ -141,10 +151,14 @@ fn each_failure_has_its_kind() {
     let documents = [
         path(&room.path().join("nosuch.png")),
         path(room.path()),
-        of(Content::DataUri(Cow::Borrowed("data:image/png;base64,AA=A"))),
+        of(Content::DataUri(Cow::Borrowed(
+            "data:image/png;base64,AA=A",
+        ))),
         of(Content::DataUri(Cow::Borrowed("data:,hello"))),
         of(Content::Blob(Cow::Borrowed(b"hello"))),
-        of(Content::NotFetched(Cow::Borrowed("http://localhost/cat.png"))),
+        of(Content::NotFetched(Cow::Borrowed(
+            "http://localhost/cat.png",
+        ))),
         text(""),
         Document::default(),
         path(&empty),
@@ -169,7 +183,10 @@ fn each_failure_has_its_kind() {
         "empty",
         "too_large",
     ];
-    assert_eq!(kinds(&failures), expected.into_iter().enumerate().collect::<Vec<_>>());
+    assert_eq!(
+        kinds(&failures),
+        expected.into_iter().enumerate().collect::<Vec<_>>()
+    );
     let packed = docs(&message);
     assert_eq!(packed.len(), 1);
     assert_eq!(blob(&packed[0]), PNG);
@@ -184,13 +201,18 @@ fn a_bad_candidate_fails_its_document_and_is_named() {
     let documents = [
         query(text("fine")),
         query(of(Content::Path(Cow::Borrowed("/nosuch/cat.png")))),
-        query(of(Content::DataUri(Cow::Borrowed("data:image/png;base64,AAAA")))),
+        query(of(Content::DataUri(Cow::Borrowed(
+            "data:image/png;base64,AAAA",
+        )))),
         query(text("")),
     ];
     let options = options();
     let (message, _, failures) = pack(&documents, &options, REQUEST_ID);
     assert_eq!(docs(&message).len(), 1);
-    assert_eq!(kinds(&failures), [(1, "missing"), (2, "not_image"), (3, "empty")]);
+    assert_eq!(
+        kinds(&failures),
+        [(1, "missing"), (2, "not_image"), (3, "empty")]
+    );
     for failure in &failures {
         let reason = failure.error.to_string();
         assert!(reason.contains("match 1"), "{reason}");
@@ -203,7 +225,11 @@ fn data_uris_and_file_urls_are_read_in_place() {
 
     let room = tempfile::tempdir().unwrap();
     let image = room.path().join("a cat.png");
-    let bytes: Vec<u8> = PNG.iter().copied().chain((0..=255).cycle().take(70_000)).collect();
+    let bytes: Vec<u8> = PNG
+        .iter()
+        .copied()
+        .chain((0..=255).cycle().take(70_000))
+        .collect();
     fs::write(&image, &bytes).unwrap();
     let uri = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(&bytes));
     let url = format!("file://{}", image.to_str().unwrap().replace(' ', "%20"));

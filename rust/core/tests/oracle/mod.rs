@@ -264,7 +264,8 @@ fn scores(scores: &Scores<'_>) -> BTreeMap<String, NamedScore> {
 
 /// What a document should be on the wire; `id` where it has none of its own.
 pub fn doc(document: &Document<'_>, id: &str) -> Doc {
-    let nested = |documents: &[Document<'_>]| documents.iter().map(|nested| doc(nested, "")).collect();
+    let nested =
+        |documents: &[Document<'_>]| documents.iter().map(|nested| doc(nested, "")).collect();
     Doc {
         id: match &document.id {
             Id::Given(id) => id.to_string(),

@@ -63,14 +63,19 @@ fn float() -> impl Strategy<Value = f32> {
 }
 
 fn scores() -> impl Strategy<Value = Scores<'static>> {
-    let score = (float(), cow(), cow(), cow()).prop_map(|(value, op_name, description, ref_id)| Score {
-        value,
-        op_name,
-        description,
-        ref_id,
-    });
-    btree_map(text(), score, 0..3)
-        .prop_map(|scores| scores.into_iter().map(|(name, score)| (Cow::Owned(name), score)).collect())
+    let score =
+        (float(), cow(), cow(), cow()).prop_map(|(value, op_name, description, ref_id)| Score {
+            value,
+            op_name,
+            description,
+            ref_id,
+        });
+    btree_map(text(), score, 0..3).prop_map(|scores| {
+        scores
+            .into_iter()
+            .map(|(name, score)| (Cow::Owned(name), score))
+            .collect()
+    })
 }
 
 fn content() -> impl Strategy<Value = Content<'static>> {
@@ -94,7 +99,13 @@ fn id() -> impl Strategy<Value = Id<'static>> {
 pub fn document() -> impl Strategy<Value = Document<'static>> {
     let leaf = (
         (id(), content(), cow(), cow(), cow(), cow()),
-        (any::<u32>(), any::<u32>(), float(), float(), vec(float(), 0..4)),
+        (
+            any::<u32>(),
+            any::<u32>(),
+            float(),
+            float(),
+            vec(float(), 0..4),
+        ),
         (fields(), option::of(tensor()), scores(), scores()),
     )
         .prop_map(|(words, numbers, extras)| {
@@ -122,10 +133,12 @@ pub fn document() -> impl Strategy<Value = Document<'static>> {
             }
         });
     leaf.prop_recursive(2, 6, 2, |inner| {
-        (inner.clone(), vec(inner.clone(), 0..3), vec(inner, 0..3)).prop_map(|(root, chunks, matches)| Document {
-            chunks,
-            matches,
-            ..root
-        })
+        (inner.clone(), vec(inner.clone(), 0..3), vec(inner, 0..3)).prop_map(
+            |(root, chunks, matches)| Document {
+                chunks,
+                matches,
+                ..root
+            },
+        )
     })
 }
