@@ -1,0 +1,108 @@
+"""Servers and proxies that fail on purpose, for casdk's own tests and for those of whoever uses it.
+
+Needs ``pip install "casdk[testing]"``. Nothing of casdk imports it.
+
+* `FaultServer`: a CLIP server on six schemes, in this process, with scripted faults (`casdk.testing.faults`).
+* `TcpProxy`, `ConnectProxy`, `BlackHole`: what may stand between.
+* `casdk.testing.certificates`: an authority and every common kind of bad certificate.
+* ``pytest_plugins = ["casdk.testing.fixtures"]``: all of it as fixtures.
+"""
+
+try:
+    import cryptography  # noqa: F401
+    import google.protobuf  # noqa: F401
+    import h2  # noqa: F401
+    import h11  # noqa: F401
+except ImportError as error:
+    raise ImportError(f'casdk.testing needs {error.name}: pip install "casdk[testing]"') from error
+
+from casdk.testing import certificates
+from casdk.testing.executor import embed
+from casdk.testing.faults import (
+    AddDocument,
+    Babble,
+    ConnectionFault,
+    Cut,
+    DeadExecutor,
+    Deaf,
+    DeepNesting,
+    Delay,
+    DropDocument,
+    Duplicate,
+    EndlessHeaders,
+    ExecutorError,
+    Fault,
+    Garbage,
+    Gate,
+    Hold,
+    HugeLength,
+    Mix,
+    Never,
+    NoEmbedding,
+    NotFinite,
+    Plan,
+    Refuse,
+    Reorder,
+    Request,
+    Rules,
+    Shut,
+    Silent,
+    Stall,
+    StallHandshake,
+    TextReply,
+    Trickle,
+    Truncate,
+    Width,
+    WrongId,
+    planner,
+)
+from casdk.testing.proxy import BlackHole, ConnectProxy, ProxyCounters, TcpProxy
+from casdk.testing.server import SCHEMES, Counters, FaultServer
+
+__all__ = [
+    "SCHEMES",
+    "AddDocument",
+    "Babble",
+    "BlackHole",
+    "ConnectProxy",
+    "ConnectionFault",
+    "Counters",
+    "Cut",
+    "DeadExecutor",
+    "Deaf",
+    "DeepNesting",
+    "Delay",
+    "DropDocument",
+    "Duplicate",
+    "EndlessHeaders",
+    "ExecutorError",
+    "Fault",
+    "FaultServer",
+    "Garbage",
+    "Gate",
+    "Hold",
+    "HugeLength",
+    "Mix",
+    "Never",
+    "NoEmbedding",
+    "NotFinite",
+    "Plan",
+    "ProxyCounters",
+    "Refuse",
+    "Reorder",
+    "Request",
+    "Rules",
+    "Shut",
+    "Silent",
+    "Stall",
+    "StallHandshake",
+    "TcpProxy",
+    "TextReply",
+    "Trickle",
+    "Truncate",
+    "Width",
+    "WrongId",
+    "certificates",
+    "embed",
+    "planner",
+]

@@ -1,0 +1,152 @@
+"""HTTP/1.1's side of the fault server, over the sans-I/O h11."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar, Final
+
+import h11
+
+from casdk.server.wire import jina_pb2
+from casdk.testing._connection import Connection, Exchange, Family
+from casdk.testing._json import read_request, write_reply
+from casdk.testing.faults import Refuse, Request
+
+__all__ = ["HttpConnection"]
+
+PATHS: Final = {"/post": None, "/index": "/index", "/search": "/search"}
+"""Path -> the executor endpoint it stands for, or the one the body names; as jina's gateway has them."""
+
+
+class HttpConnection(Connection):
+    """One HTTP/1.1 connection: a request, its reply, the next."""
+
+    family: ClassVar[Family] = "http"
+    alpn: ClassVar[list[str]] = ["http/1.1"]
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.h11 = h11.Connection(h11.SERVER)
+        self._head: h11.Request | None = None
+        self._body = bytearray()
+        self._busy = False
+
+    def take(self, data: bytes) -> None:
+        self.h11.receive_data(data)
+        self._go_on()
+
+    def eof_received(self) -> bool:
+        self.h11.receive_data(b"")
+        return self._busy  # a client that has said everything may still want its answer
+
+    def _go_on(self) -> None:
+        while not self._busy:
+            try:
+                event = self.h11.next_event()
+            except h11.RemoteProtocolError as error:
+                body = str(error).encode()
+                self.transport.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+                self.cut("close")
+                return
+            if isinstance(event, h11.Request):
+                self._head, self._body = event, bytearray()
+                if self.h11.they_are_waiting_for_100_continue:
+                    go = h11.InformationalResponse(status_code=100, headers=[])
+                    self.transport.write(self.h11.send(go) or b"")
+            elif isinstance(event, h11.Data):
+                self._body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                self._busy = True
+                self.spawn(self._answer())
+            else:
+                return
+
+    async def _answer(self) -> None:
+        assert self._head is not None
+        head = {bytes(name).decode(): bytes(value).decode("latin-1") for name, value in self._head.headers}
+        target = bytes(self._head.target).decode()
+        path = "/" + target.split("://", 1)[1].partition("/")[2] if "://" in target else target
+        if path not in PATHS or self._head.method != b"POST":
+            await self.send(404, b'{"detail":"Not Found"}')
+        else:
+            try:
+                message = read_request(bytes(self._body))
+            except Exception as error:  # whatever was wrong with the body, the client shall hear of it
+                await self.send(
+                    422, json.dumps({"detail": [{"type": type(error).__name__, "msg": str(error)}]}).encode()
+                )
+            else:
+                message.header.exec_endpoint = PATHS[path] or message.header.exec_endpoint
+                request, plan = self.server.arrived(self, message, head, len(self._body))
+                await HttpExchange(self, message, request).respond(plan)
+        self._next()
+
+    def _next(self) -> None:
+        self._busy = False
+        if self.h11.our_state is h11.DONE and self.h11.their_state is h11.DONE:
+            self.h11.start_next_cycle()
+            self._go_on()
+        elif self.h11.our_state in (h11.MUST_CLOSE, h11.CLOSED):
+            self.cut("close")
+
+    async def send(
+        self, status: int, body: bytes, headers: dict[str, str] | None = None, kind: str = "application/json"
+    ) -> None:
+        """Send a whole response."""
+        await self.send_head(status, len(body), {"content-type": kind, **(headers or {})})
+        await self.flush(self.h11.send(h11.Data(data=body)) or b"")
+        await self.flush(self.h11.send(h11.EndOfMessage()) or b"")
+
+    async def send_head(self, status: int, size: int, headers: dict[str, str]) -> None:
+        """Send a response's head."""
+        lines = [*headers.items(), ("content-length", str(size))]
+        await self.flush(self.h11.send(h11.Response(status_code=status, headers=lines)) or b"")
+
+    def drown(self, data: bytes) -> bool:
+        if self.received == len(data):
+            self.spawn(self.pour(b"HTTP/1.1 200 OK\r\n", b"x-pad: " + b"y" * 1000 + b"\r\n"))
+        return True
+
+
+class HttpExchange(Exchange):
+    """One request and its response."""
+
+    def __init__(self, connection: HttpConnection, message: jina_pb2.DataRequestProto, request: Request) -> None:
+        super().__init__(connection, message, request)
+        self._http = connection
+        self._begun = False
+
+    def encode(self, reply: jina_pb2.DataRequestProto) -> bytes:
+        return write_reply(reply)
+
+    async def begin(self, size: int) -> None:
+        if self._begun:
+            # A second response to one request: h11 would not write it, so it is written by hand.
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % size
+            await self._http.flush(head)
+            return
+        self._begun = True
+        self._size = size
+        await self._http.send_head(200, size, {"content-type": "application/json"})
+
+    async def write(self, data: bytes) -> None:
+        if self._size < 0:
+            await self._http.flush(data)
+            return
+        self._size -= len(data)
+        await self._http.flush(self._http.h11.send(h11.Data(data=data)) or b"")
+        if self._size == 0:
+            self._size = -1
+
+    async def end(self) -> None:
+        await self._http.flush(self._http.h11.send(h11.EndOfMessage()) or b"")
+
+    async def refuse(self, refusal: Refuse) -> None:
+        headers = {} if refusal.retry_after is None else {"retry-after": f"{refusal.retry_after:g}"}
+        await self._http.send(refusal.http, json.dumps({"detail": refusal.message}).encode(), headers)
+
+    async def abandon(self, payload: bytes, refusal: Refuse) -> None:
+        await self._http.send(refusal.http, payload)
+
+    async def send_text(self, text: str) -> None:
+        await self._http.send(200, text.encode(), kind="text/html")

@@ -1,0 +1,415 @@
+"""Proxies between a client and a server: one that breaks connections, one that speaks CONNECT, and a hole."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+import h11
+import msgspec
+
+from casdk.testing._thread import LoopThread, end_socket, listen
+from casdk.testing.faults import Manner
+
+__all__ = ["BlackHole", "ConnectProxy", "ProxyCounters", "TcpProxy"]
+
+PIECE: Final = 65536
+
+
+class ProxyCounters(msgspec.Struct, kw_only=True):
+    """What a proxy has seen so far.
+
+    Attributes:
+        accepted: Connections accepted.
+        open: Connections open now.
+        to_server: Bytes passed on towards the server.
+        to_client: Bytes passed on towards the client.
+    """
+
+    accepted: int = 0
+    open: int = 0
+    to_server: int = 0
+    to_client: int = 0
+
+
+class _Proxy:
+    """What all have in common: a thread, a listener, counters."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._thread: LoopThread | None = None
+        self._counters = ProxyCounters()
+        self._changed = threading.Condition()
+        self._clients: set[socket.socket] = set()
+        self.port = 0
+
+    def start(self) -> Self:
+        """Listen."""
+        if self._thread is None:
+            self._thread = LoopThread(self._name)
+            self._thread.run(self._listen())
+        return self
+
+    def stop(self) -> None:
+        """End every connection, and listening."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def counters(self) -> ProxyCounters:
+        """What was seen so far: a copy."""
+        with self._changed:
+            return msgspec.structs.replace(self._counters)
+
+    def wait_for(self, met: Callable[[ProxyCounters], bool], timeout: float = 10.0) -> ProxyCounters:
+        """Wait until the counters are as they should be.
+
+        Raises:
+            TimeoutError: They were not in time; the message shows them.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: met(self._counters), timeout):
+                raise TimeoutError(f"not within {timeout:g} s: {self._counters}")
+        return self.counters
+
+    def _count(self, **changes: int) -> None:
+        with self._changed:
+            for name, change in changes.items():
+                setattr(self._counters, name, getattr(self._counters, name) + change)
+            self._changed.notify_all()
+
+    async def _listen(self) -> None:
+        assert self._thread is not None
+        sock = listen(port=self.port)
+        self._thread.sockets.add(sock)
+        self.port = sock.getsockname()[1]
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(sock, self._thread))
+
+    async def _accept(self, listener: socket.socket, thread: LoopThread) -> None:
+        loop = asyncio.get_running_loop()
+        serving: set[asyncio.Task[None]] = set()
+        while True:
+            client, _ = await loop.sock_accept(listener)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            thread.sockets.add(client)
+            self._clients.add(client)
+            self._count(accepted=1, open=1)
+            task = loop.create_task(self._attend(client, thread))
+            serving.add(task)
+            task.add_done_callback(serving.discard)
+
+    async def _attend(self, client: socket.socket, thread: LoopThread) -> None:
+        try:
+            with contextlib.suppress(OSError):
+                await self._serve(client, thread)
+        except BaseException as error:
+            if not isinstance(error, asyncio.CancelledError):
+                thread.errors.append(error)
+            raise
+        finally:
+            self._clients.discard(client)
+            thread.sockets.discard(client)
+            client.close()
+            self._count(open=-1)
+
+    async def _serve(self, client: socket.socket, thread: LoopThread) -> None:
+        raise NotImplementedError
+
+    async def _join(self, client: socket.socket, server: socket.socket, thread: LoopThread) -> None:
+        """Pass bytes on both ways until both sides have ended, or one broke."""
+        thread.sockets.add(server)
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pass_on(client, server, "to_server"))
+                group.create_task(self._pass_on(server, client, "to_client"))
+        except* OSError:
+            end_socket(client, "reset")
+        finally:
+            thread.sockets.discard(server)
+            server.close()
+
+    async def _pass_on(self, source: socket.socket, sink: socket.socket, direction: str) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await loop.sock_recv(source, PIECE):
+            await self._before_passing(direction)
+            await loop.sock_sendall(sink, data)
+            self._count(**{direction: len(data)})
+        end_socket(sink, "close")
+
+    async def _before_passing(self, direction: str) -> None:
+        return
+
+
+class TcpProxy(_Proxy):
+    """Pass TCP on to a server, as long and as fast as it is told to.
+
+    Args:
+        port: The server's.
+        host: The server's.
+
+    Attributes:
+        port: The proxy's own.
+        delay: Seconds each piece waits, both ways; may be changed at any time.
+
+    Example:
+        >>> with FaultServer() as server, TcpProxy(server.port("grpc")) as proxy:  # doctest: +SKIP
+        ...     client = Client(proxy.address("grpc"))
+        ...     proxy.cut("reset")
+    """
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        super().__init__("casdk-tcp-proxy")
+        self.delay = 0.0
+        self._target = (host, port)
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._refusing = False
+
+    def address(self, scheme: str, host: str = "127.0.0.1") -> str:
+        """Return what a client is given instead of the server's address."""
+        return f"{scheme}://{host}:{self.port}"
+
+    def cut(self, how: Manner = "reset") -> None:
+        """End every connection there is; new ones are accepted."""
+        if self._thread is not None:
+            self._thread.run(self._cut(how))
+
+    def blackhole(self) -> None:
+        """Pass nothing on from now on; connections stay, and new ones are accepted."""
+        self._post(self._flows.clear)
+
+    def flow(self) -> None:
+        """Pass on again."""
+        self._post(self._flows.set)
+
+    def refuse(self, refusing: bool = True) -> None:
+        """Reset every new connection at once, or no more."""
+        self._refusing = refusing
+
+    def _post(self, action: Callable[[], None]) -> None:
+        async def act() -> None:
+            action()
+
+        if self._thread is not None:
+            self._thread.run(act())
+
+    async def _cut(self, how: Manner) -> None:
+        for client in tuple(self._clients):
+            end_socket(client, how)
+            if how == "half-close":
+                continue
+            self._clients.discard(client)
+            # The reading end: wakes the two that pass bytes on, which then close the socket.
+            with contextlib.suppress(OSError):
+                client.shutdown(socket.SHUT_RD)
+
+    async def _serve(self, client: socket.socket, thread: LoopThread) -> None:
+        if self._refusing:
+            end_socket(client, "reset")
+            return
+        loop = asyncio.get_running_loop()
+        server = socket.socket()
+        server.setblocking(False)
+        try:
+            await loop.sock_connect(server, self._target)
+        except OSError:
+            server.close()
+            end_socket(client, "reset")
+            raise
+        await self._join(client, server, thread)
+
+    async def _before_passing(self, direction: str) -> None:
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        await self._flows.wait()
+
+
+class ConnectProxy(_Proxy):
+    """An HTTP proxy: tunnels by CONNECT, and forwards plain requests to an absolute URL.
+
+    Args:
+        user: Name that must be given as basic authorization, if any.
+        password: The same for the password.
+        status: Answer every request with this status instead, e.g. 403 or 502.
+        silent: Read requests and never answer.
+
+    Attributes:
+        port: Its port.
+        targets: ``host:port`` of what was asked for, in order.
+        authorizations: ``Proxy-Authorization`` of each, or ``None``.
+    """
+
+    def __init__(
+        self, user: str | None = None, password: str = "", *, status: int | None = None, silent: bool = False
+    ) -> None:
+        super().__init__("casdk-connect-proxy")
+        self.targets: list[str] = []
+        self.authorizations: list[str | None] = []
+        self._status = status
+        self._silent = silent
+        self._user = user
+        self._expected: str | None = None
+        if user is not None:
+            self._expected = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+    def url(self, userinfo: str = "") -> str:
+        """Return what a client is given as ``proxy=``.
+
+        Args:
+            userinfo: ``user:password``.
+        """
+        return f"http://{userinfo}{'@' if userinfo else ''}127.0.0.1:{self.port}"
+
+    async def _serve(self, client: socket.socket, thread: LoopThread) -> None:
+        loop = asyncio.get_running_loop()
+        talk = h11.Connection(h11.SERVER)
+        while True:
+            request = await _next(talk, client, h11.Request)
+            if request is None:
+                return
+            target, refused = self._judge(request)
+            if self._silent:
+                await loop.create_future()
+            if refused is not None:
+                await _say(talk, client, refused)
+                return
+            host, _, port = target.rpartition(":")
+            server = socket.socket()
+            server.setblocking(False)
+            try:
+                await loop.sock_connect(server, (host.strip("[]"), int(port)))
+            except OSError:
+                server.close()
+                await _say(talk, client, 502)
+                return
+            if request.method == b"CONNECT":
+                await loop.sock_sendall(client, b"HTTP/1.1 200 Connection established\r\n\r\n")
+                await loop.sock_sendall(server, talk.trailing_data[0])
+                await self._join(client, server, thread)
+                return
+            with server:
+                if not await self._forward(request, talk, client, server):
+                    return
+            talk.start_next_cycle()
+
+    def _judge(self, request: h11.Request) -> tuple[str, int | None]:
+        headers = {bytes(name): bytes(value).decode("latin-1") for name, value in request.headers}
+        given = headers.get(b"proxy-authorization")
+        asked = bytes(request.target).decode()
+        target = asked if request.method == b"CONNECT" else urlsplit(asked).netloc
+        self.targets.append(target)
+        self.authorizations.append(given)
+        if self._expected is not None and given != self._expected:
+            return target, 407
+        return target, self._status
+
+    async def _forward(
+        self, request: h11.Request, talk: h11.Connection, client: socket.socket, server: socket.socket
+    ) -> bool:
+        """Pass one plain request on and its response back; return whether another may follow."""
+        loop = asyncio.get_running_loop()
+        upstream = h11.Connection(h11.CLIENT)
+        parts = urlsplit(bytes(request.target).decode())
+        path = parts.path + (f"?{parts.query}" if parts.query else "")
+        headers = [(name, value) for name, value in request.headers if name != b"proxy-authorization"]
+        await loop.sock_sendall(server, upstream.send(h11.Request(method=request.method, target=path, headers=headers)))
+        for talker, listener, source, sink in ((talk, upstream, client, server), (upstream, talk, server, client)):
+            while True:
+                event = talker.next_event()
+                if event is h11.NEED_DATA:
+                    talker.receive_data(await loop.sock_recv(source, PIECE))
+                    continue
+                if isinstance(event, h11.ConnectionClosed):
+                    return False
+                if isinstance(event, h11.Response | h11.Data | h11.EndOfMessage):
+                    await loop.sock_sendall(sink, listener.send(event) or b"")
+                if isinstance(event, h11.EndOfMessage):
+                    break
+        return talk.our_state is h11.DONE and talk.their_state is h11.DONE
+
+
+async def _next(talk: h11.Connection, sock: socket.socket, kind: type[h11.Request]) -> h11.Request | None:
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            event = talk.next_event()
+        except h11.RemoteProtocolError:
+            return None
+        if event is h11.NEED_DATA:
+            talk.receive_data(await loop.sock_recv(sock, PIECE))
+        elif isinstance(event, kind):
+            return event
+        else:
+            return None
+
+
+async def _say(talk: h11.Connection, sock: socket.socket, status: int) -> None:
+    headers = [("content-length", "0"), ("connection", "close")]
+    if status == 407:
+        headers.append(("proxy-authenticate", 'Basic realm="casdk testing"'))
+    said = talk.send(h11.Response(status_code=status, headers=headers)) or b""
+    await asyncio.get_running_loop().sock_sendall(sock, said + (talk.send(h11.EndOfMessage()) or b""))
+    # A CONNECT's client may wait for the end before it believes the refusal.
+    end_socket(sock, "close")
+
+
+class BlackHole:
+    """A port that drops SYNs: connecting to it hangs, as to a host behind a silent firewall.
+
+    Its queue of connections is full and nobody accepts.
+
+    Attributes:
+        port: The port.
+
+    Raises:
+        RuntimeError: This system does not drop SYNs for a full queue (Linux does).
+    """
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+        self.port: int = self._listener.getsockname()[1]
+        self._queued: list[socket.socket] = []
+        for _ in range(16):
+            sock = socket.socket()
+            sock.settimeout(0.2)
+            self._queued.append(sock)
+            try:
+                sock.connect(("127.0.0.1", self.port))
+            except TimeoutError:
+                return
+        self.close()
+        raise RuntimeError("this system accepts connections beyond a listener's queue")
+
+    def address(self, scheme: str) -> str:
+        """Return what a client is given."""
+        return f"{scheme}://127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        """Let the port go."""
+        for sock in (*self._queued, self._listener):
+            sock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,402 @@
+"""The fault server: six schemes in one process, and whatever is to go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from casdk.server.wire import jina_pb2
+from casdk.testing._connection import Connection, Family, Incoming
+from casdk.testing._grpc import GrpcConnection
+from casdk.testing._http import HttpConnection
+from casdk.testing._thread import LoopThread, listen
+from casdk.testing._websocket import WebsocketConnection
+from casdk.testing.certificates import Certificate, authority, server_context
+from casdk.testing.executor import Executor
+from casdk.testing.faults import ConnectionFault, Fault, Manner, Request, Rules, planner
+
+__all__ = ["SCHEMES", "Counters", "FaultServer"]
+
+CONNECTIONS: Final[dict[str, type[Connection]]] = {
+    "grpc": GrpcConnection,
+    "grpcs": GrpcConnection,
+    "http": HttpConnection,
+    "https": HttpConnection,
+    "websocket": WebsocketConnection,
+    "websockets": WebsocketConnection,
+}
+SCHEMES: Final = tuple(CONNECTIONS)
+"""What it speaks."""
+
+ConnectionRules: TypeAlias = (
+    "ConnectionFault | Sequence[ConnectionFault | None] | Callable[[int, str], ConnectionFault | None] | None"
+)
+"""A fault for every connection, one per connection from the first, or a function of its number and scheme."""
+
+
+class Counters(msgspec.Struct, kw_only=True):
+    """What a server has seen so far.
+
+    Attributes:
+        accepted: Connections accepted by TCP.
+        connected: Of these, those that came to speak their protocol (TLS done).
+        open: Connections open now.
+        most_open: Most of them at once.
+        handshakes_failed: TLS handshakes that failed.
+        requests: Requests read.
+        running: Requests that are neither answered nor given up.
+        most_running: Most of them at once.
+        documents: Documents in all requests.
+        replies: Whole replies sent.
+        taken_back: gRPC streams reset by the client.
+        by_scheme: Requests of each scheme.
+    """
+
+    accepted: int = 0
+    connected: int = 0
+    open: int = 0
+    most_open: int = 0
+    handshakes_failed: int = 0
+    requests: int = 0
+    running: int = 0
+    most_running: int = 0
+    documents: int = 0
+    replies: int = 0
+    taken_back: int = 0
+    by_scheme: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class FaultServer:
+    """A CLIP server in this process, on a thread of its own, that fails as it is told.
+
+    It listens on free ports of the loopback, a port per scheme, and is a context manager. Its rows are those of
+    `embed`, so what a client returns can be compared exactly.
+
+    Args:
+        script: What happens to requests; see `play`.
+        connections: What happens to connections, from the first.
+        width: Numbers in an embedding.
+        poison: Texts the executor fails on, or a function that tells.
+        token: ``authorization`` that every request must carry; ``None`` admits all.
+        certificate: What the secure schemes show; one of `certificates.authority` for this machine by default.
+        client_ca: PEM of the authority clients must have a certificate of (mTLS).
+        maximum_version: Newest TLS version offered.
+        unary: Whether gRPC serves the unary call beside the stream; jina before 3.10 did not.
+        history: Requests kept in `requests`, the latest.
+
+    Attributes:
+        executor: What answers; ``executor.poison`` may be replaced.
+        requests: What was seen, in order.
+        ca: PEM of the authority of the default certificate, for ``TLS(ca=server.ca)``.
+        token: As given; may be replaced at any time.
+
+    Example:
+        >>> from casdk import Client
+        >>> from casdk.testing import FaultServer, Refuse
+        >>> with FaultServer(script=[Refuse.unavailable()]) as server:
+        ...     with Client(server.address("http")) as client:
+        ...         client.encode(["a", "b"]).shape, server.counters.requests
+        ((2, 512), 2)
+    """
+
+    def __init__(
+        self,
+        script: Rules = None,
+        *,
+        connections: ConnectionRules = None,
+        width: int = 512,
+        poison: Collection[str] | Callable[[str], bool] | None = None,
+        token: str | None = None,
+        certificate: Certificate | None = None,
+        client_ca: bytes | None = None,
+        maximum_version: ssl.TLSVersion | None = None,
+        unary: bool = True,
+        history: int = 100_000,
+    ) -> None:
+        self.executor: Final = Executor(width, _predicate(poison))
+        self.requests: collections.deque[Request] = collections.deque(maxlen=history)
+        self.token = token
+        self.unary: Final = unary
+        self.ca: Final = authority().pem
+        self.pens: Final[dict[object, list[asyncio.Future[None]]]] = {}
+        self._plan = planner(script)
+        self._connection_plan = _connection_planner(connections)
+        self._certificate = certificate or authority().server()
+        self._client_ca = client_ca
+        self._maximum_version = maximum_version
+        self._counters = Counters()
+        self._changed = threading.Condition()
+        self._numbers = 0
+        self._ports: dict[str, int] = {}
+        self._living: set[Connection] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._listeners: list[tuple[socket.socket, asyncio.Task[None]]] = []
+        self._contexts: dict[Family, ssl.SSLContext] = {}
+        self._thread: LoopThread | None = None
+
+    # its life
+
+    def start(self) -> FaultServer:
+        """Listen on every scheme."""
+        if self._thread is None:
+            self._thread = LoopThread("casdk-fault-server")
+            self._thread.run(self._listen())
+        return self
+
+    def stop(self) -> None:
+        """Reset every connection and end.
+
+        Raises:
+            BaseException: An error of the server's own that nothing has caught.
+        """
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.run(self._hang_up("reset", True))
+            thread.stop()
+
+    def down(self, how: Manner = "reset") -> None:
+        """Stop listening and end every connection; the ports stay this server's for `up`."""
+        self._running.run(self._hang_up(how, True))
+
+    def up(self) -> None:
+        """Listen again, on the same ports."""
+        self._running.run(self._listen())
+
+    def restart(self, how: Manner = "reset") -> None:
+        """Go down and up again at once."""
+        self._running.run(self._restart(how))
+
+    def disconnect(self, how: Manner = "reset") -> None:
+        """End every connection, and go on listening."""
+        self._running.run(self._hang_up(how, False))
+
+    def __enter__(self) -> FaultServer:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def _running(self) -> LoopThread:
+        if self._thread is None:
+            raise RuntimeError("the server does not run: use it as a context manager, or start() it")
+        return self._thread
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for scheme in SCHEMES:
+            sock = listen(port=self._ports.get(scheme, 0))
+            self._running.sockets.add(sock)
+            self._ports[scheme] = sock.getsockname()[1]
+            self._listeners.append((sock, loop.create_task(self._accept(scheme, sock))))
+
+    async def _hang_up(self, how: Manner, listeners: bool) -> None:
+        if listeners:
+            closing, self._listeners = self._listeners, []
+            for sock, task in closing:
+                task.cancel()
+                await asyncio.wait([task])
+                self._forget(sock)
+        for connection in tuple(self._living):
+            connection.cut(how)
+
+    async def _restart(self, how: Manner) -> None:
+        await self._hang_up(how, True)
+        await self._listen()
+
+    # what is asked of it
+
+    def address(self, scheme: str, host: str = "127.0.0.1") -> str:
+        """Return what a client is given, e.g. ``grpc://127.0.0.1:40123``.
+
+        Args:
+            scheme: One of `SCHEMES`.
+            host: How the address names this machine.
+        """
+        return f"{scheme}://{host}:{self.port(scheme)}"
+
+    def port(self, scheme: str) -> int:
+        """Return a scheme's port."""
+        return self._ports[scheme]
+
+    @property
+    def counters(self) -> Counters:
+        """What was seen so far: a copy."""
+        with self._changed:
+            return msgspec.structs.replace(self._counters, by_scheme=dict(self._counters.by_scheme))
+
+    def wait_for(self, met: Callable[[Counters], bool], timeout: float = 10.0) -> Counters:
+        """Wait until the counters are as they should be.
+
+        Raises:
+            TimeoutError: They were not in time; the message shows them.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: met(self._counters), timeout):
+                raise TimeoutError(f"not within {timeout:g} s: {self._counters}")
+        return self.counters
+
+    def play(self, script: Rules) -> None:
+        """Go over to another script.
+
+        Args:
+            script: A `Fault` for every request, a list of one plan (a fault, a tuple of faults or ``None``) per request
+                from now on, or a function from `Request` to a plan.
+        """
+        self._plan = planner(script)
+
+    def play_connections(self, connections: ConnectionRules) -> None:
+        """Go over to other faults of connections."""
+        self._connection_plan = _connection_planner(connections)
+
+    # what connections tell; on the server's thread
+
+    async def _accept(self, scheme: str, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            sock, _ = await loop.sock_accept(listener)
+            with self._changed:
+                number = self._counters.accepted
+                self._counters.accepted += 1
+                self._changed.notify_all()
+            # asyncio does this for sockets that name their protocol, which accepted ones do not.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._running.sockets.add(sock)
+            task = loop.create_task(self._open(scheme, sock, number))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _open(self, scheme: str, sock: socket.socket, number: int) -> None:
+        kind = CONNECTIONS[scheme]
+        context = self._context(kind) if scheme.endswith("s") else None
+        fault = self._connection_plan(number, scheme)
+        if fault is not None and await fault.accept(Incoming(sock, context)):
+            self._forget(sock)
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.connect_accepted_socket(lambda: kind(self, scheme, number, sock, fault), sock, ssl=context)
+        except (OSError, ssl.SSLError):
+            with self._changed:
+                self._counters.handshakes_failed += 1
+                self._changed.notify_all()
+            self._forget(sock)
+
+    def _context(self, kind: type[Connection]) -> ssl.SSLContext:
+        context = self._contexts.get(kind.family)
+        if context is None:
+            context = server_context(self._certificate, kind.alpn, self._client_ca, self._maximum_version)
+            self._contexts[kind.family] = context
+        return context
+
+    def _forget(self, sock: socket.socket) -> None:
+        sock.close()
+        self._running_sockets().discard(sock)
+
+    def _running_sockets(self) -> set[socket.socket]:
+        return set() if self._thread is None else self._thread.sockets
+
+    def connected(self, connection: Connection) -> None:
+        """A connection came to speak."""
+        self._living.add(connection)
+        with self._changed:
+            counters = self._counters
+            counters.connected += 1
+            counters.open += 1
+            counters.most_open = max(counters.most_open, counters.open)
+            self._changed.notify_all()
+
+    def disconnected(self, connection: Connection, sock: socket.socket) -> None:
+        """A connection ended."""
+        self._living.discard(connection)
+        self._running_sockets().discard(sock)
+        with self._changed:
+            self._counters.open -= 1
+            self._changed.notify_all()
+
+    def arrived(
+        self, connection: Connection, message: jina_pb2.DataRequestProto, headers: Mapping[str, str], size: int
+    ) -> tuple[Request, tuple[Fault, ...]]:
+        """A request was read; return what is told of it and what shall go wrong."""
+        docs = message.data.docs.docs
+        request = Request(
+            self._numbers,
+            connection.number,
+            connection.scheme,
+            message.header.request_id,
+            message.header.exec_endpoint,
+            headers,
+            tuple(document.text for document in docs),
+            size,
+        )
+        self._numbers += 1
+        plan = tuple(self._plan(request))
+        with self._changed:
+            counters = self._counters
+            counters.requests += 1
+            counters.running += 1
+            counters.most_running = max(counters.most_running, counters.running)
+            counters.documents += len(docs)
+            counters.by_scheme[request.scheme] = counters.by_scheme.get(request.scheme, 0) + 1
+            self.requests.append(request)
+            self._changed.notify_all()
+        return request, plan
+
+    def replied(self, request: Request) -> None:
+        """A whole reply was sent."""
+        with self._changed:
+            self._counters.replies += 1
+            self._changed.notify_all()
+
+    def finished(self, request: Request) -> None:
+        """A request is over, answered or not."""
+        with self._changed:
+            self._counters.running -= 1
+            self._changed.notify_all()
+
+    def taken_back(self, connection: Connection) -> None:
+        """A client reset a stream."""
+        with self._changed:
+            self._counters.taken_back += 1
+            self._changed.notify_all()
+
+    def failed(self, error: BaseException) -> None:
+        """Something of the server's own, or of a script's, raised."""
+        if not isinstance(error, OSError):
+            self._running.errors.append(error)
+
+    def admits(self, request: Request) -> bool:
+        """Whether a request carries the right credential."""
+        return self.admits_token(request.authorization)
+
+    def admits_token(self, token: str | None) -> bool:
+        """Whether a credential is the right one."""
+        return self.token is None or token == self.token
+
+
+def _predicate(poison: Collection[str] | Callable[[str], bool] | None) -> Callable[[str], bool] | None:
+    if poison is None or callable(poison):
+        return poison
+    texts = frozenset(poison)
+    return texts.__contains__
+
+
+def _connection_planner(rules: ConnectionRules) -> Callable[[int, str], Any]:
+    if rules is None:
+        return lambda number, scheme: None
+    if isinstance(rules, ConnectionFault):
+        return lambda number, scheme: rules
+    if callable(rules):
+        return rules
+    left = iter(rules)
+    return lambda number, scheme: next(left, None)
