@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import random
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+WORDS = ["amber", "basil", "candle", "dolphin", "ember", "fjord", "granite", "harbour", "iris", "jasmine"]
+WORDS += ["kettle", "lantern", "meadow", "nectar", "opal", "pebble", "quartz", "ribbon", "saffron", "thistle"]
+WORDS += ["umber", "velvet", "willow", "yarrow", "zephyr", "acorn", "birch", "comet", "dune", "elm", "fern"]
 KINDS = ("text", "path", "data-uri", "blob", "tensor", "mixed")
 
 
@@ -40,7 +44,8 @@ def samples(kind: str, salt: str, count: int, directory: Path) -> list[Sample]:
 
 def _sample(kind: str, salt: str, directory: Path) -> Sample:
     if kind == "text":
-        text = f"a photo of {salt}, über alles 图"
+        # Words of its own, so that a model of no sense tells it from every other text.
+        text = f"{salt}: {' '.join(random.Random(salt).sample(WORDS, 12))}, über alles 图"
         return Sample(text, {"text": text}, text.encode(), {"text": text})
     pixels = np.random.default_rng(zlib.crc32(salt.encode())).integers(0, 256, (24, 32, 3), np.uint8)
     png = _png(pixels)
