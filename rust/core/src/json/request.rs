@@ -113,14 +113,22 @@ impl Body {
         }
     }
 
-    /// Writes a key; the value comes next.
-    fn key(&mut self, name: &str) {
+    /// Writes a key of the wire's own; the value comes next.
+    fn key(&mut self, name: &'static str) {
+        self.separate();
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    /// Writes any other key; the value comes next.
+    fn entry(&mut self, name: &str) {
         self.text(name);
         self.out.push(b':');
     }
 
     /// Writes a text that is not empty.
-    fn field(&mut self, name: &str, text: &str) {
+    fn field(&mut self, name: &'static str, text: &str) {
         if !text.is_empty() {
             self.key(name);
             self.text(text);
@@ -130,7 +138,7 @@ impl Body {
     fn text(&mut self, text: &str) {
         self.separate();
         self.out.push(b'"');
-        if escapes(text) == 0 {
+        if is_plain(text) {
             self.out.extend_from_slice(text.as_bytes());
         } else {
             text.bytes().for_each(|byte| self.character(byte));
@@ -182,7 +190,7 @@ impl Body {
     }
 
     /// Writes a number of a document that is not 0.
-    fn single(&mut self, name: &str, number: f32) -> Result<(), Error> {
+    fn single(&mut self, name: &'static str, number: f32) -> Result<(), Error> {
         if number.to_bits() != 0 {
             self.key(name);
             self.finite(name, f64::from(number))?;
@@ -201,7 +209,7 @@ impl Body {
     fn fields(&mut self, fields: &Fields) {
         self.open(b'{');
         for (key, value) in fields {
-            self.key(key);
+            self.entry(key);
             self.value(value);
         }
         self.close(b'}');
@@ -276,7 +284,7 @@ impl Body {
 
     fn items(
         &mut self,
-        name: &str,
+        name: &'static str,
         items: &mut [Item<'_>],
         named: impl Fn(usize, Error) -> Error,
     ) -> Result<(), Error> {
@@ -321,14 +329,14 @@ impl Body {
         self.out.push(b'"');
     }
 
-    fn scores(&mut self, name: &str, scores: &Scores<'_>) -> Result<(), Error> {
+    fn scores(&mut self, name: &'static str, scores: &Scores<'_>) -> Result<(), Error> {
         if scores.is_empty() {
             return Ok(());
         }
         self.key(name);
         self.open(b'{');
         for (name, score) in scores {
-            self.key(name);
+            self.entry(name);
             self.open(b'{');
             self.single("value", score.value)?;
             self.field("op_name", &score.op_name);
@@ -341,7 +349,7 @@ impl Body {
     }
 
     /// Writes an array as lists in lists.
-    fn array(&mut self, name: &str, array: &Tensor<'_>) -> Result<(), Error> {
+    fn array(&mut self, name: &'static str, array: &Tensor<'_>) -> Result<(), Error> {
         let dtype = Dtype::parse(&array.dtype).ok_or_else(|| {
             unwritable(
                 name,
@@ -448,13 +456,23 @@ fn unwritable(name: &str, reason: String) -> Error {
     }
 }
 
+/// Whether JSON escapes nothing in a text.
+fn is_plain(text: &str) -> bool {
+    // Without branches, so that it vectorises.
+    let special =
+        |byte: u8| u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\');
+    text.bytes().fold(0, |found, byte| found | special(byte)) == 0
+}
+
 /// How many bytes the escapes of a text add to it.
 fn escapes(text: &str) -> usize {
-    // Without branches, so that it vectorises.
-    let extra = |byte: u8| {
-        let short = u8::from(matches!(byte, b'"' | b'\\' | b'\n' | b'\r' | b'\t'));
-        let long = 5 * u8::from(byte < b' ');
-        usize::from(long.max(short) - 4 * (short & u8::from(byte < b' ')))
+    if is_plain(text) {
+        return 0;
+    }
+    let extra = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 1,
+        0..b' ' => 5,
+        _ => 0,
     };
     text.bytes().map(extra).sum()
 }
