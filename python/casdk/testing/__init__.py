@@ -17,46 +17,34 @@ except ImportError as error:
     raise ImportError(f'casdk.testing needs {error.name}: pip install "casdk[testing]"') from error
 
 from casdk.testing import certificates
+from casdk.testing.connections import Babble, ConnectionFault, Deaf, EndlessHeaders, Shut, Silent, StallHandshake
 from casdk.testing.executor import embed
 from casdk.testing.faults import (
     AddDocument,
-    Babble,
-    ConnectionFault,
     Cut,
     DeadExecutor,
-    Deaf,
     DeepNesting,
     Delay,
     DropDocument,
     Duplicate,
-    EndlessHeaders,
     ExecutorError,
-    Fault,
     Garbage,
-    Gate,
     Hold,
     HugeLength,
-    Mix,
     Never,
     NoEmbedding,
     NotFinite,
-    Plan,
     Refuse,
     Reorder,
-    Request,
-    Rules,
-    Shut,
-    Silent,
     Stall,
-    StallHandshake,
     TextReply,
     Trickle,
     Truncate,
     Width,
     WrongId,
-    planner,
 )
 from casdk.testing.proxy import BlackHole, ConnectProxy, ProxyCounters, TcpProxy
+from casdk.testing.scripts import Fault, Gate, Mix, Plan, Request, Rules, planner
 from casdk.testing.server import SCHEMES, Counters, FaultServer
 
 __all__ = [

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from casdk.server.wire import jina_pb2
 from casdk.testing._thread import end_socket
-from casdk.testing.faults import AnsweredError, ConnectionFault, Fault, Refuse, Request
+from casdk.testing.connections import ConnectionFault
+from casdk.testing.faults import Refuse
+from casdk.testing.scripts import AnsweredError, Fault, Request
 
 if TYPE_CHECKING:
     from casdk.testing.server import FaultServer

@@ -17,7 +17,8 @@ from google.protobuf.message import DecodeError
 
 from casdk.server.wire import jina_pb2
 from casdk.testing._connection import Connection, Exchange, Family
-from casdk.testing.faults import Refuse, Request
+from casdk.testing.faults import Refuse
+from casdk.testing.scripts import Request
 
 __all__ = ["GrpcConnection"]
 

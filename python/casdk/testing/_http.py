@@ -10,7 +10,8 @@ import h11
 from casdk.server.wire import jina_pb2
 from casdk.testing._connection import Connection, Exchange, Family
 from casdk.testing._json import read_request, write_reply
-from casdk.testing.faults import Refuse, Request
+from casdk.testing.faults import Refuse
+from casdk.testing.scripts import Request
 
 __all__ = ["HttpConnection"]
 

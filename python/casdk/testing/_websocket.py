@@ -15,7 +15,8 @@ from websockets.server import ServerProtocol
 
 from casdk.server.wire import jina_pb2
 from casdk.testing._connection import Connection, Exchange, Family
-from casdk.testing.faults import Refuse, Request
+from casdk.testing.faults import Refuse
+from casdk.testing.scripts import Request
 
 __all__ = ["WebsocketConnection"]
 

@@ -12,224 +12,43 @@ Several faults of one request are given as a tuple; they act in the order of the
 from __future__ import annotations
 
 import asyncio
-import random
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from casdk.server.wire import jina_pb2
+from casdk.testing.connections import Manner
 from casdk.testing.executor import embed, embedding_of, fail, put_embedding
+from casdk.testing.scripts import AnsweredError, Fault, Gate
 
 if TYPE_CHECKING:
-    from casdk.testing._connection import Connection, Exchange, Incoming
+    from casdk.testing._connection import Exchange
 
 __all__ = [
     "AddDocument",
-    "Babble",
-    "ConnectionFault",
     "Cut",
     "DeadExecutor",
-    "Deaf",
     "DeepNesting",
     "Delay",
     "DropDocument",
     "Duplicate",
-    "EndlessHeaders",
     "ExecutorError",
-    "Fault",
     "Garbage",
-    "Gate",
     "Hold",
     "HugeLength",
-    "Mix",
     "Never",
     "NoEmbedding",
     "NotFinite",
-    "Plan",
     "Refuse",
     "Reorder",
-    "Request",
-    "Rules",
-    "Shut",
-    "Silent",
     "Stall",
-    "StallHandshake",
     "TextReply",
     "Trickle",
     "Truncate",
     "Width",
     "WrongId",
-    "planner",
 ]
-
-Manner: TypeAlias = Literal["close", "reset", "half-close"]
-"""How a connection ends: FIN, RST, or FIN in the server's direction only."""
-
-PIECE: Final = 65536
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What a server saw of one request.
-
-    Attributes:
-        number: Position among all requests of the server, from 0.
-        connection: Number of the connection it came on, from 0.
-        scheme: How it came.
-        id: Its ``request_id``.
-        endpoint: Executor endpoint, e.g. ``/encode``.
-        headers: Sent with it, names in lower case; for a websocket those of the handshake.
-        texts: Each document's text, ``""`` for images.
-        nbytes: Length of the message.
-    """
-
-    number: int
-    connection: int
-    scheme: str
-    id: str
-    endpoint: str
-    headers: Mapping[str, str]
-    texts: tuple[str, ...]
-    nbytes: int
-
-    @property
-    def authorization(self) -> str | None:
-        """The credential it carried."""
-        return self.headers.get("authorization")
-
-
-class AnsweredError(Exception):
-    """A fault has seen to the whole answer."""
-
-
-class Fault:
-    """Something that happens to one request. Subclass it for faults of your own."""
-
-    __slots__ = ()
-
-    async def wait(self, exchange: Exchange) -> None:
-        """Act before the request is executed; raise `AnsweredError` if that was all."""
-
-    def change(self, reply: jina_pb2.DataRequestProto, exchange: Exchange) -> None:
-        """Change the reply as a message."""
-
-    def corrupt(self, payload: bytes, exchange: Exchange) -> bytes:
-        """Change the reply as bytes."""
-        return payload
-
-    async def deliver(self, exchange: Exchange, payload: bytes) -> bool:
-        """Send the reply in another way; return whether that was done."""
-        return False
-
-
-Plan: TypeAlias = "Fault | Sequence[Fault] | None"
-"""What happens to one request."""
-Rules: TypeAlias = "Plan | Sequence[Plan] | Callable[[Request], Plan]"
-"""A plan for every request (a `Fault`), one per request from the first, or a function of the request."""
-
-
-def planner(rules: Rules) -> Callable[[Request], Sequence[Fault]]:
-    """Return the function that says what happens to a request.
-
-    A list is used up entry by entry, whatever the requests' numbers; what comes after it is left alone.
-    """
-    if rules is None:
-        return lambda request: ()
-    if isinstance(rules, Fault):
-        return lambda request: (rules,)
-    if callable(rules):
-        return lambda request: _listed(rules(request))
-    left = iter([_listed(plan) for plan in rules])
-    return lambda request: next(left, ())
-
-
-def _listed(plan: Plan) -> Sequence[Fault]:
-    if plan is None:
-        return ()
-    return (plan,) if isinstance(plan, Fault) else plan
-
-
-class Mix:
-    """Rules that draw each request's fault, the same one for the same seed and number.
-
-    Args:
-        seed: Of the draw.
-        shares: Chance of each fault, 0 to 1, together at most 1.
-    """
-
-    def __init__(self, seed: int, shares: Mapping[Fault, float]) -> None:
-        if sum(shares.values()) > 1:
-            raise ValueError(f"the shares must not add up to more than 1, not {sum(shares.values())}")
-        self.seed = seed
-        self.shares = dict(shares)
-        self.injected = 0
-
-    def __call__(self, request: Request) -> Fault | None:
-        drawn = random.Random(f"{self.seed}:{request.number}").random()
-        for fault, share in self.shares.items():
-            drawn -= share
-            if drawn < 0:
-                self.injected += 1
-                return fault
-        return None
-
-
-class Gate:
-    """Where requests wait until the test lets them pass; from any thread."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._open = False
-        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-        self._arrived = 0
-
-    @property
-    def arrived(self) -> int:
-        """Requests that ever came here."""
-        return self._arrived
-
-    def wait_for(self, count: int, timeout: float = 10.0) -> None:
-        """Wait until so many requests have come.
-
-        Raises:
-            TimeoutError: They did not.
-        """
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._arrived >= count, timeout):
-                raise TimeoutError(f"{self._arrived} of {count} requests came within {timeout:g} s")
-
-    def open(self) -> None:
-        """Let everything pass from now on."""
-        with self._changed:
-            self._open = True
-        self.let(len(self._waiting))
-
-    def let(self, count: int) -> None:
-        """Let so many of those that wait pass, the oldest first."""
-        with self._changed:
-            passing, self._waiting = self._waiting[:count], self._waiting[count:]
-        for loop, waiter in passing:
-            loop.call_soon_threadsafe(_settle, waiter)
-
-    async def arrive(self) -> None:
-        """Wait to be let through."""
-        loop = asyncio.get_running_loop()
-        waiter = loop.create_future()
-        with self._changed:
-            self._arrived += 1
-            self._changed.notify_all()
-            if self._open:
-                return
-            self._waiting.append((loop, waiter))
-        await waiter
-
-
-def _settle(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 # when the answer comes
@@ -285,8 +104,8 @@ class Reorder(Fault):
             if turn in pen:
                 pen.remove(turn)
         await exchange.send(payload)
-        if pen:
-            _settle(pen.pop())
+        if pen and not (following := pen.pop()).done():
+            following.set_result(None)
         return True
 
 
@@ -622,101 +441,3 @@ def _width_of(reply: jina_pb2.DataRequestProto) -> int:
         if document.HasField("embedding"):
             return len(embedding_of(document))
     return 512
-
-
-# connections
-
-
-class ConnectionFault:
-    """Something that happens to one connection. Subclass it for faults of your own."""
-
-    __slots__ = ()
-
-    async def accept(self, incoming: Incoming) -> bool:
-        """Act on the raw socket, before TLS; return whether nothing else is to be done with it."""
-        return False
-
-    def opened(self, connection: Connection) -> None:
-        """Act once the connection speaks its protocol, TLS done."""
-
-    def received(self, connection: Connection, data: bytes) -> bool:
-        """Act on bytes that came; return whether the protocol must not see them."""
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class Silent(ConnectionFault):
-    """Accept the connection and never say a word; on a secure scheme not even TLS's."""
-
-    async def accept(self, incoming: Incoming) -> bool:
-        await incoming.forever()
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class StallHandshake(ConnectionFault):
-    """Send half of the server's side of the TLS handshake; `Silent` on a plain scheme."""
-
-    async def accept(self, incoming: Incoming) -> bool:
-        await incoming.stall_handshake()
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class Shut(ConnectionFault):
-    """End the connection when so many bytes were read from it (after TLS); 0 at once, before TLS."""
-
-    after: int = 0
-    how: Manner = "close"
-
-    async def accept(self, incoming: Incoming) -> bool:
-        if self.after == 0:
-            incoming.cut(self.how)
-            return True
-        return False
-
-    def received(self, connection: Connection, data: bytes) -> bool:
-        if connection.received >= self.after:
-            connection.cut(self.how)
-            return True
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class Deaf(ConnectionFault):
-    """Stop reading when so many bytes were read, so that the client's own sending has to wait."""
-
-    after: int = 0
-
-    def opened(self, connection: Connection) -> None:
-        if self.after == 0:
-            connection.transport.pause_reading()
-
-    def received(self, connection: Connection, data: bytes) -> bool:
-        if connection.received >= self.after:
-            connection.transport.pause_reading()
-            return True
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class Babble(ConnectionFault):
-    """Answer the first bytes with these, whatever they asked; then say nothing, or end."""
-
-    data: bytes = field(default=b"SSH-2.0-OpenSSH_9.6\r\n")
-    close: bool = False
-
-    def received(self, connection: Connection, data: bytes) -> bool:
-        if connection.received == len(data):
-            connection.transport.write(self.data)
-            if self.close:
-                connection.cut("close")
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class EndlessHeaders(ConnectionFault):
-    """Answer the first request with headers without end, as fast as they are taken."""
-
-    def received(self, connection: Connection, data: bytes) -> bool:
-        return connection.drown(data)

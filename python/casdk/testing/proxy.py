@@ -16,7 +16,7 @@ import h11
 import msgspec
 
 from casdk.testing._thread import LoopThread, end_socket, listen
-from casdk.testing.faults import Manner
+from casdk.testing.connections import Manner
 
 __all__ = ["BlackHole", "ConnectProxy", "ProxyCounters", "TcpProxy"]
 

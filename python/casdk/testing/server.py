@@ -20,8 +20,9 @@ from casdk.testing._http import HttpConnection
 from casdk.testing._thread import LoopThread, listen
 from casdk.testing._websocket import WebsocketConnection
 from casdk.testing.certificates import Certificate, authority, server_context
+from casdk.testing.connections import ConnectionFault, Manner
 from casdk.testing.executor import Executor
-from casdk.testing.faults import ConnectionFault, Fault, Manner, Request, Rules, planner
+from casdk.testing.scripts import Fault, Request, Rules, planner
 
 __all__ = ["SCHEMES", "Counters", "FaultServer"]
 

@@ -1,0 +1,109 @@
+"""What can happen to one connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from casdk.testing._connection import Connection, Incoming
+
+__all__ = ["Babble", "ConnectionFault", "Deaf", "EndlessHeaders", "Manner", "Shut", "Silent", "StallHandshake"]
+
+Manner: TypeAlias = Literal["close", "reset", "half-close"]
+"""How a connection ends: FIN, RST, or FIN in the server's direction only."""
+
+
+class ConnectionFault:
+    """Something that happens to one connection. Subclass it for faults of your own."""
+
+    __slots__ = ()
+
+    async def accept(self, incoming: Incoming) -> bool:
+        """Act on the raw socket, before TLS; return whether nothing else is to be done with it."""
+        return False
+
+    def opened(self, connection: Connection) -> None:
+        """Act once the connection speaks its protocol, TLS done."""
+
+    def received(self, connection: Connection, data: bytes) -> bool:
+        """Act on bytes that came; return whether the protocol must not see them."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Silent(ConnectionFault):
+    """Accept the connection and never say a word; on a secure scheme not even TLS's."""
+
+    async def accept(self, incoming: Incoming) -> bool:
+        await incoming.forever()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class StallHandshake(ConnectionFault):
+    """Send half of the server's side of the TLS handshake; `Silent` on a plain scheme."""
+
+    async def accept(self, incoming: Incoming) -> bool:
+        await incoming.stall_handshake()
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Shut(ConnectionFault):
+    """End the connection when so many bytes were read from it (after TLS); 0 at once, before TLS."""
+
+    after: int = 0
+    how: Manner = "close"
+
+    async def accept(self, incoming: Incoming) -> bool:
+        if self.after == 0:
+            incoming.cut(self.how)
+            return True
+        return False
+
+    def received(self, connection: Connection, data: bytes) -> bool:
+        if connection.received >= self.after:
+            connection.cut(self.how)
+            return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Deaf(ConnectionFault):
+    """Stop reading when so many bytes were read, so that the client's own sending has to wait."""
+
+    after: int = 0
+
+    def opened(self, connection: Connection) -> None:
+        if self.after == 0:
+            connection.transport.pause_reading()
+
+    def received(self, connection: Connection, data: bytes) -> bool:
+        if connection.received >= self.after:
+            connection.transport.pause_reading()
+            return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Babble(ConnectionFault):
+    """Answer the first bytes with these, whatever they asked; then say nothing, or end."""
+
+    data: bytes = field(default=b"SSH-2.0-OpenSSH_9.6\r\n")
+    close: bool = False
+
+    def received(self, connection: Connection, data: bytes) -> bool:
+        if connection.received == len(data):
+            connection.transport.write(self.data)
+            if self.close:
+                connection.cut("close")
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class EndlessHeaders(ConnectionFault):
+    """Answer the first request with headers without end, as fast as they are taken."""
+
+    def received(self, connection: Connection, data: bytes) -> bool:
+        return connection.drown(data)

@@ -1,0 +1,178 @@
+"""What a script is made of: requests as a server saw them, plans for them, and gates to hold them at."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from casdk.server.wire import jina_pb2
+
+if TYPE_CHECKING:
+    from casdk.testing._connection import Exchange
+
+__all__ = ["AnsweredError", "Fault", "Gate", "Mix", "Plan", "Request", "Rules", "planner"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a server saw of one request.
+
+    Attributes:
+        number: Position among all requests of the server, from 0.
+        connection: Number of the connection it came on, from 0.
+        scheme: How it came.
+        id: Its ``request_id``.
+        endpoint: Executor endpoint, e.g. ``/encode``.
+        headers: Sent with it, names in lower case; for a websocket those of the handshake.
+        texts: Each document's text, ``""`` for images.
+        nbytes: Length of the message.
+    """
+
+    number: int
+    connection: int
+    scheme: str
+    id: str
+    endpoint: str
+    headers: Mapping[str, str]
+    texts: tuple[str, ...]
+    nbytes: int
+
+    @property
+    def authorization(self) -> str | None:
+        """The credential it carried."""
+        return self.headers.get("authorization")
+
+
+class AnsweredError(Exception):
+    """A fault has seen to the whole answer."""
+
+
+class Fault:
+    """Something that happens to one request. Subclass it for faults of your own."""
+
+    __slots__ = ()
+
+    async def wait(self, exchange: Exchange) -> None:
+        """Act before the request is executed; raise `AnsweredError` if that was all."""
+
+    def change(self, reply: jina_pb2.DataRequestProto, exchange: Exchange) -> None:
+        """Change the reply as a message."""
+
+    def corrupt(self, payload: bytes, exchange: Exchange) -> bytes:
+        """Change the reply as bytes."""
+        return payload
+
+    async def deliver(self, exchange: Exchange, payload: bytes) -> bool:
+        """Send the reply in another way; return whether that was done."""
+        return False
+
+
+Plan: TypeAlias = "Fault | Sequence[Fault] | None"
+"""What happens to one request."""
+Rules: TypeAlias = "Plan | Sequence[Plan] | Callable[[Request], Plan]"
+"""A plan for every request (a `Fault`), one per request from the first, or a function of the request."""
+
+
+def planner(rules: Rules) -> Callable[[Request], Sequence[Fault]]:
+    """Return the function that says what happens to a request.
+
+    A list is used up entry by entry, whatever the requests' numbers; what comes after it is left alone.
+    """
+    if rules is None:
+        return lambda request: ()
+    if isinstance(rules, Fault):
+        return lambda request: (rules,)
+    if callable(rules):
+        return lambda request: _listed(rules(request))
+    left = iter([_listed(plan) for plan in rules])
+    return lambda request: next(left, ())
+
+
+def _listed(plan: Plan) -> Sequence[Fault]:
+    if plan is None:
+        return ()
+    return (plan,) if isinstance(plan, Fault) else plan
+
+
+class Mix:
+    """Rules that draw each request's fault, the same one for the same seed and number.
+
+    Args:
+        seed: Of the draw.
+        shares: Chance of each fault, 0 to 1, together at most 1.
+    """
+
+    def __init__(self, seed: int, shares: Mapping[Fault, float]) -> None:
+        if sum(shares.values()) > 1:
+            raise ValueError(f"the shares must not add up to more than 1, not {sum(shares.values())}")
+        self.seed = seed
+        self.shares = dict(shares)
+        self.injected = 0
+
+    def __call__(self, request: Request) -> Fault | None:
+        drawn = random.Random(f"{self.seed}:{request.number}").random()
+        for fault, share in self.shares.items():
+            drawn -= share
+            if drawn < 0:
+                self.injected += 1
+                return fault
+        return None
+
+
+class Gate:
+    """Where requests wait until the test lets them pass; from any thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._open = False
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._arrived = 0
+
+    @property
+    def arrived(self) -> int:
+        """Requests that ever came here."""
+        return self._arrived
+
+    def wait_for(self, count: int, timeout: float = 10.0) -> None:
+        """Wait until so many requests have come.
+
+        Raises:
+            TimeoutError: They did not.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._arrived >= count, timeout):
+                raise TimeoutError(f"{self._arrived} of {count} requests came within {timeout:g} s")
+
+    def open(self) -> None:
+        """Let everything pass from now on."""
+        with self._changed:
+            self._open = True
+        self.let(len(self._waiting))
+
+    def let(self, count: int) -> None:
+        """Let so many of those that wait pass, the oldest first."""
+        with self._changed:
+            passing, self._waiting = self._waiting[:count], self._waiting[count:]
+        for loop, waiter in passing:
+            loop.call_soon_threadsafe(_settle, waiter)
+
+    async def arrive(self) -> None:
+        """Wait to be let through."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        with self._changed:
+            self._arrived += 1
+            self._changed.notify_all()
+            if self._open:
+                return
+            self._waiting.append((loop, waiter))
+        await waiter
+
+
+def _settle(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
