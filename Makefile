@@ -117,7 +117,7 @@ fuzz: ## Fuzz each target for FUZZ_SECONDS (60); needs a nightly toolchain and c
 bench: $(READY) ## Measure casdk, the original client, a bare stub and the floor in one run
 	$(say) "measuring"
 	@$(BIN)/python -m pip install --quiet --group bench
-	@$(BIN)/python -m pytest benches
+	@$(BIN)/python -m pytest -c benches/pytest.ini benches
 
 # Leave
 

@@ -29,7 +29,7 @@ class Contender:
     def __init__(self, name: str, address: str, ca: str) -> None:
         self.name = name
         script = HERE / "workers" / f"{'ours' if name == 'casdk' else name}.py"
-        python, variables = original() if name == "original" else (sys.executable, None)
+        python, variables = original(ca) if name == "original" else (sys.executable, None)
         self._process = subprocess.Popen(
             [str(python), str(script), address, ca],
             stdin=subprocess.PIPE,
@@ -70,9 +70,11 @@ class Contender:
         return answer
 
 
-def original() -> tuple[Path, dict[str, str]]:
+def original(ca: str = "") -> tuple[Path, dict[str, str]]:
     """Return interpreter and variables of the environment with clip_client 0.8.3, built if need be."""
     from environment import REFERENCE
 
     REFERENCE.build()
-    return REFERENCE.python, REFERENCE.variables
+    # Its only ways to be told an authority: gRPC's variable, and OpenSSL's for the other two.
+    trust = {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": ca, "SSL_CERT_FILE": ca} if ca else {}
+    return REFERENCE.python, REFERENCE.variables | trust

@@ -52,8 +52,20 @@ def fast_peer(folder: Path) -> Iterator[Peer]:
         plain = stack.enter_context(_serve(program, []))
         secure = stack.enter_context(_serve(program, ["--tls", "--cert-dir", str(folder)]))
         addresses = {scheme: f"{scheme}://127.0.0.1:{port}" for scheme, port in zip(SCHEMES[::2], plain, strict=True)}
-        addresses |= {scheme: f"{scheme}://localhost:{port}" for scheme, port in zip(SCHEMES[1::2], secure, strict=True)}
+        addresses |= {
+            scheme: f"{scheme}://localhost:{port}" for scheme, port in zip(SCHEMES[1::2], secure, strict=True)
+        }
         yield Peer("a server that answers out of a table", addresses, str(folder / "cert.pem"))
+
+
+@contextmanager
+def own_peer() -> Iterator[Peer]:
+    """Start casdk's embedded server, which ranks, indexes and searches too."""
+    from casdk.server import serve
+
+    with serve() as served:
+        addresses = {scheme: served.address(scheme) for scheme in SCHEMES}
+        yield Peer("casdk's embedded server", addresses, str(served.ca))
 
 
 def build_fast_peer() -> Path:
@@ -74,7 +86,9 @@ def build_fast_peer() -> Path:
 @contextmanager
 def _serve(program: Path, options: list[str]) -> Iterator[list[int]]:
     ports = _free_ports(3)
-    named = [part for name, port in zip(("grpc", "http", "ws"), ports, strict=True) for part in (f"--port-{name}", str(port))]
+    named = [
+        part for name, port in zip(("grpc", "http", "ws"), ports, strict=True) for part in (f"--port-{name}", str(port))
+    ]
     server = subprocess.Popen([str(program), *named, *options], stderr=subprocess.PIPE, text=True)
     try:
         assert server.stderr is not None

@@ -77,6 +77,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # What a room may import inside a function on top of that.
 MAY_IMPORT_LATE: dict[str, set[str]] = {
     "documents": {"_images", "_summary", "interop"},
+    "_archive": {"documents"},
     "_inputs": {"interop"},
     "_images": {"_rust"},
 }

@@ -15,6 +15,7 @@ from wire import messages
 
 ADDRESS, CA = sys.argv[1:]
 SCHEME, TARGET = ADDRESS.split("://")
+AUTHORITY = Path(CA).read_bytes() if CA else b""
 WINDOW = 16
 LOOP = asyncio.new_event_loop()
 
@@ -36,7 +37,7 @@ async def over_grpc(sent: list[bytes]) -> Any:
 
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     if CA:
-        channel = grpc.aio.secure_channel(TARGET, grpc.ssl_channel_credentials(Path(CA).read_bytes()), options)
+        channel = grpc.aio.secure_channel(TARGET, grpc.ssl_channel_credentials(AUTHORITY), options)
     else:
         channel = grpc.aio.insecure_channel(TARGET, options)
     stream = channel.stream_stream("/jina.JinaRPC/Call")

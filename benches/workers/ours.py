@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import content
+import numpy as np
 from casdk import TLS, Client, Document
 from loop import Call, Case, serve
 
@@ -63,7 +64,7 @@ def prepare(case: Case) -> Call:
 def in_threads(encode: Callable[[list[Any]], Any], sent: list[Any], threads: int = 8) -> Call:
     pool = ThreadPoolExecutor(threads)
     parts = [sent[start::threads] for start in range(threads)]
-    return lambda: list(pool.map(encode, parts))[0]
+    return lambda: np.concatenate(list(pool.map(encode, parts)))
 
 
 def rows_of(result: Any, verb: str) -> Any:
