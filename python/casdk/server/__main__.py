@@ -1,0 +1,162 @@
+"""``python -m casdk.server``: the embedded server in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from casdk.server.gateway import Gateway, Ready
+from casdk.server.settings import DEFAULT_PORTS, Settings
+
+__all__ = ["main"]
+
+TOKEN_VARIABLE = "CASDK_SERVER_TOKEN"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, stream=sys.stderr)
+    try:
+        settings = _settings(options)
+        asyncio.run(_serve(settings, ready_json=options.ready_json, with_parent=options.with_parent))
+    except (ValueError, OSError, ImportError) as error:
+        print(f"casdk.server: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _serve(settings: Settings, *, ready_json: bool, with_parent: bool) -> None:
+    loop = asyncio.get_running_loop()
+    gateway = Gateway(settings)
+
+    def stop(*_: object) -> None:
+        loop.call_soon_threadsafe(gateway.stop)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    if with_parent:
+        threading.Thread(target=_when_stdin_ends, args=(stop,), name="casdk-parent", daemon=True).start()
+    async with gateway.run() as ready:
+        _tell(ready, settings, ready_json=ready_json)
+        await gateway.stopped()
+        print("casdk.server: finishing what was asked", file=sys.stderr)
+
+
+def _when_stdin_ends(stop: Callable[[], None]) -> None:
+    while os.read(0, 1024):
+        pass
+    stop()
+
+
+def _tell(ready: Ready, settings: Settings, *, ready_json: bool) -> None:
+    for address in ready.addresses.values():
+        print(f"casdk.server: {address}", file=sys.stderr)
+    if ready.ca is not None:
+        print(f"casdk.server: certificate to trust: {ready.ca}", file=sys.stderr)
+    where = f"kept in {settings.workspace}" if settings.workspace else "forgotten at the end"
+    index = f"index {where}" if settings.index else "no index"
+    print(f"casdk.server: encoder {settings.encoder}, {index}; Ctrl-C stops", file=sys.stderr)
+    if ready_json:
+        line = {"pid": os.getpid(), "addresses": ready.addresses, "ca": None if ready.ca is None else str(ready.ca)}
+        sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    default = dict.fromkeys(DEFAULT_PORTS, 0) if options.free_ports else dict(DEFAULT_PORTS)
+    schemes = options.schemes.split(",") if options.schemes else list(DEFAULT_PORTS)
+    ports = {scheme: default.get(scheme, 0) for scheme in schemes}
+    for scheme, port in options.port:
+        if scheme not in ports:
+            raise ValueError(f"--port {scheme}={port}: the scheme is not among those served")
+        ports[scheme] = port
+    return Settings(
+        ports=ports,
+        host=options.host,
+        encoder=f"onnx:{options.model}" if options.encoder == "onnx" else options.encoder,
+        token=options.token,
+        cert=options.cert,
+        key=options.key,
+        index=options.index,
+        workspace=options.workspace,
+        fetch_uris=options.fetch_uris,
+        chaos=options.chaos,
+        max_message=options.max_message,
+        max_pixels=options.max_pixels,
+        threads=options.threads,
+        grace=options.grace,
+    )
+
+
+def _port(text: str) -> tuple[str, int]:
+    scheme, _, port = text.partition("=")
+    if not port.isdigit() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form SCHEME=PORT")
+    return scheme, int(port)
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = Settings(ports=DEFAULT_PORTS)
+    parser = argparse.ArgumentParser(
+        prog="python -m casdk.server",
+        description="A small CLIP-as-service: encode, rank, index and search on six schemes at once. "
+        "The default encoder, features, is deterministic and needs no weights; it is not CLIP.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    ports = ", ".join(f"{scheme} {port}" for scheme, port in DEFAULT_PORTS.items())
+    where = parser.add_argument_group("where")
+    where.add_argument("--host", default=defaults.host, help="address to listen on")
+    where.add_argument("--schemes", metavar="A,B", help=f"schemes to serve, else all: {ports}")
+    where.add_argument(
+        "--port",
+        metavar="SCHEME=PORT",
+        type=_port,
+        action="append",
+        default=[],
+        help="another port; 0 takes a free one",
+    )
+    where.add_argument("--free-ports", action="store_true", help="take free ports where --port names none")
+
+    what = parser.add_argument_group("what")
+    what.add_argument("--encoder", choices=("features", "onnx"), default="features", help="what makes the embeddings")
+    what.add_argument("--model", type=Path, metavar="DIR", help="with textual.onnx and visual.onnx, for --encoder onnx")
+    what.add_argument(
+        "--index", action=argparse.BooleanOptionalAction, default=defaults.index, help="answer /index and /search"
+    )
+    what.add_argument("--workspace", type=Path, metavar="DIR", help="keep the index here; else it ends with the server")
+    what.add_argument("--threads", type=int, default=defaults.threads, help="threads that encode")
+
+    who = parser.add_argument_group("who")
+    who.add_argument(
+        "--token",
+        default=os.environ.get(TOKEN_VARIABLE),
+        help=f"what clients must send as authorization; better set {TOKEN_VARIABLE}, which no process list shows",
+    )
+    who.add_argument("--cert", type=Path, metavar="PEM", help="certificate of the secure schemes; else one is made")
+    who.add_argument("--key", type=Path, metavar="PEM", help="its key")
+    who.add_argument("--fetch-uris", action="store_true", help="fetch http(s) URIs on a client's behalf")
+    who.add_argument("--max-message", type=int, default=defaults.max_message, help="largest message, in bytes")
+    who.add_argument("--max-pixels", type=int, default=defaults.max_pixels, help="largest image, in pixels")
+
+    process = parser.add_argument_group("process")
+    process.add_argument("--grace", type=float, default=defaults.grace, help="seconds to finish in when stopped")
+    process.add_argument("--ready-json", action="store_true", help="when ready, one line of JSON on stdout")
+    process.add_argument("--with-parent", action="store_true", help="stop when stdin ends")
+    process.add_argument("--chaos", action="store_true", help="let texts that begin with !! misbehave, for tests")
+    process.add_argument("--verbose", action="store_true", help="log failed requests")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

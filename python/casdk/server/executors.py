@@ -1,0 +1,278 @@
+"""The flow's executors: one encodes and ranks, one indexes and searches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Protocol, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casdk.server.documents import Place, array_of, count, put_array, select
+from casdk.server.encoders import Encoder
+from casdk.server.images import ImageReader
+from casdk.server.index import Index
+from casdk.server.wire.docarray_pb2 import DocumentProto
+
+__all__ = ["EncodeExecutor", "Executor", "IndexExecutor", "clip_scores"]
+
+TEMPERATURE = float(np.exp(4.60517))
+"""What CLIP multiplies cosines by before the softmax."""
+TEXT_TYPE = "text/plain"
+DEFAULT_LIMIT = 10
+NO_ROW, LOST = ("!!noemb", "!!drop"), "!!drop"
+
+T = TypeVar("T")
+Documents: TypeAlias = MutableSequence[DocumentProto]
+Parameters: TypeAlias = Mapping[str, object]
+Row: TypeAlias = NDArray[np.float32]
+
+
+class Executor(Protocol):
+    """One stop of a request."""
+
+    name: str
+
+    def serves(self, endpoint: str) -> bool:
+        """Whether requests to this endpoint stop here."""
+
+    async def __call__(self, endpoint: str, documents: Documents, parameters: Parameters) -> None:
+        """Work on the documents in place; after an exception they are as they came."""
+
+
+class EncodeExecutor:
+    """Gives documents their embeddings, and ranks matches.
+
+    ``/rank`` ranks. Every other endpoint encodes, as clip_server does; ``/encode/{model}`` and ``/rank/{model}``
+    encode with that model. A document without content gets no embedding.
+
+    Args:
+        encoder: What makes the rows.
+        images: What reads the images.
+        workers: Threads to encode on.
+        indexed: Whether an indexer stands behind, which then answers ``/delete`` and ``/status`` alone.
+        chaos: Whether texts that begin with ``!!`` misbehave, for tests: ``!!raise`` raises ``ValueError``,
+            ``!!sleep:S`` takes S seconds, ``!!noemb`` gets no embedding, ``!!drop`` is lost.
+    """
+
+    name = "encoder"
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        images: ImageReader,
+        workers: ThreadPoolExecutor,
+        *,
+        indexed: bool = False,
+        chaos: bool = False,
+    ) -> None:
+        self._encoder = encoder
+        self._images = images
+        self._workers = workers
+        self._passes = ("/delete", "/status") if indexed else ()
+        self._chaos = chaos
+
+    def serves(self, endpoint: str) -> bool:
+        """Everything, but for what only an indexer can answer."""
+        return endpoint not in self._passes
+
+    async def __call__(self, endpoint: str, documents: Documents, parameters: Parameters) -> None:
+        """Encode or rank."""
+        ranks = endpoint == "/rank"
+        paths = "@r,m" if ranks else parameters.get("access_paths", parameters.get("traversal_paths", "@r"))
+        places = select(documents, paths)
+        if self._chaos:
+            await _misbehave(places)
+        encoder = self._encoder_of(endpoint)
+        drop = bool(parameters.get("drop_image_content"))
+        await on(self._workers, lambda: self._answer(encoder, documents, places, ranks, drop))
+
+    def _encoder_of(self, endpoint: str) -> Encoder:
+        verb, _, model = endpoint.strip("/").partition("/")
+        return self._encoder.for_model(model) if model and verb in ("encode", "rank") else self._encoder
+
+    def _answer(self, encoder: Encoder, documents: Documents, places: Sequence[Place], ranks: bool, drop: bool) -> None:
+        rows = self._rows(encoder, places)
+        scores = _scores(documents, rows) if ranks else []
+        for (_, document), row in zip(places, rows, strict=True):
+            if row is not None:
+                _put_row(document, row, drop=drop)
+        for document, (probabilities, cosines) in zip(documents, scores, strict=bool(scores)):
+            _put_scores(document, probabilities, cosines)
+        if self._chaos:
+            _lose(documents)
+
+    def _rows(self, encoder: Encoder, places: Sequence[Place]) -> list[Row | None]:
+        """Return the embedding of each document that has content."""
+        skip = NO_ROW if self._chaos else ()
+        texts = {at: each.text for at, (_, each) in enumerate(places) if each.text and each.text not in skip}
+        images = {
+            at: self._images.read(name, each)
+            for at, (name, each) in enumerate(places)
+            if not each.text and (each.blob or each.uri or each.WhichOneof("content") == "tensor")
+        }
+        rows: list[Row | None] = [None] * len(places)
+        if texts:
+            for at, row in zip(texts, encoder.encode_texts(list(texts.values())), strict=True):
+                rows[at] = row
+        if images:
+            for at, row in zip(images, encoder.encode_images(list(images.values())), strict=True):
+                rows[at] = row
+        return rows
+
+
+class IndexExecutor:
+    """Keeps documents with their embeddings, and finds the nearest ones.
+
+    ``/index`` inserts or replaces by id, ``/update`` replaces what is there, ``/delete`` removes the documents sent
+    and the ids in ``parameters['ids']``, ``/search`` sets the ``matches`` of each document, at most
+    ``parameters['limit']`` (10), and ``/status`` answers one document whose tags tell the size.
+
+    Args:
+        index: The database; it is used on a thread of its own.
+    """
+
+    name = "indexer"
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._thread = ThreadPoolExecutor(1, "casdk-index")
+        self._answers: dict[str, Callable[[Documents, Parameters], None]] = {
+            "/index": self._insert,
+            "/update": self._update,
+            "/delete": self._delete,
+            "/search": self._search,
+            "/status": self._status,
+        }
+
+    def serves(self, endpoint: str) -> bool:
+        """The five endpoints."""
+        return endpoint in self._answers
+
+    async def __call__(self, endpoint: str, documents: Documents, parameters: Parameters) -> None:
+        """Do what the endpoint says."""
+        answer = self._answers[endpoint]
+        await on(self._thread, lambda: answer(documents, parameters))
+
+    def close(self) -> None:
+        """Finish what was begun and close the database."""
+        self._thread.submit(self._index.close)
+        self._thread.shutdown()
+
+    def _insert(self, documents: Documents, parameters: Parameters) -> None:
+        self._index.put(_entries(documents))
+
+    def _update(self, documents: Documents, parameters: Parameters) -> None:
+        known = self._index.known([document.id for document in documents])
+        self._index.put(_entries(document for document in documents if document.id in known))
+
+    def _delete(self, documents: Documents, parameters: Parameters) -> None:
+        ids = parameters.get("ids", [])
+        if not isinstance(ids, list):
+            raise ValueError(f"parameter 'ids' is {ids!r}; it must be a list of ids")
+        self._index.delete([*map(str, ids), *(document.id for document in documents)])
+
+    def _search(self, documents: Documents, parameters: Parameters) -> None:
+        limit = count(parameters, "limit", DEFAULT_LIMIT)
+        asked = [document for document in documents if document.HasField("embedding")]
+        found = [self._index.nearest(_row(document), limit) for document in asked]
+        for document, matches in zip(asked, found, strict=True):
+            del document.matches[:]
+            for stored, distance in matches:
+                match = document.matches.add()
+                match.ParseFromString(stored)
+                match.adjacency = document.adjacency + 1
+                match.scores["cosine"].value = distance
+
+    def _status(self, documents: Documents, parameters: Parameters) -> None:
+        del documents[:]
+        status = DocumentProto(id="status")
+        status.tags.update(self._index.status())
+        documents.append(status)
+
+
+def clip_scores(query: Row, candidates: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return CLIP's ranking of candidates ``[C, D]`` for a query ``[D]``: probabilities and cosines, both ``[C]``."""
+    cosines = _unit(candidates) @ _unit(query[None])[0]
+    exponents = TEMPERATURE * cosines
+    weights = np.exp(exponents - exponents.max())
+    return weights / weights.sum(), cosines
+
+
+async def on(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    """Run work on a thread, so that the loop stays live."""
+    return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = rows.astype(np.float64)
+    unit: NDArray[np.float64] = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
+    return unit
+
+
+def _scores(documents: Documents, rows: Sequence[Row | None]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return the scores of each document's matches; ``rows`` are those of all roots, then of their matches."""
+    candidates = iter(rows[len(documents) :])
+    scores = []
+    for position, (document, query) in enumerate(zip(documents, rows, strict=False)):
+        group = list(islice(candidates, len(document.matches)))
+        if query is None:
+            raise ValueError(f"document {position} has no content to rank by")
+        if not group:
+            raise ValueError(f"document {position} has no matches to rank")
+        if None in (missing := {at: row for at, row in enumerate(group) if row is None}).values():
+            raise ValueError(f"document {position}, match {min(missing)} has no content to rank")
+        scores.append(clip_scores(query, np.stack([row for row in group if row is not None])))
+    return scores
+
+
+def _put_row(document: DocumentProto, row: Row, *, drop: bool) -> None:
+    put_array(document.embedding, row)
+    if document.text:
+        document.mime_type = TEXT_TYPE
+    elif drop:
+        document.ClearField("content")
+
+
+def _put_scores(document: DocumentProto, probabilities: Iterable[float], cosines: Iterable[float]) -> None:
+    for match, probability, cosine in zip(document.matches, probabilities, cosines, strict=True):
+        match.ClearField("embedding")
+        match.scores["clip_score"].value = probability
+        match.scores["clip_score"].op_name = "softmax"
+        match.scores["clip_score_cosine"].value = cosine
+        match.scores["clip_score_cosine"].op_name = "cosine"
+    document.matches.sort(key=lambda match: match.scores["clip_score"].value, reverse=True)
+
+
+def _entries(documents: Iterable[DocumentProto]) -> list[tuple[str, bytes, Row]]:
+    """Return id, what to keep, and row of each document that has an embedding."""
+    entries = []
+    for document in documents:
+        if document.HasField("embedding"):
+            kept = DocumentProto()
+            kept.CopyFrom(document)
+            for field in ("embedding", "tensor", "blob", "matches", "chunks", "scores", "evaluations"):
+                kept.ClearField(field)
+            entries.append((document.id, kept.SerializeToString(), _row(document)))
+    return entries
+
+
+def _row(document: DocumentProto) -> Row:
+    return array_of(document.embedding).astype(np.float32, copy=False).ravel()
+
+
+async def _misbehave(places: Iterable[Place]) -> None:
+    for _, document in places:
+        if document.text.startswith("!!raise"):
+            raise ValueError(f"boom: {document.text}")
+        if document.text.startswith("!!sleep:"):
+            await asyncio.sleep(float(document.text.split(":")[1]))
+
+
+def _lose(documents: Documents) -> None:
+    for position in reversed(range(len(documents))):
+        if documents[position].text == LOST:
+            del documents[position]

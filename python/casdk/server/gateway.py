@@ -1,0 +1,218 @@
+"""The whole server: every door of one dispatcher, from the first port to the last reply."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from casdk.server.access import Access
+from casdk.server.dispatch import Dispatcher
+from casdk.server.encoders import load
+from casdk.server.executors import EncodeExecutor, Executor, IndexExecutor
+from casdk.server.images import ImageReader
+from casdk.server.index import Index
+from casdk.server.rpc import RpcServer
+from casdk.server.settings import Settings
+from casdk.server.sockets import SocketApp
+from casdk.server.web import WebApp
+
+__all__ = ["Gateway", "Ready"]
+
+BACKLOG = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Where a running server is.
+
+    Attributes:
+        addresses: Address of each scheme.
+        ca: PEM file to trust for the secure schemes, if there are any.
+    """
+
+    addresses: dict[str, str]
+    ca: Path | None
+
+
+class Gateway:
+    """Serves until it is told to stop, on the running loop.
+
+    Args:
+        settings: What to serve.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._closing = asyncio.Event()
+        self._resources = ExitStack()
+
+    def stop(self) -> None:
+        """Begin to drain; `run` returns when it is done."""
+        self._closing.set()
+
+    @contextlib.asynccontextmanager
+    async def run(self) -> AsyncIterator[Ready]:
+        """Serve inside the ``async with``; leaving it drains.
+
+        Raises:
+            OSError: A port is taken.
+            ValueError: The encoder, the certificate or the workspace cannot be used.
+        """
+        with self._resources:
+            dispatcher = self._dispatcher()
+            tls = self._tls()
+            doors = _Doors(self._settings, dispatcher, tls, self._closing)
+            try:
+                addresses = await doors.open()
+                yield Ready(addresses, tls[0] if tls else None)
+            finally:
+                self._closing.set()
+                await doors.close()
+
+    async def stopped(self) -> None:
+        """Wait for `stop`."""
+        await self._closing.wait()
+
+    def _dispatcher(self) -> Dispatcher:
+        settings = self._settings
+        encoder = load(settings.encoder)
+        images = ImageReader(settings.max_pixels, settings.max_message, fetch=settings.fetch_uris)
+        self._resources.callback(images.close)
+        workers = ThreadPoolExecutor(settings.threads, "casdk-encode")
+        self._resources.callback(workers.shutdown, cancel_futures=True)
+        executors: list[Executor] = [
+            EncodeExecutor(encoder, images, workers, indexed=settings.index, chaos=settings.chaos)
+        ]
+        if settings.index:
+            workspace = settings.workspace or self._directory("casdk-index-")
+            indexer = IndexExecutor(Index(workspace, encoder.name, encoder.dim))
+            self._resources.callback(indexer.close)
+            executors.append(indexer)
+        return Dispatcher(executors, workers)
+
+    def _tls(self) -> tuple[Path, Path] | None:
+        settings = self._settings
+        if not any(scheme.endswith("s") for scheme in settings.ports):
+            return None
+        if settings.cert is not None and settings.key is not None:
+            return settings.cert, settings.key
+        from casdk.server.certificates import write_certificate
+
+        return write_certificate(self._directory("casdk-tls-"), settings.host)
+
+    def _directory(self, prefix: str) -> Path:
+        directory = Path(tempfile.mkdtemp(prefix=prefix))
+        self._resources.callback(shutil.rmtree, directory)
+        return directory
+
+
+class _Door(uvicorn.Server):
+    """One port of uvicorn's; signals are the gateway's business."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+
+class _Doors:
+    """Every port, from listening to drained."""
+
+    def __init__(
+        self, settings: Settings, dispatcher: Dispatcher, tls: tuple[Path, Path] | None, closing: asyncio.Event
+    ) -> None:
+        access = Access(settings.token)
+        self._settings = settings
+        self._tls = tls
+        self._rpc = RpcServer(dispatcher, access, settings.max_message, closing)
+        self._web = WebApp(dispatcher, access, settings.max_message)
+        self._socket = SocketApp(dispatcher, access, closing)
+        self._serving: dict[_Door, asyncio.Task[None]] = {}
+        self._sockets: list[socket.socket] = []
+
+    async def open(self) -> dict[str, str]:
+        """Listen on every port and return the addresses."""
+        ports = {scheme: self._bind(scheme, port) for scheme, port in self._settings.ports.items()}
+        if any(scheme.startswith("grpc") for scheme in ports):
+            await self._rpc.start()
+        for door, serving in self._serving.items():
+            ready = asyncio.ensure_future(door.ready.wait())
+            await asyncio.wait((ready, serving), return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done():
+                ready.cancel()
+                await serving
+        return {scheme: f"{scheme}://{_authority(self._settings.host, port)}" for scheme, port in ports.items()}
+
+    async def close(self) -> None:
+        """Answer what was asked, within the grace, and close."""
+        grace = self._settings.grace
+        draining = asyncio.gather(self._rpc.stop(grace), self._socket.drained())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(draining, grace)
+        for door in self._serving:
+            door.should_exit = True
+        await asyncio.gather(*self._serving.values())
+        for bound in self._sockets:
+            bound.close()
+
+    def _bind(self, scheme: str, port: int) -> int:
+        tls = self._tls if scheme.endswith("s") else None
+        host = self._settings.host
+        if scheme.startswith("grpc"):
+            try:
+                return self._rpc.bind(_authority(host, port), tls)
+            except RuntimeError as error:
+                raise OSError(f"cannot listen on {_authority(host, port)} for {scheme}: {error}") from None
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            bound = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        except OSError as error:
+            raise OSError(f"cannot listen on {_authority(host, port)} for {scheme}: {error}") from None
+        self._sockets.append(bound)
+        door = _Door(self._config(scheme, tls))
+        self._serving[door] = asyncio.ensure_future(door.serve(sockets=[bound]))
+        return int(bound.getsockname()[1])
+
+    def _config(self, scheme: str, tls: tuple[Path, Path] | None) -> uvicorn.Config:
+        sockets = scheme.startswith("websocket")
+        config = uvicorn.Config(
+            self._socket if sockets else self._web,
+            lifespan="off",
+            interface="asgi3",
+            http="auto",
+            ws="websockets-sansio" if sockets else "none",
+            ws_max_size=self._settings.max_message,
+            ws_per_message_deflate=False,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=max(1, round(self._settings.grace)),
+        )
+        if tls is not None:
+            config.ssl_certfile, config.ssl_keyfile = tls
+            config.ssl_version = ssl.PROTOCOL_TLS_SERVER
+        return config
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,120 @@
+"""The index: documents and embeddings in one SQLite file, searched by sqlite-vec.
+
+A reply to ``/index`` is sent after its transaction is on disk, so it outlives a killed server and a power cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import apsw
+import numpy as np
+import sqlite_vec
+from numpy.typing import NDArray
+
+__all__ = ["Index"]
+
+FILE = "index.sqlite"
+SCHEMA = """
+create table if not exists space (encoder text not null, dim integer not null);
+create table if not exists documents (id text primary key, document blob not null, embedding blob not null);
+"""
+NEAREST = """
+select documents.document, nearest.distance from (
+    select rowid, coalesce(vec_distance_cosine(embedding, ?), 1.0) as distance
+    from documents order by distance, rowid limit ?
+) as nearest join documents on documents.rowid = nearest.rowid order by nearest.distance, nearest.rowid
+"""
+
+
+class Index:
+    """Documents by id, with one row each; to be used by one thread at a time.
+
+    Args:
+        workspace: Directory of the database; made if it is missing. One server at a time may use it.
+        encoder: Name of the encoder whose rows these are.
+        dim: Numbers in a row.
+
+    Raises:
+        ValueError: The workspace holds rows of another encoder, or another server uses it.
+    """
+
+    def __init__(self, workspace: Path, encoder: str, dim: int) -> None:
+        workspace.mkdir(parents=True, exist_ok=True)
+        self._dim = dim
+        self._file = workspace / FILE
+        self._database = apsw.Connection(str(self._file))
+        try:
+            self._open(encoder)
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _open(self, encoder: str) -> None:
+        database = self._database
+        database.enable_load_extension(True)
+        database.load_extension(sqlite_vec.loadable_path())
+        database.enable_load_extension(False)
+        try:
+            for pragma in ("locking_mode=exclusive", "journal_mode=wal", "synchronous=full"):
+                database.execute(f"pragma {pragma}").fetchall()
+            database.execute(SCHEMA)
+        except apsw.BusyError:
+            raise ValueError(f"another server uses the workspace {self._file.parent}") from None
+        space = database.execute("select encoder, dim from space").fetchone()
+        if space is None:
+            database.execute("insert into space values (?, ?)", (encoder, self._dim))
+        elif space != (encoder, self._dim):
+            raise ValueError(
+                f"the workspace {self._file.parent} holds rows of {space[1]} numbers of the encoder {space[0]!r}; "
+                f"this one is {encoder!r} with {self._dim}"
+            )
+
+    def put(self, entries: Iterable[tuple[str, bytes, NDArray[np.float32]]]) -> None:
+        """Insert or replace documents: id, what to keep of it, its row ``[D]``.
+
+        Raises:
+            ValueError: A row has another width; nothing is stored then.
+        """
+        rows = []
+        for key, document, row in entries:
+            if row.size != self._dim:
+                raise ValueError(
+                    f"document {key!r} has an embedding of {row.size} numbers; the index holds {self._dim}"
+                )
+            rows.append((key, document, row.tobytes()))
+        with self._database:
+            self._database.executemany("insert or replace into documents values (?, ?, ?)", rows)
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that are in the index."""
+        found = (self._database.execute("select id from documents where id = ?", (key,)) for key in ids)
+        return {str(row[0]) for rows in found for row in rows}
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Remove documents; an unknown id is no error."""
+        with self._database:
+            self._database.executemany("delete from documents where id = ?", ((key,) for key in ids))
+
+    def nearest(self, row: NDArray[np.float32], limit: int) -> list[tuple[bytes, float]]:
+        """Return what was kept of the nearest documents and their cosine distances, ascending.
+
+        A row of zeros is at distance 1 from everything.
+
+        Raises:
+            ValueError: The row has another width.
+        """
+        if row.size != self._dim:
+            raise ValueError(f"the query has {row.size} numbers; the index holds {self._dim}")
+        found = self._database.execute(NEAREST, (row.tobytes(), limit))
+        return [(bytes(document), float(distance)) for document, distance in found]
+
+    def status(self) -> dict[str, str | float]:
+        """Return how many documents there are and where."""
+        (total,) = self._database.execute("select count(*) from documents").fetchone() or (0,)
+        return {"total_docs": total, "index_size": total, "n_dim": self._dim, "workspace": str(self._file.parent)}
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()

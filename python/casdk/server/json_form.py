@@ -1,0 +1,282 @@
+"""Requests and replies as JSON: camelCase around the documents over http, snake_case over a websocket."""
+
+from __future__ import annotations
+
+import uuid
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC
+from typing import Any, TypeAlias
+
+import msgspec
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from casdk.server.documents import array_of, plain, put_array
+from casdk.server.wire.docarray_pb2 import DocumentProto, NamedScoreProto, NdArrayProto
+from casdk.server.wire.jina_pb2 import DataRequestProto, RouteProto, StatusProto
+
+__all__ = ["FormError", "read_request", "status_form", "write_reply"]
+
+Form: TypeAlias = dict[str, Any]
+"""A JSON object; what is in it is checked where it is read."""
+
+_WORDS = ("id", "parent_id", "uri", "modality", "mime_type")
+_COUNTS = ("granularity", "adjacency")
+_SCORE_WORDS = ("op_name", "description", "ref_id")
+
+
+class FormError(ValueError):
+    """The JSON is not of the form of a request.
+
+    Attributes:
+        place: Keys and positions that lead to what is wrong.
+    """
+
+    def __init__(self, place: tuple[str | int, ...], message: str) -> None:
+        super().__init__(message)
+        self.place = place
+
+    @property
+    def detail(self) -> Form:
+        """What FastAPI would answer."""
+        return {"loc": ["body", *self.place], "msg": str(self), "type": "value_error"}
+
+
+def read_request(body: bytes, endpoint: str | None = None) -> DataRequestProto:
+    """Return the request of a JSON text.
+
+    Its id is a new one: over http the exchange says which reply is whose.
+
+    Args:
+        body: ``{"data": [...], "parameters": {...}, "execEndpoint": "/encode", "targetExecutor": ""}``; the last
+            two in camelCase or snake_case. ``data`` may be ``{"docs": [...]}``, and any of them may be missing.
+        endpoint: The endpoint, where the path says it.
+
+    Raises:
+        FormError: The text is of another form.
+    """
+    try:
+        form = msgspec.json.decode(body) if body else {}
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormError((), f"JSON decode error: {error}") from None
+    if form == []:
+        form = {}
+    _expect(form, dict, (), "an object")
+    request = DataRequestProto()
+    request.header.request_id = uuid.uuid4().hex
+    request.header.exec_endpoint = endpoint or _either(form, "exec_endpoint", "execEndpoint") or "/"
+    request.header.target_executor = _either(form, "target_executor", "targetExecutor")
+    parameters = form.get("parameters")
+    if parameters is not None:
+        _expect(parameters, dict, ("parameters",), "an object")
+        _put_struct(request.parameters, parameters, ("parameters",))
+    data = form.get("data")
+    if isinstance(data, dict):
+        data = data.get("docs")
+    request.data.docs.SetInParent()
+    if data is not None:
+        _read_documents(request.data.docs.docs, data, ("data",))
+    return request
+
+
+def _either(form: Form, snake: str, camel: str) -> str:
+    given = form.get(snake, form.get(camel))
+    return str(_expect(given, str, (camel,), "a string")) if given is not None else ""
+
+
+def _expect(value: object, kind: type | tuple[type, ...], place: tuple[str | int, ...], what: str) -> Any:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise FormError(place, f"value is not {what}")
+    return value
+
+
+def _put_struct(struct: Any, values: Form, place: tuple[str | int, ...]) -> None:
+    try:
+        struct.update(values)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise FormError(place, str(error)) from None
+
+
+def _read_documents(target: Any, forms: object, place: tuple[str | int, ...]) -> None:
+    _expect(forms, list, place, "a list of documents")
+    for position, form in enumerate(forms):  # type: ignore[arg-type,var-annotated]
+        at = (*place, position)
+        _read_document(target.add(), _expect(form, dict, at, "an object"), at)
+
+
+def _read_document(document: DocumentProto, form: Form, place: tuple[str | int, ...]) -> None:
+    for key, value in form.items():
+        read = _READERS.get(key)
+        if read is not None and value is not None:
+            try:
+                read(document, key, value, (*place, key))
+            except (OverflowError, TypeError) as error:
+                raise FormError((*place, key), str(error)) from None
+
+
+def _word(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+    setattr(document, key, _expect(value, str, place, "a string"))
+
+
+def _text(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+    document.text = _expect(value, str, place, "a string")
+
+
+def _count(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+    try:
+        setattr(document, key, _expect(value, int, place, "a whole number"))
+    except ValueError as error:
+        raise FormError(place, str(error)) from None
+
+
+def _number(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+    setattr(document, key, _expect(value, (int, float), place, "a number"))
+
+
+def _blob(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+    try:
+        document.blob = b64decode(_expect(value, str, place, "a string of base64"), validate=True)
+    except (Base64Error, ValueError) as error:
+        raise FormError(place, f"not standard base64: {error}") from None
+
+
+def _array(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+    try:
+        array = np.asarray(_expect(value, list, place, "a list"))
+        if array.dtype.kind not in "biuf":
+            raise ValueError("its items are not numbers")
+    except ValueError as error:
+        raise FormError(place, f"not an array: {error}") from None
+    put_array(getattr(document, key), array)
+
+
+def _location(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+    document.location.extend(_expect(value, list, place, "a list of numbers"))
+
+
+def _tags(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+    _put_struct(document.tags, _expect(value, dict, place, "an object"), place)
+
+
+def _scores(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+    target = getattr(document, key)
+    for name, form in _expect(value, dict, place, "an object").items():
+        _expect(form, dict, (*place, name), "an object")
+        given = {field: form[field] for field in ("value", *_SCORE_WORDS) if form.get(field) is not None}
+        target[name].CopyFrom(NamedScoreProto(**given))
+
+
+def _nested(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+    _read_documents(getattr(document, key), value, place)
+
+
+_Reader: TypeAlias = Callable[[DocumentProto, str, object, tuple[str | int, ...]], None]
+_READERS: Mapping[str, _Reader] = {
+    **dict.fromkeys(_WORDS, _word),
+    **dict.fromkeys(_COUNTS, _count),
+    **dict.fromkeys(("weight", "offset"), _number),
+    **dict.fromkeys(("tensor", "embedding"), _array),
+    **dict.fromkeys(("scores", "evaluations"), _scores),
+    **dict.fromkeys(("chunks", "matches"), _nested),
+    "text": _text,
+    "blob": _blob,
+    "location": _location,
+    "tags": _tags,
+}
+"""Fields of a document that are read; others are ignored, as jina does."""
+
+
+def write_reply(reply: DataRequestProto, *, camel: bool) -> bytes:
+    """Return the JSON text of a reply."""
+    header = reply.header
+    status = status_form(header.status) if header.HasField("status") else None
+    around = {
+        "request_id": header.request_id,
+        "status": status,
+        "exec_endpoint": header.exec_endpoint,
+        "target_executor": header.target_executor,
+    }
+    routes = [_route_form(route, camel=camel) for route in reply.routes]
+    return msgspec.json.encode(
+        {
+            "header": {_camel(key): value for key, value in around.items()} if camel else _given(around),
+            "parameters": plain(reply.parameters),
+            "routes": routes,
+            "data": [_document_form(document) for document in reply.data.docs.docs],
+        }
+    )
+
+
+def status_form(status: StatusProto) -> Form:
+    """Return a status as JSON has it."""
+    exception = None
+    if status.HasField("exception"):
+        exception = {
+            "name": status.exception.name,
+            "args": list(status.exception.args),
+            "stacks": list(status.exception.stacks),
+            "executor": status.exception.executor,
+        }
+    return {"code": status.code, "description": status.description, "exception": exception}
+
+
+def _given(form: Form) -> Form:
+    return {key: value for key, value in form.items() if value is not None}
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(other.title() for other in others)
+
+
+def _route_form(route: RouteProto, *, camel: bool) -> Form:
+    form = {
+        "executor": route.executor,
+        "start_time": _time(route.start_time, camel=camel),
+        "end_time": _time(route.end_time, camel=camel) if route.HasField("end_time") else None,
+        "status": status_form(route.status) if route.HasField("status") else None,
+    }
+    return {_camel(key): value for key, value in form.items()} if camel else _given(form)
+
+
+def _time(time: Timestamp, *, camel: bool) -> str:
+    written = time.ToDatetime(UTC).isoformat(timespec="microseconds")
+    return written if camel else written.replace("+00:00", "Z")
+
+
+def _document_form(document: DocumentProto) -> Form:
+    return {
+        "id": document.id,
+        "parent_id": document.parent_id or None,
+        "granularity": document.granularity or None,
+        "adjacency": document.adjacency or None,
+        "blob": b64encode(document.blob).decode() if document.blob else None,
+        "tensor": _array_form(document.tensor) if document.WhichOneof("content") == "tensor" else None,
+        "mime_type": document.mime_type or None,
+        "text": document.text or None,
+        "weight": document.weight or None,
+        "uri": document.uri or None,
+        "tags": plain(document.tags) or None,
+        "offset": document.offset or None,
+        "location": list(document.location) or None,
+        "embedding": _array_form(document.embedding) if document.HasField("embedding") else None,
+        "modality": document.modality or None,
+        "evaluations": _scores_form(document.evaluations.items()),
+        "scores": _scores_form(document.scores.items()),
+        "chunks": [_document_form(chunk) for chunk in document.chunks] or None,
+        "matches": [_document_form(match) for match in document.matches] or None,
+    }
+
+
+def _array_form(proto: NdArrayProto) -> list[Any]:
+    listed: list[Any] = array_of(proto).tolist()
+    return listed
+
+
+def _scores_form(scores: Iterable[tuple[str, NamedScoreProto]]) -> Form | None:
+    return {
+        name: {"value": score.value or None, **{word: getattr(score, word) or None for word in _SCORE_WORDS}}
+        for name, score in scores
+    } or None

@@ -1,0 +1,70 @@
+"""How a server is started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+__all__ = ["DEFAULT_PORTS", "Settings"]
+
+DEFAULT_PORTS: Mapping[str, int] = MappingProxyType(
+    {"grpc": 51000, "http": 51001, "websocket": 51002, "grpcs": 51443, "https": 51444, "websockets": 51445}
+)
+"""Port of each scheme for ``python -m casdk.server``."""
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What ``python -m casdk.server`` was asked for.
+
+    Attributes:
+        ports: Port of each scheme to serve; 0 takes a free one.
+        host: Address to listen on.
+        encoder: ``features`` or ``onnx:DIRECTORY``.
+        token: What clients must send as ``authorization``; ``None`` lets everyone in.
+        cert: PEM file of the certificate for the secure schemes; ``None`` makes one.
+        key: PEM file of its key.
+        index: Whether ``/index`` and ``/search`` have an index behind them.
+        workspace: Directory of the index; ``None`` forgets it at the end.
+        fetch_uris: Whether to fetch http(s) URIs on a client's behalf.
+        chaos: Whether texts that begin with ``!!`` misbehave.
+        max_message: Largest message taken, in bytes.
+        max_pixels: Largest image taken, in pixels.
+        threads: Threads that encode.
+        grace: Seconds to finish in when stopped.
+    """
+
+    ports: Mapping[str, int]
+    host: str = "127.0.0.1"
+    encoder: str = "features"
+    token: str | None = field(default=None, repr=False)
+    cert: Path | None = None
+    key: Path | None = None
+    index: bool = True
+    workspace: Path | None = None
+    fetch_uris: bool = False
+    chaos: bool = False
+    max_message: int = GIB
+    max_pixels: int = 89_478_485
+    threads: int = 4
+    grace: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Check what the types do not.
+
+        Raises:
+            ValueError: A setting cannot work.
+        """
+        if not self.ports:
+            raise ValueError("no scheme to serve")
+        if unknown := sorted(self.ports.keys() - DEFAULT_PORTS.keys()):
+            raise ValueError(f"no scheme {unknown[0]!r}; there are {', '.join(DEFAULT_PORTS)}")
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("a certificate and its key come together")
+        if self.token == "":
+            raise ValueError("an empty token protects nothing")
+        if self.threads < 1 or self.max_message < 1 or self.max_pixels < 1:
+            raise ValueError("threads, max_message and max_pixels must be at least 1")

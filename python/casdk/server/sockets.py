@@ -1,0 +1,158 @@
+"""The websocket door: an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+
+from google.protobuf.message import DecodeError
+
+from casdk.server.access import Access
+from casdk.server.dispatch import SMALL, Dispatcher
+from casdk.server.json_form import FormError, read_request, write_reply
+from casdk.server.web import Message, Receive, Scope, Send, respond
+
+__all__ = ["SocketApp"]
+
+IN_FLIGHT = 128
+"""Requests of one connection worked on at once; more are read when one is answered."""
+END = b"\x00"
+DONE, GOING_AWAY, INVALID, FAILED = 1000, 1001, 1007, 1011
+REASON_BYTES = 123
+
+
+class SocketApp:
+    """Serves jina's websocket gateway: binary frames are protobuf, text frames JSON.
+
+    Args:
+        dispatcher: What answers.
+        access: Who may connect.
+        closing: Set when the server drains: connections finish what they have read and are closed.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, access: Access, closing: asyncio.Event) -> None:
+        self._dispatcher = dispatcher
+        self._access = access
+        self._closing = closing
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "http":
+            healthy = scope["path"] == "/" and scope["method"] == "GET"
+            await respond(send, 200 if healthy else 404, b"{}" if healthy else b'{"detail":"Not Found"}')
+            return
+        await receive()
+        if refusal := self._refusal(scope):
+            await respond(send, refusal, b"", "websocket.http.response")
+            return
+        await send({"type": "websocket.accept"})
+        serving = asyncio.ensure_future(self._serve(scope, receive, send))
+        self._open.add(serving)
+        serving.add_done_callback(self._open.discard)
+        await serving
+
+    async def drained(self) -> None:
+        """Return when every connection is closed."""
+        while self._open:
+            await asyncio.wait(self._open)
+
+    def _refusal(self, scope: Scope) -> int | None:
+        if not self._access.allows(dict(scope["headers"]).get(b"authorization")):
+            return 401
+        if scope["path"] not in ("/", "/dry_run"):
+            return 404
+        return 503 if self._closing.is_set() else None
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/dry_run":
+            ready = await self._dispatcher.dry_run()
+            await send({"type": "websocket.send", "bytes": ready.SerializeToString()})
+            await send({"type": "websocket.close", "code": DONE})
+        else:
+            await _Connection(self._dispatcher, receive, send).run(self._closing)
+
+
+class _InvalidError(Exception):
+    """The client sent what is no request."""
+
+
+class _Connection:
+    """One connection: answers its requests side by side."""
+
+    def __init__(self, dispatcher: Dispatcher, receive: Receive, send: Send) -> None:
+        self._dispatcher = dispatcher
+        self._receive = receive
+        self._send = send
+        self._window = asyncio.Semaphore(IN_FLIGHT)
+        self._writing = asyncio.Lock()
+
+    async def run(self, closing: asyncio.Event) -> None:
+        """Answer until the client ends or leaves, or the server closes; then close."""
+        code, reason, gone = FAILED, "", False
+        try:
+            code, reason = await self._answer_all(closing)
+        except* _InvalidError as group:
+            code, reason = INVALID, str(group.exceptions[0])
+        except* _GoneError:
+            gone = True
+        if not gone:
+            await self._send({"type": "websocket.close", "code": code, "reason": _cut(reason)})
+
+    async def _answer_all(self, closing: asyncio.Event) -> tuple[int, str]:
+        stop = asyncio.ensure_future(closing.wait())
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    await self._window.acquire()
+                    reading = asyncio.ensure_future(self._receive())
+                    await asyncio.wait((reading, stop), return_when=asyncio.FIRST_COMPLETED)
+                    if not reading.done():
+                        reading.cancel()
+                        return GOING_AWAY, "the server is shutting down"
+                    message = reading.result()
+                    if message["type"] == "websocket.disconnect":
+                        raise _GoneError
+                    if _ends(message):
+                        return DONE, ""
+                    group.create_task(self._reply(message))
+        finally:
+            stop.cancel()
+
+    async def _reply(self, message: Message) -> None:
+        try:
+            text = message.get("text")
+            reply: Message = {"type": "websocket.send"}
+            if text is None:
+                reply["bytes"] = await self._dispatcher.answer_bytes(message["bytes"])
+            else:
+                reply["text"] = await self._answer_text(text)
+            async with self._writing:
+                await self._send(reply)
+        except DecodeError as error:
+            raise _InvalidError(f"the frame is no DataRequestProto: {error}") from None
+        except FormError as error:
+            raise _InvalidError(f"{'.'.join(map(str, error.place))}: {error}") from None
+        except OSError as error:
+            raise _GoneError from error
+        finally:
+            self._window.release()
+
+    async def _answer_text(self, text: str) -> str:
+        large = len(text) >= SMALL
+        request = await self._dispatcher.off_loop(lambda: read_request(text.encode()), large)
+        reply = await self._dispatcher.answer(request)
+        large = large or reply.ByteSize() >= SMALL
+        return (await self._dispatcher.off_loop(lambda: write_reply(reply, camel=False), large)).decode()
+
+
+class _GoneError(Exception):
+    """The client left; nobody waits for what is under way."""
+
+
+def _ends(message: Message) -> bool:
+    text = message.get("text")
+    return message.get("bytes") == END if text is None else text.strip() == "{}"
+
+
+def _cut(reason: str) -> str:
+    return reason.encode()[:REASON_BYTES].decode(errors="ignore")
