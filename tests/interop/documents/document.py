@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 
 words = st.text("ab c", min_size=1, max_size=3)
 scores = st.dictionaries(st.sampled_from(["cosine", "clip_score"]), st.floats(-1, 1, allow_subnormal=False), max_size=2)
-tags = st.dictionaries(st.sampled_from(["a", "b"]), words | st.integers(1, 9) | st.fixed_dictionaries({"c": words}), max_size=2)
+tags = st.dictionaries(
+    st.sampled_from(["a", "b"]), words | st.integers(1, 9) | st.fixed_dictionaries({"c": words}), max_size=2
+)
 FIELDS = {
     "text": words,
     "uri": st.sampled_from(["a.png", "b.jpg", "https://example.com/c"]),
@@ -126,7 +128,8 @@ def test_columns(plans, path, first, second):
     if theirs[path]:  # of nothing docarray gives no columns at all, so that it cannot be unpacked
         assert plain(ours[path, [first, second]]) == plain(theirs[path, [first, second]])
     for document, other in zip(ours, theirs):
-        assert plain(ours[document.id, first]) == plain(theirs[other.id, first])
+        if "__" not in first:  # of a single document docarray reads plain fields only
+            assert plain(ours[document.id, first]) == plain(theirs[other.id, first])
 
 
 @settings(max_examples=100, deadline=None)
@@ -228,20 +231,20 @@ def test_recognise():
 @given(plans)
 def test_there_and_back(plans):
     ours, theirs = both(plans)
-    set_depths(ours)
-    read = DocumentArray.from_docarray(theirs)
-    for document in read["@c,mc,cc"]:
-        document.parent_id = ""  # docarray fills it in
-    assert read["@r,m,c"][:, "id"] == ours["@r,m,c"][:, "id"]
+    assert without_numbers(DocumentArray.from_docarray(theirs)) == ours
     made = ours.to_docarray()
     assert isinstance(made, docarray.DocumentArray)
-    again = DocumentArray.from_docarray(made)
-    for document in again[...]:
-        document.parent_id = ""
     for document in ours[...]:
         if document.uri and not document.mime_type:
             document.mime_type = docarray.Document(uri=document.uri).mime_type  # docarray guesses it
-    assert again == ours
+    assert without_numbers(DocumentArray.from_docarray(made)) == ours
+
+
+def without_numbers(documents):
+    """Take away what docarray writes to a document when it is put into another."""
+    for document in documents[...]:
+        document.parent_id, document.granularity, document.adjacency = "", 0, 0
+    return documents
 
 
 def test_arrays_travel():
@@ -266,13 +269,13 @@ def test_the_first_content_is_kept():
 
 def test_content_only():
     theirs = docarray.Document(
-        text="t", tags={"a": 1}, embedding=np.zeros(2), matches=[docarray.Document(text="m")], scores={"a": TheirScore(value=1.0)}
+        text="t",
+        tags={"a": 1},
+        embedding=np.zeros(2),
+        matches=[docarray.Document(text="m")],
+        scores={"a": TheirScore(value=1.0)},
     )
     assert to_document(theirs) == Document(id=theirs.id, text="t")
-
-
-def fields_of(document):
-    return document.non_empty_fields, [fields_of(match) for match in document._data.matches or ()]
 
 
 def test_reading_changes_nothing():
