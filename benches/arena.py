@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -61,26 +61,33 @@ class Arena:
     """Runs cases and keeps the rows.
 
     Args:
-        peers: Servers by name: ``fast``, ``own``.
+        servers: By name, ``fast`` and ``own``; each is started when it is first needed.
     """
 
-    def __init__(self, peers: dict[str, Peer]) -> None:
-        self.peers = peers
+    def __init__(self, servers: dict[str, Callable[[], AbstractContextManager[Peer]]]) -> None:
         self.rows: list[Row] = []
+        self._servers = servers
         self._stack = ExitStack()
+        self._peers: dict[str, Peer] = {}
         self._running: dict[tuple[str, str, str, str], Contender] = {}
 
     def close(self) -> None:
-        """End every contender."""
+        """End every contender and every server."""
         self._running.clear()
+        self._peers.clear()
         self._stack.close()
-        self._stack = ExitStack()
+
+    def peer(self, name: str) -> Peer:
+        """Return a running server."""
+        if name not in self._peers:
+            self._peers[name] = self._stack.enter_context(self._servers[name]())
+        return self._peers[name]
 
     def contender(self, label: str, program: str, peer: str, scheme: str, *, fresh: bool = False) -> Contender:
         """Return the process of a contender; it stays for the next case."""
         key = (label, program, peer, scheme)
         if fresh or key not in self._running:
-            address = self.peers[peer].address(scheme, original=program == "original")
+            address = self.peer(peer).address(scheme, original=program == "original")
             self._running[key] = self._stack.enter_context(Contender(program, *address))
         return self._running[key]
 

@@ -1,6 +1,6 @@
 """The floor: a raw TCP socket that moves the same bytes, and one copy of each row: ``python floor.py ADDRESS CA``."""
 
-import socket
+import socket as sockets
 import subprocess
 import sys
 import urllib.request
@@ -24,8 +24,8 @@ def prepare(case: Case) -> Call:
         text=True,
     )
     assert peer.stdout is not None
-    line = socket.create_connection(("127.0.0.1", int(peer.stdout.readline())))
-    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    line = sockets.create_connection(("127.0.0.1", int(peer.stdout.readline())))
+    line.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
     buffer = memoryview(bytearray(answered))
     batch = case["batch"]
     rows = np.empty((case["n"], 512), np.float32)
@@ -50,6 +50,13 @@ def reply_to(message: bytes) -> bytes:
         request = urllib.request.Request(f"{ADDRESS}/post", message, {"content-type": "application/json"})
         with urllib.request.urlopen(request) as reply:
             return reply.read()
+    if SCHEME == "websocket":
+        from websockets.sync.client import connect
+        from websockets.typing import Subprotocol
+
+        with connect(f"ws://{TARGET}", subprotocols=[Subprotocol("bytes")], max_size=None, proxy=None) as socket:
+            socket.send(message)
+            return bytes(socket.recv(decode=False))
     import grpc
 
     with grpc.insecure_channel(TARGET, [("grpc.max_receive_message_length", -1)]) as channel:
