@@ -38,6 +38,7 @@ class Executor(Protocol):
 
     def serves(self, endpoint: str) -> bool:
         """Whether requests to this endpoint stop here."""
+        ...
 
     async def __call__(self, endpoint: str, documents: Documents, parameters: Parameters) -> None:
         """Work on the documents in place; after an exception they are as they came."""

@@ -68,7 +68,7 @@ class RpcServer:
         """Take no new calls, and give those under way so many seconds."""
         await self._server.stop(grace)
 
-    def _handlers(self) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
+    def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         def unary(service: str, method: str, answer: Callable[[bytes, Context], Awaitable[bytes]]) -> Any:
             handler = grpc.unary_unary_rpc_method_handler(answer)
             return grpc.method_handlers_generic_handler(service, {method: handler})

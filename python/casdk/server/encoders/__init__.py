@@ -26,19 +26,24 @@ class Encoder(Protocol):
     @property
     def name(self) -> str:
         """What tells this encoder from others; an index refuses to mix two."""
+        ...
 
     @property
     def dim(self) -> int:
         """Numbers in a row."""
+        ...
 
     def encode_texts(self, texts: Sequence[str]) -> Rows:
         """Return one row ``[N, D]`` float32 per text."""
+        ...
 
     def encode_images(self, images: Sequence[Image]) -> Rows:
         """Return one row ``[N, D]`` float32 per image."""
+        ...
 
     def for_model(self, model: str) -> Encoder:
         """Return the encoder behind ``/encode/{model}``."""
+        ...
 
 
 def load(name: str) -> Encoder:

@@ -98,7 +98,8 @@ def _projection(rows: int, dim: int, seed: str) -> NDArray[np.int8]:
 def _unit(sums: NDArray[np.int64]) -> NDArray[np.float32]:
     wide = sums.astype(np.float64)
     norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-    return (wide / np.maximum(norms, 1.0)[:, None]).astype(np.float32)
+    unit: NDArray[np.float32] = (wide / np.maximum(norms, 1.0)[:, None]).astype(np.float32)
+    return unit
 
 
 def _buckets(text: str) -> NDArray[np.int64]:
