@@ -85,6 +85,20 @@ def reference() -> Iterator[Callable[[], Reference]]:
 
 
 @pytest.fixture(scope="session")
+def clip_reference(reference: Callable[[], Reference]) -> Reference:
+    """The reference environment with clip_server's executor in it."""
+    _build_clip(REFERENCE)
+    return reference()
+
+
+def _build_clip(environment: Environment) -> None:
+    try:
+        environment.build_clip()
+    except UnavailableError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
 def running(reference: Callable[[], Reference]) -> Iterator[Callable[[str], Served]]:
     """Servers by their names in `SERVERS`, started when first asked for."""
     served: dict[str, Served] = {}
@@ -94,10 +108,7 @@ def running(reference: Callable[[], Reference]) -> Iterator[Callable[[str], Serv
             if name not in served:
                 environment, kind = SERVERS[name]
                 if kind == "real":
-                    try:
-                        environment.build_clip()
-                    except UnavailableError as reason:
-                        pytest.skip(str(reason))
+                    _build_clip(environment)
                 served[name] = Served(stack.enter_context(Flows(environment, kind)), kind, reference)
             return served[name]
 

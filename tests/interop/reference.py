@@ -121,6 +121,13 @@ def _http_reply(made):
     return JSONResponse(jsonable_encoder(JinaResponseModel(**made.to_dict()), by_alias=True)).body
 
 
+def models(directory):
+    """Write the tiny ONNX models, and return where."""
+    import onnx_models
+
+    return str(onnx_models.write(Path(directory)))
+
+
 _encoder = None
 
 
@@ -128,20 +135,19 @@ def clip(verb, content):
     """Let clip_server's ONNX executor itself encode or rank, without a wire."""
     import asyncio
 
-    import onnx_models
     from clip_server.executors.clip_onnx import CLIPEncoder
 
     global _encoder
     if _encoder is None:
-        models = onnx_models.write(Path(tempfile.mkdtemp()) / "onnx")
-        _encoder = CLIPEncoder(model_path=str(models), device="cpu")
+        with tempfile.TemporaryDirectory() as directory:
+            _encoder = CLIPEncoder(model_path=models(directory), device="cpu")
     documents = DocumentArray(map(document, content))
     work = _encoder.rank if verb == "rank" else _encoder.encode
     asyncio.run(work(documents, parameters={}))
     return list(map(fields, documents)) if verb == "rank" else documents.embeddings
 
 
-ASKED = {f.__name__: f for f in (original, request, tree, http_request, reply, clip)}
+ASKED = {f.__name__: f for f in (original, request, tree, http_request, reply, models, clip)}
 
 
 def main():

@@ -25,7 +25,9 @@ def main() -> int:
     environment.main()
     os.environ["CASDK_INTEROP"] = "1"
     arguments = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "-q"]
-    status = pytest.main([*arguments, *(sys.argv[1:] or [str(HERE)])], plugins=[Table(TABLE)])
+    given = sys.argv[1:]
+    where = [] if any(Path(argument.partition("::")[0]).exists() for argument in given) else [str(HERE)]
+    status = pytest.main([*arguments, *given, *where], plugins=[Table(TABLE)])
     print(f"interop: {TABLE.relative_to(ROOT)}")
     return int(status)
 
