@@ -53,6 +53,8 @@ pub enum Content<'a> {
     DataUri(Cow<'a, str>),
     /// An image behind a URL that nobody fetched.
     NotFetched(Cow<'a, str>),
+    /// What cannot be sent, and why.
+    Unfit(Cow<'a, str>),
 }
 
 /// Who a document is.

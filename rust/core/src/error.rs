@@ -54,7 +54,7 @@ pub enum Error {
         /// What is wrong there.
         reason: String,
     },
-    /// The reply does not fit what was asked.
+    /// The item is nothing that can be sent, or the reply does not fit what was asked.
     #[error("{0}")]
     Unfit(String),
 }

@@ -1,11 +1,18 @@
 //! Loading: files are opened and URIs parsed, so that lengths are known before a byte is written; the same for both forms.
 
-use std::borrow::Cow;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
 
 use crate::data_uri::{self, DataUri};
 use crate::document::{Content, Document, Fields, Id, Tensor};
 use crate::error::Error;
 use crate::source::{self, OpenedFile};
+
+/// Files of a batch that stay open until they are read; the others are opened again, so that no batch, and no number of
+/// batches at once, needs more descriptors than a process has.
+const MOST_OPEN: usize = 32;
+/// Characters of a request id that begin the ids made from it.
+const PREFIX: usize = 24;
 
 /// What is the same for every request of a call.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,19 +53,19 @@ pub enum Loaded<'a> {
     Blob(&'a [u8]),
     /// Pixels at hand.
     Tensor(&'a Tensor<'a>),
-    /// An open file.
-    File(OpenedFile),
+    /// A file that was opened.
+    File(SizedFile),
     /// A parsed URI.
     Uri(DataUri<'a>),
 }
 
 impl Loaded<'_> {
-    /// Returns how many bytes an image has; 0 for what is none.
+    /// Returns how many bytes an image has; `None` for what is none.
     #[must_use]
     pub fn blob_len(&self) -> Option<usize> {
         match self {
             Self::Blob(bytes) => Some(bytes.len()),
-            Self::File(file) => Some(file.len()),
+            Self::File(file) => Some(file.len),
             Self::Uri(uri) => Some(uri.decoded_len()),
             Self::Nothing | Self::Text(_) | Self::Tensor(_) => None,
         }
@@ -80,10 +87,47 @@ impl Loaded<'_> {
     }
 }
 
-fn check_image(bytes: &[u8]) -> Result<(), Error> {
-    if bytes.is_empty() {
-        return Err(Error::Empty("the image is empty, it has no bytes".into()));
+/// A file whose length is known.
+#[derive(Debug)]
+pub struct SizedFile {
+    path: PathBuf,
+    len: usize,
+    open: Option<OpenedFile>,
+}
+
+impl SizedFile {
+    fn open(path: &Path, max: u64, keep_open: bool) -> Result<Self, Error> {
+        let open = source::open(path, max)?;
+        if open.is_empty() {
+            return Err(Error::Empty(format!(
+                "the file {} is empty",
+                path.display()
+            )));
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            len: open.len(),
+            open: keep_open.then_some(open),
+        })
     }
+
+    /// Reads it whole and closes it.
+    fn read_into(&mut self, out: &mut [u8]) -> Result<(), Error> {
+        let mut file = match self.open.take() {
+            Some(file) => file,
+            None => source::open(&self.path, u64::MAX)?,
+        };
+        if file.len() != self.len {
+            let path = self.path.display();
+            return Err(Error::Unreadable(format!(
+                "{path} changed while it was read"
+            )));
+        }
+        file.read_into(out)
+    }
+}
+
+fn check_image(bytes: &[u8]) -> Result<(), Error> {
     if source::sniff(bytes).is_some() {
         return Ok(());
     }
@@ -94,13 +138,69 @@ fn check_image(bytes: &[u8]) -> Result<(), Error> {
     ))
 }
 
+/// An id as it is on the wire.
+#[derive(Debug)]
+pub enum Name<'a> {
+    /// The document's own.
+    Given(&'a str),
+    /// One that was made here: ASCII.
+    Made([u8; PREFIX + 8], usize),
+}
+
+impl Name<'_> {
+    /// The request's first 24 characters and a place in 8 hex digits: unique, and it tells the place.
+    fn of_place(request_id: &str, place: usize) -> Self {
+        let prefix = prefix(request_id).as_bytes();
+        let mut text = [0; PREFIX + 8];
+        text[..prefix.len()].copy_from_slice(prefix);
+        text[prefix.len()..prefix.len() + 8].copy_from_slice(&place_digits(place));
+        Self::Made(text, prefix.len() + 8)
+    }
+
+    fn of_number(number: usize) -> Self {
+        let mut text = [0; PREFIX + 8];
+        let digits = number.to_string();
+        text[..digits.len()].copy_from_slice(digits.as_bytes());
+        Self::Made(text, digits.len())
+    }
+}
+
+impl Deref for Name<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Given(id) => id,
+            // It was made of whole characters.
+            Self::Made(text, len) => std::str::from_utf8(&text[..*len]).unwrap_or_default(),
+        }
+    }
+}
+
+/// What ids made from a request id begin with.
+pub(crate) fn prefix(request_id: &str) -> &str {
+    let end = (0..=PREFIX.min(request_id.len())).rfind(|&end| request_id.is_char_boundary(end));
+    &request_id[..end.unwrap_or_default()]
+}
+
+/// A place in a message, as ids tell it.
+pub(crate) fn place_digits(place: usize) -> [u8; 8] {
+    let mut left = place;
+    let mut digits = [b'0'; 8];
+    for digit in digits.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[left & 15];
+        left >>= 4;
+    }
+    digits
+}
+
 /// A document with its content loaded.
 #[derive(Debug)]
 pub struct Item<'a> {
     /// Position among the documents given, of the outermost one.
     pub position: usize,
     /// Id on the wire.
-    pub id: Cow<'a, str>,
+    pub id: Name<'a>,
     /// All the rest of it.
     pub document: &'a Document<'a>,
     /// Its content.
@@ -109,6 +209,47 @@ pub struct Item<'a> {
     pub chunks: Vec<Item<'a>>,
     /// What goes with it.
     pub matches: Vec<Item<'a>>,
+}
+
+impl Item<'_> {
+    /// Returns the media type: the document's own or, beside a uri that travels, what the image seems to be.
+    #[must_use]
+    pub fn mime_type(&self) -> &str {
+        let document = self.document;
+        if !document.mime_type.is_empty() || document.uri.is_empty() {
+            return &document.mime_type;
+        }
+        match &self.loaded {
+            Loaded::Blob(bytes) => source::sniff(bytes).map_or("", mime_type_of),
+            Loaded::Uri(uri) => uri.media_type,
+            Loaded::File(file) => {
+                let extension = file
+                    .path
+                    .extension()
+                    .and_then(|extension| extension.to_str());
+                extension.map_or("", |extension| {
+                    mime_type_of(&extension.to_ascii_lowercase())
+                })
+            }
+            Loaded::Nothing | Loaded::Text(_) | Loaded::Tensor(_) => "",
+        }
+    }
+}
+
+/// The media type of an image's kind or extension.
+fn mime_type_of(kind: &str) -> &'static str {
+    match kind {
+        "png" => "image/png",
+        "jpeg" | "jpg" | "jpe" | "jfif" => "image/jpeg",
+        "gif" => "image/gif",
+        "webp" => "image/webp",
+        "bmp" | "dib" => "image/bmp",
+        "tiff" | "tif" => "image/tiff",
+        "avif" => "image/avif",
+        "heic" => "image/heic",
+        "heif" => "image/heif",
+        _ => "",
+    }
 }
 
 /// A loaded batch.
@@ -126,18 +267,23 @@ pub struct Batch<'a> {
 ///
 /// # Arguments
 ///
-/// * `excluded`: failures of an earlier attempt, whose documents are not tried again.
-/// * `measure`: bytes of an item in the message.
+/// * `excluded`: failures known before, whose documents are not tried.
+/// * `measure`: bytes of an item in the message; the last one measured may be left out.
 #[must_use]
 pub fn load<'a>(
     documents: &'a [Document<'a>],
     options: &Options,
     request_id: &str,
     excluded: &[Failure],
-    measure: impl Fn(&Item<'a>) -> usize,
+    mut measure: impl FnMut(&Item<'a>) -> usize,
 ) -> Batch<'a> {
     let mut items = Vec::with_capacity(documents.len());
     let mut failures = excluded.to_vec();
+    let mut loader = Loader {
+        options,
+        request_id,
+        opened: 0,
+    };
     let mut size = 0usize;
     let mut taken = 0;
     for (position, document) in documents.iter().enumerate() {
@@ -145,7 +291,7 @@ pub fn load<'a>(
             taken = position + 1;
             continue;
         }
-        match load_item(document, options, position, items.len(), request_id) {
+        match loader.root(document, position, items.len()) {
             Ok(item) => {
                 size = size.saturating_add(measure(&item));
                 if size > options.max_message_bytes && !items.is_empty() {
@@ -166,66 +312,136 @@ pub fn load<'a>(
     }
 }
 
-fn load_item<'a>(
-    document: &'a Document<'a>,
-    options: &Options,
-    position: usize,
-    place: usize,
-    request_id: &str,
-) -> Result<Item<'a>, Error> {
-    let loaded = load_content(&document.content, options)?;
-    if matches!(loaded, Loaded::Nothing) && !options.allow_empty {
-        return Err(Error::Empty(
-            "it is empty: it has no text, blob, tensor or uri".into(),
-        ));
+/// The error of what has no content.
+pub(crate) fn empty() -> Error {
+    Error::Empty("it is empty: it has no text, blob, tensor or uri".into())
+}
+
+pub(crate) fn check_size(what: &str, len: usize, max: u64) -> Result<(), Error> {
+    let len = len as u64;
+    if len <= max {
+        return Ok(());
     }
-    let matches = document.matches.iter().enumerate().map(|(at, candidate)| {
-        load_nested(candidate, options, position).map_err(|error| within(at, error))
-    });
-    Ok(Item {
-        position,
-        id: match &document.id {
-            Id::Given(id) => Cow::Borrowed(id),
-            Id::Position => Cow::Owned(position_id(request_id, place)),
-            Id::Candidate(at) => Cow::Owned(at.to_string()),
-        },
-        document,
-        loaded,
-        chunks: document
-            .chunks
-            .iter()
-            .map(|part| load_nested(part, options, position))
-            .collect::<Result<_, _>>()?,
-        matches: matches.collect::<Result<_, _>>()?,
+    Err(Error::TooLarge {
+        what: what.into(),
+        len,
+        max,
     })
 }
 
-fn load_nested<'a>(
-    document: &'a Document<'a>,
-    options: &Options,
-    position: usize,
-) -> Result<Item<'a>, Error> {
-    let nested = |document: &'a Document<'a>| load_nested(document, options, position);
-    Ok(Item {
-        position,
-        id: match &document.id {
-            Id::Given(id) => Cow::Borrowed(id),
-            Id::Position => Cow::Borrowed(""),
-            Id::Candidate(at) => Cow::Owned(at.to_string()),
-        },
-        document,
-        loaded: load_content(&document.content, options)?,
-        chunks: document
-            .chunks
-            .iter()
-            .map(nested)
-            .collect::<Result<_, _>>()?,
-        matches: document
-            .matches
-            .iter()
-            .map(nested)
-            .collect::<Result<_, _>>()?,
-    })
+struct Loader<'o> {
+    options: &'o Options,
+    request_id: &'o str,
+    /// Files opened so far.
+    opened: usize,
+}
+
+impl Loader<'_> {
+    fn root<'a>(
+        &mut self,
+        document: &'a Document<'a>,
+        position: usize,
+        place: usize,
+    ) -> Result<Item<'a>, Error> {
+        let id = match &document.id {
+            Id::Given(id) => Name::Given(id),
+            Id::Position => Name::of_place(self.request_id, place),
+            Id::Candidate(at) => Name::of_number(*at),
+        };
+        let loaded = self.content(&document.content)?;
+        // What is no document cannot be empty: its content is all there is to it.
+        let may_be_empty = self.options.allow_empty && !matches!(document.id, Id::Position);
+        if matches!(loaded, Loaded::Nothing) && !may_be_empty {
+            return Err(empty());
+        }
+        self.item(document, position, id, loaded)
+    }
+
+    fn nested<'a>(
+        &mut self,
+        document: &'a Document<'a>,
+        position: usize,
+    ) -> Result<Item<'a>, Error> {
+        let loaded = self.content(&document.content)?;
+        let id = match &document.id {
+            Id::Given(id) => Name::Given(id),
+            Id::Position => Name::Given(""),
+            // There is nothing to rank it by.
+            Id::Candidate(_) if matches!(loaded, Loaded::Nothing) => return Err(empty()),
+            Id::Candidate(at) => Name::of_number(*at),
+        };
+        self.item(document, position, id, loaded)
+    }
+
+    fn item<'a>(
+        &mut self,
+        document: &'a Document<'a>,
+        position: usize,
+        id: Name<'a>,
+        loaded: Loaded<'a>,
+    ) -> Result<Item<'a>, Error> {
+        let chunks = document.chunks.iter();
+        let matches = document.matches.iter().enumerate();
+        Ok(Item {
+            position,
+            id,
+            document,
+            loaded,
+            chunks: chunks
+                .map(|part| self.nested(part, position))
+                .collect::<Result<_, _>>()?,
+            matches: matches
+                .map(|(at, candidate)| {
+                    self.nested(candidate, position)
+                        .map_err(|error| within(at, error))
+                })
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn content<'a>(&mut self, content: &'a Content<'a>) -> Result<Loaded<'a>, Error> {
+        let max = self.options.max_item_bytes;
+        Ok(match content {
+            Content::Empty => Loaded::Nothing,
+            Content::Text(text) if text.is_empty() => Loaded::Nothing,
+            Content::Text(text) => {
+                check_size("the text", text.len(), max)?;
+                Loaded::Text(text)
+            }
+            Content::Blob(bytes) => {
+                if bytes.is_empty() {
+                    return Err(Error::Empty("the image is empty".into()));
+                }
+                check_size("the image", bytes.len(), max)?;
+                if self.options.check_images {
+                    check_image(bytes)?;
+                }
+                Loaded::Blob(bytes)
+            }
+            Content::Tensor(tensor) => {
+                check_size("the tensor", tensor.buffer.len(), max)?;
+                Loaded::Tensor(tensor)
+            }
+            Content::Path(path) => self.file(&source::expand_home(path))?,
+            Content::FileUrl(url) => self.file(&source::path_of_file_url(url)?)?,
+            Content::DataUri(uri) => {
+                let uri = data_uri::parse(uri)?;
+                if uri.decoded_len() == 0 {
+                    return Err(Error::Empty("the data URI holds no bytes".into()));
+                }
+                check_size("the data URI", uri.decoded_len(), max)?;
+                Loaded::Uri(uri)
+            }
+            Content::NotFetched(url) => return Err(Error::NotFetched(url.to_string())),
+            Content::Unfit(reason) => return Err(Error::Unfit(reason.to_string())),
+        })
+    }
+
+    fn file<'a>(&mut self, path: &Path) -> Result<Loaded<'a>, Error> {
+        let keep_open = self.opened < MOST_OPEN;
+        self.opened += 1;
+        SizedFile::open(path, self.options.max_item_bytes, keep_open).map(Loaded::File)
+    }
 }
 
 pub(crate) fn within(at: usize, error: Error) -> Error {
@@ -236,6 +452,7 @@ pub(crate) fn within(at: usize, error: Error) -> Error {
         Error::NotAnImage(reason) => Error::NotAnImage(name(reason)),
         Error::Empty(reason) => Error::Empty(name(reason)),
         Error::NotFetched(url) => Error::NotFetched(name(url)),
+        Error::Unfit(reason) => Error::Unfit(name(reason)),
         Error::TooLarge { what, len, max } => Error::TooLarge {
             what: name(what),
             len,
@@ -247,53 +464,4 @@ pub(crate) fn within(at: usize, error: Error) -> Error {
         },
         other => other,
     }
-}
-
-/// Returns the id of the document at a place in a message: unique, and it tells the place.
-#[must_use]
-pub fn position_id(request_id: &str, place: usize) -> String {
-    format!("{}{place:08x}", request_id.get(..24).unwrap_or(request_id))
-}
-
-fn load_content<'a>(content: &'a Content<'a>, options: &Options) -> Result<Loaded<'a>, Error> {
-    let max = options.max_item_bytes;
-    let fits = |what: &str, len: usize| {
-        let len = len as u64;
-        if len > max {
-            Err(Error::TooLarge {
-                what: what.into(),
-                len,
-                max,
-            })
-        } else {
-            Ok(())
-        }
-    };
-    Ok(match content {
-        Content::Empty => Loaded::Nothing,
-        Content::Text(text) if text.is_empty() => Loaded::Nothing,
-        Content::Text(text) => {
-            fits("the text", text.len())?;
-            Loaded::Text(text)
-        }
-        Content::Blob(bytes) => {
-            fits("the image", bytes.len())?;
-            if options.check_images {
-                check_image(bytes)?;
-            }
-            Loaded::Blob(bytes)
-        }
-        Content::Tensor(tensor) => {
-            fits("the tensor", tensor.buffer.len())?;
-            Loaded::Tensor(tensor)
-        }
-        Content::Path(path) => Loaded::File(source::open(&source::expand_home(path), max)?),
-        Content::FileUrl(url) => Loaded::File(source::open(&source::path_of_file_url(url)?, max)?),
-        Content::DataUri(uri) => {
-            let uri = data_uri::parse(uri)?;
-            fits("the data URI", uri.decoded_len())?;
-            Loaded::Uri(uri)
-        }
-        Content::NotFetched(url) => return Err(Error::NotFetched(url.to_string())),
-    })
 }

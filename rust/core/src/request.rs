@@ -5,20 +5,62 @@
 
 use crate::document::{Document, Fields, Score, Tensor, Value};
 use crate::error::Error;
-use crate::load::{Batch, Failure, Item, Loaded, Options, load, within};
+use crate::load::{
+    Batch, Failure, Item, Loaded, Options, check_size, empty, load, place_digits, prefix, within,
+};
 use crate::wire::{FIXED32, FIXED64, VARINT, Writer, field_len, tag_len, varint_len};
 
-/// A protobuf request whose size is known.
+/// What a message has before its documents.
 #[derive(Debug)]
-pub struct Plan<'a> {
-    batch: Batch<'a>,
+struct Head<'a> {
     options: &'a Options,
     request_id: &'a str,
-    sizes: Vec<usize>,
     header: usize,
     parameters: Option<usize>,
+}
+
+impl<'a> Head<'a> {
+    fn new(options: &'a Options, request_id: &'a str) -> Self {
+        let header = field_len(1, request_id.len())
+            + field_len(3, options.endpoint.len())
+            + text_len(4, &options.target_executor);
+        Self {
+            options,
+            request_id,
+            header,
+            parameters: (!options.parameters.is_empty()).then(|| fields_len(&options.parameters)),
+        }
+    }
+
+    /// Returns the bytes of a message whose documents take `array`.
+    fn message_len(&self, array: usize) -> usize {
+        field_len(1, self.header)
+            + self.parameters.map_or(0, |len| field_len(2, len))
+            + field_len(4, field_len(1, array))
+    }
+
+    fn write(&self, writer: &mut Writer<'_>, array: usize) {
+        writer.head(1, self.header);
+        writer.bytes(1, self.request_id.as_bytes());
+        writer.bytes(3, self.options.endpoint.as_bytes());
+        write_text(writer, 4, &self.options.target_executor);
+        if let Some(len) = self.parameters {
+            writer.head(2, len);
+            write_fields(writer, &self.options.parameters);
+        }
+        writer.head(4, field_len(1, array));
+        writer.head(1, array);
+    }
+}
+
+/// A request of any documents, whose size is known.
+#[derive(Debug)]
+pub struct Plan<'a> {
+    head: Head<'a>,
+    batch: Batch<'a>,
+    /// Of each document, in the order they are written.
+    sizes: Vec<usize>,
     array: usize,
-    check: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -30,49 +72,36 @@ impl<'a> Plan<'a> {
         request_id: &'a str,
         excluded: &[Failure],
     ) -> Self {
+        let mut sizes = Vec::with_capacity(documents.len());
+        let (mut array, mut measured, mut last) = (0, 0, 0);
         let batch = load(documents, options, request_id, excluded, |item| {
-            field_len(1, measure_item(item, &mut Vec::new()))
+            last = field_len(1, measure_item(item, &mut sizes));
+            array += last;
+            measured += 1;
+            last
         });
-        let mut sizes = Vec::with_capacity(batch.items.len());
-        let mut array = 0;
-        for item in &batch.items {
-            array += field_len(1, measure_item(item, &mut sizes));
+        if measured > batch.items.len() {
+            array -= last;
         }
-        let mut header = field_len(1, request_id.len()) + field_len(3, options.endpoint.len());
-        if !options.target_executor.is_empty() {
-            header += field_len(4, options.target_executor.len());
-        }
-        let parameters = (!options.parameters.is_empty()).then(|| fields_len(&options.parameters));
         Self {
+            head: Head::new(options, request_id),
             batch,
-            options,
-            request_id,
             sizes,
-            header,
-            parameters,
             array,
-            check: options.check_images,
         }
     }
 
     /// Returns the batch.
     #[must_use]
-    pub fn batch(&self) -> &Batch<'a> {
-        &self.batch
+    pub fn into_batch(self) -> Batch<'a> {
+        self.batch
     }
 
     /// Returns the bytes of the message.
     #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "no message is empty")]
     pub fn len(&self) -> usize {
-        field_len(1, self.header)
-            + self.parameters.map_or(0, |len| field_len(2, len))
-            + field_len(4, field_len(1, self.array))
-    }
-
-    /// Returns whether the message has no bytes, which never happens.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        false
+        self.head.message_len(self.array)
     }
 
     /// Writes the message.
@@ -82,22 +111,12 @@ impl<'a> Plan<'a> {
     /// The items that turned out bad only now; the bytes are worthless then.
     pub fn write(&mut self, out: &mut [u8]) -> Result<(), Vec<Failure>> {
         let mut writer = Writer::new(out);
-        writer.head(1, self.header);
-        writer.bytes(1, self.request_id.as_bytes());
-        writer.bytes(3, self.options.endpoint.as_bytes());
-        if !self.options.target_executor.is_empty() {
-            writer.bytes(4, self.options.target_executor.as_bytes());
-        }
-        if let Some(len) = self.parameters {
-            writer.head(2, len);
-            write_fields(&mut writer, &self.options.parameters);
-        }
-        writer.head(4, field_len(1, self.array));
-        writer.head(1, self.array);
+        self.head.write(&mut writer, self.array);
+        let check = self.head.options.check_images;
         let mut sizes = self.sizes.iter().copied();
         let mut failures = Vec::new();
         for item in &mut self.batch.items {
-            if let Err(error) = write_item(&mut writer, 1, item, &mut sizes, self.check) {
+            if let Err(error) = write_item(&mut writer, 1, item, &mut sizes, check) {
                 failures.push(Failure {
                     position: item.position,
                     error,
@@ -110,6 +129,110 @@ impl<'a> Plan<'a> {
             Err(failures)
         }
     }
+}
+
+/// A request of sentences and nothing else, whose size is known: what most calls send, so it builds no documents.
+///
+/// The message is the one that a [`Plan`] of the same sentences writes.
+#[derive(Debug)]
+pub struct TextPlan<'a> {
+    head: Head<'a>,
+    prefix: &'a [u8],
+    texts: &'a [&'a str],
+    array: usize,
+    rows: usize,
+    taken: usize,
+    failures: Vec<Failure>,
+}
+
+impl<'a> TextPlan<'a> {
+    /// Sizes a batch.
+    #[must_use]
+    pub fn new(texts: &'a [&'a str], options: &'a Options, request_id: &'a str) -> Self {
+        let prefix = prefix(request_id).as_bytes();
+        let mut plan = Self {
+            head: Head::new(options, request_id),
+            prefix,
+            texts,
+            array: 0,
+            rows: 0,
+            taken: texts.len(),
+            failures: Vec::new(),
+        };
+        for (position, text) in texts.iter().enumerate() {
+            if let Err(error) = check_text(text, options) {
+                plan.failures.push(Failure { position, error });
+                continue;
+            }
+            let array = plan.array + field_len(1, plan.body_len(text));
+            if array > options.max_message_bytes && plan.rows > 0 {
+                plan.taken = position;
+                break;
+            }
+            plan.array = array;
+            plan.rows += 1;
+        }
+        plan
+    }
+
+    fn body_len(&self, text: &str) -> usize {
+        field_len(1, self.prefix.len() + 8) + field_len(4, text.len())
+    }
+
+    /// Returns how many sentences are in the message.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Returns how many sentences were looked at, from the first.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Returns those of them that are left out.
+    #[must_use]
+    pub fn into_failures(self) -> Vec<Failure> {
+        self.failures
+    }
+
+    /// Returns the bytes of the message.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "no message is empty")]
+    pub fn len(&self) -> usize {
+        self.head.message_len(self.array)
+    }
+
+    /// Writes the message.
+    pub fn write(&self, out: &mut [u8]) {
+        let mut writer = Writer::new(out);
+        self.head.write(&mut writer, self.array);
+        let mut bad = self
+            .failures
+            .iter()
+            .map(|failure| failure.position)
+            .peekable();
+        let mut place = 0;
+        for (position, text) in self.texts[..self.taken].iter().enumerate() {
+            if bad.next_if_eq(&position).is_some() {
+                continue;
+            }
+            writer.head(1, self.body_len(text));
+            writer.head(1, self.prefix.len() + 8);
+            writer.raw(self.prefix);
+            writer.raw(&place_digits(place));
+            writer.bytes(4, text.as_bytes());
+            place += 1;
+        }
+    }
+}
+
+fn check_text(text: &str, options: &Options) -> Result<(), Error> {
+    if text.is_empty() {
+        return Err(empty());
+    }
+    check_size("the text", text.len(), options.max_item_bytes)
 }
 
 fn text_len(number: u32, text: &str) -> usize {
@@ -153,7 +276,7 @@ fn measure_item(item: &Item<'_>, sizes: &mut Vec<usize>) -> usize {
         + float_len(8, document.weight)
         + text_len(9, &document.uri);
     len += text_len(10, &document.modality)
-        + text_len(11, &document.mime_type)
+        + text_len(11, item.mime_type())
         + float_len(12, document.offset);
     if !document.location.is_empty() {
         len += field_len(13, document.location.len() * 4);
@@ -208,7 +331,7 @@ fn write_item(
     write_float(writer, 8, document.weight);
     write_text(writer, 9, &document.uri);
     write_text(writer, 10, &document.modality);
-    write_text(writer, 11, &document.mime_type);
+    write_text(writer, 11, item.mime_type());
     write_float(writer, 12, document.offset);
     if !document.location.is_empty() {
         writer.head(13, document.location.len() * 4);

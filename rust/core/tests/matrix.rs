@@ -1,6 +1,10 @@
 //! Rows of replies in a matrix, with plain casts as the oracle.
 
-mod oracle;
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "casts are what is tested"
+)]
 
 use std::ops::Range;
 
@@ -84,6 +88,21 @@ fn bits(row: &[f32]) -> Vec<u32> {
     row.iter().map(|value| value.to_bits()).collect()
 }
 
+fn same(out: &(Vec<f32>, Vec<f16>), exact: impl Iterator<Item = f64>) {
+    for ((&single, &half), value) in out.0.iter().zip(&out.1).zip(exact) {
+        let known = value as f32;
+        assert!(
+            single.to_bits() == known.to_bits() || (single.is_nan() && value.is_nan()),
+            "{single} {value}"
+        );
+        let known = f16::from_f64(value);
+        assert!(
+            half == known || (half.is_nan() && known.is_nan()),
+            "{half} {value}"
+        );
+    }
+}
+
 proptest! {
     #[test]
     fn each_row_goes_where_its_id_says(
@@ -126,13 +145,6 @@ proptest! {
             place(&made.reply, &made.message, &mut halves, width, Rows::From(0), 1, REQUEST_ID).unwrap();
             (out, halves)
         };
-        fn same(out: &(Vec<f32>, Vec<f16>), exact: impl Iterator<Item = f64>) {
-            for ((&single, &half), value) in out.0.iter().zip(&out.1).zip(exact) {
-                assert!(single.to_bits() == (value as f32).to_bits() || (single.is_nan() && value.is_nan()), "{single} {value}");
-                let expected = f16::from_f64(value);
-                assert!(half == expected || (half.is_nan() && expected.is_nan()), "{half} {value}");
-            }
-        }
         same(&cast(Dtype::F32), bytes.as_chunks::<4>().0.iter().map(|&raw| f32::from_le_bytes(raw).into()));
         same(&cast(Dtype::F64), bytes.as_chunks::<8>().0.iter().map(|&raw| f64::from_le_bytes(raw)));
         same(&cast(Dtype::F16), bytes.as_chunks::<2>().0.iter().map(|&raw| f16::from_le_bytes(raw).into()));

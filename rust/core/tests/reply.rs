@@ -175,7 +175,7 @@ proptest! {
     #[test]
     fn a_cut_reply_is_an_error_at_an_offset_inside_it(count in 1usize..4, end in any::<prop::sample::Index>()) {
         let bytes = answer((0..count).map(|_| row("", "<f4", &[0; 16], &[4])).collect()).encode_to_vec();
-        let cut = &bytes[..1 + end.index(bytes.len() - 1)];
+        let cut = &bytes[..=end.index(bytes.len() - 1)];
         match scan(cut) {
             Err(Error::Reply { offset, .. }) => prop_assert!(offset <= cut.len()),
             other => prop_assert!(false, "{:?}", other),

@@ -9,7 +9,7 @@ use std::fs;
 
 use casdk_core::document::{Content, Document, Id};
 use casdk_core::load::{Failure, Options};
-use casdk_core::request::pack;
+use casdk_core::request::{Plan, TextPlan, pack};
 use oracle::{DataRequest, Doc, data_content, doc};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -96,6 +96,26 @@ proptest! {
     }
 
     #[test]
+    fn sentences_alone_are_written_like_any_documents(
+        texts in vec("\\PC{0,150}", 0..20),
+        max_item_bytes in 50u64..400,
+        max_message_bytes in 1usize..3000,
+        request_id in prop_oneof![Just(REQUEST_ID.to_string()), "\\PC{0,30}"],
+    ) {
+        let options = Options { max_item_bytes, max_message_bytes, ..options() };
+        let documents: Vec<_> = texts.iter().map(|content| text(content)).collect();
+        let (message, taken, failures) = pack(&documents, &options, &request_id);
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let plan = TextPlan::new(&texts, &options, &request_id);
+        let mut written = vec![0; plan.len()];
+        plan.write(&mut written);
+        prop_assert_eq!(written, message);
+        prop_assert_eq!(plan.taken(), taken);
+        prop_assert_eq!(plan.rows(), taken - failures.len());
+        prop_assert_eq!(plan.into_failures(), failures);
+    }
+
+    #[test]
     fn a_batch_is_cut_where_the_message_would_grow_too_large(
         lengths in vec(1usize..300, 1..40),
         max_message_bytes in 1usize..4000,
@@ -162,6 +182,9 @@ fn each_failure_has_its_kind() {
         text(""),
         Document::default(),
         path(&empty),
+        of(Content::Blob(Cow::Borrowed(b""))),
+        of(Content::DataUri(Cow::Borrowed("data:image/png;base64,"))),
+        of(Content::Unfit(Cow::Borrowed("of no kind that can be sent"))),
         text(&"x".repeat(101)),
         path(&image),
     ];
@@ -181,6 +204,9 @@ fn each_failure_has_its_kind() {
         "empty",
         "empty",
         "empty",
+        "empty",
+        "empty",
+        "type",
         "too_large",
     ];
     assert_eq!(
@@ -195,7 +221,16 @@ fn each_failure_has_its_kind() {
 #[test]
 fn a_bad_candidate_fails_its_document_and_is_named() {
     let query = |candidate: Document<'static>| Document {
-        matches: vec![text("good"), candidate],
+        matches: vec![
+            Document {
+                id: Id::Candidate(0),
+                ..text("good")
+            },
+            Document {
+                id: Id::Candidate(1),
+                ..candidate
+            },
+        ],
         ..text("query")
     };
     let documents = [
@@ -259,4 +294,70 @@ fn more_files_than_may_be_open_at_once_are_read() {
     let (message, taken, failures) = pack(&documents, &options, REQUEST_ID);
     assert_eq!((taken, failures), (5000, vec![]));
     assert_eq!(docs(&message).len(), 5000);
+}
+
+#[test]
+fn beside_a_uri_the_media_type_is_what_the_image_seems_to_be() {
+    let room = tempfile::tempdir().unwrap();
+    let image = room.path().join("cat.JPG");
+    fs::write(&image, PNG).unwrap();
+    let with = |document: Document<'static>, uri: &'static str, mime_type: &'static str| Document {
+        uri: Cow::Borrowed(uri),
+        mime_type: Cow::Borrowed(mime_type),
+        ..document
+    };
+    let blob = || of(Content::Blob(Cow::Borrowed(PNG)));
+    let documents = [
+        with(blob(), "somewhere", ""),
+        with(blob(), "somewhere", "image/own"),
+        with(blob(), "", ""),
+        with(path(&image), "cat.JPG", ""),
+        with(
+            of(Content::DataUri(Cow::Borrowed(
+                "data:image/x-icon;base64,AAAA",
+            ))),
+            "data:",
+            "",
+        ),
+        with(text("a"), "somewhere.png", ""),
+    ];
+    let options = Options {
+        check_images: false,
+        ..options()
+    };
+    let (message, _, failures) = pack(&documents, &options, REQUEST_ID);
+    assert_eq!(failures, []);
+    let kinds: Vec<_> = docs(&message)
+        .into_iter()
+        .map(|doc| doc.mime_type)
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "image/png",
+            "image/own",
+            "",
+            "image/jpeg",
+            "image/x-icon",
+            ""
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_changes_fails_alone() {
+    let room = tempfile::tempdir().unwrap();
+    let image = room.path().join("cat.png");
+    fs::write(&image, PNG).unwrap();
+    let other = room.path().join("dog.png");
+    fs::write(&other, PNG).unwrap();
+    let documents = [path(&image), path(&other)];
+    let options = options();
+    let mut plan = Plan::new(&documents, &options, REQUEST_ID, &[]);
+    let mut message = vec![0; plan.len()];
+    fs::write(&other, [PNG, PNG].concat()).unwrap();
+    let failures = plan.write(&mut message).unwrap_err();
+    assert_eq!(kinds(&failures), [(1, "unreadable")]);
+    let plan = Plan::new(&documents, &options, REQUEST_ID, &failures);
+    assert_eq!(plan.into_batch().items.len(), 1);
 }

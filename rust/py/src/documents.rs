@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use casdk_core::classify;
-use casdk_core::document::{Content, Document, Id, Score, Scores, Tensor};
-use pyo3::exceptions::PyTypeError;
+use casdk_core::document::{Content, Document, Id, Score, Tensor};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
@@ -13,6 +13,9 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyType};
 
 use crate::values::read_fields;
+
+/// Documents in documents; one that holds itself must not exhaust the stack.
+const DEEPEST: usize = 64;
 
 /// Whether an item is a `casdk.Document`.
 pub fn is_document(item: &Bound<'_, PyAny>) -> PyResult<bool> {
@@ -34,7 +37,7 @@ impl OwnedTensor {
         let py = array.py();
         let array = py
             .import(intern!(py, "numpy"))?
-            .call_method1(intern!(py, "ascontiguousarray"), (array,))?;
+            .call_method1(intern!(py, "asarray"), (array,))?;
         let dtype: String = array
             .getattr(intern!(py, "dtype"))?
             .getattr(intern!(py, "str"))?
@@ -70,6 +73,8 @@ pub enum OwnedContent {
     Blob(PyBackedBytes),
     /// An array.
     Tensor(OwnedTensor),
+    /// What cannot be sent, and why.
+    Unfit(String),
 }
 
 impl OwnedContent {
@@ -78,6 +83,7 @@ impl OwnedContent {
             Self::Empty => Content::Empty,
             Self::Blob(bytes) => Content::Blob(Cow::Borrowed(bytes)),
             Self::Tensor(tensor) => Content::Tensor(tensor.borrow()),
+            Self::Unfit(reason) => Content::Unfit(Cow::Borrowed(reason)),
             Self::Text(verdict, text) => {
                 let text: Cow<'a, str> = Cow::Borrowed(text);
                 match verdict {
@@ -94,19 +100,20 @@ impl OwnedContent {
 
 /// An item, ready to be borrowed as a core document without the GIL.
 pub enum Owned {
-    /// A string, bytes or an array.
-    Plain(OwnedContent),
+    /// A string, bytes or an array, and the uri that travels beside it.
+    Plain(OwnedContent, Option<PyBackedStr>),
     /// A `casdk.Document`.
     Document(Box<OwnedDocument>),
 }
 
 impl Owned {
-    /// Borrows it.
-    pub fn borrow(&self) -> Document<'_> {
+    /// Borrows it, once.
+    pub fn borrow(&mut self) -> Document<'_> {
         match self {
-            Self::Plain(content) => Document {
+            Self::Plain(content, uri) => Document {
                 id: Id::Position,
                 content: content.borrow(),
+                uri: uri.as_deref().map_or(Cow::Borrowed(""), Cow::Borrowed),
                 ..Document::default()
             },
             Self::Document(document) => document.borrow(),
@@ -131,7 +138,7 @@ pub struct OwnedDocument {
     mime_type: PyBackedStr,
     parent_id: PyBackedStr,
     modality: PyBackedStr,
-    /// All that is copied anyway.
+    /// All that is copied anyway; handed on when it is borrowed.
     rest: Document<'static>,
     embedding: Option<OwnedTensor>,
     scores: Vec<OwnedScore>,
@@ -140,21 +147,41 @@ pub struct OwnedDocument {
     matches: Vec<OwnedDocument>,
 }
 
-fn borrow_scores(scores: &[OwnedScore]) -> Scores<'_> {
-    let borrow = |score: &OwnedScore| Score {
-        value: score.value,
-        op_name: Cow::Owned(score.op_name.clone()),
-        description: Cow::Owned(score.description.clone()),
-        ref_id: Cow::Owned(score.ref_id.clone()),
-    };
-    scores
-        .iter()
-        .map(|score| (Cow::Borrowed(score.name.as_str()), borrow(score)))
-        .collect()
+impl OwnedScore {
+    fn borrow(&self) -> (Cow<'_, str>, Score<'_>) {
+        let score = Score {
+            value: self.value,
+            op_name: Cow::Borrowed(&self.op_name),
+            description: Cow::Borrowed(&self.description),
+            ref_id: Cow::Borrowed(&self.ref_id),
+        };
+        (Cow::Borrowed(&self.name), score)
+    }
 }
 
 impl OwnedDocument {
-    fn borrow(&self) -> Document<'_> {
+    /// Fills in what follows from the document around this one, as docarray does.
+    fn take_place(&mut self, py: Python<'_>, role: Role<'_>) {
+        let rest = &mut self.rest;
+        match role {
+            Role::Candidate(_) => rest.adjacency = 1,
+            Role::Match(parent) if rest.adjacency == 0 => {
+                rest.adjacency = parent.rest.adjacency.saturating_add(1);
+            }
+            Role::Root | Role::Match(_) => {}
+            Role::Chunk(parent) => {
+                if rest.granularity == 0 {
+                    rest.granularity = parent.rest.granularity.saturating_add(1);
+                }
+                if let (true, Some(id)) = (self.parent_id.is_empty(), &parent.id) {
+                    self.parent_id = id.clone_ref(py);
+                }
+            }
+        }
+    }
+
+    fn borrow(&mut self) -> Document<'_> {
+        let rest = std::mem::take(&mut self.rest);
         Document {
             id: match &self.id {
                 Some(id) => Id::Given(Cow::Borrowed(id)),
@@ -166,11 +193,11 @@ impl OwnedDocument {
             parent_id: Cow::Borrowed(&self.parent_id),
             modality: Cow::Borrowed(&self.modality),
             embedding: self.embedding.as_ref().map(OwnedTensor::borrow),
-            scores: borrow_scores(&self.scores),
-            evaluations: borrow_scores(&self.evaluations),
-            chunks: self.chunks.iter().map(Self::borrow).collect(),
-            matches: self.matches.iter().map(Self::borrow).collect(),
-            ..self.rest.clone()
+            scores: self.scores.iter().map(OwnedScore::borrow).collect(),
+            evaluations: self.evaluations.iter().map(OwnedScore::borrow).collect(),
+            chunks: self.chunks.iter_mut().map(Self::borrow).collect(),
+            matches: self.matches.iter_mut().map(Self::borrow).collect(),
+            ..rest
         }
     }
 }
@@ -189,50 +216,69 @@ pub struct Reading<'a> {
     pub fetched: &'a HashMap<String, PyBackedBytes>,
 }
 
-/// What a document is in its parent.
-#[derive(Clone, Copy, PartialEq)]
-enum Role {
+/// What a document is to the one around it.
+#[derive(Clone, Copy)]
+enum Role<'a> {
     Root,
     Candidate(usize),
-    Chunk,
-    Match,
+    Chunk(&'a OwnedDocument),
+    Match(&'a OwnedDocument),
 }
 
 impl Reading<'_> {
-    /// Reads an item by its verdict.
+    /// Reads an item by its verdict; what is wrong with the item itself is found when it is packed.
     pub fn read(&self, item: &Bound<'_, PyAny>, verdict: u8) -> PyResult<Owned> {
+        let py = item.py();
+        let read = match verdict {
+            b'O' => self
+                .read_document(item, Role::Root, 0)
+                .map(|document| Owned::Document(Box::new(document))),
+            _ => self.read_plain(item, verdict),
+        };
+        read.or_else(|error| {
+            let reason = reason_of(py, error)?;
+            Ok(Owned::Plain(OwnedContent::Unfit(reason), None))
+        })
+    }
+
+    fn read_plain(&self, item: &Bound<'_, PyAny>, verdict: u8) -> PyResult<Owned> {
+        let py = item.py();
         Ok(match verdict {
-            b'T' | b'P' | b'D' | b'F' => Owned::Plain(OwnedContent::Text(verdict, item.extract()?)),
-            b'U' => Owned::Plain(self.fetch(item.py(), item.extract()?)),
-            b'B' => Owned::Plain(OwnedContent::Blob(item.extract()?)),
-            b'N' => Owned::Plain(OwnedContent::Tensor(OwnedTensor::read(
-                item,
-                "an image array",
-            )?)),
-            b'O' => Owned::Document(Box::new(self.read_document(item, Role::Root)?)),
+            b'T' => Owned::Plain(OwnedContent::Text(verdict, item.extract()?), None),
+            b'B' => Owned::Plain(OwnedContent::Blob(item.extract()?), None),
+            b'N' => {
+                let tensor = OwnedTensor::read(item, "an image array")?;
+                Owned::Plain(OwnedContent::Tensor(tensor), None)
+            }
             _ => {
-                return Err(PyTypeError::new_err(format!(
-                    "verdict {:?} cannot be packed",
-                    verdict as char
-                )));
+                let uri: PyBackedStr = item.extract()?;
+                let kept = self.keep_uri.then(|| uri.clone_ref(py));
+                Owned::Plain(self.image(py, verdict, uri), kept)
             }
         })
     }
 
-    fn fetch(&self, py: Python<'_>, url: PyBackedStr) -> OwnedContent {
-        match self.fetched.get(&*url) {
-            Some(bytes) => OwnedContent::Blob(bytes.clone_ref(py)),
-            None => OwnedContent::Text(b'U', url),
+    fn image(&self, py: Python<'_>, verdict: u8, uri: PyBackedStr) -> OwnedContent {
+        match self.fetched.get(&*uri) {
+            Some(bytes) if verdict == b'U' => OwnedContent::Blob(bytes.clone_ref(py)),
+            _ => OwnedContent::Text(verdict, uri),
         }
     }
 
-    fn read_document(&self, item: &Bound<'_, PyAny>, role: Role) -> PyResult<OwnedDocument> {
+    fn read_document(
+        &self,
+        item: &Bound<'_, PyAny>,
+        role: Role<'_>,
+        depth: usize,
+    ) -> PyResult<OwnedDocument> {
         let py = item.py();
-        let loaded = role == Role::Root || matches!(role, Role::Candidate(_));
+        if depth > DEEPEST {
+            return Err(PyTypeError::new_err("documents nested more than 64 deep"));
+        }
+        let is_loaded = matches!(role, Role::Root | Role::Candidate(_));
         let uri: PyBackedStr = item.getattr(intern!(py, "uri"))?.extract()?;
-        let nothing = || intern!(py, "").extract::<PyBackedStr>();
-        let content = self.read_content(item, &uri, loaded)?;
-        let whole = self.whole && role == Role::Root || !loaded;
+        let content = self.read_content(item, &uri, is_loaded)?;
+        let travels = self.keep_uri || !is_loaded;
         let mut document = OwnedDocument {
             id: match role {
                 Role::Candidate(_) => None,
@@ -244,10 +290,10 @@ impl Reading<'_> {
                 0
             },
             content,
-            uri: if self.keep_uri || !loaded {
+            uri: if travels {
                 uri
             } else {
-                nothing()?
+                intern!(py, "").extract()?
             },
             mime_type: item.getattr(intern!(py, "mime_type"))?.extract()?,
             parent_id: item.getattr(intern!(py, "parent_id"))?.extract()?,
@@ -266,24 +312,34 @@ impl Reading<'_> {
             chunks: Vec::new(),
             matches: Vec::new(),
         };
+        document.take_place(py, role);
         let tags = item.getattr(intern!(py, "tags"))?;
         if tags.is_truthy()? {
             document.rest.tags = read_fields(&tags, "tags", self.finite)?;
         }
-        if whole {
-            self.read_rest(item, &mut document)?;
+        if !is_loaded || self.whole && matches!(role, Role::Root) {
+            self.read_rest(item, &mut document, depth)?;
         }
         if let (Role::Root, Some(name)) = (role, self.candidates) {
-            for (at, candidate) in item.getattr(name)?.try_iter()?.enumerate() {
-                let mut candidate = self.read_document(&candidate?, Role::Candidate(at))?;
-                candidate.rest.adjacency = 1;
-                document.matches.push(candidate);
-            }
+            let read = |(at, candidate): (usize, PyResult<Bound<'_, PyAny>>)| {
+                self.read_document(&candidate?, Role::Candidate(at), depth + 1)
+                    .map_err(|error| match reason_of(py, error) {
+                        Ok(reason) => PyTypeError::new_err(format!("match {at}: {reason}")),
+                        Err(other) => other,
+                    })
+            };
+            let candidates = item.getattr(name)?.try_iter()?.enumerate();
+            document.matches = candidates.map(read).collect::<PyResult<_>>()?;
         }
         Ok(document)
     }
 
-    fn read_rest(&self, item: &Bound<'_, PyAny>, document: &mut OwnedDocument) -> PyResult<()> {
+    fn read_rest(
+        &self,
+        item: &Bound<'_, PyAny>,
+        document: &mut OwnedDocument,
+        depth: usize,
+    ) -> PyResult<()> {
         let py = item.py();
         let embedding = item.getattr(intern!(py, "embedding"))?;
         if !embedding.is_none() {
@@ -291,16 +347,16 @@ impl Reading<'_> {
         }
         document.scores = read_scores(&item.getattr(intern!(py, "scores"))?)?;
         document.evaluations = read_scores(&item.getattr(intern!(py, "evaluations"))?)?;
-        for part in item.getattr(intern!(py, "chunks"))?.try_iter()? {
-            document
-                .chunks
-                .push(self.read_document(&part?, Role::Chunk)?);
-        }
-        for nested in item.getattr(intern!(py, "matches"))?.try_iter()? {
-            document
-                .matches
-                .push(self.read_document(&nested?, Role::Match)?);
-        }
+        let read = |name, role: Role<'_>| -> PyResult<Vec<OwnedDocument>> {
+            let nested = item.getattr(name)?;
+            let nested = nested.try_iter()?;
+            nested
+                .map(|nested| self.read_document(&nested?, role, depth + 1))
+                .collect()
+        };
+        let chunks = read(intern!(py, "chunks"), Role::Chunk(document))?;
+        let matches = read(intern!(py, "matches"), Role::Match(document))?;
+        (document.chunks, document.matches) = (chunks, matches);
         Ok(())
     }
 
@@ -329,11 +385,23 @@ impl Reading<'_> {
         if uri.is_empty() || !loaded {
             return Ok(OwnedContent::Empty);
         }
-        Ok(match classify::classify(uri) {
-            b'U' => self.fetch(py, uri.clone_ref(py)),
-            verdict @ (b'D' | b'F') => OwnedContent::Text(verdict, uri.clone_ref(py)),
-            _ => OwnedContent::Text(b'P', uri.clone_ref(py)),
-        })
+        let verdict = match classify::classify(uri) {
+            verdict @ (b'U' | b'D' | b'F') => verdict,
+            _ => b'P',
+        };
+        Ok(self.image(py, verdict, uri.clone_ref(py)))
+    }
+}
+
+/// What is wrong with an item; an error that does not speak of it is handed on.
+fn reason_of(py: Python<'_>, error: PyErr) -> PyResult<String> {
+    let is_of_item = error.is_instance_of::<PyTypeError>(py)
+        || error.is_instance_of::<PyValueError>(py)
+        || error.is_instance_of::<PyOverflowError>(py);
+    if is_of_item {
+        Ok(error.value(py).to_string())
+    } else {
+        Err(error)
     }
 }
 

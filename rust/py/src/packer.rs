@@ -5,17 +5,19 @@ use std::collections::HashMap;
 use casdk_core::document::Document;
 use casdk_core::json;
 use casdk_core::load::{Failure, Options};
-use casdk_core::request::Plan;
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use casdk_core::request::{Plan, TextPlan};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyList};
+use pyo3::types::{PyBytes, PyList, PyString};
 
 use crate::documents::{Owned, Reading};
 use crate::values::read_fields;
 
-/// Below this many items, letting go of the GIL costs more than it gives.
-const WORTH_DETACHING: usize = 16;
+/// Bytes of sentences below which letting go of the GIL costs more than it gives: writing them takes microseconds,
+/// getting it back from a busy thread milliseconds.
+const WORTH_DETACHING: usize = 64 << 10;
+const VERDICTS: &[u8] = b"TPDFUBNO";
 
 /// The form of the wire.
 #[derive(Clone, Copy, PartialEq)]
@@ -101,33 +103,7 @@ impl Packer {
         verdicts: &[u8],
         fetched: Option<HashMap<String, PyBackedBytes>>,
     ) -> PyResult<Packed> {
-        let owned = self.read(items, verdicts, &fetched.unwrap_or_default())?;
-        let documents: Vec<Document<'_>> = owned.iter().map(Owned::borrow).collect();
-        let mut excluded = Vec::new();
-        loop {
-            match self.write(py, &documents, request_id, &excluded)? {
-                Ok(packed) => return Ok(packed),
-                Err(found) => excluded = found,
-            }
-        }
-    }
-}
-
-impl Packer {
-    fn read(
-        &self,
-        items: &Bound<'_, PyAny>,
-        verdicts: &[u8],
-        fetched: &HashMap<String, PyBackedBytes>,
-    ) -> PyResult<Vec<Owned>> {
-        let reading = Reading {
-            keep_uri: self.keep_uri,
-            whole: self.whole,
-            candidates: self.candidates.as_deref(),
-            finite: self.codec == Codec::Json,
-            fetched,
-        };
-        let items = items.cast::<PyList>()?;
+        let items = sequence(items)?;
         if items.len() != verdicts.len() {
             return Err(PyValueError::new_err(format!(
                 "{} verdicts for {} items",
@@ -135,66 +111,103 @@ impl Packer {
                 items.len()
             )));
         }
-        let read = |(position, (item, &verdict)): (usize, (Bound<'_, PyAny>, &u8))| {
-            reading
-                .read(&item, verdict)
-                .map_err(|error| named(item.py(), position, &error))
-        };
-        items.iter().zip(verdicts).enumerate().map(read).collect()
-    }
-
-    /// Writes a message, or returns the failures to leave out of the next attempt.
-    fn write(
-        &self,
-        py: Python<'_>,
-        documents: &[Document<'_>],
-        request_id: &str,
-        excluded: &[Failure],
-    ) -> PyResult<Result<Packed, Vec<Failure>>> {
-        if self.codec == Codec::Json {
-            let (message, rows, taken, failures) =
-                py.detach(|| json::pack(documents, &self.options, request_id));
-            let message = PyBytes::new(py, &message).unbind();
-            return Ok(Ok(Packed {
-                message,
-                rows,
-                taken,
-                failures,
-            }));
+        if let Some(&other) = verdicts.iter().find(|verdict| !VERDICTS.contains(verdict)) {
+            let message = format!("verdict {:?} cannot be packed", char::from(other));
+            return Err(PyValueError::new_err(message));
         }
-        let light = documents.len() < WORTH_DETACHING;
-        let plan = || Plan::new(documents, &self.options, request_id, excluded);
-        let mut plan = if light { plan() } else { py.detach(plan) };
-        let mut found = Vec::new();
-        let message = PyBytes::new_with(py, plan.len(), |out| {
-            let written = if light {
-                plan.write(out)
-            } else {
-                py.detach(|| plan.write(out))
-            };
-            written.map_err(|failures| {
-                found = failures;
-                PyRuntimeError::new_err("some items are bad")
-            })
-        });
-        let batch = plan.batch();
-        match message {
-            Ok(message) => Ok(Ok(Packed {
-                message: message.unbind(),
-                rows: batch.items.len(),
-                taken: batch.taken,
-                failures: batch.failures.clone(),
-            })),
-            Err(_) if !found.is_empty() => Ok(Err([batch.failures.clone(), found].concat())),
-            Err(error) => Err(error),
+        if self.codec == Codec::Proto && verdicts.iter().all(|&verdict| verdict == b'T') {
+            if let Some(texts) = texts(&items) {
+                return self.pack_texts(py, &texts, request_id);
+            }
+        }
+        let reading = Reading {
+            keep_uri: self.keep_uri,
+            whole: self.whole,
+            candidates: self.candidates.as_deref(),
+            finite: self.codec == Codec::Json,
+            fetched: &fetched.unwrap_or_default(),
+        };
+        let mut owned = items
+            .iter()
+            .zip(verdicts)
+            .map(|(item, &verdict)| reading.read(item, verdict))
+            .collect::<PyResult<Vec<_>>>()?;
+        let documents: Vec<Document<'_>> = owned.iter_mut().map(Owned::borrow).collect();
+        match self.codec {
+            Codec::Proto => self.pack_documents(py, &documents, request_id),
+            Codec::Json => {
+                let (message, rows, taken, failures) =
+                    py.detach(|| json::pack(&documents, &self.options, request_id));
+                Ok(Packed {
+                    message: PyBytes::new(py, &message).unbind(),
+                    rows,
+                    taken,
+                    failures,
+                })
+            }
         }
     }
 }
 
-fn named(py: Python<'_>, position: usize, error: &PyErr) -> PyErr {
-    let named = PyTypeError::new_err(format!("position {position}: {}", error.value(py)));
-    named.set_cause(py, Some(error.clone_ref(py)));
-    named
+fn sequence<'py>(items: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    match items.cast::<PyList>() {
+        Ok(list) => Ok(list.iter().collect()),
+        Err(_) => items.try_iter()?.collect(),
+    }
+}
+
+/// The strings, unless one of them is none or has no UTF-8: which one, and why, is found item by item.
+fn texts<'a>(items: &'a [Bound<'_, PyAny>]) -> Option<Vec<&'a str>> {
+    let text = |item: &'a Bound<'_, PyAny>| item.cast::<PyString>().ok()?.to_str().ok();
+    items.iter().map(text).collect()
+}
+
+impl Packer {
+    fn pack_texts(&self, py: Python<'_>, texts: &[&str], request_id: &str) -> PyResult<Packed> {
+        let plan = TextPlan::new(texts, &self.options, request_id);
+        let message = PyBytes::new_with(py, plan.len(), |out| {
+            if out.len() < WORTH_DETACHING {
+                plan.write(out);
+            } else {
+                py.detach(|| plan.write(out));
+            }
+            Ok(())
+        })?;
+        Ok(Packed {
+            message: message.unbind(),
+            rows: plan.rows(),
+            taken: plan.taken(),
+            failures: plan.into_failures(),
+        })
+    }
+
+    /// Writes the documents; again without those that turn out bad while they are read.
+    fn pack_documents(
+        &self,
+        py: Python<'_>,
+        documents: &[Document<'_>],
+        request_id: &str,
+    ) -> PyResult<Packed> {
+        let mut bad = Vec::new();
+        loop {
+            let mut plan = py.detach(|| Plan::new(documents, &self.options, request_id, &bad));
+            let mut found = Vec::new();
+            let message = PyBytes::new_with(py, plan.len(), |out| {
+                found = py.detach(|| plan.write(out)).err().unwrap_or_default();
+                Ok(())
+            })?;
+            let batch = plan.into_batch();
+            if found.is_empty() {
+                return Ok(Packed {
+                    message: message.unbind(),
+                    rows: batch.items.len(),
+                    taken: batch.taken,
+                    failures: batch.failures,
+                });
+            }
+            bad = [batch.failures, found].concat();
+        }
+    }
 }
 
 /// One request, written.

@@ -115,7 +115,10 @@ impl Reply {
     }
 
     #[pyo3(signature = (out, start, sent, request_id, rows=None))]
-    #[expect(clippy::needless_pass_by_value, reason = "arguments of a Python call are owned")]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "arguments of a Python call are owned"
+    )]
     fn place(
         &self,
         out: &Bound<'_, PyAny>,

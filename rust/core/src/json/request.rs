@@ -246,7 +246,7 @@ impl Body {
         self.field("parent_id", &document.parent_id);
         self.field("uri", &document.uri);
         self.field("modality", &document.modality);
-        self.field("mime_type", &document.mime_type);
+        self.field("mime_type", item.mime_type());
         for (name, depth) in [
             ("granularity", document.granularity),
             ("adjacency", document.adjacency),
@@ -500,11 +500,11 @@ fn measure(item: &Item<'_>) -> usize {
         }
     };
     let texts = [
-        ("id", &item.id),
+        ("id", &*item.id),
         ("parent_id", &document.parent_id),
         ("uri", &document.uri),
         ("modality", &document.modality),
-        ("mime_type", &document.mime_type),
+        ("mime_type", item.mime_type()),
     ];
     let content = match &item.loaded {
         Loaded::Nothing => 0,

@@ -82,7 +82,7 @@ fn content() -> impl Strategy<Value = Content<'static>> {
     prop_oneof![
         Just(Content::Empty),
         text().prop_map(|text| Content::Text(Cow::Owned(text))),
-        vec(any::<u8>(), 0..300).prop_map(|bytes| Content::Blob(Cow::Owned(bytes))),
+        vec(any::<u8>(), 1..300).prop_map(|bytes| Content::Blob(Cow::Owned(bytes))),
         tensor().prop_map(Content::Tensor),
     ]
 }
@@ -109,7 +109,11 @@ pub fn document() -> impl Strategy<Value = Document<'static>> {
         (fields(), option::of(tensor()), scores(), scores()),
     )
         .prop_map(|(words, numbers, extras)| {
-            let (id, content, uri, mime_type, parent_id, modality) = words;
+            let (mut id, content, uri, mime_type, parent_id, modality) = words;
+            if content == Content::Empty || content == Content::Text(Cow::Borrowed("")) {
+                // Only what has an id of its own may be empty.
+                id = Id::Given(Cow::Borrowed("empty"));
+            }
             let (granularity, adjacency, weight, offset, location) = numbers;
             let (tags, embedding, scores, evaluations) = extras;
             Document {
