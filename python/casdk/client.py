@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack, overload
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +18,7 @@ from casdk._engine import engine, run, run_async, run_pieces, run_pieces_async
 from casdk._options import CallOptions, EncodeOptions, Options
 from casdk._proxy import check_proxy
 from casdk._transport import Credential, Transport, check_token
-from casdk._uri import parse_address
+from casdk._uri import Endpoint, parse_address
 from casdk.config import TLS, Limits, Retry, Timeouts
 from casdk.documents import Document, DocumentArray
 from casdk.errors import ConfigError
@@ -38,6 +39,32 @@ Documents: TypeAlias = "Iterable[Document] | AsyncIterable[Document]"
 Mixture: TypeAlias = "Iterable[Item | Document] | AsyncIterable[Item | Document]"
 Embeddings: TypeAlias = NDArray[np.float32]
 Callback: TypeAlias = Callable[[Response], Any]
+
+
+class _Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client was made with, checked; it travels in a pickle."""
+
+    endpoint: Endpoint
+    credential: Any
+    tls: TLS
+    timeouts: Timeouts
+    limits: Limits
+    retry: Retry
+    proxy: str | None
+    coalesce: bool | float
+
+    def secret(self) -> str | None:
+        """Say which secret is held in clear, and what to do instead."""
+        if isinstance(self.credential, str):
+            return "credential is a str (set CLIP_AUTH_TOKEN where it is used, or give a function of a module)"
+        if isinstance(self.tls.key, bytes):
+            return "TLS key is bytes (give its file's path)"
+        if self.proxy is not None and "@" in self.proxy:
+            return "proxy holds a password (set HTTPS_PROXY where it is used)"
+        return None
+
+    def __repr__(self) -> str:
+        return f"<settings of a client of {self.endpoint}>"
 
 
 class Client:
@@ -92,22 +119,50 @@ class Client:
             if timeouts is not None:
                 raise ConfigError("give timeout= or timeouts=, not both")
             timeouts = Timeouts(total=timeout)
-        self._endpoint = endpoint
+        self._settings = _Settings(
+            endpoint=endpoint,
+            credential=_read_credential(credential),
+            tls=tls or TLS(),
+            timeouts=timeouts or Timeouts(),
+            limits=limits or Limits(),
+            retry=retry or Retry(),
+            proxy=check_proxy(proxy),
+            coalesce=coalesce,
+        )
+        self._open()
+
+    def _open(self) -> None:
+        settings = self._settings
         self._transport = Transport(
-            endpoint,
-            _read_credential(credential),
-            tls or TLS(),
-            timeouts or Timeouts(),
-            limits or Limits(),
-            retry or Retry(),
-            check_proxy(proxy),
-            _make_coalescer(coalesce),
+            settings.endpoint,
+            settings.credential,
+            settings.tls,
+            settings.timeouts,
+            settings.limits,
+            settings.retry,
+            settings.proxy,
+            _make_coalescer(settings.coalesce),
         )
         self._finalizer = weakref.finalize(self, _leave, self._transport)
         self._finalizer.atexit = False
 
+    def __getstate__(self) -> _Settings:
+        """Return the configuration; secrets stay where they are.
+
+        Raises:
+            ConfigError: The configuration holds a secret in clear.
+        """
+        secret = self._settings.secret()
+        if secret is not None:
+            raise ConfigError(f"a client whose {secret} cannot be pickled")
+        return self._settings
+
+    def __setstate__(self, settings: _Settings) -> None:
+        self._settings = settings
+        self._open()
+
     def __repr__(self) -> str:
-        return f"Client({str(self._endpoint)!r})"
+        return f"Client({str(self._settings.endpoint)!r})"
 
     # encode
 

@@ -30,6 +30,8 @@ STREAM: Final = "/jina.JinaRPC/Call"
 
 Code = grpc.StatusCode
 AUTH_CODES: Final = frozenset({Code.UNAUTHENTICATED, Code.PERMISSION_DENIED})
+READY: Final = grpc.ChannelConnectivity.READY
+FAILED: Final = frozenset({grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN})
 LOST_CODES: Final = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED})
 
 
@@ -45,8 +47,10 @@ class GrpcChannel(Channel):
         self._streams_only = False
 
     async def exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
-        if self._channel is None or self._channel.get_state(try_to_connect=True) is not grpc.ChannelConnectivity.READY:
+        if self._channel is None or self._channel.get_state(try_to_connect=True) is not READY:
             await self._connect()
+        if self._channel is None:  # closed while it was being opened
+            raise TransportError(f"the connection to {self.endpoint} was closed", sent=False)
         try:
             return await self._call(message, headers)
         except grpc.aio.AioRpcError as error:
@@ -84,12 +88,10 @@ class GrpcChannel(Channel):
                     self._opening = None
         else:
             channel = self._channel
-        ready = grpc.ChannelConnectivity.READY
-        failed = {grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN}
         try:
             async with asyncio.timeout(self.timeouts.connect):
                 state = channel.get_state(try_to_connect=True)
-                while state is not ready and state not in failed:
+                while state is not READY and state not in FAILED:
                     await channel.wait_for_state_change(state)
                     state = channel.get_state(try_to_connect=True)
         except TimeoutError:
