@@ -1,0 +1,38 @@
+//! Any bytes are a JSON reply whose parts lie inside of them and whose rows fit a matrix, or are refused; so is any
+//! text as an embedding.
+//!
+//! Allowed errors: `Error::Reply` with an offset inside the message; `Error::Unfit` of placing rows.
+
+#![no_main]
+
+mod checks;
+
+use casdk_core::json::scan;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    scanned(bytes);
+    scanned(&[b"{\"header\":{\"status\":", bytes].concat());
+    scanned(&[b"{\"data\":[{\"id\":\"x\",\"embedding\":[", bytes, b"]}]}"].concat());
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        number(text);
+    }
+});
+
+fn scanned(message: &[u8]) {
+    match scan(message) {
+        Ok(reply) => checks::holds(&reply, message),
+        Err(error) => checks::is_of_reply(&error, message),
+    }
+}
+
+/// What is read as one number is the number the standard library reads.
+fn number(text: &str) {
+    let message = format!("{{\"data\":[{{\"embedding\":[{text}]}}]}}");
+    let Ok(reply) = scan(message.as_bytes()) else { return };
+    if let ([read], Ok(exact)) = (&reply.numbers[..], text.trim().parse::<f64>()) {
+        #[expect(clippy::cast_possible_truncation, reason = "that is what NumPy does")]
+        let wanted = exact as f32;
+        assert!(read.to_bits() == wanted.to_bits() || read.is_nan() && wanted.is_nan(), "{text}: {read}");
+    }
+}
