@@ -1,0 +1,130 @@
+"""What a type checker says of every verb; mypy and pyright read this file in `make lint`, nothing runs it."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, assert_type
+
+import numpy as np
+from casdk import Client, Document, DocumentArray, EncodeResult, Image, Profile, Response, Text
+from numpy.typing import NDArray
+
+Rows = NDArray[np.float32]
+
+client = Client("grpc://127.0.0.1:51000")
+
+
+def done(response: Response) -> None: ...
+
+
+def texts() -> Iterator[str]:
+    yield "a"
+
+
+async def later() -> AsyncIterator[str]:
+    yield "a"
+
+
+def documents() -> Iterator[Document]:
+    yield Document(text="a")
+
+
+def encode(pixels: NDArray[np.uint8], names: list[str], mixture: list[str | Document]) -> None:
+    assert_type(client.encode(["a", "b.png"]), Rows)
+    assert_type(client.encode(texts(), batch_size=8, prefetch=4), Rows)
+    assert_type(client.encode(("a", b"png", Path("b.png"), pixels, Text("c"), Image(b"png"))), Rows)
+    assert_type(client.encode(names, dtype="float16", dedupe=True), Rows)
+    assert_type(client.encode(names, errors="skip"), Rows)
+    assert_type(client.encode([Document(text="a")]), DocumentArray)
+    assert_type(client.encode(documents()), DocumentArray)
+    assert_type(client.encode(DocumentArray([Document(text="a")])), DocumentArray)
+    assert_type(client.encode(mixture), Rows | DocumentArray)
+    assert_type(client.encode(names, errors="return"), EncodeResult)
+    assert_type(client.encode(documents(), errors="return"), EncodeResult)
+    assert_type(client.encode(names, return_responses=True), list[Response])
+    assert_type(client.encode(names, on_done=done), None)
+    assert_type(client.encode(names, on_done=done, on_always=done, on_error=done), None)
+    assert_type(client.encode(names, on_always=done), None)
+    assert_type(client.encode(names, on_error=done), Rows)
+
+
+async def aencode(names: list[str], mixture: list[str | Document]) -> None:
+    assert_type(await client.aencode(["a", "b.png"]), Rows)
+    assert_type(await client.aencode(later()), Rows)
+    assert_type(await client.aencode(documents()), DocumentArray)
+    assert_type(await client.aencode(mixture), Rows | DocumentArray)
+    assert_type(await client.aencode(names, errors="return"), EncodeResult)
+    assert_type(await client.aencode(names, return_responses=True), list[Response])
+    assert_type(await client.aencode(names, on_done=done), None)
+    assert_type(await client.aencode(names, on_always=done), None)
+
+
+def rank() -> None:
+    assert_type(client.rank(documents()), DocumentArray)
+    assert_type(client.rank(documents(), source="chunks", batch_size=1), DocumentArray)
+    assert_type(client.rank(documents(), return_responses=True), list[Response])
+    assert_type(client.rank(documents(), on_done=done), None)
+    assert_type(client.rank(documents(), on_always=done), None)
+
+
+async def arank() -> None:
+    assert_type(await client.arank(documents()), DocumentArray)
+    assert_type(await client.arank(documents(), return_responses=True), list[Response])
+    assert_type(await client.arank(documents(), on_done=done), None)
+    assert_type(await client.arank(documents(), on_always=done), None)
+
+
+def index(mixture: list[str | Document]) -> None:
+    assert_type(client.index(["a"]), DocumentArray)
+    assert_type(client.index(mixture, idempotent_index=True), DocumentArray)
+    assert_type(client.index(documents(), return_responses=True), list[Response])
+    assert_type(client.index(["a"], on_done=done), None)
+    assert_type(client.index(["a"], on_always=done), None)
+
+
+async def aindex() -> None:
+    assert_type(await client.aindex(later()), DocumentArray)
+    assert_type(await client.aindex(documents(), return_responses=True), list[Response])
+    assert_type(await client.aindex(["a"], on_done=done), None)
+    assert_type(await client.aindex(["a"], on_always=done), None)
+
+
+def search(mixture: list[str | Document]) -> None:
+    assert_type(client.search(["a"], limit=3), DocumentArray)
+    assert_type(client.search(mixture), DocumentArray)
+    assert_type(client.search(["a"], return_responses=True), list[Response])
+    assert_type(client.search(["a"], on_done=done), None)
+    assert_type(client.search(["a"], on_always=done), None)
+
+
+async def asearch() -> None:
+    assert_type(await client.asearch(later(), limit=3), DocumentArray)
+    assert_type(await client.asearch(["a"], return_responses=True), list[Response])
+    assert_type(await client.asearch(["a"], on_done=done), None)
+    assert_type(await client.asearch(["a"], on_always=done), None)
+
+
+async def profile() -> None:
+    assert_type(client.profile(), Profile)
+    assert_type(client.profile("a", quiet=True)["Roundtrip"], float)
+    assert_type(await client.aprofile(Document(text="a")), Profile)
+
+
+async def streams() -> None:
+    assert_type(client.stream(texts()), Iterator[Any])
+    assert_type(client.astream(later()), AsyncIterator[Any])
+
+
+async def contexts() -> None:
+    with Client("http://127.0.0.1:51000") as one:
+        assert_type(one, Client)
+    async with Client("ws://127.0.0.1:51000") as other:
+        assert_type(other, Client)
+
+
+def refused(names: list[str]) -> None:
+    client.encode(names, batchsize=8)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    client.encode(names, errors="ignore")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    client.encode(7)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    client.rank(names)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    client.search(names, limit="ten")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    Client("grpc://127.0.0.1:1", unknown=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
