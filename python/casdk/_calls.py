@@ -263,7 +263,10 @@ class Call:
 
     def _may_repeat(self, batch: Batch, error: CasdkError) -> bool:
         if isinstance(error, TransportError):
-            safe = error.retryable and (self._resend or not error.sent)
+            # What never left the client is no load on the server, so it costs nothing of the budget.
+            if error.retryable and not error.sent:
+                return batch.attempts < self._retry.attempts
+            safe = error.retryable and self._resend
         elif isinstance(error, ServerError):
             safe = error.retryable and (self._resend or isinstance(error, OverloadedError))
         else:

@@ -183,27 +183,27 @@ class Driver:
         if self._feed.direct:
             while (room := self.call.room) > 0:
                 chunks = self._feed.read_held(room)
-                self._take(chunks)
+                for chunk in chunks:
+                    self._take(chunk)
+                if not chunks or len(chunks[-1]) < self._feed.size:
+                    self.call.end_input()
         else:
             self._reading = True
             self._spawn(self._read_from_caller())
 
     async def _read_from_caller(self) -> None:
         try:
-            self._take(await self._feed.read(self.call.room, self._caller))
+            if await self._feed.read(self.call.room, self._caller, self._take):
+                self.call.end_input()
         finally:
             self._reading = False
 
-    def _take(self, chunks: list[list[Any]]) -> None:
-        if not chunks:
-            self.call.end_input()
-        for items in chunks:
-            start = self.count
-            self.count += len(items)
-            if len(items) < self._feed.size:
-                self.call.end_input()
-            self._answer.opened(start, items)
-            self._add(items, range(start, self.count))
+    def _take(self, items: list[Any]) -> None:
+        start = self.count
+        self.count += len(items)
+        self._answer.opened(start, items)
+        self._add(items, range(start, self.count))
+        self._wake()
 
     def _add(self, items: list[Any], indices: Sequence[int]) -> None:
         new = None if self._repeats is None else self._repeats.sift(items, indices[0])
@@ -304,6 +304,8 @@ class Driver:
             cause = (batch.errors or {}).get(url)
             if cause is not None:
                 reason = f"{reason}: {cause}"
+            elif kind == "not_image" and url and not url[:5].lower() == "data:":
+                reason = f"{url}: {reason}"
             self.call.refuse(failure_of(kind, batch.indices[position], item, reason, cause))
         kept = batch.without({position for position, _, _ in packed.failures})
         batch.indices, batch.items, batch.verdicts = kept.indices, kept.items, kept.verdicts

@@ -163,6 +163,10 @@ class Caller(ABC, Generic[T]):
             self._end(None if error is not None else task.result(), error)
         self.task = None
 
+    def post(self, function: Callable[..., object], *arguments: object) -> None:
+        """Run a function on the engine, soon, from any thread."""
+        self._engine.post(function, *arguments)
+
     def cancel(self) -> None:
         """Take the call back, from any thread."""
         self._engine.post(self._cancel)

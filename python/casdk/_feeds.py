@@ -48,45 +48,58 @@ class Feed:
         self._iterator: Any = aiter(content) if self._asynchronous else iter(content)
         self._reader = Reader() if apart and not self.direct and not self._asynchronous else None
 
-    async def read(self, most: int, caller: Caller[Any]) -> list[list[Any]]:
-        """Return up to ``most`` chunks; none means the end. What the user's iterator raises passes as it is."""
-        if self.direct:
-            return self.read_held(most)
+    async def read(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
+        """Read up to ``most`` chunks where the iterable has to be read. What it raises passes as it is.
+
+        Args:
+            most: Chunks.
+            caller: Where the call came from.
+            take: Gets each chunk on the engine, as soon as it is there: the next one may be long in coming.
+
+        Returns:
+            Whether that was the end.
+        """
         if self._reader is not None:
-            return await self._reader.call(lambda: self._read(most))
+            return await self._reader.call(lambda: self._read(most, caller, take))
         read = self._read_asynchronously if self._asynchronous else self._read
-        chunks: list[list[Any]] = await caller.call(lambda: read(most))
+        ended: bool = await caller.call(lambda: read(most, caller, take))
+        return ended
+
+    def read_held(self, most: int) -> list[list[Any]]:
+        """Return up to ``most`` chunks of a container; none means the end."""
+        chunks: list[list[Any]] = []
+        while len(chunks) < most and (chunk := list(islice(self._iterator, self.size))):
+            chunks.append(chunk)
         return chunks
+
+    def _read(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
+        until = monotonic() + PATIENCE
+        for _ in range(most):
+            chunk = list(islice(self._iterator, self.size))
+            if chunk:
+                caller.post(take, chunk)
+            if len(chunk) < self.size:
+                return True
+            if monotonic() > until:
+                break
+        return False
+
+    async def _read_asynchronously(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
+        until = monotonic() + PATIENCE
+        for _ in range(most):
+            chunk = await _take(self._iterator, self.size)
+            if chunk:
+                caller.post(take, chunk)
+            if len(chunk) < self.size:
+                return True
+            if monotonic() > until:
+                break
+        return False
 
     def close(self) -> None:
         """Let go of the reader, if there is one."""
         if self._reader is not None:
             self._reader.close()
-
-    def read_held(self, most: int) -> list[list[Any]]:
-        """Return up to ``most`` chunks of a container."""
-        chunks: list[list[Any]] = []
-        while len(chunks) < most and (chunk := list(islice(self._iterator, self.size))):
-            chunks.append(chunk)
-        return chunks
-
-    def _read(self, most: int) -> list[list[Any]]:
-        chunks: list[list[Any]] = []
-        until = monotonic() + PATIENCE
-        while len(chunks) < most and (chunk := list(islice(self._iterator, self.size))):
-            chunks.append(chunk)
-            if monotonic() > until:
-                break
-        return chunks
-
-    async def _read_asynchronously(self, most: int) -> list[list[Any]]:
-        chunks: list[list[Any]] = []
-        until = monotonic() + PATIENCE
-        while len(chunks) < most and (chunk := await _take(self._iterator, self.size)):
-            chunks.append(chunk)
-            if monotonic() > until:
-                break
-        return chunks
 
 
 class Reader:
