@@ -10,7 +10,12 @@ arrays = st.none() | hnp.arrays(
     hnp.floating_dtypes(endianness="<") | hnp.integer_dtypes() | hnp.complex_number_dtypes() | st.just(np.dtype("U3")),
     hnp.array_shapes(min_dims=0, min_side=0, max_side=4),
 )
-leaves = st.builds(Document, blob=st.binary(), embedding=arrays, tags=st.dictionaries(st.text(), st.binary() | st.floats(allow_nan=False)))
+leaves = st.builds(
+    Document,
+    blob=st.binary(),
+    embedding=arrays,
+    tags=st.dictionaries(st.text(), st.binary() | st.floats(allow_nan=False)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +23,12 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("archive")
 
 
-@given(st.lists(st.builds(Document, tensor=arrays, weight=st.floats(allow_nan=False), matches=st.lists(leaves, max_size=2)), max_size=3))
+@given(
+    st.lists(
+        st.builds(Document, tensor=arrays, weight=st.floats(allow_nan=False), matches=st.lists(leaves, max_size=2)),
+        max_size=3,
+    )
+)
 def test_round_trip(folder, content):
     path = folder / "documents.bin"
     DocumentArray(content).save(path)
@@ -89,7 +99,10 @@ def packed(**changes):
         (packed()[:-2], "holds no documents of casdk"),
         (packed(format="other"), "holds no documents of casdk"),
         (packed(version=2), r"written by a later casdk \(version 2 of the format\)"),
-        (packed(documents=[{"text": 1}]), r"holds no documents of casdk: Expected `str`, got `int` - at `\$\[0\]\.text`"),
+        (
+            packed(documents=[{"text": 1}]),
+            r"holds no documents of casdk: Expected `str`, got `int` - at `\$\[0\]\.text`",
+        ),
         (packed(documents=[{"embedding": {"dtype": "|O", "shape": [1], "data": b"12345678"}}]), "holds no documents"),
         (packed(documents=[{"embedding": {"dtype": "<f4", "shape": [2**40], "data": b"1234"}}]), "cannot reshape"),
         (packed(documents=[{"embedding": {"dtype": "nonsense", "shape": [1], "data": b"1234"}}]), "holds no documents"),

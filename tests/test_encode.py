@@ -296,12 +296,12 @@ def test_half_precision_and_out(client, call, expected):
 
 
 def test_the_users_own_exception_passes(client, call):
-    class Own(Exception):
+    class OwnError(Exception):
         pass
 
     def texts():
         yield "a"
-        raise Own
+        raise OwnError
 
-    with pytest.raises(Own):
+    with pytest.raises(OwnError):
         call(client, "encode", texts())

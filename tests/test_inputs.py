@@ -97,7 +97,8 @@ trailing spaces
 
 IMAGES = [
     *((path, "P") for path in (
-        "apple.png", "..png", "apple.PNG", "apple.jpg", "apple.jpeg", "apple.JPE", "apple.jfif", "apple.gif", "apple.webp",
+        "apple.png", "..png", "apple.PNG",
+        "apple.jpg", "apple.jpeg", "apple.JPE", "apple.jfif", "apple.gif", "apple.webp",
         "apple.bmp", "apple.dib", "apple.tif", "apple.tiff", "apple.avif", "apple.heic", "apple.heif", "nosuch.png",
         "dir/apple.png", "dir.d/apple.png", "a.b.c.png", "日本語.png", "🙂.webp", "/apple", "/no/such/file", "/a.png",
         "./apple", "./setup", "../apple", "../../x.jpg", "~/pictures/cat", "~/cat.png", "C:\\cat.png", "C:/cat.png",

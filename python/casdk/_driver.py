@@ -304,7 +304,7 @@ class Driver:
             cause = (batch.errors or {}).get(url)
             if cause is not None:
                 reason = f"{reason}: {cause}"
-            elif kind == "not_image" and url and not url[:5].lower() == "data:":
+            elif kind == "not_image" and url and url[:5].lower() != "data:":
                 reason = f"{url}: {reason}"
             self.call.refuse(failure_of(kind, batch.indices[position], item, reason, cause))
         kept = batch.without({position for position, _, _ in packed.failures})

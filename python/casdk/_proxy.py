@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+from urllib import request
 from urllib.parse import urlsplit
-from urllib.request import (
-    getproxies_environment,
-    proxy_bypass_environment,  # type: ignore[attr-defined]  # typeshed lacks it
-)
 
 from casdk._uri import Endpoint
 from casdk.errors import ConfigError
@@ -26,9 +23,9 @@ def proxy_of(endpoint: Endpoint, explicit: str | None) -> str | None:
     """
     if explicit is not None:
         return explicit or None
-    found = getproxies_environment()
+    found = request.getproxies_environment()
     proxy = found.get("https" if endpoint.tls else "http") or found.get("all")
-    if not proxy or proxy_bypass_environment(endpoint.authority, found):
+    if not proxy or request.proxy_bypass_environment(endpoint.authority, found):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 

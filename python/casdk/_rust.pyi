@@ -1,6 +1,7 @@
 """The Rust extension: verdicts on inputs, requests into bytes, replies out of bytes.
 
-It opens image files and nothing else. Every function that works on a batch releases the GIL while it does.
+It opens image files and nothing else. Every function that works on a batch releases the GIL while it does, unless that
+is a matter of microseconds.
 """
 
 from collections.abc import Mapping, Sequence

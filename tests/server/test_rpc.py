@@ -63,11 +63,13 @@ def test_a_deadline_holds(opened, doors):
 
 @pytest.mark.parametrize("method", ["SINGLE", "STREAM"])
 def test_garbage_is_an_invalid_argument(opened, doors, method):
-    with pytest.raises(grpc.RpcError) as failure:
+    def ask():
         if method == "SINGLE":
-            opened.unary_unary(doors.SINGLE)(b"\xff\xff", timeout=doors.WAIT)
-        else:
-            list(opened.stream_stream(doors.STREAM)(iter([b"\xff\xff"]), timeout=doors.WAIT))
+            return opened.unary_unary(doors.SINGLE)(b"\xff\xff", timeout=doors.WAIT)
+        return list(opened.stream_stream(doors.STREAM)(iter([b"\xff\xff"]), timeout=doors.WAIT))
+
+    with pytest.raises(grpc.RpcError) as failure:
+        ask()
     assert failure.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "no DataRequestProto" in failure.value.details()
 

@@ -106,7 +106,7 @@ class GrpcChannel(Channel):
             ("grpc.use_local_subchannel_pool", 1),
             # Retries are casdk's own, with a budget; grpc's would come on top.
             ("grpc.enable_retries", 0),
-            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.max_reconnect_backoff_ms", 100),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", int(self.timeouts.connect * 1000)),
             ("grpc.primary_user_agent", "casdk"),

@@ -13,7 +13,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
-from typing import Any, Final
+from types import NoneType, UnionType
+from typing import Any, Final, Union, get_args, get_origin
 
 import numpy as np
 
@@ -98,6 +99,15 @@ def _is_first(item: Any) -> bool:
 def _fields(kind: type[Any]) -> Mapping[str, Any]:
     fields: Mapping[str, Any] = getattr(kind, "model_fields", None) or getattr(kind, "__fields__", {})
     return fields
+
+
+def _annotation(kind: type[Any], name: str) -> Any:
+    """Return the type of a field without ``None``, in the words of pydantic 1 or 2."""
+    field = _fields(kind)[name]
+    annotation = getattr(field, "outer_type_", None) or field.annotation
+    if get_origin(annotation) in (Union, UnionType):
+        return next(one for one in get_args(annotation) if one is not NoneType)
+    return annotation
 
 
 def _get(item: Any, name: str) -> Any:
@@ -256,7 +266,7 @@ def _content(document: Document) -> dict[str, Any]:
 
 def _to_base_docs(kind: type[Any], documents: DocumentArray) -> Any:
     """Return our documents as what a ``BaseDoc``'s ``matches`` holds."""
-    array = kind._get_field_annotation("matches")
+    array = _annotation(kind, "matches")
     inner = getattr(array, "doc_type", None)
     if inner is None:
         raise InputTypeError(f"{kind.__name__}.matches must be a DocList[...] of documents to hold the matches")

@@ -37,7 +37,7 @@ class Index:
         dim: Numbers in a row.
 
     Raises:
-        ValueError: The workspace holds rows of another encoder, or another server uses it.
+        ValueError: The workspace holds rows of another encoder, or another server uses it, or its file is no index.
     """
 
     def __init__(self, workspace: Path, encoder: str, dim: int) -> None:
@@ -62,6 +62,8 @@ class Index:
             database.execute(SCHEMA)
         except apsw.BusyError:
             raise ValueError(f"another server uses the workspace {self._file.parent}") from None
+        except apsw.Error as error:
+            raise ValueError(f"cannot use the index {self._file}: {error}") from error
         space = database.execute("select encoder, dim from space").fetchone()
         if space is None:
             database.execute("insert into space values (?, ?)", (encoder, self._dim))

@@ -156,6 +156,9 @@ class Connection(asyncio.Protocol, ABC):
         """End the connection: FIN, RST, or FIN in the server's direction only."""
         if how == "close":
             self.transport.close()
+            if self.transport.get_extra_info("ssl_object") is not None:
+                # asyncio would wait for the client's side of TLS's good-bye before TCP hears of it.
+                end_socket(self._sock, how)
             return
         end_socket(self._sock, how)
         if how == "reset":

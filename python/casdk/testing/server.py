@@ -139,7 +139,7 @@ class FaultServer:
         self._ports: dict[str, int] = {}
         self._living: set[Connection] = set()
         self._opening: set[asyncio.Task[None]] = set()
-        self._listeners: list[tuple[socket.socket, asyncio.Task[None]]] = []
+        self._listeners: list[socket.socket] = []
         self._contexts: dict[Family, ssl.SSLContext] = {}
         self._thread: LoopThread | None = None
 
@@ -199,15 +199,17 @@ class FaultServer:
             sock = listen(port=self._ports.get(scheme, 0))
             self._running.sockets.add(sock)
             self._ports[scheme] = sock.getsockname()[1]
-            self._listeners.append((sock, loop.create_task(self._accept(scheme, sock))))
+            self._listeners.append(sock)
+            loop.add_reader(sock, self._accept, scheme, sock)
 
     async def _hang_up(self, how: Manner, listeners: bool) -> None:
         if listeners:
             closing, self._listeners = self._listeners, []
-            for sock, task in closing:
-                task.cancel()
-                await asyncio.wait([task])
+            for sock in closing:
+                asyncio.get_running_loop().remove_reader(sock)
                 self._forget(sock)
+        for task in tuple(self._opening):
+            task.cancel()
         for connection in tuple(self._living):
             connection.cut(how)
 
@@ -262,31 +264,42 @@ class FaultServer:
 
     # what connections tell; on the server's thread
 
-    async def _accept(self, scheme: str, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            sock, _ = await loop.sock_accept(listener)
-            with self._changed:
-                number = self._counters.accepted
-                self._counters.accepted += 1
-                self._changed.notify_all()
-            # asyncio does this for sockets that name their protocol, which accepted ones do not.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._running.sockets.add(sock)
-            task = loop.create_task(self._open(scheme, sock, number))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+    def _accept(self, scheme: str, listener: socket.socket) -> None:
+        # Not sock_accept: cancelled at the wrong moment, it loses the connection it has just accepted.
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return  # the client was faster
+        sock.setblocking(False)
+        # asyncio does this for sockets that name their protocol, which accepted ones do not.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self._changed:
+            number = self._counters.accepted
+            self._counters.accepted += 1
+            self._changed.notify_all()
+        self._running.sockets.add(sock)
+        task = self._running.loop.create_task(self._open(scheme, sock, number))
+        self._opening.add(task)
+        task.add_done_callback(self._opened)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failed(error)
 
     async def _open(self, scheme: str, sock: socket.socket, number: int) -> None:
         kind = CONNECTIONS[scheme]
         context = self._context(kind) if scheme.endswith("s") else None
         fault = self._connection_plan(number, scheme)
-        if fault is not None and await fault.accept(Incoming(sock, context)):
-            self._forget(sock)
-            return
         loop = asyncio.get_running_loop()
         try:
+            if fault is not None and await fault.accept(Incoming(sock, context)):
+                self._forget(sock)
+                return
             await loop.connect_accepted_socket(lambda: kind(self, scheme, number, sock, fault), sock, ssl=context)
+        except asyncio.CancelledError:
+            self._forget(sock)
+            raise
         except (OSError, ssl.SSLError):
             with self._changed:
                 self._counters.handshakes_failed += 1

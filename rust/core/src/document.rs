@@ -19,7 +19,7 @@ pub enum Value {
     List(Vec<Value>),
 }
 
-/// The fields of an object, in order.
+/// The fields of an object, in order; of a key that a reply has twice the last one counts.
 pub type Fields = Vec<(String, Value)>;
 
 /// An array: buffer in C order, shape, `NumPy`'s `dtype.str`.
@@ -87,7 +87,7 @@ pub struct Score<'a> {
     pub ref_id: Cow<'a, str>,
 }
 
-/// Scores by name.
+/// Scores by name; of a name that a reply has twice the last one counts.
 pub type Scores<'a> = Vec<(Cow<'a, str>, Score<'a>)>;
 
 /// A document, of a request or of a reply. Empty strings and zeros are not on the wire.

@@ -139,6 +139,27 @@ pub struct Reply {
     pub numbers: Vec<f32>,
 }
 
+/// How many documents and routes a reply may still have. Each has at least an id or a name; one that is nothing but empty
+/// ones would take hundreds of times its own memory.
+#[derive(Debug)]
+pub(crate) struct Budget(usize);
+
+impl Budget {
+    /// Returns the budget of a reply of this length.
+    pub(crate) fn of(len: usize) -> Self {
+        Self(1024 + len / 16)
+    }
+
+    /// Counts one that stands at `offset`.
+    pub(crate) fn spend(&mut self, offset: usize) -> Result<(), Error> {
+        self.0 = self
+            .0
+            .checked_sub(1)
+            .ok_or_else(|| broken(offset, "it has more empty documents than any server sends"))?;
+        Ok(())
+    }
+}
+
 fn span(field: &Field<'_>) -> Range<usize> {
     field.offset..field.offset + field.bytes.len()
 }
@@ -166,6 +187,7 @@ fn text(field: &Field<'_>) -> Result<String, Error> {
 /// [`Error::Reply`] with the offset where the bytes break.
 pub fn scan(bytes: &[u8]) -> Result<Reply, Error> {
     let mut reply = Reply::default();
+    let mut budget = Budget::of(bytes.len());
     let mut fields = Reader::new(bytes);
     while let Some(field) = fields.next()? {
         match field.number {
@@ -174,8 +196,11 @@ pub fn scan(bytes: &[u8]) -> Result<Reply, Error> {
                 message(&field)?;
                 reply.parameters = span(&field);
             }
-            3 => reply.routes.push(scan_route(&field)?),
-            4 => scan_data(&field, &mut reply)?,
+            3 => {
+                budget.spend(field.offset)?;
+                reply.routes.push(scan_route(&field)?);
+            }
+            4 => scan_data(&field, &mut reply, &mut budget)?,
             _ => {}
         }
     }
@@ -270,7 +295,7 @@ fn scan_timestamp(field: &Field<'_>) -> Result<i64, Error> {
     Ok(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
 }
 
-fn scan_data(field: &Field<'_>, reply: &mut Reply) -> Result<(), Error> {
+fn scan_data(field: &Field<'_>, reply: &mut Reply, budget: &mut Budget) -> Result<(), Error> {
     let mut fields = message(field)?;
     while let Some(field) = fields.next()? {
         // docs_bytes (2) holds the same array, serialised.
@@ -278,6 +303,7 @@ fn scan_data(field: &Field<'_>, reply: &mut Reply) -> Result<(), Error> {
             let mut array = message(&field)?;
             while let Some(field) = array.next()? {
                 if field.number == 1 {
+                    budget.spend(field.offset)?;
                     reply.rows.push(scan_row(&field)?);
                 }
             }
@@ -426,11 +452,12 @@ pub fn parameters(bytes: &[u8], reply: &Reply) -> Result<Fields, Error> {
 ///
 /// [`Error::Reply`] with the offset where the bytes break.
 pub fn documents<'a>(bytes: &'a [u8], reply: &Reply) -> Result<Vec<Document<'a>>, Error> {
-    reply
-        .rows
-        .iter()
-        .map(|row| read_document(Reader::at(&bytes[row.span.clone()], row.span.start), 0))
-        .collect()
+    let mut budget = Budget::of(bytes.len());
+    let read = |row: &Row| {
+        let fields = Reader::at(&bytes[row.span.clone()], row.span.start);
+        read_document(fields, 0, row.span.start, &mut budget)
+    };
+    reply.rows.iter().map(read).collect()
 }
 
 fn deeper(depth: usize, offset: usize) -> Result<usize, Error> {
@@ -441,7 +468,13 @@ fn deeper(depth: usize, offset: usize) -> Result<usize, Error> {
     }
 }
 
-fn read_document(mut fields: Reader<'_>, depth: usize) -> Result<Document<'_>, Error> {
+fn read_document<'a>(
+    mut fields: Reader<'a>,
+    depth: usize,
+    offset: usize,
+    budget: &mut Budget,
+) -> Result<Document<'a>, Error> {
+    budget.spend(offset)?;
     let mut document = Document::default();
     while let Some(field) = fields.next()? {
         match field.number {
@@ -458,14 +491,15 @@ fn read_document(mut fields: Reader<'_>, depth: usize) -> Result<Document<'_>, E
             11 => document.mime_type = Cow::Borrowed(field.text()?),
             12 => document.offset = field.float()?,
             13 => read_floats(&field, &mut document.location)?,
-            14 => document.chunks.push(read_document(
-                message(&field)?,
-                deeper(depth, field.offset)?,
-            )?),
-            15 => document.matches.push(read_document(
-                message(&field)?,
-                deeper(depth, field.offset)?,
-            )?),
+            14 | 15 => {
+                let depth = deeper(depth, field.offset)?;
+                let nested = read_document(message(&field)?, depth, field.offset, budget)?;
+                if field.number == 14 {
+                    document.chunks.push(nested);
+                } else {
+                    document.matches.push(nested);
+                }
+            }
             16 => document.embedding = Some(read_tensor(&field)?),
             17 => document.tags = read_struct(&mut message(&field)?, deeper(depth, field.offset)?)?,
             18 => read_score(&field, &mut document.scores)?,
@@ -550,8 +584,6 @@ fn read_score<'a>(field: &Field<'a>, scores: &mut Scores<'a>) -> Result<(), Erro
             _ => {}
         }
     }
-    // The last entry of a key wins, as in every protobuf map.
-    scores.retain(|(known, _)| known != name);
     scores.push((Cow::Borrowed(name), score));
     Ok(())
 }

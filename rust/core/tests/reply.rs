@@ -17,6 +17,8 @@ use proptest::option;
 use proptest::prelude::*;
 use prost::Message;
 
+const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
+
 fn status() -> impl Strategy<Value = Status> {
     let words = || vec("\\PC{0,8}", 0..3);
     let exception =
@@ -346,6 +348,26 @@ fn no_depth_exhausts_the_stack() {
         assert_eq!(read(10), Ok(()), "{path:?} {cycle:?}");
         offset_and_reason(read(200_000));
     }
+}
+
+#[test]
+fn a_crowd_of_empty_documents_is_refused() {
+    // Routes; documents; and documents inside of one.
+    offset_and_reason(scan(&b"\x1a\0".repeat(100_000)));
+    offset_and_reason(scanned(vec![Doc::default(); 100_000]));
+    let bytes = answer(vec![Doc {
+        matches: vec![Doc::default(); 100_000],
+        ..Doc::default()
+    }])
+    .encode_to_vec();
+    let reply = scan(&bytes).unwrap();
+    offset_and_reason(documents(&bytes, &reply));
+    // Those of a real server have ids.
+    let known = Doc {
+        id: REQUEST_ID.into(),
+        ..Doc::default()
+    };
+    assert_eq!(scanned(vec![known; 100_000]).unwrap().rows.len(), 100_000);
 }
 
 #[test]

@@ -15,8 +15,9 @@ use crate::packer::Codec;
 use crate::values::write_fields;
 use crate::{ReplyError, reply_error};
 
-/// Below this many rows, letting go of the GIL costs more than it gives.
-const WORTH_DETACHING: usize = 16;
+/// Bytes below which letting go of the GIL costs more than it gives: they are copied in microseconds, and getting it back
+/// from a busy thread takes milliseconds.
+const WORTH_DETACHING: usize = 256 << 10;
 
 type StatusTuple<'py> = (
     i64,
@@ -166,7 +167,7 @@ impl Reply {
             .map_err(|_| PyTypeError::new_err("out must be C-contiguous"))?;
         let (message, inner): (&[u8], _) = (&self.message, &self.inner);
         let mut place = || matrix::place(inner, message, matrix, width, rows, sent, request_id);
-        let placed = if sent < WORTH_DETACHING {
+        let placed = if message.len() < WORTH_DETACHING {
             place()
         } else {
             py.detach(place)
@@ -184,8 +185,7 @@ pub fn scan(py: Python<'_>, codec: &str, message: PyBackedBytes) -> PyResult<Rep
         Codec::Proto => reply::scan(bytes),
         Codec::Json => json::scan(bytes),
     };
-    // A small protobuf reply is scanned faster than the GIL is let go of.
-    let scanned = if codec == Codec::Proto && bytes.len() < 65_536 {
+    let scanned = if codec == Codec::Proto && bytes.len() < WORTH_DETACHING {
         scan()
     } else {
         py.detach(scan)

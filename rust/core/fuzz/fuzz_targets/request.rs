@@ -19,6 +19,8 @@ use libfuzzer_sys::fuzz_target;
 use oracle::{DataContent, DataRequest, DocumentArray, Header, data_content, doc, structure};
 use prost::Message;
 
+/// `prost`, like every protobuf, reads no more than 100 messages in messages; a struct in a struct is three.
+const DEEPEST: usize = 24;
 const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
 
 #[derive(Debug, Arbitrary)]
@@ -76,11 +78,11 @@ enum Leaf<'a> {
 }
 
 fuzz_target!(|call: Call<'_>| {
-    let documents: Vec<Document<'_>> = call.documents.iter().map(Sketch::document).collect();
+    let documents: Vec<Document<'_>> = call.documents.iter().map(|sketch| sketch.document(0)).collect();
     let options = Options {
         endpoint: "/encode".into(),
         target_executor: call.target_executor.into(),
-        parameters: fields(&call.parameters),
+        parameters: fields(&call.parameters, 0),
         check_images: false,
         allow_empty: true,
         max_item_bytes: 1 << 20,
@@ -165,7 +167,11 @@ fn json_too(documents: &[Document<'_>], options: &Options) {
 }
 
 impl<'a> Sketch<'a> {
-    fn document(&'a self) -> Document<'a> {
+    fn document(&'a self, depth: usize) -> Document<'a> {
+        let nested = |sketches: &'a [Sketch<'a>]| -> Vec<Document<'a>> {
+            let deeper = sketches.iter().filter(|_| depth < DEEPEST);
+            deeper.map(|sketch| sketch.document(depth + 1)).collect()
+        };
         let [uri, mime_type, parent_id, modality] = self.texts.map(Cow::Borrowed);
         let is_uri = matches!(self.content, Inside::DataUri(_));
         let score = |&(name, value, [op_name, description, ref_id]): &(&'a str, f32, [&'a str; 3])| {
@@ -184,12 +190,12 @@ impl<'a> Sketch<'a> {
             weight: self.numbers[0],
             offset: self.numbers[1],
             location: self.location.clone(),
-            tags: fields(&self.tags),
+            tags: fields(&self.tags, depth),
             embedding: self.embedding.as_ref().map(Array::tensor),
             scores: self.scores.iter().map(score).collect(),
             evaluations: Vec::new(),
-            matches: self.matches.iter().map(Sketch::document).collect(),
-            chunks: self.chunks.iter().map(Sketch::document).collect(),
+            matches: nested(&self.matches),
+            chunks: nested(&self.chunks),
         }
     }
 }
@@ -219,19 +225,21 @@ impl<'a> Array<'a> {
     }
 }
 
-fn fields(sketch: &[(&str, Leaf<'_>)]) -> Vec<(String, Value)> {
-    sketch.iter().map(|(key, leaf)| ((*key).to_owned(), leaf.value())).collect()
+fn fields(sketch: &[(&str, Leaf<'_>)], depth: usize) -> Vec<(String, Value)> {
+    sketch.iter().map(|(key, leaf)| ((*key).to_owned(), leaf.value(depth))).collect()
 }
 
 impl Leaf<'_> {
-    fn value(&self) -> Value {
+    fn value(&self, depth: usize) -> Value {
         match self {
-            Self::Null => Value::Null,
             Self::Bool(flag) => Value::Bool(*flag),
             Self::Number(number) => Value::Number(*number),
             Self::Text(text) => Value::Text((*text).to_owned()),
-            Self::List(leaves) => Value::List(leaves.iter().map(Leaf::value).collect()),
-            Self::Struct(sketch) => Value::Struct(fields(sketch)),
+            Self::List(leaves) if depth < DEEPEST => {
+                Value::List(leaves.iter().map(|leaf| leaf.value(depth + 1)).collect())
+            }
+            Self::Struct(sketch) if depth < DEEPEST => Value::Struct(fields(sketch, depth + 1)),
+            Self::Null | Self::List(_) | Self::Struct(_) => Value::Null,
         }
     }
 }

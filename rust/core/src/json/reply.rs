@@ -7,7 +7,7 @@ use super::reader::Reader;
 use crate::data_uri::decode_base64;
 use crate::document::{Content, Document, Fields, Id, Score, Scores, Tensor};
 use crate::error::Error;
-use crate::reply::{Numbers, Reply, Route, Row, Status};
+use crate::reply::{Budget, Numbers, Reply, Route, Row, Status};
 use crate::wire::broken;
 
 /// Scans the JSON of a `jina.DataRequestProto`.
@@ -19,6 +19,7 @@ use crate::wire::broken;
 /// [`Error::Reply`] with the offset where the text breaks, or if it is JSON of something else.
 pub fn scan(bytes: &[u8]) -> Result<Reply, Error> {
     let mut reply = Reply::default();
+    let mut budget = Budget::of(bytes.len());
     let mut reader = Reader::new(bytes);
     let mut known = false;
     reader.object(|reader, key| {
@@ -32,11 +33,12 @@ pub fn scan(bytes: &[u8]) -> Result<Reply, Error> {
             "routes" => {
                 reply.routes.clear();
                 list(reader, |reader| {
+                    budget.spend(reader.offset())?;
                     reply.routes.push(route(reader)?);
                     Ok(())
                 })
             }
-            "data" => scan_data(reader, &mut reply),
+            "data" => scan_data(reader, &mut reply, &mut budget),
             _ => reader.skip(),
         }
     })?;
@@ -71,11 +73,9 @@ pub fn parameters(bytes: &[u8], reply: &Reply) -> Result<Fields, Error> {
 ///
 /// [`Error::Reply`] with the offset where the text breaks.
 pub fn documents<'a>(bytes: &'a [u8], reply: &Reply) -> Result<Vec<Document<'a>>, Error> {
-    reply
-        .rows
-        .iter()
-        .map(|row| document(&mut Reader::within(bytes, &row.span)))
-        .collect()
+    let mut budget = Budget::of(bytes.len());
+    let read = |row: &Row| document(&mut Reader::within(bytes, &row.span), &mut budget);
+    reply.rows.iter().map(read).collect()
 }
 
 fn span(reader: &mut Reader<'_>) -> Result<Range<usize>, Error> {
@@ -305,19 +305,20 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// Reads `data`: a list of documents, or an object that has it as `docs`.
-fn scan_data(reader: &mut Reader<'_>, reply: &mut Reply) -> Result<(), Error> {
+fn scan_data(reader: &mut Reader<'_>, reply: &mut Reply, budget: &mut Budget) -> Result<(), Error> {
     reply.rows.clear();
     reply.numbers.clear();
     if reader.peek() != Some(b'{') {
-        return list(reader, |reader| scan_row(reader, reply));
+        return list(reader, |reader| scan_row(reader, reply, budget));
     }
     reader.object(|reader, key| match key {
-        "docs" => list(reader, |reader| scan_row(reader, reply)),
+        "docs" => list(reader, |reader| scan_row(reader, reply, budget)),
         _ => reader.skip(),
     })
 }
 
-fn scan_row(reader: &mut Reader<'_>, reply: &mut Reply) -> Result<(), Error> {
+fn scan_row(reader: &mut Reader<'_>, reply: &mut Reply, budget: &mut Budget) -> Result<(), Error> {
+    budget.spend(reader.offset())?;
     let mut row = Row::default();
     let start = reader.offset();
     reader.object(|reader, key| {
@@ -350,7 +351,8 @@ fn scan_embedding(
     Ok((numbers.len() > start).then_some(Numbers::Parsed(start..numbers.len())))
 }
 
-fn document<'a>(reader: &mut Reader<'a>) -> Result<Document<'a>, Error> {
+fn document<'a>(reader: &mut Reader<'a>, budget: &mut Budget) -> Result<Document<'a>, Error> {
+    budget.spend(reader.offset())?;
     let mut read = Document::default();
     reader.object(|reader, key| {
         match key {
@@ -379,11 +381,11 @@ fn document<'a>(reader: &mut Reader<'a>) -> Result<Document<'a>, Error> {
                 score(reader, name, &mut read.evaluations)
             })?,
             "chunks" => list(reader, |reader| {
-                read.chunks.push(document(reader)?);
+                read.chunks.push(document(reader, budget)?);
                 Ok(())
             })?,
             "matches" => list(reader, |reader| {
-                read.matches.push(document(reader)?);
+                read.matches.push(document(reader, budget)?);
                 Ok(())
             })?,
             // A `null` that a guard above has read already.
