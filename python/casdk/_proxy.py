@@ -25,9 +25,14 @@ def proxy_of(endpoint: Endpoint, explicit: str | None) -> str | None:
         return explicit or None
     found = request.getproxies_environment()
     proxy = found.get("https" if endpoint.tls else "http") or found.get("all")
-    if not proxy or request.proxy_bypass_environment(endpoint.authority, found):
+    if not proxy or _bypassed(endpoint.authority, found):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _bypassed(authority: str, found: dict[str, str]) -> bool:
+    # typeshed declares it for macOS only
+    return bool(request.proxy_bypass_environment(authority, found))  # type: ignore[attr-defined]
 
 
 def check_proxy(proxy: object) -> str | None:
