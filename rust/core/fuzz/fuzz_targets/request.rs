@@ -20,7 +20,7 @@ use oracle::{DataContent, DataRequest, DocumentArray, Header, data_content, doc,
 use prost::Message;
 
 /// `prost`, like every protobuf, reads no more than 100 messages in messages; a struct in a struct is three.
-const DEEPEST: usize = 24;
+const DEEPEST: usize = 20;
 const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
 
 #[derive(Debug, Arbitrary)]
