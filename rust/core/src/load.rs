@@ -77,13 +77,26 @@ impl Loaded<'_> {
     ///
     /// What [`OpenedFile::read_into`] and [`DataUri::decode_into`] find, or [`Error::NotAnImage`].
     pub fn read_into(&mut self, out: &mut [u8], check: bool) -> Result<(), Error> {
-        match self {
-            Self::Blob(bytes) => out.copy_from_slice(bytes),
-            Self::File(file) => file.read_into(out)?,
-            Self::Uri(uri) => uri.decode_into(out)?,
+        let what = match self {
+            Self::Blob(bytes) => {
+                out.copy_from_slice(bytes);
+                "it".into()
+            }
+            Self::File(file) => {
+                file.read_into(out)?;
+                file.path.to_string_lossy()
+            }
+            Self::Uri(uri) => {
+                uri.decode_into(out)?;
+                "the data URI".into()
+            }
             Self::Nothing | Self::Text(_) | Self::Tensor(_) => return Ok(()),
+        };
+        if check {
+            check_image(&what, out)
+        } else {
+            Ok(())
         }
-        if check { check_image(out) } else { Ok(()) }
     }
 }
 
@@ -127,15 +140,14 @@ impl SizedFile {
     }
 }
 
-fn check_image(bytes: &[u8]) -> Result<(), Error> {
+fn check_image(what: &str, bytes: &[u8]) -> Result<(), Error> {
     if source::sniff(bytes).is_some() {
         return Ok(());
     }
-    Err(Error::NotAnImage(
-        "not an image: the bytes are no png, jpeg, gif, webp, bmp, tiff, avif or heic; give check_images=False to send \
-         them all the same"
-            .into(),
-    ))
+    Err(Error::NotAnImage(format!(
+        "{what} is not an image: its bytes are no png, jpeg, gif, webp, bmp, tiff, avif or heic; give \
+         check_images=False to send them all the same"
+    )))
 }
 
 /// An id as it is on the wire.
@@ -414,7 +426,7 @@ impl Loader<'_> {
                 }
                 check_size("the image", bytes.len(), max)?;
                 if self.options.check_images {
-                    check_image(bytes)?;
+                    check_image("it", bytes)?;
                 }
                 Loaded::Blob(bytes)
             }
