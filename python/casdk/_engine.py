@@ -26,7 +26,7 @@ __all__ = ["Caller", "Engine", "Resident", "engine", "run", "run_async", "run_pi
 
 T = TypeVar("T")
 
-WORKERS: Final = 4
+WORKERS: Final = 2
 """Threads that read files and pack images, GIL released."""
 
 

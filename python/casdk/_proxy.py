@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from urllib import request
 from urllib.parse import urlsplit
 
 from casdk._uri import Endpoint
@@ -23,6 +22,8 @@ def proxy_of(endpoint: Endpoint, explicit: str | None) -> str | None:
     """
     if explicit is not None:
         return explicit or None
+    from urllib import request  # half of this package's import time, were it at the top
+
     found = request.getproxies_environment()
     proxy = found.get("https" if endpoint.tls else "http") or found.get("all")
     if not proxy or _bypassed(endpoint.authority, found):
@@ -31,6 +32,8 @@ def proxy_of(endpoint: Endpoint, explicit: str | None) -> str | None:
 
 
 def _bypassed(authority: str, found: dict[str, str]) -> bool:
+    from urllib import request
+
     # typeshed declares it for macOS only
     return bool(request.proxy_bypass_environment(authority, found))  # type: ignore[attr-defined]
 

@@ -115,7 +115,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         redirects: Redirects followed for one image URL.
     """
 
-    prefetch: int = 16
+    prefetch: int = 8
     requests: int = 64
     max_inflight_bytes: int = 64 * MIB
     max_item_bytes: int = 64 * MIB

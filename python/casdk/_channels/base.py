@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from casdk._uri import Endpoint
 from casdk.config import TLS, Limits, Timeouts
 from casdk.errors import ConfigError
 
-__all__ = ["Channel", "Headers", "read_pem", "ssl_context"]
+__all__ = ["SLICE", "Channel", "Headers", "read_pem", "slices", "ssl_context"]
 
 Headers: TypeAlias = Sequence[tuple[str, str]]
 """Name in lower case and value; the credential is among them, so they are never shown."""
+
+
+SLICE: Final = 256 * 1024
+"""Bytes of a large message handed to a library at once: each of them copies what it is given, more than once."""
+
+
+def slices(message: bytes) -> Iterator[bytes]:
+    """Cut a large message, so that only a slice of it is in a library's buffers."""
+    for start in range(0, len(message), SLICE):
+        yield message[start : start + SLICE]
 
 
 class Channel(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 import httpx
 import msgspec
 
-from casdk._channels.base import Channel, Headers, ssl_context
+from casdk._channels.base import SLICE, Channel, Headers, slices, ssl_context
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -66,8 +67,13 @@ class HttpChannel(Channel):
         client = self._client
         if client is None:
             client = self._client = self._open()
+        length = ("content-length", str(len(message)))
         request = client.build_request(
-            "POST", self._url, content=message, headers=[CONTENT_TYPE, *headers], extensions=self._extensions
+            "POST",
+            self._url,
+            content=message if len(message) <= SLICE else _body(message),
+            headers=[CONTENT_TYPE, length, *headers],
+            extensions=self._extensions,
         )
         try:
             async with asyncio.timeout(self.timeouts.read):
@@ -122,6 +128,11 @@ class HttpChannel(Channel):
 
 
 CHANNEL = HttpChannel
+
+
+async def _body(message: bytes) -> AsyncIterator[bytes]:
+    for piece in slices(message):
+        yield piece
 
 
 def _status_error(response: httpx.Response, body: bytes, where: str) -> CasdkError:

@@ -21,7 +21,7 @@ from websockets.exceptions import (
 )
 from websockets.typing import Subprotocol
 
-from casdk._channels.base import Channel, Headers, ssl_context
+from casdk._channels.base import SLICE, Channel, Headers, slices, ssl_context
 from casdk._rust import request_id_of
 from casdk.errors import (
     AuthError,
@@ -83,7 +83,7 @@ class Socket:
         waiter: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.waiting[request_id] = waiter
         try:
-            await self.connection.send(message)
+            await self.connection.send(message if len(message) <= SLICE else slices(message))
         except ConnectionClosed:
             if not waiter.done():
                 await asyncio.wait([self._reader])
