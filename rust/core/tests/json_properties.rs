@@ -76,7 +76,7 @@ fn row(reply: &Reply, at: usize) -> Option<&[f32]> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn every_document_is_written(

@@ -12,7 +12,10 @@ const MOST_NUMBERS: usize = 1 << 20;
 const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
 
 pub fn is_of_reply(error: &Error, message: &[u8]) {
-    assert!(matches!(error, Error::Reply { offset, .. } if *offset <= message.len()), "{error:?}");
+    assert!(
+        matches!(error, Error::Reply { offset, .. } if *offset <= message.len()),
+        "{error:?}"
+    );
 }
 
 pub fn holds(reply: &Reply, message: &[u8]) {
@@ -35,8 +38,24 @@ pub fn holds(reply: &Reply, message: &[u8]) {
     }
     let sent = rows + 1;
     let (mut singles, mut halves) = (vec![0f32; sent * width], vec![f16::ZERO; sent * width]);
-    let placed = place(reply, message, &mut singles, width, Rows::From(0), sent, REQUEST_ID);
-    let again = place(reply, message, &mut halves, width, Rows::From(0), sent, REQUEST_ID);
+    let placed = place(
+        reply,
+        message,
+        &mut singles,
+        width,
+        Rows::From(0),
+        sent,
+        REQUEST_ID,
+    );
+    let again = place(
+        reply,
+        message,
+        &mut halves,
+        width,
+        Rows::From(0),
+        sent,
+        REQUEST_ID,
+    );
     assert_eq!(placed, again);
     match placed {
         Ok(missing) => assert!(missing.len() <= sent),

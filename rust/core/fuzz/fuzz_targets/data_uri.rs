@@ -14,8 +14,13 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|text: &str| {
     decode(text);
     if let Some(bytes) = decode(&format!("data:image/png;base64,{text}")) {
-        let symbols: String = unescaped(text).chars().filter(|symbol| !symbol.is_ascii_whitespace()).collect();
-        let expected = STANDARD.decode(&symbols).or_else(|_| URL_SAFE.decode(&symbols));
+        let symbols: String = unescaped(text)
+            .chars()
+            .filter(|symbol| !symbol.is_ascii_whitespace())
+            .collect();
+        let expected = STANDARD
+            .decode(&symbols)
+            .or_else(|_| URL_SAFE.decode(&symbols));
         assert_eq!(Ok(bytes), expected);
     }
     if let Some(bytes) = decode(&format!("data:,{text}")) {
@@ -26,12 +31,18 @@ fuzz_target!(|text: &str| {
 fn decode(uri: &str) -> Option<Vec<u8>> {
     let parsed = parse(uri).map_err(|error| check(uri, &error)).ok()?;
     let mut bytes = vec![0; parsed.decoded_len()];
-    parsed.decode_into(&mut bytes).map_err(|error| check(uri, &error)).ok()?;
+    parsed
+        .decode_into(&mut bytes)
+        .map_err(|error| check(uri, &error))
+        .ok()?;
     Some(bytes)
 }
 
 fn check(uri: &str, error: &Error) {
-    assert!(matches!(error, Error::DataUri { offset, .. } if *offset <= uri.len()), "{error:?}");
+    assert!(
+        matches!(error, Error::DataUri { offset, .. } if *offset <= uri.len()),
+        "{error:?}"
+    );
 }
 
 fn unescaped(text: &str) -> String {

@@ -19,7 +19,10 @@ const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
 fuzz_target!(|message: &[u8]| {
     if let Some(documents) = proto(message) {
         let (again, taken, failures) = request::pack(&documents, &options(), REQUEST_ID);
-        assert!(taken == documents.len() && failures.is_empty(), "{failures:?}");
+        assert!(
+            taken == documents.len() && failures.is_empty(),
+            "{failures:?}"
+        );
         let back = proto(&again).expect("what was written is read");
         // By their text: not-a-numbers are not equal.
         assert_eq!(format!("{documents:?}"), format!("{back:?}"));
@@ -42,15 +45,21 @@ fn options() -> Options {
 }
 
 fn proto(message: &[u8]) -> Option<Vec<Document<'_>>> {
-    let scanned = reply::scan(message).map_err(|error| checks::is_of_reply(&error, message)).ok()?;
+    let scanned = reply::scan(message)
+        .map_err(|error| checks::is_of_reply(&error, message))
+        .ok()?;
     if let Err(error) = reply::parameters(message, &scanned) {
         checks::is_of_reply(&error, message);
     }
-    reply::documents(message, &scanned).map_err(|error| checks::is_of_reply(&error, message)).ok()
+    reply::documents(message, &scanned)
+        .map_err(|error| checks::is_of_reply(&error, message))
+        .ok()
 }
 
 fn json_read(message: &[u8]) {
-    let Ok(scanned) = json::scan(message) else { return };
+    let Ok(scanned) = json::scan(message) else {
+        return;
+    };
     if let Err(error) = json::parameters(message, &scanned) {
         checks::is_of_reply(&error, message);
     }
@@ -62,8 +71,16 @@ fn json_read(message: &[u8]) {
 
 fn sent_as_json(documents: &[Document<'_>]) {
     let (again, rows, taken, failures) = json::pack(documents, &options(), REQUEST_ID);
-    assert_eq!((rows + failures.len(), taken), (documents.len(), documents.len()));
-    assert!(failures.iter().all(|failure| matches!(failure.error, Error::Value { .. })), "{failures:?}");
+    assert_eq!(
+        (rows + failures.len(), taken),
+        (documents.len(), documents.len())
+    );
+    assert!(
+        failures
+            .iter()
+            .all(|failure| matches!(failure.error, Error::Value { .. })),
+        "{failures:?}"
+    );
     let scanned = json::scan(&again).expect("what was written is read");
     assert_eq!(scanned.rows.len(), rows);
 }

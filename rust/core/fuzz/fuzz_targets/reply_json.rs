@@ -29,10 +29,15 @@ fn scanned(message: &[u8]) {
 /// What is read as one number is the number the standard library reads.
 fn number(text: &str) {
     let message = format!("{{\"data\":[{{\"embedding\":[{text}]}}]}}");
-    let Ok(reply) = scan(message.as_bytes()) else { return };
+    let Ok(reply) = scan(message.as_bytes()) else {
+        return;
+    };
     if let ([read], Ok(exact)) = (&reply.numbers[..], text.trim().parse::<f64>()) {
         #[expect(clippy::cast_possible_truncation, reason = "that is what NumPy does")]
         let wanted = exact as f32;
-        assert!(read.to_bits() == wanted.to_bits() || read.is_nan() && wanted.is_nan(), "{text}: {read}");
+        assert!(
+            read.to_bits() == wanted.to_bits() || read.is_nan() && wanted.is_nan(),
+            "{text}: {read}"
+        );
     }
 }

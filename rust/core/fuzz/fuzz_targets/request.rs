@@ -78,7 +78,11 @@ enum Leaf<'a> {
 }
 
 fuzz_target!(|call: Call<'_>| {
-    let documents: Vec<Document<'_>> = call.documents.iter().map(|sketch| sketch.document(0)).collect();
+    let documents: Vec<Document<'_>> = call
+        .documents
+        .iter()
+        .map(|sketch| sketch.document(0))
+        .collect();
     let options = Options {
         endpoint: "/encode".into(),
         target_executor: call.target_executor.into(),
@@ -95,14 +99,20 @@ fuzz_target!(|call: Call<'_>| {
 fn proto(documents: &[Document<'_>], options: &Options) {
     let (message, taken, failures) = request::pack(documents, options, REQUEST_ID);
     let known = |error: &Error| matches!(error, Error::DataUri { .. } | Error::Empty(_));
-    assert!(failures.iter().all(|failure| known(&failure.error)), "{failures:?}");
+    assert!(
+        failures.iter().all(|failure| known(&failure.error)),
+        "{failures:?}"
+    );
     let left_out = |position: &usize| failures.iter().any(|failure| failure.position == *position);
-    let sent = (0..taken).filter(|position| !left_out(position)).enumerate();
+    let sent = (0..taken)
+        .filter(|position| !left_out(position))
+        .enumerate();
     let request = DataRequest {
         header: Some(Header {
             request_id: REQUEST_ID.into(),
             exec_endpoint: Some(options.endpoint.clone()),
-            target_executor: (!options.target_executor.is_empty()).then(|| options.target_executor.clone()),
+            target_executor: (!options.target_executor.is_empty())
+                .then(|| options.target_executor.clone()),
             ..Header::default()
         }),
         parameters: (!options.parameters.is_empty()).then(|| structure(&options.parameters)),
@@ -118,7 +128,10 @@ fn proto(documents: &[Document<'_>], options: &Options) {
     let mut read = DataRequest::decode(&message[..]).expect("prost reads it");
     drop_read_uris(&mut read, documents);
     // By their bytes: not-a-numbers are not equal.
-    assert!(read.encode_to_vec() == request.encode_to_vec(), "{read:?}\nis not\n{request:?}");
+    assert!(
+        read.encode_to_vec() == request.encode_to_vec(),
+        "{read:?}\nis not\n{request:?}"
+    );
 }
 
 fn position_id(place: usize) -> String {
@@ -141,7 +154,10 @@ fn drop_read_uris(read: &mut DataRequest, documents: &[Document<'_>]) {
         }
     }
     if documents.iter().any(is_uri) {
-        if let Some(DataContent { documents: Some(data_content::Documents::Docs(array)) }) = &mut read.data {
+        if let Some(DataContent {
+            documents: Some(data_content::Documents::Docs(array)),
+        }) = &mut read.data
+        {
             forget(&mut array.docs);
         }
     }
@@ -153,15 +169,26 @@ const MARK: &str = "\0from a data URI";
 fn json_too(documents: &[Document<'_>], options: &Options) {
     let (message, rows, taken, failures) = json::pack(documents, options, REQUEST_ID);
     assert!(taken <= documents.len() && rows + failures.len() == taken);
-    let known = |error: &Error| matches!(error, Error::DataUri { .. } | Error::Empty(_) | Error::Value { .. });
-    assert!(failures.iter().all(|failure| known(&failure.error)), "{failures:?}");
+    let known = |error: &Error| {
+        matches!(
+            error,
+            Error::DataUri { .. } | Error::Empty(_) | Error::Value { .. }
+        )
+    };
+    assert!(
+        failures.iter().all(|failure| known(&failure.error)),
+        "{failures:?}"
+    );
     match serde_json::from_slice::<serde_json::Value>(&message) {
         Ok(read) => assert_eq!(read["data"].as_array().map(Vec::len), Some(rows)),
         Err(error) => {
             let text = String::from_utf8(message).expect("JSON is UTF-8");
             // What Python writes and JSON has no numbers for, and what `serde_json` finds too deep.
             let excused = ["NaN", "Infinity"].iter().any(|word| text.contains(word));
-            assert!(excused || error.to_string().contains("recursion"), "{error}: {text}");
+            assert!(
+                excused || error.to_string().contains("recursion"),
+                "{error}: {text}"
+            );
         }
     }
 }
@@ -174,10 +201,20 @@ impl<'a> Sketch<'a> {
         };
         let [uri, mime_type, parent_id, modality] = self.texts.map(Cow::Borrowed);
         let is_uri = matches!(self.content, Inside::DataUri(_));
-        let score = |&(name, value, [op_name, description, ref_id]): &(&'a str, f32, [&'a str; 3])| {
-            let (op_name, description, ref_id) = (op_name.into(), description.into(), ref_id.into());
-            (Cow::Borrowed(name), Score { value, op_name, description, ref_id })
-        };
+        let score =
+            |&(name, value, [op_name, description, ref_id]): &(&'a str, f32, [&'a str; 3])| {
+                let (op_name, description, ref_id) =
+                    (op_name.into(), description.into(), ref_id.into());
+                (
+                    Cow::Borrowed(name),
+                    Score {
+                        value,
+                        op_name,
+                        description,
+                        ref_id,
+                    },
+                )
+            };
         Document {
             id: self.id.map_or(Id::Position, |id| Id::Given(id.into())),
             content: self.content.content(),
@@ -221,12 +258,19 @@ impl<'a> Array<'a> {
             Kind::Byte => "|u1",
             Kind::Other => "<c16",
         };
-        Tensor { buffer: Cow::Borrowed(self.0), shape: self.1.clone(), dtype: Cow::Borrowed(dtype) }
+        Tensor {
+            buffer: Cow::Borrowed(self.0),
+            shape: self.1.clone(),
+            dtype: Cow::Borrowed(dtype),
+        }
     }
 }
 
 fn fields(sketch: &[(&str, Leaf<'_>)], depth: usize) -> Vec<(String, Value)> {
-    sketch.iter().map(|(key, leaf)| ((*key).to_owned(), leaf.value(depth))).collect()
+    sketch
+        .iter()
+        .map(|(key, leaf)| ((*key).to_owned(), leaf.value(depth)))
+        .collect()
 }
 
 impl Leaf<'_> {
