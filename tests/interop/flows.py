@@ -8,13 +8,14 @@ stderr. ``WORKDIR`` holds ``cert.pem`` and ``key.pem`` of the TLS flow.
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
+import random
 import signal
 import socket
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 from jina import Flow
@@ -26,11 +27,14 @@ READY_WITHIN = 180_000
 
 
 def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+    """Return ports that nothing listens on, below those the system gives to outgoing connections."""
+    found = []
+    for port in random.sample(range(10240, 32768), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            found.append(port)
+            if len(found) == count:
+                break
+    return found
 
 
 def flow(kind, name, ports, work, **tls):
@@ -65,7 +69,7 @@ def main():
     os.dup2(2, 1)
     ports = given.ports or free_ports(6)
     tls = {"ssl_certfile": str(given.work / "cert.pem"), "ssl_keyfile": str(given.work / "key.pem")}
-    with ExitStack() as running:
+    with contextlib.ExitStack() as running:
         processes = {}
         for name, its_ports, secured in (("plain", ports[:3], {}), ("tls", ports[3:], tls)):
             running.enter_context(flow(given.kind, name, its_ports, given.work, **secured))

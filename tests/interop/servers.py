@@ -47,29 +47,40 @@ class Flows:
         self.certificate = self._work / "cert.pem"
         if like is None:
             write_certificate(self._work)
+        self._command: list[str | Path] = [environment.python, HERE / "flows.py", kind, self._work]
+        self._command += ["--ports", *map(str, like.ports.values())] if like else []
+        self._environment = environment.variables
         self._log = (self._work / "log").open("w+")
-        fixed = ["--ports", *map(str, like.ports.values())] if like else []
-        self._process = subprocess.Popen(
-            [environment.python, HERE / "flows.py", kind, self._work, *fixed],
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=environment.variables,
-            start_new_session=True,
-        )
-        ready = self._first_line()
+        try:
+            ready = self._start() or self._start()  # jina draws the executors' ports, and may draw a taken one
+            if ready is None:
+                raise RuntimeError(f"the flow did not start:\n{self._said()}")
+        except BaseException:
+            self.close()
+            raise
         self.ports: dict[str, int] = ready["ports"]
         self.processes: dict[str, int] = ready["processes"]
 
-    def _first_line(self) -> dict[str, Any]:
+    def _start(self) -> dict[str, Any] | None:
+        """Start the flows' process and return what it says when it is ready; ``None`` when it is not to be."""
+        self._process = subprocess.Popen(
+            self._command,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env=self._environment,
+            start_new_session=True,
+        )
         assert self._process.stdout is not None
-        select.select([self._process.stdout], [], [], READY_WITHIN)
-        line = self._process.stdout.readline() if self._process.poll() is None else b""
+        readable, _, _ = select.select([self._process.stdout], [], [], READY_WITHIN)
+        line = self._process.stdout.readline() if readable else b""
         if not line:
-            self._log.seek(0)
-            said = self._log.read()
-            self.close()
-            raise RuntimeError(f"the flow did not start:\n{said[-4000:]}")
+            self.kill()
+            return None
         return json.loads(line)  # type: ignore[no-any-return]
+
+    def _said(self) -> str:
+        self._log.seek(0)
+        return self._log.read()[-4000:]
 
     def url(self, scheme: str) -> str:
         """Return the address of a scheme."""

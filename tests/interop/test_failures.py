@@ -139,9 +139,9 @@ def test_large_messages_both_ways(deterministic_server: Served, scheme: str, tot
 @both_modes
 @every_scheme
 def test_many_rows_in_one_reply(deterministic_server: Served, scheme: str, mode: str) -> None:
-    texts = sentences(5000)
+    texts = sentences(3000)
     with deterministic_server.client(scheme) as client:
-        np.testing.assert_array_equal(call(client, mode, "encode", texts, batch_size=5000), expected(texts))
+        np.testing.assert_array_equal(call(client, mode, "encode", texts, batch_size=3000), expected(texts))
 
 
 # processes that die
