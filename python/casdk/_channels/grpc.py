@@ -178,7 +178,9 @@ CHANNEL = GrpcChannel
 def _lost(scheme: str, details: str, where: str) -> TransportError:
     text = details.lower()
     if "ssl" in text or "tls" in text or "certificate" in text or "handshak" in text:
-        return TLSError(where, retryable=False, sent=False)
+        # A connection that broke during the handshake says nothing against the certificate.
+        broken = "socket closed" in text or "connection reset" in text
+        return TLSError(where, retryable=broken, sent=False)
     if "http1.x" in text or "trying to connect an http" in text or "settings frame" in text:
         other = "https" if scheme == "grpcs" else "http"
         return ProtocolMismatchError(

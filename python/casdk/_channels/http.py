@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httpx
 import msgspec
@@ -27,7 +27,12 @@ from casdk.errors import (
 
 __all__ = ["CHANNEL"]
 
-CONTENT_TYPE: Final = ("content-type", "application/json")
+HEADERS: Final = (
+    ("user-agent", "casdk"),
+    ("accept", "application/json"),
+    ("accept-encoding", "identity"),
+    ("content-type", "application/json"),
+)
 BUSY: Final = frozenset({429, 503})
 PASSING: Final = frozenset({502, 504})
 SHOWN: Final = 300
@@ -39,22 +44,22 @@ class HttpChannel(Channel):
 
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
-        self._client: httpx.AsyncClient | None = None
+        # The pool alone: a client's redirects, cookies and auth flow have no part here, and cost more than the rest.
+        self._pool: httpx.AsyncHTTPTransport | None = None
         # Waiting for a free connection is not waiting for the server, so it happens outside the timeout.
         self._free = asyncio.Semaphore(self.limits.connections)
         scheme = "https" if self.endpoint.tls else "http"
         self._url = httpx.URL(f"{scheme}://{self.endpoint.authority}/post")
-        name = self.tls.server_name
-        self._extensions = {"sni_hostname": name} if self.endpoint.tls and name is not None else {}
+        # The whole exchange is timed below; connecting has a limit of its own.
+        self._extensions: dict[str, Any] = {"timeout": {"connect": self.timeouts.connect}}
+        if self.endpoint.tls and self.tls.server_name is not None:
+            self._extensions["sni_hostname"] = self.tls.server_name
 
-    def _open(self) -> httpx.AsyncClient:
+    def _open(self) -> httpx.AsyncHTTPTransport:
         most = self.limits.connections
-        return httpx.AsyncClient(
+        return httpx.AsyncHTTPTransport(
             verify=ssl_context(self.tls, ["http/1.1"]) if self.endpoint.tls else False,
-            # The whole exchange is timed below; connecting has a limit of its own.
-            timeout=httpx.Timeout(None, connect=self.timeouts.connect),
             limits=httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=60.0),
-            headers={"user-agent": "casdk", "accept": "application/json", "accept-encoding": "identity"},
             proxy=self.proxy,
             trust_env=False,
         )
@@ -64,20 +69,19 @@ class HttpChannel(Channel):
             return await self._post(message, headers)
 
     async def _post(self, message: bytes, headers: Headers) -> bytes:
-        client = self._client
-        if client is None:
-            client = self._client = self._open()
-        length = ("content-length", str(len(message)))
-        request = client.build_request(
+        pool = self._pool
+        if pool is None:
+            pool = self._pool = self._open()
+        request = httpx.Request(
             "POST",
             self._url,
             content=message if len(message) <= SLICE else _body(message),
-            headers=[CONTENT_TYPE, length, *headers],
+            headers=[*HEADERS, ("content-length", str(len(message))), *headers],
             extensions=self._extensions,
         )
         try:
             async with asyncio.timeout(self.timeouts.read):
-                response = await client.send(request, stream=True)
+                response = await pool.handle_async_request(request)
                 try:
                     body = await self._read(response)
                 finally:
@@ -93,7 +97,7 @@ class HttpChannel(Channel):
     async def _read(self, response: httpx.Response) -> bytes:
         most = self.limits.max_reply_bytes
         pieces, size = [], 0
-        async for piece in response.aiter_raw():
+        async for piece in cast(httpx.AsyncByteStream, response.stream):
             size += len(piece)
             if size > most:
                 raise ReplyError(f"{self.endpoint}: the reply is larger than Limits.max_reply_bytes ({most})")
@@ -108,7 +112,7 @@ class HttpChannel(Channel):
             return ProxyError(f"{where}: {text}", retryable=False, sent=False)
         if isinstance(error, httpx.ConnectError):
             if "SSL" in text or "TLS" in text or "certificate" in text:
-                return TLSError(f"{where}: {text}", retryable=False, sent=False)
+                return TLSError(f"{where}: {text}", retryable="EOF" in text, sent=False)
             return TransportError(f"{where}: {text}", sent=False)
         if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in text and "peer closed" not in text:
             other = "grpcs" if self.endpoint.tls else "grpc"
@@ -118,13 +122,27 @@ class HttpChannel(Channel):
         return TransportError(f"{where}: {text or type(error).__name__}")
 
     async def aclose(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.aclose()
 
     def forget(self) -> None:
-        self._client = None
+        self._pool = None
         self._free = asyncio.Semaphore(self.limits.connections)
+
+
+class Handshake:
+    """Closes a connection whose TLS handshake is cancelled; httpcore does so for errors only, and leaks the socket."""
+
+    def __init__(self) -> None:
+        self._stream: Any = None
+
+    async def trace(self, event: str, info: dict[str, Any]) -> None:
+        """Take what httpcore tells of a request's connection."""
+        if event.endswith("connect_tcp.complete"):
+            self._stream = info["return_value"]
+        elif event.endswith("start_tls.failed") and self._stream is not None:
+            await self._stream.aclose()
 
 
 CHANNEL = HttpChannel

@@ -191,7 +191,7 @@ def _refused(error: Exception, where: str) -> CasdkError:
     if isinstance(error, InvalidProxyStatus | InvalidProxyMessage | ForeignProxyError):
         return ProxyError(f"{where}: {error}", retryable=False, sent=False)
     if isinstance(error, ssl.SSLError):
-        return TLSError(f"{where}: {error}", retryable=False, sent=False)
+        return TLSError(f"{where}: {error}", retryable=isinstance(error, ssl.SSLEOFError), sent=False)
     if isinstance(error, InvalidMessage):
         cause = error.__cause__
         if isinstance(cause, EOFError | ConnectionError):
