@@ -3,6 +3,7 @@
 //! Other than protobuf it knows neither dtypes nor bytes: blobs are base64, arrays are nested lists, numbers are
 //! doubles. Outside of documents replies are in camelCase, some in `snake_case`; inside they are in `snake_case`.
 
+mod measure;
 mod number;
 mod reader;
 mod reply;

@@ -6,14 +6,13 @@ use std::io::Write as _;
 use base64::Engine;
 use half::f16;
 
+use super::measure::{base64_len, is_plain, measure};
 use crate::data_uri::STANDARD;
-use crate::document::{Document, Fields, Score, Scores, Tensor, Value};
+use crate::document::{Document, Fields, Scores, Tensor, Value};
 use crate::error::Error;
 use crate::load::{Batch, Failure, Item, Loaded, Options, load, within};
 use crate::reply::Dtype;
 
-/// Most characters of a number, a comma included.
-const LONGEST_NUMBER: usize = 25;
 /// Most axes of an array.
 const MOST_AXES: usize = 64;
 
@@ -454,162 +453,4 @@ fn unwritable(name: &str, reason: String) -> Error {
         path: name.into(),
         reason,
     }
-}
-
-/// Whether JSON escapes nothing in a text.
-fn is_plain(text: &str) -> bool {
-    // Without branches, so that it vectorises.
-    let special =
-        |byte: u8| u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\');
-    text.bytes().fold(0, |found, byte| found | special(byte)) == 0
-}
-
-/// How many bytes the escapes of a text add to it.
-fn escapes(text: &str) -> usize {
-    if is_plain(text) {
-        return 0;
-    }
-    let extra = |byte: u8| match byte {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 1,
-        0..b' ' => 5,
-        _ => 0,
-    };
-    text.bytes().map(extra).sum()
-}
-
-fn base64_len(bytes: usize) -> usize {
-    bytes.div_ceil(3) * 4
-}
-
-/// Bytes of a document in the message, or somewhat more.
-fn measure(item: &Item<'_>) -> usize {
-    let document = item.document;
-    let numbers = [document.weight, document.offset]
-        .iter()
-        .filter(|&number| number.to_bits() != 0)
-        .count()
-        + [document.granularity, document.adjacency]
-            .iter()
-            .filter(|&&depth| depth != 0)
-            .count();
-    let items = |name, items: &[Item<'_>]| {
-        if items.is_empty() {
-            0
-        } else {
-            named_len(name, items.iter().map(measure).sum::<usize>() + 2)
-        }
-    };
-    let texts = [
-        ("id", &*item.id),
-        ("parent_id", &document.parent_id),
-        ("uri", &document.uri),
-        ("modality", &document.modality),
-        ("mime_type", item.mime_type()),
-    ];
-    let content = match &item.loaded {
-        Loaded::Nothing => 0,
-        Loaded::Text(text) => field_len("text", text),
-        Loaded::Tensor(tensor) => named_len("tensor", array_len(tensor)),
-        image => named_len("blob", base64_len(image.blob_len().unwrap_or_default()) + 2),
-    };
-    let mut len = 3
-        + content
-        + texts
-            .iter()
-            .map(|(name, text)| field_len(name, text))
-            .sum::<usize>();
-    len += numbers * named_len("granularity", LONGEST_NUMBER);
-    if !document.location.is_empty() {
-        len += named_len("location", document.location.len() * LONGEST_NUMBER + 2);
-    }
-    if !document.tags.is_empty() {
-        len += named_len("tags", fields_len(&document.tags));
-    }
-    if let Some(embedding) = &document.embedding {
-        len += named_len("embedding", array_len(embedding));
-    }
-    len +=
-        scores_len("scores", &document.scores) + scores_len("evaluations", &document.evaluations);
-    len + items("chunks", &item.chunks) + items("matches", &item.matches)
-}
-
-/// Bytes of a key and its value, with a comma.
-fn named_len(name: &str, value: usize) -> usize {
-    name.len() + value + 4
-}
-
-fn text_len(text: &str) -> usize {
-    text.len() + escapes(text) + 2
-}
-
-fn field_len(name: &str, text: &str) -> usize {
-    if text.is_empty() {
-        0
-    } else {
-        named_len(name, text_len(text))
-    }
-}
-
-fn scores_len(name: &str, scores: &Scores<'_>) -> usize {
-    if scores.is_empty() {
-        return 0;
-    }
-    let mut len = 2;
-    for (
-        name,
-        Score {
-            op_name,
-            description,
-            ref_id,
-            ..
-        },
-    ) in scores
-    {
-        len += text_len(name) + named_len("value", LONGEST_NUMBER) + 4;
-        len += field_len("op_name", op_name)
-            + field_len("description", description)
-            + field_len("ref_id", ref_id);
-    }
-    named_len(name, len)
-}
-
-fn fields_len(fields: &Fields) -> usize {
-    fields
-        .iter()
-        .map(|(key, value)| text_len(key) + value_len(value) + 2)
-        .sum::<usize>()
-        + 2
-}
-
-fn value_len(value: &Value) -> usize {
-    match value {
-        Value::Null | Value::Bool(_) => 5,
-        Value::Number(_) => LONGEST_NUMBER,
-        Value::Text(text) => text_len(text),
-        Value::Struct(fields) => fields_len(fields),
-        Value::List(values) => {
-            values
-                .iter()
-                .map(|value| value_len(value) + 1)
-                .sum::<usize>()
-                + 2
-        }
-    }
-}
-
-fn array_len(array: &Tensor<'_>) -> usize {
-    let dtype = Dtype::parse(&array.dtype);
-    let each = if dtype == Some(Dtype::U8) {
-        4
-    } else {
-        LONGEST_NUMBER
-    };
-    let count = array.buffer.len() / dtype.map_or(1, Dtype::size);
-    // A list has at least one number in it, and every axis adds lists, with brackets and a comma each.
-    let lists = if array.shape.last() == Some(&1) {
-        count
-    } else {
-        count.div_ceil(2)
-    };
-    count * each + 3 * lists * array.shape.len() + 2
 }
