@@ -72,12 +72,13 @@ class HttpChannel(Channel):
         pool = self._pool
         if pool is None:
             pool = self._pool = self._open()
+        extensions = {**self._extensions, "trace": Handshake().trace} if self.endpoint.tls else self._extensions
         request = httpx.Request(
             "POST",
             self._url,
             content=message if len(message) <= SLICE else _body(message),
             headers=[*HEADERS, ("content-length", str(len(message))), *headers],
-            extensions=self._extensions,
+            extensions=extensions,
         )
         try:
             async with asyncio.timeout(self.timeouts.read):

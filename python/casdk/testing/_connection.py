@@ -78,6 +78,7 @@ class Connection(asyncio.Protocol, ABC):
         self.number = number
         self.received = 0
         self._sock = sock
+        self._secure = False
         self._fault = fault
         self._tasks: set[asyncio.Task[None]] = set()
         self._writable = asyncio.Event()
@@ -88,6 +89,7 @@ class Connection(asyncio.Protocol, ABC):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self._secure = transport.get_extra_info("ssl_object") is not None
         # "Not paused" then means "handed to the kernel", which is what a fault in mid-reply needs to know.
         transport.set_write_buffer_limits(high=1, low=0)
         self.server.connected(self)
@@ -142,7 +144,8 @@ class Connection(asyncio.Protocol, ABC):
 
     async def flush(self, data: bytes) -> None:
         """Write bytes and wait until the kernel has them."""
-        self.transport.write(data)
+        if not self.transport.is_closing():
+            self.transport.write(data)
         await self._writable.wait()
 
     async def pour(self, head: bytes, piece: bytes) -> None:
@@ -156,7 +159,7 @@ class Connection(asyncio.Protocol, ABC):
         """End the connection: FIN, RST, or FIN in the server's direction only."""
         if how == "close":
             self.transport.close()
-            if self.transport.get_extra_info("ssl_object") is not None:
+            if self._secure:
                 # asyncio would wait for the client's side of TLS's good-bye before TCP hears of it.
                 end_socket(self._sock, how)
             return

@@ -39,7 +39,7 @@ class HttpConnection(Connection):
     def eof_received(self) -> bool:
         self.h11.receive_data(b"")
         # A client that has said everything may still want its answer; TLS as asyncio has it cannot be half-closed.
-        return self._busy and self.transport.get_extra_info("ssl_object") is None
+        return self._busy and not self._secure
 
     def _go_on(self) -> None:
         while not self._busy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import socket
 import ssl
 import threading
@@ -138,7 +139,7 @@ class FaultServer:
         self._numbers = 0
         self._ports: dict[str, int] = {}
         self._living: set[Connection] = set()
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: dict[asyncio.Task[None], socket.socket] = {}
         self._listeners: list[socket.socket] = []
         self._contexts: dict[Family, ssl.SSLContext] = {}
         self._thread: LoopThread | None = None
@@ -208,10 +209,15 @@ class FaultServer:
             for sock in closing:
                 asyncio.get_running_loop().remove_reader(sock)
                 self._forget(sock)
-        for task in tuple(self._opening):
-            task.cancel()
         for connection in tuple(self._living):
             connection.cut(how)
+        # A handshake that is under way ends by itself when its socket does; asyncio leaks one that is cancelled.
+        opening = tuple(self._opening.items())
+        for _, sock in opening:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        if opening:
+            await asyncio.wait([task for task, _ in opening], timeout=1)
 
     async def _restart(self, how: Manner) -> None:
         await self._hang_up(how, True)
@@ -279,12 +285,14 @@ class FaultServer:
             self._changed.notify_all()
         self._running.sockets.add(sock)
         task = self._running.loop.create_task(self._open(scheme, sock, number))
-        self._opening.add(task)
+        self._opening[task] = sock
         task.add_done_callback(self._opened)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
-        self._opening.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        sock = self._opening.pop(task)
+        if task.cancelled():
+            self._forget(sock)
+        elif (error := task.exception()) is not None:
             self.failed(error)
 
     async def _open(self, scheme: str, sock: socket.socket, number: int) -> None:
@@ -297,9 +305,6 @@ class FaultServer:
                 self._forget(sock)
                 return
             await loop.connect_accepted_socket(lambda: kind(self, scheme, number, sock, fault), sock, ssl=context)
-        except asyncio.CancelledError:
-            self._forget(sock)
-            raise
         except (OSError, ssl.SSLError):
             with self._changed:
                 self._counters.handshakes_failed += 1

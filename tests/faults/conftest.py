@@ -1,0 +1,107 @@
+"""What the fault tests share: servers that fail as told, clients of them, and the figures they find."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from casdk import TLS, Client
+from casdk.testing import FaultServer, embed
+
+FIGURES = pytest.StashKey[dict[str, float]]()
+WIDTH = 32
+
+
+@pytest.fixture
+def make_server() -> Iterator[Callable[..., FaultServer]]:
+    """A function with FaultServer's arguments that returns a running one; its rows are 32 wide."""
+    servers = []
+
+    def make(*arguments: Any, **options: Any) -> FaultServer:
+        options.setdefault("width", WIDTH)
+        servers.append(FaultServer(*arguments, **options).start())
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def connect_to() -> Iterator[Callable[..., Client]]:
+    """A function from a server (or proxy), a scheme and Client's options to a client of it."""
+    clients = []
+
+    def connect(place: Any, scheme: str, **options: Any) -> Client:
+        if scheme.endswith("s") and "tls" not in options:
+            ca = getattr(place, "ca", None) or FaultServer().ca
+            options["tls"] = TLS(ca=ca)
+        clients.append(Client(place.address(scheme), **options))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def rows() -> Callable[[list[str]], np.ndarray]:
+    """What the server computes: ``[N, 32]``."""
+
+    def rows(texts: list[str]) -> np.ndarray:
+        return np.stack([embed(text, WIDTH) for text in texts])
+
+    return rows
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Record a figure; the worst of each name is shown at the end of the run."""
+    figures = request.config.stash.setdefault(FIGURES, {})
+
+    def record(name: str, value: float) -> None:
+        figures[name] = max(figures.get(name, value), value)
+
+    return record
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Add to a figure that is shown at the end of the run."""
+    figures = request.config.stash.setdefault(FIGURES, {})
+
+    def add(name: str, value: float = 1) -> None:
+        figures[name] = figures.get(name, 0) + value
+
+    return add
+
+
+@pytest.fixture
+def stopwatch() -> Callable[[], Any]:
+    """A context whose ``.seconds`` is how long it took."""
+
+    class Watch:
+        seconds = 0.0
+
+    @contextmanager
+    def watch() -> Iterator[Watch]:
+        found, start = Watch(), time.monotonic()
+        try:
+            yield found
+        finally:
+            found.seconds = time.monotonic() - start
+
+    return watch
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Show the figures of docs/guarantees.md."""
+    figures = config.stash.get(FIGURES, {})
+    if figures:
+        terminalreporter.section("figures")
+        for name, value in sorted(figures.items()):
+            terminalreporter.write_line(f"{name}: {value:g}")

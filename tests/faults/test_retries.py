@@ -1,0 +1,159 @@
+"""Sent again: only what is safe and can help, only what was not answered, and never without end."""
+
+import numpy as np
+import pytest
+from casdk import AuthError, CasdkError, Document, Limits, OverloadedError, Retry, ServerError, TransportError
+from casdk.testing import Cut, DeadExecutor, ExecutorError, Refuse
+
+QUICK = Retry(backoff=0.001, max_backoff=0.01)
+PASSING = {
+    "unavailable": Refuse.unavailable(),
+    "overloaded": Refuse.overloaded(),
+    "bad gateway": Refuse.gateway(),
+    "gateway timeout, 1013": Refuse(grpc=14, http=504, close=1013),
+    "restarting, 1012": Refuse(grpc=14, http=503, close=1012),
+    "dead executor": DeadExecutor(),
+    "closed before": Cut("before"),
+    "closed after": Cut("after"),
+    "closed in the middle": Cut("middle"),
+    "reset before": Cut("before", "reset"),
+    "reset after": Cut("after", "reset"),
+    "reset in the middle": Cut("middle", "reset"),
+    "half-closed": Cut("after", "half-close"),
+}
+TEXTS = [f"text {number}" for number in range(40)]
+
+
+@pytest.mark.parametrize("fault", PASSING, ids=lambda fault: fault.replace(" ", "-"))
+def test_what_passes_is_sent_again(make_server, connect_to, scheme, call, rows, fault, tally):
+    server = make_server([PASSING[fault]])
+    client = connect_to(server, scheme, retry=QUICK, timeout=20)
+    np.testing.assert_array_equal(call(client, "encode", ["a", "b"]), rows(["a", "b"]))
+    assert server.counters.requests == 2
+    tally("retries: faults injected")
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Refuse.internal(), CasdkError),
+        (Refuse.unauthenticated(), AuthError),
+        (Refuse(grpc=12, http=404, close=1003), CasdkError),
+        (Refuse(grpc=3, http=400, close=1007), CasdkError),
+    ],
+    ids=["internal", "unauthenticated", "not there", "bad request"],
+)
+def test_what_does_not_pass_is_not(make_server, connect_to, scheme, call, fault, error):
+    server = make_server(fault)
+    client = connect_to(server, scheme, retry=QUICK, timeout=20)
+    with pytest.raises(error):
+        call(client, "encode", ["a"])
+    # Where the unary method is not there, the stream is tried.
+    assert server.counters.requests <= (2 if fault.grpc == 12 and scheme.startswith("grpc") else 1)
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_attempts_are_counted(make_server, connect_to, scheme, call, attempts):
+    server = make_server(Refuse.unavailable())
+    client = connect_to(server, scheme, retry=Retry(attempts=attempts, backoff=0.001), timeout=20)
+    with pytest.raises((OverloadedError, TransportError)):
+        call(client, "encode", ["a"])
+    assert server.counters.requests == attempts
+
+
+def test_retry_after_is_honoured(make_server, connect_to, call, stopwatch):
+    server = make_server([Refuse.overloaded(retry_after=1)])
+    client = connect_to(server, "http", retry=QUICK, timeout=20)
+    with stopwatch() as watch:
+        call(client, "encode", ["a"])
+    assert watch.seconds >= 1
+
+
+def test_a_dying_server_is_not_stormed(make_server, connect_to, scheme, figure):
+    """100 repeats are free, then a fifth of the requests may be."""
+    server = make_server(Refuse.unavailable())
+    client = connect_to(server, scheme, retry=Retry(attempts=5, backoff=0, max_backoff=0, budget=0.2), timeout=30)
+    calls = 200
+    for _ in range(calls):
+        with pytest.raises((OverloadedError, TransportError)):
+            client.encode(["a"])
+    requests = server.counters.requests
+    assert calls <= requests <= calls * 1.2 + 100
+    figure("retries: requests of 200 calls to a dying server", requests)
+
+
+def test_only_what_was_not_answered_is_sent_again(make_server, connect_to, scheme, call, rows):
+    """Batches one at a time: each fault costs one more request, of that batch."""
+    faults = [None, Cut("after"), None, None, Refuse.unavailable(), Cut("middle"), None]
+    server = make_server(faults)
+    client = connect_to(server, scheme, retry=QUICK, limits=Limits(prefetch=1), timeout=20)
+    np.testing.assert_array_equal(call(client, "encode", TEXTS, batch_size=5), rows(TEXTS))
+    seen = [request.texts[0] for request in server.requests]
+    assert [seen.count(TEXTS[start]) for start in range(0, 40, 5)] == [1, 2, 1, 3, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("at", ["after", "middle"])
+def test_index_is_not_sent_twice(make_server, connect_to, scheme, call, at):
+    server = make_server([Cut(at)])
+    client = connect_to(server, scheme, retry=QUICK, timeout=20)
+    with pytest.raises(TransportError):
+        call(client, "index", [Document(id="a" * 32, text="a")])
+    assert server.counters.requests == 1
+    assert server.executor.indexed == 1
+
+
+def test_index_is_sent_twice_where_the_user_says_so(make_server, connect_to, scheme, call):
+    server = make_server([Cut("after")])
+    client = connect_to(server, scheme, retry=QUICK, timeout=20)
+    call(client, "index", [Document(id="a" * 32, text="a")], idempotent_index=True)
+    assert [request.endpoint for request in server.requests][:2] == ["/index", "/index"]
+    assert server.executor.indexed == 1
+
+
+def test_index_is_sent_again_while_nothing_left(make_server, connect_to, scheme, call):
+    """A port where nobody listens took nothing."""
+    server = make_server()
+    server.down()
+    client = connect_to(server, scheme, retry=Retry(attempts=100, backoff=0.01, max_backoff=0.02), timeout=20)
+
+    def documents():
+        yield Document(id="a" * 32, text="a")
+        server.up()
+        yield Document(id="b" * 32, text="b")
+
+    call(client, "index", documents(), batch_size=1)
+    assert server.executor.indexed == 2
+
+
+def test_a_status_of_the_executors_is_not_the_connections(make_server, connect_to, scheme, call):
+    server = make_server(ExecutorError("RuntimeError", "out of memory"))
+    client = connect_to(server, scheme, retry=QUICK, timeout=20)
+    with pytest.raises((ServerError, CasdkError), match="out of memory"):
+        call(client, "encode", ["a"])
+    assert server.counters.requests == 1
+
+
+@pytest.mark.timeout(180)
+def test_fifty_restarts_in_one_run(make_server, connect_to, scheme, rows, figure, tally):
+    """Kill and restart the server 50 times during 20,000 items: the rows are those of a quiet run."""
+    server = make_server()
+    client = connect_to(
+        server, scheme, retry=Retry(attempts=50, backoff=0.001, max_backoff=0.02, budget=1), timeout=170
+    )
+    restarts = 0
+    total, every = 20_000, 400
+
+    def texts():
+        nonlocal restarts
+        for number in range(total):
+            if number % every == every // 2:
+                server.restart("reset" if restarts % 2 else "close")
+                restarts += 1
+            yield f"text {number}"
+
+    found = client.encode(texts(), batch_size=32)
+    assert restarts == 50
+    np.testing.assert_array_equal(found, rows([f"text {number}" for number in range(total)]))
+    tally("restarts: injected", restarts)
+    tally("restarts: rows lost", int((~np.isfinite(found)).any(axis=1).sum()))
+    figure("restarts: extra requests in 625", server.counters.requests - total // 32)
