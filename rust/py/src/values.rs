@@ -39,11 +39,18 @@ fn read_struct(
                 format_args!("has the key {}, keys must be str", key.repr()?),
             );
         };
-        let key = key.to_str()?.to_owned();
+        let key = text(key, path)?;
         let value = read_value(&value, &format!("{path}.{key}"), finite, depth + 1)?;
         fields.push((key, value));
     }
     Ok(fields)
+}
+
+fn text(text: &Bound<'_, PyString>, path: &str) -> PyResult<String> {
+    match text.to_str() {
+        Ok(text) => Ok(text.to_owned()),
+        Err(error) => refuse(path, error.value(text.py())),
+    }
 }
 
 fn read_value(value: &Bound<'_, PyAny>, path: &str, finite: bool, depth: usize) -> PyResult<Value> {
@@ -57,10 +64,12 @@ fn read_value(value: &Bound<'_, PyAny>, path: &str, finite: bool, depth: usize) 
         return Ok(Value::Bool(flag.is_true()));
     }
     if let Ok(text) = value.cast::<PyString>() {
-        return Ok(Value::Text(text.to_str()?.to_owned()));
+        return Ok(Value::Text(self::text(text, path)?));
     }
     if value.is_instance_of::<PyInt>() || value.is_instance_of::<PyFloat>() {
-        let number: f64 = value.extract()?;
+        let Ok(number) = value.extract::<f64>() else {
+            return refuse(path, "is too large for a double");
+        };
         if finite && !number.is_finite() {
             return refuse(path, format_args!("is {number}, which JSON cannot hold"));
         }
