@@ -12,14 +12,15 @@ from casdk._calls import ErrorMode
 from casdk.errors import InputTypeError, InputValueError
 from casdk.models import Response
 
-__all__ = ["CallOptions", "EncodeOptions", "Options", "route"]
+__all__ = ["MINIBATCH", "CallOptions", "EncodeOptions", "Options", "route"]
 
 
 class CallOptions(TypedDict, total=False):
     """Options of every verb.
 
     Attributes:
-        batch_size: Items per request; 32, the server's own minibatch.
+        batch_size: Items per request; 32, the server's own minibatch. For ``rank`` 1: a server scores every
+            query of a request against the candidates of all of them.
         prefetch: Requests in flight for this call; ``Limits.prefetch`` by default.
         parameters: Sent to the executors; ``model_name`` in it selects ``/encode/{model_name}``. Never changed.
         show_progress: Show a bar.
@@ -51,10 +52,14 @@ class EncodeOptions(CallOptions, total=False):
     dedupe: bool
 
 
+MINIBATCH: Final = 32
+"""What CLIP servers put on their device at once (``minibatch_size``)."""
+
+
 class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Options of one call, checked."""
 
-    batch_size: int = 32
+    batch_size: int | None = None
     prefetch: int | None = None
     parameters: Any = None
     show_progress: bool = False
@@ -70,7 +75,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     dedupe: bool = False
 
     def __post_init__(self) -> None:
-        _check_count("batch_size", self.batch_size)
+        if self.batch_size is not None:
+            _check_count("batch_size", self.batch_size)
         if self.prefetch is not None:
             _check_count("prefetch", self.prefetch)
         if self.parameters is not None and not isinstance(self.parameters, Mapping):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Container, Coroutine, Hashable, Iterable, Mapping, Sequence, Sized
 from time import monotonic, perf_counter
 from typing import Any, TypeAlias
 
@@ -24,7 +24,7 @@ from casdk._driver import Driver, Hooks
 from casdk._engine import Caller
 from casdk._feeds import HELD, Feed, feed_of
 from casdk._inputs import Chunk, as_document, check_content, read_chunk
-from casdk._options import Options, route
+from casdk._options import MINIBATCH, Options, route
 from casdk._progress import Progress
 from casdk._results import (
     Answer,
@@ -40,6 +40,7 @@ from casdk._results import (
 from casdk._transport import Transport
 from casdk.documents import Document, DocumentArray
 from casdk.errors import DeadlineError, InputTypeError, InputValueError, ItemError, NotSupportedError
+from casdk.interop.docarray import collect, is_array, recognise, write_back
 from casdk.models import EncodeResult, Profile, Response
 
 __all__ = ["Job", "encode", "index", "open_piece", "profile", "rank", "search", "stream"]
@@ -61,6 +62,7 @@ class Plan:
         candidates: Attribute of nested Documents that travel too.
         keep: Whether a Document travels whole, its uri too.
         allow_empty: Whether a Document without content may travel.
+        batch_size: Items per request, unless the options say.
         repeats: Finds items that need not be sent again.
         extra: Parameters the verb adds.
     """
@@ -78,6 +80,7 @@ class Plan:
         candidates: str | None = None,
         keep: bool = False,
         allow_empty: bool = False,
+        batch_size: int = MINIBATCH,
         repeats: Repeats | None = None,
         **extra: Any,
     ) -> None:
@@ -96,7 +99,7 @@ class Plan:
             allow_empty=allow_empty,
         )
         timeout = transport.timeouts.total if options.timeout is None else options.timeout
-        self.feed: Feed = feed_of(content, options.batch_size, apart=timeout is not None)
+        self.feed: Feed = feed_of(content, options.batch_size or batch_size, apart=timeout is not None)
         self.hooks = Hooks(options.on_done, options.on_error, options.on_always, options.return_responses)
         self.gathers = options.on_done is None and options.on_always is None and not options.return_responses
         self.answer = answer if self.gathers else Nothing()
@@ -158,16 +161,25 @@ class Plan:
 
 
 class Originals:
-    """The user's Documents, in order, while every item is one."""
+    """The user's Documents, ours or docarray's, in order, while every item is one.
 
-    def __init__(self, content: Any) -> None:
+    Args:
+        content: What the user handed over.
+        candidates: Attribute of docarray's documents whose documents travel too.
+        whole: Whether docarray's documents travel whole.
+    """
+
+    def __init__(self, content: Any, *, candidates: str | None = None, whole: bool = False) -> None:
         self.items: list[Any] | None = []
         self.documents: list[Document] = []
         self.like = content
+        self._candidates = candidates
+        self._whole = whole
+        self._foreign = False
 
     def read(self, items: list[Any], indices: Sequence[int]) -> Chunk:
         """Read a chunk as it is, keeping its Documents."""
-        chunk = read_chunk(items, indices)
+        chunk = self._read(items, indices)
         if self.items is not None:
             if chunk.verdicts.count(b"O") == len(items):
                 self.items += items
@@ -179,7 +191,7 @@ class Originals:
 
     def read_as_documents(self, items: list[Any], indices: Sequence[int]) -> Chunk:
         """Read a chunk, making Documents of what is none."""
-        chunk = read_chunk(items, indices)
+        chunk = self._read(items, indices)
         documents: list[Any] = []
         for position, item in enumerate(chunk.items):
             bad = chunk.errors is not None and position in chunk.errors
@@ -190,15 +202,37 @@ class Originals:
         verdicts = bytes(ord("O") if isinstance(document, Document) else ord("T") for document in documents)
         return Chunk(documents, verdicts, chunk.errors)
 
-    def everything(self) -> list[Document] | None:
-        """Return the Documents if there was nothing else; for no items at all, the content says which it is."""
-        if self.items or (self.items is not None and isinstance(self.like, DocumentArray)):
-            return self.documents
-        return None
+    def _read(self, items: list[Any], indices: Sequence[int]) -> Chunk:
+        chunk = read_chunk(items, indices, candidates=self._candidates, whole=self._whole)
+        if chunk.items is not items and not self._foreign:
+            self._foreign = any(map(recognise, items))
+        return chunk
 
-    def array(self) -> Any:
-        """Return the Documents as the caller's kind of array."""
-        return DocumentArray(self.documents)
+    @property
+    def all_documents(self) -> bool:
+        """Whether there was nothing else; for no items at all, the content says which it is."""
+        if self.items:
+            return True
+        return self.items is not None and (isinstance(self.like, DocumentArray) or is_array(self.like))
+
+    def array(self, gone: Container[int] = (), *, candidates: str | None = None, matches: bool = False) -> Any:
+        """Return the Documents as the caller's kind of array; docarray's get back what the server said.
+
+        Args:
+            gone: Indices to leave out.
+            candidates: Attribute of docarray's documents that was ranked.
+            matches: Whether docarray's documents get matches.
+        """
+        items = self.items or []
+        if self._foreign:
+            for item, document in zip(items, self.documents, strict=True):
+                if recognise(item):
+                    write_back(item, document, candidates=candidates, matches=matches)
+        theirs = all(map(recognise, items)) if self._foreign else not items and is_array(self.like)
+        kept = items if theirs else self.documents
+        if gone:
+            kept = [item for index, item in enumerate(kept) if index not in gone]
+        return collect(kept, self.like) if theirs else DocumentArray(kept)
 
 
 def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job:
@@ -221,7 +255,7 @@ def encode(transport: Transport, content: Iterable[Any], options: Options) -> Jo
         if repeats is not None and repeats.found and rows.size:
             again, firsts = zip(*repeats.found, strict=True)
             rows[list(again)] = rows[list(firsts)]
-        return _present(rows, plan.call.bad, plan.bad, originals.everything(), options)
+        return _present(rows, plan.call.bad, plan.bad, originals, options)
 
     return _job(plan, finish)
 
@@ -230,7 +264,7 @@ def _present(
     rows: np.ndarray[Any, Any],
     errors: Mapping[int, ItemError],
     bad: Sequence[int],
-    documents: list[Document] | None,
+    originals: Originals,
     options: Options,
 ) -> Any:
     """Return the result of ``encode`` as ``errors=`` wants it.
@@ -239,18 +273,19 @@ def _present(
         rows: ``[N, D]``, NaN where there is none.
         errors: By index.
         bad: Indices without a row, ascending.
-        documents: The user's, if every item is one.
+        originals: The user's Documents.
         options: The call's.
     """
-    if documents is not None:
-        _write_embeddings(documents, rows, bad)
+    gone = set(bad) if options.errors == "skip" else ()
+    result: Any = rows
+    if originals.all_documents:
+        _write_embeddings(originals.documents, rows, bad)
+        result = originals.array(gone)
+    elif gone:
+        result = np.delete(rows, bad, axis=0)
     if options.errors == "return":
         return EncodeResult(embeddings=rows, errors=tuple(errors[index] for index in sorted(errors)))
-    if options.errors == "skip" and bad:
-        rows = np.delete(rows, bad, axis=0)
-        gone = set(bad)
-        documents = documents and [document for i, document in enumerate(documents) if i not in gone]
-    return rows if documents is None else DocumentArray(documents)
+    return result
 
 
 def _merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashable | None:
@@ -258,7 +293,7 @@ def _merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashab
     plain = (options.on_done, options.on_error, options.on_always, options.out, options.prefetch)
     if any(option is not None for option in plain) or options.return_responses or options.show_progress:
         return None
-    if not isinstance(content, HELD) or not 0 < len(content) <= coalescer.most:
+    if not isinstance(content, HELD) or not 0 < len(content) <= coalescer.most or any(map(recognise, content)):
         return None
     if not options.parameters:
         return ("/encode", b"", options.check_images, str(options.dtype))
@@ -297,9 +332,13 @@ def _encode_merged(transport: Transport, coalescer: Coalescer, content: Any, opt
         mine = {index - start: _moved(errors[index], -start) for index in errors if start <= index < stop}
         if mine and options.errors == "raise":
             raise mine[min(mine)]
-        documents = items if all(type(item) is Document for item in items) else None
+        originals = Originals(content)
+        if all(type(item) is Document for item in items):
+            originals.items, originals.documents = items, items
+        else:
+            originals.items = None
         # A copy: a view would keep everybody's rows alive, and writeable.
-        return lambda: _present(rows[start:stop].copy(), mine, sorted(mine), documents, options)
+        return lambda: _present(rows[start:stop].copy(), mine, sorted(mine), originals, options)
 
     return job
 
@@ -331,7 +370,8 @@ def stream(transport: Transport, content: Iterable[Any], options: Options) -> Jo
     for name in ("out", "on_done", "on_always"):
         if getattr(options, name) is not None:
             raise InputValueError(f"{name}= does not go with a stream")
-    plan = Plan(transport, "/encode", content, options, Pieces(options.dtype, options.batch_size), prepare=read_chunk)
+    pieces = Pieces(options.dtype, options.batch_size or MINIBATCH)
+    plan = Plan(transport, "/encode", content, options, pieces, prepare=read_chunk)
 
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
         await plan.run(caller)
@@ -344,14 +384,21 @@ def open_piece(piece: Piece, options: Options) -> Any:
     """Return what the caller of a stream gets for a piece."""
     rows = piece.rows
     assert rows is not None
-    documents = piece.items if all(isinstance(item, Document) for item in piece.items) else None
-    if documents is not None:
-        _write_embeddings(documents, rows, piece.bad)
-    good = [position for position in range(len(rows)) if position not in piece.bad]
+    items = piece.items
+    ours = all(isinstance(item, Document) for item in items)
+    theirs = not ours and all(map(recognise, items))
+    if ours:
+        _write_embeddings(items, rows, piece.bad)
+    elif theirs:
+        for position, item in enumerate(items):
+            if position not in piece.bad:
+                write_back(item, Document(embedding=rows[position]))
     if options.errors == "skip" and piece.bad:
-        rows = rows[good]
-        documents = None if documents is None else [documents[position] for position in good]
-    return rows if documents is None else DocumentArray(documents)
+        good = [position for position in range(len(rows)) if position not in piece.bad]
+        rows, items = rows[good], [items[position] for position in good]
+    if theirs:
+        return collect(items)
+    return DocumentArray(items) if ours else rows
 
 
 def rank(transport: Transport, content: Iterable[Any], options: Options, source: str) -> Job:
@@ -359,17 +406,17 @@ def rank(transport: Transport, content: Iterable[Any], options: Options, source:
     check_content(content)
     if not isinstance(source, str) or source not in ("matches", "chunks"):
         raise InputValueError(f"source must be 'matches' or 'chunks', not {source!r}")
-    originals = Originals(content)
+    originals = Originals(content, candidates=source)
 
     def read(items: list[Any], indices: Sequence[int]) -> Chunk:
         chunk = originals.read(items, indices)
         _check_candidates(chunk, indices, source)
         return chunk
 
-    plan = Plan(transport, "/rank", content, options, Rankings(source), prepare=read, candidates=source)
+    plan = Plan(transport, "/rank", content, options, Rankings(source), prepare=read, candidates=source, batch_size=1)
 
     def finish() -> Any:
-        return originals.array() if plan.gathers else plan.responses()
+        return originals.array(candidates=source) if plan.gathers else plan.responses()
 
     return _job(plan, finish)
 
@@ -403,7 +450,7 @@ def _has_content(document: Document) -> bool:
 def index(transport: Transport, content: Iterable[Any], options: Options, resend: bool) -> Job:
     """Texts, images or Documents -> DocumentArray with embeddings, stored by the server."""
     check_content(content)
-    originals = Originals(content)
+    originals = Originals(content, whole=True)
     matrix = Matrix(len(content) if isinstance(content, Sized) else None)
     answer = IndexedEmbeddings(matrix)
     plan = Plan(
@@ -468,7 +515,7 @@ def search(transport: Transport, content: Iterable[Any], options: Options, limit
             return plan.responses()
         rows = matrix.finish(plan.driver.count, plan.bad)
         _write_embeddings(originals.documents, rows, plan.bad)
-        return originals.array()
+        return originals.array(matches=True)
 
     return job
 

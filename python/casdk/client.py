@@ -6,7 +6,7 @@ import os
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
 
 import msgspec
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from casdk import _verbs
 from casdk._coalesce import Coalescer
 from casdk._engine import engine, run, run_async, run_pieces, run_pieces_async
-from casdk._options import CallOptions, EncodeOptions, Options
+from casdk._options import MINIBATCH, CallOptions, EncodeOptions, Options
 from casdk._proxy import check_proxy
 from casdk._transport import Credential, Transport, check_token
 from casdk._uri import Endpoint, parse_address
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
 __all__ = ["Client", "Item"]
-
-MERGED: Final = 32
-"""Items of a merged batch, the server's own minibatch."""
 
 Item: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | PILImage | Text | Image"
 """What can be encoded, beside Documents."""
@@ -617,10 +614,10 @@ def _read_credential(credential: object) -> Any:
 
 def _make_coalescer(coalesce: bool | float) -> Coalescer | None:
     if isinstance(coalesce, bool):
-        return Coalescer(MERGED, 0.0) if coalesce else None
+        return Coalescer(MINIBATCH, 0.0) if coalesce else None
     if not isinstance(coalesce, int | float) or not 0 < coalesce <= 1000:
         raise ConfigError(f"coalesce must be True, False or a window of up to 1000 ms, not {coalesce!r}")
-    return Coalescer(MERGED, coalesce / 1000)
+    return Coalescer(MINIBATCH, coalesce / 1000)
 
 
 def _read_options(options: dict[str, Any]) -> Options:
