@@ -1,0 +1,160 @@
+import asyncio
+import os
+import threading
+
+import pytest
+from casdk._engine import engine, run, run_async, run_pieces, run_pieces_async
+from casdk.errors import ClosedError
+
+
+def where():
+    return threading.current_thread().name
+
+
+def test_a_job_runs_on_the_one_engine():
+    async def job(caller):
+        return where(), asyncio.get_running_loop()
+
+    (name, loop), (_, again) = run(job), run(job)
+    assert name == "casdk-engine"
+    assert loop is again is engine().loop
+
+
+def test_the_callers_code_runs_where_the_caller_is():
+    async def job(caller):
+        return await caller.call(where)
+
+    assert run(job) == where()
+    assert asyncio.run(run_async(job)) == where()
+
+
+def test_a_coroutine_of_the_callers_runs_on_its_loop():
+    async def own():
+        return asyncio.get_running_loop()
+
+    async def job(caller):
+        return await caller.call(own)
+
+    async def main():
+        return await run_async(job), asyncio.get_running_loop()
+
+    mine, loop = asyncio.run(main())
+    assert mine is loop
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyError("y")])
+def test_errors_pass_both_ways(error):
+    def fail():
+        raise error
+
+    async def job(caller):
+        await caller.call(fail)
+
+    with pytest.raises(type(error)) as caught:
+        run(job)
+    assert caught.value is error
+    with pytest.raises(type(error)):
+        asyncio.run(run_async(job))
+
+
+def test_works_inside_a_running_loop():
+    async def job(caller):
+        return 7
+
+    async def main():
+        return run(job)
+
+    assert asyncio.run(main()) == 7
+
+
+def test_the_engine_refuses_to_wait_for_itself():
+    async def inner(caller):
+        return None
+
+    async def job(caller):
+        run(inner)
+
+    with pytest.raises(ClosedError, match="own engine thread"):
+        run(job)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_leaving_takes_the_job_back(mode):
+    started, ended = threading.Event(), threading.Event()
+
+    async def job(caller):
+        try:
+            started.set()
+            if mode == "sync":
+                await caller.call(interrupt)
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    async def main():
+        task = asyncio.create_task(run_async(job))
+        await asyncio.to_thread(started.wait, 10)
+        task.cancel()
+        await task
+
+    if mode == "sync":
+        with pytest.raises(KeyboardInterrupt):
+            run(job)
+    else:
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(main())
+    assert ended.wait(10)
+
+
+async def count(caller):
+    for number in range(5):
+        taken = asyncio.get_running_loop().create_future()
+        caller.give(number, lambda taken=taken: taken.done() or taken.set_result(None))
+        await taken
+
+
+def test_pieces_come_in_order_and_wait_to_be_taken():
+    assert list(run_pieces(count)) == list(range(5))
+
+    async def main():
+        return [piece async for piece in run_pieces_async(count)]
+
+    assert asyncio.run(main()) == list(range(5))
+
+
+def test_closing_a_stream_takes_the_job_back():
+    ended = threading.Event()
+
+    async def endless(caller):
+        try:
+            while True:
+                await count(caller)
+        finally:
+            ended.set()
+
+    pieces = run_pieces(endless)
+    assert next(pieces) == 0
+    pieces.close()
+    assert ended.wait(10)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_starts_its_own():
+    async def job(caller):
+        return os.getpid()
+
+    assert run(job) == os.getpid()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, str(run(job)).encode())
+        os._exit(0)
+    assert int(os.read(read, 20)) == child
+    os.waitpid(child, 0)
+    os.close(read)
+    os.close(write)
+    assert run(job) == os.getpid()

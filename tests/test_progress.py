@@ -1,0 +1,56 @@
+import io
+import threading
+
+import pytest
+from casdk import _progress
+from casdk._progress import Progress
+from rich.console import Console
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    import rich
+
+    out = io.StringIO()
+    monkeypatch.setattr(rich, "_console", Console(file=out, force_terminal=True, width=140))
+    return out
+
+
+def test_a_row_counts_items_and_bytes(screen):
+    with Progress("encode", 10) as progress:
+        progress.advance(4, 1_000, 2_000)
+        progress.advance(6, 1_000, 2_000)
+    shown = screen.getvalue()
+    assert "encode" in shown
+    assert "10/10" in shown
+    assert "out 2.0 kB in 4.0 kB" in shown
+
+
+def test_an_unknown_total_is_filled_in_at_the_end(screen):
+    with Progress("encode", None) as progress:
+        progress.advance(3, 1, 1)
+    assert "3/3" in screen.getvalue()
+
+
+def test_concurrent_calls_are_rows_of_one_display(screen):
+    with Progress("first", 1000) as first, Progress("second", 1000) as second:
+        assert first._bars is second._bars
+        threads = [
+            threading.Thread(target=lambda row=row: [row.advance(1, 1, 1) for _ in range(1000)])
+            for row in (first, second)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [task.completed for task in first._bars.tasks] == [1000, 1000]
+    assert _progress._bars is None
+
+
+def test_a_call_shows_nothing_unless_asked(connect, screen, capfd):
+    client = connect("grpc")
+    client.encode(["a"] * 5)
+    assert screen.getvalue() == ""
+    client.encode(["a"] * 5, show_progress=True)
+    assert "5/5" in screen.getvalue()
+    assert capfd.readouterr() == ("", "")
