@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
+from contextlib import suppress
 from typing import Any
+
+from casdk.interop.docarray import recognise
 
 __all__ = ["Batch", "Repeats"]
 
@@ -67,11 +70,13 @@ class Repeats:
     def sift(self, items: list[Any], start: int) -> list[int] | None:
         """Return the positions of the items that are new, or ``None`` where all are.
 
-        What cannot be hashed (arrays, Documents) never repeats.
+        What cannot be hashed (arrays, Documents) never repeats; neither do docarray's documents, which can.
         """
-        try:
-            firsts = list(map(self._firsts.setdefault, items, range(start, start + len(items))))
-        except TypeError:
+        firsts = None
+        if not any(map(recognise, items)):
+            with suppress(TypeError):
+                firsts = list(map(self._firsts.setdefault, items, range(start, start + len(items))))
+        if firsts is None:
             firsts = [self._first(item, start + position) for position, item in enumerate(items)]
         if firsts == list(range(start, start + len(items))):
             return None
@@ -79,6 +84,8 @@ class Repeats:
         return [position for position, first in enumerate(firsts) if first == start + position]
 
     def _first(self, item: Any, index: int) -> int:
+        if recognise(item):
+            return index
         try:
             return self._firsts.setdefault(item, index)
         except TypeError:

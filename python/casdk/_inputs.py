@@ -29,6 +29,7 @@ import numpy as np
 from casdk._rust import classify
 from casdk.documents import Document
 from casdk.errors import EmptyItemError, InputTypeError, ItemError, ItemTypeError
+from casdk.interop.docarray import recognise, to_document
 from casdk.models import Image, Text
 
 __all__ = ["Chunk", "as_document", "check_content", "read_chunk", "urls_of"]
@@ -64,7 +65,7 @@ def check_content(content: object) -> None:
     Raises:
         InputTypeError: With the call that was probably meant.
     """
-    if isinstance(content, str | bytes | bytearray | os.PathLike | Text | Image | Document):
+    if isinstance(content, str | bytes | bytearray | os.PathLike | Text | Image | Document) or recognise(content):
         shown = repr(content) if len(repr(content)) <= 60 else type(content).__name__
         raise InputTypeError(f"content must be an iterable of items, not one item: write [{shown}]")
     if isinstance(content, Mapping):
@@ -77,12 +78,16 @@ def check_content(content: object) -> None:
         raise InputTypeError(f"content must be an iterable of items, not {type(content).__name__}")
 
 
-def read_chunk(items: list[Any], indices: Sequence[int]) -> Chunk:
+def read_chunk(
+    items: list[Any], indices: Sequence[int], *, candidates: str | None = None, whole: bool = False
+) -> Chunk:
     """Give each item its verdict.
 
     Args:
         items: As the user gave them.
         indices: Of each, for errors.
+        candidates: Attribute of docarray's documents whose documents travel too.
+        whole: Take all of docarray's documents, their tags too, not the content only.
     """
     verdicts = classify(items)
     if UNKNOWN not in verdicts:
@@ -92,7 +97,11 @@ def read_chunk(items: list[Any], indices: Sequence[int]) -> Chunk:
         if verdict != UNKNOWN:
             continue
         try:
-            mark, read[position] = _look(items[position])
+            item = items[position]
+            if recognise(item):
+                mark, read[position] = "O", _as_ours(item, candidates, whole)
+            else:
+                mark, read[position] = _look(item)
             marks[position] = ord(mark)
         except _UnfitError as unfit:
             errors[position] = unfit.kind(indices[position], items[position], str(unfit), unfit.__cause__)
@@ -104,6 +113,13 @@ class _UnfitError(Exception):
     def __init__(self, reason: str, kind: type[ItemError] = ItemTypeError) -> None:
         super().__init__(reason)
         self.kind = kind
+
+
+def _as_ours(item: object, candidates: str | None, whole: bool) -> Document:
+    try:
+        return to_document(item, candidates=candidates, whole=whole)
+    except InputTypeError as error:
+        raise _UnfitError(str(error)) from error
 
 
 def _look(item: object) -> tuple[str, object]:

@@ -21,7 +21,7 @@ import numpy as np
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import InputTypeError, ReplyError
 
-__all__ = ["collect", "recognise", "to_docarray", "to_document", "write_back"]
+__all__ = ["collect", "is_array", "recognise", "to_docarray", "to_document", "write_back"]
 
 NAMES: Final = {"uri": ("url", "uri"), "blob": ("bytes_", "bytes", "blob")}
 """What a ``BaseDoc`` calls our fields, where it does not call them as we do."""
@@ -37,6 +37,14 @@ def recognise(item: object) -> bool:
     """Whether this is a document of docarray's, by the names of the modules its class comes from."""
     return "docarray" in sys.modules and any(
         base.__module__ in ("docarray.document", "docarray.base_doc.doc") for base in type(item).__mro__
+    )
+
+
+def is_array(content: object) -> bool:
+    """Whether this is an array of docarray's, which may hold no document to recognise."""
+    return "docarray" in sys.modules and any(
+        base.__module__.startswith("docarray.") and base.__name__ in ("DocumentArray", "DocList", "DocVec")
+        for base in type(content).__mro__
     )
 
 
