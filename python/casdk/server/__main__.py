@@ -9,10 +9,12 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
+from PIL import Image
 
 from casdk.server.gateway import Gateway, Ready
 from casdk.server.settings import DEFAULT_PORTS, Settings
@@ -29,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, stream=sys.stderr)
     try:
         settings = _settings(options)
+        Image.MAX_IMAGE_PIXELS = settings.max_pixels
+        warnings.filterwarnings("ignore", module="PIL")  # of a client's images; what is wrong with them is in the reply
         asyncio.run(_serve(settings, ready_json=options.ready_json, with_parent=options.with_parent))
     except (ValueError, OSError, ImportError) as error:
         print(f"casdk.server: {error}", file=sys.stderr)
@@ -112,11 +116,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m casdk.server",
         description="A small CLIP-as-service: encode, rank, index and search on six schemes at once. "
         "The default encoder, features, is deterministic and needs no weights; it is not CLIP.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     ports = ", ".join(f"{scheme} {port}" for scheme, port in DEFAULT_PORTS.items())
     where = parser.add_argument_group("where")
-    where.add_argument("--host", default=defaults.host, help="address to listen on")
+    where.add_argument("--host", default=defaults.host, help="address to listen on (%(default)s)")
     where.add_argument("--schemes", metavar="A,B", help=f"schemes to serve, else all: {ports}")
     where.add_argument(
         "--port",
@@ -129,13 +132,15 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--free-ports", action="store_true", help="take free ports where --port names none")
 
     what = parser.add_argument_group("what")
-    what.add_argument("--encoder", choices=("features", "onnx"), default="features", help="what makes the embeddings")
+    what.add_argument(
+        "--encoder", choices=("features", "onnx"), default="features", help="what makes the embeddings (%(default)s)"
+    )
     what.add_argument("--model", type=Path, metavar="DIR", help="with textual.onnx and visual.onnx, for --encoder onnx")
     what.add_argument(
         "--index", action=argparse.BooleanOptionalAction, default=defaults.index, help="answer /index and /search"
     )
     what.add_argument("--workspace", type=Path, metavar="DIR", help="keep the index here; else it ends with the server")
-    what.add_argument("--threads", type=int, default=defaults.threads, help="threads that encode")
+    what.add_argument("--threads", type=int, default=defaults.threads, help="threads that encode (%(default)s)")
 
     who = parser.add_argument_group("who")
     who.add_argument(
@@ -146,11 +151,17 @@ def _parser() -> argparse.ArgumentParser:
     who.add_argument("--cert", type=Path, metavar="PEM", help="certificate of the secure schemes; else one is made")
     who.add_argument("--key", type=Path, metavar="PEM", help="its key")
     who.add_argument("--fetch-uris", action="store_true", help="fetch http(s) URIs on a client's behalf")
-    who.add_argument("--max-message", type=int, default=defaults.max_message, help="largest message, in bytes")
-    who.add_argument("--max-pixels", type=int, default=defaults.max_pixels, help="largest image, in pixels")
+    who.add_argument(
+        "--max-message", type=int, default=defaults.max_message, help="largest message, in bytes (%(default)s)"
+    )
+    who.add_argument(
+        "--max-pixels", type=int, default=defaults.max_pixels, help="largest image, in pixels (%(default)s)"
+    )
 
     process = parser.add_argument_group("process")
-    process.add_argument("--grace", type=float, default=defaults.grace, help="seconds to finish in when stopped")
+    process.add_argument(
+        "--grace", type=float, default=defaults.grace, help="seconds to finish in when stopped (%(default)s)"
+    )
     process.add_argument("--ready-json", action="store_true", help="when ready, one line of JSON on stdout")
     process.add_argument("--with-parent", action="store_true", help="stop when stdin ends")
     process.add_argument("--chaos", action="store_true", help="let texts that begin with !! misbehave, for tests")

@@ -73,7 +73,10 @@ def array_of(proto: NdArrayProto) -> NDArray[np.generic]:
     if proto.WhichOneof("content") != "dense":
         raise ValueError("the array is not dense")
     dense = proto.dense
-    dtype = np.dtype(dense.dtype)
+    try:
+        dtype = np.dtype(dense.dtype)
+    except (TypeError, SyntaxError) as error:
+        raise ValueError(f"no dtype {dense.dtype!r}: {error}") from None
     if dtype.kind not in "biuf":
         raise ValueError(f"an array of dtype {dense.dtype!r} holds no numbers")
     return np.frombuffer(dense.buffer, dtype).reshape(tuple(dense.shape))

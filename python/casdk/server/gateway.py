@@ -180,7 +180,8 @@ class _Doors:
             try:
                 return self._rpc.bind(_authority(host, port), tls)
             except RuntimeError as error:
-                raise OSError(f"cannot listen on {_authority(host, port)} for {scheme}: {error}") from None
+                reason, _, _ = str(error).partition(";")
+                raise OSError(f"cannot listen on {_authority(host, port)} for {scheme}: {reason}") from None
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             bound = socket.create_server((host, port), family=family, backlog=BACKLOG)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from urllib.parse import urlsplit
 
 import httpx
@@ -55,9 +54,7 @@ class ImageReader:
 
     def _decode(self, data: bytes) -> Image.Image:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                image = Image.open(io.BytesIO(data))
+            image = Image.open(io.BytesIO(data))
         except UnidentifiedImageError:
             raise ValueError(f"the {len(data)} bytes are no image that Pillow knows") from None
         except Image.DecompressionBombError as error:

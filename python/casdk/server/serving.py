@@ -48,6 +48,7 @@ class Served:
         self._process = process
         self._log = log
         self._grace = grace
+        self._said: str | None = None
 
     @property
     def ca(self) -> Path:
@@ -82,13 +83,16 @@ class Served:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+        self._said = self.log()
         self._log.close()
         if self._ca is not None and code < 0 and self._ca.parent.name.startswith("casdk-tls-"):
             shutil.rmtree(self._ca.parent, ignore_errors=True)
         return code
 
     def log(self) -> str:
-        """Return what the server wrote so far."""
+        """Return what the server has written to stderr."""
+        if self._said is not None:
+            return self._said
         self._log.seek(0)
         return self._log.read().decode(errors="replace")
 

@@ -34,6 +34,7 @@ class ClipTokens:
         directory: The model's; a vocabulary in it is used, else the one inside ``instant-clip-tokenizer``.
 
     Raises:
+        ValueError: The vocabulary in the directory is of another form.
         ImportError: There is no vocabulary in the directory and ``instant-clip-tokenizer`` is not installed.
     """
 
@@ -68,7 +69,10 @@ def _of_file(file: Path) -> tuple[_Split, int, int]:
     letters = _letters()
     words = [*letters, *(letter + WORD_END for letter in letters), *("".join(pair) for pair in pairs), START, END]
     vocabulary = {word: number for number, word in enumerate(words)}
-    tokenizer = Tokenizer(BPE(vocabulary, pairs, end_of_word_suffix=WORD_END))
+    try:
+        tokenizer = Tokenizer(BPE(vocabulary, pairs, end_of_word_suffix=WORD_END))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(f"{file} is no vocabulary of CLIP: {error}") from error
     tokenizer.pre_tokenizer = Sequence(
         [Split(Regex(WORDS), "removed", invert=True), ByteLevel(add_prefix_space=False, use_regex=False)]
     )
