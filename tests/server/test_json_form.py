@@ -39,8 +39,8 @@ DOCUMENT = st.builds(
 )
 
 
-def _items(form):
-    return (form or {}).items()
+def _score(written):
+    return {"value": written["value"] or 0, "op_name": written["op_name"] or ""}
 
 
 def _same(given, written):
@@ -51,10 +51,7 @@ def _same(given, written):
             for one, other in zip(value, written[key] or (), strict=True):
                 _same(one, other)
         elif key in ("scores", "evaluations"):
-            scores = {
-                name: {"value": s["value"] or 0, "op_name": s["op_name"] or ""} for name, s in _items(written[key])
-            }
-            assert scores == value
+            assert {name: _score(score) for name, score in (written[key] or {}).items()} == value
         else:
             assert written[key] == (value or None)
     assert all(written[key] is None for key in written.keys() - given.keys() - {"id"})

@@ -359,12 +359,11 @@ def test_a_killed_server_leaves_no_certificate_behind():
     assert not directory.exists()
 
 
-@pytest.mark.parametrize("scheme", ["grpc", "http", "websocket", "grpcs"])
-def test_a_taken_port_is_named(scheme):
-    with serve(schemes=[scheme]) as served:
-        port = int(served.address(scheme).rpartition(":")[2])
-        with pytest.raises(ServerDiedError, match=rf"(?s)code 1 .*cannot listen on 127\.0\.0\.1:{port} for {scheme}"):
-            serve(schemes=[scheme], ports={scheme: port}).__enter__()
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_taken_port_is_named(server, scheme):
+    port = int(server.address(scheme).rpartition(":")[2])
+    with pytest.raises(ServerDiedError, match=rf"(?s)code 1 .*cannot listen on 127\.0\.0\.1:{port} for {scheme}"):
+        serve(schemes=[scheme], ports={scheme: port}).__enter__()
 
 
 @pytest.mark.parametrize(
