@@ -123,14 +123,15 @@ def route(verb: str, parameters: Mapping[str, Any] | None, **extra: Any) -> tupl
 
     Args:
         verb: ``/encode``, ``/rank``...
-        parameters: The caller's; ``model_name`` is taken out and becomes part of the endpoint.
+        parameters: The caller's; of ``/encode`` and ``/rank``, ``model_name`` is taken out and becomes part of the
+            endpoint. No indexer listens at ``/index/{model_name}``, where an encoder would answer in its place.
         extra: Added; the caller's own ``drop_image_content`` wins.
 
     Raises:
         InputTypeError: ``model_name`` is no str.
     """
     sent = {"drop_image_content": True, **(parameters or {}), **extra}
-    model = sent.pop("model_name", None)
+    model = sent.pop("model_name", None) if verb in ("/encode", "/rank") else None
     if model is None:
         return verb, sent
     if not isinstance(model, str):
