@@ -91,6 +91,12 @@ def test_dry_run_is_a_path(server, doors, secure):
         assert opened.close_code == 1000
 
 
+def test_pages_of_other_sites_are_kept_out(server, doors, secure):
+    with pytest.raises(InvalidStatus) as refusal:
+        doors.socket(server, secure, origin="https://evil.example")
+    assert refusal.value.response.status_code == 403
+
+
 def test_there_are_no_other_paths(server, doors, secure):
     with pytest.raises(InvalidStatus) as refusal:
         doors.socket(server, secure, "/other")

@@ -131,6 +131,12 @@ def test_a_compressed_body_is_refused(http):
     assert http.post("/post", content=body, headers={"content-encoding": "gzip"}).status_code == 400
 
 
+def test_pages_of_other_sites_are_kept_out(http):
+    own = str(http.base_url).rstrip("/")
+    for origin, status in ((own, 200), ("https://evil.example", 403), ("null", 403)):
+        assert http.post("/post", json={}, headers={"origin": origin}).status_code == status
+
+
 def test_a_websocket_does_not_open_here(server, doors):
     from websockets.exceptions import InvalidStatus
     from websockets.sync.client import connect

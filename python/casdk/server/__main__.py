@@ -72,7 +72,8 @@ def _tell(ready: Ready, settings: Settings, *, ready_json: bool) -> None:
     index = f"index {where}" if settings.index else "no index"
     print(f"casdk.server: encoder {settings.encoder}, {index}; Ctrl-C stops", file=sys.stderr)
     if ready_json:
-        line = {"pid": os.getpid(), "addresses": ready.addresses, "ca": None if ready.ca is None else str(ready.ca)}
+        ca = None if ready.ca is None else str(ready.ca)
+        line = {"pid": os.getpid(), "addresses": ready.addresses, "ca": ca, "scratch": str(ready.scratch)}
         sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
         sys.stdout.buffer.flush()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 
 __all__ = ["Access"]
 
@@ -23,6 +24,16 @@ class Access:
             return True
         given = authorization.encode() if isinstance(authorization, str) else authorization or b""
         return hmac.compare_digest(given, self._token)
+
+    def from_elsewhere(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a browser sends this for a page of another site, which must not reach an open server on loopback.
+
+        With a token the page would have to know it.
+        """
+        origin = headers.get(b"origin")
+        if self._token is not None or origin is None:
+            return False
+        return origin.partition(b"://")[2] != headers.get(b"host")
 
     def __repr__(self) -> str:
         return f"Access({'anyone' if self._token is None else 'with token'})"

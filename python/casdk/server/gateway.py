@@ -39,10 +39,12 @@ class Ready:
     Attributes:
         addresses: Address of each scheme.
         ca: PEM file to trust for the secure schemes, if there are any.
+        scratch: Directory that ends with the server; what a killed one leaves behind is in it.
     """
 
     addresses: dict[str, str]
     ca: Path | None
+    scratch: Path
 
 
 class Gateway:
@@ -70,12 +72,14 @@ class Gateway:
             ValueError: The encoder, the certificate or the workspace cannot be used.
         """
         with self._resources:
-            dispatcher = self._dispatcher()
-            tls = self._tls()
+            scratch = Path(tempfile.mkdtemp(prefix="casdk-server-"))
+            self._resources.callback(shutil.rmtree, scratch)
+            dispatcher = self._dispatcher(scratch)
+            tls = self._tls(scratch)
             doors = _Doors(self._settings, dispatcher, tls, self._closing)
             try:
                 addresses = await doors.open()
-                yield Ready(addresses, tls[0] if tls else None)
+                yield Ready(addresses, tls[0] if tls else None, scratch)
             finally:
                 self._closing.set()
                 await doors.close()
@@ -84,7 +88,7 @@ class Gateway:
         """Wait for `stop`."""
         await self._closing.wait()
 
-    def _dispatcher(self) -> Dispatcher:
+    def _dispatcher(self, scratch: Path) -> Dispatcher:
         settings = self._settings
         encoder = load(settings.encoder)
         images = ImageReader(settings.max_pixels, settings.max_message, fetch=settings.fetch_uris)
@@ -95,13 +99,13 @@ class Gateway:
             EncodeExecutor(encoder, images, workers, indexed=settings.index, chaos=settings.chaos)
         ]
         if settings.index:
-            workspace = settings.workspace or self._directory("casdk-index-")
+            workspace = settings.workspace or scratch
             indexer = IndexExecutor(Index(workspace, encoder.name, encoder.dim))
             self._resources.callback(indexer.close)
             executors.append(indexer)
         return Dispatcher(executors, workers)
 
-    def _tls(self) -> tuple[Path, Path] | None:
+    def _tls(self, scratch: Path) -> tuple[Path, Path] | None:
         settings = self._settings
         if not any(scheme.endswith("s") for scheme in settings.ports):
             return None
@@ -109,12 +113,7 @@ class Gateway:
             return settings.cert, settings.key
         from casdk.server.certificates import write_certificate
 
-        return write_certificate(self._directory("casdk-tls-"), settings.host)
-
-    def _directory(self, prefix: str) -> Path:
-        directory = Path(tempfile.mkdtemp(prefix=prefix))
-        self._resources.callback(shutil.rmtree, directory)
-        return directory
+        return write_certificate(scratch, settings.host)
 
 
 class _Door(uvicorn.Server):

@@ -31,6 +31,7 @@ class _ReadyLine(msgspec.Struct):
     pid: int
     addresses: dict[str, str]
     ca: str | None
+    scratch: str
 
 
 class Served:
@@ -45,6 +46,7 @@ class Served:
         self.addresses: Mapping[str, str] = MappingProxyType(ready.addresses)
         self.pid = ready.pid
         self._ca = None if ready.ca is None else Path(ready.ca)
+        self._scratch = ready.scratch
         self._process = process
         self._log = log
         self._grace = grace
@@ -85,8 +87,8 @@ class Served:
                 pipe.close()
         self._said = self.log()
         self._log.close()
-        if self._ca is not None and code < 0 and self._ca.parent.name.startswith("casdk-tls-"):
-            shutil.rmtree(self._ca.parent, ignore_errors=True)
+        if code < 0:
+            shutil.rmtree(self._scratch, ignore_errors=True)
         return code
 
     def log(self) -> str:

@@ -57,8 +57,11 @@ class SocketApp:
             await asyncio.wait(self._open)
 
     def _refusal(self, scope: Scope) -> int | None:
-        if not self._access.allows(dict(scope["headers"]).get(b"authorization")):
+        headers = dict(scope["headers"])
+        if not self._access.allows(headers.get(b"authorization")):
             return 401
+        if self._access.from_elsewhere(headers):
+            return 403
         if scope["path"] not in ("/", "/dry_run"):
             return 404
         return 503 if self._closing.is_set() else None

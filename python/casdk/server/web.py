@@ -71,6 +71,8 @@ class WebApp:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         if path != "/" and not self._access.allows(headers.get(b"authorization")):
             raise _RefusalError(401, "the authorization is missing or wrong")
+        if self._access.from_elsewhere(headers):
+            raise _RefusalError(403, "pages of other sites may not ask a server without a token")
         if method == "GET" and path in LOOKS:
             return await self._look(path)
         if (method, path) not in ENDPOINTS:
