@@ -3,6 +3,6 @@
 import os
 
 if "CASDK_INTEROP" in os.environ:
-    from fixtures import clip_reference, deterministic_server, reference, running, server  # noqa: F401
+    from fixtures import clip_reference, deterministic_server, encoder_server, reference, running, server  # noqa: F401
 else:
     collect_ignore_glob = ["test_*.py"]

@@ -11,10 +11,8 @@ from deterministic import DROPPED, RAISES, SLEEPS, WITHOUT_ROW, cosines, rows, s
 from jina import Document, DocumentArray, Executor, requests
 
 
-class Deterministic(Executor):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self._indexed, self._matrix = [], np.empty((0, 0), np.float32)
+class Encoder(Executor):
+    """Encodes and ranks; what else it is asked it takes for encoding, as clip_server does."""
 
     @requests
     async def encode(self, docs, parameters=None, **_):
@@ -35,33 +33,6 @@ class Deterministic(Executor):
                 candidate.scores["clip_score_cosine"].op_name = "cosine"
             candidates.embeddings = None
             query.matches = sorted(candidates, key=lambda c: c.scores["clip_score"].value, reverse=True)
-
-    @requests(on="/index")
-    async def index(self, docs, parameters=None, **_):
-        await self._encode(docs, bool((parameters or {}).get("drop_image_content")))
-        known = {d.id: d for d in self._indexed}
-        known.update((d.id, Document(d, copy=True)) for d in docs if d.embedding is not None)
-        self._indexed = list(known.values())
-        self._matrix = np.stack([d.embedding for d in self._indexed])
-
-    @requests(on="/search")
-    async def search(self, docs, parameters=None, **_):
-        await self._encode(docs, bool((parameters or {}).get("drop_image_content")))
-        limit = int((parameters or {}).get("limit", 10))
-        for query in docs:
-            query.matches = DocumentArray()
-            if query.embedding is None or not self._indexed:
-                continue
-            distance = 1.0 - cosines(query.embedding[None], self._matrix)[0]
-            for place in np.argsort(distance, kind="stable")[:limit]:
-                found = self._indexed[place]
-                match = Document(id=found.id, text=found.text or None, uri=found.uri or None, tags=found.tags)
-                match.scores["cosine"].value = float(distance[place])
-                query.matches.append(match)
-
-    @requests(on="/delete")
-    async def delete(self, **_):
-        self._indexed, self._matrix = [], np.empty((0, 0), np.float32)
 
     @staticmethod
     async def _encode(docs, drop):
@@ -91,3 +62,38 @@ class Deterministic(Executor):
         for d, row in zip(todo, rows(contents), strict=True):
             d.embedding = row
         return dropped
+
+
+class Deterministic(Encoder):
+    """Indexes and searches too."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._indexed, self._matrix = [], np.empty((0, 0), np.float32)
+
+    @requests(on="/index")
+    async def index(self, docs, parameters=None, **_):
+        await self._encode(docs, bool((parameters or {}).get("drop_image_content")))
+        known = {d.id: d for d in self._indexed}
+        known.update((d.id, Document(d, copy=True)) for d in docs if d.embedding is not None)
+        self._indexed = list(known.values())
+        self._matrix = np.stack([d.embedding for d in self._indexed])
+
+    @requests(on="/search")
+    async def search(self, docs, parameters=None, **_):
+        await self._encode(docs, bool((parameters or {}).get("drop_image_content")))
+        limit = int((parameters or {}).get("limit", 10))
+        for query in docs:
+            query.matches = DocumentArray()
+            if query.embedding is None or not self._indexed:
+                continue
+            distance = 1.0 - cosines(query.embedding[None], self._matrix)[0]
+            for place in np.argsort(distance, kind="stable")[:limit]:
+                found = self._indexed[place]
+                match = Document(id=found.id, text=found.text or None, uri=found.uri or None, tags=found.tags)
+                match.scores["cosine"].value = float(distance[place])
+                query.matches.append(match)
+
+    @requests(on="/delete")
+    async def delete(self, **_):
+        self._indexed, self._matrix = [], np.empty((0, 0), np.float32)

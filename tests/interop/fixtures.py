@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ class Served:
 
     def __init__(self, flows: Flows, kind: Kind, reference: Callable[[], Reference]) -> None:
         self.flows = flows
-        self.exact = kind == "fake"
+        self.exact = kind != "real"
         self._reference = reference
 
     def client(self, scheme: str, **options: Any) -> Client:
@@ -92,10 +93,17 @@ def clip_reference(reference: Callable[[], Reference]) -> Reference:
 
 
 def _build_clip(environment: Environment) -> None:
+    if reason := _lacking(environment):
+        pytest.skip(reason)
+
+
+@cache
+def _lacking(environment: Environment) -> str | None:
     try:
         environment.build_clip()
     except UnavailableError as reason:
-        pytest.skip(str(reason))
+        return str(reason)
+    return None
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +127,13 @@ def running(reference: Callable[[], Reference]) -> Iterator[Callable[[str], Serv
 def server(request: pytest.FixtureRequest, running: Callable[[str], Served]) -> Served:
     """The server a test is parametrized with, by its name in `SERVERS`."""
     return running(request.param)
+
+
+@pytest.fixture(scope="module")
+def encoder_server(reference: Callable[[], Reference]) -> Iterator[Served]:
+    """The reference's jina with an executor that has no index."""
+    with Flows(REFERENCE, "encoder") as flows:
+        yield Served(flows, "encoder", reference)
 
 
 @pytest.fixture

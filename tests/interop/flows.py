@@ -1,6 +1,6 @@
 """Real jina flows on loopback: one plain and one with TLS, each answering grpc, http and websocket.
 
-    python flows.py {fake,real} WORKDIR [--ports N N N N N N]
+    python flows.py {fake,encoder,real} WORKDIR [--ports N N N N N N]
 
 Runs inside a reference environment. Prints one line of JSON when every port answers (the six schemes' ports
 and the pids of the flows' processes by name), then serves until SIGTERM. Everything jina says goes to
@@ -41,10 +41,11 @@ def flow(kind, name, ports, work, **tls):
     # TLS is the gateway's alone: given to the Flow it would reach the executors too, which the gateway and
     # jina's own readiness probe then call in plain text, and the flow never becomes ready.
     gateway = Flow(host="127.0.0.1").config_gateway(protocol=PROTOCOLS, port=ports, host="127.0.0.1", **tls)
-    if kind == "fake":
-        from executors import Deterministic
+    if kind != "real":
+        import executors
 
-        return gateway.add(name=f"{name}_clip", uses=Deterministic, timeout_ready=READY_WITHIN)
+        uses = executors.Deterministic if kind == "fake" else executors.Encoder
+        return gateway.add(name=f"{name}_clip", uses=uses, timeout_ready=READY_WITHIN)
     import onnx_models
     from annlite.executor import AnnLiteIndexer
     from clip_server.executors.clip_onnx import CLIPEncoder
@@ -61,7 +62,7 @@ def flow(kind, name, ports, work, **tls):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=["fake", "real"])
+    parser.add_argument("kind", choices=["fake", "encoder", "real"])
     parser.add_argument("work", type=Path)
     parser.add_argument("--ports", type=int, nargs=6)
     given = parser.parse_args()

@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 READY_WITHIN = 180.0
 STOPS_WITHIN = 20.0
 
-Kind = Literal["fake", "real"]
+Kind = Literal["fake", "encoder", "real"]
 
 
 class Flows:
@@ -32,7 +32,8 @@ class Flows:
 
     Args:
         environment: Where jina is.
-        kind: Whether clip_server's executor serves, or the deterministic one.
+        kind: ``fake``: the deterministic executor; ``encoder``: the same without an index; ``real``:
+            clip_server's ONNX executor and annlite's indexer.
         like: Killed flows whose ports and certificate these take over.
 
     Attributes:

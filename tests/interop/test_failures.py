@@ -106,6 +106,16 @@ def test_unknown_model_falls_through_to_encode(deterministic_server: Served, sch
     assert parameters == {"model_name": "nobody-serves-this"}
 
 
+@pytest.mark.parametrize("verb", ["index", "search"])
+@both_modes
+@every_scheme
+def test_flow_without_an_index(encoder_server: Served, scheme: str, mode: str, verb: str) -> None:
+    with encoder_server.client(scheme) as client:
+        np.testing.assert_array_equal(call(client, mode, "encode", ["a"]), expected(["a"]))
+        with pytest.raises(NotSupportedError):
+            call(client, mode, verb, sentences(3))
+
+
 # order
 
 

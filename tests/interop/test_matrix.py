@@ -70,12 +70,15 @@ def index(case: Case) -> None:
 
 
 def search(case: Case) -> None:
-    indexed = case.call("index", case.documents, batch_size=BATCH)
-    ids = [d.id for d in indexed]
+    documents = case.documents
+    for place, document in enumerate(documents):
+        document.tags = {"place": place, "nested": {"salt": [repr(case.client), None, True]}}
+    ids = [d.id for d in case.call("index", documents, batch_size=BATCH)]
     rows = case.served.rows(case.items)
     found = _search_until_indexed(case, ids)
     for place, query in enumerate(found):
         assert query.matches[0].id == ids[place]
+        assert query.matches[0].tags == documents[place].tags
         distances = [m.scores["cosine"].value for m in query.matches]
         assert distances == sorted(distances)
         known = [(ids.index(m.id), m.scores["cosine"].value) for m in query.matches if m.id in ids]
