@@ -159,10 +159,12 @@ class FaultServer:
         Raises:
             BaseException: An error of the server's own that nothing has caught.
         """
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.run(self._hang_up("reset", True))
-            thread.stop()
+        if self._thread is not None:
+            self._thread.run(self._hang_up("reset", True))
+            try:
+                self._thread.stop()
+            finally:
+                self._thread = None
 
     def down(self, how: Manner = "reset") -> None:
         """Stop listening and end every connection; the ports stay this server's for `up`."""

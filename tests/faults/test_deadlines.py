@@ -1,0 +1,157 @@
+"""Whatever a server does not do, a call with a timeout ends in time, with how far it got."""
+
+import asyncio
+import itertools
+import threading
+from typing import Any
+
+import pytest
+from casdk import DeadlineError, Limits, Retry, Timeouts
+from casdk.testing import (
+    BlackHole,
+    Deaf,
+    Delay,
+    HugeLength,
+    Never,
+    Refuse,
+    Silent,
+    Stall,
+    StallHandshake,
+    Trickle,
+)
+
+TIMEOUT = 0.3
+OVERRUN = 0.1
+TRIES = 3
+"""A shared machine may pause us; what hangs, hangs every time."""
+
+SERVERS = {
+    "accepts and never speaks": {"connections": Silent()},
+    "stalls in the handshake": {"connections": StallHandshake()},
+    "never answers": {"script": Never()},
+    "stalls at the reply's first byte": {"script": Stall(0.0)},
+    "stalls in mid-reply": {"script": Stall(0.5)},
+    "sends slowly": {"script": Trickle(1, 0.01)},
+    "announces 4 GB": {"script": HugeLength()},
+    "stops reading": {"connections": Deaf(1)},
+    "is always busy": {"script": Refuse.unavailable()},
+    "asks for patience": {"script": Refuse.overloaded(retry_after=30)},
+}
+
+
+def in_time(act, stopwatch, figure, timeout=TIMEOUT):
+    """Assert that the deadline is kept; return the error."""
+    for left in reversed(range(TRIES)):
+        with stopwatch() as watch, pytest.raises(DeadlineError) as caught:
+            act()
+        assert watch.seconds >= timeout - 0.02
+        if watch.seconds <= timeout + OVERRUN or not left:
+            break
+    assert watch.seconds <= timeout + OVERRUN
+    figure("deadline: worst overrun, ms", round((watch.seconds - timeout) * 1000, 1))
+    return caught.value
+
+
+@pytest.mark.parametrize("fault", SERVERS, ids=lambda fault: fault.replace(" ", "-"))
+def test_a_server_that(make_server, connect_to, scheme, mode, call, fault, stopwatch, figure):
+    if fault == "announces 4 GB" and not scheme.startswith("http"):
+        pytest.skip("a typed error comes at once: test_hostile.py")
+    server = make_server(**SERVERS[fault])
+    client = connect_to(server, scheme, timeout=TIMEOUT, retry=Retry(attempts=1000, backoff=0.01, budget=1))
+    error = in_time(lambda: call(client, "encode", ["a", "b"], batch_size=1), stopwatch, figure)
+    assert (error.done, error.total) == (0, 2)
+    assert "0 of 2" in str(error)
+    assert isinstance(error, TimeoutError)
+
+
+def test_a_host_that_drops_syns(connect_to, scheme, call, stopwatch, figure):
+    with BlackHole() as hole:
+        client = connect_to(hole, scheme, timeout=TIMEOUT)
+        in_time(lambda: call(client, "encode", ["a"]), stopwatch, figure)
+
+
+@pytest.mark.parametrize("verb", ["rank", "index", "search", "profile"])
+def test_every_verb(make_server, connect_to, scheme, call, verb, stopwatch, figure):
+    from casdk import Document
+
+    server = make_server(Never())
+    client = connect_to(server, scheme)
+    content: Any = {"rank": [Document(text="a", matches=[Document(text="b")])], "profile": "a"}.get(verb, ["a"])
+    in_time(lambda: call(client, verb, content, timeout=TIMEOUT), stopwatch, figure)
+
+
+def test_a_generator_that_blocks(make_server, connect_to, scheme, stopwatch, figure):
+    """The caller's own code cannot be stopped, but the call does not wait for it."""
+    server, block = make_server(), threading.Event()
+
+    def texts():
+        yield from "ab"
+        block.wait(20)
+        yield "c"
+
+    client = connect_to(server, scheme)
+    try:
+        error = in_time(lambda: client.encode(texts(), batch_size=1, timeout=TIMEOUT), stopwatch, figure)
+    finally:
+        block.set()
+    assert error.total is None
+
+
+def test_an_async_generator_that_waits(make_server, connect_to, scheme, stopwatch, figure):
+    server = make_server()
+    client = connect_to(server, scheme)
+
+    async def texts():
+        yield "a"
+        await asyncio.Event().wait()
+
+    error = in_time(lambda: asyncio.run(client.aencode(texts(), batch_size=1, timeout=TIMEOUT)), stopwatch, figure)
+    assert error.total is None
+
+
+def test_how_far_it_got(make_server, connect_to, scheme, call, stopwatch, figure):
+    server = make_server([None, None, None, *[Never()] * 100])
+    client = connect_to(server, scheme, limits=Limits(prefetch=1))
+    error = in_time(lambda: call(client, "encode", list("abcdefgh"), batch_size=2, timeout=TIMEOUT), stopwatch, figure)
+    assert (error.done, error.total) == (6, 8)
+
+
+def test_each_reply_may_be_quick_and_the_call_too_long(make_server, connect_to, scheme, call, stopwatch, figure):
+    server = make_server(Delay(0.05))
+    client = connect_to(server, scheme, limits=Limits(prefetch=1))
+    texts = map(str, itertools.count())
+    error = in_time(lambda: call(client, "encode", texts, batch_size=1, timeout=TIMEOUT), stopwatch, figure)
+    assert 1 <= error.done <= 6
+    assert error.total is None
+
+
+def test_connecting_has_a_limit_of_its_own(connect_to, scheme, call, stopwatch):
+    from casdk import TransportError
+
+    with BlackHole() as hole:
+        client = connect_to(hole, scheme, timeouts=Timeouts(connect=0.2), retry=Retry(attempts=1))
+        with stopwatch() as watch, pytest.raises(TransportError, match=r"within 0\.2 s"):
+            call(client, "encode", ["a"])
+    assert watch.seconds < 2
+
+
+def test_silence_has_a_limit_of_its_own(make_server, connect_to, scheme, call, stopwatch):
+    client = connect_to(make_server(Never()), scheme, timeouts=Timeouts(read=0.2))
+    with stopwatch() as watch, pytest.raises(DeadlineError, match=r"within 0\.2 s"):
+        call(client, "encode", ["a"])
+    assert watch.seconds < 2
+
+
+def test_a_call_after_a_deadline_works(make_server, connect_to, scheme, call, rows):
+    server = make_server([Never()])
+    client = connect_to(server, scheme)
+    with pytest.raises(DeadlineError):
+        call(client, "encode", ["a"], timeout=0.1)
+    assert (call(client, "encode", ["b"], timeout=20) == rows(["b"])).all()
+
+
+def test_no_default_waits_without_limit():
+    limits = Timeouts()
+    assert limits.connect == 5
+    assert limits.read < float("inf")
+    assert limits.download < float("inf")
