@@ -257,7 +257,7 @@ def test_slim_documents_leave_out_what_an_encoder_does_not_read(documents: list[
     known = [proto_of(document) for document in documents]
     for proto in known:
         for name in ("uri", "embedding", "scores", "evaluations", "chunks", "matches"):
-            proto.ClearField(name)  # type: ignore[arg-type]
+            proto.ClearField(name)
     assert documents_of(packed) == known
 
 

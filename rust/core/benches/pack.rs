@@ -1,0 +1,100 @@
+//! Requests as protobuf: sentences, Documents and images in batches.
+
+use std::borrow::Cow;
+use std::hint::black_box;
+
+use casdk_core::document::{Content, Document, Id, Value};
+use casdk_core::load::Options;
+use casdk_core::request::{TextPlan, pack};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
+
+fn options() -> Options {
+    Options {
+        endpoint: "/encode".into(),
+        target_executor: String::new(),
+        parameters: vec![("drop_image_content".into(), Value::Bool(true))],
+        check_images: true,
+        allow_empty: false,
+        max_item_bytes: 1 << 26,
+        max_message_bytes: 1 << 26,
+    }
+}
+
+fn sentences(count: usize) -> Vec<String> {
+    (0..count)
+        .map(|at| format!("a photo of cat number {at} on a mat"))
+        .collect()
+}
+
+fn pack_sentences(c: &mut Criterion) {
+    let options = options();
+    let mut group = c.benchmark_group("pack sentences");
+    for count in [1, 32, 256] {
+        let texts = sentences(count);
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        group.throughput(Throughput::Elements(count as u64));
+        group.bench_function(count.to_string(), |b| {
+            b.iter(|| {
+                let plan = TextPlan::new(black_box(&texts), &options, REQUEST_ID);
+                let mut message = vec![0; plan.len()];
+                plan.write(&mut message);
+                message
+            });
+        });
+    }
+    group.finish();
+}
+
+fn document(content: Content<'_>) -> Document<'_> {
+    Document {
+        id: Id::Given(Cow::Borrowed(REQUEST_ID)),
+        content,
+        ..Document::default()
+    }
+}
+
+fn pack_documents(c: &mut Criterion) {
+    let options = options();
+    let texts = sentences(256);
+    let documents: Vec<_> = texts
+        .iter()
+        .map(|text| document(Content::Text(Cow::Borrowed(text))))
+        .collect();
+    let mut group = c.benchmark_group("pack documents");
+    group.throughput(Throughput::Elements(256));
+    group.bench_function("256", |b| {
+        b.iter(|| pack(black_box(&documents), &options, REQUEST_ID));
+    });
+    group.finish();
+}
+
+fn pack_images(c: &mut Criterion) {
+    const COUNT: usize = 32;
+    let options = options();
+    let image: Vec<u8> = b"\x89PNG\r\n\x1a\n"
+        .iter()
+        .copied()
+        .chain((0..=255).cycle().take(100_000))
+        .collect();
+    let room = tempfile::tempdir().expect("a directory");
+    let path = room.path().join("image.png");
+    std::fs::write(&path, &image).expect("an image");
+    let path = path.to_str().expect("a name").to_owned();
+    let mut group = c.benchmark_group("pack images of 100 kB");
+    group.throughput(Throughput::Elements(COUNT as u64));
+    for (name, content) in [
+        ("by path", Content::Path(Cow::Owned(path))),
+        ("as bytes", Content::Blob(Cow::Owned(image))),
+    ] {
+        let documents = vec![document(content); COUNT];
+        group.bench_function(name, |b| {
+            b.iter(|| pack(black_box(&documents), &options, REQUEST_ID));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, pack_sentences, pack_documents, pack_images);
+criterion_main!(benches);
