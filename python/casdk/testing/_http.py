@@ -36,10 +36,8 @@ class HttpConnection(Connection):
         self.h11.receive_data(data)
         self._go_on()
 
-    def eof_received(self) -> bool:
+    def eof_received(self) -> None:
         self.h11.receive_data(b"")
-        # A client that has said everything may still want its answer; TLS as asyncio has it cannot be half-closed.
-        return self._busy and not self._secure
 
     def _go_on(self) -> None:
         while not self._busy:

@@ -18,9 +18,7 @@ from hypothesis import strategies as st
 
 words = st.text("ab c", min_size=1, max_size=3)
 scores = st.dictionaries(st.sampled_from(["cosine", "clip_score"]), st.floats(-1, 1, allow_subnormal=False), max_size=2)
-tags = st.dictionaries(
-    st.sampled_from(["a", "b"]), words | st.integers(1, 9) | st.fixed_dictionaries({"c": words}), max_size=2
-)
+tags = st.fixed_dictionaries({}, optional={"a": words | st.integers(1, 9), "b": st.fixed_dictionaries({"c": words})})
 FIELDS = {
     "text": words,
     "uri": st.sampled_from(["a.png", "b.jpg", "https://example.com/c"]),
@@ -127,7 +125,7 @@ def test_columns(plans, path, first, second):
     assert plain(ours[path, first]) == plain(theirs[path, first])
     if theirs[path]:  # of nothing docarray gives no columns at all, so that it cannot be unpacked
         assert plain(ours[path, [first, second]]) == plain(theirs[path, [first, second]])
-    for document, other in zip(ours, theirs):
+    for document, other in zip(ours, theirs, strict=True):
         if "__" not in first:  # of a single document docarray reads plain fields only
             assert plain(ours[document.id, first]) == plain(theirs[other.id, first])
 
@@ -190,9 +188,10 @@ def cells(summarise):
     for line in out.getvalue().splitlines():
         if title := re.search(r"─ (.*?) ─", line):
             table = tables.setdefault(title[1], [])
-        elif row := tuple(filter(None, (cell.strip() for cell in re.split(r"\s{2,}", line.strip("│ "))))):
-            if row[0] not in ("Type", "Multimodal dataclass") and not row[0].startswith(("╰", "╭", "──")):
-                table.append(row)
+            continue
+        row = [cell.strip() for cell in re.split(r"\s{2,}", line.strip("│ ")) if cell.strip()]
+        if row and row[0] not in ("Type", "Multimodal dataclass") and not row[0].startswith(("╰", "──")):
+            table.append(row)
     return tables
 
 
@@ -309,7 +308,8 @@ def test_rank(name):
         document.scores["clip_score_cosine"] = NamedScore(0.0, "cosine")
     write_back(theirs, ours, candidates=name)
     ranked = getattr(theirs, name)
-    assert [one is other for one, other in zip(ranked, (candidates[2], candidates[0], candidates[1]))] == [True] * 3
+    expected = [candidates[2], candidates[0], candidates[1]]
+    assert all(one is other for one, other in zip(ranked, expected, strict=True))
     assert ranked[:, ["text", "scores__clip_score__value", "scores__clip_score__op_name"]] == [
         ["c", "a", "b"],
         [1.0, 0.75, 0.5],
@@ -347,5 +347,5 @@ def test_collect():
     content = docarray.DocumentArray([docarray.Document(text="a"), docarray.Document(text="b")])
     collected = collect(list(content), content)
     assert isinstance(collected, docarray.DocumentArray)
-    assert all(one is other for one, other in zip(collected, content))
+    assert all(one is other for one, other in zip(collected, content, strict=True))
     assert collect([], content) == docarray.DocumentArray()

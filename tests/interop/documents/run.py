@@ -1,4 +1,4 @@
-"""docarray's own documents against casdk: each version of docarray in a venv of its own, beside the user's other caches.
+"""docarray's own documents against casdk, each version of docarray in a venv beside the user's other caches.
 
     python tests/interop/documents/run.py [pytest's arguments]
 
