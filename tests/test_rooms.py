@@ -14,8 +14,10 @@ PACKAGE = ROOT / "python" / "casdk"
 LEAVES = ("interop", "server", "compat", "cli", "testing")
 LIBRARIES = {"grpc": "grpc", "http": "httpx", "websocket": "websockets"}
 """The one transport library of each channel."""
-LAZY = {"rich", "PIL", "google", "uvicorn", "cryptography", "docarray", "torch", "onnxruntime"}
-"""Libraries that a core module imports only inside the function that needs them; `_summary` is itself imported so."""
+LAZY = {"rich", "PIL", "google", "uvicorn", "cryptography", "docarray", "torch", "onnxruntime", "opentelemetry"}
+"""Libraries that a core module imports only inside the function that needs them."""
+LATE_ROOMS = ("_summary", "_telemetry")
+"""Rooms that are themselves imported so."""
 EVERYTHING = {"*"}
 LINES = 550
 
@@ -24,8 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"_rust", "client", "config", "documents", "errors", "models"},
     "client": EVERYTHING,
     "_verbs": {
-        *("_batches", "_calls", "_coalesce", "_codecs", "_driver", "_engine", "_feeds", "_inputs", "_options"),
-        "_progress",
+        *("_batches", "_calls", "_coalesce", "_codecs", "_docarray", "_driver", "_engine", "_feeds", "_inputs"),
+        *("_options", "_originals", "_progress"),
         *("_results", "_transport", "config", "documents", "errors", "models"),
     },
     "_driver": {
@@ -51,13 +53,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_options": {"_calls", "models", "errors", "config"},
     "_results": {"_codecs", "documents", "models", "errors"},
     "_codecs": {"_rust", "models", "documents", "errors"},
-    "_inputs": {"_rust", "models", "documents", "errors"},
-    "_batches": set(),
+    "_docarray": {"documents", "errors"},
+    "_originals": {"_docarray", "_inputs", "documents"},
+    "_inputs": {"_docarray", "_rust", "models", "documents", "errors"},
+    "_batches": {"_docarray"},
     "_feeds": set(),
     "_coalesce": {"errors"},
     "_downloads": {"config", "errors"},
     "_engine": {"errors"},
     "_progress": set(),
+    "_telemetry": {"_codecs", "_rust", "_uri", "errors"},
     "_uri": {"errors"},
     "_proxy": {"_uri", "errors"},
     "_channels": {"_channels.base", "_uri", "config", "errors"},
@@ -76,9 +81,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 # What a room may import inside a function on top of that.
 MAY_IMPORT_LATE: dict[str, set[str]] = {
-    "documents": {"_images", "_summary", "interop"},
+    "documents": {"_docarray", "_images", "_summary"},
     "_archive": {"documents"},
-    "_inputs": {"interop"},
     "_images": {"_rust"},
 }
 # Standard modules that would make a decision into an act.
@@ -147,7 +151,7 @@ def test_imports_of_others(module):
             fits = root == library and not late if library else late and root == "httpx"
             assert fits, f"{module}, line {line}: may not import {name}"
         if root in LAZY:
-            assert late or module == "_summary", f"{module}, line {line}: {name} must be imported where it is used"
+            assert late or module in LATE_ROOMS, f"{module}, line {line}: {name} must be imported where it is used"
 
 
 @pytest.mark.parametrize(("channel", "library"), LIBRARIES.items())

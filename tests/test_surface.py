@@ -59,7 +59,9 @@ def test_import_does_nothing(imported):
     assert imported["environment"]
 
 
-@pytest.mark.parametrize("library", ["grpc", "httpx", "websockets", "rich", "PIL", "google.protobuf", "docarray"])
+@pytest.mark.parametrize(
+    "library", ["grpc", "httpx", "websockets", "rich", "PIL", "google.protobuf", "docarray", "opentelemetry"]
+)
 def test_libraries_are_imported_when_used(imported, library):
     assert "casdk.client" in imported["modules"]
     assert library not in imported["modules"]

@@ -1,8 +1,10 @@
 """The Python SDK for CLIP-as-service."""
 
+import logging
+
 from casdk._rust import __version__
 from casdk.client import Client, Item
-from casdk.config import TLS, Limits, Retry, Timeouts
+from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import (
     AuthError,
@@ -79,8 +81,12 @@ __all__ = [
     "ServerError",
     "Status",
     "TLSError",
+    "Telemetry",
     "Text",
     "Timeouts",
     "TransportError",
     "__version__",
 ]
+
+# Quiet until the program says otherwise: without a handler of its own, warnings would go to stderr.
+logging.getLogger("casdk").addHandler(logging.NullHandler())

@@ -19,9 +19,11 @@ from casdk._batches import Batch
 from casdk.config import Retry
 from casdk.errors import CasdkError, ItemError, OverloadedError, RejectedError, ServerError, TransportError
 
-__all__ = ["Call", "ErrorMode", "RetryBudget"]
+__all__ = ["Call", "ErrorMode", "Outcome", "RetryBudget"]
 
 ErrorMode: TypeAlias = Literal["raise", "return", "skip"]
+Outcome: TypeAlias = Literal["abandoned", "split", "repeat", "lost", "stop"]
+"""What becomes of a batch that failed: nothing any more, halves, another attempt, the next batch, the call's end."""
 
 HOPELESS: Final = 64
 """Items an executor may fail on, one after the other without one success in the call, before the fault is its own."""
@@ -241,20 +243,23 @@ class Call:
         batch.attempts -= 1
         self._ready.appendleft(batch)
 
-    def fail(self, batch: Batch, error: CasdkError, now: float) -> None:
-        """A request failed."""
+    def fail(self, batch: Batch, error: CasdkError, now: float) -> Outcome:
+        """A request failed; return what becomes of its batch."""
         self._in_flight -= 1
         if self.stopped is not None:
-            return
+            return "abandoned"
         if self._may_split(batch, error):
             self._isolate(batch, cast(ServerError, error))
-        elif self._may_repeat(batch, error):
+            return "split"
+        if self._may_repeat(batch, error):
             batch.not_before = now + self._wait(batch, error)
             self._delayed.append(batch)
-        elif self._tolerant:
+            return "repeat"
+        if self._tolerant:
             self.lost.append(batch)
-        else:
-            self.stop(error)
+            return "lost"
+        self.stop(error)
+        return "stop"
 
     def _may_split(self, batch: Batch, error: CasdkError) -> bool:
         if not (isinstance(error, ServerError) and error.for_item) or self._tolerant or not self._resend:

@@ -7,6 +7,7 @@ the same kind gather, and the next free lane takes as many of them as fill a bat
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
@@ -19,6 +20,9 @@ Run: TypeAlias = Callable[[list[Any]], Coroutine[Any, Any, T]]
 
 LANES: Final = 2
 """Merged requests in flight per kind: one being answered, one on its way; more would make smaller batches."""
+
+
+Waiting: TypeAlias = "tuple[list[Any], asyncio.Future[Any], contextvars.Context]"
 
 
 class Merged(Generic[T]):
@@ -41,7 +45,7 @@ class _Kind:
 
     def __init__(self) -> None:
         self.busy = 0
-        self.waiting: deque[tuple[list[Any], asyncio.Future[Any]]] = deque()
+        self.waiting: deque[Waiting] = deque()
 
 
 class Coalescer:
@@ -78,7 +82,7 @@ class Coalescer:
                 self._go_on(key, kind, run)
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Merged[T]] = loop.create_future()
-        kind.waiting.append((items, waiter))
+        kind.waiting.append((items, waiter, contextvars.copy_context()))
         if self._window:
             loop.call_later(self._window, self._go_on, key, kind, run)
         return await waiter
@@ -88,35 +92,35 @@ class Coalescer:
             batch = self._gather(kind)
             if batch:
                 kind.busy += 1
-                task = asyncio.get_running_loop().create_task(self._run(key, kind, batch, run))
+                # A trace sees the batch below the first of its callers.
+                context = batch[0][2]
+                task = asyncio.get_running_loop().create_task(self._run(key, kind, batch, run), context=context)
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
         if not kind.waiting and not kind.busy:
             self._kinds.pop(key, None)
 
-    def _gather(self, kind: _Kind) -> list[tuple[list[Any], asyncio.Future[Any]]]:
+    def _gather(self, kind: _Kind) -> list[Waiting]:
         """Take as many waiting calls as fill a batch, leaving out those whose caller is gone."""
         batch, size = [], 0
         while kind.waiting and size + len(kind.waiting[0][0]) <= self.most:
-            items, waiter = kind.waiting.popleft()
-            if not waiter.done():
-                batch.append((items, waiter))
-                size += len(items)
+            waiting = kind.waiting.popleft()
+            if not waiting[1].done():
+                batch.append(waiting)
+                size += len(waiting[0])
         return batch
 
-    async def _run(
-        self, key: Hashable, kind: _Kind, batch: list[tuple[list[Any], asyncio.Future[Any]]], run: Run[Any]
-    ) -> None:
+    async def _run(self, key: Hashable, kind: _Kind, batch: list[Waiting], run: Run[Any]) -> None:
         try:
-            outcome = await run([item for items, _ in batch for item in items])
+            outcome = await run([item for items, _, _ in batch for item in items])
         except BaseException as error:
-            for _, waiter in batch:
+            for _, waiter, _ in batch:
                 if not waiter.done():
                     # Each caller raises its own copy: a traceback grows with every raise.
                     waiter.set_exception(_copy(error))
         else:
             start = 0
-            for items, waiter in batch:
+            for items, waiter, _ in batch:
                 if not waiter.done():
                     waiter.set_result(Merged(outcome, start))
                 start += len(items)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from casdk._batches import Batch, Repeats
 from casdk._calls import Call
@@ -21,7 +22,12 @@ from casdk.documents import DocumentArray
 from casdk.errors import CallbackError, CasdkError, DeadlineError, NoEmbeddingError
 from casdk.models import Header, Response, Status
 
+if TYPE_CHECKING:
+    from casdk._telemetry import Watch
+
 __all__ = ["Callback", "Driver", "Hooks"]
+
+LOG: Final = logging.getLogger("casdk.calls")
 
 Callback = Callable[[Response], Any]
 
@@ -65,6 +71,7 @@ class Driver:
         hooks: The caller's callbacks.
         progress: The bar.
         repeats: Finds items that need not be sent again.
+        watch: Told of batches and attempts, if the client wants telemetry.
     """
 
     def __init__(
@@ -81,6 +88,7 @@ class Driver:
         hooks: Hooks | None = None,
         progress: Progress | None = None,
         repeats: Repeats | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.call = call
         self.count = 0
@@ -94,6 +102,7 @@ class Driver:
         self._hooks = hooks
         self._progress = progress
         self._repeats = repeats
+        self._watch = watch
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading = False
         self._bell: asyncio.Future[None] | None = None
@@ -239,21 +248,25 @@ class Driver:
 
     async def _attempt(self, batch: Batch) -> None:
         request_id = new_id()
-        budget = self._transport.bytes
+        budget, watch = self._transport.bytes, self._watch
         size = 0
+        if watch is not None:
+            watch.begin(batch)
         try:
             if self.call.crowded and not self._answer.urgent(batch.indices[0]):
                 await budget.room()
             packed = await self._pack(batch, request_id)
             indices, items = self._sent(batch, packed)
             if self.call.stopped is not None or not packed.rows:
-                self.call.succeed(batch, 0)
-                self._give()
+                self._succeed(batch, 0)
                 return
             message = packed.message
             size = len(message)
             budget.hold(size)
-            reply, received = await self._transport.exchange(request_id, message)
+            if watch is None:
+                reply, received = await self._transport.exchange(request_id, message)
+            else:
+                reply, received = await watch.exchange(self._transport, batch, request_id, message)
             del message, packed
             if (error := read_error(reply)) is not None:
                 await self._report(reply, request_id, batch, error)
@@ -262,8 +275,7 @@ class Driver:
             await self._report(reply, request_id, batch, None)
             for position in missing:
                 self.call.refuse(_unanswered(indices[position], items[position]))
-            self.call.succeed(batch, len(items) - len(missing))
-            self._give()
+            self._succeed(batch, len(items) - len(missing))
             if self._progress is not None:
                 self._progress.advance(len(items), size, received)
         except InterruptedByForkError:
@@ -271,13 +283,34 @@ class Driver:
         except CallbackError as error:
             self.call.stop(error)
         except CasdkError as error:
-            self.call.fail(batch, error, self._loop.time())
-            self._give()
+            self._fail(batch, error, request_id)
             if self._hooks is not None and batch in self.call.lost:
                 await self._report_lost(request_id, error)
         finally:
             if size:
                 budget.release(size)
+
+    def _succeed(self, batch: Batch, rows: int) -> None:
+        self.call.succeed(batch, rows)
+        if self._watch is not None:
+            self._watch.succeed(batch, rows)
+        self._give()
+
+    def _fail(self, batch: Batch, error: CasdkError, request_id: str) -> None:
+        now = self._loop.time()
+        outcome = self.call.fail(batch, error, now)
+        wait = batch.not_before - now
+        if self._watch is not None:
+            self._watch.fail(batch, error, outcome, wait)
+        which = (self._transport.endpoint, request_id, len(batch), batch.indices[0], batch.attempts)
+        said = "%s: request %s of %d items from item %d failed on attempt %d"
+        if outcome == "repeat":
+            LOG.warning(f"{said}, and is sent again in %.2f s: %s", *which, wait, error)
+        elif outcome == "split":
+            LOG.info(f"{said}, and is halved to find the item: %s", *which, error)
+        else:
+            LOG.log(logging.WARNING if outcome == "lost" else logging.DEBUG, f"{said} for good: %s", *which, error)
+        self._give()
 
     async def _pack(self, batch: Batch, request_id: str) -> Packed:
         verdicts = batch.verdicts

@@ -26,10 +26,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from casdk._docarray import recognise, to_document
 from casdk._rust import classify
 from casdk.documents import Document
 from casdk.errors import EmptyItemError, InputTypeError, ItemError, ItemTypeError
-from casdk.interop.docarray import recognise, to_document
 from casdk.models import Image, Text
 
 __all__ = ["Chunk", "as_document", "check_content", "read_chunk", "urls_of"]

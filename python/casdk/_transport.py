@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from casdk._calls import RetryBudget
 from casdk._channels import SCHEMES, Channel, Headers, open_channel
@@ -19,7 +20,12 @@ from casdk._uri import Endpoint
 from casdk.config import TLS, Limits, Retry, Timeouts
 from casdk.errors import AuthError, CasdkError, ClosedError, ConfigError, TransportError
 
+if TYPE_CHECKING:
+    from casdk._telemetry import Instruments
+
 __all__ = ["Credential", "InterruptedByForkError", "Transport"]
+
+LOG: Final = logging.getLogger("casdk.connections")
 
 Credential: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
 """A token, or what returns one: called again when the server refuses the last one."""
@@ -68,6 +74,7 @@ class Transport(Resident):
         credential: Sent with every request; ``CLIP_AUTH_TOKEN`` where none is given.
         proxy: The client's ``proxy=``.
         coalescer: Merges small calls, if the client wants it.
+        telemetry: What is told of calls, if the client wants it.
     """
 
     def __init__(
@@ -80,6 +87,7 @@ class Transport(Resident):
         retry: Retry,
         proxy: str | None,
         coalescer: Coalescer | None,
+        telemetry: Instruments | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.codec: Final = SCHEMES[endpoint.scheme].codec
@@ -90,6 +98,7 @@ class Transport(Resident):
         self.bytes = ByteBudget(limits.max_inflight_bytes)
         self.downloads = Downloads(timeouts, limits)
         self.coalescer = coalescer
+        self.telemetry = telemetry
         self.calls: set[asyncio.Task[Any]] = set()
         self.closed = False
         self.indexes: bool | None = None
@@ -118,8 +127,8 @@ class Transport(Resident):
         """Whether this process has connections of it, or had."""
         return not self.closed and self._engine is not None and self._engine.pid == os.getpid()
 
-    async def exchange(self, request_id: str, message: bytes) -> tuple[Reply, int]:
-        """Send one packed request and return its scanned reply, and the reply's bytes.
+    async def exchange(self, request_id: str, message: bytes, context: Headers = ()) -> tuple[Reply, int]:
+        """Send one packed request, its trace context beside it; return its scanned reply, and the reply's bytes.
 
         Raises:
             CasdkError: As `Channel.exchange` and `scan` have it.
@@ -128,7 +137,7 @@ class Transport(Resident):
         async with self._slots:
             generation = self._generation
             try:
-                reply = await self._send(request_id, message)
+                reply = await self._send(request_id, message, context)
                 return scan(self.codec, reply), len(reply)
             except TransportError:
                 if generation != self._generation:
@@ -137,7 +146,7 @@ class Transport(Resident):
                     raise ClosedError("the client was closed during the call") from None
                 raise
 
-    async def _send(self, request_id: str, message: bytes) -> bytes:
+    async def _send(self, request_id: str, message: bytes, context: Headers) -> bytes:
         channel = self._channel
         if channel is None:
             proxy = proxy_of(self.endpoint, self._proxy)
@@ -146,13 +155,14 @@ class Transport(Resident):
         if headers is None:
             headers = self._headers = await self._authorize()
         try:
-            return await channel.exchange(request_id, message, headers)
+            return await channel.exchange(request_id, message, headers, context)
         except AuthError:
             if not callable(self._credential):
                 raise
             if self._headers is headers:
+                LOG.info("%s refused the credential: asking for another one", self.endpoint)
                 self._headers = await self._authorize()
-            return await channel.exchange(request_id, message, self._headers or ())
+            return await channel.exchange(request_id, message, self._headers or (), context)
 
     async def _authorize(self) -> Headers:
         token = self._credential
@@ -184,6 +194,7 @@ class Transport(Resident):
         await self.downloads.aclose()
 
     async def before_fork(self) -> None:
+        LOG.debug("closing the connections to %s for a fork", self.endpoint)
         self._generation += 1
         await self._shut()
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import random
-from collections.abc import Callable, Container, Coroutine, Hashable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence, Sized
+from contextlib import nullcontext
 from time import monotonic, perf_counter
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -20,11 +22,13 @@ from casdk._batches import Repeats
 from casdk._calls import Call
 from casdk._coalesce import Coalescer
 from casdk._codecs import Packer
+from casdk._docarray import collect, recognise, write_back
 from casdk._driver import Driver, Hooks
 from casdk._engine import Caller
 from casdk._feeds import HELD, Feed, feed_of
-from casdk._inputs import Chunk, as_document, check_content, read_chunk
+from casdk._inputs import Chunk, check_content, read_chunk
 from casdk._options import MINIBATCH, Options, route
+from casdk._originals import Originals
 from casdk._progress import Progress
 from casdk._results import (
     Answer,
@@ -40,10 +44,15 @@ from casdk._results import (
 from casdk._transport import Transport
 from casdk.documents import Document, DocumentArray
 from casdk.errors import DeadlineError, InputTypeError, InputValueError, ItemError, NotSupportedError
-from casdk.interop.docarray import collect, is_array, recognise, write_back
 from casdk.models import EncodeResult, Profile, Response
 
+if TYPE_CHECKING:
+    from casdk._telemetry import Watch
+
 __all__ = ["Job", "encode", "index", "open_piece", "profile", "rank", "search", "stream"]
+
+LOG: Final = logging.getLogger("casdk.calls")
+UNWATCHED: Final = nullcontext()
 
 Job: TypeAlias = Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], Any]]]
 
@@ -64,6 +73,7 @@ class Plan:
         allow_empty: Whether a Document without content may travel.
         batch_size: Items per request, unless the options say.
         repeats: Finds items that need not be sent again.
+        merged: Whether it carries the items of several calls.
         extra: Parameters the verb adds.
     """
 
@@ -82,6 +92,7 @@ class Plan:
         allow_empty: bool = False,
         batch_size: int = MINIBATCH,
         repeats: Repeats | None = None,
+        merged: bool = False,
         **extra: Any,
     ) -> None:
         limits = transport.limits
@@ -113,6 +124,10 @@ class Plan:
             tolerant=options.on_error is not None,
             on_refuse=self.answer.refused,
         )
+        self._verb, self._transport = verb[1:], transport
+        self.watch = None
+        if transport.telemetry is not None:
+            self.watch = transport.telemetry.watch(verb[1:], endpoint, self.feed.total, merged)
         self.progress = Progress(verb[1:], self.feed.total) if options.show_progress else None
         self.driver = Driver(
             transport,
@@ -126,9 +141,24 @@ class Plan:
             hooks=self.hooks,
             progress=self.progress,
             repeats=repeats,
+            watch=self.watch,
         )
 
     async def run(self, caller: Caller[Any]) -> None:
+        """Run the call, with telemetry if the client wants it."""
+        began = monotonic()
+        with self.watch or UNWATCHED:
+            try:
+                await self._run(caller)
+            finally:
+                if self.watch is not None:
+                    self.watch.count(self.call.done)
+                LOG.debug(
+                    *("%s at %s: %d of %d items done in %.3f s", self._verb, self._transport.endpoint),
+                    *(self.call.done, self.driver.count, monotonic() - began),
+                )
+
+    async def _run(self, caller: Caller[Any]) -> None:
         """Run the call; an `ItemError` that stops it takes along what was finished."""
         try:
             if self.progress is None:
@@ -158,81 +188,6 @@ class Plan:
         if not self.hooks.keep:
             return None
         return [response for _, response in sorted(self.hooks.responses, key=lambda kept: kept[0])]
-
-
-class Originals:
-    """The user's Documents, ours or docarray's, in order, while every item is one.
-
-    Args:
-        content: What the user handed over.
-        candidates: Attribute of docarray's documents whose documents travel too.
-        whole: Whether docarray's documents travel whole.
-    """
-
-    def __init__(self, content: Any, *, candidates: str | None = None, whole: bool = False) -> None:
-        self.items: list[Any] | None = []
-        self.documents: list[Document] = []
-        self.like = content
-        self._candidates = candidates
-        self._whole = whole
-        self._foreign = False
-
-    def read(self, items: list[Any], indices: Sequence[int]) -> Chunk:
-        """Read a chunk as it is, keeping its Documents."""
-        chunk = self._read(items, indices)
-        if self.items is not None:
-            if chunk.verdicts.count(b"O") == len(items):
-                self.items += items
-                self.documents += chunk.items
-            else:
-                self.items = None
-                self.documents = []
-        return chunk
-
-    def read_as_documents(self, items: list[Any], indices: Sequence[int]) -> Chunk:
-        """Read a chunk, making Documents of what is none."""
-        chunk = self._read(items, indices)
-        documents: list[Any] = []
-        for position, item in enumerate(chunk.items):
-            bad = chunk.errors is not None and position in chunk.errors
-            documents.append("" if bad else as_document(item, chr(chunk.verdicts[position])))
-        if self.items is not None:
-            self.items += items
-        self.documents += [document for document in documents if isinstance(document, Document)]
-        verdicts = bytes(ord("O") if isinstance(document, Document) else ord("T") for document in documents)
-        return Chunk(documents, verdicts, chunk.errors)
-
-    def _read(self, items: list[Any], indices: Sequence[int]) -> Chunk:
-        chunk = read_chunk(items, indices, candidates=self._candidates, whole=self._whole)
-        if chunk.items is not items and not self._foreign:
-            self._foreign = any(map(recognise, items))
-        return chunk
-
-    @property
-    def all_documents(self) -> bool:
-        """Whether there was nothing else; for no items at all, the content says which it is."""
-        if self.items:
-            return True
-        return self.items is not None and (isinstance(self.like, DocumentArray) or is_array(self.like))
-
-    def array(self, gone: Container[int] = (), *, candidates: str | None = None, matches: bool = False) -> Any:
-        """Return the Documents as the caller's kind of array; docarray's get back what the server said.
-
-        Args:
-            gone: Indices to leave out.
-            candidates: Attribute of docarray's documents that was ranked.
-            matches: Whether docarray's documents get matches.
-        """
-        items = self.items or []
-        if self._foreign:
-            for item, document in zip(items, self.documents, strict=True):
-                if recognise(item):
-                    write_back(item, document, candidates=candidates, matches=matches)
-        theirs = all(map(recognise, items)) if self._foreign else not items and is_array(self.like)
-        kept = items if theirs else self.documents
-        if gone:
-            kept = [item for index, item in enumerate(kept) if index not in gone]
-        return collect(kept, self.like) if theirs else DocumentArray(kept)
 
 
 def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job:
@@ -312,13 +267,21 @@ def _encode_merged(transport: Transport, coalescer: Coalescer, content: Any, opt
     items = list(content)
 
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
+        if transport.telemetry is None:
+            return await merge(caller, None)
+        endpoint, _ = route("/encode", options.parameters)
+        with transport.telemetry.watch("encode", endpoint, len(items)) as watch:
+            return await merge(caller, watch)
+
+    async def merge(caller: Caller[Any], watch: Watch | None) -> Callable[[], Any]:
         transport.enter()
 
-        async def send(batch: list[Any]) -> tuple[np.ndarray[Any, Any], dict[int, ItemError]]:
+        async def send(batch: list[Any]) -> tuple[np.ndarray[Any, Any], dict[int, ItemError], Watch | None]:
             matrix = Matrix(len(batch), options.dtype)
-            plan = Plan(transport, "/encode", batch, batch_options, Embeddings(matrix), prepare=read_chunk)
-            await plan.driver.run(caller)
-            return matrix.finish(len(batch), plan.bad), plan.call.bad
+            answer = Embeddings(matrix)
+            plan = Plan(transport, "/encode", batch, batch_options, answer, prepare=read_chunk, merged=True)
+            await plan.run(caller)
+            return matrix.finish(len(batch), plan.bad), plan.call.bad, plan.watch
 
         try:
             async with asyncio.timeout_at(deadline):
@@ -327,9 +290,12 @@ def _encode_merged(transport: Transport, coalescer: Coalescer, content: Any, opt
             if isinstance(error, DeadlineError):
                 raise
             raise DeadlineError("the call's time ran out", total=len(items)) from None
-        rows, errors = merged.outcome
+        rows, errors, carrier = merged.outcome
         start, stop = merged.start, merged.start + len(items)
         mine = {index - start: _moved(errors[index], -start) for index in errors if start <= index < stop}
+        if watch is not None and carrier is not None:
+            watch.link(carrier)
+            watch.count(len(items) - len(mine))
         if mine and options.errors == "raise":
             raise mine[min(mine)]
         originals = Originals(content)

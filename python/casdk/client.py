@@ -19,13 +19,15 @@ from casdk._options import MINIBATCH, CallOptions, EncodeOptions, Options
 from casdk._proxy import check_proxy
 from casdk._transport import Credential, Transport, check_token
 from casdk._uri import Endpoint, parse_address
-from casdk.config import TLS, Limits, Retry, Timeouts
+from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray
 from casdk.errors import ConfigError
 from casdk.models import EncodeResult, Image, Profile, Response, Text
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
+
+    from casdk._telemetry import Instruments
 
 __all__ = ["Client", "Item"]
 
@@ -49,15 +51,18 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     retry: Retry
     proxy: str | None
     coalesce: bool | float
+    telemetry: bool | Telemetry
 
-    def secret(self) -> str | None:
-        """Say which secret is held in clear, and what to do instead."""
+    def obstacle(self) -> str | None:
+        """Say what cannot travel, a secret in clear above all, and what to do instead."""
         if isinstance(self.credential, str):
             return "credential is a str (set CLIP_AUTH_TOKEN where it is used, or give a function of a module)"
         if isinstance(self.tls.key, bytes):
             return "TLS key is bytes (give its file's path)"
         if self.proxy is not None and "@" in self.proxy:
             return "proxy holds a password (set HTTPS_PROXY where it is used)"
+        if isinstance(self.telemetry, Telemetry):
+            return "telemetry has providers of its own (give telemetry=True and set the global ones where it is used)"
         return None
 
     def __repr__(self) -> str:
@@ -85,6 +90,8 @@ class Client:
         coalesce: Merge concurrent `encode` calls of up to 32 items into wire batches: ``True`` while requests are in
             flight, a number of milliseconds also waits that long for company. Errors and deadlines stay with their
             caller.
+        telemetry: ``True`` reports spans and metrics to OpenTelemetry's global providers, a `Telemetry` to its own,
+            and sends the trace context to the server; needs ``casdk[otel]``. Off, nothing of it is imported.
 
     Raises:
         ConfigError: The address, or an option, cannot work.
@@ -108,6 +115,7 @@ class Client:
         limits: Limits | None = None,
         proxy: str | None = None,
         coalesce: bool | float = False,
+        telemetry: bool | Telemetry = False,
     ) -> None:
         endpoint = parse_address(server)
         if tls is not None and not endpoint.tls:
@@ -125,6 +133,7 @@ class Client:
             retry=retry or Retry(),
             proxy=check_proxy(proxy),
             coalesce=coalesce,
+            telemetry=telemetry,
         )
         self._open()
 
@@ -139,6 +148,7 @@ class Client:
             settings.retry,
             settings.proxy,
             _make_coalescer(settings.coalesce),
+            _make_instruments(settings.endpoint, settings.telemetry),
         )
         self._finalizer = weakref.finalize(self, _leave, self._transport)
         self._finalizer.atexit = False
@@ -147,11 +157,11 @@ class Client:
         """Return the configuration; secrets stay where they are.
 
         Raises:
-            ConfigError: The configuration holds a secret in clear.
+            ConfigError: The configuration holds a secret in clear, or telemetry's providers.
         """
-        secret = self._settings.secret()
-        if secret is not None:
-            raise ConfigError(f"a client whose {secret} cannot be pickled")
+        obstacle = self._settings.obstacle()
+        if obstacle is not None:
+            raise ConfigError(f"a client whose {obstacle} cannot be pickled")
         return self._settings
 
     def __setstate__(self, settings: _Settings) -> None:
@@ -618,6 +628,19 @@ def _make_coalescer(coalesce: bool | float) -> Coalescer | None:
     if not isinstance(coalesce, int | float) or not 0 < coalesce <= 1000:
         raise ConfigError(f"coalesce must be True, False or a window of up to 1000 ms, not {coalesce!r}")
     return Coalescer(MINIBATCH, coalesce / 1000)
+
+
+def _make_instruments(endpoint: Endpoint, telemetry: bool | Telemetry) -> Instruments | None:
+    if telemetry is False:
+        return None
+    if telemetry is not True and not isinstance(telemetry, Telemetry):
+        raise ConfigError(f"telemetry must be True, False or a casdk.Telemetry, not {type(telemetry).__name__}")
+    try:
+        from casdk._telemetry import Instruments
+    except ImportError as error:
+        raise ConfigError('telemetry= needs OpenTelemetry: pip install "casdk[otel]"') from error
+    providers = Telemetry() if telemetry is True else telemetry
+    return Instruments(endpoint, providers.tracer_provider, providers.meter_provider)
 
 
 def _read_options(options: dict[str, Any]) -> Options:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-__all__ = ["TLS", "Limits", "Retry", "Timeouts"]
+__all__ = ["TLS", "Limits", "Retry", "Telemetry", "Timeouts"]
 
 MIB: Final = 1024 * 1024
 
@@ -127,3 +127,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             _require(getattr(self, name) >= (0 if name == "redirects" else 1), f"Limits: {name} must be at least 1")
+
+
+class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
+    """Where OpenTelemetry's spans and metrics go, if not to the process's global providers.
+
+    Attributes:
+        tracer_provider: An ``opentelemetry.trace.TracerProvider``; the global one by default.
+        meter_provider: An ``opentelemetry.metrics.MeterProvider``; the global one by default.
+    """
+
+    tracer_provider: Any = None
+    meter_provider: Any = None

@@ -74,7 +74,14 @@ __all__ = [
 
 
 class CasdkError(Exception):
-    """Everything casdk raises on purpose."""
+    """Everything casdk raises on purpose.
+
+    Attributes:
+        code: Status the server or its proxy refused with, as the protocol writes it: ``"503"``, ``"UNAVAILABLE"``;
+            ``""`` where there was none.
+    """
+
+    code: str = ""
 
 
 class ConfigError(CasdkError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,9 @@ from casdk._uri import Endpoint
 from casdk.config import TLS, Limits, Timeouts
 from casdk.errors import ConfigError
 
-__all__ = ["SLICE", "Channel", "Headers", "read_pem", "slices", "ssl_context"]
+__all__ = ["LOG", "SLICE", "Channel", "Headers", "read_pem", "slices", "ssl_context"]
+
+LOG: Final = logging.getLogger("casdk.connections")
 
 Headers: TypeAlias = Sequence[tuple[str, str]]
 """Name in lower case and value; the credential is among them, so they are never shown."""
@@ -47,15 +50,23 @@ class Channel(ABC):
         self.timeouts = timeouts
         self.limits = limits
         self.proxy = proxy
+        self._connections = 0
+
+    def connected(self) -> None:
+        """Log that a connection was opened."""
+        self._connections += 1
+        LOG.info("connection %d to %s is open", self._connections, self.endpoint)
 
     @abstractmethod
-    async def exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
+    async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
         """Send one request and wait for its reply; cancelling takes the request back where the protocol can.
 
         Args:
             request_id: What the reply is paired by.
             message: The packed request.
             headers: Sent beside it, where the protocol has a place for them.
+            context: W3C trace context of this one request, sent in the same place; a websocket has none for a
+                message, so there it goes with the handshake of the request that opens the socket.
 
         Returns:
             The packed reply.

@@ -9,7 +9,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
-from casdk._channels.base import Channel, Headers, read_pem
+from casdk._channels.base import LOG, Channel, Headers, read_pem
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -45,16 +45,19 @@ class GrpcChannel(Channel):
         self._unary: Any = None
         self._stream: Any = None
         self._streams_only = False
+        self._down = True
 
-    async def exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
+    async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
         if self._channel is None or self._channel.get_state(try_to_connect=True) is not READY:
             await self._connect()
         if self._channel is None:  # closed while it was being opened
             raise TransportError(f"the connection to {self.endpoint} was closed", sent=False)
         try:
-            return await self._call(message, headers)
+            return await self._call(message, (*headers, *context) if context else headers)
         except grpc.aio.AioRpcError as error:
-            raise self._ours(error, request_id) from error
+            ours = self._ours(error, request_id)
+            ours.code = error.code().name
+            raise ours from error
         except asyncio.CancelledError:
             if self._channel is None:  # closed under the call, not cancelled by the caller
                 raise TransportError(f"the connection to {self.endpoint} was closed") from None
@@ -91,9 +94,13 @@ class GrpcChannel(Channel):
         try:
             async with asyncio.timeout(self.timeouts.connect):
                 state = channel.get_state(try_to_connect=True)
+                self._down = self._down or state is not READY
                 while state is not READY and state not in FAILED:
                     await channel.wait_for_state_change(state)
                     state = channel.get_state(try_to_connect=True)
+            if state is READY and self._down:
+                self._down = False
+                self.connected()
         except TimeoutError:
             seconds = self.timeouts.connect
             raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
@@ -167,6 +174,7 @@ class GrpcChannel(Channel):
         self._unary = self._stream = None
         if channel is not None:
             await channel.close()
+            LOG.info("the connection to %s is closed", self.endpoint)
 
     def forget(self) -> None:
         self._channel = self._opening = self._unary = self._stream = None

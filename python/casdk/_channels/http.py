@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -11,7 +12,7 @@ from typing import Any, Final, cast
 import httpx
 import msgspec
 
-from casdk._channels.base import SLICE, Channel, Headers, slices, ssl_context
+from casdk._channels.base import LOG, SLICE, Channel, Headers, slices, ssl_context
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -64,15 +65,17 @@ class HttpChannel(Channel):
             trust_env=False,
         )
 
-    async def exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
+    async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
         async with self._free:
-            return await self._post(message, headers)
+            return await self._post(message, (*headers, *context) if context else headers)
 
     async def _post(self, message: bytes, headers: Headers) -> bytes:
         pool = self._pool
         if pool is None:
             pool = self._pool = self._open()
-        extensions = {**self._extensions, "trace": Handshake().trace} if self.endpoint.tls else self._extensions
+        extensions = self._extensions
+        if self.endpoint.tls or LOG.isEnabledFor(logging.INFO):
+            extensions = {**extensions, "trace": Handshake(self).trace}
         request = httpx.Request(
             "POST",
             self._url,
@@ -92,7 +95,9 @@ class HttpChannel(Channel):
         except httpx.HTTPError as error:
             raise self._ours(error) from error
         if response.status_code != 200:
-            raise _status_error(response, body, str(self.endpoint))
+            refusal = _status_error(response, body, str(self.endpoint))
+            refusal.code = str(response.status_code)
+            raise refusal
         return body
 
     async def _read(self, response: httpx.Response) -> bytes:
@@ -126,6 +131,7 @@ class HttpChannel(Channel):
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.aclose()
+            LOG.info("the connections to %s are closed", self.endpoint)
 
     def forget(self) -> None:
         self._pool = None
@@ -133,9 +139,14 @@ class HttpChannel(Channel):
 
 
 class Handshake:
-    """Closes a connection whose TLS handshake is cancelled; httpcore does so for errors only, and leaks the socket."""
+    """Follows a connection that a request opens, and closes it if its TLS handshake is cancelled.
 
-    def __init__(self) -> None:
+    httpcore does so for errors only, and leaks the socket.
+    """
+
+    def __init__(self, channel: HttpChannel) -> None:
+        self._channel = channel
+        self._last = "start_tls.complete" if channel.endpoint.tls else "connect_tcp.complete"
         self._stream: Any = None
 
     async def trace(self, event: str, info: dict[str, Any]) -> None:
@@ -144,6 +155,8 @@ class Handshake:
             self._stream = info["return_value"]
         elif event.endswith("start_tls.failed") and self._stream is not None:
             await self._stream.aclose()
+        if event.endswith(self._last):
+            self._channel.connected()
 
 
 CHANNEL = HttpChannel

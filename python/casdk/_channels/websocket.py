@@ -21,7 +21,7 @@ from websockets.exceptions import (
 )
 from websockets.typing import Subprotocol
 
-from casdk._channels.base import SLICE, Channel, Headers, slices, ssl_context
+from casdk._channels.base import LOG, SLICE, Channel, Headers, slices, ssl_context
 from casdk._rust import request_id_of
 from casdk.errors import (
     AuthError,
@@ -73,6 +73,7 @@ class Socket:
         finally:
             self.open = False
             waiting, self.waiting = self.waiting, {}
+            LOG.info("%s (%d requests were under way)", ended, len(waiting))
             for waiter in waiting.values():
                 if not waiter.done():
                     waiter.set_exception(ended)
@@ -114,22 +115,23 @@ class WebsocketChannel(Channel):
         self._opening = asyncio.Lock()
         self._context: ssl.SSLContext | None = None
 
-    async def exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
+    async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
         socket = self.socket
         if socket is None or not socket.open or socket.headers != headers:
-            socket = await self._connected(headers)
+            socket = await self._connected(headers, context)
         try:
             async with asyncio.timeout(self.timeouts.read):
                 return await socket.send(request_id, message)
         except TimeoutError:
             raise DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s") from None
 
-    async def _connected(self, headers: Headers) -> Socket:
+    async def _connected(self, headers: Headers, context: Headers) -> Socket:
         async with self._opening:
             socket = self.socket
             if socket is not None and socket.open and socket.headers == headers:
                 return socket
-            self.socket = Socket(await self._connect(headers), headers, self)
+            self.socket = Socket(await self._connect((*headers, *context)), headers, self)
+            self.connected()
             if socket is not None and socket.open and not socket.waiting:
                 await socket.aclose()
             return self.socket

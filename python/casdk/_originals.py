@@ -1,0 +1,87 @@
+"""The user's Documents, kept aside while what is made of them travels, and given back as the caller's kind of array."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from typing import Any
+
+from casdk._docarray import collect, is_array, recognise, write_back
+from casdk._inputs import Chunk, as_document, read_chunk
+from casdk.documents import Document, DocumentArray
+
+__all__ = ["Originals"]
+
+
+class Originals:
+    """The user's Documents, ours or docarray's, in order, while every item is one.
+
+    Args:
+        content: What the user handed over.
+        candidates: Attribute of docarray's documents whose documents travel too.
+        whole: Whether docarray's documents travel whole.
+    """
+
+    def __init__(self, content: Any, *, candidates: str | None = None, whole: bool = False) -> None:
+        self.items: list[Any] | None = []
+        self.documents: list[Document] = []
+        self.like = content
+        self._candidates = candidates
+        self._whole = whole
+        self._foreign = False
+
+    def read(self, items: list[Any], indices: Sequence[int]) -> Chunk:
+        """Read a chunk as it is, keeping its Documents."""
+        chunk = self._read(items, indices)
+        if self.items is not None:
+            if chunk.verdicts.count(b"O") == len(items):
+                self.items += items
+                self.documents += chunk.items
+            else:
+                self.items = None
+                self.documents = []
+        return chunk
+
+    def read_as_documents(self, items: list[Any], indices: Sequence[int]) -> Chunk:
+        """Read a chunk, making Documents of what is none."""
+        chunk = self._read(items, indices)
+        documents: list[Any] = []
+        for position, item in enumerate(chunk.items):
+            bad = chunk.errors is not None and position in chunk.errors
+            documents.append("" if bad else as_document(item, chr(chunk.verdicts[position])))
+        if self.items is not None:
+            self.items += items
+        self.documents += [document for document in documents if isinstance(document, Document)]
+        verdicts = bytes(ord("O") if isinstance(document, Document) else ord("T") for document in documents)
+        return Chunk(documents, verdicts, chunk.errors)
+
+    def _read(self, items: list[Any], indices: Sequence[int]) -> Chunk:
+        chunk = read_chunk(items, indices, candidates=self._candidates, whole=self._whole)
+        if chunk.items is not items and not self._foreign:
+            self._foreign = any(map(recognise, items))
+        return chunk
+
+    @property
+    def all_documents(self) -> bool:
+        """Whether there was nothing else; for no items at all, the content says which it is."""
+        if self.items:
+            return True
+        return self.items is not None and (isinstance(self.like, DocumentArray) or is_array(self.like))
+
+    def array(self, gone: Container[int] = (), *, candidates: str | None = None, matches: bool = False) -> Any:
+        """Return the Documents as the caller's kind of array; docarray's get back what the server said.
+
+        Args:
+            gone: Indices to leave out.
+            candidates: Attribute of docarray's documents that was ranked.
+            matches: Whether docarray's documents get matches.
+        """
+        items = self.items or []
+        if self._foreign:
+            for item, document in zip(items, self.documents, strict=True):
+                if recognise(item):
+                    write_back(item, document, candidates=candidates, matches=matches)
+        theirs = all(map(recognise, items)) if self._foreign else not items and is_array(self.like)
+        kept = items if theirs else self.documents
+        if gone:
+            kept = [item for index, item in enumerate(kept) if index not in gone]
+        return collect(kept, self.like) if theirs else DocumentArray(kept)
