@@ -234,6 +234,24 @@ def test_unfit_item_is_named_by_index(item, kind, says):
     assert len(chunk.items) == len(chunk.verdicts) == 3
 
 
+class Broken:
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("no memory of mine to read")
+
+
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        (np.zeros((3, 8, 9), np.uint8), "move the channels from the first to the last place"),
+        (Broken(), "the Broken cannot be read as an array: no memory of mine to read"),
+        (Image(Broken()), "no memory of mine"),
+    ],
+)
+def test_arrays_that_are_no_pixels(item, says):
+    with pytest.raises(ItemTypeError, match=f"item 0: .*{says}"):
+        raise read_chunk([item], range(1)).errors[0]
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [

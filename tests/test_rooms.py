@@ -14,7 +14,20 @@ PACKAGE = ROOT / "python" / "casdk"
 LEAVES = ("interop", "server", "compat", "cli", "testing")
 LIBRARIES = {"grpc": "grpc", "http": "httpx", "websocket": "websockets"}
 """The one transport library of each channel."""
-LAZY = {"rich", "PIL", "google", "uvicorn", "cryptography", "docarray", "torch", "onnxruntime", "opentelemetry"}
+LAZY = {
+    "rich",
+    "PIL",
+    "google",
+    "uvicorn",
+    "cryptography",
+    "docarray",
+    "torch",
+    "onnxruntime",
+    "opentelemetry",
+    "pyarrow",
+    "pandas",
+    "polars",
+}
 """Libraries that a core module imports only inside the function that needs them."""
 LATE_ROOMS = ("_summary", "_telemetry")
 """Rooms that are themselves imported so."""
@@ -26,7 +39,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"_rust", "client", "config", "documents", "errors", "models"},
     "client": EVERYTHING,
     "_verbs": {
-        *("_batches", "_calls", "_coalesce", "_codecs", "_docarray", "_driver", "_engine", "_feeds", "_inputs"),
+        *(
+            "_batches",
+            "_calls",
+            "_coalesce",
+            "_codecs",
+            "_columns",
+            "_docarray",
+            "_driver",
+            "_engine",
+            "_feeds",
+            "_inputs",
+        ),
         *("_options", "_originals", "_progress"),
         *("_results", "_transport", "config", "documents", "errors", "models"),
     },
@@ -55,12 +79,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_codecs": {"_rust", "models", "documents", "errors"},
     "_docarray": {"documents", "errors"},
     "_originals": {"_docarray", "_inputs", "documents"},
-    "_inputs": {"_docarray", "_rust", "models", "documents", "errors"},
+    "_inputs": {"_columns", "_docarray", "_rust", "models", "documents", "errors"},
     "_batches": {"_docarray"},
     "_feeds": set(),
     "_coalesce": {"errors"},
     "_downloads": {"config", "errors"},
     "_engine": {"errors"},
+    "_columns": {"errors"},
     "_progress": set(),
     "_telemetry": {"_codecs", "_rust", "_uri", "errors"},
     "_uri": {"errors"},
@@ -84,6 +109,7 @@ MAY_IMPORT_LATE: dict[str, set[str]] = {
     "documents": {"_docarray", "_images", "_summary"},
     "_archive": {"documents"},
     "_images": {"_rust"},
+    "models": {"_columns"},
 }
 # Standard modules that would make a decision into an act.
 ACTS = {"asyncio", "socket", "time", "threading", "ssl", "selectors", "os", "random"}

@@ -60,7 +60,8 @@ def test_import_does_nothing(imported):
 
 
 @pytest.mark.parametrize(
-    "library", ["grpc", "httpx", "websockets", "rich", "PIL", "google.protobuf", "docarray", "opentelemetry"]
+    "library",
+    ["grpc", "httpx", "websockets", "rich", "PIL", "google.protobuf", "docarray", "opentelemetry", "pandas", "pyarrow"],
 )
 def test_libraries_are_imported_when_used(imported, library):
     assert "casdk.client" in imported["modules"]

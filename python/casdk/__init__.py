@@ -3,7 +3,7 @@
 import logging
 
 from casdk._rust import __version__
-from casdk.client import Client, Item
+from casdk.client import ArrowArray, ArrowStream, Client, Item
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import (
@@ -40,6 +40,8 @@ from casdk.models import EncodeResult, Header, Image, Profile, Response, Route, 
 
 __all__ = [
     "TLS",
+    "ArrowArray",
+    "ArrowStream",
     "AuthError",
     "CallbackError",
     "CasdkError",

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from casdk._columns import column_of
 from casdk._docarray import recognise, to_document
 from casdk._rust import classify
 from casdk.documents import Document
@@ -59,8 +60,11 @@ class Chunk:
         self.errors = errors
 
 
-def check_content(content: object) -> None:
-    """Refuse at once what is one item where an iterable of items belongs.
+def check_content(content: Any) -> Any:
+    """Refuse at once what is one item where an iterable of items belongs; return what to read items from.
+
+    Returns:
+        The content itself; a `Column` for a column of pandas, polars or Arrow.
 
     Raises:
         InputTypeError: With the call that was probably meant.
@@ -70,12 +74,16 @@ def check_content(content: object) -> None:
         raise InputTypeError(f"content must be an iterable of items, not one item: write [{shown}]")
     if isinstance(content, Mapping):
         raise InputTypeError("content must be an iterable of items, not a mapping: choose .keys() or .values()")
-    if isinstance(content, np.ndarray) and content.ndim == 0:
+    dimensions = getattr(content, "ndim", None)
+    if dimensions == 0:
         raise InputTypeError("content must be an iterable of items, not an array without dimensions")
-    if isinstance(content, np.ndarray) and content.ndim == 3 and content.dtype == np.uint8:
+    if dimensions == 3 and str(content.dtype).endswith("uint8"):  # NumPy's, or torch's
         raise InputTypeError("content looks like one image [H, W, C]: write [image]")
+    if type(content) is not list and (column := column_of(content)) is not None:
+        return column
     if not hasattr(content, "__iter__") and not hasattr(content, "__aiter__"):
         raise InputTypeError(f"content must be an iterable of items, not {type(content).__name__}")
+    return content
 
 
 def read_chunk(
@@ -130,7 +138,7 @@ def _look(item: object) -> tuple[str, object]:
     if isinstance(item, str):
         return chr(classify([str(item)])[0]), str(item)
     if item is None:
-        raise _UnfitError("is None", EmptyItemError)
+        raise _UnfitError("is None (null): fill it, leave it out, or give errors='skip' or 'return'", EmptyItemError)
     return _look_at_image(item)
 
 
@@ -142,26 +150,34 @@ def _look_at_image(source: object) -> tuple[str, object]:
         return "P", os.fsdecode(source)
     if isinstance(source, bytes | bytearray | memoryview):
         return "B", bytes(source)
-    if isinstance(source, np.ndarray) or hasattr(source, "__array_interface__"):
-        if type(source).__module__.startswith("PIL."):
-            return "B", _png(source)
-        return "N", _tensor(np.asarray(source))
     if type(source).__module__.startswith("PIL."):
         return "B", _png(source)
-    if hasattr(source, "__array__"):
-        return "N", _tensor(np.asarray(source))
+    if hasattr(source, "__array__") or hasattr(source, "__array_interface__"):
+        return "N", _tensor(_as_array(source))
     raise _UnfitError(
         f"a {type(source).__name__} cannot be encoded: give str, PathLike, bytes, ndarray [H, W, C] uint8, "
         "PIL.Image, Text, Image or Document"
     )
 
 
+def _as_array(source: Any) -> np.ndarray[Any, Any]:
+    """Read any array by NumPy's protocol; torch's are taken off their device and their graph first."""
+    try:
+        if hasattr(source, "detach"):
+            source = source.detach().cpu()
+        return np.asarray(source)
+    except Exception as error:
+        raise _UnfitError(f"the {type(source).__name__} cannot be read as an array: {error}") from error
+
+
 def _tensor(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if array.ndim == 0 and array.dtype.kind == "U":
         raise _UnfitError("is an array without dimensions")
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in CHANNELS:
+        first = array.ndim == 3 and array.shape[0] in CHANNELS and array.shape[2] not in CHANNELS
+        hint = ": move the channels from the first to the last place" if first else ""
         raise _UnfitError(
-            f"an image array must be [H, W, C] uint8 with C 1, 3 or 4, not {list(array.shape)} {array.dtype}"
+            f"an image array must be [H, W, C] uint8 with C 1, 3 or 4, not {list(array.shape)} {array.dtype}{hint}"
         )
     if array.size == 0:
         raise _UnfitError(f"an image array of shape {list(array.shape)} has no pixels", EmptyItemError)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, TypedDict
 
 import msgspec
 import numpy as np
@@ -73,6 +73,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     dtype: Any = "float32"
     out: Any = None
     dedupe: bool = False
+    result: Literal["arrow"] | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size is not None:
@@ -89,6 +90,17 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise InputTypeError(f"{name} must be callable, not {type(getattr(self, name)).__name__}")
         _check_matrix(self.dtype, self.out)
+        self._check_result()
+
+    def _check_result(self) -> None:
+        if self.result is None:
+            return
+        if self.result != "arrow":
+            raise InputValueError(f"result must be 'arrow' or None, not {self.result!r}")
+        if self.errors == "return":
+            raise InputValueError("result='arrow' does not go with errors='return': call its .to_arrow()")
+        if self.return_responses or self.on_done is not None or self.on_always is not None:
+            raise InputValueError("result='arrow' does not go with on_done, on_always or return_responses")
 
 
 FLOATS: Final = (np.dtype(np.float32), np.dtype(np.float16))

@@ -22,6 +22,7 @@ from casdk._batches import Repeats
 from casdk._calls import Call
 from casdk._coalesce import Coalescer
 from casdk._codecs import Packer
+from casdk._columns import to_arrow
 from casdk._docarray import collect, recognise, write_back
 from casdk._driver import Driver, Hooks
 from casdk._engine import Caller
@@ -192,7 +193,7 @@ class Plan:
 
 def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job:
     """Texts and images -> ``[N, D]``."""
-    check_content(content)
+    content = check_content(content)
     if transport.coalescer is not None and (key := _merging_key(transport.coalescer, content, options)) is not None:
         return _encode_merged(transport, transport.coalescer, content, options, key)
     originals = Originals(content)
@@ -232,15 +233,14 @@ def _present(
         options: The call's.
     """
     gone = set(bad) if options.errors == "skip" else ()
-    result: Any = rows
     if originals.all_documents:
         _write_embeddings(originals.documents, rows, bad)
-        result = originals.array(gone)
-    elif gone:
-        result = np.delete(rows, bad, axis=0)
     if options.errors == "return":
         return EncodeResult(embeddings=rows, errors=tuple(errors[index] for index in sorted(errors)))
-    return result
+    if originals.all_documents and options.result is None:
+        return originals.array(gone)
+    kept = np.delete(rows, bad, axis=0) if gone else rows
+    return kept if options.result is None else to_arrow(kept)
 
 
 def _merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashable | None:
@@ -332,8 +332,8 @@ def _job(plan: Plan, finish: Callable[[], Any]) -> Job:
 
 def stream(transport: Transport, content: Iterable[Any], options: Options) -> Job:
     """Texts and images -> pieces of `encode`'s result, in order."""
-    check_content(content)
-    for name in ("out", "on_done", "on_always"):
+    content = check_content(content)
+    for name in ("out", "on_done", "on_always", "result"):
         if getattr(options, name) is not None:
             raise InputValueError(f"{name}= does not go with a stream")
     pieces = Pieces(options.dtype, options.batch_size or MINIBATCH)
@@ -369,7 +369,7 @@ def open_piece(piece: Piece, options: Options) -> Any:
 
 def rank(transport: Transport, content: Iterable[Any], options: Options, source: str) -> Job:
     """Documents with candidates -> the same Documents, candidates by score."""
-    check_content(content)
+    content = check_content(content)
     if not isinstance(source, str) or source not in ("matches", "chunks"):
         raise InputValueError(f"source must be 'matches' or 'chunks', not {source!r}")
     originals = Originals(content, candidates=source)
@@ -415,7 +415,7 @@ def _has_content(document: Document) -> bool:
 
 def index(transport: Transport, content: Iterable[Any], options: Options, resend: bool) -> Job:
     """Texts, images or Documents -> DocumentArray with embeddings, stored by the server."""
-    check_content(content)
+    content = check_content(content)
     originals = Originals(content, whole=True)
     matrix = Matrix(len(content) if isinstance(content, Sized) else None)
     answer = IndexedEmbeddings(matrix)
@@ -455,7 +455,7 @@ async def _probe_index(transport: Transport, document: Document, caller: Caller[
 
 def search(transport: Transport, content: Iterable[Any], options: Options, limit: int) -> Job:
     """Texts, images or Documents -> DocumentArray with matches by ascending distance."""
-    check_content(content)
+    content = check_content(content)
     if isinstance(limit, bool) or not isinstance(limit, int | np.integer):
         raise InputTypeError(f"limit must be an int, not {type(limit).__name__}")
     if limit < 1:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from casdk import _verbs
 from casdk._coalesce import Coalescer
+from casdk._columns import ArrowArray, ArrowStream, PandasColumn
 from casdk._engine import engine, run, run_async, run_pieces, run_pieces_async
 from casdk._options import MINIBATCH, CallOptions, EncodeOptions, Options
 from casdk._proxy import check_proxy
@@ -29,13 +30,14 @@ if TYPE_CHECKING:
 
     from casdk._telemetry import Instruments
 
-__all__ = ["Client", "Item"]
+__all__ = ["ArrowArray", "ArrowStream", "Client", "Item"]
 
 Item: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | PILImage | Text | Image"
 """What can be encoded, beside Documents."""
 Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item]"
 Documents: TypeAlias = "Iterable[Document] | AsyncIterable[Document]"
-Mixture: TypeAlias = "Iterable[Item | Document] | AsyncIterable[Item | Document]"
+Column: TypeAlias = "ArrowStream | ArrowArray | PandasColumn"
+Mixture: TypeAlias = "Iterable[Item | Document] | AsyncIterable[Item | Document] | Column"
 Embeddings: TypeAlias = NDArray[np.float32]
 Callback: TypeAlias = Callable[[Response], Any]
 
@@ -195,14 +197,38 @@ class Client:
     @overload
     def encode(
         self,
+        content: Mixture,
+        *,
+        errors: Literal["raise", "skip"] = "raise",
+        result: Literal["arrow"],
+        **options: Unpack[EncodeOptions],
+    ) -> ArrowArray: ...
+    @overload
+    def encode(
+        self,
+        content: Column,
+        *,
+        errors: Literal["raise", "skip"] = "raise",
+        result: None = None,
+        **options: Unpack[EncodeOptions],
+    ) -> Embeddings: ...
+    @overload
+    def encode(
+        self,
         content: Documents,
         *,
         errors: Literal["raise", "skip"] = "raise",
+        result: None = None,
         **options: Unpack[EncodeOptions],
     ) -> DocumentArray: ...
     @overload
     def encode(
-        self, content: Items, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[EncodeOptions]
+        self,
+        content: Items,
+        *,
+        errors: Literal["raise", "skip"] = "raise",
+        result: None = None,
+        **options: Unpack[EncodeOptions],
     ) -> Embeddings: ...
     @overload
     def encode(
@@ -210,6 +236,7 @@ class Client:
         content: Mixture,
         *,
         errors: Literal["raise", "skip"] = "raise",
+        result: None = None,
         **options: Unpack[EncodeOptions],
     ) -> Embeddings | DocumentArray: ...
     def encode(self, content: Any, **options: Any) -> Any:
@@ -218,11 +245,14 @@ class Client:
         Args:
             content: Any iterable of ``str`` (a sentence, or an image's path, URL or data URI, see
                 `casdk._inputs`), ``os.PathLike`` and ``bytes`` (images), ``ndarray [H, W, C] uint8``, ``PIL.Image``,
-                `Text`, `Image`, `Document`, mixed as you like. A generator is read as far as requests are sent.
+                `Text`, `Image`, `Document`, mixed as you like. A generator is read as far as requests are sent. Also
+                a column of pandas, polars or Arrow, of texts or of anything else that can be encoded.
             **options: `EncodeOptions`; and ``errors``: ``"raise"`` (default) stops at the first bad item with an
                 `ItemError`, ``"return"`` returns an `EncodeResult` with NaN rows and the errors, ``"skip"`` leaves
-                the rows out; and ``on_done``, ``on_always``: called with each `Response` instead of gathering a
-                result; and ``return_responses``: return the list of Responses, in input order.
+                the rows out; and ``result="arrow"``: return the rows as a ``pyarrow.FixedSizeListArray`` on the
+                memory of the matrix, which any Arrow library takes over; and ``on_done``, ``on_always``: called with
+                each `Response` instead of gathering a result; and ``return_responses``: return the list of
+                Responses, in input order.
 
         Returns:
             ``[N, D] float32`` in input order; if every item is a Document, a `DocumentArray` of the same
@@ -261,14 +291,38 @@ class Client:
     @overload
     async def aencode(
         self,
+        content: Mixture,
+        *,
+        errors: Literal["raise", "skip"] = "raise",
+        result: Literal["arrow"],
+        **options: Unpack[EncodeOptions],
+    ) -> ArrowArray: ...
+    @overload
+    async def aencode(
+        self,
+        content: Column,
+        *,
+        errors: Literal["raise", "skip"] = "raise",
+        result: None = None,
+        **options: Unpack[EncodeOptions],
+    ) -> Embeddings: ...
+    @overload
+    async def aencode(
+        self,
         content: Documents,
         *,
         errors: Literal["raise", "skip"] = "raise",
+        result: None = None,
         **options: Unpack[EncodeOptions],
     ) -> DocumentArray: ...
     @overload
     async def aencode(
-        self, content: Items, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[EncodeOptions]
+        self,
+        content: Items,
+        *,
+        errors: Literal["raise", "skip"] = "raise",
+        result: None = None,
+        **options: Unpack[EncodeOptions],
     ) -> Embeddings: ...
     @overload
     async def aencode(
@@ -276,6 +330,7 @@ class Client:
         content: Mixture,
         *,
         errors: Literal["raise", "skip"] = "raise",
+        result: None = None,
         **options: Unpack[EncodeOptions],
     ) -> Embeddings | DocumentArray: ...
     async def aencode(self, content: Any, **options: Any) -> Any:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
     from rich.tree import Tree
 
+    from casdk._columns import ArrowArray
+
 __all__ = ["EncodeResult", "Header", "Image", "Profile", "Response", "Route", "Status", "Text"]
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | PILImage"
@@ -44,7 +46,7 @@ class Image(msgspec.Struct, frozen=True, eq=False):
 
     Attributes:
         source: Path, ``file:``, ``http(s):`` or ``data:`` URI; the bytes of an image file; pixels ``[H, W, C]``
-            uint8 with C 1, 3 or 4; or a ``PIL.Image``.
+            uint8 with C 1, 3 or 4, an ndarray, a torch tensor or any other array; or a ``PIL.Image``.
 
     Raises:
         InputTypeError: It is none of these.
@@ -57,11 +59,11 @@ class Image(msgspec.Struct, frozen=True, eq=False):
         if isinstance(source, np.ndarray):
             if source.dtype != np.uint8 or source.ndim != 3:
                 raise InputTypeError(f"Image takes pixels [H, W, C] uint8, not {list(source.shape)} {source.dtype}")
-        elif not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) and not hasattr(
-            source, "__array_interface__"
+        elif not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) and not (
+            hasattr(source, "__array_interface__") or hasattr(source, "__array__")
         ):
             raise InputTypeError(
-                "Image takes a path, a URI, bytes, an ndarray [H, W, C] uint8 or a PIL.Image, "
+                "Image takes a path, a URI, bytes, an array or tensor [H, W, C] uint8 or a PIL.Image, "
                 f"not {type(source).__name__}"
             )
 
@@ -90,6 +92,17 @@ class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def ok(self) -> bool:
         """Whether every item has a row."""
         return not self.errors
+
+    def to_arrow(self) -> ArrowArray:
+        """Return the rows as a ``pyarrow.FixedSizeListArray``, null where an item failed, on the same memory.
+
+        Raises:
+            ConfigError: pyarrow is not installed.
+        """
+        from casdk._columns import to_arrow
+
+        array: ArrowArray = to_arrow(self.embeddings, [error.index for error in self.errors])
+        return array
 
     def __repr__(self) -> str:
         rows = self.embeddings
