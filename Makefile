@@ -104,6 +104,11 @@ interop: $(READY) ## Run against real jina servers, in environments of their own
 	$(say) "testing against real servers"
 	@$(BIN)/python tests/interop/run.py
 
+.PHONY: ecosystem
+ecosystem: $(READY) ## Run against torch, datasets, langchain, llamaindex, dask, ray and spark, each in a venv of its own
+	$(say) "testing with other people's libraries (a first run builds 4 GB of environments in about 5 minutes)"
+	@CASDK_ECOSYSTEM=1 $(BIN)/python -m pytest tests/ecosystem
+
 .PHONY: fuzz
 fuzz: ## Fuzz each target for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
 	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \

@@ -12,29 +12,27 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from debian import library_path, unpack_torch
+
 LOCKS = Path(__file__).with_name("locks")
 INTERPRETER = sys.executable if sys.version_info[:2] == (3, 11) else shutil.which("python3.11") or sys.executable
 """Debian's torch and numpy 1.26 are built for CPython 3.11."""
-DEBIAN_MODULES = ("torch", "torchgen", "functorch", "torchvision")
 QUIET = {
     "JINA_OPTOUT_TELEMETRY": "1",
     "JINA_HIDE_SURVEY": "1",
     "NO_VERSION_CHECK": "1",
     "JINA_LOG_LEVEL": "ERROR",
 }
-FROM_DEBIAN = ("python3-torch", "python3-torchvision")
 
 
 class UnavailableError(Exception):
@@ -74,17 +72,7 @@ class Environment:
     def variables(self) -> dict[str, str]:
         """The process environment in which its interpreter is to be started."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "JINA_", "CLIP_"))}
-        return inherited | QUIET | self._library_path()
-
-    def _library_path(self) -> dict[str, str]:
-        lib = self._debian / "usr" / "lib"
-        arch = sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
-        dirs = [lib / arch, lib / arch / "blas", lib / arch / "lapack", lib, self._debian / "lib" / arch]
-        return {"LD_LIBRARY_PATH": ":".join(map(str, dirs))} if self._debian.is_dir() else {}
-
-    @property
-    def _debian(self) -> Path:
-        return self.home / "debian"
+        return inherited | QUIET | library_path(self.home)
 
     def build(self) -> None:
         """Build what is missing of the venv; returns at once when nothing is.
@@ -108,7 +96,7 @@ class Environment:
         with self._once("clip") as missing:
             if missing:
                 try:
-                    self._unpack_torch()
+                    unpack_torch(self.home)
                     self._pip("--no-deps", "-r", str(self._locks[1]))
                     self._check("clip_server.executors.clip_onnx", "annlite.executor")
                 except (OSError, subprocess.CalledProcessError) as error:
@@ -119,32 +107,6 @@ class Environment:
 
     def _check(self, *modules: str) -> None:
         _run(str(self.python), "-W", "ignore", "-c", f"import {', '.join(modules)}", env=self.variables)
-
-    def _unpack_torch(self) -> None:
-        for tool in ("apt-get", "dpkg"):
-            if shutil.which(tool) is None:
-                raise OSError(f"no {tool}: torch is taken from Debian's packages")
-        if subprocess.run(["apt-cache", "show", FROM_DEBIAN[0]], capture_output=True).returncode:
-            _run("apt-get", "update", "-qq")
-        shutil.rmtree(self._debian, ignore_errors=True)
-        self._debian.mkdir()
-        with tempfile.TemporaryDirectory() as downloads:
-            _run("apt-get", "download", "-qq", *self._libraries(), *FROM_DEBIAN, cwd=downloads)
-            for package in sorted(Path(downloads).glob("*.deb")):
-                _run("dpkg", "-x", str(package), str(self._debian))
-        site = next((self.home / "lib").glob("python3*")) / "site-packages"
-        for module in DEBIAN_MODULES:
-            link = site / module
-            link.unlink(missing_ok=True)
-            link.symlink_to(self._debian / "usr" / "lib" / "python3" / "dist-packages" / module)
-
-    @staticmethod
-    def _libraries() -> list[str]:
-        """Names of the shared libraries that torch needs and this machine lacks."""
-        plan = _run("apt-get", "install", "-s", "--no-install-recommends", FROM_DEBIAN[0])
-        names = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
-        unused = re.compile(r"python3-|libtorch-test|.*-common$")
-        return [name for name in names if not unused.match(name)]
 
     @contextmanager
     def _once(self, part: str) -> Iterator[bool]:

@@ -1,0 +1,50 @@
+"""LangChain's ``Embeddings`` on a CLIP server: texts, and images beside them in the same space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Unpack
+
+from langchain_core.embeddings import Embeddings  # pyright: ignore[reportMissingImports]
+
+from casdk._options import EncodeOptions
+from casdk.client import Client
+from casdk.models import Image, Text
+
+__all__ = ["ClipEmbeddings"]
+
+
+class ClipEmbeddings(Embeddings):
+    """For every vector store, retriever and chain that takes an ``Embeddings``.
+
+    Args:
+        client: The client; it stays the caller's to close.
+        **options: Options of every `Client.encode`, e.g. ``batch_size``, ``parameters={"model_name": ...}``.
+    """
+
+    def __init__(self, client: Client, **options: Unpack[EncodeOptions]) -> None:
+        self.client = client
+        self.options: Any = options
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return one embedding per text; a text that looks like a path or a URL is still a text."""
+        rows: list[list[float]] = self.client.encode(map(Text, texts), **self.options).tolist()
+        return rows
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the embedding of a text."""
+        return self.embed_documents([text])[0]
+
+    def embed_image(self, uris: Iterable[Any]) -> list[list[float]]:
+        """Return one embedding per image: path, URL, data URI or bytes."""
+        rows: list[list[float]] = self.client.encode(map(Image, uris), **self.options).tolist()
+        return rows
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """`embed_documents`, asynchronously."""
+        rows: list[list[float]] = (await self.client.aencode(map(Text, texts), **self.options)).tolist()
+        return rows
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """`embed_query`, asynchronously."""
+        return (await self.aembed_documents([text]))[0]

@@ -1,0 +1,46 @@
+import dask
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+from casdk.interop import dask as casdk_dask
+from casdk.interop.batches import BatchEncoder
+
+
+@pytest.fixture(params=["threads", "processes"])
+def scheduler(request):
+    with dask.config.set(scheduler=request.param, num_workers=2):
+        yield request.param
+
+
+@pytest.fixture
+def sentences(texts):
+    return [text for text in texts if not text.endswith(".png")] * 20
+
+
+def test_a_frame(client, sentences, scheduler):
+    frame = dd.from_pandas(pd.DataFrame({"text": sentences, "n": range(len(sentences))}), npartitions=4)
+    embedded = casdk_dask.encode(frame, client, "text", into="row", batch_size=8)
+    assert list(embedded.columns) == ["text", "n", "row"]
+    done = embedded.compute()
+    assert done["n"].tolist() == list(range(len(sentences)))
+    np.testing.assert_array_equal(np.stack(done["row"]), client.encode(sentences))
+
+
+def test_nothing_is_encoded_before_it_is_asked_for(texts):
+    from casdk import Client
+
+    frame = dd.from_pandas(pd.DataFrame({"text": texts}), npartitions=1)
+    casdk_dask.encode(frame, Client("grpc://127.0.0.1:1"), "text")
+
+
+def test_nulls(client, scheduler):
+    frame = dd.from_pandas(pd.DataFrame({"text": ["a", None, "b"]}), npartitions=1)
+    rows = casdk_dask.encode(frame, client, "text", errors="return").compute()["embedding"]
+    assert rows.isna().tolist() == [False, True, False]
+
+
+def test_a_bag_of_batches(client, sentences, scheduler):
+    batches = [{"text": sentences[start : start + 10]} for start in range(0, len(sentences), 10)]
+    found = dask.compute(*[dask.delayed(BatchEncoder(client, "text"))(batch) for batch in batches])
+    np.testing.assert_array_equal(np.concatenate([batch["embedding"] for batch in found]), client.encode(sentences))
