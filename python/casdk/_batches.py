@@ -6,7 +6,7 @@ from collections.abc import Container, Sequence
 from contextlib import suppress
 from typing import Any
 
-from casdk._docarray import recognise
+from casdk._foreign import recognise
 
 __all__ = ["Batch", "Repeats"]
 

@@ -27,7 +27,7 @@ from typing import Any, Final
 import numpy as np
 
 from casdk._columns import column_of
-from casdk._docarray import recognise, to_document
+from casdk._foreign import recognise
 from casdk._rust import classify
 from casdk.documents import Document
 from casdk.errors import EmptyItemError, InputTypeError, ItemError, ItemTypeError
@@ -124,6 +124,8 @@ class _UnfitError(Exception):
 
 
 def _as_ours(item: object, candidates: str | None, whole: bool) -> Document:
+    from casdk.interop.docarray import to_document
+
     try:
         return to_document(item, candidates=candidates, whole=whole)
     except InputTypeError as error:

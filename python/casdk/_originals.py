@@ -1,15 +1,19 @@
-"""The user's Documents, kept aside while what is made of them travels, and given back as the caller's kind of array."""
+"""The caller's own Documents: read on the way in, given back as the same objects with what the server said."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
-from casdk._docarray import collect, is_array, recognise, write_back
+import numpy as np
+
+from casdk._foreign import is_array, recognise
 from casdk._inputs import Chunk, as_document, read_chunk
+from casdk._options import Options
+from casdk._results import Piece
 from casdk.documents import Document, DocumentArray
 
-__all__ = ["Originals"]
+__all__ = ["Originals", "open_piece", "write_embeddings"]
 
 
 class Originals:
@@ -77,6 +81,8 @@ class Originals:
         """
         items = self.items or []
         if self._foreign:
+            from casdk.interop.docarray import write_back
+
             for item, document in zip(items, self.documents, strict=True):
                 if recognise(item):
                     write_back(item, document, candidates=candidates, matches=matches)
@@ -84,4 +90,41 @@ class Originals:
         kept = items if theirs else self.documents
         if gone:
             kept = [item for index, item in enumerate(kept) if index not in gone]
-        return collect(kept, self.like) if theirs else DocumentArray(kept)
+        if not theirs:
+            return DocumentArray(kept)
+        from casdk.interop.docarray import collect
+
+        return collect(kept, self.like)
+
+
+def write_embeddings(documents: Sequence[Document], rows: np.ndarray[Any, Any], bad: Iterable[int]) -> None:
+    """Give each Document its row, a view; those without one stay as they are."""
+    missing = set(bad)
+    for index, (document, row) in enumerate(zip(documents, rows, strict=True)):
+        if index not in missing:
+            document.embedding = row
+
+
+def open_piece(piece: Piece, options: Options) -> Any:
+    """Return what the caller of a stream gets for a piece."""
+    rows = piece.rows
+    assert rows is not None
+    items = piece.items
+    ours = all(isinstance(item, Document) for item in items)
+    theirs = not ours and all(map(recognise, items))
+    if ours:
+        write_embeddings(items, rows, piece.bad)
+    elif theirs:
+        from casdk.interop.docarray import write_back
+
+        for position, item in enumerate(items):
+            if position not in piece.bad:
+                write_back(item, Document(embedding=rows[position]))
+    if options.errors == "skip" and piece.bad:
+        good = [position for position in range(len(rows)) if position not in piece.bad]
+        rows, items = rows[good], [items[position] for position in good]
+    if theirs:
+        from casdk.interop.docarray import collect
+
+        return collect(items)
+    return DocumentArray(items) if ours else rows

@@ -23,13 +23,13 @@ from casdk._calls import Call
 from casdk._coalesce import Coalescer
 from casdk._codecs import Packer
 from casdk._columns import to_arrow
-from casdk._docarray import collect, recognise, write_back
 from casdk._driver import Driver, Hooks
 from casdk._engine import Caller
 from casdk._feeds import HELD, Feed, feed_of
+from casdk._foreign import recognise
 from casdk._inputs import Chunk, check_content, read_chunk
 from casdk._options import MINIBATCH, Options, route
-from casdk._originals import Originals
+from casdk._originals import Originals, write_embeddings
 from casdk._progress import Progress
 from casdk._results import (
     Answer,
@@ -37,20 +37,19 @@ from casdk._results import (
     IndexedEmbeddings,
     Matrix,
     Nothing,
-    Piece,
     Pieces,
     Rankings,
     SearchResults,
 )
 from casdk._transport import Transport
-from casdk.documents import Document, DocumentArray
+from casdk.documents import Document
 from casdk.errors import DeadlineError, InputTypeError, InputValueError, ItemError, NotSupportedError
 from casdk.models import EncodeResult, Profile, Response
 
 if TYPE_CHECKING:
     from casdk._telemetry import Watch
 
-__all__ = ["Job", "encode", "index", "open_piece", "profile", "rank", "search", "stream"]
+__all__ = ["Job", "encode", "index", "profile", "rank", "search", "stream"]
 
 LOG: Final = logging.getLogger("casdk.calls")
 UNWATCHED: Final = nullcontext()
@@ -234,7 +233,7 @@ def _present(
     """
     gone = set(bad) if options.errors == "skip" else ()
     if originals.all_documents:
-        _write_embeddings(originals.documents, rows, bad)
+        write_embeddings(originals.documents, rows, bad)
     if options.errors == "return":
         return EncodeResult(embeddings=rows, errors=tuple(errors[index] for index in sorted(errors)))
     if originals.all_documents and options.result is None:
@@ -315,13 +314,6 @@ def _moved(error: ItemError, by: int) -> ItemError:
     return moved
 
 
-def _write_embeddings(documents: Sequence[Document], rows: np.ndarray[Any, Any], bad: Iterable[int]) -> None:
-    missing = set(bad)
-    for index, (document, row) in enumerate(zip(documents, rows, strict=True)):
-        if index not in missing:
-            document.embedding = row
-
-
 def _job(plan: Plan, finish: Callable[[], Any]) -> Job:
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
         await plan.run(caller)
@@ -344,27 +336,6 @@ def stream(transport: Transport, content: Iterable[Any], options: Options) -> Jo
         return lambda: None
 
     return job
-
-
-def open_piece(piece: Piece, options: Options) -> Any:
-    """Return what the caller of a stream gets for a piece."""
-    rows = piece.rows
-    assert rows is not None
-    items = piece.items
-    ours = all(isinstance(item, Document) for item in items)
-    theirs = not ours and all(map(recognise, items))
-    if ours:
-        _write_embeddings(items, rows, piece.bad)
-    elif theirs:
-        for position, item in enumerate(items):
-            if position not in piece.bad:
-                write_back(item, Document(embedding=rows[position]))
-    if options.errors == "skip" and piece.bad:
-        good = [position for position in range(len(rows)) if position not in piece.bad]
-        rows, items = rows[good], [items[position] for position in good]
-    if theirs:
-        return collect(items)
-    return DocumentArray(items) if ours else rows
 
 
 def rank(transport: Transport, content: Iterable[Any], options: Options, source: str) -> Job:
@@ -440,7 +411,7 @@ def index(transport: Transport, content: Iterable[Any], options: Options, resend
         if not plan.gathers:
             return plan.responses()
         rows = matrix.finish(plan.driver.count, plan.bad)
-        _write_embeddings(originals.documents, rows, plan.bad)
+        write_embeddings(originals.documents, rows, plan.bad)
         return originals.array()
 
     return job
@@ -480,7 +451,7 @@ def search(transport: Transport, content: Iterable[Any], options: Options, limit
         if not plan.gathers:
             return plan.responses()
         rows = matrix.finish(plan.driver.count, plan.bad)
-        _write_embeddings(originals.documents, rows, plan.bad)
+        write_embeddings(originals.documents, rows, plan.bad)
         return originals.array(matches=True)
 
     return job

@@ -17,6 +17,7 @@ from casdk._coalesce import Coalescer
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
 from casdk._engine import engine, run, run_async, run_pieces, run_pieces_async
 from casdk._options import MINIBATCH, CallOptions, EncodeOptions, Options
+from casdk._originals import open_piece
 from casdk._proxy import check_proxy
 from casdk._transport import Credential, Transport, check_token
 from casdk._uri import Endpoint, parse_address
@@ -354,7 +355,7 @@ class Client:
         pieces = run_pieces(_verbs.stream(self._transport, content, read))
         try:
             for piece in pieces:
-                yield _verbs.open_piece(piece, read)
+                yield open_piece(piece, read)
         finally:
             pieces.close()
 
@@ -364,7 +365,7 @@ class Client:
         pieces = run_pieces_async(_verbs.stream(self._transport, content, read))
         try:
             async for piece in pieces:
-                yield _verbs.open_piece(piece, read)
+                yield open_piece(piece, read)
         finally:
             await pieces.aclose()
 

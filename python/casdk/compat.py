@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any, TypedDict, Unpack
 
 import casdk
-from casdk._docarray import collect, is_array, to_docarray
+from casdk._foreign import is_array
+from casdk.interop.docarray import collect, to_docarray
 from casdk.models import Header, Route, Status
 
 __all__ = ["CallOptions", "Client", "Data", "DataRequest"]

@@ -265,14 +265,14 @@ class DocumentArray(list["Document"]):
         Raises:
             ImportError: docarray is missing, or is not that version.
         """
-        from casdk._docarray import to_docarray
+        from casdk.interop.docarray import to_docarray
 
         return to_docarray(self)
 
     @classmethod
     def from_docarray(cls, documents: Iterable[Any]) -> Self:
         """Return copies of docarray's documents: 0.21 ``DocumentArray``, or ``DocList`` and ``BaseDoc`` of 0.30 on."""
-        from casdk._docarray import to_document
+        from casdk.interop.docarray import to_document
 
         return cls(to_document(document, whole=True) for document in documents)
 

@@ -7,9 +7,10 @@ from contextlib import redirect_stdout
 import docarray
 import numpy as np
 import pytest
-from casdk._docarray import collect, recognise, to_docarray, to_document, write_back
+from casdk._foreign import recognise
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import ReplyError
+from casdk.interop.docarray import collect, to_docarray, to_document, write_back
 from docarray.score import NamedScore as TheirScore
 from hypothesis import given, settings
 from hypothesis import strategies as st

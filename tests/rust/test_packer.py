@@ -1,0 +1,320 @@
+"""Requests against their oracles: google protobuf with this project's protos, json, NumPy."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import re
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from casdk import Document
+from casdk._rust import Packer
+from google.protobuf.json_format import MessageToDict
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import (
+    CODECS,
+    PNG,
+    REQUEST_ID,
+    documents_of,
+    pack,
+    parameters,
+    proto_of,
+    read,
+    read_array,
+    texts,
+    trees,
+)
+
+
+@given(parameters)
+def test_parameters_are_a_struct(values: dict[str, Any]) -> None:
+    request = read(pack(["a"], parameters=values).message)
+    assert MessageToDict(request.parameters) == values
+    assert request.HasField("parameters") == bool(values)
+    assert json.loads(pack(["a"], "json", parameters=values).message).get("parameters", {}) == values
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_numpy_scalars_and_tuples_are_taken(codec: str) -> None:
+    given = {"limit": np.int64(3), "rate": np.float32(0.5), "on": np.bool_(True), "pair": (1, [2, (3,)])}
+    message = pack(["a"], codec, parameters=given).message
+    known = {"limit": 3, "rate": 0.5, "on": True, "pair": [1, [2, [3]]]}
+    assert (MessageToDict(read(message).parameters) if codec == "proto" else json.loads(message)["parameters"]) == known
+
+
+@pytest.mark.parametrize(
+    ("bad", "path"),
+    [
+        ({"a": object()}, "a"),
+        ({"a": {"b": [0, b"bytes"]}}, r"a\.b\[1\]"),
+        ({1: 2}, "1"),
+        ({"a": {None: 2}}, "a"),
+        ({"a": {1, 2}}, "a"),
+        ({"a": np.zeros(3)}, "a"),
+        ({"a": 10**400}, "a"),
+        ({"a": "\ud800"}, "a"),
+    ],
+)
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_no_struct_holds_is_a_type_error_that_names_it(codec: Any, bad: Any, path: str) -> None:
+    with pytest.raises(TypeError, match=path):
+        Packer(codec, "/encode", bad)
+
+
+def test_parameters_that_hold_themselves_are_a_type_error() -> None:
+    loop: dict[str, Any] = {}
+    loop["loop"] = loop
+    with pytest.raises(TypeError, match="loop"):
+        Packer("proto", "/encode", loop)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, np.float32("nan")])
+def test_json_has_no_nan(number: float) -> None:
+    with pytest.raises(TypeError, match=r"a\.b"):
+        Packer("json", "/encode", {"a": {"b": number}})
+    sent = read(pack(["a"], parameters={"a": number}).message).parameters.fields["a"].number_value
+    np.testing.assert_array_equal(sent, number)
+
+
+def test_parameters_are_a_mapping() -> None:
+    with pytest.raises(TypeError, match="mapping"):
+        Packer("proto", "/encode", [1])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="xml"):
+        Packer("xml", "/encode", {})  # type: ignore[arg-type]
+
+
+# requests
+
+
+def test_the_header_says_who_and_where() -> None:
+    request = read(pack(["a"], target_executor="clip").message)
+    assert (request.header.request_id, request.header.exec_endpoint) == (REQUEST_ID, "/encode")
+    assert request.header.target_executor == "clip"
+    assert not read(pack(["a"]).message).header.HasField("target_executor")
+
+
+@given(st.lists(texts.filter(bool), min_size=1, max_size=50), st.sampled_from([list, tuple]))
+def test_sentences_travel_as_they_are(sentences: list[str], kind: type) -> None:
+    packer = Packer("proto", "/encode", {})
+    packed = packer.pack(REQUEST_ID, kind(sentences), b"T" * len(sentences))
+    assert (packed.rows, packed.taken, packed.failures) == (len(sentences), len(sentences), [])
+    assert [(d.id, d.text) for d in documents_of(packed)] == [
+        (f"{REQUEST_ID[:24]}{at:08x}", text) for at, text in enumerate(sentences)
+    ]
+    body = json.loads(Packer("json", "/encode", {}).pack(REQUEST_ID, sentences, b"T" * len(sentences)).message)
+    assert [d["text"] for d in body["data"]] == sentences
+
+
+def test_an_image_travels_the_same_however_it_comes(tmp_path: Path) -> None:
+    image = PNG + bytes(range(256)) * 400
+    path = tmp_path / "a cat.png"
+    path.write_bytes(image)
+    uri = "data:image/png;base64," + base64.b64encode(image).decode()
+    items = [str(path), path.as_uri(), uri, image, Document(blob=image), Document(uri=str(path)), Document(uri=uri)]
+    items += ["http://h/cat", Document(uri="https://h/cat")]
+    fetched = {"http://h/cat": image, "https://h/cat": image}
+    packed = pack(items, fetched=fetched)
+    assert packed.failures == []
+    assert all(d.blob == image and not d.uri and not d.mime_type for d in documents_of(packed))
+    body = json.loads(pack(items, "json", fetched=fetched).message)
+    assert all(base64.b64decode(d["blob"], validate=True) == image for d in body["data"])
+    kept = documents_of(pack(items, fetched=fetched, keep_uri=True))
+    assert [d.uri for d in kept] == [
+        i if isinstance(i, str) else i.uri if isinstance(i, Document) else "" for i in items
+    ]
+    assert [d.mime_type for d in kept] == ["image/png" if d.uri else "" for d in kept]
+
+
+@given(
+    st.sampled_from(["|u1", "<f4", "<f8", "<i8"]), st.lists(st.integers(0, 4), min_size=1, max_size=3), st.booleans()
+)
+def test_tensors_travel_in_c_order(dtype: str, shape: list[int], turned: bool) -> None:
+    array = np.arange(math.prod(shape), dtype=dtype).reshape(shape)
+    if turned:
+        array = array.T
+    packer = Packer("proto", "/encode", {})
+    for packed in (packer.pack(REQUEST_ID, [array], b"N"), pack([Document(tensor=array)])):
+        (document,) = documents_of(packed)
+        np.testing.assert_array_equal(read_array(document.tensor), array)
+        assert document.tensor.dense.dtype == dtype
+        assert document.tensor.cls_name == "numpy"
+
+
+@given(st.lists(trees, max_size=3))
+def test_whole_documents_are_what_protobuf_would_make_of_them(documents: list[Document]) -> None:
+    packed = pack(documents, whole=True, keep_uri=True, check_images=False)
+    assert packed.failures == []
+    assert documents_of(packed) == [proto_of(document) for document in documents]
+
+
+@given(st.lists(trees, max_size=3))
+def test_slim_documents_leave_out_what_an_encoder_does_not_read(documents: list[Document]) -> None:
+    packed = pack(documents, check_images=False)
+    known = [proto_of(document) for document in documents]
+    for proto in known:
+        for name in ("uri", "embedding", "scores", "evaluations", "chunks", "matches"):
+            proto.ClearField(name)
+    assert documents_of(packed) == known
+
+
+def test_candidates_travel_as_matches_with_their_positions_as_ids(tmp_path: Path) -> None:
+    path = tmp_path / "cat.png"
+    path.write_bytes(PNG)
+    query = Document(
+        id="mine", text="a cat", chunks=[Document(text="one"), Document(uri=str(path)), Document(blob=PNG)]
+    )
+    (document,) = documents_of(pack([query], candidates="chunks"))
+    assert document.id == "mine"
+    assert not document.chunks
+    assert [(m.id, m.adjacency, m.text, m.blob) for m in document.matches] == [
+        ("0", 1, "one", b""),
+        ("1", 1, "", PNG),
+        ("2", 1, "", PNG),
+    ]
+
+
+# failures
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_each_failure_drops_only_its_item(codec: str, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "large.png").write_bytes(PNG + bytes(200))
+    os.mkfifo(tmp_path / "fifo.png")
+    loop = Document(text="loop")
+    loop.matches.append(loop)
+    bad: list[tuple[Any, str, str]] = [
+        (str(tmp_path / "nosuch.png"), "missing", "nosuch.png"),
+        (str(tmp_path), "unreadable", "directory"),
+        (str(tmp_path / "fifo.png"), "unreadable", "FIFO"),
+        (str(tmp_path / "text.png"), "not_image", "text.png"),
+        (b"no image", "not_image", ""),
+        ("data:,hello", "not_image", "data"),
+        ("data:image/png;base64,AA=A", "data_uri", "24"),
+        (str(tmp_path / "large.png"), "too_large", "200"),
+        ("x" * 201, "too_large", "201"),
+        (str(tmp_path / "empty.png"), "empty", "empty.png"),
+        ("", "empty", ""),
+        (b"", "empty", ""),
+        (Document(), "empty", ""),
+        ("http://h/cat.png", "not_fetched", "http://h/cat.png"),
+        (Document(uri="http://h/cat.png"), "not_fetched", "http://h/cat.png"),
+        ("\ud800", "type", "surrogates"),
+        (Document(text="a", tags={"key": object()}), "type", "key"),
+        (Document(tensor=np.array(["a"])), "type", "<U1"),
+        (loop, "type", "64 deep"),
+    ]
+    items: list[Any] = ["first"]
+    for item, _, _ in bad:
+        items += [item, "good"]
+    packed = pack(items, codec, whole=True, max_item_bytes=200)
+    assert [(at, kind) for at, kind, _ in packed.failures] == [(2 * i + 1, kind) for i, (_, kind, _) in enumerate(bad)]
+    for (_, _, reason), (_, _, says) in zip(packed.failures, bad, strict=True):
+        assert says in reason
+    assert (packed.rows, packed.taken) == (len(bad) + 1, len(items))
+    if codec == "proto":
+        assert [d.text for d in documents_of(packed)] == ["first"] + ["good"] * len(bad)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "kind"),
+    [
+        (Document(uri="/nosuch.png"), "missing"),
+        (Document(blob=b"no image"), "not_image"),
+        (Document(), "empty"),
+        (Document(uri="http://h/cat.png"), "not_fetched"),
+        (Document(text="a", tags={"key": object()}), "type"),
+    ],
+)
+def test_a_bad_candidate_is_named(candidate: Document, kind: str) -> None:
+    query = Document(text="a", matches=[Document(text="b"), candidate])
+    packed = pack([Document(text="c", matches=[Document(text="d")]), query], candidates="matches")
+    ((position, found, reason),) = packed.failures
+    assert (position, found, packed.rows) == (1, kind, 1)
+    assert reason.startswith("match 1: ")
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_empty_documents_travel_when_allowed_but_empty_sentences_never(codec: str) -> None:
+    packed = pack([Document(), ""], codec, allow_empty=True)
+    assert [(at, kind) for at, kind, _ in packed.failures] == [(1, "empty")]
+    assert packed.rows == 1
+
+
+def test_unchecked_images_may_be_anything() -> None:
+    assert [d.blob for d in documents_of(pack([b"no image"], check_images=False))] == [b"no image"]
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=30), st.integers(1, 2000), st.sampled_from(CODECS))
+def test_a_batch_is_cut_at_the_limit_and_nothing_is_lost(sizes: list[int], limit: int, codec: str) -> None:
+    items = ["x" * size for size in sizes]
+    packer = Packer(codec, "/encode", {}, max_message_bytes=limit)  # type: ignore[arg-type]
+    rest, rows = items, 0
+    while rest:
+        packed = packer.pack(REQUEST_ID, rest, b"T" * len(rest))
+        assert 1 <= packed.taken == packed.rows
+        rest, rows = rest[packed.taken :], rows + packed.rows
+    assert rows == len(items)
+
+
+def test_misuse_is_an_error_of_the_call() -> None:
+    packer = Packer("proto", "/encode", {})
+    with pytest.raises(ValueError, match="2 verdicts for 1 items"):
+        packer.pack(REQUEST_ID, ["a"], b"TT")
+    with pytest.raises(ValueError, match=re.escape("'?'")):
+        packer.pack(REQUEST_ID, ["a"], b"?")
+
+
+FEW_DESCRIPTORS = """
+import resource, sys
+from casdk._rust import Packer
+resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
+paths = [sys.argv[1]] * 500
+for codec in ("proto", "json"):
+    packed = Packer(codec, "/encode", {}).pack("0" * 32, paths, b"P" * 500)
+    assert (packed.rows, packed.failures) == (500, []), packed.failures[:1]
+"""
+
+
+def test_many_files_need_few_descriptors(tmp_path: Path) -> None:
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[1] >= 80
+    path = tmp_path / "cat.png"
+    path.write_bytes(PNG)
+    subprocess.run([sys.executable, "-c", FEW_DESCRIPTORS, str(path)], check=True, timeout=50)
+
+
+def test_reading_files_lets_other_threads_run(tmp_path: Path) -> None:
+    path = tmp_path / "cat.png"
+    path.write_bytes(PNG + bytes(32 << 20))
+    packer = Packer("proto", "/encode", {}, max_message_bytes=1 << 30)
+    gate, ran = threading.Lock(), threading.Event()
+    gate.acquire()
+
+    def run() -> None:
+        with gate:
+            ran.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(60)  # nobody is made to let go of the GIL: the other thread runs only if `pack` lets go
+    try:
+        gate.release()
+        packed = packer.pack(REQUEST_ID, [str(path)] * 4, b"PPPP")
+        ran_meanwhile = ran.is_set()
+    finally:
+        sys.setswitchinterval(interval)
+        thread.join()
+    assert packed.rows == 4
+    assert ran_meanwhile
