@@ -1,4 +1,7 @@
-"""Every python block of the README runs as it stands, against the embedded server."""
+"""Every python block of the README and of the pages runs as it stands, against the embedded server.
+
+A block with a title is for the library of that name, which has an environment of its own: `ecosystem/`.
+"""
 
 import re
 import shutil
@@ -9,22 +12,27 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+PAGES = {"README.md": README, "docs/interop.md": (ROOT / "docs" / "interop.md").read_text()}
+BLOCKS = [
+    pytest.param(page, block, id=f"{page} block {number}")
+    for page, text in PAGES.items()
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE), 1)
+]
 ADDRESS = "grpc://127.0.0.1:51000"
 
 
 def test_there_is_something_to_run():
-    assert BLOCKS
+    assert {param.values[0] for param in BLOCKS} == set(PAGES)
     assert ADDRESS in README
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=[f"block {number}" for number in range(1, len(BLOCKS) + 1)])
-def test_block(block, server, images, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "block"), BLOCKS)
+def test_block(page, block, server, images, tmp_path, monkeypatch):
     shutil.copy(images["png"], tmp_path / "apple.png")
     monkeypatch.chdir(tmp_path)
-    names = {"__name__": "readme"}
+    names = {"__name__": "page"}
     try:
-        exec(compile(block.replace(ADDRESS, server.address("grpc")), "README.md", "exec"), names)
+        exec(compile(block.replace(ADDRESS, server.address("grpc")), page, "exec"), names)
     finally:
         for value in names.values():
             if isinstance(value, casdk.Client):

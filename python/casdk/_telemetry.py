@@ -200,8 +200,9 @@ class Watch:
             **instruments.wire,
             "casdk.request.id": request_id,
             "casdk.request.bytes": len(message),
+            "casdk.request.attempt": batch.attempts,
         }
-        if batch.attempts > 1:
+        if batch.attempts > 1 and "http.request.method" in instruments.wire:
             attributes["http.request.resend_count"] = batch.attempts - 1
         span = instruments.tracer.start_span(
             instruments.method, set_span_in_context(self._open[batch]), SpanKind.CLIENT, attributes
