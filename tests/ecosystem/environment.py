@@ -20,6 +20,11 @@ sys.path.insert(0, str(HERE.parent / "interop"))
 
 from debian import library_path, unpack_torch  # noqa: E402
 
+
+class UnavailableError(Exception):
+    """An environment cannot be had on this machine; the text says why."""
+
+
 PINS = {path.stem: path for path in sorted((HERE / "pins").glob("*.txt"))}
 """Library -> its packages, exactly; dependencies of casdk's own among them, but not casdk."""
 INTERPRETER = sys.executable if sys.version_info[:2] == (3, 11) else shutil.which("python3.11") or sys.executable
@@ -38,9 +43,11 @@ def python_of(name: str) -> Path:
     """Return an environment's interpreter, built first where it is missing.
 
     Raises:
-        OSError: torch is asked for, and this machine has no Debian packages.
+        UnavailableError: What an environment needs of the machine is not there.
         subprocess.CalledProcessError: A package could not be installed.
     """
+    if name == "spark" and shutil.which("java") is None:
+        raise UnavailableError("Spark needs java")
     home = home_of(name)
     home.parent.mkdir(parents=True, exist_ok=True)
     python = home / "bin" / "python"
@@ -53,10 +60,17 @@ def python_of(name: str) -> Path:
             install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
             subprocess.run([*install, "-r", str(PINS[name])], check=True)
             if name == "torch":
-                unpack_torch(home)
+                _unpack_torch(home)
             (home / "done").touch()
             print(f"ecosystem: {name}: built in {time.monotonic() - began:.0f} s", flush=True)
     return python
+
+
+def _unpack_torch(home: Path) -> None:
+    try:
+        unpack_torch(home)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UnavailableError(f"torch: {getattr(error, 'stderr', None) or error}".strip()) from error
 
 
 def variables_of(name: str) -> dict[str, str]:
@@ -70,7 +84,10 @@ def variables_of(name: str) -> dict[str, str]:
 def main() -> None:
     """Build what was named, or everything."""
     for name in sys.argv[1:] or PINS:
-        print(f"ecosystem: {name}: {python_of(name)}")
+        try:
+            print(f"ecosystem: {name}: {python_of(name)}")
+        except UnavailableError as reason:
+            print(f"ecosystem: {reason}")
 
 
 if __name__ == "__main__":

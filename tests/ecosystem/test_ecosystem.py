@@ -13,11 +13,10 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from environment import PINS, ROOT, python_of, variables_of  # noqa: E402
+from environment import PINS, ROOT, UnavailableError, python_of, variables_of  # noqa: E402
 
 SUITES = HERE / "suites"
 EXAMPLES = {"dask": "dask_column.py", "ray": "ray_column.py"}
-NEEDS = {"spark": "java", "torch": "apt-get"}
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +26,10 @@ def variables(server, images) -> dict[str, str]:
 
 
 def run(name: str, variables: dict[str, str], *arguments: str, cwd: Path | None = None) -> None:
-    if name in NEEDS and shutil.which(NEEDS[name]) is None:
-        pytest.skip(f"{name} needs {NEEDS[name]}")
-    command = [str(python_of(name)), *arguments]
+    try:
+        command = [str(python_of(name)), *arguments]
+    except UnavailableError as reason:
+        pytest.skip(str(reason))
     environment = variables_of(name) | variables
     done = subprocess.run(
         command, env=environment, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from casdk.interop import dask as casdk_dask
 from casdk.interop.batches import BatchEncoder
+from distributed import LocalCluster
 
 
 @pytest.fixture(params=["threads", "processes"])
@@ -25,6 +26,22 @@ def test_a_frame(client, sentences, scheduler):
     done = embedded.compute()
     assert done["n"].tolist() == list(range(len(sentences)))
     np.testing.assert_array_equal(np.stack(done["row"]), client.encode(sentences))
+
+
+def test_a_cluster_with_one_client_per_worker(client, sentences):
+    def clients_here():
+        from casdk.interop import batches
+
+        return len(batches._clients)
+
+    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster, cluster.get_client() as us:
+        frame = dd.from_pandas(pd.DataFrame({"text": sentences}), npartitions=8)
+        embedded = casdk_dask.encode(frame, client, "text").compute()
+        found = us.run(clients_here)
+    np.testing.assert_array_equal(np.stack(embedded["embedding"]), client.encode(sentences))
+    assert len(found) == 2
+    assert set(found.values()) <= {0, 1}
+    assert any(found.values())
 
 
 def test_nothing_is_encoded_before_it_is_asked_for(texts):

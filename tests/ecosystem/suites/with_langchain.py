@@ -1,8 +1,23 @@
+import os
+
 import numpy as np
-from casdk import Text
+from casdk import Client, Text
 from casdk.interop.langchain import ClipEmbeddings
 from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores import InMemoryVectorStore
+from langchain_tests.integration_tests import EmbeddingsIntegrationTests
+
+
+class TestStandard(EmbeddingsIntegrationTests):
+    """LangChain's own tests of every Embeddings."""
+
+    @property
+    def embeddings_class(self):
+        return ClipEmbeddings
+
+    @property
+    def embedding_model_params(self):
+        return {"client": Client(os.environ["CASDK_SERVER"])}
 
 
 def rows(client, texts):
