@@ -296,6 +296,10 @@ def test_other_verbs(watch):
     for piece in watched.client.stream(TEXTS, batch_size=5):
         assert piece.shape == (5, 32)
     assert len(watched.spans("embeddings")) == 1
+    watched.client.profile(quiet=True)
+    [profile] = watched.spans("profile")
+    assert profile.attributes["casdk.endpoint"] == "/"
+    assert "gen_ai.request.model" not in profile.attributes
 
 
 def test_providers_of_its_own_do_not_travel(watch):

@@ -389,3 +389,10 @@ def test_return_responses(client, call, verb):
 def test_a_callback_must_be_callable(client, call, name):
     with pytest.raises(TypeError, match=name):
         call(client, "encode", ["a"], **{name: "print"})
+
+
+@pytest.mark.parametrize("verb", ["rank", "index", "search"])
+@pytest.mark.parametrize("option", [{"result": "arrow"}, {"dtype": "float16"}, {"dedupe": True}, {"errors": "skip"}])
+def test_what_has_no_meaning_is_not_ignored(connect, call, verb, option):
+    with pytest.raises(TypeError, match=f"'{next(iter(option))}'"):
+        call(connect("grpc"), verb, [Document(text="a", matches=[Document(text="b")])], **option)

@@ -124,10 +124,10 @@ class Plan:
             tolerant=options.on_error is not None,
             on_refuse=self.answer.refused,
         )
-        self._verb, self._transport = verb[1:], transport
+        self._verb, self._transport = verb[1:] or "profile", transport
         self.watch = None
         if transport.telemetry is not None:
-            self.watch = transport.telemetry.watch(verb[1:], endpoint, self.feed.total, merged)
+            self.watch = transport.telemetry.watch(self._verb, endpoint, self.feed.total, merged)
         self.progress = Progress(verb[1:], self.feed.total) if options.show_progress else None
         self.driver = Driver(
             transport,
@@ -153,10 +153,8 @@ class Plan:
             finally:
                 if self.watch is not None:
                     self.watch.count(self.call.done)
-                LOG.debug(
-                    *("%s at %s: %d of %d items done in %.3f s", self._verb, self._transport.endpoint),
-                    *(self.call.done, self.driver.count, monotonic() - began),
-                )
+                done, read, where = self.call.done, self.driver.count, self._transport.endpoint
+                LOG.debug("%s at %s: %d of %d items done in %.3f s", self._verb, where, done, read, monotonic() - began)
 
     async def _run(self, caller: Caller[Any]) -> None:
         """Run the call; an `ItemError` that stops it takes along what was finished."""

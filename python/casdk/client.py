@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Set
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack, overload
 
 import msgspec
 import numpy as np
@@ -41,6 +41,8 @@ Column: TypeAlias = "ArrowStream | ArrowArray | PandasColumn"
 Mixture: TypeAlias = "Iterable[Item | Document] | AsyncIterable[Item | Document] | Column"
 Embeddings: TypeAlias = NDArray[np.float32]
 Callback: TypeAlias = Callable[[Response], Any]
+OF_EVERY_VERB: Final = frozenset({*CallOptions.__annotations__, "on_done", "on_always", "return_responses"})
+"""Options of the verbs that return no matrix."""
 
 
 class _Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -413,7 +415,7 @@ class Client:
             InputValueError: A Document without candidates, or a candidate without content; nothing was sent.
             NotSupportedError: The flow does not rank at that endpoint.
         """
-        return self._run(_verbs.rank(self._transport, docs, _read_options(options), source))
+        return self._run(_verbs.rank(self._transport, docs, _read_options(options, OF_EVERY_VERB), source))
 
     @overload
     async def arank(
@@ -444,7 +446,7 @@ class Client:
     ) -> DocumentArray: ...
     async def arank(self, docs: Any, *, source: str = "matches", **options: Any) -> Any:
         """`rank`, asynchronously."""
-        return await self._arun(_verbs.rank(self._transport, docs, _read_options(options), source))
+        return await self._arun(_verbs.rank(self._transport, docs, _read_options(options, OF_EVERY_VERB), source))
 
     # index
 
@@ -495,7 +497,9 @@ class Client:
         Raises:
             NotSupportedError: The flow has no indexer.
         """
-        return self._run(_verbs.index(self._transport, content, _read_options(options), idempotent_index))
+        return self._run(
+            _verbs.index(self._transport, content, _read_options(options, OF_EVERY_VERB), idempotent_index)
+        )
 
     @overload
     async def aindex(
@@ -531,7 +535,9 @@ class Client:
     ) -> DocumentArray: ...
     async def aindex(self, content: Any, *, idempotent_index: bool = False, **options: Any) -> Any:
         """`index`, asynchronously."""
-        return await self._arun(_verbs.index(self._transport, content, _read_options(options), idempotent_index))
+        return await self._arun(
+            _verbs.index(self._transport, content, _read_options(options, OF_EVERY_VERB), idempotent_index)
+        )
 
     # search
 
@@ -574,7 +580,7 @@ class Client:
         Raises:
             NotSupportedError: The flow has no indexer.
         """
-        return self._run(_verbs.search(self._transport, content, _read_options(options), limit))
+        return self._run(_verbs.search(self._transport, content, _read_options(options, OF_EVERY_VERB), limit))
 
     @overload
     async def asearch(
@@ -603,7 +609,7 @@ class Client:
     async def asearch(self, content: Mixture, *, limit: int = 10, **options: Unpack[CallOptions]) -> DocumentArray: ...
     async def asearch(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
         """`search`, asynchronously."""
-        return await self._arun(_verbs.search(self._transport, content, _read_options(options), limit))
+        return await self._arun(_verbs.search(self._transport, content, _read_options(options, OF_EVERY_VERB), limit))
 
     # profile
 
@@ -699,7 +705,9 @@ def _make_instruments(endpoint: Endpoint, telemetry: bool | Telemetry) -> Instru
     return Instruments(endpoint, providers.tracer_provider, providers.meter_provider)
 
 
-def _read_options(options: dict[str, Any]) -> Options:
+def _read_options(options: dict[str, Any], known: Set[str] | None = None) -> Options:
+    if known is not None and (others := options.keys() - known):
+        raise TypeError(f"Unexpected keyword argument '{min(others)}'")
     return Options(**options)
 
 
