@@ -1,13 +1,18 @@
-"""torch from Debian's packages, unpacked inside a venv: PyPI's wheels of it bring gigabytes of CUDA libraries."""
+"""torch from Debian's packages, unpacked inside a venv: PyPI's wheels of it bring gigabytes of CUDA libraries.
+
+apt's lists are fetched anew, to a directory of their own: stale ones name packages that are gone, and those of the
+system are root's to change.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sysconfig
 import tempfile
 from pathlib import Path
+
+from commands import run
 
 __all__ = ["library_path", "unpack_torch"]
 
@@ -16,24 +21,22 @@ MODULES = ("torch", "torchgen", "functorch", "torchvision")
 
 
 def unpack_torch(home: Path) -> None:
-    """Unpack torch and torchvision into a venv of CPython 3.11.
+    """Unpack torch and torchvision into a venv of Debian's own version of Python.
 
     Raises:
         OSError: This machine has no apt-get or dpkg.
-        subprocess.CalledProcessError: A package could not be had.
+        CommandError: A package could not be had.
     """
     for tool in ("apt-get", "dpkg"):
         if shutil.which(tool) is None:
             raise OSError(f"no {tool}: torch is taken from Debian's packages")
-    if subprocess.run(["apt-cache", "show", FROM_DEBIAN[0]], capture_output=True).returncode:
-        _run("apt-get", "update", "-qq")
     root = _root(home)
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()
-    with tempfile.TemporaryDirectory() as downloads:
-        _run("apt-get", "download", "-qq", *_libraries(), *FROM_DEBIAN, cwd=downloads)
-        for package in sorted(Path(downloads).glob("*.deb")):
-            _run("dpkg", "-x", str(package), str(root))
+    with tempfile.TemporaryDirectory(prefix="casdk-interop-") as temporary:
+        _download(Path(temporary))
+        for package in sorted(Path(temporary).glob("*.deb")):
+            run("dpkg", "-x", str(package), str(root))
     site = next((home / "lib").glob("python3*")) / "site-packages"
     for module in MODULES:
         link = site / module
@@ -54,13 +57,20 @@ def _root(home: Path) -> Path:
     return home / "debian"
 
 
-def _libraries() -> list[str]:
+def _download(directory: Path) -> None:
+    state = {"Dir::State::lists": directory / "lists", "Dir::Cache": directory / "cache"}
+    for place in (*state.values(), directory / "lists" / "partial", directory / "cache" / "archives" / "partial"):
+        place.mkdir(parents=True, exist_ok=True)
+    # root's own hands, or apt warns that its sandbox's user cannot write here
+    options = {**state, "APT::Sandbox::User": "root", "Acquire::Retries": "5", "Acquire::Languages": "none"}
+    apt = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in options.items())]
+    run(*apt, "update")
+    plan = run(*apt, "install", "--simulate", "--no-install-recommends", FROM_DEBIAN[0])
+    run(*apt, "download", *_libraries(plan), *FROM_DEBIAN, cwd=directory)
+
+
+def _libraries(plan: str) -> list[str]:
     """Return the names of the shared libraries that torch needs and this machine lacks."""
-    plan = _run("apt-get", "install", "-s", "--no-install-recommends", FROM_DEBIAN[0])
     names = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
     unused = re.compile(r"python3-|libtorch-test|.*-common$")
     return [name for name in names if not unused.match(name)]
-
-
-def _run(*command: str, cwd: str | None = None) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=cwd).stdout

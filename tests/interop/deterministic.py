@@ -34,5 +34,12 @@ def softmax(cosine):
     return weights / weights.sum()
 
 
+def ranking(matrix):
+    """Return order, probabilities and cosines of the candidates ``[1:]`` of a query ``[0]``, best first."""
+    cosine = cosines(matrix[:1], matrix[1:])[0]
+    order = np.argsort(-cosine, kind="stable")
+    return order.tolist(), softmax(cosine)[order], cosine[order]
+
+
 def _unit(matrix):
     return matrix / np.maximum(np.linalg.norm(matrix, axis=-1, keepdims=True), 1e-12)

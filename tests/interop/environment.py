@@ -1,8 +1,6 @@
-"""The reference environments: real jina servers, each in a venv of its own beside the user's other caches.
+"""The reference environments: real jina servers and real docarrays, each in a venv beside the user's other caches.
 
-Packages come from PyPI, exactly as pinned in ``locks/``. torch comes from Debian's packages, unpacked
-inside the venv: PyPI's x86_64 wheels of it bring gigabytes of CUDA libraries for a model that never sees a
-GPU.
+Packages come from PyPI, exactly as pinned in ``locks/``; torch comes from Debian's packages, see `debian`.
 
     python environment.py            build what is missing, print where it is
 """
@@ -13,20 +11,21 @@ import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from commands import CommandError, run
 from debian import library_path, unpack_torch
 
 LOCKS = Path(__file__).with_name("locks")
-INTERPRETER = sys.executable if sys.version_info[:2] == (3, 11) else shutil.which("python3.11") or sys.executable
-"""Debian's torch and numpy 1.26 are built for CPython 3.11."""
+PYTHON = (3, 11)
+"""Debian's torch is built for this one, and numpy 1.26, the last that all of them work with, has wheels for it."""
 QUIET = {
     "JINA_OPTOUT_TELEMETRY": "1",
     "JINA_HIDE_SURVEY": "1",
@@ -44,24 +43,31 @@ class Environment:
     """One venv.
 
     Attributes:
-        jina: Version of jina in it, which also names its lock file.
+        package: What it is built around, ``jina`` or ``docarray``.
+        version: Of the package; the two name the lock file.
         clip: Whether clip_server's ONNX executor and annlite's indexer belong in it.
     """
 
-    jina: str
+    package: str
+    version: str
     clip: bool = False
+
+    @property
+    def name(self) -> str:
+        """Package and version."""
+        return f"{self.package}-{self.version}"
 
     @property
     def home(self) -> Path:
         """Where the venv lies: keyed by its pins and its interpreter."""
         pins = b"".join(lock.read_bytes() for lock in self._locks)
-        key = hashlib.sha256(pins + sysconfig.get_platform().encode() + _version_of(INTERPRETER))
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return cache / "casdk" / "interop" / f"jina-{self.jina}-{key.hexdigest()[:12]}"
+        key = hashlib.sha256(pins + sysconfig.get_platform().encode() + _interpreter()[1].encode())
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return caches / "casdk" / "interop" / f"{self.name}-{key.hexdigest()[:12]}"
 
     @property
     def _locks(self) -> list[Path]:
-        return [LOCKS / f"jina-{self.jina}.txt", *([LOCKS / "clip.txt"] if self.clip else [])]
+        return [LOCKS / f"{self.name}.txt", *([LOCKS / "clip.txt"] if self.clip else [])]
 
     @property
     def python(self) -> Path:
@@ -71,19 +77,20 @@ class Environment:
     @property
     def variables(self) -> dict[str, str]:
         """The process environment in which its interpreter is to be started."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "JINA_", "CLIP_"))}
+        foreign = ("PYTHON", "PYTEST", "JINA_", "CLIP_", "CASDK_", "GRPC_")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         return inherited | QUIET | library_path(self.home)
 
     def build(self) -> None:
         """Build what is missing of the venv; returns at once when nothing is.
 
         Raises:
-            subprocess.CalledProcessError: A package could not be installed.
+            CommandError: A package could not be installed.
         """
         with self._once("packages") as missing:
             if missing:
                 shutil.rmtree(self.home / "lib", ignore_errors=True)
-                _run(INTERPRETER, "-m", "venv", str(self.home))
+                run(_interpreter()[0], "-m", "venv", str(self.home))
                 self._pip("setuptools<81", "wheel")
                 self._pip("--no-deps", "-r", str(self._locks[0]))
 
@@ -99,14 +106,18 @@ class Environment:
                     unpack_torch(self.home)
                     self._pip("--no-deps", "-r", str(self._locks[1]))
                     self._check("clip_server.executors.clip_onnx", "annlite.executor")
-                except (OSError, subprocess.CalledProcessError) as error:
-                    raise UnavailableError(f"clip_onnx: {_last_words(error)}") from error
+                except OSError as error:
+                    raise UnavailableError(f"no clip_onnx here: {error}") from error
+                except CommandError as error:
+                    print(f"interop: {error}", flush=True)
+                    raise UnavailableError(f"no clip_onnx here: {error.last_words}") from error
 
     def _pip(self, *arguments: str) -> None:
-        _run(str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments)
+        options = ("--quiet", "--disable-pip-version-check", "--no-input", "--retries", "10", "--timeout", "60")
+        run(str(self.python), "-m", "pip", "install", *options, *arguments, env=self.variables)
 
     def _check(self, *modules: str) -> None:
-        _run(str(self.python), "-W", "ignore", "-c", f"import {', '.join(modules)}", env=self.variables)
+        run(str(self.python), "-W", "ignore", "-c", f"import {', '.join(modules)}", env=self.variables)
 
     @contextmanager
     def _once(self, part: str) -> Iterator[bool]:
@@ -119,41 +130,47 @@ class Environment:
                 yield False
                 return
             began = time.monotonic()
-            print(f"interop: jina {self.jina}: building {part} ...", flush=True)
+            print(f"interop: {self.name}: building {part} ...", flush=True)
             yield True
             done.touch()
-            print(f"interop: jina {self.jina}: {part} built in {time.monotonic() - began:.0f} s", flush=True)
+            print(f"interop: {self.name}: {part} built in {time.monotonic() - began:.0f} s", flush=True)
 
 
-OLDEST = Environment("3.12.0")
-REFERENCE = Environment("3.33.1", clip=True)
-NEWEST = Environment("3.34.0")
-ENVIRONMENTS = (OLDEST, REFERENCE, NEWEST)
+OLDEST = Environment("jina", "3.12.0")
+REFERENCE = Environment("jina", "3.33.1", clip=True)
+NEWEST = Environment("jina", "3.34.0")
+DOCARRAYS = tuple(Environment("docarray", version) for version in ("0.21.1", "0.30.0", "0.41.0"))
+ENVIRONMENTS = (OLDEST, REFERENCE, NEWEST, *DOCARRAYS)
 
 
-def _version_of(interpreter: str) -> bytes:
-    return subprocess.run([interpreter, "-VV"], check=True, capture_output=True).stdout
-
-
-def _run(*command: str, **options: object) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True, **options).stdout  # type: ignore[call-overload]
-
-
-def _last_words(error: OSError | subprocess.CalledProcessError) -> str:
-    said = getattr(error, "stderr", None) or str(error)
-    return said.strip().splitlines()[-1]
+@cache
+def _interpreter() -> tuple[str, str]:
+    """Return path and full version of the Python that environments are made with."""
+    named = shutil.which(f"python{PYTHON[0]}.{PYTHON[1]}")
+    for path in [sys.executable] if sys.version_info[:2] == PYTHON else [named, sys.executable]:
+        if path is not None:
+            try:
+                return path, run(path, "-c", "import ensurepip, sys, venv; print(sys.version)")
+            except CommandError as error:  # a shim that leads nowhere, a Python without venv
+                print(f"interop: {path} makes no environment: {error.last_words}", flush=True)
+    raise UnavailableError("the reference environments need Python 3.11 with its venv module: install it")
 
 
 def main() -> None:
-    """Build everything."""
+    """Build everything.
+
+    Raises:
+        CommandError: A package could not be installed.
+        UnavailableError: No Python is fit to make environments.
+    """
     for environment in ENVIRONMENTS:
         environment.build()
         if environment.clip:
             try:
                 environment.build_clip()
             except UnavailableError as reason:
-                print(f"interop: {reason}")
-        print(f"interop: jina {environment.jina}: {environment.python}")
+                print(f"interop: {reason}", flush=True)
+        print(f"interop: {environment.name}: {environment.python}", flush=True)
 
 
 if __name__ == "__main__":

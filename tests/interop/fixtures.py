@@ -17,10 +17,10 @@ from samples import Sample
 from servers import Flows, Kind, Reference
 
 SERVERS: dict[str, tuple[Environment, Kind]] = {
-    f"jina {OLDEST.jina}": (OLDEST, "fake"),
-    f"jina {REFERENCE.jina}": (REFERENCE, "fake"),
-    f"clip-server 0.8.3 on jina {REFERENCE.jina}": (REFERENCE, "real"),
-    f"jina {NEWEST.jina}": (NEWEST, "fake"),
+    f"jina {OLDEST.version}": (OLDEST, "fake"),
+    f"jina {REFERENCE.version}": (REFERENCE, "fake"),
+    f"clip-server 0.8.3 on jina {REFERENCE.version}": (REFERENCE, "real"),
+    f"jina {NEWEST.version}": (NEWEST, "fake"),
 }
 SCHEMES = ("grpc", "grpcs", "http", "https", "websocket", "websockets")
 MODES = ("sync", "async")
@@ -139,4 +139,4 @@ def encoder_server(reference: Callable[[], Reference]) -> Iterator[Served]:
 @pytest.fixture
 def deterministic_server(running: Callable[[str], Served]) -> Served:
     """The reference's jina with the deterministic executor."""
-    return running(f"jina {REFERENCE.jina}")
+    return running(f"jina {REFERENCE.version}")

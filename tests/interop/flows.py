@@ -3,8 +3,8 @@
     python flows.py {fake,encoder,real} WORKDIR [--ports N N N N N N]
 
 Runs inside a reference environment. Prints one line of JSON when every port answers (the six schemes' ports
-and the pids of the flows' processes by name), then serves until SIGTERM. Everything jina says goes to
-stderr. ``WORKDIR`` holds ``cert.pem`` and ``key.pem`` of the TLS flow.
+and the pids of the flows' processes by name), then serves until SIGTERM, or until stdin ends: with who
+started it. Everything jina says goes to stderr. ``WORKDIR`` holds ``cert.pem`` and ``key.pem`` of the TLS flow.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import random
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
 from jina import Flow
@@ -60,12 +61,20 @@ def flow(kind, name, ports, work, **tls):
     )
 
 
+def end_with_stdin():
+    """Kill every process of the flows when the one that started them is gone."""
+    while os.read(0, 4096):  # not through sys.stdin, whose lock the forked executors would inherit
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=["fake", "encoder", "real"])
     parser.add_argument("work", type=Path)
     parser.add_argument("--ports", type=int, nargs=6)
     given = parser.parse_args()
+    threading.Thread(target=end_with_stdin, daemon=True).start()
     ready = os.dup(1)
     os.dup2(2, 1)
     ports = given.ports or free_ports(6)

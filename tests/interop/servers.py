@@ -12,7 +12,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import IO, Any, Literal, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,7 +22,9 @@ from exchange import dumps, loads
 
 HERE = Path(__file__).parent
 READY_WITHIN = 180.0
-STOPS_WITHIN = 20.0
+STOPS_WITHIN = 30.0
+STARTS = 3
+"""Times a flow is started: jina draws the executors' ports, and may draw one that is taken."""
 
 Kind = Literal["fake", "encoder", "real"]
 
@@ -53,9 +55,9 @@ class Flows:
         self._environment = environment.variables
         self._log = (self._work / "log").open("w+")
         try:
-            ready = self._start() or self._start()  # jina draws the executors' ports, and may draw a taken one
+            ready = next(filter(None, (self._start() for _ in range(STARTS))), None)
             if ready is None:
-                raise RuntimeError(f"the flow did not start:\n{self._said()}")
+                raise RuntimeError(f"the flow did not start:\n{_end_of(self._log)}")
         except BaseException:
             self.close()
             raise
@@ -66,11 +68,13 @@ class Flows:
         """Start the flows' process and return what it says when it is ready; ``None`` when it is not to be."""
         self._process = subprocess.Popen(
             self._command,
+            stdin=subprocess.PIPE,  # closed when this process ends, however it ends: then the flows end, too
             stdout=subprocess.PIPE,
             stderr=self._log,
             env=self._environment,
             start_new_session=True,
         )
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
         readable, _, _ = select.select([self._process.stdout], [], [], READY_WITHIN)
         line = self._process.stdout.readline() if readable else b""
@@ -78,10 +82,6 @@ class Flows:
             self.kill()
             return None
         return json.loads(line)  # type: ignore[no-any-return]
-
-    def _said(self) -> str:
-        self._log.seek(0)
-        return self._log.read()[-4000:]
 
     def url(self, scheme: str) -> str:
         """Return the address of a scheme."""
@@ -102,6 +102,8 @@ class Flows:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._process.stdout.close()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
     def close(self) -> None:
         """Kill, and remove what was written."""
@@ -121,11 +123,12 @@ class Reference:
     """The reference environment at work: asks `reference` and returns its answers."""
 
     def __init__(self, environment: Environment, **variables: str) -> None:
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
             [environment.python, "-W", "ignore", HERE / "reference.py"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._log,
             text=True,
             env=environment.variables | variables,
         )
@@ -135,12 +138,16 @@ class Reference:
 
         Raises:
             RefusedError: It raised.
+            RuntimeError: The process ended.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(dumps({"ask": name, **arguments}) + "\n")
         self._process.stdin.flush()
-        said = loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the reference ended with status {self._process.wait()}:\n{_end_of(self._log)}")
+        said = loads(line)
         if "error" in said:
             raise RefusedError(*said["error"])
         return said["answer"]
@@ -148,10 +155,16 @@ class Reference:
     def close(self) -> None:
         """End its process."""
         self._process.communicate()
+        self._log.close()
 
 
 class RefusedError(Exception):
     """The reference raised; its exception's class and message."""
+
+
+def _end_of(log: IO[str]) -> str:
+    log.seek(0)
+    return log.read()[-4000:]
 
 
 def write_certificate(directory: Path) -> None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from itertools import groupby
 from pathlib import Path
 
 import pytest
 
 SCHEMES = ("grpc", "grpcs", "http", "https", "websocket", "websockets")
 VERBS = ("encode", "rank", "index", "search", "profile")
+SHOWN = 80
+"""Characters of a failure."""
 
 
 class Table:
@@ -26,26 +29,21 @@ class Table:
         self._path = path
         self._cells: dict[tuple[str, str, str, str], list[str]] = defaultdict(list)
 
-    @pytest.hookimpl(hookwrapper=True)
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]):
-        report: pytest.TestReport = (yield).get_result()
+        report: pytest.TestReport = yield
         if report.skipped and os.environ.get("CI"):
-            report.outcome, report.longrepr = (
-                "failed",
-                f"skipped in CI: {call.excinfo and call.excinfo.value}",
-            )
+            report.outcome = "failed"
+            report.longrepr = f"skipped in CI: {call.excinfo and call.excinfo.value}"
         given = getattr(item, "callspec", None)
         if given is None or not {"server", "scheme", "verb"} <= given.params.keys():
-            return
+            return report
         if report.when == "call" or report.outcome != "passed":
             client = getattr(item.module, "CLIENT", "casdk")  # type: ignore[attr-defined]
-            cell = (
-                str(given.params["server"]),
-                client,
-                str(given.params["verb"]),
-                str(given.params["scheme"]),
-            )
-            self._cells[cell].append(_verdict(report, call))
+            names = (given.params[name] for name in ("server", "verb", "scheme"))
+            server, verb, scheme = map(str, names)
+            self._cells[server, client, verb, scheme].append(_verdict(report, call))
+        return report
 
     def pytest_sessionfinish(self) -> None:
         if self._cells:
@@ -58,15 +56,22 @@ class Table:
             terminalreporter.write_line(self.markdown())
 
     def markdown(self) -> str:
-        """Return the table, a row for each server, client and verb, a column for each scheme."""
-        lines = [_row("server", "client", "verb", *SCHEMES), _row(*["---"] * (3 + len(SCHEMES)))]
-        groups = dict.fromkeys((server, client) for server, client, _, _ in self._cells)
-        for server, client in groups:
-            for verb in VERBS:
-                cells = [self._cells.get((server, client, verb, scheme)) for scheme in SCHEMES]
-                if any(cells):
-                    lines.append(_row(server, client, verb, *map(_summary, cells)))
+        """Return the table: a column for each scheme, a row for each server and its verbs that fare alike."""
+        lines = [_row("server", "client", "verbs", *SCHEMES), _row(*["---"] * (3 + len(SCHEMES)))]
+        for server, client in dict.fromkeys((server, client) for server, client, _, _ in self._cells):
+            fared = {verb: [self._summary(server, client, verb, scheme) for scheme in SCHEMES] for verb in VERBS}
+            ran = [verb for verb in VERBS if any(fared[verb])]
+            for cells, verbs in groupby(ran, key=fared.__getitem__):
+                lines.append(_row(server, client, ", ".join(verbs), *(cell or "–" for cell in cells)))
         return "\n".join(lines) + "\n"
+
+    def _summary(self, server: str, client: str, verb: str, scheme: str) -> str:
+        """Return ``pass``, the first failure, or nothing if nothing ran."""
+        verdicts = self._cells.get((server, client, verb, scheme), [])
+        failures = [verdict for verdict in verdicts if verdict != "pass"]
+        if failures:
+            return f"{failures[0][:SHOWN]} ({len(failures)} of {len(verdicts)})"
+        return "pass" if verdicts else ""
 
 
 def _row(*cells: str) -> str:
@@ -79,12 +84,3 @@ def _verdict(report: pytest.TestReport, call: pytest.CallInfo[None]) -> str:
     reason = call.excinfo and call.excinfo.value
     said = str(reason).strip().partition("\n")[0].replace("|", "/")
     return f"skipped: {said}" if report.skipped else f"{type(reason).__name__}: {said}"
-
-
-def _summary(verdicts: list[str] | None) -> str:
-    if not verdicts:
-        return ""
-    failures = [v for v in verdicts if v != "pass"]
-    if not failures:
-        return "pass"
-    return f"{failures[0][:80]} ({len(failures)} of {len(verdicts)})"

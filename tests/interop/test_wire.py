@@ -35,7 +35,6 @@ thorough = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-pytestmark = pytest.mark.timeout(300)
 
 NESTING = ("granularity", "adjacency", "parent_id")
 """What docarray sets on nested Documents when they are put there."""

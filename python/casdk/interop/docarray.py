@@ -212,13 +212,14 @@ def collect(items: Sequence[Any], like: object = None) -> Any:
         ``docarray.DocumentArray``, or ``docarray.DocList`` of the class the items have in common.
     """
     docarray = import_module("docarray")
-    if hasattr(docarray, "DocumentArray"):
+    their_list = getattr(docarray, "DocList", None)
+    if their_list is None:
         return docarray.DocumentArray(items)
-    if isinstance(like, docarray.DocList):
+    if isinstance(like, their_list):
         kind: Any = type(like)
         return kind(items)
     kinds = {type(item) for item in items}
-    return docarray.DocList[kinds.pop()](items) if len(kinds) == 1 else docarray.DocList(items)
+    return their_list[kinds.pop()](items) if len(kinds) == 1 else their_list(items)
 
 
 def to_docarray(documents: Iterable[Document]) -> Any:

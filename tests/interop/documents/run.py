@@ -1,73 +1,43 @@
-"""docarray's own documents against casdk, each version of docarray in a venv beside the user's other caches.
+"""docarray's own documents against casdk: the suites beside this file, run by the interpreter of each version.
 
-    python tests/interop/documents/run.py [pytest's arguments]
-
-The suites here are named so that an ordinary run of pytest does not collect them; `test_docarray.py` runs them in
-``make interop``.
+They are named so that an ordinary run of pytest does not collect them; `test_docarray.py` runs them.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
+import json
 import os
-import shutil
 import subprocess
-import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+from environment import DOCARRAYS, Environment
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
-INTERPRETER = shutil.which("python3.11") or sys.executable
-"""numpy 1.26, the last that docarray 0.21 works with, has no wheels for Python 3.13."""
-SUITES = {"0.21.1": "document.py", "0.30.0": "base_doc.py", "0.41.0": "base_doc.py"}
-"""Version of docarray -> what is run against it; its packages are pinned in ``docarray-<version>.txt``."""
+SUITES = {
+    environment.version: (environment, ["document.py", "document_verbs.py", "drop_in.py"])
+    if environment.version.startswith("0.21.")
+    else (environment, ["base_doc.py", "base_doc_verbs.py"])
+    for environment in DOCARRAYS
+}
+"""Version of docarray -> where it is, and what is run against it."""
 
 
-def environment(version: str) -> Path:
-    """Return the interpreter of a version's venv, built first where it is missing.
+def run(environment: Environment, suites: list[str], urls: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run suites against a server; returns what pytest said.
 
-    Raises:
-        subprocess.CalledProcessError: A package could not be installed.
+    Args:
+        environment: Whose docarray.
+        suites: Names of files beside this one.
+        urls: Address of the server's schemes.
     """
-    pins = HERE / f"docarray-{version}.txt"
-    said = subprocess.run([INTERPRETER, "-VV"], check=True, capture_output=True).stdout
-    key = hashlib.sha256(pins.read_bytes() + said).hexdigest()[:12]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    home = cache / "casdk" / "interop" / f"docarray-{version}-{key}"
-    home.mkdir(parents=True, exist_ok=True)
-    python = home / "bin" / "python"
-    with (home / "building").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (home / "done").exists():
-            print(f"interop: docarray {version}: building its environment ...", flush=True)
-            subprocess.run([INTERPRETER, "-m", "venv", str(home)], check=True)
-            install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-            subprocess.run([*install, "setuptools<81", "wheel"], check=True)
-            subprocess.run([*install, "-r", str(pins)], check=True)
-            (home / "done").touch()
-    return python
-
-
-def run(version: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a version's suite; returns what pytest said."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
-    variables = inherited | {"PYTHONPATH": str(ROOT / "python"), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120"}
-    command = [str(environment(version)), "-m", "pytest", "-c", str(HERE / "pytest.ini"), str(HERE / SUITES[version])]
-    return subprocess.run(
-        [*command, *arguments], env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
-
-
-def main() -> int:
-    """Run every suite; returns the worst of pytest's exit statuses."""
-    worst = 0
-    for version in SUITES:
-        done = run(version, *sys.argv[1:])
-        print(f"interop: docarray {version}\n{done.stdout}", flush=True)
-        worst = max(worst, done.returncode)
-    return worst
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    variables = environment.variables | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "python"), str(HERE.parent)]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "COLUMNS": "120",
+        "SERVER": json.dumps(urls),
+    }
+    pytest = [str(environment.python), "-m", "pytest", "-c", str(HERE / "pytest.ini")]
+    command = [*pytest, *(str(HERE / suite) for suite in suites)]
+    return subprocess.run(command, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
