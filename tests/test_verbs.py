@@ -13,6 +13,7 @@ from casdk import (
     Document,
     DocumentArray,
     InputTypeError,
+    ItemError,
     NotSupportedError,
     Profile,
     RejectedError,
@@ -184,6 +185,16 @@ def test_search_keeps_the_querys_document(client, call, expected, images):
     assert queries[0].matches[0].text == f"{mark} two"
     assert queries[1].matches[0].scores["cosine"].value == pytest.approx(0.0, abs=1e-6)
     np.testing.assert_array_equal(got.embeddings, expected([f"{mark} two", images["png"]]))
+
+
+def test_an_error_names_the_callers_own_item(client, call):
+    """Not the Document that was made of it."""
+    query = Document(text="query", matches=[Document(text="")])
+    for verb, content, bad in (("search", ["good", ""], 1), ("index", ["good", ""], 1), ("rank", [query], 0)):
+        with pytest.raises(ItemError) as stopped:
+            call(client, verb, content)
+        assert stopped.value.index == bad
+        assert stopped.value.item is content[bad]
 
 
 def test_strings_get_fresh_ids(client, call):

@@ -104,7 +104,7 @@ class Call:
         resend: Whether a request may be sent again, or split, once its bytes may have reached the server.
         draw: Returns a random number in ``[0, 1)``, for jitter.
         tolerant: Whether a batch that failed for good does not end the call (``on_error`` is given), and is not split.
-        on_refuse: Told the index of each item that will have no result.
+        on_refuse: Told of each item that will have no result, before anyone else.
 
     Attributes:
         stopped: What ended the call early.
@@ -122,7 +122,7 @@ class Call:
         resend: bool,
         draw: Callable[[], float],
         tolerant: bool = False,
-        on_refuse: Callable[[int], None] | None = None,
+        on_refuse: Callable[[ItemError], None] | None = None,
     ) -> None:
         self._window = window
         self._retry = retry
@@ -209,9 +209,9 @@ class Call:
 
     def refuse(self, error: ItemError) -> None:
         """An item will have no result."""
-        self.bad[error.index] = error
         if self._on_refuse is not None:
-            self._on_refuse(error.index)
+            self._on_refuse(error)
+        self.bad[error.index] = error
         if self._errors == "raise":
             self.stop(error)
 

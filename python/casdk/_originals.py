@@ -64,6 +64,10 @@ class Originals:
             self._foreign = any(map(recognise, items))
         return chunk
 
+    def given(self, index: int, item: Any) -> Any:
+        """Return the user's own item instead of what it was read into, as far as it was kept."""
+        return self.items[index] if self.items is not None and index < len(self.items) else item
+
     @property
     def all_documents(self) -> bool:
         """Whether there was nothing else; for no items at all, the content says which it is."""

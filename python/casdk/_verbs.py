@@ -74,6 +74,7 @@ class Plan:
         batch_size: Items per request, unless the options say.
         repeats: Finds items that need not be sent again.
         merged: Whether it carries the items of several calls.
+        given: Returns the user's item of an index, or what it is given.
         extra: Parameters the verb adds.
     """
 
@@ -93,6 +94,7 @@ class Plan:
         batch_size: int = MINIBATCH,
         repeats: Repeats | None = None,
         merged: bool = False,
+        given: Callable[[int, Any], Any] | None = None,
         **extra: Any,
     ) -> None:
         limits = transport.limits
@@ -122,9 +124,9 @@ class Plan:
             resend=resend,
             draw=random.random,
             tolerant=options.on_error is not None,
-            on_refuse=self.answer.refused,
+            on_refuse=self._refuse,
         )
-        self._verb, self._transport = verb[1:] or "profile", transport
+        self._verb, self._transport, self._given = verb[1:] or "profile", transport, given
         self.watch = None
         if transport.telemetry is not None:
             self.watch = transport.telemetry.watch(self._verb, endpoint, self.feed.total, merged)
@@ -143,6 +145,11 @@ class Plan:
             repeats=repeats,
             watch=self.watch,
         )
+
+    def _refuse(self, error: ItemError) -> None:
+        self.answer.refused(error.index)
+        if self._given is not None:
+            error.item = self._given(error.index, error.item)
 
     async def run(self, caller: Caller[Any]) -> None:
         """Run the call, with telemetry if the client wants it."""
@@ -197,7 +204,8 @@ def encode(transport: Transport, content: Iterable[Any], options: Options) -> Jo
     total = len(content) if isinstance(content, Sized) else None
     matrix = Matrix(total, options.dtype, options.out)
     repeats = Repeats() if options.dedupe else None
-    plan = Plan(transport, "/encode", content, options, Embeddings(matrix), prepare=originals.read, repeats=repeats)
+    answer, given = Embeddings(matrix), originals.given
+    plan = Plan(transport, "/encode", content, options, answer, prepare=originals.read, repeats=repeats, given=given)
 
     def finish() -> Any:
         if not plan.gathers:
@@ -327,7 +335,7 @@ def stream(transport: Transport, content: Iterable[Any], options: Options) -> Jo
         if getattr(options, name) is not None:
             raise InputValueError(f"{name}= does not go with a stream")
     pieces = Pieces(options.dtype, options.batch_size or MINIBATCH)
-    plan = Plan(transport, "/encode", content, options, pieces, prepare=read_chunk)
+    plan = Plan(transport, "/encode", content, options, pieces, prepare=read_chunk, given=pieces.given)
 
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
         await plan.run(caller)
@@ -348,7 +356,17 @@ def rank(transport: Transport, content: Iterable[Any], options: Options, source:
         _check_candidates(chunk, indices, source)
         return chunk
 
-    plan = Plan(transport, "/rank", content, options, Rankings(source), prepare=read, candidates=source, batch_size=1)
+    plan = Plan(
+        transport,
+        "/rank",
+        content,
+        options,
+        Rankings(source),
+        prepare=read,
+        candidates=source,
+        batch_size=1,
+        given=originals.given,
+    )
 
     def finish() -> Any:
         return originals.array(candidates=source) if plan.gathers else plan.responses()
@@ -397,6 +415,7 @@ def index(transport: Transport, content: Iterable[Any], options: Options, resend
         prepare=originals.read_as_documents,
         resend=resend,
         keep=True,
+        given=originals.given,
     )
 
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
@@ -432,7 +451,8 @@ def search(transport: Transport, content: Iterable[Any], options: Options, limit
     originals = Originals(content)
     matrix = Matrix(len(content) if isinstance(content, Sized) else None)
     answer = SearchResults(matrix)
-    plan = Plan(transport, "/search", content, options, answer, prepare=originals.read_as_documents, limit=int(limit))
+    read, given = originals.read_as_documents, originals.given
+    plan = Plan(transport, "/search", content, options, answer, prepare=read, given=given, limit=int(limit))
 
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
         await plan.run(caller)

@@ -16,10 +16,11 @@ from environment import NEWEST, OLDEST, REFERENCE, Environment, UnavailableError
 from samples import Sample
 from servers import Flows, Kind, Reference
 
+CLIP_SERVER = f"clip-server 0.8.3 on jina {REFERENCE.version}"
 SERVERS: dict[str, tuple[Environment, Kind]] = {
     f"jina {OLDEST.version}": (OLDEST, "fake"),
     f"jina {REFERENCE.version}": (REFERENCE, "fake"),
-    f"clip-server 0.8.3 on jina {REFERENCE.version}": (REFERENCE, "real"),
+    CLIP_SERVER: (REFERENCE, "real"),
     f"jina {NEWEST.version}": (NEWEST, "fake"),
 }
 SCHEMES = ("grpc", "grpcs", "http", "https", "websocket", "websockets")

@@ -62,7 +62,7 @@ class Table:
             fared = {verb: [self._summary(server, client, verb, scheme) for scheme in SCHEMES] for verb in VERBS}
             ran = [verb for verb in VERBS if any(fared[verb])]
             for cells, verbs in groupby(ran, key=fared.__getitem__):
-                lines.append(_row(server, client, ", ".join(verbs), *(cell or "–" for cell in cells)))
+                lines.append(_row(server, client, ", ".join(verbs), *(cell or "-" for cell in cells)))
         return "\n".join(lines) + "\n"
 
     def _summary(self, server: str, client: str, verb: str, scheme: str) -> str:

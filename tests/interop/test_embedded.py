@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import fixtures
 import numpy as np
 import pytest
 from casdk import Client
@@ -16,11 +17,11 @@ from deterministic import cosines, softmax
 from environment import REFERENCE
 from PIL import Image
 from samples import Sample, samples
-from servers import Reference
+from servers import Reference, RefusedError
 
 CLIENT = "clip_client 0.8.3"
 SCHEMES = {"grpc": "grpc", "grpcs": "grpcs", "websocket": "websocket", "websockets": "wss"}
-"""Those it can speak, as it spells them: its http cannot read a reply of any jina it installs with."""
+"""Those it can speak, as it spells them; of http see `test_original_client_over_http`."""
 COUNT = 10
 EXACT = 1e-6
 
@@ -32,18 +33,24 @@ def embedded() -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def original(embedded: Served) -> Iterator[Callable[..., Any]]:
-    """Calls a verb of the original client: ``original(scheme, verb, content, **options)``."""
+def clip_client(embedded: Served) -> Iterator[Reference]:
+    """The original client, which trusts the embedded server."""
     trusted = str(embedded.ca)
     reference = Reference(REFERENCE, GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=trusted, SSL_CERT_FILE=trusted)
+    yield reference
+    reference.close()
+
+
+@pytest.fixture(scope="module")
+def original(embedded: Served, clip_client: Reference) -> Callable[..., Any]:
+    """Calls a verb of the original client: ``original(scheme, verb, content, **options)``."""
 
     def call(scheme: str, verb: str, content: Sequence[Any], **options: Any) -> Any:
         port = embedded.address(scheme).rpartition(":")[2]
         url = f"{SCHEMES[scheme]}://localhost:{port}"
-        return reference.ask("original", url=url, verb=verb, content=content, **options)
+        return clip_client.ask("original", url=url, verb=verb, content=content, **options)
 
-    yield call
-    reference.close()
+    return call
 
 
 def rows(items: Sequence[Sample]) -> np.ndarray[Any, Any]:
@@ -125,6 +132,18 @@ def test_original_client(original: Callable[..., Any], server: str, scheme: str,
         return original(scheme, verb, content, **options)
 
     VERBS[verb](call, samples("mixed", f"{server} {scheme} {verb}", COUNT, tmp_path))
+
+
+@pytest.mark.parametrize("gateway", ["ours", "jina's"])
+def test_original_client_over_http(
+    embedded: Served, deterministic_server: fixtures.Served, clip_client: Reference, gateway: str
+) -> None:
+    """It fails on its own side: jina's gateway fares as the embedded server does."""
+    url = embedded.address("http") if gateway == "ours" else deterministic_server.flows.url("http")
+    for verb in ("encode", "index", "search"):
+        with pytest.raises(RefusedError, match=r"functools.*__name__"):
+            clip_client.ask("original", url=url, verb=verb, content=["a sentence"])
+    assert clip_client.ask("original", url=url, verb="profile", content=["a sentence"])["Roundtrip"] > 0
 
 
 @pytest.mark.parametrize("kind", ["text", "blob", "tensor"])

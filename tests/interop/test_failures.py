@@ -6,8 +6,7 @@ import os
 import random
 import signal
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,12 +24,13 @@ from casdk.errors import (
 )
 from deterministic import DROPPED, RAISES, SLEEPS, WITHOUT_ROW, rows
 from environment import REFERENCE
-from fixtures import MODES, SCHEMES, Served, call
+from fixtures import CLIP_SERVER, MODES, SCHEMES, Served, call
 from samples import samples
 from servers import Flows
 
 MIB = 1024 * 1024
-RESTART_WITHIN = 40.0
+WITHIN = 240.0
+"""Seconds for what takes a few on an idle machine."""
 
 every_scheme = pytest.mark.parametrize("scheme", SCHEMES)
 both_modes = pytest.mark.parametrize("mode", MODES)
@@ -90,6 +90,57 @@ def test_error_tells_what_the_executor_said(deterministic_server: Served, scheme
     assert "boom" in str(stopped.value)
 
 
+@every_scheme
+def test_index_is_not_repeated_to_find_the_item(deterministic_server: Served, scheme: str) -> None:
+    with deterministic_server.client(scheme) as client, pytest.raises(ServerError, match="boom") as stopped:
+        client.index(["good", f"{RAISES} on purpose"])
+    assert stopped.value.executor == "Deterministic"
+
+
+@pytest.mark.parametrize("verb", ["index", "search"])
+@pytest.mark.parametrize("what", [what for what in BAD if what != "the document comes back without an embedding"])
+@every_scheme
+def test_bad_item_of_an_index(deterministic_server: Served, scheme: str, what: str, verb: str) -> None:
+    text, kind = BAD[what]
+    texts = sentences(8, f"{scheme} {verb}")
+    texts[5] = text
+    options = {"idempotent_index": True} if verb == "index" else {}  # sent again, to find the item
+    with deterministic_server.client(scheme) as client:
+        with pytest.raises(kind) as stopped:
+            call(client, "sync", verb, texts, batch_size=3, **options)
+        assert (stopped.value.index, stopped.value.item) == (5, text)
+
+
+@both_modes
+@every_scheme
+def test_bad_candidate(deterministic_server: Served, scheme: str, mode: str) -> None:
+    candidates = [["a", "b"], ["c", f"{RAISES} in a ranking"], ["d", "e"]]
+    queries = [Document(text="query", matches=[Document(text=text) for text in texts]) for texts in candidates]
+    with deterministic_server.client(scheme) as client, pytest.raises(RejectedError) as stopped:
+        call(client, mode, "rank", queries)
+    assert stopped.value.index == 1
+    assert stopped.value.item is queries[1]
+    assert "in a ranking" in str(stopped.value)
+
+
+@both_modes
+@every_scheme
+def test_image_that_clip_server_cannot_read(
+    running: Callable[[str], Served], scheme: str, mode: str, tmp_path: Path
+) -> None:
+    served = running(CLIP_SERVER)
+    items = samples("blob", f"broken {scheme} {mode}", 7, tmp_path)
+    blobs = [sample.content for sample in items]
+    blobs[4] = blobs[4][: len(blobs[4]) // 2]
+    with served.client(scheme) as client:
+        result = call(client, mode, "encode", blobs, batch_size=4, errors="return")
+    assert [(error.index, type(error)) for error in result.errors] == [(4, RejectedError)]
+    assert result.errors[0].item == blobs[4]
+    good = [0, 1, 2, 3, 5, 6]
+    known = served.rows([items[place] for place in good])
+    np.testing.assert_allclose(result.embeddings[good], known, rtol=0, atol=1e-6)
+
+
 # endpoints nobody serves
 
 
@@ -122,13 +173,13 @@ def test_flow_without_an_index(encoder_server: Served, scheme: str, mode: str, v
 @both_modes
 @every_scheme
 def test_replies_out_of_order(deterministic_server: Served, scheme: str, mode: str) -> None:
-    texts = [f"{SLEEPS}{wait}" for wait in (0.4, 0.0, 0.2, 0.01, 0.1, 0.02)] * 2
+    texts = [f"{SLEEPS}{wait}" for wait in (1.0, 0.0, 0.2, 0.01, 0.1, 0.02)]
     with deterministic_server.client(scheme) as client:
-        began = time.monotonic()
-        found = call(client, mode, "encode", texts, batch_size=1)
-        took = time.monotonic() - began
-    np.testing.assert_array_equal(found, expected(texts))
-    assert took < 1.4, "requests waited for one another"
+        responses = call(client, mode, "encode", texts, batch_size=1, return_responses=True)
+        np.testing.assert_array_equal(call(client, mode, "encode", texts, batch_size=1), expected(texts))
+    ended = [response.routes[-1].end_ns for response in responses]
+    assert [response.docs[0].text for response in responses] == texts
+    assert ended[0] == max(ended), "the server answered in order: nothing was shown"
 
 
 # sizes
@@ -180,7 +231,7 @@ class Load:
     def wait(self) -> None:
         """Return when every scheme has answered at least once."""
         for scheme, event in self._under_way.items():
-            assert event.wait(20), f"{scheme}: {self.outcomes[scheme]}"
+            assert event.wait(WITHIN), f"{scheme}: {self.outcomes[scheme]}"
 
     def _encode(self, served: Served, scheme: str) -> None:
         texts = sentences(64)
@@ -192,14 +243,20 @@ class Load:
 
 
 def test_executor_killed_under_load(mortal_flows: Flows) -> None:
-    load = Load(Served(mortal_flows, "fake", _no_reference))
+    served = Served(mortal_flows, "fake", _no_reference)
+    load = Load(served)
     load.wait()
     for name in ("plain_clip", "tls_clip"):
         os.kill(mortal_flows.processes[name], signal.SIGKILL)
-    failures = {scheme: outcome.exception(timeout=40) for scheme, outcome in load.outcomes.items()}
+    failures = {scheme: outcome.exception(WITHIN) for scheme, outcome in load.outcomes.items()}
     wrong = {s: f for s, f in failures.items() if not isinstance(f, (TransportError, ServerError))}
     assert not wrong
     assert all("clip" in str(f) or "connect" in str(f).lower() for f in failures.values()), failures
+    for scheme in SCHEMES:  # over grpc an empty reply of success comes first
+        for mode in MODES:
+            once = served.client(scheme, retry=Retry(attempts=1))
+            with once as client, pytest.raises((TransportError, ServerError)):
+                call(client, mode, "encode", sentences(3))
 
 
 def test_gateway_killed_and_restarted(mortal_flows: Flows) -> None:
@@ -207,8 +264,8 @@ def test_gateway_killed_and_restarted(mortal_flows: Flows) -> None:
     served = Served(mortal_flows, "fake", _no_reference)
     texts = sentences(400)
     want = expected(texts)
-    patient = Retry(attempts=60, backoff=0.2, max_backoff=1.0, budget=1.0)
-    under_way = threading.Barrier(len(SCHEMES) + 1, timeout=20)
+    patient = Retry(attempts=1000, backoff=0.2, max_backoff=1.0, budget=1.0)
+    under_way = threading.Barrier(len(SCHEMES) + 1, timeout=WITHIN)
     restarted = threading.Event()
     pool = ThreadPoolExecutor(len(SCHEMES))
 
@@ -235,7 +292,7 @@ def test_gateway_killed_and_restarted(mortal_flows: Flows) -> None:
         assert again.ports == mortal_flows.ports
         restarted.set()
         for outcome in calls:
-            outcome.result(timeout=RESTART_WITHIN)
+            outcome.result(WITHIN)
         for client in impatient:
             np.testing.assert_array_equal(client.encode(texts[:8]), want[:8])
             client.close()
