@@ -189,12 +189,10 @@ def test_search_keeps_the_querys_document(client, call, expected, images):
 
 def test_an_error_names_the_callers_own_item(client, call):
     """Not the Document that was made of it."""
-    query = Document(text="query", matches=[Document(text="")])
-    for verb, content, bad in (("search", ["good", ""], 1), ("index", ["good", ""], 1), ("rank", [query], 0)):
+    for verb in ("index", "search"):
         with pytest.raises(ItemError) as stopped:
-            call(client, verb, content)
-        assert stopped.value.index == bad
-        assert stopped.value.item is content[bad]
+            call(client, verb, ["good", ""])
+        assert (stopped.value.index, stopped.value.item) == (1, "")
 
 
 def test_strings_get_fresh_ids(client, call):
