@@ -83,6 +83,14 @@ def test_columns_on_every_scheme_and_twin(client, call, expected):
     np.testing.assert_allclose(np.concatenate(list(call(client, "stream", pl.Series(TEXTS)))), expected(TEXTS), 1e-6)
 
 
+def test_columns_in_other_verbs(connect):
+    client = connect("grpc")
+    stored = client.index(pl.Series(TEXTS))
+    assert [document.text for document in stored] == TEXTS
+    found = client.search(pd.Series(TEXTS), limit=1)
+    assert [query.matches[0].text for query in found] == TEXTS
+
+
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_a_null_is_an_error_of_its_item(connect, expected, kind):
     client, column = connect("grpc"), COLUMNS[kind](["a", None, "b"])

@@ -152,6 +152,14 @@ def test_without_telemetry_nothing_is_sent(scheme):
         assert not {"traceparent", "tracestate", "baggage"} & set(server.requests[0].headers)
 
 
+def test_without_an_sdk_nothing_is_made_up(connect, client, scheme):
+    watched = connect(scheme, telemetry=True)
+    np.testing.assert_array_equal(watched.encode(TEXTS, batch_size=4), client.encode(TEXTS))
+    with FaultServer(width=8) as server, Client(server.address("grpc"), telemetry=True) as watched:
+        watched.encode(["a"])
+        assert "traceparent" not in server.requests[0].headers
+
+
 def test_the_callers_span_is_the_parent(watch, call):
     watched = watch()
     with watched.tracer.start_as_current_span("request") as span:
