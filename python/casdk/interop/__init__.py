@@ -1,1 +1,1 @@
-"""Documents of other libraries in, the same objects out; each library is imported only by the program that uses it."""
+"""One module per library that casdk works with; each imports its library only in the program that imports it."""
