@@ -9,7 +9,10 @@ import os
 import sys
 from pathlib import Path
 
+import environment
 import pytest
+from commands import CommandError
+from table import SKIPPED, Table
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -20,15 +23,9 @@ TIMEOUT = 600
 
 def main() -> int:
     """Run everything; returns pytest's exit status."""
-    sys.path.insert(0, str(HERE))
-    from commands import CommandError
-    from environment import UnavailableError
-    from environment import main as build
-    from table import Table
-
     try:
-        build()
-    except (CommandError, UnavailableError) as error:
+        environment.main()
+    except (CommandError, environment.UnavailableError) as error:
         print(f"interop: {error}", file=sys.stderr)
         return 1
     os.environ["CASDK_INTEROP"] = "1"
@@ -43,7 +40,8 @@ def main() -> int:
 
 
 def _compare_with_readme() -> int:
-    if TABLE.read_text() in (ROOT / "README.md").read_text():
+    table = TABLE.read_text()
+    if SKIPPED in table or table in (ROOT / "README.md").read_text():
         return 0
     print(f"interop: README.md has another table than this run: paste {TABLE.relative_to(ROOT)} there", file=sys.stderr)
     return 1

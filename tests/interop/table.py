@@ -17,6 +17,7 @@ SCHEMES = ("grpc", "grpcs", "http", "https", "websocket", "websockets")
 VERBS = ("encode", "rank", "index", "search", "profile")
 SHOWN = 80
 """Characters of a failure."""
+SKIPPED = "skipped: "
 
 
 class Table:
@@ -66,9 +67,11 @@ class Table:
         return "\n".join(lines) + "\n"
 
     def _summary(self, server: str, client: str, verb: str, scheme: str) -> str:
-        """Return ``pass``, the first failure, or nothing if nothing ran."""
+        """Return ``pass``, why it was skipped, the first failure, or nothing if nothing ran."""
         verdicts = self._cells.get((server, client, verb, scheme), [])
         failures = [verdict for verdict in verdicts if verdict != "pass"]
+        if failures and all(verdict.startswith(SKIPPED) for verdict in verdicts):
+            return failures[0][:SHOWN]
         if failures:
             return f"{failures[0][:SHOWN]} ({len(failures)} of {len(verdicts)})"
         return "pass" if verdicts else ""
@@ -83,4 +86,4 @@ def _verdict(report: pytest.TestReport, call: pytest.CallInfo[None]) -> str:
         return "pass"
     reason = call.excinfo and call.excinfo.value
     said = str(reason).strip().partition("\n")[0].replace("|", "/")
-    return f"skipped: {said}" if report.skipped else f"{type(reason).__name__}: {said}"
+    return f"{SKIPPED}{said}" if report.skipped else f"{type(reason).__name__}: {said}"
