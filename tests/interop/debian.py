@@ -6,6 +6,7 @@ system are root's to change.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sysconfig
@@ -20,23 +21,23 @@ FROM_DEBIAN = ("python3-torch", "python3-torchvision")
 MODULES = ("torch", "torchgen", "functorch", "torchvision")
 
 
-def unpack_torch(home: Path) -> None:
+def unpack_torch(home: Path, like: Path | None = None) -> None:
     """Unpack torch and torchvision into a venv of Debian's own version of Python.
+
+    Args:
+        home: The venv.
+        like: A venv on the same disk that has them: the files, a gigabyte of them, are shared with it.
 
     Raises:
         OSError: This machine has no apt-get or dpkg.
         CommandError: A package could not be had.
     """
-    for tool in ("apt-get", "dpkg"):
-        if shutil.which(tool) is None:
-            raise OSError(f"no {tool}: torch is taken from Debian's packages")
     root = _root(home)
     shutil.rmtree(root, ignore_errors=True)
-    root.mkdir()
-    with tempfile.TemporaryDirectory(prefix="casdk-interop-") as temporary:
-        _download(Path(temporary))
-        for package in sorted(Path(temporary).glob("*.deb")):
-            run("dpkg", "-x", str(package), str(root))
+    if like is None:
+        _unpack(root)
+    else:
+        shutil.copytree(_root(like), root, symlinks=True, copy_function=os.link)
     site = next((home / "lib").glob("python3*")) / "site-packages"
     for module in MODULES:
         link = site / module
@@ -55,6 +56,17 @@ def library_path(home: Path) -> dict[str, str]:
 
 def _root(home: Path) -> Path:
     return home / "debian"
+
+
+def _unpack(root: Path) -> None:
+    for tool in ("apt-get", "dpkg"):
+        if shutil.which(tool) is None:
+            raise OSError(f"no {tool}: torch is taken from Debian's packages")
+    root.mkdir()
+    with tempfile.TemporaryDirectory(prefix="casdk-interop-") as temporary:
+        _download(Path(temporary))
+        for package in sorted(Path(temporary).glob("*.deb")):
+            run("dpkg", "-x", str(package), str(root))
 
 
 def _download(directory: Path) -> None:

@@ -24,8 +24,8 @@ from commands import CommandError, run
 from debian import library_path, unpack_torch
 
 LOCKS = Path(__file__).with_name("locks")
-PYTHON = (3, 11)
-"""Debian's torch is built for this one, and numpy 1.26, the last that all of them work with, has wheels for it."""
+PYTHONS = ("3.11", "3.12")
+"""numpy 1.26, the last that all of them work with, has wheels for these; Debian 12's torch is built for the first."""
 QUIET = {
     "JINA_OPTOUT_TELEMETRY": "1",
     "JINA_HIDE_SURVEY": "1",
@@ -102,8 +102,9 @@ class Environment:
         """
         with self._once("clip") as missing:
             if missing:
+                has_torch = (e.home for e in ENVIRONMENTS if (e.home / "clip.done").exists())
                 try:
-                    unpack_torch(self.home)
+                    unpack_torch(self.home, like=next(has_torch, None))
                     self._pip("--no-deps", "-r", str(self._locks[1]))
                     self._check("clip_server.executors.clip_onnx", "annlite.executor")
                 except OSError as error:
@@ -136,9 +137,9 @@ class Environment:
             print(f"interop: {self.name}: {part} built in {time.monotonic() - began:.0f} s", flush=True)
 
 
-OLDEST = Environment("jina", "3.12.0")
+OLDEST = Environment("jina", "3.12.0", clip=True)
 REFERENCE = Environment("jina", "3.33.1", clip=True)
-NEWEST = Environment("jina", "3.34.0")
+NEWEST = Environment("jina", "3.34.0", clip=True)
 DOCARRAYS = tuple(Environment("docarray", version) for version in ("0.21.1", "0.30.0", "0.41.0"))
 ENVIRONMENTS = (OLDEST, REFERENCE, NEWEST, *DOCARRAYS)
 
@@ -146,14 +147,14 @@ ENVIRONMENTS = (OLDEST, REFERENCE, NEWEST, *DOCARRAYS)
 @cache
 def _interpreter() -> tuple[str, str]:
     """Return path and full version of the Python that environments are made with."""
-    named = shutil.which(f"python{PYTHON[0]}.{PYTHON[1]}")
-    for path in [sys.executable] if sys.version_info[:2] == PYTHON else [named, sys.executable]:
+    ours = sys.executable if sys.version.startswith(PYTHONS[0]) else None
+    for path in (ours, *(shutil.which(f"python{version}") for version in PYTHONS)):
         if path is not None:
             try:
                 return path, run(path, "-c", "import ensurepip, sys, venv; print(sys.version)")
             except CommandError as error:  # a shim that leads nowhere, a Python without venv
                 print(f"interop: {path} makes no environment: {error.last_words}", flush=True)
-    raise UnavailableError("the reference environments need Python 3.11 with its venv module: install it")
+    raise UnavailableError("the reference environments need Python 3.11 with its venv module: install python3.11-venv")
 
 
 def main() -> None:

@@ -18,11 +18,11 @@ from servers import Flows, Kind, Reference
 
 CLIP_SERVER = f"clip-server 0.8.3 on jina {REFERENCE.version}"
 SERVERS: dict[str, tuple[Environment, Kind]] = {
-    f"jina {OLDEST.version}": (OLDEST, "fake"),
-    f"jina {REFERENCE.version}": (REFERENCE, "fake"),
-    CLIP_SERVER: (REFERENCE, "real"),
-    f"jina {NEWEST.version}": (NEWEST, "fake"),
+    f"{what}jina {environment.version}": (environment, kind)
+    for what, kind in (("", "fake"), ("clip-server 0.8.3 on ", "real"))
+    for environment in (OLDEST, REFERENCE, NEWEST)
 }
+"""Real servers by the names the table has for them."""
 SCHEMES = ("grpc", "grpcs", "http", "https", "websocket", "websockets")
 MODES = ("sync", "async")
 
@@ -118,6 +118,7 @@ def running(reference: Callable[[], Reference]) -> Iterator[Callable[[str], Serv
                 environment, kind = SERVERS[name]
                 if kind == "real":
                     _build_clip(environment)
+                    _build_clip(REFERENCE)  # which says what is expected
                 served[name] = Served(stack.enter_context(Flows(environment, kind)), kind, reference)
             return served[name]
 
