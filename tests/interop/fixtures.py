@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from functools import cache
 from typing import Any
 
@@ -109,20 +108,23 @@ def _lacking(environment: Environment) -> str | None:
 
 @pytest.fixture(scope="session")
 def running(reference: Callable[[], Reference]) -> Iterator[Callable[[str], Served]]:
-    """Servers by their names in `SERVERS`, started when first asked for."""
+    """Servers by their names in `SERVERS`, started when first asked for; one of the heavy ones at a time."""
     served: dict[str, Served] = {}
-    with ExitStack() as stack:
 
-        def start(name: str) -> Served:
-            if name not in served:
-                environment, kind = SERVERS[name]
-                if kind == "real":
-                    _build_clip(environment)
-                    _build_clip(REFERENCE)  # which says what is expected
-                served[name] = Served(stack.enter_context(Flows(environment, kind)), kind, reference)
-            return served[name]
+    def start(name: str) -> Served:
+        if name not in served:
+            environment, kind = SERVERS[name]
+            if kind == "real":
+                _build_clip(environment)
+                _build_clip(REFERENCE)  # which says what is expected
+                for other in [other for other in served if SERVERS[other][1] == "real"]:
+                    served.pop(other).flows.stop()
+            served[name] = Served(Flows(environment, kind), kind, reference)
+        return served[name]
 
-        yield start
+    yield start
+    for one in served.values():
+        one.flows.stop()
 
 
 @pytest.fixture
