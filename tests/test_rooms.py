@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "casdk"
-LEAVES = ("interop", "server", "compat", "cli", "testing")
+LEAVES = ("interop", "server", "compat", "cli", "testing", "__main__")
 LIBRARIES = {"grpc": "grpc", "http": "httpx", "websocket": "websockets"}
 """The one transport library of each channel."""
 LAZY = {

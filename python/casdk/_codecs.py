@@ -23,7 +23,7 @@ from casdk.errors import (
 from casdk.models import Header, Response, Route, Status
 
 if TYPE_CHECKING:
-    from casdk._rust import RawDocument, Tensor
+    from casdk._rust import Codec, RawDocument, Tensor
     from casdk._rust import Status as RawStatus
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "read_documents",
     "read_error",
     "read_response",
+    "read_status",
     "scan",
 ]
 
@@ -70,6 +71,29 @@ SERVER_FAULTS: Final = frozenset(
 def failure_of(kind: str, index: int, item: object, reason: str, cause: BaseException | None) -> ItemError:
     """Return the error of an item that the packer left out."""
     return FAILURES[kind](index, item, reason, cause)
+
+
+def read_status(codec: Codec, message: bytes) -> Status:
+    """Return a status that travels by itself, as the answer to a dry run does.
+
+    Raises:
+        ReplyError: The bytes are no status.
+    """
+    if codec == "json":
+        whole = b'{"header":{"status":' + message + b"}}"
+    else:
+        # Field 1 of a reply is its header, whose field 2 is the status; lengths are written as varints.
+        status = b"\x12" + _varint(len(message)) + message
+        whole = b"\x0a" + _varint(len(status)) + status
+    return _read_status(scan(codec, whole).status)
+
+
+def _varint(value: int) -> bytes:
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*written, value])
 
 
 def read_error(reply: Reply) -> ServerError | None:

@@ -78,6 +78,20 @@ class Channel(ABC):
         """
 
     @abstractmethod
+    async def dry_run(self, headers: Headers) -> bytes | None:
+        """Ask the gateway whether its executors answer, by an empty request of its own making.
+
+        Args:
+            headers: As for `exchange`.
+
+        Returns:
+            Its packed status; ``None`` where the gateway does not know the question.
+
+        Raises:
+            CasdkError: As `exchange`.
+        """
+
+    @abstractmethod
     async def aclose(self) -> None:
         """Close every connection; what is in flight fails with `TransportError`."""
 

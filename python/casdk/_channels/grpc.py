@@ -27,6 +27,7 @@ __all__ = ["CHANNEL"]
 UNARY: Final = "/jina.JinaSingleDataRequestRPC/process_single_data"
 STREAM: Final = "/jina.JinaRPC/Call"
 """What gateways without `UNARY` have (jina before 3.10)."""
+DRY_RUN: Final = "/jina.JinaGatewayDryRunRPC/dry_run"
 
 Code = grpc.StatusCode
 AUTH_CODES: Final = frozenset({Code.UNAUTHENTICATED, Code.PERMISSION_DENIED})
@@ -48,10 +49,7 @@ class GrpcChannel(Channel):
         self._down = True
 
     async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
-        if self._channel is None or self._channel.get_state(try_to_connect=True) is not READY:
-            await self._connect()
-        if self._channel is None:  # closed while it was being opened
-            raise TransportError(f"the connection to {self.endpoint} was closed", sent=False)
+        await self._ready()
         try:
             return await self._call(message, (*headers, *context) if context else headers)
         except grpc.aio.AioRpcError as error:
@@ -62,6 +60,23 @@ class GrpcChannel(Channel):
             if self._channel is None:  # closed under the call, not cancelled by the caller
                 raise TransportError(f"the connection to {self.endpoint} was closed") from None
             raise
+
+    async def dry_run(self, headers: Headers) -> bytes | None:
+        call = (await self._ready()).unary_unary(DRY_RUN)
+        try:
+            return await call(b"", timeout=self.timeouts.read, metadata=headers)  # type: ignore[no-any-return]
+        except grpc.aio.AioRpcError as error:
+            ours = self._ours(error, "")
+            if error.code() is Code.UNIMPLEMENTED and not isinstance(ours, ProtocolMismatchError):
+                return None
+            raise ours from error
+
+    async def _ready(self) -> grpc.aio.Channel:
+        if self._channel is None or self._channel.get_state(try_to_connect=True) is not READY:
+            await self._connect()
+        if self._channel is None:  # closed while it was being opened
+            raise TransportError(f"the connection to {self.endpoint} was closed", sent=False)
+        return self._channel
 
     async def _call(self, message: bytes, headers: Headers) -> bytes:
         timeout = self.timeouts.read

@@ -38,6 +38,7 @@ BUSY: Final = frozenset({429, 503})
 PASSING: Final = frozenset({502, 504})
 SHOWN: Final = 300
 """Characters of an error page that go into a message."""
+UNKNOWN: Final = frozenset({404, 405})
 
 
 class HttpChannel(Channel):
@@ -51,6 +52,7 @@ class HttpChannel(Channel):
         self._free = asyncio.Semaphore(self.limits.connections)
         scheme = "https" if self.endpoint.tls else "http"
         self._url = httpx.URL(f"{scheme}://{self.endpoint.authority}/post")
+        self._dry_run_url = self._url.copy_with(path="/dry_run")
         # The whole exchange is timed below; connecting has a limit of its own.
         self._extensions: dict[str, Any] = {"timeout": {"connect": self.timeouts.connect}}
         if self.endpoint.tls and self.tls.server_name is not None:
@@ -66,23 +68,38 @@ class HttpChannel(Channel):
         )
 
     async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
+        length = ("content-length", str(len(message)))
+        content = message if len(message) <= SLICE else _body(message)
         async with self._free:
-            return await self._post(message, (*headers, *context) if context else headers)
+            response, body = await self._ask("POST", self._url, [*HEADERS, length, *headers, *context], content)
+        if response.status_code != 200:
+            raise self._refusal(response, body)
+        return body
 
-    async def _post(self, message: bytes, headers: Headers) -> bytes:
+    async def dry_run(self, headers: Headers) -> bytes | None:
+        async with self._free:
+            response, body = await self._ask("GET", self._dry_run_url, [*HEADERS, *headers])
+        if response.status_code in UNKNOWN:
+            return None
+        if response.status_code != 200:
+            raise self._refusal(response, body)
+        return body
+
+    def _refusal(self, response: httpx.Response, body: bytes) -> CasdkError:
+        refusal = _status_error(response, body, str(self.endpoint))
+        refusal.code = str(response.status_code)
+        return refusal
+
+    async def _ask(
+        self, method: str, url: httpx.URL, headers: list[tuple[str, str]], content: bytes | AsyncIterator[bytes] = b""
+    ) -> tuple[httpx.Response, bytes]:
         pool = self._pool
         if pool is None:
             pool = self._pool = self._open()
         extensions = self._extensions
         if self.endpoint.tls or LOG.isEnabledFor(logging.INFO):
             extensions = {**extensions, "trace": Handshake(self).trace}
-        request = httpx.Request(
-            "POST",
-            self._url,
-            content=message if len(message) <= SLICE else _body(message),
-            headers=[*HEADERS, ("content-length", str(len(message))), *headers],
-            extensions=extensions,
-        )
+        request = httpx.Request(method, url, content=content, headers=headers, extensions=extensions)
         try:
             async with asyncio.timeout(self.timeouts.read):
                 response = await pool.handle_async_request(request)
@@ -94,11 +111,7 @@ class HttpChannel(Channel):
             raise DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s") from None
         except httpx.HTTPError as error:
             raise self._ours(error) from error
-        if response.status_code != 200:
-            refusal = _status_error(response, body, str(self.endpoint))
-            refusal.code = str(response.status_code)
-            raise refusal
-        return body
+        return response, body
 
     async def _read(self, response: httpx.Response) -> bytes:
         most = self.limits.max_reply_bytes

@@ -136,8 +136,23 @@ class WebsocketChannel(Channel):
                 await socket.aclose()
             return self.socket
 
-    async def _connect(self, headers: Headers) -> ClientConnection:
-        uri = f"{'wss' if self.endpoint.tls else 'ws'}://{self.endpoint.authority}/"
+    async def dry_run(self, headers: Headers) -> bytes | None:
+        connection = await self._connect(headers, "/dry_run")
+        try:
+            async with asyncio.timeout(self.timeouts.read):
+                with contextlib.suppress(ConnectionClosed):  # some answer before they are asked, and close
+                    await connection.send(b"")
+                status = await connection.recv(decode=False)
+        except TimeoutError:
+            raise DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s") from None
+        except ConnectionClosed as error:
+            raise _closed(error, str(self.endpoint)) from error
+        finally:
+            await connection.close()
+        return status
+
+    async def _connect(self, headers: Headers, path: str = "/") -> ClientConnection:
+        uri = f"{'wss' if self.endpoint.tls else 'ws'}://{self.endpoint.authority}{path}"
         options: dict[str, Any] = {}
         if self.endpoint.tls:
             if self._context is None:

@@ -173,7 +173,7 @@ class Stream:
     async def _message(self, message: bytes, compressed: int) -> None:
         served = (self.path == UNARY and self.connection.server.unary) or self.path == STREAM
         if self.path == DRY_RUN:
-            await GrpcReply(self).whole(b"")
+            await GrpcReply(self).whole(self.connection.server.dry_run().SerializeToString())
             return
         if not served or compressed:
             await self.finish(UNIMPLEMENTED, f"Method not found: {self.path}")

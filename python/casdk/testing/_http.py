@@ -17,6 +17,7 @@ __all__ = ["HttpConnection"]
 
 PATHS: Final = {"/post": None, "/index": "/index", "/search": "/search"}
 """Path -> the executor endpoint it stands for, or the one the body names; as jina's gateway has them."""
+DRY_RUN: Final = "/dry_run"
 
 
 class HttpConnection(Connection):
@@ -66,7 +67,10 @@ class HttpConnection(Connection):
         head = {bytes(name).decode(): bytes(value).decode("latin-1") for name, value in self._head.headers}
         target = bytes(self._head.target).decode()
         path = "/" + target.split("://", 1)[1].partition("/")[2] if "://" in target else target
-        if path not in PATHS or self._head.method != b"POST":
+        if (self._head.method, path) == (b"GET", DRY_RUN):
+            status = self.server.dry_run()
+            await self.send(200, json.dumps({"code": status.code, "description": status.description}).encode())
+        elif path not in PATHS or self._head.method != b"POST":
             await self.send(404, b'{"detail":"Not Found"}')
         else:
             try:

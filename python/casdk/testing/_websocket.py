@@ -84,7 +84,7 @@ class WebsocketConnection(Connection):
             return
         message, self._fragments = b"".join(self._fragments), []
         if self._path == DRY_RUN:
-            self.protocol.send_binary(b"")
+            self.protocol.send_binary(self.server.dry_run().SerializeToString())
             self.protocol.send_close(1000)
         elif message == END:
             self._ended = True

@@ -65,9 +65,9 @@ class Authority:
         self._certificate = _sign(self._name, self._key, self._name, self._key, [], timedelta(), 365 * DAY, True)
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def server(self, names: Sequence[str] = LOOPBACK) -> Certificate:
-        """Return a certificate for a server of these DNS names and IP addresses."""
-        return self._issue("casdk testing server", names, timedelta(), 365 * DAY)
+    def server(self, names: Sequence[str] = LOOPBACK, days: int = 365) -> Certificate:
+        """Return a certificate for a server of these DNS names and IP addresses, valid for so many days."""
+        return self._issue("casdk testing server", names, timedelta(), days * DAY)
 
     def client(self, name: str = "casdk testing client") -> Certificate:
         """Return a certificate for a client (mTLS)."""
@@ -76,6 +76,10 @@ class Authority:
     def expired(self, names: Sequence[str] = LOOPBACK) -> Certificate:
         """Return a server certificate whose last day was yesterday."""
         return self._issue("casdk testing expired", names, -30 * DAY, 29 * DAY)
+
+    def premature(self, names: Sequence[str] = LOOPBACK) -> Certificate:
+        """Return a server certificate whose first day is tomorrow."""
+        return self._issue("casdk testing premature", names, DAY, 365 * DAY)
 
     def wrong_host(self) -> Certificate:
         """Return a server certificate that is good for another host only."""

@@ -93,12 +93,14 @@ class FaultServer:
         maximum_version: Newest TLS version offered.
         unary: Whether gRPC serves the unary call beside the stream; jina before 3.10 did not.
         history: Requests kept in `requests`, the latest.
+        unready: What a dry run complains of; ``""`` if the flow is ready.
 
     Attributes:
         executor: What answers; ``executor.poison`` may be replaced.
         requests: What was seen, in order.
         ca: PEM of the authority of the default certificate, for ``TLS(ca=server.ca)``.
         token: As given; may be replaced at any time.
+        unready: As given; may be replaced at any time.
 
     Example:
         >>> from casdk import Client
@@ -122,10 +124,12 @@ class FaultServer:
         maximum_version: ssl.TLSVersion | None = None,
         unary: bool = True,
         history: int = 100_000,
+        unready: str = "",
     ) -> None:
         self.executor: Final = Executor(width, _predicate(poison))
         self.requests: collections.deque[Request] = collections.deque(maxlen=history)
         self.token = token
+        self.unready = unready
         self.unary: Final = unary
         self.ca: Final = authority().pem
         self.pens: Final[dict[object, list[asyncio.Future[None]]]] = {}
@@ -395,6 +399,14 @@ class FaultServer:
         """Something of the server's own, or of a script's, raised."""
         if not isinstance(error, OSError):
             self._running.errors.append(error)
+
+    def dry_run(self) -> jina_pb2.StatusProto:
+        """Answer whether the flow is ready, as jina's gateway does: it raises nothing, and says it in the status."""
+        status = jina_pb2.StatusProto()
+        if self.unready:
+            status.code = jina_pb2.StatusProto.ERROR
+            status.description = self.unready
+        return status
 
     def admits(self, request: Request) -> bool:
         """Whether a request carries the right credential."""

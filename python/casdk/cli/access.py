@@ -1,0 +1,92 @@
+"""The options that every command with a server has, and the client they make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from casdk import TLS, Client, Retry, Timeouts
+from casdk.errors import ConfigError
+
+__all__ = ["Access"]
+
+
+@Parameter(name="*", group="Connection")
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """How to reach the server; no secret can be given on the command line, which others can read."""
+
+    credential_file: Path | None = None
+    """File that holds the token to send; CLIP_AUTH_TOKEN where none is given."""
+    ca: Path | None = None
+    """PEM file of the authorities to trust instead of the system's."""
+    cert: Path | None = None
+    """PEM file of the client's certificate (mTLS)."""
+    key: Path | None = None
+    """PEM file of its key."""
+    server_name: str | None = None
+    """Name to ask for and to verify instead of the address's host."""
+    insecure: Annotated[bool, Parameter(negative="")] = False
+    """Accept any certificate; for experiments."""
+    timeout: float | None = None
+    """Seconds for the whole call; no limit by default."""
+    connect_timeout: float = 5.0
+    """Seconds for a connection."""
+    read_timeout: float = 60.0
+    """Seconds for one request."""
+
+    def client(self, url: str, retry: Retry | None = None) -> Client:
+        """Return a client of the server.
+
+        Args:
+            url: Its address.
+            retry: As for `Client`.
+
+        Raises:
+            ConfigError: The address or an option cannot work.
+        """
+        self.token()
+        # Read again when the server refuses: a file is how a token that changes is handed out.
+        credential = None if self.credential_file is None else self.token
+        return Client(url, credential, tls=self.tls(), timeouts=self.timeouts(), retry=retry)
+
+    def token(self) -> str:
+        """Return the token of the file, ``""`` if none is named.
+
+        Raises:
+            ConfigError: It cannot be read.
+        """
+        if self.credential_file is None:
+            return ""
+        try:
+            return self.credential_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise ConfigError(f"--credential-file {self.credential_file}: {reason}") from None
+
+    def tls(self) -> TLS | None:
+        """Return what is said of TLS, if anything is.
+
+        Raises:
+            ConfigError: It contradicts itself.
+        """
+        if not any((self.ca, self.cert, self.key, self.server_name, self.insecure)):
+            return None
+        try:
+            return TLS(ca=self.ca, cert=self.cert, key=self.key, server_name=self.server_name, verify=not self.insecure)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def timeouts(self) -> Timeouts:
+        """Return the timeouts.
+
+        Raises:
+            ConfigError: One of them is no time to wait.
+        """
+        try:
+            return Timeouts(connect=self.connect_timeout, read=self.read_timeout, total=self.timeout)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None

@@ -1,0 +1,234 @@
+"""``casdk doctor``: walks from the address to one embedding, and names the first thing that is wrong and its cure."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Annotated, Final
+
+import msgspec
+import numpy as np
+from cyclopts import Parameter
+
+from casdk import TLS, Limits, Retry
+from casdk._channels import SCHEMES, open_channel
+from casdk._codecs import read_status
+from casdk._engine import engine
+from casdk._proxy import proxy_of
+from casdk._transport import TOKEN_VARIABLE, check_token
+from casdk._uri import Endpoint, parse_address
+from casdk.cli.access import Access
+from casdk.cli.exits import Exit, exit_of
+from casdk.cli.greetings import addresses_that_work, greet
+from casdk.cli.handshake import shake
+from casdk.cli.route import BEHIND, Route
+from casdk.cli.trouble import Finding, TroubleError
+from casdk.errors import (
+    AuthError,
+    CasdkError,
+    ConfigError,
+    DeadlineError,
+    ItemError,
+    OverloadedError,
+    ProtocolMismatchError,
+    ProxyError,
+    ReplyError,
+    TLSError,
+    TransportError,
+)
+from casdk.models import Status
+
+__all__ = ["doctor", "examine"]
+
+SENTENCE: Final = "casdk doctor"
+
+
+def doctor(
+    url: str,
+    /,
+    *,
+    json: Annotated[bool, Parameter(negative="", help="Print each step as a line of JSON.")] = False,
+    access: Access | None = None,
+) -> int:
+    """Find out why a server cannot be used: walk from DNS to one embedding and stop at what is wrong.
+
+    Args:
+        url: The server.
+    """
+    worst = Exit.OK
+    for finding in examine(url, access or Access()):
+        print(msgspec.json.encode(finding).decode() if json else _line(finding), flush=True)
+        worst = worst or finding.exit
+    return worst
+
+
+def _line(finding: Finding) -> str:
+    mark = {True: "ok", False: "WRONG", None: "-"}[finding.ok]
+    line = f"{finding.step:<9}{mark:<6}{finding.detail}"
+    return f"{line}\n{'cure':<9}{'':<6}{finding.cure}" if finding.cure else line
+
+
+def examine(url: str, access: Access) -> Iterator[Finding]:
+    """Yield what is found at each step; the first that is not well is the last, and has a cure.
+
+    Args:
+        url: The server's address.
+        access: Credential, TLS and timeouts to use.
+    """
+    try:
+        endpoint = parse_address(url)
+        proxy_of(endpoint, None)
+        if access.tls() is not None and not endpoint.tls:
+            raise ConfigError(f"TLS options need a secure scheme: {endpoint.scheme}s://, not {endpoint.scheme}://")
+        access.timeouts()
+    except ConfigError as error:
+        yield TroubleError(str(error), "correct the command line", exit=Exit.USAGE).finding("address")
+        return
+    yield Finding(step="address", ok=True, detail=f"{endpoint.scheme} to {endpoint.host}, port {endpoint.port}")
+    yield from _walk(endpoint, access)
+
+
+def _walk(endpoint: Endpoint, access: Access) -> Iterator[Finding]:
+    route = Route(endpoint, access.connect_timeout)
+    tls = access.tls() or TLS()
+    steps = [("dns", route.resolve), ("tcp", route.connect)]
+    if route.proxy is not None:
+        steps.append(("proxy", route.tunnel))
+    if endpoint.tls:
+        steps.append(("tls", lambda: shake(route, tls, lambda: addresses_that_work(route))))
+    steps.append(("protocol", lambda: greet(route, tls)))
+    for step, take in steps:
+        try:
+            detail = take()
+        except TroubleError as trouble:
+            yield trouble.finding(step)
+            return
+        except ConfigError as error:
+            yield TroubleError(str(error), "correct --ca, --cert or --key", exit=Exit.USAGE).finding(step)
+            return
+        except OSError as error:
+            yield TroubleError(f"the connection broke: {error.strerror or type(error).__name__}", BEHIND).finding(step)
+            return
+        yield Finding(step=step, ok=True, detail=detail)
+    yield from _ask(endpoint, access, tls)
+
+
+def _ask(endpoint: Endpoint, access: Access, tls: TLS) -> Iterator[Finding]:
+    """Take the steps that send requests. Whether a credential is refused shows in the last one only."""
+    try:
+        token, source = _credential(access)
+    except ConfigError as error:
+        yield TroubleError(str(error), "correct the credential", exit=Exit.AUTH).finding("auth")
+        return
+    dry_run = _dry_run(endpoint, access, tls, token)
+    encode = _encode(endpoint, access) if dry_run.ok is not False or dry_run.step == "auth" else None
+    if encode is not None and encode.ok and dry_run.step == "auth":
+        # Gateways that do not know the question refuse its path as they refuse a stranger.
+        dry_run = Finding(step="dry run", ok=None, detail="this gateway has none")
+    for finding in (dry_run, encode):
+        if finding is not None and finding.step not in ("dry run", "encode"):
+            yield finding
+            return
+    yield Finding(step="auth", ok=True, detail=f"{source}, and not refused")
+    yield dry_run
+    if encode is not None:
+        yield encode
+
+
+def _credential(access: Access) -> tuple[str | None, str]:
+    token, source = access.token(), f"the token of {access.credential_file}"
+    if access.credential_file is None:
+        token, source = os.environ.get(TOKEN_VARIABLE, ""), f"the token of {TOKEN_VARIABLE}"
+        if TOKEN_VARIABLE not in os.environ:
+            return None, "no token"
+    return check_token(token), source
+
+
+def _dry_run(endpoint: Endpoint, access: Access, tls: TLS, token: str | None) -> Finding:
+    headers = () if token is None else (("authorization", token),)
+
+    async def ask() -> bytes | None:
+        channel = open_channel(endpoint, tls, access.timeouts(), Limits(), proxy_of(endpoint, None))
+        try:
+            return await channel.dry_run(headers)
+        finally:
+            await channel.aclose()
+
+    try:
+        # On the engine's loop, as all of grpc.aio in this process.
+        answer = asyncio.run_coroutine_threadsafe(ask(), engine().loop).result()
+        status = None if answer is None else read_status(SCHEMES[endpoint.scheme].codec, answer)
+    except CasdkError as error:
+        return _explain(error, "dry run", endpoint, access)
+    if status is None:
+        return Finding(step="dry run", ok=None, detail="this gateway has none")
+    return Finding(step="dry run", ok=True, detail="the flow is ready") if status.ok else _unready(status)
+
+
+def _unready(status: Status) -> Finding:
+    said = status.description or status.name or "without a word"
+    return TroubleError(
+        f"the gateway is up, but the flow behind it is not ready: {said}",
+        "see that every executor runs, and what its log says",
+        exit=Exit.SERVER,
+    ).finding("dry run")
+
+
+def _encode(endpoint: Endpoint, access: Access) -> Finding:
+    try:
+        with access.client(str(endpoint), retry=Retry(attempts=1)) as client:
+            rows = client.encode([SENTENCE])
+    except CasdkError as error:
+        return _explain(error, "encode", endpoint, access)
+    if not np.isfinite(rows).all():
+        return TroubleError(
+            "the embedding holds numbers that are none (NaN or infinite)",
+            "see the model's weights and precision on the server; float16 overflows on some hardware",
+            exit=Exit.SERVER,
+        ).finding("encode")
+    return Finding(step="encode", ok=True, detail=f"one embedding of {rows.shape[1]} numbers")
+
+
+def _explain(error: CasdkError, step: str, endpoint: Endpoint, access: Access) -> Finding:
+    """Return what an error of a request means, at the step it belongs to."""
+    where, cure = _CURES.get(type(error), ("", "")) if not isinstance(error, ItemError) else ("", "")
+    if isinstance(error, AuthError):
+        cure = _cure_of_refusal(access)
+    elif isinstance(error, ItemError):
+        cure = "see that the flow has an encoder that answers at /encode"
+    elif isinstance(error, ProtocolMismatchError):
+        route = Route(endpoint, access.connect_timeout)
+        with contextlib.suppress(TroubleError):
+            route.resolve()
+        working = addresses_that_work(route)
+        cure = f"use {' or '.join(working)}" if working else cure
+    elif "(UNIMPLEMENTED)" in str(error):
+        where, cure = "protocol", "a gRPC server is there, but no CLIP-as-service gateway: correct the port"
+    elif isinstance(error, TransportError) and not cure:
+        cure = "the gateway answers, but what is behind it does not: see that every executor runs, and its log"
+    return TroubleError(str(error), cure or _SERVER_CURE, exit=exit_of(error)).finding(where or step)
+
+
+_SERVER_CURE: Final = "the executor failed: see its log on the server"
+_CURES: Final[dict[type[CasdkError], tuple[str, str]]] = {
+    AuthError: ("auth", ""),
+    TLSError: ("tls", "see --ca, --server-name and the server's certificate"),
+    ProxyError: ("proxy", "see the proxy's own log, or name the server in NO_PROXY"),
+    ProtocolMismatchError: ("protocol", "correct the scheme or the port"),
+    OverloadedError: ("", "the server has too much to do: wait, or give it more executors"),
+    DeadlineError: (
+        "",
+        "the connection is fine, but the flow is busy, stuck or still loading its model: see its log, or wait longer "
+        "with --read-timeout",
+    ),
+    ReplyError: ("", "see the versions of jina and docarray there, and what stands before the server"),
+    ConfigError: ("auth", "correct the credential"),
+}
+
+
+def _cure_of_refusal(access: Access) -> str:
+    if access.credential_file is None and TOKEN_VARIABLE not in os.environ:
+        return f"the server wants a credential, and none was given: set {TOKEN_VARIABLE} or give --credential-file"
+    return "the token is wrong or has run out: get a new one (it is sent as it stands: with 'Bearer ' if that is in it)"

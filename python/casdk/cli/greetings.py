@@ -1,0 +1,196 @@
+"""What is spoken on a port: says each protocol's first words and reads what comes back."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from base64 import b64encode
+from typing import Final, NamedTuple
+
+from casdk import TLS
+from casdk._channels.base import ssl_context
+from casdk.cli.handshake import ALPN, refused, unverified
+from casdk.cli.route import BEHIND, Route
+from casdk.cli.trouble import TroubleError
+
+__all__ = ["Greeting", "addresses_that_work", "greet"]
+
+ENOUGH: Final = 512
+H2_OPENING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""HTTP/2's preface and an empty SETTINGS frame (RFC 9113, 3.4)."""
+GONE: Final = frozenset({404, 405, 501})
+BAD_REQUEST: Final = 400
+
+
+class Greeting(NamedTuple):
+    """First words of whoever listens.
+
+    Attributes:
+        spoken: ``HTTP/2``, ``HTTP/1.1``, ``TLS``, ``SSH``, ``silence``, ``the end`` or ``something else``.
+        status: HTTP/1.1's.
+        data: As they came.
+    """
+
+    spoken: str
+    status: int = 0
+    data: bytes = b""
+
+    @property
+    def words(self) -> str:
+        """How it is told."""
+        if self.spoken == "HTTP/1.1":
+            return f"HTTP/1.1 (status {self.status})"
+        return f"{self.spoken} ({self.data[:40]!r})" if self.spoken in ("SSH", "something else") else self.spoken
+
+
+def greet(route: Route, tls: TLS) -> str:
+    """Say the scheme's first words; return what it is answered with.
+
+    Raises:
+        TroubleError: Something else is spoken there.
+    """
+    endpoint = route.endpoint
+
+    def otherwise() -> list[str]:
+        return addresses_that_work(route)
+
+    sock = route.open()
+    try:
+        if endpoint.tls:
+            context = ssl_context(tls, [ALPN[endpoint.scheme]])
+            sock = context.wrap_socket(sock, server_hostname=tls.server_name or endpoint.host)
+        heard = _ask(sock, route, endpoint.scheme.rstrip("s"))
+    except ssl.SSLError as error:
+        raise refused(error, route, otherwise) from None
+    finally:
+        sock.close()
+    fits, working = _fits(endpoint.scheme.rstrip("s"), heard), None
+    if not fits or heard.status == BAD_REQUEST:
+        # What is no request to a CLIP server may be refused in any way, but another scheme that fits says more.
+        working = otherwise()
+    if fits and not working:
+        return f"{heard.spoken} is spoken there"
+    raise _mismatch(route, heard, working or [])
+
+
+def _mismatch(route: Route, heard: Greeting, working: list[str]) -> TroubleError:
+    endpoint = route.endpoint
+    cure = f"use {' or '.join(working)}" if working else f"correct the port, or have the server speak {endpoint.scheme}"
+    if heard.spoken in ("silence", "the end") and working:
+        return TroubleError(f"no {endpoint.scheme} on port {endpoint.port}: it has no answer to that", cure)
+    if heard.spoken == "silence":
+        return TroubleError(f"whoever listens on port {endpoint.port} says nothing within {route.seconds:g} s", cure)
+    if heard.spoken == "the end":
+        return TroubleError(f"port {endpoint.port} accepts connections and closes them without a word", BEHIND)
+    if heard.spoken == "HTTP/1.1" and heard.status in GONE and endpoint.scheme in ("http", "https"):
+        return TroubleError(
+            f"a web server is on port {endpoint.port}, but it takes no POST /post: no CLIP server", cure
+        )
+    if heard.spoken == "HTTP/1.1" and 300 <= heard.status < 400:
+        return TroubleError(f"port {endpoint.port} sends its callers elsewhere (status {heard.status})", cure)
+    return TroubleError(f"no {endpoint.scheme} on port {endpoint.port}: it speaks {heard.words}", cure)
+
+
+def _fits(kind: str, heard: Greeting) -> bool:
+    if kind == "grpc":
+        return heard.spoken == "HTTP/2"
+    if heard.spoken != "HTTP/1.1":
+        return False
+    # Refusals of a credential, and of a server that has no time, come from the right kind of server.
+    if heard.status in (401, 403, 407, 429) or (heard.status >= 500 and heard.status not in GONE):
+        return True
+    if kind == "websocket":
+        return heard.status == 101
+    return not (heard.status in GONE or 300 <= heard.status < 400 or heard.status == 426)
+
+
+def _ask(sock: socket.socket, route: Route, kind: str) -> Greeting:
+    """Say one protocol's first words on a socket."""
+    words = {"grpc": H2_OPENING, "http": _post(route), "websocket": _upgrade(route)}[kind]
+    heard = b""
+    try:
+        sock.sendall(words)
+        while len(heard) < ENOUGH and (piece := sock.recv(ENOUGH)):
+            heard += piece
+            if (kind == "grpc" and len(heard) >= len("HTTP/1.1 ")) or b"\r\n\r\n" in heard:
+                break
+    except TimeoutError:
+        return read_greeting(heard) if heard else Greeting("silence")
+    except ssl.SSLEOFError:
+        pass
+    except ssl.SSLError:
+        raise
+    except OSError:
+        pass  # what was heard before it broke counts
+    return read_greeting(heard)
+
+
+def _post(route: Route) -> bytes:
+    # Without a body it is no request, so no server does anything but say what it thinks of the path.
+    target = f"http://{route.endpoint.authority}/post" if route.forwarded else "/post"
+    return _head(f"POST {target} HTTP/1.1", route, [("content-length", "0"), *route.proxy_headers()])
+
+
+def _upgrade(route: Route) -> bytes:
+    key = b64encode(b"casdk doctor key").decode()
+    return _head(
+        "GET / HTTP/1.1",
+        route,
+        [
+            *(("connection", "Upgrade"), ("upgrade", "websocket")),
+            *(("sec-websocket-version", "13"), ("sec-websocket-key", key), ("sec-websocket-protocol", "bytes")),
+        ],
+    )
+
+
+def _head(first: str, route: Route, headers: list[tuple[str, str]]) -> bytes:
+    lines = [first, f"host: {route.endpoint.authority}", *(f"{name}: {value}" for name, value in headers)]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def read_greeting(data: bytes) -> Greeting:
+    """Tell a protocol by its first bytes."""
+    if not data:
+        return Greeting("the end")
+    if data.startswith(b"HTTP/1."):
+        status = data[9:12]
+        return Greeting("HTTP/1.1", int(status) if status.isdigit() else 0, data)
+    if len(data) >= 9 and data[3] == 4 and data[5:9] == bytes(4) and data[0] == 0:
+        return Greeting("HTTP/2", data=data)
+    if len(data) >= 3 and data[0] in (0x15, 0x16) and data[1] == 3:
+        return Greeting("TLS", data=data)
+    return Greeting("SSH" if data.startswith(b"SSH-") else "something else", data=data)
+
+
+def addresses_that_work(route: Route) -> list[str]:
+    """Return the addresses with this host and port, but another scheme, that would be answered."""
+    endpoint, route = route.endpoint, route.hurried()
+    secure = _speaks_tls(route)
+    found = []
+    for kind in ("grpc", "http", "websocket"):
+        scheme = f"{kind}s" if secure else kind
+        if scheme != endpoint.scheme and _fits(kind, _look(route, kind, secure)):
+            found.append(f"{scheme}://{endpoint.authority}")
+    return found
+
+
+def _speaks_tls(route: Route) -> bool:
+    try:
+        with route.open() as sock, unverified(sock, route.endpoint.host, ["h2", "http/1.1"]):
+            return True
+    except ssl.SSLError as error:
+        # Whoever answers in TLS's own terms speaks it.
+        return "ALERT" in (error.reason or "").upper()
+    except (OSError, TroubleError):
+        return False
+
+
+def _look(route: Route, kind: str, secure: bool) -> Greeting:
+    try:
+        with route.open() as plain:
+            if not secure:
+                return _ask(plain, route, kind)
+            with unverified(plain, route.endpoint.host, [ALPN[f"{kind}s"]]) as sock:
+                return _ask(sock, route, kind)
+    except (OSError, TroubleError):
+        return Greeting("the end")

@@ -1,0 +1,227 @@
+"""The doctor's TLS handshake: who the server says it is, and why that is not believed."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from cryptography import x509
+
+from casdk import TLS
+from casdk._channels.base import ssl_context
+from casdk._uri import Endpoint
+from casdk.cli.route import BEHIND, Route
+from casdk.cli.trouble import TroubleError
+
+__all__ = ["Identity", "shake", "unverified"]
+
+ALPN: Final = {"grpcs": "h2", "https": "http/1.1", "websockets": "http/1.1"}
+SOON_DAYS: Final = 14
+VERDICT: Final = 0.3
+NO_TLS: Final = frozenset(
+    {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNEXPECTED_MESSAGE"}
+)
+OLD_TLS: Final = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "NO_PROTOCOLS_AVAILABLE"})
+EXPIRED, NOT_YET, SELF_SIGNED, UNKNOWN_ROOT, NO_ISSUER, NO_LEAF_ISSUER = 10, 9, 18, 19, 20, 21
+WRONG_NAME: Final = frozenset({62, 64})
+"""OpenSSL's X509_V_ERR_*: not these names; the six above are named alike."""
+
+
+class Identity:
+    """What a certificate says.
+
+    Args:
+        der: The certificate.
+    """
+
+    def __init__(self, der: bytes) -> None:
+        self._read = x509.load_der_x509_certificate(der)
+        self.until = self._read.not_valid_after_utc
+        self.since = self._read.not_valid_before_utc
+
+    @property
+    def names(self) -> list[str]:
+        """Host names and addresses it is good for."""
+        try:
+            extension = self._read.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        except x509.ExtensionNotFound:
+            return []
+        dns = extension.value.get_values_for_type(x509.DNSName)
+        return [*dns, *(str(address) for address in extension.value.get_values_for_type(x509.IPAddress))]
+
+    @property
+    def issuer(self) -> str:
+        """Who signed it."""
+        return self._read.issuer.rfc4514_string()
+
+    def __str__(self) -> str:
+        left = (self.until - datetime.now(UTC)).days
+        soon = f", WHICH IS IN {left} DAYS" if 0 <= left < SOON_DAYS else ""
+        return f"for {', '.join(self.names) or 'no name'}, signed by {self.issuer}, until {_day(self.until)}{soon}"
+
+
+def _day(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M} UTC"
+
+
+def shake(route: Route, tls: TLS, otherwise: Callable[[], list[str]]) -> str:
+    """Go through the handshake as the client would; return what was agreed on.
+
+    Args:
+        route: The way to the server.
+        tls: How to verify it.
+        otherwise: Tells addresses that would work in this one's place, if any.
+
+    Raises:
+        TroubleError: The server is none to trust, or to talk TLS to.
+        ConfigError: The client's own certificates cannot be used.
+    """
+    endpoint = route.endpoint
+    wanted = ALPN[endpoint.scheme]
+    context = ssl_context(tls, [wanted])
+    sock = route.open()
+    try:
+        with context.wrap_socket(sock, server_hostname=tls.server_name or endpoint.host) as secure:
+            version, agreed = secure.version(), secure.selected_alpn_protocol()
+            identity = Identity(secure.getpeercert(binary_form=True) or b"")
+            _await_verdict(secure)
+    except ssl.SSLCertVerificationError as error:
+        raise _disbelieved(error, route, tls) from None
+    except ssl.SSLError as error:
+        raise refused(error, route, otherwise) from None
+    except TimeoutError:
+        raise TroubleError(
+            f"the server does not finish the TLS handshake within {route.seconds:g} s",
+            _cure_otherwise(otherwise(), "see whether the server, or what stands before it, is overloaded or stuck"),
+        ) from None
+    except OSError as error:
+        raise _broken(error, otherwise) from None
+    finally:
+        sock.close()
+    if wanted == "h2" and agreed != "h2":
+        raise TroubleError(
+            "TLS is fine, but the server does not agree to HTTP/2 in it (ALPN h2), which gRPC needs",
+            _cure_otherwise(otherwise(), "have what ends TLS there speak HTTP/2"),
+            step="protocol",
+        )
+    believed = "" if tls.verify else " (not verified: --insecure)"
+    return f"{version}; certificate {identity}{believed}"
+
+
+def _await_verdict(secure: ssl.SSLSocket) -> None:
+    """Wait a little for what a server of TLS 1.3 says of this client when the client has long shaken hands."""
+    secure.settimeout(VERDICT)
+    try:
+        heard = secure.recv(1)
+    except TimeoutError:
+        return
+    if not heard:
+        raise ConnectionAbortedError("closed right after it")
+
+
+def unverified(sock: socket.socket, host: str, alpn: list[str]) -> ssl.SSLSocket:
+    """Return a TLS socket that believes anything; to look at a server, never to talk to it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(alpn)
+    return context.wrap_socket(sock, server_hostname=host)
+
+
+def _shown(route: Route, tls: TLS) -> Identity:
+    name = tls.server_name or route.endpoint.host
+    with route.open() as sock, unverified(sock, name, [ALPN[route.endpoint.scheme]]) as secure:
+        return Identity(secure.getpeercert(binary_form=True) or b"")
+
+
+def _disbelieved(error: ssl.SSLCertVerificationError, route: Route, tls: TLS) -> TroubleError:
+    identity = _shown(route, tls)
+    code, now = error.verify_code, f"it is {_day(datetime.now(UTC))} here"
+    if code == EXPIRED:
+        if identity.until > datetime.now(UTC):
+            return TroubleError(
+                "a certificate above the server's own has expired", "renew the chain on the server, or the file of --ca"
+            )
+        return TroubleError(
+            f"the server's certificate has expired at {_day(identity.until)}; {now}",
+            "renew it on the server; if the time here is wrong, set this machine's clock",
+        )
+    if code == NOT_YET:
+        return TroubleError(
+            f"the server's certificate is not valid before {_day(identity.since)}; {now}",
+            "set this machine's clock, or the clock of who signed the certificate",
+        )
+    if code in WRONG_NAME:
+        asked, names = tls.server_name or route.endpoint.host, ", ".join(identity.names) or "no name at all"
+        return TroubleError(
+            f"the server's certificate is for {names}, not for {asked}",
+            _cure_of_name(route.endpoint, identity),
+        )
+    return _unknown(code, error, identity, tls)
+
+
+def _cure_of_name(endpoint: Endpoint, identity: Identity) -> str:
+    if not identity.names:
+        return "have a certificate made that names the server (subjectAltName)"
+    name = identity.names[0]
+    return (
+        f"use {endpoint.scheme}://{name}:{endpoint.port}, or give --server-name {name}, or have it made for this name"
+    )
+
+
+def _unknown(code: int, error: ssl.SSLCertVerificationError, identity: Identity, tls: TLS) -> TroubleError:
+    if code == SELF_SIGNED:
+        return TroubleError(
+            f"the server's certificate is self-signed ({identity.issuer}), and not among those trusted",
+            "get its PEM file from who runs the server and give --ca FILE",
+        )
+    if code in (UNKNOWN_ROOT, NO_ISSUER, NO_LEAF_ISSUER):
+        trusted = "the authorities of --ca" if tls.ca is not None else "the system's authorities"
+        return TroubleError(
+            f"the server's certificate is signed by {identity.issuer}, which {trusted} do not vouch for",
+            "give --ca FILE with that authority's PEM; if it is a public one, have the server send its whole chain",
+        )
+    return TroubleError(
+        "the server's certificate is not accepted: " + str(error.verify_message),
+        "have a certificate made for a TLS server",
+    )
+
+
+def refused(error: ssl.SSLError, route: Route, otherwise: Callable[[], list[str]]) -> TroubleError:
+    """Return what a failed handshake means; also one whose refusal comes with the first read, as TLS 1.3 has it."""
+    reason = (error.reason or "").upper()
+    if reason in NO_TLS:
+        return TroubleError(
+            f"no TLS is spoken on port {route.endpoint.port}",
+            _cure_otherwise(otherwise(), "use a scheme without s, or have the server speak TLS"),
+            step="tls",
+        )
+    if reason in OLD_TLS:
+        return TroubleError(
+            "the server speaks no TLS newer than 1.1, which is not safe any more",
+            "have it speak TLS 1.2 or 1.3",
+            step="tls",
+        )
+    if "CERTIFICATE" in reason or "HANDSHAKE_FAILURE" in reason or "UNKNOWN_CA" in reason:
+        return TroubleError(
+            f"the server refuses this client in the handshake ({error.reason})",
+            "it asks for a client's certificate that it trusts: give --cert FILE and --key FILE",
+            step="tls",
+        )
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return _broken(error, otherwise)
+    return TroubleError(f"the TLS handshake fails: {error.reason or error}", "see the server's log", step="tls")
+
+
+def _broken(error: OSError, otherwise: Callable[[], list[str]]) -> TroubleError:
+    return TroubleError(
+        f"the connection was closed in the TLS handshake, or right after it ({type(error).__name__})",
+        _cure_otherwise(otherwise(), f"{BEHIND}; if it wants a client's certificate, give --cert and --key"),
+    )
+
+
+def _cure_otherwise(addresses: list[str], fallback: str) -> str:
+    return f"use {' or '.join(addresses)}" if addresses else fallback

@@ -1,0 +1,185 @@
+"""The doctor's way to a server, hop by hop: names, sockets, tunnels."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.client
+import socket
+from base64 import b64encode
+from copy import copy
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from casdk._proxy import proxy_of
+from casdk._uri import DEFAULT_PORTS, Endpoint
+from casdk.cli.trouble import TroubleError
+
+__all__ = ["BEHIND", "Route"]
+
+BEHIND: Final = "see whether a server runs behind what accepts connections there (a load balancer, a container's port)"
+
+USUAL_PORT: Final = 51000
+"""Where clip_server listens unless it is told otherwise."""
+HURRY: Final = 1.0
+NO_WAY: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
+
+
+class Route:
+    """Opens plain sockets to a server, through the proxy that the environment names.
+
+    Args:
+        endpoint: The server.
+        seconds: For one connection, and for one silence on it.
+    """
+
+    def __init__(self, endpoint: Endpoint, seconds: float) -> None:
+        self.endpoint = endpoint
+        self.seconds = seconds
+        proxy = proxy_of(endpoint, None)
+        self.proxy = None if proxy is None else urlsplit(proxy)
+        self._addresses: list[tuple[str, int]] = []
+
+    def hurried(self) -> Route:
+        """Return the same way for questions that are only asked to give better advice."""
+        hurried = copy(self)
+        hurried.seconds = min(self.seconds, HURRY)
+        return hurried
+
+    @property
+    def forwarded(self) -> bool:
+        """Whether requests go to the proxy itself, as plain http's do, and through no tunnel."""
+        return self.proxy is not None and self.endpoint.scheme == "http"
+
+    @property
+    def hop(self) -> tuple[str, int]:
+        """Host and port of the first hop: the proxy, or else the server."""
+        if self.proxy is not None:
+            return self.proxy.hostname or "", self.proxy.port or 80
+        return self.endpoint.host, self.endpoint.port
+
+    def resolve(self) -> str:
+        """Look the first hop's name up; return what was found.
+
+        Raises:
+            TroubleError: It has no address.
+        """
+        host, port = self.hop
+        whose = f"the proxy {host}" if self.proxy is not None else host
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            if error.errno == socket.EAI_AGAIN:
+                cure = "check this machine's network and its DNS server"
+            else:
+                cure = f"check the spelling of {host!r}, or name the server by its IP address"
+            raise TroubleError(f"{whose} has no address: {error.strerror}", cure) from None
+        except UnicodeError:
+            raise TroubleError(f"{host!r} cannot be a host's name", "check its spelling") from None
+        self._addresses = list(dict.fromkeys((str(entry[4][0]), port) for entry in found))
+        return f"{whose} is {', '.join(address for address, _ in self._addresses)}"
+
+    def connect(self) -> str:
+        """Connect to the first hop and let go again; return what that came to.
+
+        Raises:
+            TroubleError: None did.
+        """
+        self._dial().close()
+        host, port = self.hop
+        return f"{host} port {port} accepts connections"
+
+    def _dial(self) -> socket.socket:
+        failures: list[OSError] = []
+        for address in self._addresses:
+            try:
+                sock = socket.create_connection(address, self.seconds)
+            except OSError as error:
+                failures.append(error)
+                continue
+            try:
+                sock.getpeername()
+            except OSError:  # reset since
+                sock.close()
+                failures.append(ConnectionResetError())
+                continue
+            return sock
+        raise self._unreached(failures[0])
+
+    def _unreached(self, error: OSError) -> TroubleError:
+        host, port = self.hop
+        where = f"{'the proxy ' if self.proxy is not None else ''}{host} port {port}"
+        if isinstance(error, ConnectionRefusedError):
+            return TroubleError(f"nothing listens on {where}", self._cure_of_refusal())
+        if isinstance(error, TimeoutError):
+            return TroubleError(
+                f"no answer from {where} within {self.seconds:g} s",
+                "a firewall drops the connection, or the host is down: check both, and the address",
+            )
+        if isinstance(error, ConnectionResetError):
+            return TroubleError(f"{where} resets connections as soon as they are made", BEHIND)
+        if error.errno in NO_WAY:
+            return TroubleError(f"no route to {where}: {error.strerror}", "check the address, the network and any VPN")
+        return TroubleError(f"no connection to {where}: {error.strerror or error}", "check the address and the network")
+
+    def _cure_of_refusal(self) -> str:
+        if self.proxy is not None:
+            return "start the proxy, correct HTTPS_PROXY or HTTP_PROXY, or name the server in NO_PROXY"
+        scheme, host, port = self.endpoint.scheme, self.endpoint.host, self.endpoint.port
+        hint = "start the server, or correct the port"
+        if port == DEFAULT_PORTS[scheme]:
+            hint += (
+                f" ({port} is what an address without one means; clip_server's own is {scheme}://{host}:{USUAL_PORT})"
+            )
+        return f"{hint}; in a container, publish the port and listen on 0.0.0.0"
+
+    def open(self) -> socket.socket:
+        """Return a socket whose other end is the server, or the proxy where that forwards.
+
+        Raises:
+            TroubleError: There is no way.
+        """
+        if self.proxy is None or self.forwarded:
+            return self._dial()
+        connection = http.client.HTTPConnection(*self.hop, timeout=self.seconds)
+        connection.set_tunnel(self.endpoint.host, self.endpoint.port, dict(self.proxy_headers()))
+        try:
+            connection.connect()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._refused(error) from None
+        return connection.sock
+
+    def proxy_headers(self) -> list[tuple[str, str]]:
+        """Return what a proxy with a password in its URL is sent."""
+        if self.proxy is None or self.proxy.username is None:
+            return []
+        pair = f"{unquote(self.proxy.username)}:{unquote(self.proxy.password or '')}"
+        return [("Proxy-Authorization", f"Basic {b64encode(pair.encode()).decode()}")]
+
+    def _refused(self, error: Exception) -> TroubleError:
+        host, port = self.hop
+        where = f"the proxy {host}:{port}"
+        if isinstance(error, TimeoutError):
+            return TroubleError(
+                f"{where} does not answer within {self.seconds:g} s",
+                "check the proxy, or name the server in NO_PROXY",
+                step="proxy",
+            )
+        said = str(error) or type(error).__name__
+        if "407" in said:
+            cure = "put user and password into the proxy's URL: HTTPS_PROXY=http://user:password@host:port"
+        elif "40" in said:
+            cure = f"have the proxy allow {self.endpoint.authority}, or name the server in NO_PROXY"
+        else:
+            cure = f"see why the proxy does not reach {self.endpoint.authority}, or name the server in NO_PROXY"
+        return TroubleError(f"{where} opens no tunnel: {said}", cure, step="proxy")
+
+    def tunnel(self) -> str:
+        """Try the way through the proxy; return what came of it.
+
+        Raises:
+            TroubleError: The proxy refuses.
+        """
+        with contextlib.closing(self.open()):
+            return "requests go to it" if self.forwarded else f"it opens a tunnel to {self.endpoint.authority}"
