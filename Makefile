@@ -8,6 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
+PYTHONS ?= $(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -24,7 +25,7 @@ say = @printf '==> %s\n'
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Set up
 
@@ -88,6 +89,7 @@ lint: $(READY) ## Check format, lints, types and stubs of Python and Rust
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy
 	@$(BIN)/pyright
+	@$(BIN)/python tests/typing/complete.py $(BIN)/pyright $(VENV) $(addprefix casdk.interop.,langchain.ClipEmbeddings llamaindex.ClipEmbedding)
 	@$(BIN)/stubtest casdk._rust --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest-allowlist.txt
 	$(say) "checking Rust"
 	@cargo fmt --all --check
@@ -123,6 +125,21 @@ bench: $(READY) ## Measure casdk, the original client, a bare stub and the floor
 	$(say) "measuring"
 	@$(BIN)/python -m pip install --quiet --group bench
 	@$(BIN)/python -m pytest -c benches/pytest.ini benches
+
+# Ship
+
+.PHONY: dist
+dist: $(READY) ## Build dist/: an sdist and the wheel for every Python from 3.11 (manylinux2014 on Linux)
+	$(say) "building dist/"
+	@$(BIN)/python -m pip install --quiet --group dist
+	@rm -rf dist && mkdir dist
+	@$(BIN)/maturin sdist --out dist
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --release --out dist $(if $(filter Linux,$(shell uname -s)),--zig --compatibility manylinux2014)
+
+.PHONY: dist-check
+dist-check: dist ## Install dist/ as users do, on each of PYTHONS (python3 python3.14 ...), and run it
+	$(say) "checking dist/"
+	@$(BIN)/python tests/packaging/check.py --dist dist --pyright $(BIN)/pyright $(PYTHONS)
 
 # Leave
 

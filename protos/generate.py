@@ -29,8 +29,13 @@ def generate(target: Path) -> None:
 
 
 def _inside_package(source: str) -> str:
-    """Let the modules import each other from the package they lie in; protoc takes them to be top level."""
-    return re.sub(r"^import (docarray_pb2)", r"from . import \1", source, flags=re.MULTILINE)
+    """Let the modules import each other from the package they lie in; protoc takes them to be top level.
+
+    In the stubs it also leaves open what a mapping of field names holds.
+    """
+    source = re.sub(r"^import (docarray_pb2)", r"from . import \1", source, flags=re.MULTILINE)
+    source = source.replace("from typing import ClassVar as", "from typing import Any as _Any, ClassVar as")
+    return re.sub(r"_Mapping(?=\])", "_Mapping[str, _Any]", source)
 
 
 if __name__ == "__main__":

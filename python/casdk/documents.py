@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from glob import iglob
-from typing import TYPE_CHECKING, Any, Final, Literal, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, SupportsIndex, overload
 
 import msgspec
 import numpy as np
@@ -107,7 +107,8 @@ class DocumentArray(list["Document"]):
     def __mul__(self, times: SupportsIndex) -> DocumentArray:
         return DocumentArray(super().__mul__(times))
 
-    __rmul__ = __mul__
+    def __rmul__(self, times: SupportsIndex) -> DocumentArray:
+        return self * times
 
     def __contains__(self, wanted: object) -> bool:
         """Whether a document, or a document of this id, is in the array."""
@@ -480,7 +481,7 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
             return NotImplemented
         return self is other or all(_same(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__)
 
-    __hash__ = None  # type: ignore[assignment]  # it is mutable
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # it is mutable
 
     def __repr__(self) -> str:
         shown = [f"id={self.id!r}"]

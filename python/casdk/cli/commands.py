@@ -43,7 +43,7 @@ def _check_words(kind: Any, words: Sequence[str] | str) -> None:
 
 
 Word = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_check_words)]
-Flag = Parameter(negative="")
+Flag: Parameter = Parameter(negative="")
 Json = Annotated[bool, Flag, Parameter(help="Print JSON.")]
 Size = Annotated[int | None, Parameter(help="Items per request; 32 by default.")]
 Model = Annotated[str | None, Parameter(help="Model to ask for, where the flow has several.")]

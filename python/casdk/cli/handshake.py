@@ -39,8 +39,8 @@ class Identity:
 
     def __init__(self, der: bytes) -> None:
         self._read = x509.load_der_x509_certificate(der)
-        self.until = self._read.not_valid_after_utc
-        self.since = self._read.not_valid_before_utc
+        self.until: datetime = self._read.not_valid_after_utc
+        self.since: datetime = self._read.not_valid_before_utc
 
     @property
     def names(self) -> list[str]:

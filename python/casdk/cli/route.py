@@ -9,7 +9,7 @@ import socket
 from base64 import b64encode
 from copy import copy
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from casdk._proxy import proxy_of
 from casdk._uri import DEFAULT_PORTS, Endpoint
@@ -37,7 +37,7 @@ class Route:
         self.endpoint = endpoint
         self.seconds = seconds
         proxy = proxy_of(endpoint, None)
-        self.proxy = None if proxy is None else urlsplit(proxy)
+        self.proxy: SplitResult | None = None if proxy is None else urlsplit(proxy)
         self._addresses: list[tuple[str, int]] = []
 
     def hurried(self) -> Route:

@@ -33,8 +33,8 @@ class Sink(ABC):
 
     def __init__(self, target: str, dtype: str) -> None:
         self.dtype = dtype
-        self.rows = 0
-        self.width = 0
+        self.rows: int = 0
+        self.width: int = 0
         self._target = None if target == STDOUT else Path(target).expanduser()
         self._file: IO[bytes] = sys.stdout.buffer
 
@@ -70,7 +70,7 @@ class Sink(ABC):
     def write(self, indices: Sequence[int], names: Sequence[str], rows: Rows) -> None:
         """Take rows ``[n, D]``, and the positions and names of their items."""
         if not self.rows and len(rows):
-            self.width = rows.shape[1]
+            self.width = int(rows.shape[1])
             self._begin()
         if len(rows):
             self._write(indices, names, rows)

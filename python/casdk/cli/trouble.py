@@ -39,7 +39,7 @@ class TroubleError(Exception):
 
     def __init__(self, detail: str, cure: str, *, exit: Exit = Exit.UNREACHABLE, step: str = "") -> None:
         super().__init__(detail, cure)
-        self.detail = " ".join(detail.split())
+        self.detail: str = " ".join(detail.split())
         self.cure = cure
         self.exit = exit
         self.step = step

@@ -23,7 +23,7 @@ from casdk.errors import InputTypeError, ReplyError
 
 __all__ = ["collect", "to_docarray", "to_document", "write_back"]
 
-NAMES: Final = {"uri": ("url", "uri"), "blob": ("bytes_", "bytes", "blob")}
+NAMES: Final[dict[str, tuple[str, ...]]] = {"uri": ("url", "uri"), "blob": ("bytes_", "bytes", "blob")}
 """What a ``BaseDoc`` calls our fields, where it does not call them as we do."""
 ARRAYS: Final = ("tensor", "embedding")
 NESTED: Final = ("matches", "chunks")

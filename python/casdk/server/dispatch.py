@@ -16,7 +16,7 @@ from casdk.server.wire.jina_pb2 import DataRequestProto, RouteProto, StatusProto
 
 __all__ = ["SMALL", "Dispatcher"]
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 

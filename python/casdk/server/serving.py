@@ -44,7 +44,7 @@ class Served:
 
     def __init__(self, process: subprocess.Popen[bytes], ready: _ReadyLine, log: IO[bytes], grace: float) -> None:
         self.addresses: Mapping[str, str] = MappingProxyType(ready.addresses)
-        self.pid = ready.pid
+        self.pid: int = ready.pid
         self._ca = None if ready.ca is None else Path(ready.ca)
         self._scratch = ready.scratch
         self._process = process

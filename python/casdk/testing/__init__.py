@@ -13,8 +13,8 @@ try:
     import google.protobuf  # noqa: F401
     import h2  # noqa: F401
     import h11  # noqa: F401
-except ImportError as error:
-    raise ImportError(f'casdk.testing needs {error.name}: pip install "casdk[testing]"') from error
+except ImportError as _error:
+    raise ImportError(f'casdk.testing needs {_error.name}: pip install "casdk[testing]"') from _error
 
 from casdk.testing import certificates
 from casdk.testing.connections import Babble, ConnectionFault, Deaf, EndlessHeaders, Shut, Silent, StallHandshake

@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol, ABC):
         self.server = server
         self.scheme = scheme
         self.number = number
-        self.received = 0
+        self.received: int = 0
         self._sock = sock
         self._secure = False
         self._fault = fault

@@ -32,8 +32,8 @@ class Certificate:
     """
 
     def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
-        self.pem = certificate.public_bytes(serialization.Encoding.PEM)
-        self.key = key.private_bytes(
+        self.pem: bytes = certificate.public_bytes(serialization.Encoding.PEM)
+        self.key: bytes = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
 
@@ -63,7 +63,7 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _named(name)
         self._certificate = _sign(self._name, self._key, self._name, self._key, [], timedelta(), 365 * DAY, True)
-        self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
+        self.pem: bytes = self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def server(self, names: Sequence[str] = LOOPBACK, days: int = 365) -> Certificate:
         """Return a certificate for a server of these DNS names and IP addresses, valid for so many days."""

@@ -48,7 +48,7 @@ class _Proxy:
         self._counters = ProxyCounters()
         self._changed = threading.Condition()
         self._clients: set[socket.socket] = set()
-        self.port = 0
+        self.port: int = 0
 
     def start(self) -> Self:
         """Listen."""
@@ -98,7 +98,7 @@ class _Proxy:
         assert self._thread is not None
         sock = listen(port=self.port)
         self._thread.sockets.add(sock)
-        self.port = sock.getsockname()[1]
+        self.port = int(sock.getsockname()[1])
         self._accepting = asyncio.get_running_loop().create_task(self._accept(sock, self._thread))
 
     async def _accept(self, listener: socket.socket, thread: LoopThread) -> None:
@@ -176,7 +176,7 @@ class TcpProxy(_Proxy):
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         super().__init__("casdk-tcp-proxy")
-        self.delay = 0.0
+        self.delay: float = 0.0
         self._target = (host, port)
         self._flows = asyncio.Event()
         self._flows.set()

@@ -110,8 +110,8 @@ class Mix:
         if sum(shares.values()) > 1:
             raise ValueError(f"the shares must not add up to more than 1, not {sum(shares.values())}")
         self.seed = seed
-        self.shares = dict(shares)
-        self.injected = 0
+        self.shares: dict[Fault, float] = dict(shares)
+        self.injected: int = 0
 
     def __call__(self, request: Request) -> Fault | None:
         drawn = random.Random(f"{self.seed}:{request.number}").random()

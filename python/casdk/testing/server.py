@@ -131,7 +131,7 @@ class FaultServer:
         self.token = token
         self.unready = unready
         self.unary: Final = unary
-        self.ca: Final = authority().pem
+        self.ca: Final[bytes] = authority().pem
         self.pens: Final[dict[object, list[asyncio.Future[None]]]] = {}
         self._plan = planner(script)
         self._connection_plan = _connection_planner(connections)

@@ -23,7 +23,7 @@ CONTEXT = 77
 SIDE = 224
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
 DEVIATION = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
-DTYPES = {
+DTYPES: dict[str, type[np.generic]] = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
     "tensor(float)": np.float32,
@@ -46,13 +46,13 @@ class Onnx:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.name = f"onnx/{directory.resolve().name}"
+        self.name: str = f"onnx/{directory.resolve().name}"
         self._tokens = ClipTokens(directory)
         self._textual = _session(directory / "textual.onnx")
         self._visual = _session(directory / "visual.onnx")
         self._length = _fixed(self._textual.get_inputs()[0].shape, -1, CONTEXT)
         self._side = _fixed(self._visual.get_inputs()[0].shape, -1, SIDE)
-        self.dim = self._width(self.encode_texts([""]), _blank(self._side))
+        self.dim: int = self._width(self.encode_texts([""]), _blank(self._side))
 
     def for_model(self, model: str) -> Onnx:
         """Return this encoder: a directory holds one model, and clip_server ignores the name too."""

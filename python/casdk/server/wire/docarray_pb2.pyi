@@ -3,7 +3,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import Any as _Any, ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -25,7 +25,7 @@ class SparseNdArrayProto(_message.Message):
     indices: DenseNdArrayProto
     values: DenseNdArrayProto
     shape: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, indices: _Optional[_Union[DenseNdArrayProto, _Mapping]] = ..., values: _Optional[_Union[DenseNdArrayProto, _Mapping]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, indices: _Optional[_Union[DenseNdArrayProto, _Mapping[str, _Any]]] = ..., values: _Optional[_Union[DenseNdArrayProto, _Mapping[str, _Any]]] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class NdArrayProto(_message.Message):
     __slots__ = ("dense", "sparse", "cls_name", "parameters")
@@ -37,7 +37,7 @@ class NdArrayProto(_message.Message):
     sparse: SparseNdArrayProto
     cls_name: str
     parameters: _struct_pb2.Struct
-    def __init__(self, dense: _Optional[_Union[DenseNdArrayProto, _Mapping]] = ..., sparse: _Optional[_Union[SparseNdArrayProto, _Mapping]] = ..., cls_name: _Optional[str] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    def __init__(self, dense: _Optional[_Union[DenseNdArrayProto, _Mapping[str, _Any]]] = ..., sparse: _Optional[_Union[SparseNdArrayProto, _Mapping[str, _Any]]] = ..., cls_name: _Optional[str] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class NamedScoreProto(_message.Message):
     __slots__ = ("value", "op_name", "description", "ref_id")
@@ -59,14 +59,14 @@ class DocumentProto(_message.Message):
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: NamedScoreProto
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[NamedScoreProto, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[NamedScoreProto, _Mapping[str, _Any]]] = ...) -> None: ...
     class EvaluationsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
         key: str
         value: NamedScoreProto
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[NamedScoreProto, _Mapping]] = ...) -> None: ...
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[NamedScoreProto, _Mapping[str, _Any]]] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     BLOB_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
@@ -107,10 +107,10 @@ class DocumentProto(_message.Message):
     scores: _containers.MessageMap[str, NamedScoreProto]
     evaluations: _containers.MessageMap[str, NamedScoreProto]
     _metadata: _struct_pb2.Struct
-    def __init__(self, id: _Optional[str] = ..., blob: _Optional[bytes] = ..., tensor: _Optional[_Union[NdArrayProto, _Mapping]] = ..., text: _Optional[str] = ..., granularity: _Optional[int] = ..., adjacency: _Optional[int] = ..., parent_id: _Optional[str] = ..., weight: _Optional[float] = ..., uri: _Optional[str] = ..., modality: _Optional[str] = ..., mime_type: _Optional[str] = ..., offset: _Optional[float] = ..., location: _Optional[_Iterable[float]] = ..., chunks: _Optional[_Iterable[_Union[DocumentProto, _Mapping]]] = ..., matches: _Optional[_Iterable[_Union[DocumentProto, _Mapping]]] = ..., embedding: _Optional[_Union[NdArrayProto, _Mapping]] = ..., tags: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., scores: _Optional[_Mapping[str, NamedScoreProto]] = ..., evaluations: _Optional[_Mapping[str, NamedScoreProto]] = ..., _metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., blob: _Optional[bytes] = ..., tensor: _Optional[_Union[NdArrayProto, _Mapping[str, _Any]]] = ..., text: _Optional[str] = ..., granularity: _Optional[int] = ..., adjacency: _Optional[int] = ..., parent_id: _Optional[str] = ..., weight: _Optional[float] = ..., uri: _Optional[str] = ..., modality: _Optional[str] = ..., mime_type: _Optional[str] = ..., offset: _Optional[float] = ..., location: _Optional[_Iterable[float]] = ..., chunks: _Optional[_Iterable[_Union[DocumentProto, _Mapping[str, _Any]]]] = ..., matches: _Optional[_Iterable[_Union[DocumentProto, _Mapping[str, _Any]]]] = ..., embedding: _Optional[_Union[NdArrayProto, _Mapping[str, _Any]]] = ..., tags: _Optional[_Union[_struct_pb2.Struct, _Mapping[str, _Any]]] = ..., scores: _Optional[_Mapping[str, NamedScoreProto]] = ..., evaluations: _Optional[_Mapping[str, NamedScoreProto]] = ..., _metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class DocumentArrayProto(_message.Message):
     __slots__ = ("docs",)
     DOCS_FIELD_NUMBER: _ClassVar[int]
     docs: _containers.RepeatedCompositeFieldContainer[DocumentProto]
-    def __init__(self, docs: _Optional[_Iterable[_Union[DocumentProto, _Mapping]]] = ...) -> None: ...
+    def __init__(self, docs: _Optional[_Iterable[_Union[DocumentProto, _Mapping[str, _Any]]]] = ...) -> None: ...

@@ -9,7 +9,7 @@ from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import Any as _Any, ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -38,7 +38,7 @@ class StatusProto(_message.Message):
     code: StatusProto.StatusCode
     description: str
     exception: StatusProto.ExceptionProto
-    def __init__(self, code: _Optional[_Union[StatusProto.StatusCode, str]] = ..., description: _Optional[str] = ..., exception: _Optional[_Union[StatusProto.ExceptionProto, _Mapping]] = ...) -> None: ...
+    def __init__(self, code: _Optional[_Union[StatusProto.StatusCode, str]] = ..., description: _Optional[str] = ..., exception: _Optional[_Union[StatusProto.ExceptionProto, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class RouteProto(_message.Message):
     __slots__ = ("executor", "start_time", "end_time", "status")
@@ -50,7 +50,7 @@ class RouteProto(_message.Message):
     start_time: _timestamp_pb2.Timestamp
     end_time: _timestamp_pb2.Timestamp
     status: StatusProto
-    def __init__(self, executor: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., status: _Optional[_Union[StatusProto, _Mapping]] = ...) -> None: ...
+    def __init__(self, executor: _Optional[str] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping[str, _Any]]] = ..., status: _Optional[_Union[StatusProto, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class HeaderProto(_message.Message):
     __slots__ = ("request_id", "status", "exec_endpoint", "target_executor", "timeout")
@@ -64,7 +64,7 @@ class HeaderProto(_message.Message):
     exec_endpoint: str
     target_executor: str
     timeout: int
-    def __init__(self, request_id: _Optional[str] = ..., status: _Optional[_Union[StatusProto, _Mapping]] = ..., exec_endpoint: _Optional[str] = ..., target_executor: _Optional[str] = ..., timeout: _Optional[int] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., status: _Optional[_Union[StatusProto, _Mapping[str, _Any]]] = ..., exec_endpoint: _Optional[str] = ..., target_executor: _Optional[str] = ..., timeout: _Optional[int] = ...) -> None: ...
 
 class DataRequestProto(_message.Message):
     __slots__ = ("header", "parameters", "routes", "data")
@@ -74,7 +74,7 @@ class DataRequestProto(_message.Message):
         DOCS_BYTES_FIELD_NUMBER: _ClassVar[int]
         docs: _docarray_pb2.DocumentArrayProto
         docs_bytes: bytes
-        def __init__(self, docs: _Optional[_Union[_docarray_pb2.DocumentArrayProto, _Mapping]] = ..., docs_bytes: _Optional[bytes] = ...) -> None: ...
+        def __init__(self, docs: _Optional[_Union[_docarray_pb2.DocumentArrayProto, _Mapping[str, _Any]]] = ..., docs_bytes: _Optional[bytes] = ...) -> None: ...
     HEADER_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     ROUTES_FIELD_NUMBER: _ClassVar[int]
@@ -83,7 +83,7 @@ class DataRequestProto(_message.Message):
     parameters: _struct_pb2.Struct
     routes: _containers.RepeatedCompositeFieldContainer[RouteProto]
     data: DataRequestProto.DataContentProto
-    def __init__(self, header: _Optional[_Union[HeaderProto, _Mapping]] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., routes: _Optional[_Iterable[_Union[RouteProto, _Mapping]]] = ..., data: _Optional[_Union[DataRequestProto.DataContentProto, _Mapping]] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[HeaderProto, _Mapping[str, _Any]]] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping[str, _Any]]] = ..., routes: _Optional[_Iterable[_Union[RouteProto, _Mapping[str, _Any]]]] = ..., data: _Optional[_Union[DataRequestProto.DataContentProto, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class SingleDocumentRequestProto(_message.Message):
     __slots__ = ("header", "parameters", "routes", "document")
@@ -95,13 +95,13 @@ class SingleDocumentRequestProto(_message.Message):
     parameters: _struct_pb2.Struct
     routes: _containers.RepeatedCompositeFieldContainer[RouteProto]
     document: _docarray_pb2.DocumentProto
-    def __init__(self, header: _Optional[_Union[HeaderProto, _Mapping]] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., routes: _Optional[_Iterable[_Union[RouteProto, _Mapping]]] = ..., document: _Optional[_Union[_docarray_pb2.DocumentProto, _Mapping]] = ...) -> None: ...
+    def __init__(self, header: _Optional[_Union[HeaderProto, _Mapping[str, _Any]]] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping[str, _Any]]] = ..., routes: _Optional[_Iterable[_Union[RouteProto, _Mapping[str, _Any]]]] = ..., document: _Optional[_Union[_docarray_pb2.DocumentProto, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class DataRequestListProto(_message.Message):
     __slots__ = ("requests",)
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     requests: _containers.RepeatedCompositeFieldContainer[DataRequestProto]
-    def __init__(self, requests: _Optional[_Iterable[_Union[DataRequestProto, _Mapping]]] = ...) -> None: ...
+    def __init__(self, requests: _Optional[_Iterable[_Union[DataRequestProto, _Mapping[str, _Any]]]] = ...) -> None: ...
 
 class RelatedEntity(_message.Message):
     __slots__ = ("id", "address", "port", "shard_id")
@@ -123,7 +123,7 @@ class EndpointsProto(_message.Message):
     endpoints: _containers.RepeatedScalarFieldContainer[str]
     write_endpoints: _containers.RepeatedScalarFieldContainer[str]
     schemas: _struct_pb2.Struct
-    def __init__(self, endpoints: _Optional[_Iterable[str]] = ..., write_endpoints: _Optional[_Iterable[str]] = ..., schemas: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    def __init__(self, endpoints: _Optional[_Iterable[str]] = ..., write_endpoints: _Optional[_Iterable[str]] = ..., schemas: _Optional[_Union[_struct_pb2.Struct, _Mapping[str, _Any]]] = ...) -> None: ...
 
 class JinaInfoProto(_message.Message):
     __slots__ = ("jina", "envs")
