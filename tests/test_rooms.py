@@ -182,6 +182,11 @@ def test_imports_of_others(module):
             assert late or module in LATE_ROOMS, f"{module}, line {line}: {name} must be imported where it is used"
 
 
+def test_extras_are_those_promised():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {"server", "cli", "image", "otel", "docarray", "arrow"} <= set(project["optional-dependencies"])
+
+
 @pytest.mark.parametrize(("channel", "library"), LIBRARIES.items())
 def test_a_channel_imports_its_library(channel, library):
     assert library in {name.split(".")[0] for name, _, _ in imports(CORE[f"_channels.{channel}"])}

@@ -21,7 +21,7 @@ def main(pyright: str, venv: str, *allowed: str) -> int:
         "VIRTUAL_ENV": str(folder),
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
     }
-    command = [Path(pyright).absolute(), "--verifytypes", "casdk", "--ignoreexternal", "--outputjson"]
+    command = [str(Path(pyright).absolute()), "--verifytypes", "casdk", "--ignoreexternal", "--outputjson"]
     run = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     told = json.loads(run.stdout)["typeCompleteness"]
     symbols = [symbol for symbol in told["symbols"] if symbol["isExported"]]
