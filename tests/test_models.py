@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from casdk.documents import Document, DocumentArray
 from casdk.errors import FileMissingError, InputTypeError, ReplyError
-from casdk.models import EncodeResult, Header, Image, Profile, Response, Route, Status, Text
+from casdk.models import EncodeResult, Header, Image, Profile, Response, Route, Status, Text, Timings
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pillow
@@ -107,16 +107,40 @@ class TestResponse:
         assert Route(executor="a").seconds == 0.0
 
 
-def respond(gateway, *executors):
-    """A response with routes ``(name, start, end)`` in milliseconds after noon."""
-    routes = [("gateway", 0, gateway), *executors]
-    return Response(
-        header=Header(request_id="0"),
-        routes=tuple(
-            Route(executor=name, start_ns=NOON + int(start * MS), end_ns=NOON + int(end * MS))
-            for name, start, end in routes
-        ),
+def respond(roundtrip, gateway, *executors):
+    """A response after ``roundtrip`` seconds, with routes ``(name, start, end)`` in milliseconds after noon."""
+    routes = tuple(
+        Route(executor=name, start_ns=NOON + int(start * MS), end_ns=NOON + int(end * MS))
+        for name, start, end in [("gateway", 0, gateway), *executors]
     )
+    timings = Timings.between(0, 0, 0, 0, roundtrip, roundtrip, routes)
+    return Response(header=Header(request_id="0"), routes=routes, timings=timings)
+
+
+class TestTimings:
+    def test_each_part(self):
+        routes = respond(0, 4, ("clip_t", 0.5, 3), ("indexer", 3, 3.25)).routes
+        timings = Timings.between(1.0, 1.5, 1.75, 1.8, 1.9, 1.95, routes)
+        assert (timings.queued, timings.packed, timings.sent) == pytest.approx((0.5, 0.25, 0.05))
+        assert timings.network == pytest.approx(0.1 - 0.004)
+        assert timings.server == pytest.approx(0.004)
+        assert timings.gateway == pytest.approx(0.004 - 0.00275)
+        assert dict(timings.executors) == pytest.approx({"clip_t": 0.0025, "indexer": 0.00025})
+        assert timings.scanned == pytest.approx(0.05)
+
+    def test_a_server_that_does_not_tell(self):
+        timings = Timings.between(0, 1, 2, 3, 5, 6, ())
+        assert (timings.network, timings.server, timings.executors) == (2, 0, ())
+        assert timings.total == 6
+
+    @given(
+        st.lists(st.floats(0, 1e4), min_size=6, max_size=6).map(sorted),
+        st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10)), max_size=5),
+    )
+    def test_parts_are_the_whole(self, stamps, spans):
+        executors = [(f"e{n}", start, start + length) for n, (start, length) in enumerate(spans)]
+        timings = Timings.between(*stamps, respond(0, 40, *executors).routes)
+        assert timings.total == pytest.approx(stamps[-1] - stamps[0], abs=1e-9)
 
 
 def printed(profile):
@@ -127,7 +151,7 @@ def printed(profile):
 
 class TestProfile:
     def test_the_page(self):
-        profile = Profile.from_response(respond(4, ("clip_t", 0, 4)), 0.016)
+        profile = Profile.from_response(respond(0.016, 4, ("clip_t", 0, 4)))
         assert printed(profile) == [
             " Roundtrip  16ms  100%",
             "├──  Client-server network  12ms  75%",
@@ -137,7 +161,7 @@ class TestProfile:
         ]
 
     def test_reads_like_a_dict(self):
-        profile = Profile.from_response(respond(4, ("clip_t", 0.5, 3.5)), 0.016)
+        profile = Profile.from_response(respond(0.016, 4, ("clip_t", 0.5, 3.5)))
         assert list(profile) == list(profile.keys())
         assert list(profile.keys()) == [
             "Roundtrip",
@@ -156,14 +180,14 @@ class TestProfile:
             profile["Nonsense"]
 
     def test_every_figure_has_a_name(self):
-        profile = Profile.from_response(respond(4, ("clip_t", 0.5, 3), ("indexer", 3, 3.25)), 0.016)
+        profile = Profile.from_response(respond(0.016, 4, ("clip_t", 0.5, 3), ("indexer", 3, 3.25)))
         assert (profile.roundtrip, profile.network, profile.server) == pytest.approx((16, 12, 4))
         assert profile.gateway == pytest.approx(1.25)
         assert [name for name, _ in profile.executors] == ["clip_t", "indexer"]
         assert profile["indexer"] == pytest.approx(0.25)
 
     def test_all_executors_and_small_times(self):
-        profile = Profile.from_response(respond(3, ("clip_t", 0.42, 2.42), ("indexer", 2.42, 2.99)), 0.0034)
+        profile = Profile.from_response(respond(0.0034, 3, ("clip_t", 0.42, 2.42), ("indexer", 2.42, 2.99)))
         assert printed(profile) == [
             " Roundtrip  3ms  100%",
             "├──  Client-server network  0.40ms  12%",
@@ -174,9 +198,9 @@ class TestProfile:
         ]
 
     def test_no_time_at_all(self):
-        profile = Profile.from_response(
-            Response(header=Header(request_id="0"), routes=(Route(executor="gateway"),)), 0.001
-        )
+        routes = (Route(executor="gateway"),)
+        timings = Timings.between(0, 0, 0, 0, 0.001, 0.001, routes)
+        profile = Profile.from_response(Response(header=Header(request_id="0"), routes=routes, timings=timings))
         assert profile.executors == ()
         assert profile["CLIP model"] == 0.0
         assert printed(profile) == [
@@ -190,10 +214,10 @@ class TestProfile:
 
     def test_no_routes(self):
         with pytest.raises(ReplyError, match="no routes"):
-            Profile.from_response(Response(header=Header(request_id="0")), 0.001)
+            Profile.from_response(Response(header=Header(request_id="0")))
 
     def test_names_are_no_markup(self):
-        profile = Profile.from_response(respond(3, ("clip_t", 0, 1), ("[/red]", 1, 2)), 0.01)
+        profile = Profile.from_response(respond(0.01, 3, ("clip_t", 0, 1), ("[/red]", 1, 2)))
         assert any("[/red]" in line for line in printed(profile))
 
     @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10)), max_size=5))
@@ -201,11 +225,11 @@ class TestProfile:
         """The gateway's own time is what no executor fills, counted millisecond by millisecond."""
         executors = [(f"e{n}", start, start + length) for n, (start, length) in enumerate(spans)]
         busy = {tick for _, start, end in executors for tick in range(start, end)}
-        profile = Profile.from_response(respond(40, *executors), 0.1)
+        profile = Profile.from_response(respond(0.1, 40, *executors))
         assert profile.gateway == pytest.approx(40 - len(busy))
         assert profile.network == pytest.approx(60)
         assert [time for _, time in profile.executors] == pytest.approx([length for _, length in spans])
 
     def test_print(self, capsys):
-        Profile.from_response(respond(4, ("clip_t", 0, 4)), 0.016).print()
+        Profile.from_response(respond(0.016, 4, ("clip_t", 0, 4))).print()
         assert "Roundtrip" in capsys.readouterr().out

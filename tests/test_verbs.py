@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from time import perf_counter
 from uuid import uuid4
 
 import numpy as np
@@ -392,6 +393,17 @@ def test_return_responses(client, call, verb):
     assert texts == [item if isinstance(item, str) else item.text for item in content]
     if verb == "rank":
         assert all("clip_score" in match.scores for r in responses for d in r.docs for match in d.matches)
+
+
+def test_timings_lie_within_the_call(client, call):
+    began = perf_counter()
+    [response] = call(client, "encode", ["a", "b"], return_responses=True)
+    wall = perf_counter() - began
+    timings = response.timings
+    assert min(timings.queued, timings.packed, timings.sent, timings.scanned) > 0
+    assert [name for name, _ in timings.executors] == [route.executor for route in response.routes[1:]]
+    assert 0 < timings.executing <= timings.server
+    assert timings.total <= wall
 
 
 @pytest.mark.parametrize("name", ["on_done", "on_error", "on_always"])

@@ -36,7 +36,7 @@ from casdk.errors import (
     TLSError,
     TransportError,
 )
-from casdk.models import EncodeResult, Header, Image, Profile, Response, Route, Status, Text
+from casdk.models import EncodeResult, Header, Image, Profile, Response, Route, Status, Text, Timings
 
 __all__ = [
     "TLS",
@@ -86,6 +86,7 @@ __all__ = [
     "Telemetry",
     "Text",
     "Timeouts",
+    "Timings",
     "TransportError",
     "__version__",
 ]

@@ -22,11 +22,25 @@ class Batch:
         errors: What was wrong with each URL that could not be fetched.
         isolation: The search for a bad item that it is a part of.
         not_before: When it may be sent again, in the engine's time.
+        read_at: When its items were read; this and the next two as `time.perf_counter` has it.
+        taken_at: When its turn came, the last time.
+        packed_at: When it was packed, the last time.
     """
 
-    __slots__ = ("attempts", "errors", "indices", "isolation", "items", "not_before", "verdicts")
+    __slots__ = (
+        "attempts",
+        "errors",
+        "indices",
+        "isolation",
+        "items",
+        "not_before",
+        "packed_at",
+        "read_at",
+        "taken_at",
+        "verdicts",
+    )
 
-    def __init__(self, indices: Sequence[int], items: list[Any], verdicts: bytes) -> None:
+    def __init__(self, indices: Sequence[int], items: list[Any], verdicts: bytes, read_at: float = 0.0) -> None:
         self.indices = indices
         self.items = items
         self.verdicts = verdicts
@@ -34,13 +48,14 @@ class Batch:
         self.not_before = 0.0
         self.errors: dict[str, Exception] | None = None
         self.isolation: Any = None
+        self.read_at = self.taken_at = self.packed_at = read_at
 
     def __len__(self) -> int:
         return len(self.items)
 
     def part(self, start: int, stop: int | None = None) -> Batch:
         """Return some of it as a batch of its own, never sent so far."""
-        return Batch(self.indices[start:stop], self.items[start:stop], self.verdicts[start:stop])
+        return Batch(self.indices[start:stop], self.items[start:stop], self.verdicts[start:stop], self.read_at)
 
     def without(self, positions: Container[int]) -> Batch:
         """Return a batch of the items at all other positions."""
@@ -49,11 +64,13 @@ class Batch:
             [self.indices[position] for position in kept],
             [self.items[position] for position in kept],
             bytes(self.verdicts[position] for position in kept),
+            self.read_at,
         )
 
     def joined(self, other: Batch) -> Batch:
         """Return both as one batch, this one's items first."""
-        return Batch([*self.indices, *other.indices], self.items + other.items, self.verdicts + other.verdicts)
+        read_at = min(self.read_at, other.read_at)
+        return Batch([*self.indices, *other.indices], self.items + other.items, self.verdicts + other.verdicts, read_at)
 
 
 class Repeats:

@@ -20,7 +20,7 @@ from casdk.errors import (
     NotAnImageError,
     ServerError,
 )
-from casdk.models import Header, Response, Route, Status
+from casdk.models import Header, Response, Route, Status, Timings
 
 if TYPE_CHECKING:
     from casdk._rust import Codec, RawDocument, Tensor
@@ -138,20 +138,24 @@ def _read_tensor(tensor: Tensor) -> np.ndarray[Any, Any]:
     return np.frombuffer(buffer, dtype=dtype).reshape(shape)
 
 
-def read_response(reply: Reply, request_id: str) -> Response:
+def read_response(reply: Reply, request_id: str, stamps: tuple[float, float, float, float, float, float]) -> Response:
     """Return what a callback gets: the reply with everything it carries.
 
     Args:
         reply: The reply.
         request_id: Of the request: an http reply carries another one (WIRE 4).
+        stamps: When the request's items were read, taken to be packed, packed and sent, and when its reply was
+            received and placed: what `Timings.between` takes.
     """
+    routes = tuple(
+        Route(executor=executor, start_ns=start, end_ns=end, status=_read_status(status))
+        for executor, start, end, status in reply.routes
+    )
     return Response(
         header=Header(request_id=request_id, exec_endpoint=reply.endpoint, target_executor=reply.target_executor),
         status=_read_status(reply.status),
-        routes=tuple(
-            Route(executor=executor, start_ns=start, end_ns=end, status=_read_status(status))
-            for executor, start, end, status in reply.routes
-        ),
+        routes=routes,
+        timings=Timings.between(*stamps, routes),
         parameters=reply.parameters,
         docs=read_documents(reply.documents()),
     )

@@ -6,18 +6,19 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from casdk._batches import Batch, Repeats
 from casdk._calls import Call
-from casdk._codecs import Packed, Packer, Reply, failure_of, read_error, read_response
+from casdk._codecs import Packed, Packer, failure_of, read_error, read_response
 from casdk._engine import Caller, engine
 from casdk._feeds import Feed
 from casdk._inputs import Chunk, read_chunk, urls_of
 from casdk._progress import Progress
 from casdk._results import Answer
 from casdk._rust import new_id
-from casdk._transport import InterruptedByForkError, Transport
+from casdk._transport import InterruptedByForkError, Received, Transport
 from casdk.documents import DocumentArray
 from casdk.errors import CallbackError, CasdkError, DeadlineError, NoEmbeddingError
 from casdk.models import Header, Response, Status
@@ -215,11 +216,12 @@ class Driver:
         self._wake()
 
     def _add(self, items: list[Any], indices: Sequence[int]) -> None:
+        read_at = perf_counter()
         new = None if self._repeats is None else self._repeats.sift(items, indices[0])
         if new is not None:
             items, indices = [items[position] for position in new], [indices[position] for position in new]
         chunk = self._prepare(items, indices)
-        batch = Batch(indices, chunk.items, chunk.verdicts)
+        batch = Batch(indices, chunk.items, chunk.verdicts, read_at)
         if chunk.errors:
             for error in chunk.errors.values():
                 self.call.refuse(error)
@@ -255,7 +257,9 @@ class Driver:
         try:
             if self.call.crowded and not self._answer.urgent(batch.indices[0]):
                 await budget.room()
+            batch.taken_at = perf_counter()
             packed = await self._pack(batch, request_id)
+            batch.packed_at = perf_counter()
             indices, items = self._sent(batch, packed)
             if self.call.stopped is not None or not packed.rows:
                 self._succeed(batch, 0)
@@ -264,20 +268,21 @@ class Driver:
             size = len(message)
             budget.hold(size)
             if watch is None:
-                reply, received = await self._transport.exchange(request_id, message)
+                received = await self._transport.exchange(request_id, message)
             else:
-                reply, received = await watch.exchange(self._transport, batch, request_id, message)
+                received = await watch.exchange(self._transport, batch, request_id, message)
             del message, packed
+            reply = received.reply
             if (error := read_error(reply)) is not None:
-                await self._report(reply, request_id, batch, error)
+                await self._report(received, request_id, batch, error)
                 raise error
             missing = self._answer.place(indices, items, reply, len(items), request_id)
-            await self._report(reply, request_id, batch, None)
+            await self._report(received, request_id, batch, None)
             for position in missing:
                 self.call.refuse(_unanswered(indices[position], items[position]))
             self._succeed(batch, len(items) - len(missing))
             if self._progress is not None:
-                self._progress.advance(len(items), size, received)
+                self._progress.advance(len(items), size, received.size)
         except InterruptedByForkError:
             self.call.interrupt(batch)
         except CallbackError as error:
@@ -346,11 +351,19 @@ class Driver:
 
     # telling
 
-    async def _report(self, reply: Reply, request_id: str, batch: Batch, error: CasdkError | None) -> None:
+    async def _report(self, received: Received, request_id: str, batch: Batch, error: CasdkError | None) -> None:
         hooks = self._hooks
         if hooks is None or not hooks.wanted:
             return
-        response = read_response(reply, request_id)
+        stamps = (
+            batch.read_at,
+            batch.taken_at,
+            batch.packed_at,
+            received.sent_at,
+            received.received_at,
+            perf_counter(),
+        )
+        response = read_response(received.reply, request_id, stamps)
         if hooks.keep:
             hooks.responses.append((batch.indices[0], response))
         await self._call_back(hooks.on_done if error is None else hooks.on_error, response)

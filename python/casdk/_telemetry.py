@@ -24,14 +24,14 @@ from opentelemetry import context, propagate
 from opentelemetry.metrics import MeterProvider, get_meter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider, get_tracer, set_span_in_context
 
-from casdk._codecs import Reply, read_error
+from casdk._codecs import read_error
 from casdk._rust import __version__
 from casdk._uri import Endpoint
 from casdk.errors import CasdkError
 
 if TYPE_CHECKING:
     from casdk._batches import Batch
-    from casdk._transport import Transport
+    from casdk._transport import Received, Transport
 
 __all__ = ["Instruments", "Watch"]
 
@@ -193,7 +193,7 @@ class Watch:
 
     # attempts
 
-    async def exchange(self, transport: Transport, batch: Batch, request_id: str, message: bytes) -> tuple[Reply, int]:
+    async def exchange(self, transport: Transport, batch: Batch, request_id: str, message: bytes) -> Received:
         """Send one request, its span's context beside it; the rest is `Transport.exchange`'s."""
         instruments = self._instruments
         attributes: dict[str, Any] = {
@@ -213,15 +213,15 @@ class Watch:
         began = perf_counter()
         instruments.in_flight.add(1, instruments.wire)
         try:
-            reply, received = await transport.exchange(request_id, message, tuple(carrier.items()))
-            self._width = reply.width or self._width
-            span.set_attribute("casdk.reply.bytes", received)
+            received = await transport.exchange(request_id, message, tuple(carrier.items()))
+            self._width = received.reply.width or self._width
+            span.set_attribute("casdk.reply.bytes", received.size)
             if instruments.success is not None:
                 labels[instruments.status] = instruments.success
                 span.set_attribute(instruments.status, instruments.success)
-            if (refused := read_error(reply)) is not None:
+            if (refused := read_error(received.reply)) is not None:
                 labels["error.type"] = _fail(span, refused)
-            return reply, received
+            return received
         except BaseException as error:
             labels["error.type"] = _fail(span, error)
             if code := getattr(error, "code", ""):

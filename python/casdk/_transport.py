@@ -7,7 +7,8 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from casdk._calls import RetryBudget
 from casdk._channels import SCHEMES, Channel, Headers, open_channel
@@ -23,7 +24,7 @@ from casdk.errors import AuthError, CasdkError, ClosedError, ConfigError, Transp
 if TYPE_CHECKING:
     from casdk._telemetry import Instruments
 
-__all__ = ["Credential", "InterruptedByForkError", "Transport"]
+__all__ = ["Credential", "InterruptedByForkError", "Received", "Transport"]
 
 LOG: Final = logging.getLogger("casdk.connections")
 
@@ -35,6 +36,22 @@ TOKEN_VARIABLE: Final = "CLIP_AUTH_TOKEN"
 
 class InterruptedByForkError(Exception):
     """The engine took a request back, for a fork: it is sent again, and no attempt is counted."""
+
+
+class Received(NamedTuple):
+    """A reply.
+
+    Attributes:
+        reply: Scanned.
+        size: Its bytes.
+        sent_at: When its request was handed to the channel, as `time.perf_counter` has it.
+        received_at: When the channel had the reply.
+    """
+
+    reply: Reply
+    size: int
+    sent_at: float
+    received_at: float
 
 
 class ByteBudget:
@@ -127,8 +144,8 @@ class Transport(Resident):
         """Whether this process has connections of it, or had."""
         return not self.closed and self._engine is not None and self._engine.pid == os.getpid()
 
-    async def exchange(self, request_id: str, message: bytes, context: Headers = ()) -> tuple[Reply, int]:
-        """Send one packed request, its trace context beside it; return its scanned reply, and the reply's bytes.
+    async def exchange(self, request_id: str, message: bytes, context: Headers = ()) -> Received:
+        """Send one packed request, its trace context beside it; return its scanned reply.
 
         Raises:
             CasdkError: As `Channel.exchange` and `scan` have it.
@@ -136,9 +153,11 @@ class Transport(Resident):
         """
         async with self._slots:
             generation = self._generation
+            sent_at = perf_counter()
             try:
                 reply = await self._send(request_id, message, context)
-                return scan(self.codec, reply), len(reply)
+                received_at = perf_counter()
+                return Received(scan(self.codec, reply), len(reply), sent_at, received_at)
             except TransportError:
                 if generation != self._generation:
                     raise InterruptedByForkError from None

@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence, Sized
 from contextlib import nullcontext
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
@@ -491,9 +491,7 @@ def profile(transport: Transport, content: Any, timeout: float | None) -> Job:
     )
 
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
-        begun = perf_counter()
         await plan.run(caller)
-        seconds = perf_counter() - begun
-        return lambda: Profile.from_response(plan.hooks.responses[0][1], seconds)
+        return lambda: Profile.from_response(plan.hooks.responses[0][1])
 
     return job

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from casdk._columns import ArrowArray
 
-__all__ = ["EncodeResult", "Header", "Image", "Profile", "Response", "Route", "Status", "Text"]
+__all__ = ["EncodeResult", "Header", "Image", "Profile", "Response", "Route", "Status", "Text", "Timings"]
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | PILImage"
 
@@ -169,6 +169,79 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         return (self.end_ns - self.start_ns) / 1e9 if self.start_ns and self.end_ns else 0.0
 
 
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the time of one request went, all numbers in seconds; `total` is their sum.
+
+    The server's part is what its routes tell, durations on its own clock: `network` is negative where they do not fit
+    into the time the reply took.
+
+    Attributes:
+        queued: From reading the items until their turn came: the window, memory in flight, attempts that failed.
+        packed: Writing the message: reading and downloading images, too.
+        sent: Until the message was handed to the connection: waiting for one of ``Limits.requests``.
+        network: The way there and back, connecting if need be: what the server does not account for.
+        gateway: In the server, what no executor accounts for.
+        executors: Each executor's name and time, in the order of the flow; ``()`` if the server does not tell.
+        executing: Time in which at least one executor was at work: those side by side count once.
+        scanned: Reading the reply and placing its rows.
+    """
+
+    queued: float = 0.0
+    packed: float = 0.0
+    sent: float = 0.0
+    network: float = 0.0
+    gateway: float = 0.0
+    executors: tuple[tuple[str, float], ...] = ()
+    executing: float = 0.0
+    scanned: float = 0.0
+
+    @classmethod
+    def between(
+        cls,
+        read_at: float,
+        taken_at: float,
+        packed_at: float,
+        sent_at: float,
+        received_at: float,
+        placed_at: float,
+        routes: tuple[Route, ...],
+    ) -> Timings:
+        """Return what lies between these moments, in seconds of one clock of the client's.
+
+        Args:
+            read_at: The items were read.
+            taken_at: Their turn came.
+            packed_at: The message was written.
+            sent_at: It was handed to the connection.
+            received_at: The reply was there.
+            placed_at: Its rows were placed.
+            routes: Of the reply, the gateway's first.
+        """
+        server = routes[0].seconds if routes else 0.0
+        executors = tuple([(route.executor, route.seconds) for route in routes[1:]])
+        executing = executors[0][1] if len(executors) == 1 else _covered(routes[1:])
+        return cls(
+            queued=taken_at - read_at,
+            packed=packed_at - taken_at,
+            sent=sent_at - packed_at,
+            network=received_at - sent_at - server,
+            gateway=server - executing,
+            executors=executors,
+            executing=executing,
+            scanned=placed_at - received_at,
+        )
+
+    @property
+    def server(self) -> float:
+        """Time inside the server, gateway and executors."""
+        return self.gateway + self.executing
+
+    @property
+    def total(self) -> float:
+        """From reading the items to having their rows."""
+        return self.queued + self.packed + self.sent + self.network + self.server + self.scanned
+
+
 class Data(msgspec.Struct, frozen=True, eq=False):
     """What a response carries, where programs written for upstream look for it: ``response.data.docs``."""
 
@@ -184,6 +257,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         routes: The gateway and the executors it passed, with times.
         parameters: The request's parameters, echoed; numbers are floats.
         docs: The documents of the request as they came back.
+        timings: Where its time went.
     """
 
     header: Header
@@ -191,6 +265,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     routes: tuple[Route, ...] = ()
     parameters: dict[str, Any] = {}
     docs: DocumentArray = msgspec.field(default_factory=DocumentArray)
+    timings: Timings = Timings()
 
     @property
     def data(self) -> Data:
@@ -224,26 +299,24 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     executors: tuple[tuple[str, float], ...]
 
     @classmethod
-    def from_response(cls, response: Response, seconds: float) -> Profile:
-        """Read the routes of a response.
+    def from_response(cls, response: Response) -> Profile:
+        """Read the timings of a response.
 
         Args:
             response: The answer to the one request.
-            seconds: The roundtrip, as the client's clock saw it.
 
         Raises:
             ReplyError: The server told no times.
         """
         if not response.routes:
             raise ReplyError("the reply has no routes, so the server's times are not known")
-        gateway, *executors = response.routes
-        server = gateway.seconds * 1e3
+        timings = response.timings
         return cls(
-            roundtrip=seconds * 1e3,
-            network=seconds * 1e3 - server,
-            server=server,
-            gateway=server - _covered(executors) * 1e3,
-            executors=tuple((route.executor, route.seconds * 1e3) for route in executors),
+            roundtrip=timings.total * 1e3,
+            network=(timings.total - timings.server) * 1e3,
+            server=timings.server * 1e3,
+            gateway=timings.gateway * 1e3,
+            executors=tuple((name, seconds * 1e3) for name, seconds in timings.executors),
         )
 
     @property
@@ -301,7 +374,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         rich.print(self.tree())
 
 
-def _covered(routes: list[Route]) -> float:
+def _covered(routes: tuple[Route, ...]) -> float:
     """Seconds in which at least one of these was at work: executors side by side count once."""
     covered = last = 0
     for start, end in sorted((route.start_ns, route.end_ns) for route in routes if route.start_ns and route.end_ns):
