@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -42,12 +43,18 @@ UNKNOWN: Final = frozenset({404, 405})
 
 
 class HttpChannel(Channel):
-    """JSON bodies to ``/post``; a pool of at most ``limits.connections`` connections."""
+    """JSON bodies to ``/post`` on at most ``limits.connections`` connections, the last one used first.
+
+    Each is a transport of its own: httpcore's pool looks at all its connections several times a request, which costs
+    more than the request.
+    """
 
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
-        # The pool alone: a client's redirects, cookies and auth flow have no part here, and cost more than the rest.
-        self._pool: httpx.AsyncHTTPTransport | None = None
+        # Transports alone: a client's redirects, cookies and auth flow have no part here, and cost more than the rest.
+        self._lanes: set[httpx.AsyncHTTPTransport] = set()
+        self._idle: list[httpx.AsyncHTTPTransport] = []
+        self._context: ssl.SSLContext | None = None
         # Waiting for a free connection is not waiting for the server, so it happens outside the timeout.
         self._free = asyncio.Semaphore(self.limits.connections)
         scheme = "https" if self.endpoint.tls else "http"
@@ -59,26 +66,27 @@ class HttpChannel(Channel):
             self._extensions["sni_hostname"] = self.tls.server_name
 
     def _open(self) -> httpx.AsyncHTTPTransport:
-        most = self.limits.connections
-        return httpx.AsyncHTTPTransport(
-            verify=ssl_context(self.tls, ["http/1.1"]) if self.endpoint.tls else False,
-            limits=httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=60.0),
+        if self.endpoint.tls and self._context is None:
+            self._context = ssl_context(self.tls, ["http/1.1"])
+        lane = httpx.AsyncHTTPTransport(
+            verify=self._context or False,
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=60.0),
             proxy=self.proxy,
             trust_env=False,
         )
+        self._lanes.add(lane)
+        return lane
 
     async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
         length = ("content-length", str(len(message)))
         content = message if len(message) <= SLICE else _body(message)
-        async with self._free:
-            response, body = await self._ask("POST", self._url, [*HEADERS, length, *headers, *context], content)
+        response, body = await self._ask("POST", self._url, [*HEADERS, length, *headers, *context], content)
         if response.status_code != 200:
             raise self._refusal(response, body)
         return body
 
     async def dry_run(self, headers: Headers) -> bytes | None:
-        async with self._free:
-            response, body = await self._ask("GET", self._dry_run_url, [*HEADERS, *headers])
+        response, body = await self._ask("GET", self._dry_run_url, [*HEADERS, *headers])
         if response.status_code in UNKNOWN:
             return None
         if response.status_code != 200:
@@ -93,16 +101,29 @@ class HttpChannel(Channel):
     async def _ask(
         self, method: str, url: httpx.URL, headers: list[tuple[str, str]], content: bytes | AsyncIterator[bytes] = b""
     ) -> tuple[httpx.Response, bytes]:
-        pool = self._pool
-        if pool is None:
-            pool = self._pool = self._open()
+        async with self._free:
+            lane = self._idle.pop() if self._idle else self._open()
+            try:
+                return await self._ask_on(lane, method, url, headers, content)
+            finally:
+                if lane in self._lanes:  # not closed meanwhile
+                    self._idle.append(lane)
+
+    async def _ask_on(
+        self,
+        lane: httpx.AsyncHTTPTransport,
+        method: str,
+        url: httpx.URL,
+        headers: list[tuple[str, str]],
+        content: bytes | AsyncIterator[bytes],
+    ) -> tuple[httpx.Response, bytes]:
         extensions = self._extensions
         if self.endpoint.tls or LOG.isEnabledFor(logging.INFO):
             extensions = {**extensions, "trace": Handshake(self).trace}
         request = httpx.Request(method, url, content=content, headers=headers, extensions=extensions)
         try:
             async with asyncio.timeout(self.timeouts.read):
-                response = await pool.handle_async_request(request)
+                response = await lane.handle_async_request(request)
                 try:
                     body = await self._read(response)
                 finally:
@@ -141,13 +162,14 @@ class HttpChannel(Channel):
         return TransportError(f"{where}: {text or type(error).__name__}")
 
     async def aclose(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.aclose()
+        lanes, self._lanes, self._idle = self._lanes, set(), []
+        for lane in lanes:
+            await lane.aclose()
+        if lanes:
             LOG.info("the connections to %s are closed", self.endpoint)
 
     def forget(self) -> None:
-        self._pool = None
+        self._lanes, self._idle = set(), []
         self._free = asyncio.Semaphore(self.limits.connections)
 
 

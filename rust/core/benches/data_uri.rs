@@ -9,13 +9,12 @@ use casdk_core::classify::classify;
 use casdk_core::{data_uri, source};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
-const SIZES: [usize; 3] = [10_000, 100_000, 1_000_000];
+#[allow(dead_code, reason = "each bench needs some of them")]
+mod samples;
 
-fn bytes(len: usize) -> Vec<u8> {
-    (0..len)
-        .map(|at| u8::try_from(((at * 2_654_435_761) >> 7) & 0xff).unwrap_or(0))
-        .collect()
-}
+use samples::bytes;
+
+const SIZES: [usize; 3] = [10_000, 100_000, 1_000_000];
 
 fn decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("data_uri");

@@ -3,30 +3,14 @@
 use std::borrow::Cow;
 use std::hint::black_box;
 
-use casdk_core::document::{Content, Document, Id, Value};
-use casdk_core::load::Options;
+use casdk_core::document::{Content, Document, Id};
 use casdk_core::request::{TextPlan, pack};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
-const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
+#[allow(dead_code, reason = "each bench needs some of them")]
+mod samples;
 
-fn options() -> Options {
-    Options {
-        endpoint: "/encode".into(),
-        target_executor: String::new(),
-        parameters: vec![("drop_image_content".into(), Value::Bool(true))],
-        check_images: true,
-        allow_empty: false,
-        max_item_bytes: 1 << 26,
-        max_message_bytes: 1 << 26,
-    }
-}
-
-fn sentences(count: usize) -> Vec<String> {
-    (0..count)
-        .map(|at| format!("a photo of cat number {at} on a mat"))
-        .collect()
-}
+use samples::{REQUEST_ID, options, sentences};
 
 fn pack_sentences(c: &mut Criterion) {
     let options = options();
