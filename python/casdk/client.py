@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Set
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack, overload
 
@@ -12,14 +13,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from casdk import _verbs
-from casdk._coalesce import Coalescer
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
-from casdk._engine import engine, run, run_async, run_pieces, run_pieces_async
 from casdk._options import MINIBATCH, CallOptions, EncodeOptions, Options
 from casdk._originals import open_piece
-from casdk._proxy import check_proxy
-from casdk._transport import Credential, Transport, check_token
 from casdk._uri import Endpoint, parse_address
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray
@@ -29,7 +25,24 @@ from casdk.models import EncodeResult, Image, Profile, Response, Text
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
+    from casdk import _engine, _verbs
+    from casdk._coalesce import Coalescer
     from casdk._telemetry import Instruments
+    from casdk._transport import Credential, Transport
+else:
+
+    class _Late:
+        """A module that the first client imports: asyncio and what else a call needs take longer than the rest."""
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, name: str) -> Any:
+            value = getattr(import_module(self._name), name)
+            setattr(self, name, value)
+            return value
+
+    _engine, _verbs = _Late("casdk._engine"), _Late("casdk._verbs")
 
 __all__ = ["ArrowArray", "ArrowStream", "Client", "Item"]
 
@@ -122,6 +135,8 @@ class Client:
         coalesce: bool | float = False,
         telemetry: bool | Telemetry = False,
     ) -> None:
+        from casdk._proxy import check_proxy
+
         endpoint = parse_address(server)
         if tls is not None and not endpoint.tls:
             raise ConfigError(f"tls= needs a secure scheme: {endpoint.scheme}s://, not {endpoint.scheme}://")
@@ -143,6 +158,8 @@ class Client:
         self._open()
 
     def _open(self) -> None:
+        from casdk._transport import Transport
+
         settings = self._settings
         self._transport = Transport(
             settings.endpoint,
@@ -354,7 +371,7 @@ class Client:
             ``[n, D] float32``; a `DocumentArray` where every item of the piece is a Document.
         """
         read = _read_options(options)
-        pieces = run_pieces(_verbs.stream(self._transport, content, read))
+        pieces = _engine.run_pieces(_verbs.stream(self._transport, content, read))
         try:
             for piece in pieces:
                 yield open_piece(piece, read)
@@ -364,7 +381,7 @@ class Client:
     async def astream(self, content: Any, **options: Any) -> AsyncIterator[Any]:
         """`stream`, asynchronously."""
         read = _read_options(options)
-        pieces = run_pieces_async(_verbs.stream(self._transport, content, read))
+        pieces = _engine.run_pieces_async(_verbs.stream(self._transport, content, read))
         try:
             async for piece in pieces:
                 yield open_piece(piece, read)
@@ -637,22 +654,22 @@ class Client:
     # running and closing
 
     def _run(self, job: _verbs.Job) -> Any:
-        return run(job)()
+        return _engine.run(job)()
 
     async def _arun(self, job: _verbs.Job) -> Any:
-        return (await run_async(job))()
+        return (await _engine.run_async(job))()
 
     def close(self) -> None:
         """Cancel calls that run, close every connection; the client cannot be used afterwards."""
         self._finalizer.detach()
         if not self._transport.closed:
-            run(_closing(self._transport))
+            _engine.run(_closing(self._transport))
 
     async def aclose(self) -> None:
         """`close`, asynchronously."""
         self._finalizer.detach()
         if not self._transport.closed:
-            await run_async(_closing(self._transport))
+            await _engine.run_async(_closing(self._transport))
 
     def __enter__(self) -> Client:
         return self
@@ -681,10 +698,14 @@ def _read_credential(credential: object) -> Any:
         if not credential:
             return None
         credential = credential["Authorization"]
+    from casdk._transport import check_token
+
     return check_token(credential)
 
 
 def _make_coalescer(coalesce: bool | float) -> Coalescer | None:
+    from casdk._coalesce import Coalescer
+
     if isinstance(coalesce, bool):
         return Coalescer(MINIBATCH, 0.0) if coalesce else None
     if not isinstance(coalesce, int | float) or not 0 < coalesce <= 1000:
@@ -727,4 +748,4 @@ def _closing(transport: Transport) -> Callable[[Any], Any]:
 def _leave(transport: Transport) -> None:
     """Close what a client left behind that nobody closed; runs wherever the garbage collector does."""
     if transport.opened:
-        engine().post(lambda: engine().loop.create_task(transport.aclose()))
+        _engine.engine().post(lambda: _engine.engine().loop.create_task(transport.aclose()))
