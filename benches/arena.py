@@ -176,7 +176,8 @@ def _run(row: Row, label: str, contender: Contender, case: Case) -> Callable[[],
     def run() -> None:
         got = contender.do("run", case, seconds=SECONDS)
         items = got["calls"] * case["n"]
-        _note(row, label, {"cpu": got["cpu"] / items, "wall": got["wall"] / items})
+        counted = {name: count / items for name, count in got["counts"].items()}
+        _note(row, label, {"cpu": got["cpu"] / items, "wall": got["wall"] / items, **counted})
 
     return run
 

@@ -44,6 +44,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+def _publish(page: Path, lines: list[str]) -> None:
+    before, rest = page.read_text().split(START)
+    page.write_text(f"{before}{START}\n\n" + "\n".join(lines) + f"\n\n{END}{rest.split(END)[1]}")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the table; keep it, the figures and the picture."""
     arena = config.stash.get(ARENA, None)
@@ -57,8 +62,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     (RESULTS / "figures.json").write_text(json.dumps([row._asdict() for row in arena.rows], indent=1))
     drawn = report.draw(arena.rows, RESULTS / "picture.svg")
     if os.environ.get("CASDK_BENCH_PUBLISH"):
-        page = HERE / "README.md"
-        before, rest = page.read_text().split(START)
-        page.write_text(f"{before}{START}\n\n" + "\n".join(lines) + f"\n\n{END}{rest.split(END)[1]}")
+        _publish(HERE / "README.md", lines)
+        _publish(HERE.parent / "README.md", report.main_lines(arena.rows))
         if drawn:
             (HERE / "picture.svg").write_bytes((RESULTS / "picture.svg").read_bytes())

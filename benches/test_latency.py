@@ -1,7 +1,11 @@
 """How long one call with one text takes, and what many of them at once cost, merged and not."""
 
+from time import perf_counter
+from timeit import repeat
+
 import pytest
-from arena import Arena, Rival
+from arena import OURS, Arena, Rival, Row
+from casdk import Route, Timings
 
 ONE = {"verb": "encode", "content": "texts", "n": 1, "batch": 1}
 
@@ -33,3 +37,18 @@ def test_dedupe(benchmark, arena: Arena, scheme: str) -> None:
     arena.compete(
         benchmark, "texts without repeats, dedupe=True", scheme, case, [Rival("off", "casdk", {"options": {}})]
     )
+
+
+def test_ledger(benchmark, arena: Arena) -> None:
+    routes = (Route(executor="gateway", start_ns=1, end_ns=9), Route(executor="clip_t", start_ns=2, end_ns=8))
+    row = Row("stamps of a request, and Response.timings made of them", "", {OURS: {}}, {})
+
+    def write() -> Timings:
+        now = perf_counter
+        return Timings.between(now(), now(), now(), now(), now(), now(), routes)
+
+    def measure() -> None:
+        row.figures[OURS]["microseconds"] = [min(repeat(write, number=10_000, repeat=10)) * 1e6 / 10_000]
+
+    benchmark.pedantic(measure, rounds=1, iterations=1)
+    arena.keep(row, benchmark)

@@ -20,8 +20,7 @@ class Sender:
 
 
 async def submit(coalescer, sender, *items, key="k"):
-    merged = await coalescer.submit(key, list(items), sender)
-    return merged.outcome[merged.start : merged.start + len(items)]
+    return await coalescer.submit(key, list(items), sender, lambda outcome, start: outcome[start : start + len(items)])
 
 
 async def settle():

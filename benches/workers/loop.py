@@ -11,11 +11,14 @@ import os
 import resource
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 Call = Callable[[], Any]
 Case = dict[str, Any]
+COUNTS: Counter[str] = Counter()
+"""What a contender counts by itself; `run` tells how much came to it."""
 
 
 def serve(prepare: Callable[[Case], Call]) -> None:
@@ -55,11 +58,13 @@ def check(call: Call) -> dict[str, Any]:
 def run(call: Call, seconds: float) -> dict[str, Any]:
     """Call again and again for ``seconds``; CPU is this whole process's, every thread of it, user and system."""
     gc.collect()
+    COUNTS.clear()
     calls, began, spent = 0, time.perf_counter(), time.process_time()
     while not calls or time.perf_counter() - began < seconds:
         call()
         calls += 1
-    return {"calls": calls, "wall": time.perf_counter() - began, "cpu": time.process_time() - spent}
+    wall, cpu = time.perf_counter() - began, time.process_time() - spent
+    return {"calls": calls, "wall": wall, "cpu": cpu, "counts": dict(COUNTS)}
 
 
 def latency(call: Call, calls: int) -> dict[str, Any]:

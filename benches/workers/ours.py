@@ -9,7 +9,7 @@ from typing import Any
 import content
 import numpy as np
 from casdk import TLS, Client, Document
-from loop import Call, Case, serve
+from loop import COUNTS, Call, Case, serve
 
 ADDRESS, CA = sys.argv[1:]
 TLS_OPTION = TLS(ca=CA) if CA else None
@@ -39,7 +39,7 @@ def items(case: Case) -> Any:
 
 def prepare(case: Case) -> Call:
     verb, mode, options = case["verb"], case.get("mode", "sync"), dict(case.get("options", {}))
-    client = Client(ADDRESS, tls=TLS_OPTION, coalesce=True) if case.get("coalesce") else SHARED
+    client = Client(ADDRESS, tls=TLS_OPTION, coalesce=case["coalesce"]) if "coalesce" in case else SHARED
     sent = items(case)
     get = sent if callable(sent) else lambda: sent
     if verb != "profile":
@@ -51,6 +51,7 @@ def prepare(case: Case) -> Call:
     if mode == "threads":
         return in_threads(lambda part: client.encode(part, **options), sent)
     if mode == "tasks":
+        count_requests(client)
         loop = asyncio.new_event_loop()
 
         async def each() -> None:
@@ -59,6 +60,18 @@ def prepare(case: Case) -> Call:
         return lambda: loop.run_until_complete(each())
     bound = getattr(client, verb)
     return lambda: rows_of(bound(get(), **options), verb)
+
+
+def count_requests(client: Client) -> None:
+    """Count what the client sends where all of it passes: no callback may be given to calls that are to be merged."""
+    transport = client._transport
+    exchange = transport.exchange
+
+    async def counted(*arguments: Any) -> Any:
+        COUNTS["requests"] += 1
+        return await exchange(*arguments)
+
+    transport.exchange = counted
 
 
 def in_threads(encode: Callable[[list[Any]], Any], sent: list[Any], threads: int = 8) -> Call:

@@ -11,33 +11,23 @@ import contextvars
 import copy
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias
 
-__all__ = ["Coalescer", "Merged"]
+__all__ = ["Coalescer"]
 
-T = TypeVar("T")
-Run: TypeAlias = Callable[[list[Any]], Coroutine[Any, Any, T]]
+Run: TypeAlias = Callable[[list[Any]], Coroutine[Any, Any, Any]]
 
 LANES: Final = 2
 """Merged requests in flight per kind: one being answered, one on its way; more would make smaller batches."""
 
 
-Waiting: TypeAlias = "tuple[list[Any], asyncio.Future[Any], contextvars.Context]"
+class Waiting(NamedTuple):
+    """A call that will be merged."""
 
-
-class Merged(Generic[T]):
-    """What became of a merged batch, seen by one of its callers.
-
-    Attributes:
-        outcome: The batch's.
-        start: Position of the caller's first item in it.
-    """
-
-    __slots__ = ("outcome", "start")
-
-    def __init__(self, outcome: T, start: int) -> None:
-        self.outcome = outcome
-        self.start = start
+    items: list[Any]
+    share: Callable[[Any, int], Any]
+    future: asyncio.Future[Any]
+    context: contextvars.Context
 
 
 class _Kind:
@@ -60,78 +50,106 @@ class Coalescer:
         self.most: Final = most
         self._window = window
         self._kinds: dict[Hashable, _Kind] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    async def submit(self, key: Hashable, items: list[Any], run: Run[T]) -> Merged[T]:
-        """Send items, alone or in company.
+    def submit(
+        self, key: Hashable, items: list[Any], run: Run, share: Callable[[Any, int], Any]
+    ) -> asyncio.Future[Any]:
+        """Send items, alone or in company; return what will be the caller's share.
+
+        It is a future and no coroutine, since a task for each of many small calls costs more than the rest of them.
 
         Args:
             key: Calls with equal keys may be merged: endpoint, parameters and all else that a request carries.
             items: At most ``most``.
             run: Sends a batch and returns its outcome.
+            share: Makes the caller's result of the outcome and the position of its first item, or raises.
         """
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds[key] = _Kind()
         if kind.busy < LANES and not kind.waiting and not self._window:
-            kind.busy += 1
-            try:
-                return Merged(await run(items), 0)
-            finally:
-                kind.busy -= 1
-                self._go_on(key, kind, run)
+            return self._start(key, kind, run, _alone(items, run, share))
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Merged[T]] = loop.create_future()
-        kind.waiting.append((items, waiter, contextvars.copy_context()))
+        waiting = Waiting(items, share, loop.create_future(), contextvars.copy_context())
+        kind.waiting.append(waiting)
         if self._window:
             loop.call_later(self._window, self._go_on, key, kind, run)
-        return await waiter
+        return waiting.future
 
-    def _go_on(self, key: Hashable, kind: _Kind, run: Run[Any]) -> None:
+    def _start(
+        self,
+        key: Hashable,
+        kind: _Kind,
+        run: Run,
+        work: Coroutine[Any, Any, Any],
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Task[Any]:
+        """Occupy a lane; a task may be cancelled before its first line, so that it cannot free the lane itself."""
+
+        def free(task: asyncio.Task[Any]) -> None:
+            self._tasks.discard(task)
+            kind.busy -= 1
+            self._go_on(key, kind, run)
+
+        kind.busy += 1
+        task = asyncio.get_running_loop().create_task(work, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(free)
+        return task
+
+    def _go_on(self, key: Hashable, kind: _Kind, run: Run) -> None:
         while kind.waiting and kind.busy < LANES:
             batch = self._gather(kind)
             if batch:
-                kind.busy += 1
                 # A trace sees the batch below the first of its callers.
-                context = batch[0][2]
-                task = asyncio.get_running_loop().create_task(self._run(key, kind, batch, run), context=context)
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._start(key, kind, run, _together(batch, run), batch[0].context)
         if not kind.waiting and not kind.busy:
             self._kinds.pop(key, None)
 
     def _gather(self, kind: _Kind) -> list[Waiting]:
         """Take as many waiting calls as fill a batch, leaving out those whose caller is gone."""
         batch, size = [], 0
-        while kind.waiting and size + len(kind.waiting[0][0]) <= self.most:
+        while kind.waiting and size + len(kind.waiting[0].items) <= self.most:
             waiting = kind.waiting.popleft()
-            if not waiting[1].done():
+            if not waiting.future.done():
                 batch.append(waiting)
-                size += len(waiting[0])
+                size += len(waiting.items)
         return batch
-
-    async def _run(self, key: Hashable, kind: _Kind, batch: list[Waiting], run: Run[Any]) -> None:
-        try:
-            outcome = await run([item for items, _, _ in batch for item in items])
-        except BaseException as error:
-            for _, waiter, _ in batch:
-                if not waiter.done():
-                    # Each caller raises its own copy: a traceback grows with every raise.
-                    waiter.set_exception(_copy(error))
-        else:
-            start = 0
-            for items, waiter, _ in batch:
-                if not waiter.done():
-                    waiter.set_result(Merged(outcome, start))
-                start += len(items)
-        finally:
-            kind.busy -= 1
-            self._go_on(key, kind, run)
 
     def forget(self) -> None:
         """Drop what waits: it belongs to the process this one was forked from."""
         self._kinds = {}
         self._tasks = set()
+
+
+async def _alone(items: list[Any], run: Run, share: Callable[[Any, int], Any]) -> Any:
+    return share(await run(items), 0)
+
+
+async def _together(batch: list[Waiting], run: Run) -> None:
+    try:
+        outcome = await run([item for waiting in batch for item in waiting.items])
+    except BaseException as error:
+        for waiting in batch:
+            if not waiting.future.done():
+                # Each caller raises its own copy: a traceback grows with every raise.
+                waiting.future.set_exception(_copy(error))
+    else:
+        start = 0
+        for waiting in batch:
+            if not waiting.future.done():
+                _settle(waiting, outcome, start)
+            start += len(waiting.items)
+
+
+def _settle(waiting: Waiting, outcome: Any, start: int) -> None:
+    try:
+        share = waiting.share(outcome, start)
+    except Exception as error:
+        waiting.future.set_exception(error)
+    else:
+        waiting.future.set_result(share)
 
 
 def _copy(error: BaseException) -> BaseException:

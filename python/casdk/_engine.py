@@ -15,10 +15,11 @@ import os
 import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Generic, TypeVar
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from casdk.errors import ClosedError
 
@@ -30,6 +31,52 @@ WORKERS: Final = 2
 """Threads that read files and pack images, GIL released."""
 
 
+class Mailbox:
+    """Functions that other threads want to be run on a loop, which is woken once for all of them.
+
+    ``call_soon_threadsafe`` wakes it for each, by a system call that gives the GIL away.
+    """
+
+    def __init__(self) -> None:
+        self._letters: deque[tuple[contextvars.Context, Callable[..., object], tuple[object, ...]]] = deque()
+        self._rung = False
+
+    def post(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context,
+        function: Callable[..., object],
+        *arguments: object,
+    ) -> None:
+        """Run a function on the loop, soon.
+
+        Raises:
+            RuntimeError: The loop is closed.
+        """
+        if loop.is_closed():
+            raise RuntimeError("the loop is closed")
+        # In this order: whoever finds the bell rung has left the letter before the reader looks for letters.
+        self._letters.append((context, function, arguments))
+        if not self._rung:
+            self._rung = True
+            loop.call_soon_threadsafe(self._read, loop)
+
+    def _read(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._rung = False
+        letters = self._letters
+        try:
+            for _ in range(len(letters)):
+                context, function, arguments = letters.popleft()
+                try:
+                    context.run(function, *arguments)
+                except Exception as error:
+                    loop.call_exception_handler({"message": f"{function!r} failed", "exception": error})
+        finally:
+            if letters and not self._rung:
+                self._rung = True
+                loop.call_soon(self._read, loop)
+
+
 class Engine:
     """The loop and its thread. Use `engine`, not this class."""
 
@@ -38,6 +85,7 @@ class Engine:
         self.loop: Final = asyncio.new_event_loop()
         self.residents: Final[WeakSet[Resident]] = WeakSet()
         self.workers: Final = ThreadPoolExecutor(WORKERS, thread_name_prefix="casdk-pack")
+        self._mailbox: Final = Mailbox()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self.start()
@@ -71,7 +119,7 @@ class Engine:
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:
         """Run a function on the loop, soon."""
-        self.loop.call_soon_threadsafe(function, *arguments)
+        self._mailbox.post(self.loop, contextvars.copy_context(), function, *arguments)
 
 
 class Resident(ABC):
@@ -137,10 +185,10 @@ class Caller(ABC, Generic[T]):
         task: The call's task on the engine, once it runs.
     """
 
-    def __init__(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
+    def __init__(self, job: Callable[[Caller[T]], Awaitable[T]]) -> None:
         self._job = job
         self._engine = engine()
-        self.task: asyncio.Task[T] | None = None
+        self.task: asyncio.Future[T] | None = None
         self._cancelled = False
         if self._engine.inside():
             raise ClosedError("casdk cannot be called from its own engine thread")
@@ -152,10 +200,10 @@ class Caller(ABC, Generic[T]):
     def _start(self) -> None:
         if self._cancelled:
             return
-        self.task = self._engine.loop.create_task(self._job(self))
+        self.task = asyncio.ensure_future(self._job(self))
         self.task.add_done_callback(self._finish)
 
-    def _finish(self, task: asyncio.Task[T]) -> None:
+    def _finish(self, task: asyncio.Future[T]) -> None:
         if task.cancelled():
             self._end(None, asyncio.CancelledError())
         else:
@@ -214,7 +262,7 @@ _PIECE: Final = object()
 class _ThreadCaller(Caller[T]):
     """A thread that waits in `serve`, and runs there what the call asks of it."""
 
-    def __init__(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
+    def __init__(self, job: Callable[[Caller[T]], Awaitable[T]]) -> None:
         super().__init__(job)
         self._inbox: queue.SimpleQueue[tuple[Any, Any, Any]] = queue.SimpleQueue()
 
@@ -270,20 +318,32 @@ class _ThreadCaller(Caller[T]):
             del error, settle, function
 
 
+_mailboxes: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox]] = WeakKeyDictionary()
+
+
+def _mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
+    """Return the mailbox of a caller's loop; called on that loop."""
+    mailbox = _mailboxes.get(loop)
+    if mailbox is None:
+        mailbox = _mailboxes[loop] = Mailbox()
+    return mailbox
+
+
 class _LoopCaller(Caller[T]):
     """A task on a loop of the caller's."""
 
-    def __init__(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
+    def __init__(self, job: Callable[[Caller[T]], Awaitable[T]]) -> None:
         super().__init__(job)
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
+        self._mailbox = _mailbox_of(self._loop)
         self._done: asyncio.Future[T] = self._loop.create_future()
-        self._pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] = asyncio.Queue()
+        self._pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] | None = None
         self._running: asyncio.Task[Any] | None = None
 
     def _deliver(self, function: Callable[..., object], *arguments: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(function, *arguments, context=self._context)
+            self._mailbox.post(self._loop, self._context, function, *arguments)
         except RuntimeError:  # the caller's loop is closed: nobody waits any more
             self._cancel()
 
@@ -309,13 +369,15 @@ class _LoopCaller(Caller[T]):
         task.add_done_callback(done)
 
     def _put(self, piece: Any, taken: Callable[[], None]) -> None:
+        assert self._pieces is not None
         self._deliver(self._pieces.put_nowait, (piece, taken))
 
     def _end(self, result: T | None, error: BaseException | None) -> None:
         self._deliver(self._settle, result, error)
 
     def _settle(self, result: T, error: BaseException | None) -> None:
-        self._pieces.put_nowait(None)
+        if self._pieces is not None:
+            self._pieces.put_nowait(None)
         if self._done.done():
             return
         if error is None:
@@ -336,9 +398,11 @@ class _LoopCaller(Caller[T]):
 
     async def pieces(self) -> AsyncGenerator[Any, None]:
         """Yield what is given on the way; raise what ended the call early."""
+        pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] = asyncio.Queue()
+        self._pieces = pieces
         try:
             self.begin()
-            while (given := await self._pieces.get()) is not None:
+            while (given := await pieces.get()) is not None:
                 piece, taken = given
                 taken()
                 yield piece
@@ -353,7 +417,7 @@ class _LoopCaller(Caller[T]):
             self._running.cancel()
 
 
-def run(job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> T:
+def run(job: Callable[[Caller[T]], Awaitable[T]]) -> T:
     """Run a job on the engine and wait for it in this thread, which may be inside a running loop.
 
     Ctrl-C takes the job back; its clean-up goes on in the background.
@@ -361,16 +425,16 @@ def run(job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> T:
     return _ThreadCaller(job).serve()
 
 
-async def run_async(job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> T:
+async def run_async(job: Callable[[Caller[T]], Awaitable[T]]) -> T:
     """Run a job on the engine and wait for it on this loop; cancelling the task takes the job back."""
     return await _LoopCaller(job).serve()
 
 
-def run_pieces(job: Callable[[Caller[Any]], Coroutine[Any, Any, Any]]) -> Generator[Any, None, Any]:
+def run_pieces(job: Callable[[Caller[Any]], Awaitable[Any]]) -> Generator[Any, None, Any]:
     """Run a job on the engine and yield what it gives; closing the generator takes the job back."""
     return _ThreadCaller(job).pieces()
 
 
-def run_pieces_async(job: Callable[[Caller[Any]], Coroutine[Any, Any, Any]]) -> AsyncGenerator[Any, None]:
+def run_pieces_async(job: Callable[[Caller[Any]], Awaitable[Any]]) -> AsyncGenerator[Any, None]:
     """Run a job on the engine and yield what it gives, on this loop."""
     return _LoopCaller(job).pieces()

@@ -69,6 +69,8 @@ def check_content(content: Any) -> Any:
     Raises:
         InputTypeError: With the call that was probably meant.
     """
+    if type(content) is list:
+        return content
     if isinstance(content, str | bytes | bytearray | os.PathLike | Text | Image | Document) or recognise(content):
         shown = repr(content) if len(repr(content)) <= 60 else type(content).__name__
         raise InputTypeError(f"content must be an iterable of items, not one item: write [{shown}]")
@@ -79,7 +81,7 @@ def check_content(content: Any) -> Any:
         raise InputTypeError("content must be an iterable of items, not an array without dimensions")
     if dimensions == 3 and str(content.dtype).endswith("uint8"):  # NumPy's, or torch's
         raise InputTypeError("content looks like one image [H, W, C]: write [image]")
-    if type(content) is not list and (column := column_of(content)) is not None:
+    if (column := column_of(content)) is not None:
         return column
     if not hasattr(content, "__iter__") and not hasattr(content, "__aiter__"):
         raise InputTypeError(f"content must be an iterable of items, not {type(content).__name__}")

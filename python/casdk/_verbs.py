@@ -10,8 +10,9 @@ import asyncio
 import copy
 import logging
 import random
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence, Sized
 from contextlib import nullcontext
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -54,7 +55,9 @@ __all__ = ["Job", "encode", "index", "profile", "rank", "search", "stream"]
 LOG: Final = logging.getLogger("casdk.calls")
 UNWATCHED: Final = nullcontext()
 
-Job: TypeAlias = Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], Any]]]
+Job: TypeAlias = "Callable[[Caller[Any]], Awaitable[Callable[[], Any]]]"
+Merged: TypeAlias = "tuple[np.ndarray[Any, Any], dict[int, ItemError], Watch | None]"
+"""Rows of a merged batch, its bad items, and what its span is linked by."""
 
 
 class Plan:
@@ -250,8 +253,15 @@ def _present(
 
 def _merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashable | None:
     """Return what calls must have in common to travel together, or ``None`` for one that travels alone."""
-    plain = (options.on_done, options.on_error, options.on_always, options.out, options.prefetch)
-    if any(option is not None for option in plain) or options.return_responses or options.show_progress:
+    if (
+        options.on_done is not None
+        or options.on_error is not None
+        or options.on_always is not None
+        or options.out is not None
+        or options.prefetch is not None
+        or options.return_responses
+        or options.show_progress
+    ):
         return None
     if not isinstance(content, HELD) or not 0 < len(content) <= coalescer.most or any(map(recognise, content)):
         return None
@@ -268,35 +278,11 @@ def _encode_merged(transport: Transport, coalescer: Coalescer, content: Any, opt
     """Encode in company: the batch runs as a call of its own, whose bad items go back to their callers."""
     timeout = transport.timeouts.total if options.timeout is None else options.timeout
     deadline = None if timeout is None else monotonic() + timeout
-    batch_options = msgspec.structs.replace(options, errors="return", timeout=None, batch_size=coalescer.most)
     items = list(content)
 
-    async def job(caller: Caller[Any]) -> Callable[[], Any]:
-        if transport.telemetry is None:
-            return await merge(caller, None)
-        endpoint, _ = route("/encode", options.parameters)
-        with transport.telemetry.watch("encode", endpoint, len(items)) as watch:
-            return await merge(caller, watch)
-
-    async def merge(caller: Caller[Any], watch: Watch | None) -> Callable[[], Any]:
-        transport.enter()
-
-        async def send(batch: list[Any]) -> tuple[np.ndarray[Any, Any], dict[int, ItemError], Watch | None]:
-            matrix = Matrix(len(batch), options.dtype)
-            answer = Embeddings(matrix)
-            plan = Plan(transport, "/encode", batch, batch_options, answer, prepare=read_chunk, merged=True)
-            await plan.run(caller)
-            return matrix.finish(len(batch), plan.bad), plan.call.bad, plan.watch
-
-        try:
-            async with asyncio.timeout_at(deadline):
-                merged = await coalescer.submit(key, items, send)
-        except TimeoutError as error:
-            if isinstance(error, DeadlineError):
-                raise
-            raise DeadlineError("the call's time ran out", total=len(items)) from None
-        rows, errors, carrier = merged.outcome
-        start, stop = merged.start, merged.start + len(items)
+    def share(outcome: Merged, start: int) -> Callable[[], Any]:
+        rows, errors, carrier = outcome
+        stop = start + len(items)
         mine = {index - start: _moved(errors[index], -start) for index in errors if start <= index < stop}
         if watch is not None and carrier is not None:
             watch.link(carrier)
@@ -304,14 +290,51 @@ def _encode_merged(transport: Transport, coalescer: Coalescer, content: Any, opt
         if mine and options.errors == "raise":
             raise mine[min(mine)]
         originals = Originals(content)
-        if all(type(item) is Document for item in items):
+        if type(items[0]) is Document and all(type(item) is Document for item in items):
             originals.items, originals.documents = items, items
         else:
             originals.items = None
         # A copy: a view would keep everybody's rows alive, and writeable.
         return lambda: _present(rows[start:stop].copy(), mine, sorted(mine), originals, options)
 
-    return job
+    def submit(caller: Caller[Any]) -> Awaitable[Any]:
+        transport.enter()
+        send = partial(_send_merged, transport, coalescer.most, options, caller)
+        merged = coalescer.submit(key, items, send, share)
+        return merged if deadline is None else _until(deadline, merged, len(items))
+
+    watch: Watch | None = None
+    if transport.telemetry is None:
+        return submit
+    endpoint, _ = route("/encode", options.parameters)
+    watch = transport.telemetry.watch("encode", endpoint, len(items))
+
+    async def submit_watched(caller: Caller[Any]) -> Any:
+        with watch:
+            return await submit(caller)
+
+    return submit_watched
+
+
+async def _send_merged(
+    transport: Transport, most: int, options: Options, caller: Caller[Any], batch: list[Any]
+) -> Merged:
+    """Send the items of several calls as the call of one of them."""
+    options = msgspec.structs.replace(options, errors="return", timeout=None, batch_size=most)
+    matrix = Matrix(len(batch), options.dtype)
+    plan = Plan(transport, "/encode", batch, options, Embeddings(matrix), prepare=read_chunk, merged=True)
+    await plan.run(caller)
+    return matrix.finish(len(batch), plan.bad), plan.call.bad, plan.watch
+
+
+async def _until(deadline: float, merged: asyncio.Future[Any], total: int) -> Any:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await merged
+    except TimeoutError as error:
+        if isinstance(error, DeadlineError):
+            raise
+        raise DeadlineError("the call's time ran out", total=total) from None
 
 
 def _moved(error: ItemError, by: int) -> ItemError:
