@@ -192,9 +192,12 @@ def test_large_messages_both_ways(deterministic_server: Served, scheme: str, tot
     noise = random.Random(total).randbytes(total * MIB // 4)
     blobs = [small.content + bytes([i]) + noise for i in range(4)]
     limits = Limits(max_item_bytes=128 * MIB, max_message_bytes=256 * MIB, max_inflight_bytes=512 * MIB)
+    parameters = {"drop_image_content": False}  # so that the reply is as large
     with deterministic_server.client(scheme, limits=limits) as client:
-        found = client.encode(blobs, parameters={"drop_image_content": False})
-    np.testing.assert_array_equal(found, rows(blobs))
+        np.testing.assert_array_equal(client.encode(blobs, parameters=parameters), rows(blobs))
+        if total == 20:
+            (response,) = client.encode(blobs, parameters=parameters, return_responses=True)
+            assert [document.blob for document in response.docs] == blobs
 
 
 @both_modes
