@@ -12,7 +12,7 @@ from contenders import Contender, FailedError
 from peers import Peer
 
 ROUNDS = int(os.environ.get("CASDK_BENCH_ROUNDS", "5"))
-SECONDS = float(os.environ.get("CASDK_BENCH_SECONDS", "0.3"))
+SECONDS = float(os.environ.get("CASDK_BENCH_SECONDS", "0.25"))
 OURS = "casdk"
 
 Case = dict[str, Any]

@@ -395,6 +395,12 @@ def test_return_responses(client, call, verb):
         assert all("clip_score" in match.scores for r in responses for d in r.docs for match in d.matches)
 
 
+def test_rank_cuts_requests_by_query(client, call):
+    """The server compares all queries of a request with all its candidates: N times N for N queries."""
+    responses = call(client, "rank", VERBS["rank"](), return_responses=True)
+    assert [len(response.docs) for response in responses] == [1] * 10
+
+
 def test_timings_lie_within_the_call(client, call):
     began = perf_counter()
     [response] = call(client, "encode", ["a", "b"], return_responses=True)

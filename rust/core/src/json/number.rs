@@ -13,8 +13,16 @@ use crate::wire::broken;
 const LEAST_DIGITS: usize = 16;
 const POWERS: [f64; 8] = [1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22, 1e23];
 const SMALL_POWERS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
-/// What any three parts of a number may add up to, so that the whole is an `i64`.
-const LARGEST: u64 = i64::MAX as u64;
+/// What the first 17 digits must be below, so that the whole is an `i64`, by how many more there are.
+const LARGEST_HEADS: [u64; 8] = {
+    let mut heads = [0; 8];
+    let mut count = 0;
+    while count < 8 {
+        heads[count] = i64::MAX as u64 / SMALL_POWERS[count];
+        count += 1;
+    }
+    heads
+};
 
 impl Reader<'_> {
     /// Reads a number as a double and rounds it to `f32`.
@@ -60,35 +68,39 @@ impl Reader<'_> {
     clippy::cast_precision_loss
 )]
 fn long_fraction(text: &[u8]) -> Option<(f32, usize)> {
-    let text: &[u8; 32] = text.first_chunk()?;
-    let negative = text[0] == b'-';
+    let negative = *text.first()? == b'-';
     let first = usize::from(negative);
-    let whole = text[first].wrapping_sub(b'0');
-    if whole > 9 || text[first + 1] != b'.' {
+    // Offsets that are known when this is compiled need no check of the bounds.
+    let text: &[u8; 26] = text.get(first..)?.first_chunk()?;
+    let whole = text[0].wrapping_sub(b'0');
+    if whole > 9 || text[1] != b'.' {
         return None;
     }
-    let (high, low, rest) = (
-        word(text, first + 2),
-        word(text, first + 10),
-        word(text, first + 18),
-    );
+    let (high, low, rest) = (word::<2>(text), word::<10>(text), word::<18>(text));
     if others(high) | others(low) != 0 {
         return None;
     }
     let count = others(rest).trailing_zeros() as usize / 8;
-    let end = first + 2 + LEAST_DIGITS + count;
-    if count == 8 || matches!(text[end], b'e' | b'E') {
+    let end = 2 + LEAST_DIGITS + count;
+    if count >= 8 || matches!(text[end], b'e' | b'E') {
         return None;
     }
     let scale = SMALL_POWERS[count];
-    let head = (u64::from(whole) * 100_000_000 + eight(high)) * 100_000_000 + eight(low);
-    if head >= LARGEST / scale {
+    // At most 17 digits: nothing of this passes the end of a u64.
+    let head = u64::from(whole)
+        .wrapping_mul(100_000_000)
+        .wrapping_add(eight(high))
+        .wrapping_mul(100_000_000)
+        .wrapping_add(eight(low));
+    if head >= LARGEST_HEADS[count] {
         return None;
     }
     // The digits of the last word move to its end, with zeros before them.
-    let mantissa = head * scale + eight(rest << (56 - 8 * count) << 8);
+    let mantissa = head
+        .wrapping_mul(scale)
+        .wrapping_add(eight(rest << (56 - 8 * count) << 8));
     let value = mantissa as i64 as f64 / POWERS[count];
-    rounds_like_exact(value).then_some((if negative { -value } else { value } as f32, end))
+    rounds_like_exact(value).then_some((if negative { -value } else { value } as f32, first + end))
 }
 
 /// Whether a quotient of a rounded `i64` and a rounded power of ten rounds to the same `f32` as the exact quotient.
@@ -106,9 +118,9 @@ fn rounds_like_exact(value: f64) -> bool {
 
 /// Eight characters, each less `0`: digits become their values.
 #[inline]
-fn word(text: &[u8; 32], at: usize) -> u64 {
+fn word<const AT: usize>(text: &[u8; 26]) -> u64 {
     let mut bytes = [0; 8];
-    bytes.copy_from_slice(&text[at..at + 8]);
+    bytes.copy_from_slice(&text[AT..AT + 8]);
     u64::from_le_bytes(bytes) ^ 0x3030_3030_3030_3030
 }
 
