@@ -103,3 +103,21 @@ def test_a_page_that_has_moved(diagnosed):
 
     with website(Site) as port:
         diagnosed(f"http://127.0.0.1:{port}", "protocol", "elsewhere (status 301)", "correct the port")
+
+
+def test_fastapi_where_a_websocket_was_meant(diagnosed):
+    class Gateway(BaseHTTPRequestHandler):
+        """Refuses a websocket as FastAPI does one that it has no path for, which is as it refuses a stranger."""
+
+        def do_GET(self):
+            self.send_error(403)
+
+        def do_POST(self):
+            self.send_error(422)
+
+        def log_message(self, *arguments):
+            pass
+
+    with website(Gateway) as port:
+        url, cure = f"websocket://127.0.0.1:{port}", f"use http://127.0.0.1:{port}"
+        diagnosed(url, "protocol", f"no websocket on port {port}", cure)

@@ -19,7 +19,8 @@ ENOUGH: Final = 512
 H2_OPENING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """HTTP/2's preface and an empty SETTINGS frame (RFC 9113, 3.4)."""
 GONE: Final = frozenset({404, 405, 501})
-BAD_REQUEST: Final = 400
+DOUBTFUL: Final = {"grpc": (), "http": (400, 403), "websocket": (403,)}
+"""What the right server may say, and another one, too: FastAPI refuses a websocket it has no path for with 403."""
 
 
 class Greeting(NamedTuple):
@@ -64,13 +65,12 @@ def greet(route: Route, tls: TLS) -> str:
         raise refused(error, route, otherwise) from None
     finally:
         sock.close()
-    fits, working = _fits(endpoint.scheme.rstrip("s"), heard), None
-    if not fits or heard.status == BAD_REQUEST:
-        # What is no request to a CLIP server may be refused in any way, but another scheme that fits says more.
-        working = otherwise()
+    kind = endpoint.scheme.rstrip("s")
+    fits = _fits(kind, heard)
+    working = [] if fits and heard.status not in DOUBTFUL[kind] else otherwise()
     if fits and not working:
         return f"{heard.spoken} is spoken there"
-    raise _mismatch(route, heard, working or [])
+    raise _mismatch(route, heard, working)
 
 
 def _mismatch(route: Route, heard: Greeting, working: list[str]) -> TroubleError:
@@ -169,7 +169,10 @@ def addresses_that_work(route: Route) -> list[str]:
     found = []
     for kind in ("grpc", "http", "websocket"):
         scheme = f"{kind}s" if secure else kind
-        if scheme != endpoint.scheme and _fits(kind, _look(route, kind, secure)):
+        if scheme == endpoint.scheme:
+            continue
+        heard = _look(route, kind, secure)
+        if _fits(kind, heard) and heard.status not in DOUBTFUL[kind]:
             found.append(f"{scheme}://{endpoint.authority}")
     return found
 
