@@ -97,3 +97,19 @@ def test_options_that_cannot_work(command, url, words, pipe):
 def test_a_key_without_its_certificate():
     with pytest.raises(ConfigError, match="belong together"):
         Access(key=Path("key.pem")).tls()
+
+
+@pytest.mark.parametrize("words", [("encode",), ("doctor",), ("profile",)])
+def test_a_secret_in_an_address_is_not_repeated(command, pipe, words):
+    pipe("a cat")
+    ran = command(*words, "grpc://user:s3cret@127.0.0.1:1")
+    assert ran.code == 2
+    assert "s3cret" not in ran.out + ran.err
+
+
+@pytest.mark.parametrize("words", [("profile",), ("doctor", "--connect-timeout", "1")])
+def test_a_secret_in_a_proxy_is_not_repeated(command, monkeypatch, words):
+    monkeypatch.setenv("http_proxy", "http://user:s3cret@127.0.0.1:1")
+    ran = command(*words, "grpc://127.0.0.1:2")
+    assert ran.code == 4
+    assert "s3cret" not in ran.out + ran.err

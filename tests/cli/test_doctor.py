@@ -111,6 +111,22 @@ def test_nothing_is_wrong(command, tmp_path, request, scheme, kind):
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http", "websocket"])
+def test_a_gateway_too_old_to_be_asked(command, scheme):
+    with FaultServer(unready=None) as server:
+        ran = command("doctor", server.address(scheme), "--json")
+    *_, auth, dry_run, encode = ran.lines
+    assert ran.code == 0, ran.out
+    assert (auth["ok"], dry_run["ok"], encode["ok"]) == (True, None, True)
+    assert dry_run["detail"] == "this gateway has none"
+
+
+@pytest.mark.parametrize("scheme", ["http", "websocket"])
+def test_an_executor_that_is_down_on_other_protocols(diagnosed, scheme):
+    with FaultServer(unready="no connection to clip") as server:
+        diagnosed(server.address(scheme), "dry run", "no connection to clip", "every executor runs", 6)
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http", "websocket"])
 def test_through_a_proxy(command, monkeypatch, scheme):
     with FaultServer() as server, ConnectProxy("user", "s3cret-pass") as proxy:
         monkeypatch.setenv("http_proxy", proxy.url("user:s3cret-pass"))

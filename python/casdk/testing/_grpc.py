@@ -172,7 +172,7 @@ class Stream:
 
     async def _message(self, message: bytes, compressed: int) -> None:
         served = (self.path == UNARY and self.connection.server.unary) or self.path == STREAM
-        if self.path == DRY_RUN:
+        if self.path == DRY_RUN and self.connection.server.unready is not None:
             await GrpcReply(self).whole(self.connection.server.dry_run().SerializeToString())
             return
         if not served or compressed:

@@ -67,7 +67,7 @@ class HttpConnection(Connection):
         head = {bytes(name).decode(): bytes(value).decode("latin-1") for name, value in self._head.headers}
         target = bytes(self._head.target).decode()
         path = "/" + target.split("://", 1)[1].partition("/")[2] if "://" in target else target
-        if (self._head.method, path) == (b"GET", DRY_RUN):
+        if (self._head.method, path) == (b"GET", DRY_RUN) and self.server.unready is not None:
             status = self.server.dry_run()
             await self.send(200, json.dumps({"code": status.code, "description": status.description}).encode())
         elif path not in PATHS or self._head.method != b"POST":

@@ -71,6 +71,9 @@ class WebsocketConnection(Connection):
         self._path = request.path
         if not self.server.admits_token(self._headers.get("authorization")):
             self.protocol.send_response(self.protocol.reject(HTTPStatus.UNAUTHORIZED, "bad credential\n"))
+        elif self._path == DRY_RUN and self.server.unready is None:
+            # As FastAPI refuses a path it does not know.
+            self.protocol.send_response(self.protocol.reject(HTTPStatus.FORBIDDEN, ""))
         elif "bytes" not in self._headers.get("sec-websocket-protocol", "") and self._path != DRY_RUN:
             self.protocol.send_response(self.protocol.reject(HTTPStatus.BAD_REQUEST, "only the subprotocol bytes\n"))
         else:

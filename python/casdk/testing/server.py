@@ -93,7 +93,7 @@ class FaultServer:
         maximum_version: Newest TLS version offered.
         unary: Whether gRPC serves the unary call beside the stream; jina before 3.10 did not.
         history: Requests kept in `requests`, the latest.
-        unready: What a dry run complains of; ``""`` if the flow is ready.
+        unready: What a dry run complains of; ``""`` if the flow is ready, ``None`` if the gateway knows no dry run.
 
     Attributes:
         executor: What answers; ``executor.poison`` may be replaced.
@@ -124,7 +124,7 @@ class FaultServer:
         maximum_version: ssl.TLSVersion | None = None,
         unary: bool = True,
         history: int = 100_000,
-        unready: str = "",
+        unready: str | None = "",
     ) -> None:
         self.executor: Final = Executor(width, _predicate(poison))
         self.requests: collections.deque[Request] = collections.deque(maxlen=history)
