@@ -46,14 +46,19 @@ AUTH_CLOSES: Final = frozenset({1008, 4401, 4403})
 FINAL_CLOSES: Final = frozenset({1002, 1003, 1007, 1009, 1010})
 
 
+SMALL: Final = 32 * 1024
+"""Bytes that an empty buffer takes without waiting for the server to read (websockets' ``write_limit``)."""
+
+
 class Socket:
-    """One open socket: who waits for which reply."""
+    """One open socket: who waits for which reply, and until when; the oldest first, as all wait equally long."""
 
     def __init__(self, connection: ClientConnection, headers: Headers, channel: WebsocketChannel) -> None:
         self.connection = connection
         self.headers = headers
-        self.waiting: dict[str, asyncio.Future[bytes]] = {}
+        self.waiting: dict[str, tuple[asyncio.Future[bytes], float]] = {}
         self.open = True
+        self._timer: asyncio.TimerHandle | None = None
         self._channel = channel
         self._reader = asyncio.ensure_future(self._read())
 
@@ -63,7 +68,7 @@ class Socket:
             async for message in self.connection:
                 if isinstance(message, str):
                     raise ReplyError("the server sent text where a binary message belongs")
-                waiter = self.waiting.pop(request_id_of(message), None)
+                waiter, _ = self.waiting.pop(request_id_of(message), (None, 0.0))
                 if waiter is not None and not waiter.done():
                     waiter.set_result(message)
         except ConnectionClosed as error:
@@ -74,28 +79,62 @@ class Socket:
             self.open = False
             waiting, self.waiting = self.waiting, {}
             LOG.info("%s (%d requests were under way)", ended, len(waiting))
-            for waiter in waiting.values():
+            if self._timer is not None:
+                self._timer.cancel()
+            for waiter, _ in waiting.values():
                 if not waiter.done():
                     waiter.set_exception(ended)
             if isinstance(ended, ReplyError):
                 self.connection.transport.abort()
 
     async def send(self, request_id: str, message: bytes) -> bytes:
-        waiter: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.waiting[request_id] = waiter
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bytes] = loop.create_future()
+        deadline = loop.time() + self._channel.timeouts.read
+        self.waiting[request_id] = waiter, deadline
+        # One timer for all: one for each request costs more than anything else here does.
+        if self._timer is None:
+            self._timer = loop.call_at(deadline, self._expire)
         try:
-            await self.connection.send(message if len(message) <= SLICE else slices(message))
+            await self._write(message, deadline)
+            return await waiter
         except ConnectionClosed:
             if not waiter.done():
                 await asyncio.wait([self._reader])
             if not waiter.done():
                 raise TransportError(f"the connection to {self._channel.endpoint} was closed") from None
-        try:
             return await waiter
         finally:
             self.waiting.pop(request_id, None)
+            if not waiter.cancel() and not waiter.cancelled():
+                waiter.exception()  # retrieved, whoever was not there to await it
             if not self.waiting and self is not self._channel.socket and self.open:
                 await self.aclose()
+
+    async def _write(self, message: bytes, deadline: float) -> None:
+        if len(message) <= SMALL and not self.connection.transport.get_write_buffer_size():
+            await self.connection.send(message)
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self.connection.send(message if len(message) <= SLICE else slices(message))
+        except TimeoutError:
+            raise self._late() from None
+
+    def _expire(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        for waiter, deadline in self.waiting.values():
+            if waiter.done():
+                continue
+            if deadline > loop.time():
+                self._timer = loop.call_at(deadline, self._expire)
+                return
+            waiter.set_exception(self._late())
+
+    def _late(self) -> DeadlineError:
+        channel = self._channel
+        return DeadlineError(f"{channel.endpoint} sent no reply within {channel.timeouts.read:g} s")
 
     async def aclose(self) -> None:
         self.open = False
@@ -119,11 +158,7 @@ class WebsocketChannel(Channel):
         socket = self.socket
         if socket is None or not socket.open or socket.headers != headers:
             socket = await self._connected(headers, context)
-        try:
-            async with asyncio.timeout(self.timeouts.read):
-                return await socket.send(request_id, message)
-        except TimeoutError:
-            raise DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s") from None
+        return await socket.send(request_id, message)
 
     async def _connected(self, headers: Headers, context: Headers) -> Socket:
         async with self._opening:
