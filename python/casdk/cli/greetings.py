@@ -19,7 +19,7 @@ ENOUGH: Final = 512
 H2_OPENING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """HTTP/2's preface and an empty SETTINGS frame (RFC 9113, 3.4)."""
 GONE: Final = frozenset({404, 405, 501})
-DOUBTFUL: Final = {"grpc": (), "http": (400, 403), "websocket": (403,)}
+DOUBTFUL: Final[dict[str, tuple[int, ...]]] = {"grpc": (), "http": (400, 403), "websocket": (403,)}
 """What the right server may say, and another one, too: FastAPI refuses a websocket it has no path for with 403."""
 
 
