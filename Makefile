@@ -126,6 +126,12 @@ bench: $(READY) ## Measure casdk, the original client, a bare stub and the floor
 	@$(BIN)/python -m pip install --quiet --group bench
 	@$(BIN)/python -m pytest -c benches/pytest.ini benches
 
+.PHONY: docs
+docs: $(READY) ## Build the pages into site/, without a warning
+	$(say) "building site/"
+	@$(BIN)/python -m pip install --quiet --group docs
+	@$(BIN)/zensical build --clean --strict
+
 # Ship
 
 .PHONY: dist

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from pages import ADDRESS, titled
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -50,21 +50,19 @@ def test_example(name, variables):
     run(name, variables, str(ROOT / "examples" / EXAMPLES[name]), variables["CASDK_SERVER"])
 
 
-BLOCKS = re.findall(
-    r'^```python title="(\w+)"\n(.*?)^```', (ROOT / "docs" / "interop.md").read_text(), re.DOTALL | re.MULTILINE
-)
+BLOCKS = [fence for fence in titled() if fence.title in PINS]
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("name", "block"), BLOCKS, ids=[name for name, _ in BLOCKS])
-def test_page(name, block, variables, tmp_path):
+@pytest.mark.parametrize("fence", BLOCKS, ids=[f"{fence.page} {fence.title}" for fence in BLOCKS])
+def test_page(fence, variables, tmp_path):
     shutil.copy(variables["CASDK_PICTURE"], tmp_path / "apple.png")
     program = tmp_path / "block.py"
-    assert "grpc://127.0.0.1:51000" in block
-    program.write_text(block.replace("grpc://127.0.0.1:51000", variables["CASDK_SERVER"]))
-    run(name, variables, program.name, cwd=tmp_path)
+    assert ADDRESS.search(fence.text)
+    program.write_text(ADDRESS.sub(variables["CASDK_SERVER"], fence.text))
+    run(fence.title, variables, program.name, cwd=tmp_path)
 
 
 def test_every_suite_has_pins():
     assert {path.stem.removeprefix("with_") for path in SUITES.glob("with_*.py")} == set(PINS)
-    assert {name for name, _ in BLOCKS} == set(PINS)
+    assert {fence.title for fence in BLOCKS} == set(PINS)
