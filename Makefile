@@ -111,13 +111,19 @@ ecosystem: $(READY) ## Run against torch, datasets, langchain, llamaindex, dask,
 	$(say) "testing with other people's libraries (a first run builds 4 GB of environments in about 5 minutes)"
 	@CASDK_ECOSYSTEM=1 $(BIN)/python -m pytest tests/ecosystem
 
+FUZZER := .cache/cargo-fuzz/bin/cargo-fuzz
+$(FUZZER): | check-tools
+	$(say) "building cargo-fuzz (about a minute)"
+	@cargo install --quiet --locked --root $(dir $(FUZZER)).. cargo-fuzz
+
+# A stable compiler from rustup has the sanitizers, too; RUSTC_BOOTSTRAP lets it use them.
 .PHONY: fuzz
-fuzz: ## Fuzz each target for FUZZ_SECONDS (60); needs a nightly toolchain and cargo-fuzz
-	@cargo +nightly fuzz --version >/dev/null 2>&1 || { \
-	  echo "make fuzz needs a nightly toolchain and cargo-fuzz: rustup toolchain install nightly && cargo install cargo-fuzz" >&2; exit 1; }
-	@cd rust/core && for target in $$(cargo +nightly fuzz list); do \
+fuzz: export RUSTC_BOOTSTRAP := 1
+fuzz: $(FUZZER) ## Fuzz each target for FUZZ_SECONDS (60)
+	@command -v c++ >/dev/null || { echo "make fuzz needs a C++ compiler, and there is no 'c++': install g++" >&2; exit 1; }
+	@cd rust/core && for target in $$($(CURDIR)/$(FUZZER) list); do \
 	  echo "==> fuzzing $$target for $(FUZZ_SECONDS) s"; \
-	  cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
+	  $(CURDIR)/$(FUZZER) run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
 	done
 
 .PHONY: bench

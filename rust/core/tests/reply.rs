@@ -4,7 +4,7 @@ mod oracle;
 #[path = "oracle/strategies.rs"]
 mod strategies;
 
-use casdk_core::document::{Document, Fields, Id, Value};
+use casdk_core::document::{Content, Document, Fields, Id, Value};
 use casdk_core::error::Error;
 use casdk_core::matrix::{Rows, place};
 use casdk_core::reply::{Numbers, Reply, documents, parameters, request_id_of, scan};
@@ -238,6 +238,25 @@ fn an_empty_message_is_an_empty_reply() {
     assert_eq!(reply, Reply::default());
     assert!(parameters(b"", &reply).unwrap().is_empty());
     assert!(documents(b"", &reply).unwrap().is_empty());
+}
+
+#[test]
+fn an_empty_text_or_blob_is_no_content() {
+    for content in [
+        oracle::doc::Content::Text(String::new()),
+        oracle::doc::Content::Blob(Vec::new()),
+    ] {
+        let bytes = answer(vec![Doc {
+            content: Some(content),
+            ..Doc::default()
+        }])
+        .encode_to_vec();
+        let reply = scan(&bytes).unwrap();
+        assert_eq!(
+            documents(&bytes, &reply).unwrap()[0].content,
+            Content::Empty
+        );
+    }
 }
 
 #[test]

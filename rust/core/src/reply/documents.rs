@@ -55,9 +55,9 @@ fn read_document<'a>(
     while let Some(field) = fields.next()? {
         match field.number {
             1 => document.id = Id::Given(Cow::Borrowed(field.text()?)),
-            2 => document.content = Content::Blob(Cow::Borrowed(field.bytes)),
+            2 => document.content = unless_empty(field.bytes, Content::Blob),
             3 => document.content = Content::Tensor(read_tensor(&field)?),
-            4 => document.content = Content::Text(Cow::Borrowed(field.text()?)),
+            4 => document.content = unless_empty(field.text()?, Content::Text),
             5 => document.granularity = small(field.value),
             6 => document.adjacency = small(field.value),
             7 => document.parent_id = Cow::Borrowed(field.text()?),
@@ -84,6 +84,18 @@ fn read_document<'a>(
         }
     }
     Ok(document)
+}
+
+/// An empty text or blob is no content, whether or not it was written.
+fn unless_empty<'a, T>(value: &'a T, content: fn(Cow<'a, T>) -> Content<'a>) -> Content<'a>
+where
+    T: ToOwned + ?Sized + AsRef<[u8]>,
+{
+    if value.as_ref().is_empty() {
+        Content::Empty
+    } else {
+        content(Cow::Borrowed(value))
+    }
 }
 
 fn small(value: u64) -> u32 {
