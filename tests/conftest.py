@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,17 @@ def expected() -> Callable[[list[str | Path]], NDArray[np.float32]]:
         return found
 
     return rows
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> StringIO:
+    """What rich shows on a terminal."""
+    import rich
+    from rich.console import Console
+
+    out = StringIO()
+    monkeypatch.setattr(rich, "_console", Console(file=out, force_terminal=True, width=140))
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,7 @@
-import io
 import threading
 
-import pytest
 from casdk import _progress
 from casdk._progress import Progress
-from rich.console import Console
-
-
-@pytest.fixture
-def screen(monkeypatch):
-    import rich
-
-    out = io.StringIO()
-    monkeypatch.setattr(rich, "_console", Console(file=out, force_terminal=True, width=140))
-    return out
 
 
 def test_a_row_counts_items_and_bytes(screen):
