@@ -18,7 +18,7 @@ from casdk._inputs import Chunk, read_chunk, urls_of
 from casdk._progress import Progress
 from casdk._results import Answer
 from casdk._rust import new_id
-from casdk._transport import InterruptedByForkError, Received, Transport
+from casdk._transport import ByteShare, InterruptedByForkError, Received, Transport
 from casdk.documents import DocumentArray
 from casdk.errors import CallbackError, CasdkError, DeadlineError, NoEmbeddingError
 from casdk.models import Header, Response, Status
@@ -94,6 +94,7 @@ class Driver:
         self.call = call
         self.count = 0
         self._transport = transport
+        self._bytes = ByteShare(transport.bytes)
         self._feed = feed
         self._packer = packer
         self._answer = answer
@@ -250,15 +251,16 @@ class Driver:
 
     async def _attempt(self, batch: Batch) -> None:
         request_id = new_id()
-        budget, watch = self._transport.bytes, self._watch
+        budget, watch = self._bytes, self._watch
         size = 0
         if watch is not None:
             watch.begin(batch)
         try:
-            if self.call.crowded and not self._answer.urgent(batch.indices[0]):
+            patient = self.call.crowded and not self._answer.urgent(batch.indices[0])
+            if patient:
                 await budget.room()
             batch.taken_at = perf_counter()
-            packed = await self._pack(batch, request_id)
+            packed = await self._pack(batch, request_id, patient)
             batch.packed_at = perf_counter()
             indices, items = self._sent(batch, packed)
             if self.call.stopped is not None or not packed.rows:
@@ -317,7 +319,7 @@ class Driver:
             LOG.log(logging.WARNING if outcome == "lost" else logging.DEBUG, f"{said} for good: %s", *which, error)
         self._give()
 
-    async def _pack(self, batch: Batch, request_id: str) -> Packed:
+    async def _pack(self, batch: Batch, request_id: str, patient: bool) -> Packed:
         verdicts = batch.verdicts
         if verdicts.count(b"T") == len(verdicts):
             return self._packer.pack(request_id, batch.items, verdicts)
@@ -325,7 +327,12 @@ class Driver:
         fetched, failed = await self._transport.downloads.fetch(urls) if urls else (None, None)
         batch.errors = failed
         pack = partial(self._packer.pack, request_id, batch.items, verdicts, fetched)
-        return await self._loop.run_in_executor(engine().workers, pack)
+        while True:
+            # One after the other, as far as there are threads: the size is known when it is packed, and counts then.
+            async with self._transport.packing:
+                if not (patient and self._bytes.full):
+                    return await self._loop.run_in_executor(engine().workers, pack)
+            await self._bytes.room()
 
     def _sent(self, batch: Batch, packed: Packed) -> tuple[Sequence[int], Sequence[Any]]:
         """Return indices and items that went into the message; see to those that did not."""

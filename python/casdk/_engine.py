@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from casdk.errors import ClosedError
 
-__all__ = ["Caller", "Engine", "Resident", "engine", "run", "run_async", "run_pieces", "run_pieces_async"]
+__all__ = ["WORKERS", "Caller", "Engine", "Resident", "engine", "run", "run_async", "run_pieces", "run_pieces_async"]
 
 T = TypeVar("T")
 

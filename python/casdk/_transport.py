@@ -15,7 +15,7 @@ from casdk._channels import SCHEMES, Channel, Headers, open_channel
 from casdk._coalesce import Coalescer
 from casdk._codecs import Reply, scan
 from casdk._downloads import Downloads
-from casdk._engine import Engine, Resident, engine
+from casdk._engine import WORKERS, Engine, Resident, engine
 from casdk._proxy import proxy_of
 from casdk._uri import Endpoint
 from casdk.config import TLS, Limits, Retry, Timeouts
@@ -24,7 +24,7 @@ from casdk.errors import AuthError, CasdkError, ClosedError, ConfigError, Transp
 if TYPE_CHECKING:
     from casdk._telemetry import Instruments
 
-__all__ = ["Credential", "InterruptedByForkError", "Received", "Transport"]
+__all__ = ["ByteShare", "Credential", "InterruptedByForkError", "Received", "Transport"]
 
 LOG: Final = logging.getLogger("casdk.connections")
 
@@ -32,6 +32,8 @@ Credential: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
 """A token, or what returns one: called again when the server refuses the last one."""
 
 TOKEN_VARIABLE: Final = "CLIP_AUTH_TOKEN"
+SHARES: Final = 6
+"""Calls that can be under way with large images before one of them waits for another's."""
 
 
 class InterruptedByForkError(Exception):
@@ -58,29 +60,58 @@ class ByteBudget:
     """Bytes in flight over all calls of a client; waiting for room costs nothing."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
-        self._held = 0
+        self.most = most
+        self.held = 0
         self._waiting: list[asyncio.Future[None]] = []
 
+    async def change(self) -> None:
+        """Wait until something is released."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        await waiter
+
+    def hold(self, size: int) -> None:
+        """Count bytes as in flight."""
+        self.held += size
+
+    def release(self, size: int) -> None:
+        """Count them out again."""
+        self.held -= size
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class ByteShare:
+    """One call's part of the budget: requests of large images leave room for other calls.
+
+    A channel copies what it sends, so this is also what keeps the memory of a long run low.
+    """
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self._held = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more should be packed; what is packed all the same exceeds the budget by itself, once."""
+        return self._held >= self._budget.most // SHARES or self._budget.held >= self._budget.most
+
     async def room(self) -> None:
-        """Wait until something may be packed; what is packed then may exceed the budget once, by itself."""
-        while self._held >= self._most:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
-            await waiter
+        """Wait until something may be packed."""
+        while self.full:
+            await self._budget.change()
 
     def hold(self, size: int) -> None:
         """Count bytes as in flight."""
         self._held += size
+        self._budget.hold(size)
 
     def release(self, size: int) -> None:
         """Count them out again."""
         self._held -= size
-        if self._held < self._most and self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for waiter in waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
+        self._budget.release(size)
 
 
 class Transport(Resident):
@@ -113,6 +144,7 @@ class Transport(Resident):
         self.timeouts = timeouts
         self.repeats = RetryBudget(retry.budget)
         self.bytes = ByteBudget(limits.max_inflight_bytes)
+        self.packing = asyncio.Semaphore(WORKERS)
         self.downloads = Downloads(timeouts, limits)
         self.coalescer = coalescer
         self.telemetry = telemetry
@@ -228,6 +260,7 @@ class Transport(Resident):
             self.coalescer.forget()
         self._slots = asyncio.Semaphore(self.limits.requests)
         self.bytes = ByteBudget(self.limits.max_inflight_bytes)
+        self.packing = asyncio.Semaphore(WORKERS)
 
 
 def check_token(token: object) -> str:
