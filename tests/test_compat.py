@@ -23,7 +23,7 @@ import casdk
 import numpy as np
 import pytest
 from casdk import TLS, Document, DocumentArray, compat
-from casdk.models import Header, Profile, Response, Route
+from casdk.models import Header, Profile, Response, Route, Timings
 from casdk.server import serve
 from casdk.testing import FaultServer, Gate, Hold
 
@@ -384,7 +384,8 @@ def test_d18_a_profile_of_no_time_and_many_executors(capsys: Any):
     at = 1_700_000_000_000_000_000
     names = ("gateway", "clip_t", "reranker", "indexer")
     routes = tuple(Route(executor=name, start_ns=at, end_ns=at) for name in names)
-    profile = Profile.from_response(Response(header=Header(request_id="0"), routes=routes), 0.0)
+    timings = Timings.between(0, 0, 0, 0, 0, 0, routes)
+    profile = Profile.from_response(Response(header=Header(request_id="0"), routes=routes, timings=timings))
     profile.print()
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("CLIP model", "reranker", "indexer"))

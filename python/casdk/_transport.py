@@ -32,7 +32,7 @@ Credential: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
 """A token, or what returns one: called again when the server refuses the last one."""
 
 TOKEN_VARIABLE: Final = "CLIP_AUTH_TOKEN"
-SHARES: Final = 6
+SHARES: Final = 8
 """Calls that can be under way with large images before one of them waits for another's."""
 
 

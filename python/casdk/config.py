@@ -107,7 +107,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         prefetch: Requests in flight per call.
         requests: Requests in flight over all calls.
-        max_inflight_bytes: Bytes of requests and replies in flight or waiting for their turn.
+        max_inflight_bytes: Bytes of requests and replies in flight or waiting for their turn; one call has an eighth
+            of them in requests, so that large images leave room for other calls.
         max_item_bytes: Largest image, read or downloaded.
         max_message_bytes: A request is cut where it would grow beyond this.
         max_reply_bytes: Largest reply accepted.

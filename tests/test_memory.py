@@ -1,0 +1,53 @@
+"""Memory of long runs: the peak of a process of its own, beyond the result and beyond what a small call takes."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+MOST = 60_000_000
+CALL = """
+import json, resource, sys
+from casdk import Client
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+address, image = sys.argv[1:]
+content = [image] * 3000 if image else (f"a text, and its number is {number}" for number in range(100_000))
+with Client(address) as client:
+    client.encode(["a text"])
+    before = peak()
+    rows = client.encode(content)
+    print(json.dumps({"shape": rows.shape, "beyond": peak() - before - rows.nbytes}))
+"""
+
+
+def grown(address, image=""):
+    command = [sys.executable, "-c", CALL, address, image]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(run.stdout)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+@pytest.mark.parametrize("scheme", ["grpc"])
+def test_a_hundred_thousand_texts_from_a_generator(server, scheme):
+    found = grown(server.address(scheme))
+    assert found["shape"] == [100_000, 512]
+    assert found["beyond"] < MOST
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_three_thousand_images_by_path(server, scheme, tmp_path):
+    path = tmp_path / "noise.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (183, 183, 3), np.uint8)).save(path)
+    assert 100_000 <= path.stat().st_size < 110_000
+    found = grown(server.address(scheme), str(path))
+    assert found["shape"] == [3000, 512]
+    assert found["beyond"] < MOST
