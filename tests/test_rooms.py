@@ -195,7 +195,7 @@ def test_a_channel_imports_its_library(channel, library):
 def test_runtime_dependencies_are_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {d.split(">")[0].split("<")[0].split("=")[0] for d in project["dependencies"]}
-    assert declared == {"numpy", "msgspec", "grpcio", "httpx", "sniffio", "websockets", "rich"}
+    assert declared == {"numpy", "msgspec", "grpcio", "httpx", "websockets", "rich"}
     modules = {"grpcio": "grpc"}
     known = {modules.get(name, name) for name in declared} | {"casdk"} | sys.stdlib_module_names | LAZY
     for module, path in CORE.items():
