@@ -45,20 +45,20 @@ class NamedScore(msgspec.Struct, omit_defaults=True):
 class DocumentArray(list["Document"]):
     """A list of `Document`, with columns.
 
-    Besides what a list understands, the brackets take:
+    What the brackets understand besides what a list does:
 
-    =================================  =========================================================
-    ``da['9f3c...']``                  the document of that id
-    ``da[2:5]`` ``da[[0, 2]]``         documents by position, as a `DocumentArray`
-    ``da[['id1', 'id2']]``             documents by id
-    ``da[mask]``                       documents by a mask: list of bools or array ``[N]``
-    ``da['@m']`` ``da['@r,c']``        matches of all documents; the documents themselves, then their chunks
-    ``da['@mm[:2]']``                  the first two matches of each match
-    ``da[...]``                        every document, nested ones before the one they are in
-    ``da[:, 'text']``                  a column, as a list; ``embedding`` and ``tensor`` as one array ``[N, ...]``
-    ``da[:, ['id', 'tags__colour']]``  one list per column
-    ``da['@m', 'scores__cosine']``     columns of any of the choices above
-    =================================  =========================================================
+    | brackets | give |
+    |---|---|
+    | ``da['9f3c...']`` | the document of that id |
+    | ``da[2:5]`` ``da[[0, 2]]`` | documents by position, as a `DocumentArray` |
+    | ``da[['id1', 'id2']]`` | documents by id |
+    | ``da[mask]`` | documents by a mask: list of bools or array ``[N]`` |
+    | ``da['@m']`` ``da['@r,c']`` | matches of all documents; the documents themselves, then their chunks |
+    | ``da['@mm[:2]']`` | the first two matches of each match |
+    | ``da[...]`` | every document, nested ones before the one they are in |
+    | ``da[:, 'text']`` | a column, as a list; ``embedding`` and ``tensor`` as one array ``[N, ...]`` |
+    | ``da[:, ['id', 'tags__colour']]`` | one list per column |
+    | ``da['@m', 'scores__cosine']`` | columns of any of the choices above |
 
     A column of anything can be assigned: ``da[:, 'text'] = [...]``, or one value for all.
 

@@ -1,7 +1,5 @@
 """The one error tree.
 
-::
-
     CasdkError
     ├── ConfigError (ValueError)            an address, option or credential that cannot work
     ├── ClosedError (RuntimeError)          the client was closed

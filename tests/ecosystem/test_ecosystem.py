@@ -16,7 +16,7 @@ sys.path.insert(0, str(HERE))
 from environment import PINS, ROOT, UnavailableError, python_of, variables_of  # noqa: E402
 
 SUITES = HERE / "suites"
-EXAMPLES = {"dask": "dask_column.py", "ray": "ray_column.py"}
+EXAMPLES = {"dask": "dask_column.py", "ray": "ray_column.py", "torch": "torch_dataloader.py"}
 
 
 @pytest.fixture(scope="module")
