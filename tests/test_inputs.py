@@ -1,9 +1,10 @@
 import os
 import pathlib
+import re
 
 import numpy as np
 import pytest
-from casdk import Document, Image, Text
+from casdk import Document, Image, Text, _inputs
 from casdk._inputs import as_document, check_content, read_chunk, urls_of
 from casdk._rust import classify
 from casdk.errors import EmptyItemError, InputTypeError, ItemTypeError
@@ -291,3 +292,17 @@ def test_urls_are_found_once_each_also_in_candidates():
     chunk = read_chunk(documents, range(5))
     assert urls_of(chunk.items, chunk.verdicts, None) == ["https://a/1", "https://a/2"]
     assert urls_of(chunk.items, chunk.verdicts, "matches") == ["https://a/1", "https://a/2", "https://a/3"]
+
+
+def test_the_docstrings_table_is_the_rule():
+    """The extensions and beginnings it lists are those that make a path, and no others of their kind."""
+    table = _inputs.__doc__.split("=\n")
+    cells = " ".join(line[:59] for line in table[2].splitlines())
+    extensions = set(re.findall(r"\.[a-z]{3,4}\b", cells))
+    beginnings = re.search(r"begins with (.*?) or a drive", cells)[1].replace("`", "").split()
+    assert len(extensions) == 14
+    assert beginnings == ["/", "./", "../", "~/"]
+    assert classify([f"apple{extension}" for extension in extensions]) == b"P" * len(extensions)
+    assert classify([f"{beginning}apple" for beginning in beginnings]) == b"P" * len(beginnings)
+    listed = {pathlib.PurePath(string).suffix.lower() for string, verdict in IMAGES if verdict == "P"} - {""}
+    assert listed <= extensions

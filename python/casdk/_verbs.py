@@ -445,16 +445,18 @@ def index(transport: Transport, content: Iterable[Any], options: Options, resend
         await plan.run(caller)
         if answer.executors == 1 and transport.indexes is None and originals.documents:
             await _probe_index(transport, originals.documents[0], caller)
-        return finish
-
-    def finish() -> Any:
-        if not plan.gathers:
-            return plan.responses()
-        rows = matrix.finish(plan.driver.count, plan.bad)
-        write_embeddings(originals.documents, rows, plan.bad)
-        return originals.array()
+        return lambda: _embedded(plan, matrix, originals)
 
     return job
+
+
+def _embedded(plan: Plan, matrix: Matrix, originals: Originals, *, matches: bool = False) -> Any:
+    """Return the Documents, embeddings set, or the responses the call was made for."""
+    if not plan.gathers:
+        return plan.responses()
+    rows = matrix.finish(plan.driver.count, plan.bad)
+    write_embeddings(originals.documents, rows, plan.bad)
+    return originals.array(matches=matches)
 
 
 async def _probe_index(transport: Transport, document: Document, caller: Caller[Any]) -> None:
@@ -486,14 +488,7 @@ def search(transport: Transport, content: Iterable[Any], options: Options, limit
                 "the server answered without a single match and its flow has one executor: it has no indexer "
                 "(or nothing was ever indexed)"
             )
-        return finish
-
-    def finish() -> Any:
-        if not plan.gathers:
-            return plan.responses()
-        rows = matrix.finish(plan.driver.count, plan.bad)
-        write_embeddings(originals.documents, rows, plan.bad)
-        return originals.array(matches=True)
+        return lambda: _embedded(plan, matrix, originals, matches=True)
 
     return job
 

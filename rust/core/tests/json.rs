@@ -2,48 +2,26 @@
 
 #[path = "oracle/json.rs"]
 mod oracle;
+#[path = "oracle/plain.rs"]
+mod plain;
 
 use std::borrow::Cow;
 use std::fs;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use casdk_core::document::{Content, Document, Id, Tensor, Value};
+use casdk_core::document::{Content, Document, Tensor, Value};
 use casdk_core::error::Error;
 use casdk_core::json::{documents, pack, parameters, scan};
 use casdk_core::load::Options;
 use casdk_core::reply::{Numbers, Reply, Status};
 use oracle::same;
+use plain::{REQUEST_ID, of, options, text};
 use serde_json::json;
 
 type Json = serde_json::Value;
 
-const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n and so on";
-
-fn options() -> Options {
-    Options {
-        endpoint: "/encode".into(),
-        target_executor: String::new(),
-        parameters: Vec::new(),
-        check_images: true,
-        allow_empty: false,
-        max_item_bytes: 1 << 20,
-        max_message_bytes: 1 << 24,
-    }
-}
-
-fn of(content: Content<'static>) -> Document<'static> {
-    Document {
-        id: Id::Position,
-        content,
-        ..Document::default()
-    }
-}
-
-fn text(text: &str) -> Document<'static> {
-    of(Content::Text(Cow::Owned(text.into())))
-}
 
 fn tensor(buffer: &[u8], shape: &[u32], dtype: &'static str) -> Tensor<'static> {
     Tensor {

@@ -2,44 +2,23 @@
 
 #[path = "oracle/json.rs"]
 mod oracle;
+#[path = "oracle/plain.rs"]
+mod plain;
 #[path = "oracle/strategies.rs"]
 mod strategies;
 
-use std::borrow::Cow;
-
-use casdk_core::document::{Content, Document, Id};
+use casdk_core::document::Document;
 use casdk_core::error::Error;
 use casdk_core::json::{documents, pack, parameters, scan};
 use casdk_core::load::Options;
 use casdk_core::reply::{Numbers, Reply};
 use oracle::{expected, fields_json, numbers, same, tame, through_json, without_defaults};
+use plain::{REQUEST_ID, options, text};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::json;
 
 type Json = serde_json::Value;
-
-const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
-
-fn options() -> Options {
-    Options {
-        endpoint: "/encode".into(),
-        target_executor: String::new(),
-        parameters: Vec::new(),
-        check_images: true,
-        allow_empty: false,
-        max_item_bytes: 1 << 20,
-        max_message_bytes: 1 << 24,
-    }
-}
-
-fn text(text: &str) -> Document<'static> {
-    Document {
-        id: Id::Position,
-        content: Content::Text(Cow::Owned(text.into())),
-        ..Document::default()
-    }
-}
 
 fn documents_of_any_kind() -> impl Strategy<Value = Vec<Document<'static>>> {
     vec(strategies::document().prop_map(tame), 0..4)

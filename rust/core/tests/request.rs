@@ -1,6 +1,8 @@
 //! Requests, with `prost` as the oracle.
 
 mod oracle;
+#[path = "oracle/plain.rs"]
+mod plain;
 #[path = "oracle/strategies.rs"]
 mod strategies;
 
@@ -11,36 +13,12 @@ use casdk_core::document::{Content, Document, Id};
 use casdk_core::load::{Failure, Options};
 use casdk_core::request::{Plan, TextPlan, pack};
 use oracle::{DataRequest, Doc, data_content, doc};
+use plain::{REQUEST_ID, of, options, text};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message;
 
-const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n and so on";
-
-fn options() -> Options {
-    Options {
-        endpoint: "/encode".into(),
-        target_executor: String::new(),
-        parameters: Vec::new(),
-        check_images: true,
-        allow_empty: false,
-        max_item_bytes: 1 << 20,
-        max_message_bytes: 1 << 24,
-    }
-}
-
-fn of(content: Content<'static>) -> Document<'static> {
-    Document {
-        id: Id::Position,
-        content,
-        ..Document::default()
-    }
-}
-
-fn text(text: &str) -> Document<'static> {
-    of(Content::Text(Cow::Owned(text.into())))
-}
 
 fn path(path: &std::path::Path) -> Document<'static> {
     of(Content::Path(Cow::Owned(path.to_str().unwrap().into())))
