@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import ssl
@@ -16,8 +17,9 @@ from casdk.server import Served
 from casdk.server.wire.docarray_pb2 import DocumentProto
 from casdk.server.wire.jina_pb2 import DataRequestProto
 from google.protobuf.json_format import MessageToDict
-from websockets.sync.client import ClientConnection
-from websockets.sync.client import connect as open_socket
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_socket
+from websockets.exceptions import ConnectionClosedOK
 
 SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"
 STREAM = "/jina.JinaRPC/Call"
@@ -68,11 +70,57 @@ def trust(served: Served) -> ssl.SSLContext:
     return context
 
 
-def socket(served: Served, scheme: str = "websocket", path: str = "/", **options: Any) -> ClientConnection:
+class Socket:
+    """A websocket, used from a test without a loop.
+
+    Not the library's own one for threads: that reads and writes one TLS object from two threads, which CPython 3.11
+    does not guard, so that now and then what was sent never arrives.
+    """
+
+    def __init__(self, uri: str, **options: Any) -> None:
+        self._runner = asyncio.Runner()
+        try:
+            self._connection = self._runner.run(_opened(uri, options))
+        except BaseException:
+            self._runner.close()
+            raise
+
+    def __enter__(self) -> Socket:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._runner:
+            self._runner.run(self._connection.close())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def __iter__(self) -> Iterator[str | bytes]:
+        while True:
+            try:
+                frame = self.recv(WAIT)
+            except ConnectionClosedOK:
+                return
+            yield frame
+
+    def send(self, frame: str | bytes) -> None:
+        """Send a frame."""
+        self._runner.run(self._connection.send(frame))
+
+    def recv(self, timeout: float) -> str | bytes:
+        """Return the next frame, within seconds."""
+        return self._runner.run(asyncio.wait_for(self._connection.recv(), timeout))
+
+
+async def _opened(uri: str, options: dict[str, Any]) -> ClientConnection:
+    return await open_socket(uri, **options)
+
+
+def socket(served: Served, scheme: str = "websocket", path: str = "/", **options: Any) -> Socket:
     """Open a websocket."""
     secure = scheme == "websockets"
     uri = f"{'wss' if secure else 'ws'}://{authority(served.address(scheme))}{path}"
-    return open_socket(uri, ssl=trust(served) if secure else None, max_size=None, compression=None, **options)
+    return Socket(uri, ssl=trust(served) if secure else None, max_size=None, compression=None, proxy=None, **options)
 
 
 def as_json(message: DataRequestProto) -> dict[str, Any]:
