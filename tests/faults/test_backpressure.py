@@ -1,0 +1,152 @@
+"""Nothing is read ahead of the window, in count or bytes; waiting costs no CPU; streams run in flat memory."""
+
+import itertools
+import time
+
+import numpy as np
+import psutil
+import pytest
+from casdk import Limits
+from casdk.testing import Gate, Hold
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_nothing_is_read_ahead_of_the_window(make_server, connect_to, scheme, rows):
+    gate = Gate()
+    server = make_server(Hold(gate))
+    client = connect_to(server, scheme, timeout=30)
+    taken = 0
+
+    def texts():
+        nonlocal taken
+        for number in range(1000):
+            taken += 1
+            yield f"text {number}"
+
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client.encode, texts(), batch_size=5, prefetch=4)
+        gate.wait_for(4)
+        assert taken <= 5 * 5
+        assert server.counters.running == 4
+        gate.open()
+        np.testing.assert_array_equal(running.result(), rows([f"text {number}" for number in range(1000)]))
+    assert server.counters.most_running == 4
+
+
+def test_bytes_in_flight_have_a_limit_over_all_calls(make_server, connect_to, scheme, figure):
+    from concurrent.futures import ThreadPoolExecutor
+
+    size, most = 200_000, 1_000_000
+    gate = Gate()
+    server = make_server(Hold(gate))
+    client = connect_to(server, scheme, limits=Limits(max_inflight_bytes=most), timeout=60)
+    images = [PNG + bytes([number]) * size for number in range(16)]
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(client.encode, images, batch_size=1) for _ in range(4)]
+        gate.wait_for(4)
+        for _ in range(64):
+            held = sum(request.nbytes for request in server.requests) - done_bytes(server)
+            # Each call may have one beyond the budget, so that none can be starved by the others.
+            assert held <= most + 5 * size * 1.4
+            figure("backpressure: most bytes in flight of 1,000,000", held)
+            gate.let(1)
+        gate.open()
+        for future in running:
+            assert future.result().shape == (16, 32)
+
+
+def done_bytes(server):
+    sizes = [request.nbytes for request in server.requests]
+    return sum(sizes[: server.counters.replies])
+
+
+def test_waiting_costs_no_cpu(make_server, connect_to, scheme, figure):
+    from concurrent.futures import ThreadPoolExecutor
+
+    gate = Gate()
+    client = connect_to(make_server(Hold(gate)), scheme, timeout=30)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client.encode, map(str, itertools.repeat("x", 100)), batch_size=1, prefetch=4)
+        gate.wait_for(4)
+        before = time.process_time()
+        with pytest.raises(TimeoutError):
+            running.result(0.3)
+        spent = time.process_time() - before
+        gate.open()
+        running.result()
+    assert spent < 0.05
+    figure("backpressure: CPU of 0.3 s of waiting, ms", round(spent * 1000, 1))
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_an_endless_generator_runs_in_flat_memory(make_server, connect_to, mode, figure):
+    import asyncio
+
+    server = make_server(width=512, history=10)
+    client = connect_to(server, "websocket", timeout=60)
+    process = psutil.Process()
+    seen = []
+
+    def look(number):
+        if number % 100 == 0:
+            seen.append(process.memory_info().rss)
+
+    texts = (f"text {number}" for number in itertools.count())
+
+    async def follow():
+        stream = client.astream(texts, batch_size=32)
+        number = 0
+        async for piece in stream:
+            look(number)
+            assert piece.shape == (32, 512)
+            number += 1
+            if number == 600:
+                break
+        await stream.aclose()
+
+    if mode == "async":
+        asyncio.run(follow())
+    else:
+        stream = client.stream(texts, batch_size=32)
+        for number, piece in zip(range(600), stream, strict=False):
+            look(number)
+            assert piece.shape == (32, 512)
+        stream.close()
+    grown = max(seen[2:]) - seen[1]
+    assert grown < 4 * 2**20  # 400 pieces are 26 MB
+    figure("stream: growth over 400 pieces, MiB", round(grown / 2**20, 2))
+
+
+def test_pieces_come_in_order_while_the_input_is_read(make_server, connect_to, scheme, rows):
+    from casdk.testing import Reorder
+
+    client = connect_to(make_server(Reorder(3)), scheme, timeout=30)
+    taken = 0
+
+    def texts():
+        nonlocal taken
+        for number in range(300):
+            taken += 1
+            yield f"text {number}"
+
+    first = None
+    for number, piece in enumerate(client.stream(texts(), batch_size=3, prefetch=4)):
+        np.testing.assert_array_equal(piece, rows([f"text {3 * number + item}" for item in range(3)]))
+        if first is None:
+            first = taken
+    assert number == 99
+    assert first <= 3 * 10
+
+
+def test_a_stream_nobody_reads_holds_the_input_back(make_server, connect_to, scheme):
+    server = make_server()
+    client = connect_to(server, scheme, timeout=30)
+    taken = itertools.count()
+    stream = client.stream((f"text {next(taken)}" for _ in itertools.count()), batch_size=2, prefetch=4)
+    next(stream)
+    server.wait_for(lambda seen: seen.replies >= 4)
+    assert next(taken) <= 2 * 12
+    stream.close()

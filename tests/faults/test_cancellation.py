@@ -1,0 +1,163 @@
+"""Whoever takes a call back leaves nothing behind: no task, socket, thread or descriptor, and the next call works."""
+
+import asyncio
+import gc
+import os
+import random
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from casdk import ClosedError
+from casdk._engine import engine
+from casdk.testing import Delay, Gate, Hold
+
+
+def tasks_on_the_engine():
+    async def count():
+        return len(asyncio.all_tasks()) - 1
+
+    return asyncio.run_coroutine_threadsafe(count(), engine().loop).result(10)
+
+
+def held():
+    gc.collect()
+    return len(os.listdir("/proc/self/fd")), threading.active_count(), tasks_on_the_engine()
+
+
+def test_a_cancelled_task(make_server, connect_to, scheme, rows):
+    gate = Gate()
+    server = make_server([Hold(gate)])
+    client = connect_to(server, scheme, timeout=30)
+
+    async def main():
+        task = asyncio.create_task(client.aencode(["a"]))
+        await asyncio.to_thread(gate.wait_for, 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return await client.aencode(["b"])
+
+    np.testing.assert_array_equal(asyncio.run(main()), rows(["b"]))
+    if scheme.startswith("grpc"):
+        server.wait_for(lambda seen: seen.taken_back == 1 and seen.running == 0)
+    elif scheme.startswith("http"):
+        server.wait_for(lambda seen: seen.running == 0)
+    gate.open()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c(make_server, connect_to, scheme, rows, times):
+    gate = Gate()
+    server = make_server([Hold(gate)] * times)
+    client = connect_to(server, scheme, timeout=30)
+    main = threading.main_thread().ident
+
+    def interrupt(count):
+        gate.wait_for(count)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    for number in range(times):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(interrupt, number + 1)
+            with pytest.raises(KeyboardInterrupt):
+                client.encode(["a"])
+    np.testing.assert_array_equal(client.encode(["b"]), rows(["b"]))
+    if scheme.startswith("grpc"):
+        server.wait_for(lambda seen: seen.taken_back == times)
+    gate.open()
+
+
+def test_close_from_another_thread(make_server, connect_to, scheme):
+    gate = Gate()
+    server = make_server(Hold(gate))
+    client = connect_to(server, scheme, timeout=30)
+    with ThreadPoolExecutor(3) as pool:
+        running = [pool.submit(client.encode, ["a"]) for _ in range(2)]
+        running.append(pool.submit(asyncio.run, client.aencode(["a"])))
+        gate.wait_for(3)
+        client.close()
+        for future in running:
+            with pytest.raises(ClosedError):
+                future.result(10)
+    server.wait_for(lambda seen: seen.open == 0)
+    with pytest.raises(ClosedError):
+        client.encode(["b"])
+    gate.open()
+
+
+def test_a_closed_generator(make_server, connect_to, scheme, rows):
+    gate = Gate()
+    server = make_server(lambda request: Hold(gate) if request.texts[0] >= "c" else None)
+    client = connect_to(server, scheme, timeout=30)
+    stream = client.stream(iter("abcdefgh"), batch_size=1, prefetch=4)
+    np.testing.assert_array_equal(next(stream), rows(["a"]))
+    gate.wait_for(1)
+    stream.close()
+    if scheme.startswith("grpc"):
+        server.wait_for(lambda seen: seen.taken_back >= 1 and seen.running == 0)
+    gate.open()
+    server.play(None)
+    np.testing.assert_array_equal(client.encode(["z"]), rows(["z"]))
+
+
+def test_an_async_generator_left_by_break(make_server, connect_to, scheme, rows):
+    server = make_server(lambda request: Delay(0.01))
+    client = connect_to(server, scheme, timeout=30)
+
+    async def main():
+        stream = client.astream(iter("abcdefgh"), batch_size=1, prefetch=2)
+        async for piece in stream:
+            np.testing.assert_array_equal(piece, rows(["a"]))
+            break
+        await stream.aclose()
+        return await client.aencode(["z"])
+
+    np.testing.assert_array_equal(asyncio.run(main()), rows(["z"]))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("points", [60, pytest.param(1000, marks=pytest.mark.soak)])
+def test_cancelled_at_random_points(make_server, connect_to, scheme, rows, points, tally, figure):
+    """Each call is cancelled after a random number of turns of its loop, or of milliseconds."""
+    server = make_server(Delay(0.002))
+    client = connect_to(server, scheme, timeout=60)
+    drawn = random.Random(f"{scheme} {points}")
+    texts = [f"text {number}" for number in range(24)]
+
+    async def once():
+        task = asyncio.create_task(client.aencode(iter(texts), batch_size=4, prefetch=4))
+        if drawn.random() < 0.5:
+            for _ in range(drawn.randrange(12)):
+                await asyncio.sleep(0)
+        else:
+            await asyncio.sleep(drawn.random() * 0.01)
+        task.cancel()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return None
+
+    async def main(count):
+        for _ in range(count):
+            done = await once()
+            if done is not None:
+                np.testing.assert_array_equal(done, rows(texts))
+
+    asyncio.run(main(20))
+    np.testing.assert_array_equal(client.encode(texts), rows(texts))
+    server.wait_for(lambda seen: seen.running == 0)
+    before = held()
+    asyncio.run(main(points))
+    np.testing.assert_array_equal(client.encode(texts), rows(texts))
+    server.wait_for(lambda seen: seen.running == 0)
+    after = held()
+    # http's pool may hold a few connections more or less; each is a descriptor here and one at the server.
+    slack = 2 * 16 if scheme.startswith("http") else 2
+    assert after[0] <= before[0] + slack
+    assert after[1] <= before[1] + 1
+    assert after[2] <= before[2] + (16 if scheme.startswith("http") else 1)
+    tally("cancellation: calls cancelled at random points", points)
+    figure("cancellation: descriptors left over", after[0] - before[0])

@@ -1,0 +1,226 @@
+"""Used before a fork, a client works on both sides of it, also with calls in flight; it pickles; exit never hangs."""
+
+import asyncio
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from casdk import TLS, Client, ConfigError
+from casdk.testing import Gate, Hold
+
+# The children are forks of a process with threads on purpose: that is what is shown to be safe here.
+pytestmark = [pytest.mark.timeout(90), pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")]
+PATIENCE = 20
+
+
+def in_child(act):
+    """Fork, run there, and return the child's pid; it exits with 0 if nothing was raised."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        signal.alarm(PATIENCE)  # a child that hangs is killed, and its status says so
+        act()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def ended_well(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def encode(client, texts):
+    return client.encode(texts)
+
+
+def check(client, rows, name):
+    texts = [f"{name} {number}" for number in range(8)]
+    np.testing.assert_array_equal(client.encode(texts, batch_size=3), rows(texts))
+    np.testing.assert_array_equal(asyncio.run(client.aencode(texts)), rows(texts))
+
+
+@pytest.fixture
+def used(make_server, connect_to, scheme, rows):
+    """A client that was used before the fork."""
+    client = connect_to(make_server(), scheme, timeout=PATIENCE)
+    check(client, rows, "before")
+    return client
+
+
+def test_a_fork(used, rows, tally):
+    pid = in_child(lambda: check(used, rows, "child"))
+    check(used, rows, "parent")
+    assert ended_well(pid)
+    check(used, rows, "after")
+    tally("forks: children that worked")
+
+
+def test_forks_of_forks_and_new_clients(used, rows, scheme):
+    address = f"{used!r}".split("'")[1]
+
+    def child():
+        check(used, rows, "child")
+        assert ended_well(in_child(lambda: check(used, rows, "grandchild")))
+        with Client(address, tls=used._settings.tls, timeout=PATIENCE) as fresh:
+            check(fresh, rows, "fresh")
+
+    assert ended_well(in_child(child))
+
+
+def test_a_fork_with_calls_in_flight(make_server, connect_to, scheme, rows, tally):
+    """They finish in the parent, and the child's own calls work meanwhile."""
+    gate = Gate()
+    server = make_server(lambda request: Hold(gate) if request.texts[0].startswith("held") else None)
+    client = connect_to(server, scheme, timeout=40)
+    texts = [[f"held {call} {number}" for number in range(4)] for call in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(client.encode, each, batch_size=2) for each in texts]
+        gate.wait_for(4)
+        pid = in_child(lambda: check(client, rows, "child"))
+        assert ended_well(pid)
+        gate.open()
+        for each, future in zip(texts, running, strict=True):
+            np.testing.assert_array_equal(future.result(), rows(each))
+    tally("forks: calls in flight that finished in the parent", len(texts))
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_multiprocessing(used, start):
+    with multiprocessing.get_context(start).Pool(2) as pool:
+        found = pool.starmap_async(encode, [(used, [f"text {number}"]) for number in range(6)]).get(60)
+    np.testing.assert_array_equal(np.concatenate(found), used.encode([f"text {number}" for number in range(6)]))
+
+
+def test_gunicorn_preload(used, rows):
+    """The application is made and used before its workers are forked; they serve from threads; one is replaced."""
+
+    def serve():
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda number: check(used, rows, f"request {number}"), range(8)))
+
+    workers = [in_child(serve) for _ in range(2)]
+    assert ended_well(workers.pop())
+    workers.append(in_child(serve))
+    assert all(ended_well(pid) for pid in workers)
+
+
+def test_celery_prefork(used, rows):
+    """The parent goes on working from its own thread while its pool's children are forked, task by task."""
+    stop, errors = threading.Event(), []
+
+    def broker():
+        while not stop.is_set():
+            try:
+                check(used, rows, "broker")
+            except BaseException as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=broker)
+    thread.start()
+    try:
+        for _ in range(3):
+            assert ended_well(in_child(lambda: check(used, rows, "task")))
+    finally:
+        stop.set()
+        thread.join()
+    assert errors == []
+
+
+class Dataset:
+    """As torch's: the client is an attribute, and workers ask for items."""
+
+    def __init__(self, client):
+        self.client = client
+
+    def __getitem__(self, number):
+        return self.client.encode([f"item {number}"])[0]
+
+
+def load(dataset, numbers, out):
+    for number in numbers:
+        out.put((number, dataset[number]))
+
+
+def test_a_data_loader(used, rows):
+    """Two forked workers, indices dealt in turn, results through a queue; twice, as epochs are."""
+    context = multiprocessing.get_context("fork")
+    for _ in range(2):
+        out = context.SimpleQueue()
+        workers = [context.Process(target=load, args=(Dataset(used), range(part, 8, 2), out)) for part in range(2)]
+        for worker in workers:
+            worker.start()
+        found = dict(out.get() for _ in range(8))
+        for worker in workers:
+            worker.join(PATIENCE)
+            assert worker.exitcode == 0
+        expected = rows([f"item {number}" for number in range(8)])
+        np.testing.assert_array_equal(np.stack([found[number] for number in range(8)]), expected)
+
+
+def test_a_pickle_is_the_configuration(used, rows):
+    with pickle.loads(pickle.dumps(used)) as copy:
+        check(copy, rows, "copy")
+
+
+def test_a_pickle_holds_no_secret(make_server, connect_to, monkeypatch):
+    server = make_server(token="s3cret-token")
+    with pytest.raises(ConfigError) as caught:
+        pickle.dumps(connect_to(server, "http", credential="s3cret-token"))
+    assert "s3cret" not in str(caught.value)
+    monkeypatch.setenv("CLIP_AUTH_TOKEN", "s3cret-token")
+    data = pickle.dumps(connect_to(server, "http"))
+    assert b"s3cret" not in data
+    with pickle.loads(data) as copy:
+        assert copy.encode(["a"]).shape == (1, 32)
+
+
+LEAVE = """
+import sys, threading
+from casdk import TLS, Client
+client = Client(sys.argv[1], tls=TLS(ca=sys.argv[2]), timeout=60)
+client.encode(["a"])
+if sys.argv[3] == "in flight":
+    threading.Thread(target=client.encode, args=(["held"],), daemon=True).start()
+    sys.stdin.readline()
+print("leaving", flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["idle", "in flight"])
+def test_interpreter_exit(make_server, scheme, tmp_path, how):
+    """Neither hangs nor prints, with the client open."""
+    gate = Gate()
+    server = make_server(lambda request: Hold(gate) if request.texts == ["held"] else None)
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(server.ca)
+    command = [sys.executable, "-c", LEAVE, server.address(scheme), str(ca), how]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        if how == "in flight":
+            gate.wait_for(1, PATIENCE)
+        out, err = process.communicate("go\n", PATIENCE)
+    gate.open()
+    assert (process.returncode, out, err) == (0, "leaving\n", "")
+
+
+def test_tls_travels_to_a_spawned_process(make_server, connect_to, tmp_path):
+    """An authority by its path, as a service has it."""
+    server = make_server()
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(server.ca)
+    client = connect_to(server, "grpcs", tls=TLS(ca=ca), timeout=PATIENCE)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply_async(encode, (client, ["a"])).get(60).shape == (1, 32)
