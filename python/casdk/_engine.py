@@ -94,12 +94,13 @@ class Engine:
         self._mailbox: Final = Mailbox()
         bytearray(KEPT)
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._fork: asyncio.Future[None] | None = None
         self.start()
 
     def start(self) -> None:
         """Run the loop in a new thread; a daemon, so that interpreter exit never waits for it."""
         started = threading.Event()
+        self.loop.call_soon(self._resume)
         self.loop.call_soon(started.set)
         self._thread = threading.Thread(target=self._run, name="casdk-engine", daemon=True)
         self._thread.start()
@@ -117,8 +118,24 @@ class Engine:
             self._thread.join()
 
     async def _quiesce(self) -> None:
+        self._fork = self.loop.create_future()
         for resident in tuple(self.residents):
             await resident.before_fork()
+
+    def _resume(self) -> None:
+        fork, self._fork = self._fork, None
+        if fork is not None:
+            fork.set_result(None)
+
+    @property
+    def forking(self) -> bool:
+        """Whether a fork is under way: what opens a connection now has it in both processes."""
+        return self._fork is not None
+
+    async def forked(self) -> None:
+        """Wait until no fork is under way."""
+        while self._fork is not None:
+            await asyncio.shield(self._fork)
 
     def inside(self) -> bool:
         """Whether the current thread is the engine's."""

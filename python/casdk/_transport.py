@@ -198,6 +198,8 @@ class Transport(Resident):
                 raise
 
     async def _send(self, request_id: str, message: bytes, context: Headers) -> bytes:
+        if self._engine is not None and self._engine.forking:
+            await self._engine.forked()
         channel = self._channel
         if channel is None:
             proxy = proxy_of(self.endpoint, self._proxy)

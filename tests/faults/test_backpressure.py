@@ -1,13 +1,15 @@
 """Nothing is read ahead of the window, in count or bytes; waiting costs no CPU; streams run in flat memory."""
 
+import asyncio
 import itertools
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
 import pytest
 from casdk import Limits
-from casdk.testing import Gate, Hold
+from casdk.testing import Gate, Hold, Reorder
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -24,8 +26,6 @@ def test_nothing_is_read_ahead_of_the_window(make_server, connect_to, scheme, ro
             taken += 1
             yield f"text {number}"
 
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(client.encode, texts(), batch_size=5, prefetch=4)
         gate.wait_for(4)
@@ -37,35 +37,31 @@ def test_nothing_is_read_ahead_of_the_window(make_server, connect_to, scheme, ro
 
 
 def test_bytes_in_flight_have_a_limit_over_all_calls(make_server, connect_to, scheme, figure):
-    from concurrent.futures import ThreadPoolExecutor
-
-    size, most = 200_000, 1_000_000
+    size, most, calls = 200_000, 1_000_000, 4
     gate = Gate()
     server = make_server(Hold(gate))
-    client = connect_to(server, scheme, limits=Limits(max_inflight_bytes=most), timeout=60)
+    client = connect_to(server, scheme, limits=Limits(max_inflight_bytes=most), timeout=50)
     images = [PNG + bytes([number]) * size for number in range(16)]
-    with ThreadPoolExecutor(4) as pool:
-        running = [pool.submit(client.encode, images, batch_size=1) for _ in range(4)]
-        gate.wait_for(4)
-        for _ in range(64):
-            held = sum(request.nbytes for request in server.requests) - done_bytes(server)
-            # Each call may have one beyond the budget, so that none can be starved by the others.
-            assert held <= most + 5 * size * 1.4
-            figure("backpressure: most bytes in flight of 1,000,000", held)
-            gate.let(1)
-        gate.open()
+    held = []
+    with ThreadPoolExecutor(calls) as pool:
+        running = [pool.submit(client.encode, images, batch_size=1) for _ in range(calls)]
+        try:
+            gate.wait_for(calls)
+            for answered in range(48):
+                gate.wait_for(answered + 1)
+                held.append(sum(each.nbytes for each in list(server.requests)[answered:]))
+                gate.let(1)
+                server.wait_for(lambda seen, answered=answered: seen.replies > answered)
+        finally:
+            gate.open()
         for future in running:
             assert future.result().shape == (16, 32)
-
-
-def done_bytes(server):
-    sizes = [request.nbytes for request in server.requests]
-    return sum(sizes[: server.counters.replies])
+    # Each call may have one message beyond the budget, so that none is starved by the others.
+    assert max(held) <= most + calls * max(each.nbytes for each in server.requests)
+    figure("backpressure: most bytes in flight of 1,000,000", max(held))
 
 
 def test_waiting_costs_no_cpu(make_server, connect_to, scheme, figure):
-    from concurrent.futures import ThreadPoolExecutor
-
     gate = Gate()
     client = connect_to(make_server(Hold(gate)), scheme, timeout=30)
     with ThreadPoolExecutor(1) as pool:
@@ -83,8 +79,6 @@ def test_waiting_costs_no_cpu(make_server, connect_to, scheme, figure):
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_an_endless_generator_runs_in_flat_memory(make_server, connect_to, mode, figure):
-    import asyncio
-
     server = make_server(width=512, history=10)
     client = connect_to(server, "websocket", timeout=60)
     process = psutil.Process()
@@ -121,8 +115,6 @@ def test_an_endless_generator_runs_in_flat_memory(make_server, connect_to, mode,
 
 
 def test_pieces_come_in_order_while_the_input_is_read(make_server, connect_to, scheme, rows):
-    from casdk.testing import Reorder
-
     client = connect_to(make_server(Reorder(3)), scheme, timeout=30)
     taken = 0
 

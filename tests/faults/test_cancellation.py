@@ -82,6 +82,7 @@ def test_close_from_another_thread(make_server, connect_to, scheme):
         for future in running:
             with pytest.raises(ClosedError):
                 future.result(10)
+    gc.collect()  # grpcio holds a cancelled call, and by it the connection, in a cycle
     server.wait_for(lambda seen: seen.open == 0)
     with pytest.raises(ClosedError):
         client.encode(["b"])

@@ -47,6 +47,7 @@ class GrpcChannel(Channel):
         self._stream: Any = None
         self._streams_only = False
         self._down = True
+        self._closed = False
 
     async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
         await self._ready()
@@ -143,6 +144,9 @@ class GrpcChannel(Channel):
         else:
             credentials = await self._credentials(options)
             channel = grpc.aio.secure_channel(target, credentials, options=options)
+        if self._closed:  # while the certificate was fetched
+            await channel.close()
+            raise TransportError(f"the connection to {self.endpoint} was closed", sent=False)
         self._channel = channel
         self._unary = channel.unary_unary(UNARY)
         self._stream = channel.stream_stream(STREAM)
@@ -185,6 +189,7 @@ class GrpcChannel(Channel):
         return ServerError(f"{where} ({code.name})", request_id=request_id)
 
     async def aclose(self) -> None:
+        self._closed = True
         channel, self._channel = self._channel, None
         self._unary = self._stream = None
         if channel is not None:

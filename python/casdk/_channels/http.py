@@ -55,6 +55,9 @@ class HttpChannel(Channel):
         self._lanes: set[httpx.AsyncHTTPTransport] = set()
         self._idle: list[httpx.AsyncHTTPTransport] = []
         self._context: ssl.SSLContext | None = None
+        self._closed = False
+        self._underway: set[asyncio.Timeout] = set()
+        self._ended = asyncio.Event()
         # Waiting for a free connection is not waiting for the server, so it happens outside the timeout.
         self._free = asyncio.Semaphore(self.limits.connections)
         scheme = "https" if self.endpoint.tls else "http"
@@ -102,12 +105,19 @@ class HttpChannel(Channel):
         self, method: str, url: httpx.URL, headers: list[tuple[str, str]], content: bytes | AsyncIterator[bytes] = b""
     ) -> tuple[httpx.Response, bytes]:
         async with self._free:
+            if self._closed:  # while this waited
+                raise TransportError(f"the connections to {self.endpoint} were closed", sent=False)
             lane = self._idle.pop() if self._idle else self._open()
             try:
-                return await self._ask_on(lane, method, url, headers, content)
-            finally:
-                if lane in self._lanes:  # not closed meanwhile
-                    self._idle.append(lane)
+                answer = await self._ask_on(lane, method, url, headers, content)
+            except BaseException:
+                # httpcore may take the connection of a cancelled request for busy ever after: nobody else gets the lane.
+                self._lanes.discard(lane)
+                await asyncio.shield(lane.aclose())
+                raise
+            if lane in self._lanes:  # not closed meanwhile
+                self._idle.append(lane)
+            return answer
 
     async def _ask_on(
         self,
@@ -122,13 +132,21 @@ class HttpChannel(Channel):
             extensions = {**extensions, "trace": Handshake(self).trace}
         request = httpx.Request(method, url, content=content, headers=headers, extensions=extensions)
         try:
-            async with asyncio.timeout(self.timeouts.read):
-                response = await lane.handle_async_request(request)
+            async with asyncio.timeout(self.timeouts.read) as limit:
+                self._underway.add(limit)
                 try:
-                    body = await self._read(response)
+                    response = await lane.handle_async_request(request)
+                    try:
+                        body = await self._read(response)
+                    finally:
+                        await response.aclose()
                 finally:
-                    await response.aclose()
+                    self._underway.discard(limit)
+                    if self._closed and not self._underway:
+                        self._ended.set()
         except TimeoutError:
+            if self._closed:
+                raise TransportError(f"the connections to {self.endpoint} were closed") from None
             raise DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s") from None
         except httpx.HTTPError as error:
             raise self._ours(error) from error
@@ -162,6 +180,13 @@ class HttpChannel(Channel):
         return TransportError(f"{where}: {text or type(error).__name__}")
 
     async def aclose(self) -> None:
+        self._closed = True
+        # A connection that is still being made is in no lane: closing lanes alone would leave it open.
+        for limit in self._underway:
+            if not limit.expired():
+                limit.reschedule(0)
+        if self._underway:
+            await self._ended.wait()
         lanes, self._lanes, self._idle = self._lanes, set(), []
         for lane in lanes:
             await lane.aclose()
@@ -169,7 +194,7 @@ class HttpChannel(Channel):
             LOG.info("the connections to %s are closed", self.endpoint)
 
     def forget(self) -> None:
-        self._lanes, self._idle = set(), []
+        self._lanes, self._idle, self._underway = set(), [], set()
         self._free = asyncio.Semaphore(self.limits.connections)
 
 

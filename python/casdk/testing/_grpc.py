@@ -49,10 +49,11 @@ class GrpcConnection(Connection):
 
     def begin(self) -> None:
         codes = h2.settings.SettingCodes
-        self._h2.local_settings.update(
+        self._h2.initiate_connection()
+        # Not before: h2 would announce its defaults, take these for agreed, and never open the client's window again.
+        self._h2.update_settings(
             {codes.INITIAL_WINDOW_SIZE: WINDOW, codes.MAX_CONCURRENT_STREAMS: 2**31 - 1, codes.MAX_FRAME_SIZE: 2**22}
         )
-        self._h2.initiate_connection()
         self._h2.increment_flow_control_window(2**30)
         self.push()
 

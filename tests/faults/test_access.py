@@ -1,0 +1,149 @@
+"""TLS, credentials and proxies: the right typed error with its cause, one refresh, and no secret anywhere."""
+
+import logging
+import os
+import ssl
+import traceback
+
+import numpy as np
+import pytest
+from casdk import TLS, AuthError, ProxyError, Retry, TLSError, TransportError
+from casdk.testing import ConnectProxy, certificates
+
+ONCE = Retry(attempts=1)
+SECURE = ("grpcs", "https", "websockets")
+secure = pytest.mark.parametrize("scheme", SECURE)
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch):
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+# TLS
+
+
+@secure
+@pytest.mark.parametrize("problem", ["expired", "wrong host", "self-signed", "unknown authority", "TLS 1.1"])
+def test_a_certificate_that_is_not_trusted(make_server, connect_to, scheme, call, problem):
+    authority = certificates.authority()
+    options, tls = {}, TLS(ca=authority.pem)
+    if problem == "TLS 1.1":
+        options["maximum_version"] = ssl.TLSVersion.TLSv1_1
+    elif problem == "unknown authority":
+        tls = TLS(ca=certificates.Authority("another").pem)
+    else:
+        made = {"expired": authority.expired, "wrong host": authority.wrong_host}
+        options["certificate"] = made.get(problem, certificates.self_signed)()
+    server = make_server(**options)
+    with pytest.raises(TLSError) as caught:
+        call(connect_to(server, scheme, tls=tls, retry=ONCE, timeout=10), "encode", ["a"])
+    assert "\n" not in str(caught.value)
+    assert server.counters.requests == 0
+
+
+@secure
+def test_a_private_authority_and_a_name(make_server, connect_to, scheme, call, rows):
+    authority = certificates.authority()
+    server = make_server(certificate=authority.server(["clip.example"]))
+    tls = TLS(ca=authority.pem, server_name="clip.example")
+    np.testing.assert_array_equal(call(connect_to(server, scheme, tls=tls, timeout=20), "encode", ["a"]), rows(["a"]))
+
+
+@secure
+def test_mutual_tls(make_server, connect_to, scheme, call, rows, tmp_path):
+    authority = certificates.authority()
+    server = make_server(client_ca=authority.pem)
+    cert, key = authority.client().write(tmp_path)
+    tls = TLS(ca=authority.pem, cert=cert, key=key)
+    np.testing.assert_array_equal(call(connect_to(server, scheme, tls=tls, timeout=20), "encode", ["a"]), rows(["a"]))
+    with pytest.raises(TransportError):
+        call(connect_to(server, scheme, tls=TLS(ca=authority.pem), retry=ONCE, timeout=10), "encode", ["a"])
+
+
+# credentials
+
+
+@pytest.mark.parametrize("kind", ["callable", "async callable"])
+def test_a_credential_is_asked_for_once_more(make_server, connect_to, scheme, call, rows, kind):
+    server = make_server(token="second")
+    given = []
+
+    def token():
+        given.append("first" if not given else "second")
+        return given[-1]
+
+    async def token_async():
+        return token()
+
+    client = connect_to(server, scheme, credential=token if kind == "callable" else token_async, timeout=20)
+    np.testing.assert_array_equal(call(client, "encode", ["a"]), rows(["a"]))
+    np.testing.assert_array_equal(call(client, "encode", ["b"]), rows(["b"]))
+    assert given == ["first", "second"]
+    server.token = "third"
+    with pytest.raises(AuthError):
+        call(client, "encode", ["c"])
+    assert len(given) == 3
+
+
+def test_a_static_credential(make_server, connect_to, scheme, call, rows):
+    server = make_server(token="right")
+    np.testing.assert_array_equal(
+        call(connect_to(server, scheme, credential="right", timeout=20), "encode", ["a"]), rows(["a"])
+    )
+    with pytest.raises(AuthError):
+        call(connect_to(server, scheme, credential="wrong", timeout=20), "encode", ["a"])
+
+
+def test_no_secret_is_shown(make_server, connect_to, scheme, call, caplog):
+    secret = "s3cret-token"
+    caplog.set_level(logging.DEBUG)
+    client = connect_to(make_server(token="other"), scheme, credential=secret, timeout=20)
+    with pytest.raises(AuthError) as caught:
+        call(client, "encode", ["a"])
+    shown = "".join(traceback.format_exception(caught.value))
+    assert secret not in shown + repr(client) + repr(client._settings) + repr(vars(caught.value)) + caplog.text
+
+
+# proxies
+
+
+def test_a_proxy(make_server, connect_to, scheme, call, rows):
+    server = make_server()
+    with ConnectProxy() as proxy:
+        client = connect_to(server, scheme, proxy=proxy.url(), timeout=20)
+        np.testing.assert_array_equal(call(client, "encode", ["a"]), rows(["a"]))
+        assert f"127.0.0.1:{server.port(scheme)}" in proxy.targets
+        client.close()
+
+
+@pytest.mark.parametrize("exempt", [False, True])
+def test_a_proxy_of_the_environment(make_server, connect_to, scheme, rows, monkeypatch, exempt):
+    server = make_server()
+    with ConnectProxy() as proxy:
+        monkeypatch.setenv("ALL_PROXY", proxy.url())
+        if exempt:
+            monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        before = dict(os.environ)
+        client = connect_to(server, scheme, timeout=20)
+        np.testing.assert_array_equal(client.encode(["a"]), rows(["a"]))
+        assert bool(proxy.targets) is not exempt
+        assert dict(os.environ) == before
+        client.close()
+
+
+def test_a_proxy_that_wants_a_password(make_server, connect_to, scheme, call, rows, caplog):
+    caplog.set_level(logging.DEBUG)
+    with ConnectProxy("user", "s3cret") as proxy:
+        client = connect_to(make_server(), scheme, proxy=proxy.url("user:s3cret"), timeout=20)
+        np.testing.assert_array_equal(call(client, "encode", ["a"]), rows(["a"]))
+        client.close()
+        refused = connect_to(make_server(), scheme, proxy=proxy.url("user:wr0ng"), retry=ONCE, timeout=10)
+        with pytest.raises((ProxyError, TransportError)) as caught:
+            call(refused, "encode", ["a"])
+        refused.close()
+    shown = "".join(traceback.format_exception(caught.value)) + repr(client) + caplog.text
+    assert "s3cret" not in shown
+    assert "wr0ng" not in shown
