@@ -8,6 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 1800
 PYTHONS ?= $(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -100,6 +101,11 @@ format: $(READY) ## Format and mend what can be mended
 	@$(BIN)/ruff check --fix --quiet || true
 	@$(BIN)/ruff format
 	@cargo fmt --all
+
+.PHONY: soak
+soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), and what takes minutes
+	$(say) "soaking for $(SOAK_SECONDS) s"
+	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults
 
 .PHONY: interop
 interop: $(READY) ## Run against real jina servers, in environments of their own

@@ -205,7 +205,7 @@ CHANNEL = GrpcChannel
 
 def _lost(scheme: str, details: str, where: str) -> TransportError:
     text = details.lower()
-    if "ssl" in text or "tls" in text or "certificate" in text or "handshak" in text:
+    if "ssl" in text or "tls" in text or "certificate" in text or "handshak" in text or "verification check" in text:
         # A connection that broke during the handshake says nothing against the certificate.
         broken = "socket closed" in text or "connection reset" in text
         return TLSError(where, retryable=broken, sent=False)

@@ -111,7 +111,7 @@ class HttpChannel(Channel):
             try:
                 answer = await self._ask_on(lane, method, url, headers, content)
             except BaseException:
-                # httpcore may take the connection of a cancelled request for busy ever after: nobody else gets the lane.
+                # httpcore may take a cancelled request's connection for busy ever after: nobody else gets the lane.
                 self._lanes.discard(lane)
                 await asyncio.shield(lane.aclose())
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import ssl
 from typing import Any, Final
 
@@ -206,6 +207,7 @@ class WebsocketChannel(Channel):
                     max_size=self.limits.max_reply_bytes,
                     open_timeout=None,
                     close_timeout=1,
+                    logger=WIRE_LOG,
                     ping_timeout=self.timeouts.read,
                     proxy=self.proxy,
                     **options,
@@ -252,6 +254,18 @@ def _refused(error: Exception, where: str) -> CasdkError:
     if isinstance(error, InvalidHandshake):
         return ProtocolMismatchError(f"{where}: this port does not speak websocket ({error})", retryable=False)
     return TransportError(f"{where}: {error}", sent=False)
+
+
+def _redact(record: logging.LogRecord) -> bool:
+    """Hide the credentials that websockets logs among the headers, at DEBUG."""
+    if isinstance(record.args, tuple) and str(record.args[:1]).lower().find("authorization") >= 0:
+        record.args = (record.args[0], "***", *record.args[2:])
+    return True
+
+
+WIRE_LOG: Final = logging.getLogger("casdk.connections.websocket")
+"""The library's own would show the credential."""
+WIRE_LOG.addFilter(_redact)
 
 
 def _closed(error: ConnectionClosed, where: str) -> CasdkError:
