@@ -1,9 +1,12 @@
 """TLS, credentials and proxies: the right typed error with its cause, one refresh, and no secret anywhere."""
 
+import contextlib
 import logging
 import os
+import socket
 import ssl
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -26,14 +29,11 @@ def _clean(monkeypatch):
 
 
 @secure
-@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1:DeprecationWarning")
-@pytest.mark.parametrize("problem", ["expired", "wrong host", "self-signed", "unknown authority", "TLS 1.1"])
+@pytest.mark.parametrize("problem", ["expired", "wrong host", "self-signed", "unknown authority"])
 def test_a_certificate_that_is_not_trusted(make_server, connect_to, scheme, call, problem):
     authority = certificates.authority()
     options, tls = {}, TLS(ca=authority.pem)
-    if problem == "TLS 1.1":
-        options["maximum_version"] = ssl.TLSVersion.TLSv1_1
-    elif problem == "unknown authority":
+    if problem == "unknown authority":
         tls = TLS(ca=certificates.Authority("another").pem)
     else:
         made = {"expired": authority.expired, "wrong host": authority.wrong_host}
@@ -43,6 +43,40 @@ def test_a_certificate_that_is_not_trusted(make_server, connect_to, scheme, call
         call(connect_to(server, scheme, tls=tls, retry=ONCE, timeout=10), "encode", ["a"])
     assert "\n" not in str(caught.value)
     assert server.counters.requests == 0
+
+
+@secure
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1:DeprecationWarning")
+def test_nothing_older_than_tls_1_2_is_spoken(connect_to, scheme, call, tmp_path):
+    """By a server in a thread: asyncio's closes without the alert that says what is wrong."""
+    authority = certificates.authority()
+    cert, key = authority.server(["localhost", "127.0.0.1"]).write(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.load_cert_chain(cert, key)
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+
+        class Place:
+            def address(self, scheme):
+                return f"{scheme}://localhost:{listener.getsockname()[1]}"
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection, contextlib.suppress(OSError):
+                    context.wrap_socket(connection, server_side=True)
+
+        serving = pool.submit(serve)
+        try:
+            with pytest.raises(TLSError):
+                call(connect_to(Place(), scheme, tls=TLS(ca=authority.pem), retry=ONCE, timeout=10), "encode", ["a"])
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            serving.result(10)
 
 
 @secure
