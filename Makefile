@@ -105,7 +105,8 @@ format: $(READY) ## Format and mend what can be mended
 .PHONY: soak
 soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), and what takes minutes
 	$(say) "soaking for $(SOAK_SECONDS) s"
-	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults
+	@# pytest keeps every record logged, and with it each failed request: that would be what grows
+	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults -p no:logging
 
 .PHONY: interop
 interop: $(READY) ## Run against real jina servers, in environments of their own

@@ -28,7 +28,7 @@ DRY_RUN: Final = "/jina.JinaGatewayDryRunRPC/dry_run"
 WINDOW: Final = 2**24
 UNIMPLEMENTED: Final = 12
 INVALID_ARGUMENT: Final = 3
-CANCEL: Final = 8
+NO_ERROR: Final = 0
 HEADERS: Final = 1
 """HTTP/2's frame type."""
 
@@ -114,7 +114,7 @@ class GrpcConnection(Connection):
         """Forget a stream; an upload that is still under way is not wanted any more (RFC 9113, 8.1)."""
         closed = self._streams.pop(stream, None)
         if closed is not None and not closed.ended:
-            self._h2.reset_stream(stream, CANCEL)
+            self._h2.reset_stream(stream, NO_ERROR)
             self.push()
 
     def drown(self, data: bytes) -> bool:
