@@ -142,6 +142,23 @@ def test_silence_has_a_limit_of_its_own(make_server, connect_to, scheme, call, s
     assert watch.seconds < 2
 
 
+async def test_each_request_has_a_silence_of_its_own(make_server, connect_to, scheme):
+    """Requests share a connection, and whatever watches it; each is given up when its own time is over."""
+    client = connect_to(make_server(Never()), scheme, timeouts=Timeouts(read=0.2), retry=Retry(attempts=1))
+    loop = asyncio.get_running_loop()
+
+    async def wait_in_vain(later: float) -> float:
+        await asyncio.sleep(later)
+        began = loop.time()
+        with pytest.raises(DeadlineError, match=r"within 0\.2 s"):
+            await client.aencode(["a"])
+        return loop.time() - began
+
+    waits = await asyncio.gather(*[wait_in_vain(later) for later in (0, 0.1, 0.3)])
+    assert min(waits) >= 0.19
+    assert max(waits) < 2
+
+
 def test_a_call_after_a_deadline_works(make_server, connect_to, scheme, call, rows):
     # By content: the first request may not even have been sent when its time ran out.
     server = make_server(lambda request: Never() if request.texts[0] == "a" else None)
