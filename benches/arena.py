@@ -86,7 +86,7 @@ class Arena:
     def contender(self, label: str, program: str, peer: str, scheme: str, *, fresh: bool = False) -> Contender:
         """Return the process of a contender; it stays for the next case."""
         key = (label, program, peer, scheme)
-        if fresh or key not in self._running:
+        if fresh or key not in self._running or not self._running[key].running:
             address = self.peer(peer).address(scheme, original=program == "original")
             self._running[key] = self._stack.enter_context(Contender(program, *address))
         return self._running[key]
@@ -117,9 +117,14 @@ class Arena:
             runs[rival.label] = _run(row, rival.label, contender, own_case)
 
         def others() -> None:
-            for label, run in runs.items():
-                if label != OURS:
-                    run()
+            for label in [label for label in runs if label != OURS]:
+                try:
+                    runs[label]()
+                except FailedError as error:
+                    # In mid-run: no ratio of it can be paired any more.
+                    row.failures[label] = str(error)
+                    row.figures.pop(label, None)
+                    del runs[label]
 
         benchmark.pedantic(runs[OURS], setup=others, rounds=ROUNDS, iterations=1)
         return self._keep(row, benchmark)

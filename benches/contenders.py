@@ -52,6 +52,11 @@ class Contender:
         self._process.kill()
         self._process.communicate()
 
+    @property
+    def running(self) -> bool:
+        """Whether the process is there; what it is made of may have ended it."""
+        return self._process.poll() is None
+
     def do(self, order: str, case: dict[str, Any], **options: Any) -> dict[str, Any]:
         """Have an order carried out.
 
@@ -60,6 +65,8 @@ class Contender:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        if not self.running:
+            raise FailedError(f"{self.name} ended with status {self._process.returncode}")
         print(json.dumps({"do": order, "case": case, "with": options}), file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         if not line:
