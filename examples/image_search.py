@@ -47,7 +47,7 @@ def embed(client: Client, server: str, folder: Path) -> tuple[list[str], NDArray
     for name, row in zip(fresh, result.embeddings, strict=True):
         known[name] = (stamps[name], row)
     kept = {name: known[name] for name in stamps if np.isfinite(known[name][1]).all()}
-    print(f"{len(kept)} pictures, {len(fresh) - len(result.errors)} of them new")
+    print(f"pictures: {len(kept)}, of them new: {len(fresh) - len(result.errors)}")
     if not kept:
         return [], np.zeros((0, 0), np.float32)
     rows = np.stack([row for _, row in kept.values()])

@@ -117,7 +117,7 @@ def test_image_search(server: Served, tmp_path: Path) -> None:
 
     first, second, third, *rest = run(*command, "--top", 1, server=server.address("grpc"), cwd=tmp_path).splitlines()
     assert first.startswith("left out broken.png: ")
-    assert second == "3 pictures, 3 of them new"
+    assert second == "pictures: 3, of them new: 3"
     assert third.endswith("  sea/wave.jpg")
     assert not rest
 
@@ -125,7 +125,7 @@ def test_image_search(server: Served, tmp_path: Path) -> None:
     (photos / "grass.webp").unlink()
     Image.new("RGB", (64, 48), (25, 45, 190)).save(photos / "lake.png")
     lines = run(*command, server=server.address("grpc"), cwd=tmp_path).splitlines()
-    assert lines[0] == "3 pictures, 1 of them new"
+    assert lines[0] == "pictures: 3, of them new: 1"
     assert [line.split()[1] for line in lines[1:]] == ["lake.png", "sea/wave.jpg", "rose.png"]
 
 
