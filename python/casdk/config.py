@@ -25,7 +25,8 @@ class TLS(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         cert: PEM file, or PEM bytes, of the client's certificate chain (mTLS).
         key: PEM file, or PEM bytes, of the client's private key (mTLS); needs ``cert``.
         server_name: Name to ask for (SNI) and to verify instead of the address's host.
-        verify: ``False`` accepts any certificate. Only for experiments; grpc pins the one it is shown.
+        verify: ``False`` accepts any certificate. Only for experiments; grpc pins the one it is shown, which must be
+            valid today and hold a name.
     """
 
     ca: str | os.PathLike[str] | bytes | None = None

@@ -98,6 +98,49 @@ def test_mutual_tls(make_server, connect_to, scheme, call, rows, tmp_path):
         call(connect_to(server, scheme, tls=TLS(ca=authority.pem), retry=ONCE, timeout=10), "encode", ["a"])
 
 
+UNVERIFIED = {
+    "self-signed for another host": lambda authority: certificates.self_signed(["elsewhere.invalid"]),
+    "of an unknown authority": lambda authority: authority.server(["elsewhere.invalid", "clip.example"]),
+    "for any host of a domain": lambda authority: authority.server(["*.example"]),
+    "for an address": lambda authority: authority.server(["192.0.2.7"]),
+}
+
+
+@secure
+@pytest.mark.parametrize("kind", UNVERIFIED)
+def test_any_certificate_will_do_where_nothing_is_verified(make_server, connect_to, scheme, call, rows, kind):
+    server = make_server(certificate=UNVERIFIED[kind](certificates.Authority("another")))
+    client = connect_to(server, scheme, tls=TLS(verify=False), timeout=20)
+    np.testing.assert_array_equal(call(client, "encode", ["a"]), rows(["a"]))
+
+
+@secure
+def test_nothing_is_verified_by_name_through_a_proxy_nor_with_a_client_certificate(
+    make_server, connect_to, scheme, rows, tmp_path
+):
+    authority = certificates.Authority("another")
+    server = make_server(certificate=authority.server(["clip.example", "elsewhere.invalid"]), client_ca=authority.pem)
+    cert, key = authority.client().write(tmp_path)
+    tls = TLS(cert=cert, key=key, server_name="elsewhere.invalid", verify=False)
+    with ConnectProxy("user", "p@ss") as proxy:
+        client = connect_to(server, scheme, tls=tls, proxy=proxy.url("user:p%40ss"), timeout=20)
+        np.testing.assert_array_equal(client.encode(["a"]), rows(["a"]))
+        assert set(proxy.targets) == {f"127.0.0.1:{server.port(scheme)}"}
+        client.close()
+
+
+@secure
+@pytest.mark.parametrize("kind", ["expired", "premature"])
+def test_what_grpc_takes_in_no_case_is_said(make_server, connect_to, scheme, call, rows, kind):
+    server = make_server(certificate=getattr(certificates.Authority("another"), kind)())
+    client = connect_to(server, scheme, tls=TLS(verify=False), retry=ONCE, timeout=10)
+    if scheme == "grpcs":
+        with pytest.raises(TLSError, match="not even with verify=False"):
+            call(client, "encode", ["a"])
+    else:
+        np.testing.assert_array_equal(call(client, "encode", ["a"]), rows(["a"]))
+
+
 # credentials
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from base64 import b64encode
 from typing import Any, Final
+from urllib.parse import unquote, urlsplit
 
 import grpc
 import grpc.aio
 
-from casdk._channels.base import LOG, Channel, Headers, read_pem
+from casdk._channels.base import LOG, Channel, Headers, read_pem, ssl_context
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -158,13 +160,9 @@ class GrpcChannel(Channel):
         if roots is None and tls.verify:
             roots = _system_roots()
         if not tls.verify:
-            # grpc cannot skip verification, so what the server shows is trusted, for the name it shows.
-            pem = await asyncio.to_thread(
-                _shown_certificate, self.endpoint.host, self.endpoint.port, self.timeouts.connect
-            )
-            roots = pem.encode()
-            if (name := _certificate_name(pem)) is not None:
-                options.append(("grpc.ssl_target_name_override", name))
+            # grpc cannot skip verification, so what the server shows is trusted, for a name it shows.
+            roots, name = await asyncio.to_thread(_shown_certificate, self)
+            options.append(("grpc.ssl_target_name_override", name))
         elif tls.server_name is not None:
             options.append(("grpc.ssl_target_name_override", tls.server_name))
         cert = read_pem(tls.cert, "cert") if tls.cert is not None else None
@@ -230,20 +228,56 @@ def _system_roots() -> bytes | None:
     return "".join(ssl.DER_cert_to_PEM_cert(der) for der in ders).encode() or None
 
 
-def _shown_certificate(host: str, port: int, timeout: float) -> str:
+def _shown_certificate(channel: Channel) -> tuple[bytes, str]:
+    """Return the certificate a server shows, PEM, and a name it is good for.
+
+    Two handshakes: Python tells what is in a certificate only after it has verified it.
+    """
+    endpoint = channel.endpoint
+    asked = channel.tls.server_name or endpoint.host
+    context = ssl_context(channel.tls, ["h2"])
     try:
-        return ssl.get_server_certificate((host, port), timeout=timeout)
+        with _handshake(channel, asked, context) as connection:
+            pem = ssl.DER_cert_to_PEM_cert(connection.getpeercert(True) or b"")
+        context.load_verify_locations(cadata=pem)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags = ssl.VERIFY_X509_PARTIAL_CHAIN
+        with _handshake(channel, asked, context) as connection:
+            names = _names(connection.getpeercert() or {})
+    except ssl.SSLCertVerificationError as error:
+        said = f"{endpoint}: {error.verify_message}: grpc takes no such certificate, not even with verify=False"
+        raise TLSError(said, retryable=False, sent=False) from error
     except OSError as error:
-        raise TransportError(f"no TLS connection to {host}:{port}: {error}", sent=False) from error
+        raise TransportError(f"no TLS connection to {endpoint}: {error}", sent=False) from error
+    if not names:
+        said = f"{endpoint}: the certificate holds no name: grpc takes no such certificate, not even with verify=False"
+        raise TLSError(said, retryable=False, sent=False)
+    return pem.encode(), asked if asked in names else names[0].replace("*", "any", 1)
 
 
-def _certificate_name(pem: str) -> str | None:
-    """Return a name the certificate is good for, from a context that has loaded it as its only authority."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=pem)
-    for certificate in context.get_ca_certs():
-        names = [str(entry[1]) for entry in certificate.get("subjectAltName", ()) if entry[0] == "DNS"]
-        subject = [str(part[0][1]) for part in certificate.get("subject", ()) if part[0][0] == "commonName"]
-        for name in (*names, *subject):
-            return name.replace("*", "any", 1)
-    return None
+def _handshake(channel: Channel, name: str, context: ssl.SSLContext) -> ssl.SSLSocket:
+    from http.client import HTTPConnection  # which imports all of email
+
+    endpoint = channel.endpoint
+    way = urlsplit(channel.proxy) if channel.proxy is not None else None
+    host, port = (endpoint.host, endpoint.port) if way is None else (way.hostname or "", way.port)
+    tunnel = HTTPConnection(host, port, timeout=channel.timeouts.connect)
+    if way is not None:
+        headers = {}
+        if way.username is not None:
+            user = f"{unquote(way.username)}:{unquote(way.password or '')}"
+            headers["Proxy-Authorization"] = f"Basic {b64encode(user.encode()).decode()}"
+        tunnel.set_tunnel(endpoint.host, endpoint.port, headers)
+    tunnel.connect()
+    try:
+        return context.wrap_socket(tunnel.sock, server_hostname=name)
+    except BaseException:
+        tunnel.close()
+        raise
+
+
+def _names(certificate: dict[str, Any]) -> list[str]:
+    """Return the names a certificate is good for, those of its subject only where it has no others."""
+    names = [str(value) for kind, value in certificate.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
+    subject = [str(value) for part in certificate.get("subject", ()) for kind, value in part if kind == "commonName"]
+    return names or subject
