@@ -19,7 +19,9 @@ from casdk import (
     Profile,
     RejectedError,
     Response,
+    Retry,
 )
+from casdk.testing import Cut, DeadExecutor, FaultServer, Garbage, Refuse
 
 PLACES = ["control room", "lecture room", "conference room", "podium indoor", "television studio"]
 
@@ -359,6 +361,28 @@ def test_all_three_see_what_is_theirs(client, call, mode):
     assert call(client, "encode", ["a", "b", "!!raise here", "c", "d"], batch_size=2, **watch.hooks) is None
     assert (len(watch.done), len(watch.error), len(watch.always)) == (2, 1, 3)
     assert {id(r) for r in watch.always} == {id(r) for r in watch.done + watch.error}
+
+
+LOST = {
+    "refused": Refuse.unavailable(),
+    "not let in": Refuse.unauthenticated(),
+    "without an executor": DeadExecutor(),
+    "cut off": Cut("after"),
+    "told nonsense": Garbage(),
+}
+
+
+@pytest.mark.parametrize("fault", LOST)
+def test_a_request_that_fails_on_the_way_is_told_of_once(scheme, call, mode, fault):
+    """By both callbacks, the last one that is under way, too."""
+    watch = Watch(mode)
+    with FaultServer(LOST[fault]) as server:
+        tls = TLS(ca=server.ca) if scheme.endswith("s") else None
+        with Client(server.address(scheme), tls=tls, retry=Retry(attempts=1), timeout=20) as client:
+            assert call(client, "encode", ["a"] * 6, batch_size=1, **watch.hooks) is None
+    assert (len(watch.done), len(watch.error), len(watch.always)) == (0, 6, 6)
+    assert {id(response) for response in watch.error} == {id(response) for response in watch.always}
+    assert all(response.status.code == 1 and response.status.description for response in watch.error)
 
 
 @pytest.mark.parametrize("which", ["on_done", "on_error", "on_always"])

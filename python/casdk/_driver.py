@@ -152,7 +152,8 @@ class Driver:
                     await self._attempt(batch)
                 else:
                     self._spawn(self._attempt(batch))
-            if call.finished:
+            # A request that failed for good is told of when nothing is in flight any more.
+            if call.finished and not (call.stopped is None and self._tasks):
                 return
             if not (self._feed.direct and call.room > 0):
                 await self._sleep(call.wake_at)
@@ -252,7 +253,7 @@ class Driver:
     async def _attempt(self, batch: Batch) -> None:
         request_id = new_id()
         budget, watch = self._bytes, self._watch
-        size = 0
+        size, told = 0, False
         if watch is not None:
             watch.begin(batch)
         try:
@@ -277,6 +278,7 @@ class Driver:
             reply = received.reply
             if (error := read_error(reply)) is not None:
                 await self._report(received, request_id, batch, error)
+                told = True
                 raise error
             missing = self._answer.place(indices, items, reply, len(items), request_id)
             await self._report(received, request_id, batch, None)
@@ -291,7 +293,7 @@ class Driver:
             self.call.stop(error)
         except CasdkError as error:
             self._fail(batch, error, request_id)
-            if self._hooks is not None and batch in self.call.lost:
+            if not told and batch in self.call.lost:
                 await self._report_lost(request_id, error)
         finally:
             if size:
@@ -377,9 +379,7 @@ class Driver:
         await self._call_back(hooks.on_always, response)
 
     async def _report_lost(self, request_id: str, error: CasdkError) -> None:
-        assert self._hooks is not None
-        if getattr(error, "for_item", False) or getattr(error, "name", ""):
-            return  # the reply that said so has been handed over already
+        assert self._hooks is not None  # on_error is what lets a batch be lost
         status = Status(code=1, description=str(error), name=type(error).__name__)
         response = Response(header=Header(request_id=request_id), status=status, docs=DocumentArray())
         await self._call_back(self._hooks.on_error, response)
