@@ -126,6 +126,18 @@ def test_what_cannot_be_ranked_is_named_before_anything_is_sent(mode, call, case
         call(client, "rank", [fine, document])
 
 
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+def test_what_cannot_be_ranked_is_named_wherever_it_stands(mode, call, kind):
+    """Further on than requests are in flight: a sequence is looked through before, an iterator stops there."""
+    documents = [Document(text="q", matches=[Document(text="a")]) for _ in range(40)]
+    with FaultServer() as server, Client(server.address("grpc")) as client:
+        with pytest.raises(ValueError, match=r"document 40: \.matches is empty"):
+            call(client, "rank", kind([*documents, Document(text="q"), *documents]))
+        if kind is not iter:
+            assert not server.requests
+            assert not any(document.matches[0].scores for document in documents)
+
+
 @pytest.fixture
 def unreachable():
     """An address where a request would fail: nobody listens on a port that was just given back."""

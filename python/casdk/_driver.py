@@ -214,7 +214,10 @@ class Driver:
         start = self.count
         self.count += len(items)
         self._answer.opened(start, items)
-        self._add(items, range(start, self.count))
+        try:
+            self._add(items, range(start, self.count))
+        except Exception as error:  # whoever posts a chunk does not wait for what becomes of it
+            self.call.stop(error)
         self._wake()
 
     def _add(self, items: list[Any], indices: Sequence[int]) -> None:

@@ -373,10 +373,15 @@ def rank(transport: Transport, content: Iterable[Any], options: Options, source:
     if not isinstance(source, str) or source not in ("matches", "chunks"):
         raise InputValueError(f"source must be 'matches' or 'chunks', not {source!r}")
     originals = Originals(content, candidates=source)
+    checked = isinstance(content, Sequence)
+    if checked:
+        for index, document in enumerate(content):
+            _check_candidates(read_chunk([document], [index], candidates=source), [index], source)
 
     def read(items: list[Any], indices: Sequence[int]) -> Chunk:
         chunk = originals.read(items, indices)
-        _check_candidates(chunk, indices, source)
+        if not checked:
+            _check_candidates(chunk, indices, source)
         return chunk
 
     plan = Plan(

@@ -429,7 +429,8 @@ class Client:
             ``scores['clip_score_cosine']`` beside it.
 
         Raises:
-            InputValueError: A Document without candidates, or a candidate without content; nothing was sent.
+            InputValueError: A Document without candidates, or a candidate without content; nothing was sent, unless
+                an iterator came to it later.
             NotSupportedError: The flow does not rank at that endpoint.
         """
         return self._run(_verbs.rank(self._transport, docs, _read_options(options, OF_EVERY_VERB), source))
