@@ -8,6 +8,7 @@ from casdk import Document, Image, Text, _inputs
 from casdk._inputs import as_document, check_content, read_chunk, urls_of
 from casdk._rust import classify
 from casdk.errors import EmptyItemError, InputTypeError, ItemTypeError
+from PIL import Image as Pillow
 
 SENTENCES = """
 she smiled, with pain
@@ -197,13 +198,12 @@ def test_tensor(channels):
 
 
 def test_pil_image_travels_losslessly():
-    image_module = pytest.importorskip("PIL.Image")
     from io import BytesIO
 
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    verdict, item = verdict_of(image_module.fromarray(pixels))
+    verdict, item = verdict_of(Pillow.fromarray(pixels))
     assert verdict == "B"
-    np.testing.assert_array_equal(np.asarray(image_module.open(BytesIO(item))), pixels)
+    np.testing.assert_array_equal(np.asarray(Pillow.open(BytesIO(item))), pixels)
 
 
 def test_document_passes_as_it_is():
@@ -258,6 +258,8 @@ def test_arrays_that_are_no_pixels(item, says):
     [
         ("hello", r"write \['hello'\]"),
         (b"hello", r"write \[b'hello'\]"),
+        (memoryview(b"hello"), r"write \[<memory"),
+        (Pillow.new("RGB", (2, 2)), r"write \[(<PIL|Image)"),
         (pathlib.PurePosixPath("x.png"), r"write \[PurePosixPath\('x.png'\)\]"),
         (Text("x"), "write "),
         (Document(text="x"), "write "),

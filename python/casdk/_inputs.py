@@ -38,6 +38,7 @@ __all__ = ["Chunk", "as_document", "check_content", "read_chunk", "urls_of"]
 UNKNOWN: Final = ord("?")
 URL: Final = ord("U")
 DOCUMENT: Final = ord("O")
+SINGLE: Final = (str, bytes, bytearray, memoryview, os.PathLike, Text, Image, Document)
 CHANNELS: Final = (1, 3, 4)
 """Grey, RGB and RGBA: what image servers accept in ``[H, W, C]``."""
 
@@ -71,7 +72,7 @@ def check_content(content: Any) -> Any:
     """
     if type(content) is list:
         return content
-    if isinstance(content, str | bytes | bytearray | os.PathLike | Text | Image | Document) or recognise(content):
+    if isinstance(content, SINGLE) or type(content).__module__.startswith("PIL.") or recognise(content):
         shown = repr(content) if len(repr(content)) <= 60 else type(content).__name__
         raise InputTypeError(f"content must be an iterable of items, not one item: write [{shown}]")
     if isinstance(content, Mapping):
