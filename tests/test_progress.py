@@ -1,7 +1,10 @@
 import threading
 
+import nbformat
+import pytest
 from casdk import _progress
 from casdk._progress import Progress
+from nbclient import NotebookClient
 
 
 def test_a_row_counts_items_and_bytes(screen):
@@ -42,3 +45,24 @@ def test_a_call_shows_nothing_unless_asked(connect, screen, capfd):
     client.encode(["a"] * 5, show_progress=True)
     assert "5/5" in screen.getvalue()
     assert capfd.readouterr() == ("", "")
+
+
+def test_items_that_are_not_sent_again_are_done(connect, screen):
+    connect("grpc").encode(["a", "b"] * 50, show_progress=True, dedupe=True)
+    assert "100/100" in screen.getvalue()
+
+
+IN_A_NOTEBOOK = """
+from casdk import Client
+with Client({address!r}) as client:
+    {call}(["a", "b"] * 50, show_progress=True)
+"""
+
+
+@pytest.mark.parametrize("call", ["client.encode", "await client.aencode"])
+def test_a_notebook_shows_the_bar_and_no_warning(server, call):
+    cell = nbformat.v4.new_code_cell(IN_A_NOTEBOOK.format(address=server.address("grpc"), call=call))
+    NotebookClient(nbformat.v4.new_notebook(cells=[cell]), timeout=60, kernel_name="python3").execute()
+    shown = "".join(output.get("text", "") for output in cell.outputs)
+    assert "100/100" in shown
+    assert "Warning" not in str(cell.outputs)

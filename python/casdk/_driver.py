@@ -224,6 +224,8 @@ class Driver:
         read_at = perf_counter()
         new = None if self._repeats is None else self._repeats.sift(items, indices[0])
         if new is not None:
+            if self._progress is not None:
+                self._progress.advance(len(items) - len(new), 0, 0)
             items, indices = [items[position] for position in new], [indices[position] for position in new]
         chunk = self._prepare(items, indices)
         batch = Batch(indices, chunk.items, chunk.verdicts, read_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,8 @@ class Progress:
 
 
 def _make_bars() -> Bars:
+    import rich
+    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -81,6 +84,7 @@ def _make_bars() -> Bars:
     from rich.progress import (
         Progress as Bars,
     )
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -88,13 +92,18 @@ def _make_bars() -> Bars:
             speed = task.finished_speed or task.speed
             return Text("- items/s" if speed is None else f"{speed:,.0f} items/s", style="progress.data.speed")
 
+    console = rich.get_console()
+    if console.is_jupyter and find_spec("ipywidgets") is None:
+        # There, rich would show a warning and no bar; as text it shows how it ended.
+        console = Console(force_jupyter=False)
     return Bars(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        Rate(),
+        Rate(Column(no_wrap=True)),
         TextColumn("out {task.fields[sent]} in {task.fields[got]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        console=console,
     )
