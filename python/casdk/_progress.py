@@ -99,7 +99,7 @@ def _make_bars() -> Bars:
     return Bars(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None),
         MofNCompleteColumn(),
         Rate(Column(no_wrap=True)),
         TextColumn("out {task.fields[sent]} in {task.fields[got]}"),
