@@ -107,6 +107,7 @@ class Call:
         on_refuse: Told of each item that will have no result, before anyone else.
 
     Attributes:
+        resend: As given.
         stopped: What ended the call early.
         done: Items with a result.
         bad: Items without, by index.
@@ -128,7 +129,7 @@ class Call:
         self._retry = retry
         self._budget = budget
         self._errors = errors
-        self._resend = resend
+        self.resend = resend
         self._draw = draw
         self._tolerant = tolerant
         self._on_refuse = on_refuse
@@ -262,7 +263,7 @@ class Call:
         return "stop"
 
     def _may_split(self, batch: Batch, error: CasdkError) -> bool:
-        if not (isinstance(error, ServerError) and error.for_item) or self._tolerant or not self._resend:
+        if not (isinstance(error, ServerError) and error.for_item) or self._tolerant or not self.resend:
             return False
         return self._successes > 0 or self._hopeless < HOPELESS
 
@@ -271,9 +272,9 @@ class Call:
             # What never left the client is no load on the server, so it costs nothing of the budget.
             if error.retryable and not error.sent:
                 return batch.attempts < self._retry.attempts
-            safe = error.retryable and self._resend
+            safe = error.retryable and self.resend
         elif isinstance(error, ServerError):
-            safe = error.retryable and (self._resend or isinstance(error, OverloadedError))
+            safe = error.retryable and (self.resend or isinstance(error, OverloadedError))
         else:
             safe = False
         return safe and batch.attempts < self._retry.attempts and self._budget.spend()

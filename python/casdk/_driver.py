@@ -276,9 +276,11 @@ class Driver:
             size = len(message)
             budget.hold(size)
             if watch is None:
-                received = await self._transport.exchange(request_id, message)
+                received = await self._transport.exchange(request_id, message, repeatable=self.call.resend)
             else:
-                received = await watch.exchange(self._transport, batch, request_id, message)
+                received = await watch.exchange(
+                    self._transport, batch, request_id, message, repeatable=self.call.resend
+                )
             del message, packed
             reply = received.reply
             if (error := read_error(reply)) is not None:

@@ -90,6 +90,8 @@ class Engine:
         self.pid: Final = os.getpid()
         self.loop: Final = asyncio.new_event_loop()
         self.residents: Final[WeakSet[Resident]] = WeakSet()
+        self.settlers: Final[set[Callable[[], Awaitable[None]]]] = set()
+        """What to wait for before a fork when every resident has let go."""
         self.workers: Final = ThreadPoolExecutor(WORKERS, thread_name_prefix="casdk-pack")
         self._mailbox: Final = Mailbox()
         bytearray(KEPT)
@@ -121,6 +123,8 @@ class Engine:
         self._fork = self.loop.create_future()
         for resident in tuple(self.residents):
             await resident.before_fork()
+        for settle in self.settlers:
+            await settle()
 
     def _resume(self) -> None:
         fork, self._fork = self._fork, None

@@ -193,7 +193,9 @@ class Watch:
 
     # attempts
 
-    async def exchange(self, transport: Transport, batch: Batch, request_id: str, message: bytes) -> Received:
+    async def exchange(
+        self, transport: Transport, batch: Batch, request_id: str, message: bytes, *, repeatable: bool
+    ) -> Received:
         """Send one request, its span's context beside it; the rest is `Transport.exchange`'s."""
         instruments = self._instruments
         attributes: dict[str, Any] = {
@@ -213,7 +215,7 @@ class Watch:
         began = perf_counter()
         instruments.in_flight.add(1, instruments.wire)
         try:
-            received = await transport.exchange(request_id, message, tuple(carrier.items()))
+            received = await transport.exchange(request_id, message, tuple(carrier.items()), repeatable=repeatable)
             self._width = received.reply.width or self._width
             span.set_attribute("casdk.reply.bytes", received.size)
             if instruments.success is not None:

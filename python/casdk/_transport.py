@@ -36,6 +36,10 @@ SHARES: Final = 8
 """Calls that can be under way with large images before one of them waits for another's."""
 
 
+FORK_WAIT: Final = 5.0
+"""Seconds that a fork waits for replies to requests that cannot be sent twice."""
+
+
 class InterruptedByForkError(Exception):
     """The engine took a request back, for a fork: it is sent again, and no attempt is counted."""
 
@@ -158,6 +162,7 @@ class Transport(Resident):
         self._engine: Engine | None = None
         self._slots = asyncio.Semaphore(limits.requests)
         self._generation = 0
+        self._unrepeatable: set[asyncio.Future[None]] = set()
         self._headers: Headers | None = None
 
     def enter(self) -> None:
@@ -176,26 +181,44 @@ class Transport(Resident):
         """Whether this process has connections of it, or had."""
         return not self.closed and self._engine is not None and self._engine.pid == os.getpid()
 
-    async def exchange(self, request_id: str, message: bytes, context: Headers = ()) -> Received:
+    async def exchange(
+        self, request_id: str, message: bytes, context: Headers = (), *, repeatable: bool = True
+    ) -> Received:
         """Send one packed request, its trace context beside it; return its scanned reply.
+
+        Args:
+            request_id: What the reply is paired by.
+            message: The packed request.
+            context: W3C trace context.
+            repeatable: Whether it may be sent again once its bytes may have reached the server.
 
         Raises:
             CasdkError: As `Channel.exchange` and `scan` have it.
-            InterruptedByForkError: A fork took it back.
+            InterruptedByForkError: A fork took it back, and it may be sent again.
         """
         async with self._slots:
             generation = self._generation
+            ended = None if repeatable else self._hold_forks()
             sent_at = perf_counter()
             try:
                 reply = await self._send(request_id, message, context)
                 received_at = perf_counter()
                 return Received(scan(self.codec, reply), len(reply), sent_at, received_at)
-            except TransportError:
-                if generation != self._generation:
+            except TransportError as error:
+                if generation != self._generation and (repeatable or not error.sent):
                     raise InterruptedByForkError from None
                 if self.closed:
                     raise ClosedError("the client was closed during the call") from None
                 raise
+            finally:
+                if ended is not None:
+                    ended.set_result(None)
+                    self._unrepeatable.discard(ended)
+
+    def _hold_forks(self) -> asyncio.Future[None]:
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._unrepeatable.add(ended)
+        return ended
 
     async def _send(self, request_id: str, message: bytes, context: Headers) -> bytes:
         if self._engine is not None and self._engine.forking:
@@ -204,6 +227,8 @@ class Transport(Resident):
         if channel is None:
             proxy = proxy_of(self.endpoint, self._proxy)
             channel = self._channel = open_channel(self.endpoint, self._tls, self.timeouts, self.limits, proxy)
+            if self._engine is not None:
+                self._engine.settlers.add(channel.settle)
         headers = self._headers
         if headers is None:
             headers = self._headers = await self._authorize()
@@ -247,6 +272,8 @@ class Transport(Resident):
         await self.downloads.aclose()
 
     async def before_fork(self) -> None:
+        if self._unrepeatable:
+            await asyncio.wait(self._unrepeatable, timeout=FORK_WAIT)
         LOG.debug("closing the connections to %s for a fork", self.endpoint)
         self._generation += 1
         await self._shut()
@@ -258,6 +285,7 @@ class Transport(Resident):
         self._channel = self._engine = self._headers = None
         self.downloads.forget()
         self.calls = set()
+        self._unrepeatable = set()
         if self.coalescer is not None:
             self.coalescer.forget()
         self._slots = asyncio.Semaphore(self.limits.requests)

@@ -1,6 +1,7 @@
 """Used before a fork, a client works on both sides of it, also with calls in flight; it pickles; exit never hangs."""
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import pickle
@@ -8,13 +9,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc.aio
 import numpy as np
 import pytest
-from casdk import TLS, Client, ConfigError
-from casdk.testing import Gate, Hold
+from casdk import TLS, CasdkError, Client, ConfigError, Retry, Timeouts
+from casdk._engine import engine
+from casdk.testing import Cut, ExecutorError, Gate, Hold, Never, Refuse
 
 # The children are forks of a process with threads on purpose: that is what is shown to be safe here.
 pytestmark = [pytest.mark.timeout(90), pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")]
@@ -96,6 +100,80 @@ def test_a_fork_with_calls_in_flight(make_server, connect_to, scheme, rows, tall
     tally("forks: calls in flight that finished in the parent", len(texts))
 
 
+def test_a_fork_waits_for_what_cannot_be_sent_twice(make_server, connect_to, scheme, rows):
+    """An index in flight ends first, in the parent, and is sent once."""
+    gate = Gate()
+    server = make_server(lambda request: Hold(gate) if request.endpoint == "/index" else None)
+    client = connect_to(server, scheme, timeout=PATIENCE)
+
+    def open_during_the_fork():
+        while not engine().forking:
+            time.sleep(0.001)
+        gate.open()
+
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(client.index, ["a", "b"])
+        gate.wait_for(1)
+        pool.submit(open_during_the_fork)
+        assert ended_well(in_child(lambda: check(client, rows, "child")))
+        np.testing.assert_array_equal(running.result().embeddings, rows(["a", "b"]))
+    assert [request.endpoint for request in server.requests].count("/index") == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "options"),
+    [
+        (Never(), {"timeout": 0.2}),
+        (Never(), {"timeouts": Timeouts(read=0.2), "retry": Retry(attempts=1)}),
+        (Refuse(), {"retry": Retry(attempts=1)}),
+        (Cut(), {"retry": Retry(attempts=1)}),
+        (ExecutorError(), {}),
+    ],
+    ids=["deadline", "silence", "refused", "cut", "executor"],
+)
+def test_a_fork_of_one_who_keeps_an_error(make_server, connect_to, scheme, rows, fault, options):
+    """An exception holds frames, and these held grpc's calls once: no child could call then."""
+    client = connect_to(make_server(lambda request: fault if request.texts == ("bad",) else None), scheme, **options)
+    with pytest.raises(CasdkError) as kept:
+        client.encode(["bad"])
+    good = connect_to(make_server(), scheme, timeout=PATIENCE)
+    check(good, rows, "before")
+    assert ended_well(in_child(lambda: check(good, rows, "child")))
+    assert kept.value.__traceback__ is not None
+
+
+def on_the_engine(make):
+    async def made():
+        return make()
+
+    return asyncio.run_coroutine_threadsafe(made(), engine().loop).result(PATIENCE)
+
+
+def test_a_fork_beside_grpc_in_a_cycle(make_server, connect_to, rows):
+    """What only the garbage collector can free is freed before a fork."""
+    client = connect_to(make_server(), "grpc", timeout=PATIENCE)
+    check(client, rows, "before")
+    gc.disable()
+    try:
+        cycle = [on_the_engine(lambda: grpc.aio.insecure_channel("127.0.0.1:1"))]
+        cycle.append(cycle)
+        del cycle
+        assert ended_well(in_child(lambda: check(client, rows, "child")))
+    finally:
+        gc.enable()
+
+
+def test_a_fork_beside_grpc_of_others(make_server, connect_to, rows, caplog):
+    """What cannot be cured is said."""
+    client = connect_to(make_server(), "grpc", timeout=PATIENCE)
+    check(client, rows, "before")
+    theirs = on_the_engine(lambda: grpc.aio.insecure_channel("127.0.0.1:1"))
+    assert ended_well(in_child(lambda: None))
+    assert "grpc.aio objects that are not casdk's are in use" in caplog.text
+    check(client, rows, "after")
+    asyncio.run_coroutine_threadsafe(theirs.close(), engine().loop).result(PATIENCE)
+
+
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_multiprocessing(used, start):
     with multiprocessing.get_context(start).Pool(2) as pool:
@@ -157,11 +235,11 @@ def test_a_data_loader(used, rows):
     """Two forked workers, indices dealt in turn, results through a queue; twice, as epochs are."""
     context = multiprocessing.get_context("fork")
     for _ in range(2):
-        out = context.SimpleQueue()
+        out = context.Queue()
         workers = [context.Process(target=load, args=(Dataset(used), range(part, 8, 2), out)) for part in range(2)]
         for worker in workers:
             worker.start()
-        found = dict(out.get() for _ in range(8))
+        found = dict(out.get(timeout=PATIENCE) for _ in range(8))
         for worker in workers:
             worker.join(PATIENCE)
             assert worker.exitcode == 0

@@ -95,6 +95,10 @@ class Channel(ABC):
     async def aclose(self) -> None:
         """Close every connection; what is in flight fails with `TransportError`."""
 
+    @staticmethod
+    async def settle() -> None:
+        """Wait until nothing of the closed channels of this kind is left that a fork would break."""
+
     @abstractmethod
     def forget(self) -> None:
         """Drop every connection without a word to the server: they belong to the process this one was forked from."""

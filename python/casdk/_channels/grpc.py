@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
+import threading
+import time
 from base64 import b64encode
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
@@ -12,6 +15,7 @@ import grpc
 import grpc.aio
 
 from casdk._channels.base import LOG, Channel, Headers, read_pem, ssl_context
+from casdk._uri import Endpoint
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -38,6 +42,11 @@ FAILED: Final = frozenset({grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.Chan
 LOST_CODES: Final = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED})
 
 
+TURNS: Final = 20
+SETTLE: Final = 0.5
+"""Turns of the loop, then seconds, that a fork waits for grpc.aio to end its thread."""
+
+
 class GrpcChannel(Channel):
     """Bytes over grpc.aio with identity serializers: no stub, no protobuf objects."""
 
@@ -52,9 +61,15 @@ class GrpcChannel(Channel):
         self._closed = False
 
     async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
+        try:
+            return await self._exchange(request_id, message, (*headers, *context) if context else headers)
+        except BaseException as error:
+            raise _without_frames(error)  # noqa: B904 - it is the same one
+
+    async def _exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
         await self._ready()
         try:
-            return await self._call(message, (*headers, *context) if context else headers)
+            return await self._call(message, headers)
         except grpc.aio.AioRpcError as error:
             ours = self._ours(error, request_id)
             ours.code = error.code().name
@@ -65,6 +80,12 @@ class GrpcChannel(Channel):
             raise
 
     async def dry_run(self, headers: Headers) -> bytes | None:
+        try:
+            return await self._dry_run(headers)
+        except BaseException as error:
+            raise _without_frames(error)  # noqa: B904 - it is the same one
+
+    async def _dry_run(self, headers: Headers) -> bytes | None:
         call = (await self._ready()).unary_unary(DRY_RUN)
         try:
             return await call(b"", timeout=self.timeouts.read, metadata=headers)  # type: ignore[no-any-return]
@@ -181,7 +202,7 @@ class GrpcChannel(Channel):
             kind = ServerError if too_large else OverloadedError
             return kind(where, request_id=request_id, retryable=not too_large)
         if code in LOST_CODES:
-            return _lost(self.endpoint.scheme, details, where)
+            return _lost(self.endpoint, details, where)
         if "http" in details.lower() and code in (Code.UNKNOWN, Code.INTERNAL, Code.UNIMPLEMENTED):
             return ProtocolMismatchError(f"{where}: this port does not speak gRPC", retryable=False)
         return ServerError(f"{where} ({code.name})", request_id=request_id)
@@ -194,6 +215,27 @@ class GrpcChannel(Channel):
             await channel.close()
             LOG.info("the connection to %s is closed", self.endpoint)
 
+    @staticmethod
+    async def settle() -> None:
+        """Wait until grpc.aio has ended its thread: a child forked before aborts or hangs in its first call.
+
+        It runs until the last call and channel of the process are deallocated. A cancelled call takes turns of the
+        loop to get there; one in a reference cycle of somebody's, a garbage collection.
+        """
+        for _ in range(TURNS):
+            if not _polling():
+                return
+            await asyncio.sleep(0)
+        gc.collect()
+        give_up = time.monotonic() + SETTLE
+        while _polling():
+            if time.monotonic() > give_up:
+                LOG.warning(
+                    "grpc.aio objects that are not casdk's are in use: gRPC may abort or hang in a forked child"
+                )
+                return
+            await asyncio.sleep(0.001)
+
     def forget(self) -> None:
         self._channel = self._opening = self._unary = self._stream = None
 
@@ -201,14 +243,35 @@ class GrpcChannel(Channel):
 CHANNEL = GrpcChannel
 
 
-def _lost(scheme: str, details: str, where: str) -> TransportError:
-    text = details.lower()
-    if "ssl" in text or "tls" in text or "certificate" in text or "handshak" in text or "verification check" in text:
+def _polling() -> bool:
+    """Whether grpc.aio's thread runs (``PollerCompletionQueue._poll_wrapper`` in grpcio's completion_queue.pyx.pxi)."""
+    return any("_poll_wrapper" in thread.name for thread in threading.enumerate())
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """Return the exception without the frames it came through, and so each one it came from.
+
+    grpc's frames hold the call, and whoever keeps the exception would keep it: grpc.aio's thread runs until the last
+    call and channel of the process are gone, and a child forked meanwhile aborts or hangs in its first call.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__
+    return error
+
+
+TLS_WORDS: Final = ("ssl", "tls", "certificate", "handshak", "verification check")
+
+
+def _lost(endpoint: Endpoint, details: str, where: str) -> TransportError:
+    text = details.lower().replace("tcp handshaker", "tcp connector")  # gRPC's name for what comes before TLS
+    if endpoint.tls and any(word in text for word in TLS_WORDS):
         # A connection that broke during the handshake says nothing against the certificate.
         broken = "socket closed" in text or "connection reset" in text
         return TLSError(where, retryable=broken, sent=False)
     if "http1.x" in text or "trying to connect an http" in text or "settings frame" in text:
-        other = "https" if scheme == "grpcs" else "http"
+        other = "https" if endpoint.tls else "http"
         return ProtocolMismatchError(
             f"{where}: this port does not speak gRPC; if it speaks HTTP/1.1 use {other}:// or websocket://",
             retryable=False,
