@@ -15,7 +15,6 @@ import grpc
 import grpc.aio
 
 from casdk._channels.base import LOG, Channel, Headers, read_pem, ssl_context
-from casdk._uri import Endpoint
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -202,7 +201,7 @@ class GrpcChannel(Channel):
             kind = ServerError if too_large else OverloadedError
             return kind(where, request_id=request_id, retryable=not too_large)
         if code in LOST_CODES:
-            return _lost(self.endpoint, details, where)
+            return _lost(self.endpoint.tls, details, where)
         if "http" in details.lower() and code in (Code.UNKNOWN, Code.INTERNAL, Code.UNIMPLEMENTED):
             return ProtocolMismatchError(f"{where}: this port does not speak gRPC", retryable=False)
         return ServerError(f"{where} ({code.name})", request_id=request_id)
@@ -264,14 +263,14 @@ def _without_frames(error: BaseException) -> BaseException:
 TLS_WORDS: Final = ("ssl", "tls", "certificate", "handshak", "verification check")
 
 
-def _lost(endpoint: Endpoint, details: str, where: str) -> TransportError:
+def _lost(tls: bool, details: str, where: str) -> TransportError:
     text = details.lower().replace("tcp handshaker", "tcp connector")  # gRPC's name for what comes before TLS
-    if endpoint.tls and any(word in text for word in TLS_WORDS):
+    if tls and any(word in text for word in TLS_WORDS):
         # A connection that broke during the handshake says nothing against the certificate.
         broken = "socket closed" in text or "connection reset" in text
         return TLSError(where, retryable=broken, sent=False)
     if "http1.x" in text or "trying to connect an http" in text or "settings frame" in text:
-        other = "https" if endpoint.tls else "http"
+        other = "https" if tls else "http"
         return ProtocolMismatchError(
             f"{where}: this port does not speak gRPC; if it speaks HTTP/1.1 use {other}:// or websocket://",
             retryable=False,
