@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
+import struct
 from contextlib import contextmanager, suppress
 from threading import Thread
 
 import pytest
+from casdk.cli.handshake import Connected, unverified
 from casdk.testing import (
     FaultServer,
     Shut,
@@ -65,6 +68,7 @@ def test_a_self_signed_certificate(diagnosed):
 def outspoken(version, client_ca=None):
     """A port of TLS that says why it refuses a client, which asyncio's servers do not."""
     context = certificates.server_context(certificates.authority().server(), ["http/1.1"], client_ca, version)
+    context.sslsocket_class = Connected
 
     def serve():
         while True:
@@ -122,3 +126,17 @@ def test_a_file_that_is_no_authority(diagnosed, tmp_path):
     (tmp_path / "ca.pem").write_text("nothing")
     with FaultServer() as server:
         diagnosed(server.address("grpcs"), "tls", "ca holds no PEM block", "--ca", 2, ("--ca", tmp_path / "ca.pem"))
+
+
+def test_a_reset_before_the_handshake_leaves_no_socket_open():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    theirs.close()
+    number = ours.fileno()
+    with pytest.raises(ConnectionResetError) as raised:
+        unverified(ours, "localhost", ["h2"])
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(number)  # while the traceback still holds what would close it some day
+    assert str(raised.value) == "closed before the handshake"

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from casdk import TLS, AuthError, Retry, TLSError, TransportError
+from casdk.cli.handshake import Connected
 from casdk.testing import ConnectProxy, certificates
 
 ONCE = Retry(attempts=1)
@@ -55,6 +56,7 @@ def test_nothing_older_than_tls_1_2_is_spoken(connect_to, scheme, call, tmp_path
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.load_cert_chain(cert, key)
+    context.sslsocket_class = Connected
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
 
         class Place:

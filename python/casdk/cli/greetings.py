@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from casdk import TLS
 from casdk._channels.base import ssl_context
-from casdk.cli.handshake import ALPN, refused, unverified
+from casdk.cli.handshake import ALPN, refused, secured, unverified
 from casdk.cli.route import BEHIND, Route
 from casdk.cli.trouble import TroubleError
 
@@ -59,7 +59,7 @@ def greet(route: Route, tls: TLS) -> str:
     try:
         if endpoint.tls:
             context = ssl_context(tls, [ALPN[endpoint.scheme]])
-            sock = context.wrap_socket(sock, server_hostname=tls.server_name or endpoint.host)
+            sock = secured(context, sock, tls.server_name or endpoint.host)
         heard = _ask(sock, route, endpoint.scheme.rstrip("s"))
     except ssl.SSLError as error:
         raise refused(error, route, otherwise) from None

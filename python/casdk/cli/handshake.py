@@ -16,7 +16,7 @@ from casdk._uri import Endpoint
 from casdk.cli.route import BEHIND, Route
 from casdk.cli.trouble import TroubleError
 
-__all__ = ["Identity", "shake", "unverified"]
+__all__ = ["Connected", "Identity", "secured", "shake", "unverified"]
 
 ALPN: Final = {"grpcs": "h2", "https": "http/1.1", "websockets": "http/1.1"}
 SOON_DAYS: Final = 14
@@ -63,6 +63,27 @@ class Identity:
         return f"for {', '.join(self.names) or 'no name'}, signed by {self.issuer}, until {_day(self.until)}{soon}"
 
 
+class Connected(ssl.SSLSocket):
+    """A TLS socket that is closed where the other end is gone before the handshake.
+
+    Python's own leaves one that was reset by then to the garbage collector: no caller has seen it yet.
+    """
+
+    def getpeername(self) -> object:
+        """Return the other end's address; the first that a handshake asks for."""
+        try:
+            return super().getpeername()
+        except OSError:
+            self.close()
+            raise ConnectionResetError("closed before the handshake") from None
+
+
+def secured(context: ssl.SSLContext, sock: socket.socket, host: str) -> ssl.SSLSocket:
+    """Shake hands on a connected socket, which from then on belongs to the socket returned, or is closed."""
+    context.sslsocket_class = Connected
+    return context.wrap_socket(sock, server_hostname=host)
+
+
 def _day(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M} UTC"
 
@@ -84,7 +105,7 @@ def shake(route: Route, tls: TLS, otherwise: Callable[[], list[str]]) -> str:
     context = ssl_context(tls, [wanted])
     sock = route.open()
     try:
-        with context.wrap_socket(sock, server_hostname=tls.server_name or endpoint.host) as secure:
+        with secured(context, sock, tls.server_name or endpoint.host) as secure:
             version, agreed = secure.version(), secure.selected_alpn_protocol()
             identity = Identity(secure.getpeercert(binary_form=True) or b"")
             _await_verdict(secure)
@@ -128,7 +149,7 @@ def unverified(sock: socket.socket, host: str, alpn: list[str]) -> ssl.SSLSocket
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(alpn)
-    return context.wrap_socket(sock, server_hostname=host)
+    return secured(context, sock, host)
 
 
 def _shown(route: Route, tls: TLS) -> Identity:
