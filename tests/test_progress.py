@@ -2,6 +2,7 @@ import threading
 
 import nbformat
 import pytest
+import rich
 from casdk import _progress
 from casdk._progress import Progress
 from nbclient import NotebookClient
@@ -15,6 +16,15 @@ def test_a_row_counts_items_and_bytes(screen):
     assert "encode" in shown
     assert "10/10" in shown
     assert "out 2.0 kB in 4.0 kB" in shown
+
+
+def test_eighty_columns_are_enough(screen):
+    rich.get_console().width = 80
+    with Progress("encode", 10_000) as progress:
+        progress.advance(5_000, 400_000, 20_000_000)
+        progress.advance(5_000, 400_000, 20_000_000)
+    assert "10000/10000" in screen.getvalue()
+    assert "out 800.0 kB in 40.0 MB" in screen.getvalue()
 
 
 def test_an_unknown_total_is_filled_in_at_the_end(screen):

@@ -99,8 +99,8 @@ def _make_bars() -> Bars:
     return Bars(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
+        BarColumn(),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         Rate(Column(no_wrap=True)),
         TextColumn("out {task.fields[sent]} in {task.fields[got]}"),
         TimeElapsedColumn(),
