@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 SCHEMES = ("grpc", "grpcs", "http", "https", "websocket", "websockets")
 KINDS = ("png", "jpeg", "gif", "webp")
+
+# A shell that runs the tests in the background has Ctrl-C ignored, in what they start, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("fast", max_examples=50, deadline=None)
 settings.register_profile("slow", max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
