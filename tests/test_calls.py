@@ -140,7 +140,8 @@ def test_tolerant_call_loses_a_batch_and_goes_on():
     call.succeed(good, 2)
     assert call.finished
     assert call.stopped is None
-    assert call.lost == [bad]
+    assert [(index, error.index) for index, error in call.bad.items()] == [(index, index) for index in bad.indices]
+    assert call.stopped is None
 
 
 def run_against(call, bad):

@@ -368,6 +368,33 @@ def test_on_error_keeps_the_call_from_raising(client, call, mode, expected):
     assert np.isnan(rows[2:4]).all()
 
 
+def test_what_was_lost_has_an_error_or_a_piece_of_its_own(client, call, mode, expected):
+    """An item whose request failed is not taken for a good one, and later pieces do not wait for it for ever."""
+    watch = Watch(mode)
+    texts = ["a", "!!raise here", "b"]
+    got = call(client, "encode", texts, batch_size=1, errors="return", on_error=watch.hook("error"))
+    (error,) = got.errors
+    assert (error.index, error.item, got.ok) == (1, "!!raise here", False)
+    assert error.cause.name == "ValueError"
+    first, lost, last = call(client, "stream", iter(texts), batch_size=1, on_error=watch.hook("error"))
+    np.testing.assert_array_equal([first[0], last[0]], expected(["a", "b"]))
+    assert np.isnan(lost).all()
+    assert len(watch.error) == 2
+
+
+@pytest.mark.parametrize("verb", ["rank", "index", "search"])
+def test_on_error_keeps_the_other_documents_of_every_verb(client, call, mode, verb):
+    watch = Watch(mode)
+    documents = [Document(text=text, matches=[Document(text="m")]) for text in ("a", "!!raise here", "b")]
+    got = call(client, verb, documents, batch_size=1, on_error=watch.hook("error"))
+    assert all(one is other for one, other in zip(got, documents, strict=True))
+    assert len(watch.error) == 1
+    if verb == "rank":
+        assert ["clip_score" in document.matches[0].scores for document in got] == [True, False, True]
+    else:
+        assert [document.embedding is not None for document in got] == [True, False, True]
+
+
 def test_all_three_see_what_is_theirs(client, call, mode):
     watch = Watch(mode)
     assert call(client, "encode", ["a", "b", "!!raise here", "c", "d"], batch_size=2, **watch.hooks) is None

@@ -143,7 +143,6 @@ class Call:
         self.stopped: BaseException | None = None
         self.done = 0
         self.bad: dict[int, ItemError] = {}
-        self.lost: list[Batch] = []
 
     # what is asked
 
@@ -210,11 +209,14 @@ class Call:
 
     def refuse(self, error: ItemError) -> None:
         """An item will have no result."""
+        self._mark(error)
+        if self._errors == "raise":
+            self.stop(error)
+
+    def _mark(self, error: ItemError) -> None:
         if self._on_refuse is not None:
             self._on_refuse(error)
         self.bad[error.index] = error
-        if self._errors == "raise":
-            self.stop(error)
 
     def stop(self, error: BaseException) -> None:
         """End the call; the first reason stays."""
@@ -257,7 +259,8 @@ class Call:
             self._delayed.append(batch)
             return "repeat"
         if self._tolerant:
-            self.lost.append(batch)
+            for index, item in zip(batch.indices, batch.items, strict=True):
+                self._mark(ItemError(index, item, f"its request failed: {error}", error))
             return "lost"
         self.stop(error)
         return "stop"

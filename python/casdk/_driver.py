@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from casdk._batches import Batch, Repeats
-from casdk._calls import Call
+from casdk._calls import Call, Outcome
 from casdk._codecs import Packed, Packer, failure_of, read_error, read_response
 from casdk._engine import Caller, engine
 from casdk._feeds import Feed
@@ -299,8 +299,7 @@ class Driver:
         except CallbackError as error:
             self.call.stop(error)
         except CasdkError as error:
-            self._fail(batch, error, request_id)
-            if not told and batch in self.call.lost:
+            if self._fail(batch, error, request_id) == "lost" and not told:
                 await self._report_lost(request_id, error)
         finally:
             if size:
@@ -312,7 +311,7 @@ class Driver:
             self._watch.succeed(batch, rows)
         self._give()
 
-    def _fail(self, batch: Batch, error: CasdkError, request_id: str) -> None:
+    def _fail(self, batch: Batch, error: CasdkError, request_id: str) -> Outcome:
         now = self._loop.time()
         outcome = self.call.fail(batch, error, now)
         wait = batch.not_before - now
@@ -327,6 +326,7 @@ class Driver:
         else:
             LOG.log(logging.WARNING if outcome == "lost" else logging.DEBUG, f"{said} for good: %s", *which, error)
         self._give()
+        return outcome
 
     async def _pack(self, batch: Batch, request_id: str, patient: bool) -> Packed:
         verdicts = batch.verdicts

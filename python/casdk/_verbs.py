@@ -182,8 +182,7 @@ class Plan:
     @property
     def bad(self) -> list[int]:
         """Indices without a result, ascending."""
-        lost = [index for batch in self.call.lost for index in batch.indices]
-        return sorted({*self.call.bad, *lost})
+        return sorted(self.call.bad)
 
     def repeat(self, repeats: Repeats) -> None:
         """What repeats a bad item is bad too."""
