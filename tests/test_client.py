@@ -18,6 +18,9 @@ from casdk.server import serve
         ({"credential": ""}, "not empty"),
         ({"credential": 7}, "must be a str"),
         ({"coalesce": -1}, "coalesce"),
+        ({"limits": 3}, r"limits must be a casdk\.Limits, not int"),
+        ({"timeouts": 5}, r"timeouts must be a casdk\.Timeouts, not int"),
+        ({"retry": 5}, r"retry must be a casdk\.Retry, not int"),
         ({"proxy": "nonsense"}, "proxy"),
     ],
 )
@@ -66,6 +69,14 @@ def test_closed(connect):
     client.close()
     with pytest.raises(ClosedError):
         client.encode(["hello"])
+
+
+def test_an_ipv6_literal():
+    with serve(host="::1", index=False) as served:
+        for scheme, address in served.addresses.items():
+            assert "//[::1]:" in address
+            with Client(address, tls=TLS(ca=served.ca) if scheme.endswith("s") else None) as client:
+                assert client.encode(["hello"]).shape == (1, 512)
 
 
 async def test_context_managers(connect):

@@ -140,6 +140,14 @@ class Client:
         endpoint = parse_address(server)
         if tls is not None and not endpoint.tls:
             raise ConfigError(f"tls= needs a secure scheme: {endpoint.scheme}s://, not {endpoint.scheme}://")
+        for name, option, kind in (
+            ("tls", tls, TLS),
+            ("timeouts", timeouts, Timeouts),
+            ("retry", retry, Retry),
+            ("limits", limits, Limits),
+        ):
+            if option is not None and not isinstance(option, kind):
+                raise ConfigError(f"{name} must be a casdk.{kind.__name__}, not {type(option).__name__}")
         if timeout is not None:
             if timeouts is not None:
                 raise ConfigError("give timeout= or timeouts=, not both")
