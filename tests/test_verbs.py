@@ -244,6 +244,21 @@ def test_a_flow_without_an_indexer(bare, call):
     assert call(bare, "encode", ["x"]).shape == (1, 512)
 
 
+@pytest.mark.parametrize("handing", ["on_done", "on_always", "return_responses"])
+def test_what_a_flow_cannot_do_is_said_to_callbacks_too(bare, call, handing):
+    """Whoever takes the replies in hand does not look for the one who ought to have made them."""
+    got = []
+    option = {handing: True if handing == "return_responses" else got.append}
+    for verb in ("index", "search"):
+        with pytest.raises(NotSupportedError, match="no indexer"):
+            call(bare, verb, ["x"], **option)
+    query = Document(text="q", matches=[Document(text="a")])
+    got.clear()
+    with pytest.raises(NotSupportedError, match="clip_score"):
+        call(bare, "rank", [query], parameters={"model_name": "other"}, **option)
+    assert got == []
+
+
 # profile
 
 

@@ -35,6 +35,13 @@ class Answer(ABC):
         """Yield what can be handed over before the end."""
         return iter(())
 
+    def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
+        """Notice whether the flow did what was asked, without taking the reply in.
+
+        Raises:
+            NotSupportedError: The flow cannot do what was asked.
+        """
+
     @abstractmethod
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
@@ -141,10 +148,13 @@ class IndexedEmbeddings(Embeddings):
 
     executors = 0
 
+    def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
+        self.executors = max(self.executors, len(reply.routes) - 1)
+
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
     ) -> list[int]:
-        self.executors = max(self.executors, len(reply.routes) - 1)
+        self.check(indices, reply, request_id)
         return super().place(indices, items, reply, sent, request_id)
 
 
@@ -235,11 +245,20 @@ class Pieces(Answer):
 
 
 class Nothing(Answer):
-    """For calls whose callbacks take the replies."""
+    """For calls whose callbacks take the replies.
+
+    Args:
+        answer: What would take them, and checks them.
+    """
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        self._answer = answer
 
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
     ) -> list[int]:
+        if self._answer is not None:
+            self._answer.check(indices, reply, request_id)
         return []
 
 
@@ -253,20 +272,28 @@ class Rankings(Answer):
     def __init__(self, source: str) -> None:
         self._source = source
 
+    def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
+        self._ranked(indices, reply, len(indices), request_id)
+
+    def _ranked(self, indices: Sequence[int], reply: Reply, sent: int, request_id: str) -> DocumentArray:
+        answers = _paired(reply, sent)
+        for index, answer in zip(indices, answers, strict=True):
+            if any("clip_score" not in match.scores for match in answer.matches):
+                raise NotSupportedError(
+                    f"document {index}: the matches came back without clip_score: this flow does not rank at that "
+                    "endpoint (a model_name needs a flow that maps /rank/{model_name})",
+                    request_id=request_id,
+                )
+        return answers
+
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
     ) -> list[int]:
-        answers = _paired(reply, sent)
+        answers = self._ranked(indices, reply, sent, request_id)
         for index, document, answer in zip(indices, items, answers, strict=True):
             candidates = getattr(document, self._source)
             ranked = []
             for match in answer.matches:
-                if "clip_score" not in match.scores:
-                    raise NotSupportedError(
-                        f"document {index}: the matches came back without clip_score: this flow does not rank at that "
-                        "endpoint (a model_name needs a flow that maps /rank/{model_name})",
-                        request_id=request_id,
-                    )
                 candidate = candidates[_position(match.id, len(candidates), index)]
                 candidate.scores.update(match.scores)
                 ranked.append(candidate)
@@ -291,6 +318,10 @@ class SearchResults(Answer):
         self.matrix = matrix
         self.executors = 0
         self.matched = False
+
+    def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
+        self.executors = max(self.executors, len(reply.routes) - 1)
+        self.matched = self.matched or any(answer.matches for answer in _paired(reply, len(indices)))
 
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
