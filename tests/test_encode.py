@@ -115,6 +115,19 @@ def test_documents_come_back_as_the_same_objects(client, call, expected, images,
     assert all(d.embedding.base is not None and d.embedding.base is sent[0].embedding.base for d in sent)
 
 
+class OwnDocument(Document):
+    """A program's own."""
+
+
+@pytest.mark.parametrize("coalesce", [False, True])
+def test_a_subclass_of_document_is_one(connect, call, expected, coalesce):
+    sent = [OwnDocument(text="hello"), Document(text="world")]
+    got = call(connect("grpc", coalesce=coalesce), "encode", sent)
+    assert type(got) is DocumentArray
+    assert all(a is b for a, b in zip(got, sent, strict=True))
+    np.testing.assert_array_equal(got.embeddings, expected(["hello", "world"]))
+
+
 def test_a_mixture_is_an_array(client, call, expected, images):
     rows = call(client, "encode", [Document(text="hello"), "world", images["png"]])
     np.testing.assert_array_equal(rows, expected(["hello", "world", images["png"]]))

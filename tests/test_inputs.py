@@ -1,3 +1,4 @@
+import enum
 import os
 import pathlib
 import re
@@ -182,6 +183,7 @@ def verdict_of(item):
         (memoryview(b"abc"), ("B", b"abc")),
         (np.str_("hello"), ("T", "hello")),
         (np.str_("apple.png"), ("P", "apple.png")),
+        (enum.Enum("Named", {"ONE": "hello"}, type=str).ONE, ("T", "hello")),
     ],
 )
 def test_explicit_items(item, expected):

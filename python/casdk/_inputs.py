@@ -141,7 +141,8 @@ def _look(item: object) -> tuple[str, object]:
     if isinstance(item, Image):
         return _look_at_image(item.source)
     if isinstance(item, str):
-        return chr(classify([str(item)])[0]), str(item)
+        plain = str.__str__(item)  # an Enum's own str() is its name
+        return chr(classify([plain])[0]), plain
     if item is None:
         raise _UnfitError("is None (null): fill it, leave it out, or give errors='skip' or 'return'", EmptyItemError)
     return _look_at_image(item)

@@ -289,7 +289,7 @@ def _encode_merged(transport: Transport, coalescer: Coalescer, content: Any, opt
         if mine and options.errors == "raise":
             raise mine[min(mine)]
         originals = Originals(content)
-        if type(items[0]) is Document and all(type(item) is Document for item in items):
+        if all(isinstance(item, Document) for item in items):
             originals.items, originals.documents = items, items
         else:
             originals.items = None
