@@ -216,6 +216,17 @@ def test_a_bad_item_is_named(client, call, tmp_path, case):
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize(("field", "value"), [("text", 3), ("uri", 3), ("blob", "x"), ("id", 3), ("weight", "x")])
+def test_a_documents_field_of_another_type_is_named(connect, call, field, value):
+    wrong = Document(text="a")
+    if field in ("uri", "blob"):
+        wrong.text = ""
+    setattr(wrong, field, value)
+    with pytest.raises(TypeError, match=f"^item 1: {field}: ") as caught:
+        call(connect("grpc"), "encode", ["fine", wrong])
+    assert caught.value.item is wrong
+
+
 def test_unchecked_images_go_to_the_server(client, call):
     with pytest.raises(RejectedError) as caught:
         call(client, "encode", ["fine", b"this is no image"], check_images=False)

@@ -234,7 +234,8 @@ def urls_of(items: Sequence[Any], verdicts: bytes, candidates: str | None) -> li
 
 def _is_fetched(document: Document) -> bool:
     return (
-        document.uri[:8].lower().startswith(("http://", "https://"))
+        isinstance(document.uri, str)  # the packer says what is wrong with another
+        and document.uri[:8].lower().startswith(("http://", "https://"))
         and not document.text
         and not document.blob
         and document.tensor is None

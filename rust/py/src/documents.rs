@@ -5,12 +5,13 @@ use std::collections::HashMap;
 
 use casdk_core::classify;
 use casdk_core::document::{Content, Document, Id, Score, Tensor};
+use pyo3::conversion::FromPyObjectOwned;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyType};
+use pyo3::types::{PyDict, PyString, PyType};
 
 use crate::values::read_fields;
 
@@ -276,13 +277,13 @@ impl Reading<'_> {
             return Err(PyTypeError::new_err("documents nested more than 64 deep"));
         }
         let is_loaded = matches!(role, Role::Root | Role::Candidate(_));
-        let uri: PyBackedStr = item.getattr(intern!(py, "uri"))?.extract()?;
+        let uri: PyBackedStr = field(item, intern!(py, "uri"))?;
         let content = self.read_content(item, &uri, is_loaded)?;
         let travels = self.keep_uri || !is_loaded;
         let mut document = OwnedDocument {
             id: match role {
                 Role::Candidate(_) => None,
-                _ => Some(item.getattr(intern!(py, "id"))?.extract()?),
+                _ => Some(field(item, intern!(py, "id"))?),
             },
             candidate: if let Role::Candidate(at) = role {
                 at
@@ -295,15 +296,15 @@ impl Reading<'_> {
             } else {
                 intern!(py, "").extract()?
             },
-            mime_type: item.getattr(intern!(py, "mime_type"))?.extract()?,
-            parent_id: item.getattr(intern!(py, "parent_id"))?.extract()?,
-            modality: item.getattr(intern!(py, "modality"))?.extract()?,
+            mime_type: field(item, intern!(py, "mime_type"))?,
+            parent_id: field(item, intern!(py, "parent_id"))?,
+            modality: field(item, intern!(py, "modality"))?,
             rest: Document {
-                granularity: item.getattr(intern!(py, "granularity"))?.extract()?,
-                adjacency: item.getattr(intern!(py, "adjacency"))?.extract()?,
-                weight: item.getattr(intern!(py, "weight"))?.extract()?,
-                offset: item.getattr(intern!(py, "offset"))?.extract()?,
-                location: item.getattr(intern!(py, "location"))?.extract()?,
+                granularity: field(item, intern!(py, "granularity"))?,
+                adjacency: field(item, intern!(py, "adjacency"))?,
+                weight: field(item, intern!(py, "weight"))?,
+                offset: field(item, intern!(py, "offset"))?,
+                location: field(item, intern!(py, "location"))?,
                 ..Document::default()
             },
             embedding: None,
@@ -368,11 +369,11 @@ impl Reading<'_> {
         loaded: bool,
     ) -> PyResult<OwnedContent> {
         let py = item.py();
-        let text: PyBackedStr = item.getattr(intern!(py, "text"))?.extract()?;
+        let text: PyBackedStr = field(item, intern!(py, "text"))?;
         if !text.is_empty() {
             return Ok(OwnedContent::Text(b'T', text));
         }
-        let blob: PyBackedBytes = item.getattr(intern!(py, "blob"))?.extract()?;
+        let blob: PyBackedBytes = field(item, intern!(py, "blob"))?;
         if !blob.is_empty() {
             return Ok(OwnedContent::Blob(blob));
         }
@@ -391,6 +392,20 @@ impl Reading<'_> {
         };
         Ok(self.image(py, verdict, uri.clone_ref(py)))
     }
+}
+
+/// Reads a field; what is wrong with it is said under its name.
+fn field<'py, T: FromPyObjectOwned<'py>>(
+    item: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+) -> PyResult<T> {
+    let value = item.getattr(name)?;
+    value.extract::<T>().map_err(|error| {
+        reason_of(item.py(), error.into()).map_or_else(
+            |other| other,
+            |reason| PyTypeError::new_err(format!("{name}: {reason}")),
+        )
+    })
 }
 
 /// What is wrong with an item; an error that does not speak of it is handed on.
