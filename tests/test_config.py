@@ -1,6 +1,6 @@
 import msgspec
 import pytest
-from casdk import TLS, Limits, Retry, Timeouts
+from casdk import TLS, ConfigError, Limits, Retry, Timeouts
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ from casdk import TLS, Limits, Retry, Timeouts
     ],
 )
 def test_refused(kind, options, says):
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ConfigError, match=says):
         kind(**options)
 
 

@@ -184,7 +184,7 @@ def test_model_name_selects_the_endpoint_and_parameters_stay(client, call, expec
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, {"deep": [object()]}])
 def test_a_parameter_that_cannot_travel_is_named(client, call, value):
-    with pytest.raises(TypeError, match="thing"):
+    with pytest.raises(InputTypeError, match=r"parameters\.thing"):
         call(client, "encode", ["hello"], parameters={"thing": value})
 
 

@@ -101,7 +101,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_selectors": {"errors"},
     "_summary": set(),
     "_images": {"errors"},
-    "config": set(),
+    "config": {"errors"},
     "errors": set(),
 }
 # What a room may import inside a function on top of that.

@@ -102,18 +102,21 @@ class Plan:
     ) -> None:
         limits = transport.limits
         endpoint, parameters = route(verb, options.parameters, **extra)
-        packer = Packer(
-            transport.codec,
-            endpoint,
-            parameters,
-            check_images=options.check_images,
-            max_item_bytes=limits.max_item_bytes,
-            max_message_bytes=limits.max_message_bytes,
-            keep_uri=keep,
-            whole=keep,
-            candidates=candidates,
-            allow_empty=allow_empty,
-        )
+        try:
+            packer = Packer(
+                transport.codec,
+                endpoint,
+                parameters,
+                check_images=options.check_images,
+                max_item_bytes=limits.max_item_bytes,
+                max_message_bytes=limits.max_message_bytes,
+                keep_uri=keep,
+                whole=keep,
+                candidates=candidates,
+                allow_empty=allow_empty,
+            )
+        except TypeError as error:  # of a parameter, which it names
+            raise InputTypeError(str(error)) from None
         timeout = transport.timeouts.total if options.timeout is None else options.timeout
         self.feed: Feed = feed_of(content, options.batch_size or batch_size, apart=timeout is not None)
         self.hooks = Hooks(options.on_done, options.on_error, options.on_always, options.return_responses)

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
+from casdk.errors import ConfigError
+
 __all__ = ["TLS", "Limits", "Retry", "Telemetry", "Timeouts"]
 
 MIB: Final = 1024 * 1024
@@ -14,7 +16,7 @@ MIB: Final = 1024 * 1024
 
 def _require(true: bool, sentence: str) -> None:
     if not true:
-        raise ValueError(sentence)
+        raise ConfigError(sentence)
 
 
 class TLS(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
