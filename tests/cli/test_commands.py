@@ -190,6 +190,17 @@ def test_serve_takes_the_servers_options(command):
     assert ran.code == 2
 
 
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_serve_says_what_to_do_about_a_taken_port(server, scheme):
+    port = server.address(scheme).rpartition(":")[2]
+    run = subprocess.run([*MODULE, "serve", "--port", f"{scheme}={port}"], capture_output=True, text=True)
+    assert run.returncode == 2
+    assert run.stderr == (
+        f"casdk.server: cannot listen on 127.0.0.1:{port} for {scheme}: Address already in use "
+        f"(--port {scheme}=PORT names another, --free-ports takes free ones)\n"
+    )
+
+
 def test_serve_serves_until_it_is_stopped(command):
     process = subprocess.Popen(
         [*MODULE, "serve", "--free-ports", "--ready-json", "--schemes", "grpc"],

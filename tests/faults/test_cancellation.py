@@ -27,14 +27,6 @@ def held():
     return len(os.listdir("/proc/self/fd")), threading.active_count(), tasks_on_the_engine()
 
 
-@pytest.fixture
-def interruptible():
-    """SIGINT interrupts, also where the suite was started with it ignored, as shells start jobs."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_a_cancelled_task(make_server, connect_to, scheme, rows):
     gate = Gate()
     server = make_server([Hold(gate)])
@@ -56,7 +48,6 @@ def test_a_cancelled_task(make_server, connect_to, scheme, rows):
     gate.open()
 
 
-@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c(make_server, connect_to, scheme, rows, times):
     gate = Gate()

@@ -362,7 +362,7 @@ def test_a_killed_server_leaves_nothing_behind():
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_a_taken_port_is_named(server, scheme):
     port = int(server.address(scheme).rpartition(":")[2])
-    with pytest.raises(ServerDiedError, match=rf"(?s)code 1 .*cannot listen on 127\.0\.0\.1:{port} for {scheme}"):
+    with pytest.raises(ServerDiedError, match=rf"(?s)code 2 .*cannot listen on 127\.0\.0\.1:{port} for {scheme}"):
         serve(schemes=[scheme], ports={scheme: port}).__enter__()
 
 

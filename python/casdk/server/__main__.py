@@ -25,7 +25,7 @@ TOKEN_VARIABLE = "CASDK_SERVER_TOKEN"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code."""
+    """Serve until SIGTERM or SIGINT; return the exit code: 2 if there is no serving with these options, else 0."""
     parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, stream=sys.stderr)
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asyncio.run(_serve(settings, ready_json=options.ready_json, with_parent=options.with_parent))
     except (ValueError, OSError, ImportError) as error:
         print(f"casdk.server: {error}", file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 

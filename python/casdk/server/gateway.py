@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import shutil
 import socket
 import ssl
@@ -175,17 +177,14 @@ class _Doors:
     def _bind(self, scheme: str, port: int) -> int:
         tls = self._tls if scheme.endswith("s") else None
         host = self._settings.host
-        if scheme.startswith("grpc"):
-            try:
-                return self._rpc.bind(_authority(host, port), tls)
-            except RuntimeError as error:
-                reason, _, _ = str(error).partition(";")
-                raise OSError(f"cannot listen on {_authority(host, port)} for {scheme}: {reason}") from None
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             bound = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        except OSError as error:
-            raise OSError(f"cannot listen on {_authority(host, port)} for {scheme}: {error}") from None
+            if scheme.startswith("grpc"):
+                bound.close()  # grpc binds for itself; where it cannot, it does not say why, and logs to standard error
+                return self._rpc.bind(_authority(host, port), tls)
+        except (OSError, RuntimeError) as error:
+            raise _no_listening(scheme, _authority(host, port), error) from None
         self._sockets.append(bound)
         door = _Door(self._config(scheme, tls))
         self._serving[door] = asyncio.ensure_future(door.serve(sockets=[bound]))
@@ -212,6 +211,13 @@ class _Doors:
             config.ssl_certfile, config.ssl_keyfile = tls
             config.ssl_version = ssl.PROTOCOL_TLS_SERVER
         return config
+
+
+def _no_listening(scheme: str, authority: str, error: OSError | RuntimeError) -> OSError:
+    reason = str(error)
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        reason = f"{os.strerror(errno.EADDRINUSE)} (--port {scheme}=PORT names another, --free-ports takes free ones)"
+    return OSError(f"cannot listen on {authority} for {scheme}: {reason}")
 
 
 def _authority(host: str, port: int) -> str:
