@@ -1,5 +1,6 @@
 """One body over six schemes x {sync, async}: every row equals what the encoder computes directly."""
 
+import asyncio
 import base64
 import pathlib
 
@@ -42,8 +43,6 @@ def test_any_iterable(client, call, expected, kind):
 
 
 def test_async_iterable(client, expected):
-    import asyncio
-
     async def texts():
         for text in TEXTS:
             await asyncio.sleep(0)
@@ -329,3 +328,57 @@ def test_the_users_own_exception_passes(client, call):
 
     with pytest.raises(OwnError):
         call(client, "encode", texts())
+
+
+ENDINGS = [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, BaseException]
+
+
+class Ends:
+    """An iterator that raises after so many texts."""
+
+    def __init__(self, ending, count=100):
+        self.ending = ending
+        self.left = count
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.left -= 1
+        if self.left < 0:
+            raise self.ending("mine")
+        return "a"
+
+
+@pytest.mark.parametrize("timeout", [None, 20])
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("verb", ["encode", "stream"])
+def test_what_ends_more_than_a_call_reaches_the_caller_and_ends_no_engine(connect, call, verb, ending, timeout):
+    client = connect("grpc", timeout=timeout)
+    with pytest.raises(ending) as caught:
+        list(call(client, verb, Ends(ending), batch_size=4))
+    assert type(caught.value) is ending
+    assert client.encode(["still here"]).shape == (1, 512)
+
+
+@pytest.mark.parametrize("timeout", [None, 20])
+@pytest.mark.parametrize("ending", [KeyboardInterrupt, asyncio.CancelledError])
+def test_so_does_what_an_async_iterable_raises(connect, ending, timeout):
+    async def texts():
+        for _ in range(100):
+            yield "a"
+        raise ending
+
+    client = connect("grpc", timeout=timeout)
+    with pytest.raises(ending):
+        asyncio.run(client.aencode(texts(), batch_size=4))
+    assert client.encode(["still here"]).shape == (1, 512)
+
+
+@pytest.mark.parametrize("timeout", [None, 20])
+def test_an_async_iterable_needs_the_async_twin(connect, timeout):
+    async def texts():
+        yield "a"
+
+    with pytest.raises(InputTypeError, match="aencode"):
+        connect("grpc", timeout=timeout).encode(texts())

@@ -453,6 +453,20 @@ def test_a_callback_that_raises_stops_the_call(client, call, which):
     assert call(client, "encode", ["still works"]).shape == (1, 512)
 
 
+def test_a_callback_that_runs_out_of_something_stops_the_call(client, call):
+    with pytest.raises(CallbackError) as caught:
+        call(client, "encode", ["a"], on_done=lambda response: next(iter(())))
+    assert type(caught.value.__cause__) is StopIteration
+
+
+def test_a_coroutine_function_is_no_callback_of_a_sync_call(client):
+    async def on_done(response):
+        raise AssertionError("never runs")
+
+    with pytest.raises(CallbackError, match="aencode"):
+        client.encode(["a"], on_done=on_done)
+
+
 def test_without_on_error_the_servers_error_is_raised(client, call):
     got = []
     query = Document(text="!!raise here", matches=[Document(text="a")])

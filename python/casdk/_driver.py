@@ -398,6 +398,8 @@ class Driver:
         try:
             await self._caller.call(partial(function, response))
         except Exception as error:
+            if isinstance(error.__cause__, StopIteration):  # which Python lets no coroutine raise
+                error = error.__cause__
             raise CallbackError(f"a callback raised {type(error).__name__}: {error}") from error
 
 

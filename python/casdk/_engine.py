@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-from casdk.errors import ClosedError
+from casdk.errors import ClosedError, InputTypeError
 
 __all__ = ["WORKERS", "Caller", "Engine", "Resident", "engine", "run", "run_async", "run_pieces", "run_pieces_async"]
 
@@ -206,6 +206,18 @@ _left_behind: Engine | None = None
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
 
+class EscapedError(BaseException):
+    """What the caller's own code raised to end more than a call: asyncio would end the engine with it, too.
+
+    Attributes:
+        original: What was raised: a ``KeyboardInterrupt``, ``SystemExit``, ``CancelledError``...
+    """
+
+    def __init__(self, original: BaseException) -> None:
+        super().__init__(original)
+        self.original = original
+
+
 class Caller(ABC, Generic[T]):
     """The thread or the loop a call came from, seen from the engine.
 
@@ -258,17 +270,25 @@ class Caller(ABC, Generic[T]):
         Args:
             function: May return an awaitable if the caller is a loop.
         """
-        answer: asyncio.Future[Any] = self._engine.loop.create_future()
+        answer: asyncio.Future[tuple[Any, BaseException | None]] = self._engine.loop.create_future()
 
         def settle(result: object, error: BaseException | None) -> None:
             if not answer.done():
-                if error is None:
-                    answer.set_result(result)
-                else:
-                    answer.set_exception(error)
+                answer.set_result((result, error))  # a future takes not every exception for one
 
         self._ask(function, lambda result, error: self._engine.post(settle, result, error))
-        return await answer
+        return self.heed(*await answer)
+
+    @staticmethod
+    def heed(result: Any, error: BaseException | None) -> Any:
+        """Return what the caller's own code returned, or raise on the engine what it raised.
+
+        Raises:
+            EscapedError: It was no ``Exception``; the caller gets the original.
+        """
+        if error is None:
+            return result
+        raise error if isinstance(error, Exception) else EscapedError(error)
 
     def give(self, piece: Any, taken: Callable[[], None]) -> None:
         """Hand over a piece of a stream; ``taken`` runs on the engine when the caller has it."""
@@ -325,7 +345,7 @@ class _ThreadCaller(Caller[T]):
                     yield settle
                     continue
                 try:
-                    answer = function()
+                    answer = _awaited_by_nobody(function())
                 except (KeyboardInterrupt, SystemExit):
                     raise
                 except BaseException as raised:
@@ -338,12 +358,26 @@ class _ThreadCaller(Caller[T]):
         try:
             if isinstance(error, asyncio.CancelledError):
                 raise ClosedError("the client was closed during the call") from None
+            if isinstance(error, EscapedError):
+                raise error.original
             if error is not None:
                 raise error
             return settle  # type: ignore[no-any-return]
         finally:
             # The exception's traceback would keep this frame, and the frame the exception.
             del error, settle, function
+
+
+def _awaited_by_nobody(answer: Any) -> Any:
+    """Return what the caller's own code returned to a sync call.
+
+    Raises:
+        InputTypeError: It is a coroutine, of an async iterable or of a callback.
+    """
+    if asyncio.iscoroutine(answer):
+        answer.close()
+        raise InputTypeError("an async iterable or a coroutine function needs the async twin: aencode, arank...")
+    return answer
 
 
 _mailboxes: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox]] = WeakKeyDictionary()
@@ -381,7 +415,9 @@ class _LoopCaller(Caller[T]):
     def _run(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
         try:
             answer = function()
-        except Exception as raised:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as raised:
             settle(None, raised)
             return
         if not asyncio.iscoroutine(answer):
@@ -412,6 +448,8 @@ class _LoopCaller(Caller[T]):
             self._done.set_result(result)
         elif isinstance(error, asyncio.CancelledError):
             self._done.set_exception(ClosedError("the client was closed during the call"))
+        elif isinstance(error, EscapedError):
+            self._done.set_exception(error.original)
         else:
             self._done.set_exception(error)
 

@@ -60,7 +60,7 @@ class Feed:
             Whether that was the end.
         """
         if self._reader is not None:
-            return await self._reader.call(lambda: self._read(most, caller, take))
+            return bool(caller.heed(*await self._reader.call(lambda: self._read(most, caller, take))))
         read = self._read_asynchronously if self._asynchronous else self._read
         ended: bool = await caller.call(lambda: read(most, caller, take))
         return ended
@@ -109,18 +109,14 @@ class Reader:
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
-    async def call(self, function: Callable[[], T]) -> T:
-        """Run a function in the thread and wait for it."""
+    async def call(self, function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+        """Run a function in the thread and wait for it; return what it returned, and what it raised."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
+        answer: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
 
         def settle(result: T | None, error: BaseException | None) -> None:
-            if answer.done():
-                return
-            if error is None:
-                answer.set_result(result)  # type: ignore[arg-type]
-            else:
-                answer.set_exception(error)
+            if not answer.done():
+                answer.set_result((result, error))
 
         def work() -> None:
             try:
