@@ -48,10 +48,13 @@ __all__ = ["ArrowArray", "ArrowStream", "Client", "Item"]
 
 Item: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | PILImage | Text | Image"
 """What can be encoded, beside Documents."""
-Items: TypeAlias = "Iterable[Item] | AsyncIterable[Item]"
-Documents: TypeAlias = "Iterable[Document] | AsyncIterable[Document]"
 Column: TypeAlias = "ArrowStream | ArrowArray | PandasColumn"
-Mixture: TypeAlias = "Iterable[Item | Document] | AsyncIterable[Item | Document] | Column"
+Items: TypeAlias = "Iterable[Item]"
+Documents: TypeAlias = "Iterable[Document]"
+Mixture: TypeAlias = "Iterable[Item | Document] | Column"
+AsyncItems: TypeAlias = "Items | AsyncIterable[Item]"
+AsyncDocuments: TypeAlias = "Documents | AsyncIterable[Document]"
+AsyncMixture: TypeAlias = "Mixture | AsyncIterable[Item | Document]"
 Embeddings: TypeAlias = NDArray[np.float32]
 Callback: TypeAlias = Callable[[Response], Any]
 OF_EVERY_VERB: Final = frozenset({*CallOptions.__annotations__, "on_done", "on_always", "return_responses"})
@@ -299,27 +302,29 @@ class Client:
 
     @overload
     async def aencode(
-        self, content: Mixture, *, errors: Literal["return"], **options: Unpack[EncodeOptions]
+        self, content: AsyncMixture, *, errors: Literal["return"], **options: Unpack[EncodeOptions]
     ) -> EncodeResult: ...
     @overload
     async def aencode(
-        self, content: Mixture, *, return_responses: Literal[True], **options: Unpack[EncodeOptions]
+        self, content: AsyncMixture, *, return_responses: Literal[True], **options: Unpack[EncodeOptions]
     ) -> list[Response]: ...
     @overload
     async def aencode(
         self,
-        content: Mixture,
+        content: AsyncMixture,
         *,
         on_done: Callback,
         on_always: Callback | None = None,
         **options: Unpack[EncodeOptions],
     ) -> None: ...
     @overload
-    async def aencode(self, content: Mixture, *, on_always: Callback, **options: Unpack[EncodeOptions]) -> None: ...
+    async def aencode(
+        self, content: AsyncMixture, *, on_always: Callback, **options: Unpack[EncodeOptions]
+    ) -> None: ...
     @overload
     async def aencode(
         self,
-        content: Mixture,
+        content: AsyncMixture,
         *,
         errors: Literal["raise", "skip"] = "raise",
         result: Literal["arrow"],
@@ -337,7 +342,7 @@ class Client:
     @overload
     async def aencode(
         self,
-        content: Documents,
+        content: AsyncDocuments,
         *,
         errors: Literal["raise", "skip"] = "raise",
         result: None = None,
@@ -346,7 +351,7 @@ class Client:
     @overload
     async def aencode(
         self,
-        content: Items,
+        content: AsyncItems,
         *,
         errors: Literal["raise", "skip"] = "raise",
         result: None = None,
@@ -355,7 +360,7 @@ class Client:
     @overload
     async def aencode(
         self,
-        content: Mixture,
+        content: AsyncMixture,
         *,
         errors: Literal["raise", "skip"] = "raise",
         result: None = None,
@@ -446,7 +451,7 @@ class Client:
     @overload
     async def arank(
         self,
-        docs: Documents,
+        docs: AsyncDocuments,
         *,
         source: str = "matches",
         return_responses: Literal[True],
@@ -455,7 +460,7 @@ class Client:
     @overload
     async def arank(
         self,
-        docs: Documents,
+        docs: AsyncDocuments,
         *,
         source: str = "matches",
         on_done: Callback,
@@ -464,11 +469,11 @@ class Client:
     ) -> None: ...
     @overload
     async def arank(
-        self, docs: Documents, *, source: str = "matches", on_always: Callback, **options: Unpack[CallOptions]
+        self, docs: AsyncDocuments, *, source: str = "matches", on_always: Callback, **options: Unpack[CallOptions]
     ) -> None: ...
     @overload
     async def arank(
-        self, docs: Documents, *, source: str = "matches", **options: Unpack[CallOptions]
+        self, docs: AsyncDocuments, *, source: str = "matches", **options: Unpack[CallOptions]
     ) -> DocumentArray: ...
     async def arank(self, docs: Any, *, source: str = "matches", **options: Any) -> Any:
         """`rank`, asynchronously."""
@@ -530,7 +535,7 @@ class Client:
     @overload
     async def aindex(
         self,
-        content: Mixture,
+        content: AsyncMixture,
         *,
         idempotent_index: bool = False,
         return_responses: Literal[True],
@@ -539,7 +544,7 @@ class Client:
     @overload
     async def aindex(
         self,
-        content: Mixture,
+        content: AsyncMixture,
         *,
         idempotent_index: bool = False,
         on_done: Callback,
@@ -549,7 +554,7 @@ class Client:
     @overload
     async def aindex(
         self,
-        content: Mixture,
+        content: AsyncMixture,
         *,
         idempotent_index: bool = False,
         on_always: Callback,
@@ -557,7 +562,7 @@ class Client:
     ) -> None: ...
     @overload
     async def aindex(
-        self, content: Mixture, *, idempotent_index: bool = False, **options: Unpack[CallOptions]
+        self, content: AsyncMixture, *, idempotent_index: bool = False, **options: Unpack[CallOptions]
     ) -> DocumentArray: ...
     async def aindex(self, content: Any, *, idempotent_index: bool = False, **options: Any) -> Any:
         """`index`, asynchronously."""
@@ -611,7 +616,7 @@ class Client:
     @overload
     async def asearch(
         self,
-        content: Mixture,
+        content: AsyncMixture,
         *,
         limit: int = 10,
         return_responses: Literal[True],
@@ -620,7 +625,7 @@ class Client:
     @overload
     async def asearch(
         self,
-        content: Mixture,
+        content: AsyncMixture,
         *,
         limit: int = 10,
         on_done: Callback,
@@ -629,10 +634,12 @@ class Client:
     ) -> None: ...
     @overload
     async def asearch(
-        self, content: Mixture, *, limit: int = 10, on_always: Callback, **options: Unpack[CallOptions]
+        self, content: AsyncMixture, *, limit: int = 10, on_always: Callback, **options: Unpack[CallOptions]
     ) -> None: ...
     @overload
-    async def asearch(self, content: Mixture, *, limit: int = 10, **options: Unpack[CallOptions]) -> DocumentArray: ...
+    async def asearch(
+        self, content: AsyncMixture, *, limit: int = 10, **options: Unpack[CallOptions]
+    ) -> DocumentArray: ...
     async def asearch(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
         """`search`, asynchronously."""
         return await self._arun(_verbs.search(self._transport, content, _read_options(options, OF_EVERY_VERB), limit))

@@ -124,6 +124,8 @@ async def contexts() -> None:
 def refused(names: list[str]) -> None:
     client.encode(names, batchsize=8)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     client.encode(names, errors="ignore")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    client.encode(later())  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    client.search(later())  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     client.encode(7)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     client.rank(names)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
     client.search(names, limit="ten")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
