@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from casdk import TLS, AuthError, Retry, TLSError, TransportError
+from casdk import TLS, AuthError, ConfigError, Retry, TLSError, TransportError
 from casdk.cli.handshake import Connected
 from casdk.testing import ConnectProxy, certificates
+from cryptography.hazmat.primitives import serialization
 
 ONCE = Retry(attempts=1)
 SECURE = ("grpcs", "https", "websockets")
@@ -141,6 +142,37 @@ def test_what_grpc_takes_in_no_case_is_said(make_server, connect_to, scheme, cal
             call(client, "encode", ["a"])
     else:
         np.testing.assert_array_equal(call(client, "encode", ["a"]), rows(["a"]))
+
+
+def encrypted(pem):
+    key = serialization.load_pem_private_key(pem, None)
+    seal = serialization.BestAvailableEncryption(b"a pass phrase")
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, seal)
+
+
+def nonsense(kind):
+    return f"-----BEGIN {kind}-----\nxx\n-----END {kind}-----\n".encode()
+
+
+UNUSABLE = {
+    "an encrypted key": ("key", lambda: encrypted(certificates.authority().client().key), "key is encrypted"),
+    "another's key": ("key", lambda: certificates.authority().client().key, "mismatch"),
+    "a key that is none": ("key", lambda: nonsense("PRIVATE KEY"), "cannot be used"),
+    "an authority that is none": ("ca", lambda: nonsense("CERTIFICATE"), "cannot be used"),
+    "a file that is not there": ("ca", lambda: "/no/such.pem", "No such file"),
+}
+
+
+@secure
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_what_cannot_be_used_is_said_alike(make_server, connect_to, scheme, call, case):
+    """OpenSSL would ask the terminal for a pass phrase, and everything would wait."""
+    field, make, says = UNUSABLE[case]
+    authority = certificates.authority()
+    client = authority.client()
+    tls = TLS(**{"ca": authority.pem, "cert": client.pem, "key": client.key, field: make()})
+    with pytest.raises(ConfigError, match=says):
+        call(connect_to(make_server(), scheme, tls=tls, retry=ONCE, timeout=10), "encode", ["a"])
 
 
 # credentials

@@ -157,4 +157,9 @@ def _load_chain(context: ssl.SSLContext, cert: object, key: object) -> None:
             path.touch(mode=0o600)
             path.write_bytes(read_pem(source, name))
             paths.append(path)
-        context.load_cert_chain(str(paths[0]), str(paths[1]))
+        context.load_cert_chain(str(paths[0]), str(paths[1]), password=_no_password)
+
+
+def _no_password() -> str:
+    """Raise where OpenSSL would ask the terminal, and stop everything until somebody answers."""
+    raise ConfigError("TLS: key is encrypted: give one without a pass phrase")

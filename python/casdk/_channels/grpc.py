@@ -176,6 +176,8 @@ class GrpcChannel(Channel):
 
     async def _credentials(self, options: list[tuple[str, Any]]) -> grpc.ChannelCredentials:
         tls = self.tls
+        if tls.ca is not None or tls.cert is not None:
+            ssl_context(tls, ["h2"])  # which says what is wrong with them; grpc does not
         roots = read_pem(tls.ca, "ca") if tls.ca is not None else None
         if roots is None and tls.verify:
             roots = _system_roots()
