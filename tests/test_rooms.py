@@ -93,7 +93,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_channels": {"_channels.base", "_uri", "config", "errors"},
     "_channels.base": {"_uri", "config", "errors"},
     "_channels.grpc": {"_channels.base", "errors", "config"},
-    "_channels.http": {"_channels.base", "errors", "config"},
+    "_channels.http": {"_channels.base", "errors", "config", "_rust"},
     "_channels.websocket": {"_channels.base", "errors", "config", "_rust"},
     "models": {"documents", "errors"},
     "documents": {"_archive", "_selectors", "errors"},

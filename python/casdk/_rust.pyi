@@ -210,5 +210,14 @@ def request_id_of(message: bytes) -> str:
         casdk.errors.ReplyError: The message has no readable header.
     """
 
+def first_id_of(message: bytes) -> str | None:
+    """Return the id of the first document of a `json` request or reply; what pairs replies on http.
+
+    ``None`` where there is no document, an empty string where it has no id. No more is read than that takes.
+
+    Raises:
+        casdk.errors.ReplyError: The text breaks before.
+    """
+
 def scan(codec: Codec, message: bytes) -> Reply:
     """Scan one reply."""

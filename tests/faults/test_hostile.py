@@ -1,11 +1,14 @@
 """Whatever a server says, the answer is a typed error in time, in bounded memory, or the right rows."""
 
+import asyncio
 import contextlib
+import os
 
 import numpy as np
 import psutil
 import pytest
-from casdk import CasdkError, ProtocolMismatchError, Retry
+from casdk import CasdkError, Document, ProtocolMismatchError, Retry, TransportError
+from casdk._channels.http import REMEMBERED
 from casdk.testing import (
     AddDocument,
     Babble,
@@ -13,10 +16,12 @@ from casdk.testing import (
     DropDocument,
     Duplicate,
     EndlessHeaders,
+    Fault,
     Garbage,
     HugeLength,
     NoEmbedding,
     NotFinite,
+    Stale,
     TextReply,
     Trickle,
     Truncate,
@@ -54,15 +59,100 @@ def test_a_typed_error(make_server, connect_to, scheme, lie, stopwatch, figure):
 
 
 @pytest.mark.parametrize("fault", [Duplicate(), WrongId("0" * 32)], ids=["repeated", "unknown"])
-def test_request_ids(make_server, connect_to, scheme, rows, fault, request):
+def test_request_ids(make_server, connect_to, scheme, rows, fault):
     """A repeated or unknown id never crosses rows: it changes nothing, or is an error of its own call."""
-    if isinstance(fault, Duplicate) and scheme.startswith("http"):
-        # HTTP/1.1 has no ids, and h11 keeps what came behind a reply for the next request of the connection.
-        request.applymarker(pytest.mark.xfail(strict=True, reason="a second http reply is taken for the next one's"))
     client = connect_to(make_server([fault]), scheme, retry=ONCE, timeout=2)
-    with contextlib.suppress(CasdkError):
-        np.testing.assert_array_equal(client.encode(["a", "b"]), rows(["a", "b"]))
-    np.testing.assert_array_equal(client.encode(["c"], timeout=20), rows(["c"]))
+    for texts, timeout in ((["a", "b"], 2), (["c", "d"], 20)):
+        with contextlib.suppress(CasdkError):
+            np.testing.assert_array_equal(client.encode(texts, timeout=timeout), rows(texts))
+    np.testing.assert_array_equal(client.encode(["e", "f"], timeout=20), rows(["e", "f"]))
+
+
+@pytest.mark.parametrize("attempts", [1, 5])
+@pytest.mark.parametrize("fault", [Duplicate(), Stale()], ids=["too-many", "of-the-one-before"])
+def test_replies_to_another_request(make_server, connect_to, scheme, call, rows, fault, attempts, tally):
+    """As many items in each: nothing but whose reply it is tells them apart."""
+    # A websocket's reply to nobody, and a gRPC stream with a message too many, last as long as the call may.
+    silent = (scheme.startswith("websocket") and fault == Stale()) or (
+        scheme.startswith("grpc") and fault == Duplicate()
+    )
+    calls, timeout = (5, 0.1) if silent else (60, 20.0)
+    client = connect_to(make_server(fault), scheme, retry=Retry(attempts=attempts, backoff=0))
+    refused = 0
+    for number in range(calls):
+        texts = [f"{number} a", f"{number} b"]
+        try:
+            found = call(client, "encode", texts, timeout=timeout)
+        except CasdkError:
+            refused += 1
+        else:
+            np.testing.assert_array_equal(found, rows(texts))
+    tally("hostile: replies to another request", calls)
+    if scheme.startswith("http"):
+        # It happens once: from then on each request has a connection of its own.
+        assert refused == (attempts == 1)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "websocket", "websockets"])
+async def test_replies_too_many_in_a_crowd(make_server, connect_to, scheme, rows):
+    client = connect_to(make_server(lambda request: Duplicate() if request.number % 3 else None), scheme, timeout=30)
+
+    async def ask(number: int) -> None:
+        texts = [f"{number} a", f"{number} b"]
+        np.testing.assert_array_equal(await client.aencode(texts), rows(texts))
+
+    for start in range(0, 320, 32):
+        await asyncio.gather(*map(ask, range(start, start + 32)))
+
+
+@pytest.mark.parametrize("fault", [Duplicate(), Stale()], ids=["too-many", "of-the-one-before"])
+def test_an_id_that_comes_again(make_server, connect_to, rows, fault):
+    """A Document's own id tells nothing if a request before had it, even if others came between."""
+    server = make_server(lambda request: fault if request.texts[0].isdigit() else None)
+    client = connect_to(server, "http", timeout=20)
+    for number in range(20):
+        found = client.encode([Document(id="same", text=f"{number}")])
+        np.testing.assert_array_equal(found.embeddings, rows([f"{number}"]))
+        if fault == Stale():
+            found = client.encode([Document(text="between")])
+            np.testing.assert_array_equal(found.embeddings, rows(["between"]))
+
+
+def test_ids_of_users_keep_their_connection(make_server, connect_to):
+    """As far as they are others each time."""
+    server = make_server()
+    client = connect_to(server, "http")
+    for number in range(REMEMBERED + 1):
+        client.encode([Document(id=f"{number}", text="a")])
+    assert server.counters.connected == 2
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_an_index_is_not_sent_twice(make_server, connect_to, scheme):
+    """The server may have stored it, whatever it answered."""
+    server = make_server(Stale())
+    client = connect_to(server, scheme, timeout=20)
+    client.encode(["a"])
+    with pytest.raises(TransportError, match="another request"):
+        client.index(["b"])
+    assert server.counters.requests == 2
+
+
+class OwnIds(Fault):
+    """Give each document another id, in a reply that is right otherwise."""
+
+    def change(self, reply, exchange):
+        for document in reply.data.docs.docs:
+            document.id = os.urandom(16).hex()
+
+
+def test_a_server_with_ids_of_its_own(make_server, connect_to, scheme, rows):
+    """Where nothing can be left from another request, documents are told by their position."""
+    server = make_server(OwnIds())
+    client = connect_to(server, scheme, retry=ONCE, timeout=20)
+    for texts in (["a", "b"], ["c", "d"], ["e", "f"]):
+        np.testing.assert_array_equal(client.encode(texts), rows(texts))
+    assert server.counters.connected == (3 if scheme.startswith("http") else 1)
 
 
 def test_a_width_that_changes(make_server, connect_to, scheme):

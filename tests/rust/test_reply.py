@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from casdk import Document
-from casdk._rust import request_id_of, scan
+from casdk._rust import first_id_of, request_id_of, scan
 from casdk.errors import ReplyError
 from casdk.server.wire.docarray_pb2 import DocumentProto
 from casdk.server.wire.jina_pb2 import DataRequestProto
@@ -184,6 +184,8 @@ def test_broken_replies_are_reply_errors(documents: list[Document], data: Any, c
             whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     broken = bytes(whole[: data.draw(st.integers(0, len(whole)))])
     with contextlib.suppress(ReplyError):  # and nothing else
+        if codec == "json":
+            first_id_of(broken)
         reply_read = scan(codec, broken)
         _ = (reply_read.documents(), reply_read.parameters)
         reply_read.place(np.empty((9, reply_read.width), np.float32), 0, 9, REQUEST_ID)
@@ -202,3 +204,33 @@ def test_the_request_id_is_read_without_a_scan() -> None:
     for message in (b"", b"\x0a", b"\x0a\x04\x0a\x02a\xff", b"\xff" * 20):
         with pytest.raises(ReplyError):
             request_id_of(message)
+
+
+@given(st.lists(trees, max_size=2), st.booleans())
+def test_the_first_id_is_read_without_a_scan(documents: list[Document], in_docs: bool) -> None:
+    message = pack(documents, "json", whole=True, check_images=False, allow_empty=True).message
+    whole = json.loads(message)
+    if in_docs:
+        whole["data"] = {"docs": whole["data"]}
+    expected = documents[0].id if documents else None
+    assert first_id_of(message) == first_id_of(json.dumps(whole, sort_keys=True).encode()) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"data":[{"text":"a","id":"\\u00fc"},{"id":"b"}', "ü"),  # what comes behind it is not read
+        ('{"data":[{"text":"a"},{"id":"b"}]}', ""),
+        ('{"data":[{"id":null}]}', ""),
+        ('{"data":[]}', None),
+        ('{"data":null,"header":{}}', None),
+    ],
+)
+def test_the_first_id_where_it_is_or_is_not(text: str, expected: str | None) -> None:
+    assert first_id_of(text.encode()) == expected
+
+
+@pytest.mark.parametrize("text", ["", "<html>", '{"data":[{"id":"a', '{"data":[3]}', "[" * 100_000])
+def test_what_has_no_first_id(text: str) -> None:
+    with pytest.raises(ReplyError, match=r"at byte \d+"):
+        first_id_of(text.encode())

@@ -8,12 +8,13 @@ import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import httpx
 import msgspec
 
 from casdk._channels.base import LOG, SLICE, Channel, Headers, slices, ssl_context
+from casdk._rust import first_id_of
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -37,6 +38,8 @@ HEADERS: Final = (
 )
 BUSY: Final = frozenset({429, 503})
 PASSING: Final = frozenset({502, 504})
+REMEMBERED: Final = 256
+"""Ids of users that a connection goes on with."""
 SHOWN: Final = 300
 """Characters of an error page that go into a message."""
 UNKNOWN: Final = frozenset({404, 405})
@@ -45,15 +48,18 @@ UNKNOWN: Final = frozenset({404, 405})
 class HttpChannel(Channel):
     """JSON bodies to ``/post`` on at most ``limits.connections`` connections, the last one used first.
 
-    Each is a transport of its own: httpcore's pool looks at all its connections several times a request, which costs
-    more than the request.
+    HTTP/1.1 has no request ids, so a second reply to one request would be taken for the reply to the next one. jina's
+    gateway makes up a new id for each reply, but sends back the documents' own: a reply that does not begin with the
+    document its request began with ends the connection. It counts only if it was the first one there, which can be
+    nobody else's.
     """
 
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
         # Transports alone: a client's redirects, cookies and auth flow have no part here, and cost more than the rest.
-        self._lanes: set[httpx.AsyncHTTPTransport] = set()
-        self._idle: list[httpx.AsyncHTTPTransport] = []
+        self._lanes: set[Lane] = set()
+        self._idle: list[Lane] = []
+        self._trusted = True
         self._context: ssl.SSLContext | None = None
         self._closed = False
         self._underway: set[asyncio.Timeout] = set()
@@ -68,22 +74,29 @@ class HttpChannel(Channel):
         if self.endpoint.tls and self.tls.server_name is not None:
             self._extensions["sni_hostname"] = self.tls.server_name
 
-    def _open(self) -> httpx.AsyncHTTPTransport:
+    def _open(self) -> Lane:
         if self.endpoint.tls and self._context is None:
             self._context = ssl_context(self.tls, ["http/1.1"])
-        lane = httpx.AsyncHTTPTransport(
-            verify=self._context or False,
-            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=60.0),
-            proxy=self.proxy,
-            trust_env=False,
+        lane = Lane(
+            httpx.AsyncHTTPTransport(
+                verify=self._context or False,
+                limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=60.0),
+                proxy=self.proxy,
+                trust_env=False,
+            )
         )
         self._lanes.add(lane)
         return lane
 
+    async def _end(self, lane: Lane) -> None:
+        self._lanes.discard(lane)
+        await asyncio.shield(lane.transport.aclose())
+
     async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
         length = ("content-length", str(len(message)))
         content = message if len(message) <= SLICE else _body(message)
-        response, body = await self._ask("POST", self._url, [*HEADERS, length, *headers, *context], content)
+        asked = Asked(request_id, first_id_of(message))
+        response, body = await self._ask("POST", self._url, [*HEADERS, length, *headers, *context], content, asked)
         if response.status_code != 200:
             raise self._refusal(response, body)
         return body
@@ -102,26 +115,61 @@ class HttpChannel(Channel):
         return refusal
 
     async def _ask(
-        self, method: str, url: httpx.URL, headers: list[tuple[str, str]], content: bytes | AsyncIterator[bytes] = b""
+        self,
+        method: str,
+        url: httpx.URL,
+        headers: list[tuple[str, str]],
+        content: bytes | AsyncIterator[bytes] = b"",
+        asked: Asked | None = None,
     ) -> tuple[httpx.Response, bytes]:
         async with self._free:
-            if self._closed:  # while this waited
-                raise TransportError(f"the connections to {self.endpoint} were closed", sent=False)
-            lane = self._idle.pop() if self._idle else self._open()
+            lane = await self._lane(asked)
             try:
-                answer = await self._ask_on(lane, method, url, headers, content)
+                response, body = await self._ask_on(lane.transport, method, url, headers, content)
+                named = response.status_code == 200 and self._pair(lane, asked, body)
             except BaseException:
                 # httpcore may take a cancelled request's connection for busy ever after: nobody else gets the lane.
-                self._lanes.discard(lane)
-                await asyncio.shield(lane.aclose())
+                await self._end(lane)
                 raise
-            if lane in self._lanes:  # not closed meanwhile
+            if asked is None or not (named and self._trusted):
+                await self._end(lane)
+            elif lane in self._lanes:  # not closed meanwhile
+                lane.keep(asked)
                 self._idle.append(lane)
-            return answer
+            return response, body
+
+    async def _lane(self, asked: Asked | None) -> Lane:
+        while not self._closed:
+            if not self._idle:
+                return self._open()
+            lane = self._idle.pop()
+            if asked is not None and self._trusted and lane.tells(asked):
+                return lane
+            await self._end(lane)
+        raise TransportError(f"the connections to {self.endpoint} were closed", sent=False)
+
+    def _pair(self, lane: Lane, asked: Asked | None, body: bytes) -> bool:
+        """Return whether a reply names its request.
+
+        Raises:
+            ReplyError: It cannot be read.
+            TransportError: It names another one, and may be that one's.
+        """
+        if asked is None:
+            return False
+        found = first_id_of(body)
+        if found and (found == asked.first or asked.owns(found)):
+            return True
+        if found is None or not lane.used:  # no row to get wrong, or nobody else's
+            return False
+        if self._trusted:
+            self._trusted = False
+            LOG.warning("%s answered out of turn: each request gets a connection of its own from now on", self.endpoint)
+        raise TransportError(f"{self.endpoint} answered another request than this one")
 
     async def _ask_on(
         self,
-        lane: httpx.AsyncHTTPTransport,
+        transport: httpx.AsyncHTTPTransport,
         method: str,
         url: httpx.URL,
         headers: list[tuple[str, str]],
@@ -135,7 +183,7 @@ class HttpChannel(Channel):
             async with asyncio.timeout(self.timeouts.read) as limit:
                 self._underway.add(limit)
                 try:
-                    response = await lane.handle_async_request(request)
+                    response = await transport.handle_async_request(request)
                     try:
                         body = await self._read(response)
                     finally:
@@ -189,13 +237,61 @@ class HttpChannel(Channel):
             await self._ended.wait()
         lanes, self._lanes, self._idle = self._lanes, set(), []
         for lane in lanes:
-            await lane.aclose()
+            await lane.transport.aclose()
         if lanes:
             LOG.info("the connections to %s are closed", self.endpoint)
 
     def forget(self) -> None:
         self._lanes, self._idle, self._underway = set(), [], set()
         self._free = asyncio.Semaphore(self.limits.connections)
+
+
+class Asked(NamedTuple):
+    """What one request can be told by.
+
+    Attributes:
+        request_id: The packer gives documents that have no id of their own its first 24 characters and a number.
+        first: Id of its first document.
+    """
+
+    request_id: str
+    first: str | None
+
+    def owns(self, found: str) -> bool:
+        """Whether the packer made up this id for this request."""
+        return found[:24] == self.request_id[:24]
+
+
+class Lane:
+    """A connection.
+
+    It is a transport of its own: httpcore's pool looks at all its connections several times a request, which costs more
+    than the request.
+
+    Attributes:
+        used: Whether there was a request on it, to which there may be another reply on its way.
+        names: What these began with, where that was a user's id: it may come again, and then tells nothing.
+    """
+
+    __slots__ = ("names", "transport", "used")
+
+    def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
+        self.transport = transport
+        self.used = False
+        self.names: set[str] = set()
+
+    def tells(self, asked: Asked) -> bool:
+        """Whether no reply to an earlier request would look like one to this."""
+        if not self.used:
+            return True
+        first = asked.first or ""
+        return asked.owns(first) or (first not in self.names and first != "" and len(self.names) < REMEMBERED)
+
+    def keep(self, asked: Asked) -> None:
+        """A request was answered here."""
+        self.used = True
+        if asked.first and not asked.owns(asked.first):
+            self.names.add(asked.first)
 
 
 class Handshake:

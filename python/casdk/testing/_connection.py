@@ -64,6 +64,7 @@ class Connection(asyncio.Protocol, ABC):
     Attributes:
         number: Position among the server's connections, from 0.
         received: Bytes read, TLS's own left out.
+        last_reply: What the last request was answered, if a fault needs it.
     """
 
     family: ClassVar[Family]
@@ -77,6 +78,7 @@ class Connection(asyncio.Protocol, ABC):
         self.scheme = scheme
         self.number = number
         self.received: int = 0
+        self.last_reply: jina_pb2.DataRequestProto | None = None
         self._sock = sock
         self._secure = False
         self._fault = fault

@@ -42,6 +42,7 @@ __all__ = [
     "NotFinite",
     "Refuse",
     "Reorder",
+    "Stale",
     "Stall",
     "TextReply",
     "Trickle",
@@ -270,6 +271,18 @@ class Duplicate(Fault):
                 await exchange.write(payload)
             await exchange.end()
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class Stale(Fault):
+    """Answer with the reply to the request before, on the same connection; the first one there gets its own."""
+
+    def change(self, reply: jina_pb2.DataRequestProto, exchange: Exchange) -> None:
+        own = jina_pb2.DataRequestProto()
+        own.CopyFrom(reply)
+        if exchange.connection.last_reply is not None:
+            reply.CopyFrom(exchange.connection.last_reply)
+        exchange.connection.last_reply = own
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,5 +9,5 @@ mod reader;
 mod reply;
 mod request;
 
-pub use reply::{documents, parameters, scan};
+pub use reply::{documents, first_id, parameters, scan};
 pub use request::pack;

@@ -204,6 +204,12 @@ pub fn request_id_of(message: &[u8]) -> PyResult<&str> {
     reply::request_id_of(message).map_err(|error| ReplyError::new_err(error.to_string()))
 }
 
+/// Returns the id of the first document of a json message.
+#[pyfunction]
+pub fn first_id_of(message: &[u8]) -> PyResult<Option<String>> {
+    json::first_id(message).map_err(|error| reply_error(&error))
+}
+
 type TensorTuple<'py> = (Bound<'py, PyBytes>, Bound<'py, PyTuple>, String);
 
 fn write_tensor<'py>(py: Python<'py>, tensor: &Tensor<'_>) -> PyResult<TensorTuple<'py>> {

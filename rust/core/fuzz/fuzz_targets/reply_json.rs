@@ -7,7 +7,7 @@
 
 mod checks;
 
-use casdk_core::json::scan;
+use casdk_core::json::{first_id, scan};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -20,6 +20,9 @@ fuzz_target!(|bytes: &[u8]| {
 });
 
 fn scanned(message: &[u8]) {
+    if let Err(error) = first_id(message) {
+        checks::is_of_reply(&error, message);
+    }
     match scan(message) {
         Ok(reply) => checks::holds(&reply, message),
         Err(error) => checks::is_of_reply(&error, message),

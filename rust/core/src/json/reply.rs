@@ -53,6 +53,44 @@ pub fn scan(bytes: &[u8]) -> Result<Reply, Error> {
     }
 }
 
+/// Returns the id of the first document of a request or reply, reading no further than it must: `None` where there is no
+/// document, an empty one where it has no id.
+///
+/// # Errors
+///
+/// [`Error::Reply`] with the offset where the text breaks.
+pub fn first_id(bytes: &[u8]) -> Result<Option<String>, Error> {
+    let mut found = None;
+    let mut reader = Reader::new(bytes);
+    let read = reader.object(|reader, key| match key {
+        "data" if reader.peek() == Some(b'{') => reader.object(|reader, key| match key {
+            "docs" => find_id(reader, &mut found),
+            _ => reader.skip(),
+        }),
+        "data" => find_id(reader, &mut found),
+        _ => reader.skip(),
+    });
+    // What was looked for ended the reading, as an error does.
+    if found.is_none() {
+        read?;
+    }
+    Ok(found)
+}
+
+fn find_id(reader: &mut Reader<'_>, found: &mut Option<String>) -> Result<(), Error> {
+    list(reader, |reader| {
+        reader.object(|reader, key| {
+            if key == "id" && reader.peek() == Some(b'"') {
+                *found = Some(owned(reader)?);
+                return Err(reader.broken("no more is read"));
+            }
+            reader.skip()
+        })?;
+        *found = Some(String::new());
+        Err(reader.broken("no more is read"))
+    })
+}
+
 /// Reads the parameters of a reply.
 ///
 /// # Errors
