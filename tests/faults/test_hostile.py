@@ -58,6 +58,14 @@ def test_a_typed_error(make_server, connect_to, scheme, lie, stopwatch, figure):
     figure("hostile: memory grown by a lie, MiB", round(grown, 1))
 
 
+@pytest.mark.parametrize("scheme", ["grpc", "grpcs", "http", "https"])
+def test_a_reply_too_large_is_not_waited_for(make_server, connect_to, scheme, call):
+    """Its length comes first; that of a websocket's is seen at once, too, but then the server has to hang up."""
+    client = connect_to(make_server(HugeLength()), scheme, timeout=50)
+    with pytest.raises(CasdkError, match="larger than"):
+        call(client, "encode", ["a"])
+
+
 @pytest.mark.parametrize("fault", [Duplicate(), WrongId("0" * 32)], ids=["repeated", "unknown"])
 def test_request_ids(make_server, connect_to, scheme, rows, fault):
     """A repeated or unknown id never crosses rows: it changes nothing, or is an error of its own call."""
@@ -169,14 +177,29 @@ def test_numbers_that_are_none(make_server, connect_to, scheme):
         assert not np.isfinite(found).all()
 
 
-@pytest.mark.parametrize(("spoken", "listening"), [("grpc", "http"), ("http", "grpc")])
-def test_a_wrong_port_is_named(make_server, connect_to, spoken, listening):
-    """HTTP on a gRPC port, and the other way round."""
-    port = make_server().port(listening)
+@pytest.mark.parametrize(
+    ("spoken", "listening", "named"),
+    [
+        ("grpc", "http", "http://"),
+        ("http", "grpc", "grpc://"),
+        ("websocket", "http", "http://"),
+        ("https", "grpcs", "grpcs://"),
+        ("grpcs", "https", "https://"),
+        ("websockets", "https", "https://"),
+        ("grpcs", "grpc", "grpc://"),
+        ("https", "http", "http://"),
+        ("websockets", "http", "websocket://"),
+    ],
+)
+def test_a_wrong_port_is_named(make_server, connect_to, spoken, listening, named):
+    """HTTP on a gRPC port and the other way round, and neither on one without TLS."""
+    server = make_server()
 
     class Place:
-        def address(self, scheme):
-            return f"{scheme}://127.0.0.1:{port}"
+        ca = server.ca
 
-    with pytest.raises(ProtocolMismatchError, match=f"{listening}://"):
+        def address(self, scheme):
+            return f"{scheme}://127.0.0.1:{server.port(listening)}"
+
+    with pytest.raises(ProtocolMismatchError, match=f"(use|try).* {named}"):
         connect_to(Place(), spoken, retry=ONCE, timeout=5).encode(["a"])

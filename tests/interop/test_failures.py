@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -42,6 +43,29 @@ def sentences(count: int, salt: str = "") -> list[str]:
 
 def expected(texts: list[str]) -> np.ndarray:
     return rows([text.encode() for text in texts])
+
+
+# whose reply it is
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_http_replies_name_their_requests(
+    deterministic_server: Served, scheme: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the documents' ids, as the gateway makes up the request's: so a connection is kept, whatever is asked."""
+    caplog.set_level(logging.INFO, "casdk.connections")
+    with deterministic_server.client(scheme) as client:
+        for turn in range(5):
+            texts = sentences(3, f"{turn} ")
+            np.testing.assert_array_equal(client.encode(texts, batch_size=3), expected(texts))
+            client.encode(texts[:1])
+            with pytest.raises(RejectedError):
+                client.encode([f"{RAISES} on purpose"])
+            client.encode([Document(text=text) for text in texts])
+            client.rank([Document(text="a", matches=[Document(text="b"), Document(text="c")])])
+            client.index([Document(text=text) for text in texts])
+            client.search(texts, limit=2)
+    assert sum("is open" in record.getMessage() for record in caplog.records) == 1
 
 
 # one bad item among good ones

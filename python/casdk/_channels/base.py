@@ -11,9 +11,9 @@ from typing import Final, TypeAlias
 
 from casdk._uri import Endpoint
 from casdk.config import TLS, Limits, Timeouts
-from casdk.errors import ConfigError
+from casdk.errors import ConfigError, ProtocolMismatchError
 
-__all__ = ["LOG", "SLICE", "Channel", "Headers", "read_pem", "slices", "ssl_context"]
+__all__ = ["LOG", "SLICE", "Channel", "Headers", "is_plain", "no_tls", "read_pem", "slices", "ssl_context"]
 
 LOG: Final = logging.getLogger("casdk.connections")
 
@@ -102,6 +102,19 @@ class Channel(ABC):
     @abstractmethod
     def forget(self) -> None:
         """Drop every connection without a word to the server: they belong to the process this one was forked from."""
+
+
+def is_plain(text: str) -> bool:
+    """Whether a TLS library says, in OpenSSL's words, that what answered was no TLS."""
+    return "WRONG_VERSION_NUMBER" in text or "wrong version number" in text
+
+
+def no_tls(endpoint: Endpoint) -> ProtocolMismatchError:
+    """Return the error of a secure scheme at a port without TLS."""
+    plain = endpoint.scheme.removesuffix("s")
+    return ProtocolMismatchError(
+        f"{endpoint}: this port does not speak TLS; use {plain}://", retryable=False, sent=False
+    )
 
 
 def read_pem(source: str | bytes | object, what: str) -> bytes:

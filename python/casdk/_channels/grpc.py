@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import grpc
 import grpc.aio
 
-from casdk._channels.base import LOG, Channel, Headers, read_pem, ssl_context
+from casdk._channels.base import LOG, Channel, Headers, is_plain, no_tls, read_pem, ssl_context
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -199,11 +199,11 @@ class GrpcChannel(Channel):
         if code in AUTH_CODES:
             return AuthError(where, request_id=request_id)
         if code is Code.RESOURCE_EXHAUSTED:
-            too_large = "larger than max" in details
+            too_large = "larger than max" in details or "metadata size exceeds" in details
             kind = ServerError if too_large else OverloadedError
             return kind(where, request_id=request_id, retryable=not too_large)
         if code in LOST_CODES:
-            return _lost(self.endpoint.tls, details, where)
+            return no_tls(self.endpoint) if is_plain(details) else _lost(self.endpoint.tls, details, where)
         if "http" in details.lower() and code in (Code.UNKNOWN, Code.INTERNAL, Code.UNIMPLEMENTED):
             return ProtocolMismatchError(f"{where}: this port does not speak gRPC", retryable=False)
         return ServerError(f"{where} ({code.name})", request_id=request_id)
@@ -271,10 +271,10 @@ def _lost(tls: bool, details: str, where: str) -> TransportError:
         # A connection that broke during the handshake says nothing against the certificate.
         broken = "socket closed" in text or "connection reset" in text
         return TLSError(where, retryable=broken, sent=False)
-    if "http1.x" in text or "trying to connect an http" in text or "settings frame" in text:
-        other = "https" if tls else "http"
+    if "alpn" in text or "http1.x" in text or "trying to connect an http" in text or "settings frame" in text:
+        s = "s" if tls else ""
         return ProtocolMismatchError(
-            f"{where}: this port does not speak gRPC; if it speaks HTTP/1.1 use {other}:// or websocket://",
+            f"{where}: this port does not speak gRPC; if it speaks HTTP/1.1 use http{s}:// or websocket{s}://",
             retryable=False,
         )
     connecting = "failed to connect" in text or "dns resolution" in text

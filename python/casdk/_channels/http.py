@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, cast
 import httpx
 import msgspec
 
-from casdk._channels.base import LOG, SLICE, Channel, Headers, slices, ssl_context
+from casdk._channels.base import LOG, SLICE, Channel, Headers, is_plain, no_tls, slices, ssl_context
 from casdk._rust import first_id_of
 from casdk.errors import (
     AuthError,
@@ -202,12 +202,17 @@ class HttpChannel(Channel):
 
     async def _read(self, response: httpx.Response) -> bytes:
         most = self.limits.max_reply_bytes
-        pieces, size = [], 0
-        async for piece in cast(httpx.AsyncByteStream, response.stream):
-            size += len(piece)
-            if size > most:
-                raise ReplyError(f"{self.endpoint}: the reply is larger than Limits.max_reply_bytes ({most})")
-            pieces.append(piece)
+        pieces = []
+        size = int(response.headers.get("content-length", 0))
+        if size <= most:
+            size = 0
+            async for piece in cast(httpx.AsyncByteStream, response.stream):
+                size += len(piece)
+                if size > most:
+                    break
+                pieces.append(piece)
+        if size > most:
+            raise ReplyError(f"{self.endpoint}: the reply is larger than Limits.max_reply_bytes ({most})")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _ours(self, error: httpx.HTTPError) -> CasdkError:
@@ -217,9 +222,11 @@ class HttpChannel(Channel):
         if isinstance(error, httpx.ProxyError):
             return ProxyError(f"{where}: {text}", retryable=False, sent=False)
         if isinstance(error, httpx.ConnectError):
+            if is_plain(text):
+                return no_tls(self.endpoint)
             if "SSL" in text or "TLS" in text or "certificate" in text:
                 return TLSError(f"{where}: {text}", retryable="EOF" in text, sent=False)
-            return TransportError(f"{where}: {text}", sent=False)
+            return TransportError(f"{where}: {text or 'the connection broke while it was made'}", sent=False)
         if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in text and "peer closed" not in text:
             other = "grpcs" if self.endpoint.tls else "grpc"
             return ProtocolMismatchError(

@@ -22,7 +22,7 @@ from websockets.exceptions import (
 )
 from websockets.typing import Subprotocol
 
-from casdk._channels.base import LOG, SLICE, Channel, Headers, slices, ssl_context
+from casdk._channels.base import LOG, SLICE, Channel, Headers, is_plain, no_tls, slices, ssl_context
 from casdk._rust import request_id_of
 from casdk.errors import (
     AuthError,
@@ -216,6 +216,8 @@ class WebsocketChannel(Channel):
             seconds = self.timeouts.connect
             raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
         except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:
+            if is_plain(str(error)):
+                raise no_tls(self.endpoint) from error
             raise _refused(error, str(self.endpoint)) from error
 
     async def aclose(self) -> None:
@@ -241,7 +243,8 @@ def _refused(error: Exception, where: str) -> CasdkError:
             return OverloadedError(said, retryable=True)
         if status >= 500:
             return ServerError(said, retryable=status in (502, 504))
-        return ProtocolMismatchError(f"{said}: this port speaks HTTP but no websocket; use http://", retryable=False)
+        other = "https" if where.startswith("websockets:") else "http"
+        return ProtocolMismatchError(f"{said}: this port speaks HTTP but no websocket; use {other}://", retryable=False)
     if isinstance(error, InvalidProxyStatus | InvalidProxyMessage | ForeignProxyError):
         return ProxyError(f"{where}: {error}", retryable=False, sent=False)
     if isinstance(error, ssl.SSLError):
@@ -253,7 +256,7 @@ def _refused(error: Exception, where: str) -> CasdkError:
         return ProtocolMismatchError(f"{where}: this port does not speak websocket ({cause})", retryable=False)
     if isinstance(error, InvalidHandshake):
         return ProtocolMismatchError(f"{where}: this port does not speak websocket ({error})", retryable=False)
-    return TransportError(f"{where}: {error}", sent=False)
+    return TransportError(f"{where}: {str(error) or 'the connection broke while it was made'}", sent=False)
 
 
 def _redact(record: logging.LogRecord) -> bool:
