@@ -97,12 +97,12 @@ class Engine:
         bytearray(KEPT)
         self._thread: threading.Thread | None = None
         self._fork: asyncio.Future[None] | None = None
-        self.start()
+        self._gate: Final = threading.Lock()
+        self._start()
 
-    def start(self) -> None:
-        """Run the loop in a new thread; a daemon, so that interpreter exit never waits for it."""
+    def _start(self) -> None:
+        """Run the loop in a thread; a daemon, so that interpreter exit never waits for it."""
         started = threading.Event()
-        self.loop.call_soon(self._resume)
         self.loop.call_soon(started.set)
         self._thread = threading.Thread(target=self._run, name="casdk-engine", daemon=True)
         self._thread.start()
@@ -113,11 +113,30 @@ class Engine:
         self.loop.run_forever()
 
     def pause(self) -> None:
-        """Let go of what cannot be forked, then stop the thread; tasks stay as they are until `start`."""
-        if self._thread is not None and self._thread.is_alive():
+        """Let go of what cannot be forked, then hold the loop still until `resume`.
+
+        The thread waits and does not end: a thread that ends runs the clean-up of OpenSSL and others long after
+        `threading` calls it ended, and a lock that it holds in a fork is locked in the child for ever.
+        """
+        try:
             asyncio.run_coroutine_threadsafe(self._quiesce(), self.loop).result()
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join()
+        finally:
+            self._gate.acquire()
+            still = threading.Event()
+            self.loop.call_soon_threadsafe(self._stand_still, still)
+            still.wait()
+
+    def _stand_still(self, still: threading.Event) -> None:
+        still.set()
+        with self._gate:
+            pass
+        fork, self._fork = self._fork, None
+        assert fork is not None
+        fork.set_result(None)
+
+    def resume(self) -> None:
+        """Let the loop go on after `pause`."""
+        self._gate.release()
 
     async def _quiesce(self) -> None:
         self._fork = self.loop.create_future()
@@ -125,11 +144,6 @@ class Engine:
             await resident.before_fork()
         for settle in self.settlers:
             await settle()
-
-    def _resume(self) -> None:
-        fork, self._fork = self._fork, None
-        if fork is not None:
-            fork.set_result(None)
 
     @property
     def forking(self) -> bool:
@@ -186,7 +200,7 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     if _engine is not None and not _engine.inside():
-        _engine.start()
+        _engine.resume()
     _starting.release()
 
 

@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from base64 import b64encode
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -43,7 +44,8 @@ LOST_CODES: Final = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED})
 
 TURNS: Final = 20
 SETTLE: Final = 0.5
-"""Turns of the loop, then seconds, that a fork waits for grpc.aio to end its thread."""
+"""Turns of the loop, then seconds, that a fork waits for gRPC's threads to end."""
+THEIRS: Final = "grpc.aio objects that are not casdk's are in use: gRPC may abort or hang in a forked child"
 
 
 class GrpcChannel(Channel):
@@ -218,22 +220,22 @@ class GrpcChannel(Channel):
 
     @staticmethod
     async def settle() -> None:
-        """Wait until grpc.aio has ended its thread: a child forked before aborts or hangs in its first call.
+        """Wait until gRPC's threads have ended: a child forked before aborts or hangs in its first call.
 
-        It runs until the last call and channel of the process are deallocated. A cancelled call takes turns of the
-        loop to get there; one in a reference cycle of somebody's, a garbage collection.
+        grpc.aio's runs until the last call and channel of the process are deallocated. A cancelled call takes turns of
+        the loop to get there; one in a reference cycle of somebody's, a garbage collection. The core's end after it.
         """
         for _ in range(TURNS):
             if not _polling():
-                return
+                break
             await asyncio.sleep(0)
-        gc.collect()
+        else:
+            gc.collect()
         give_up = time.monotonic() + SETTLE
-        while _polling():
+        while _polling() or _core_runs():
             if time.monotonic() > give_up:
-                LOG.warning(
-                    "grpc.aio objects that are not casdk's are in use: gRPC may abort or hang in a forked child"
-                )
+                if _polling():
+                    LOG.warning(THEIRS)
                 return
             await asyncio.sleep(0.001)
 
@@ -247,6 +249,18 @@ CHANNEL = GrpcChannel
 def _polling() -> bool:
     """Whether grpc.aio's thread runs (``PollerCompletionQueue._poll_wrapper`` in grpcio's completion_queue.pyx.pxi)."""
     return any("_poll_wrapper" in thread.name for thread in threading.enumerate())
+
+
+def _core_runs() -> bool:
+    """Whether threads of gRPC's core run, by the names it gives them on Linux; elsewhere there is no telling."""
+    for task in Path("/proc/self/task").glob("*/comm"):
+        try:
+            name = task.read_text()
+        except OSError:  # it has ended
+            continue
+        if name.startswith(("grpc", "event_engine", "lifeguard")):
+            return True
+    return False
 
 
 def _without_frames(error: BaseException) -> BaseException:
