@@ -186,6 +186,11 @@ class TestProfile:
         assert [name for name, _ in profile.executors] == ["clip_t", "indexer"]
         assert profile["indexer"] == pytest.approx(0.25)
 
+    def test_an_executor_of_a_figures_name_hides_no_figure(self):
+        profile = Profile.from_response(respond(0.016, 4, ("clip_t", 0.5, 3), ("Server", 3, 3.25)))
+        assert profile["Server"] == pytest.approx(4)
+        assert profile.executors[1] == ("Server", pytest.approx(0.25))
+
     def test_all_executors_and_small_times(self):
         profile = Profile.from_response(respond(0.0034, 3, ("clip_t", 0.42, 2.42), ("indexer", 2.42, 2.99)))
         assert printed(profile) == [

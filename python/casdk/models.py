@@ -322,14 +322,15 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def _figures(self) -> Mapping[str, float]:
         first, *others = self.executors or (("", 0.0),)
-        return {
+        figures = {
             "Roundtrip": self.roundtrip,
             "Client-server network": self.network,
             "Server": self.server,
             "Gateway-CLIP network": self.gateway,
             "CLIP model": first[1],
-            **dict(others),
         }
+        # An executor may be called Server: the figure of that name stays the server's.
+        return {**figures, **{name: time for name, time in others if name not in figures}}
 
     def __getitem__(self, name: str) -> float:
         return self._figures[name]
