@@ -102,6 +102,39 @@ def test_rank_again_and_from_a_generator(client, call, expected):
     assert query.matches[0].text == "apple"
 
 
+def test_rank_a_document_that_stands_there_more_than_once(client, call, expected):
+    """Its candidates stay in place until every reply is there."""
+    texts = ["a red apple", "control room", "an apple", "a street", "apple pie"]
+    query = Document(text="apple", matches=[Document(text=text) for text in texts])
+    candidates = list(query.matches)
+    got = call(client, "rank", [query] * 5)
+    assert all(document is query for document in got)
+    check_ranking(query.matches, candidates, expected(["apple"])[0], expected(texts))
+
+
+def test_rank_candidates_that_queries_share(client, call, expected):
+    """Each query has scores of its own; the first one has the very objects, as far as it can."""
+    texts = ["a red apple", "control room", "an apple", "a street"]
+    labels = [Document(text=text, tags={"at": at}) for at, text in enumerate(texts)]
+    queries = [Document(text=text, matches=labels) for text in ("apple", "street", "room")]
+    call(client, "rank", queries)
+    check_ranking(queries[0].matches, labels, expected(["apple"])[0], expected(texts))
+    for query in queries[1:]:
+        own = sorted(query.matches, key=lambda match: match.tags["at"])
+        assert [match.text for match in own] == texts
+        assert not {id(match) for match in own} & {id(label) for label in labels}
+        check_ranking(query.matches, own, expected([query.text])[0], expected(texts))
+
+
+def test_a_ranking_that_stops_changes_nothing(client, call):
+    documents = [Document(text=text, matches=[Document(text="m"), Document(text="n")]) for text in "abcdef"]
+    documents[-1].text = "!!raise here"
+    with pytest.raises(RejectedError):
+        call(client, "rank", documents, prefetch=1)
+    assert not any(match.scores for document in documents for match in document.matches)
+    assert [match.text for document in documents for match in document.matches] == ["m", "n"] * 6
+
+
 def test_rank_nothing(client, call):
     assert len(call(client, "rank", [])) == 0
 

@@ -87,9 +87,13 @@ class Originals:
         if self._foreign:
             from casdk.interop.docarray import write_back
 
+            owners: dict[int, Any] = {}
+            written: set[int] = set()
             for item, document in zip(items, self.documents, strict=True):
-                if recognise(item):
-                    write_back(item, document, candidates=candidates, matches=matches)
+                if not recognise(item) or (candidates is not None and id(item) in written):
+                    continue  # what was ranked is in another order now
+                write_back(item, document, candidates=candidates, owners=owners, matches=matches)
+                written.add(id(item))
         theirs = all(map(recognise, items)) if self._foreign else not items and is_array(self.like)
         kept = items if theirs else self.documents
         if gone:

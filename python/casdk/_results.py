@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from operator import itemgetter
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from casdk._codecs import Reply, read_documents
-from casdk.documents import DocumentArray
+from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import InputValueError, NotSupportedError, ReplyError
 
 __all__ = ["Answer", "Embeddings", "Nothing", "Rankings", "SearchResults"]
 
+Ranked: TypeAlias = "tuple[Document, dict[str, NamedScore]]"
+"""A candidate and its scores."""
 GROWTH: Final = 1.125
 """An array of unknown length grows by mremap, which moves no byte, but NumPy zeroes what it adds: small steps."""
 
@@ -263,7 +267,9 @@ class Nothing(Answer):
 
 
 class Rankings(Answer):
-    """The user's Documents, their candidates reordered by the server's scores.
+    """What the server says of each Document's candidates; the Documents change when the call has ended well.
+
+    Until then they are as they were packed, and a Document may stand in the content more than once.
 
     Args:
         source: Attribute that holds the candidates.
@@ -271,6 +277,7 @@ class Rankings(Answer):
 
     def __init__(self, source: str) -> None:
         self._source = source
+        self._rankings: dict[int, tuple[Document, list[Ranked]]] = {}
 
     def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
         self._ranked(indices, reply, len(indices), request_id)
@@ -291,19 +298,30 @@ class Rankings(Answer):
     ) -> list[int]:
         answers = self._ranked(indices, reply, sent, request_id)
         for index, document, answer in zip(indices, items, answers, strict=True):
-            candidates = getattr(document, self._source)
-            ranked = []
-            for match in answer.matches:
-                candidate = candidates[_position(match.id, len(candidates), index)]
-                candidate.scores.update(match.scores)
-                ranked.append(candidate)
-            if len(ranked) != len(candidates) or len({id(candidate) for candidate in ranked}) != len(
-                {id(candidate) for candidate in candidates}
-            ):
-                raise ReplyError(f"document {index}: {len(candidates)} matches were sent, {len(ranked)} came back")
-            ranked.sort(key=lambda match: -match.scores["clip_score"].value)
-            setattr(document, self._source, DocumentArray(ranked))
+            candidates = list(getattr(document, self._source))
+            places = [_position(match.id, len(candidates), index) for match in answer.matches]
+            if len(set(places)) != len(candidates) or len(places) != len(candidates):
+                raise ReplyError(f"document {index}: {len(candidates)} matches were sent, {len(places)} came back")
+            ranked = [(candidates[at], match.scores) for at, match in zip(places, answer.matches, strict=True)]
+            ranked.sort(key=lambda pair: -pair[1]["clip_score"].value)
+            self._rankings[index] = document, ranked
         return []
+
+    def write(self) -> None:
+        """Give each Document its candidates in their new order, with their scores.
+
+        A candidate of several Documents has scores of each of them: the later ones get copies.
+        """
+        owners: dict[int, Document] = {}
+        for _, (document, ranked) in sorted(self._rankings.items(), key=itemgetter(0)):
+            found = DocumentArray()
+            for candidate, scores in ranked:
+                if owners.setdefault(id(candidate), document) is not document:
+                    candidate = copy.copy(candidate)
+                    candidate.scores = dict(candidate.scores)
+                candidate.scores.update(scores)
+                found.append(candidate)
+            setattr(document, self._source, found)
 
 
 class SearchResults(Answer):

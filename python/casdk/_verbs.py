@@ -375,6 +375,7 @@ def rank(transport: Transport, content: Iterable[Any], options: Options, source:
     if not isinstance(source, str) or source not in ("matches", "chunks"):
         raise InputValueError(f"source must be 'matches' or 'chunks', not {source!r}")
     originals = Originals(content, candidates=source)
+    answer = Rankings(source)
     checked = isinstance(content, Sequence)
     if checked:
         for index, document in enumerate(content):
@@ -391,7 +392,7 @@ def rank(transport: Transport, content: Iterable[Any], options: Options, source:
         "/rank",
         content,
         options,
-        Rankings(source),
+        answer,
         prepare=read,
         candidates=source,
         batch_size=1,
@@ -399,7 +400,10 @@ def rank(transport: Transport, content: Iterable[Any], options: Options, source:
     )
 
     def finish() -> Any:
-        return originals.array(candidates=source) if plan.gathers else plan.responses()
+        if not plan.gathers:
+            return plan.responses()
+        answer.write()
+        return originals.array(candidates=source)
 
     return _job(plan, finish)
 

@@ -140,7 +140,14 @@ def _as_score(score: Any) -> NamedScore:
     return NamedScore(**{name: value for name in names if (value := told.get(name)) is not None})
 
 
-def write_back(foreign: Any, document: Document, *, candidates: str | None = None, matches: bool = False) -> None:
+def write_back(
+    foreign: Any,
+    document: Document,
+    *,
+    candidates: str | None = None,
+    owners: dict[int, Any] | None = None,
+    matches: bool = False,
+) -> None:
     """Write what the server said to the program's own document.
 
     Args:
@@ -148,6 +155,8 @@ def write_back(foreign: Any, document: Document, *, candidates: str | None = Non
         document: What it returned, after the call.
         candidates: The attribute given to `to_document`: its documents get their scores, and the order of
             ``document``'s. A ``BaseDoc`` without a field ``scores`` gets the order only.
+        owners: Which document was the first to have a candidate, by the candidate's ``id()``, kept from one document
+            of a call to the next: the others get copies, since each has scores of its own.
         matches: Replace the matches by ``document``'s, as after a search.
 
     Raises:
@@ -161,6 +170,10 @@ def write_back(foreign: Any, document: Document, *, candidates: str | None = Non
         ranked = [nested[int(candidate.id)] for candidate in getattr(document, candidates)]
         if len(ranked) != len(nested):
             raise ReplyError(f"{len(nested)} candidates were sent, {len(ranked)} came back")
+        if owners is not None:
+            ranked = [
+                theirs if owners.setdefault(id(theirs), foreign) is foreign else _copy(theirs) for theirs in ranked
+            ]
         for theirs, ours in zip(ranked, getattr(document, candidates), strict=True):
             _write_scores(theirs, ours.scores)
         setattr(foreign, candidates, _array_like(getattr(foreign, candidates), ranked))
@@ -170,6 +183,12 @@ def write_back(foreign: Any, document: Document, *, candidates: str | None = Non
             foreign.matches = to_docarray(document.matches)
         else:
             foreign.matches = _to_base_docs(type(foreign), document.matches)
+
+
+def _copy(foreign: Any) -> Any:
+    if _is_first(foreign):
+        return type(foreign)(foreign, copy=True)
+    return foreign.model_copy() if hasattr(foreign, "model_copy") else foreign.copy()
 
 
 def _require_field(foreign: Any, name: str) -> None:
