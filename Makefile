@@ -84,7 +84,7 @@ test: lint $(READY) ## Lint, and run every test of Rust and Python
 	@$(BIN)/python -m pytest
 
 .PHONY: lint
-lint: $(READY) ## Check format, lints, types and stubs of Python and Rust
+lint: $(READY) ## Check format, lints, types and stubs of Python and Rust, and the workflows
 	$(say) "checking Python"
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
@@ -92,6 +92,7 @@ lint: $(READY) ## Check format, lints, types and stubs of Python and Rust
 	@$(BIN)/pyright
 	@$(BIN)/python tests/typing/complete.py $(BIN)/pyright $(VENV) $(addprefix casdk.interop.,langchain.ClipEmbeddings llamaindex.ClipEmbedding)
 	@$(BIN)/stubtest casdk._rust --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest-allowlist.txt
+	@$(BIN)/zizmor --offline --quiet .github
 	$(say) "checking Rust"
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
@@ -156,7 +157,7 @@ dist: $(READY) ## Build dist/: an sdist and the wheel for every Python from 3.11
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --release --out dist $(if $(filter Linux,$(shell uname -s)),--zig --compatibility manylinux2014)
 
 .PHONY: dist-check
-dist-check: dist ## Install dist/ as users do, on each of PYTHONS (python3 python3.14 ...), and run it
+dist-check: dist ## Install dist/ as users do, on each of PYTHONS (python3 python3.15 ...), and run it
 	$(say) "checking dist/"
 	@$(BIN)/python tests/packaging/check.py --dist dist --pyright $(BIN)/pyright $(PYTHONS)
 
