@@ -31,6 +31,18 @@ def boom(name="ValueError"):
     return ServerError("boom", name=name, for_item=True)
 
 
+def test_pieces_before_their_turn_hold_back_what_is_read():
+    call = make_call(window=2)
+    call.keep(2, full=False)
+    assert call.room == 2
+    call.keep(3, full=False)
+    assert call.room == 1
+    call.keep(1, full=True)
+    assert call.room == 0
+    call.keep(0, full=False)
+    assert call.room == 2
+
+
 def test_window_bounds_what_is_read_and_what_is_sent():
     call = make_call(window=2)
     assert call.room == 2

@@ -137,6 +137,8 @@ class Call:
         self._delayed: list[Batch] = []
         self._in_flight = 0
         self._undelivered = 0
+        self._kept = 0
+        self._full = False
         self._open = True
         self._successes = 0
         self._hopeless = 0
@@ -149,9 +151,11 @@ class Call:
     @property
     def room(self) -> int:
         """Chunks that may be read now."""
-        if not self._open or self.stopped is not None:
+        if not self._open or self.stopped is not None or self._full:
             return 0
-        return self._window - len(self._ready) - len(self._delayed) - self._in_flight - self._undelivered
+        under_way = len(self._ready) + len(self._delayed) + self._in_flight + self._undelivered
+        # As many again may be done before their turn, so that a slow reply does not hold up all the others at once.
+        return self._window - under_way - max(0, self._kept - self._window)
 
     @property
     def finished(self) -> bool:
@@ -239,6 +243,10 @@ class Call:
     def delivered(self) -> None:
         """The caller took a piece."""
         self._undelivered -= 1
+
+    def keep(self, pieces: int, *, full: bool) -> None:
+        """So many pieces are whole before their turn; ``full``: in as many bytes as there may be."""
+        self._kept, self._full = pieces, full
 
     def interrupt(self, batch: Batch) -> None:
         """The engine took the batch back, e.g. for a fork: not the server's fault."""

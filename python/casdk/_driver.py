@@ -18,7 +18,7 @@ from casdk._inputs import Chunk, read_chunk, urls_of
 from casdk._progress import Progress
 from casdk._results import Answer
 from casdk._rust import new_id
-from casdk._transport import ByteShare, InterruptedByForkError, Received, Transport
+from casdk._transport import SHARES, ByteShare, InterruptedByForkError, Received, Transport
 from casdk.documents import DocumentArray
 from casdk.errors import CallbackError, CasdkError, DeadlineError, NoEmbeddingError
 from casdk.models import Header, Response, Status
@@ -108,6 +108,8 @@ class Driver:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading = False
         self._bell: asyncio.Future[None] | None = None
+        self._untaken = 0
+        self._over = False
 
     async def run(self, caller: Caller[Any]) -> None:
         """Drive the call to its end.
@@ -132,6 +134,7 @@ class Driver:
             self._feed.close()
             if self._tasks:
                 await self._abandon()
+            self._let_go()
         if self.call.stopped is not None:
             raise self.call.stopped
 
@@ -245,13 +248,25 @@ class Driver:
         for piece in self._answer.ready():
             size = piece.nbytes
             self.call.deliver()
-            self._transport.bytes.hold(size)
+            self._hold(size)
             self._caller.give(piece, partial(self._given, size))
+        kept, size = self._answer.kept
+        self.call.keep(kept, full=size >= self._transport.bytes.most // SHARES)
 
     def _given(self, size: int) -> None:
         self.call.delivered()
-        self._transport.bytes.release(size)
+        self._hold(-size)
         self._wake()
+
+    def _hold(self, size: int) -> None:
+        """Count bytes of pieces that the caller has not taken, as long as the call runs: it may never take them."""
+        if not self._over:
+            self._untaken += size
+            self._transport.bytes.hold(size)
+
+    def _let_go(self) -> None:
+        self._hold(-self._untaken)
+        self._over = True
 
     # sending
 

@@ -493,6 +493,7 @@ class _LoopCaller(Caller[T]):
 
     def _leave(self) -> None:
         self.cancel()
+        self._done.cancel()  # nobody will ask how it ended, and asyncio logs an error that nobody asks for
         if self._running is not None:
             self._running.cancel()
 

@@ -39,6 +39,11 @@ class Answer(ABC):
         """Yield what can be handed over before the end."""
         return iter(())
 
+    @property
+    def kept(self) -> tuple[int, int]:
+        """How many pieces are whole before their turn, and their bytes."""
+        return 0, 0
+
     def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
         """Notice whether the flow did what was asked, without taking the reply in.
 
@@ -201,6 +206,12 @@ class Pieces(Answer):
         self._pieces: dict[int, Piece] = {}
         self._head = 0
         self._width = 0
+        self._kept = 0
+        self._kept_bytes = 0
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        return self._kept, self._kept_bytes
 
     def opened(self, start: int, items: Sequence[Any]) -> None:
         self._pieces[start] = Piece(start, items)
@@ -219,7 +230,7 @@ class Pieces(Answer):
     def refused(self, index: int) -> None:
         piece = self._piece_of(index)
         piece.bad.append(index - piece.start)
-        piece.outstanding -= 1
+        self._settle(piece, 1)
 
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
@@ -234,14 +245,22 @@ class Pieces(Answer):
             piece.rows = np.empty((len(piece.items), reply.width), self._dtype)
         rows = [index - piece.start for index in indices]
         missing = reply.place(piece.rows, 0, sent, request_id, rows)
-        piece.outstanding -= sent - len(missing)
+        self._settle(piece, sent - len(missing))
         return missing
+
+    def _settle(self, piece: Piece, items: int) -> None:
+        piece.outstanding -= items
+        if items and piece.outstanding == 0:
+            self._kept += 1
+            self._kept_bytes += piece.nbytes
 
     def ready(self) -> Iterator[Piece]:
         """Yield the pieces that are whole and whose turn it is."""
         while (piece := self._pieces.get(self._head)) is not None and piece.outstanding == 0:
             del self._pieces[self._head]
             self._head += len(piece.items)
+            self._kept -= 1
+            self._kept_bytes -= piece.nbytes
             if piece.rows is None:
                 piece.rows = np.empty((len(piece.items), self._width), self._dtype)
             piece.rows[piece.bad] = np.nan

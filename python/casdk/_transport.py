@@ -24,7 +24,7 @@ from casdk.errors import AuthError, CasdkError, ClosedError, ConfigError, ReplyE
 if TYPE_CHECKING:
     from casdk._telemetry import Instruments
 
-__all__ = ["ByteShare", "Credential", "InterruptedByForkError", "Received", "Transport"]
+__all__ = ["SHARES", "ByteShare", "Credential", "InterruptedByForkError", "Received", "Transport"]
 
 LOG: Final = logging.getLogger("casdk.connections")
 
@@ -33,7 +33,8 @@ Credential: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
 
 TOKEN_VARIABLE: Final = "CLIP_AUTH_TOKEN"
 SHARES: Final = 8
-"""Calls that can be under way with large images before one of them waits for another's."""
+"""Calls that can be under way with large images, or many results out of their turn, before one of them waits for
+another's."""
 
 
 FORK_WAIT: Final = 5.0

@@ -133,6 +133,49 @@ def test_pieces_come_in_order_while_the_input_is_read(make_server, connect_to, s
     assert first <= 3 * 10
 
 
+@pytest.mark.parametrize(("most", "pieces"), [(64 * 2**20, 8), (8 * 256, 5)], ids=["by-count", "by-bytes"])
+def test_a_late_reply_holds_the_input_back(make_server, connect_to, scheme, rows, most, pieces):
+    """What came before its turn waits in memory: as many pieces as are in flight, or an eighth of the bytes."""
+    gate = Gate()
+    server = make_server(lambda request: Hold(gate) if "text 0" in request.texts else None)
+    client = connect_to(server, scheme, limits=Limits(max_inflight_bytes=most), timeout=30)
+    taken = itertools.count()
+    stream = client.stream((f"text {next(taken)}" for _ in itertools.count()), batch_size=2, prefetch=4)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(next, stream)
+        gate.wait_for(1)
+        for number in range(50):  # time enough to read hundreds
+            client.encode([f"{number}"])
+        # One more is read before the generator's next is asked for.
+        assert next(taken) <= 2 * pieces + 1
+        gate.open()
+        np.testing.assert_array_equal(first.result(), rows(["text 0", "text 1"]))
+    for number, piece in zip(range(1, 3), stream, strict=False):
+        np.testing.assert_array_equal(piece, rows([f"text {2 * number}", f"text {2 * number + 1}"]))
+    stream.close()
+
+
+def test_a_stream_that_is_left_gives_its_bytes_back(make_server, connect_to, scheme, rows):
+    """Pieces that nobody took would fill the budget of all calls in time."""
+    server = make_server()
+    client = connect_to(server, scheme, limits=Limits(max_inflight_bytes=4096), timeout=20)
+    texts = [f"text {number}" for number in range(40)]
+
+    async def leave():
+        stream = client.astream(iter(texts), batch_size=2)
+        await anext(stream)
+        await stream.aclose()
+
+    for _ in range(20):
+        replies = server.counters.replies
+        stream = client.stream(iter(texts), batch_size=2)
+        next(stream)
+        server.wait_for(lambda seen, replies=replies: seen.replies >= replies + 8)
+        stream.close()
+        asyncio.run(leave())
+    np.testing.assert_array_equal(client.encode(texts, batch_size=2), rows(texts))
+
+
 def test_a_stream_nobody_reads_holds_the_input_back(make_server, connect_to, scheme):
     server = make_server()
     client = connect_to(server, scheme, timeout=30)

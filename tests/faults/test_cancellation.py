@@ -111,12 +111,18 @@ def test_an_async_generator_left_by_break(make_server, connect_to, scheme, rows)
     client = connect_to(server, scheme, timeout=30)
 
     async def main():
+        logged = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: logged.append(context))
         stream = client.astream(iter("abcdefgh"), batch_size=1, prefetch=2)
         async for piece in stream:
             np.testing.assert_array_equal(piece, rows(["a"]))
             break
         await stream.aclose()
-        return await client.aencode(["z"])
+        found = await client.aencode(["z"])
+        del stream
+        gc.collect()
+        assert logged == []
+        return found
 
     np.testing.assert_array_equal(asyncio.run(main()), rows(["z"]))
 
