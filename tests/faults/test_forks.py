@@ -32,7 +32,9 @@ def in_child(act):
         return pid
     status = 1
     try:
-        signal.alarm(PATIENCE)  # a child that hangs is killed, and its status says so
+        # A child that hangs is killed, and its status says so; a handler of Python's would not run while it is in C.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(PATIENCE)
         act()
         status = 0
     except BaseException:
@@ -69,6 +71,14 @@ def test_a_fork(used, rows, tally):
     assert ended_well(pid)
     check(used, rows, "after")
     tally("forks: children that worked")
+
+
+def test_many_forks(used, rows):
+    """A lock that another thread holds for a moment is one that a fork in a hundred catches."""
+    for number in range(12):
+        pid = in_child(lambda: check(used, rows, "child"))
+        assert ended_well(pid), f"child {number}"
+        check(used, rows, "parent")
 
 
 def test_forks_of_forks_and_new_clients(used, rows, scheme):
