@@ -301,7 +301,16 @@ class Transport(Resident):
         self.packing = asyncio.Semaphore(WORKERS)
 
 
-def check_token(token: object) -> str:
+class Secret(str):
+    """A token that does not show itself where the locals of a traceback are shown."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+def check_token(token: object) -> Secret:
     """Return the token if it can travel in a header.
 
     Raises:
@@ -311,4 +320,4 @@ def check_token(token: object) -> str:
         raise ConfigError(f"a credential must be a str, or a callable that returns one, not {type(token).__name__}")
     if not token or not token.isascii() or not token.isprintable():
         raise ConfigError("a credential must be printable ASCII and not empty; this one is not (it is not shown here)")
-    return token
+    return Secret(token)

@@ -8,6 +8,7 @@ import ssl
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 
+import casdk
 import numpy as np
 import pytest
 from casdk import TLS, AuthError, ConfigError, Retry, TLSError, TransportError
@@ -219,6 +220,19 @@ def test_no_secret_is_shown(make_server, connect_to, scheme, call, caplog):
         call(client, "encode", ["a"])
     shown = "".join(traceback.format_exception(caught.value))
     assert secret not in shown + repr(client) + repr(client._settings) + repr(vars(caught.value)) + caplog.text
+    assert secret not in locals_of(caught.value)
+
+
+def locals_of(error):
+    """Return what a debugger, or a service that collects errors, would show of casdk's own frames."""
+    shown = []
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if os.path.dirname(casdk.__file__) in frame.f_code.co_filename:
+                shown += [f"{name}={value!r}" for name, value in list(frame.f_locals.items())]
+        error = error.__cause__ or error.__context__
+    assert shown
+    return "\n".join(shown)
 
 
 # proxies

@@ -1,6 +1,7 @@
 """Whoever takes a call back leaves nothing behind: no task, socket, thread or descriptor, and the next call works."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
@@ -169,4 +170,92 @@ def test_cancelled_at_random_points(make_server, connect_to, scheme, rows, point
     assert after[1] <= before[1] + 1
     assert after[2] <= before[2] + (16 if scheme.startswith("http") else 1)
     tally("cancellation: calls cancelled at random points", points)
+    figure("cancellation: descriptors left over", after[0] - before[0])
+
+
+def interrupted(act, waits):
+    """Do it over and over until as many Ctrl-C came, that long after each other."""
+    over = False
+
+    def end(*_):
+        nonlocal over
+        over = True
+
+    def send(main, started):
+        started.wait(10)
+        for wait in waits:
+            started.clear()
+            started.wait(wait)
+            signal.pthread_kill(main, signal.SIGINT)
+        signal.pthread_kill(main, signal.SIGUSR1)  # handled after all the others
+
+    before = signal.signal(signal.SIGUSR1, end)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            started = threading.Event()
+            pool.submit(send, threading.main_thread().ident, started)
+            while not over:
+                with contextlib.suppress(KeyboardInterrupt):
+                    started.set()
+                    act()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("points", [20, pytest.param(1000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("how", ["ctrl-c", "close", "generator", "async generator"])
+def test_taken_back_at_random_points(make_server, connect_to, scheme, rows, how, points, tally, figure):
+    """By Ctrl-C one to three times in a row, by close() from another thread, by leaving a generator."""
+    server = make_server(Delay(0.002))
+    client = connect_to(server, scheme, timeout=60)
+    drawn = random.Random(f"{scheme} {how} {points}")
+    texts = [f"text {number}" for number in range(24)]
+    expected = rows(texts)
+
+    def encode(client):
+        np.testing.assert_array_equal(client.encode(iter(texts), batch_size=4, prefetch=4), expected)
+
+    def once():
+        if how == "ctrl-c":
+            interrupted(lambda: encode(client), [drawn.random() * 0.01 for _ in range(drawn.randint(1, 3))])
+        elif how == "close":
+            closed = connect_to(server, scheme, timeout=60)
+            with ThreadPoolExecutor(1) as pool:
+                running = pool.submit(encode, closed)
+                threading.Event().wait(drawn.random() * 0.02)
+                closed.close()
+                with contextlib.suppress(ClosedError):
+                    running.result()
+        elif how == "generator":
+            stream = client.stream(iter(texts), batch_size=2, prefetch=4)
+            for _ in range(drawn.randrange(12)):
+                next(stream)
+            stream.close()
+        else:
+            asyncio.run(leave(drawn.randrange(12)))
+
+    async def leave(pieces):
+        stream = client.astream(iter(texts), batch_size=2, prefetch=4)
+        for _ in range(pieces):
+            await anext(stream)
+        await stream.aclose()
+
+    def settled():
+        encode(client)
+        server.wait_for(lambda seen: seen.running == 0)
+        return held()
+
+    encode(client)
+    for _ in range(10):
+        once()
+    before = settled()
+    for _ in range(points):
+        once()
+    after = settled()
+    slack = 2 * 16 if scheme.startswith("http") else 2
+    assert after[0] <= before[0] + slack
+    assert after[1] <= before[1] + 1
+    assert after[2] <= before[2] + (16 if scheme.startswith("http") else 1)
+    tally(f"cancellation: calls taken back by {how}", points)
     figure("cancellation: descriptors left over", after[0] - before[0])
