@@ -354,6 +354,7 @@ fn scan_dense(field: &Field<'_>) -> Result<Option<Numbers>, Error> {
         match field.number {
             1 => bytes = span(&field),
             2 => shape.read(&field)?,
+            3 if field.bytes == b"<f4" => dtype = "<f4",
             3 => dtype = field.text()?,
             _ => {}
         }
