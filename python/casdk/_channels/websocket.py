@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, cast
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -20,6 +21,7 @@ from websockets.exceptions import (
 from websockets.exceptions import (
     ProxyError as ForeignProxyError,
 )
+from websockets.protocol import OPEN
 from websockets.typing import Subprotocol
 
 from casdk._channels.base import LOG, SLICE, Channel, Headers, is_plain, no_tls, slices, ssl_context
@@ -51,33 +53,139 @@ SMALL: Final = 32 * 1024
 """Bytes that an empty buffer takes without waiting for the server to read (websockets' ``write_limit``)."""
 
 
+WHOLE: Final = 0x82
+"""First byte of a binary message in one frame: what every reply is."""
+LAST: Final = 0x80
+"""Bit of a frame that begins no fragments."""
+SHORT: Final = 125
+"""Bytes of the longest frame whose length stands in its second byte, and of the longest one that carries no data."""
+
+
+class Connection(ClientConnection):
+    """The library's, but that a reply is handed over where it arrives, in as few copies as that takes.
+
+    On its way through the library a reply is copied five times, queued, and its reader woken: half of what it costs to
+    receive it. Here frames are told apart, and all of them but whole binary messages go to the library.
+
+    Attributes:
+        deliver: Takes such a message; without it, all go to the library.
+        largest: Bytes of the largest one; the library refuses what is larger.
+    """
+
+    def __init__(self, *settings: Any, **options: Any) -> None:
+        super().__init__(*settings, **options)
+        self.deliver: Callable[[bytes], None] | None = None
+        self.largest = 0
+        # Whether what comes next begins a frame: nobody knows if the library has begun one that is not all there.
+        self._apart = False
+        self._head = b""
+        self._pieces: list[memoryview] = []
+        self._missing = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the network."""
+        deliver = self.deliver
+        if deliver is None or not self._apart:
+            opening = self.response is None
+            super().data_received(data)
+            self._apart = opening and self.response is not None and data.endswith(b"\r\n\r\n")
+            return
+        if self._missing:
+            taken = min(self._missing, len(data))
+            self._pieces.append(memoryview(data)[:taken])
+            self._missing -= taken
+            if self._missing:
+                return
+            pieces, self._pieces = self._pieces, []
+            deliver(b"".join(pieces))
+            data = data[taken:]
+        elif self._head:
+            data, self._head = self._head + data, b""
+        self._take_apart(data, deliver)
+
+    def _take_apart(self, data: bytes, deliver: Callable[[bytes], None]) -> None:
+        at = 0
+        while at < len(data):
+            kind, start, size = _frame(data, at)
+            end = start + size
+            if kind == WHOLE and size <= self.largest:
+                if end > len(data):
+                    self._pieces, self._missing = [memoryview(data)[start:]], end - len(data)
+                    return
+                deliver(data[start:end])
+            elif kind & LAST and size <= SHORT:
+                if end > len(data):
+                    self._head = data[at:]
+                    return
+                super().data_received(data[at:end])
+            else:  # fragments, or what the library has to refuse
+                self._apart = False
+                super().data_received(data[at:])
+                return
+            at = end
+
+
+def _frame(data: bytes, at: int) -> tuple[int, int, int]:
+    """Return a frame's first byte, where its payload begins and its size.
+
+    A head that is cut off reads as a short frame that ends beyond the data, a masked frame as one of fragments.
+    """
+    if at + 1 == len(data):
+        return LAST, at + 2, 0
+    size = data[at + 1]
+    if size <= SHORT:
+        return data[at], at + 2, size
+    if size > SHORT + 2:
+        return 0, at, size
+    start = at + (4 if size == SHORT + 1 else 10)
+    if start > len(data):
+        return LAST, start, 0
+    return data[at], start, int.from_bytes(data[at + 2 : start])
+
+
 class Socket:
     """One open socket: who waits for which reply, and until when; the oldest first, as all wait equally long."""
 
-    def __init__(self, connection: ClientConnection, headers: Headers, channel: WebsocketChannel) -> None:
+    def __init__(self, connection: Connection, headers: Headers, channel: WebsocketChannel) -> None:
         self.connection = connection
+        connection.deliver, connection.largest = self._deliver, channel.limits.max_reply_bytes
         self.headers = headers
         self.waiting: dict[str, tuple[asyncio.Future[bytes], float]] = {}
         self.open = True
         self._timer: asyncio.TimerHandle | None = None
         self._channel = channel
+        self._broken: ReplyError | None = None
+        self._unsent = 0
         self._reader = asyncio.ensure_future(self._read())
+
+    def _deliver(self, message: bytes) -> None:
+        try:
+            waiter, _ = self.waiting.pop(request_id_of(message), (None, 0.0))
+        except ReplyError as error:
+            self._break(error)
+        else:
+            if waiter is not None and not waiter.done():
+                waiter.set_result(message)
+
+    def _break(self, error: ReplyError) -> None:
+        self._broken = error
+        self.connection.transport.abort()
 
     async def _read(self) -> None:
         ended: CasdkError = TransportError(f"the connection to {self._channel.endpoint} was closed")
         try:
-            async for message in self.connection:
+            async for message in self.connection:  # what came in fragments
                 if isinstance(message, str):
-                    raise ReplyError("the server sent text where a binary message belongs")
-                waiter, _ = self.waiting.pop(request_id_of(message), (None, 0.0))
-                if waiter is not None and not waiter.done():
-                    waiter.set_result(message)
+                    self._break(ReplyError("the server sent text where a binary message belongs"))
+                else:
+                    self._deliver(message)
         except ConnectionClosed as error:
             ended = _closed(error, str(self._channel.endpoint))
-        except (CasdkError, OSError) as error:
-            ended = error if isinstance(error, CasdkError) else TransportError(str(error))
+        except OSError as error:
+            ended = TransportError(str(error))
         finally:
             self.open = False
+            ended = self._broken or ended
             waiting, self.waiting = self.waiting, {}
             LOG.info("%s (%d requests were under way)", ended, len(waiting))
             if self._timer is not None:
@@ -85,8 +193,6 @@ class Socket:
             for waiter, _ in waiting.values():
                 if not waiter.done():
                     waiter.set_exception(ended)
-            if isinstance(ended, ReplyError):
-                self.connection.transport.abort()
 
     async def send(self, request_id: str, message: bytes) -> bytes:
         loop = asyncio.get_running_loop()
@@ -97,7 +203,8 @@ class Socket:
         if self._timer is None:
             self._timer = loop.call_at(deadline, self._expire)
         try:
-            await self._write(message, deadline)
+            if not self._post(message):
+                await self._write(message, deadline)
             return await waiter
         except ConnectionClosed:
             if not waiter.done():
@@ -112,10 +219,29 @@ class Socket:
             if not self.waiting and self is not self._channel.socket and self.open:
                 await self.aclose()
 
+    def _post(self, message: bytes) -> bool:
+        """Send a message that need not wait, in one system call with others of the same turn of the loop."""
+        protocol, transport = self.connection.protocol, self.connection.transport
+        if (
+            self._unsent + len(message) > SMALL
+            or protocol.state is not OPEN
+            or protocol.expect_continuation_frame
+            or transport.get_write_buffer_size()
+        ):
+            return False
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent += len(message)
+        protocol.send_binary(message)
+        return True
+
+    def _flush(self) -> None:
+        self._unsent = 0
+        # Otherwise the library, which closed it, has sent what there was.
+        if (protocol := self.connection.protocol).state is OPEN:
+            self.connection.transport.writelines(protocol.data_to_send())
+
     async def _write(self, message: bytes, deadline: float) -> None:
-        if len(message) <= SMALL and not self.connection.transport.get_write_buffer_size():
-            await self.connection.send(message)
-            return
         try:
             async with asyncio.timeout_at(deadline):
                 await self.connection.send(message if len(message) <= SLICE else slices(message))
@@ -187,7 +313,7 @@ class WebsocketChannel(Channel):
             await connection.close()
         return status
 
-    async def _connect(self, headers: Headers, path: str = "/") -> ClientConnection:
+    async def _connect(self, headers: Headers, path: str = "/") -> Connection:
         uri = f"{'wss' if self.endpoint.tls else 'ws'}://{self.endpoint.authority}{path}"
         options: dict[str, Any] = {}
         if self.endpoint.tls:
@@ -198,8 +324,9 @@ class WebsocketChannel(Channel):
                 options["server_hostname"] = self.tls.server_name
         try:
             async with asyncio.timeout(self.timeouts.connect):
-                return await connect(
+                connection = await connect(
                     uri,
+                    create_connection=Connection,
                     subprotocols=[SUBPROTOCOL],
                     additional_headers=headers,
                     user_agent_header="casdk",
@@ -212,6 +339,7 @@ class WebsocketChannel(Channel):
                     proxy=self.proxy,
                     **options,
                 )
+                return cast(Connection, connection)
         except TimeoutError:
             seconds = self.timeouts.connect
             raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
