@@ -1,19 +1,20 @@
-"""http and https: one POST per request on kept connections (httpx)."""
+"""http and https: one POST per request on kept connections (httpcore, the lower half of httpx)."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
+import httpcore
 import httpx
 import msgspec
 
 from casdk._channels.base import LOG, SLICE, Channel, Headers, is_plain, no_tls, slices, ssl_context
+from casdk._channels.network import Network
 from casdk._rust import first_id_of
 from casdk.errors import (
     AuthError,
@@ -30,12 +31,17 @@ from casdk.errors import (
 
 __all__ = ["CHANNEL"]
 
+Transport: TypeAlias = "httpcore.AsyncHTTPConnection | httpcore.AsyncHTTPProxy"
+RawHeaders: TypeAlias = "list[tuple[bytes, bytes]]"
 HEADERS: Final = (
-    ("user-agent", "casdk"),
-    ("accept", "application/json"),
-    ("accept-encoding", "identity"),
-    ("content-type", "application/json"),
+    (b"user-agent", b"casdk"),
+    (b"accept", b"application/json"),
+    (b"accept-encoding", b"identity"),
+    (b"content-type", b"application/json"),
 )
+FOREIGN: Final = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)
+KEPT: Final = 60.0
+"""Seconds after which a connection that was idle is not used again."""
 BUSY: Final = frozenset({429, 503})
 PASSING: Final = frozenset({502, 504})
 REMEMBERED: Final = 256
@@ -56,7 +62,6 @@ class HttpChannel(Channel):
 
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
-        # Transports alone: a client's redirects, cookies and auth flow have no part here, and cost more than the rest.
         self._lanes: set[Lane] = set()
         self._idle: list[Lane] = []
         self._trusted = True
@@ -66,9 +71,11 @@ class HttpChannel(Channel):
         self._ended = asyncio.Event()
         # Waiting for a free connection is not waiting for the server, so it happens outside the timeout.
         self._free = asyncio.Semaphore(self.limits.connections)
-        scheme = "https" if self.endpoint.tls else "http"
-        self._url = httpx.URL(f"{scheme}://{self.endpoint.authority}/post")
-        self._dry_run_url = self._url.copy_with(path="/dry_run")
+        self._network = Network(self.connected, self.endpoint.tls)
+        url = httpx.URL(f"{'https' if self.endpoint.tls else 'http'}://{self.endpoint.authority}")
+        self._url = _url(url, "/post")
+        self._dry_run_url = _url(url, "/dry_run")
+        self._head = [(b"host", url.netloc), *HEADERS]
         # The whole exchange is timed below; connecting has a limit of its own.
         self._extensions: dict[str, Any] = {"timeout": {"connect": self.timeouts.connect}}
         if self.endpoint.tls and self.tls.server_name is not None:
@@ -77,14 +84,15 @@ class HttpChannel(Channel):
     def _open(self) -> Lane:
         if self.endpoint.tls and self._context is None:
             self._context = ssl_context(self.tls, ["http/1.1"])
-        lane = Lane(
-            httpx.AsyncHTTPTransport(
-                verify=self._context or False,
-                limits=httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=60.0),
-                proxy=self.proxy,
-                trust_env=False,
+        options: dict[str, Any] = {"ssl_context": self._context, "network_backend": self._network}
+        if self.proxy is None:
+            lane = Lane(httpcore.AsyncHTTPConnection(self._url.origin, keepalive_expiry=KEPT, **options))
+        else:
+            proxy = httpx.Proxy(self.proxy)
+            way = httpcore.AsyncHTTPProxy(
+                _url(proxy.url, "/"), proxy.raw_auth, max_connections=1, keepalive_expiry=KEPT, **options
             )
-        )
+            lane = Lane(way)
         self._lanes.add(lane)
         return lane
 
@@ -93,40 +101,42 @@ class HttpChannel(Channel):
         await asyncio.shield(lane.transport.aclose())
 
     async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
-        length = ("content-length", str(len(message)))
+        length = (b"content-length", b"%d" % len(message))
         content = message if len(message) <= SLICE else _body(message)
         asked = Asked(request_id, first_id_of(message))
-        response, body = await self._ask("POST", self._url, [*HEADERS, length, *headers, *context], content, asked)
-        if response.status_code != 200:
+        sent = [*self._head, length, *_raw(headers), *_raw(context)]
+        response, body = await self._ask("POST", self._url, sent, content, asked)
+        if response.status != 200:
             raise self._refusal(response, body)
         return body
 
     async def dry_run(self, headers: Headers) -> bytes | None:
-        response, body = await self._ask("GET", self._dry_run_url, [*HEADERS, *headers])
-        if response.status_code in UNKNOWN:
+        response, body = await self._ask("GET", self._dry_run_url, [*self._head, *_raw(headers)])
+        if response.status in UNKNOWN:
             return None
-        if response.status_code != 200:
+        if response.status != 200:
             raise self._refusal(response, body)
         return body
 
-    def _refusal(self, response: httpx.Response, body: bytes) -> CasdkError:
+    def _refusal(self, response: httpcore.Response, body: bytes) -> CasdkError:
         refusal = _status_error(response, body, str(self.endpoint))
-        refusal.code = str(response.status_code)
+        refusal.code = str(response.status)
         return refusal
 
     async def _ask(
         self,
         method: str,
-        url: httpx.URL,
-        headers: list[tuple[str, str]],
+        url: httpcore.URL,
+        headers: RawHeaders,
         content: bytes | AsyncIterator[bytes] = b"",
         asked: Asked | None = None,
-    ) -> tuple[httpx.Response, bytes]:
+    ) -> tuple[httpcore.Response, bytes]:
+        request = httpcore.Request(method, url, headers=headers, content=content, extensions=self._extensions)
         async with self._free:
             lane = await self._lane(asked)
             try:
-                response, body = await self._ask_on(lane.transport, method, url, headers, content)
-                named = response.status_code == 200 and self._pair(lane, asked, body)
+                response, body = await self._ask_on(lane.transport, request)
+                named = response.status == 200 and self._pair(lane, asked, body)
             except BaseException:
                 # httpcore may take a cancelled request's connection for busy ever after: nobody else gets the lane.
                 await self._end(lane)
@@ -143,7 +153,7 @@ class HttpChannel(Channel):
             if not self._idle:
                 return self._open()
             lane = self._idle.pop()
-            if asked is not None and self._trusted and lane.tells(asked):
+            if asked is not None and self._trusted and lane.tells(asked) and not lane.gone:
                 return lane
             await self._end(lane)
         raise TransportError(f"the connections to {self.endpoint} were closed", sent=False)
@@ -167,18 +177,7 @@ class HttpChannel(Channel):
             LOG.warning("%s answered out of turn: each request gets a connection of its own from now on", self.endpoint)
         raise TransportError(f"{self.endpoint} answered another request than this one")
 
-    async def _ask_on(
-        self,
-        transport: httpx.AsyncHTTPTransport,
-        method: str,
-        url: httpx.URL,
-        headers: list[tuple[str, str]],
-        content: bytes | AsyncIterator[bytes],
-    ) -> tuple[httpx.Response, bytes]:
-        extensions = self._extensions
-        if self.endpoint.tls or LOG.isEnabledFor(logging.INFO):
-            extensions = {**extensions, "trace": Handshake(self).trace}
-        request = httpx.Request(method, url, content=content, headers=headers, extensions=extensions)
+    async def _ask_on(self, transport: Transport, request: httpcore.Request) -> tuple[httpcore.Response, bytes]:
         try:
             async with asyncio.timeout(self.timeouts.read) as limit:
                 self._underway.add(limit)
@@ -196,17 +195,17 @@ class HttpChannel(Channel):
             if self._closed:
                 raise TransportError(f"the connections to {self.endpoint} were closed") from None
             raise DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s") from None
-        except httpx.HTTPError as error:
+        except FOREIGN as error:
             raise self._ours(error) from error
         return response, body
 
-    async def _read(self, response: httpx.Response) -> bytes:
+    async def _read(self, response: httpcore.Response) -> bytes:
         most = self.limits.max_reply_bytes
         pieces = []
-        size = int(response.headers.get("content-length", 0))
+        size = int(_header(response, b"content-length") or 0)
         if size <= most:
             size = 0
-            async for piece in cast(httpx.AsyncByteStream, response.stream):
+            async for piece in cast(AsyncIterable[bytes], response.stream):
                 size += len(piece)
                 if size > most:
                     break
@@ -215,19 +214,19 @@ class HttpChannel(Channel):
             raise ReplyError(f"{self.endpoint}: the reply is larger than Limits.max_reply_bytes ({most})")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _ours(self, error: httpx.HTTPError) -> CasdkError:
+    def _ours(self, error: Exception) -> CasdkError:
         where, text = str(self.endpoint), str(error)
-        if isinstance(error, httpx.ConnectTimeout):
+        if isinstance(error, httpcore.ConnectTimeout):
             return TransportError(f"no connection to {where} within {self.timeouts.connect:g} s", sent=False)
-        if isinstance(error, httpx.ProxyError):
+        if isinstance(error, httpcore.ProxyError):
             return ProxyError(f"{where}: {text}", retryable=False, sent=False)
-        if isinstance(error, httpx.ConnectError):
+        if isinstance(error, httpcore.ConnectError):
             if is_plain(text):
                 return no_tls(self.endpoint)
             if "SSL" in text or "TLS" in text or "certificate" in text:
                 return TLSError(f"{where}: {text}", retryable="EOF" in text, sent=False)
             return TransportError(f"{where}: {text or 'the connection broke while it was made'}", sent=False)
-        if isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in text and "peer closed" not in text:
+        if isinstance(error, httpcore.RemoteProtocolError) and "disconnected" not in text and "peer closed" not in text:
             other = "grpcs" if self.endpoint.tls else "grpc"
             return ProtocolMismatchError(
                 f"{where}: this port does not speak HTTP/1.1 ({text}); try {other}://", retryable=False
@@ -272,8 +271,8 @@ class Asked(NamedTuple):
 class Lane:
     """A connection.
 
-    It is a transport of its own: httpcore's pool looks at all its connections several times a request, which costs more
-    than the request.
+    It is no part of a pool: httpcore's looks at all its connections several times a request, which costs more than the
+    request; so do the redirects, cookies and auth flow of httpx's client, which have no part here.
 
     Attributes:
         used: Whether there was a request on it, to which there may be another reply on its way.
@@ -282,7 +281,7 @@ class Lane:
 
     __slots__ = ("names", "transport", "used")
 
-    def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
+    def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.used = False
         self.names: set[str] = set()
@@ -294,6 +293,14 @@ class Lane:
         first = asked.first or ""
         return asked.owns(first) or (first not in self.names and first != "" and len(self.names) < REMEMBERED)
 
+    @property
+    def gone(self) -> bool:
+        """Whether it ended while it was idle; a proxy's connection sees to that by itself."""
+        transport = self.transport
+        return isinstance(transport, httpcore.AsyncConnectionInterface) and (
+            transport.is_closed() or transport.has_expired()
+        )
+
     def keep(self, asked: Asked) -> None:
         """A request was answered here."""
         self.used = True
@@ -301,28 +308,19 @@ class Lane:
             self.names.add(asked.first)
 
 
-class Handshake:
-    """Follows a connection that a request opens, and closes it if its TLS handshake is cancelled.
-
-    httpcore does so for errors only, and leaks the socket.
-    """
-
-    def __init__(self, channel: HttpChannel) -> None:
-        self._channel = channel
-        self._last = "start_tls.complete" if channel.endpoint.tls else "connect_tcp.complete"
-        self._stream: Any = None
-
-    async def trace(self, event: str, info: dict[str, Any]) -> None:
-        """Take what httpcore tells of a request's connection."""
-        if event.endswith("connect_tcp.complete"):
-            self._stream = info["return_value"]
-        elif event.endswith("start_tls.failed") and self._stream is not None:
-            await self._stream.aclose()
-        if event.endswith(self._last):
-            self._channel.connected()
-
-
 CHANNEL = HttpChannel
+
+
+def _url(url: httpx.URL, target: str) -> httpcore.URL:
+    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=target)
+
+
+def _raw(headers: Headers) -> RawHeaders:
+    return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
+
+
+def _header(response: httpcore.Response, wanted: bytes) -> str | None:
+    return next((value.decode("latin-1") for name, value in response.headers if name.lower() == wanted), None)
 
 
 async def _body(message: bytes) -> AsyncIterator[bytes]:
@@ -330,8 +328,8 @@ async def _body(message: bytes) -> AsyncIterator[bytes]:
         yield piece
 
 
-def _status_error(response: httpx.Response, body: bytes, where: str) -> CasdkError:
-    status = response.status_code
+def _status_error(response: httpcore.Response, body: bytes, where: str) -> CasdkError:
+    status = response.status
     name, description = _described(body)
     said = f"{where}: HTTP {status}: {description or body[:SHOWN].decode(errors='replace')}".rstrip(": ")
     if status in (401, 403, 407):
@@ -375,9 +373,9 @@ def _described(body: bytes) -> tuple[str, str]:
     return "", "" if error.detail is None else str(error.detail)[:SHOWN]
 
 
-def _retry_after(response: httpx.Response) -> float | None:
+def _retry_after(response: httpcore.Response) -> float | None:
     """Read RFC 9110's Retry-After: seconds or a date."""
-    value = response.headers.get("retry-after")
+    value = _header(response, b"retry-after")
     if value is None:
         return None
     if value.isdigit():
