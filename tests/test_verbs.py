@@ -21,6 +21,7 @@ from casdk import (
     Response,
     Retry,
 )
+from casdk.server import serve
 from casdk.testing import Cut, DeadExecutor, FaultServer, Garbage, Refuse
 
 PLACES = ["control room", "lecture room", "conference room", "podium indoor", "television studio"]
@@ -29,8 +30,6 @@ PLACES = ["control room", "lecture room", "conference room", "podium indoor", "t
 @pytest.fixture(scope="module")
 def bare_server():
     """A flow without an indexer: /index and /search fall through to its encoder, as clip_server's do."""
-    from casdk.server import serve
-
     with serve(index=False) as served:
         yield served
 
@@ -290,6 +289,18 @@ def test_what_a_flow_cannot_do_is_said_to_callbacks_too(bare, call, handing):
     with pytest.raises(NotSupportedError, match="clip_score"):
         call(bare, "rank", [query], parameters={"model_name": "other"}, **option)
     assert got == []
+
+
+def test_a_document_that_was_not_stored_is_not_searched_for(call):
+    """What says that the flow has no indexer is a search for what it took."""
+    got = []
+    with (
+        serve(schemes=["grpc"], index=False, chaos=True) as served,
+        Client(served.address("grpc")) as client,
+        pytest.raises(NotSupportedError, match="no indexer"),
+    ):
+        call(client, "index", ["!!raise here", "fine"], batch_size=1, on_error=got.append)
+    assert len(got) == 1
 
 
 # profile

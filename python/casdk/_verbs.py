@@ -454,8 +454,11 @@ def index(transport: Transport, content: Iterable[Any], options: Options, resend
 
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
         await plan.run(caller)
-        if answer.executors == 1 and transport.indexes is None and originals.documents:
-            await _probe_index(transport, originals.documents[0], caller)
+        if answer.executors == 1 and transport.indexes is None:
+            lost = set(plan.bad)
+            stored = [document for index, document in enumerate(originals.documents) if index not in lost]
+            if stored:
+                await _probe_index(transport, stored[0], caller)
         return lambda: _embedded(plan, matrix, originals)
 
     return job
