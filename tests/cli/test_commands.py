@@ -135,9 +135,12 @@ def test_profile(command, url):
         (["encode", "gprc://127.0.0.1", "x.png"], 2, "schemes"),
         (["encode", "URL", "missing.png"], 3, "no such file"),
         (["encode", "URL", "/", "-o", "rows.csv"], 2, ".npy"),
-        (["search", "URL"], 3, "no queries"),
-        (["search", "URL", "a", "--limit", "0"], 3, "limit"),
-        (["rank", "URL", "a cat"], 3, "no candidates"),
+        (["search", "URL"], 2, "no queries"),
+        (["search", "URL", "a", "--limit", "0"], 2, "--limit"),
+        (["rank", "URL", "a cat"], 2, "no candidates"),
+        (["encode", "URL", "--batch-size", "0"], 2, "--batch-size"),
+        (["bench", "URL", "--seconds", "0"], 2, "--seconds"),
+        (["encode", "URL", __file__], 3, "sentences go into a .txt file"),
         (["rank", "URL", "missing.png", "a cat"], 3, "missing.png"),
         (["encode", "grpc://127.0.0.1:1", "-", "--connect-timeout", "1"], 4, "casdk doctor grpc://127.0.0.1:1"),
     ],
@@ -150,6 +153,12 @@ def test_errors_are_one_line(command, url, pipe, words, code, said, images):
     assert said in ran.err
     assert ran.err.startswith("casdk: ")
     assert ran.err.count("\n") == 1
+
+
+def test_standard_input_without_a_line(command, url, pipe):
+    pipe("\n")
+    ran = command("rank", url, "a cat", "-")
+    assert (ran.code, ran.err) == (3, "casdk: no candidates: standard input holds no lines\n")
 
 
 def test_a_deadline(command, pipe):
@@ -187,7 +196,8 @@ def test_without_the_extra(monkeypatch, capfd, library):
 def test_serve_takes_the_servers_options(command):
     assert "--fetch-uris" in command("serve", "--help").out
     ran = command("serve", "--port", "nonsense")
-    assert ran.code == 2
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "--help lists the options" in ran.err
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])

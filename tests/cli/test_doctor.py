@@ -45,7 +45,7 @@ def test_a_token_that_cannot_travel(diagnosed, tmp_path):
     (tmp_path / "token").write_text("first line\nsecond line")
     with FaultServer(token=TOKEN) as server:
         words = ("--credential-file", tmp_path / "token")
-        diagnosed(server.address("http"), "auth", "printable ASCII", "credential", 7, words)
+        diagnosed(server.address("http"), "auth", "printable ASCII", "credential", 2, words)
 
 
 # the flow

@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import msgspec
 import numpy as np
 from cyclopts import Parameter
+from cyclopts.validators import Number
 
 from casdk import Client
 from casdk.cli.access import Access
@@ -47,9 +48,9 @@ def bench(
     url: str,
     /,
     *,
-    seconds: float = 5.0,
-    batch_size: int = 32,
-    prefetch: int = 8,
+    seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 5.0,
+    batch_size: Annotated[int, Parameter(validator=Number(gte=1))] = 32,
+    prefetch: Annotated[int, Parameter(validator=Number(gte=1))] = 8,
     json: Annotated[bool, Parameter(negative="", help="Print JSON.")] = False,
     access: Access | None = None,
 ) -> int:

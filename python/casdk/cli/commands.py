@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 import cyclopts
 import msgspec
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 
 import casdk
 from casdk import Document, InputValueError, ItemError
@@ -45,7 +46,8 @@ def _check_words(kind: Any, words: Sequence[str] | str) -> None:
 Word = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_check_words)]
 Flag: Parameter = Parameter(negative="")
 Json = Annotated[bool, Flag, Parameter(help="Print JSON.")]
-Size = Annotated[int | None, Parameter(help="Items per request; 32 by default.")]
+Size = Annotated[int | None, Parameter(help="Items per request; 32 by default.", validator=Number(gte=1))]
+Limit = Annotated[int, Parameter(help="Matches per query.", validator=Number(gte=1))]
 Model = Annotated[str | None, Parameter(help="Model to ask for, where the flow has several.")]
 
 
@@ -189,13 +191,12 @@ async def _index(call: Any, content: Content) -> int:
 
 
 @app.command
-def search(url: Word, /, *queries: Word, limit: int = 10, json: Json = False, access: Access | None = None) -> int:
+def search(url: Word, /, *queries: Word, limit: Limit = 10, json: Json = False, access: Access | None = None) -> int:
     """Find what is nearest in the server's index.
 
     Args:
         url: The server, a flow with an indexer.
         queries: Sentences, or paths and URLs of images; - for lines of standard input.
-        limit: Matches per query.
     """
     entries = _words(queries, "queries")
     with (access or Access()).client(url) as client:
@@ -243,9 +244,11 @@ def rank(url: Word, query: Word, /, *candidates: Word, json: Json = False, acces
 
 
 def _words(words: Sequence[str], what: str) -> list[Entry]:
+    if not words:
+        raise casdk.ConfigError(f"no {what}: give them as arguments, or - for lines of standard input")
     lines = [line for word in words for line in (read_lines(sys.stdin) if word == STDIN else (word,))]
     if not lines:
-        raise InputValueError(f"no {what}: give them as arguments, or - for lines of standard input")
+        raise InputValueError(f"no {what}: standard input holds no lines")
     return [Entry(line, line) for line in lines]
 
 

@@ -120,7 +120,7 @@ def _ask(endpoint: Endpoint, access: Access, tls: TLS) -> Iterator[Finding]:
     try:
         token, source = _credential(access)
     except ConfigError as error:
-        yield TroubleError(str(error), "correct the credential", exit=Exit.AUTH).finding("auth")
+        yield TroubleError(str(error), "correct the credential", exit=Exit.USAGE).finding("auth")
         return
     dry_run = _dry_run(endpoint, access, tls, token)
     encode = _encode(endpoint, access) if dry_run.ok is not False or dry_run.step == "auth" else None

@@ -10,6 +10,7 @@ from casdk.errors import (
     ConfigError,
     DeadlineError,
     InputError,
+    NotAnImageError,
     ReplyError,
     ServerError,
     TransportError,
@@ -70,6 +71,8 @@ def line_of(error: BaseException, url: str | None = None) -> str:
     """
     line = " ".join(str(error).split()) or type(error).__name__
     code = exit_of(error)
+    if isinstance(error, NotAnImageError):
+        return line.replace("give check_images=False to send them all the same", "sentences go into a .txt file")
     if code is Exit.AUTH:
         return f"{line}; set CLIP_AUTH_TOKEN or give --credential-file"
     if url is not None and code in (Exit.UNREACHABLE, Exit.LATE):

@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 from PIL import Image
@@ -111,9 +112,15 @@ def _port(text: str) -> tuple[str, int]:
     return scheme, int(port)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Leave with the one line of what is wrong; the usage fills a screen."""
+        self.exit(2, f"casdk.server: {message} (--help lists the options)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     defaults = Settings(ports=DEFAULT_PORTS)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m casdk.server",
         description="A small CLIP-as-service: encode, rank, index and search on six schemes at once. "
         "The default encoder, features, is deterministic and needs no weights; it is not CLIP.",
