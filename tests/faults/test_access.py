@@ -33,7 +33,7 @@ def _clean(monkeypatch):
 
 @secure
 @pytest.mark.parametrize("problem", ["expired", "wrong host", "self-signed", "unknown authority"])
-def test_a_certificate_that_is_not_trusted(make_server, connect_to, scheme, call, problem):
+def test_a_certificate_that_is_not_trusted(make_server, connect_to, scheme, call, problem, tally):
     authority = certificates.authority()
     options, tls = {}, TLS(ca=authority.pem)
     if problem == "unknown authority":
@@ -46,6 +46,7 @@ def test_a_certificate_that_is_not_trusted(make_server, connect_to, scheme, call
         call(connect_to(server, scheme, tls=tls, retry=ONCE, timeout=10), "encode", ["a"])
     assert "\n" not in str(caught.value)
     assert server.counters.requests == 0
+    tally("access: bad certificates refused")
 
 
 @secure
@@ -210,7 +211,7 @@ def test_a_static_credential(make_server, connect_to, scheme, call, rows):
         call(connect_to(server, scheme, credential="wrong", timeout=20), "encode", ["a"])
 
 
-def test_no_secret_is_shown(make_server, connect_to, scheme, call, caplog):
+def test_no_secret_is_shown(make_server, connect_to, scheme, call, caplog, tally):
     secret = "s3cret-token"
     caplog.set_level(logging.DEBUG)
     for log in ("hpack", "websockets.server"):  # the fault server's own
@@ -221,6 +222,7 @@ def test_no_secret_is_shown(make_server, connect_to, scheme, call, caplog):
     shown = "".join(traceback.format_exception(caught.value))
     assert secret not in shown + repr(client) + repr(client._settings) + repr(vars(caught.value)) + caplog.text
     assert secret not in locals_of(caught.value)
+    tally("access: refused calls that show no secret")
 
 
 def locals_of(error):
