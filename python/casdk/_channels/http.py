@@ -315,8 +315,17 @@ def _url(url: httpx.URL, target: str) -> httpcore.URL:
     return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=target)
 
 
+class Hidden(bytes):
+    """A header's value that does not show itself in the locals of a traceback: it may be the credential."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
+
+
 def _raw(headers: Headers) -> RawHeaders:
-    return [(name.encode("ascii"), value.encode("ascii")) for name, value in headers]
+    return [(name.encode("ascii"), Hidden(value, "ascii")) for name, value in headers]
 
 
 def _header(response: httpcore.Response, wanted: bytes) -> str | None:
