@@ -170,11 +170,6 @@ class Call:
         return self._in_flight > 1
 
     @property
-    def waiting(self) -> bool:
-        """Whether there is another batch to send now."""
-        return bool(self._ready) and self._in_flight < self._window and self.stopped is None
-
-    @property
     def alone(self) -> bool:
         """Whether the one batch just handed out is all there is."""
         return not self._open and self._in_flight == 1 and not self._ready and not self._delayed

@@ -147,32 +147,20 @@ class Driver:
             self.call.stop(DeadlineError("the call's time ran out", done=self.call.done, total=self._feed.total))
 
     async def _drive(self) -> None:
-        call = self.call
+        call, loop = self.call, self._loop
         while True:
-            while (batch := self._next()) is not None:
+            if call.room > 0 and not self._reading:
+                self._read()
+            while (batch := call.next_batch(loop.time())) is not None:
                 if call.alone:
                     await self._attempt(batch)
                 else:
-                    self._spawn(self._lane(batch))
+                    self._spawn(self._attempt(batch))
             # A request that failed for good is told of when nothing is in flight any more.
             if call.finished and not (call.stopped is None and self._tasks):
                 return
             if not (self._feed.direct and call.room > 0):
                 await self._sleep(call.wake_at)
-
-    def _next(self) -> Batch | None:
-        """Read as far as there is room; return what may be sent now."""
-        if self.call.room > 0 and not self._reading:
-            self._read()
-        return self.call.next_batch(self._loop.time())
-
-    async def _lane(self, batch: Batch | None) -> None:
-        """Send batches one after the other: a task for each takes 28,000 instructions more, of some 330,000."""
-        while batch is not None:
-            await self._attempt(batch)
-            batch = self._next()
-            if self.call.waiting:
-                self._wake()
 
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work)
@@ -357,7 +345,6 @@ class Driver:
         said = "%s: request %s of %d items from item %d failed on attempt %d"
         if outcome == "repeat":
             LOG.warning(f"{said}, and is sent again in %.2f s: %s", *which, wait, error)
-            self._wake()
         elif outcome == "split":
             LOG.info(f"{said}, and is halved to find the item: %s", *which, error)
         else:
