@@ -76,7 +76,8 @@ class GrpcChannel(Channel):
             ours.code = error.code().name
             raise ours from error
         except asyncio.CancelledError:
-            if self._channel is None:  # closed under the call, not cancelled by the caller
+            task = asyncio.current_task()
+            if self._channel is None and not (task and task.cancelling()):  # closed under the call, not taken back
                 raise TransportError(f"the connection to {self.endpoint} was closed") from None
             raise
 
