@@ -403,6 +403,10 @@ def _mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
     """Return the mailbox of a caller's loop; called on that loop."""
     mailbox = _mailboxes.get(loop)
     if mailbox is None:
+        # An unread letter leads back to its loop, so that a closed one would be kept for ever.
+        for other in (reference() for reference in _mailboxes.keyrefs()):
+            if other is not None and other.is_closed():
+                _mailboxes.pop(other, None)
         mailbox = _mailboxes[loop] = Mailbox()
     return mailbox
 
