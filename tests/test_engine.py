@@ -2,6 +2,8 @@ import asyncio
 import contextvars
 import gc
 import os
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -174,3 +176,39 @@ def test_a_closed_loop_is_let_go_with_what_it_never_read():
         _engine._mailbox_of(runner.get_loop())
     gc.collect()
     assert gone() is None
+
+
+INTERRUPTED = """
+import random, signal
+from casdk import _engine
+
+class Interrupt(Exception):
+    pass
+
+def interrupt(*_):
+    if starting:
+        raise Interrupt
+
+async def job(caller):
+    return 7
+
+starting, hits = False, 0
+signal.signal(signal.SIGALRM, interrupt)
+for _ in range(50):
+    _engine._engine = None
+    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 8e-4))
+    try:
+        starting = True
+        _engine.engine()
+        starting = False
+    except Interrupt:
+        starting, hits = False, hits + 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    assert _engine.run(job) == 7
+print(hits > 0)
+"""
+
+
+def test_an_interrupt_of_the_first_call_leaves_an_engine_that_works():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

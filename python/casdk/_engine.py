@@ -97,22 +97,26 @@ class Engine:
         self.workers: Final = ThreadPoolExecutor(WORKERS, thread_name_prefix="casdk-pack")
         self._mailbox: Final = Mailbox()
         bytearray(KEPT)
-        self._thread: threading.Thread | None = None
         self._fork: asyncio.Future[None] | None = None
         self._gate: Final = threading.Lock()
-        self._start()
+        self._turn: Final = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.running = False
 
-    def _start(self) -> None:
-        """Run the loop in a thread; a daemon, so that interpreter exit never waits for it."""
-        started = threading.Event()
-        self.loop.call_soon(started.set)
-        self._thread = threading.Thread(target=self._run, name="casdk-engine", daemon=True)
-        self._thread.start()
-        started.wait()
+    def start(self) -> None:
+        """Run the loop in a thread; a daemon, so that interpreter exit never waits for it.
+
+        Ctrl-C may hit this anywhere, also when the thread has begun: it can be called again.
+        """
+        if not self.running:
+            threading.Thread(target=self._run, name="casdk-engine", daemon=True).start()
+            self.running = True
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        if self._turn.acquire(blocking=False):
+            self._thread = threading.current_thread()
+            asyncio.set_event_loop(self.loop)
+            self.loop.run_forever()
 
     def pause(self) -> None:
         """Let go of what cannot be forked, then hold the loop still until `resume`.
@@ -186,22 +190,23 @@ def engine() -> Engine:
     """Return this process's engine, started if need be."""
     global _engine
     current = _engine
-    if current is not None and current.pid == os.getpid():
+    if current is not None and current.running and current.pid == os.getpid():
         return current
     with _starting:
         if _engine is None or _engine.pid != os.getpid():
             _engine = Engine()
+        _engine.start()
         return _engine
 
 
 def _before_fork() -> None:
     _starting.acquire()
-    if _engine is not None and _engine.pid == os.getpid() and not _engine.inside():
+    if _engine is not None and _engine.running and not _engine.inside():
         _engine.pause()
 
 
 def _after_fork_in_parent() -> None:
-    if _engine is not None and not _engine.inside():
+    if _engine is not None and _engine.running and not _engine.inside():
         _engine.resume()
     _starting.release()
 
