@@ -67,9 +67,9 @@ def count_requests(client: Client) -> None:
     transport = client._transport
     exchange = transport.exchange
 
-    async def counted(*arguments: Any) -> Any:
+    async def counted(*arguments: Any, **options: Any) -> Any:
         COUNTS["requests"] += 1
-        return await exchange(*arguments)
+        return await exchange(*arguments, **options)
 
     transport.exchange = counted
 
