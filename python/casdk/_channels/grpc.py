@@ -277,6 +277,8 @@ def _without_frames(error: BaseException) -> BaseException:
     return error
 
 
+BROKEN: Final = ("socket closed", "connection reset", "failed to create security handshaker")
+"""The last was seen where a server resets connections, never for wrong settings: those are read before."""
 TLS_WORDS: Final = ("ssl", "tls", "certificate", "handshak", "verification check")
 
 
@@ -284,8 +286,7 @@ def _lost(tls: bool, details: str, where: str) -> TransportError:
     text = details.lower().replace("tcp handshaker", "tcp connector")  # gRPC's name for what comes before TLS
     if tls and any(word in text for word in TLS_WORDS):
         # A connection that broke during the handshake says nothing against the certificate.
-        broken = "socket closed" in text or "connection reset" in text
-        return TLSError(where, retryable=broken, sent=False)
+        return TLSError(where, retryable=any(words in text for words in BROKEN), sent=False)
     if "alpn" in text or "http1.x" in text or "trying to connect an http" in text or "settings frame" in text:
         s = "s" if tls else ""
         return ProtocolMismatchError(

@@ -61,6 +61,8 @@ class WebsocketConnection(Connection):
         if self.lock.locked():
             return
         for piece in self.protocol.data_to_send():
+            if self.transport.is_closing():  # over TLS, asyncio's write would fail
+                continue
             if piece:
                 self.transport.write(piece)
             else:
