@@ -73,12 +73,13 @@ def test_a_fork(used, rows, tally):
     tally("forks: children that worked")
 
 
-def test_many_forks(used, rows):
+def test_many_forks(used, rows, tally):
     """A lock that another thread holds for a moment is one that a fork in a hundred catches."""
     for number in range(12):
         pid = in_child(lambda: check(used, rows, "child"))
         assert ended_well(pid), f"child {number}"
         check(used, rows, "parent")
+        tally("forks: children that worked")
 
 
 def test_forks_of_forks_and_new_clients(used, rows, scheme):
