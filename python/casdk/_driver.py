@@ -285,7 +285,7 @@ class Driver:
             if patient and budget.full:
                 await budget.room()
             batch.taken_at = perf_counter()
-            if batch.verdicts.count(b"T") == len(batch) or are_sentences(batch.items, batch.verdicts):
+            if are_sentences(batch.items, batch.verdicts):
                 packed = self._packer.pack(request_id, batch.items, batch.verdicts)
             else:
                 packed = await self._pack(batch, request_id, patient)

@@ -239,6 +239,13 @@ class EscapedError(BaseException):
         self.original = original
 
 
+def _told(error: BaseException | None) -> BaseException | None:
+    """Return what the caller is told of what ended its job."""
+    if isinstance(error, asyncio.CancelledError):
+        return ClosedError("the client was closed during the call")
+    return error.original if isinstance(error, EscapedError) else error
+
+
 class Caller(ABC, Generic[T]):
     """The thread or the loop a call came from, seen from the engine.
 
@@ -265,11 +272,8 @@ class Caller(ABC, Generic[T]):
         self.task.add_done_callback(self._finish)
 
     def _finish(self, task: asyncio.Future[T]) -> None:
-        if task.cancelled():
-            self._end(None, asyncio.CancelledError())
-        else:
-            error = task.exception()
-            self._end(None if error is not None else task.result(), error)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self._end(None if error is not None else task.result(), _told(error))
         self.task = None
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:
@@ -377,10 +381,6 @@ class _ThreadCaller(Caller[T]):
             self.cancel()
             raise
         try:
-            if isinstance(error, asyncio.CancelledError):
-                raise ClosedError("the client was closed during the call") from None
-            if isinstance(error, EscapedError):
-                raise error.original
             if error is not None:
                 raise error
             return settle  # type: ignore[no-any-return]
@@ -471,10 +471,6 @@ class _LoopCaller(Caller[T]):
             return
         if error is None:
             self._done.set_result(result)
-        elif isinstance(error, asyncio.CancelledError):
-            self._done.set_exception(ClosedError("the client was closed during the call"))
-        elif isinstance(error, EscapedError):
-            self._done.set_exception(error.original)
         else:
             self._done.set_exception(error)
 

@@ -235,6 +235,8 @@ def urls_of(items: Sequence[Any], verdicts: bytes, candidates: str | None) -> li
 
 def are_sentences(items: Sequence[Any], verdicts: bytes) -> bool:
     """Whether there is nothing but text, in Documents too: packing it takes less than handing it to a thread."""
+    if verdicts.count(TEXT) == len(verdicts):
+        return True
     for item, verdict in zip(items, verdicts, strict=True):
         if verdict != TEXT and not (verdict == DOCUMENT and _is_sentence(item)):
             return False

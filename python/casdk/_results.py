@@ -357,16 +357,18 @@ class SearchResults(Answer):
         self.matched = False
 
     def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
+        self._note(reply, len(indices))
+
+    def _note(self, reply: Reply, sent: int) -> DocumentArray:
+        answers = _paired(reply, sent)
         self.executors = max(self.executors, len(reply.routes) - 1)
-        self.matched = self.matched or any(answer.matches for answer in _paired(reply, len(indices)))
+        self.matched = self.matched or any(answer.matches for answer in answers)
+        return answers
 
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
     ) -> list[int]:
-        answers = _paired(reply, sent)
-        self.executors = max(self.executors, len(reply.routes) - 1)
-        for document, answer in zip(items, answers, strict=True):
-            self.matched = self.matched or bool(answer.matches)
+        for document, answer in zip(items, self._note(reply, sent), strict=True):
             document.matches = DocumentArray(
                 sorted(
                     answer.matches,

@@ -455,10 +455,9 @@ def index(transport: Transport, content: Iterable[Any], options: Options, resend
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
         await plan.run(caller)
         if answer.executors == 1 and transport.indexes is None:
-            lost = set(plan.bad)
-            stored = [document for index, document in enumerate(originals.documents) if index not in lost]
-            if stored:
-                await _probe_index(transport, stored[0], caller)
+            stored = (document for index, document in enumerate(originals.documents) if index not in plan.call.bad)
+            if (first := next(stored, None)) is not None:
+                await _probe_index(transport, first, caller)
         return lambda: _embedded(plan, matrix, originals)
 
     return job

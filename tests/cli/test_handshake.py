@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from threading import Thread
 
 import pytest
-from casdk.cli.handshake import Connected, unverified
+from casdk._channels.base import Connected
+from casdk.cli.handshake import unverified
 from casdk.testing import (
     FaultServer,
     Shut,

@@ -12,7 +12,7 @@ import casdk
 import numpy as np
 import pytest
 from casdk import TLS, AuthError, ConfigError, Retry, TLSError, TransportError
-from casdk.cli.handshake import Connected
+from casdk._channels.base import Connected
 from casdk.testing import ConnectProxy, certificates
 from cryptography.hazmat.primitives import serialization
 

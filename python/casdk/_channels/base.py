@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 from abc import ABC, abstractmethod
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
+from urllib.parse import SplitResult, unquote
 
 from casdk._uri import Endpoint
 from casdk.config import TLS, Limits, Timeouts
 from casdk.errors import ConfigError, ProtocolMismatchError
 
-__all__ = ["LOG", "SLICE", "Channel", "Headers", "is_plain", "no_tls", "read_pem", "slices", "ssl_context"]
+__all__ = [
+    "LOG",
+    "SLICE",
+    "Channel",
+    "Connected",
+    "Headers",
+    "is_plain",
+    "no_tls",
+    "proxy_headers",
+    "read_pem",
+    "secured",
+    "slices",
+    "ssl_context",
+]
 
 LOG: Final = logging.getLogger("casdk.connections")
 
@@ -157,6 +173,35 @@ def ssl_context(tls: TLS, alpn: list[str]) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(alpn)
     return context
+
+
+class Connected(ssl.SSLSocket):
+    """A TLS socket that is closed where the other end is gone before the handshake.
+
+    Python's own leaves one that was reset by then to the garbage collector: no caller has seen it yet.
+    """
+
+    def getpeername(self) -> object:
+        """Return the other end's address; the first that a handshake asks for."""
+        try:
+            return super().getpeername()
+        except OSError:
+            self.close()
+            raise ConnectionResetError("closed before the handshake") from None
+
+
+def secured(context: ssl.SSLContext, sock: socket.socket, host: str) -> ssl.SSLSocket:
+    """Shake hands on a connected socket, which from then on belongs to the socket returned, or is closed."""
+    context.sslsocket_class = Connected
+    return context.wrap_socket(sock, server_hostname=host)
+
+
+def proxy_headers(proxy: SplitResult) -> dict[str, str]:
+    """Return what a proxy with a password in its URL is sent."""
+    if proxy.username is None:
+        return {}
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+    return {"Proxy-Authorization": f"Basic {b64encode(pair.encode()).decode()}"}
 
 
 def _load_chain(context: ssl.SSLContext, cert: object, key: object) -> None:

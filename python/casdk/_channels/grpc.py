@@ -7,15 +7,24 @@ import gc
 import ssl
 import threading
 import time
-from base64 import b64encode
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import grpc
 import grpc.aio
 
-from casdk._channels.base import LOG, Channel, Headers, is_plain, no_tls, read_pem, ssl_context
+from casdk._channels.base import (
+    LOG,
+    Channel,
+    Headers,
+    is_plain,
+    no_tls,
+    proxy_headers,
+    read_pem,
+    secured,
+    ssl_context,
+)
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -343,14 +352,10 @@ def _handshake(channel: Channel, name: str, context: ssl.SSLContext) -> ssl.SSLS
     host, port = (endpoint.host, endpoint.port) if way is None else (way.hostname or "", way.port)
     tunnel = HTTPConnection(host, port, timeout=channel.timeouts.connect)
     if way is not None:
-        headers = {}
-        if way.username is not None:
-            user = f"{unquote(way.username)}:{unquote(way.password or '')}"
-            headers["Proxy-Authorization"] = f"Basic {b64encode(user.encode()).decode()}"
-        tunnel.set_tunnel(endpoint.host, endpoint.port, headers)
+        tunnel.set_tunnel(endpoint.host, endpoint.port, proxy_headers(way))
     tunnel.connect()
     try:
-        return context.wrap_socket(tunnel.sock, server_hostname=name)
+        return secured(context, tunnel.sock, name)
     except BaseException:
         tunnel.close()
         raise

@@ -8,8 +8,8 @@ from base64 import b64encode
 from typing import Final, NamedTuple
 
 from casdk import TLS
-from casdk._channels.base import ssl_context
-from casdk.cli.handshake import ALPN, refused, secured, unverified
+from casdk._channels.base import secured, ssl_context
+from casdk.cli.handshake import ALPN, refused, unverified
 from casdk.cli.route import BEHIND, Route
 from casdk.cli.trouble import TroubleError
 

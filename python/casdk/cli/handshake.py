@@ -11,12 +11,12 @@ from typing import Final
 from cryptography import x509
 
 from casdk import TLS
-from casdk._channels.base import ssl_context
+from casdk._channels.base import secured, ssl_context
 from casdk._uri import Endpoint
 from casdk.cli.route import BEHIND, Route
 from casdk.cli.trouble import TroubleError
 
-__all__ = ["Connected", "Identity", "secured", "shake", "unverified"]
+__all__ = ["Identity", "shake", "unverified"]
 
 ALPN: Final = {"grpcs": "h2", "https": "http/1.1", "websockets": "http/1.1"}
 SOON_DAYS: Final = 14
@@ -61,27 +61,6 @@ class Identity:
         left = (self.until - datetime.now(UTC)).days
         soon = f", WHICH IS IN {left} DAYS" if 0 <= left < SOON_DAYS else ""
         return f"for {', '.join(self.names) or 'no name'}, signed by {self.issuer}, until {_day(self.until)}{soon}"
-
-
-class Connected(ssl.SSLSocket):
-    """A TLS socket that is closed where the other end is gone before the handshake.
-
-    Python's own leaves one that was reset by then to the garbage collector: no caller has seen it yet.
-    """
-
-    def getpeername(self) -> object:
-        """Return the other end's address; the first that a handshake asks for."""
-        try:
-            return super().getpeername()
-        except OSError:
-            self.close()
-            raise ConnectionResetError("closed before the handshake") from None
-
-
-def secured(context: ssl.SSLContext, sock: socket.socket, host: str) -> ssl.SSLSocket:
-    """Shake hands on a connected socket, which from then on belongs to the socket returned, or is closed."""
-    context.sslsocket_class = Connected
-    return context.wrap_socket(sock, server_hostname=host)
 
 
 def _day(time: datetime) -> str:

@@ -6,11 +6,11 @@ import contextlib
 import errno
 import http.client
 import socket
-from base64 import b64encode
 from copy import copy
 from typing import Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
+from casdk._channels.base import proxy_headers
 from casdk._proxy import proxy_of
 from casdk._uri import DEFAULT_PORTS, Endpoint
 from casdk.cli.trouble import TroubleError
@@ -152,10 +152,7 @@ class Route:
 
     def proxy_headers(self) -> list[tuple[str, str]]:
         """Return what a proxy with a password in its URL is sent."""
-        if self.proxy is None or self.proxy.username is None:
-            return []
-        pair = f"{unquote(self.proxy.username)}:{unquote(self.proxy.password or '')}"
-        return [("Proxy-Authorization", f"Basic {b64encode(pair.encode()).decode()}")]
+        return [] if self.proxy is None else list(proxy_headers(self.proxy).items())
 
     def _refused(self, error: Exception) -> TroubleError:
         host, port = self.hop

@@ -84,18 +84,11 @@ def test_rank(client, call, items, expected, source):
         np.testing.assert_allclose([m.scores[name]["value"] for m in ranked], wanted, rtol=0, atol=1e-6)
 
 
-def test_rank_with_shared_candidates(client, call, items, expected):
-    """Each query has scores of its own, also one that stands there twice."""
+def test_rank_with_shared_candidates(items, check_shared):
     candidates = [items[1], items[3]]
     text = Query(text=items[0].text, matches=DocList[Item](candidates))
     blob = Query(bytes_=items[2].bytes_, matches=DocList[Item](candidates))
-    call(client, "rank", [text, blob, blob])
-    assert {id(match) for match in text.matches} == {id(candidate) for candidate in candidates}
-    assert not {id(match) for match in blob.matches} & {id(candidate) for candidate in candidates}
-    for query, at in ((text, 0), (blob, 2)):
-        _, probabilities, cosines = ranking(expected[[at, 1, 3]])
-        for name, wanted in (("clip_score", probabilities), ("clip_score_cosine", cosines)):
-            np.testing.assert_allclose([m.scores[name]["value"] for m in query.matches], wanted, rtol=0, atol=1e-6)
+    check_shared(text, blob, candidates, lambda matches, name: [m.scores[name]["value"] for m in matches])
 
 
 def test_index_and_search(client, call, items, expected):

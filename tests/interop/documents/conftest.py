@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import numpy as np
 import pytest
-from deterministic import rows
+from deterministic import ranking, rows
 from PIL import Image
 
 
@@ -53,3 +53,22 @@ def expected(contents, png):
     """The embeddings ``[4, 512]`` that the server makes of `contents`."""
     image = png.read_bytes()
     return rows([contents["text"].encode(), image, image, contents["tensor"].tobytes()])
+
+
+@pytest.fixture
+def check_shared(client, call, expected):
+    """Checks that each query has scores of its own, also one that stands there twice.
+
+    The queries are places 0 and 2 of `expected`, the candidates of both 1 and 3.
+    """
+
+    def check(text, blob, candidates, scores_of):
+        call(client, "rank", [text, blob, blob])
+        assert {id(match) for match in text.matches} == {id(candidate) for candidate in candidates}
+        assert not {id(match) for match in blob.matches} & {id(candidate) for candidate in candidates}
+        for query, at in ((text, 0), (blob, 2)):
+            _, probabilities, cosines = ranking(expected[[at, 1, 3]])
+            for name, wanted in (("clip_score", probabilities), ("clip_score_cosine", cosines)):
+                np.testing.assert_allclose(scores_of(query.matches, name), wanted, rtol=0, atol=1e-6)
+
+    return check

@@ -64,18 +64,11 @@ def test_rank(client, call, documents, expected, source):
     assert query.embedding is None
 
 
-def test_rank_with_shared_candidates(client, call, documents, expected):
-    """Each query has scores of its own, also one that stands there twice."""
+def test_rank_with_shared_candidates(documents, check_shared):
     text, blob, *candidates = [documents[at] for at in (0, 2, 1, 3)]
     for query in (text, blob):
         query.matches = docarray.DocumentArray(candidates)
-    call(client, "rank", [text, blob, blob])
-    assert {id(match) for match in text.matches} == {id(candidate) for candidate in candidates}
-    assert not {id(match) for match in blob.matches} & {id(candidate) for candidate in candidates}
-    for query, at in ((text, 0), (blob, 2)):
-        _, probabilities, cosines = ranking(expected[[at, 1, 3]])
-        for name, wanted in (("clip_score", probabilities), ("clip_score_cosine", cosines)):
-            np.testing.assert_allclose(query.matches[:, f"scores__{name}__value"], wanted, rtol=0, atol=1e-6)
+    check_shared(text, blob, candidates, lambda matches, name: matches[:, f"scores__{name}__value"])
 
 
 def test_index_and_search(client, call, documents, expected):
