@@ -1,8 +1,10 @@
 """Memory of long runs: the peak of a process of its own, beyond the result and beyond what a small call takes."""
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -51,3 +53,19 @@ def test_three_thousand_images_by_path(server, scheme, tmp_path):
     found = grown(server.address(scheme), str(path))
     assert found["shape"] == [3000, 512]
     assert found["beyond"] < MOST
+
+
+@pytest.mark.parametrize("verb", ["encode", "stream"])
+def test_what_a_call_returned_goes_with_its_owner(client, call, verb):
+    """No cycle of the call's own keeps it until a garbage collection."""
+    call(client, "encode", ["a text"])
+    gc.collect()
+    gc.disable()
+    try:
+        found = call(client, verb, [f"text {number}" for number in range(40)], batch_size=8)
+        result = weakref.ref(found if verb == "encode" else list(found)[-1])
+        del found
+        call(client, "encode", ["the engine has done with the call before"])
+        assert result() is None
+    finally:
+        gc.enable()

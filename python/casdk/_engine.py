@@ -254,7 +254,7 @@ class Caller(ABC, Generic[T]):
     """
 
     def __init__(self, job: Callable[[Caller[T]], Awaitable[T]]) -> None:
-        self._job = job
+        self._job: Callable[[Caller[T]], Awaitable[T]] | None = job
         self._engine = engine()
         self.task: asyncio.Future[T] | None = None
         self._cancelled = False
@@ -266,9 +266,11 @@ class Caller(ABC, Generic[T]):
         self._engine.post(self._start)
 
     def _start(self) -> None:
-        if self._cancelled:
+        # The job leads back here: a cycle would keep the result, long after its owner dropped it.
+        job, self._job = self._job, None
+        if self._cancelled or job is None:
             return
-        self.task = asyncio.ensure_future(self._job(self))
+        self.task = asyncio.ensure_future(job(self))
         self.task.add_done_callback(self._finish)
 
     def _finish(self, task: asyncio.Future[T]) -> None:
@@ -424,7 +426,7 @@ class _LoopCaller(Caller[T]):
         self._loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
         self._mailbox = _mailbox_of(self._loop)
-        self._done: asyncio.Future[T] = self._loop.create_future()
+        self._done: asyncio.Future[T] | None = self._loop.create_future()
         self._pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] | None = None
         self._running: asyncio.Task[Any] | None = None
 
@@ -467,7 +469,7 @@ class _LoopCaller(Caller[T]):
     def _settle(self, result: T, error: BaseException | None) -> None:
         if self._pieces is not None:
             self._pieces.put_nowait(None)
-        if self._done.done():
+        if self._done is None or self._done.done():
             return
         if error is None:
             self._done.set_result(result)
@@ -476,17 +478,21 @@ class _LoopCaller(Caller[T]):
 
     async def serve(self) -> T:
         """Wait for the result."""
+        assert self._done is not None
         try:
             self.begin()
             return await self._done
         except asyncio.CancelledError:
             self._leave()
             raise
+        finally:
+            self._done = None  # what it holds leads back here
 
     async def pieces(self) -> AsyncGenerator[Any, None]:
         """Yield what is given on the way; raise what ended the call early."""
         pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] = asyncio.Queue()
         self._pieces = pieces
+        assert self._done is not None
         try:
             self.begin()
             while (given := await pieces.get()) is not None:
@@ -500,7 +506,8 @@ class _LoopCaller(Caller[T]):
 
     def _leave(self) -> None:
         self.cancel()
-        self._done.cancel()  # nobody will ask how it ended, and asyncio logs an error that nobody asks for
+        if self._done is not None:
+            self._done.cancel()  # nobody will ask how it ended, and asyncio logs an error that nobody asks for
         if self._running is not None:
             self._running.cancel()
 

@@ -130,9 +130,9 @@ class Plan:
             resend=resend,
             draw=random.random,
             tolerant=options.on_error is not None,
-            on_refuse=self._refuse,
+            on_refuse=partial(_refuse, self.answer, given),
         )
-        self._verb, self._transport, self._given = verb[1:] or "profile", transport, given
+        self._verb, self._transport = verb[1:] or "profile", transport
         self.watch = None
         if transport.telemetry is not None:
             self.watch = transport.telemetry.watch(self._verb, endpoint, self.feed.total, merged)
@@ -151,11 +151,6 @@ class Plan:
             repeats=repeats,
             watch=self.watch,
         )
-
-    def _refuse(self, error: ItemError) -> None:
-        self.answer.refused(error.index)
-        if self._given is not None:
-            error.item = self._given(error.index, error.item)
 
     async def run(self, caller: Caller[Any]) -> None:
         """Run the call, with telemetry if the client wants it."""
@@ -198,6 +193,13 @@ class Plan:
         if not self.hooks.keep:
             return None
         return [response for _, response in sorted(self.hooks.responses, key=lambda kept: kept[0])]
+
+
+def _refuse(answer: Answer, given: Callable[[int, Any], Any] | None, error: ItemError) -> None:
+    # No method of Plan's, which holds the call that holds this: a cycle keeps the result until a garbage collection.
+    answer.refused(error.index)
+    if given is not None:
+        error.item = given(error.index, error.item)
 
 
 def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job:

@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import contextlib
 import io
@@ -5,6 +6,7 @@ import json
 import os
 import select
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -16,10 +18,12 @@ from threading import Thread
 import grpc
 import httpx
 import numpy as np
+import psutil
 import pytest
 from casdk.server import ServerDiedError, serve
 from casdk.server.certificates import write_certificate
 from casdk.server.encoders import Features
+from casdk.server.gateway import Gateway
 from casdk.server.settings import Settings
 from casdk.server.wire.jina_pb2 import DataRequestProto
 from cryptography import x509
@@ -419,3 +423,23 @@ def test_a_data_uri_is_no_fetch(server, doors):
     with doors.channel(server) as channel:
         for form, ok in (({"uri": uri}, True), ({"uri": uri[:-3] + "!"}, False), ({"uri": "data:image/png"}, False)):
             assert (_single(channel, doors, doors.request("/", form)).header.status.code == 0) is ok
+
+
+def test_no_port_waits_for_a_delayed_acknowledgement():
+    """A socket inherits TCP_NODELAY from the one that accepted it."""
+
+    async def delaying():
+        gateway = Gateway(Settings(ports=dict.fromkeys(SIX, 0), threads=1))
+        async with gateway.run() as ready:
+            ports = {
+                int(address.rpartition(":")[2]) for scheme, address in ready.addresses.items() if "grpc" not in scheme
+            }
+            listening = [each for each in psutil.Process().net_connections() if each.laddr.port in ports]
+            assert len(listening) == len(ports)
+            sockets = [socket.socket(fileno=os.dup(each.fd)) for each in listening]
+            with contextlib.ExitStack() as stack:
+                for bound in sockets:
+                    stack.enter_context(bound)
+                return [bound for bound in sockets if not bound.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)]
+
+    assert asyncio.run(delaying()) == []

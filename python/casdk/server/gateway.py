@@ -180,6 +180,9 @@ class _Doors:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             bound = socket.create_server((host, port), family=family, backlog=BACKLOG)
+            # What it accepts inherits this, and asyncio sets it on none: uvicorn writes a reply's head and body apart,
+            # and a client's delayed ACK would keep the body back for 40 ms.
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if scheme.startswith("grpc"):
                 bound.close()  # grpc binds for itself; where it cannot, it does not say why, and logs to standard error
                 return self._rpc.bind(_authority(host, port), tls)

@@ -77,6 +77,7 @@ async def _cancel_all() -> None:
 def listen(host: str = "127.0.0.1", port: int = 0, backlog: int = 1024) -> socket.socket:
     """Return a listening socket; port 0 takes a free one."""
     sock = socket.create_server((host, port), backlog=backlog)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
     sock.setblocking(False)
     return sock
 
