@@ -98,9 +98,10 @@ def _varint(value: int) -> bytes:
 
 def read_error(reply: Reply) -> ServerError | None:
     """Return the error a reply carries in its header, if it carries one (WIRE: status code 1)."""
-    status = reply.status
-    if status is None or status[0] == 0:
+    if not reply.failed:
         return None
+    status = reply.status
+    assert status is not None
     _, description, name, arguments, stacks, executor = status
     return ServerError(
         description or name or "the server failed without a word",

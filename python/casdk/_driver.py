@@ -249,6 +249,8 @@ class Driver:
 
     def _give(self) -> None:
         """Hand over the pieces whose turn it is, if the answer comes in pieces."""
+        if not self._answer.pieces:
+            return
         for piece in self._answer.ready():
             size = piece.nbytes
             self.call.deliver()

@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
 
@@ -23,7 +23,13 @@ GROWTH: Final = 1.125
 
 
 class Answer(ABC):
-    """Collects the replies of one call, in any order."""
+    """Collects the replies of one call, in any order.
+
+    Attributes:
+        pieces: Whether parts of it are handed over before the end.
+    """
+
+    pieces: ClassVar[bool] = False
 
     def opened(self, start: int, items: Sequence[Any]) -> None:
         """A chunk was read."""
@@ -199,6 +205,8 @@ class Pieces(Answer):
         dtype: ``float32`` or ``float16``.
         size: Items per chunk, all but the last.
     """
+
+    pieces = True
 
     def __init__(self, dtype: Any, size: int) -> None:
         self._dtype = np.dtype(dtype)

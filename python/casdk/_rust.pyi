@@ -164,6 +164,9 @@ class Reply:
     @property
     def status(self) -> Status | None: ...
     @property
+    def failed(self) -> bool:
+        """Whether the status is there and its code is not 0."""
+    @property
     def routes(self) -> list[Route]: ...
     @property
     def parameters(self) -> dict[str, object]: ...

@@ -59,6 +59,11 @@ impl Reply {
     }
 
     #[getter]
+    fn failed(&self) -> bool {
+        self.inner.status.as_ref().is_some_and(|status| status.code != 0)
+    }
+
+    #[getter]
     fn endpoint(&self) -> &str {
         &self.inner.endpoint
     }
