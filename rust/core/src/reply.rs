@@ -295,6 +295,7 @@ fn scan_timestamp(field: &Field<'_>) -> Result<i64, Error> {
 }
 
 fn scan_data(field: &Field<'_>, reply: &mut Reply, budget: &mut Budget) -> Result<(), Error> {
+    let mut last = None;
     let mut fields = message(field)?;
     while let Some(field) = fields.next()? {
         // docs_bytes (2) holds the same array, serialised.
@@ -303,7 +304,7 @@ fn scan_data(field: &Field<'_>, reply: &mut Reply, budget: &mut Budget) -> Resul
             while let Some(field) = array.next()? {
                 if field.number == 1 {
                     budget.spend(field.offset)?;
-                    reply.rows.push(scan_row(&field)?);
+                    reply.rows.push(scan_row(&field, &mut last)?);
                 }
             }
         }
@@ -311,7 +312,7 @@ fn scan_data(field: &Field<'_>, reply: &mut Reply, budget: &mut Budget) -> Resul
     Ok(())
 }
 
-fn scan_row(field: &Field<'_>) -> Result<Row, Error> {
+fn scan_row<'a>(field: &Field<'a>, last: &mut Option<Frame<'a>>) -> Result<Row, Error> {
     let mut row = Row {
         span: span(field),
         ..Row::default()
@@ -320,11 +321,57 @@ fn scan_row(field: &Field<'_>) -> Result<Row, Error> {
     while let Some(field) = fields.next()? {
         match field.number {
             1 => row.id = span(&field),
-            16 => row.embedding = scan_embedding(&field)?,
+            16 => row.embedding = scan_framed(&field, last)?,
             _ => {}
         }
     }
     Ok(row)
+}
+
+/// All of an embedding but its numbers; in most replies that of one row is that of the next.
+struct Frame<'a> {
+    before: &'a [u8],
+    after: &'a [u8],
+    len: usize,
+    dtype: Dtype,
+}
+
+impl<'a> Frame<'a> {
+    /// Takes the frame off an embedding whose numbers are known.
+    fn of(field: &Field<'a>, numbers: &Numbers) -> Option<Self> {
+        let Numbers::Raw(range, dtype) = numbers else {
+            return None;
+        };
+        Some(Self {
+            before: &field.bytes[..range.start - field.offset],
+            after: &field.bytes[range.end - field.offset..],
+            len: field.bytes.len(),
+            dtype: *dtype,
+        })
+    }
+
+    /// Returns the numbers of an embedding in the same frame.
+    fn numbers_in(&self, field: &Field<'_>) -> Option<Numbers> {
+        let same = field.kind == BYTES
+            && field.bytes.len() == self.len
+            && field.bytes.starts_with(self.before)
+            && field.bytes.ends_with(self.after);
+        let start = field.offset + self.before.len();
+        let end = field.offset + self.len - self.after.len();
+        same.then_some(Numbers::Raw(start..end, self.dtype))
+    }
+}
+
+fn scan_framed<'a>(
+    field: &Field<'a>,
+    last: &mut Option<Frame<'a>>,
+) -> Result<Option<Numbers>, Error> {
+    if let Some(numbers) = last.as_ref().and_then(|frame| frame.numbers_in(field)) {
+        return Ok(Some(numbers));
+    }
+    let found = scan_embedding(field)?;
+    *last = found.as_ref().and_then(|numbers| Frame::of(field, numbers));
+    Ok(found)
 }
 
 fn scan_embedding(field: &Field<'_>) -> Result<Option<Numbers>, Error> {

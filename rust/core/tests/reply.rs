@@ -300,6 +300,38 @@ fn an_embedding_must_be_as_long_as_its_shape_says() {
     assert!(reason.contains("<c8"), "{reason}");
 }
 
+proptest! {
+    #[test]
+    fn a_row_is_scanned_alike_behind_any_other(
+        rows in vec((0usize..3, 0usize..4, option::of(0usize..4), "[a-c]{0,2}"), 1..8)
+    ) {
+        let written: Vec<_> = rows
+            .iter()
+            .map(|(dtype, count, shape, id)| {
+                let (name, size) = [("<f4", 4), ("<f8", 8), ("<f2", 2)][*dtype];
+                let shape: Vec<_> = shape.iter().map(|&axis| u32::try_from(axis).unwrap()).collect();
+                row(id, name, &vec![7; count * size], &shape)
+            })
+            .collect();
+        let alone: Vec<_> = written.iter().map(|doc| scanned(vec![doc.clone()])).collect();
+        let together = scanned(written);
+        if let Ok(reply) = &together {
+            for (row, alone) in reply.rows.iter().zip(&alone) {
+                let alone = &alone.as_ref().unwrap().rows[0];
+                let relative = |row: &casdk_core::reply::Row| match &row.embedding {
+                    Some(Numbers::Raw(range, dtype)) => {
+                        Some((range.start - row.span.start, range.end - row.span.start, *dtype))
+                    }
+                    _ => None,
+                };
+                prop_assert_eq!(relative(row), relative(alone));
+            }
+        } else {
+            prop_assert!(alone.iter().any(Result::is_err));
+        }
+    }
+}
+
 #[test]
 fn a_document_without_numbers_has_no_embedding() {
     let reply = scanned(vec![

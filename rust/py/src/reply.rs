@@ -60,7 +60,10 @@ impl Reply {
 
     #[getter]
     fn failed(&self) -> bool {
-        self.inner.status.as_ref().is_some_and(|status| status.code != 0)
+        self.inner
+            .status
+            .as_ref()
+            .is_some_and(|status| status.code != 0)
     }
 
     #[getter]
