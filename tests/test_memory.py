@@ -5,9 +5,11 @@ import json
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
+from casdk import ItemError
 from PIL import Image
 
 MOST = 60_000_000
@@ -67,5 +69,37 @@ def test_what_a_call_returned_goes_with_its_owner(client, call, verb):
         del found
         call(client, "encode", ["the engine has done with the call before"])
         assert result() is None
+    finally:
+        gc.enable()
+
+
+class TheirError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("failing", ["a bad item", "the caller's iterable"])
+def test_what_a_failed_call_had_goes_with_its_error(client, failing):
+    texts = [f"text {number}" for number in range(40)]
+
+    def iterable():
+        yield from texts
+        raise TheirError
+
+    def fail():
+        try:
+            client.encode([*texts, Path("missing.png")] if failing == "a bad item" else iterable(), batch_size=8)
+        except ItemError as error:
+            return weakref.ref(error.partial)
+        except TheirError as error:
+            return weakref.ref(error)
+        raise AssertionError("it did not fail")
+
+    client.encode(["a text"])
+    gc.collect()
+    gc.disable()
+    try:
+        kept = fail()
+        client.encode(["the engine has done with the call before"])
+        assert kept() is None
     finally:
         gc.enable()

@@ -227,6 +227,13 @@ class Call:
         if self.stopped is None:
             self.stopped = error
 
+    def give_up(self) -> BaseException | None:
+        """Return what stopped the call, and let go of it: its traceback leads here, to all the call's memory."""
+        stopped, self.stopped = self.stopped, None
+        if stopped is not None:
+            self.bad = {}
+        return stopped
+
     def succeed(self, batch: Batch, rows: int) -> None:
         """A reply was placed."""
         self._in_flight -= 1

@@ -132,12 +132,16 @@ class Driver:
                 await self._drive_until(self._deadline)
         finally:
             transport.calls.discard(task)
+            del task  # which holds what is raised here, and that this frame
             self._feed.close()
             if self._tasks:
                 await self._abandon()
             self._let_go()
-        if self.call.stopped is not None:
-            raise self.call.stopped
+        if (stopped := self.call.give_up()) is not None:
+            try:
+                raise stopped
+            finally:
+                del stopped
 
     async def _drive_until(self, deadline: float) -> None:
         try:

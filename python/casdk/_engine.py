@@ -297,14 +297,20 @@ class Caller(ABC, Generic[T]):
         Args:
             function: May return an awaitable if the caller is a loop.
         """
-        answer: asyncio.Future[tuple[Any, BaseException | None]] = self._engine.loop.create_future()
+        answer: asyncio.Future[list[Any]] = self._engine.loop.create_future()
 
         def settle(result: object, error: BaseException | None) -> None:
             if not answer.done():
-                answer.set_result((result, error))  # a future takes not every exception for one
+                answer.set_result([result, error])  # a future takes not every exception for one
 
         self._ask(function, lambda result, error: self._engine.post(settle, result, error))
-        return self.heed(*await answer)
+        outcome = await answer
+        # Taken out: what an error's traceback leads to must not lead back to it.
+        error, result = outcome.pop(), outcome.pop()
+        try:
+            return self.heed(result, error)
+        finally:
+            del error
 
     @staticmethod
     def heed(result: Any, error: BaseException | None) -> Any:
@@ -315,7 +321,10 @@ class Caller(ABC, Generic[T]):
         """
         if error is None:
             return result
-        raise error if isinstance(error, Exception) else EscapedError(error)
+        try:
+            raise error if isinstance(error, Exception) else EscapedError(error)
+        finally:
+            del error
 
     def give(self, piece: Any, taken: Callable[[], None]) -> None:
         """Hand over a piece of a stream; ``taken`` runs on the engine when the caller has it."""
@@ -346,6 +355,10 @@ class _ThreadCaller(Caller[T]):
 
     def _put(self, piece: Any, taken: Callable[[], None]) -> None:
         self._inbox.put((_PIECE, piece, taken))
+
+    def _cancel(self) -> None:
+        super()._cancel()
+        self._inbox = queue.SimpleQueue()  # pieces that nobody takes lead back here
 
     def _end(self, result: T | None, error: BaseException | None) -> None:
         self._inbox.put((None, result, error))
@@ -460,8 +473,8 @@ class _LoopCaller(Caller[T]):
         task.add_done_callback(done)
 
     def _put(self, piece: Any, taken: Callable[[], None]) -> None:
-        assert self._pieces is not None
-        self._deliver(self._pieces.put_nowait, (piece, taken))
+        if (pieces := self._pieces) is not None:
+            self._deliver(pieces.put_nowait, (piece, taken))
 
     def _end(self, result: T | None, error: BaseException | None) -> None:
         self._deliver(self._settle, result, error)
@@ -506,6 +519,7 @@ class _LoopCaller(Caller[T]):
 
     def _leave(self) -> None:
         self.cancel()
+        self._pieces = None  # those that nobody takes lead back here
         if self._done is not None:
             self._done.cancel()  # nobody will ask how it ended, and asyncio logs an error that nobody asks for
         if self._running is not None:

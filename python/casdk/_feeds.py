@@ -112,11 +112,11 @@ class Reader:
     async def call(self, function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
         """Run a function in the thread and wait for it; return what it returned, and what it raised."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
+        answer: asyncio.Future[list[Any]] = loop.create_future()
 
         def settle(result: T | None, error: BaseException | None) -> None:
             if not answer.done():
-                answer.set_result((result, error))
+                answer.set_result([result, error])
 
         def work() -> None:
             try:
@@ -130,7 +130,10 @@ class Reader:
             self._thread = threading.Thread(target=self._run, name="casdk-reader", daemon=True)
             self._thread.start()
         self._inbox.put(work)
-        return await answer
+        outcome = await answer
+        # Taken out, as in `Caller.call`.
+        error, result = outcome.pop(), outcome.pop()
+        return result, error
 
     def _run(self) -> None:
         while (work := self._inbox.get()) is not None:

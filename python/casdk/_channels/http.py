@@ -189,6 +189,7 @@ class HttpChannel(Channel):
                         await response.aclose()
                 finally:
                     self._underway.discard(limit)
+                    del limit  # which holds the task, and that what is raised here, and that this frame
                     if self._closed and not self._underway:
                         self._ended.set()
         except TimeoutError:
