@@ -1,3 +1,5 @@
+import grpc.aio
+import numpy as np
 import pytest
 from casdk._channels.grpc import _lost
 from casdk.errors import TLSError, TransportError
@@ -21,3 +23,25 @@ def test_what_grpc_says_of_a_lost_connection(tls, details, kind, retryable):
     error = _lost(tls, details, "where")
     assert type(error) is kind
     assert (error.retryable, error.sent) == (retryable, False)
+
+
+class Watching(grpc.aio.UnaryUnaryClientInterceptor):
+    """What instrumentation puts around calls."""
+
+    calls = 0
+
+    async def intercept_unary_unary(self, continuation, details, request):
+        self.calls += 1
+        return await continuation(details, request)
+
+
+def test_a_call_that_somebody_intercepts(connect, expected, monkeypatch):
+    """OpenTelemetry's instrumentation of grpc.aio replaces what opens a channel."""
+    watching, open_channel = Watching(), grpc.aio.insecure_channel
+    monkeypatch.setattr(
+        grpc.aio,
+        "insecure_channel",
+        lambda target, options: open_channel(target, options=options, interceptors=[watching]),
+    )
+    np.testing.assert_array_equal(connect("grpc").encode(["a"]), expected(["a"]))
+    assert watching.calls > 0

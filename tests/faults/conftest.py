@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,6 +58,31 @@ def rows() -> Callable[[list[str]], np.ndarray]:
         return np.stack([embed(text, WIDTH) for text in texts])
 
     return rows
+
+
+class _Heap(ctypes.Structure):
+    """``struct mallinfo2`` of glibc."""
+
+    _fields_ = (
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks")),
+        *((name, ctypes.c_size_t) for name in ("uordblks", "fordblks", "keepcost")),
+    )
+
+
+@pytest.fixture
+def allocated() -> Callable[[], int]:
+    """How many bytes ``malloc`` has given out that were not freed: a leak of native code, and no fragmentation."""
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallinfo2"):
+        pytest.skip("only glibc tells what is allocated")
+    libc.mallinfo2.restype = _Heap
+
+    def allocated() -> int:
+        gc.collect()
+        heap = libc.mallinfo2()
+        return int(heap.uordblks + heap.hblkhd)
+
+    return allocated
 
 
 @pytest.fixture
