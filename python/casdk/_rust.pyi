@@ -206,6 +206,15 @@ class Reply:
     def documents(self) -> list[RawDocument]:
         """Return the documents, nested ones included."""
 
+def copy_rows(
+    rows: NDArray[np.float32] | NDArray[np.float16], start: int, stop: int
+) -> NDArray[np.float32] | NDArray[np.float16]:
+    """Return rows of a matrix as one of its own, without releasing the GIL, which NumPy does for 500 numbers.
+
+    Raises:
+        IndexError: There are fewer rows.
+    """
+
 def request_id_of(message: bytes) -> str:
     """Return the request id of a `proto` reply without scanning it; what pairs replies on a websocket.
 

@@ -86,7 +86,7 @@ mod _rust {
     #[pymodule_export]
     use super::packer::{Packed, Packer};
     #[pymodule_export]
-    use super::reply::{Reply, first_id_of, request_id_of, scan};
+    use super::reply::{Reply, copy_rows, first_id_of, request_id_of, scan};
     #[pymodule_export]
     use super::{decode_data_uri, new_id, sniff};
     use pyo3::prelude::*;
