@@ -54,6 +54,7 @@ class EncodeOptions(CallOptions, total=False):
 
 MINIBATCH: Final = 32
 """What CLIP servers put on their device at once (``minibatch_size``)."""
+DTYPE: Final = "float32"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +71,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     on_always: Any = None
     return_responses: bool = False
     errors: ErrorMode = "raise"
-    dtype: Any = "float32"
+    dtype: Any = DTYPE
     out: Any = None
     dedupe: bool = False
     result: Literal["arrow"] | None = None
@@ -86,15 +87,19 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise InputValueError(f"timeout must be more than 0 seconds, not {self.timeout!r}")
         if self.errors not in ("raise", "return", "skip"):
             raise InputValueError(f"errors must be 'raise', 'return' or 'skip', not {self.errors!r}")
+        if not (self.on_done is None and self.on_error is None and self.on_always is None):
+            self._check_callbacks()
+        if self.dtype is not DTYPE or self.out is not None:
+            _check_matrix(self.dtype, self.out)
+        if self.result is not None:
+            self._check_result()
+
+    def _check_callbacks(self) -> None:
         for name in ("on_done", "on_error", "on_always"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 raise InputTypeError(f"{name} must be callable, not {type(getattr(self, name)).__name__}")
-        _check_matrix(self.dtype, self.out)
-        self._check_result()
 
     def _check_result(self) -> None:
-        if self.result is None:
-            return
         if self.result != "arrow":
             raise InputValueError(f"result must be 'arrow' or None, not {self.result!r}")
         if self.errors == "return":
@@ -107,6 +112,8 @@ FLOATS: Final = (np.dtype(np.float32), np.dtype(np.float16))
 
 
 def _check_count(name: str, value: object) -> None:
+    if type(value) is int and value > 0:
+        return
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InputTypeError(f"{name} must be an int, not {type(value).__name__}")
     if value < 1:
