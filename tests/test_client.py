@@ -62,8 +62,9 @@ def test_a_client_travels_as_its_configuration(client):
     assert repr(again) == repr(client)
 
 
-def test_closed(connect):
-    client = connect("grpc", limits=Limits(prefetch=1))
+@pytest.mark.parametrize("options", [{"limits": Limits(prefetch=1)}, {"coalesce": True}])
+def test_closed(connect, options):
+    client = connect("grpc", **options)
     client.encode(["hello"])
     client.close()
     client.close()

@@ -1,14 +1,10 @@
 import asyncio
-import contextvars
-import gc
 import os
 import subprocess
 import sys
 import threading
-import weakref
 
 import pytest
-from casdk import _engine
 from casdk._engine import engine, run, run_async, run_pieces, run_pieces_async
 from casdk.errors import ClosedError
 
@@ -164,18 +160,6 @@ def test_a_forked_child_starts_its_own():
     os.close(read)
     os.close(write)
     assert run(job) == os.getpid()
-
-
-def test_a_closed_loop_is_let_go_with_what_it_never_read():
-    loop = asyncio.new_event_loop()
-    _engine._mailbox_of(loop).post(loop, contextvars.copy_context(), loop.stop)
-    loop.close()
-    gone = weakref.ref(loop)
-    del loop
-    with asyncio.Runner() as runner:
-        _engine._mailbox_of(runner.get_loop())
-    gc.collect()
-    assert gone() is None
 
 
 INTERRUPTED = """

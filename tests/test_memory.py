@@ -73,6 +73,21 @@ def test_what_a_call_returned_goes_with_its_owner(client, call, verb):
         gc.enable()
 
 
+def test_what_a_merged_call_returned_goes_with_its_owner(connect, call):
+    client = connect("grpc", coalesce=True)
+    call(client, "encode", ["a text"])
+    gc.collect()
+    gc.disable()
+    try:
+        found = call(client, "encode", ["one", "two"])
+        result = weakref.ref(found)
+        del found
+        call(client, "encode", ["the engine has done with the call before"])
+        assert result() is None
+    finally:
+        gc.enable()
+
+
 class TheirError(Exception):
     pass
 

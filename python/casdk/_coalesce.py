@@ -2,6 +2,9 @@
 
 An idle client adds no delay: a call that finds a free lane goes at once, by itself. While the lanes are busy, calls of
 the same kind gather, and the next free lane takes as many of them as fill a batch.
+
+All of it happens on the engine, and nothing per call that could be done per batch: a `Share` is neither a task nor a
+future, and the one task of its batch tells the caller.
 """
 
 from __future__ import annotations
@@ -9,33 +12,141 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Hashable
+from typing import Any, Final
 
-__all__ = ["Coalescer"]
+from casdk._engine import Caller, Ending, tell
+from casdk.errors import DeadlineError
 
-Run: TypeAlias = Callable[[list[Any]], Coroutine[Any, Any, Any]]
+__all__ = ["Coalescer", "Share"]
 
 LANES: Final = 2
 """Merged requests in flight per kind: one being answered, one on its way; more would make smaller batches."""
 
 
-class Waiting(NamedTuple):
-    """A call that will be merged."""
+class Share(ABC):
+    """What one call has in a merged batch. It ends once, and tells its caller how.
 
-    items: list[Any]
-    share: Callable[[Any, int], Any]
-    future: asyncio.Future[Any]
-    context: contextvars.Context
+    Args:
+        items: At most as many as a batch takes.
+        deadline: When it ends, come what may, in the engine's time.
+
+    Attributes:
+        items: As given.
+        caller: Whom to tell.
+        over: Whether that is done.
+        batch: What it travels in.
+    """
+
+    caller: Caller[Any]
+    over = False
+    batch: _Batch | None = None
+    _timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, items: list[Any], deadline: float | None) -> None:
+        self.items = items
+        self._deadline = deadline
+
+    @abstractmethod
+    async def send(self, items: list[Any]) -> Any:
+        """Send a batch that this is the first share of; return its outcome."""
+
+    @abstractmethod
+    def result(self, outcome: Any, start: int) -> Callable[[], Any]:
+        """Return what makes the call's result where its caller is, or raise.
+
+        Args:
+            outcome: Of the batch.
+            start: Position of the first item in it.
+        """
+
+    def begin(self, caller: Caller[Any]) -> None:
+        """Take note of whom to tell. What is begun has to be given to a `Coalescer`."""
+        self.caller = caller
+        self.context = contextvars.copy_context()
+        caller.task = self
+        if self._deadline is not None:
+            self._timer = asyncio.get_running_loop().call_at(self._deadline, self._expire)
+
+    def end(self, result: Callable[[], Any] | None, error: BaseException | None) -> Ending:
+        """Come to an end, which is still to be told. It must not be over."""
+        self.over, self.batch = True, None
+        if self._timer is not None:
+            self._timer.cancel()
+        return self.caller, result, error
+
+    def cancel(self) -> None:
+        """Leave, since the caller did."""
+        self._leave(asyncio.CancelledError())
+
+    def _expire(self) -> None:
+        self._leave(DeadlineError("the call's time ran out", total=len(self.items)))
+
+    def _leave(self, error: BaseException) -> None:
+        if self.over:
+            return
+        batch = self.batch
+        tell([self.end(None, error)])
+        if batch is not None:
+            batch.miss()
+
+
+class _Batch:
+    """Shares that travel together."""
+
+    def __init__(self, shares: list[Share]) -> None:
+        self._shares = shares
+        first = shares[0]
+        for share in shares:
+            share.batch = self
+        # A trace sees the batch below the first of its callers.
+        self.task = asyncio.get_running_loop().create_task(self._run(), context=first.context.copy())
+
+    async def _run(self) -> None:
+        shares, endings = self._shares, []
+        try:
+            outcome = await shares[0].send([item for share in shares for item in share.items])
+        except BaseException as error:
+            # Each caller raises its own copy: a traceback grows with every raise.
+            endings = [share.end(None, _copy(error)) for share in shares if not share.over]
+        else:
+            start = 0
+            for share in shares:
+                if not share.over:
+                    endings.append(_settle(share, outcome, start))
+                start += len(share.items)
+        tell(endings)
+
+    def miss(self) -> None:
+        """A share left; the last one takes the batch along."""
+        if all(share.over for share in self._shares):
+            self.task.cancel()
+
+
+def _settle(share: Share, outcome: Any, start: int) -> Ending:
+    try:
+        result = share.result(outcome, start)
+    except Exception as error:
+        return share.end(None, error)
+    return share.end(result, None)
+
+
+def _copy(error: BaseException) -> BaseException:
+    if isinstance(error, asyncio.CancelledError):
+        return asyncio.CancelledError()
+    duplicate = copy.copy(error)
+    duplicate.__cause__ = error.__cause__
+    return duplicate
 
 
 class _Kind:
-    """Calls that may travel together, and how many of their batches are in flight."""
+    """Shares that may travel together, and their batches in flight."""
 
     def __init__(self) -> None:
-        self.busy = 0
-        self.waiting: deque[Waiting] = deque()
+        self.waiting: deque[Share] = deque()
+        self.lanes: set[asyncio.Task[None]] = set()
 
 
 class Coalescer:
@@ -50,111 +161,50 @@ class Coalescer:
         self.most: Final = most
         self._window = window
         self._kinds: dict[Hashable, _Kind] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
 
-    def submit(
-        self, key: Hashable, items: list[Any], run: Run, share: Callable[[Any, int], Any]
-    ) -> asyncio.Future[Any]:
-        """Send items, alone or in company; return what will be the caller's share.
-
-        It is a future and no coroutine, since a task for each of many small calls costs more than the rest of them.
+    def add(self, key: Hashable, share: Share) -> None:
+        """Send a share, alone or in company.
 
         Args:
-            key: Calls with equal keys may be merged: endpoint, parameters and all else that a request carries.
-            items: At most ``most``.
-            run: Sends a batch and returns its outcome.
-            share: Makes the caller's result of the outcome and the position of its first item, or raises.
+            key: Shares with equal keys may be merged: endpoint, parameters and all else that a request carries.
+            share: Begun.
         """
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds[key] = _Kind()
-        if kind.busy < LANES and not kind.waiting and not self._window:
-            return self._start(key, kind, run, _alone(items, run, share))
-        loop = asyncio.get_running_loop()
-        waiting = Waiting(items, share, loop.create_future(), contextvars.copy_context())
-        kind.waiting.append(waiting)
+        kind.waiting.append(share)
         if self._window:
-            loop.call_later(self._window, self._go_on, key, kind, run)
-        return waiting.future
+            asyncio.get_running_loop().call_later(self._window, self._go_on, key, kind)
+        elif len(kind.lanes) < LANES:
+            self._go_on(key, kind)
 
-    def _start(
-        self,
-        key: Hashable,
-        kind: _Kind,
-        run: Run,
-        work: Coroutine[Any, Any, Any],
-        context: contextvars.Context | None = None,
-    ) -> asyncio.Task[Any]:
-        """Occupy a lane; a task may be cancelled before its first line, so that it cannot free the lane itself."""
+    def _go_on(self, key: Hashable, kind: _Kind) -> None:
+        while kind.waiting and len(kind.lanes) < LANES:
+            if shares := self._gather(kind):
+                self._start(key, kind, shares)
+        if not kind.waiting and not kind.lanes and self._kinds.get(key) is kind:
+            del self._kinds[key]
 
-        def free(task: asyncio.Task[Any]) -> None:
-            self._tasks.discard(task)
-            kind.busy -= 1
-            self._go_on(key, kind, run)
+    def _start(self, key: Hashable, kind: _Kind, shares: list[Share]) -> None:
+        def free(task: asyncio.Task[None]) -> None:
+            kind.lanes.discard(task)
+            self._go_on(key, kind)
 
-        kind.busy += 1
-        task = asyncio.get_running_loop().create_task(work, context=context)
-        self._tasks.add(task)
+        task = _Batch(shares).task
+        kind.lanes.add(task)
+        # It may be cancelled before its first line, so that it cannot free the lane itself.
         task.add_done_callback(free)
-        return task
 
-    def _go_on(self, key: Hashable, kind: _Kind, run: Run) -> None:
-        while kind.waiting and kind.busy < LANES:
-            batch = self._gather(kind)
-            if batch:
-                # A trace sees the batch below the first of its callers.
-                self._start(key, kind, run, _together(batch, run), batch[0].context)
-        if not kind.waiting and not kind.busy:
-            self._kinds.pop(key, None)
-
-    def _gather(self, kind: _Kind) -> list[Waiting]:
-        """Take as many waiting calls as fill a batch, leaving out those whose caller is gone."""
-        batch, size = [], 0
+    def _gather(self, kind: _Kind) -> list[Share]:
+        """Take as many waiting shares as fill a batch, leaving out those whose caller is gone."""
+        shares, size = [], 0
         while kind.waiting and size + len(kind.waiting[0].items) <= self.most:
-            waiting = kind.waiting.popleft()
-            if not waiting.future.done():
-                batch.append(waiting)
-                size += len(waiting.items)
-        return batch
+            share = kind.waiting.popleft()
+            if not share.over:
+                shares.append(share)
+                size += len(share.items)
+        return shares
 
     def forget(self) -> None:
         """Drop what waits: it belongs to the process this one was forked from."""
         self._kinds = {}
-        self._tasks = set()
-
-
-async def _alone(items: list[Any], run: Run, share: Callable[[Any, int], Any]) -> Any:
-    return share(await run(items), 0)
-
-
-async def _together(batch: list[Waiting], run: Run) -> None:
-    try:
-        outcome = await run([item for waiting in batch for item in waiting.items])
-    except BaseException as error:
-        for waiting in batch:
-            if not waiting.future.done():
-                # Each caller raises its own copy: a traceback grows with every raise.
-                waiting.future.set_exception(_copy(error))
-    else:
-        start = 0
-        for waiting in batch:
-            if not waiting.future.done():
-                _settle(waiting, outcome, start)
-            start += len(waiting.items)
-
-
-def _settle(waiting: Waiting, outcome: Any, start: int) -> None:
-    try:
-        share = waiting.share(outcome, start)
-    except Exception as error:
-        waiting.future.set_exception(error)
-    else:
-        waiting.future.set_result(share)
-
-
-def _copy(error: BaseException) -> BaseException:
-    if isinstance(error, asyncio.CancelledError):
-        return asyncio.CancelledError()
-    duplicate = copy.copy(error)
-    duplicate.__cause__ = error.__cause__
-    return duplicate

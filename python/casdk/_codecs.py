@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from casdk._rust import Packed, Packer, Reply, scan
+from casdk._rust import Packed, Packer, Reply, copy_rows, scan
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import (
     DataURIError,
@@ -30,6 +30,7 @@ __all__ = [
     "Packed",
     "Packer",
     "Reply",
+    "copy_rows",
     "failure_of",
     "read_documents",
     "read_error",

@@ -15,12 +15,12 @@ import os
 import queue
 import threading
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Generic, TypeVar
-from weakref import WeakKeyDictionary, WeakSet
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from weakref import WeakSet
 
+from casdk._mailbox import Mailbox, mailbox_of
 from casdk.errors import ClosedError, InputTypeError
 
 __all__ = ["WORKERS", "Caller", "Engine", "Resident", "engine", "run", "run_async", "run_pieces", "run_pieces_async"]
@@ -39,52 +39,6 @@ of our own: messages are ``bytes``; what receives, gRPC's copies and the result'
 """
 
 
-class Mailbox:
-    """Functions that other threads want to be run on a loop, which is woken once for all of them.
-
-    ``call_soon_threadsafe`` wakes it for each, by a system call that gives the GIL away.
-    """
-
-    def __init__(self) -> None:
-        self._letters: deque[tuple[contextvars.Context, Callable[..., object], tuple[object, ...]]] = deque()
-        self._rung = False
-
-    def post(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        context: contextvars.Context,
-        function: Callable[..., object],
-        *arguments: object,
-    ) -> None:
-        """Run a function on the loop, soon.
-
-        Raises:
-            RuntimeError: The loop is closed.
-        """
-        if loop.is_closed():
-            raise RuntimeError("the loop is closed")
-        # In this order: whoever finds the bell rung has left the letter before the reader looks for letters.
-        self._letters.append((context, function, arguments))
-        if not self._rung:
-            self._rung = True
-            loop.call_soon_threadsafe(self._read, loop)
-
-    def _read(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._rung = False
-        letters = self._letters
-        try:
-            for _ in range(len(letters)):
-                context, function, arguments = letters.popleft()
-                try:
-                    context.run(function, *arguments)
-                except Exception as error:
-                    loop.call_exception_handler({"message": f"{function!r} failed", "exception": error})
-        finally:
-            if letters and not self._rung:
-                self._rung = True
-                loop.call_soon(self._read, loop)
-
-
 class Engine:
     """The loop and its thread. Use `engine`, not this class."""
 
@@ -100,7 +54,7 @@ class Engine:
         self._fork: asyncio.Future[None] | None = None
         self._gate: Final = threading.Lock()
         self._turn: Final = threading.Lock()
-        self._thread: threading.Thread | None = None
+        self._ident: int | None = None
         self.running = False
 
     def start(self) -> None:
@@ -114,7 +68,7 @@ class Engine:
 
     def _run(self) -> None:
         if self._turn.acquire(blocking=False):
-            self._thread = threading.current_thread()
+            self._ident = threading.get_ident()
             asyncio.set_event_loop(self.loop)
             self.loop.run_forever()
 
@@ -163,7 +117,7 @@ class Engine:
 
     def inside(self) -> bool:
         """Whether the current thread is the engine's."""
-        return threading.current_thread() is self._thread
+        return threading.get_ident() == self._ident
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:
         """Run a function on the loop, soon."""
@@ -190,7 +144,7 @@ def engine() -> Engine:
     """Return this process's engine, started if need be."""
     global _engine
     current = _engine
-    if current is not None and current.running and current.pid == os.getpid():
+    if current is not None and current.running:  # a forked child has none: see `_after_fork_in_child`
         return current
     with _starting:
         if _engine is None or _engine.pid != os.getpid():
@@ -239,25 +193,39 @@ class EscapedError(BaseException):
         self.original = original
 
 
-def _told(error: BaseException | None) -> BaseException | None:
+def _told(error: BaseException) -> BaseException:
     """Return what the caller is told of what ended its job."""
     if isinstance(error, asyncio.CancelledError):
         return ClosedError("the client was closed during the call")
     return error.original if isinstance(error, EscapedError) else error
 
 
+class Cancellable(Protocol):
+    """What a call became on the engine: a task, or a share in one."""
+
+    def cancel(self) -> object:
+        """Take it back."""
+
+
 class Caller(ABC, Generic[T]):
     """The thread or the loop a call came from, seen from the engine.
 
+    Args:
+        job: Begins the call on the engine; a job that returns ``None`` sets ``task``, and
+            tells how it ended, by itself.
+
     Attributes:
-        task: The call's task on the engine, once it runs.
+        task: What runs on the engine, once it does.
+        loop: The caller's, if it is on one.
     """
 
-    def __init__(self, job: Callable[[Caller[T]], Awaitable[T]]) -> None:
-        self._job: Callable[[Caller[T]], Awaitable[T]] | None = job
+    task: Cancellable | None = None
+    loop: asyncio.AbstractEventLoop | None = None
+    _cancelled = False
+
+    def __init__(self, job: Callable[[Caller[T]], Awaitable[T] | None]) -> None:
+        self._job: Callable[[Caller[T]], Awaitable[T] | None] | None = job
         self._engine = engine()
-        self.task: asyncio.Future[T] | None = None
-        self._cancelled = False
         if self._engine.inside():
             raise ClosedError("casdk cannot be called from its own engine thread")
 
@@ -270,13 +238,18 @@ class Caller(ABC, Generic[T]):
         job, self._job = self._job, None
         if self._cancelled or job is None:
             return
-        self.task = asyncio.ensure_future(job(self))
-        self.task.add_done_callback(self._finish)
+        try:
+            work = job(self)
+        except Exception as error:
+            tell([(self, None, error)])
+            return
+        if work is not None:
+            self.task = task = asyncio.ensure_future(work)
+            task.add_done_callback(self._finish)
 
     def _finish(self, task: asyncio.Future[T]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        self._end(None if error is not None else task.result(), _told(error))
-        self.task = None
+        tell([(self, None if error is not None else task.result(), error)])
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:
         """Run a function on the engine, soon, from any thread."""
@@ -337,7 +310,29 @@ class Caller(ABC, Generic[T]):
     def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None: ...
 
     @abstractmethod
-    def _end(self, result: T | None, error: BaseException | None) -> None: ...
+    def hear(self, endings: list[Ending]) -> None:
+        """Take how calls ended: this one's, and those of others on the same loop."""
+
+
+Ending: TypeAlias = "tuple[Caller[Any], Any, BaseException | None]"
+"""A caller, and the result of its call or what ended it."""
+
+
+def tell(endings: list[Ending]) -> None:
+    """Tell callers how their calls ended; each loop is woken once, for all of them: who is woken takes the GIL."""
+    together: dict[asyncio.AbstractEventLoop, list[Ending]] = {}
+    for ending in endings:
+        caller = ending[0]
+        caller.task = None
+        loop = caller.loop
+        if loop is None:
+            caller.hear([ending])
+        elif loop in together:
+            together[loop].append(ending)
+        else:
+            together[loop] = [ending]
+    for ended in together.values():
+        ended[0][0].hear(ended)
 
 
 _PIECE: Final = object()
@@ -346,7 +341,7 @@ _PIECE: Final = object()
 class _ThreadCaller(Caller[T]):
     """A thread that waits in `serve`, and runs there what the call asks of it."""
 
-    def __init__(self, job: Callable[[Caller[T]], Awaitable[T]]) -> None:
+    def __init__(self, job: Callable[[Caller[T]], Awaitable[T] | None]) -> None:
         super().__init__(job)
         self._inbox: queue.SimpleQueue[tuple[Any, Any, Any]] = queue.SimpleQueue()
 
@@ -360,8 +355,9 @@ class _ThreadCaller(Caller[T]):
         super()._cancel()
         self._inbox = queue.SimpleQueue()  # pieces that nobody takes lead back here
 
-    def _end(self, result: T | None, error: BaseException | None) -> None:
-        self._inbox.put((None, result, error))
+    def hear(self, endings: list[Ending]) -> None:
+        for _, result, error in endings:
+            self._inbox.put((None, result, None if error is None else _told(error)))
 
     def serve(self) -> T:
         """Wait for the result."""
@@ -416,36 +412,23 @@ def _awaited_by_nobody(answer: Any) -> Any:
     return answer
 
 
-_mailboxes: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox]] = WeakKeyDictionary()
-
-
-def _mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
-    """Return the mailbox of a caller's loop; called on that loop."""
-    mailbox = _mailboxes.get(loop)
-    if mailbox is None:
-        # An unread letter leads back to its loop, so that a closed one would be kept for ever.
-        for other in (reference() for reference in _mailboxes.keyrefs()):
-            if other is not None and other.is_closed():
-                _mailboxes.pop(other, None)
-        mailbox = _mailboxes[loop] = Mailbox()
-    return mailbox
-
-
 class _LoopCaller(Caller[T]):
     """A task on a loop of the caller's."""
 
-    def __init__(self, job: Callable[[Caller[T]], Awaitable[T]]) -> None:
-        super().__init__(job)
-        self._loop = asyncio.get_running_loop()
+    _done: asyncio.Future[T] | None
+    _pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] | None = None
+    _running: asyncio.Task[Any] | None = None
+
+    def begin(self) -> None:
+        self.loop = loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._mailbox = _mailbox_of(self._loop)
-        self._done: asyncio.Future[T] | None = self._loop.create_future()
-        self._pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] | None = None
-        self._running: asyncio.Task[Any] | None = None
+        self._done = loop.create_future()
+        super().begin()
 
     def _deliver(self, function: Callable[..., object], *arguments: object) -> None:
+        assert self.loop is not None
         try:
-            self._mailbox.post(self._loop, self._context, function, *arguments)
+            mailbox_of(self.loop).post(self.loop, self._context, function, *arguments)
         except RuntimeError:  # the caller's loop is closed: nobody waits any more
             self._cancel()
 
@@ -463,7 +446,7 @@ class _LoopCaller(Caller[T]):
         if not asyncio.iscoroutine(answer):
             settle(answer, None)
             return
-        task = self._loop.create_task(answer)
+        task = asyncio.get_running_loop().create_task(answer)
         self._running = task  # a loop keeps only weak references to its tasks
 
         def done(task: asyncio.Task[Any]) -> None:
@@ -476,10 +459,11 @@ class _LoopCaller(Caller[T]):
         if (pieces := self._pieces) is not None:
             self._deliver(pieces.put_nowait, (piece, taken))
 
-    def _end(self, result: T | None, error: BaseException | None) -> None:
-        self._deliver(self._settle, result, error)
+    def hear(self, endings: list[Ending]) -> None:
+        self._deliver(_settle, endings)
 
-    def _settle(self, result: T, error: BaseException | None) -> None:
+    def settle(self, result: T, error: BaseException | None) -> None:
+        """Let the call end; runs on the loop."""
         if self._pieces is not None:
             self._pieces.put_nowait(None)
         if self._done is None or self._done.done():
@@ -487,13 +471,13 @@ class _LoopCaller(Caller[T]):
         if error is None:
             self._done.set_result(result)
         else:
-            self._done.set_exception(error)
+            self._done.set_exception(_told(error))
 
     async def serve(self) -> T:
         """Wait for the result."""
+        self.begin()
         assert self._done is not None
         try:
-            self.begin()
             return await self._done
         except asyncio.CancelledError:
             self._leave()
@@ -505,9 +489,9 @@ class _LoopCaller(Caller[T]):
         """Yield what is given on the way; raise what ended the call early."""
         pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] = asyncio.Queue()
         self._pieces = pieces
+        self.begin()
         assert self._done is not None
         try:
-            self.begin()
             while (given := await pieces.get()) is not None:
                 piece, taken = given
                 taken()
@@ -526,7 +510,12 @@ class _LoopCaller(Caller[T]):
             self._running.cancel()
 
 
-def run(job: Callable[[Caller[T]], Awaitable[T]]) -> T:
+def _settle(endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]]) -> None:
+    for caller, result, error in endings:
+        caller.settle(result, error)
+
+
+def run(job: Callable[[Caller[T]], Awaitable[T] | None]) -> T:
     """Run a job on the engine and wait for it in this thread, which may be inside a running loop.
 
     Ctrl-C takes the job back; its clean-up goes on in the background.
@@ -534,9 +523,9 @@ def run(job: Callable[[Caller[T]], Awaitable[T]]) -> T:
     return _ThreadCaller(job).serve()
 
 
-async def run_async(job: Callable[[Caller[T]], Awaitable[T]]) -> T:
+def run_async(job: Callable[[Caller[T]], Awaitable[T] | None]) -> Coroutine[Any, Any, T]:
     """Run a job on the engine and wait for it on this loop; cancelling the task takes the job back."""
-    return await _LoopCaller(job).serve()
+    return _LoopCaller(job).serve()
 
 
 def run_pieces(job: Callable[[Caller[Any]], Awaitable[Any]]) -> Generator[Any, None, Any]:

@@ -6,7 +6,6 @@ result where the caller is, since touching a hundred thousand Documents would ho
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import logging
 import random
@@ -14,6 +13,7 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Se
 from contextlib import nullcontext
 from functools import partial
 from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
@@ -21,11 +21,11 @@ import numpy as np
 
 from casdk._batches import Repeats
 from casdk._calls import Call
-from casdk._coalesce import Coalescer
-from casdk._codecs import Packer
+from casdk._coalesce import Coalescer, Share
+from casdk._codecs import Packer, copy_rows
 from casdk._columns import to_arrow
 from casdk._driver import Driver, Hooks
-from casdk._engine import Caller
+from casdk._engine import Caller, Ending
 from casdk._feeds import HELD, Feed, feed_of
 from casdk._foreign import recognise
 from casdk._inputs import Chunk, check_content, read_chunk
@@ -44,7 +44,7 @@ from casdk._results import (
 )
 from casdk._transport import Transport
 from casdk.documents import Document
-from casdk.errors import DeadlineError, InputTypeError, InputValueError, ItemError, NotSupportedError
+from casdk.errors import InputTypeError, InputValueError, ItemError, NotSupportedError
 from casdk.models import EncodeResult, Profile, Response
 
 if TYPE_CHECKING:
@@ -202,11 +202,11 @@ def _refuse(answer: Answer, given: Callable[[int, Any], Any] | None, error: Item
         error.item = given(error.index, error.item)
 
 
-def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job:
+def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job | Part:
     """Texts and images -> ``[N, D]``."""
     content = check_content(content)
     if transport.coalescer is not None and (key := _merging_key(transport.coalescer, content, options)) is not None:
-        return _encode_merged(transport, transport.coalescer, content, options, key)
+        return Part(transport, transport.coalescer, content, options, key)
     originals = Originals(content)
     total = len(content) if isinstance(content, Sized) else None
     matrix = Matrix(total, options.dtype, options.out)
@@ -223,7 +223,7 @@ def encode(transport: Transport, content: Iterable[Any], options: Options) -> Jo
         if repeats is not None and repeats.found and rows.size:
             again, firsts = zip(*repeats.found, strict=True)
             rows[list(again)] = rows[list(firsts)]
-        return _present(rows, plan.call.bad, plan.bad, originals, options)
+        return _present(rows, plan.call.bad, plan.bad, originals if originals.all_documents else None, options)
 
     return _job(plan, finish)
 
@@ -232,7 +232,7 @@ def _present(
     rows: np.ndarray[Any, Any],
     errors: Mapping[int, ItemError],
     bad: Sequence[int],
-    originals: Originals,
+    originals: Originals | None,
     options: Options,
 ) -> Any:
     """Return the result of ``encode`` as ``errors=`` wants it.
@@ -241,15 +241,15 @@ def _present(
         rows: ``[N, D]``, NaN where there is none.
         errors: By index.
         bad: Indices without a row, ascending.
-        originals: The user's Documents.
+        originals: The user's Documents, if there is nothing else.
         options: The call's.
     """
     gone = set(bad) if options.errors == "skip" else ()
-    if originals.all_documents:
+    if originals is not None:
         write_embeddings(originals.documents, rows, bad)
     if options.errors == "return":
         return EncodeResult(embeddings=rows, errors=tuple(errors[index] for index in sorted(errors)))
-    if originals.all_documents and options.result is None:
+    if originals is not None and options.result is None:
         return originals.array(gone)
     kept = np.delete(rows, bad, axis=0) if gone else rows
     return kept if options.result is None else to_arrow(kept)
@@ -278,67 +278,77 @@ def _merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashab
     return ("/encode", parameters, options.check_images, str(options.dtype))
 
 
-def _encode_merged(transport: Transport, coalescer: Coalescer, content: Any, options: Options, key: Hashable) -> Job:
-    """Encode in company: the batch runs as a call of its own, whose bad items go back to their callers."""
-    timeout = transport.timeouts.total if options.timeout is None else options.timeout
-    deadline = None if timeout is None else monotonic() + timeout
-    items = list(content)
+class Part(Share):
+    """A call of ``encode`` that travels in company.
 
-    def share(outcome: Merged, start: int) -> Callable[[], Any]:
+    Args:
+        transport: The way to the server.
+        coalescer: The client's.
+        content: The user's items.
+        options: The call's.
+        key: What it has in common with its company.
+    """
+
+    _errors: Mapping[int, ItemError] = MappingProxyType({})
+    _watch: Watch | None = None
+
+    def __init__(
+        self, transport: Transport, coalescer: Coalescer, content: Any, options: Options, key: Hashable
+    ) -> None:
+        timeout = transport.timeouts.total if options.timeout is None else options.timeout
+        super().__init__(list(content), None if timeout is None else monotonic() + timeout)
+        self._transport = transport
+        self._coalescer = coalescer
+        self._content = content
+        self._options = options
+        self._key = key
+        if transport.telemetry is not None:
+            endpoint, _ = route("/encode", options.parameters)
+            self._watch = transport.telemetry.watch("encode", endpoint, len(self.items))
+
+    def __call__(self, caller: Caller[Any]) -> None:
+        """Join the company; the job of a call."""
+        self._transport.enter()
+        self.begin(caller)
+        if self._watch is not None:
+            self.context.run(self._watch.__enter__)
+        self._coalescer.add(self._key, self)
+
+    async def send(self, items: list[Any]) -> Merged:
+        """Send the items of several calls as the call of one of them, whose bad items go back to their callers."""
+        options = msgspec.structs.replace(self._options, errors="return", timeout=None, batch_size=self._coalescer.most)
+        matrix = Matrix(len(items), options.dtype)
+        plan = Plan(self._transport, "/encode", items, options, Embeddings(matrix), prepare=read_chunk, merged=True)
+        await plan.run(self.caller)
+        return matrix.finish(len(items), plan.bad), plan.call.bad, plan.watch
+
+    def result(self, outcome: Merged, start: int) -> Callable[[], Any]:
+        """Take its rows and errors out of a batch's."""
         rows, errors, carrier = outcome
-        stop = start + len(items)
-        mine = {index - start: _moved(errors[index], -start) for index in errors if start <= index < stop}
-        if watch is not None and carrier is not None:
-            watch.link(carrier)
-            watch.count(len(items) - len(mine))
-        if mine and options.errors == "raise":
-            raise mine[min(mine)]
-        originals = Originals(content)
-        if all(isinstance(item, Document) for item in items):
-            originals.items, originals.documents = items, items
-        else:
-            originals.items = None
+        stop = start + len(self.items)
+        if errors:
+            self._errors = {i - start: _moved(errors[i], -start) for i in errors if start <= i < stop}
+        if self._watch is not None and carrier is not None:
+            self._watch.link(carrier)
+            self._watch.count(len(self.items) - len(self._errors))
+        if self._errors and self._options.errors == "raise":
+            raise self._errors[min(self._errors)]
         # A copy: a view would keep everybody's rows alive, and writeable.
-        return lambda: _present(rows[start:stop].copy(), mine, sorted(mine), originals, options)
+        self._rows = copy_rows(rows, start, stop)
+        return self._finish
 
-    def submit(caller: Caller[Any]) -> Awaitable[Any]:
-        transport.enter()
-        send = partial(_send_merged, transport, coalescer.most, options, caller)
-        merged = coalescer.submit(key, items, send, share)
-        return merged if deadline is None else _until(deadline, merged, len(items))
+    def _finish(self) -> Any:
+        originals = None
+        if isinstance(self.items[0], Document) and all(isinstance(item, Document) for item in self.items):
+            originals = Originals(self._content)
+            originals.items, originals.documents = self.items, self.items
+        return _present(self._rows, self._errors, sorted(self._errors), originals, self._options)
 
-    watch: Watch | None = None
-    if transport.telemetry is None:
-        return submit
-    endpoint, _ = route("/encode", options.parameters)
-    watch = transport.telemetry.watch("encode", endpoint, len(items))
-
-    async def submit_watched(caller: Caller[Any]) -> Any:
-        with watch:
-            return await submit(caller)
-
-    return submit_watched
-
-
-async def _send_merged(
-    transport: Transport, most: int, options: Options, caller: Caller[Any], batch: list[Any]
-) -> Merged:
-    """Send the items of several calls as the call of one of them."""
-    options = msgspec.structs.replace(options, errors="return", timeout=None, batch_size=most)
-    matrix = Matrix(len(batch), options.dtype)
-    plan = Plan(transport, "/encode", batch, options, Embeddings(matrix), prepare=read_chunk, merged=True)
-    await plan.run(caller)
-    return matrix.finish(len(batch), plan.bad), plan.call.bad, plan.watch
-
-
-async def _until(deadline: float, merged: asyncio.Future[Any], total: int) -> Any:
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await merged
-    except TimeoutError as error:
-        if isinstance(error, DeadlineError):
-            raise
-        raise DeadlineError("the call's time ran out", total=total) from None
+    def end(self, result: Callable[[], Any] | None, error: BaseException | None) -> Ending:
+        """Come to an end, which is still to be told; telemetry is."""
+        if self._watch is not None:
+            self.context.run(self._watch.__exit__, None if error is None else type(error), error, None)
+        return super().end(result, error)
 
 
 def _moved(error: ItemError, by: int) -> ItemError:

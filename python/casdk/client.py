@@ -368,7 +368,8 @@ class Client:
     ) -> Embeddings | DocumentArray: ...
     async def aencode(self, content: Any, **options: Any) -> Any:
         """`encode`, asynchronously; ``content`` may be an async iterable, callbacks may be coroutine functions."""
-        return await self._arun(_verbs.encode(self._transport, content, _read_options(options)))
+        job = _verbs.encode(self._transport, content, _read_options(options))
+        return (await _engine.run_async(job))()
 
     def stream(self, content: Any, **options: Any) -> Iterator[Any]:
         """Yield `encode`'s result in pieces of ``batch_size`` items, in order, while the input is still being read.
@@ -477,7 +478,8 @@ class Client:
     ) -> DocumentArray: ...
     async def arank(self, docs: Any, *, source: str = "matches", **options: Any) -> Any:
         """`rank`, asynchronously."""
-        return await self._arun(_verbs.rank(self._transport, docs, _read_options(options, OF_EVERY_VERB), source))
+        job = _verbs.rank(self._transport, docs, _read_options(options, OF_EVERY_VERB), source)
+        return (await _engine.run_async(job))()
 
     # index
 
@@ -566,9 +568,8 @@ class Client:
     ) -> DocumentArray: ...
     async def aindex(self, content: Any, *, idempotent_index: bool = False, **options: Any) -> Any:
         """`index`, asynchronously."""
-        return await self._arun(
-            _verbs.index(self._transport, content, _read_options(options, OF_EVERY_VERB), idempotent_index)
-        )
+        job = _verbs.index(self._transport, content, _read_options(options, OF_EVERY_VERB), idempotent_index)
+        return (await _engine.run_async(job))()
 
     # search
 
@@ -642,7 +643,8 @@ class Client:
     ) -> DocumentArray: ...
     async def asearch(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
         """`search`, asynchronously."""
-        return await self._arun(_verbs.search(self._transport, content, _read_options(options, OF_EVERY_VERB), limit))
+        job = _verbs.search(self._transport, content, _read_options(options, OF_EVERY_VERB), limit)
+        return (await _engine.run_async(job))()
 
     # profile
 
@@ -665,15 +667,13 @@ class Client:
         self, content: Item | Document | None = None, *, timeout: float | None = None, quiet: bool = False
     ) -> Profile:
         """`profile`, asynchronously."""
-        return _show(await self._arun(_verbs.profile(self._transport, content, timeout)), quiet)
+        job = _verbs.profile(self._transport, content, timeout)
+        return _show((await _engine.run_async(job))(), quiet)
 
     # running and closing
 
-    def _run(self, job: _verbs.Job) -> Any:
+    def _run(self, job: _verbs.Job | _verbs.Part) -> Any:
         return _engine.run(job)()
-
-    async def _arun(self, job: _verbs.Job) -> Any:
-        return (await _engine.run_async(job))()
 
     def close(self) -> None:
         """Cancel calls that run, close every connection; the client cannot be used afterwards."""
