@@ -257,7 +257,7 @@ class GrpcChannel(Channel):
 CHANNEL = GrpcChannel
 
 
-class Ending:
+class CallEnd:
     """The end of a call, to be awaited; a task cancelled meanwhile resets the call, and still waits for its end.
 
     grpc.aio frees the C structures of a call when its own task takes gRPC's event, and never if that task is cancelled,
@@ -280,7 +280,7 @@ class Ending:
         self._call._cancel("taken back by the caller")
         return False
 
-    def __await__(self) -> Generator[Ending, None, None]:
+    def __await__(self) -> Generator[CallEnd, None, None]:
         if not self._task.done():
             self._asyncio_future_blocking = True
             yield self
@@ -290,7 +290,7 @@ async def _answer(call: Any) -> bytes:
     """Wait for a call's reply."""
     task: asyncio.Task[object] | None = getattr(call, "_call_response", None)
     if task is not None:  # else somebody's instrumentation has put interceptors around it
-        await Ending(call, task)
+        await CallEnd(call, task)
     return await call  # type: ignore[no-any-return]
 
 
