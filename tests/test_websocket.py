@@ -1,11 +1,13 @@
 """Replies told apart on their way in: whatever the network cuts, what arrives is what the library would have read."""
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 
 import pytest
-from casdk._channels.websocket import Connection
+from casdk import TLS, Limits, Timeouts, TransportError
+from casdk._channels.websocket import Connection, WebsocketChannel
+from casdk._uri import Endpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
@@ -108,3 +110,29 @@ def test_what_the_library_refuses_is_refused(frame, code):
         return caught.value.sent.code
 
     assert asyncio.run(main()) == code
+
+
+async def test_closed_at_any_turn_of_connecting():
+    async def listen(server):
+        with suppress(ConnectionClosed):
+            async for _ in server:
+                pass
+
+    async with serve(listen, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        running = asyncio.all_tasks()
+        connected = set()
+        for turns in range(80):
+            settings = Endpoint("websocket", "127.0.0.1", port), TLS(), Timeouts(), Limits(), None
+            channel = WebsocketChannel(*settings)
+            asked = [asyncio.create_task(channel.exchange(name, b"", ())) for name in "ab"]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            connected.add(channel.socket is not None)
+            await channel.aclose()
+            for outcome in await asyncio.gather(*asked, return_exceptions=True):
+                assert isinstance(outcome, TransportError)
+            if left := asyncio.all_tasks() - running:
+                _, stayed = await asyncio.wait(left, timeout=10)
+                assert not stayed, turns
+        assert connected == {False, True}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from casdk import ClosedError
 from casdk._engine import engine
-from casdk.testing import Delay, Gate, Hold
+from casdk.testing import Delay, Gate, Hold, Silent
 
 
 def tasks_on_the_engine():
@@ -90,6 +90,19 @@ def test_close_from_another_thread(make_server, connect_to, scheme):
     with pytest.raises(ClosedError):
         client.encode(["b"])
     gate.open()
+
+
+def test_close_while_connecting(make_server, connect_to, scheme):
+    server = make_server(connections=Silent())
+    before = tasks_on_the_engine()
+    client = connect_to(server, scheme, timeout=30)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client.encode, ["a"])
+        server.wait_for(lambda seen: seen.accepted == 1)
+        client.close()
+        with pytest.raises(ClosedError):
+            running.result(10)
+    assert tasks_on_the_engine() <= before
 
 
 def test_a_closed_generator(make_server, connect_to, scheme, rows):

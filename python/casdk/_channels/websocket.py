@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, cast
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -280,6 +280,8 @@ class WebsocketChannel(Channel):
         self.socket: Socket | None = None
         self._opening = asyncio.Lock()
         self._context: ssl.SSLContext | None = None
+        self._closed = False
+        self._connecting: set[asyncio.Timeout] = set()
 
     async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
         socket = self.socket
@@ -292,7 +294,11 @@ class WebsocketChannel(Channel):
             socket = self.socket
             if socket is not None and socket.open and socket.headers == headers:
                 return socket
-            self.socket = Socket(await self._connect((*headers, *context)), headers, self)
+            connection = await self._connect((*headers, *context))
+            if self._closed:  # in the turn in which it was there
+                await connection.close()
+                raise self._was_closed()
+            self.socket = Socket(connection, headers, self)
             self.connected()
             if socket is not None and socket.open and not socket.waiting:
                 await socket.aclose()
@@ -314,6 +320,8 @@ class WebsocketChannel(Channel):
         return status
 
     async def _connect(self, headers: Headers, path: str = "/") -> Connection:
+        if self._closed:
+            raise self._was_closed()
         uri = f"{'wss' if self.endpoint.tls else 'ws'}://{self.endpoint.authority}{path}"
         options: dict[str, Any] = {}
         if self.endpoint.tls:
@@ -323,7 +331,7 @@ class WebsocketChannel(Channel):
             if self.tls.server_name is not None:
                 options["server_hostname"] = self.tls.server_name
         try:
-            async with asyncio.timeout(self.timeouts.connect):
+            async with self._until_closed(self.timeouts.connect):
                 connection = await connect(
                     uri,
                     create_connection=Connection,
@@ -341,6 +349,8 @@ class WebsocketChannel(Channel):
                 )
                 return cast(Connection, connection)
         except TimeoutError:
+            if self._closed:
+                raise self._was_closed() from None
             seconds = self.timeouts.connect
             raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
         except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:
@@ -348,14 +358,32 @@ class WebsocketChannel(Channel):
                 raise no_tls(self.endpoint) from error
             raise _refused(error, str(self.endpoint)) from error
 
+    @contextlib.asynccontextmanager
+    async def _until_closed(self, seconds: float) -> AsyncIterator[None]:
+        async with asyncio.timeout(seconds) as limit:
+            self._connecting.add(limit)
+            try:
+                yield
+            finally:
+                self._connecting.discard(limit)
+
+    def _was_closed(self) -> TransportError:
+        return TransportError(f"the connection to {self.endpoint} was closed", sent=False)
+
     async def aclose(self) -> None:
-        socket, self.socket = self.socket, None
+        self._closed = True
+        # What is still being opened is nobody's yet, and would stay open.
+        for limit in self._connecting:
+            if not limit.expired():
+                limit.reschedule(0)
+        async with self._opening:
+            socket, self.socket = self.socket, None
         if socket is not None:
             await socket.aclose()
 
     def forget(self) -> None:
         self.socket = None
-        self._opening = asyncio.Lock()
+        self._opening, self._connecting = asyncio.Lock(), set()
 
 
 CHANNEL = WebsocketChannel
