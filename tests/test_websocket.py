@@ -1,4 +1,7 @@
-"""Replies told apart on their way in: whatever the network cuts, what arrives is what the library would have read."""
+"""The websocket's own: replies told apart on their way in, and closing while a socket is being opened.
+
+Whatever the network cuts, what arrives is what the library would have read.
+"""
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
@@ -29,14 +32,15 @@ FRAMES = st.one_of(
 )
 
 
-@asynccontextmanager
-async def connection_to(deliver):
-    """A connection of the channel's to a real server that says nothing."""
-
-    async def listen(server):
+async def listen(server):
+    with suppress(ConnectionClosed):
         async for _ in server:
             pass
 
+
+@asynccontextmanager
+async def connection_to(deliver):
+    """A connection of the channel's to a real server that says nothing."""
     async with serve(listen, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         options = {"max_size": LARGEST, "compression": None, "proxy": None, "close_timeout": 1}
@@ -113,11 +117,6 @@ def test_what_the_library_refuses_is_refused(frame, code):
 
 
 async def test_closed_at_any_turn_of_connecting():
-    async def listen(server):
-        with suppress(ConnectionClosed):
-            async for _ in server:
-                pass
-
     async with serve(listen, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         running = asyncio.all_tasks()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import ssl
 from abc import ABC, abstractmethod
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 from urllib.parse import SplitResult, unquote
 
 from casdk._uri import Endpoint
 from casdk.config import TLS, Limits, Timeouts
-from casdk.errors import ConfigError, ProtocolMismatchError
+from casdk.errors import ConfigError, ProtocolMismatchError, TransportError
 
 __all__ = [
     "LOG",
@@ -26,6 +27,7 @@ __all__ = [
     "no_tls",
     "proxy_headers",
     "read_pem",
+    "run_out",
     "secured",
     "slices",
     "ssl_context",
@@ -73,6 +75,14 @@ class Channel(ABC):
         self._connections += 1
         LOG.info("connection %d to %s is open", self._connections, self.endpoint)
 
+    def was_closed(self, *, sent: bool) -> TransportError:
+        """Return the error of a request whose connection was closed, or that came too late for one.
+
+        Args:
+            sent: Whether its bytes may have reached the server.
+        """
+        return TransportError(f"the connection to {self.endpoint} was closed", sent=sent)
+
     @abstractmethod
     async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
         """Send one request and wait for its reply; cancelling takes the request back where the protocol can.
@@ -118,6 +128,13 @@ class Channel(ABC):
     @abstractmethod
     def forget(self) -> None:
         """Drop every connection without a word to the server: they belong to the process this one was forked from."""
+
+
+def run_out(limits: Iterable[asyncio.Timeout]) -> None:
+    """End what waits under these timeouts, as if its time had run out."""
+    for limit in limits:
+        if not limit.expired():
+            limit.reschedule(0)
 
 
 def is_plain(text: str) -> bool:

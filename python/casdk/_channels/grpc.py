@@ -88,7 +88,7 @@ class GrpcChannel(Channel):
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._channel is None and not (task and task.cancelling()):  # closed under the call, not taken back
-                raise TransportError(f"the connection to {self.endpoint} was closed") from None
+                raise self.was_closed(sent=True) from None
             raise
 
     async def dry_run(self, headers: Headers) -> bytes | None:
@@ -111,7 +111,7 @@ class GrpcChannel(Channel):
         if self._channel is None or self._channel.get_state(try_to_connect=True) is not READY:
             await self._connect()
         if self._channel is None:  # closed while it was being opened
-            raise TransportError(f"the connection to {self.endpoint} was closed", sent=False)
+            raise self.was_closed(sent=False)
         return self._channel
 
     async def _call(self, message: bytes, headers: Headers) -> bytes:
@@ -181,7 +181,7 @@ class GrpcChannel(Channel):
             channel = grpc.aio.secure_channel(target, credentials, options=options)
         if self._closed:  # while the certificate was fetched
             await channel.close()
-            raise TransportError(f"the connection to {self.endpoint} was closed", sent=False)
+            raise self.was_closed(sent=False)
         self._channel = channel
         self._unary = channel.unary_unary(UNARY)
         self._stream = channel.stream_stream(STREAM)

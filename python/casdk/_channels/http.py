@@ -13,7 +13,7 @@ import httpcore
 import httpx
 import msgspec
 
-from casdk._channels.base import LOG, SLICE, Channel, Headers, is_plain, no_tls, slices, ssl_context
+from casdk._channels.base import LOG, SLICE, Channel, Headers, is_plain, no_tls, run_out, slices, ssl_context
 from casdk._channels.network import Network
 from casdk._rust import first_id_of
 from casdk.errors import (
@@ -237,9 +237,7 @@ class HttpChannel(Channel):
     async def aclose(self) -> None:
         self._closed = True
         # A connection that is still being made is in no lane: closing lanes alone would leave it open.
-        for limit in self._underway:
-            if not limit.expired():
-                limit.reschedule(0)
+        run_out(self._underway)
         if self._underway:
             await self._ended.wait()
         lanes, self._lanes, self._idle = self._lanes, set(), []

@@ -24,7 +24,7 @@ from websockets.exceptions import (
 from websockets.protocol import OPEN
 from websockets.typing import Subprotocol
 
-from casdk._channels.base import LOG, SLICE, Channel, Headers, is_plain, no_tls, slices, ssl_context
+from casdk._channels.base import LOG, SLICE, Channel, Headers, is_plain, no_tls, run_out, slices, ssl_context
 from casdk._rust import request_id_of
 from casdk.errors import (
     AuthError,
@@ -172,7 +172,7 @@ class Socket:
         self.connection.transport.abort()
 
     async def _read(self) -> None:
-        ended: CasdkError = TransportError(f"the connection to {self._channel.endpoint} was closed")
+        ended: CasdkError = self._channel.was_closed(sent=True)
         try:
             async for message in self.connection:  # what came in fragments
                 if isinstance(message, str):
@@ -210,7 +210,7 @@ class Socket:
             if not waiter.done():
                 await asyncio.wait([self._reader])
             if not waiter.done():
-                raise TransportError(f"the connection to {self._channel.endpoint} was closed") from None
+                raise self._channel.was_closed(sent=True) from None
             return await waiter
         finally:
             self.waiting.pop(request_id, None)
@@ -297,7 +297,7 @@ class WebsocketChannel(Channel):
             connection = await self._connect((*headers, *context))
             if self._closed:  # in the turn in which it was there
                 await connection.close()
-                raise self._was_closed()
+                raise self.was_closed(sent=False)
             self.socket = Socket(connection, headers, self)
             self.connected()
             if socket is not None and socket.open and not socket.waiting:
@@ -321,7 +321,7 @@ class WebsocketChannel(Channel):
 
     async def _connect(self, headers: Headers, path: str = "/") -> Connection:
         if self._closed:
-            raise self._was_closed()
+            raise self.was_closed(sent=False)
         uri = f"{'wss' if self.endpoint.tls else 'ws'}://{self.endpoint.authority}{path}"
         options: dict[str, Any] = {}
         if self.endpoint.tls:
@@ -350,7 +350,7 @@ class WebsocketChannel(Channel):
                 return cast(Connection, connection)
         except TimeoutError:
             if self._closed:
-                raise self._was_closed() from None
+                raise self.was_closed(sent=False) from None
             seconds = self.timeouts.connect
             raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
         except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:
@@ -367,15 +367,10 @@ class WebsocketChannel(Channel):
             finally:
                 self._connecting.discard(limit)
 
-    def _was_closed(self) -> TransportError:
-        return TransportError(f"the connection to {self.endpoint} was closed", sent=False)
-
     async def aclose(self) -> None:
         self._closed = True
         # What is still being opened is nobody's yet, and would stay open.
-        for limit in self._connecting:
-            if not limit.expired():
-                limit.reschedule(0)
+        run_out(self._connecting)
         async with self._opening:
             socket, self.socket = self.socket, None
         if socket is not None:
