@@ -100,7 +100,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"documents", "errors"},
     "documents": {"_archive", "_selectors", "errors"},
     "_archive": {"documents", "errors"},
-    "_selectors": {"errors"},
+    "_selectors": {"_rust", "errors"},
     "_summary": set(),
     "_images": {"errors"},
     "config": {"errors"},

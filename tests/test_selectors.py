@@ -488,6 +488,8 @@ def test_a_view_is_written_through():
         lambda m: list(np.asfortranarray(m)[:2]),
         lambda m: list(np.broadcast_to(m[0], (2, 3))),
         lambda m: list(np.frombuffer(m.tobytes(), np.float32).reshape(3, 3)[:2]),
+        lambda m: [np.frombuffer(m, np.float32, 3, offset).reshape(1, 3)[0] for offset in (0, 12)],
+        lambda m: list(m.astype(np.longdouble)[:2]),
     ],
 )
 def test_rows_from_elsewhere(rows):

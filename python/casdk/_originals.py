@@ -108,6 +108,10 @@ class Originals:
 def write_embeddings(documents: Sequence[Document], rows: np.ndarray[Any, Any], bad: Iterable[int]) -> None:
     """Give each Document its row, a view; those without one stay as they are."""
     missing = set(bad)
+    if not missing:
+        for document, row in zip(documents, rows, strict=True):
+            document.embedding = row
+        return
     for index, (document, row) in enumerate(zip(documents, rows, strict=True)):
         if index not in missing:
             document.embedding = row

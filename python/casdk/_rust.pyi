@@ -5,7 +5,7 @@ is a matter of microseconds.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, TypeAlias, TypedDict, final
+from typing import Any, Final, Literal, TypeAlias, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,6 +205,13 @@ class Reply:
         """
     def documents(self) -> list[RawDocument]:
         """Return the documents, nested ones included."""
+
+def are_consecutive(rows: list[Any]) -> bool:
+    """Return whether these are arrays of one shape that lie in memory one right after the other.
+
+    ``False`` for what is no array, and for a dtype that embeddings and pixels do not come in: single, half and double,
+    int8, uint8, int32 and int64 are told. Two matrices may lie one right after the other, too.
+    """
 
 def copy_rows(
     rows: NDArray[np.float32] | NDArray[np.float16], start: int, stop: int

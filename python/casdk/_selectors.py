@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, SupportsIndex, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from casdk._rust import are_consecutive
+
 if TYPE_CHECKING:
     from casdk.documents import Document, DocumentArray
 
@@ -317,9 +319,11 @@ def stack(documents: Sequence[Document], field: str) -> NDArray[Any] | None:
     Raises:
         ValueError: Some documents have one and some have none, or the shapes differ; the first is named.
     """
-    rows: list[Any] = [getattr(document, field) for document in documents]
+    rows: list[Any] = list(map(attrgetter(field), documents))
     if not rows:
         return np.empty((0, 0), dtype=np.float32)
+    if are_consecutive(rows) and (view := _as_view(rows)) is not None:
+        return view
     missing = [position for position, row in enumerate(rows) if row is None]
     if len(missing) == len(rows):
         return None
@@ -331,26 +335,23 @@ def stack(documents: Sequence[Document], field: str) -> NDArray[Any] | None:
             raise ValueError(
                 f"{field}s differ: document 0 has {list(rows[0].shape)}, document {position} {list(row.shape)}"
             )
-    view = _as_view(rows)
-    return np.stack(rows) if view is None else view
+    return np.stack(rows)
 
 
 def _as_view(rows: list[NDArray[Any]]) -> NDArray[Any] | None:
-    """Return the matrix the rows lie in one after the other, if there is one."""
+    """Return the part of a matrix that consecutive rows are, if they lie in one."""
     first = rows[0]
     owner = first.base
-    if not isinstance(owner, np.ndarray) or not first.flags.c_contiguous or owner.dtype != first.dtype:
+    if not isinstance(owner, np.ndarray) or not owner.flags.c_contiguous or owner.dtype != first.dtype:
         return None
-    start, step = first.__array_interface__["data"][0], first.nbytes
-    if not step or not owner.flags.c_contiguous or (start - owner.__array_interface__["data"][0]) % first.itemsize:
+    start, apart = divmod(_address(first) - _address(owner), first.itemsize)
+    stop = start + len(rows) * first.size
+    # What lies inside the memory of an array that is alive is its own: no row has to be asked whose it is.
+    if apart or start < 0 or stop > owner.size:
         return None
-    for position, row in enumerate(rows):
-        if (
-            row.base is not owner
-            or row.dtype != first.dtype
-            or not row.flags.c_contiguous
-            or row.__array_interface__["data"][0] != start + position * step
-        ):
-            return None
-    offset = (start - owner.__array_interface__["data"][0]) // first.itemsize
-    return owner.reshape(-1)[offset : offset + len(rows) * first.size].reshape(len(rows), *first.shape)
+    return owner.reshape(-1)[start:stop].reshape(len(rows), *first.shape)
+
+
+def _address(array: NDArray[Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address

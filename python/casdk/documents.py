@@ -73,7 +73,8 @@ class DocumentArray(list["Document"]):
 
     def __init__(self, documents: Iterable[Document] | Document = ()) -> None:
         super().__init__((documents,) if isinstance(documents, Document) else documents)
-        if not isinstance(documents, DocumentArray):
+        # By their types all at once: looking at one after the other takes three times as long.
+        if not isinstance(documents, DocumentArray) and not {Document}.issuperset(map(type, self)):
             for position, document in enumerate(self):
                 _require_document(document, position)
 

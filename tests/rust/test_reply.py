@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from casdk import Document
-from casdk._rust import copy_rows, first_id_of, request_id_of, scan
+from casdk._rust import first_id_of, request_id_of, scan
 from casdk.errors import ReplyError
 from casdk.server.wire.docarray_pb2 import DocumentProto
 from casdk.server.wire.jina_pb2 import DataRequestProto
@@ -234,18 +234,3 @@ def test_the_first_id_where_it_is_or_is_not(text: str, expected: str | None) -> 
 def test_what_has_no_first_id(text: str) -> None:
     with pytest.raises(ReplyError, match=r"at byte \d+"):
         first_id_of(text.encode())
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_rows_are_copied_into_a_matrix_of_their_own(dtype: type) -> None:
-    rows = np.arange(12, dtype=dtype).reshape(4, 3)
-    copied = copy_rows(rows, 1, 3)
-    np.testing.assert_array_equal(copied, rows[1:3])
-    assert copied.dtype == dtype
-    assert copied.flags.owndata
-    assert copied.flags.writeable
-    for start, stop in ((3, 5), (3, 2)):
-        with pytest.raises(IndexError):
-            copy_rows(rows, start, stop)
-    with pytest.raises(TypeError):
-        copy_rows(rows.astype(float), 0, 1)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 mod documents;
 mod packer;
 mod reply;
+mod rows;
 mod values;
 
 use std::cell::Cell;
@@ -86,7 +87,9 @@ mod _rust {
     #[pymodule_export]
     use super::packer::{Packed, Packer};
     #[pymodule_export]
-    use super::reply::{Reply, copy_rows, first_id_of, request_id_of, scan};
+    use super::reply::{Reply, first_id_of, request_id_of, scan};
+    #[pymodule_export]
+    use super::rows::{are_consecutive, copy_rows};
     #[pymodule_export]
     use super::{decode_data_uri, new_id, sniff};
     use pyo3::prelude::*;

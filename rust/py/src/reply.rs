@@ -5,9 +5,8 @@ use casdk_core::matrix::{self, Number, Rows};
 use casdk_core::reply::{self, Status};
 use casdk_core::{error::Error, json};
 use half::f16;
-use numpy::ndarray::{Axis, Slice};
-use numpy::{Element, PyArray2, PyArrayMethods, ToPyArray};
-use pyo3::exceptions::{PyIndexError, PyTypeError};
+use numpy::{Element, PyArray2, PyArrayMethods};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
@@ -205,45 +204,6 @@ pub fn scan(py: Python<'_>, codec: &str, message: PyBackedBytes) -> PyResult<Rep
         message,
         inner,
     })
-}
-
-/// Returns rows as a matrix of its own. `NumPy` does it, too, but lets go of the GIL for 500 numbers.
-#[pyfunction]
-pub fn copy_rows<'py>(
-    rows: &Bound<'py, PyAny>,
-    start: usize,
-    stop: usize,
-) -> PyResult<Bound<'py, PyAny>> {
-    if let Ok(rows) = rows.cast::<PyArray2<f32>>() {
-        copy_part(rows, start, stop)
-    } else if let Ok(rows) = rows.cast::<PyArray2<f16>>() {
-        copy_part(rows, start, stop)
-    } else {
-        Err(PyTypeError::new_err(
-            "rows must be an array [N, D] of float32 or float16",
-        ))
-    }
-}
-
-fn copy_part<'py, T: Element>(
-    rows: &Bound<'py, PyArray2<T>>,
-    start: usize,
-    stop: usize,
-) -> PyResult<Bound<'py, PyAny>> {
-    let reader = rows
-        .try_readonly()
-        .map_err(|error| PyTypeError::new_err(error.to_string()))?;
-    let whole = reader.as_array();
-    if start > stop || stop > whole.nrows() {
-        return Err(PyIndexError::new_err(format!(
-            "there are {} rows, not {start} to {stop}",
-            whole.nrows()
-        )));
-    }
-    Ok(whole
-        .slice_axis(Axis(0), Slice::from(start..stop))
-        .to_pyarray(rows.py())
-        .into_any())
 }
 
 /// Returns a reply's request id.
