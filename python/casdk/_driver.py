@@ -14,7 +14,7 @@ from casdk._calls import Call, Outcome
 from casdk._codecs import Packed, Packer, failure_of, read_error, read_response
 from casdk._engine import Caller, engine
 from casdk._feeds import Feed
-from casdk._inputs import Chunk, are_sentences, read_chunk, urls_of
+from casdk._inputs import Chunk, read_chunk, urls_of
 from casdk._progress import Progress
 from casdk._results import Answer
 from casdk._rust import new_id
@@ -291,9 +291,8 @@ class Driver:
             if patient and budget.full:
                 await budget.room()
             batch.taken_at = perf_counter()
-            if are_sentences(batch.items, batch.verdicts):
-                packed = self._packer.pack(request_id, batch.items, batch.verdicts)
-            else:
+            packed = self._packer.pack_sentences(request_id, batch.items, batch.verdicts)
+            if packed is None:
                 packed = await self._pack(batch, request_id, patient)
             batch.packed_at = perf_counter()
             indices, items = self._sent(batch, packed)

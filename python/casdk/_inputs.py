@@ -33,13 +33,12 @@ from casdk.documents import Document
 from casdk.errors import EmptyItemError, InputTypeError, ItemError, ItemTypeError
 from casdk.models import Image, Text
 
-__all__ = ["Chunk", "are_sentences", "as_document", "check_content", "read_chunk", "urls_of"]
+__all__ = ["Chunk", "as_document", "check_content", "read_chunk", "urls_of"]
 
 UNKNOWN: Final = ord("?")
 URL: Final = ord("U")
 DOCUMENT: Final = ord("O")
 SINGLE: Final = (str, bytes, bytearray, memoryview, os.PathLike, Text, Image, Document)
-TEXT: Final = ord("T")
 CHANNELS: Final = (1, 3, 4)
 """Grey, RGB and RGBA: what image servers accept in ``[H, W, C]``."""
 
@@ -231,25 +230,6 @@ def urls_of(items: Sequence[Any], verdicts: bytes, candidates: str | None) -> li
                 if _is_fetched(document):
                     urls[document.uri] = None
     return list(urls)
-
-
-def are_sentences(items: Sequence[Any], verdicts: bytes) -> bool:
-    """Whether there is nothing but text, in Documents too: packing it takes less than handing it to a thread."""
-    if verdicts.count(TEXT) == len(verdicts):
-        return True
-    for item, verdict in zip(items, verdicts, strict=True):
-        if verdict != TEXT and not (verdict == DOCUMENT and _is_sentence(item)):
-            return False
-    return True
-
-
-def _is_sentence(document: Document) -> bool:
-    # An embedding may be there from the call before.
-    return (
-        bool(document.text)
-        and not (document.uri or document.blob or document.matches or document.chunks)
-        and document.tensor is None
-    )
 
 
 def _is_fetched(document: Document) -> bool:

@@ -126,6 +126,12 @@ class Packer:
                 tensor). ``?`` is not allowed.
             fetched: Bytes of the http(s) URLs among the items.
         """
+    def pack_sentences(self, request_id: str, items: Sequence[object], verdicts: bytes) -> Packed | None:
+        """Write one request of nothing but text, in Documents too: that takes less than handing it to a thread.
+
+        Returns:
+            ``None`` where something else is among the items, Documents with matches or chunks too.
+        """
 
 @final
 class Packed:

@@ -167,6 +167,72 @@ def test_slim_documents_leave_out_what_an_encoder_does_not_read(documents: list[
     assert documents_of(packed) == known
 
 
+@given(st.lists(trees | texts | st.just(PNG), max_size=4), st.booleans(), st.sampled_from(CODECS))
+def test_sentences_are_packed_as_anything_is(items: list[Any], whole: bool, codec: Any) -> None:
+    packer = Packer(codec, "/encode", {}, whole=whole, keep_uri=whole, check_images=False)
+    verdicts = bytes(
+        ord("O" if isinstance(item, Document) else "T" if isinstance(item, str) else "B") for item in items
+    )
+    packed, expected = packer.pack_sentences(REQUEST_ID, items, verdicts), packer.pack(REQUEST_ID, items, verdicts)
+    if any(not isinstance(item, str | Document) for item in items) or any(
+        not item.text or item.matches or item.chunks for item in items if isinstance(item, Document)
+    ):
+        assert packed is None
+        return
+    assert packed is not None
+    assert packed.message == expected.message
+    assert (packed.rows, packed.taken, packed.failures) == (expected.rows, expected.taken, expected.failures)
+
+
+def test_what_is_wrong_with_a_sentence_is_found() -> None:
+    bad: list[Any] = [
+        "\ud800",
+        Document(text="\ud800"),
+        Document(text=3),  # type: ignore[arg-type]
+        Document(text=np.zeros(2)),  # type: ignore[arg-type]
+        Document(text="a", id=None),  # type: ignore[arg-type]
+        Document(text="a", tags={"key": object()}),
+        Document(text="a", weight="b"),  # type: ignore[arg-type]
+        Document(text="a", location=None),  # type: ignore[arg-type]
+        Document(text="a", modality=3),  # type: ignore[arg-type]
+        Document(text="x" * 201),
+    ]
+    for codec in CODECS:
+        packer = Packer(codec, "/encode", {}, max_item_bytes=200)  # type: ignore[arg-type]
+        for item in bad:
+            items, verdicts = [Document(text="a"), item, "b"], b"OTT" if isinstance(item, str) else b"OOT"
+            packed = packer.pack_sentences(REQUEST_ID, items, verdicts)
+            assert packed is not None
+            assert packed.rows == 2
+            assert packed.failures == packer.pack(REQUEST_ID, items, verdicts).failures
+            assert [(at, kind) for at, kind, _ in packed.failures] == [
+                (1, "too_large" if item is bad[-1] else "type")
+            ], item
+
+
+def test_a_kind_of_document_may_have_fields_of_its_own() -> None:
+    class Mine(Document):
+        first: str = "first"
+
+        @property
+        def text(self) -> str:  # type: ignore[override]
+            return f"{self.first} {self.tags['name']}"
+
+    class Same(Document):
+        pass
+
+    items = [Mine(id="a", tags={"name": "b"}), Same(id="c", text="d", weight=2.0), Document(id="e", text="f")]
+    packer = Packer("proto", "/encode", {})
+    for packed in (packer.pack(REQUEST_ID, items, b"OOO"), packer.pack_sentences(REQUEST_ID, items, b"OOO")):
+        assert packed is not None
+        assert packed.failures == []
+        assert [(d.id, d.text, d.weight) for d in documents_of(packed)] == [
+            ("a", "first b", 0.0),
+            ("c", "d", 2.0),
+            ("e", "f", 0.0),
+        ]
+
+
 def test_candidates_travel_as_matches_with_their_positions_as_ids(tmp_path: Path) -> None:
     path = tmp_path / "cat.png"
     path.write_bytes(PNG)

@@ -5,25 +5,17 @@ use std::collections::HashMap;
 
 use casdk_core::classify;
 use casdk_core::document::{Content, Document, Id, Score, Tensor};
-use pyo3::conversion::FromPyObjectOwned;
-use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyType};
+use pyo3::types::PyDict;
 
+use crate::fields::{Field, Values, reason_of};
 use crate::values::read_fields;
 
 /// Documents in documents; one that holds itself must not exhaust the stack.
 const DEEPEST: usize = 64;
-
-/// Whether an item is a `casdk.Document`.
-pub fn is_document(item: &Bound<'_, PyAny>) -> PyResult<bool> {
-    static DOCUMENT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let class = DOCUMENT.import(item.py(), "casdk.documents", "Document")?;
-    item.is_instance(class)
-}
 
 /// Bytes of an array, and what they mean.
 pub struct OwnedTensor {
@@ -122,6 +114,18 @@ impl Owned {
     }
 }
 
+impl From<OwnedDocument> for Owned {
+    fn from(document: OwnedDocument) -> Self {
+        Self::Document(Box::new(document))
+    }
+}
+
+/// What is packed for an item with something wrong with it; an error that does not speak of it is handed on.
+fn unfit(py: Python<'_>, error: PyErr) -> PyResult<Owned> {
+    let reason = reason_of(py, error)?;
+    Ok(Owned::Plain(OwnedContent::Unfit(reason), None))
+}
+
 struct OwnedScore {
     name: String,
     value: f32,
@@ -135,10 +139,10 @@ pub struct OwnedDocument {
     id: Option<PyBackedStr>,
     candidate: usize,
     content: OwnedContent,
-    uri: PyBackedStr,
-    mime_type: PyBackedStr,
-    parent_id: PyBackedStr,
-    modality: PyBackedStr,
+    uri: Option<PyBackedStr>,
+    mime_type: Option<PyBackedStr>,
+    parent_id: Option<PyBackedStr>,
+    modality: Option<PyBackedStr>,
     /// All that is copied anyway; handed on when it is borrowed.
     rest: Document<'static>,
     embedding: Option<OwnedTensor>,
@@ -174,8 +178,8 @@ impl OwnedDocument {
                 if rest.granularity == 0 {
                     rest.granularity = parent.rest.granularity.saturating_add(1);
                 }
-                if let (true, Some(id)) = (self.parent_id.is_empty(), &parent.id) {
-                    self.parent_id = id.clone_ref(py);
+                if self.parent_id.is_none() {
+                    self.parent_id = parent.id.as_ref().map(|id| id.clone_ref(py));
                 }
             }
         }
@@ -189,10 +193,10 @@ impl OwnedDocument {
                 None => Id::Candidate(self.candidate),
             },
             content: self.content.borrow(),
-            uri: Cow::Borrowed(&self.uri),
-            mime_type: Cow::Borrowed(&self.mime_type),
-            parent_id: Cow::Borrowed(&self.parent_id),
-            modality: Cow::Borrowed(&self.modality),
+            uri: text_of(self.uri.as_ref()),
+            mime_type: text_of(self.mime_type.as_ref()),
+            parent_id: text_of(self.parent_id.as_ref()),
+            modality: text_of(self.modality.as_ref()),
             embedding: self.embedding.as_ref().map(OwnedTensor::borrow),
             scores: self.scores.iter().map(OwnedScore::borrow).collect(),
             evaluations: self.evaluations.iter().map(OwnedScore::borrow).collect(),
@@ -229,17 +233,29 @@ enum Role<'a> {
 impl Reading<'_> {
     /// Reads an item by its verdict; what is wrong with the item itself is found when it is packed.
     pub fn read(&self, item: &Bound<'_, PyAny>, verdict: u8) -> PyResult<Owned> {
-        let py = item.py();
         let read = match verdict {
-            b'O' => self
-                .read_document(item, Role::Root, 0)
-                .map(|document| Owned::Document(Box::new(document))),
+            b'O' => self.read_document(item, Role::Root, 0).map(Owned::from),
             _ => self.read_plain(item, verdict),
         };
-        read.or_else(|error| {
-            let reason = reason_of(py, error)?;
-            Ok(Owned::Plain(OwnedContent::Unfit(reason), None))
-        })
+        read.or_else(|error| unfit(item.py(), error))
+    }
+
+    /// Reads a sentence, or a document that is nothing but one; `None` for anything else.
+    pub fn read_sentence(&self, item: &Bound<'_, PyAny>, verdict: u8) -> PyResult<Option<Owned>> {
+        let read_document = || {
+            let values = Values::of(item)?;
+            if !values.is_sentence()? {
+                return Ok(None);
+            }
+            let document = self.read_values(item, &values, Role::Root, 0)?;
+            Ok(Some(document.into()))
+        };
+        let read = match verdict {
+            b'T' => self.read_plain(item, verdict).map(Some),
+            b'O' => read_document(),
+            _ => Ok(None),
+        };
+        read.or_else(|error| unfit(item.py(), error).map(Some))
     }
 
     fn read_plain(&self, item: &Bound<'_, PyAny>, verdict: u8) -> PyResult<Owned> {
@@ -272,18 +288,28 @@ impl Reading<'_> {
         role: Role<'_>,
         depth: usize,
     ) -> PyResult<OwnedDocument> {
-        let py = item.py();
         if depth > DEEPEST {
             return Err(PyTypeError::new_err("documents nested more than 64 deep"));
         }
+        self.read_values(item, &Values::of(item)?, role, depth)
+    }
+
+    fn read_values(
+        &self,
+        item: &Bound<'_, PyAny>,
+        values: &Values<'_>,
+        role: Role<'_>,
+        depth: usize,
+    ) -> PyResult<OwnedDocument> {
+        let py = item.py();
         let is_loaded = matches!(role, Role::Root | Role::Candidate(_));
-        let uri: PyBackedStr = field(item, intern!(py, "uri"))?;
-        let content = self.read_content(item, &uri, is_loaded)?;
+        let uri = values.read_text(Field::Uri)?;
+        let content = self.read_content(values, uri.as_ref(), is_loaded)?;
         let travels = self.keep_uri || !is_loaded;
         let mut document = OwnedDocument {
             id: match role {
                 Role::Candidate(_) => None,
-                _ => Some(field(item, intern!(py, "id"))?),
+                _ => Some(values.read(Field::Id)?),
             },
             candidate: if let Role::Candidate(at) = role {
                 at
@@ -291,20 +317,16 @@ impl Reading<'_> {
                 0
             },
             content,
-            uri: if travels {
-                uri
-            } else {
-                intern!(py, "").extract()?
-            },
-            mime_type: field(item, intern!(py, "mime_type"))?,
-            parent_id: field(item, intern!(py, "parent_id"))?,
-            modality: field(item, intern!(py, "modality"))?,
+            uri: uri.filter(|_| travels),
+            mime_type: values.read_text(Field::MimeType)?,
+            parent_id: values.read_text(Field::ParentId)?,
+            modality: values.read_text(Field::Modality)?,
             rest: Document {
-                granularity: field(item, intern!(py, "granularity"))?,
-                adjacency: field(item, intern!(py, "adjacency"))?,
-                weight: field(item, intern!(py, "weight"))?,
-                offset: field(item, intern!(py, "offset"))?,
-                location: field(item, intern!(py, "location"))?,
+                granularity: values.read(Field::Granularity)?,
+                adjacency: values.read(Field::Adjacency)?,
+                weight: values.read(Field::Weight)?,
+                offset: values.read(Field::Offset)?,
+                location: values.read_location()?,
                 ..Document::default()
             },
             embedding: None,
@@ -314,12 +336,12 @@ impl Reading<'_> {
             matches: Vec::new(),
         };
         document.take_place(py, role);
-        let tags = item.getattr(intern!(py, "tags"))?;
+        let tags = values.get(Field::Tags)?;
         if tags.is_truthy()? {
             document.rest.tags = read_fields(&tags, "tags", self.finite)?;
         }
         if !is_loaded || self.whole && matches!(role, Role::Root) {
-            self.read_rest(item, &mut document, depth)?;
+            self.read_rest(values, &mut document, depth)?;
         }
         if let (Role::Root, Some(name)) = (role, self.candidates) {
             let read = |(at, candidate): (usize, PyResult<Bound<'_, PyAny>>)| {
@@ -337,26 +359,24 @@ impl Reading<'_> {
 
     fn read_rest(
         &self,
-        item: &Bound<'_, PyAny>,
+        values: &Values<'_>,
         document: &mut OwnedDocument,
         depth: usize,
     ) -> PyResult<()> {
-        let py = item.py();
-        let embedding = item.getattr(intern!(py, "embedding"))?;
+        let embedding = values.get(Field::Embedding)?;
         if !embedding.is_none() {
             document.embedding = Some(OwnedTensor::read(&embedding, "an embedding")?);
         }
-        document.scores = read_scores(&item.getattr(intern!(py, "scores"))?)?;
-        document.evaluations = read_scores(&item.getattr(intern!(py, "evaluations"))?)?;
-        let read = |name, role: Role<'_>| -> PyResult<Vec<OwnedDocument>> {
-            let nested = item.getattr(name)?;
-            let nested = nested.try_iter()?;
+        document.scores = read_scores(&*values.get(Field::Scores)?)?;
+        document.evaluations = read_scores(&*values.get(Field::Evaluations)?)?;
+        let read = |field, role: Role<'_>| -> PyResult<Vec<OwnedDocument>> {
+            let nested = values.get(field)?.try_iter()?;
             nested
                 .map(|nested| self.read_document(&nested?, role, depth + 1))
                 .collect()
         };
-        let chunks = read(intern!(py, "chunks"), Role::Chunk(document))?;
-        let matches = read(intern!(py, "matches"), Role::Match(document))?;
+        let chunks = read(Field::Chunks, Role::Chunk(document))?;
+        let matches = read(Field::Matches, Role::Match(document))?;
         (document.chunks, document.matches) = (chunks, matches);
         Ok(())
     }
@@ -364,60 +384,36 @@ impl Reading<'_> {
     /// The first of text, blob, tensor and uri that is there; a nested document's uri is not read.
     fn read_content(
         &self,
-        item: &Bound<'_, PyAny>,
-        uri: &PyBackedStr,
+        values: &Values<'_>,
+        uri: Option<&PyBackedStr>,
         loaded: bool,
     ) -> PyResult<OwnedContent> {
-        let py = item.py();
-        let text: PyBackedStr = field(item, intern!(py, "text"))?;
-        if !text.is_empty() {
+        if let Some(text) = values.read_text(Field::Text)? {
             return Ok(OwnedContent::Text(b'T', text));
         }
-        let blob: PyBackedBytes = field(item, intern!(py, "blob"))?;
+        let blob: PyBackedBytes = values.read(Field::Blob)?;
         if !blob.is_empty() {
             return Ok(OwnedContent::Blob(blob));
         }
-        let tensor = item.getattr(intern!(py, "tensor"))?;
+        let tensor = values.get(Field::Tensor)?;
         if !tensor.is_none() {
-            return Ok(OwnedContent::Tensor(OwnedTensor::read(
-                &tensor, "a tensor",
-            )?));
+            let tensor = OwnedTensor::read(&tensor, "a tensor")?;
+            return Ok(OwnedContent::Tensor(tensor));
         }
-        if uri.is_empty() || !loaded {
+        let Some(uri) = uri.filter(|_| loaded) else {
             return Ok(OwnedContent::Empty);
-        }
+        };
         let verdict = match classify::classify(uri) {
             verdict @ (b'U' | b'D' | b'F') => verdict,
             _ => b'P',
         };
+        let py = tensor.py();
         Ok(self.image(py, verdict, uri.clone_ref(py)))
     }
 }
 
-/// Reads a field; what is wrong with it is said under its name.
-fn field<'py, T: FromPyObjectOwned<'py>>(
-    item: &Bound<'py, PyAny>,
-    name: &Bound<'py, PyString>,
-) -> PyResult<T> {
-    let value = item.getattr(name)?;
-    value.extract::<T>().map_err(|error| {
-        reason_of(item.py(), error.into()).map_or_else(
-            |other| other,
-            |reason| PyTypeError::new_err(format!("{name}: {reason}")),
-        )
-    })
-}
-
-/// What is wrong with an item; an error that does not speak of it is handed on.
-fn reason_of(py: Python<'_>, error: PyErr) -> PyResult<String> {
-    let is_of_item = error.is_instance_of::<PyTypeError>(py)
-        || error.is_instance_of::<PyValueError>(py)
-        || error.is_instance_of::<PyOverflowError>(py);
-    if is_of_item {
-        Ok(error.value(py).to_string())
-    } else {
-        Err(error)
-    }
+fn text_of(text: Option<&PyBackedStr>) -> Cow<'_, str> {
+    Cow::Borrowed(text.map_or("", |text| text))
 }
 
 fn read_scores(scores: &Bound<'_, PyAny>) -> PyResult<Vec<OwnedScore>> {

@@ -1,6 +1,7 @@
 //! `casdk._rust`: converts, detaches, calls `casdk-core`, maps the error.
 
 mod documents;
+mod fields;
 mod packer;
 mod reply;
 mod rows;
@@ -55,7 +56,7 @@ fn classify_items<'py>(items: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes
             text.to_str().map_or(b'T', classify::classify)
         } else if item.is_exact_instance_of::<PyBytes>() {
             b'B'
-        } else if documents::is_document(&item)? {
+        } else if fields::is_document(&item)? {
             b'O'
         } else {
             b'?'

@@ -103,57 +103,71 @@ impl Packer {
         verdicts: &[u8],
         fetched: Option<HashMap<String, PyBackedBytes>>,
     ) -> PyResult<Packed> {
-        let items = sequence(items)?;
-        if items.len() != verdicts.len() {
-            return Err(PyValueError::new_err(format!(
-                "{} verdicts for {} items",
-                verdicts.len(),
-                items.len()
-            )));
+        let items = sequence(items, verdicts)?;
+        if let Some(packed) = self.pack_texts(py, &items, verdicts, request_id)? {
+            return Ok(packed);
         }
-        if let Some(&other) = verdicts.iter().find(|verdict| !VERDICTS.contains(verdict)) {
-            let message = format!("verdict {:?} cannot be packed", char::from(other));
-            return Err(PyValueError::new_err(message));
-        }
-        if self.codec == Codec::Proto && verdicts.iter().all(|&verdict| verdict == b'T') {
-            if let Some(texts) = texts(&items) {
-                return self.pack_texts(py, &texts, request_id);
-            }
-        }
-        let reading = Reading {
-            keep_uri: self.keep_uri,
-            whole: self.whole,
-            candidates: self.candidates.as_deref(),
-            finite: self.codec == Codec::Json,
-            fetched: &fetched.unwrap_or_default(),
-        };
-        let mut owned = items
+        let fetched = fetched.unwrap_or_default();
+        let reading = self.reading(&fetched);
+        let owned = items
             .iter()
             .zip(verdicts)
             .map(|(item, &verdict)| reading.read(item, verdict))
             .collect::<PyResult<Vec<_>>>()?;
-        let documents: Vec<Document<'_>> = owned.iter_mut().map(Owned::borrow).collect();
-        match self.codec {
-            Codec::Proto => self.pack_documents(py, &documents, request_id),
-            Codec::Json => {
-                let (message, rows, taken, failures) =
-                    py.detach(|| json::pack(&documents, &self.options, request_id));
-                Ok(Packed {
-                    message: PyBytes::new(py, &message).unbind(),
-                    rows,
-                    taken,
-                    failures,
-                })
+        self.pack_owned(py, owned, request_id, Contents::Any)
+    }
+
+    fn pack_sentences(
+        &self,
+        py: Python<'_>,
+        request_id: &str,
+        items: &Bound<'_, PyAny>,
+        verdicts: &[u8],
+    ) -> PyResult<Option<Packed>> {
+        let items = sequence(items, verdicts)?;
+        if let Some(packed) = self.pack_texts(py, &items, verdicts, request_id)? {
+            return Ok(Some(packed));
+        }
+        let fetched = HashMap::new();
+        let reading = self.reading(&fetched);
+        let mut owned = Vec::with_capacity(items.len());
+        for (item, &verdict) in items.iter().zip(verdicts) {
+            match reading.read_sentence(item, verdict)? {
+                Some(sentence) => owned.push(sentence),
+                None => return Ok(None),
             }
         }
+        self.pack_owned(py, owned, request_id, Contents::Sentences)
+            .map(Some)
     }
 }
 
-fn sequence<'py>(items: &Bound<'py, PyAny>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    match items.cast::<PyList>() {
-        Ok(list) => Ok(list.iter().collect()),
-        Err(_) => items.try_iter()?.collect(),
+/// What is in a batch.
+#[derive(Clone, Copy, PartialEq)]
+enum Contents {
+    /// Files may have to be read.
+    Any,
+    /// Nothing but text.
+    Sentences,
+}
+
+fn sequence<'py>(items: &Bound<'py, PyAny>, verdicts: &[u8]) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let items: Vec<_> = match items.cast::<PyList>() {
+        Ok(list) => list.iter().collect(),
+        Err(_) => items.try_iter()?.collect::<PyResult<_>>()?,
+    };
+    if items.len() != verdicts.len() {
+        return Err(PyValueError::new_err(format!(
+            "{} verdicts for {} items",
+            verdicts.len(),
+            items.len()
+        )));
     }
+    if let Some(&other) = verdicts.iter().find(|verdict| !VERDICTS.contains(verdict)) {
+        let message = format!("verdict {:?} cannot be packed", char::from(other));
+        return Err(PyValueError::new_err(message));
+    }
+    Ok(items)
 }
 
 /// The strings, unless one of them is none or has no UTF-8: which one, and why, is found item by item.
@@ -163,8 +177,31 @@ fn texts<'a>(items: &'a [Bound<'_, PyAny>]) -> Option<Vec<&'a str>> {
 }
 
 impl Packer {
-    fn pack_texts(&self, py: Python<'_>, texts: &[&str], request_id: &str) -> PyResult<Packed> {
-        let plan = TextPlan::new(texts, &self.options, request_id);
+    fn reading<'a>(&'a self, fetched: &'a HashMap<String, PyBackedBytes>) -> Reading<'a> {
+        Reading {
+            keep_uri: self.keep_uri,
+            whole: self.whole,
+            candidates: self.candidates.as_deref(),
+            finite: self.codec == Codec::Json,
+            fetched,
+        }
+    }
+
+    /// Writes strings without making documents of them; `None` if something else is among them.
+    fn pack_texts(
+        &self,
+        py: Python<'_>,
+        items: &[Bound<'_, PyAny>],
+        verdicts: &[u8],
+        request_id: &str,
+    ) -> PyResult<Option<Packed>> {
+        if self.codec != Codec::Proto || verdicts.iter().any(|&verdict| verdict != b'T') {
+            return Ok(None);
+        }
+        let Some(texts) = texts(items) else {
+            return Ok(None);
+        };
+        let plan = TextPlan::new(&texts, &self.options, request_id);
         let message = PyBytes::new_with(py, plan.len(), |out| {
             if out.len() < WORTH_DETACHING {
                 plan.write(out);
@@ -173,11 +210,32 @@ impl Packer {
             }
             Ok(())
         })?;
-        Ok(Packed {
+        Ok(Some(Packed {
             message: message.unbind(),
             rows: plan.rows(),
             taken: plan.taken(),
             failures: plan.into_failures(),
+        }))
+    }
+
+    fn pack_owned(
+        &self,
+        py: Python<'_>,
+        mut owned: Vec<Owned>,
+        request_id: &str,
+        contents: Contents,
+    ) -> PyResult<Packed> {
+        let documents: Vec<Document<'_>> = owned.iter_mut().map(Owned::borrow).collect();
+        if self.codec == Codec::Proto {
+            return self.pack_documents(py, &documents, request_id, contents);
+        }
+        let (message, rows, taken, failures) =
+            py.detach(|| json::pack(&documents, &self.options, request_id));
+        Ok(Packed {
+            message: PyBytes::new(py, &message).unbind(),
+            rows,
+            taken,
+            failures,
         })
     }
 
@@ -187,13 +245,25 @@ impl Packer {
         py: Python<'_>,
         documents: &[Document<'_>],
         request_id: &str,
+        contents: Contents,
     ) -> PyResult<Packed> {
+        let are_sentences = contents == Contents::Sentences;
         let mut bad = Vec::new();
         loop {
-            let mut plan = py.detach(|| Plan::new(documents, &self.options, request_id, &bad));
+            let make = || Plan::new(documents, &self.options, request_id, &bad);
+            let mut plan = if are_sentences {
+                make()
+            } else {
+                py.detach(make)
+            };
             let mut found = Vec::new();
             let message = PyBytes::new_with(py, plan.len(), |out| {
-                found = py.detach(|| plan.write(out)).err().unwrap_or_default();
+                let written = if are_sentences && out.len() < WORTH_DETACHING {
+                    plan.write(out)
+                } else {
+                    py.detach(|| plan.write(out))
+                };
+                found = written.err().unwrap_or_default();
                 Ok(())
             })?;
             let batch = plan.into_batch();
