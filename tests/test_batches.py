@@ -1,3 +1,5 @@
+import sys
+
 from casdk._batches import Batch, Repeats
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,18 +25,20 @@ def test_without(count, data):
     assert len(kept) == count - len(gone) == len(kept.verdicts)
 
 
-@given(st.lists(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=5), max_size=8))
-def test_repeats_are_found_across_chunks(chunks):
-    repeats, start, sent = Repeats(), 0, []
-    for chunk in chunks:
-        kept = repeats.sift(chunk, start)
-        sent += [(start + position, chunk[position]) for position in (range(len(chunk)) if kept is None else kept)]
-        start += len(chunk)
+@given(st.data())
+def test_repeats_are_found_across_chunks(data):
+    """Against looking at every earlier item; the first chunks repeat nothing, most of the time."""
+    letters = st.text("abcdefghij", min_size=1, max_size=2)
+    chunks = [*data.draw(st.lists(st.lists(letters, min_size=1, max_size=5, unique=True), max_size=4))]
+    chunks += data.draw(st.lists(st.lists(letters | st.just(["unhashable"]), min_size=1, max_size=5), max_size=4))
     items = [item for chunk in chunks for item in chunk]
-    assert len({item for _, item in sent}) == len(sent) == len(set(items))
-    rows = dict(sent)
-    rows.update({index: items[first] for index, first in repeats.found})
-    assert [rows[index] for index in range(len(items))] == items
+    firsts = [items.index(item) if isinstance(item, str) else index for index, item in enumerate(items)]
+    repeats, start = Repeats(), 0
+    for chunk in chunks:
+        new = [position for position in range(len(chunk)) if firsts[start + position] == start + position]
+        assert repeats.sift(chunk, start) == (None if len(new) == len(chunk) else new)
+        start += len(chunk)
+    assert repeats.found == [(index, first) for index, first in enumerate(firsts) if first != index]
 
 
 def test_what_cannot_be_hashed_never_repeats():
@@ -42,3 +46,13 @@ def test_what_cannot_be_hashed_never_repeats():
     assert repeats.sift([[1], [1], "a"], 0) is None
     assert repeats.sift([[1], "a"], 3) == [0]
     assert repeats.found == [(4, 2)]
+
+
+def test_documents_of_docarray_never_repeat(monkeypatch):
+    theirs = type("Theirs", (), {"__module__": "docarray.document"})()
+    monkeypatch.setitem(sys.modules, "docarray", None)
+    repeats = Repeats()
+    assert repeats.sift(["a", "b"], 0) is None
+    assert repeats.sift([theirs, theirs, "c"], 2) is None
+    assert repeats.sift([theirs, "b"], 5) == [0]
+    assert repeats.found == [(6, 1)]

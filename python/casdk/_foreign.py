@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
-__all__ = ["is_array", "recognise"]
+__all__ = ["hold_documents", "is_array", "recognise"]
 
 
 def recognise(item: object) -> bool:
     """Whether this is a document of docarray's, by the names of the modules its class comes from."""
-    return "docarray" in sys.modules and any(
-        base.__module__ in ("docarray.document", "docarray.base_doc.doc") for base in type(item).__mro__
-    )
+    return "docarray" in sys.modules and _is_document(type(item))
+
+
+def hold_documents(items: Iterable[object]) -> bool:
+    """Whether one of these is a document of docarray's; each class is looked at once."""
+    return "docarray" in sys.modules and any(map(_is_document, set(map(type, items))))
+
+
+def _is_document(kind: type) -> bool:
+    return any(base.__module__ in ("docarray.document", "docarray.base_doc.doc") for base in kind.__mro__)
 
 
 def is_array(content: object) -> bool:

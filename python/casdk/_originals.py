@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from casdk._foreign import is_array, recognise
+from casdk._foreign import hold_documents, is_array, recognise
 from casdk._inputs import Chunk, as_document, read_chunk
 from casdk._options import Options
 from casdk._results import Piece
@@ -61,7 +61,7 @@ class Originals:
     def _read(self, items: list[Any], indices: Sequence[int]) -> Chunk:
         chunk = read_chunk(items, indices, candidates=self._candidates, whole=self._whole)
         if chunk.items is not items and not self._foreign:
-            self._foreign = any(map(recognise, items))
+            self._foreign = hold_documents(items)
         return chunk
 
     def given(self, index: int, item: Any) -> Any:

@@ -27,7 +27,7 @@ from casdk._columns import to_arrow
 from casdk._driver import Driver, Hooks
 from casdk._engine import Caller, Ending
 from casdk._feeds import HELD, Feed, feed_of
-from casdk._foreign import recognise
+from casdk._foreign import hold_documents
 from casdk._inputs import Chunk, check_content, read_chunk
 from casdk._options import MINIBATCH, Options, route
 from casdk._originals import Originals, write_embeddings
@@ -267,7 +267,7 @@ def _merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashab
         or options.show_progress
     ):
         return None
-    if not isinstance(content, HELD) or not 0 < len(content) <= coalescer.most or any(map(recognise, content)):
+    if not isinstance(content, HELD) or not 0 < len(content) <= coalescer.most or hold_documents(content):
         return None
     if not options.parameters:
         return ("/encode", b"", options.check_images, str(options.dtype))
