@@ -98,7 +98,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_channels.network": set(),
     "_channels.websocket": {"_channels.base", "errors", "config", "_rust"},
     "models": {"documents", "errors"},
-    "documents": {"_archive", "_selectors", "errors"},
+    "documents": {"_archive", "_rust", "_selectors", "errors"},
     "_archive": {"documents", "errors"},
     "_selectors": {"_rust", "errors"},
     "_summary": set(),

@@ -48,7 +48,7 @@ class RawDocument(TypedDict, total=False):
     matches: list["RawDocument"]
 
 def new_id() -> str:
-    """Return a fresh id of 32 hex characters."""
+    """Return a fresh id of 32 hex characters, also in a forked process; only a thread's first is slow."""
 
 def classify(items: Sequence[object]) -> bytes:
     """Return one verdict byte per item.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from casdk import _archive, _selectors
+from casdk._rust import new_id
 
 if TYPE_CHECKING:
     from typing import Self
@@ -315,7 +316,7 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         modality: Kind of content.
     """
 
-    id: str = msgspec.field(default_factory=lambda: os.urandom(16).hex())
+    id: str = msgspec.field(default_factory=new_id)
     text: str = ""
     uri: str = ""
     blob: bytes = b""

@@ -3,47 +3,16 @@
 from __future__ import annotations
 
 import base64
-import os
-import re
-import threading
 
 import numpy as np
 import pytest
 from casdk import Document
-from casdk._rust import classify, decode_data_uri, new_id, sniff
+from casdk._rust import classify, decode_data_uri, sniff
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import (
     PNG,
 )
-
-
-def test_ids_are_hex_and_never_the_same() -> None:
-    ids: set[str] = set()
-
-    def draw() -> None:
-        ids.update(new_id() for _ in range(5000))
-
-    threads = [threading.Thread(target=draw) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(ids) == 20_000
-    assert all(re.fullmatch("[0-9a-f]{32}", drawn) for drawn in ids)
-
-
-def test_a_forked_child_draws_other_ids() -> None:
-    new_id()
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(writing, new_id().encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert os.read(reading, 32).decode() != new_id()
-    os.close(reading)
-    os.close(writing)
 
 
 def test_verdicts_tell_types_apart() -> None:

@@ -2,13 +2,11 @@
 
 mod documents;
 mod fields;
+mod ids;
 mod packer;
 mod reply;
 mod rows;
 mod values;
-
-use std::cell::Cell;
-use std::hash::{BuildHasher, Hasher, RandomState};
 
 use casdk_core::{classify, data_uri, source};
 use pyo3::exceptions::PyValueError;
@@ -20,29 +18,6 @@ pyo3::import_exception!(casdk.errors, ReplyError);
 /// Maps what is wrong with a reply; it can be nothing else where this is called.
 fn reply_error(error: &casdk_core::error::Error) -> PyErr {
     ReplyError::new_err(error.to_string())
-}
-
-#[pyfunction]
-fn new_id() -> String {
-    thread_local! {
-        static COUNTER: Cell<u64> = const { Cell::new(0) };
-    }
-    // The hasher's keys come from the operating system once per thread; a fork shares them, so the pid is hashed too.
-    let count = COUNTER.replace(COUNTER.get().wrapping_add(1));
-    let keys = KEYS.with(Clone::clone);
-    let mut halves = [0u64; 2];
-    for (salt, half) in halves.iter_mut().enumerate() {
-        let mut hasher = keys.build_hasher();
-        hasher.write_u64(count);
-        hasher.write_usize(salt);
-        hasher.write_u32(std::process::id());
-        *half = hasher.finish();
-    }
-    format!("{:016x}{:016x}", halves[0], halves[1])
-}
-
-thread_local! {
-    static KEYS: RandomState = RandomState::new();
 }
 
 #[pyfunction]
@@ -86,13 +61,15 @@ mod _rust {
     #[pymodule_export]
     use super::classify_items;
     #[pymodule_export]
+    use super::ids::new_id;
+    #[pymodule_export]
     use super::packer::{Packed, Packer};
     #[pymodule_export]
     use super::reply::{Reply, first_id_of, request_id_of, scan};
     #[pymodule_export]
     use super::rows::{are_consecutive, copy_rows};
     #[pymodule_export]
-    use super::{decode_data_uri, new_id, sniff};
+    use super::{decode_data_uri, sniff};
     use pyo3::prelude::*;
 
     #[pymodule_init]
