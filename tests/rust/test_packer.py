@@ -167,7 +167,14 @@ def test_slim_documents_leave_out_what_an_encoder_does_not_read(documents: list[
     assert documents_of(packed) == known
 
 
-@given(st.lists(trees | texts | st.just(PNG), max_size=4), st.booleans(), st.sampled_from(CODECS))
+named = st.builds(Document, id=texts, text=texts.filter(bool))
+
+
+@given(
+    st.lists(named, max_size=4) | st.lists(named | trees | texts | st.just(PNG), max_size=4),
+    st.booleans(),
+    st.sampled_from(CODECS),
+)
 def test_sentences_are_packed_as_anything_is(items: list[Any], whole: bool, codec: Any) -> None:
     packer = Packer(codec, "/encode", {}, whole=whole, keep_uri=whole, check_images=False)
     verdicts = bytes(
@@ -200,7 +207,8 @@ def test_what_is_wrong_with_a_sentence_is_found() -> None:
     for codec in CODECS:
         packer = Packer(codec, "/encode", {}, max_item_bytes=200)  # type: ignore[arg-type]
         for item in bad:
-            items, verdicts = [Document(text="a"), item, "b"], b"OTT" if isinstance(item, str) else b"OOT"
+            items: list[Any] = [Document(text="a"), item, Document(text="b")]
+            verdicts = b"OTO" if isinstance(item, str) else b"OOO"
             packed = packer.pack_sentences(REQUEST_ID, items, verdicts)
             assert packed is not None
             assert packed.rows == 2

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use casdk_core::classify::classify;
 use casdk_core::document::{Content, Document, Id};
 use casdk_core::matrix::{Rows, place};
-use casdk_core::request::TextPlan;
+use casdk_core::sentences::TextPlan;
 use casdk_core::{data_uri, json, reply};
 
 #[allow(dead_code, reason = "each bench needs some of them")]
@@ -54,7 +54,7 @@ fn pack_texts(times: usize) {
     let (texts, options) = (sentences(COUNT), options());
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     for _ in 0..times {
-        let plan = TextPlan::new(black_box(&texts), &options, REQUEST_ID);
+        let plan = TextPlan::new(black_box(&texts), None, &options, REQUEST_ID);
         let mut message = vec![0; plan.len()];
         plan.write(&mut message);
         black_box(message);

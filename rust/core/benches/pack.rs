@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::hint::black_box;
 
 use casdk_core::document::{Content, Document, Id};
-use casdk_core::request::{TextPlan, pack};
+use casdk_core::request::pack;
+use casdk_core::sentences::TextPlan;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 #[allow(dead_code, reason = "each bench needs some of them")]
@@ -21,7 +22,7 @@ fn pack_sentences(c: &mut Criterion) {
         group.throughput(Throughput::Elements(count as u64));
         group.bench_function(count.to_string(), |b| {
             b.iter(|| {
-                let plan = TextPlan::new(black_box(&texts), &options, REQUEST_ID);
+                let plan = TextPlan::new(black_box(&texts), None, &options, REQUEST_ID);
                 let mut message = vec![0; plan.len()];
                 plan.write(&mut message);
                 message

@@ -12,5 +12,6 @@ pub mod load;
 pub mod matrix;
 pub mod reply;
 pub mod request;
+pub mod sentences;
 pub mod source;
 pub mod wire;

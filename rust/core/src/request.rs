@@ -5,14 +5,12 @@
 
 use crate::document::{Document, Fields, Score, Tensor, Value};
 use crate::error::Error;
-use crate::load::{
-    Batch, Failure, Item, Loaded, Options, check_size, empty, load, place_digits, prefix, within,
-};
+use crate::load::{Batch, Failure, Item, Loaded, Options, load, within};
 use crate::wire::{FIXED32, FIXED64, VARINT, Writer, field_len, tag_len, varint_len};
 
 /// What a message has before its documents.
 #[derive(Debug)]
-struct Head<'a> {
+pub(crate) struct Head<'a> {
     options: &'a Options,
     request_id: &'a str,
     header: usize,
@@ -20,7 +18,7 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    fn new(options: &'a Options, request_id: &'a str) -> Self {
+    pub(crate) fn new(options: &'a Options, request_id: &'a str) -> Self {
         let header = field_len(1, request_id.len())
             + field_len(3, options.endpoint.len())
             + text_len(4, &options.target_executor);
@@ -33,13 +31,13 @@ impl<'a> Head<'a> {
     }
 
     /// Returns the bytes of a message whose documents take `array`.
-    fn message_len(&self, array: usize) -> usize {
+    pub(crate) fn message_len(&self, array: usize) -> usize {
         field_len(1, self.header)
             + self.parameters.map_or(0, |len| field_len(2, len))
             + field_len(4, field_len(1, array))
     }
 
-    fn write(&self, writer: &mut Writer<'_>, array: usize) {
+    pub(crate) fn write(&self, writer: &mut Writer<'_>, array: usize) {
         writer.head(1, self.header);
         writer.bytes(1, self.request_id.as_bytes());
         writer.bytes(3, self.options.endpoint.as_bytes());
@@ -131,111 +129,7 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// A request of sentences and nothing else, whose size is known: what most calls send, so it builds no documents.
-///
-/// The message is the one that a [`Plan`] of the same sentences writes.
-#[derive(Debug)]
-pub struct TextPlan<'a> {
-    head: Head<'a>,
-    prefix: &'a [u8],
-    texts: &'a [&'a str],
-    array: usize,
-    rows: usize,
-    taken: usize,
-    failures: Vec<Failure>,
-}
-
-impl<'a> TextPlan<'a> {
-    /// Sizes a batch.
-    #[must_use]
-    pub fn new(texts: &'a [&'a str], options: &'a Options, request_id: &'a str) -> Self {
-        let prefix = prefix(request_id).as_bytes();
-        let mut plan = Self {
-            head: Head::new(options, request_id),
-            prefix,
-            texts,
-            array: 0,
-            rows: 0,
-            taken: texts.len(),
-            failures: Vec::new(),
-        };
-        for (position, text) in texts.iter().enumerate() {
-            if let Err(error) = check_text(text, options) {
-                plan.failures.push(Failure { position, error });
-                continue;
-            }
-            let array = plan.array + field_len(1, plan.body_len(text));
-            if array > options.max_message_bytes && plan.rows > 0 {
-                plan.taken = position;
-                break;
-            }
-            plan.array = array;
-            plan.rows += 1;
-        }
-        plan
-    }
-
-    fn body_len(&self, text: &str) -> usize {
-        field_len(1, self.prefix.len() + 8) + field_len(4, text.len())
-    }
-
-    /// Returns how many sentences are in the message.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Returns how many sentences were looked at, from the first.
-    #[must_use]
-    pub fn taken(&self) -> usize {
-        self.taken
-    }
-
-    /// Returns those of them that are left out.
-    #[must_use]
-    pub fn into_failures(self) -> Vec<Failure> {
-        self.failures
-    }
-
-    /// Returns the bytes of the message.
-    #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "no message is empty")]
-    pub fn len(&self) -> usize {
-        self.head.message_len(self.array)
-    }
-
-    /// Writes the message.
-    pub fn write(&self, out: &mut [u8]) {
-        let mut writer = Writer::new(out);
-        self.head.write(&mut writer, self.array);
-        let mut bad = self
-            .failures
-            .iter()
-            .map(|failure| failure.position)
-            .peekable();
-        let mut place = 0;
-        for (position, text) in self.texts[..self.taken].iter().enumerate() {
-            if bad.next_if_eq(&position).is_some() {
-                continue;
-            }
-            writer.head(1, self.body_len(text));
-            writer.head(1, self.prefix.len() + 8);
-            writer.raw(self.prefix);
-            writer.raw(&place_digits(place));
-            writer.bytes(4, text.as_bytes());
-            place += 1;
-        }
-    }
-}
-
-fn check_text(text: &str, options: &Options) -> Result<(), Error> {
-    if text.is_empty() {
-        return Err(empty());
-    }
-    check_size("the text", text.len(), options.max_item_bytes)
-}
-
-fn text_len(number: u32, text: &str) -> usize {
+pub(crate) fn text_len(number: u32, text: &str) -> usize {
     if text.is_empty() {
         0
     } else {
@@ -361,7 +255,7 @@ fn write_item(
     read
 }
 
-fn write_text(writer: &mut Writer<'_>, number: u32, text: &str) {
+pub(crate) fn write_text(writer: &mut Writer<'_>, number: u32, text: &str) {
     if !text.is_empty() {
         writer.bytes(number, text.as_bytes());
     }

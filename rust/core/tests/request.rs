@@ -11,7 +11,8 @@ use std::fs;
 
 use casdk_core::document::{Content, Document, Id};
 use casdk_core::load::{Failure, Options};
-use casdk_core::request::{Plan, TextPlan, pack};
+use casdk_core::request::{Plan, pack};
+use casdk_core::sentences::TextPlan;
 use oracle::{DataRequest, Doc, data_content, doc};
 use plain::{REQUEST_ID, of, options, text};
 use proptest::collection::vec;
@@ -75,16 +76,20 @@ proptest! {
 
     #[test]
     fn sentences_alone_are_written_like_any_documents(
-        texts in vec("\\PC{0,150}", 0..20),
+        sentences in vec(("\\PC{0,150}", "\\PC{0,20}"), 0..20),
+        are_named in any::<bool>(),
         max_item_bytes in 50u64..400,
         max_message_bytes in 1usize..3000,
         request_id in prop_oneof![Just(REQUEST_ID.to_string()), "\\PC{0,30}"],
     ) {
         let options = Options { max_item_bytes, max_message_bytes, ..options() };
-        let documents: Vec<_> = texts.iter().map(|content| text(content)).collect();
+        let (texts, ids): (Vec<&str>, Vec<&str>) = sentences.iter().map(|(text, id)| (&text[..], &id[..])).unzip();
+        let documents: Vec<_> = sentences.iter().map(|(content, id)| Document {
+            id: if are_named { Id::Given(id.into()) } else { Id::Position },
+            ..text(content)
+        }).collect();
         let (message, taken, failures) = pack(&documents, &options, &request_id);
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let plan = TextPlan::new(&texts, &options, &request_id);
+        let plan = TextPlan::new(&texts, are_named.then_some(&ids[..]), &options, &request_id);
         let mut written = vec![0; plan.len()];
         plan.write(&mut written);
         prop_assert_eq!(written, message);

@@ -126,6 +126,50 @@ impl<'py> Values<'py> {
     }
 }
 
+/// What a field is unless it was set: what every document shares, by which it is told fast that there is nothing to send.
+pub struct Defaults<'py>(Bound<'py, PyTuple>);
+
+impl<'py> Defaults<'py> {
+    const SHARED: [Field; 8] = [
+        Field::Uri,
+        Field::MimeType,
+        Field::ParentId,
+        Field::Modality,
+        Field::Granularity,
+        Field::Adjacency,
+        Field::Weight,
+        Field::Offset,
+    ];
+    const CONTAINERS: [Field; 3] = [Field::Matches, Field::Chunks, Field::Tags];
+
+    /// Reads them.
+    pub fn new(py: Python<'py>) -> PyResult<Self> {
+        let defaults = document_class(py)?.getattr(intern!(py, "__struct_defaults__"))?;
+        Ok(Self(defaults.cast_into()?))
+    }
+
+    /// Returns id and text of a document that says nothing else; `None` for any other, and for a broken one.
+    pub fn sentence(&self, item: &Bound<'py, PyAny>) -> Option<(PyBackedStr, PyBackedStr)> {
+        let values = Values::of(item).ok()?;
+        for field in Self::SHARED {
+            let default = self.0.get_borrowed_item(field as usize).ok()?;
+            if !values.get(field).ok()?.is(default) {
+                return None;
+            }
+        }
+        for field in Self::CONTAINERS {
+            if values.is_set(field).ok()? {
+                return None;
+            }
+        }
+        if !values.read_location().ok()?.is_empty() {
+            return None;
+        }
+        let text: PyBackedStr = values.read_text(Field::Text).ok()??;
+        Some((values.read(Field::Id).ok()?, text))
+    }
+}
+
 /// What is wrong with an item; an error that does not speak of it is handed on.
 pub fn reason_of(py: Python<'_>, error: PyErr) -> PyResult<String> {
     let is_of_item = error.is_instance_of::<PyTypeError>(py)

@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use casdk_core::document::Document;
 use casdk_core::json;
 use casdk_core::load::{Failure, Options};
-use casdk_core::request::{Plan, TextPlan};
+use casdk_core::request::Plan;
+use casdk_core::sentences::TextPlan;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyList, PyString};
 
 use crate::documents::{Owned, Reading};
+use crate::fields::Defaults;
 use crate::values::read_fields;
 
 /// Bytes of sentences below which letting go of the GIL costs more than it gives: writing them takes microseconds,
@@ -128,6 +130,9 @@ impl Packer {
         if let Some(packed) = self.pack_texts(py, &items, verdicts, request_id)? {
             return Ok(Some(packed));
         }
+        if let Some(packed) = self.pack_plain_documents(py, &items, verdicts, request_id)? {
+            return Ok(Some(packed));
+        }
         let fetched = HashMap::new();
         let reading = self.reading(&fetched);
         let mut owned = Vec::with_capacity(items.len());
@@ -176,6 +181,23 @@ fn texts<'a>(items: &'a [Bound<'_, PyAny>]) -> Option<Vec<&'a str>> {
     items.iter().map(text).collect()
 }
 
+fn write_texts(py: Python<'_>, plan: TextPlan<'_>) -> PyResult<Packed> {
+    let message = PyBytes::new_with(py, plan.len(), |out| {
+        if out.len() < WORTH_DETACHING {
+            plan.write(out);
+        } else {
+            py.detach(|| plan.write(out));
+        }
+        Ok(())
+    })?;
+    Ok(Packed {
+        message: message.unbind(),
+        rows: plan.rows(),
+        taken: plan.taken(),
+        failures: plan.into_failures(),
+    })
+}
+
 impl Packer {
     fn reading<'a>(&'a self, fetched: &'a HashMap<String, PyBackedBytes>) -> Reading<'a> {
         Reading {
@@ -201,21 +223,34 @@ impl Packer {
         let Some(texts) = texts(items) else {
             return Ok(None);
         };
-        let plan = TextPlan::new(&texts, &self.options, request_id);
-        let message = PyBytes::new_with(py, plan.len(), |out| {
-            if out.len() < WORTH_DETACHING {
-                plan.write(out);
-            } else {
-                py.detach(|| plan.write(out));
-            }
-            Ok(())
-        })?;
-        Ok(Some(Packed {
-            message: message.unbind(),
-            rows: plan.rows(),
-            taken: plan.taken(),
-            failures: plan.into_failures(),
-        }))
+        let plan = TextPlan::new(&texts, None, &self.options, request_id);
+        write_texts(py, plan).map(Some)
+    }
+
+    /// Writes documents of which nothing but id and text travels, as [`Self::pack_texts`] does strings.
+    fn pack_plain_documents(
+        &self,
+        py: Python<'_>,
+        items: &[Bound<'_, PyAny>],
+        verdicts: &[u8],
+        request_id: &str,
+    ) -> PyResult<Option<Packed>> {
+        if self.codec != Codec::Proto
+            || self.whole
+            || self.candidates.is_some()
+            || verdicts.iter().any(|&verdict| verdict != b'O')
+        {
+            return Ok(None);
+        }
+        let defaults = Defaults::new(py)?;
+        let sentences = items.iter().map(|item| defaults.sentence(item));
+        let Some(sentences) = sentences.collect::<Option<Vec<_>>>() else {
+            return Ok(None);
+        };
+        let (ids, texts): (Vec<&str>, Vec<&str>) =
+            sentences.iter().map(|(id, text)| (&**id, &**text)).unzip();
+        let plan = TextPlan::new(&texts, Some(&ids), &self.options, request_id);
+        write_texts(py, plan).map(Some)
     }
 
     fn pack_owned(
