@@ -1,4 +1,4 @@
-"""The websocket's own: replies told apart on their way in, and closing while a socket is being opened.
+"""The websocket's own: requests among the library's frames, replies told apart, closing while a socket is being opened.
 
 Whatever the network cuts, what arrives is what the library would have read.
 """
@@ -9,12 +9,13 @@ from itertools import pairwise
 
 import pytest
 from casdk import TLS, Limits, Timeouts, TransportError
-from casdk._channels.websocket import Connection, WebsocketChannel
+from casdk._channels.base import SLICE
+from casdk._channels.websocket import SMALL, Connection, WebsocketChannel
 from casdk._uri import Endpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
-from websockets.asyncio.server import serve
+from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
@@ -47,6 +48,12 @@ async def connection_to(deliver):
         async with connect(f"ws://127.0.0.1:{port}", create_connection=Connection, **options) as connection:
             connection.deliver, connection.largest = deliver, LARGEST
             yield connection
+
+
+def channel_to(server):
+    """A channel of its own to a server."""
+    endpoint = Endpoint("websocket", "127.0.0.1", server.sockets[0].getsockname()[1])
+    return WebsocketChannel(endpoint, TLS(), Timeouts(), Limits(), None)
 
 
 def messages_of(frames):
@@ -116,14 +123,61 @@ def test_what_the_library_refuses_is_refused(frame, code):
     assert asyncio.run(main()) == code
 
 
+PING = 0
+TURNS = st.lists(
+    st.lists(st.sampled_from([PING, 2, 125, 126, 8_000, SMALL - 2, SMALL, SMALL + 1, SLICE + 1]), max_size=9),
+    min_size=1,
+    max_size=3,
+)
+
+
+@settings(deadline=None)
+@given(turns=TURNS)
+def test_frames_of_one_turn_arrive_in_their_order(turns):
+    """Whoever writes them: the channel the small ones, the library pings and what is large."""
+    arrived, opened = [], asyncio.Event()
+
+    class Server(ServerConnection):
+        def process_event(self, event):
+            if isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.PING):
+                arrived.append(bytes(event.data if event.opcode is Opcode.PING else event.data[:2]))
+                opened.set()
+            super().process_event(event)
+
+    async def main():
+        async with serve(listen, "127.0.0.1", 0, max_size=None, create_connection=Server) as server:
+            channel = channel_to(server)
+            asked = [asyncio.create_task(channel.exchange("opener", b"", ()))]
+            await opened.wait()
+            connection = channel.socket.connection
+            for number, turn in enumerate(turns):
+                await (await connection.ping())
+                arrived.clear()
+                names = [bytes([number, position]) for position in range(len(turn))]
+                for name, size in zip(names, turn, strict=True):
+                    frame = connection.ping(name) if size is PING else channel.exchange(name, name.ljust(size), ())
+                    asked.append(asyncio.create_task(frame))
+                await asyncio.sleep(0)
+                while len(arrived) < len(turn):
+                    await (await connection.ping())
+                    arrived[:] = [name for name in arrived if name in names]
+                if max(turn, default=0) > SLICE:  # pings come between fragments, and before what waits for their end
+                    names.sort(key=lambda name: turn[name[1]] is PING)
+                    arrived.sort(key=lambda name: turn[name[1]] is PING)
+                assert arrived == names
+            await channel.aclose()
+            for outcome in await asyncio.gather(*asked, return_exceptions=True):
+                assert isinstance(outcome, TransportError | asyncio.Future)
+
+    asyncio.run(main())
+
+
 async def test_closed_at_any_turn_of_connecting():
     async with serve(listen, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
         running = asyncio.all_tasks()
         connected = set()
         for turns in range(80):
-            settings = Endpoint("websocket", "127.0.0.1", port), TLS(), Timeouts(), Limits(), None
-            channel = WebsocketChannel(*settings)
+            channel = channel_to(server)
             asked = [asyncio.create_task(channel.exchange(name, b"", ())) for name in "ab"]
             for _ in range(turns):
                 await asyncio.sleep(0)

@@ -244,5 +244,15 @@ def first_id_of(message: bytes) -> str | None:
         casdk.errors.ReplyError: The text breaks before.
     """
 
+def frame_message(message: bytes) -> bytes:
+    """Return a binary message as the one frame in which a client sends it on a websocket (RFC 6455, section 5.2).
+
+    The mask is the operating system's randomness, drawn for many frames at once by each thread of each process. The GIL
+    is not released: this is for messages that are written in microseconds.
+
+    Raises:
+        OSError: The system has no randomness to give.
+    """
+
 def scan(codec: Codec, message: bytes) -> Reply:
     """Scan one reply."""

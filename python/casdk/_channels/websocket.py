@@ -25,7 +25,7 @@ from websockets.protocol import OPEN
 from websockets.typing import Subprotocol
 
 from casdk._channels.base import LOG, SLICE, Channel, Headers, is_plain, no_tls, run_out, slices, ssl_context
-from casdk._rust import request_id_of
+from casdk._rust import frame_message, request_id_of
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -232,7 +232,8 @@ class Socket:
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._flush)
         self._unsent += len(message)
-        protocol.send_binary(message)
+        # As `send_binary` would, with a Frame and in six times the time; among the library's own, which keeps order.
+        protocol.writes.append(frame_message(message))
         return True
 
     def _flush(self) -> None:

@@ -7,6 +7,7 @@ pub mod classify;
 pub mod data_uri;
 pub mod document;
 pub mod error;
+pub mod frame;
 pub mod json;
 pub mod load;
 pub mod matrix;

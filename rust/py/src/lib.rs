@@ -2,6 +2,7 @@
 
 mod documents;
 mod fields;
+mod frame;
 mod ids;
 mod packer;
 mod reply;
@@ -60,6 +61,8 @@ fn decode_data_uri<'py>(py: Python<'py>, uri: &str) -> PyResult<(String, Bound<'
 mod _rust {
     #[pymodule_export]
     use super::classify_items;
+    #[pymodule_export]
+    use super::frame::frame_message;
     #[pymodule_export]
     use super::ids::new_id;
     #[pymodule_export]
