@@ -12,7 +12,7 @@ from casdk._calls import ErrorMode
 from casdk.errors import InputTypeError, InputValueError
 from casdk.models import Response
 
-__all__ = ["MINIBATCH", "CallOptions", "EncodeOptions", "Options", "route"]
+__all__ = ["DEFAULTS", "MINIBATCH", "CallOptions", "EncodeOptions", "Options", "route"]
 
 
 class CallOptions(TypedDict, total=False):
@@ -108,6 +108,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise InputValueError("result='arrow' does not go with on_done, on_always or return_responses")
 
 
+DEFAULTS: Final = Options()
+"""Those of a call that is told nothing, made and checked once."""
 FLOATS: Final = (np.dtype(np.float32), np.dtype(np.float16))
 
 

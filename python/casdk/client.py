@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
-from casdk._options import MINIBATCH, CallOptions, EncodeOptions, Options
+from casdk._options import DEFAULTS, MINIBATCH, CallOptions, EncodeOptions, Options
 from casdk._originals import open_piece
 from casdk._uri import Endpoint, parse_address
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
@@ -745,7 +745,7 @@ def _make_instruments(endpoint: Endpoint, telemetry: bool | Telemetry) -> Instru
 def _read_options(options: dict[str, Any], known: Set[str] | None = None) -> Options:
     if known is not None and (others := options.keys() - known):
         raise TypeError(f"Unexpected keyword argument '{min(others)}'")
-    return Options(**options)
+    return Options(**options) if options else DEFAULTS
 
 
 def _show(profile: Profile, quiet: bool) -> Profile:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from casdk._foreign import recognise
+from casdk._foreign import hold_documents, recognise
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import InputTypeError, ReplyError
 from casdk.interop.docarray import collect, to_docarray, to_document, write_back
@@ -53,12 +53,13 @@ fields = st.fixed_dictionaries(
 @pytest.mark.parametrize("kind", [Scored, Plain, Query, TextDoc, ImageDoc])
 def test_recognise(kind):
     assert recognise(kind())
+    assert hold_documents(["text", kind()])
     assert not recognise(kind)
     assert not recognise(DocList[kind]([kind()]))
 
 
 def test_recognise_nothing_else():
-    assert not any(map(recognise, [Document(), "text", b"", np.zeros(1), {"text": "t"}]))
+    assert not hold_documents([Document(), "text", b"", np.zeros(1), {"text": "t"}])
 
 
 # in

@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 import docarray
 import numpy as np
 import pytest
-from casdk._foreign import recognise
+from casdk._foreign import hold_documents, recognise
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import ReplyError
 from casdk.interop.docarray import collect, to_docarray, to_document, write_back
@@ -221,6 +221,7 @@ def test_summary(plans, embedded):
 
 def test_recognise():
     assert recognise(docarray.Document())
+    assert hold_documents(["text", docarray.Document()])
     assert not recognise(Document())
     assert not recognise("text")
     assert not recognise(docarray.DocumentArray())
