@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -109,6 +110,33 @@ def test_leaving_takes_the_job_back(mode):
         with pytest.raises(asyncio.CancelledError):
             asyncio.run(main())
     assert ended.wait(10)
+
+
+def test_a_job_taken_back_before_its_first_line_never_begins(recwarn):
+    gate, begun = threading.Event(), []
+
+    async def job(caller):
+        begun.append(caller)
+
+    async def main():
+        engine().post(gate.wait)  # so that both letters are read in one turn
+        task = asyncio.create_task(run_async(job))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        gate.set()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(main())
+
+    async def later(caller):
+        return "later"
+
+    assert run(later) == "later"
+    gc.collect()
+    assert not begun
+    assert not recwarn.list
 
 
 async def count(caller):

@@ -223,8 +223,8 @@ class Caller(ABC, Generic[T]):
     loop: asyncio.AbstractEventLoop | None = None
     _cancelled = False
 
-    def __init__(self, job: Callable[[Caller[T]], Awaitable[T] | None]) -> None:
-        self._job: Callable[[Caller[T]], Awaitable[T] | None] | None = job
+    def __init__(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T] | None]) -> None:
+        self._job: Callable[[Caller[T]], Coroutine[Any, Any, T] | None] | None = job
         self._engine = engine()
         if self._engine.inside():
             raise ClosedError("casdk cannot be called from its own engine thread")
@@ -244,12 +244,20 @@ class Caller(ABC, Generic[T]):
             tell([(self, None, error)])
             return
         if work is not None:
-            self.task = task = asyncio.ensure_future(work)
-            task.add_done_callback(self._finish)
+            self._engine.loop.create_task(self._carry_out(work))
 
-    def _finish(self, task: asyncio.Future[T]) -> None:
-        error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        tell([(self, None if error is not None else task.result(), error)])
+    async def _carry_out(self, work: Coroutine[Any, Any, T]) -> None:
+        # It tells by itself how the job ended: a task's callback would, a turn of the loop later.
+        if self._cancelled:  # in the turn before
+            work.close()
+            return
+        self.task = asyncio.current_task()
+        try:
+            result = await work
+        except BaseException as error:
+            tell([(self, None, error)])
+        else:
+            tell([(self, result, None)])
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:
         """Run a function on the engine, soon, from any thread."""
@@ -341,7 +349,7 @@ _PIECE: Final = object()
 class _ThreadCaller(Caller[T]):
     """A thread that waits in `serve`, and runs there what the call asks of it."""
 
-    def __init__(self, job: Callable[[Caller[T]], Awaitable[T] | None]) -> None:
+    def __init__(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T] | None]) -> None:
         super().__init__(job)
         self._inbox: queue.SimpleQueue[tuple[Any, Any, Any]] = queue.SimpleQueue()
 
@@ -515,7 +523,7 @@ def _settle(endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]]) -
         caller.settle(result, error)
 
 
-def run(job: Callable[[Caller[T]], Awaitable[T] | None]) -> T:
+def run(job: Callable[[Caller[T]], Coroutine[Any, Any, T] | None]) -> T:
     """Run a job on the engine and wait for it in this thread, which may be inside a running loop.
 
     Ctrl-C takes the job back; its clean-up goes on in the background.
@@ -523,16 +531,16 @@ def run(job: Callable[[Caller[T]], Awaitable[T] | None]) -> T:
     return _ThreadCaller(job).serve()
 
 
-def run_async(job: Callable[[Caller[T]], Awaitable[T] | None]) -> Coroutine[Any, Any, T]:
+def run_async(job: Callable[[Caller[T]], Coroutine[Any, Any, T] | None]) -> Coroutine[Any, Any, T]:
     """Run a job on the engine and wait for it on this loop; cancelling the task takes the job back."""
     return _LoopCaller(job).serve()
 
 
-def run_pieces(job: Callable[[Caller[Any]], Awaitable[Any]]) -> Generator[Any, None, Any]:
+def run_pieces(job: Callable[[Caller[Any]], Coroutine[Any, Any, Any]]) -> Generator[Any, None, Any]:
     """Run a job on the engine and yield what it gives; closing the generator takes the job back."""
     return _ThreadCaller(job).pieces()
 
 
-def run_pieces_async(job: Callable[[Caller[Any]], Awaitable[Any]]) -> AsyncGenerator[Any, None]:
+def run_pieces_async(job: Callable[[Caller[Any]], Coroutine[Any, Any, Any]]) -> AsyncGenerator[Any, None]:
     """Run a job on the engine and yield what it gives, on this loop."""
     return _LoopCaller(job).pieces()

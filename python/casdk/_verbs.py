@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import random
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence, Sized
 from contextlib import nullcontext
 from functools import partial
 from time import monotonic
@@ -29,7 +29,7 @@ from casdk._engine import Caller, Ending
 from casdk._feeds import HELD, Feed, feed_of
 from casdk._foreign import hold_documents
 from casdk._inputs import Chunk, check_content, read_chunk
-from casdk._options import MINIBATCH, Options, route
+from casdk._options import DEFAULTS, MINIBATCH, Options, route
 from casdk._originals import Originals, write_embeddings
 from casdk._progress import Progress
 from casdk._results import (
@@ -55,7 +55,7 @@ __all__ = ["Job", "encode", "index", "profile", "rank", "search", "stream"]
 LOG: Final = logging.getLogger("casdk.calls")
 UNWATCHED: Final = nullcontext()
 
-Job: TypeAlias = "Callable[[Caller[Any]], Awaitable[Callable[[], Any]]]"
+Job: TypeAlias = "Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], Any]]]"
 Merged: TypeAlias = "tuple[np.ndarray[Any, Any], dict[int, ItemError], Watch | None]"
 """Rows of a merged batch, its bad items, and what its span is linked by."""
 
@@ -257,7 +257,7 @@ def _present(
 
 def _merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashable | None:
     """Return what calls must have in common to travel together, or ``None`` for one that travels alone."""
-    if (
+    if options is not DEFAULTS and (
         options.on_done is not None
         or options.on_error is not None
         or options.on_always is not None
