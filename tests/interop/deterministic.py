@@ -23,7 +23,10 @@ def rows(contents):
 
 
 def cosines(queries, candidates):
-    """Return the cosine similarities ``[Q, C]`` of rows."""
+    """Return the cosine similarities ``[Q, C]`` of rows, in double: `softmax` makes a last bit 100 times larger.
+
+    The two sides have libraries, and so roundings, of their own.
+    """
     return _unit(queries) @ _unit(candidates).T
 
 
@@ -42,4 +45,5 @@ def ranking(matrix):
 
 
 def _unit(matrix):
+    matrix = np.asarray(matrix, np.float64)
     return matrix / np.maximum(np.linalg.norm(matrix, axis=-1, keepdims=True), 1e-12)
