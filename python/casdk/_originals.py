@@ -107,14 +107,11 @@ class Originals:
 
 def write_embeddings(documents: Sequence[Document], rows: np.ndarray[Any, Any], bad: Iterable[int]) -> None:
     """Give each Document its row, a view; those without one stay as they are."""
-    missing = set(bad)
-    if not missing:
-        for document, row in zip(documents, rows, strict=True):
-            document.embedding = row
-        return
-    for index, (document, row) in enumerate(zip(documents, rows, strict=True)):
-        if index not in missing:
-            document.embedding = row
+    pairs: Iterable[Any] = zip(documents, rows, strict=True)
+    if missing := set(bad):
+        pairs = (pair for index, pair in enumerate(pairs) if index not in missing)
+    for document, row in pairs:
+        document.embedding = row
 
 
 def open_piece(piece: Piece, options: Options) -> Any:

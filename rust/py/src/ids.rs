@@ -2,16 +2,13 @@
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::process;
 
-use pyo3::intern;
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyCFunction, PyDict, PyString};
+use pyo3::types::PyString;
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
-/// Forks that this process, and those it was forked from, went through.
-static FORKS: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     static SOURCE: RefCell<Option<Source>> = const { RefCell::new(None) };
@@ -21,18 +18,28 @@ thread_local! {
 struct Source {
     seeded: DefaultHasher,
     count: u64,
-    forks: u64,
+    /// The process that drew the seed: a fork has the same one.
+    process: u32,
 }
 
 impl Source {
-    fn new(seed: &[u8], forks: u64) -> Self {
+    fn new(process: u32) -> Result<Self, getrandom::Error> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed)?;
         let mut seeded = DefaultHasher::new();
-        seeded.write(seed);
-        Self {
+        seeded.write(&seed);
+        Ok(Self {
             seeded,
             count: 0,
-            forks,
-        }
+            process,
+        })
+    }
+
+    /// Returns this thread's, a new one in a forked process.
+    fn current(source: &mut Option<Self>) -> Result<&mut Self, getrandom::Error> {
+        let process = process::id();
+        let known = source.take().filter(|known| known.process == process);
+        Ok(source.insert(known.map_or_else(|| Self::new(process), Ok)?))
     }
 
     fn draw(&mut self) -> [u64; 2] {
@@ -49,19 +56,9 @@ impl Source {
 /// Returns a fresh id.
 #[pyfunction]
 pub fn new_id(py: Python<'_>) -> PyResult<Bound<'_, PyString>> {
-    let forks = FORKS.load(Ordering::Relaxed);
-    let drawn = SOURCE.with_borrow_mut(|source| match source {
-        Some(source) if source.forks == forks => Some(source.draw()),
-        _ => None,
-    });
-    let halves = if let Some(halves) = drawn {
-        halves
-    } else {
-        let mut source = Source::new(seed(py)?.as_bytes(), forks);
-        let halves = source.draw();
-        SOURCE.set(Some(source));
-        halves
-    };
+    let halves = SOURCE
+        .with_borrow_mut(|source| Source::current(source).map(Source::draw))
+        .map_err(|error| PyOSError::new_err(error.to_string()))?;
     let mut text = [0; 32];
     let bytes = halves.into_iter().flat_map(u64::to_be_bytes);
     for (digits, byte) in text.chunks_exact_mut(2).zip(bytes) {
@@ -69,22 +66,4 @@ pub fn new_id(py: Python<'_>) -> PyResult<Bound<'_, PyString>> {
         digits[1] = DIGITS[usize::from(byte & 15)];
     }
     PyString::from_bytes(py, &text)
-}
-
-/// Draws a thread's seed; it is drawn anew in a forked process, which has the memory of the one it was forked from.
-fn seed(py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
-    static WATCHING: PyOnceLock<()> = PyOnceLock::new();
-    let os = py.import(intern!(py, "os"))?;
-    WATCHING.get_or_try_init(py, || {
-        let count = PyCFunction::new_closure(py, None, None, |_, _| {
-            FORKS.fetch_add(1, Ordering::Relaxed);
-        })?;
-        let hooks = PyDict::new(py);
-        // Before as well: somebody's hook that runs in the child before this one may draw an id.
-        hooks.set_item("before", &count)?;
-        hooks.set_item("after_in_child", count)?;
-        os.call_method("register_at_fork", (), Some(&hooks))
-            .map(|_| ())
-    })?;
-    Ok(os.call_method1("urandom", (32,))?.cast_into()?)
 }

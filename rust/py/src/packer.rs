@@ -106,9 +106,6 @@ impl Packer {
         fetched: Option<HashMap<String, PyBackedBytes>>,
     ) -> PyResult<Packed> {
         let items = sequence(items, verdicts)?;
-        if let Some(packed) = self.pack_texts(py, &items, verdicts, request_id)? {
-            return Ok(packed);
-        }
         let fetched = fetched.unwrap_or_default();
         let reading = self.reading(&fetched);
         let owned = items
@@ -127,10 +124,7 @@ impl Packer {
         verdicts: &[u8],
     ) -> PyResult<Option<Packed>> {
         let items = sequence(items, verdicts)?;
-        if let Some(packed) = self.pack_texts(py, &items, verdicts, request_id)? {
-            return Ok(Some(packed));
-        }
-        if let Some(packed) = self.pack_plain_documents(py, &items, verdicts, request_id)? {
+        if let Some(packed) = self.pack_plain(py, &items, verdicts, request_id)? {
             return Ok(Some(packed));
         }
         let fetched = HashMap::new();
@@ -209,37 +203,27 @@ impl Packer {
         }
     }
 
-    /// Writes strings without making documents of them; `None` if something else is among them.
-    fn pack_texts(
+    /// Writes strings, or documents of which nothing but id and text travels, without making core documents of them;
+    /// `None` if something else is among them.
+    fn pack_plain(
         &self,
         py: Python<'_>,
         items: &[Bound<'_, PyAny>],
         verdicts: &[u8],
         request_id: &str,
     ) -> PyResult<Option<Packed>> {
-        if self.codec != Codec::Proto || verdicts.iter().any(|&verdict| verdict != b'T') {
+        if self.codec != Codec::Proto {
             return Ok(None);
         }
-        let Some(texts) = texts(items) else {
-            return Ok(None);
-        };
-        let plan = TextPlan::new(&texts, None, &self.options, request_id);
-        write_texts(py, plan).map(Some)
-    }
-
-    /// Writes documents of which nothing but id and text travels, as [`Self::pack_texts`] does strings.
-    fn pack_plain_documents(
-        &self,
-        py: Python<'_>,
-        items: &[Bound<'_, PyAny>],
-        verdicts: &[u8],
-        request_id: &str,
-    ) -> PyResult<Option<Packed>> {
-        if self.codec != Codec::Proto
-            || self.whole
-            || self.candidates.is_some()
-            || verdicts.iter().any(|&verdict| verdict != b'O')
-        {
+        let all = |kind| verdicts.iter().all(|&verdict| verdict == kind);
+        if all(b'T') {
+            let Some(texts) = texts(items) else {
+                return Ok(None);
+            };
+            let plan = TextPlan::new(&texts, None, &self.options, request_id);
+            return write_texts(py, plan).map(Some);
+        }
+        if self.whole || self.candidates.is_some() || !all(b'O') {
             return Ok(None);
         }
         let defaults = Defaults::new(py)?;
