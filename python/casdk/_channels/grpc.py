@@ -78,10 +78,11 @@ class GrpcChannel(Channel):
             raise _without_frames(error)  # noqa: B904 - it is the same one
 
     async def _exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
-        await self._ready()
+        channel = await self._ready()
         try:
             return await self._call(message, headers)
         except grpc.aio.AioRpcError as error:
+            self._leave_spoilt(channel, error)
             ours = self._ours(error, request_id)
             ours.code = error.code().name
             raise ours from error
@@ -98,10 +99,12 @@ class GrpcChannel(Channel):
             raise _without_frames(error)  # noqa: B904 - it is the same one
 
     async def _dry_run(self, headers: Headers) -> bytes | None:
-        ask: Any = (await self._ready()).unary_unary(DRY_RUN)
+        channel = await self._ready()
+        ask: Any = channel.unary_unary(DRY_RUN)
         try:
             return await _answer(ask(b"", timeout=self.timeouts.read, metadata=headers))
         except grpc.aio.AioRpcError as error:
+            self._leave_spoilt(channel, error)
             ours = self._ours(error, "")
             if error.code() is Code.UNIMPLEMENTED and not isinstance(ours, ProtocolMismatchError):
                 return None
@@ -155,6 +158,17 @@ class GrpcChannel(Channel):
         except TimeoutError:
             seconds = self.timeouts.connect
             raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
+
+    def _leave_spoilt(self, channel: grpc.aio.Channel, error: grpc.aio.AioRpcError) -> None:
+        """Have the next request open another channel where this one can never connect again.
+
+        Each reconnection watches gRPC's store of trusted certificates anew. Where that crosses the end of the watch
+        before it, the store takes it for ended and gives it none, nor any that follows it (seen with grpcio 1.85,
+        whose credentials are those of ``grpc_tls_certificate_provider.cc``).
+        """
+        if SPOILT in (error.details() or "").lower() and self._channel is channel:
+            LOG.warning("gRPC has lost the trusted certificates of %s: its channel is replaced", self.endpoint)
+            self._channel = self._unary = self._stream = None
 
     async def _open(self) -> grpc.aio.Channel:
         options: list[tuple[str, Any]] = [
@@ -324,8 +338,9 @@ def _without_frames(error: BaseException) -> BaseException:
     return error
 
 
-BROKEN: Final = ("socket closed", "connection reset", "failed to create security handshaker")
-"""The last was seen where a server resets connections, never for wrong settings: those are read before."""
+SPOILT: Final = "failed to create security handshaker"
+"""Seen where a server resets connections, never for wrong settings: those are read before."""
+BROKEN: Final = ("socket closed", "connection reset", SPOILT)
 TLS_WORDS: Final = ("ssl", "tls", "certificate", "handshak", "verification check")
 
 
