@@ -22,6 +22,9 @@ pub enum Error {
         /// What is wrong there.
         reason: String,
     },
+    /// A data URI whose ends promised another payload than it has: it is to be looked at whole.
+    #[error("the data URI was not looked at whole")]
+    Glanced,
     /// The item is larger than allowed.
     #[error("{what} has {len} bytes, more than the {max} of Limits.max_item_bytes")]
     TooLarge {
@@ -67,7 +70,7 @@ impl Error {
             Self::Missing(_) => "missing",
             Self::Unreadable(_) => "unreadable",
             Self::NotAnImage(_) => "not_image",
-            Self::DataUri { .. } => "data_uri",
+            Self::DataUri { .. } | Self::Glanced => "data_uri",
             Self::TooLarge { .. } => "too_large",
             Self::Empty(_) => "empty",
             Self::NotFetched(_) => "not_fetched",

@@ -279,27 +279,32 @@ pub struct Batch<'a> {
 ///
 /// # Arguments
 ///
-/// * `excluded`: failures known before, whose documents are not tried.
+/// * `known`: failures found before. Their documents are not tried, but for those of [`Error::Glanced`], which are
+///   looked at whole now.
 /// * `measure`: bytes of an item in the message; the last one measured may be left out.
 #[must_use]
 pub fn load<'a>(
     documents: &'a [Document<'a>],
     options: &Options,
     request_id: &str,
-    excluded: &[Failure],
+    known: &[Failure],
     mut measure: impl FnMut(&Item<'a>) -> usize,
 ) -> Batch<'a> {
     let mut items = Vec::with_capacity(documents.len());
-    let mut failures = excluded.to_vec();
+    let mut failures = known.to_vec();
+    failures.retain(|failure| failure.error != Error::Glanced);
     let mut loader = Loader {
         options,
         request_id,
         opened: 0,
+        thorough: false,
     };
     let mut size = 0usize;
     let mut taken = 0;
     for (position, document) in documents.iter().enumerate() {
-        if excluded.iter().any(|failure| failure.position == position) {
+        let found = known.iter().find(|failure| failure.position == position);
+        loader.thorough = found.is_some_and(|failure| failure.error == Error::Glanced);
+        if found.is_some() && !loader.thorough {
             taken = position + 1;
             continue;
         }
@@ -346,6 +351,8 @@ struct Loader<'o> {
     request_id: &'o str,
     /// Files opened so far.
     opened: usize,
+    /// Whether data URIs are looked at whole before they are decoded.
+    thorough: bool,
 }
 
 impl Loader<'_> {
@@ -437,16 +444,28 @@ impl Loader<'_> {
             Content::Path(path) => self.file(&source::expand_home(path))?,
             Content::FileUrl(url) => self.file(&source::path_of_file_url(url)?)?,
             Content::DataUri(uri) => {
-                let uri = data_uri::parse(uri)?;
-                if uri.decoded_len() == 0 {
+                let mut parsed = self.data_uri(uri)?;
+                if parsed.decoded_len() as u64 > max {
+                    // White space would count that a glance did not see.
+                    parsed = data_uri::parse(uri)?;
+                }
+                if parsed.decoded_len() == 0 {
                     return Err(Error::Empty("the data URI holds no bytes".into()));
                 }
-                check_size("the data URI", uri.decoded_len(), max)?;
-                Loaded::Uri(uri)
+                check_size("the data URI", parsed.decoded_len(), max)?;
+                Loaded::Uri(parsed)
             }
             Content::NotFetched(url) => return Err(Error::NotFetched(url.to_string())),
             Content::Unfit(reason) => return Err(Error::Unfit(reason.to_string())),
         })
+    }
+
+    fn data_uri<'a>(&self, uri: &'a str) -> Result<DataUri<'a>, Error> {
+        if self.thorough {
+            data_uri::parse(uri)
+        } else {
+            data_uri::glance(uri)
+        }
     }
 
     fn file<'a>(&mut self, path: &Path) -> Result<Loaded<'a>, Error> {

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
-use casdk_core::data_uri::{DataUri, parse};
+use casdk_core::data_uri::{DataUri, glance, parse};
 use casdk_core::error::Error;
 use proptest::prelude::*;
 
@@ -11,6 +11,17 @@ fn decode(uri: &str) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![0x55; parsed.decoded_len()];
     parsed.decode_into(&mut bytes)?;
     Ok(bytes)
+}
+
+/// As those do it who pack: a second, thorough look where the first one was wrong.
+fn decode_at_a_glance(uri: &str) -> Result<Vec<u8>, Error> {
+    let parsed = glance(uri)?;
+    let mut bytes = vec![0x55; parsed.decoded_len()];
+    match parsed.decode_into(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(Error::Glanced) => decode(uri),
+        Err(other) => Err(other),
+    }
 }
 
 fn offset(uri: &str) -> usize {
@@ -217,11 +228,46 @@ proptest! {
         }
     }
 
+    /// Long enough that only the ends are looked at, and that it is not verified in one piece.
+    #[test]
+    fn a_glance_sees_what_a_look_does(
+        len in 25_000..60_000_usize,
+        seed in 1..=u8::MAX,
+        url_safe: bool,
+        damages in proptest::collection::vec((0..60_000_usize, "[!-~\n]|%2B|%0A|==|\r\n"), 0..3),
+        boundary in prop::option::of(prop::sample::select(vec![16_383_usize, 32_767])),
+    ) {
+        let bytes: Vec<u8> = (0..len).map(|at| u8::try_from(at * usize::from(seed) * 151 % 256).unwrap()).collect();
+        let clean = if url_safe { URL_SAFE.encode(&bytes) } else { STANDARD.encode(&bytes) };
+        let mut payload = clean.clone();
+        for (at, damage) in &damages {
+            payload.insert_str(at % payload.len(), damage);
+        }
+        if let Some(at) = boundary {
+            payload.replace_range(at..=at, "=");
+        }
+        let uri = format!("data:image/png;base64,{payload}");
+        let whole = decode(&uri);
+        prop_assert_eq!(&decode_at_a_glance(&uri), &whole);
+        let parsed = glance(&uri);
+        let symbols = parsed.as_ref().ok().and_then(|parsed| parsed.as_base64(|_| true));
+        if let Some(symbols) = symbols {
+            let written = STANDARD.encode(whole.unwrap());
+            prop_assert_eq!(symbols, written.as_bytes());
+        } else {
+            prop_assert!(payload != clean || clean.contains(['-', '_']));
+        }
+        if let Ok(parsed) = parsed {
+            prop_assert_eq!(parsed.as_base64(|_| false), None);
+        }
+    }
+
     #[test]
     fn never_panics(uri: String, tail: String) {
         let _ = decode(&uri);
         let _ = decode(&format!("data:{uri}"));
         let _ = decode(&format!("data:;base64,{tail}"));
         let _ = decode(&format!("data:{uri},{tail}"));
+        let _ = decode_at_a_glance(&format!("data:;base64,{}{tail}", "QUJD".repeat(3000)));
     }
 }

@@ -83,6 +83,38 @@ fn images_are_base64() {
 }
 
 #[test]
+fn long_data_uris_are_base64_however_they_are_written() {
+    let bytes = [PNG, &[0xfb, 0xff].repeat(40_000)].concat();
+    let encoded = STANDARD.encode(&bytes);
+    let of_payload = |payload: &str| {
+        of(Content::DataUri(Cow::Owned(format!(
+            "data:image/png;base64,{payload}"
+        ))))
+    };
+    let (start, end) = encoded.split_at(50_001);
+    let given = [
+        of_payload(&encoded),
+        of_payload(&format!("{start}\n{end}")),
+        of_payload(&format!("{start}===={end}")),
+        of_payload(&encoded.replace('+', "-").replace('/', "_")),
+        of_payload(&STANDARD.encode(&bytes[1..])),
+    ];
+    let (message, rows, taken, failures) = pack(&given, &options(), REQUEST_ID);
+    let read: Json = serde_json::from_slice(&message).unwrap();
+    assert_eq!((rows, taken), (3, 5));
+    for at in 0..3 {
+        assert!(read["data"][at]["blob"] == encoded);
+    }
+    let kinds: Vec<_> = failures
+        .iter()
+        .map(|failure| (failure.position, failure.error.kind()))
+        .collect();
+    assert_eq!(kinds, [(2, "data_uri"), (4, "not_image")]);
+    let reason = failures[0].error.to_string();
+    assert!(reason.contains(&(50_001 + 22).to_string()), "{reason}");
+}
+
+#[test]
 fn bad_items_are_left_out() {
     let room = tempfile::tempdir().unwrap();
     let (no_image, good) = (room.path().join("a.png"), room.path().join("b.png"));

@@ -250,9 +250,16 @@ fn data_uris_and_file_urls_are_read_in_place() {
         .collect();
     fs::write(&image, &bytes).unwrap();
     let uri = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(&bytes));
+    let mut wrapped = uri.clone();
+    wrapped.insert_str(50_000, " \n%0A ");
     let url = format!("file://{}", image.to_str().unwrap().replace(' ', "%20"));
     let documents = [
         of(Content::DataUri(Cow::Owned(uri))),
+        of(Content::DataUri(Cow::Owned(wrapped.clone()))),
+        Document {
+            matches: vec![of(Content::DataUri(Cow::Owned(wrapped)))],
+            ..path(&image)
+        },
         of(Content::FileUrl(Cow::Owned(url))),
         path(&image),
         of(Content::Blob(Cow::Owned(bytes.clone()))),
@@ -262,7 +269,7 @@ fn data_uris_and_file_urls_are_read_in_place() {
     assert_eq!(failures, []);
     let packed = docs(&message);
     assert_eq!(packed.len(), documents.len());
-    for doc in &packed {
+    for doc in packed.iter().chain(&packed[2].matches) {
         assert!(blob(doc) == bytes);
     }
 }

@@ -30,11 +30,15 @@ fuzz_target!(|text: &str| {
 
 fn decode(uri: &str) -> Option<Vec<u8>> {
     let parsed = parse(uri).map_err(|error| check(uri, &error)).ok()?;
+    let symbols = parsed.as_base64(|_| true).map(<[u8]>::to_vec);
     let mut bytes = vec![0; parsed.decoded_len()];
     parsed
         .decode_into(&mut bytes)
         .map_err(|error| check(uri, &error))
         .ok()?;
+    if let Some(symbols) = symbols {
+        assert_eq!(symbols, STANDARD.encode(&bytes).into_bytes());
+    }
     Some(bytes)
 }
 

@@ -28,7 +28,7 @@ fn escapes(text: &str) -> usize {
     text.bytes().map(extra).sum()
 }
 
-pub(super) fn base64_len(bytes: usize) -> usize {
+pub(super) const fn base64_len(bytes: usize) -> usize {
     bytes.div_ceil(3) * 4
 }
 

@@ -12,9 +12,12 @@ use crate::document::{Document, Fields, Scores, Tensor, Value};
 use crate::error::Error;
 use crate::load::{Batch, Failure, Item, Loaded, Options, load, within};
 use crate::reply::Dtype;
+use crate::source::sniff;
 
 /// Most axes of an array.
 const MOST_AXES: usize = 64;
+/// Bytes that are made base64 at once, so that the symbols stay in the nearest cache until they are copied.
+const PIECE: usize = 12 << 10;
 
 /// Writes a request.
 ///
@@ -306,25 +309,43 @@ impl Body {
             Loaded::Tensor(tensor) => self.array("tensor", tensor)?,
             // Bytes at hand were looked at when they were loaded.
             Loaded::Blob(bytes) => self.blob(bytes),
-            Loaded::File(_) | Loaded::Uri(_) => {
-                let mut bytes = std::mem::take(&mut self.scratch);
-                bytes.resize(loaded.blob_len().unwrap_or_default(), 0);
-                let read = loaded.read_into(&mut bytes, self.check);
-                self.blob(&bytes);
-                self.scratch = bytes;
-                read?;
+            Loaded::Uri(uri) => {
+                let check = self.check;
+                match uri.as_base64(|bytes| !check || sniff(bytes).is_some()) {
+                    Some(symbols) => {
+                        self.key("blob");
+                        self.out.push(b'"');
+                        self.out.extend_from_slice(symbols);
+                        self.out.push(b'"');
+                    }
+                    None => self.read(loaded)?,
+                }
             }
+            Loaded::File(_) => self.read(loaded)?,
         }
         Ok(())
+    }
+
+    /// Writes the blob of an image that is not at hand.
+    fn read(&mut self, image: &mut Loaded<'_>) -> Result<(), Error> {
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.resize(image.blob_len().unwrap_or_default(), 0);
+        let read = image.read_into(&mut bytes, self.check);
+        self.blob(&bytes);
+        self.scratch = bytes;
+        read
     }
 
     fn blob(&mut self, bytes: &[u8]) {
         self.key("blob");
         self.out.push(b'"');
-        let start = self.out.len();
-        self.out.resize(start + base64_len(bytes.len()), 0);
-        // It fails only for too little space.
-        let _ = STANDARD.encode_slice(bytes, &mut self.out[start..]);
+        let mut symbols = [0; base64_len(PIECE)];
+        for piece in bytes.chunks(PIECE) {
+            // It fails only for too little space.
+            let len = STANDARD.encode_slice(piece, &mut symbols);
+            self.out
+                .extend_from_slice(&symbols[..len.unwrap_or_default()]);
+        }
         self.out.push(b'"');
     }
 
