@@ -43,10 +43,11 @@ SLICE: Final = 256 * 1024
 """Bytes of a large message handed to a library at once: each of them copies what it is given, more than once."""
 
 
-def slices(message: bytes) -> Iterator[bytes]:
-    """Cut a large message, so that only a slice of it is in a library's buffers."""
+def slices(message: bytes) -> Iterator[memoryview]:
+    """Cut a large message without a copy, so that only a slice of it is in a library's buffers."""
+    view = memoryview(message)
     for start in range(0, len(message), SLICE):
-        yield message[start : start + SLICE]
+        yield view[start : start + SLICE]
 
 
 class Channel(ABC):

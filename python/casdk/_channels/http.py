@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple, TypeAlias, cast
@@ -13,7 +13,7 @@ import httpcore
 import httpx
 import msgspec
 
-from casdk._channels.base import LOG, SLICE, Channel, Headers, is_plain, no_tls, run_out, slices, ssl_context
+from casdk._channels.base import LOG, Channel, Headers, is_plain, no_tls, run_out, ssl_context
 from casdk._channels.network import Network
 from casdk._rust import first_id_of
 from casdk.errors import (
@@ -102,10 +102,9 @@ class HttpChannel(Channel):
 
     async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
         length = (b"content-length", b"%d" % len(message))
-        content = message if len(message) <= SLICE else _body(message)
         asked = Asked(request_id, first_id_of(message))
         sent = [*self._head, length, *_raw(headers), *_raw(context)]
-        response, body = await self._ask("POST", self._url, sent, content, asked)
+        response, body = await self._ask("POST", self._url, sent, message, asked)
         if response.status != 200:
             raise self._refusal(response, body)
         return body
@@ -128,7 +127,7 @@ class HttpChannel(Channel):
         method: str,
         url: httpcore.URL,
         headers: RawHeaders,
-        content: bytes | AsyncIterator[bytes] = b"",
+        content: bytes = b"",
         asked: Asked | None = None,
     ) -> tuple[httpcore.Response, bytes]:
         request = httpcore.Request(method, url, headers=headers, content=content, extensions=self._extensions)
@@ -329,11 +328,6 @@ def _raw(headers: Headers) -> RawHeaders:
 
 def _header(response: httpcore.Response, wanted: bytes) -> str | None:
     return next((value.decode("latin-1") for name, value in response.headers if name.lower() == wanted), None)
-
-
-async def _body(message: bytes) -> AsyncIterator[bytes]:
-    for piece in slices(message):
-        yield piece
 
 
 def _status_error(response: httpcore.Response, body: bytes, where: str) -> CasdkError:

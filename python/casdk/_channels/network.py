@@ -10,6 +10,8 @@ from typing import Any, Final, cast
 
 import httpcore
 
+from casdk._channels.base import slices
+
 __all__ = ["Network"]
 
 TOGETHER: Final = 64 * 1024
@@ -90,13 +92,16 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         """Send, together with what was written before if both are small; reading sends what waits."""
         if self._ended:
             raise httpcore.WriteError("the connection is closed")
-        self._unsent.append(buffer)
         if len(buffer) < TOGETHER:
+            self._unsent.append(buffer)
             return
         self._flush()
-        if self._full:
-            self._writable = asyncio.get_running_loop().create_future()
-            await self._writable
+        # What the socket does not take of a slice, asyncio copies.
+        for piece in slices(buffer):
+            self._transport.write(piece)
+            if self._full:
+                self._writable = asyncio.get_running_loop().create_future()
+                await self._writable
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
