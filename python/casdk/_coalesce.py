@@ -153,7 +153,7 @@ class Coalescer:
     """Merges the calls of one client.
 
     Args:
-        most: Items per merged batch; a call with more is not merged.
+        most: Items per merged batch.
         window: Seconds a call waits for company although a lane is free.
     """
 

@@ -89,6 +89,11 @@ def check_content(content: Any) -> Any:
     return content
 
 
+def are_sentences(items: Sequence[Any]) -> bool:
+    """Whether all of them are strings, none of which stands for an image."""
+    return classify(items).count(ord("T")) == len(items)
+
+
 def read_chunk(
     items: list[Any], indices: Sequence[int], *, candidates: str | None = None, whole: bool = False
 ) -> Chunk:

@@ -28,7 +28,7 @@ from casdk._driver import Driver, Hooks
 from casdk._engine import Caller, Ending
 from casdk._feeds import HELD, Feed, feed_of
 from casdk._foreign import hold_documents
-from casdk._inputs import Chunk, check_content, read_chunk
+from casdk._inputs import Chunk, are_sentences, check_content, read_chunk
 from casdk._options import DEFAULTS, MINIBATCH, Options, route
 from casdk._originals import Originals, write_embeddings
 from casdk._progress import Progress
@@ -205,7 +205,7 @@ def _refuse(answer: Answer, given: Callable[[int, Any], Any] | None, error: Item
 def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job | Part:
     """Texts and images -> ``[N, D]``."""
     content = check_content(content)
-    if transport.coalescer is not None and (key := _merging_key(transport.coalescer, content, options)) is not None:
+    if transport.coalescer is not None and (key := _merging_key(content, options)) is not None:
         return Part(transport, transport.coalescer, content, options, key)
     originals = Originals(content)
     total = len(content) if isinstance(content, Sized) else None
@@ -255,7 +255,7 @@ def _present(
     return kept if options.result is None else to_arrow(kept)
 
 
-def _merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashable | None:
+def _merging_key(content: Any, options: Options) -> Hashable | None:
     """Return what calls must have in common to travel together, or ``None`` for one that travels alone."""
     if options is not DEFAULTS and (
         options.on_done is not None
@@ -267,7 +267,7 @@ def _merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashab
         or options.show_progress
     ):
         return None
-    if not isinstance(content, HELD) or not 0 < len(content) <= coalescer.most or hold_documents(content):
+    if not isinstance(content, HELD) or not 0 < len(content) <= MINIBATCH or hold_documents(content):
         return None
     if not options.parameters:
         return ("/encode", b"", options.check_images, str(options.dtype))
@@ -316,7 +316,8 @@ class Part(Share):
 
     async def send(self, items: list[Any]) -> Merged:
         """Send the items of several calls as the call of one of them, whose bad items go back to their callers."""
-        options = msgspec.structs.replace(self._options, errors="return", timeout=None, batch_size=self._coalescer.most)
+        size = len(items) if are_sentences(items) else MINIBATCH
+        options = msgspec.structs.replace(self._options, errors="return", timeout=None, batch_size=size)
         matrix = Matrix(len(items), options.dtype)
         plan = Plan(self._transport, "/encode", items, options, Embeddings(matrix), prepare=read_chunk, merged=True)
         await plan.run(self.caller)

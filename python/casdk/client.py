@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
-from casdk._options import DEFAULTS, MINIBATCH, CallOptions, EncodeOptions, Options
+from casdk._options import DEFAULTS, MERGED, CallOptions, EncodeOptions, Options
 from casdk._originals import open_piece
 from casdk._uri import Endpoint, parse_address
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
@@ -108,9 +108,9 @@ class Client:
         limits: What is held in flight at once.
         proxy: ``http://[user:password@]host:port`` to go through; ``""`` for none. By default ``HTTPS_PROXY`` (secure
             schemes) or ``HTTP_PROXY``, else ``ALL_PROXY``, and ``NO_PROXY``, are read, and never changed.
-        coalesce: Merge concurrent `encode` calls of up to 32 items into wire batches: ``True`` while requests are in
-            flight, a number of milliseconds also waits that long for company. Errors and deadlines stay with their
-            caller.
+        coalesce: Merge concurrent `encode` calls of up to 32 items into wire batches of up to 128 texts, or 32 items
+            with images among them: ``True`` while requests are in flight, a number of milliseconds also waits that
+            long for company. Errors and deadlines stay with their caller.
         telemetry: ``True`` reports spans and metrics to OpenTelemetry's global providers, a `Telemetry` to its own,
             and sends the trace context to the server; needs ``casdk[otel]``. Off, nothing of it is imported.
 
@@ -723,10 +723,10 @@ def _make_coalescer(coalesce: bool | float) -> Coalescer | None:
     from casdk._coalesce import Coalescer
 
     if isinstance(coalesce, bool):
-        return Coalescer(MINIBATCH, 0.0) if coalesce else None
+        return Coalescer(MERGED, 0.0) if coalesce else None
     if not isinstance(coalesce, int | float) or not 0 < coalesce <= 1000:
         raise ConfigError(f"coalesce must be True, False or a window of up to 1000 ms, not {coalesce!r}")
-    return Coalescer(MINIBATCH, coalesce / 1000)
+    return Coalescer(MERGED, coalesce / 1000)
 
 
 def _make_instruments(endpoint: Endpoint, telemetry: bool | Telemetry) -> Instruments | None:
