@@ -90,18 +90,22 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Send, together with what was written before if both are small; reading sends what waits."""
-        if self._ended:
-            raise httpcore.WriteError("the connection is closed")
+        self._check_open()
         if len(buffer) < TOGETHER:
             self._unsent.append(buffer)
             return
         self._flush()
         # What the socket does not take of a slice, asyncio copies.
         for piece in slices(buffer):
+            self._check_open()
             self._transport.write(piece)
             if self._full:
                 self._writable = asyncio.get_running_loop().create_future()
                 await self._writable
+
+    def _check_open(self) -> None:
+        if self._ended or self._transport.is_closing():  # by a write that failed: the end is told a turn later
+            raise httpcore.WriteError("the connection is closed")
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
