@@ -84,6 +84,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_feeds": set(),
     "_coalesce": {"_engine", "errors"},
     "_downloads": {"config", "errors"},
+    "_callers": {"_engine", "_mailbox", "errors"},
     "_engine": {"_mailbox", "errors"},
     "_mailbox": set(),
     "_columns": {"errors"},

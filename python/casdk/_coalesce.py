@@ -10,14 +10,13 @@ future, and the one task of its batch tells the caller.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import copy
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, Final
 
-from casdk._engine import Caller, Ending, tell
+from casdk._engine import Caller, Ending, Engine, Member, tell
 from casdk.errors import DeadlineError
 
 __all__ = ["Coalescer", "Share"]
@@ -26,10 +25,12 @@ LANES: Final = 2
 """Merged requests in flight per kind: one being answered, one on its way; more would make smaller batches."""
 
 
-class Share(ABC):
+class Share(Member, ABC):
     """What one call has in a merged batch. It ends once, and tells its caller how.
 
     Args:
+        coalescer: Who merges it.
+        key: Shares with equal keys may be merged: endpoint, parameters and all else that a request carries.
         items: At most as many as a batch takes.
         deadline: When it ends, come what may, in the engine's time.
 
@@ -45,7 +46,9 @@ class Share(ABC):
     batch: _Batch | None = None
     _timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, items: list[Any], deadline: float | None) -> None:
+    def __init__(self, coalescer: Coalescer, key: Hashable, items: list[Any], deadline: float | None) -> None:
+        self._coalescer = coalescer
+        self._key = key
         self.items = items
         self._deadline = deadline
 
@@ -62,13 +65,17 @@ class Share(ABC):
             start: Position of the first item in it.
         """
 
-    def begin(self, caller: Caller[Any]) -> None:
-        """Take note of whom to tell. What is begun has to be given to a `Coalescer`."""
+    def join(self, caller: Caller[Any]) -> None:
+        """Wait for company, and for an end."""
         self.caller = caller
-        self.context = contextvars.copy_context()
         caller.task = self
         if self._deadline is not None:
-            self._timer = asyncio.get_running_loop().call_at(self._deadline, self._expire)
+            caller.post(self._expect, self._deadline)
+        self._coalescer.add(self._key, self)
+
+    def _expect(self, deadline: float) -> None:
+        if not self.over:
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._expire)
 
     def end(self, result: Callable[[], Any] | None, error: BaseException | None) -> Ending:
         """Come to an end, which is still to be told. It must not be over."""
@@ -102,7 +109,7 @@ class _Batch:
         for share in shares:
             share.batch = self
         # A trace sees the batch below the first of its callers.
-        self.task = asyncio.get_running_loop().create_task(self._run(), context=first.context.copy())
+        self.task = asyncio.get_running_loop().create_task(self._run(), context=first.caller.context.copy())
 
     async def _run(self) -> None:
         shares, endings = self._shares, []
@@ -142,11 +149,20 @@ def _copy(error: BaseException) -> BaseException:
 
 
 class _Kind:
-    """Shares that may travel together, and their batches in flight."""
+    """Shares that may travel together, and their batches in flight.
+
+    Attributes:
+        waiting: Left by any thread, taken on the engine.
+        lanes: Its batches in flight.
+        attended: Whether the engine will look for what waits without being told again.
+    """
+
+    __slots__ = ("attended", "lanes", "waiting")
 
     def __init__(self) -> None:
         self.waiting: deque[Share] = deque()
         self.lanes: set[asyncio.Task[None]] = set()
+        self.attended = False
 
 
 class Coalescer:
@@ -161,28 +177,50 @@ class Coalescer:
         self.most: Final = most
         self._window = window
         self._kinds: dict[Hashable, _Kind] = {}
+        self._engine: Engine | None = None
 
     def add(self, key: Hashable, share: Share) -> None:
-        """Send a share, alone or in company.
+        """Send a share, alone or in company; called where its caller is.
 
         Args:
-            key: Shares with equal keys may be merged: endpoint, parameters and all else that a request carries.
-            share: Begun.
+            key: Shares with equal keys may be merged.
+            share: Joined.
         """
+        caller = share.caller
+        if caller.engine is not self._engine:
+            # The first one, or that of a forked child: what waits belongs to its parent.
+            self._kinds, self._engine = {}, caller.engine
         kind = self._kinds.get(key)
         if kind is None:
-            kind = self._kinds[key] = _Kind()
+            kind = self._kinds.setdefault(key, _Kind())
+        # In this order: whoever finds the kind attended has left the share before the engine looks.
         kind.waiting.append(share)
+        if kind.attended:
+            return
+        try:
+            kind.attended = True
+            caller.post(self._attend, key, kind)
+        except BaseException:  # Ctrl-C
+            kind.attended = False
+            raise
+
+    def _attend(self, key: Hashable, kind: _Kind) -> None:
         if self._window:
             asyncio.get_running_loop().call_later(self._window, self._go_on, key, kind)
-        elif len(kind.lanes) < LANES:
+        else:
             self._go_on(key, kind)
 
     def _go_on(self, key: Hashable, kind: _Kind) -> None:
         while kind.waiting and len(kind.lanes) < LANES:
             if shares := self._gather(kind):
                 self._start(key, kind, shares)
-        if not kind.waiting and not kind.lanes and self._kinds.get(key) is kind:
+        if len(kind.lanes) == LANES:  # the next one that is free looks again
+            return
+        kind.attended = False
+        if kind.waiting:
+            kind.attended = True
+            self._attend(key, kind)
+        elif not kind.lanes and self._kinds.get(key) is kind:
             del self._kinds[key]
 
     def _start(self, key: Hashable, kind: _Kind, shares: list[Share]) -> None:
@@ -204,7 +242,3 @@ class Coalescer:
                 shares.append(share)
                 size += len(share.items)
         return shares
-
-    def forget(self) -> None:
-        """Drop what waits: it belongs to the process this one was forked from."""
-        self._kinds = {}

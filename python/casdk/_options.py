@@ -12,7 +12,7 @@ from casdk._calls import ErrorMode
 from casdk.errors import InputTypeError, InputValueError
 from casdk.models import Response
 
-__all__ = ["DEFAULTS", "MINIBATCH", "CallOptions", "EncodeOptions", "Options", "route"]
+__all__ = ["DEFAULTS", "DTYPE", "MINIBATCH", "CallOptions", "EncodeOptions", "Options", "route"]
 
 
 class CallOptions(TypedDict, total=False):

@@ -1,6 +1,6 @@
 """What each verb is: its endpoint, how its items are read, where its replies go.
 
-Every function here returns a job for `casdk._engine.run` or `run_async`; the job returns a function that makes the
+Every function here returns a job for `casdk._callers.run` or `run_async`; the job returns a function that makes the
 result where the caller is, since touching a hundred thousand Documents would hold up the engine.
 """
 
@@ -29,7 +29,7 @@ from casdk._engine import Caller, Ending
 from casdk._feeds import HELD, Feed, feed_of
 from casdk._foreign import hold_documents
 from casdk._inputs import Chunk, check_content, read_chunk
-from casdk._options import DEFAULTS, MINIBATCH, Options, route
+from casdk._options import DEFAULTS, DTYPE, MINIBATCH, Options, route
 from casdk._originals import Originals, write_embeddings
 from casdk._progress import Progress
 from casdk._results import (
@@ -257,7 +257,11 @@ def _present(
 
 def _merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashable | None:
     """Return what calls must have in common to travel together, or ``None`` for one that travels alone."""
-    if options is not DEFAULTS and (
+    if not isinstance(content, HELD) or not 0 < len(content) <= coalescer.most or hold_documents(content):
+        return None
+    if options is DEFAULTS:
+        return ALIKE
+    if (
         options.on_done is not None
         or options.on_error is not None
         or options.on_always is not None
@@ -267,15 +271,21 @@ def _merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashab
         or options.show_progress
     ):
         return None
-    if not isinstance(content, HELD) or not 0 < len(content) <= coalescer.most or hold_documents(content):
-        return None
     if not options.parameters:
-        return ("/encode", b"", options.check_images, str(options.dtype))
+        return ALIKE if options.check_images and options.dtype is DTYPE else _key(b"", options)
     try:
         parameters = msgspec.json.encode(options.parameters, order="deterministic")
     except TypeError:
         return None
+    return _key(parameters, options)
+
+
+def _key(parameters: bytes, options: Options) -> Hashable:
     return ("/encode", parameters, options.check_images, str(options.dtype))
+
+
+ALIKE: Final = _key(b"", DEFAULTS)
+"""What calls that are told nothing of it have in common, made once."""
 
 
 class Part(Share):
@@ -296,23 +306,18 @@ class Part(Share):
         self, transport: Transport, coalescer: Coalescer, content: Any, options: Options, key: Hashable
     ) -> None:
         timeout = transport.timeouts.total if options.timeout is None else options.timeout
-        super().__init__(list(content), None if timeout is None else monotonic() + timeout)
+        super().__init__(coalescer, key, list(content), None if timeout is None else monotonic() + timeout)
         self._transport = transport
-        self._coalescer = coalescer
         self._content = content
         self._options = options
-        self._key = key
-        if transport.telemetry is not None:
-            endpoint, _ = route("/encode", options.parameters)
-            self._watch = transport.telemetry.watch("encode", endpoint, len(self.items))
 
-    def __call__(self, caller: Caller[Any]) -> None:
-        """Join the company; the job of a call."""
-        self._transport.enter()
-        self.begin(caller)
-        if self._watch is not None:
-            self.context.run(self._watch.__enter__)
-        self._coalescer.add(self._key, self)
+    def join(self, caller: Caller[Any]) -> None:
+        """Join the company."""
+        if (telemetry := self._transport.telemetry) is not None:
+            endpoint, _ = route("/encode", self._options.parameters)
+            self._watch = telemetry.watch("encode", endpoint, len(self.items))
+            caller.context.run(self._watch.__enter__)
+        super().join(caller)
 
     async def send(self, items: list[Any]) -> Merged:
         """Send the items of several calls as the call of one of them, whose bad items go back to their callers."""
@@ -338,6 +343,8 @@ class Part(Share):
         return self._finish
 
     def _finish(self) -> Any:
+        if not self._errors and self._options is DEFAULTS and type(self.items[0]) is str:
+            return self._rows
         originals = None
         if isinstance(self.items[0], Document) and all(isinstance(item, Document) for item in self.items):
             originals = Originals(self._content)
@@ -347,7 +354,7 @@ class Part(Share):
     def end(self, result: Callable[[], Any] | None, error: BaseException | None) -> Ending:
         """Come to an end, which is still to be told; telemetry is."""
         if self._watch is not None:
-            self.context.run(self._watch.__exit__, None if error is None else type(error), error, None)
+            self.caller.context.run(self._watch.__exit__, None if error is None else type(error), error, None)
         return super().end(result, error)
 
 
