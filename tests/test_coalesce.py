@@ -1,8 +1,10 @@
 import asyncio
+import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from casdk import _coalesce
 from casdk._callers import run, run_async
 from casdk._coalesce import LANES, Coalescer, Share
 from casdk._engine import engine
@@ -35,6 +37,9 @@ class Word(Share):
         super().__init__(coalescer, key, items, deadline)
         self.sender = sender
 
+    def is_light(self):
+        return "heavy" not in self.items
+
     async def send(self, items):
         return await self.sender(items)
 
@@ -45,11 +50,12 @@ class Word(Share):
 class Desk:
     """A coalescer and its sender on the engine, and calls to them from here."""
 
-    def __init__(self, most=8, window=0.0):
+    def __init__(self, most=8, window=0.0, sender=Sender):
         self.coalescer = Coalescer(most, window)
+        self.kind = sender
 
     async def open(self):
-        self.sender = await on_the_engine(Sender)
+        self.sender = await on_the_engine(self.kind)
         return self
 
     def submit(self, *items, key="k", timeout=None):
@@ -101,16 +107,61 @@ async def test_calls_gather_while_the_lanes_are_busy():
     assert [len(batch) for batch in desk.sender.batches[LANES:]] == [8, 8, 2]
 
 
-async def test_what_comes_while_the_engine_is_busy_travels_together():
-    desk = await Desk().open()
+async def sizes_of(sender, items, most=2):
+    """Submit calls of one item each before the engine sees any, and return the sizes of their batches."""
+    desk = await Desk(most, sender=sender).open()
     await desk.let_go()
     busy = threading.Event()
     engine().post(busy.wait)
-    calls = [desk.submit(f"t{i}") for i in range(8)]
+    calls = [desk.submit(item) for item in items]
     await asyncio.sleep(0)
     busy.set()
-    assert await asyncio.gather(*calls) == [[f"T{i}"] for i in range(8)]
-    assert [len(batch) for batch in desk.sender.batches] == [8]
+    assert await asyncio.gather(*calls) == [[item.upper()] for item in items]
+    return [len(batch) for batch in desk.sender.batches]
+
+
+async def test_what_comes_while_the_engine_is_busy_travels_together():
+    assert await sizes_of(Sender, [f"t{i}" for i in range(8)], most=8) == [8]
+
+
+async def test_batches_grow_while_they_come_back_at_once(monkeypatch):
+    monkeypatch.setattr(_coalesce, "QUICK", math.inf)
+    sizes = await sizes_of(Sender, [f"t{i}" for i in range(100)])
+    assert sizes[:3] == [2, 2, 4]
+    assert sorted({*sizes[:-1]}) == [2, 4, 8, 16]
+
+
+async def test_batches_do_not_grow_where_the_server_takes_its_time(monkeypatch):
+    monkeypatch.setattr(_coalesce, "QUICK", -1.0)
+    assert await sizes_of(Sender, [f"t{i}" for i in range(20)]) == [2] * 10
+
+
+async def test_batches_shrink_when_the_server_slows_down(monkeypatch):
+    monkeypatch.setattr(_coalesce, "QUICK", math.inf)
+
+    class Tiring(Sender):
+        async def __call__(self, items):
+            if len(items) == 16:
+                monkeypatch.setattr(_coalesce, "QUICK", -1.0)
+            return await super().__call__(items)
+
+    sizes = await sizes_of(Tiring, [f"t{i}" for i in range(200)])
+    assert max(sizes) == 16
+    assert set(sizes[-10:-1]) == {2}
+
+
+async def test_what_is_not_light_travels_in_batches_that_have_not_grown(monkeypatch):
+    monkeypatch.setattr(_coalesce, "QUICK", math.inf)
+    sender = []
+
+    class Noting(Sender):
+        def __init__(self):
+            super().__init__()
+            sender.append(self)
+
+    await sizes_of(Noting, ["heavy" if i % 20 == 19 else f"t{i}" for i in range(200)])
+    assert max(map(len, sender[0].batches)) > 2
+    assert all(len(batch) <= 2 for batch in sender[0].batches if "heavy" in batch)
 
 
 @pytest.mark.parametrize("window", [0.0, 0.001])

@@ -39,20 +39,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"_rust", "client", "config", "documents", "errors", "models"},
     "client": EVERYTHING,
     "_verbs": {
-        *(
-            "_batches",
-            "_calls",
-            "_coalesce",
-            "_codecs",
-            "_columns",
-            "_foreign",
-            "_driver",
-            "_engine",
-            "_feeds",
-            "_inputs",
-        ),
-        *("_options", "_originals", "_progress"),
-        *("_results", "_transport", "config", "documents", "errors", "models"),
+        *("_batches", "_coalesce", "_codecs", "_columns", "_engine", "_feeds", "_foreign", "_inputs"),
+        *("_options", "_originals", "_plan", "_results", "_transport", "documents", "errors", "models"),
+    },
+    "_plan": {
+        *("_batches", "_calls", "_codecs", "_driver", "_engine", "_feeds", "_inputs"),
+        *("_options", "_progress", "_results", "_transport", "errors", "models"),
     },
     "_driver": {
         *(

@@ -1,7 +1,8 @@
 """Concurrent small calls -> one wire batch: "batch while busy".
 
 An idle client adds no delay: a call that finds a free lane goes at once, by itself. While the lanes are busy, calls of
-the same kind gather, and the next free lane takes as many of them as fill a batch.
+the same kind gather, and the next free lane takes as many of them as fill a batch. What a batch costs the client counts
+only where the server answers at once: there, and for texts alone, batches grow while calls come faster than they go.
 
 All of it happens on the engine, and nothing per call that could be done per batch: a `Share` is neither a task nor a
 future, and the one task of its batch tells the caller.
@@ -23,6 +24,11 @@ __all__ = ["Coalescer", "Share"]
 
 LANES: Final = 2
 """Merged requests in flight per kind: one being answered, one on its way; more would make smaller batches."""
+
+GROWTH: Final = 8
+"""Times as many items as a batch takes may travel together in the end."""
+QUICK: Final = 0.01
+"""Seconds within which a full batch comes back that is followed by one of twice as many items: nobody notices them."""
 
 
 class Share(Member, ABC):
@@ -51,6 +57,10 @@ class Share(Member, ABC):
         self._key = key
         self.items = items
         self._deadline = deadline
+
+    def is_light(self) -> bool:
+        """Whether it may travel in a batch that has grown."""
+        return True
 
     @abstractmethod
     async def send(self, items: list[Any]) -> Any:
@@ -152,14 +162,16 @@ class _Kind:
     """Shares that may travel together, and their batches in flight.
 
     Attributes:
+        most: Items the next batch may take.
         waiting: Left by any thread, taken on the engine.
         lanes: Its batches in flight.
         attended: Whether the engine will look for what waits without being told again.
     """
 
-    __slots__ = ("attended", "lanes", "waiting")
+    __slots__ = ("attended", "lanes", "most", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
         self.waiting: deque[Share] = deque()
         self.lanes: set[asyncio.Task[None]] = set()
         self.attended = False
@@ -169,7 +181,7 @@ class Coalescer:
     """Merges the calls of one client.
 
     Args:
-        most: Items per merged batch; a call with more is not merged.
+        most: Items per merged batch, until it grows; a call with more is not merged.
         window: Seconds a call waits for company although a lane is free.
     """
 
@@ -192,7 +204,7 @@ class Coalescer:
             self._kinds, self._engine = {}, caller.engine
         kind = self._kinds.get(key)
         if kind is None:
-            kind = self._kinds.setdefault(key, _Kind())
+            kind = self._kinds.setdefault(key, _Kind(self.most))
         # In this order: whoever finds the kind attended has left the share before the engine looks.
         kind.waiting.append(share)
         if kind.attended:
@@ -212,8 +224,9 @@ class Coalescer:
 
     def _go_on(self, key: Hashable, kind: _Kind) -> None:
         while kind.waiting and len(kind.lanes) < LANES:
-            if shares := self._gather(kind):
-                self._start(key, kind, shares)
+            shares, size = self._gather(kind)
+            if shares:
+                self._start(key, kind, shares, size)
         if len(kind.lanes) == LANES:  # the next one that is free looks again
             return
         kind.attended = False
@@ -223,9 +236,13 @@ class Coalescer:
         elif not kind.lanes and self._kinds.get(key) is kind:
             del self._kinds[key]
 
-    def _start(self, key: Hashable, kind: _Kind, shares: list[Share]) -> None:
+    def _start(self, key: Hashable, kind: _Kind, shares: list[Share], size: int) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
         def free(task: asyncio.Task[None]) -> None:
             kind.lanes.discard(task)
+            self._learn(kind, size, loop.time() - began)
             self._go_on(key, kind)
 
         task = _Batch(shares).task
@@ -233,12 +250,23 @@ class Coalescer:
         # It may be cancelled before its first line, so that it cannot free the lane itself.
         task.add_done_callback(free)
 
-    def _gather(self, kind: _Kind) -> list[Share]:
-        """Take as many waiting shares as fill a batch, leaving out those whose caller is gone."""
-        shares, size = [], 0
-        while kind.waiting and size + len(kind.waiting[0].items) <= self.most:
-            share = kind.waiting.popleft()
+    def _learn(self, kind: _Kind, size: int, took: float) -> None:
+        if took > QUICK:
+            kind.most = max(self.most, kind.most // 2)
+        elif size == kind.most:
+            kind.most = min(2 * kind.most, GROWTH * self.most)
+
+    def _gather(self, kind: _Kind) -> tuple[list[Share], int]:
+        """Take as many waiting shares as fill a batch, leaving out those whose caller is gone; count their items."""
+        shares, size, most = [], 0, kind.most
+        while kind.waiting:
+            share = kind.waiting[0]
             if not share.over:
+                if most > self.most and not share.is_light():
+                    most = self.most
+                if size + len(share.items) > most:
+                    break
                 shares.append(share)
                 size += len(share.items)
-        return shares
+            kind.waiting.popleft()
+        return shares, size

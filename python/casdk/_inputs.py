@@ -33,7 +33,7 @@ from casdk.documents import Document
 from casdk.errors import EmptyItemError, InputTypeError, ItemError, ItemTypeError
 from casdk.models import Image, Text
 
-__all__ = ["Chunk", "as_document", "check_content", "read_chunk", "urls_of"]
+__all__ = ["Chunk", "are_texts", "as_document", "check_content", "read_chunk", "urls_of"]
 
 UNKNOWN: Final = ord("?")
 URL: Final = ord("U")
@@ -87,6 +87,11 @@ def check_content(content: Any) -> Any:
     if not hasattr(content, "__iter__") and not hasattr(content, "__aiter__"):
         raise InputTypeError(f"content must be an iterable of items, not {type(content).__name__}")
     return content
+
+
+def are_texts(items: list[Any]) -> bool:
+    """Whether these are plain sentences, all of them."""
+    return not classify(items).strip(b"T")
 
 
 def read_chunk(

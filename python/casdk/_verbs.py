@@ -6,12 +6,7 @@ result where the caller is, since touching a hundred thousand Documents would ho
 
 from __future__ import annotations
 
-import copy
-import logging
-import random
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence, Sized
-from contextlib import nullcontext
-from functools import partial
 from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -20,20 +15,17 @@ import msgspec
 import numpy as np
 
 from casdk._batches import Repeats
-from casdk._calls import Call
 from casdk._coalesce import Coalescer, Share
-from casdk._codecs import Packer, copy_rows
+from casdk._codecs import copy_rows
 from casdk._columns import to_arrow
-from casdk._driver import Driver, Hooks
 from casdk._engine import Caller, Ending
-from casdk._feeds import HELD, Feed, feed_of
+from casdk._feeds import HELD
 from casdk._foreign import hold_documents
-from casdk._inputs import Chunk, check_content, read_chunk
+from casdk._inputs import Chunk, are_texts, check_content, read_chunk
 from casdk._options import DEFAULTS, DTYPE, MINIBATCH, Options, route
 from casdk._originals import Originals, write_embeddings
-from casdk._progress import Progress
+from casdk._plan import Plan, moved
 from casdk._results import (
-    Answer,
     Embeddings,
     IndexedEmbeddings,
     Matrix,
@@ -45,161 +37,16 @@ from casdk._results import (
 from casdk._transport import Transport
 from casdk.documents import Document
 from casdk.errors import InputTypeError, InputValueError, ItemError, NotSupportedError
-from casdk.models import EncodeResult, Profile, Response
+from casdk.models import EncodeResult, Profile
 
 if TYPE_CHECKING:
     from casdk._telemetry import Watch
 
 __all__ = ["Job", "encode", "index", "profile", "rank", "search", "stream"]
 
-LOG: Final = logging.getLogger("casdk.calls")
-UNWATCHED: Final = nullcontext()
-
 Job: TypeAlias = "Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], Any]]]"
 Merged: TypeAlias = "tuple[np.ndarray[Any, Any], dict[int, ItemError], Watch | None]"
 """Rows of a merged batch, its bad items, and what its span is linked by."""
-
-
-class Plan:
-    """One call before it runs.
-
-    Args:
-        transport: The way to the server.
-        verb: Endpoint without the model.
-        content: The user's iterable, checked.
-        options: The call's options.
-        answer: Collects the replies.
-        prepare: Reads a chunk.
-        resend: Whether requests may be repeated once sent.
-        candidates: Attribute of nested Documents that travel too.
-        keep: Whether a Document travels whole, its uri too.
-        allow_empty: Whether a Document without content may travel.
-        batch_size: Items per request, unless the options say.
-        repeats: Finds items that need not be sent again.
-        merged: Whether it carries the items of several calls.
-        given: Returns the user's item of an index, or what it is given.
-        extra: Parameters the verb adds.
-    """
-
-    def __init__(
-        self,
-        transport: Transport,
-        verb: str,
-        content: Any,
-        options: Options,
-        answer: Answer,
-        *,
-        prepare: Callable[[list[Any], Sequence[int]], Chunk],
-        resend: bool = True,
-        candidates: str | None = None,
-        keep: bool = False,
-        allow_empty: bool = False,
-        batch_size: int = MINIBATCH,
-        repeats: Repeats | None = None,
-        merged: bool = False,
-        given: Callable[[int, Any], Any] | None = None,
-        **extra: Any,
-    ) -> None:
-        limits = transport.limits
-        endpoint, parameters = route(verb, options.parameters, **extra)
-        try:
-            packer = Packer(
-                transport.codec,
-                endpoint,
-                parameters,
-                check_images=options.check_images,
-                max_item_bytes=limits.max_item_bytes,
-                max_message_bytes=limits.max_message_bytes,
-                keep_uri=keep,
-                whole=keep,
-                candidates=candidates,
-                allow_empty=allow_empty,
-            )
-        except TypeError as error:  # of a parameter, which it names
-            raise InputTypeError(str(error)) from None
-        timeout = transport.timeouts.total if options.timeout is None else options.timeout
-        self.feed: Feed = feed_of(content, options.batch_size or batch_size, apart=timeout is not None)
-        self.hooks = Hooks(options.on_done, options.on_error, options.on_always, options.return_responses)
-        self.gathers = options.on_done is None and options.on_always is None and not options.return_responses
-        self.answer = answer if self.gathers else Nothing(answer)
-        self.call = Call(
-            window=options.prefetch or limits.prefetch,
-            retry=transport.retry,
-            budget=transport.repeats,
-            errors=options.errors,
-            resend=resend,
-            draw=random.random,
-            tolerant=options.on_error is not None,
-            on_refuse=partial(_refuse, self.answer, given),
-        )
-        self._verb, self._transport = verb[1:] or "profile", transport
-        self.watch = None
-        if transport.telemetry is not None:
-            self.watch = transport.telemetry.watch(self._verb, endpoint, self.feed.total, merged)
-        self.progress = Progress(verb[1:], self.feed.total) if options.show_progress else None
-        self.driver = Driver(
-            transport,
-            self.call,
-            self.feed,
-            packer,
-            self.answer,
-            prepare=prepare,
-            candidates=candidates,
-            deadline=None if timeout is None else monotonic() + timeout,
-            hooks=self.hooks,
-            progress=self.progress,
-            repeats=repeats,
-            watch=self.watch,
-        )
-
-    async def run(self, caller: Caller[Any]) -> None:
-        """Run the call, with telemetry if the client wants it."""
-        began = monotonic()
-        with self.watch or UNWATCHED:
-            try:
-                await self._run(caller)
-            finally:
-                if self.watch is not None:
-                    self.watch.count(self.call.done)
-                done, read, where = self.call.done, self.driver.count, self._transport.endpoint
-                LOG.debug("%s at %s: %d of %d items done in %.3f s", self._verb, where, done, read, monotonic() - began)
-
-    async def _run(self, caller: Caller[Any]) -> None:
-        """Run the call; an `ItemError` that stops it takes along what was finished."""
-        try:
-            if self.progress is None:
-                await self.driver.run(caller)
-            else:
-                with self.progress:
-                    await self.driver.run(caller)
-        except ItemError as error:
-            if isinstance(self.answer, Embeddings):
-                error.partial = self.answer.partial(self.feed.total or self.driver.count)
-            raise
-
-    @property
-    def bad(self) -> list[int]:
-        """Indices without a result, ascending."""
-        return sorted(self.call.bad)
-
-    def repeat(self, repeats: Repeats) -> None:
-        """What repeats a bad item is bad too."""
-        for index, first in repeats.found:
-            if first in self.call.bad:
-                self.call.bad[index] = _moved(self.call.bad[first], index - first)
-
-    def responses(self) -> list[Response] | None:
-        """What a call returns that does not gather: nothing, or the responses in input order."""
-        if not self.hooks.keep:
-            return None
-        return [response for _, response in sorted(self.hooks.responses, key=lambda kept: kept[0])]
-
-
-def _refuse(answer: Answer, given: Callable[[int, Any], Any] | None, error: ItemError) -> None:
-    # No method of Plan's, which holds the call that holds this: a cycle keeps the result until a garbage collection.
-    answer.refused(error.index)
-    if given is not None:
-        error.item = given(error.index, error.item)
 
 
 def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job | Part:
@@ -319,9 +166,13 @@ class Part(Share):
             caller.context.run(self._watch.__enter__)
         super().join(caller)
 
+    def is_light(self) -> bool:
+        """Whether it is texts, of a caller who did not say how many may travel in a request."""
+        return self._options.batch_size is None and are_texts(self.items)
+
     async def send(self, items: list[Any]) -> Merged:
         """Send the items of several calls as the call of one of them, whose bad items go back to their callers."""
-        options = msgspec.structs.replace(self._options, errors="return", timeout=None, batch_size=self._coalescer.most)
+        options = msgspec.structs.replace(self._options, errors="return", timeout=None, batch_size=len(items))
         matrix = Matrix(len(items), options.dtype)
         plan = Plan(self._transport, "/encode", items, options, Embeddings(matrix), prepare=read_chunk, merged=True)
         await plan.run(self.caller)
@@ -332,7 +183,7 @@ class Part(Share):
         rows, errors, carrier = outcome
         stop = start + len(self.items)
         if errors:
-            self._errors = {i - start: _moved(errors[i], -start) for i in errors if start <= i < stop}
+            self._errors = {i - start: moved(errors[i], -start) for i in errors if start <= i < stop}
         if self._watch is not None and carrier is not None:
             self._watch.link(carrier)
             self._watch.count(len(self.items) - len(self._errors))
@@ -356,12 +207,6 @@ class Part(Share):
         if self._watch is not None:
             self.caller.context.run(self._watch.__exit__, None if error is None else type(error), error, None)
         return super().end(result, error)
-
-
-def _moved(error: ItemError, by: int) -> ItemError:
-    moved = copy.copy(error)
-    moved.index += by
-    return moved
 
 
 def _job(plan: Plan, finish: Callable[[], Any]) -> Job:

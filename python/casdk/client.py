@@ -108,9 +108,10 @@ class Client:
         limits: What is held in flight at once.
         proxy: ``http://[user:password@]host:port`` to go through; ``""`` for none. By default ``HTTPS_PROXY`` (secure
             schemes) or ``HTTP_PROXY``, else ``ALL_PROXY``, and ``NO_PROXY``, are read, and never changed.
-        coalesce: Merge concurrent `encode` calls of up to 32 items into wire batches: ``True`` while requests are in
-            flight, a number of milliseconds also waits that long for company. Errors and deadlines stay with their
-            caller.
+        coalesce: Merge concurrent `encode` calls of up to 32 items into requests of as many: ``True`` while requests
+            are in flight, a number of milliseconds also waits that long for company. Texts whose ``batch_size`` is
+            not given travel in larger ones, of up to 256, while the server answers each within 10 ms. Errors and
+            deadlines stay with their caller.
         telemetry: ``True`` reports spans and metrics to OpenTelemetry's global providers, a `Telemetry` to its own,
             and sends the trace context to the server; needs ``casdk[otel]``. Off, nothing of it is imported.
 
