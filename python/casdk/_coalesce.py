@@ -4,8 +4,9 @@ An idle client adds no delay: a call that finds a free lane goes at once, by its
 the same kind gather, and the next free lane takes as many of them as fill a batch. What a batch costs the client counts
 only where the server answers at once: there, and for texts alone, batches grow while calls come faster than they go.
 
-All of it happens on the engine, and nothing per call that could be done per batch: a `Share` is neither a task nor a
-future, and the one task of its batch tells the caller.
+Callers leave their shares where the engine finds them, and tell it only when it would not look by itself. All else
+happens on the engine, and nothing per call that could be done per batch: a `Share` is neither a task nor a future, and
+the one task of its batch tells the caller.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ __all__ = ["Coalescer", "Share"]
 
 LANES: Final = 2
 """Merged requests in flight per kind: one being answered, one on its way; more would make smaller batches."""
-
 GROWTH: Final = 8
 """Times as many items as a batch takes may travel together in the end."""
 QUICK: Final = 0.01
