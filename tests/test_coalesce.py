@@ -1,8 +1,13 @@
 import asyncio
+import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from casdk import _coalesce
+from casdk._callers import run, run_async
 from casdk._coalesce import LANES, Coalescer, Share
-from casdk._engine import run_async
+from casdk._engine import engine
 from casdk.errors import DeadlineError
 
 
@@ -29,14 +34,11 @@ class Sender:
 class Word(Share):
     def __init__(self, coalescer, sender, items, key, timeout):
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        super().__init__(items, deadline)
-        self.coalescer = coalescer
+        super().__init__(coalescer, key, items, deadline)
         self.sender = sender
-        self.key = key
 
-    def __call__(self, caller):
-        self.begin(caller)
-        self.coalescer.add(self.key, self)
+    def is_light(self):
+        return "heavy" not in self.items
 
     async def send(self, items):
         return await self.sender(items)
@@ -48,16 +50,26 @@ class Word(Share):
 class Desk:
     """A coalescer and its sender on the engine, and calls to them from here."""
 
-    def __init__(self, most=8, window=0.0):
+    def __init__(self, most=8, window=0.0, sender=Sender):
         self.coalescer = Coalescer(most, window)
+        self.kind = sender
 
     async def open(self):
-        self.sender = await on_the_engine(Sender)
+        self.sender = await on_the_engine(self.kind)
         return self
 
     def submit(self, *items, key="k", timeout=None):
         word = Word(self.coalescer, self.sender, list(items), key, timeout)
         return asyncio.ensure_future(run_async(word))
+
+    async def occupy(self):
+        """Fill every lane with one call, and return the calls."""
+        calls = []
+        for lane in range(LANES):
+            calls.append(self.submit(f"t{lane}"))
+            await self.settle()
+        assert self.sender.batches == [[f"t{lane}"] for lane in range(LANES)]
+        return calls
 
     async def settle(self):
         """Return when the engine has done what it was asked for so far."""
@@ -86,12 +98,106 @@ async def test_an_idle_client_sends_at_once():
 
 async def test_calls_gather_while_the_lanes_are_busy():
     desk = await Desk().open()
-    calls = [desk.submit(f"t{i}", f"u{i}") for i in range(LANES + 9)]
+    first = await desk.occupy()
+    calls = [desk.submit(f"a{i}", f"b{i}") for i in range(9)]
     await desk.settle()
     assert len(desk.sender.batches) == LANES
     await desk.let_go()
-    assert await asyncio.gather(*calls) == [[f"T{i}", f"U{i}"] for i in range(LANES + 9)]
+    assert await asyncio.gather(*first, *calls) == [["T0"], ["T1"], *([f"A{i}", f"B{i}"] for i in range(9))]
     assert [len(batch) for batch in desk.sender.batches[LANES:]] == [8, 8, 2]
+
+
+async def sizes_of(sender, items, most=2):
+    """Submit calls of one item each before the engine sees any, and return the sizes of their batches."""
+    desk = await Desk(most, sender=sender).open()
+    await desk.let_go()
+    busy = threading.Event()
+    engine().post(busy.wait)
+    calls = [desk.submit(item) for item in items]
+    await asyncio.sleep(0)
+    busy.set()
+    assert await asyncio.gather(*calls) == [[item.upper()] for item in items]
+    return [len(batch) for batch in desk.sender.batches]
+
+
+async def test_what_comes_while_the_engine_is_busy_travels_together():
+    assert await sizes_of(Sender, [f"t{i}" for i in range(8)], most=8) == [8]
+
+
+async def test_batches_grow_while_they_come_back_at_once(monkeypatch):
+    monkeypatch.setattr(_coalesce, "QUICK", math.inf)
+    sizes = await sizes_of(Sender, [f"t{i}" for i in range(100)])
+    assert sizes[:3] == [2, 2, 4]
+    assert sorted({*sizes[:-1]}) == [2, 4, 8, 16]
+
+
+async def test_batches_do_not_grow_where_the_server_takes_its_time(monkeypatch):
+    monkeypatch.setattr(_coalesce, "QUICK", -1.0)
+    assert await sizes_of(Sender, [f"t{i}" for i in range(20)]) == [2] * 10
+
+
+async def test_batches_shrink_when_the_server_slows_down(monkeypatch):
+    monkeypatch.setattr(_coalesce, "QUICK", math.inf)
+
+    class Tiring(Sender):
+        async def __call__(self, items):
+            if len(items) == 16:
+                monkeypatch.setattr(_coalesce, "QUICK", -1.0)
+            return await super().__call__(items)
+
+    sizes = await sizes_of(Tiring, [f"t{i}" for i in range(200)])
+    assert max(sizes) == 16
+    assert set(sizes[-10:-1]) == {2}
+
+
+async def test_what_is_not_light_travels_in_batches_that_have_not_grown(monkeypatch):
+    monkeypatch.setattr(_coalesce, "QUICK", math.inf)
+    sender = []
+
+    class Noting(Sender):
+        def __init__(self):
+            super().__init__()
+            sender.append(self)
+
+    await sizes_of(Noting, ["heavy" if i % 20 == 19 else f"t{i}" for i in range(200)])
+    assert max(map(len, sender[0].batches)) > 2
+    assert all(len(batch) <= 2 for batch in sender[0].batches if "heavy" in batch)
+
+
+@pytest.mark.parametrize("window", [0.0, 0.001])
+def test_threads_lose_nothing(window):
+    """A kind comes and goes all the time, and whoever leaves a share may find the engine just turning away."""
+    coalescer = Coalescer(4, window)
+
+    class Echo(Word):
+        async def send(self, items):
+            return items
+
+    def work(name):
+        for number in range(200):
+            assert run(Echo(coalescer, None, [(name, number)], number % 2, None)) == [(name, number)]
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+
+
+def test_a_new_engine_begins_afresh():
+    """A forked child has one: what waits in the parent is not for it to send."""
+    coalescer = Coalescer(8, 0.0)
+
+    class Caller:
+        def __init__(self):
+            self.engine, self.letters = object(), []
+
+        def post(self, *letter):
+            self.letters.append(letter)
+
+    parent, child = Caller(), Caller()
+    Word(coalescer, None, ["parent's"], "k", None).join(parent)
+    Word(coalescer, None, ["child's"], "k", None).join(child)
+    [(_, _, theirs)], [(_, _, ours)] = parent.letters, child.letters
+    assert [share.items for share in theirs.waiting] == [["parent's"]]
+    assert [share.items for share in ours.waiting] == [["child's"]]
 
 
 async def test_kinds_do_not_mix():
@@ -105,12 +211,12 @@ async def test_kinds_do_not_mix():
 
 async def test_an_error_reaches_each_caller_as_its_own():
     desk = await Desk().open()
-    calls = [desk.submit("good") for _ in range(LANES)]
+    calls = await desk.occupy()
     calls += [desk.submit(item) for item in ("bad", "good")]
     await desk.settle()
     await desk.let_go()
     *first, one, two = await asyncio.gather(*calls, return_exceptions=True)
-    assert first == [["GOOD"]] * LANES
+    assert first == [["T0"], ["T1"]]
     assert isinstance(one, ValueError)
     assert isinstance(two, ValueError)
     assert one is not two
@@ -118,7 +224,8 @@ async def test_an_error_reaches_each_caller_as_its_own():
 
 async def test_a_caller_that_left_costs_nothing():
     desk = await Desk().open()
-    calls = [desk.submit(f"t{i}") for i in range(LANES + 3)]
+    calls = await desk.occupy()
+    calls += [desk.submit(f"t{i}") for i in range(LANES, LANES + 3)]
     await desk.settle()
     calls[-1].cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -130,8 +237,7 @@ async def test_a_caller_that_left_costs_nothing():
 
 async def test_who_leaves_a_batch_on_its_way_takes_nobody_along():
     desk = await Desk().open()
-    first = [desk.submit(f"t{i}") for i in range(LANES)]
-    await desk.settle()
+    first = await desk.occupy()
     together = [desk.submit("a"), desk.submit("b")]
     await desk.settle()
     gate, desk.sender.gate = desk.sender.gate, await on_the_engine(asyncio.Event)
@@ -154,18 +260,19 @@ async def test_the_last_to_leave_takes_the_request_back():
     with pytest.raises(DeadlineError):
         await calls[1]
     await desk.settle()
-    assert desk.sender.cancelled == [["a"], ["b"]]
+    assert sorted(item for batch in desk.sender.cancelled for item in batch) == ["a", "b"]
 
 
 async def test_a_deadline_ends_its_own_call():
     desk = await Desk().open()
-    calls = [desk.submit(f"t{i}") for i in range(LANES + 1)]
+    calls = await desk.occupy()
     late = desk.submit("late", timeout=0.01)
     with pytest.raises(DeadlineError) as raised:
         await late
     assert raised.value.total == 1
     await desk.let_go()
-    assert await asyncio.gather(*calls) == [[f"T{i}"] for i in range(LANES + 1)]
+    assert await asyncio.gather(*calls) == [["T0"], ["T1"]]
+    assert await desk.submit("next") == ["NEXT"]
     assert ["late"] not in desk.sender.batches
 
 

@@ -6,7 +6,8 @@ import sys
 import threading
 
 import pytest
-from casdk._engine import engine, run, run_async, run_pieces, run_pieces_async
+from casdk._callers import run, run_async, run_pieces, run_pieces_async
+from casdk._engine import engine
 from casdk.errors import ClosedError
 
 
@@ -193,6 +194,7 @@ def test_a_forked_child_starts_its_own():
 INTERRUPTED = """
 import random, signal
 from casdk import _engine
+from casdk._callers import run
 
 class Interrupt(Exception):
     pass
@@ -218,7 +220,7 @@ for _ in range(50):
         # Some lines of Thread.start raise an error of their own over an interrupt.
         assert isinstance(error, Interrupt) or isinstance(error.__context__, Interrupt)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    assert _engine.run(job) == 7
+    assert run(job) == 7
 print(hits > 0)
 """
 

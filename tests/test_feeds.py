@@ -3,7 +3,7 @@ import threading
 
 import numpy as np
 import pytest
-from casdk._engine import run, run_async
+from casdk._callers import run, run_async
 from casdk._feeds import feed_of
 from hypothesis import given
 from hypothesis import strategies as st

@@ -39,20 +39,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"_rust", "client", "config", "documents", "errors", "models"},
     "client": EVERYTHING,
     "_verbs": {
-        *(
-            "_batches",
-            "_calls",
-            "_coalesce",
-            "_codecs",
-            "_columns",
-            "_foreign",
-            "_driver",
-            "_engine",
-            "_feeds",
-            "_inputs",
-        ),
-        *("_options", "_originals", "_progress"),
-        *("_results", "_transport", "config", "documents", "errors", "models"),
+        *("_batches", "_coalesce", "_codecs", "_columns", "_engine", "_feeds", "_foreign", "_inputs"),
+        *("_options", "_originals", "_plan", "_results", "_transport", "documents", "errors", "models"),
+    },
+    "_plan": {
+        *("_batches", "_calls", "_codecs", "_driver", "_engine", "_feeds", "_inputs"),
+        *("_options", "_progress", "_results", "_transport", "errors", "models"),
     },
     "_driver": {
         *(
@@ -84,6 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_feeds": set(),
     "_coalesce": {"_engine", "errors"},
     "_downloads": {"config", "errors"},
+    "_callers": {"_engine", "_mailbox", "errors"},
     "_engine": {"_mailbox", "errors"},
     "_mailbox": set(),
     "_columns": {"errors"},

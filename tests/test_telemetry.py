@@ -274,8 +274,10 @@ def test_merged_calls_are_linked_to_what_carried_them(watch):
     watched = watch(Hold(gate), coalesce=True)
 
     async def together():
-        first = [asyncio.ensure_future(watched.client.aencode([f"first {i}"])) for i in range(2)]
-        await asyncio.to_thread(gate.wait_for, 2)
+        first = []
+        for i in range(2):
+            first.append(asyncio.ensure_future(watched.client.aencode([f"first {i}"])))
+            await asyncio.to_thread(gate.wait_for, i + 1)
         others = [asyncio.ensure_future(watched.client.aencode([f"other {i}"])) for i in range(3)]
         await asyncio.sleep(0)
         # The engine is asked last, so the calls before it have arrived there.

@@ -1,6 +1,5 @@
 """rank, index, search and profile: one body over six schemes x {sync, async}, NumPy as the oracle."""
 
-import asyncio
 from uuid import uuid4
 
 import numpy as np
@@ -17,7 +16,7 @@ from casdk import (
     RejectedError,
 )
 from casdk.server import serve
-from casdk.testing import FaultServer, Gate, Hold, embed
+from casdk.testing import FaultServer
 
 PLACES = ["control room", "lecture room", "conference room", "podium indoor", "television studio"]
 
@@ -331,35 +330,3 @@ def test_profile_names_a_bad_image(client, call):
 def test_what_has_no_meaning_is_not_ignored(connect, call, verb, option):
     with pytest.raises(TypeError, match=f"'{next(iter(option))}'"):
         call(connect("grpc"), verb, [Document(text="a", matches=[Document(text="b")])], **option)
-
-
-@pytest.mark.parametrize("content", ["texts", "images", "both"])
-def test_how_much_travels_together(content, images):
-    """As many sentences as wait, up to 128; what may be images, as many as any other call sends at once."""
-    gate, sizes = Gate(), []
-
-    def held(request):
-        sizes.append(len(request.texts))
-        return Hold(gate)
-
-    picture = images["png"].read_bytes()
-    items = {"texts": ["a", "b"], "images": [picture, picture], "both": ["a", picture]}[content]
-
-    async def together(client):
-        first = [asyncio.ensure_future(client.aencode([f"first {i}"])) for i in range(2)]
-        await asyncio.to_thread(gate.wait_for, 2)
-        others = [asyncio.ensure_future(client.aencode(items)) for _ in range(80)]
-        await asyncio.sleep(0)
-        # The engine is asked last, so the calls before it have arrived there.
-        arrived = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        client._transport._engine.post(lambda: loop.call_soon_threadsafe(arrived.set))
-        await arrived.wait()
-        gate.open()
-        return await asyncio.gather(*first, *others)
-
-    with FaultServer(held) as server, Client(server.address("grpc"), coalesce=True, timeout=20) as client:
-        rows = asyncio.run(together(client))
-    np.testing.assert_array_equal(np.stack(rows[2:]), np.stack([[embed(item) for item in items]] * 80))
-    assert sizes[:2] == [1, 1]
-    assert sizes[2:] == ([128, 32] if content == "texts" else [32] * 5)

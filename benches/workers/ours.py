@@ -42,7 +42,7 @@ def prepare(case: Case) -> Call:
     client = Client(ADDRESS, tls=TLS_OPTION, coalesce=case["coalesce"]) if "coalesce" in case else SHARED
     sent = items(case)
     get = sent if callable(sent) else lambda: sent
-    if verb != "profile":
+    if verb != "profile" and mode != "tasks":  # where it would say that merged requests must not grow
         options["batch_size"] = case.get("batch", 32)
     if mode == "async":
         loop = asyncio.new_event_loop()

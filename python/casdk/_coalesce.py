@@ -1,35 +1,42 @@
 """Concurrent small calls -> one wire batch: "batch while busy".
 
 An idle client adds no delay: a call that finds a free lane goes at once, by itself. While the lanes are busy, calls of
-the same kind gather, and the next free lane takes as many of them as fill a batch.
+the same kind gather, and the next free lane takes as many of them as fill a batch. What a batch costs the client counts
+only where the server answers at once: there, and for texts alone, batches grow while calls come faster than they go.
 
-All of it happens on the engine, and nothing per call that could be done per batch: a `Share` is neither a task nor a
-future, and the one task of its batch tells the caller.
+Callers leave their shares where the engine finds them, and tell it only when it would not look by itself. All else
+happens on the engine, and nothing per call that could be done per batch: a `Share` is neither a task nor a future, and
+the one task of its batch tells the caller.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import copy
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, Final
 
-from casdk._engine import Caller, Ending, tell
+from casdk._engine import Caller, Ending, Engine, Member, tell
 from casdk.errors import DeadlineError
 
 __all__ = ["Coalescer", "Share"]
 
 LANES: Final = 2
 """Merged requests in flight per kind: one being answered, one on its way; more would make smaller batches."""
+GROWTH: Final = 8
+"""Times as many items as a batch takes may travel together in the end."""
+QUICK: Final = 0.01
+"""Seconds within which a full batch comes back that is followed by one of twice as many items: nobody notices them."""
 
 
-class Share(ABC):
+class Share(Member, ABC):
     """What one call has in a merged batch. It ends once, and tells its caller how.
 
     Args:
+        coalescer: Who merges it.
+        key: Shares with equal keys may be merged: endpoint, parameters and all else that a request carries.
         items: At most as many as a batch takes.
         deadline: When it ends, come what may, in the engine's time.
 
@@ -45,9 +52,15 @@ class Share(ABC):
     batch: _Batch | None = None
     _timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, items: list[Any], deadline: float | None) -> None:
+    def __init__(self, coalescer: Coalescer, key: Hashable, items: list[Any], deadline: float | None) -> None:
+        self._coalescer = coalescer
+        self._key = key
         self.items = items
         self._deadline = deadline
+
+    def is_light(self) -> bool:
+        """Whether it may travel in a batch that has grown."""
+        return True
 
     @abstractmethod
     async def send(self, items: list[Any]) -> Any:
@@ -62,13 +75,17 @@ class Share(ABC):
             start: Position of the first item in it.
         """
 
-    def begin(self, caller: Caller[Any]) -> None:
-        """Take note of whom to tell. What is begun has to be given to a `Coalescer`."""
+    def join(self, caller: Caller[Any]) -> None:
+        """Wait for company, and for an end."""
         self.caller = caller
-        self.context = contextvars.copy_context()
         caller.task = self
         if self._deadline is not None:
-            self._timer = asyncio.get_running_loop().call_at(self._deadline, self._expire)
+            caller.post(self._expect, self._deadline)
+        self._coalescer.add(self._key, self)
+
+    def _expect(self, deadline: float) -> None:
+        if not self.over:
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._expire)
 
     def end(self, result: Callable[[], Any] | None, error: BaseException | None) -> Ending:
         """Come to an end, which is still to be told. It must not be over."""
@@ -102,7 +119,7 @@ class _Batch:
         for share in shares:
             share.batch = self
         # A trace sees the batch below the first of its callers.
-        self.task = asyncio.get_running_loop().create_task(self._run(), context=first.context.copy())
+        self.task = asyncio.get_running_loop().create_task(self._run(), context=first.caller.context.copy())
 
     async def _run(self) -> None:
         shares, endings = self._shares, []
@@ -142,18 +159,29 @@ def _copy(error: BaseException) -> BaseException:
 
 
 class _Kind:
-    """Shares that may travel together, and their batches in flight."""
+    """Shares that may travel together, and their batches in flight.
 
-    def __init__(self) -> None:
+    Attributes:
+        most: Items the next batch may take.
+        waiting: Left by any thread, taken on the engine.
+        lanes: Its batches in flight.
+        attended: Whether the engine will look for what waits without being told again.
+    """
+
+    __slots__ = ("attended", "lanes", "most", "waiting")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
         self.waiting: deque[Share] = deque()
         self.lanes: set[asyncio.Task[None]] = set()
+        self.attended = False
 
 
 class Coalescer:
     """Merges the calls of one client.
 
     Args:
-        most: Items per merged batch.
+        most: Items per merged batch, until it grows; a call with more is not merged.
         window: Seconds a call waits for company although a lane is free.
     """
 
@@ -161,33 +189,60 @@ class Coalescer:
         self.most: Final = most
         self._window = window
         self._kinds: dict[Hashable, _Kind] = {}
+        self._engine: Engine | None = None
 
     def add(self, key: Hashable, share: Share) -> None:
-        """Send a share, alone or in company.
+        """Send a share, alone or in company; called where its caller is.
 
         Args:
-            key: Shares with equal keys may be merged: endpoint, parameters and all else that a request carries.
-            share: Begun.
+            key: Shares with equal keys may be merged.
+            share: Joined.
         """
+        caller = share.caller
+        if caller.engine is not self._engine:
+            # The first one, or that of a forked child: what waits belongs to its parent.
+            self._kinds, self._engine = {}, caller.engine
         kind = self._kinds.get(key)
         if kind is None:
-            kind = self._kinds[key] = _Kind()
+            kind = self._kinds.setdefault(key, _Kind(self.most))
+        # In this order: whoever finds the kind attended has left the share before the engine looks.
         kind.waiting.append(share)
+        if kind.attended:
+            return
+        try:
+            kind.attended = True
+            caller.post(self._attend, key, kind)
+        except BaseException:  # Ctrl-C
+            kind.attended = False
+            raise
+
+    def _attend(self, key: Hashable, kind: _Kind) -> None:
         if self._window:
             asyncio.get_running_loop().call_later(self._window, self._go_on, key, kind)
-        elif len(kind.lanes) < LANES:
+        else:
             self._go_on(key, kind)
 
     def _go_on(self, key: Hashable, kind: _Kind) -> None:
         while kind.waiting and len(kind.lanes) < LANES:
-            if shares := self._gather(kind):
-                self._start(key, kind, shares)
-        if not kind.waiting and not kind.lanes and self._kinds.get(key) is kind:
+            shares, size = self._gather(kind)
+            if shares:
+                self._start(key, kind, shares, size)
+        if len(kind.lanes) == LANES:  # the next one that is free looks again
+            return
+        kind.attended = False
+        if kind.waiting:
+            kind.attended = True
+            self._attend(key, kind)
+        elif not kind.lanes and self._kinds.get(key) is kind:
             del self._kinds[key]
 
-    def _start(self, key: Hashable, kind: _Kind, shares: list[Share]) -> None:
+    def _start(self, key: Hashable, kind: _Kind, shares: list[Share], size: int) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
         def free(task: asyncio.Task[None]) -> None:
             kind.lanes.discard(task)
+            self._learn(kind, size, loop.time() - began)
             self._go_on(key, kind)
 
         task = _Batch(shares).task
@@ -195,16 +250,23 @@ class Coalescer:
         # It may be cancelled before its first line, so that it cannot free the lane itself.
         task.add_done_callback(free)
 
-    def _gather(self, kind: _Kind) -> list[Share]:
-        """Take as many waiting shares as fill a batch, leaving out those whose caller is gone."""
-        shares, size = [], 0
-        while kind.waiting and size + len(kind.waiting[0].items) <= self.most:
-            share = kind.waiting.popleft()
+    def _learn(self, kind: _Kind, size: int, took: float) -> None:
+        if took > QUICK:
+            kind.most = max(self.most, kind.most // 2)
+        elif size == kind.most:
+            kind.most = min(2 * kind.most, GROWTH * self.most)
+
+    def _gather(self, kind: _Kind) -> tuple[list[Share], int]:
+        """Take as many waiting shares as fill a batch, leaving out those whose caller is gone; count their items."""
+        shares, size, most = [], 0, kind.most
+        while kind.waiting:
+            share = kind.waiting[0]
             if not share.over:
+                if most > self.most and not share.is_light():
+                    most = self.most
+                if size + len(share.items) > most:
+                    break
                 shares.append(share)
                 size += len(share.items)
-        return shares
-
-    def forget(self) -> None:
-        """Drop what waits: it belongs to the process this one was forked from."""
-        self._kinds = {}
+            kind.waiting.popleft()
+        return shares, size

@@ -1,4 +1,4 @@
-"""The one background event loop of a process, and how threads and loops wait for it.
+"""The one background event loop of a process, and what it knows of those who wait for it.
 
 Every connection lives on this loop. It is started on first use, never at import, and a forked child starts its own:
 grpc.aio misbehaves with two loops in one process, and sockets must not be shared between processes.
@@ -12,18 +12,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 from weakref import WeakSet
 
-from casdk._mailbox import Mailbox, mailbox_of
-from casdk.errors import ClosedError, InputTypeError
+from casdk._mailbox import Mailbox
+from casdk.errors import ClosedError
 
-__all__ = ["WORKERS", "Caller", "Engine", "Resident", "engine", "run", "run_async", "run_pieces", "run_pieces_async"]
+__all__ = ["WORKERS", "Caller", "Ending", "Engine", "EscapedError", "Job", "Member", "Resident", "engine", "tell"]
 
 T = TypeVar("T")
 
@@ -193,13 +192,6 @@ class EscapedError(BaseException):
         self.original = original
 
 
-def _told(error: BaseException) -> BaseException:
-    """Return what the caller is told of what ended its job."""
-    if isinstance(error, asyncio.CancelledError):
-        return ClosedError("the client was closed during the call")
-    return error.original if isinstance(error, EscapedError) else error
-
-
 class Cancellable(Protocol):
     """What a call became on the engine: a task, or a share in one."""
 
@@ -207,44 +199,64 @@ class Cancellable(Protocol):
         """Take it back."""
 
 
+class Member:
+    """A call that joins others, where its caller is; it tells by itself how it ended."""
+
+    def join(self, caller: Caller[Any]) -> None:
+        """Begin, and be the caller's task."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Take it back; runs on the engine."""
+        raise NotImplementedError
+
+
+Job: TypeAlias = "Callable[[Caller[T]], Coroutine[Any, Any, T]] | Member"
+
+
 class Caller(ABC, Generic[T]):
     """The thread or the loop a call came from, seen from the engine.
 
     Args:
-        job: Begins the call on the engine; a job that returns ``None`` sets ``task``, and
-            tells how it ended, by itself.
+        job: Begins the call on the engine, or joins others.
 
     Attributes:
         task: What runs on the engine, once it does.
         loop: The caller's, if it is on one.
+        engine: The one it waits for.
+        context: What surrounded the call when it began.
     """
 
     task: Cancellable | None = None
     loop: asyncio.AbstractEventLoop | None = None
+    context: contextvars.Context
     _cancelled = False
 
-    def __init__(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T] | None]) -> None:
-        self._job: Callable[[Caller[T]], Coroutine[Any, Any, T] | None] | None = job
-        self._engine = engine()
-        if self._engine.inside():
+    def __init__(self, job: Job[T]) -> None:
+        self._job: Job[T] | None = job
+        self.engine = engine()
+        if self.engine.inside():
             raise ClosedError("casdk cannot be called from its own engine thread")
 
     def begin(self) -> None:
-        """Start the job on the engine."""
-        self._engine.post(self._start)
-
-    def _start(self) -> None:
+        """Start the job."""
+        self.context = contextvars.copy_context()
         # The job leads back here: a cycle would keep the result, long after its owner dropped it.
         job, self._job = self._job, None
-        if self._cancelled or job is None:
+        if isinstance(job, Member):
+            job.join(self)
+        elif job is not None:
+            self.engine.post(self._start, job)
+
+    def _start(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
+        if self._cancelled:
             return
         try:
             work = job(self)
         except Exception as error:
             tell([(self, None, error)])
             return
-        if work is not None:
-            self._engine.loop.create_task(self._carry_out(work))
+        self.engine.loop.create_task(self._carry_out(work))
 
     async def _carry_out(self, work: Coroutine[Any, Any, T]) -> None:
         # It tells by itself how the job ended: a task's callback would, a turn of the loop later.
@@ -261,11 +273,11 @@ class Caller(ABC, Generic[T]):
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:
         """Run a function on the engine, soon, from any thread."""
-        self._engine.post(function, *arguments)
+        self.engine.post(function, *arguments)
 
     def cancel(self) -> None:
         """Take the call back, from any thread."""
-        self._engine.post(self._cancel)
+        self.engine.post(self._cancel)
 
     def _cancel(self) -> None:
         self._cancelled = True
@@ -278,13 +290,13 @@ class Caller(ABC, Generic[T]):
         Args:
             function: May return an awaitable if the caller is a loop.
         """
-        answer: asyncio.Future[list[Any]] = self._engine.loop.create_future()
+        answer: asyncio.Future[list[Any]] = self.engine.loop.create_future()
 
         def settle(result: object, error: BaseException | None) -> None:
             if not answer.done():
                 answer.set_result([result, error])  # a future takes not every exception for one
 
-        self._ask(function, lambda result, error: self._engine.post(settle, result, error))
+        self._ask(function, lambda result, error: self.engine.post(settle, result, error))
         outcome = await answer
         # Taken out: what an error's traceback leads to must not lead back to it.
         error, result = outcome.pop(), outcome.pop()
@@ -309,7 +321,7 @@ class Caller(ABC, Generic[T]):
 
     def give(self, piece: Any, taken: Callable[[], None]) -> None:
         """Hand over a piece of a stream; ``taken`` runs on the engine when the caller has it."""
-        self._put(piece, lambda: self._engine.post(taken))
+        self._put(piece, lambda: self.engine.post(taken))
 
     @abstractmethod
     def _put(self, piece: Any, taken: Callable[[], None]) -> None: ...
@@ -341,206 +353,3 @@ def tell(endings: list[Ending]) -> None:
             together[loop] = [ending]
     for ended in together.values():
         ended[0][0].hear(ended)
-
-
-_PIECE: Final = object()
-
-
-class _ThreadCaller(Caller[T]):
-    """A thread that waits in `serve`, and runs there what the call asks of it."""
-
-    def __init__(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T] | None]) -> None:
-        super().__init__(job)
-        self._inbox: queue.SimpleQueue[tuple[Any, Any, Any]] = queue.SimpleQueue()
-
-    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
-        self._inbox.put((function, settle, None))
-
-    def _put(self, piece: Any, taken: Callable[[], None]) -> None:
-        self._inbox.put((_PIECE, piece, taken))
-
-    def _cancel(self) -> None:
-        super()._cancel()
-        self._inbox = queue.SimpleQueue()  # pieces that nobody takes lead back here
-
-    def hear(self, endings: list[Ending]) -> None:
-        for _, result, error in endings:
-            self._inbox.put((None, result, None if error is None else _told(error)))
-
-    def serve(self) -> T:
-        """Wait for the result."""
-        pieces = self.pieces()
-        while True:
-            try:
-                next(pieces)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-
-    def pieces(self) -> Generator[Any, None, T]:
-        """Yield what is given on the way; return the result."""
-        try:
-            self.begin()
-            while True:
-                function, settle, error = self._inbox.get()
-                if function is None:
-                    break
-                if function is _PIECE:
-                    error()
-                    yield settle
-                    continue
-                try:
-                    answer = _awaited_by_nobody(function())
-                except (KeyboardInterrupt, SystemExit):
-                    raise
-                except BaseException as raised:
-                    settle(None, raised)
-                else:
-                    settle(answer, None)
-        except BaseException:
-            self.cancel()
-            raise
-        try:
-            if error is not None:
-                raise error
-            return settle  # type: ignore[no-any-return]
-        finally:
-            # The exception's traceback would keep this frame, and the frame the exception.
-            del error, settle, function
-
-
-def _awaited_by_nobody(answer: Any) -> Any:
-    """Return what the caller's own code returned to a sync call.
-
-    Raises:
-        InputTypeError: It is a coroutine, of an async iterable or of a callback.
-    """
-    if asyncio.iscoroutine(answer):
-        answer.close()
-        raise InputTypeError("an async iterable or a coroutine function needs the async twin: aencode, arank...")
-    return answer
-
-
-class _LoopCaller(Caller[T]):
-    """A task on a loop of the caller's."""
-
-    _done: asyncio.Future[T] | None
-    _pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] | None = None
-    _running: asyncio.Task[Any] | None = None
-
-    def begin(self) -> None:
-        self.loop = loop = asyncio.get_running_loop()
-        self._context = contextvars.copy_context()
-        self._done = loop.create_future()
-        super().begin()
-
-    def _deliver(self, function: Callable[..., object], *arguments: object) -> None:
-        assert self.loop is not None
-        try:
-            mailbox_of(self.loop).post(self.loop, self._context, function, *arguments)
-        except RuntimeError:  # the caller's loop is closed: nobody waits any more
-            self._cancel()
-
-    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
-        self._deliver(self._run, function, settle)
-
-    def _run(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
-        try:
-            answer = function()
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as raised:
-            settle(None, raised)
-            return
-        if not asyncio.iscoroutine(answer):
-            settle(answer, None)
-            return
-        task = asyncio.get_running_loop().create_task(answer)
-        self._running = task  # a loop keeps only weak references to its tasks
-
-        def done(task: asyncio.Task[Any]) -> None:
-            error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
-            settle(None if error is not None else task.result(), error)
-
-        task.add_done_callback(done)
-
-    def _put(self, piece: Any, taken: Callable[[], None]) -> None:
-        if (pieces := self._pieces) is not None:
-            self._deliver(pieces.put_nowait, (piece, taken))
-
-    def hear(self, endings: list[Ending]) -> None:
-        self._deliver(_settle, endings)
-
-    def settle(self, result: T, error: BaseException | None) -> None:
-        """Let the call end; runs on the loop."""
-        if self._pieces is not None:
-            self._pieces.put_nowait(None)
-        if self._done is None or self._done.done():
-            return
-        if error is None:
-            self._done.set_result(result)
-        else:
-            self._done.set_exception(_told(error))
-
-    async def serve(self) -> T:
-        """Wait for the result."""
-        self.begin()
-        assert self._done is not None
-        try:
-            return await self._done
-        except asyncio.CancelledError:
-            self._leave()
-            raise
-        finally:
-            self._done = None  # what it holds leads back here
-
-    async def pieces(self) -> AsyncGenerator[Any, None]:
-        """Yield what is given on the way; raise what ended the call early."""
-        pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] = asyncio.Queue()
-        self._pieces = pieces
-        self.begin()
-        assert self._done is not None
-        try:
-            while (given := await pieces.get()) is not None:
-                piece, taken = given
-                taken()
-                yield piece
-            await self._done
-        except (asyncio.CancelledError, GeneratorExit):
-            self._leave()
-            raise
-
-    def _leave(self) -> None:
-        self.cancel()
-        self._pieces = None  # those that nobody takes lead back here
-        if self._done is not None:
-            self._done.cancel()  # nobody will ask how it ended, and asyncio logs an error that nobody asks for
-        if self._running is not None:
-            self._running.cancel()
-
-
-def _settle(endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]]) -> None:
-    for caller, result, error in endings:
-        caller.settle(result, error)
-
-
-def run(job: Callable[[Caller[T]], Coroutine[Any, Any, T] | None]) -> T:
-    """Run a job on the engine and wait for it in this thread, which may be inside a running loop.
-
-    Ctrl-C takes the job back; its clean-up goes on in the background.
-    """
-    return _ThreadCaller(job).serve()
-
-
-def run_async(job: Callable[[Caller[T]], Coroutine[Any, Any, T] | None]) -> Coroutine[Any, Any, T]:
-    """Run a job on the engine and wait for it on this loop; cancelling the task takes the job back."""
-    return _LoopCaller(job).serve()
-
-
-def run_pieces(job: Callable[[Caller[Any]], Coroutine[Any, Any, Any]]) -> Generator[Any, None, Any]:
-    """Run a job on the engine and yield what it gives; closing the generator takes the job back."""
-    return _ThreadCaller(job).pieces()
-
-
-def run_pieces_async(job: Callable[[Caller[Any]], Coroutine[Any, Any, Any]]) -> AsyncGenerator[Any, None]:
-    """Run a job on the engine and yield what it gives, on this loop."""
-    return _LoopCaller(job).pieces()

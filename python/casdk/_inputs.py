@@ -33,7 +33,7 @@ from casdk.documents import Document
 from casdk.errors import EmptyItemError, InputTypeError, ItemError, ItemTypeError
 from casdk.models import Image, Text
 
-__all__ = ["Chunk", "as_document", "check_content", "read_chunk", "urls_of"]
+__all__ = ["Chunk", "are_texts", "as_document", "check_content", "read_chunk", "urls_of"]
 
 UNKNOWN: Final = ord("?")
 URL: Final = ord("U")
@@ -89,9 +89,9 @@ def check_content(content: Any) -> Any:
     return content
 
 
-def are_sentences(items: Sequence[Any]) -> bool:
-    """Whether all of them are strings, none of which stands for an image."""
-    return classify(items).count(ord("T")) == len(items)
+def are_texts(items: list[Any]) -> bool:
+    """Whether these are plain sentences, all of them."""
+    return not classify(items).strip(b"T")
 
 
 def read_chunk(

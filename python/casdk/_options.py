@@ -12,7 +12,7 @@ from casdk._calls import ErrorMode
 from casdk.errors import InputTypeError, InputValueError
 from casdk.models import Response
 
-__all__ = ["DEFAULTS", "MERGED", "MINIBATCH", "CallOptions", "EncodeOptions", "Options", "route"]
+__all__ = ["DEFAULTS", "DTYPE", "MINIBATCH", "CallOptions", "EncodeOptions", "Options", "route"]
 
 
 class CallOptions(TypedDict, total=False):
@@ -54,8 +54,6 @@ class EncodeOptions(CallOptions, total=False):
 
 MINIBATCH: Final = 32
 """What CLIP servers put on their device at once (``minibatch_size``)."""
-MERGED: Final = 4 * MINIBATCH
-"""Items of several calls in one request: sentences only, which take a device little time."""
 DTYPE: Final = "float32"
 
 

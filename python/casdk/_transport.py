@@ -298,8 +298,6 @@ class Transport(Resident):
         self.downloads.forget()
         self.calls = set()
         self._unrepeatable = set()
-        if self.coalescer is not None:
-            self.coalescer.forget()
         self._slots = asyncio.Semaphore(self.limits.requests)
         self.bytes = ByteBudget(self.limits.max_inflight_bytes)
         self.packing = asyncio.Semaphore(WORKERS)

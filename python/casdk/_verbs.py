@@ -1,17 +1,12 @@
 """What each verb is: its endpoint, how its items are read, where its replies go.
 
-Every function here returns a job for `casdk._engine.run` or `run_async`; the job returns a function that makes the
+Every function here returns a job for `casdk._callers.run` or `run_async`; the job returns a function that makes the
 result where the caller is, since touching a hundred thousand Documents would hold up the engine.
 """
 
 from __future__ import annotations
 
-import copy
-import logging
-import random
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence, Sized
-from contextlib import nullcontext
-from functools import partial
 from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -20,20 +15,17 @@ import msgspec
 import numpy as np
 
 from casdk._batches import Repeats
-from casdk._calls import Call
 from casdk._coalesce import Coalescer, Share
-from casdk._codecs import Packer, copy_rows
+from casdk._codecs import copy_rows
 from casdk._columns import to_arrow
-from casdk._driver import Driver, Hooks
 from casdk._engine import Caller, Ending
-from casdk._feeds import HELD, Feed, feed_of
+from casdk._feeds import HELD
 from casdk._foreign import hold_documents
-from casdk._inputs import Chunk, are_sentences, check_content, read_chunk
-from casdk._options import DEFAULTS, MINIBATCH, Options, route
+from casdk._inputs import Chunk, are_texts, check_content, read_chunk
+from casdk._options import DEFAULTS, DTYPE, MINIBATCH, Options, route
 from casdk._originals import Originals, write_embeddings
-from casdk._progress import Progress
+from casdk._plan import Plan, moved
 from casdk._results import (
-    Answer,
     Embeddings,
     IndexedEmbeddings,
     Matrix,
@@ -45,167 +37,22 @@ from casdk._results import (
 from casdk._transport import Transport
 from casdk.documents import Document
 from casdk.errors import InputTypeError, InputValueError, ItemError, NotSupportedError
-from casdk.models import EncodeResult, Profile, Response
+from casdk.models import EncodeResult, Profile
 
 if TYPE_CHECKING:
     from casdk._telemetry import Watch
 
 __all__ = ["Job", "encode", "index", "profile", "rank", "search", "stream"]
 
-LOG: Final = logging.getLogger("casdk.calls")
-UNWATCHED: Final = nullcontext()
-
 Job: TypeAlias = "Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], Any]]]"
 Merged: TypeAlias = "tuple[np.ndarray[Any, Any], dict[int, ItemError], Watch | None]"
 """Rows of a merged batch, its bad items, and what its span is linked by."""
 
 
-class Plan:
-    """One call before it runs.
-
-    Args:
-        transport: The way to the server.
-        verb: Endpoint without the model.
-        content: The user's iterable, checked.
-        options: The call's options.
-        answer: Collects the replies.
-        prepare: Reads a chunk.
-        resend: Whether requests may be repeated once sent.
-        candidates: Attribute of nested Documents that travel too.
-        keep: Whether a Document travels whole, its uri too.
-        allow_empty: Whether a Document without content may travel.
-        batch_size: Items per request, unless the options say.
-        repeats: Finds items that need not be sent again.
-        merged: Whether it carries the items of several calls.
-        given: Returns the user's item of an index, or what it is given.
-        extra: Parameters the verb adds.
-    """
-
-    def __init__(
-        self,
-        transport: Transport,
-        verb: str,
-        content: Any,
-        options: Options,
-        answer: Answer,
-        *,
-        prepare: Callable[[list[Any], Sequence[int]], Chunk],
-        resend: bool = True,
-        candidates: str | None = None,
-        keep: bool = False,
-        allow_empty: bool = False,
-        batch_size: int = MINIBATCH,
-        repeats: Repeats | None = None,
-        merged: bool = False,
-        given: Callable[[int, Any], Any] | None = None,
-        **extra: Any,
-    ) -> None:
-        limits = transport.limits
-        endpoint, parameters = route(verb, options.parameters, **extra)
-        try:
-            packer = Packer(
-                transport.codec,
-                endpoint,
-                parameters,
-                check_images=options.check_images,
-                max_item_bytes=limits.max_item_bytes,
-                max_message_bytes=limits.max_message_bytes,
-                keep_uri=keep,
-                whole=keep,
-                candidates=candidates,
-                allow_empty=allow_empty,
-            )
-        except TypeError as error:  # of a parameter, which it names
-            raise InputTypeError(str(error)) from None
-        timeout = transport.timeouts.total if options.timeout is None else options.timeout
-        self.feed: Feed = feed_of(content, options.batch_size or batch_size, apart=timeout is not None)
-        self.hooks = Hooks(options.on_done, options.on_error, options.on_always, options.return_responses)
-        self.gathers = options.on_done is None and options.on_always is None and not options.return_responses
-        self.answer = answer if self.gathers else Nothing(answer)
-        self.call = Call(
-            window=options.prefetch or limits.prefetch,
-            retry=transport.retry,
-            budget=transport.repeats,
-            errors=options.errors,
-            resend=resend,
-            draw=random.random,
-            tolerant=options.on_error is not None,
-            on_refuse=partial(_refuse, self.answer, given),
-        )
-        self._verb, self._transport = verb[1:] or "profile", transport
-        self.watch = None
-        if transport.telemetry is not None:
-            self.watch = transport.telemetry.watch(self._verb, endpoint, self.feed.total, merged)
-        self.progress = Progress(verb[1:], self.feed.total) if options.show_progress else None
-        self.driver = Driver(
-            transport,
-            self.call,
-            self.feed,
-            packer,
-            self.answer,
-            prepare=prepare,
-            candidates=candidates,
-            deadline=None if timeout is None else monotonic() + timeout,
-            hooks=self.hooks,
-            progress=self.progress,
-            repeats=repeats,
-            watch=self.watch,
-        )
-
-    async def run(self, caller: Caller[Any]) -> None:
-        """Run the call, with telemetry if the client wants it."""
-        began = monotonic()
-        with self.watch or UNWATCHED:
-            try:
-                await self._run(caller)
-            finally:
-                if self.watch is not None:
-                    self.watch.count(self.call.done)
-                done, read, where = self.call.done, self.driver.count, self._transport.endpoint
-                LOG.debug("%s at %s: %d of %d items done in %.3f s", self._verb, where, done, read, monotonic() - began)
-
-    async def _run(self, caller: Caller[Any]) -> None:
-        """Run the call; an `ItemError` that stops it takes along what was finished."""
-        try:
-            if self.progress is None:
-                await self.driver.run(caller)
-            else:
-                with self.progress:
-                    await self.driver.run(caller)
-        except ItemError as error:
-            if isinstance(self.answer, Embeddings):
-                error.partial = self.answer.partial(self.feed.total or self.driver.count)
-            raise
-
-    @property
-    def bad(self) -> list[int]:
-        """Indices without a result, ascending."""
-        return sorted(self.call.bad)
-
-    def repeat(self, repeats: Repeats) -> None:
-        """What repeats a bad item is bad too."""
-        for index, first in repeats.found:
-            if first in self.call.bad:
-                self.call.bad[index] = _moved(self.call.bad[first], index - first)
-
-    def responses(self) -> list[Response] | None:
-        """What a call returns that does not gather: nothing, or the responses in input order."""
-        if not self.hooks.keep:
-            return None
-        return [response for _, response in sorted(self.hooks.responses, key=lambda kept: kept[0])]
-
-
-def _refuse(answer: Answer, given: Callable[[int, Any], Any] | None, error: ItemError) -> None:
-    # No method of Plan's, which holds the call that holds this: a cycle keeps the result until a garbage collection.
-    answer.refused(error.index)
-    if given is not None:
-        error.item = given(error.index, error.item)
-
-
 def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job | Part:
     """Texts and images -> ``[N, D]``."""
     content = check_content(content)
-    if transport.coalescer is not None and (key := _merging_key(content, options)) is not None:
+    if transport.coalescer is not None and (key := _merging_key(transport.coalescer, content, options)) is not None:
         return Part(transport, transport.coalescer, content, options, key)
     originals = Originals(content)
     total = len(content) if isinstance(content, Sized) else None
@@ -255,9 +102,13 @@ def _present(
     return kept if options.result is None else to_arrow(kept)
 
 
-def _merging_key(content: Any, options: Options) -> Hashable | None:
+def _merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashable | None:
     """Return what calls must have in common to travel together, or ``None`` for one that travels alone."""
-    if options is not DEFAULTS and (
+    if not isinstance(content, HELD) or not 0 < len(content) <= coalescer.most or hold_documents(content):
+        return None
+    if options is DEFAULTS:
+        return ALIKE
+    if (
         options.on_done is not None
         or options.on_error is not None
         or options.on_always is not None
@@ -267,15 +118,21 @@ def _merging_key(content: Any, options: Options) -> Hashable | None:
         or options.show_progress
     ):
         return None
-    if not isinstance(content, HELD) or not 0 < len(content) <= MINIBATCH or hold_documents(content):
-        return None
     if not options.parameters:
-        return ("/encode", b"", options.check_images, str(options.dtype))
+        return ALIKE if options.check_images and options.dtype is DTYPE else _key(b"", options)
     try:
         parameters = msgspec.json.encode(options.parameters, order="deterministic")
     except TypeError:
         return None
+    return _key(parameters, options)
+
+
+def _key(parameters: bytes, options: Options) -> Hashable:
     return ("/encode", parameters, options.check_images, str(options.dtype))
+
+
+ALIKE: Final = _key(b"", DEFAULTS)
+"""What calls that are told nothing of it have in common, made once."""
 
 
 class Part(Share):
@@ -296,28 +153,26 @@ class Part(Share):
         self, transport: Transport, coalescer: Coalescer, content: Any, options: Options, key: Hashable
     ) -> None:
         timeout = transport.timeouts.total if options.timeout is None else options.timeout
-        super().__init__(list(content), None if timeout is None else monotonic() + timeout)
+        super().__init__(coalescer, key, list(content), None if timeout is None else monotonic() + timeout)
         self._transport = transport
-        self._coalescer = coalescer
         self._content = content
         self._options = options
-        self._key = key
-        if transport.telemetry is not None:
-            endpoint, _ = route("/encode", options.parameters)
-            self._watch = transport.telemetry.watch("encode", endpoint, len(self.items))
 
-    def __call__(self, caller: Caller[Any]) -> None:
-        """Join the company; the job of a call."""
-        self._transport.enter()
-        self.begin(caller)
-        if self._watch is not None:
-            self.context.run(self._watch.__enter__)
-        self._coalescer.add(self._key, self)
+    def join(self, caller: Caller[Any]) -> None:
+        """Join the company."""
+        if (telemetry := self._transport.telemetry) is not None:
+            endpoint, _ = route("/encode", self._options.parameters)
+            self._watch = telemetry.watch("encode", endpoint, len(self.items))
+            caller.context.run(self._watch.__enter__)
+        super().join(caller)
+
+    def is_light(self) -> bool:
+        """Whether it is texts, of a caller who did not say how many may travel in a request."""
+        return self._options.batch_size is None and are_texts(self.items)
 
     async def send(self, items: list[Any]) -> Merged:
         """Send the items of several calls as the call of one of them, whose bad items go back to their callers."""
-        size = len(items) if are_sentences(items) else MINIBATCH
-        options = msgspec.structs.replace(self._options, errors="return", timeout=None, batch_size=size)
+        options = msgspec.structs.replace(self._options, errors="return", timeout=None, batch_size=len(items))
         matrix = Matrix(len(items), options.dtype)
         plan = Plan(self._transport, "/encode", items, options, Embeddings(matrix), prepare=read_chunk, merged=True)
         await plan.run(self.caller)
@@ -328,7 +183,7 @@ class Part(Share):
         rows, errors, carrier = outcome
         stop = start + len(self.items)
         if errors:
-            self._errors = {i - start: _moved(errors[i], -start) for i in errors if start <= i < stop}
+            self._errors = {i - start: moved(errors[i], -start) for i in errors if start <= i < stop}
         if self._watch is not None and carrier is not None:
             self._watch.link(carrier)
             self._watch.count(len(self.items) - len(self._errors))
@@ -339,6 +194,8 @@ class Part(Share):
         return self._finish
 
     def _finish(self) -> Any:
+        if not self._errors and self._options is DEFAULTS and type(self.items[0]) is str:
+            return self._rows
         originals = None
         if isinstance(self.items[0], Document) and all(isinstance(item, Document) for item in self.items):
             originals = Originals(self._content)
@@ -348,14 +205,8 @@ class Part(Share):
     def end(self, result: Callable[[], Any] | None, error: BaseException | None) -> Ending:
         """Come to an end, which is still to be told; telemetry is."""
         if self._watch is not None:
-            self.context.run(self._watch.__exit__, None if error is None else type(error), error, None)
+            self.caller.context.run(self._watch.__exit__, None if error is None else type(error), error, None)
         return super().end(result, error)
-
-
-def _moved(error: ItemError, by: int) -> ItemError:
-    moved = copy.copy(error)
-    moved.index += by
-    return moved
 
 
 def _job(plan: Plan, finish: Callable[[], Any]) -> Job:

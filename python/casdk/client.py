@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
-from casdk._options import DEFAULTS, MERGED, CallOptions, EncodeOptions, Options
+from casdk._options import DEFAULTS, MINIBATCH, CallOptions, EncodeOptions, Options
 from casdk._originals import open_piece
 from casdk._uri import Endpoint, parse_address
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
@@ -25,7 +25,7 @@ from casdk.models import EncodeResult, Image, Profile, Response, Text
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-    from casdk import _engine, _verbs
+    from casdk import _callers, _engine, _verbs
     from casdk._coalesce import Coalescer
     from casdk._telemetry import Instruments
     from casdk._transport import Credential, Transport
@@ -42,7 +42,7 @@ else:
             setattr(self, name, value)
             return value
 
-    _engine, _verbs = _Late("casdk._engine"), _Late("casdk._verbs")
+    _callers, _engine, _verbs = _Late("casdk._callers"), _Late("casdk._engine"), _Late("casdk._verbs")
 
 __all__ = ["ArrowArray", "ArrowStream", "Client", "Item"]
 
@@ -108,9 +108,10 @@ class Client:
         limits: What is held in flight at once.
         proxy: ``http://[user:password@]host:port`` to go through; ``""`` for none. By default ``HTTPS_PROXY`` (secure
             schemes) or ``HTTP_PROXY``, else ``ALL_PROXY``, and ``NO_PROXY``, are read, and never changed.
-        coalesce: Merge concurrent `encode` calls of up to 32 items into wire batches of up to 128 texts, or 32 items
-            with images among them: ``True`` while requests are in flight, a number of milliseconds also waits that
-            long for company. Errors and deadlines stay with their caller.
+        coalesce: Merge concurrent `encode` calls of up to 32 items into requests of as many: ``True`` while requests
+            are in flight, a number of milliseconds also waits that long for company. Texts whose ``batch_size`` is
+            not given travel in larger ones, of up to 256, while the server answers each within 10 ms. Errors and
+            deadlines stay with their caller.
         telemetry: ``True`` reports spans and metrics to OpenTelemetry's global providers, a `Telemetry` to its own,
             and sends the trace context to the server; needs ``casdk[otel]``. Off, nothing of it is imported.
 
@@ -369,7 +370,7 @@ class Client:
     async def aencode(self, content: Any, **options: Any) -> Any:
         """`encode`, asynchronously; ``content`` may be an async iterable, callbacks may be coroutine functions."""
         job = _verbs.encode(self._transport, content, _read_options(options))
-        return (await _engine.run_async(job))()
+        return (await _callers.run_async(job))()
 
     def stream(self, content: Any, **options: Any) -> Iterator[Any]:
         """Yield `encode`'s result in pieces of ``batch_size`` items, in order, while the input is still being read.
@@ -385,7 +386,7 @@ class Client:
             ``[n, D] float32``; a `DocumentArray` where every item of the piece is a Document.
         """
         read = _read_options(options)
-        pieces = _engine.run_pieces(_verbs.stream(self._transport, content, read))
+        pieces = _callers.run_pieces(_verbs.stream(self._transport, content, read))
         try:
             for piece in pieces:
                 yield open_piece(piece, read)
@@ -395,7 +396,7 @@ class Client:
     async def astream(self, content: Any, **options: Any) -> AsyncIterator[Any]:
         """`stream`, asynchronously."""
         read = _read_options(options)
-        pieces = _engine.run_pieces_async(_verbs.stream(self._transport, content, read))
+        pieces = _callers.run_pieces_async(_verbs.stream(self._transport, content, read))
         try:
             async for piece in pieces:
                 yield open_piece(piece, read)
@@ -479,7 +480,7 @@ class Client:
     async def arank(self, docs: Any, *, source: str = "matches", **options: Any) -> Any:
         """`rank`, asynchronously."""
         job = _verbs.rank(self._transport, docs, _read_options(options, OF_EVERY_VERB), source)
-        return (await _engine.run_async(job))()
+        return (await _callers.run_async(job))()
 
     # index
 
@@ -569,7 +570,7 @@ class Client:
     async def aindex(self, content: Any, *, idempotent_index: bool = False, **options: Any) -> Any:
         """`index`, asynchronously."""
         job = _verbs.index(self._transport, content, _read_options(options, OF_EVERY_VERB), idempotent_index)
-        return (await _engine.run_async(job))()
+        return (await _callers.run_async(job))()
 
     # search
 
@@ -644,7 +645,7 @@ class Client:
     async def asearch(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
         """`search`, asynchronously."""
         job = _verbs.search(self._transport, content, _read_options(options, OF_EVERY_VERB), limit)
-        return (await _engine.run_async(job))()
+        return (await _callers.run_async(job))()
 
     # profile
 
@@ -668,24 +669,24 @@ class Client:
     ) -> Profile:
         """`profile`, asynchronously."""
         job = _verbs.profile(self._transport, content, timeout)
-        return _show((await _engine.run_async(job))(), quiet)
+        return _show((await _callers.run_async(job))(), quiet)
 
     # running and closing
 
     def _run(self, job: _verbs.Job | _verbs.Part) -> Any:
-        return _engine.run(job)()
+        return _callers.run(job)()
 
     def close(self) -> None:
         """Cancel calls that run, close every connection; the client cannot be used afterwards."""
         self._finalizer.detach()
         if not self._transport.closed:
-            _engine.run(_closing(self._transport))
+            _callers.run(_closing(self._transport))
 
     async def aclose(self) -> None:
         """`close`, asynchronously."""
         self._finalizer.detach()
         if not self._transport.closed:
-            await _engine.run_async(_closing(self._transport))
+            await _callers.run_async(_closing(self._transport))
 
     def __enter__(self) -> Client:
         return self
@@ -723,10 +724,10 @@ def _make_coalescer(coalesce: bool | float) -> Coalescer | None:
     from casdk._coalesce import Coalescer
 
     if isinstance(coalesce, bool):
-        return Coalescer(MERGED, 0.0) if coalesce else None
+        return Coalescer(MINIBATCH, 0.0) if coalesce else None
     if not isinstance(coalesce, int | float) or not 0 < coalesce <= 1000:
         raise ConfigError(f"coalesce must be True, False or a window of up to 1000 ms, not {coalesce!r}")
-    return Coalescer(MERGED, coalesce / 1000)
+    return Coalescer(MINIBATCH, coalesce / 1000)
 
 
 def _make_instruments(endpoint: Endpoint, telemetry: bool | Telemetry) -> Instruments | None:

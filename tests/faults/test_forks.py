@@ -111,6 +111,22 @@ def test_a_fork_with_calls_in_flight(make_server, connect_to, scheme, rows, tall
     tally("forks: calls in flight that finished in the parent", len(texts))
 
 
+def test_a_fork_with_merged_calls_under_way(make_server, connect_to, scheme, rows):
+    """Those in flight and those that wait for company end in the parent; the child begins afresh."""
+    gate = Gate()
+    server = make_server(lambda request: Hold(gate) if request.texts[0].startswith("held") else None)
+    client = connect_to(server, scheme, timeout=40, coalesce=True)
+    texts = [[f"held {call}"] for call in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        running = [pool.submit(client.encode, each) for each in texts]
+        gate.wait_for(1)
+        assert ended_well(in_child(lambda: check(client, rows, "child")))
+        gate.open()
+        for each, future in zip(texts, running, strict=True):
+            np.testing.assert_array_equal(future.result(), rows(each))
+    check(client, rows, "after")
+
+
 def test_a_fork_waits_for_what_cannot_be_sent_twice(make_server, connect_to, scheme, rows):
     """An index in flight ends first, in the parent, and is sent once."""
     gate = Gate()

@@ -1,0 +1,225 @@
+"""How a thread, or a task on another loop, waits for what it asked of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from typing import Any, Final, TypeVar
+
+from casdk._engine import Caller, Ending, EscapedError, Job
+from casdk._mailbox import mailbox_of
+from casdk.errors import ClosedError, InputTypeError
+
+__all__ = ["run", "run_async", "run_pieces", "run_pieces_async"]
+
+T = TypeVar("T")
+
+
+def _told(error: BaseException) -> BaseException:
+    """Return what the caller is told of what ended its job."""
+    if isinstance(error, asyncio.CancelledError):
+        return ClosedError("the client was closed during the call")
+    return error.original if isinstance(error, EscapedError) else error
+
+
+_PIECE: Final = object()
+
+
+class _ThreadCaller(Caller[T]):
+    """A thread that waits in `serve`, and runs there what the call asks of it."""
+
+    def __init__(self, job: Job[T]) -> None:
+        super().__init__(job)
+        self._inbox: queue.SimpleQueue[tuple[Any, Any, Any]] = queue.SimpleQueue()
+
+    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
+        self._inbox.put((function, settle, None))
+
+    def _put(self, piece: Any, taken: Callable[[], None]) -> None:
+        self._inbox.put((_PIECE, piece, taken))
+
+    def _cancel(self) -> None:
+        super()._cancel()
+        self._inbox = queue.SimpleQueue()  # pieces that nobody takes lead back here
+
+    def hear(self, endings: list[Ending]) -> None:
+        for _, result, error in endings:
+            self._inbox.put((None, result, None if error is None else _told(error)))
+
+    def serve(self) -> T:
+        """Wait for the result."""
+        pieces = self.pieces()
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+
+    def pieces(self) -> Generator[Any, None, T]:
+        """Yield what is given on the way; return the result."""
+        try:
+            self.begin()
+            while True:
+                function, settle, error = self._inbox.get()
+                if function is None:
+                    break
+                if function is _PIECE:
+                    error()
+                    yield settle
+                    continue
+                try:
+                    answer = _awaited_by_nobody(function())
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException as raised:
+                    settle(None, raised)
+                else:
+                    settle(answer, None)
+        except BaseException:
+            self.cancel()
+            raise
+        try:
+            if error is not None:
+                raise error
+            return settle  # type: ignore[no-any-return]
+        finally:
+            # The exception's traceback would keep this frame, and the frame the exception.
+            del error, settle, function
+
+
+def _awaited_by_nobody(answer: Any) -> Any:
+    """Return what the caller's own code returned to a sync call.
+
+    Raises:
+        InputTypeError: It is a coroutine, of an async iterable or of a callback.
+    """
+    if asyncio.iscoroutine(answer):
+        answer.close()
+        raise InputTypeError("an async iterable or a coroutine function needs the async twin: aencode, arank...")
+    return answer
+
+
+class _LoopCaller(Caller[T]):
+    """A task on a loop of the caller's."""
+
+    _done: asyncio.Future[T] | None
+    _pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] | None = None
+    _running: asyncio.Task[Any] | None = None
+
+    def begin(self) -> None:
+        self.loop = loop = asyncio.get_running_loop()
+        self._done = loop.create_future()
+        super().begin()
+
+    def _deliver(self, function: Callable[..., object], *arguments: object) -> None:
+        assert self.loop is not None
+        try:
+            mailbox_of(self.loop).post(self.loop, self.context, function, *arguments)
+        except RuntimeError:  # the caller's loop is closed: nobody waits any more
+            self._cancel()
+
+    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
+        self._deliver(self._run, function, settle)
+
+    def _run(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
+        try:
+            answer = function()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as raised:
+            settle(None, raised)
+            return
+        if not asyncio.iscoroutine(answer):
+            settle(answer, None)
+            return
+        task = asyncio.get_running_loop().create_task(answer)
+        self._running = task  # a loop keeps only weak references to its tasks
+
+        def done(task: asyncio.Task[Any]) -> None:
+            error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
+            settle(None if error is not None else task.result(), error)
+
+        task.add_done_callback(done)
+
+    def _put(self, piece: Any, taken: Callable[[], None]) -> None:
+        if (pieces := self._pieces) is not None:
+            self._deliver(pieces.put_nowait, (piece, taken))
+
+    def hear(self, endings: list[Ending]) -> None:
+        self._deliver(_settle, endings)
+
+    def settle(self, result: T, error: BaseException | None) -> None:
+        """Let the call end; runs on the loop."""
+        if self._pieces is not None:
+            self._pieces.put_nowait(None)
+        if self._done is None or self._done.done():
+            return
+        if error is None:
+            self._done.set_result(result)
+        else:
+            self._done.set_exception(_told(error))
+
+    async def serve(self) -> T:
+        """Wait for the result."""
+        self.begin()
+        assert self._done is not None
+        try:
+            return await self._done
+        except asyncio.CancelledError:
+            self._leave()
+            raise
+        finally:
+            self._done = None  # what it holds leads back here
+
+    async def pieces(self) -> AsyncGenerator[Any, None]:
+        """Yield what is given on the way; raise what ended the call early."""
+        pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] = asyncio.Queue()
+        self._pieces = pieces
+        self.begin()
+        assert self._done is not None
+        try:
+            while (given := await pieces.get()) is not None:
+                piece, taken = given
+                taken()
+                yield piece
+            await self._done
+        except (asyncio.CancelledError, GeneratorExit):
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        self.cancel()
+        self._pieces = None  # those that nobody takes lead back here
+        if self._done is not None:
+            self._done.cancel()  # nobody will ask how it ended, and asyncio logs an error that nobody asks for
+        if self._running is not None:
+            self._running.cancel()
+
+
+def _settle(endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]]) -> None:
+    for caller, result, error in endings:
+        caller.settle(result, error)
+
+
+def run(job: Job[T]) -> T:
+    """Run a job on the engine and wait for it in this thread, which may be inside a running loop.
+
+    Ctrl-C takes the job back; its clean-up goes on in the background.
+    """
+    return _ThreadCaller(job).serve()
+
+
+def run_async(job: Job[T]) -> Coroutine[Any, Any, T]:
+    """Run a job on the engine and wait for it on this loop; cancelling the task takes the job back."""
+    return _LoopCaller(job).serve()
+
+
+def run_pieces(job: Callable[[Caller[Any]], Coroutine[Any, Any, Any]]) -> Generator[Any, None, Any]:
+    """Run a job on the engine and yield what it gives; closing the generator takes the job back."""
+    return _ThreadCaller(job).pieces()
+
+
+def run_pieces_async(job: Callable[[Caller[Any]], Coroutine[Any, Any, Any]]) -> AsyncGenerator[Any, None]:
+    """Run a job on the engine and yield what it gives, on this loop."""
+    return _LoopCaller(job).pieces()
