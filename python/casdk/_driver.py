@@ -131,12 +131,14 @@ class Driver:
             else:
                 await self._drive_until(self._deadline)
         finally:
-            transport.calls.discard(task)
-            del task  # which holds what is raised here, and that this frame
             self._feed.close()
-            if self._tasks:
-                await self._abandon()
-            self._let_go()
+            try:
+                if self._tasks:
+                    await self._abandon()
+            finally:
+                transport.calls.discard(task)
+                del task  # which holds what is raised here, and that this frame
+                self._let_go()
         if (stopped := self.call.give_up()) is not None:
             try:
                 raise stopped

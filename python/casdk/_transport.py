@@ -271,11 +271,15 @@ class Transport(Resident):
         return (("authorization", check_token(token)),)
 
     async def aclose(self) -> None:
-        """Cancel every call and close every connection."""
+        """Cancel every call and close every connection; return when the calls have ended, too."""
         self.closed = True
-        for call in tuple(self.calls):
-            call.cancel()
+        calls = tuple(self.calls)
+        for call in calls:
+            if not call.cancelling():  # else it is being taken back: it is not to be disturbed in that
+                call.cancel()
         await self._shut()
+        if calls:
+            await asyncio.wait(calls)
 
     async def _shut(self) -> None:
         channel, self._channel = self._channel, None
