@@ -90,6 +90,16 @@ fn write(
     }
 }
 
+/// Appends bytes as base64.
+fn encode(bytes: &[u8], out: &mut Vec<u8>) {
+    let mut symbols = [0; base64_len(PIECE)];
+    for piece in bytes.chunks(PIECE) {
+        // It fails only for too little space.
+        let len = STANDARD.encode_slice(piece, &mut symbols);
+        out.extend_from_slice(&symbols[..len.unwrap_or_default()]);
+    }
+}
+
 /// JSON text that grows.
 struct Body {
     out: Vec<u8>,
@@ -308,16 +318,11 @@ impl Body {
             Loaded::Text(text) => self.field("text", text),
             Loaded::Tensor(tensor) => self.array("tensor", tensor)?,
             // Bytes at hand were looked at when they were loaded.
-            Loaded::Blob(bytes) => self.blob(bytes),
+            Loaded::Blob(bytes) => self.blob(|out| encode(bytes, out)),
             Loaded::Uri(uri) => {
                 let check = self.check;
                 match uri.as_base64(|bytes| !check || sniff(bytes).is_some()) {
-                    Some(symbols) => {
-                        self.key("blob");
-                        self.out.push(b'"');
-                        self.out.extend_from_slice(symbols);
-                        self.out.push(b'"');
-                    }
+                    Some(symbols) => self.blob(|out| out.extend_from_slice(symbols)),
                     None => self.read(loaded)?,
                 }
             }
@@ -331,21 +336,16 @@ impl Body {
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.resize(image.blob_len().unwrap_or_default(), 0);
         let read = image.read_into(&mut bytes, self.check);
-        self.blob(&bytes);
+        self.blob(|out| encode(&bytes, out));
         self.scratch = bytes;
         read
     }
 
-    fn blob(&mut self, bytes: &[u8]) {
+    /// Writes an image: `write` appends its base64.
+    fn blob(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.key("blob");
         self.out.push(b'"');
-        let mut symbols = [0; base64_len(PIECE)];
-        for piece in bytes.chunks(PIECE) {
-            // It fails only for too little space.
-            let len = STANDARD.encode_slice(piece, &mut symbols);
-            self.out
-                .extend_from_slice(&symbols[..len.unwrap_or_default()]);
-        }
+        write(&mut self.out);
         self.out.push(b'"');
     }
 
