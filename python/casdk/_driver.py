@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from casdk._batches import Batch, Repeats
 from casdk._calls import Call, Outcome
@@ -161,23 +161,27 @@ class Driver:
                 if call.alone:
                     await self._attempt(batch)
                 else:
-                    self._spawn(self._attempt(batch))
+                    self._spawn(self._attempt, batch)
             # A request that failed for good is told of when nothing is in flight any more.
             if call.finished and not (call.stopped is None and self._tasks):
                 return
             if not (self._feed.direct and call.room > 0):
                 await self._sleep(call.wake_at)
 
-    def _spawn(self, work: Any) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ring)
+    def _spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+        self._tasks.add(self._loop.create_task(self._see_to(work, *arguments)))
 
-    def _ring(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+    async def _see_to(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+        # It tells by itself how it ended: a task's callback would, a turn of the loop later.
+        try:
+            await work(*arguments)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             self.call.stop(error)
-        self._wake()
+        finally:
+            self._tasks.discard(cast(Any, asyncio.current_task()))
+            self._wake()
 
     def _wake(self) -> None:
         if self._bell is not None:
@@ -211,7 +215,7 @@ class Driver:
                     self.call.end_input()
         else:
             self._reading = True
-            self._spawn(self._read_from_caller())
+            self._spawn(self._read_from_caller)
 
     async def _read_from_caller(self) -> None:
         try:
