@@ -4,16 +4,16 @@ import math
 
 import pytest
 from casdk._batches import Batch
-from casdk._calls import FREE_RETRIES, Call, RetryBudget
+from casdk._calls import FREE_RETRIES, LIGHT, QUICK, Call, RetryBudget, Window
 from casdk.config import Retry
 from casdk.errors import DeadlineError, OverloadedError, RejectedError, ReplyError, ServerError, TransportError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-def make_call(**changes):
+def make_call(window=4, **changes):
     settings = {
-        "window": 4,
+        "window": Window(window),
         "retry": Retry(attempts=3, backoff=1.0, max_backoff=8.0, jitter=0.5),
         "budget": RetryBudget(0.2),
         "errors": "raise",
@@ -60,6 +60,57 @@ def test_window_bounds_what_is_read_and_what_is_sent():
     call.succeed(second, 3)
     assert call.finished
     assert call.done == 6
+
+
+def test_a_window_grows_while_the_server_answers_at_once():
+    window = Window(8, 32)
+    call = make_call()
+    call._window = window
+    for _ in range(5):
+        call.answered(QUICK, 100)
+    assert (window.size, call.room) == (13, 13)
+    for _ in range(30):
+        call.answered(QUICK / 2, 100)
+    assert (window.size, call.room) == (32, 32)
+    call.answered(QUICK * 1.01, 100)
+    assert window.size == 31
+    for _ in range(40):
+        call.answered(QUICK * 2, 100)
+    assert window.size == 8
+
+
+def test_a_window_does_not_grow_for_large_requests():
+    window = Window(8, 32)
+    for _ in range(30):
+        window.answered(0.0, LIGHT // 16)
+    # One more than fits, and back again.
+    assert window.size in (16, 17)
+    window.answered(0.0, LIGHT)
+    assert window.size in (15, 16)
+
+
+def test_a_failed_request_takes_the_window_back():
+    window = Window(8, 32)
+    for _ in range(30):
+        window.answered(0.0, 100)
+    call = make_call()
+    call._window = window
+    call.add(make_batch(0, 1))
+    call.fail(call.next_batch(0), OverloadedError("busy"), 0)
+    assert window.size == 8
+
+
+@given(st.lists(st.one_of(st.none(), st.tuples(st.floats(0, 1), st.integers(0, 2 * LIGHT))), max_size=200))
+def test_a_window_keeps_within_its_bounds(replies):
+    grows, stays = Window(3, 9), Window(3)
+    for reply in replies:
+        for window in grows, stays:
+            if reply is None:
+                window.failed()
+            else:
+                window.answered(*reply)
+        assert 3 <= grows.size <= 9
+        assert stays.size == 3
 
 
 def test_empty_input_finishes_at_once():

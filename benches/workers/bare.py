@@ -1,4 +1,4 @@
-"""The transport library alone: the same bytes, ready-made, to and fro, sixteen in flight; nothing is read.
+"""The transport library alone: the same bytes, ready-made, to and fro, as many in flight as casdk has; nothing is read.
 
 ``python bare.py ADDRESS CA``
 """
@@ -16,7 +16,7 @@ from wire import messages
 ADDRESS, CA = sys.argv[1:]
 SCHEME, TARGET = ADDRESS.split("://")
 AUTHORITY = Path(CA).read_bytes() if CA else b""
-WINDOW = 16
+WINDOW, CONNECTIONS = 32, 16
 LOOP = asyncio.new_event_loop()
 
 
@@ -63,7 +63,7 @@ async def over_grpc(sent: list[bytes]) -> Any:
 async def over_http(sent: list[bytes]) -> Any:
     import httpx
 
-    client = httpx.AsyncClient(verify=trusted() if CA else False, limits=httpx.Limits(max_connections=WINDOW))
+    client = httpx.AsyncClient(verify=trusted() if CA else False, limits=httpx.Limits(max_connections=CONNECTIONS))
     url = f"{ADDRESS}/post"
 
     async def exchange() -> None:
@@ -74,7 +74,7 @@ async def over_http(sent: list[bytes]) -> Any:
                 reply = await client.post(url, content=message, headers={"content-type": "application/json"})
                 reply.raise_for_status()
 
-        await asyncio.gather(*[lane() for _ in range(min(WINDOW, len(sent)))])
+        await asyncio.gather(*[lane() for _ in range(min(CONNECTIONS, len(sent)))])
 
     return exchange
 

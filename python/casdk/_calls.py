@@ -19,7 +19,7 @@ from casdk._batches import Batch
 from casdk.config import Retry
 from casdk.errors import CasdkError, ItemError, OverloadedError, RejectedError, ServerError, TransportError
 
-__all__ = ["Call", "ErrorMode", "Outcome", "RetryBudget"]
+__all__ = ["Call", "ErrorMode", "Outcome", "RetryBudget", "Window"]
 
 ErrorMode: TypeAlias = Literal["raise", "return", "skip"]
 Outcome: TypeAlias = Literal["abandoned", "split", "repeat", "lost", "stop"]
@@ -29,6 +29,15 @@ HOPELESS: Final = 64
 """Items an executor may fail on, one after the other without one success in the call, before the fault is its own."""
 FREE_RETRIES: Final = 100
 """Repeats a client may make before its budget's share counts."""
+WINDOW: Final = 8
+"""Requests in flight per call, unless the client says: enough to keep a server busy that takes its time."""
+GROWN: Final = 32
+"""Those that it may grow to. Each one leaves a share of the client's own work to be done for several at once."""
+QUICK: Final = 0.02
+"""Seconds within which a request is answered, the wait behind all others in flight included, where one more is of use:
+a server that takes longer always has the next request to work at."""
+LIGHT: Final = 4 << 20
+"""Bytes that all in flight, requests and replies, may have for one more: so it costs no memory to speak of."""
 
 
 class RetryBudget:
@@ -49,6 +58,38 @@ class RetryBudget:
             return False
         self._left -= 1
         return True
+
+
+class Window:
+    """How many requests of a call may be in flight; those calls share it that were not told a number of their own.
+
+    Args:
+        size: How many, whatever the server does.
+        most: Where it stops growing, if it may grow.
+
+    Attributes:
+        size: How many now.
+    """
+
+    def __init__(self, size: int, most: int | None = None) -> None:
+        self.size = self._least = size
+        self._most = size if most is None else most
+
+    def answered(self, took: float, size: int) -> None:
+        """A request was answered.
+
+        Args:
+            took: Seconds from handing it to the channel until its reply was there.
+            size: Bytes of both.
+        """
+        if took <= QUICK and self.size * size <= LIGHT:
+            self.size += self.size < self._most
+        else:
+            self.size -= self.size > self._least
+
+    def failed(self) -> None:
+        """A request failed: the server may be overloaded."""
+        self.size = self._least
 
 
 class Isolation:
@@ -116,7 +157,7 @@ class Call:
     def __init__(
         self,
         *,
-        window: int,
+        window: Window,
         retry: Retry,
         budget: RetryBudget,
         errors: ErrorMode,
@@ -155,7 +196,8 @@ class Call:
             return 0
         under_way = len(self._ready) + len(self._delayed) + self._in_flight + self._undelivered
         # As many again may be done before their turn, so that a slow reply does not hold up all the others at once.
-        return self._window - under_way - max(0, self._kept - self._window)
+        window = self._window.size
+        return window - under_way - max(0, self._kept - window)
 
     @property
     def finished(self) -> bool:
@@ -176,7 +218,7 @@ class Call:
 
     def next_batch(self, now: float) -> Batch | None:
         """Return a batch to send now, which is in flight from here on."""
-        if self.stopped is not None or self._in_flight >= self._window:
+        if self.stopped is not None or self._in_flight >= self._window.size:
             return None
         batch = self._pop_delayed(now) or (self._ready.popleft() if self._ready else None)
         if batch is not None:
@@ -234,6 +276,10 @@ class Call:
             self.bad = {}
         return stopped
 
+    def answered(self, took: float, size: int) -> None:
+        """A request was answered, with whatever it was: see `Window.answered`."""
+        self._window.answered(took, size)
+
     def succeed(self, batch: Batch, rows: int) -> None:
         """A reply was placed."""
         self._in_flight -= 1
@@ -264,6 +310,7 @@ class Call:
     def fail(self, batch: Batch, error: CasdkError, now: float) -> Outcome:
         """A request failed; return what becomes of its batch."""
         self._in_flight -= 1
+        self._window.failed()
         if self.stopped is not None:
             return "abandoned"
         if self._may_split(batch, error):

@@ -315,6 +315,7 @@ class Driver:
                     self._transport, batch, request_id, message, repeatable=self.call.resend
                 )
             del message, packed
+            self.call.answered(received.received_at - received.sent_at, size + received.size)
             reply = received.reply
             if (error := read_error(reply)) is not None:
                 if self._reports:

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, Final
 
 from casdk._batches import Repeats
-from casdk._calls import Call
+from casdk._calls import Call, Window
 from casdk._codecs import Packer
 from casdk._driver import Driver, Hooks
 from casdk._engine import Caller
@@ -94,7 +94,7 @@ class Plan:
         self.gathers = options.on_done is None and options.on_always is None and not options.return_responses
         self.answer = answer if self.gathers else Nothing(answer)
         self.call = Call(
-            window=options.prefetch or limits.prefetch,
+            window=transport.window if options.prefetch is None else Window(options.prefetch),
             retry=transport.retry,
             budget=transport.repeats,
             errors=options.errors,

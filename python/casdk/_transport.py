@@ -10,7 +10,7 @@ from inspect import isawaitable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from casdk._calls import RetryBudget
+from casdk._calls import GROWN, WINDOW, RetryBudget, Window
 from casdk._channels import SCHEMES, Channel, Headers, open_channel
 from casdk._coalesce import Coalescer
 from casdk._codecs import Reply, scan
@@ -150,6 +150,7 @@ class Transport(Resident):
         self.retry = retry
         self.timeouts = timeouts
         self.repeats = RetryBudget(retry.budget)
+        self.window = Window(WINDOW, GROWN) if limits.prefetch is None else Window(limits.prefetch)
         self.bytes = ByteBudget(limits.max_inflight_bytes)
         self.packing = asyncio.Semaphore(WORKERS)
         self.downloads = Downloads(timeouts, limits)

@@ -108,7 +108,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much a client holds at once, over all its calls.
 
     Attributes:
-        prefetch: Requests in flight per call.
+        prefetch: Requests in flight per call; by default 8, and up to 32 small ones while the server answers each
+            within 20 ms.
         requests: Requests in flight over all calls.
         max_inflight_bytes: Bytes of requests and replies in flight or waiting for their turn; one call has an eighth
             of them in requests, so that large images leave room for other calls.
@@ -119,7 +120,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         redirects: Redirects followed for one image URL.
     """
 
-    prefetch: int = 8
+    prefetch: int | None = None
     requests: int = 64
     max_inflight_bytes: int = 64 * MIB
     max_item_bytes: int = 64 * MIB
@@ -130,7 +131,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            _require(getattr(self, name) >= (0 if name == "redirects" else 1), f"Limits: {name} must be at least 1")
+            value = getattr(self, name)
+            _require(value is None or value >= (name != "redirects"), f"Limits: {name} must be at least 1")
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):

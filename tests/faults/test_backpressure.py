@@ -36,6 +36,33 @@ def test_nothing_is_read_ahead_of_the_window(make_server, connect_to, scheme, ro
     assert server.counters.most_running == 4
 
 
+@pytest.mark.parametrize(("quick", "grown"), [(60.0, 32), (0.0, 8)])
+def test_the_window_grows_only_for_a_server_that_answers_at_once(
+    make_server, connect_to, scheme, rows, monkeypatch, quick, grown
+):
+    monkeypatch.setattr("casdk._calls.QUICK", quick)
+    if scheme.startswith("http"):
+        grown = min(grown, Limits().connections)
+    gate = Gate()
+    server = make_server(Hold(gate))
+    client = connect_to(server, scheme, timeout=30)
+    texts = [f"text {number}" for number in range(200)]
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(client.encode, texts, batch_size=1)
+        answered, in_flight = 0, 8
+        gate.wait_for(in_flight)
+        for _ in range(3):
+            assert server.counters.running == in_flight
+            gate.let(in_flight)
+            answered += in_flight
+            in_flight = min(2 * in_flight, grown)
+            gate.wait_for(answered + in_flight)
+        assert in_flight == grown
+        gate.open()
+        np.testing.assert_array_equal(running.result(), rows(texts))
+    assert server.counters.most_running == grown
+
+
 def test_bytes_in_flight_have_a_limit_over_all_calls(make_server, connect_to, scheme, figure):
     size, most, calls = 200_000, 1_000_000, 4
     gate = Gate()
