@@ -36,7 +36,7 @@ GROWN: Final = 32
 QUICK: Final = 0.02
 """Seconds within which a request is answered, the wait behind all others in flight included, where one more is of use:
 a server that takes longer always has the next request to work at."""
-LIGHT: Final = 4 << 20
+LIGHT: Final = 8 << 20
 """Bytes that all in flight, requests and replies, may have for one more: so it costs no memory to speak of."""
 
 
