@@ -39,8 +39,9 @@ Headers: TypeAlias = Sequence[tuple[str, str]]
 """Name in lower case and value; the credential is among them, so they are never shown."""
 
 
-SLICE: Final = 256 * 1024
-"""Bytes of a large message handed to a library at once: each of them copies what it is given, more than once."""
+SLICE: Final = 1 << 20
+"""Bytes of a large message handed to a library at once: each of them copies what it is given, more than once. Smaller
+ones wake the server for each."""
 
 
 def slices(message: bytes) -> Iterator[memoryview]:
