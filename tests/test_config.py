@@ -48,3 +48,10 @@ def test_a_key_is_never_shown():
 
 def test_no_redirects_is_a_choice():
     assert Limits(redirects=0).redirects == 0
+
+
+def test_only_the_window_may_be_left_to_the_client():
+    assert Limits().prefetch is None
+    for name in set(Limits.__struct_fields__) - {"prefetch"}:
+        with pytest.raises(TypeError):
+            Limits(**{name: None})

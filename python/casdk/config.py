@@ -132,7 +132,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            _require(value is None or value >= (name != "redirects"), f"Limits: {name} must be at least 1")
+            if name != "prefetch" or value is not None:
+                _require(value >= (0 if name == "redirects" else 1), f"Limits: {name} must be at least 1")
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
