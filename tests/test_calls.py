@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-def make_call(window=4, **changes):
+def make_call(**changes):
     settings = {
-        "window": Window(window),
+        "window": Window(4),
         "retry": Retry(attempts=3, backoff=1.0, max_backoff=8.0, jitter=0.5),
         "budget": RetryBudget(0.2),
         "errors": "raise",
@@ -32,7 +32,7 @@ def boom(name="ValueError"):
 
 
 def test_pieces_before_their_turn_hold_back_what_is_read():
-    call = make_call(window=2)
+    call = make_call(window=Window(2))
     call.keep(2, full=False)
     assert call.room == 2
     call.keep(3, full=False)
@@ -44,7 +44,7 @@ def test_pieces_before_their_turn_hold_back_what_is_read():
 
 
 def test_window_bounds_what_is_read_and_what_is_sent():
-    call = make_call(window=2)
+    call = make_call(window=Window(2))
     assert call.room == 2
     call.add(make_batch(0, 3))
     call.add(make_batch(3, 3))
@@ -64,8 +64,7 @@ def test_window_bounds_what_is_read_and_what_is_sent():
 
 def test_a_window_grows_while_the_server_answers_at_once():
     window = Window(8, 32)
-    call = make_call()
-    call._window = window
+    call = make_call(window=window)
     for _ in range(5):
         call.answered(QUICK, 100)
     assert (window.size, call.room) == (13, 13)
@@ -93,8 +92,7 @@ def test_a_failed_request_takes_the_window_back():
     window = Window(8, 32)
     for _ in range(30):
         window.answered(0.0, 100)
-    call = make_call()
-    call._window = window
+    call = make_call(window=window)
     call.add(make_batch(0, 1))
     call.fail(call.next_batch(0), OverloadedError("busy"), 0)
     assert window.size == 8
@@ -224,7 +222,7 @@ def run_against(call, bad):
 @given(st.data(), st.integers(1, 64))
 def test_bad_items_are_named_within_the_bound(data, size):
     bad = data.draw(st.sets(st.integers(0, size - 1), max_size=8))
-    call = make_call(errors="return", window=1)
+    call = make_call(errors="return", window=Window(1))
     call.add(make_batch(0, size))
     call.end_input()
     requests, served = run_against(call, bad)
@@ -239,7 +237,7 @@ def test_bad_items_are_named_within_the_bound(data, size):
 
 
 def test_raise_stops_at_the_first_bad_item():
-    call = make_call(window=1)
+    call = make_call(window=Window(1))
     call.add(make_batch(0, 8))
     run_against(call, {5})
     assert isinstance(call.stopped, RejectedError)
@@ -247,7 +245,7 @@ def test_raise_stops_at_the_first_bad_item():
 
 
 def test_an_executor_that_always_fails_is_not_searched_for_ever():
-    call = make_call(errors="return", window=1)
+    call = make_call(errors="return", window=Window(1))
     for start in range(0, 32 * 100, 32):
         call.add(make_batch(start, 32))
     call.end_input()
@@ -257,7 +255,7 @@ def test_an_executor_that_always_fails_is_not_searched_for_ever():
 
 
 def test_a_transport_error_is_never_split():
-    call = make_call(errors="return", window=1)
+    call = make_call(errors="return", window=Window(1))
     call.add(make_batch(0, 32))
     call.end_input()
     now, sizes = 0.0, []

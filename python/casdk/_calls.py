@@ -19,7 +19,7 @@ from casdk._batches import Batch
 from casdk.config import Retry
 from casdk.errors import CasdkError, ItemError, OverloadedError, RejectedError, ServerError, TransportError
 
-__all__ = ["Call", "ErrorMode", "Outcome", "RetryBudget", "Window"]
+__all__ = ["GROWN", "WINDOW", "Call", "ErrorMode", "Outcome", "RetryBudget", "Window"]
 
 ErrorMode: TypeAlias = Literal["raise", "return", "skip"]
 Outcome: TypeAlias = Literal["abandoned", "split", "repeat", "lost", "stop"]

@@ -169,6 +169,7 @@ class Driver:
                 await self._sleep(call.wake_at)
 
     def _spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+        # A function and no coroutine: if the task is cancelled before its first step, nobody would await that.
         self._tasks.add(self._loop.create_task(self._see_to(work, *arguments)))
 
     async def _see_to(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:

@@ -206,16 +206,7 @@ class Transport(Resident):
         ended = None if repeatable else self._hold_forks()
         sent_at = perf_counter()
         try:
-            channel, headers = self._channel, self._headers
-            if channel is None or headers is None or self._engine is None or self._engine.forking:
-                channel, headers = await self._open()
-            try:
-                reply = await channel.exchange(request_id, message, headers, context)
-            except AuthError:
-                if not callable(self._credential):
-                    raise
-                headers = await self._authorize_anew(headers)
-                reply = await channel.exchange(request_id, message, headers, context)
+            reply = await self._send(request_id, message, context)
             received_at = perf_counter()
             return Received(self._scan(request_id, reply), len(reply), sent_at, received_at)
         except TransportError as error:
@@ -242,7 +233,7 @@ class Transport(Resident):
             raise ReplyError(f"{self.endpoint} answered another request than this one")
         return reply
 
-    async def _open(self) -> tuple[Channel, Headers]:
+    async def _send(self, request_id: str, message: bytes, context: Headers) -> bytes:
         if self._engine is not None and self._engine.forking:
             await self._engine.forked()
         channel = self._channel
@@ -254,13 +245,15 @@ class Transport(Resident):
         headers = self._headers
         if headers is None:
             headers = self._headers = await self._authorize()
-        return channel, headers
-
-    async def _authorize_anew(self, refused: Headers) -> Headers:
-        if self._headers is refused:
-            LOG.info("%s refused the credential: asking for another one", self.endpoint)
-            self._headers = await self._authorize()
-        return self._headers or ()
+        try:
+            return await channel.exchange(request_id, message, headers, context)
+        except AuthError:
+            if not callable(self._credential):
+                raise
+            if self._headers is headers:
+                LOG.info("%s refused the credential: asking for another one", self.endpoint)
+                self._headers = await self._authorize()
+            return await channel.exchange(request_id, message, self._headers or (), context)
 
     async def _authorize(self) -> Headers:
         token = self._credential
