@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from casdk import TLS, Client
+from casdk._uri import SCHEMES as ROWS
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from casdk.server import Served
     from numpy.typing import NDArray
 
-SCHEMES = ("grpc", "grpcs", "http", "https", "websocket", "websockets")
+SCHEMES = tuple(ROWS)
 KINDS = ("png", "jpeg", "gif", "webp")
 
 # A shell that runs the tests in the background has Ctrl-C ignored, in what they start, too.

@@ -89,7 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_channels.grpc": {"_channels.base", "errors", "config"},
     "_channels.http": {"_channels.base", "_channels.network", "errors", "config", "_rust"},
     "_channels.network": {"_channels.base"},
-    "_channels.websocket": {"_channels.base", "errors", "config", "_rust"},
+    "_channels.websocket": {"_channels.base", "_uri", "errors", "config", "_rust"},
     "models": {"documents", "errors"},
     "documents": {"_archive", "_rust", "_selectors", "errors"},
     "_archive": {"documents", "errors"},

@@ -1,9 +1,16 @@
+import msgspec
 import pytest
-from casdk._uri import ALIASES, DEFAULT_PORTS, Endpoint, parse_address
+from casdk import Client, Telemetry
+from casdk._uri import SCHEMES, Endpoint, counterpart, parse_address
+from casdk.cli.access import Access
+from casdk.cli.doctor import examine
 from casdk.errors import ConfigError
+from casdk.testing import FaultServer, embed
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.trace import TracerProvider
 
 
-@pytest.mark.parametrize("scheme", DEFAULT_PORTS)
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_address_with_port(scheme):
     endpoint = parse_address(f"{scheme}://clip.example:1234")
     assert endpoint == Endpoint(scheme, "clip.example", 1234)
@@ -11,12 +18,20 @@ def test_address_with_port(scheme):
     assert str(endpoint) == f"{scheme}://clip.example:1234"
 
 
-@pytest.mark.parametrize(("scheme", "port"), DEFAULT_PORTS.items())
-def test_default_port(scheme, port):
-    assert parse_address(f"{scheme}://clip.example").port == port == (443 if scheme.endswith("s") else 80)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_default_port(scheme):
+    assert parse_address(f"{scheme}://clip.example").port == (443 if scheme.endswith("s") else 80)
 
 
-@pytest.mark.parametrize(("alias", "scheme"), ALIASES.items())
+@pytest.mark.parametrize(("scheme", "row"), SCHEMES.items())
+def test_counterpart(scheme, row):
+    other = counterpart(scheme, tls=not row.tls)
+    assert {scheme, other} in ({"grpc", "grpcs"}, {"http", "https"}, {"websocket", "websockets"})
+    assert counterpart(scheme, channel="http") == ("https" if row.tls else "http")
+    assert counterpart(scheme) == scheme
+
+
+@pytest.mark.parametrize(("alias", "scheme"), [("ws", "websocket"), ("wss", "websockets")])
 def test_alias(alias, scheme):
     assert parse_address(f"{alias.upper()}://h:1").scheme == scheme
 
@@ -66,3 +81,18 @@ def test_user_info_is_refused_and_never_shown(address):
 def test_not_a_str():
     with pytest.raises(ConfigError, match="must be a str"):
         parse_address(51000)
+
+
+@pytest.mark.parametrize("like", SCHEMES)
+def test_a_row_is_all_that_a_scheme_needs(monkeypatch, like):
+    """Client, telemetry, the doctor and the scripted server take a scheme of its own name by its row alone."""
+    monkeypatch.setitem(SCHEMES, "clip", msgspec.structs.replace(SCHEMES[like], alias="c", port=4711))
+    assert parse_address("c://clip.example") == Endpoint("clip", "clip.example", 4711)
+    telemetry = Telemetry(tracer_provider=TracerProvider(), meter_provider=MeterProvider())
+    with FaultServer() as server:
+        address = server.address("clip", "localhost")
+        access = Access(ca=server.ca if SCHEMES[like].tls else None)
+        with Client(address, tls=access.tls(), telemetry=telemetry) as client:
+            assert (client.encode(["a"])[0] == embed("a")).all()
+        assert [finding.detail for finding in examine(address, access) if not finding.ok] == []
+    assert server.counters.by_scheme["clip"] >= 1

@@ -63,7 +63,7 @@ class Instruments:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
-        kind = endpoint.scheme.removesuffix("s")
+        kind = endpoint.channel
         system, self.method = METHODS[kind]
         self.server: Final[dict[str, Any]] = {"server.address": endpoint.host, "server.port": endpoint.port}
         self.wire: Final[dict[str, Any]] = {"rpc.system.name": system, "rpc.method": self.method, **self.server}

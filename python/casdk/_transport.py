@@ -11,13 +11,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from casdk._calls import GROWN, WINDOW, RetryBudget, Window
-from casdk._channels import SCHEMES, Channel, Headers, open_channel
+from casdk._channels import Channel, Headers, open_channel
 from casdk._coalesce import Coalescer
 from casdk._codecs import Reply, scan
 from casdk._downloads import Downloads
 from casdk._engine import WORKERS, Engine, Resident, engine
 from casdk._proxy import proxy_of
-from casdk._uri import Endpoint
+from casdk._uri import SCHEMES, Endpoint
 from casdk.config import TLS, Limits, Retry, Timeouts
 from casdk.errors import AuthError, CasdkError, ClosedError, ConfigError, ReplyError, TransportError
 

@@ -2,26 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
 from casdk.errors import ConfigError
 
-__all__ = ["ALIASES", "DEFAULT_PORTS", "Endpoint", "parse_address"]
+__all__ = ["SCHEMES", "Endpoint", "Scheme", "counterpart", "parse_address"]
 
-DEFAULT_PORTS: Final = {
-    "grpc": 80,
-    "grpcs": 443,
-    "http": 80,
-    "https": 443,
-    "websocket": 80,
-    "websockets": 443,
+
+class Scheme(msgspec.Struct, frozen=True):
+    """All that is particular to one scheme; whoever needs to know asks for the row.
+
+    Attributes:
+        channel: Module of ``casdk._channels`` that carries it, named after what is spoken.
+        codec: Form of its messages.
+        tls: Whether it is the secure one of its pair.
+        port: Port of an address that names none, as jina's own client has it.
+        served_port: Port of the embedded server, unless it is told another.
+        alpn: Protocol that is asked for in the TLS handshake.
+        alias: Another name of it.
+    """
+
+    channel: Literal["grpc", "http", "websocket"]
+    codec: Literal["proto", "json"]
+    tls: bool
+    port: int
+    served_port: int
+    alpn: Literal["h2", "http/1.1"]
+    alias: str | None = None
+
+
+SCHEMES: Final = {
+    "grpc": Scheme("grpc", "proto", False, 80, 51000, "h2"),
+    "grpcs": Scheme("grpc", "proto", True, 443, 51443, "h2"),
+    "http": Scheme("http", "json", False, 80, 51001, "http/1.1"),
+    "https": Scheme("http", "json", True, 443, 51444, "http/1.1"),
+    "websocket": Scheme("websocket", "proto", False, 80, 51002, "http/1.1", alias="ws"),
+    "websockets": Scheme("websocket", "proto", True, 443, 51445, "http/1.1", alias="wss"),
 }
-"""Port of an address that names none: 80, and 443 with TLS, as jina's own client has them."""
+"""Every scheme by its name: a row more is a scheme more."""
 
-ALIASES: Final = {"ws": "websocket", "wss": "websockets"}
+
+def counterpart(scheme: str, *, channel: str | None = None, tls: bool | None = None) -> str:
+    """Return the scheme that differs from another one in what is given here: ``counterpart("https", tls=False)``."""
+    row = SCHEMES[scheme]
+    wanted = (channel or row.channel, row.tls if tls is None else tls)
+    return next(name for name, other in SCHEMES.items() if (other.channel, other.tls) == wanted)
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -40,7 +68,12 @@ class Endpoint(msgspec.Struct, frozen=True):
     @property
     def tls(self) -> bool:
         """Whether the scheme is the secure one of its pair."""
-        return self.scheme.endswith("s")
+        return SCHEMES[self.scheme].tls
+
+    @property
+    def channel(self) -> str:
+        """What is spoken: ``grpc``, ``http`` or ``websocket``."""
+        return SCHEMES[self.scheme].channel
 
     @property
     def authority(self) -> str:
@@ -66,9 +99,10 @@ def parse_address(address: str) -> Endpoint:
     if not isinstance(address, str):
         raise ConfigError(f"the server's address must be a str like 'grpc://127.0.0.1:51000', not {address!r}")
     scheme, found, _ = address.partition("://")
-    scheme = ALIASES.get(scheme.lower(), scheme.lower())
-    if not found or scheme not in DEFAULT_PORTS:
-        known = " ".join([*DEFAULT_PORTS, *ALIASES])
+    aliases = {row.alias: name for name, row in SCHEMES.items() if row.alias is not None}
+    scheme = aliases.get(scheme.lower(), scheme.lower())
+    if not found or scheme not in SCHEMES:
+        known = " ".join([*SCHEMES, *aliases])
         raise ConfigError(
             f"the server's address must begin with one of these schemes and '://': {known}; for example 'grpc://127.0.0.1:51000'"
         )
@@ -89,7 +123,7 @@ def parse_address(address: str) -> Endpoint:
         )
     if port == 0:
         raise ConfigError("port 0 is no address to connect to")
-    return Endpoint(scheme, host, DEFAULT_PORTS[scheme] if port is None else port)
+    return Endpoint(scheme, host, SCHEMES[scheme].port if port is None else port)
 
 
 def _without_secret(error: ValueError) -> str:

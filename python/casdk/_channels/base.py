@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TypeAlias
 from urllib.parse import SplitResult, unquote
 
-from casdk._uri import Endpoint
+from casdk._uri import Endpoint, counterpart
 from casdk.config import TLS, Limits, Timeouts
 from casdk.errors import ConfigError, ProtocolMismatchError, TransportError
 
@@ -146,7 +146,7 @@ def is_plain(text: str) -> bool:
 
 def no_tls(endpoint: Endpoint) -> ProtocolMismatchError:
     """Return the error of a secure scheme at a port without TLS."""
-    plain = endpoint.scheme.removesuffix("s")
+    plain = counterpart(endpoint.scheme, tls=False)
     return ProtocolMismatchError(
         f"{endpoint}: this port does not speak TLS; use {plain}://", retryable=False, sent=False
     )

@@ -26,6 +26,7 @@ from websockets.typing import Subprotocol
 
 from casdk._channels.base import LOG, SLICE, Channel, Headers, is_plain, no_tls, run_out, slices, ssl_context
 from casdk._rust import frame_message, request_id_of
+from casdk._uri import counterpart
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -395,7 +396,7 @@ def _refused(error: Exception, where: str) -> CasdkError:
             return OverloadedError(said, retryable=True)
         if status >= 500:
             return ServerError(said, retryable=status in (502, 504))
-        other = "https" if where.startswith("websockets:") else "http"
+        other = counterpart(where.partition("://")[0], channel="http")
         return ProtocolMismatchError(f"{said}: this port speaks HTTP but no websocket; use {other}://", retryable=False)
     if isinstance(error, InvalidProxyStatus | InvalidProxyMessage | ForeignProxyError):
         return ProxyError(f"{where}: {error}", retryable=False, sent=False)

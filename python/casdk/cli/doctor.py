@@ -13,12 +13,12 @@ import numpy as np
 from cyclopts import Parameter
 
 from casdk import TLS, Limits, Retry
-from casdk._channels import SCHEMES, open_channel
+from casdk._channels import open_channel
 from casdk._codecs import read_status
 from casdk._engine import engine
 from casdk._proxy import proxy_of
 from casdk._transport import TOKEN_VARIABLE, check_token
-from casdk._uri import Endpoint, parse_address
+from casdk._uri import SCHEMES, Endpoint, parse_address
 from casdk.cli.access import Access
 from casdk.cli.exits import Exit, exit_of
 from casdk.cli.greetings import addresses_that_work, greet

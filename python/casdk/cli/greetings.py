@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 
 from casdk import TLS
 from casdk._channels.base import secured, ssl_context
-from casdk.cli.handshake import ALPN, refused, unverified
+from casdk._uri import SCHEMES, counterpart
+from casdk.cli.handshake import refused, unverified
 from casdk.cli.route import BEHIND, Route
 from casdk.cli.trouble import TroubleError
 
@@ -58,14 +59,14 @@ def greet(route: Route, tls: TLS) -> str:
     sock = route.open()
     try:
         if endpoint.tls:
-            context = ssl_context(tls, [ALPN[endpoint.scheme]])
+            context = ssl_context(tls, [SCHEMES[endpoint.scheme].alpn])
             sock = secured(context, sock, tls.server_name or endpoint.host)
-        heard = _ask(sock, route, endpoint.scheme.rstrip("s"))
+        heard = _ask(sock, route, endpoint.channel)
     except ssl.SSLError as error:
         raise refused(error, route, otherwise) from None
     finally:
         sock.close()
-    kind = endpoint.scheme.rstrip("s")
+    kind = endpoint.channel
     fits = _fits(kind, heard)
     working = [] if fits and heard.status not in DOUBTFUL[kind] else otherwise()
     if fits and not working:
@@ -82,7 +83,7 @@ def _mismatch(route: Route, heard: Greeting, working: list[str]) -> TroubleError
         return TroubleError(f"whoever listens on port {endpoint.port} says nothing within {route.seconds:g} s", cure)
     if heard.spoken == "the end":
         return TroubleError(f"port {endpoint.port} accepts connections and closes them without a word", BEHIND)
-    if heard.spoken == "HTTP/1.1" and heard.status in GONE and endpoint.scheme in ("http", "https"):
+    if heard.spoken == "HTTP/1.1" and heard.status in GONE and endpoint.channel == "http":
         return TroubleError(
             f"a web server is on port {endpoint.port}, but it takes no POST /post: no CLIP server", cure
         )
@@ -167,11 +168,11 @@ def addresses_that_work(route: Route) -> list[str]:
     endpoint, route = route.endpoint, route.hurried()
     secure = _speaks_tls(route)
     found = []
-    for kind in ("grpc", "http", "websocket"):
-        scheme = f"{kind}s" if secure else kind
+    for kind in dict.fromkeys(row.channel for row in SCHEMES.values()):
+        scheme = counterpart(endpoint.scheme, channel=kind, tls=secure)
         if scheme == endpoint.scheme:
             continue
-        heard = _look(route, kind, secure)
+        heard = _look(route, kind, SCHEMES[scheme].alpn if secure else None)
         if _fits(kind, heard) and heard.status not in DOUBTFUL[kind]:
             found.append(f"{scheme}://{endpoint.authority}")
     return found
@@ -188,12 +189,12 @@ def _speaks_tls(route: Route) -> bool:
         return False
 
 
-def _look(route: Route, kind: str, secure: bool) -> Greeting:
+def _look(route: Route, kind: str, alpn: str | None) -> Greeting:
     try:
         with route.open() as plain:
-            if not secure:
+            if alpn is None:
                 return _ask(plain, route, kind)
-            with unverified(plain, route.endpoint.host, [ALPN[f"{kind}s"]]) as sock:
+            with unverified(plain, route.endpoint.host, [alpn]) as sock:
                 return _ask(sock, route, kind)
     except (OSError, TroubleError):
         return Greeting("the end")

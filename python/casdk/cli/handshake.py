@@ -12,13 +12,12 @@ from cryptography import x509
 
 from casdk import TLS
 from casdk._channels.base import secured, ssl_context
-from casdk._uri import Endpoint
+from casdk._uri import SCHEMES, Endpoint
 from casdk.cli.route import BEHIND, Route
 from casdk.cli.trouble import TroubleError
 
 __all__ = ["Identity", "shake", "unverified"]
 
-ALPN: Final = {"grpcs": "h2", "https": "http/1.1", "websockets": "http/1.1"}
 SOON_DAYS: Final = 14
 VERDICT: Final = 0.3
 NO_TLS: Final = frozenset(
@@ -80,7 +79,7 @@ def shake(route: Route, tls: TLS, otherwise: Callable[[], list[str]]) -> str:
         ConfigError: The client's own certificates cannot be used.
     """
     endpoint = route.endpoint
-    wanted = ALPN[endpoint.scheme]
+    wanted = SCHEMES[endpoint.scheme].alpn
     context = ssl_context(tls, [wanted])
     sock = route.open()
     try:
@@ -133,7 +132,7 @@ def unverified(sock: socket.socket, host: str, alpn: list[str]) -> ssl.SSLSocket
 
 def _shown(route: Route, tls: TLS) -> Identity:
     name = tls.server_name or route.endpoint.host
-    with route.open() as sock, unverified(sock, name, [ALPN[route.endpoint.scheme]]) as secure:
+    with route.open() as sock, unverified(sock, name, [SCHEMES[route.endpoint.scheme].alpn]) as secure:
         return Identity(secure.getpeercert(binary_form=True) or b"")
 
 

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from casdk._channels.base import proxy_headers
 from casdk._proxy import proxy_of
-from casdk._uri import DEFAULT_PORTS, Endpoint
+from casdk._uri import SCHEMES, Endpoint
 from casdk.cli.trouble import TroubleError
 
 __all__ = ["BEHIND", "Route"]
@@ -127,7 +127,7 @@ class Route:
             return "start the proxy, correct HTTPS_PROXY or HTTP_PROXY, or name the server in NO_PROXY"
         scheme, host, port = self.endpoint.scheme, self.endpoint.host, self.endpoint.port
         hint = "start the server, or correct the port"
-        if port == DEFAULT_PORTS[scheme]:
+        if port == SCHEMES[scheme].port:
             hint += (
                 f" ({port} is what an address without one means; clip_server's own is {scheme}://{host}:{USUAL_PORT})"
             )

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import uvicorn
 
+from casdk._uri import SCHEMES
 from casdk.server.access import Access
 from casdk.server.dispatch import Dispatcher
 from casdk.server.encoders import load
@@ -109,7 +110,7 @@ class Gateway:
 
     def _tls(self, scratch: Path) -> tuple[Path, Path] | None:
         settings = self._settings
-        if not any(scheme.endswith("s") for scheme in settings.ports):
+        if not any(SCHEMES[scheme].tls for scheme in settings.ports):
             return None
         if settings.cert is not None and settings.key is not None:
             return settings.cert, settings.key
@@ -152,7 +153,7 @@ class _Doors:
     async def open(self) -> dict[str, str]:
         """Listen on every port and return the addresses."""
         ports = {scheme: self._bind(scheme, port) for scheme, port in self._settings.ports.items()}
-        if any(scheme.startswith("grpc") for scheme in ports):
+        if any(SCHEMES[scheme].channel == "grpc" for scheme in ports):
             await self._rpc.start()
         for door, serving in self._serving.items():
             ready = asyncio.ensure_future(door.ready.wait())
@@ -175,7 +176,8 @@ class _Doors:
             bound.close()
 
     def _bind(self, scheme: str, port: int) -> int:
-        tls = self._tls if scheme.endswith("s") else None
+        row = SCHEMES[scheme]
+        tls = self._tls if row.tls else None
         host = self._settings.host
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -183,7 +185,7 @@ class _Doors:
             # What it accepts inherits this, and asyncio sets it on none: uvicorn writes a reply's head and body apart,
             # and a client's delayed ACK would keep the body back for 40 ms.
             bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if scheme.startswith("grpc"):
+            if row.channel == "grpc":
                 bound.close()  # grpc binds for itself; where it cannot, it does not say why, and logs to standard error
                 return self._rpc.bind(_authority(host, port), tls)
         except (OSError, RuntimeError) as error:
@@ -194,7 +196,7 @@ class _Doors:
         return int(bound.getsockname()[1])
 
     def _config(self, scheme: str, tls: tuple[Path, Path] | None) -> uvicorn.Config:
-        sockets = scheme.startswith("websocket")
+        sockets = SCHEMES[scheme].channel == "websocket"
         config = uvicorn.Config(
             self._socket if sockets else self._web,
             lifespan="off",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
+
+from casdk._uri import SCHEMES
 
 __all__ = ["DEFAULT_PORTS", "Settings"]
 
 DEFAULT_PORTS: Mapping[str, int] = MappingProxyType(
-    {"grpc": 51000, "http": 51001, "websocket": 51002, "grpcs": 51443, "https": 51444, "websockets": 51445}
+    dict(sorted(((scheme, row.served_port) for scheme, row in SCHEMES.items()), key=itemgetter(1)))
 )
 """Port of each scheme for ``python -m casdk.server``."""
 GIB = 1 << 30

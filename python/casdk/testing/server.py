@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from casdk._uri import SCHEMES as ROWS
 from casdk.server.wire import jina_pb2
 from casdk.testing._connection import Connection, Family, Incoming
 from casdk.testing._grpc import GrpcConnection
@@ -29,13 +30,11 @@ __all__ = ["SCHEMES", "Counters", "FaultServer"]
 
 CONNECTIONS: Final[dict[str, type[Connection]]] = {
     "grpc": GrpcConnection,
-    "grpcs": GrpcConnection,
     "http": HttpConnection,
-    "https": HttpConnection,
     "websocket": WebsocketConnection,
-    "websockets": WebsocketConnection,
 }
-SCHEMES: Final = tuple(CONNECTIONS)
+"""What serves each kind of channel."""
+SCHEMES: Final = tuple(ROWS)
 """What it speaks."""
 
 ConnectionRules: TypeAlias = (
@@ -202,7 +201,7 @@ class FaultServer:
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
-        for scheme in SCHEMES:
+        for scheme in ROWS:
             sock = listen(port=self._ports.get(scheme, 0))
             self._running.sockets.add(sock)
             self._ports[scheme] = sock.getsockname()[1]
@@ -302,8 +301,9 @@ class FaultServer:
             self.failed(error)
 
     async def _open(self, scheme: str, sock: socket.socket, number: int) -> None:
-        kind = CONNECTIONS[scheme]
-        context = self._context(kind) if scheme.endswith("s") else None
+        row = ROWS[scheme]
+        kind = CONNECTIONS[row.channel]
+        context = self._context(kind) if row.tls else None
         fault = self._connection_plan(number, scheme)
         loop = asyncio.get_running_loop()
         try:
