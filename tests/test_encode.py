@@ -195,6 +195,31 @@ def test_stream_yields_ordered_pieces(client, expected):
     np.testing.assert_array_equal(np.concatenate(pieces), expected(texts))
 
 
+def test_pieces_of_a_stream_name_their_bad_items(client, call, expected, images):
+    """Those before the first row, in the middle and at the end, as `encode` names them."""
+    sent = ["", "a", "b", Text(" "), images["png"], "missing.png", "c", None]
+    pieces = list(call(client, "stream", iter(sent), batch_size=2, errors="return"))
+    assert [piece.start for piece in pieces] == [0, 2, 4, 6]
+    whole = call(client, "encode", sent, errors="return")
+    np.testing.assert_array_equal(np.concatenate([piece.embeddings for piece in pieces]), whole.embeddings)
+    errors = [error for piece in pieces for error in piece.errors]
+    assert [(type(error), error.index, error.item) for error in errors] == [
+        (type(error), error.index, error.item) for error in whole.errors
+    ]
+    assert [error.index for error in errors] == [0, 5, 7]
+    assert [piece.ok for piece in pieces] == [False, True, False, False]
+    assert pieces[2].to_arrow().is_valid().to_pylist() == [True, False]
+
+
+def test_documents_of_a_stream_are_filled_and_the_bad_ones_named(client, call, expected):
+    sent = [Document(text="a"), Document(), Document(text="b")]
+    [piece] = call(client, "stream", sent, errors="return")
+    np.testing.assert_array_equal(np.stack([sent[0].embedding, sent[2].embedding]), expected(["a", "b"]))
+    assert sent[1].embedding is None
+    [error] = piece.errors
+    assert error.item is sent[1]
+
+
 def test_stream_of_an_endless_generator_can_be_left(client, expected):
     from itertools import count
 

@@ -70,7 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_results": {"_codecs", "documents", "models", "errors"},
     "_codecs": {"_rust", "models", "documents", "errors"},
     "_foreign": set(),
-    "_originals": {"_foreign", "_inputs", "_options", "_results", "documents"},
+    "_originals": {"_foreign", "_inputs", "_options", "_results", "documents", "errors", "models"},
     "_inputs": {"_columns", "_foreign", "_rust", "models", "documents", "errors"},
     "_batches": {"_foreign"},
     "_feeds": set(),

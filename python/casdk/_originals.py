@@ -12,6 +12,8 @@ from casdk._inputs import Chunk, as_document, read_chunk
 from casdk._options import Options
 from casdk._results import Piece
 from casdk.documents import Document, DocumentArray
+from casdk.errors import ItemError
+from casdk.models import EncodeResult
 
 __all__ = ["Originals", "open_piece", "write_embeddings"]
 
@@ -129,6 +131,8 @@ def open_piece(piece: Piece, options: Options) -> Any:
         for position, item in enumerate(items):
             if position not in piece.bad:
                 write_back(item, Document(embedding=rows[position]))
+    if options.errors == "return":
+        return EncodeResult(embeddings=rows, errors=tuple(sorted(piece.errors, key=_index_of)), start=piece.start)
     if options.errors == "skip" and piece.bad:
         good = [position for position in range(len(rows)) if position not in piece.bad]
         rows, items = rows[good], [items[position] for position in good]
@@ -137,3 +141,7 @@ def open_piece(piece: Piece, options: Options) -> Any:
 
         return collect(items)
     return DocumentArray(items) if ours else rows
+
+
+def _index_of(error: ItemError) -> int:
+    return error.index

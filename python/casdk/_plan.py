@@ -168,9 +168,9 @@ class Plan:
 
 def _refuse(answer: Answer, given: Callable[[int, Any], Any] | None, error: ItemError) -> None:
     # No method of Plan's, which holds the call that holds this: a cycle keeps the result until a garbage collection.
-    answer.refused(error.index)
     if given is not None:
         error.item = given(error.index, error.item)
+    answer.refused(error)
 
 
 def moved(error: ItemError, by: int) -> ItemError:

@@ -12,7 +12,7 @@ import numpy as np
 
 from casdk._codecs import Reply, read_documents
 from casdk.documents import Document, DocumentArray, NamedScore
-from casdk.errors import InputValueError, NotSupportedError, ReplyError
+from casdk.errors import InputValueError, ItemError, NotSupportedError, ReplyError
 
 __all__ = ["Answer", "Embeddings", "Nothing", "Rankings", "SearchResults"]
 
@@ -34,7 +34,7 @@ class Answer(ABC):
     def opened(self, start: int, items: Sequence[Any]) -> None:
         """A chunk was read."""
 
-    def refused(self, index: int) -> None:
+    def refused(self, error: ItemError) -> None:
         """An item will have no result."""
 
     def urgent(self, batch_start: int) -> bool:
@@ -181,15 +181,17 @@ class Piece:
         items: The user's items.
         rows: ``[len(items), D]``; ``None`` while no reply came.
         bad: Positions without a row.
+        errors: What each of these items failed with, in no order.
     """
 
-    __slots__ = ("bad", "items", "outstanding", "rows", "start")
+    __slots__ = ("bad", "errors", "items", "outstanding", "rows", "start")
 
     def __init__(self, start: int, items: Sequence[Any]) -> None:
         self.start = start
         self.items = items
         self.rows: np.ndarray[Any, Any] | None = None
         self.bad: list[int] = []
+        self.errors: list[ItemError] = []
         self.outstanding = len(items)
 
     @property
@@ -235,9 +237,10 @@ class Pieces(Answer):
         piece = self._pieces.get(index - index % self._size)
         return item if piece is None else piece.items[index - piece.start]
 
-    def refused(self, index: int) -> None:
-        piece = self._piece_of(index)
-        piece.bad.append(index - piece.start)
+    def refused(self, error: ItemError) -> None:
+        piece = self._piece_of(error.index)
+        piece.bad.append(error.index - piece.start)
+        piece.errors.append(error)
         self._settle(piece, 1)
 
     def place(

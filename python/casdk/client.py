@@ -380,10 +380,11 @@ class Client:
 
         Args:
             content: As for `encode`.
-            **options: `EncodeOptions` but ``out``; ``errors="skip"`` leaves bad rows out, ``"return"`` leaves them NaN.
+            **options: `EncodeOptions` but ``out``; ``errors="skip"`` leaves bad rows out.
 
         Yields:
-            ``[n, D] float32``; a `DocumentArray` where every item of the piece is a Document.
+            ``[n, D] float32``; a `DocumentArray` where every item of the piece is a Document. With
+            ``errors="return"`` an `EncodeResult`, whose ``start`` is the index of the piece's first item.
         """
         read = _read_options(options)
         pieces = _callers.run_pieces(_verbs.stream(self._transport, content, read))

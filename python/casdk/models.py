@@ -78,15 +78,18 @@ class Image(msgspec.Struct, frozen=True, eq=False):
 
 
 class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What ``encode(..., errors='return')`` returns.
+    """What ``encode(..., errors='return')`` returns, and each piece of ``stream(..., errors='return')``.
 
     Attributes:
         embeddings: ``[N, D]`` float32 in input order; NaN in the rows of items that failed.
         errors: One for each item that failed, by index; ``error.index`` and ``error.item`` say which.
+        start: Index of the first row's item: 0, but for the later pieces of a stream. An ``error.index`` counts from
+            the beginning of the whole input too.
     """
 
     embeddings: NDArray[Any]
     errors: tuple[ItemError, ...] = ()
+    start: int = 0
 
     @property
     def ok(self) -> bool:
@@ -101,7 +104,7 @@ class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         """
         from casdk._columns import to_arrow
 
-        array: ArrowArray = to_arrow(self.embeddings, [error.index for error in self.errors])
+        array: ArrowArray = to_arrow(self.embeddings, [error.index - self.start for error in self.errors])
         return array
 
     def __repr__(self) -> str:
