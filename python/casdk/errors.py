@@ -6,7 +6,7 @@
     ├── InputError
     │   ├── InputTypeError (TypeError)      content of a type no one can encode, a bare str
     │   ├── InputValueError (ValueError)    content of the right type that cannot be used
-    │   └── ItemError                       one item failed: .index .item .cause .partial
+    │   └── ItemError                       one item failed: .index .item .cause
     │       ├── FileMissingError (FileNotFoundError)
     │       ├── FileUnreadableError (OSError)   directory, device, FIFO, no permission
     │       ├── NotAnImageError (ValueError)
@@ -29,15 +29,20 @@
     ├── ReplyError (ValueError)             an answer that breaks the protocol
     └── CallbackError                       a callback of the caller's raised
 
-Data live in attributes; the text is made of them in ``__str__``.
+Data live in attributes; the text is made of them in ``__str__``. An error that stops a call carries what the call had
+finished: `casdk._plan` puts it there, in one place for all verbs.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import pickle
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    import numpy as np
+    from numpy.typing import NDArray
+
+    from casdk.documents import DocumentArray
 
 __all__ = [
     "AuthError",
@@ -74,12 +79,86 @@ __all__ = [
 class CasdkError(Exception):
     """Everything casdk raises on purpose.
 
+    One that stopped a call says how far the call came, so that nothing finished is lost. Where no call was running (a
+    bad option, a client that is closed already) these attributes keep their defaults.
+
     Attributes:
         code: Status the server or its proxy refused with, as the protocol writes it: ``"503"``, ``"UNAVAILABLE"``;
             ``""`` where there was none.
+        partial: Rows ``[M, D]``, float32 or the call's ``dtype``, of the M items that were read: NaN where there is no
+            row. With ``out=`` a view of it. ``None`` where every item is a Document, which keeps its embedding; where
+            no row has come yet, so that D is not known; and where callbacks take the replies. Of a stream, the rows
+            that were finished and not handed out.
+        start: Index of the first row of ``partial``: 0, but for a stream the number of items handed out.
+        documents: What the call would have returned of the M items that were read, where that is Documents; those that
+            were done have their results. ``None`` where it is rows, and where callbacks take the replies.
+        done: Items that have a result: the finite rows of ``partial``, the Documents that were done; of a stream,
+            those handed out as well; of an `index`, the items that were stored for sure.
+        total: Items in all, if known.
+        attempts: Times that the request was sent which ended the call; where none did (the call's time ran out, the
+            client was closed), the most times that one of those without an answer was.
+        server: The server's address, ``scheme://host:port``; ``""`` where no call was running.
+        unconfirmed: Of an `index`, indices of the items that may have been stored, ascending: they were sent, and no
+            answer says what became of them. ``None`` for the other verbs.
     """
 
     code: str = ""
+    partial: NDArray[Any] | None = None
+    start: int = 0
+    documents: DocumentArray | None = None
+    done: int = 0
+    total: int | None = None
+    attempts: int = 0
+    server: str = ""
+    unconfirmed: Sequence[int] | None = None
+
+    def _how_far(self) -> str:
+        """Return how far the call came, to be put behind the message; ``""`` where nothing was done."""
+        of = "" if self.total is None else f" of {self.total}"
+        if self.unconfirmed is None:
+            return f" ({self.done}{of} items were done)" if self.done else ""
+        if not self.done and not self.unconfirmed:
+            return ""
+        stored = f"{self.done}{of} items were stored"
+        if not self.unconfirmed:
+            return f" ({stored})"
+        first, last, count = self.unconfirmed[0], self.unconfirmed[-1], len(self.unconfirmed)
+        which = f"item {first}" if count == 1 else f"{count} more, from item {first} to item {last},"
+        return f" ({stored}; {which} may have been)"
+
+    def __str__(self) -> str:
+        return super().__str__() + self._how_far()
+
+    def __repr__(self) -> str:
+        # Not of the arguments: an item may be an image of many megabytes.
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {name: value if name == "partial" else _portable(value) for name, value in self.__dict__.items()}
+        return type(self), self._arguments(), state
+
+    def _arguments(self) -> tuple[Any, ...]:
+        """Return what makes an error of this class, and of the same text, again."""
+        return self.args
+
+    def __copy__(self) -> Self:
+        copied = type(self)(*self._arguments())
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+
+def _portable(value: Any) -> Any:
+    """Return a value if it comes out of a pickle again, else ``None``: an error must not fail to reach another process.
+
+    A caller's item may be anything, e.g. a ``memoryview``, and so may the exception of a library.
+    """
+    if isinstance(value, str | int | float | None):
+        return value
+    try:
+        pickle.loads(pickle.dumps(value))
+    except Exception:
+        return None
+    return value
 
 
 class ConfigError(CasdkError, ValueError):
@@ -110,8 +189,8 @@ class ItemError(InputError):
         item: The item as the caller gave it.
         reason: What was wrong and what to do, in one sentence.
         cause: The exception underneath, when there was one.
-        partial: With ``errors='raise'``, the rows ``[N, D]`` finished before the call stopped, NaN where
-            there is none; else ``None``.
+
+    What cannot be pickled, of ``item`` and ``cause``, is ``None`` in a copy that comes out of a pickle.
     """
 
     def __init__(self, index: int, item: object, reason: str, cause: BaseException | None = None) -> None:
@@ -120,10 +199,13 @@ class ItemError(InputError):
         self.item = item
         self.reason = reason
         self.cause = cause
-        self.partial: np.ndarray[Any, Any] | None = None
+
+    def _arguments(self) -> tuple[Any, ...]:
+        # As few as there have to be: the others are in the error's state.
+        return self.index, None, self.reason
 
     def __str__(self) -> str:
-        return f"item {self.index}: {self.reason}"
+        return f"item {self.index}: {self.reason}{self._how_far()}"
 
 
 class FileMissingError(ItemError, FileNotFoundError):
@@ -195,7 +277,8 @@ class ProtocolMismatchError(TransportError):
 class DeadlineError(CasdkError, TimeoutError):
     """The time given to the call, or to one silence of the server, ran out.
 
-    Attributes:
+    Args:
+        message: What took too long.
         done: Items finished by then.
         total: Items in all, if known.
     """
@@ -205,9 +288,11 @@ class DeadlineError(CasdkError, TimeoutError):
         self.done = done
         self.total = total
 
-    def __str__(self) -> str:
-        of = "" if self.total is None else f" of {self.total}"
-        return f"{self.args[0]} ({self.done}{of} items were done)"
+    def _how_far(self) -> str:
+        # Also where nothing was done: how far it came is what one wants to know of a deadline.
+        if self.done or self.unconfirmed:
+            return super()._how_far()
+        return f" (0{'' if self.total is None else f' of {self.total}'} items were done)"
 
 
 class ServerError(CasdkError):

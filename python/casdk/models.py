@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casdk.documents import DocumentArray
-from casdk.errors import InputTypeError, ItemError, ReplyError
+from casdk.errors import CasdkError, InputTypeError, ItemError, ReplyError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -81,20 +81,25 @@ class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What ``encode(..., errors='return')`` returns, and each piece of ``stream(..., errors='return')``.
 
     Attributes:
-        embeddings: ``[N, D]`` float32 in input order; NaN in the rows of items that failed.
-        errors: One for each item that failed, by index; ``error.index`` and ``error.item`` say which.
+        embeddings: ``[N, D]``, float32 or the call's ``dtype``, in input order; NaN in the rows of items that failed.
+            Of a call that was stopped ``[M, D]``: the rows of the M items that were read.
+        errors: One for each item without a row, by index; ``error.index`` and ``error.item`` say which. Those of items
+            that were read and not done when the call was stopped have ``stopped`` as their ``cause``.
         start: Index of the first row's item: 0, but for the later pieces of a stream. An ``error.index`` counts from
             the beginning of the whole input too.
+        stopped: What stopped the call before its end: the server, the way there, a deadline. ``None`` if it went on
+            to its end.
     """
 
     embeddings: NDArray[Any]
     errors: tuple[ItemError, ...] = ()
     start: int = 0
+    stopped: CasdkError | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether every item has a row."""
-        return not self.errors
+        """Whether every item has a row: none failed, and the call went on to its end."""
+        return not self.errors and self.stopped is None
 
     def to_arrow(self) -> ArrowArray:
         """Return the rows as a ``pyarrow.FixedSizeListArray``, null where an item failed, on the same memory.
@@ -109,7 +114,8 @@ class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     def __repr__(self) -> str:
         rows = self.embeddings
-        return f"EncodeResult(embeddings={rows.dtype}{list(rows.shape)}, errors={self.errors!r})"
+        stopped = "" if self.stopped is None else f", stopped={self.stopped!r}"
+        return f"EncodeResult(embeddings={rows.dtype}{list(rows.shape)}, errors={self.errors!r}{stopped})"
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):

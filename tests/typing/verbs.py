@@ -1,11 +1,11 @@
 """What a type checker says of every verb; mypy and pyright read this file in `make lint`, nothing runs it."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, assert_type
 
 import numpy as np
-from casdk import Client, Document, DocumentArray, EncodeResult, Image, Profile, Response, Text
+from casdk import CasdkError, Client, Document, DocumentArray, EncodeResult, Image, Profile, Response, Text
 from numpy.typing import NDArray
 
 Rows = NDArray[np.float32]
@@ -45,6 +45,20 @@ def encode(pixels: NDArray[np.uint8], names: list[str], mixture: list[str | Docu
     assert_type(client.encode(names, on_done=done, on_always=done, on_error=done), None)
     assert_type(client.encode(names, on_always=done), None)
     assert_type(client.encode(names, on_error=done), Rows)
+
+
+def stopped(names: list[str]) -> None:
+    assert_type(client.encode(names, errors="return").stopped, CasdkError | None)
+    try:
+        client.index(names)
+    except CasdkError as error:
+        assert_type(error.partial, NDArray[Any] | None)
+        assert_type(error.documents, DocumentArray | None)
+        assert_type(error.done, int)
+        assert_type(error.total, int | None)
+        assert_type(error.attempts, int)
+        assert_type(error.server, str)
+        assert_type(error.unconfirmed, Sequence[int] | None)
 
 
 async def aencode(names: list[str], mixture: list[str | Document]) -> None:
