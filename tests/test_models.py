@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 from casdk.documents import Document, DocumentArray
-from casdk.errors import FileMissingError, InputTypeError, ReplyError
+from casdk.errors import DeadlineError, FileMissingError, InputTypeError, ReplyError
 from casdk.models import EncodeResult, Header, Image, Profile, Response, Route, Status, Text, Timings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +79,9 @@ class TestEncodeResult:
         bad = EncodeResult(embeddings=rows, errors=(FileMissingError(1, "a.png", "is not there"),))
         assert not bad.ok
         assert repr(bad).startswith("EncodeResult(embeddings=float32[2, 3], errors=(FileMissingError(")
+        stopped = EncodeResult(embeddings=rows, stopped=DeadlineError("late", done=2, total=3))
+        assert not stopped.ok
+        assert repr(stopped).endswith("stopped=DeadlineError('late (2 of 3 items were done)'))")
 
 
 class TestResponse:
