@@ -9,6 +9,8 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 1800
+# Processes that share the tests of Python among them; most tests wait, so there are more than a small machine has cores.
+WORKERS ?= 4
 PYTHONS ?= $(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -81,7 +83,7 @@ test: lint $(READY) ## Lint, and run every test of Rust and Python
 	$(say) "testing Rust"
 	@cargo test --workspace --locked --quiet
 	$(say) "testing Python"
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: lint
 lint: $(READY) ## Check format, lints, types and stubs of Python and Rust, and the workflows

@@ -12,13 +12,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import casdk
 import pytest
-from casdk.server import Served
+from casdk.server import Served, serve
 from casdk.testing import certificates
 from pages import ADDRESS, PAGES, ROOT, fences, titled
 
@@ -84,19 +84,27 @@ def test_every_title_has_an_environment():
         assert "titled()" in (ROOT / test).read_text()
 
 
-@pytest.mark.parametrize("page", PROGRAMS)
-@pytest.mark.usefixtures("folder")
-def test_python(page: str, here: Callable[[str], str]) -> None:
-    names: dict[str, Any] = {"__name__": "page"}
-    try:
-        for fence in fences():
-            if fence.page == page and fence.language == "python" and not fence.title:
-                code = "\n" * (fence.line - 1) + here(fence.text)
-                exec(compile(code, ROOT / page, "exec"), names)
-    finally:
-        for value in names.values():
-            if isinstance(value, casdk.Client):
-                value.close()
+class TestPython:
+    """Each page has a server of its own, so that no search finds what another page has indexed."""
+
+    @pytest.fixture
+    def server(self) -> Iterator[Served]:
+        with serve() as served:
+            yield served
+
+    @pytest.mark.parametrize("page", PROGRAMS)
+    @pytest.mark.usefixtures("folder")
+    def test_page(self, page: str, here: Callable[[str], str]) -> None:
+        names: dict[str, Any] = {"__name__": "page"}
+        try:
+            for fence in fences():
+                if fence.page == page and fence.language == "python" and not fence.title:
+                    code = "\n" * (fence.line - 1) + here(fence.text)
+                    exec(compile(code, ROOT / page, "exec"), names)
+        finally:
+            for value in names.values():
+                if isinstance(value, casdk.Client):
+                    value.close()
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)

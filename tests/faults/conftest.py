@@ -7,6 +7,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ import pytest
 from casdk import TLS, Client
 from casdk.testing import FaultServer, embed
 
-FIGURES = pytest.StashKey[dict[str, float]]()
 WIDTH = 32
 
 
@@ -88,23 +88,18 @@ def allocated() -> Callable[[], int]:
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
     """Record a figure; the worst of each name is shown at the end of the run."""
-    figures = request.config.stash.setdefault(FIGURES, {})
-
-    def record(name: str, value: float) -> None:
-        figures[name] = max(figures.get(name, value), value)
-
-    return record
+    return partial(_record, request.node, "worst")
 
 
 @pytest.fixture
-def tally(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+def tally(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Add to a figure that is shown at the end of the run."""
-    figures = request.config.stash.setdefault(FIGURES, {})
+    return partial(_record, request.node, "sum")
 
-    def add(name: str, value: float = 1) -> None:
-        figures[name] = figures.get(name, 0) + value
 
-    return add
+def _record(item: pytest.Item, kind: str, name: str, value: float = 1) -> None:
+    # A report takes the properties of its test along to the process that writes the summary.
+    item.user_properties.append((kind, (name, float(value))))
 
 
 @pytest.fixture
@@ -125,9 +120,14 @@ def stopwatch() -> Callable[[], Any]:
     return watch
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Show the figures of docs/guarantees.md."""
-    figures = config.stash.get(FIGURES, {})
+    figures: dict[str, float] = {}
+    for report in [report for reports in terminalreporter.stats.values() for report in reports]:
+        # What is no test's report has no `when`; those of its setup and teardown hold the same properties again.
+        for kind, (name, value) in report.user_properties if getattr(report, "when", "") == "call" else ():
+            known = figures.get(name)
+            figures[name] = value if known is None else known + value if kind == "sum" else max(known, value)
     if figures:
         terminalreporter.section("figures")
         for name, value in sorted(figures.items()):

@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
-__all__ = ["LoopThread", "end_socket", "listen"]
+__all__ = ["LoopThread", "end_socket", "listen", "reserve"]
 
 T = TypeVar("T")
 
@@ -79,6 +79,17 @@ def listen(host: str = "127.0.0.1", port: int = 0, backlog: int = 1024) -> socke
     sock = socket.create_server((host, port), backlog=backlog)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
     sock.setblocking(False)
+    return sock
+
+
+def reserve(host: str = "127.0.0.1") -> socket.socket:
+    """Return a bound socket that never listens: while it is open, its port is nobody else's, and refuses connections.
+
+    `listen` can take the port beside it, since Linux lets sockets share a port of which only one listens.
+    """
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((host, 0))
     return sock
 
 

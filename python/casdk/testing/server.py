@@ -7,6 +7,7 @@ import collections
 import contextlib
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
@@ -19,7 +20,7 @@ from casdk.server.wire import jina_pb2
 from casdk.testing._connection import Connection, Family, Incoming
 from casdk.testing._grpc import GrpcConnection
 from casdk.testing._http import HttpConnection
-from casdk.testing._thread import LoopThread, listen
+from casdk.testing._thread import LoopThread, listen, reserve
 from casdk.testing._websocket import WebsocketConnection
 from casdk.testing.certificates import Certificate, authority, server_context
 from casdk.testing.connections import ConnectionFault, Manner
@@ -202,6 +203,11 @@ class FaultServer:
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
         for scheme in ROWS:
+            if scheme not in self._ports and sys.platform == "linux":
+                # While the server is down, another program's connection must not be given the port for its own end.
+                reserved = reserve()
+                self._running.sockets.add(reserved)
+                self._ports[scheme] = reserved.getsockname()[1]
             sock = listen(port=self._ports.get(scheme, 0))
             self._running.sockets.add(sock)
             self._ports[scheme] = sock.getsockname()[1]
