@@ -15,11 +15,11 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from casdk._mailbox import Mailbox
+from casdk._threads import Workers, start
 from casdk.errors import ClosedError
 
 __all__ = ["WORKERS", "Caller", "Ending", "Engine", "EscapedError", "Job", "Member", "Resident", "engine", "tell"]
@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 WORKERS: Final = 2
 """Threads that read files and pack images, GIL released."""
+LOOKUPS: Final = 8
+"""Threads in which asyncio looks up names, each of which can take seconds."""
 KEPT: Final = 16 << 20
 """Bytes of the largest messages whose memory is used again.
 
@@ -47,7 +49,8 @@ class Engine:
         self.residents: Final[WeakSet[Resident]] = WeakSet()
         self.settlers: Final[set[Callable[[], Awaitable[None]]]] = set()
         """What to wait for before a fork when every resident has let go."""
-        self.workers: Final = ThreadPoolExecutor(WORKERS, thread_name_prefix="casdk-pack")
+        self.workers: Final = Workers(WORKERS, "casdk-pack")
+        self.loop.set_default_executor(Workers(LOOKUPS, "casdk-lookup"))
         self._mailbox: Final = Mailbox()
         bytearray(KEPT)
         self._fork: asyncio.Future[None] | None = None
@@ -62,7 +65,7 @@ class Engine:
         Ctrl-C may hit this anywhere, also when the thread has begun: it can be called again.
         """
         if not self.running:
-            threading.Thread(target=self._run, name="casdk-engine", daemon=True).start()
+            start(self._run, "casdk-engine")
             self.running = True
 
     def _run(self) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, KeysView, Sized, ValuesView
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
+
+from casdk._threads import start
 
 if TYPE_CHECKING:
     from casdk._engine import Caller
@@ -107,7 +108,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._started = False
 
     async def call(self, function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
         """Run a function in the thread and wait for it; return what it returned, and what it raised."""
@@ -126,9 +127,9 @@ class Reader:
             else:
                 loop.call_soon_threadsafe(settle, result, None)
 
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="casdk-reader", daemon=True)
-            self._thread.start()
+        if not self._started:
+            start(self._run, "casdk-reader")
+            self._started = True
         self._inbox.put(work)
         outcome = await answer
         # Taken out, as in `Caller.call`.

@@ -1,0 +1,103 @@
+"""Threads of our own, which work for the engine until the process ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+from casdk.errors import TransportError
+
+__all__ = ["Workers", "start"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def start(work: Callable[[], object], name: str) -> None:
+    """Run a function in a thread: a daemon, so that interpreter exit never waits for it.
+
+    Raises:
+        TransportError: The system gives no more threads, or Python is exiting.
+    """
+    try:
+        threading.Thread(target=work, name=name, daemon=True).start()
+    except RuntimeError as error:
+        if "new thread" not in str(error):  # what Ctrl-C in the middle of it can leave
+            raise
+        raise TransportError(f"the thread {name} cannot be started: {error}", sent=False) from error
+
+
+class Workers(ThreadPoolExecutor):
+    """Threads that take work from a queue, for a loop's `run_in_executor`.
+
+    ``concurrent.futures`` has its own refuse all work from the moment in which the main thread ends, and exit waits for
+    them. Other threads and ``atexit`` handlers still make calls then. asyncio takes no default executor that is not of
+    its class; nothing else of it is used.
+
+    Args:
+        most: Threads, each of which is started when all before it are busy.
+        name: Theirs.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        super().__init__(most)
+        self._most = most
+        self._name = name
+        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._count = threading.Lock()
+        self._started = 0
+        self._unfinished = 0
+
+    def submit(self, function: Callable[P, T], /, *arguments: P.args, **options: P.kwargs) -> Future[T]:
+        """Run a function in one of the threads.
+
+        Raises:
+            TransportError: There is none, and none can be started.
+        """
+        future: Future[T] = Future()
+        with self._count:
+            if self._started == 0 or (self._unfinished >= self._started and self._started < self._most):
+                self._start_another()
+            self._unfinished += 1
+        self._queue.put((future, partial(function, *arguments, **options)))
+        return future
+
+    def _start_another(self) -> None:
+        try:
+            start(self._work, f"{self._name}_{self._started}")
+        except TransportError:
+            if self._started == 0:
+                raise
+            return  # those that there are take it in turn
+        self._started += 1
+
+    def _work(self) -> None:
+        while True:
+            future, work = self._queue.get()
+            if future.set_running_or_notify_cancel():
+                self._finish(future, work)
+            else:
+                self._count_out()
+            del future, work  # an idle thread keeps nothing alive
+
+    def _finish(self, future: Future[Any], work: Callable[[], Any]) -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            self._count_out()
+            future.set_exception(error)
+        else:
+            self._count_out()
+            future.set_result(result)
+
+    def _count_out(self) -> None:
+        # Before the future is settled: who waits for it may hand over more work at once, which needs no other thread.
+        with self._count:
+            self._unfinished -= 1
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing: the threads end with the process."""
