@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
+import zlib
 from collections.abc import Iterator
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from casdk import Client, Document, DownloadError, Limits, Timeouts
 
@@ -57,6 +61,18 @@ class Page(BaseHTTPRequestHandler):
             self.reply(404, b"it is not here")
         elif kind == "large":
             self.reply(200, self.server.body + bytes(100_000))
+        elif kind == "packed":
+            self.reply(200, packed(rest), **{"content-encoding": rest})
+        elif kind == "packed-hop":
+            self.reply(302, packed("gzip"), location="/image", **{"content-encoding": "gzip"})
+        elif kind == "endless-hop":
+            self.send_response(302)
+            self.send_header("location", "/image")
+            self.end_headers()
+            while True:
+                self.wfile.write(bytes(100_000))
+        elif kind == "as-it-is":
+            self.reply(200, self.server.body, **{"content-encoding": "Identity"})
         elif kind == "drip":
             self.send_response(200)
             self.end_headers()
@@ -82,6 +98,20 @@ class Page(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *arguments: Any) -> None:
         pass
+
+
+BOMB = 64 * 1024 * 1024
+"""Bytes that each of the compressed bodies holds in a few thousand."""
+
+
+@cache
+def packed(encodings: str) -> bytes:
+    """Return that many zeros, compressed once for each encoding; one that nobody knows leaves bytes as they are."""
+    body: Any = zlib.compressobj(9, wbits=31) if encodings.startswith("gzip") else zlib.compressobj(9)
+    body = b"".join(body.compress(bytes(BOMB // 16)) for _ in range(16)) + body.flush()
+    for _ in encodings.split(",gzip")[1:]:
+        body = gzip.compress(body)
+    return bytes(body)
 
 
 @pytest.fixture
@@ -159,3 +189,40 @@ def test_documents_and_candidates_are_fetched_too(patient: Client, site: Site):
     assert {match.uri for match in query.matches} == {site.url("/hop/1"), ""}
     assert not any(document.blob for document in (query, *query.matches))
     assert sorted(site.asked) == ["/hop/0", "/hop/1", "/image"]
+
+
+PACKED = ["gzip", "gzip,gzip", "deflate", "x-gzip", "br", "gzip,identity"]
+
+
+@pytest.mark.parametrize("encoding", PACKED)
+def test_what_was_sent_compressed_is_not_decompressed(patient: Client, site: Site, encoding: str):
+    packed(encoding)
+    patient.encode([site.url("/image")])
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(DownloadError, match=f"Content-Encoding '{encoding}', which was not asked for"):
+        patient.encode([site.url(f"/packed/{encoding}")])
+    assert psutil.Process().memory_info().rss - before < BOMB // 4
+
+
+@pytest.mark.parametrize("hop", ["/packed-hop", "/endless-hop"])
+def test_the_body_of_a_redirect_is_not_read(patient: Client, site: Site, expected: Any, images: Any, hop: str):
+    packed("gzip")
+    before = psutil.Process().memory_info().rss
+    np.testing.assert_array_equal(patient.encode([site.url(hop)]), expected([images["png"]]))
+    assert psutil.Process().memory_info().rss - before < BOMB // 4
+
+
+def test_what_is_said_to_be_as_it_is_is_taken(patient: Client, site: Site, expected: Any, images: Any):
+    np.testing.assert_array_equal(patient.encode([site.url("/as-it-is")]), expected([images["png"]]))
+
+
+@pytest.mark.parametrize("path", [f"/packed/{encoding}" for encoding in PACKED] + ["/large", "/hop/6"])
+def test_a_document_that_loads_its_uri_believes_no_host_either(site: Site, path: str):
+    before = psutil.Process().memory_info().rss
+    document = Document(uri=site.url(path))
+    words = "could not be fetched: .*(Content-Encoding|larger than 50000 bytes|more than 5 redirects)"
+    for load in (document.load_uri_to_blob, document.load_uri_to_image_tensor):
+        with pytest.raises(ConnectionError, match=words):
+            load(max_bytes=50_000)
+    assert document.blob == b""
+    assert psutil.Process().memory_info().rss - before < BOMB // 4

@@ -144,3 +144,25 @@ def test_without_pillow(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match=r"pip install 'casdk\[image\]'"):
         Document(uri=str(path)).load_uri_to_image_tensor()
+
+
+def bomb(kind, side):
+    buffer = BytesIO()
+    Image.new("1", (side, side)).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF", "BMP"])
+@pytest.mark.parametrize("side", [110, 200], ids=["above", "twice above"])
+def test_more_pixels_than_pillow_allows(tmp_path, monkeypatch, kind, side):
+    """Pillow warns of the first and refuses the second, with an error of its own."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    (tmp_path / "a").write_bytes(bomb(kind, side))
+    with pytest.raises(ValueError, match=r"pixels|decompression bomb"):
+        Document(uri=str(tmp_path / "a")).load_uri_to_image_tensor()
+
+
+def test_no_program_is_run_to_read_an_image(tmp_path):
+    (tmp_path / "a").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(ValueError, match="PostScript is a program"):
+        Document(uri=str(tmp_path / "a")).load_uri_to_image_tensor()

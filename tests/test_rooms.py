@@ -106,7 +106,7 @@ MAY_IMPORT_LATE: dict[str, set[str]] = {
     "_inputs": {"interop"},
     "_originals": {"interop"},
     "_archive": {"documents"},
-    "_images": {"_rust"},
+    "_images": {"_downloads", "_rust"},
     "models": {"_columns"},
 }
 # Standard modules that would make a decision into an act.

@@ -1,8 +1,13 @@
-"""Images behind http(s) URLs: fetched by the client, pooled and concurrent, within limits (httpx)."""
+"""Images behind http(s) URLs: fetched by the client, pooled and concurrent, within limits (httpx).
+
+No host is believed: the body is taken as it comes, never decompressed, and counted while it arrives, and that of a
+redirect is not read at all. httpx by itself would decompress both, whatever they grow to, before anybody could count.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -11,10 +16,56 @@ from casdk.config import Limits, Timeouts
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Downloads"]
+__all__ = ["HEADERS", "Downloads", "fetch"]
 
 AT_ONCE: Final = 16
 """Downloads at once, over all calls of a client."""
+HEADERS: Final = {"user-agent": "casdk", "accept": "image/*", "accept-encoding": "identity"}
+SHOWN_CHARACTERS: Final = 60
+"""Characters of a host's header that an error repeats."""
+
+
+def _redirected(response: httpx.Response, followed: int, most: int) -> httpx.Request | None:
+    """Return the request that a redirect asks for, or None where the body of this response is the one to read.
+
+    Raises:
+        OSError: It is no success, one redirect too many, or compressed, which was not asked for.
+    """
+    if response.has_redirect_location:
+        if followed == most:
+            raise OSError(f"more than {most} redirects")
+        return response.next_request
+    if response.status_code != 200:
+        raise OSError(f"HTTP {response.status_code}")
+    encoding = response.headers.get("content-encoding", "")
+    if encoding.strip().lower() not in ("", "identity"):
+        raise OSError(f"sent with Content-Encoding {encoding[:SHOWN_CHARACTERS]!r}, which was not asked for")
+    return None
+
+
+def fetch(client: httpx.Client, url: str, max_bytes: int, redirects: int) -> bytes:
+    """Return what is behind a URL, on the thread that asks.
+
+    Raises:
+        OSError: The host does not answer with it as it is.
+        ValueError: It is larger than ``max_bytes``.
+        httpx.HTTPError: The host cannot be reached, or breaks off.
+        httpx.InvalidURL: It is no URL.
+    """
+    request: httpx.Request | None = client.build_request("GET", url)
+    followed = 0
+    body = bytearray()
+    while request is not None:
+        response = client.send(request, stream=True, follow_redirects=False)
+        with contextlib.closing(response):
+            request = _redirected(response, followed, redirects)
+            followed += 1
+            if request is None:
+                for piece in response.iter_raw():
+                    body += piece
+                    if len(body) > max_bytes:
+                        raise ValueError(f"larger than {max_bytes} bytes")
+    return bytes(body)
 
 
 class Downloads:
@@ -56,14 +107,19 @@ class Downloads:
     async def _get(self, url: str) -> bytes:
         client = self._open()
         most = self._limits.max_item_bytes
+        request: httpx.Request | None = client.build_request("GET", url)
+        followed = 0
         body = bytearray()
-        async with client.stream("GET", url) as response:
-            if response.status_code != 200:
-                raise OSError(f"HTTP {response.status_code}")
-            async for piece in response.aiter_bytes():
-                body += piece
-                if len(body) > most:
-                    raise ValueError(f"larger than Limits.max_item_bytes ({most})")
+        while request is not None:
+            response = await client.send(request, stream=True, follow_redirects=False)
+            async with contextlib.aclosing(response):
+                request = _redirected(response, followed, self._limits.redirects)
+                followed += 1
+                if request is None:
+                    async for piece in response.aiter_raw():
+                        body += piece
+                        if len(body) > most:
+                            raise ValueError(f"larger than Limits.max_item_bytes ({most})")
         return bytes(body)
 
     def _open(self) -> httpx.AsyncClient:
@@ -71,11 +127,9 @@ class Downloads:
             import httpx
 
             self._client = httpx.AsyncClient(
-                follow_redirects=True,
-                max_redirects=self._limits.redirects,
                 timeout=httpx.Timeout(self._timeouts.download, connect=self._timeouts.connect),
                 limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE),
-                headers={"user-agent": "casdk", "accept": "image/*"},
+                headers=HEADERS,
             )
         return self._client
 

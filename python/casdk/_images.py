@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 __all__ = ["read_pixels", "read_uri"]
 
 MISSING: Final = "reading pixels takes Pillow: pip install 'casdk[image]'"
+REDIRECTS: Final = 5
 
 
-def read_uri(uri: str, timeout: float) -> bytes:
+def read_uri(uri: str, timeout: float, max_bytes: int) -> bytes:
     """Return what a path, a ``file:``, ``http(s):`` or ``data:`` URI leads to.
 
     Raises:
@@ -32,27 +33,26 @@ def read_uri(uri: str, timeout: float) -> bytes:
 
         return decode_data_uri(uri)[1]
     if scheme.startswith(("http://", "https://")):
-        return _download(uri, timeout)
+        return _download(uri, timeout, max_bytes)
     if scheme.startswith("file:"):
         return Path(url2pathname(urlsplit(uri).path)).read_bytes()
     return Path(os.path.expanduser(uri)).read_bytes()
 
 
-def _download(url: str, timeout: float) -> bytes:
+def _download(url: str, timeout: float, max_bytes: int) -> bytes:
     import httpx
 
+    from casdk._downloads import HEADERS, fetch
+
     try:
-        answer = httpx.get(url, timeout=timeout, follow_redirects=True, headers={"user-agent": "casdk"})
-        answer.raise_for_status()
+        with httpx.Client(timeout=timeout, headers=HEADERS) as client:
+            return fetch(client, url, max_bytes, REDIRECTS)
     except httpx.InvalidURL as error:
         raise ValueError(f"{url!r} is no URL: {error}") from error
-    except httpx.HTTPStatusError as error:
-        raise ConnectionError(f"{url} could not be fetched: HTTP {error.response.status_code}") from error
     except httpx.TimeoutException as error:
         raise TimeoutError(f"{url} could not be fetched: silent for {timeout:g} s") from error
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, OSError, ValueError) as error:
         raise ConnectionError(f"{url} could not be fetched: {error}") from error
-    return answer.content
 
 
 def read_pixels(data: bytes, width: int | None, height: int | None) -> NDArray[Any]:
@@ -60,17 +60,26 @@ def read_pixels(data: bytes, width: int | None, height: int | None) -> NDArray[A
 
     Raises:
         ImportError: Pillow is missing.
-        ValueError: These bytes are no image that Pillow can read.
+        ValueError: These bytes are no image that Pillow can read, or one of more pixels than ``PIL.Image`` allows.
     """
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
     except ImportError as error:
         raise ImportError(MISSING, name="PIL") from error
     try:
         with Image.open(BytesIO(data)) as image:
+            _check_pixels(image.width * image.height, Image.MAX_IMAGE_PIXELS)
+            if image.format == "EPS":
+                raise ValueError("PostScript is a program, and is not run")
             pixels = image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except Exception as error:  # broken bytes make Pillow's decoders raise whatever they come upon
         raise ValueError(f"these {len(data)} bytes are no image that Pillow can read: {error}") from error
     if width or height:
         pixels = pixels.resize((width or pixels.width, height or pixels.height))
     return np.array(pixels, dtype=np.uint8)
+
+
+def _check_pixels(count: int, most: int | None) -> None:
+    # Pillow itself warns up to twice as many, and decodes them.
+    if most is not None and count > most:
+        raise ValueError(f"it has {count} pixels, more than the {most} of PIL.Image.MAX_IMAGE_PIXELS")

@@ -22,6 +22,8 @@ __all__ = ["Document", "DocumentArray", "NamedScore"]
 
 MOST_SHOWN: Final = 60
 """Characters of one value in a repr."""
+DOWNLOAD_BYTES: Final = 64 * 1024 * 1024
+"""Largest file behind a URL that a Document loads, unless told otherwise; as `casdk.Limits.max_item_bytes` is."""
 
 
 class NamedScore(msgspec.Struct, omit_defaults=True):
@@ -403,11 +405,12 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         else:
             self.tensor = np.asarray(value)
 
-    def load_uri_to_blob(self, *, timeout: float = 30.0) -> Self:
+    def load_uri_to_blob(self, *, timeout: float = 30.0, max_bytes: int = DOWNLOAD_BYTES) -> Self:
         """Read what ``uri`` leads to into ``blob``.
 
         Args:
             timeout: Seconds of silence after which a download is given up.
+            max_bytes: Largest download, in bytes (64 MiB).
 
         Returns:
             This document.
@@ -418,11 +421,16 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         """
         from casdk._images import read_uri
 
-        self.blob = read_uri(self.uri, timeout)
+        self.blob = read_uri(self.uri, timeout, max_bytes)
         return self
 
     def load_uri_to_image_tensor(
-        self, width: int | None = None, height: int | None = None, *, timeout: float = 30.0
+        self,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        timeout: float = 30.0,
+        max_bytes: int = DOWNLOAD_BYTES,
     ) -> Self:
         """Read the image that ``uri`` leads to into ``tensor``, ``[H, W, 3]`` uint8 (RGB).
 
@@ -430,18 +438,20 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
             width: Pixels to scale to; the image's own unless given.
             height: Likewise.
             timeout: Seconds of silence after which a download is given up.
+            max_bytes: Largest download, in bytes (64 MiB).
 
         Returns:
             This document.
 
         Raises:
             ImportError: Pillow is missing: ``pip install 'casdk[image]'``.
-            ValueError: There is no uri, it is a broken data URI, or what it leads to is no image.
+            ValueError: There is no uri, it is a broken data URI, or what it leads to is no image, or one of more pixels
+                than ``PIL.Image.MAX_IMAGE_PIXELS``.
             OSError: The file cannot be read, or the URL not be fetched.
         """
         from casdk._images import read_pixels, read_uri
 
-        self.tensor = read_pixels(read_uri(self.uri, timeout), width, height)
+        self.tensor = read_pixels(read_uri(self.uri, timeout, max_bytes), width, height)
         return self
 
     def to_dict(self) -> dict[str, Any]:

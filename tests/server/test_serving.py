@@ -245,7 +245,7 @@ def test_uris_are_fetched_when_the_server_may(doors):
         assert (reply.uri, reply.blob) == (f"{web}/a.png", b"")
         for uri, words in (
             (f"{web}/none", "404"),
-            (f"{web}/large", "exceeds the limit"),
+            (f"{web}/large", "larger than 100000 bytes"),
             ("http://127.0.0.1:1/", "refused"),
             ("file:///etc/hostname", "reads no files"),
         ):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
+import fcntl
 import logging
 import os
+import select
 import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +25,8 @@ from casdk.server.settings import DEFAULT_PORTS, Settings
 __all__ = ["main"]
 
 TOKEN_VARIABLE = "CASDK_SERVER_TOKEN"
+OVERTIME_SECONDS = 3.0
+"""After the grace, for what is left to close; then the process ends, whatever it is doing."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         print(f"casdk.server: {error}", file=sys.stderr)
         return 2
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     return 0
 
 
@@ -45,13 +51,21 @@ async def _serve(settings: Settings, *, ready_json: bool, with_parent: bool) -> 
     loop = asyncio.get_running_loop()
     gateway = Gateway(settings)
 
+    told = False
+
     def stop(*_: object) -> None:
-        loop.call_soon_threadsafe(gateway.stop)
+        nonlocal told
+        if not told:
+            told = True
+            # A loop or a thread that hangs would keep the process for ever. This timer runs on a thread of C's, which
+            # needs neither the loop nor the interpreter's lock; it ends the process with code 1 and says what hung.
+            faulthandler.dump_traceback_later(settings.grace + OVERTIME_SECONDS, exit=True)
+            loop.call_soon_threadsafe(gateway.stop)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     if with_parent:
-        threading.Thread(target=_when_stdin_ends, args=(stop,), name="casdk-parent", daemon=True).start()
+        _when_stdin_ends(stop)
     async with gateway.run() as ready:
         _tell(ready, settings, ready_json=ready_json)
         await gateway.stopped()
@@ -59,9 +73,22 @@ async def _serve(settings: Settings, *, ready_json: bool, with_parent: bool) -> 
 
 
 def _when_stdin_ends(stop: Callable[[], None]) -> None:
-    while os.read(0, 1024):
-        pass
-    stop()
+    """Call `stop` at the end of stdin, a pipe from the parent that ends however the parent does.
+
+    The end is told by a signal and not by a thread that reads, because such a thread never gets the interpreter's lock
+    from a loop that hangs in C code, whereas C code that may take long looks for signals.
+    """
+
+    def look(*_: object) -> None:
+        while select.select([0], [], [], 0)[0]:
+            if not os.read(0, 1024):
+                stop()
+                return
+
+    signal.signal(signal.SIGIO, look)
+    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
+    look()  # it may have ended before
 
 
 def _tell(ready: Ready, settings: Settings, *, ready_json: bool) -> None:

@@ -23,6 +23,12 @@ T = TypeVar("T")
 GATEWAY = "gateway"
 SMALL = 1 << 16
 """Messages below this many bytes are parsed and written on the loop: a thread would cost more."""
+TARGET_CHARACTERS = 256
+"""Longest ``target_executor`` that is read."""
+SHOWN_CHARACTERS = 60
+"""Characters of it that an error repeats."""
+
+_TARGET = re.compile(r"\^?([\w/-]*)(\$|\.\*\$?)?")
 
 
 class Dispatcher:
@@ -73,7 +79,7 @@ class Dispatcher:
             route.start_time.FromNanoseconds(time.time_ns())
             routes.append(route)
             try:
-                if target and not re.match(target, executor.name):
+                if not _means(target, executor.name):
                     continue
                 await executor(endpoint, request.data.docs.docs, parameters)
             except Exception as error:
@@ -102,6 +108,25 @@ class Dispatcher:
     async def dry_run(self) -> StatusProto:
         """Answer whether the flow is ready; this one always is once it runs."""
         return StatusProto()
+
+
+def _means(target: str, name: str) -> bool:
+    """Return whether a request's ``target_executor`` means the executor of this name.
+
+    jina runs it as a regular expression. Here nothing of a client's is run, since a short one can take for ever: it is
+    read as the beginning of a name, with ``$`` as a whole name, and may be written ``^name``, ``name$`` or ``name.*``.
+
+    Raises:
+        ValueError: It would have to be run to know.
+    """
+    found = _TARGET.fullmatch(target) if len(target) <= TARGET_CHARACTERS else None
+    if found is None:
+        raise ValueError(
+            f"targetExecutor {target[:SHOWN_CHARACTERS]!r} is a pattern, and this server runs none: "
+            "write an executor's name, or the beginning of one"
+        )
+    beginning, end = found.groups()
+    return name == beginning if end == "$" else name.startswith(beginning)
 
 
 def _failure(error: Exception, executor: Executor) -> StatusProto:

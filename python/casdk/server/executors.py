@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import threading
 from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -23,7 +25,7 @@ TEMPERATURE = float(np.exp(4.60517))
 """What CLIP multiplies cosines by before the softmax."""
 TEXT_TYPE = "text/plain"
 DEFAULT_LIMIT = 10
-NO_ROW, LOST = ("!!noemb", "!!drop"), "!!drop"
+NO_ROW, LOST, BUSY, STUCK = ("!!noemb", "!!drop"), "!!drop", "!!busy", "!!stuck"
 
 T = TypeVar("T")
 Documents: TypeAlias = MutableSequence[DocumentProto]
@@ -56,7 +58,8 @@ class EncodeExecutor:
         workers: Threads to encode on.
         indexed: Whether an indexer stands behind, which then answers ``/delete`` and ``/status`` alone.
         chaos: Whether texts that begin with ``!!`` misbehave, for tests: ``!!raise`` raises ``ValueError``,
-            ``!!sleep:S`` takes S seconds, ``!!noemb`` gets no embedding, ``!!drop`` is lost.
+            ``!!sleep:S`` takes S seconds, ``!!noemb`` gets no embedding, ``!!drop`` is lost, ``!!busy`` never ends on
+            its thread, and ``!!stuck`` never ends on the loop, inside C code that keeps the interpreter's lock.
     """
 
     name = "encoder"
@@ -108,6 +111,8 @@ class EncodeExecutor:
 
     def _rows(self, encoder: Encoder, places: Sequence[Place]) -> list[Row | None]:
         """Return the embedding of each document that has content."""
+        if self._chaos and any(each.text == BUSY for _, each in places):
+            threading.Event().wait()
         skip = NO_ROW if self._chaos else ()
         texts = {at: each.text for at, (_, each) in enumerate(places) if each.text and each.text not in skip}
         images = {
@@ -271,6 +276,8 @@ async def _misbehave(places: Iterable[Place]) -> None:
             raise ValueError(f"boom: {document.text}")
         if document.text.startswith("!!sleep:"):
             await asyncio.sleep(float(document.text.split(":")[1]))
+        if document.text == STUCK:
+            re.match("(a+)+$", "a" * 100 + "!")
 
 
 def _lose(documents: Documents) -> None:

@@ -166,6 +166,9 @@ class _Doors:
     async def close(self) -> None:
         """Answer what was asked, within the grace, and close."""
         grace = self._settings.grace
+        # uvicorn cuts websockets off at once, so these doors have to wait until their connections are drained.
+        for door in self._serving:
+            door.should_exit = door.config.ws == "none"
         draining = asyncio.gather(self._rpc.stop(grace), self._socket.drained())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(draining, grace)

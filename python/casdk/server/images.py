@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from casdk._downloads import HEADERS, fetch
 from casdk.server.documents import array_of
 from casdk.server.wire.docarray_pb2 import DocumentProto
 
@@ -17,6 +18,8 @@ __all__ = ["ImageReader"]
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 REDIRECTS = 5
+SHOWN_CHARACTERS = 200
+"""Characters of a URI that an error repeats."""
 
 
 class ImageReader:
@@ -93,19 +96,15 @@ class ImageReader:
         return self._fetch(self._http, uri)
 
     def _fetch(self, http: httpx.Client, uri: str) -> bytes:
-        data = bytearray()
-        with http.stream("GET", uri) as response:
-            response.raise_for_status()
-            for part in response.iter_bytes():
-                data += part
-                if len(data) > self.max_bytes:
-                    raise ValueError(f"what {uri} answers exceeds the limit of {self.max_bytes} bytes")
-        return bytes(data)
+        try:
+            return fetch(http, uri, self.max_bytes, REDIRECTS)
+        except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ValueError(f"{uri[:SHOWN_CHARACTERS]!r} was not fetched: {error}") from error
 
 
 def _http_client() -> httpx.Client:
     timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-    return httpx.Client(timeout=timeout, follow_redirects=True, max_redirects=REDIRECTS)
+    return httpx.Client(timeout=timeout, headers=HEADERS)
 
 
 def _data_uri(uri: str) -> bytes:
