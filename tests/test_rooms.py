@@ -89,8 +89,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_channels.base": {"_uri", "config", "errors"},
     "_channels.grpc": {"_channels.base", "errors", "config"},
     "_channels.http": {"_channels.base", "_channels.network", "errors", "config", "_rust"},
-    "_channels.network": {"_channels.base"},
-    "_channels.websocket": {"_channels.base", "_uri", "errors", "config", "_rust"},
+    "_channels.addresses": {"_channels.base", "_uri", "errors"},
+    "_channels.network": {"_channels.addresses", "_channels.base"},
+    "_channels.websocket": {"_channels.addresses", "_channels.base", "_uri", "errors", "config", "_rust"},
     "models": {"documents", "errors"},
     "documents": {"_archive", "_rust", "_selectors", "errors"},
     "_archive": {"documents", "errors"},
@@ -125,7 +126,9 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-FILES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if "wire" not in path.parts}
+FILES = {
+    module_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if "wire" not in path.relative_to(PACKAGE).parts
+}
 CORE = {module: path for module, path in FILES.items() if module.split(".")[0] not in LEAVES}
 
 
@@ -230,7 +233,7 @@ SOURCES = [
     path.relative_to(ROOT)
     for folder, pattern in (("python", "*.py"), ("rust", "*.rs"), ("tests", "*.py"), ("benches", "*.py"))
     for path in sorted((ROOT / folder).rglob(pattern))
-    if not {"wire", "target"} & set(path.parts)
+    if not {"wire", "target"} & set(path.relative_to(ROOT).parts)
 ]
 
 

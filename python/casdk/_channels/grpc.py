@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import ssl
 import threading
 import time
@@ -403,7 +404,9 @@ def _handshake(channel: Channel, name: str, context: ssl.SSLContext) -> ssl.SSLS
     endpoint = channel.endpoint
     way = urlsplit(channel.proxy) if channel.proxy is not None else None
     host, port = (endpoint.host, endpoint.port) if way is None else (way.hostname or "", way.port)
-    tunnel = HTTPConnection(host, port, timeout=channel.timeouts.connect)
+    # http.client tries one address after the other, and gives each of them all the time it has.
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    tunnel = HTTPConnection(host, port, timeout=channel.timeouts.connect / len(addresses))
     if way is not None:
         tunnel.set_tunnel(endpoint.host, endpoint.port, proxy_headers(way))
     tunnel.connect()

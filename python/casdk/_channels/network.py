@@ -6,10 +6,12 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final, cast
 
 import httpcore
 
+from casdk._channels.addresses import Addresses
 from casdk._channels.base import slices
 
 __all__ = ["Network"]
@@ -31,6 +33,7 @@ class Network(httpcore.AsyncNetworkBackend):
     def __init__(self, connected: Callable[[], None], tls: bool) -> None:
         self._connected = connected
         self._tls = tls
+        self._addresses = Addresses()
 
     async def connect_tcp(
         self,
@@ -41,11 +44,12 @@ class Network(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> Stream:
         """Open one; the last two are never asked for."""
-        loop = asyncio.get_running_loop()
+        assert timeout is not None  # as the channel has it
         try:
-            async with asyncio.timeout(timeout):
-                # Addresses one after the other: asyncio leaks the socket of a race (RFC 8305) that is cancelled.
-                _, stream = await loop.create_connection(lambda: Stream(self._connected), host, port)
+            sock, address = await self._addresses.connect(host, port, timeout)
+            _, stream = await asyncio.get_running_loop().create_connection(
+                lambda: Stream(self._connected, partial(self._addresses.avoid, address)), sock=sock
+            )
         except TimeoutError as error:
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:
@@ -56,10 +60,16 @@ class Network(httpcore.AsyncNetworkBackend):
 
 
 class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
-    """One connection. Reading and writing have no time limit here: whoever asks limits the whole exchange."""
+    """One connection. Reading and writing have no time limit here: whoever asks limits the whole exchange.
 
-    def __init__(self, connected: Callable[[], None]) -> None:
+    Args:
+        connected: Told when its TLS handshake is done.
+        failed: Told when that failed.
+    """
+
+    def __init__(self, connected: Callable[[], None], failed: Callable[[], None]) -> None:
         self._connected = connected
+        self._failed = failed
         self._transport = cast(asyncio.Transport, None)
         self._pieces: deque[bytes] = deque()
         self._ahead = 0
@@ -121,8 +131,10 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
             async with asyncio.timeout(timeout):
                 secure = await loop.start_tls(self._transport, self, ssl_context, server_hostname=server_hostname)
         except TimeoutError as error:
+            self._failed()
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:  # ssl.SSLError is one
+            self._failed()
             raise httpcore.ConnectError(str(error) or "EOF in the TLS handshake") from error
         assert secure is not None
         self._transport = secure

@@ -14,16 +14,12 @@ from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
     InvalidMessage,
-    InvalidProxyMessage,
-    InvalidProxyStatus,
     InvalidStatus,
-)
-from websockets.exceptions import (
-    ProxyError as ForeignProxyError,
 )
 from websockets.protocol import OPEN
 from websockets.typing import Subprotocol
 
+from casdk._channels.addresses import Address, Addresses
 from casdk._channels.base import LOG, SLICE, Channel, Headers, is_plain, no_tls, run_out, slices, ssl_context
 from casdk._rust import frame_message, request_id_of
 from casdk._uri import counterpart
@@ -284,6 +280,7 @@ class WebsocketChannel(Channel):
         self._context: ssl.SSLContext | None = None
         self._closed = False
         self._connecting: set[asyncio.Timeout] = set()
+        self._addresses = Addresses()
 
     async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
         socket = self.socket
@@ -332,10 +329,13 @@ class WebsocketChannel(Channel):
             options["ssl"] = self._context
             if self.tls.server_name is not None:
                 options["server_hostname"] = self.tls.server_name
+        address: Address | None = None
         try:
             async with self._until_closed(self.timeouts.connect):
+                sock, address = await self._addresses.reach(self.endpoint, self.proxy, self.timeouts.connect)
                 connection = await connect(
                     uri,
+                    sock=sock,
                     create_connection=Connection,
                     subprotocols=[SUBPROTOCOL],
                     additional_headers=headers,
@@ -346,16 +346,21 @@ class WebsocketChannel(Channel):
                     close_timeout=1,
                     logger=WIRE_LOG,
                     ping_timeout=self.timeouts.read,
-                    proxy=self.proxy,
                     **options,
                 )
                 return cast(Connection, connection)
+        except ProxyError:
+            raise
         except TimeoutError:
             if self._closed:
                 raise self.was_closed(sent=False) from None
+            if address is not None:
+                self._addresses.avoid(address)
             seconds = self.timeouts.connect
             raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
-        except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:
+        except (OSError, InvalidHandshake, ConnectionClosed, EOFError, ValueError) as error:
+            if address is not None and isinstance(error, OSError):
+                self._addresses.avoid(address)
             if is_plain(str(error)):
                 raise no_tls(self.endpoint) from error
             raise _refused(error, str(self.endpoint)) from error
@@ -387,6 +392,8 @@ CHANNEL = WebsocketChannel
 
 
 def _refused(error: Exception, where: str) -> CasdkError:
+    if isinstance(error.__cause__, InvalidStatus):  # a redirect, which the library does not follow on a given socket
+        error = error.__cause__
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         said = f"{where}: the server answered the handshake with HTTP {status}"
@@ -398,8 +405,6 @@ def _refused(error: Exception, where: str) -> CasdkError:
             return ServerError(said, retryable=status in (502, 504))
         other = counterpart(where.partition("://")[0], channel="http")
         return ProtocolMismatchError(f"{said}: this port speaks HTTP but no websocket; use {other}://", retryable=False)
-    if isinstance(error, InvalidProxyStatus | InvalidProxyMessage | ForeignProxyError):
-        return ProxyError(f"{where}: {error}", retryable=False, sent=False)
     if isinstance(error, ssl.SSLError):
         return TLSError(f"{where}: {error}", retryable=isinstance(error, ssl.SSLEOFError), sent=False)
     if isinstance(error, InvalidMessage):

@@ -375,23 +375,29 @@ class BlackHole:
 
     Its queue of connections is full and nobody accepts.
 
+    Args:
+        host: Its address, one of this machine: on Linux any of 127.0.0.0/8.
+        port: Its port; 0 takes a free one.
+
     Attributes:
+        host: As given.
         port: The port.
 
     Raises:
         RuntimeError: This system does not drop SYNs for a full queue (Linux does).
     """
 
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.host: Final = host
+        self._listener = socket.create_server((host, port), backlog=0)
         self.port: int = self._listener.getsockname()[1]
         self._queued: list[socket.socket] = []
         for _ in range(16):
             sock = socket.socket()
-            sock.settimeout(0.2)
+            sock.settimeout(0.1)
             self._queued.append(sock)
             try:
-                sock.connect(("127.0.0.1", self.port))
+                sock.connect((host, self.port))
             except TimeoutError:
                 return
         self.close()
@@ -399,7 +405,7 @@ class BlackHole:
 
     def address(self, scheme: str) -> str:
         """Return what a client is given."""
-        return f"{scheme}://127.0.0.1:{self.port}"
+        return f"{scheme}://{self.host}:{self.port}"
 
     def close(self) -> None:
         """Let the port go."""
