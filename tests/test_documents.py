@@ -1,21 +1,43 @@
+import ast
 import copy
 import json
 import operator
 import pickle
+from pathlib import Path
 
 import casdk
 import numpy as np
 import pytest
+from casdk import _summary
+from casdk._rust import FIELDS
 from casdk.documents import Document, DocumentArray, NamedScore
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+PACKAGE = Path(casdk.__file__).parent
 TEXTS = ["a", "b", "c", "d"]
 
 
 def documents(*texts):
     return DocumentArray([Document(id=f"id-{text}", text=text) for text in texts])
+
+
+def test_every_list_of_fields_has_the_same_ones():
+    """Rust's, the model's, the stub's and the summary's; a checker reads the one of `Document.__init__`."""
+    fields = sorted(Document.__struct_fields__)
+    assert sorted(FIELDS) == fields
+    assert sorted(_summary.ORDER) == fields
+    stub = ast.parse((PACKAGE / "_rust.pyi").read_text())
+    [raw] = [node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "RawDocument"]
+    assert sorted(line.target.id for line in raw.body if isinstance(line, ast.AnnAssign)) == fields
+    model = ast.parse((PACKAGE / "documents.py").read_text())
+    [init] = [
+        node
+        for node in ast.walk(model)
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__" and len(node.args.kwonlyargs) > 1
+    ]
+    assert sorted(argument.arg for argument in init.args.kwonlyargs) == fields
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """The Python SDK for CLIP-as-service."""
 
 import logging
+import warnings
 
+from casdk import _rust
 from casdk._rust import __version__
 from casdk.client import ArrowArray, ArrowStream, Client, Item
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
@@ -90,6 +92,13 @@ __all__ = [
     "TransportError",
     "__version__",
 ]
+
+if _rust.DEBUG:
+    warnings.warn(
+        "casdk was built without optimisation: it is many times slower than it should be; use `make build`",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 # Quiet until the program says otherwise: without a handler of its own, warnings would go to stderr.
 logging.getLogger("casdk").addHandler(logging.NullHandler())

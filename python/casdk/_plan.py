@@ -81,7 +81,6 @@ class Plan:
                 check_images=options.check_images,
                 max_item_bytes=limits.max_item_bytes,
                 max_message_bytes=limits.max_message_bytes,
-                keep_uri=keep,
                 whole=keep,
                 candidates=candidates,
                 allow_empty=allow_empty,

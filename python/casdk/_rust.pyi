@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 __version__: Final[str]
 DEBUG: Final[bool]
 """Built without optimisation."""
+FIELDS: Final[list[str]]
+"""Every field of ``casdk.Document`` that is read and written, plain ones last; ``rust/core`` lists these."""
 
 Codec: TypeAlias = Literal["proto", "json"]
 Tensor: TypeAlias = tuple[bytes, tuple[int, ...], str]
@@ -58,9 +60,6 @@ def classify(items: Sequence[object]) -> bytes:
     table in ``casdk._inputs``.
     """
 
-def sniff(data: bytes) -> str | None:
-    """Return the image kind of these bytes by their magic (``png`` ``jpeg`` ... ), or ``None``."""
-
 def decode_data_uri(uri: str) -> tuple[str, bytes]:
     """Return media type and payload of an RFC 2397 URI.
 
@@ -76,12 +75,11 @@ class Packer:
         codec: The wire's form.
         endpoint: Executor endpoint, e.g. ``/encode``.
         parameters: Request parameters; NumPy scalars are taken as numbers.
-        target_executor: Regular expression of executors to ask; empty for all.
         check_images: Refuse what is not an image by its magic bytes.
         max_item_bytes: Largest item.
         max_message_bytes: Where to cut a batch.
-        keep_uri: Send ``uri`` of Documents and of image strings beside the bytes read from it.
-        whole: Send everything a Document carries (matches, chunks, embedding, scores), as docarray would.
+        whole: Send everything a Document carries (matches, chunks, embedding, scores), as docarray would, and an
+            image's ``uri`` beside the bytes read from it.
         candidates: Name of the attribute whose Documents are sent as matches, their ids replaced by their
             positions (``"0"``, ``"1"``, ...), their content read like the root's; ``None`` sends none.
         allow_empty: Send Documents without content instead of reporting them as failures.
@@ -96,11 +94,9 @@ class Packer:
         endpoint: str,
         parameters: Mapping[str, object],
         *,
-        target_executor: str = "",
         check_images: bool = True,
         max_item_bytes: int = ...,
         max_message_bytes: int = ...,
-        keep_uri: bool = False,
         whole: bool = False,
         candidates: str | None = None,
         allow_empty: bool = False,

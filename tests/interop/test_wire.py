@@ -111,7 +111,7 @@ def _without(value: Any, names: set[str]) -> Any:
 def test_documents_are_sent_as_jina_sends_them(
     reference: Ask, content: list[dict[str, Any]], parameters: dict[str, Any]
 ) -> None:
-    packer = Packer("proto", "/index", parameters, whole=True, keep_uri=True, check_images=False)
+    packer = Packer("proto", "/index", parameters, whole=True, check_images=False)
     packed = packer.pack(new_id(), list(map(ours, content)), b"O" * len(content))
     assert packed.failures == []
     theirs = reference().ask("request", verb="index", content=content, parameters=parameters)
@@ -151,7 +151,7 @@ def _content(fields: dict[str, Any]) -> dict[str, Any]:
 @thorough
 def test_the_http_gateway_reads_what_the_original_sends(reference: Ask, content: list[dict[str, Any]]) -> None:
     items = list(map(ours, content))
-    packer = Packer("json", "/index", PARAMETERS, whole=True, keep_uri=True, check_images=False)
+    packer = Packer("json", "/index", PARAMETERS, whole=True, check_images=False)
     packed = packer.pack(new_id(), items, b"O" * len(items))
     read = reference().ask("http_request", body=packed.message.decode())
     theirs = reference().ask("request", verb="index", content=content, parameters=PARAMETERS)

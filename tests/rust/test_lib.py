@@ -7,12 +7,9 @@ import base64
 import numpy as np
 import pytest
 from casdk import Document
-from casdk._rust import classify, decode_data_uri, sniff
+from casdk._rust import classify, decode_data_uri
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import (
-    PNG,
-)
 
 
 def test_verdicts_tell_types_apart() -> None:
@@ -36,8 +33,3 @@ def test_data_uris_are_decoded(payload: bytes, is_base64: bool) -> None:
 def test_a_broken_data_uri_names_the_offset() -> None:
     with pytest.raises(ValueError, match="offset 24"):
         decode_data_uri("data:image/png;base64,AA=A")
-
-
-def test_images_are_known_by_their_magic() -> None:
-    assert sniff(PNG) == "png"
-    assert sniff(b"hello") is None

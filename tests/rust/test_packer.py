@@ -97,10 +97,9 @@ def test_parameters_are_a_mapping() -> None:
 
 
 def test_the_header_says_who_and_where() -> None:
-    request = read(pack(["a"], target_executor="clip").message)
+    request = read(pack(["a"]).message)
     assert (request.header.request_id, request.header.exec_endpoint) == (REQUEST_ID, "/encode")
-    assert request.header.target_executor == "clip"
-    assert not read(pack(["a"]).message).header.HasField("target_executor")
+    assert not request.header.HasField("target_executor")
 
 
 @given(st.lists(texts.filter(bool), min_size=1, max_size=50), st.sampled_from([list, tuple]))
@@ -128,7 +127,7 @@ def test_an_image_travels_the_same_however_it_comes(tmp_path: Path) -> None:
     assert all(d.blob == image and not d.uri and not d.mime_type for d in documents_of(packed))
     body = json.loads(pack(items, "json", fetched=fetched).message)
     assert all(base64.b64decode(d["blob"], validate=True) == image for d in body["data"])
-    kept = documents_of(pack(items, fetched=fetched, keep_uri=True))
+    kept = documents_of(pack(items, fetched=fetched, whole=True))
     assert [d.uri for d in kept] == [
         i if isinstance(i, str) else i.uri if isinstance(i, Document) else "" for i in items
     ]
@@ -152,7 +151,7 @@ def test_tensors_travel_in_c_order(dtype: str, shape: list[int], turned: bool) -
 
 @given(st.lists(trees, max_size=3))
 def test_whole_documents_are_what_protobuf_would_make_of_them(documents: list[Document]) -> None:
-    packed = pack(documents, whole=True, keep_uri=True, check_images=False)
+    packed = pack(documents, whole=True, check_images=False)
     assert packed.failures == []
     assert documents_of(packed) == [proto_of(document) for document in documents]
 
@@ -176,7 +175,7 @@ named = st.builds(Document, id=texts, text=texts.filter(bool))
     st.sampled_from(CODECS),
 )
 def test_sentences_are_packed_as_anything_is(items: list[Any], whole: bool, codec: Any) -> None:
-    packer = Packer(codec, "/encode", {}, whole=whole, keep_uri=whole, check_images=False)
+    packer = Packer(codec, "/encode", {}, whole=whole, check_images=False)
     verdicts = bytes(
         ord("O" if isinstance(item, Document) else "T" if isinstance(item, str) else "B") for item in items
     )

@@ -90,41 +90,90 @@ pub struct Score<'a> {
 /// Scores by name; of a name that a reply has twice the last one counts.
 pub type Scores<'a> = Vec<(Cow<'a, str>, Score<'a>)>;
 
-/// A document, of a request or of a reply. Empty strings and zeros are not on the wire.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Document<'a> {
-    /// Who it is.
-    pub id: Id<'a>,
-    /// What it is about.
-    pub content: Content<'a>,
-    /// Where it came from.
-    pub uri: Cow<'a, str>,
-    /// Media type.
-    pub mime_type: Cow<'a, str>,
-    /// Id of the document it is a part of.
-    pub parent_id: Cow<'a, str>,
-    /// Kind of content.
-    pub modality: Cow<'a, str>,
-    /// Depth among chunks.
-    pub granularity: u32,
-    /// Depth among matches.
-    pub adjacency: u32,
-    /// Importance.
-    pub weight: f32,
-    /// Where it begins in its parent.
-    pub offset: f32,
-    /// Where it is in its parent.
-    pub location: Vec<f32>,
-    /// The program's own.
-    pub tags: Fields,
-    /// What the server made of it.
-    pub embedding: Option<Tensor<'a>>,
-    /// By name.
-    pub scores: Scores<'a>,
-    /// By name.
-    pub evaluations: Scores<'a>,
-    /// Its parts.
-    pub chunks: Vec<Document<'a>>,
-    /// What goes with it.
-    pub matches: Vec<Document<'a>>,
+/// Hands the list of a document's plain fields to a macro: texts and numbers that travel as they are, each with its kind
+/// and with its number in `DocumentProto`.
+///
+/// This is the one list of them in Rust. The model, the readers and writers of both codecs and the Python binding are
+/// made from it, so that a field more is a line more.
+#[macro_export]
+macro_rules! plain_fields {
+    ($made_from:ident) => {
+        $made_from! {
+            /// Depth among chunks.
+            granularity: integer = 5,
+            /// Depth among matches.
+            adjacency: integer = 6,
+            /// Id of the document it is a part of.
+            parent_id: text = 7,
+            /// Importance.
+            weight: float = 8,
+            /// Where it came from.
+            uri: text = 9,
+            /// Kind of content.
+            modality: text = 10,
+            /// Where it begins in its parent.
+            offset: float = 12,
+        }
+    };
 }
+
+/// The value of a plain field.
+pub trait Plain {
+    /// Whether it is on the wire: zero and the empty text are not.
+    fn travels(&self) -> bool;
+}
+
+impl Plain for u32 {
+    fn travels(&self) -> bool {
+        *self != 0
+    }
+}
+
+impl Plain for f32 {
+    fn travels(&self) -> bool {
+        self.to_bits() != 0
+    }
+}
+
+impl Plain for Cow<'_, str> {
+    fn travels(&self) -> bool {
+        !self.is_empty()
+    }
+}
+
+macro_rules! value_of {
+    (text, $life:lifetime) => { Cow<$life, str> };
+    (integer, $life:lifetime) => { u32 };
+    (float, $life:lifetime) => { f32 };
+}
+
+macro_rules! document {
+    ($($(#[$says:meta])* $name:ident: $kind:ident = $number:literal,)*) => {
+        /// A document, of a request or of a reply. Empty strings and zeros are not on the wire.
+        #[derive(Debug, Clone, PartialEq, Default)]
+        pub struct Document<'a> {
+            /// Who it is.
+            pub id: Id<'a>,
+            /// What it is about.
+            pub content: Content<'a>,
+            /// Media type; a request says that of the content where the document does not.
+            pub mime_type: Cow<'a, str>,
+            $($(#[$says])* pub $name: value_of!($kind, 'a),)*
+            /// Where it is in its parent.
+            pub location: Vec<f32>,
+            /// The program's own.
+            pub tags: Fields,
+            /// What the server made of it.
+            pub embedding: Option<Tensor<'a>>,
+            /// By name.
+            pub scores: Scores<'a>,
+            /// By name.
+            pub evaluations: Scores<'a>,
+            /// Its parts.
+            pub chunks: Vec<Document<'a>>,
+            /// What goes with it.
+            pub matches: Vec<Document<'a>>,
+        }
+    };
+}
+plain_fields!(document);

@@ -19,8 +19,6 @@ const PREFIX: usize = 24;
 pub struct Options {
     /// Endpoint of the executors, e.g. `/encode`.
     pub endpoint: String,
-    /// Which executors to ask; empty for all.
-    pub target_executor: String,
     /// Sent with every request.
     pub parameters: Fields,
     /// Whether what is no image is refused.

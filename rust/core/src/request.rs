@@ -3,9 +3,12 @@
 //! A file's bytes are read straight into their place in the message, so whether they are an image shows only then: a
 //! batch whose writing finds bad items is laid out again without them.
 
-use crate::document::{Document, Fields, Score, Tensor, Value};
+use std::borrow::Cow;
+
+use crate::document::{Document, Fields, Plain, Score, Tensor, Value};
 use crate::error::Error;
 use crate::load::{Batch, Failure, Item, Loaded, Options, load, within};
+use crate::plain_fields;
 use crate::wire::{FIXED32, FIXED64, VARINT, Writer, field_len, tag_len, varint_len};
 
 /// What a message has before its documents.
@@ -19,9 +22,7 @@ pub(crate) struct Head<'a> {
 
 impl<'a> Head<'a> {
     pub(crate) fn new(options: &'a Options, request_id: &'a str) -> Self {
-        let header = field_len(1, request_id.len())
-            + field_len(3, options.endpoint.len())
-            + text_len(4, &options.target_executor);
+        let header = field_len(1, request_id.len()) + field_len(3, options.endpoint.len());
         Self {
             options,
             request_id,
@@ -41,7 +42,6 @@ impl<'a> Head<'a> {
         writer.head(1, self.header);
         writer.bytes(1, self.request_id.as_bytes());
         writer.bytes(3, self.options.endpoint.as_bytes());
-        write_text(writer, 4, &self.options.target_executor);
         if let Some(len) = self.parameters {
             writer.head(2, len);
             write_fields(writer, &self.options.parameters);
@@ -137,19 +137,58 @@ pub(crate) fn text_len(number: u32, text: &str) -> usize {
     }
 }
 
-fn integer_len(number: u32, value: u32) -> usize {
-    if value == 0 {
-        0
-    } else {
-        tag_len(number) + varint_len(u64::from(value))
+/// A plain field's value as a field of a message.
+trait PlainField: Plain {
+    fn value_len(&self) -> usize;
+
+    fn write_value(&self, writer: &mut Writer<'_>, number: u32);
+
+    /// Returns the bytes that it takes as a field of this number.
+    fn len(&self, number: u32) -> usize {
+        if self.travels() {
+            tag_len(number) + self.value_len()
+        } else {
+            0
+        }
+    }
+
+    /// Writes it as a field of this number.
+    fn write(&self, writer: &mut Writer<'_>, number: u32) {
+        if self.travels() {
+            self.write_value(writer, number);
+        }
     }
 }
 
-fn float_len(number: u32, value: f32) -> usize {
-    if value.to_bits() == 0 {
-        0
-    } else {
-        tag_len(number) + 4
+impl PlainField for u32 {
+    fn value_len(&self) -> usize {
+        varint_len(u64::from(*self))
+    }
+
+    fn write_value(&self, writer: &mut Writer<'_>, number: u32) {
+        writer.tag(number, VARINT);
+        writer.varint(u64::from(*self));
+    }
+}
+
+impl PlainField for f32 {
+    fn value_len(&self) -> usize {
+        4
+    }
+
+    fn write_value(&self, writer: &mut Writer<'_>, number: u32) {
+        writer.tag(number, FIXED32);
+        writer.raw(&self.to_le_bytes());
+    }
+}
+
+impl PlainField for Cow<'_, str> {
+    fn value_len(&self) -> usize {
+        varint_len(self.as_ref().len() as u64) + self.as_ref().len()
+    }
+
+    fn write_value(&self, writer: &mut Writer<'_>, number: u32) {
+        writer.bytes(number, self.as_bytes());
     }
 }
 
@@ -165,13 +204,12 @@ fn measure_item(item: &Item<'_>, sizes: &mut Vec<usize>) -> usize {
         Loaded::Tensor(tensor) => field_len(3, tensor_len(tensor)),
         image => image.blob_len().map_or(0, |len| field_len(2, len)),
     };
-    len += integer_len(5, document.granularity) + integer_len(6, document.adjacency);
-    len += text_len(7, &document.parent_id)
-        + float_len(8, document.weight)
-        + text_len(9, &document.uri);
-    len += text_len(10, &document.modality)
-        + text_len(11, item.mime_type())
-        + float_len(12, document.offset);
+    macro_rules! measure {
+        ($($(#[$_says:meta])* $name:ident: $kind:ident = $number:literal,)*) => {
+            len += text_len(11, item.mime_type()) $(+ PlainField::len(&document.$name, $number))*;
+        };
+    }
+    plain_fields!(measure);
     if !document.location.is_empty() {
         len += field_len(13, document.location.len() * 4);
     }
@@ -219,14 +257,13 @@ fn write_item(
             read = image.read_into(writer.space(len), check);
         }
     }
-    write_integer(writer, 5, document.granularity);
-    write_integer(writer, 6, document.adjacency);
-    write_text(writer, 7, &document.parent_id);
-    write_float(writer, 8, document.weight);
-    write_text(writer, 9, &document.uri);
-    write_text(writer, 10, &document.modality);
+    macro_rules! write {
+        ($($(#[$_says:meta])* $name:ident: $kind:ident = $number:literal,)*) => {
+            $(PlainField::write(&document.$name, writer, $number);)*
+        };
+    }
+    plain_fields!(write);
     write_text(writer, 11, item.mime_type());
-    write_float(writer, 12, document.offset);
     if !document.location.is_empty() {
         writer.head(13, document.location.len() * 4);
         for value in &document.location {
@@ -258,20 +295,6 @@ fn write_item(
 pub(crate) fn write_text(writer: &mut Writer<'_>, number: u32, text: &str) {
     if !text.is_empty() {
         writer.bytes(number, text.as_bytes());
-    }
-}
-
-fn write_integer(writer: &mut Writer<'_>, number: u32, value: u32) {
-    if value != 0 {
-        writer.tag(number, VARINT);
-        writer.varint(u64::from(value));
-    }
-}
-
-fn write_float(writer: &mut Writer<'_>, number: u32, value: f32) {
-    if value.to_bits() != 0 {
-        writer.tag(number, FIXED32);
-        writer.raw(&value.to_le_bytes());
     }
 }
 
@@ -317,7 +340,7 @@ fn write_tensor(writer: &mut Writer<'_>, number: u32, tensor: &Tensor<'_>) {
 }
 
 fn score_len(score: &Score<'_>) -> usize {
-    float_len(1, score.value)
+    PlainField::len(&score.value, 1)
         + text_len(2, &score.op_name)
         + text_len(3, &score.description)
         + text_len(4, &score.ref_id)
@@ -331,7 +354,7 @@ fn write_score(writer: &mut Writer<'_>, number: u32, name: &str, score: &Score<'
     writer.head(number, score_entry_len(name, score));
     writer.bytes(1, name.as_bytes());
     writer.head(2, score_len(score));
-    write_float(writer, 1, score.value);
+    PlainField::write(&score.value, writer, 1);
     write_text(writer, 2, &score.op_name);
     write_text(writer, 3, &score.description);
     write_text(writer, 4, &score.ref_id);

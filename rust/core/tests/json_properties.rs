@@ -61,11 +61,9 @@ proptest! {
     fn every_document_is_written(
         given in documents_of_any_kind(),
         parameters in strategies::fields(),
-        target_executor in "[a-z]{0,2}",
     ) {
         let options = Options {
             parameters,
-            target_executor,
             check_images: false,
             allow_empty: true,
             ..options()
@@ -76,11 +74,9 @@ proptest! {
         let header = json!({
             "request_id": REQUEST_ID,
             "exec_endpoint": "/encode",
-            "target_executor": options.target_executor,
         });
         let mut whole = without_defaults(json!({
             "exec_endpoint": "/encode",
-            "target_executor": options.target_executor,
             "parameters": fields_json(&options.parameters),
             "header": without_defaults(header),
         }));

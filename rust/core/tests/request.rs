@@ -59,16 +59,14 @@ proptest! {
     fn every_document_is_what_prost_reads(
         documents in vec(strategies::document(), 0..4),
         parameters in strategies::fields(),
-        target_executor in "[a-z]{0,3}",
     ) {
-        let options = Options { parameters, target_executor, check_images: false, allow_empty: true, ..options() };
+        let options = Options { parameters, check_images: false, allow_empty: true, ..options() };
         let (message, taken, failures) = pack(&documents, &options, REQUEST_ID);
         prop_assert_eq!((taken, failures), (documents.len(), vec![]));
         let read = DataRequest::decode(&message[..]).unwrap();
         let header = read.header.unwrap();
         prop_assert_eq!(&header.request_id, REQUEST_ID);
         prop_assert_eq!(header.exec_endpoint.as_deref(), Some("/encode"));
-        prop_assert_eq!(header.target_executor.unwrap_or_default(), options.target_executor);
         prop_assert_eq!(read.parameters.unwrap_or_default(), oracle::structure(&options.parameters));
         let expected: Vec<_> = (0..).zip(&documents).map(|(at, document)| doc(document, &format!("{}{at:08x}", &REQUEST_ID[..24]))).collect();
         prop_assert_eq!(docs(&message), expected);

@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use casdk_core::classify;
-use casdk_core::document::{Content, Document, Id, Score, Tensor};
+use casdk_core::document::{Content, Document, Fields, Id, Score, Tensor};
+use casdk_core::plain_fields;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -134,17 +135,64 @@ struct OwnedScore {
     ref_id: String,
 }
 
+macro_rules! owned_value {
+    (text) => { Option<PyBackedStr> };
+    (integer) => { u32 };
+    (float) => { f32 };
+}
+
+/// Reads a plain field: a text that is empty, as most are, becomes no object.
+macro_rules! read_value {
+    ($values:ident, $name:ident, text) => {
+        $values.read_text(Field::$name)?
+    };
+    ($values:ident, $name:ident, $number:ident) => {
+        $values.read(Field::$name)?
+    };
+}
+
+macro_rules! lent_value {
+    ($value:expr, text) => {
+        text_of($value.as_ref())
+    };
+    ($value:expr, $number:ident) => {
+        $value
+    };
+}
+
+macro_rules! owned_plain {
+    ($($(#[$says:meta])* $name:ident: $kind:ident = $number:literal,)*) => {
+        /// The plain fields of a document.
+        struct OwnedPlain {
+            $($(#[$says])* $name: owned_value!($kind),)*
+        }
+
+        impl OwnedPlain {
+            fn read(values: &Values<'_>) -> PyResult<Self> {
+                Ok(Self { $($name: read_value!(values, $name, $kind),)* })
+            }
+
+            /// Returns a document that has these fields and no others.
+            fn lend(&self) -> Document<'_> {
+                Document {
+                    $($name: lent_value!(self.$name, $kind),)*
+                    ..Document::default()
+                }
+            }
+        }
+    };
+}
+plain_fields!(owned_plain);
+
 /// A `casdk.Document`, read.
 pub struct OwnedDocument {
     id: Option<PyBackedStr>,
     candidate: usize,
     content: OwnedContent,
-    uri: Option<PyBackedStr>,
     mime_type: Option<PyBackedStr>,
-    parent_id: Option<PyBackedStr>,
-    modality: Option<PyBackedStr>,
-    /// All that is copied anyway; handed on when it is borrowed.
-    rest: Document<'static>,
+    plain: OwnedPlain,
+    location: Vec<f32>,
+    tags: Fields,
     embedding: Option<OwnedTensor>,
     scores: Vec<OwnedScore>,
     evaluations: Vec<OwnedScore>,
@@ -167,51 +215,47 @@ impl OwnedScore {
 impl OwnedDocument {
     /// Fills in what follows from the document around this one, as docarray does.
     fn take_place(&mut self, py: Python<'_>, role: Role<'_>) {
-        let rest = &mut self.rest;
+        let plain = &mut self.plain;
         match role {
-            Role::Candidate(_) => rest.adjacency = 1,
-            Role::Match(parent) if rest.adjacency == 0 => {
-                rest.adjacency = parent.rest.adjacency.saturating_add(1);
+            Role::Candidate(_) => plain.adjacency = 1,
+            Role::Match(parent) if plain.adjacency == 0 => {
+                plain.adjacency = parent.plain.adjacency.saturating_add(1);
             }
             Role::Root | Role::Match(_) => {}
             Role::Chunk(parent) => {
-                if rest.granularity == 0 {
-                    rest.granularity = parent.rest.granularity.saturating_add(1);
+                if plain.granularity == 0 {
+                    plain.granularity = parent.plain.granularity.saturating_add(1);
                 }
-                if self.parent_id.is_none() {
-                    self.parent_id = parent.id.as_ref().map(|id| id.clone_ref(py));
+                if plain.parent_id.is_none() {
+                    plain.parent_id = parent.id.as_ref().map(|id| id.clone_ref(py));
                 }
             }
         }
     }
 
     fn borrow(&mut self) -> Document<'_> {
-        let rest = std::mem::take(&mut self.rest);
         Document {
             id: match &self.id {
                 Some(id) => Id::Given(Cow::Borrowed(id)),
                 None => Id::Candidate(self.candidate),
             },
             content: self.content.borrow(),
-            uri: text_of(self.uri.as_ref()),
             mime_type: text_of(self.mime_type.as_ref()),
-            parent_id: text_of(self.parent_id.as_ref()),
-            modality: text_of(self.modality.as_ref()),
+            location: std::mem::take(&mut self.location),
+            tags: std::mem::take(&mut self.tags),
             embedding: self.embedding.as_ref().map(OwnedTensor::borrow),
             scores: self.scores.iter().map(OwnedScore::borrow).collect(),
             evaluations: self.evaluations.iter().map(OwnedScore::borrow).collect(),
             chunks: self.chunks.iter_mut().map(Self::borrow).collect(),
             matches: self.matches.iter_mut().map(Self::borrow).collect(),
-            ..rest
+            ..self.plain.lend()
         }
     }
 }
 
 /// How documents are read.
 pub struct Reading<'a> {
-    /// Whether the uri travels beside what was read from it.
-    pub keep_uri: bool,
-    /// Whether everything travels.
+    /// Whether everything travels, the uri beside what was read from it, too.
     pub whole: bool,
     /// Attribute whose documents travel as matches.
     pub candidates: Option<&'a str>,
@@ -269,7 +313,7 @@ impl Reading<'_> {
             }
             _ => {
                 let uri: PyBackedStr = item.extract()?;
-                let kept = self.keep_uri.then(|| uri.clone_ref(py));
+                let kept = self.whole.then(|| uri.clone_ref(py));
                 Owned::Plain(self.image(py, verdict, uri), kept)
             }
         })
@@ -303,13 +347,15 @@ impl Reading<'_> {
     ) -> PyResult<OwnedDocument> {
         let py = item.py();
         let is_loaded = matches!(role, Role::Root | Role::Candidate(_));
-        let uri = values.read_text(Field::Uri)?;
-        let content = self.read_content(values, uri.as_ref(), is_loaded)?;
-        let travels = self.keep_uri || !is_loaded;
+        let mut plain = OwnedPlain::read(values)?;
+        let content = self.read_content(values, plain.uri.as_ref(), is_loaded)?;
+        if is_loaded && !self.whole {
+            plain.uri = None;
+        }
         let mut document = OwnedDocument {
             id: match role {
                 Role::Candidate(_) => None,
-                _ => Some(values.read(Field::Id)?),
+                _ => Some(values.read(Field::id)?),
             },
             candidate: if let Role::Candidate(at) = role {
                 at
@@ -317,18 +363,10 @@ impl Reading<'_> {
                 0
             },
             content,
-            uri: uri.filter(|_| travels),
-            mime_type: values.read_text(Field::MimeType)?,
-            parent_id: values.read_text(Field::ParentId)?,
-            modality: values.read_text(Field::Modality)?,
-            rest: Document {
-                granularity: values.read(Field::Granularity)?,
-                adjacency: values.read(Field::Adjacency)?,
-                weight: values.read(Field::Weight)?,
-                offset: values.read(Field::Offset)?,
-                location: values.read_location()?,
-                ..Document::default()
-            },
+            mime_type: values.read_text(Field::mime_type)?,
+            plain,
+            location: values.read_location()?,
+            tags: Fields::new(),
             embedding: None,
             scores: Vec::new(),
             evaluations: Vec::new(),
@@ -336,9 +374,9 @@ impl Reading<'_> {
             matches: Vec::new(),
         };
         document.take_place(py, role);
-        let tags = values.get(Field::Tags)?;
+        let tags = values.get(Field::tags)?;
         if tags.is_truthy()? {
-            document.rest.tags = read_fields(&tags, "tags", self.finite)?;
+            document.tags = read_fields(&tags, "tags", self.finite)?;
         }
         if !is_loaded || self.whole && matches!(role, Role::Root) {
             self.read_rest(values, &mut document, depth)?;
@@ -363,20 +401,20 @@ impl Reading<'_> {
         document: &mut OwnedDocument,
         depth: usize,
     ) -> PyResult<()> {
-        let embedding = values.get(Field::Embedding)?;
+        let embedding = values.get(Field::embedding)?;
         if !embedding.is_none() {
             document.embedding = Some(OwnedTensor::read(&embedding, "an embedding")?);
         }
-        document.scores = read_scores(&*values.get(Field::Scores)?)?;
-        document.evaluations = read_scores(&*values.get(Field::Evaluations)?)?;
+        document.scores = read_scores(&*values.get(Field::scores)?)?;
+        document.evaluations = read_scores(&*values.get(Field::evaluations)?)?;
         let read = |field, role: Role<'_>| -> PyResult<Vec<OwnedDocument>> {
             let nested = values.get(field)?.try_iter()?;
             nested
                 .map(|nested| self.read_document(&nested?, role, depth + 1))
                 .collect()
         };
-        let chunks = read(Field::Chunks, Role::Chunk(document))?;
-        let matches = read(Field::Matches, Role::Match(document))?;
+        let chunks = read(Field::chunks, Role::Chunk(document))?;
+        let matches = read(Field::matches, Role::Match(document))?;
         (document.chunks, document.matches) = (chunks, matches);
         Ok(())
     }
@@ -388,14 +426,14 @@ impl Reading<'_> {
         uri: Option<&PyBackedStr>,
         loaded: bool,
     ) -> PyResult<OwnedContent> {
-        if let Some(text) = values.read_text(Field::Text)? {
+        if let Some(text) = values.read_text(Field::text)? {
             return Ok(OwnedContent::Text(b'T', text));
         }
-        let blob: PyBackedBytes = values.read(Field::Blob)?;
+        let blob: PyBackedBytes = values.read(Field::blob)?;
         if !blob.is_empty() {
             return Ok(OwnedContent::Blob(blob));
         }
-        let tensor = values.get(Field::Tensor)?;
+        let tensor = values.get(Field::tensor)?;
         if !tensor.is_none() {
             let tensor = OwnedTensor::read(&tensor, "a tensor")?;
             return Ok(OwnedContent::Tensor(tensor));

@@ -1,12 +1,13 @@
 //! `casdk.Document`, field by field.
 
+use casdk_core::plain_fields;
 use pyo3::conversion::FromPyObjectOwned;
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PyTuple, PyType};
+use pyo3::types::{PyList, PyString, PyTuple, PyType};
 
 fn document_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static DOCUMENT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
@@ -18,54 +19,71 @@ pub fn is_document(item: &Bound<'_, PyAny>) -> PyResult<bool> {
     item.is_instance(document_class(item.py())?)
 }
 
-/// Fields of a `casdk.Document`, in its order.
-#[derive(Clone, Copy)]
-pub enum Field {
-    Id,
-    Text,
-    Uri,
-    Blob,
-    Tensor,
-    Embedding,
-    Matches,
-    Chunks,
-    Scores,
-    Evaluations,
-    Tags,
-    MimeType,
-    ParentId,
-    Granularity,
-    Adjacency,
-    Weight,
-    Offset,
-    Location,
-    Modality,
+macro_rules! fields {
+    ($($(#[$says:meta])* $name:ident: $kind:ident = $number:literal,)*) => {
+        /// Fields of a `casdk.Document`, under its own names: the plain ones, and those of a form of their own.
+        #[derive(Clone, Copy)]
+        #[expect(non_camel_case_types, reason = "they are named as in Python")]
+        pub enum Field {
+            id,
+            text,
+            blob,
+            tensor,
+            embedding,
+            matches,
+            chunks,
+            scores,
+            evaluations,
+            tags,
+            mime_type,
+            location,
+            $($name,)*
+        }
+
+        /// The names of all fields.
+        pub const NAMES: &[&str] = &[
+            "id",
+            "text",
+            "blob",
+            "tensor",
+            "embedding",
+            "matches",
+            "chunks",
+            "scores",
+            "evaluations",
+            "tags",
+            "mime_type",
+            "location",
+            $(stringify!($name),)*
+        ];
+
+        /// The plain fields, and `mime_type`, which is one but for what a request says in its place.
+        const SHARED: &[Field] = &[Field::mime_type, $(Field::$name,)*];
+    };
+}
+plain_fields!(fields);
+
+/// Where each field stands in the tuple of a document's values.
+fn places(py: Python<'_>) -> PyResult<&'static [usize]> {
+    static PLACES: PyOnceLock<Vec<usize>> = PyOnceLock::new();
+    let places = PLACES.get_or_try_init(py, || {
+        let order: Vec<String> = document_class(py)?
+            .getattr(intern!(py, "__struct_fields__"))?
+            .extract()?;
+        let place_of = |name: &&str| {
+            let place = order.iter().position(|field| field == name);
+            place.ok_or_else(|| PyTypeError::new_err(format!("casdk.Document has no field {name}")))
+        };
+        NAMES.iter().map(place_of).collect::<PyResult<_>>()
+    })?;
+    Ok(places)
 }
 
-const NAMES: [&str; 19] = [
-    "id",
-    "text",
-    "uri",
-    "blob",
-    "tensor",
-    "embedding",
-    "matches",
-    "chunks",
-    "scores",
-    "evaluations",
-    "tags",
-    "mime_type",
-    "parent_id",
-    "granularity",
-    "adjacency",
-    "weight",
-    "offset",
-    "location",
-    "modality",
-];
-
 /// The values of all fields of a document.
-pub struct Values<'py>(Bound<'py, PyTuple>);
+pub struct Values<'py> {
+    values: Bound<'py, PyTuple>,
+    places: &'static [usize],
+}
 
 impl<'py> Values<'py> {
     /// Takes them out all at once, which msgspec does in an eighth of the time that it takes one by one. A subclass may
@@ -73,23 +91,29 @@ impl<'py> Values<'py> {
     pub fn of(item: &Bound<'py, PyAny>) -> PyResult<Self> {
         static TAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = item.py();
+        let places = places(py)?;
         if item.get_type().is(document_class(py)?) {
             let take = TAKE.import(py, "msgspec.structs", "astuple")?;
-            return Ok(Self(take.call1((item,))?.cast_into()?));
+            let values = take.call1((item,))?.cast_into()?;
+            return Ok(Self { values, places });
         }
-        let values = NAMES.map(|name| item.getattr(name));
-        let values = values.into_iter().collect::<PyResult<Vec<_>>>()?;
-        Ok(Self(PyTuple::new(py, values)?))
+        let order = document_class(py)?.getattr(intern!(py, "__struct_fields__"))?;
+        let values = order
+            .try_iter()?
+            .map(|name| item.getattr(name?.cast::<PyString>()?));
+        let values = values.collect::<PyResult<Vec<_>>>()?;
+        let values = PyTuple::new(py, values)?;
+        Ok(Self { values, places })
     }
 
     pub fn get(&self, field: Field) -> PyResult<Borrowed<'_, 'py, PyAny>> {
-        self.0.get_borrowed_item(field as usize)
+        self.values.get_borrowed_item(self.places[field as usize])
     }
 
     /// Reads a field; what is wrong with it is said under its name.
     pub fn read<T: FromPyObjectOwned<'py>>(&self, field: Field) -> PyResult<T> {
         self.get(field)?.extract::<T>().map_err(|error| {
-            reason_of(self.0.py(), error.into()).map_or_else(
+            reason_of(self.values.py(), error.into()).map_or_else(
                 |other| other,
                 |reason| PyTypeError::new_err(format!("{}: {reason}", NAMES[field as usize])),
             )
@@ -98,7 +122,7 @@ impl<'py> Values<'py> {
 
     /// Reads a string, which is the empty one most of the time.
     pub fn read_text(&self, field: Field) -> PyResult<Option<PyBackedStr>> {
-        if self.get(field)?.is(intern!(self.0.py(), "")) {
+        if self.get(field)?.is(intern!(self.values.py(), "")) {
             return Ok(None);
         }
         let text: PyBackedStr = self.read(field)?;
@@ -106,12 +130,12 @@ impl<'py> Values<'py> {
     }
 
     pub fn read_location(&self) -> PyResult<Vec<f32>> {
-        if let Ok(location) = self.get(Field::Location)?.cast::<PyList>() {
+        if let Ok(location) = self.get(Field::location)?.cast::<PyList>() {
             if location.is_empty() {
                 return Ok(Vec::new());
             }
         }
-        self.read(Field::Location)
+        self.read(Field::location)
     }
 
     pub fn is_set(&self, field: Field) -> PyResult<bool> {
@@ -120,39 +144,38 @@ impl<'py> Values<'py> {
 
     /// Whether all that travels of a document is a sentence and what can be said of one.
     pub fn is_sentence(&self) -> PyResult<bool> {
-        Ok(self.read_text(Field::Text)?.is_some()
-            && !self.is_set(Field::Matches)?
-            && !self.is_set(Field::Chunks)?)
+        Ok(self.read_text(Field::text)?.is_some()
+            && !self.is_set(Field::matches)?
+            && !self.is_set(Field::chunks)?)
     }
 }
 
 /// What a field is unless it was set: what every document shares, by which it is told fast that there is nothing to send.
-pub struct Defaults<'py>(Bound<'py, PyTuple>);
+pub struct Defaults<'py> {
+    values: Bound<'py, PyTuple>,
+    places: &'static [usize],
+}
 
 impl<'py> Defaults<'py> {
-    const SHARED: [Field; 8] = [
-        Field::Uri,
-        Field::MimeType,
-        Field::ParentId,
-        Field::Modality,
-        Field::Granularity,
-        Field::Adjacency,
-        Field::Weight,
-        Field::Offset,
-    ];
-    const CONTAINERS: [Field; 3] = [Field::Matches, Field::Chunks, Field::Tags];
+    const CONTAINERS: [Field; 3] = [Field::matches, Field::chunks, Field::tags];
 
     /// Reads them.
     pub fn new(py: Python<'py>) -> PyResult<Self> {
         let defaults = document_class(py)?.getattr(intern!(py, "__struct_defaults__"))?;
-        Ok(Self(defaults.cast_into()?))
+        Ok(Self {
+            values: defaults.cast_into()?,
+            places: places(py)?,
+        })
     }
 
     /// Returns id and text of a document that says nothing else; `None` for any other, and for a broken one.
     pub fn sentence(&self, item: &Bound<'py, PyAny>) -> Option<(PyBackedStr, PyBackedStr)> {
         let values = Values::of(item).ok()?;
-        for field in Self::SHARED {
-            let default = self.0.get_borrowed_item(field as usize).ok()?;
+        for &field in SHARED {
+            let default = self
+                .values
+                .get_borrowed_item(self.places[field as usize])
+                .ok()?;
             if !values.get(field).ok()?.is(default) {
                 return None;
             }
@@ -165,8 +188,8 @@ impl<'py> Defaults<'py> {
         if !values.read_location().ok()?.is_empty() {
             return None;
         }
-        let text: PyBackedStr = values.read_text(Field::Text).ok()??;
-        Some((values.read(Field::Id).ok()?, text))
+        let text: PyBackedStr = values.read_text(Field::text).ok()??;
+        Some((values.read(Field::id).ok()?, text))
     }
 }
 

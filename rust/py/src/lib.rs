@@ -9,7 +9,7 @@ mod reply;
 mod rows;
 mod values;
 
-use casdk_core::{classify, data_uri, source};
+use casdk_core::{classify, data_uri};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -42,11 +42,6 @@ fn classify_items<'py>(items: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes
 }
 
 #[pyfunction]
-fn sniff(data: &[u8]) -> Option<&'static str> {
-    source::sniff(data)
-}
-
-#[pyfunction]
 fn decode_data_uri<'py>(py: Python<'py>, uri: &str) -> PyResult<(String, Bound<'py, PyBytes>)> {
     let value_error = |error: casdk_core::error::Error| PyValueError::new_err(error.to_string());
     let parsed = data_uri::parse(uri).map_err(value_error)?;
@@ -62,6 +57,8 @@ mod _rust {
     #[pymodule_export]
     use super::classify_items;
     #[pymodule_export]
+    use super::decode_data_uri;
+    #[pymodule_export]
     use super::frame::frame_message;
     #[pymodule_export]
     use super::ids::new_id;
@@ -71,13 +68,13 @@ mod _rust {
     use super::reply::{Reply, first_id_of, request_id_of, scan};
     #[pymodule_export]
     use super::rows::{are_consecutive, copy_rows};
-    #[pymodule_export]
-    use super::{decode_data_uri, sniff};
+    use crate::fields::NAMES;
     use pyo3::prelude::*;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        module.add("DEBUG", cfg!(debug_assertions))
+        module.add("DEBUG", cfg!(debug_assertions))?;
+        module.add("FIELDS", NAMES.to_vec())
     }
 }

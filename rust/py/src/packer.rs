@@ -48,7 +48,6 @@ impl Codec {
 pub struct Packer {
     codec: Codec,
     options: Options,
-    keep_uri: bool,
     whole: bool,
     candidates: Option<String>,
 }
@@ -56,23 +55,16 @@ pub struct Packer {
 #[pymethods]
 impl Packer {
     #[new]
-    #[pyo3(signature = (codec, endpoint, parameters, *, target_executor="", check_images=true,
-        max_item_bytes=64 << 20, max_message_bytes=16 << 20, keep_uri=false, whole=false, candidates=None,
-        allow_empty=false))]
-    #[expect(
-        clippy::too_many_arguments,
-        clippy::fn_params_excessive_bools,
-        reason = "they are Python keywords"
-    )]
+    #[pyo3(signature = (codec, endpoint, parameters, *, check_images=true,
+        max_item_bytes=64 << 20, max_message_bytes=16 << 20, whole=false, candidates=None, allow_empty=false))]
+    #[expect(clippy::too_many_arguments, reason = "they are Python keywords")]
     fn new(
         codec: &str,
         endpoint: String,
         parameters: &Bound<'_, PyAny>,
-        target_executor: &str,
         check_images: bool,
         max_item_bytes: u64,
         max_message_bytes: usize,
-        keep_uri: bool,
         whole: bool,
         candidates: Option<String>,
         allow_empty: bool,
@@ -80,7 +72,6 @@ impl Packer {
         let codec = Codec::parse(codec)?;
         let options = Options {
             endpoint,
-            target_executor: target_executor.to_owned(),
             parameters: read_fields(parameters, "parameters", codec == Codec::Json)?,
             check_images,
             allow_empty,
@@ -90,7 +81,6 @@ impl Packer {
         Ok(Self {
             codec,
             options,
-            keep_uri,
             whole,
             candidates,
         })
@@ -195,7 +185,6 @@ fn write_texts(py: Python<'_>, plan: TextPlan<'_>) -> PyResult<Packed> {
 impl Packer {
     fn reading<'a>(&'a self, fetched: &'a HashMap<String, PyBackedBytes>) -> Reading<'a> {
         Reading {
-            keep_uri: self.keep_uri,
             whole: self.whole,
             candidates: self.candidates.as_deref(),
             finite: self.codec == Codec::Json,

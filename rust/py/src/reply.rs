@@ -1,7 +1,8 @@
 //! Replies.
 
-use casdk_core::document::{Content, Document, Id, Scores, Tensor};
+use casdk_core::document::{Content, Document, Id, Plain, Scores, Tensor};
 use casdk_core::matrix::{self, Number, Rows};
+use casdk_core::plain_fields;
 use casdk_core::reply::{self, Status};
 use casdk_core::{error::Error, json};
 use half::f16;
@@ -266,28 +267,17 @@ fn write_document<'py>(py: Python<'py>, document: &Document<'_>) -> PyResult<Bou
         Content::Tensor(tensor) => dict.set_item("tensor", write_tensor(py, tensor)?)?,
         _ => {}
     }
-    let texts = [
-        ("uri", &document.uri),
-        ("mime_type", &document.mime_type),
-        ("parent_id", &document.parent_id),
-        ("modality", &document.modality),
-    ];
-    for (name, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
-        dict.set_item(name, text)?;
+    if !document.mime_type.is_empty() {
+        dict.set_item("mime_type", &document.mime_type)?;
     }
-    for (name, value) in [
-        ("granularity", document.granularity),
-        ("adjacency", document.adjacency),
-    ] {
-        if value != 0 {
-            dict.set_item(name, value)?;
-        }
+    macro_rules! write {
+        ($($(#[$_says:meta])* $name:ident: $kind:ident = $number:literal,)*) => {
+            $(if document.$name.travels() {
+                dict.set_item(stringify!($name), &document.$name)?;
+            })*
+        };
     }
-    for (name, value) in [("weight", document.weight), ("offset", document.offset)] {
-        if value.to_bits() != 0 {
-            dict.set_item(name, value)?;
-        }
-    }
+    plain_fields!(write);
     if !document.location.is_empty() {
         dict.set_item("location", &document.location)?;
     }

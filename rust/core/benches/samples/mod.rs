@@ -13,7 +13,6 @@ pub const WIDTH: usize = 512;
 pub fn options() -> Options {
     Options {
         endpoint: "/encode".into(),
-        target_executor: String::new(),
         parameters: vec![("drop_image_content".into(), Value::Bool(true))],
         check_images: true,
         allow_empty: false,

@@ -35,7 +35,6 @@ fuzz_target!(|message: &[u8]| {
 fn options() -> Options {
     Options {
         endpoint: "/".into(),
-        target_executor: String::new(),
         parameters: Vec::new(),
         check_images: false,
         allow_empty: true,

@@ -27,7 +27,6 @@ const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
 struct Call<'a> {
     documents: Vec<Sketch<'a>>,
     parameters: Vec<(&'a str, Leaf<'a>)>,
-    target_executor: &'a str,
     max_message_bytes: u16,
 }
 
@@ -85,7 +84,6 @@ fuzz_target!(|call: Call<'_>| {
         .collect();
     let options = Options {
         endpoint: "/encode".into(),
-        target_executor: call.target_executor.into(),
         parameters: fields(&call.parameters, 0),
         check_images: false,
         allow_empty: true,
@@ -111,8 +109,7 @@ fn proto(documents: &[Document<'_>], options: &Options) {
         header: Some(Header {
             request_id: REQUEST_ID.into(),
             exec_endpoint: Some(options.endpoint.clone()),
-            target_executor: (!options.target_executor.is_empty())
-                .then(|| options.target_executor.clone()),
+            target_executor: None,
             ..Header::default()
         }),
         parameters: (!options.parameters.is_empty()).then(|| structure(&options.parameters)),

@@ -1,7 +1,10 @@
 //! How long a document is as JSON, before it is written: exactly for texts and images, at most for numbers.
 
-use crate::document::{Fields, Score, Scores, Tensor, Value};
+use std::borrow::Cow;
+
+use crate::document::{Fields, Plain, Score, Scores, Tensor, Value};
 use crate::load::{Item, Loaded};
+use crate::plain_fields;
 use crate::reply::Dtype;
 
 /// Most characters of a number, a comma included.
@@ -35,14 +38,6 @@ pub(super) const fn base64_len(bytes: usize) -> usize {
 /// Bytes of a document in the message, or somewhat more.
 pub(super) fn measure(item: &Item<'_>) -> usize {
     let document = item.document;
-    let numbers = [document.weight, document.offset]
-        .iter()
-        .filter(|&number| number.to_bits() != 0)
-        .count()
-        + [document.granularity, document.adjacency]
-            .iter()
-            .filter(|&&depth| depth != 0)
-            .count();
     let items = |name, items: &[Item<'_>]| {
         if items.is_empty() {
             0
@@ -50,26 +45,20 @@ pub(super) fn measure(item: &Item<'_>) -> usize {
             named_len(name, items.iter().map(measure).sum::<usize>() + 2)
         }
     };
-    let texts = [
-        ("id", &*item.id),
-        ("parent_id", &document.parent_id),
-        ("uri", &document.uri),
-        ("modality", &document.modality),
-        ("mime_type", item.mime_type()),
-    ];
     let content = match &item.loaded {
         Loaded::Nothing => 0,
         Loaded::Text(text) => field_len("text", text),
         Loaded::Tensor(tensor) => named_len("tensor", array_len(tensor)),
         image => named_len("blob", base64_len(image.blob_len().unwrap_or_default()) + 2),
     };
-    let mut len = 3
-        + content
-        + texts
-            .iter()
-            .map(|(name, text)| field_len(name, text))
-            .sum::<usize>();
-    len += numbers * named_len("granularity", LONGEST_NUMBER);
+    let mut len =
+        3 + content + field_len("id", &item.id) + field_len("mime_type", item.mime_type());
+    macro_rules! measure {
+        ($($(#[$_says:meta])* $name:ident: $kind:ident = $number:literal,)*) => {
+            $(len += PlainMember::len(&document.$name, stringify!($name));)*
+        };
+    }
+    plain_fields!(measure);
     if !document.location.is_empty() {
         len += named_len("location", document.location.len() * LONGEST_NUMBER + 2);
     }
@@ -82,6 +71,33 @@ pub(super) fn measure(item: &Item<'_>) -> usize {
     len +=
         scores_len("scores", &document.scores) + scores_len("evaluations", &document.evaluations);
     len + items("chunks", &item.chunks) + items("matches", &item.matches)
+}
+
+/// A plain field's value in JSON.
+trait PlainMember: Plain {
+    /// Returns its bytes, or somewhat more.
+    fn value_len(&self) -> usize {
+        LONGEST_NUMBER
+    }
+
+    /// Returns the bytes that it takes under this name, or somewhat more.
+    fn len(&self, name: &str) -> usize {
+        if self.travels() {
+            named_len(name, self.value_len())
+        } else {
+            0
+        }
+    }
+}
+
+impl PlainMember for u32 {}
+
+impl PlainMember for f32 {}
+
+impl PlainMember for Cow<'_, str> {
+    fn value_len(&self) -> usize {
+        text_len(self)
+    }
 }
 
 /// Bytes of a key and its value, with a comma.

@@ -7,6 +7,7 @@ use super::reader::Reader;
 use crate::data_uri::decode_base64;
 use crate::document::{Content, Document, Fields, Id, Score, Scores, Tensor};
 use crate::error::Error;
+use crate::plain_fields;
 use crate::reply::{Budget, Numbers, Reply, Route, Row, Status};
 use crate::wire::broken;
 
@@ -401,14 +402,7 @@ fn document<'a>(reader: &mut Reader<'a>, budget: &mut Budget) -> Result<Document
                 replace(&mut read.content, Content::Tensor(tensor(reader)?));
             }
             "embedding" if !reader.null()? => read.embedding = embedding(reader)?,
-            "uri" => read.uri = text(reader)?,
             "mime_type" => read.mime_type = text(reader)?,
-            "parent_id" => read.parent_id = text(reader)?,
-            "modality" => read.modality = text(reader)?,
-            "granularity" => read.granularity = small(reader)?,
-            "adjacency" => read.adjacency = small(reader)?,
-            "weight" => read.weight = single(reader)?,
-            "offset" => read.offset = single(reader)?,
             "location" => list(reader, |reader| {
                 read.location.push(reader.single()?);
                 Ok(())
@@ -428,11 +422,36 @@ fn document<'a>(reader: &mut Reader<'a>, budget: &mut Budget) -> Result<Document
             })?,
             // A `null` that a guard above has read already.
             "tensor" | "embedding" | "tags" => {}
-            _ => reader.skip()?,
+            _ => plain(reader, key, &mut read)?,
         }
         Ok(())
     })?;
     Ok(read)
+}
+
+/// Reads a plain field, or passes over one that the model does not have.
+fn plain<'a>(reader: &mut Reader<'a>, key: &str, read: &mut Document<'a>) -> Result<(), Error> {
+    macro_rules! value {
+        (text) => {
+            text(reader)?
+        };
+        (integer) => {
+            small(reader)?
+        };
+        (float) => {
+            single(reader)?
+        };
+    }
+    macro_rules! read {
+        ($($(#[$_says:meta])* $name:ident: $kind:ident = $number:literal,)*) => {
+            match key {
+                $(stringify!($name) => read.$name = value!($kind),)*
+                _ => reader.skip()?,
+            }
+        };
+    }
+    plain_fields!(read);
+    Ok(())
 }
 
 /// Keeps content that is there when a field that is not comes after it.

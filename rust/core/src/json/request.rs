@@ -1,5 +1,6 @@
 //! Requests: the batch is loaded as for protobuf, then written piece by piece.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::io::Write as _;
 
@@ -11,6 +12,7 @@ use crate::data_uri::STANDARD;
 use crate::document::{Document, Fields, Scores, Tensor, Value};
 use crate::error::Error;
 use crate::load::{Batch, Failure, Item, Loaded, Options, load, within};
+use crate::plain_fields;
 use crate::reply::Dtype;
 use crate::source::sniff;
 
@@ -63,7 +65,6 @@ fn write(
     body.open(b'{');
     body.field("request_id", request_id);
     body.field("exec_endpoint", &options.endpoint);
-    body.field("target_executor", &options.target_executor);
     body.close(b'}');
     if !options.parameters.is_empty() {
         body.key("parameters");
@@ -81,7 +82,6 @@ fn write(
     }
     body.close(b']');
     body.field("exec_endpoint", &options.endpoint);
-    body.field("target_executor", &options.target_executor);
     body.close(b'}');
     if failures.is_empty() {
         Ok(body.out)
@@ -97,6 +97,34 @@ fn encode(bytes: &[u8], out: &mut Vec<u8>) {
         // It fails only for too little space.
         let len = STANDARD.encode_slice(piece, &mut symbols);
         out.extend_from_slice(&symbols[..len.unwrap_or_default()]);
+    }
+}
+
+/// A plain field's value; zero and the empty text are not written.
+trait Plain {
+    fn write(&self, body: &mut Body, name: &'static str) -> Result<(), Error>;
+}
+
+impl Plain for u32 {
+    fn write(&self, body: &mut Body, name: &'static str) -> Result<(), Error> {
+        if *self != 0 {
+            body.key(name);
+            body.number(f64::from(*self));
+        }
+        Ok(())
+    }
+}
+
+impl Plain for f32 {
+    fn write(&self, body: &mut Body, name: &'static str) -> Result<(), Error> {
+        body.single(name, *self)
+    }
+}
+
+impl Plain for Cow<'_, str> {
+    fn write(&self, body: &mut Body, name: &'static str) -> Result<(), Error> {
+        body.field(name, self);
+        Ok(())
     }
 }
 
@@ -255,21 +283,13 @@ impl Body {
         self.open(b'{');
         self.field("id", &item.id);
         self.content(&mut item.loaded)?;
-        self.field("parent_id", &document.parent_id);
-        self.field("uri", &document.uri);
-        self.field("modality", &document.modality);
         self.field("mime_type", item.mime_type());
-        for (name, depth) in [
-            ("granularity", document.granularity),
-            ("adjacency", document.adjacency),
-        ] {
-            if depth != 0 {
-                self.key(name);
-                self.number(f64::from(depth));
-            }
+        macro_rules! write {
+            ($($(#[$_says:meta])* $name:ident: $kind:ident = $number:literal,)*) => {
+                $(Plain::write(&document.$name, self, stringify!($name))?;)*
+            };
         }
-        self.single("weight", document.weight)?;
-        self.single("offset", document.offset)?;
+        plain_fields!(write);
         if !document.location.is_empty() {
             self.key("location");
             self.open(b'[');

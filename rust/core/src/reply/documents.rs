@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use super::{Budget, Reply, Row, message, read_axes, text};
 use crate::document::{Content, Document, Fields, Id, Score, Scores, Tensor, Value};
 use crate::error::Error;
+use crate::plain_fields;
 use crate::wire::{FIXED32, FIXED64, Field, Reader, broken};
 
 /// Messages in messages; what is deeper is refused, so that no reply can exhaust the stack.
@@ -53,37 +54,72 @@ fn read_document<'a>(
     budget.spend(offset)?;
     let mut document = Document::default();
     while let Some(field) = fields.next()? {
-        match field.number {
-            1 => document.id = Id::Given(Cow::Borrowed(field.text()?)),
-            2 => document.content = unless_empty(field.bytes, Content::Blob),
-            3 => document.content = Content::Tensor(read_tensor(&field)?),
-            4 => document.content = unless_empty(field.text()?, Content::Text),
-            5 => document.granularity = small(field.value),
-            6 => document.adjacency = small(field.value),
-            7 => document.parent_id = Cow::Borrowed(field.text()?),
-            8 => document.weight = field.float()?,
-            9 => document.uri = Cow::Borrowed(field.text()?),
-            10 => document.modality = Cow::Borrowed(field.text()?),
-            11 => document.mime_type = Cow::Borrowed(field.text()?),
-            12 => document.offset = field.float()?,
-            13 => read_floats(&field, &mut document.location)?,
-            14 | 15 => {
-                let depth = deeper(depth, field.offset)?;
-                let nested = read_document(message(&field)?, depth, field.offset, budget)?;
-                if field.number == 14 {
-                    document.chunks.push(nested);
-                } else {
-                    document.matches.push(nested);
+        macro_rules! read {
+            ($($(#[$_says:meta])* $name:ident: $kind:ident = $number:literal,)*) => {
+                match field.number {
+                    $($number => document.$name = Plain::read(&field)?,)*
+                    _ => read_other(&mut document, &field, depth, budget)?,
                 }
-            }
-            16 => document.embedding = Some(read_tensor(&field)?),
-            17 => document.tags = read_struct(&mut message(&field)?, deeper(depth, field.offset)?)?,
-            18 => read_score(&field, &mut document.scores)?,
-            19 => read_score(&field, &mut document.evaluations)?,
-            _ => {}
+            };
         }
+        plain_fields!(read);
     }
     Ok(document)
+}
+
+/// A plain field's value.
+trait Plain<'a>: Sized {
+    fn read(field: &Field<'a>) -> Result<Self, Error>;
+}
+
+impl Plain<'_> for u32 {
+    fn read(field: &Field<'_>) -> Result<Self, Error> {
+        Ok(small(field.value))
+    }
+}
+
+impl Plain<'_> for f32 {
+    fn read(field: &Field<'_>) -> Result<Self, Error> {
+        field.float()
+    }
+}
+
+impl<'a> Plain<'a> for Cow<'a, str> {
+    fn read(field: &Field<'a>) -> Result<Self, Error> {
+        field.text().map(Cow::Borrowed)
+    }
+}
+
+/// Reads a field of a form of its own.
+fn read_other<'a>(
+    document: &mut Document<'a>,
+    field: &Field<'a>,
+    depth: usize,
+    budget: &mut Budget,
+) -> Result<(), Error> {
+    match field.number {
+        1 => document.id = Id::Given(Cow::Borrowed(field.text()?)),
+        2 => document.content = unless_empty(field.bytes, Content::Blob),
+        3 => document.content = Content::Tensor(read_tensor(field)?),
+        4 => document.content = unless_empty(field.text()?, Content::Text),
+        11 => document.mime_type = Plain::read(field)?,
+        13 => read_floats(field, &mut document.location)?,
+        14 | 15 => {
+            let depth = deeper(depth, field.offset)?;
+            let nested = read_document(message(field)?, depth, field.offset, budget)?;
+            if field.number == 14 {
+                document.chunks.push(nested);
+            } else {
+                document.matches.push(nested);
+            }
+        }
+        16 => document.embedding = Some(read_tensor(field)?),
+        17 => document.tags = read_struct(&mut message(field)?, deeper(depth, field.offset)?)?,
+        18 => read_score(field, &mut document.scores)?,
+        19 => read_score(field, &mut document.evaluations)?,
+        _ => {}
+    }
+    Ok(())
 }
 
 /// An empty text or blob is no content, whether or not it was written.

@@ -10,7 +10,6 @@ pub const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
 pub fn options() -> Options {
     Options {
         endpoint: "/encode".into(),
-        target_executor: String::new(),
         parameters: Vec::new(),
         check_images: true,
         allow_empty: false,
