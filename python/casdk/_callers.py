@@ -67,6 +67,7 @@ class _ThreadCaller(Caller[T]):
                 if function is _PIECE:
                     error()
                     yield settle
+                    self.engine.check()
                     continue
                 try:
                     answer = _awaited_by_nobody(function())
@@ -183,8 +184,9 @@ class _LoopCaller(Caller[T]):
                 piece, taken = given
                 taken()
                 yield piece
+                self.engine.check()
             await self._done
-        except (asyncio.CancelledError, GeneratorExit):
+        except BaseException:
             self._leave()
             raise
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine
@@ -120,6 +121,24 @@ class Engine:
     def inside(self) -> bool:
         """Whether the current thread is the engine's."""
         return threading.get_ident() == self._ident
+
+    def obstacle(self, *, exiting: Callable[[], bool] = sys.is_finalizing) -> str | None:
+        """Say why nobody would answer here: while Python is exiting, the engine's thread stands still.
+
+        What it needs is bound to it: at the very end of an exit the names of modules are None.
+        """
+        if exiting():
+            return "Python is exiting: no call can be made any more"
+        return None
+
+    def check(self, *, error: type[ClosedError] = ClosedError) -> None:
+        """Check that somebody would answer.
+
+        Raises:
+            ClosedError: Nobody would.
+        """
+        if (obstacle := self.obstacle()) is not None:
+            raise error(obstacle)
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:
         """Run a function on the loop, soon."""
@@ -238,6 +257,7 @@ class Caller(ABC, Generic[T]):
     def __init__(self, job: Job[T]) -> None:
         self._job: Job[T] | None = job
         self.engine = engine()
+        self.engine.check()
         if self.engine.inside():
             raise ClosedError("casdk cannot be called from its own engine thread")
 
@@ -280,7 +300,8 @@ class Caller(ABC, Generic[T]):
 
     def cancel(self) -> None:
         """Take the call back, from any thread."""
-        self.engine.post(self._cancel)
+        if self.engine.obstacle() is None:
+            self.engine.post(self._cancel)
 
     def _cancel(self) -> None:
         self._cancelled = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Set
 from importlib import import_module
@@ -19,7 +20,7 @@ from casdk._originals import open_piece
 from casdk._uri import Endpoint, parse_address
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray
-from casdk.errors import ConfigError
+from casdk.errors import ClosedError, ConfigError
 from casdk.models import EncodeResult, Image, Profile, Response, Text
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ class Client:
         coalesce: bool | float = False,
         telemetry: bool | Telemetry = False,
     ) -> None:
+        self._check()
         from casdk._proxy import check_proxy
 
         endpoint = parse_address(server)
@@ -170,6 +172,7 @@ class Client:
         self._open()
 
     def _open(self) -> None:
+        self._check()
         from casdk._transport import Transport
 
         settings = self._settings
@@ -299,6 +302,7 @@ class Client:
             ReplyError: The server's answer breaks the protocol.
             TypeError: An unknown option.
         """
+        self._check()
         return self._run(_verbs.encode(self._transport, content, _read_options(options)))
 
     @overload
@@ -369,6 +373,7 @@ class Client:
     ) -> Embeddings | DocumentArray: ...
     async def aencode(self, content: Any, **options: Any) -> Any:
         """`encode`, asynchronously; ``content`` may be an async iterable, callbacks may be coroutine functions."""
+        self._check()
         job = _verbs.encode(self._transport, content, _read_options(options))
         return (await _callers.run_async(job))()
 
@@ -386,6 +391,7 @@ class Client:
             ``[n, D] float32``; a `DocumentArray` where every item of the piece is a Document. With
             ``errors="return"`` an `EncodeResult`, whose ``start`` is the index of the piece's first item.
         """
+        self._check()
         read = _read_options(options)
         pieces = _callers.run_pieces(_verbs.stream(self._transport, content, read))
         try:
@@ -396,6 +402,7 @@ class Client:
 
     async def astream(self, content: Any, **options: Any) -> AsyncIterator[Any]:
         """`stream`, asynchronously."""
+        self._check()
         read = _read_options(options)
         pieces = _callers.run_pieces_async(_verbs.stream(self._transport, content, read))
         try:
@@ -449,6 +456,7 @@ class Client:
                 an iterator came to it later.
             NotSupportedError: The flow does not rank at that endpoint.
         """
+        self._check()
         return self._run(_verbs.rank(self._transport, docs, _read_options(options, OF_EVERY_VERB), source))
 
     @overload
@@ -480,6 +488,7 @@ class Client:
     ) -> DocumentArray: ...
     async def arank(self, docs: Any, *, source: str = "matches", **options: Any) -> Any:
         """`rank`, asynchronously."""
+        self._check()
         job = _verbs.rank(self._transport, docs, _read_options(options, OF_EVERY_VERB), source)
         return (await _callers.run_async(job))()
 
@@ -532,6 +541,7 @@ class Client:
         Raises:
             NotSupportedError: The flow has no indexer.
         """
+        self._check()
         return self._run(
             _verbs.index(self._transport, content, _read_options(options, OF_EVERY_VERB), idempotent_index)
         )
@@ -570,6 +580,7 @@ class Client:
     ) -> DocumentArray: ...
     async def aindex(self, content: Any, *, idempotent_index: bool = False, **options: Any) -> Any:
         """`index`, asynchronously."""
+        self._check()
         job = _verbs.index(self._transport, content, _read_options(options, OF_EVERY_VERB), idempotent_index)
         return (await _callers.run_async(job))()
 
@@ -614,6 +625,7 @@ class Client:
         Raises:
             NotSupportedError: The flow has no indexer.
         """
+        self._check()
         return self._run(_verbs.search(self._transport, content, _read_options(options, OF_EVERY_VERB), limit))
 
     @overload
@@ -645,6 +657,7 @@ class Client:
     ) -> DocumentArray: ...
     async def asearch(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
         """`search`, asynchronously."""
+        self._check()
         job = _verbs.search(self._transport, content, _read_options(options, OF_EVERY_VERB), limit)
         return (await _callers.run_async(job))()
 
@@ -663,28 +676,45 @@ class Client:
         Returns:
             Every figure, in milliseconds; it also reads like upstream's dict (``p['Roundtrip']``).
         """
+        self._check()
         return _show(self._run(_verbs.profile(self._transport, content, timeout)), quiet)
 
     async def aprofile(
         self, content: Item | Document | None = None, *, timeout: float | None = None, quiet: bool = False
     ) -> Profile:
         """`profile`, asynchronously."""
+        self._check()
         job = _verbs.profile(self._transport, content, timeout)
         return _show((await _callers.run_async(job))(), quiet)
 
     # running and closing
+
+    def _check(self, *, error: type[ClosedError] = ClosedError) -> None:
+        """Check that calls can still be made, before anything else: as an exit ends, the names of modules are None.
+
+        Raises:
+            ClosedError: Python is exiting.
+        """
+        if self._exiting():
+            raise error("Python is exiting: no call can be made any more")
+
+    _exiting = staticmethod(sys.is_finalizing)
 
     def _run(self, job: _verbs.Job | _verbs.Part) -> Any:
         return _callers.run(job)()
 
     def close(self) -> None:
         """Cancel calls that run, close every connection; the client cannot be used afterwards."""
+        if self._exiting():
+            return
         self._finalizer.detach()
         if not self._transport.closed:
             _callers.run(_closing(self._transport))
 
     async def aclose(self) -> None:
         """`close`, asynchronously."""
+        if self._exiting():
+            return
         self._finalizer.detach()
         if not self._transport.closed:
             await _callers.run_async(_closing(self._transport))

@@ -84,3 +84,99 @@ def test_calls_after_the_main_thread(make_server, scheme, tmp_path, images, web)
 def test_first_calls_after_the_main_thread(make_server, scheme, tmp_path, images, web):
     """The engine itself starts there."""
     assert call_after_main(make_server(), scheme, tmp_path, images, web, "") == ["in an atexit handler"]
+
+
+FINALIZERS = """
+import asyncio, os, sys
+from casdk import TLS, Client
+from casdk.errors import ClosedError
+address, ca, home, timeout = sys.argv[1:]
+options = {"timeout": float(timeout) if timeout else None}
+if address.partition(":")[0].endswith("s"):
+    options["tls"] = TLS(ca=ca)
+client = Client(address, **options)
+client.encode(["a"])
+
+def until_done(coroutine):
+    try:
+        while True:
+            coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+
+async def leave(client):
+    async with client:
+        pass
+
+def leave_with(client):
+    with client:
+        pass
+
+def begin(pieces):
+    next(pieces)
+    return pieces
+
+begun = begin(client.stream(iter(["a"] * 90), batch_size=1, prefetch=1))
+loop = asyncio.new_event_loop()
+begun_there = client.astream(iter(["a"] * 90), batch_size=1, prefetch=1)
+loop.run_until_complete(anext(begun_there))
+sys.begun = begun, begun_there  # else the garbage collector might end them before it comes to what goes on with them
+calls = {
+    "close": lambda client: client.close(),
+    "with": leave_with,
+    "async with": lambda client, until_done=until_done, leave=leave: until_done(leave(client)),
+    "encode": lambda client: client.encode(["a"]),
+    "encode what fails": lambda client: client.encode("one item"),
+    "rank": lambda client: client.rank([]),
+    "index": lambda client: client.index(["a"]),
+    "search": lambda client: client.search(["a"]),
+    "profile": lambda client: client.profile("a", quiet=True),
+    "stream": lambda client, list=list: list(client.stream(["a"])),
+    "a stream that has begun": lambda client, list=list, begun=begun: list(begun),
+    "aencode": lambda client, until_done=until_done: until_done(client.aencode(["a"])),
+    "astream": lambda client, until_done=until_done, anext=anext: until_done(anext(client.astream(["a"]))),
+    "an astream that has begun": lambda client, list=list, pieces=begun_there, until_done=until_done, anext=anext: [
+        until_done(anext(pieces)) for _ in range(90)
+    ],
+    "on a loop": lambda client, loop=loop: loop.run_until_complete(client.aencode(["a"])),
+    "a new client": lambda client, Client=Client: Client("http://127.0.0.1:1"),
+}
+if home == "sys":  # which is emptied after the modules: their names, and asyncio's, are None by then
+    del calls["on a loop"]
+
+class Late:
+    def __init__(self):
+        self.client, self.calls = client, calls
+
+    def __del__(self, exiting=sys.is_finalizing, write=os.write, BaseException=BaseException, type=type):
+        if not exiting():
+            return
+        for name, call in self.calls.items():
+            try:
+                result = call(self.client)
+            except BaseException as error:
+                result = f"{type(error).__name__}: {error}"
+            write(1, f"{name}: {result}\\n".encode())
+
+if home == "__main__":
+    late = Late()
+elif home == "sys":
+    sys.late = Late()
+else:
+    import builtins
+    builtins.late = Late()
+"""
+ENDS = ("close", "with", "async with")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "home", "timeout"),
+    [("grpc", "__main__", ""), ("https", "__main__", "30"), ("websocket", "builtins", ""), ("grpcs", "sys", "")],
+)
+def test_calls_while_python_is_exiting(make_server, scheme, tmp_path, home, timeout):
+    """Finalizers of objects that live as long as Python does: nobody is there any more who could answer."""
+    lines = run_child(FINALIZERS, make_server(), scheme, tmp_path, home, timeout)
+    outcomes = [line.partition(": ")[::2] for line in lines]
+    assert len(outcomes) == (15 if home == "sys" else 16)
+    for name, outcome in outcomes:
+        assert outcome == ("None" if name in ENDS else "ClosedError: Python is exiting: no call can be made any more")
