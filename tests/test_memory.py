@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from casdk import ItemError
+from casdk import Document, ItemError
 from PIL import Image
 
 MOST = 60_000_000
@@ -86,6 +86,27 @@ def test_what_a_merged_call_returned_goes_with_its_owner(connect, call):
         assert result() is None
     finally:
         gc.enable()
+
+
+def test_an_index_call_that_gathers_nothing_keeps_no_documents(client, call):
+    """A long input needs no more memory than a short one."""
+    made = []
+    untouched = Document()
+    references = sys.getrefcount(untouched)
+
+    def documents():
+        for number in range(600):
+            made.append(Document(text=f"text {number}"))
+            yield made[-1]
+
+    held = []
+
+    def count(_):
+        held.append(sum(sys.getrefcount(document) > references + 1 for document in made))
+
+    call(client, "index", documents(), on_done=count, prefetch=2)
+    assert len(held) == 19
+    assert max(held) <= 5 * 32
 
 
 class TheirError(Exception):

@@ -99,6 +99,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_summary": set(),
     "_images": {"errors"},
     "config": {"errors"},
+    "_extras": set(),
     "errors": set(),
 }
 # What a room may import inside a function on top of that.

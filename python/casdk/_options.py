@@ -94,6 +94,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         if self.result is not None:
             self._check_result()
 
+    @property
+    def gathers(self) -> bool:
+        """Whether the call returns what the replies come to, and not the responses, or nothing."""
+        return self.on_done is None and self.on_always is None and not self.return_responses
+
     def _check_callbacks(self) -> None:
         for name in ("on_done", "on_error", "on_always"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):

@@ -25,14 +25,16 @@ class Originals:
         content: What the user handed over.
         candidates: Attribute of docarray's documents whose documents travel too.
         whole: Whether docarray's documents travel whole.
+        keep: Whether they are given back; if not, only those of the first chunk are kept.
     """
 
-    def __init__(self, content: Any, *, candidates: str | None = None, whole: bool = False) -> None:
+    def __init__(self, content: Any, *, candidates: str | None = None, whole: bool = False, keep: bool = True) -> None:
         self.items: list[Any] | None = []
         self.documents: list[Document] = []
         self.like = content
         self._candidates = candidates
         self._whole = whole
+        self._keep = keep
         self._foreign = False
 
     def read(self, items: list[Any], indices: Sequence[int]) -> Chunk:
@@ -54,9 +56,9 @@ class Originals:
         for position, item in enumerate(chunk.items):
             bad = chunk.errors is not None and position in chunk.errors
             documents.append("" if bad else as_document(item, chr(chunk.verdicts[position])))
-        if self.items is not None:
+        if self.items is not None and (self._keep or not self.items):
             self.items += items
-        self.documents += [document for document in documents if isinstance(document, Document)]
+            self.documents += [document for document in documents if isinstance(document, Document)]
         verdicts = bytes(ord("O") if isinstance(document, Document) else ord("T") for document in documents)
         return Chunk(documents, verdicts, chunk.errors)
 

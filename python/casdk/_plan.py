@@ -90,7 +90,7 @@ class Plan:
         timeout = transport.timeouts.total if options.timeout is None else options.timeout
         self.feed: Feed = feed_of(content, options.batch_size or batch_size, apart=timeout is not None)
         self.hooks = Hooks(options.on_done, options.on_error, options.on_always, options.return_responses)
-        self.gathers = options.on_done is None and options.on_always is None and not options.return_responses
+        self.gathers = options.gathers
         self.answer = answer if self.gathers else Nothing(answer)
         self.call = Call(
             window=transport.window if options.prefetch is None else Window(options.prefetch),

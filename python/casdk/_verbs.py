@@ -301,7 +301,7 @@ def _has_content(document: Document) -> bool:
 def index(transport: Transport, content: Iterable[Any], options: Options, resend: bool) -> Job:
     """Texts, images or Documents -> DocumentArray with embeddings, stored by the server."""
     content = check_content(content)
-    originals = Originals(content, whole=True)
+    originals = Originals(content, whole=True, keep=options.gathers)
     matrix = Matrix(len(content) if isinstance(content, Sized) else None)
     answer = IndexedEmbeddings(matrix)
     plan = Plan(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -124,3 +126,21 @@ def diagnosed(command, monkeypatch) -> Callable[..., None]:
 def url(server) -> str:
     """The embedded server over grpc."""
     return server.address("grpc")
+
+
+@pytest.fixture
+def too_deep(tmp_path) -> Iterator[Path]:
+    """A directory with an image in it, and directories so deep below it that no path leads to the last of them."""
+    top = tmp_path / "deep"
+    top.mkdir()
+    (top / "a.png").touch()
+    here = os.getcwd()
+    try:
+        os.chdir(top)
+        for _ in range(18):
+            os.mkdir("d" * 250)
+            os.chdir("d" * 250)
+    finally:
+        os.chdir(here)
+    yield top
+    shutil.rmtree(top)

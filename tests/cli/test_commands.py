@@ -4,6 +4,8 @@ import io
 import json
 import os
 import pty
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,8 @@ import numpy as np
 import pytest
 from casdk import __version__
 from casdk.cli import main
-from casdk.testing import FaultServer, Never
+from casdk.server import serve
+from casdk.testing import Delay, FaultServer, Never
 
 MODULE = [sys.executable, "-m", "casdk"]
 
@@ -39,11 +42,47 @@ def test_encode_tells_in_json(command, url, images, tmp_path):
     assert ran.json == {"rows": 1, "width": 512, "skipped": 0, "out": str(out)}
 
 
+def test_encode_names_the_rows_of_a_matrix(command, url, images, tmp_path, expected):
+    """Those of a run before it go."""
+    out = tmp_path / "rows.npy"
+    for _ in range(2):
+        lines = tmp_path / "lines.txt"
+        lines.write_text('a "cat"\nnä\n')
+        assert command("encode", url, lines, images["png"].parent, "-o", out).code == 0
+        names = [json.loads(line) for line in (tmp_path / "rows.npy.names.jsonl").read_text().splitlines()]
+        assert names == ['a "cat"', "nä", *map(str, sorted(images.values()))]
+        assert len(np.load(out)) == len(names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lines.txt", "rows.npy", "rows.npy.names.jsonl"]
+
+
 def test_encode_more_than_one_piece(command, url, tmp_path, expected):
     texts = [f"sentence {number}" for number in range(700)]
     (tmp_path / "lines.txt").write_text("\n".join(texts))
     assert command("encode", url, tmp_path / "lines.txt", "-o", tmp_path / "rows.npy").code == 0
     np.testing.assert_allclose(np.load(tmp_path / "rows.npy"), expected(texts), atol=1e-6)
+
+
+def test_encode_takes_sentences_and_urls(command, url, images, web, tmp_path, expected):
+    """As `search` and `rank` do; the end of a path is no sentence."""
+    picture = web(images["png"])
+    ran = command("encode", url, "a red apple", picture, images["png"], "why,\tapple?")
+    assert (ran.code, ran.err) == (0, "")
+    assert [line["item"] for line in ran.lines] == ["a red apple", picture, str(images["png"]), "why,\tapple?"]
+    np.testing.assert_allclose(
+        [line["embedding"] for line in ran.lines],
+        expected(["a red apple", images["png"], images["png"], "why,\tapple?"]),
+        atol=1e-6,
+    )
+    spaced = tmp_path / "my holiday.png"
+    spaced.write_bytes(images["png"].read_bytes())
+    [line] = command("encode", url, spaced).lines
+    np.testing.assert_allclose(line["embedding"], expected([images["png"]])[0], atol=1e-6)
+
+
+def test_a_sentence_longer_than_a_files_name_may_be(command, url, expected):
+    sentence = " ".join(["a red apple"] * 400)
+    [line] = command("encode", url, sentence).lines
+    np.testing.assert_allclose(line["embedding"], expected([sentence])[0], atol=1e-6)
 
 
 @pytest.fixture
@@ -63,6 +102,20 @@ def test_encode_stops_at_a_bad_item(command, url, mixed, tmp_path):
     assert "bad.png is not an image" in ran.err
     assert ran.err.count("\n") == 1
     assert not (tmp_path / "rows.npy").exists()
+    assert f"the 260 rows before it are in {tmp_path / 'rows.npy.part'}" in ran.err
+    assert len(np.load(tmp_path / "rows.npy.part")) == 260
+
+
+def test_bad_items_keep_their_places_in_a_matrix(command, url, mixed, tmp_path):
+    """Also those before the first row, when nobody knows how wide a row is."""
+    mixed.write_text("missing.png\n" * 70 + mixed.read_text())
+    ran = command("encode", url, mixed, "-o", tmp_path / "rows.npy", "--errors", "skip")
+    rows = np.load(tmp_path / "rows.npy")
+    assert (ran.code, rows.shape) == (1, (370, 512))
+    assert ran.out == f"{tmp_path / 'rows.npy'}: 370 x 512 float32, 72 of them left out: NaN\n"
+    assert np.flatnonzero(np.isnan(rows).any(axis=1)).tolist() == [*range(70), 330, 369]
+    names = [json.loads(line) for line in (tmp_path / "rows.npy.names.jsonl").read_text().splitlines()]
+    assert names == mixed.read_text().splitlines()
 
 
 def test_encode_leaves_bad_items_out(command, url, mixed, tmp_path):
@@ -86,6 +139,77 @@ def test_encode_asks_for_a_model(command, pipe):
         pipe("a cat\n")
         assert command("encode", server.address("http"), "--model", "ViT-B-32", "--batch-size", "4").code == 0
         assert [request.endpoint for request in server.requests] == ["/encode/ViT-B-32"]
+
+
+@pytest.fixture
+def album(tmp_path, images, too_deep):
+    """A directory with an image, a broken link to an image, and what cannot be listed."""
+    (too_deep / "a.png").write_bytes(images["png"].read_bytes())
+    (too_deep / "z.png").symlink_to(tmp_path / "gone.png")
+    return too_deep
+
+
+def test_what_cannot_be_read_of_a_directory_is_an_error(command, url, album, tmp_path):
+    """Of `index` too, and nothing is sent."""
+    for words in (("encode", url, album, "-o", tmp_path / "rows.npy"), ("index", url, album)):
+        ran = command(*words)
+        assert (ran.code, ran.out, ran.err.count("\n")) == (3, "", 1)
+        assert "this directory cannot be read: File name too long" in ran.err
+    assert not list(tmp_path.glob("rows*"))
+
+
+def test_what_cannot_be_read_of_a_directory_is_left_out_by_its_name(command, url, album, tmp_path):
+    ran = command("encode", url, album, "-o", tmp_path / "rows.npy", "--errors", "skip", "--json")
+    assert (ran.code, ran.json) == (1, {"rows": 1, "width": 512, "skipped": 2, "out": str(tmp_path / "rows.npy")})
+    deep, link = ran.err.splitlines()
+    assert deep.startswith("casdk: left out: ")
+    assert deep.endswith("this directory cannot be read: File name too long")
+    assert link.startswith(f"casdk: left out: {album / 'z.png'}: item 1: ")
+    assert "No such file" in link
+
+
+def test_a_broken_link_is_an_error(command, url, album):
+    shutil.rmtree(next(album.glob("d*")))
+    ran = command("encode", url, album)
+    assert ran.code == 3
+    assert str(album / "z.png") in ran.err
+
+
+def test_indexing_twice_keeps_each_once(command, images, tmp_path, monkeypatch):
+    """However the same thing is named."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for kind in ("png", "jpeg"):
+        shutil.copy(images[kind], tmp_path / "photos")
+    (tmp_path / "lines.txt").write_text("a cat\nphotos/apple.png\n")
+    (tmp_path / "records.jsonl").write_text('{"text": "a cat"}\n{"uri": "photos/apple.jpeg"}\n')
+    with serve(schemes=["grpc"]) as served:
+        address = served.address("grpc")
+        for words in (
+            ["photos"],
+            ["photos/"],
+            [tmp_path / "photos"],
+            ["lines.txt"],
+            ["records.jsonl"],
+            ["photos/apple.png"],
+        ):
+            assert command("index", address, *words).code == 0
+        matches = command("search", address, "a cat", "--json").json["matches"]
+    assert len(matches) == 3
+    assert {match["id"] for match in matches} > {
+        str(tmp_path / "photos/apple.png"),
+        str(tmp_path / "photos/apple.jpeg"),
+    }
+
+
+def test_an_index_that_stops_says_how_far_it_came(command, tmp_path):
+    lines = tmp_path / "lines.txt"
+    lines.write_text("".join(f"sentence {number}\n" for number in range(2500)) + "missing.png\n")
+    with FaultServer(width=8) as server:
+        ran = command("index", server.address("grpc"), lines)
+    assert ran.code == 3
+    [indexed] = re.findall(r"; (\d+) items were indexed before$", ran.err.strip())
+    assert 1000 <= int(indexed) <= 2500
 
 
 def test_index_and_search(command, url, tmp_path, images):
@@ -155,6 +279,52 @@ def test_errors_are_one_line(command, url, pipe, words, code, said, images):
     assert ran.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["encode", "URL", "--erors", "skip"], "unknown option --erors. Did you mean --errors?"),
+        (["encode", "URL", "--erors=skip"], "unknown option --erors=skip. Did you mean --errors?"),
+        (["index", "URL", "photos", "--batchsize", "3"], "unknown option --batchsize. Did you mean --batch-size?"),
+        (["search", "URL", "a cat", "--limt", "3"], "unknown option --limt. Did you mean --limit?"),
+        (["rank", "--jsn", "URL", "a", "b"], "unknown option --jsn. Did you mean --json?"),
+        (["profile", "URL", "--tiemout", "3"], "Did you mean --timeout?"),
+        (["bench", "URL", "--second", "3"], "Did you mean --seconds?"),
+        (["doctor", "URL", "--servername", "x"], "Did you mean --server-name?"),
+        (["serve", "--fetch-urls"], "Did you mean --fetch-uris?"),
+        (["encod", "URL"], 'Did you mean "encode"?'),
+        (["encode", "URL", "--errors", "skpi"], 'Did you mean "skip"?'),
+        (["--vesion"], "unknown option --vesion. Did you mean --version?"),
+        (["encode", "URL", "--nonsense"], "unknown option --nonsense. (`casdk"),
+    ],
+)
+def test_what_was_meant(command, url, words, meant):
+    ran = command(*(url if word == "URL" else word for word in words))
+    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
+    assert meant in ran.err
+
+
+@pytest.mark.parametrize(
+    "words", [["--version"], ["--help"], ["encode", "URL", "a red apple"], ["profile", "URL"], ["completion", "bash"]]
+)
+def test_standard_output_that_takes_no_more(url, words):
+    with open("/dev/full", "w") as full:
+        words = [url if word == "URL" else word for word in words]
+        run = subprocess.run([*MODULE, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (run.returncode, run.stderr) == (3, "casdk: standard output: No space left on device\n")
+
+
+def test_the_version_needs_no_library_of_the_commands():
+    program = "import sys, casdk.cli; casdk.cli.main(['--version']); print(*sys.modules, file=sys.stderr)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"cyclopts", "rich", "asyncio", "grpc", "httpx", "cryptography"} & set(run.stderr.split())
+
+
+def test_help_needs_no_library_that_talks():
+    program = "import sys, casdk.cli; casdk.cli.main(['--help']); print(*sys.modules, file=sys.stderr)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"asyncio", "grpc", "httpx", "websockets", "cryptography.x509", "ssl"} & set(run.stderr.split())
+
+
 def test_standard_input_without_a_line(command, url, pipe):
     pipe("\n")
     ran = command("rank", url, "a cat", "-")
@@ -176,7 +346,7 @@ def test_a_flow_without_an_index(command):
 def test_help_and_version(command):
     assert command("--version").out.strip() == __version__
     shown = command("--help").out
-    for name in ("encode", "rank", "index", "search", "profile", "serve", "doctor", "bench"):
+    for name in ("encode", "rank", "index", "search", "profile", "serve", "doctor", "bench", "completion"):
         assert name in shown
         assert command(name, "--help").code == 0
 
@@ -189,7 +359,7 @@ def test_the_module_is_the_command():
 @pytest.mark.parametrize("library", ["cyclopts", "cryptography"])
 def test_without_the_extra(monkeypatch, capfd, library):
     monkeypatch.setitem(sys.modules, library, None)
-    assert main(["--version"]) == 2
+    assert main(["--help"]) == 2
     assert capfd.readouterr().err == f'casdk: the command line needs {library}: pip install "casdk[cli]"\n'
 
 
@@ -251,13 +421,12 @@ def test_a_reader_that_leaves(url):
         assert process.wait(20) == 141
 
 
-def test_a_bar_on_a_terminal(url, tmp_path):
-    (tmp_path / "lines.txt").write_text("a cat\n" * 300)
+def shown_by(words, *, on):
+    """Run a command whose standard output or error is a terminal; return its exit code and what that shows."""
     terminal, other = pty.openpty()
-    words = ["encode", url, str(tmp_path / "lines.txt"), "-o", str(tmp_path / "rows.npy")]
-    with subprocess.Popen(
-        [*MODULE, *words], stdout=subprocess.PIPE, stderr=other, env={**os.environ, "TERM": "xterm"}
-    ) as run:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, on: other}
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen([*MODULE, *map(str, words)], stdin=subprocess.DEVNULL, env=environment, **streams) as run:
         os.close(other)
         said = io.BytesIO()
         try:
@@ -266,6 +435,43 @@ def test_a_bar_on_a_terminal(url, tmp_path):
         except OSError:
             pass  # how Linux ends a terminal nobody writes to any more
         os.close(terminal)
-        assert run.wait(20) == 0
-        assert run.stdout.read().decode() == f"{tmp_path / 'rows.npy'}: 300 x 512 float32\n"
-    assert "encode" in said.getvalue().decode()
+        others = run.stdout or run.stderr
+        assert run.wait(20) is not None
+        return run.returncode, said.getvalue().decode(), others.read().decode()
+
+
+def test_a_bar_on_a_terminal(tmp_path):
+    """It moves with each reply."""
+    (tmp_path / "lines.txt").write_text("a cat\n" * 300)
+    with FaultServer(Delay(0.15), width=8) as server:
+        words = ["encode", server.address("grpc"), tmp_path / "lines.txt", "-o", tmp_path / "rows.npy", "--batch-size"]
+        code, bar, out = shown_by([*words, "10"], on="stderr")
+    assert (code, out) == (0, f"{tmp_path / 'rows.npy'}: 300 x 8 float32\n")
+    counts = {int(done) for done in re.findall(r"(\d+)/(?:300|\?)", bar)}
+    assert {0, 300} < counts
+    assert all(count % 10 == 0 for count in counts)
+
+
+def test_a_bar_knows_how_many_images_there_are(url, images, tmp_path):
+    _, bar, _ = shown_by(["encode", url, images["png"].parent, "-o", tmp_path / "rows.npy"], on="stderr")
+    assert "4/4" in bar
+    _, bar, _ = shown_by(["index", url, images["png"].parent], on="stderr")
+    assert "4/4" in bar
+
+
+def test_a_terminal_gets_a_summary(url, images, tmp_path):
+    (tmp_path / "lines.txt").write_text("a cat\n" * 20)
+    words = ["encode", url, "a red apple", images["png"], tmp_path / "lines.txt"]
+    code, shown, _ = shown_by(words, on="stdout")
+    assert code == 0
+    lines = shown.replace("\r", "").splitlines()
+    assert lines[0] == "22 x 512 float32"
+    assert lines[1].startswith("  a red apple ")
+    assert len(lines) == 13
+    assert lines[11:] == [
+        "  and 12 more",
+        "(-o FILE.npy, .parquet or .jsonl writes them, -o - prints them as lines of JSON)",
+    ]
+    for options in (["-o", "-"], ["--json"]):
+        _, shown, _ = shown_by([*words, *options], on="stdout")
+        assert [json.loads(line)["index"] for line in shown.splitlines()] == list(range(22))

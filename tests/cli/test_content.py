@@ -1,10 +1,13 @@
 """What the paths of a command line stand for."""
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 from casdk import Document, Image, Text
-from casdk.cli.content import Content, read_document
+from casdk.cli.content import Content, Entry, read_document, stored
 from casdk.errors import InputValueError
 
 
@@ -73,6 +76,127 @@ def test_paths_that_lead_nowhere(tmp_path):
         Content([str(tmp_path / "missing.png")])
     with pytest.raises(InputValueError, match="no image in this directory"):
         Content([str(tmp_path)])
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(InputValueError, match=r"link\.png: a link to .*gone\.png, which does not exist"):
+        Content([str(tmp_path / "link.png")])
+
+
+def test_links_in_a_directory(tmp_path):
+    """Links to directories are followed, loops are not, and what is broken is an item that fails by its name."""
+    photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    (photos / "deep").mkdir(parents=True)
+    elsewhere.mkdir()
+    for path in (photos / "a.png", photos / "deep/b.png", elsewhere / "c.png"):
+        path.touch()
+    (photos / "album").symlink_to(elsewhere)
+    (photos / "deep/loop").symlink_to(photos)
+    (elsewhere / "loop").symlink_to(elsewhere)
+    (photos / "itself").symlink_to(photos / "itself")
+    (photos / "gone.png").symlink_to(tmp_path / "gone.png")
+    (photos / "unmounted").symlink_to(tmp_path / "unmounted")
+    for name in (".#lock.file", "notes.txt"):
+        (photos / name).symlink_to("of no image")
+    names = [str(Path(entry.name).relative_to(photos)) for entry in Content([str(photos)])]
+    assert names == ["a.png", "album/c.png", "deep/b.png", "gone.png", "itself", "unmounted"]
+
+
+@pytest.fixture
+def locked():
+    """A directory with an image and a directory that nobody may look into; root, who may, is somebody else here."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    (folder / "a.png").touch()
+    (folder / "locked").mkdir(mode=0o000)
+    us = os.geteuid()
+    if us == 0:
+        os.seteuid(65534)
+    yield folder
+    os.seteuid(us)
+    (folder / "locked").chmod(0o700)
+    shutil.rmtree(folder)
+
+
+def test_a_directory_that_may_not_be_read(locked):
+    with pytest.raises(InputValueError, match="locked: this directory cannot be read: Permission denied"):
+        Content([str(locked)])
+    content = Content([str(locked)], skip=True)
+    assert [entry.name for entry in content] == [str(locked / "a.png")]
+    assert [str(error) for error in content.unread] == [
+        f"{locked / 'locked'}: this directory cannot be read: Permission denied"
+    ]
+    for name in ("locked", "locked/a.png"):
+        with pytest.raises(InputValueError, match="Permission denied"):
+            Content([str(locked / name)])
+
+
+def test_a_directory_that_is_too_deep(too_deep):
+    with pytest.raises(InputValueError, match="this directory cannot be read: File name too long"):
+        Content([str(too_deep)])
+    content = Content([str(too_deep)], skip=True)
+    assert [Path(entry.name).name for entry in content] == ["a.png"]
+    assert len(content.unread) == 1
+
+
+@pytest.mark.parametrize(
+    "word", ["a red apple", "black and/or white", "w/ a\tred apple", "why, apple.png?", "a " * 3000]
+)
+def test_a_sentence_among_paths(word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    [entry] = Content([word])
+    assert entry == Entry(word, Text(word))
+    Path(word[:200]).parent.mkdir(exist_ok=True)
+    Path(word[:200]).touch()
+    if len(word) < 200:
+        [entry] = Content([word])
+        assert isinstance(entry.item, Image)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("apple", "apple.png", "photos/", "my holiday.png", "photos/my holiday.png", "my photos/", "/data/my photos"),
+        *("./my photos", "../my photos", "~/my photos", "~nobody/my photos", "my list.txt", "my items.jsonl"),
+    ],
+)
+def test_what_looks_like_a_path_is_no_sentence(word, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputValueError, match=r"no such file; .* standard input"):
+        Content([word])
+
+
+@pytest.mark.parametrize("word", ["http://there/apple", "https://there/a.png?x=1", "data:image/png;base64,AAAA"])
+def test_an_url_among_paths(word):
+    [entry] = Content([word])
+    assert entry == Entry(word, word)
+
+
+def test_what_is_indexed_has_the_same_id_each_time(tmp_path, monkeypatch, pipe):
+    """However it is named; a record's own id stays."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.png").touch()
+    (tmp_path / "items.jsonl").write_text('{"text": "a cat", "id": "c1"}\n{"text": "a cat"}\n{"uri": "photos/a.png"}\n')
+    (tmp_path / "lines.txt").write_text("a cat\nphotos/a.png\nhttps://there/a.png\ndata:image/png;base64,AAAA\n")
+
+    def ids(*words, **options):
+        return [stored(entry).id for entry in Content(list(words), **options)]
+
+    picture = str(tmp_path / "photos/a.png")
+    for word in ("photos", "photos/a.png", "./photos/../photos/", picture):
+        assert ids(word) == [picture]
+    given, cat, same_picture = ids("items.jsonl")
+    assert (given, same_picture) == ("c1", picture)
+    assert ids("a cat") != [picture]
+    assert len(cat) == 32
+    lines = ids("lines.txt")
+    assert lines[:3] == [cat, picture, "https://there/a.png"]
+    assert len(set(lines)) == 4
+    assert ids("lines.txt") == lines
+    sentences = ids("lines.txt", sentences=True)
+    assert sentences[0] == cat
+    assert picture not in sentences
+    (odd,) = [stored(Entry("", Image(Path(os.fsdecode(b"/caf\xe9.png"))))).id]
+    assert odd == "/caf\\xe9.png"
 
 
 def test_bytes_that_are_no_lines(pipe):

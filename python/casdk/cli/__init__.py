@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from casdk._extras import missing_extra
+from casdk._rust import __version__
+
 __all__ = ["main"]
 
 
@@ -14,12 +17,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Words after ``casdk``; those of this process by default.
     """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    if words == ["--version"]:
+        return _tell_version()
     try:
         import cryptography  # noqa: F401
         import cyclopts  # noqa: F401
     except ImportError as error:
-        print(f'casdk: the command line needs {error.name}: pip install "casdk[cli]"', file=sys.stderr)
+        print(f"casdk: {missing_extra('the command line', 'cli', error)}", file=sys.stderr)
         return 2
     from casdk.cli.commands import run
 
-    return run(sys.argv[1:] if arguments is None else arguments)
+    return run(words)
+
+
+def _tell_version() -> int:
+    """Print the version without the libraries of the other commands, whose import takes longer than all the rest."""
+    from casdk.cli.exits import Exit, lose_stdout
+
+    try:
+        print(__version__, flush=True)
+    except OSError as error:
+        return lose_stdout(error)
+    return Exit.OK

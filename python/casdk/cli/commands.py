@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
+import errno
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import cyclopts
@@ -15,13 +16,14 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 import casdk
-from casdk import Document, InputValueError, ItemError
-from casdk.cli import bench, doctor
+from casdk import Document, InputValueError, Response
+from casdk.cli import bench
 from casdk.cli.access import Access
-from casdk.cli.content import STDIN, Content, Entry, read_document, read_lines
-from casdk.cli.exits import Exit, exit_of, line_of
-from casdk.cli.pipeline import Bar, Piece, run_pieces
-from casdk.cli.sinks import STDOUT, Sink, open_sink
+from casdk.cli.bar import bar_on_stderr
+from casdk.cli.content import STDIN, Content, Entry, read_document, read_lines, stored
+from casdk.cli.exits import Exit, exit_of, fail, line_of, lose_stdout
+from casdk.cli.signals import Stopped, stopping
+from casdk.cli.sinks import Sink, open_sink, to_json
 
 __all__ = ["app", "run"]
 
@@ -29,21 +31,34 @@ app: Final = App(
     name="casdk",
     help="Texts and images in, embeddings, rankings and search results out: a client of CLIP-as-service.",
     help_epilogue="URL is scheme://host[:port] with grpc, grpcs, http, https, websocket or websockets. "
-    "Exit codes: 0 done, 1 some items left out, 2 usage, 3 input, 4 unreachable, 5 late, 6 server error, 7 credential "
-    "refused, 130 interrupted.",
+    "Exit codes: 0 done, 1 some items left out, 2 usage, 3 input or output, 4 unreachable, 5 late, 6 server error, "
+    "7 credential refused, 129 terminal closed, 130 interrupted, 143 terminated.",
     version=casdk.__version__,
     suppress_keyboard_interrupt=False,
 )
+CLOSE: Final = 0.7
+"""How alike an option has to be to be meant by a misspelt one, from 0 to 1."""
+STDOUT_FAILS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
-def _check_words(kind: Any, words: Sequence[str] | str) -> None:
+class UnknownOptionError(ValueError):
+    """A word that looks like an option nobody knows."""
+
+
+def _check_words(kind: Any, words: Sequence[object] | object) -> None:
     """Refuse what looks like an option nobody knows; a lone ``-`` is standard input."""
-    for word in (words,) if isinstance(words, str) else words:
-        if word.startswith("-") and word != STDIN:
-            raise ValueError(f"unknown option {word}")
+    for word in words if isinstance(words, tuple | list) else (words,):
+        if str(word).startswith("-") and str(word) != STDIN:
+            raise UnknownOptionError(str(word))
+
+
+def _as_written(kind: Any, tokens: Sequence[cyclopts.Token]) -> str:
+    """Return a word unchanged. Its type says ``Path`` for the shell's completion, which then offers files."""
+    return tokens[0].value
 
 
 Word = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_check_words)]
+PathWord = Annotated[Path | str, Parameter(allow_leading_hyphen=True, validator=_check_words, converter=_as_written)]
 Flag: Parameter = Parameter(negative="")
 Json = Annotated[bool, Flag, Parameter(help="Print JSON.")]
 Size = Annotated[int | None, Parameter(help="Items per request; 32 by default.", validator=Number(gte=1))]
@@ -55,38 +70,52 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     url = next((word for word in arguments if "://" in word), None)
     try:
-        done = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()
-        return int(done or 0)
+        with stopping():
+            done = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            sys.stdout.flush()
+            return int(done or 0)
     except cyclopts.CycloptsError as error:
-        return _fail(
-            Exit.USAGE, f"{' '.join(str(error).split())} (`casdk --help` lists the commands and their options)"
-        )
-    except KeyboardInterrupt:
-        return _fail(Exit.INTERRUPTED, "interrupted")
-    except BrokenPipeError:
-        # What is still buffered for the reader that left would fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.PIPE
+        return fail(Exit.USAGE, f"{_usage(error)} (`casdk --help` lists the commands and their options)")
+    except Stopped as stopped:
+        return fail(Exit(128 + stopped.number), line_of(stopped))
     except (casdk.CasdkError, OSError) as error:
-        return _fail(exit_of(error), line_of(error, url))
+        if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and _is_of_stdout(error)):
+            return lose_stdout(error)
+        return fail(exit_of(error), line_of(error, url))
 
 
-def _fail(code: Exit, line: str) -> int:
-    print(f"casdk: {line}", file=sys.stderr)
-    return code
+def _is_of_stdout(error: OSError) -> bool:
+    """Whether standard output takes no more; all files that are written here are named in their errors."""
+    return error.filename is None and error.errno in STDOUT_FAILS
+
+
+def _usage(error: cyclopts.CycloptsError) -> str:
+    """Return what is wrong with a command line, and what was probably meant."""
+    unused = (
+        [str(token) for token in error.unused_tokens or ()] if isinstance(error, cyclopts.UnknownCommandError) else []
+    )
+    if isinstance(error.__cause__, UnknownOptionError):
+        word = str(error.__cause__)
+        arguments = app[(error.command_chain or ("",))[0]].assemble_argument_collection()
+        known = [name for argument in arguments for name in argument.names if name.startswith("-")]
+    elif unused and unused[0].startswith("-"):
+        word, known = unused[0], ["--version"]
+    else:
+        return " ".join(str(error).split())
+    meant = get_close_matches(word.partition("=")[0], [*known, "--help"], 1, CLOSE)
+    return f"unknown option {word}." + (f" Did you mean {meant[0]}?" if meant else "")
 
 
 def _say(answer: Any) -> None:
-    sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+    sys.stdout.write(to_json(answer).decode() + "\n")
 
 
 @app.command
 def encode(
     url: Word,
     /,
-    *paths: Word,
-    out: Annotated[str, Parameter(alias="-o", allow_leading_hyphen=True)] = STDOUT,
+    *paths: PathWord,
+    out: Annotated[Path | None, Parameter(alias="-o", allow_leading_hyphen=True)] = None,
     text: Annotated[bool, Flag] = False,
     errors: Literal["raise", "skip"] = "raise",
     dtype: Literal["float32", "float16"] = "float32",
@@ -100,51 +129,56 @@ def encode(
     Args:
         url: The server.
         paths: Image files, directories of images, .txt files (an item per line), .jsonl files (an object with text or
-            uri per line); - for lines of standard input, as when no path is given.
-        out: File to write: .npy, .parquet or .jsonl; - for lines of JSON on standard output.
+            uri per line), URLs of images, sentences of several words; - for lines of standard input, as when no path
+            is given.
+        out: File to write: .npy (and the names of its rows beside it), .parquet or .jsonl; - for lines of JSON on
+            standard output, which is also what a pipe gets. A terminal gets a summary.
         text: Take every line as a sentence, also one that looks like an image's path or URL.
         errors: Stop at the first item that cannot be encoded, or leave it out and say so.
         dtype: Type of the numbers.
     """
-    with (access or Access()).client(url) as client, open_sink(out, dtype) as sink:
-        content = Content(paths, sentences=text)
-
-        async def call(items: list[Any]) -> Any:
-            return await client.aencode(items, errors="return", **_options(batch_size, model))
-
-        skipped = asyncio.run(_encode(call, content, sink, skip=errors == "skip"))
-        if skipped and not sink.rows:
-            raise InputValueError(f"none of {skipped} items could be encoded, so nothing was written")
-    if out != STDOUT:
-        summary = {"rows": sink.rows, "width": sink.width, "skipped": skipped, "out": out}
-        _say(summary) if json else print(f"{out}: {sink.rows} x {sink.width} {dtype}")
+    target = None if out is None else str(out)
+    with (access or Access()).client(url) as client:
+        content = Content([str(path) for path in paths], sentences=text, skip=errors == "skip")
+        for unread in content.unread:
+            fail(Exit.PARTIAL, f"left out: {unread}")
+        with open_sink("-" if target is None and json else target, dtype) as sink:
+            options = {"dtype": dtype, **_options(batch_size, model)}
+            skipped = _encode(client, content, sink, options, skip=errors == "skip") + len(content.unread)
+            if skipped and not sink.rows:
+                raise InputValueError(f"none of {skipped} items could be encoded, so nothing was written")
+    if target not in (None, "-") and json:
+        _say({"rows": sink.rows, "width": sink.width, "skipped": skipped, "out": target})
+    elif said := sink.told(skipped):
+        print(said)
     return Exit.PARTIAL if skipped else Exit.OK
 
 
-async def _encode(call: Any, content: Content, sink: Sink, *, skip: bool) -> int:
+def _encode(client: casdk.Client, content: Content, sink: Sink, options: dict[str, Any], *, skip: bool) -> int:
     """Write the rows of all items; return how many there are none of."""
     skipped = 0
-    with Bar("encode", content.total) as bar:
-        async with contextlib.aclosing(run_pieces(call, content)) as pieces:
-            async for piece in pieces:
-                bad = _bad_of(piece)
-                if bad and not skip:
-                    raise bad[min(bad)]
-                for position, error in bad.items():
-                    _fail(Exit.PARTIAL, f"left out: {piece.entries[position].name}: {line_of(error)}")
-                good = [position for position in range(len(piece.entries)) if position not in bad]
-                names = [piece.entries[position].name for position in good]
-                sink.write([piece.first + position for position in good], names, piece.result.embeddings[good])
-                skipped += len(bad)
-                bar.advance(len(piece.entries))
+    names: deque[str] = deque()
+
+    def items() -> Iterator[Any]:
+        for entry in content:
+            names.append(entry.name)
+            yield entry.item
+
+    # The bar knows the end of a list.
+    source = items() if content.total is None else list(items())
+    with bar_on_stderr() as shown:
+        for piece in client.stream(source, errors="return", show_progress=shown, **options):
+            named = [names.popleft() for _ in piece.embeddings]
+            bad = {error.index - piece.start: error for error in piece.errors}
+            if bad and not skip:
+                first = min(bad)
+                sink.write(piece.start, named[:first], piece.embeddings[:first])
+                raise bad[first]
+            for position in sorted(bad):
+                fail(Exit.PARTIAL, f"left out: {named[position]}: {line_of(bad[position])}")
+            sink.write(piece.start, named, piece.embeddings, bad)
+            skipped += len(bad)
     return skipped
-
-
-def _bad_of(piece: Piece[casdk.EncodeResult]) -> dict[int, ItemError]:
-    bad = {error.index: error for error in piece.result.errors}
-    for error in piece.result.errors:
-        error.index += piece.first
-    return bad
 
 
 def _options(batch_size: int | None, model: str | None) -> dict[str, Any]:
@@ -156,49 +190,56 @@ def _options(batch_size: int | None, model: str | None) -> dict[str, Any]:
 def index(
     url: Word,
     /,
-    *paths: Word,
+    *paths: PathWord,
     text: Annotated[bool, Flag] = False,
     batch_size: Size = None,
     json: Json = False,
     access: Access | None = None,
 ) -> int:
-    """Store texts and images in the server's index.
+    """Store texts and images in the server's index; what is in there already is replaced.
 
     Args:
         url: The server, a flow with an indexer.
-        paths: As for encode; the id and tags of an object in a .jsonl file are kept with it.
+        paths: As for encode. The id and tags of an object in a .jsonl file are kept with it; the id of an image is
+            its absolute path or its URL.
         text: Take every line as a sentence, also one that looks like an image's path or URL.
     """
+    indexed = 0
+
+    def count(response: Response) -> None:
+        nonlocal indexed
+        indexed += len(response.docs)
+
     with (access or Access()).client(url) as client:
-        content = Content(paths, sentences=text)
-
-        async def call(items: list[Any]) -> Any:
-            return await client.aindex(items, **_options(batch_size, None))
-
-        indexed = asyncio.run(_index(call, content))
+        content = Content([str(path) for path in paths], sentences=text)
+        documents = map(stored, content)
+        try:
+            with bar_on_stderr() as shown:
+                client.index(
+                    documents if content.total is None else list(documents),
+                    on_done=count,
+                    show_progress=shown,
+                    **_options(batch_size, None),
+                )
+        except BaseException as error:
+            if indexed:
+                error.add_note(f"{indexed} items were indexed before")
+            raise
     _say({"indexed": indexed}) if json else print(f"{indexed} indexed")
     return Exit.OK
 
 
-async def _index(call: Any, content: Content) -> int:
-    indexed = 0
-    with Bar("index", content.total) as bar:
-        async with contextlib.aclosing(run_pieces(call, content)) as pieces:
-            async for piece in pieces:
-                indexed += len(piece.entries)
-                bar.advance(len(piece.entries))
-    return indexed
-
-
 @app.command
-def search(url: Word, /, *queries: Word, limit: Limit = 10, json: Json = False, access: Access | None = None) -> int:
+def search(
+    url: Word, /, *queries: PathWord, limit: Limit = 10, json: Json = False, access: Access | None = None
+) -> int:
     """Find what is nearest in the server's index.
 
     Args:
         url: The server, a flow with an indexer.
         queries: Sentences, or paths and URLs of images; - for lines of standard input.
     """
-    entries = _words(queries, "queries")
+    entries = _words([str(query) for query in queries], "queries")
     with (access or Access()).client(url) as client:
         found = client.search([entry.item for entry in entries], limit=limit)
     for entry, query in zip(entries, found, strict=True):
@@ -214,7 +255,7 @@ def search(url: Word, /, *queries: Word, limit: Limit = 10, json: Json = False, 
 
 
 @app.command
-def rank(url: Word, query: Word, /, *candidates: Word, json: Json = False, access: Access | None = None) -> int:
+def rank(url: Word, query: PathWord, /, *candidates: PathWord, json: Json = False, access: Access | None = None) -> int:
     """Order candidates by how well they go with a query.
 
     Args:
@@ -222,8 +263,9 @@ def rank(url: Word, query: Word, /, *candidates: Word, json: Json = False, acces
         query: A sentence, or the path or URL of an image.
         candidates: Of the same kinds; - for lines of standard input.
     """
-    entries = _words(candidates, "candidates")
-    asked = read_document(query)
+    asked_for = str(query)
+    entries = _words([str(candidate) for candidate in candidates], "candidates")
+    asked = read_document(asked_for)
     names = {}
     for entry in entries:
         document = read_document(entry.name)
@@ -239,7 +281,10 @@ def rank(url: Word, query: Word, /, *candidates: Word, json: Json = False, acces
         }
         for match in ranked.matches
     ]
-    _say({"query": query, "matches": matches}) if json else _print_matches(query, matches, "score", "cosine")
+    if json:
+        _say({"query": asked_for, "matches": matches})
+    else:
+        _print_matches(asked_for, matches, "score", "cosine")
     return Exit.OK
 
 
@@ -290,7 +335,41 @@ def profile(url: Word, text: str = "hello", /, *, json: Json = False, access: Ac
 
 
 app.command(bench.bench)
-app.command(doctor.doctor)
+
+
+@app.command
+def doctor(
+    url: str,
+    /,
+    *,
+    json: Annotated[bool, Parameter(negative="", help="Print each step as a line of JSON.")] = False,
+    access: Access | None = None,
+) -> int:
+    """Find out why a server cannot be used: walk from DNS to one embedding and stop at what is wrong.
+
+    Args:
+        url: The server.
+    """
+    from casdk.cli.doctor import report
+
+    return report(url, access or Access(), json=json)
+
+
+Shell = Literal["bash", "zsh", "fish"]
+
+
+@app.command
+def completion(shell: Shell | None = None, /, *, install: Annotated[bool, Flag] = False) -> int:
+    """Print the script that completes commands, options and paths with the tab key, or install it.
+
+    Args:
+        shell: The shell; by default the one that runs this.
+        install: Write the script to where the shell looks for it, and to its start-up file that it is to be read.
+    """
+    from casdk.cli.completion import install_script, script_of
+
+    print(install_script(app, shell) if install else script_of(app, shell), end="")
+    return Exit.OK
 
 
 serve: Final = App(
@@ -305,10 +384,8 @@ app.command(serve)
 @serve.default
 def run_server(*options: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
     """Run the embedded server."""
-    try:
-        from casdk.server.__main__ import main
-    except ImportError as error:
-        raise casdk.ConfigError(f'the server needs {error.name}: pip install "casdk[server]"') from None
+    from casdk.server.__main__ import main
+
     try:
         return main(options)
     except SystemExit as left:  # argparse has said what it had to say

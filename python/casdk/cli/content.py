@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
+import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -15,7 +19,7 @@ from casdk._rust import classify
 from casdk.client import Item
 from casdk.errors import InputValueError
 
-__all__ = ["STDIN", "Content", "Entry", "read_document", "read_lines"]
+__all__ = ["STDIN", "Content", "Entry", "read_document", "read_lines", "stored"]
 
 STDIN: Final = "-"
 LINES: Final = frozenset({".txt"})
@@ -25,16 +29,20 @@ IMAGES: Final = frozenset(
     | {".dib", ".tif", ".tiff", ".avif", ".heic", ".heif"}
 )
 """What is taken of a directory; a file named itself is taken whatever it is called."""
-
-Source: TypeAlias = "Path | str"
-"""A file, or `STDIN`."""
+NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
+ID_BYTES: Final = 16
 
 
 class Entry(NamedTuple):
-    """One item, and the line or path it came from."""
+    """One item, the line or path it came from, and the id that it was given with, if any."""
 
     name: str
     item: Item | Document
+    id: str = ""
+
+
+Source: TypeAlias = "Path | Entry | None"
+"""A file, a word that is an item itself, or ``None`` for standard input."""
 
 
 class Record(msgspec.Struct, omit_defaults=True):
@@ -47,45 +55,137 @@ class Record(msgspec.Struct, omit_defaults=True):
 
 
 class Content:
-    """The items behind the paths of a command line, read as they are taken.
+    """The items behind the words of a command line, read as they are taken.
 
     Args:
-        paths: Image files; directories, for the images in them; ``.txt`` files, an item per line; ``.jsonl`` files, an
-            object with ``text`` or ``uri`` and perhaps ``id`` and ``tags`` per line; ``-`` for lines of standard
-            input, which is also what no path at all means.
+        words: Image files; directories, for the images in them; ``.txt`` files, an item per line; ``.jsonl`` files, an
+            object with ``text`` or ``uri`` and perhaps ``id`` and ``tags`` per line; URLs of images; sentences, which
+            have white space in them and name no file; ``-`` for lines of standard input, which is also what no word
+            at all means.
         sentences: Every line is a sentence, also one that looks like an image's path or URL.
+        skip: Leave out directories that cannot be read, instead of refusing them.
 
     Attributes:
         total: Items in all, if that is known before they are read.
+        unread: Directories that were left out, and why.
 
     Raises:
-        InputValueError: A path leads nowhere, or to nothing.
+        InputValueError: A path leads nowhere, or to nothing, or to a directory that cannot be read.
     """
 
-    def __init__(self, paths: Sequence[str], *, sentences: bool = False) -> None:
-        if not paths and sys.stdin.isatty():
+    def __init__(self, words: Sequence[str], *, sentences: bool = False, skip: bool = False) -> None:
+        if not words and sys.stdin.isatty():
             raise InputValueError("nothing to read: name files, or pipe lines to standard input")
         self._sentences = sentences
-        self._sources = [source for path in paths or (STDIN,) for source in _expand(path)]
-        streams = any(source == STDIN or _suffix(source) in LINES | RECORDS for source in self._sources)
+        self.unread: list[InputValueError] = []
+        self._sources: list[Source] = []
+        for word in words or (STDIN,):
+            self._sources += [None] if word == STDIN else self._expand(word)
+        if self.unread and not skip:
+            raise self.unread[0]
+        streams = any(source is None or _suffix(source) in LINES | RECORDS for source in self._sources)
         self.total: int | None = None if streams else len(self._sources)
 
     def __iter__(self) -> Iterator[Entry]:
         for source in self._sources:
-            if source == STDIN:
+            if source is None:
                 yield from self._lines(sys.stdin)
+            elif isinstance(source, Entry):
+                yield source
             elif _suffix(source) in LINES | RECORDS:
                 with open(source, encoding="utf-8") as lines:
                     yield from self._lines(lines) if _suffix(source) in LINES else _records(lines, source)
             else:
                 yield Entry(str(source), Image(source))
 
-    def _lines(self, lines: Iterator[str]) -> Iterator[Entry]:
+    def _lines(self, lines: Iterable[str]) -> Iterator[Entry]:
         for line in read_lines(lines):
             yield Entry(line, Text(line) if self._sentences else line)
 
+    def _expand(self, word: str) -> list[Source]:
+        """Return what a word stands for."""
+        if _kind(word) in "UDF":
+            return [Entry(word, word)]
+        found = Path(os.path.expanduser(word))
+        try:
+            mode = os.stat(found).st_mode
+        except OSError as error:
+            if error.errno not in NOT_THERE:
+                raise InputValueError(f"{word}: {error.strerror}") from None
+            return [_sentence(word, found)]
+        if not stat.S_ISDIR(mode):
+            return [found]
+        left_out = len(self.unread)
+        images: list[Source] = list(self._images_in(found))
+        if not images and len(self.unread) == left_out:
+            raise InputValueError(f"{word}: no image in this directory ({' '.join(sorted(IMAGES))})")
+        return images
 
-def read_lines(lines: Iterator[str]) -> Iterator[str]:
+    def _images_in(self, folder: Path) -> Iterator[Path]:
+        """Yield the images in a directory and those below it, in the order of their names.
+
+        Links to directories are followed, but for one that leads back to a directory it lies in.
+        """
+        above = [_identity_of(folder)]
+        waiting = [iter(self._listed(folder))]
+        while waiting:
+            if (entry := next(waiting[-1], None)) is None:
+                waiting.pop()
+                above.pop()
+                continue
+            path = Path(entry.path)
+            try:
+                is_directory = entry.is_dir()
+            except OSError:  # a link to what may not be looked at
+                is_directory = False
+            if is_directory:
+                if (identity := _identity_of(path)) not in above:
+                    above.append(identity)
+                    waiting.append(iter(self._listed(path)))
+            elif path.suffix.lower() in IMAGES or _may_be_a_lost_directory(entry):
+                yield path
+
+    def _listed(self, folder: Path) -> list[os.DirEntry[str]]:
+        try:
+            with os.scandir(folder) as entries:
+                return sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            self.unread.append(InputValueError(f"{folder}: this directory cannot be read: {error.strerror}"))
+            return []
+
+
+def _identity_of(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(folder)
+    except OSError:  # gone meanwhile; listing it says so
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _may_be_a_lost_directory(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a broken link with the name of a directory: what is below it would be missing in silence."""
+    return "." not in entry.name and entry.is_symlink() and not os.path.exists(entry.path)
+
+
+def _sentence(word: str, path: Path) -> Entry:
+    """Return a word that names no file as the sentence it is.
+
+    Raises:
+        InputValueError: It is rather a path that leads nowhere.
+    """
+    if os.path.islink(path):
+        raise InputValueError(f"{word}: a link to {os.readlink(path)}, which does not exist")
+    suffix = path.suffix.lower()
+    if len(word.split()) < 2:
+        hint = "a sentence of one word goes to standard input, or into a .txt file"
+    elif word.startswith(("/", "./", "../", "~")) or word.endswith("/") or suffix in IMAGES | LINES | RECORDS:
+        hint = "if it is a sentence, it goes to standard input with --text"
+    else:
+        return Entry(word, Text(word))
+    raise InputValueError(f"{word}: no such file; {hint}")
+
+
+def read_lines(lines: Iterable[str]) -> Iterator[str]:
     """Yield the lines that are not blank, without their ends.
 
     Raises:
@@ -99,30 +199,47 @@ def read_lines(lines: Iterator[str]) -> Iterator[str]:
 
 def read_document(words: str) -> Document:
     """Return the Document of an image's path or URL, or of a sentence, as `Client.encode` reads a ``str``."""
-    return as_document(words, chr(classify([words])[0]))
+    return as_document(words, _kind(words))
 
 
-def _expand(path: str) -> Iterator[Source]:
-    if path == STDIN:
-        yield STDIN
-        return
-    found = Path(path).expanduser()
-    if found.is_dir():
-        images = sorted(file for file in found.rglob("*") if file.suffix.lower() in IMAGES and file.is_file())
-        if not images:
-            raise InputValueError(f"{path}: no image in this directory ({' '.join(sorted(IMAGES))})")
-        yield from images
-    elif not found.exists():
-        raise InputValueError(f"{path}: no such file; a sentence goes to standard input, or into a .txt file")
+def stored(entry: Entry) -> Document:
+    """Return an item as the Document to index, whose id is the same each time: indexing it again replaces it.
+
+    That is the id it was given with; else the absolute path or the URL of an image, and a hash of anything else.
+    """
+    item = entry.item
+    if isinstance(item, Document):
+        document = item
+    elif isinstance(item, Text):
+        document = Document(text=item.text)
+    elif isinstance(item, Image):
+        document = Document(uri=str(item.source))
     else:
-        yield found
+        document = read_document(str(item))
+    document.id = entry.id or _id_of(document)
+    return document
 
 
-def _suffix(source: Source) -> str:
-    return Path(source).suffix.lower()
+def _id_of(document: Document) -> str:
+    content = document.text or document.uri
+    kind = "T" if document.text else _kind(content)
+    if kind in "UF":
+        return content
+    if kind == "D" or document.text:
+        return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=ID_BYTES).hexdigest()
+    # A name that is no UTF-8 cannot be sent as it is; escaped, it is still the same each time.
+    return os.fsencode(os.path.abspath(os.path.expanduser(content))).decode("utf-8", "backslashreplace")
 
 
-def _records(lines: Iterator[str], source: Source) -> Iterator[Entry]:
+def _kind(word: str) -> str:
+    return chr(classify([word])[0])
+
+
+def _suffix(source: Path | Entry) -> str:
+    return source.suffix.lower() if isinstance(source, Path) else ""
+
+
+def _records(lines: Iterable[str], source: Path) -> Iterator[Entry]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -135,4 +252,4 @@ def _records(lines: Iterator[str], source: Source) -> Iterator[Entry]:
         document = Document(text=record.text, uri=record.uri, tags=record.tags)
         if record.id:
             document.id = record.id
-        yield Entry(record.id or record.text or record.uri, document)
+        yield Entry(record.id or record.text or record.uri, document, record.id)

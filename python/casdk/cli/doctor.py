@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Iterator
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 import numpy as np
-from cyclopts import Parameter
 
 from casdk import TLS, Limits, Retry
 from casdk._channels import open_channel
@@ -40,25 +39,21 @@ from casdk.errors import (
 )
 from casdk.models import Status
 
-__all__ = ["doctor", "examine"]
+__all__ = ["examine", "report"]
 
 SENTENCE: Final = "casdk doctor"
 
 
-def doctor(
-    url: str,
-    /,
-    *,
-    json: Annotated[bool, Parameter(negative="", help="Print each step as a line of JSON.")] = False,
-    access: Access | None = None,
-) -> int:
-    """Find out why a server cannot be used: walk from DNS to one embedding and stop at what is wrong.
+def report(url: str, access: Access, *, json: bool) -> int:
+    """Print what is found at each step, and return the exit code of what is wrong.
 
     Args:
         url: The server.
+        access: Credential, TLS and timeouts to use.
+        json: Print lines of JSON.
     """
     worst = Exit.OK
-    for finding in examine(url, access or Access()):
+    for finding in examine(url, access):
         print(msgspec.json.encode(finding).decode() if json else _line(finding), flush=True)
         worst = worst or finding.exit
     return worst

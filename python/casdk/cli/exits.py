@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from enum import IntEnum
 
 from casdk.errors import (
@@ -16,7 +18,7 @@ from casdk.errors import (
     TransportError,
 )
 
-__all__ = ["Exit", "exit_of", "line_of"]
+__all__ = ["Exit", "exit_of", "fail", "line_of", "lose_stdout"]
 
 
 class Exit(IntEnum):
@@ -37,10 +39,14 @@ class Exit(IntEnum):
     """The server answered with an error, or with what is no answer."""
     AUTH = 7
     """The server refused the credential."""
+    HUNG_UP = 129
+    """The terminal was closed (SIGHUP)."""
     INTERRUPTED = 130
     """Ctrl-C."""
     PIPE = 141
     """What reads the output has ended."""
+    TERMINATED = 143
+    """Something asked it to end (SIGTERM)."""
 
 
 _EXITS: tuple[tuple[type[BaseException], Exit], ...] = (
@@ -53,6 +59,7 @@ _EXITS: tuple[tuple[type[BaseException], Exit], ...] = (
     (ReplyError, Exit.SERVER),
     (CasdkError, Exit.SERVER),
     (BrokenPipeError, Exit.PIPE),
+    (KeyboardInterrupt, Exit.INTERRUPTED),
     (OSError, Exit.INPUT),
 )
 
@@ -66,15 +73,39 @@ def line_of(error: BaseException, url: str | None = None) -> str:
     """Return an error as one line.
 
     Args:
-        error: What happened; its own message says what to do, where that is known on the spot.
+        error: What happened; its own message says what to do, where that is known on the spot, and its notes what
+            became of what was done before.
         url: The server, if the command had one: what went wrong on the way there is for ``casdk doctor``.
     """
+    return "; ".join([_line_of(error, url), *getattr(error, "__notes__", ())])
+
+
+def _line_of(error: BaseException, url: str | None) -> str:
     line = " ".join(str(error).split()) or type(error).__name__
-    code = exit_of(error)
     if isinstance(error, NotAnImageError):
         return line.replace("give check_images=False to send them all the same", "sentences go into a .txt file")
+    if isinstance(error, OSError) and not isinstance(error, CasdkError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    code = exit_of(error)
     if code is Exit.AUTH:
         return f"{line}; set CLIP_AUTH_TOKEN or give --credential-file"
     if url is not None and code in (Exit.UNREACHABLE, Exit.LATE):
         return f"{line}; `casdk doctor {url}` looks for the cause"
     return line
+
+
+def fail(code: Exit, line: str) -> int:
+    """Say what went wrong on standard error, and return the exit code."""
+    print(f"casdk: {line}", file=sys.stderr)
+    return code
+
+
+def lose_stdout(error: OSError) -> int:
+    """Give standard output up, which takes no more, and return the exit code.
+
+    What is still buffered for it goes nowhere: it would fail again when Python ends.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return Exit.PIPE
+    return fail(Exit.INPUT, f"standard output: {error.strerror}")

@@ -1,129 +1,316 @@
-"""Where embeddings are written to, as they come: ``.npy``, ``.parquet``, ``.jsonl``. A file is whole or not there."""
+"""Where embeddings are written to, as they come: ``.npy``, ``.parquet`` and ``.jsonl`` files, or standard output."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import os
 import sys
-import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from casdk.cli.parts import PartFile
+from casdk.cli.signals import undisturbed
 from casdk.errors import ConfigError
 
-__all__ = ["STDOUT", "Sink", "open_sink"]
+__all__ = ["STDOUT", "Sink", "open_sink", "to_json"]
 
 STDOUT: Final = "-"
 Rows = NDArray[np.floating[Any]]
 
 
+def to_json(value: object) -> bytes:
+    """Return a value as JSON; a path whose name is no UTF-8 in it keeps its odd bytes as lone surrogates, escaped."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()
+
+
 class Sink(ABC):
-    """Takes rows with the names of their items; a context manager that leaves no half of a file behind.
+    """Takes the rows of all items in order; a context manager.
 
     Args:
-        target: The file; `STDOUT` for standard output.
         dtype: ``float32`` or ``float16``.
+
+    Attributes:
+        rows: Rows taken, without those that are bad.
+        width: Numbers in a row; 0 until the first one comes.
     """
 
-    def __init__(self, target: str, dtype: str) -> None:
+    def __init__(self, dtype: str) -> None:
         self.dtype = dtype
-        self.rows: int = 0
-        self.width: int = 0
-        self._target = None if target == STDOUT else Path(target).expanduser()
-        self._file: IO[bytes] = sys.stdout.buffer
+        self.rows = 0
+        self.width = 0
+
+    def write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int] = ()) -> None:
+        """Take a piece.
+
+        Args:
+            start: Position of its first item in the whole input.
+            names: Of its items.
+            rows: ``[len(names), D]``; ``[len(names), 0]`` if all are bad and nobody knows D yet.
+            bad: Positions in it of the items that have no row; there, ``rows`` are NaN.
+        """
+        if not len(rows):
+            return
+        if not self.width and len(bad) < len(rows):
+            self.width = int(rows.shape[1])
+            self._begin()
+        self._write(start, names, rows, bad)
+        self.rows += len(rows) - len(bad)
+
+    def _begin(self) -> None:
+        """Act before the first good row, when its width is known."""
+
+    @abstractmethod
+    def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None: ...
+
+    def told(self, skipped: int) -> str:
+        """Return what the user is told when all is written."""
+        return ""
 
     def __enter__(self) -> Self:
-        if self._target is not None:
-            # Beside the target, so that taking its place is one step; it is closed in __exit__.
-            self._file = tempfile.NamedTemporaryFile(
-                dir=self._target.parent, prefix=f".{self._target.name}.", delete=False
-            )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._target is None:
-            if error is None:
-                self._finish()
-                self._file.flush()
-            return
-        written = Path(self._file.name)
+        return None
+
+
+class LineSink(Sink):
+    """A line of JSON per item on standard output."""
+
+    def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
+        sys.stdout.buffer.write(lines_of(start, names, rows, bad))
+        sys.stdout.buffer.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self.rows:
+            error.add_note(f"{self.rows} rows were printed before")
+
+
+class SummarySink(Sink):
+    """What a person at a terminal wants to see: how many rows there are, and how the first ones begin."""
+
+    SHOWN: Final = 10
+    NUMBERS: Final = 3
+    NAME: Final = 48
+
+    def __init__(self, dtype: str) -> None:
+        super().__init__(dtype)
+        self._shown: list[str] = []
+
+    def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
+        for position, name in enumerate(names):
+            if len(self._shown) == self.SHOWN:
+                return
+            if position not in bad:
+                label = name if len(name) <= self.NAME else f"{name[: self.NAME - 3]}..."
+                label = label.encode("utf-8", "backslashreplace").decode()
+                numbers = " ".join(f"{number:8.4f}" for number in rows[position, : self.NUMBERS])
+                self._shown.append(f"  {label:<{self.NAME}} {numbers} ...")
+
+    def told(self, skipped: int) -> str:
+        more = self.rows - len(self._shown)
+        return "\n".join(
+            [
+                f"{self.rows} x {self.width} {self.dtype}",
+                *self._shown,
+                *([f"  and {more} more"] if more else []),
+                "(-o FILE.npy, .parquet or .jsonl writes them, -o - prints them as lines of JSON)",
+            ]
+        )
+
+
+class FileSink(Sink):
+    """A file, which is ``NAME.part`` while it is written; it becomes NAME when it is whole, and stays if the run stops.
+
+    Args:
+        target: Name of the file.
+        dtype: ``float32`` or ``float16``.
+    """
+
+    def __init__(self, target: str, dtype: str) -> None:
+        super().__init__(dtype)
+        self._name = target
+        self._target = Path(os.path.expanduser(target))
+        self._part_name = self._target.with_name(self._target.name + ".part")
+
+    def __enter__(self) -> Self:
+        self._part = PartFile(self._target, self._part_name)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Whoever presses Ctrl-C once more here would lose what is kept.
+        with undisturbed():
+            try:
+                if error is None:
+                    self._finish()
+            except BaseException as failed:
+                self._stop(failed)
+                raise
+            if error is not None:
+                self._stop(error)
+
+    def _stop(self, error: BaseException) -> None:
         try:
-            self._finish() if error is None else self._abandon()
-            self._file.close()
-            if error is None:
-                umask = os.umask(0)
-                os.umask(umask)
-                written.chmod(0o666 & ~umask)  # a temporary file is private, a result like any other file
-                written.replace(self._target)
+            self._leave()
+        except Exception as lost:  # an OSError, or one of pyarrow's
+            error.add_note(f"the rows before it could not be kept: {lost}")
+            self._part_name.unlink(missing_ok=True)
+            return
         finally:
-            self._file.close()
-            written.unlink(missing_ok=True)
+            self._part.close()
+        if self._kept:
+            error.add_note(f"the {self._kept} rows before it are in {self._part_name}")
 
-    def write(self, indices: Sequence[int], names: Sequence[str], rows: Rows) -> None:
-        """Take rows ``[n, D]``, and the positions and names of their items."""
-        if not self.rows and len(rows):
-            self.width = int(rows.shape[1])
-            self._begin()
-        if len(rows):
-            self._write(indices, names, rows)
-            self.rows += len(rows)
-
-    def _begin(self) -> None:
-        """Act before the first rows, when their width is known."""
-
-    @abstractmethod
-    def _write(self, indices: Sequence[int], names: Sequence[str], rows: Rows) -> None: ...
+    @property
+    def _kept(self) -> int:
+        """How many rows there are in the file."""
+        return self.rows
 
     def _finish(self) -> None:
-        """Act after the last rows."""
+        """Complete the file and give it its name."""
+        self._part.finish()
 
-    def _abandon(self) -> None:
-        """Act when there will be no file."""
+    def _leave(self) -> None:
+        """Make of the file what can be read, and leave it."""
+        self._part.leave()
+
+    def told(self, skipped: int) -> str:
+        left_out = f", {skipped} left out" if skipped else ""
+        return f"{self._name}: {self.rows} x {self.width} {self.dtype}{left_out}"
 
 
-class NpySink(Sink):
-    """One matrix ``[N, D]``."""
+class NpySink(FileSink):
+    """One matrix ``[N, D]``, and beside it the name of each row, a JSON string per line: ``NAME.names.jsonl``.
+
+    An item without a row has one all the same, of NaN: row n is that of item n. The header says at all times how many
+    rows there are, so that the file can be read however the process ended.
+    """
+
+    def __init__(self, target: str, dtype: str) -> None:
+        super().__init__(target, dtype)
+        self._places = 0
+        self._waiting: list[str] = []
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        try:
+            named = self._target.with_name(self._target.name + ".names.jsonl")
+            self._names = PartFile(named, self._part_name.with_name(self._part_name.name + ".names.jsonl"))
+        except BaseException:
+            self._part.leave()
+            raise
+        return self
 
     def _begin(self) -> None:
-        self._head()
+        self._part.write(self._head())
+        if self._waiting:
+            blank = np.full((len(self._waiting), self.width), np.nan, self.dtype)
+            self._add(self._waiting, blank)
+            self._waiting = []
 
-    def _write(self, indices: Sequence[int], names: Sequence[str], rows: Rows) -> None:
-        self._file.write(np.ascontiguousarray(rows, self.dtype).data)
+    def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
+        if self.width:
+            self._add(names, rows)
+        else:
+            self._waiting += names
 
-    def _finish(self) -> None:
-        self._file.seek(0)
-        self._head()
+    def _add(self, names: Sequence[str], rows: Rows) -> None:
+        before = self._names.size
+        self._names.write(b"".join(to_json(name) + b"\n" for name in names))
+        try:
+            self._part.write(np.ascontiguousarray(rows, self.dtype).data)
+        except OSError:
+            self._names.cut(before)
+            raise
+        self._places += len(rows)
+        self._part.overwrite(self._head())
 
-    def _head(self) -> None:
+    def _head(self) -> bytes:
         # NumPy leaves room in a header for a longer first axis, so that it can be written again over itself.
-        shape = (self.rows, self.width)
-        form = {"descr": np.lib.format.dtype_to_descr(np.dtype(self.dtype)), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, form)
+        head = io.BytesIO()
+        form = {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(self.dtype)),
+            "fortran_order": False,
+            "shape": (self._places, self.width),
+        }
+        np.lib.format.write_array_header_1_0(head, form)
+        return head.getvalue()
+
+    @property
+    def _kept(self) -> int:
+        return self._places
+
+    def _finish(self) -> None:
+        if not self.width:
+            self._part.write(self._head())
+        self._names.finish()
+        super()._finish()
+
+    def _leave(self) -> None:
+        if not self._names.closed:
+            self._names.leave()
+        super()._leave()
+
+    def told(self, skipped: int) -> str:
+        bad = f", {skipped} of them left out: NaN" if skipped else ""
+        return f"{self._name}: {self._places} x {self.width} {self.dtype}{bad}"
 
 
-class JsonlSink(Sink):
+class JsonlSink(FileSink):
     """One line per item: ``{"index": 0, "item": "apple.png", "embedding": [...]}``."""
 
-    def _write(self, indices: Sequence[int], names: Sequence[str], rows: Rows) -> None:
-        lines = (
-            {"index": index, "item": name, "embedding": row}
-            for index, name, row in zip(indices, names, rows.tolist(), strict=True)
-        )
-        self._file.write(msgspec.json.Encoder().encode_lines(lines))
-        if self._target is None:
-            self._file.flush()
+    def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
+        self._part.write(lines_of(start, names, rows, bad))
 
 
-class ParquetSink(Sink):
+def lines_of(start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> bytes:
+    """Return a line of JSON per good row."""
+    return b"".join(
+        to_json({"index": start + position, "item": name, "embedding": rows[position].tolist()}) + b"\n"
+        for position, name in enumerate(names)
+        if position not in bad
+    )
+
+
+class Held(NamedTuple):
+    """Good rows that are still to be written, with positions and names."""
+
+    indices: list[int]
+    names: list[str]
+    rows: Rows
+
+    def halves(self) -> tuple[Held, Held]:
+        """Return the first half of the rows, and the second."""
+        middle = len(self.rows) // 2
+        first = Held(self.indices[:middle], self.names[:middle], self.rows[:middle])
+        return first, Held(self.indices[middle:], self.names[middle:], self.rows[middle:])
+
+
+class ParquetSink(FileSink):
     """Columns ``index``, ``item`` and ``embedding``, a FixedSizeList."""
+
+    GROUP: Final = 4096
+    """Rows in a row group."""
+    HEAD: Final = 1 << 16
+    PER_GROUP: Final = 1 << 12
+    """Bytes that a file, and each of its row groups, takes in the footer, with room to spare."""
 
     def __init__(self, target: str, dtype: str) -> None:
         super().__init__(target, dtype)
@@ -133,6 +320,9 @@ class ParquetSink(Sink):
             raise ConfigError('a .parquet file needs pyarrow: pip install "casdk[arrow]"') from None
         self._arrow: Any = pyarrow
         self._writer: Any = None
+        self._held: list[Held] = []
+        self._groups = 0
+        self._written = 0
 
     def _begin(self) -> None:
         arrow = self._arrow
@@ -140,44 +330,88 @@ class ParquetSink(Sink):
         schema = arrow.schema(
             [("index", arrow.int64()), ("item", arrow.string()), ("embedding", arrow.list_(number, self.width))]
         )
-        self._writer = arrow.parquet.ParquetWriter(self._file, schema)
+        self._writer = arrow.parquet.ParquetWriter(self._part, schema, use_dictionary=["item"])
 
-    def _write(self, indices: Sequence[int], names: Sequence[str], rows: Rows) -> None:
+    def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
+        good = [position for position in range(len(rows)) if position not in bad]
+        if good:
+            indices = [start + position for position in good]
+            self._held.append(Held(indices, [_as_utf8(names[position]) for position in good], rows[good]))
+        if sum(len(held.rows) for held in self._held) >= self.GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._held:
+            indices = [index for held in self._held for index in held.indices]
+            names = [name for held in self._held for name in held.names]
+            rows = np.concatenate([held.rows for held in self._held]).astype(self.dtype, copy=False)
+            self._held = []
+            self._write_group(Held(indices, names, rows))
+
+    def _write_group(self, held: Held) -> None:
+        """Write a row group, or as many of its rows as there is room for: a footer has to fit behind them."""
+        size = held.rows.nbytes + sum(2 * len(name.encode()) for name in held.names)
+        try:
+            self._part.reserve(self.HEAD + (self._groups + 1) * self.PER_GROUP + size + size // 4)
+        except OSError:
+            if len(held.rows) == 1:
+                raise
+            for half in held.halves():
+                self._write_group(half)
+            return
         arrow = self._arrow
-        flat = arrow.array(np.ascontiguousarray(rows, self.dtype).reshape(-1))
         columns = [
-            arrow.array(indices, arrow.int64()),
-            arrow.array(names, arrow.string()),
-            arrow.FixedSizeListArray.from_arrays(flat, self.width),
+            arrow.array(held.indices, arrow.int64()),
+            arrow.array(held.names, arrow.string()),
+            arrow.FixedSizeListArray.from_arrays(arrow.array(held.rows.reshape(-1)), self.width),
         ]
         self._writer.write_batch(arrow.record_batch(columns, schema=self._writer.schema))
+        self._groups += 1
+        self._written += len(held.rows)
+
+    @property
+    def _kept(self) -> int:
+        return self._written
 
     def _finish(self) -> None:
-        writer = self._writer
-        if writer is None:
+        if not self.width:
             self._begin()
-            writer = self._writer
-        writer.close()
+        self._flush()
+        self._writer.close()
+        super()._finish()
 
-    def _abandon(self) -> None:
+    def _leave(self) -> None:
         if self._writer is not None:
-            self._writer.close()  # else it would try when it is collected, on a closed file
+            with contextlib.suppress(OSError):  # no room for what is held, but for the footer
+                self._flush()
+            self._writer.close()
+        super()._leave()
 
 
-SINKS: Final[dict[str, type[Sink]]] = {".npy": NpySink, ".jsonl": JsonlSink, ".parquet": ParquetSink}
+def _as_utf8(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def open_sink(target: str, dtype: str) -> Sink:
+FILES: Final[dict[str, type[FileSink]]] = {".npy": NpySink, ".jsonl": JsonlSink, ".parquet": ParquetSink}
+
+
+def open_sink(target: str | None, dtype: str) -> Sink:
     """Return what writes to a target of that name.
+
+    Args:
+        target: A file, `STDOUT`, or ``None`` for standard output in the form that suits it.
+        dtype: ``float32`` or ``float16``.
 
     Raises:
         ConfigError: No form of file is called so, or its library is missing.
     """
-    if target == STDOUT:
-        return JsonlSink(target, dtype)
-    kind = SINKS.get(Path(target).suffix.lower())
+    if target is None and sys.stdout.isatty():
+        return SummarySink(dtype)
+    if target is None or target == STDOUT:
+        return LineSink(dtype)
+    kind = FILES.get(Path(target).suffix.lower())
     if kind is None:
-        raise ConfigError(f"-o {target}: name a file that ends in {', '.join(SINKS)}, or - for lines of JSON")
-    if not Path(target).expanduser().parent.is_dir():
+        raise ConfigError(f"-o {target}: name a file that ends in {', '.join(FILES)}, or - for lines of JSON")
+    if not Path(os.path.expanduser(target)).parent.is_dir():
         raise ConfigError(f"-o {target}: there is no such directory")
     return kind(target, dtype)

@@ -13,6 +13,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
@@ -141,8 +142,12 @@ def _port(text: str) -> tuple[str, int]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Leave with the one line of what is wrong; the usage fills a screen."""
-        self.exit(2, f"casdk.server: {message} (--help lists the options)\n")
+        """Leave with the one line of what is wrong, and what was probably meant; the usage fills a screen."""
+        word = message.removeprefix("unrecognized arguments: ").partition("=")[0].split()[0]
+        options = [option for action in self._actions for option in action.option_strings]
+        meant = get_close_matches(word, options, 1) if word.startswith("-") else []
+        hint = f". Did you mean {meant[0]}?" if meant else ""
+        self.exit(2, f"casdk.server: {message}{hint} (--help lists the options)\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,18 @@
+"""Which of casdk's extras brings a library that is missing."""
+
+from __future__ import annotations
+
+__all__ = ["missing_extra"]
+
+
+def missing_extra(what: str, extra: str, error: ImportError) -> ImportError:
+    """Return the error of a part of casdk that cannot be imported, as one sentence that says what to install.
+
+    Args:
+        what: The part, e.g. ``casdk.server``.
+        extra: The extra it needs.
+        error: What its import raised; an error of casdk's own modules, or one that says all this, is returned as it is.
+    """
+    if error.name is None or error.name.partition(".")[0] == "casdk":
+        return error
+    return ImportError(f'{what} needs {error.name}: pip install "casdk[{extra}]"', name=error.name, path=error.path)

@@ -1,0 +1,69 @@
+"""What ends a command from outside: Ctrl-C, a request to terminate, a terminal that is closed."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Final
+
+__all__ = ["Stopped", "stopping", "undisturbed"]
+
+NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP")
+WORDS: Final = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "the terminal was closed"}
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal came that is to end the command, which cleans up as after Ctrl-C.
+
+    Args:
+        number: The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = signal.Signals(number)
+        super().__init__(WORDS[self.number.name])
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[None]:
+    """Have each of those signals raise `Stopped`, unless somebody else handles or ignores it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, _stop)
+        for number in _numbers()
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore those signals for the moment that it takes to leave things in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in _numbers() if signal.getsignal(number) is not None
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _numbers() -> list[signal.Signals]:
+    return [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    raise Stopped(number)

@@ -1,0 +1,216 @@
+"""A run of the command line that stops keeps every row it had, and says where: in every form, however it ends."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from casdk.cli import main
+from casdk.testing import Gate, Hold, Refuse, embed
+
+FORMS = ("npy", "parquet", "jsonl")
+WIDTH = 32
+BATCH = 8
+SIGNALS = {
+    signal.SIGINT: (130, "interrupted"),
+    signal.SIGTERM: (143, "terminated"),
+    signal.SIGHUP: (129, "the terminal was closed"),
+}
+every_form = pytest.mark.parametrize("form", FORMS)
+
+
+def text(number):
+    return f"sentence {number}"
+
+
+def rows_in(path):
+    """Return the matrix that a kept file holds, after a look at the names of its rows."""
+    if ".npy" in path.suffixes:
+        lines = path.with_name(path.name + ".names.jsonl").read_text().splitlines()
+        names, rows = [json.loads(line) for line in lines], np.load(path)
+    elif ".jsonl" in path.suffixes:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        names, rows = [line["item"] for line in lines], np.array([line["embedding"] for line in lines])
+    else:
+        table = pyarrow.parquet.read_table(path)
+        names, rows = table["item"].to_pylist(), np.stack(table["embedding"].to_numpy())
+    assert names == [text(number) for number in range(len(rows))]
+    return rows
+
+
+@pytest.fixture
+def words(tmp_path):
+    """A function from a server, a form and how many sentences to the words of an ``encode`` of them."""
+
+    def words(server, form, count, *options, scheme="grpc"):
+        (tmp_path / "lines.txt").write_text("".join(f"{text(number)}\n" for number in range(count)))
+        place = [server.address(scheme), str(tmp_path / "lines.txt"), "-o", str(tmp_path / f"rows.{form}")]
+        return ["encode", *place, "--batch-size", str(BATCH), *options]
+
+    return words
+
+
+@pytest.fixture
+def kept(tmp_path, tally):
+    """A function that looks at how an ``encode`` into a form ended and what it said; returns the rows that it kept."""
+
+    def kept(form, ended, code, said):
+        part = tmp_path / f"rows.{form}.part"
+        assert ended[0] == code, ended
+        assert ended[1] == ""
+        assert said in ended[2]
+        assert "Traceback" not in ended[2]
+        assert not (tmp_path / f"rows.{form}").exists()
+        rows = rows_in(part)
+        assert ended[2].splitlines()[-1].endswith(f"the {len(rows)} rows before it are in {part}")
+        np.testing.assert_allclose(rows, np.stack([embed(text(n), WIDTH) for n in range(len(rows))]), atol=1e-6)
+        tally("stopped runs: rows kept", len(rows))
+        return rows
+
+    return kept
+
+
+@pytest.fixture
+def run(capfd):
+    """A function that runs a command line in this process."""
+
+    def run(words):
+        capfd.readouterr()
+        return (main(words), *capfd.readouterr())
+
+    return run
+
+
+def started(words, before="pass"):
+    """Start a command line in a process of its own."""
+    program = f"import sys; {before}; from casdk.cli import main; sys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def ended(process):
+    """Wait for a process; return its exit code and what it said."""
+    with process:
+        out, err = process.communicate(timeout=50)
+    return process.returncode, out, err
+
+
+def hold_from(number, gate):
+    """Hold every request from an item on: those before have been answered when it waits."""
+    return lambda request: Hold(gate) if int(request.texts[0].split()[1]) >= number else None
+
+
+def wait_for_rows(part, count, process):
+    """Wait until a file that is being written holds so many rows: it can be read at any time."""
+    while True:
+        assert process.poll() is None
+        try:
+            if len(rows_in(part)) >= count:
+                return
+        except (AssertionError, OSError, EOFError, ValueError):
+            pass  # between the names and the rows, or before the first
+
+
+@pytest.mark.parametrize(("number", "form"), [*((number, "npy") for number in SIGNALS), (signal.SIGTERM, "jsonl")])
+def test_a_signal(make_server, words, kept, form, number, tmp_path):
+    server = make_server(hold_from(10 * BATCH, Gate()))
+    process = started(words(server, form, 400))
+    wait_for_rows(tmp_path / f"rows.{form}.part", 80, process)
+    process.send_signal(number)
+    assert len(kept(form, ended(process), *SIGNALS[number])) == 80
+
+
+def test_a_second_ctrl_c_loses_nothing(make_server, words, kept):
+    """Of the form that takes most to be left in order."""
+    server = make_server(hold_from(10 * BATCH, Gate()))
+    process = started(words(server, "parquet", 400))
+    server.wait_for(lambda seen: seen.replies == 10 and seen.running, 30)
+    for _ in range(20):
+        process.send_signal(signal.SIGINT)
+    kept("parquet", ended(process), 130, "interrupted")
+
+
+@pytest.mark.parametrize("form", ["npy", "jsonl"])
+def test_a_process_that_is_killed_leaves_what_it_wrote(make_server, words, tmp_path, form):
+    server = make_server(hold_from(10 * BATCH, Gate()))
+    process = started(words(server, form, 400))
+    part = tmp_path / f"rows.{form}.part"
+    wait_for_rows(part, 80, process)
+    process.kill()
+    assert ended(process) == (-signal.SIGKILL, "", "")
+    assert len(rows_in(part)) == 80
+
+
+def test_a_signal_that_is_ignored_stays_so(make_server, words, tmp_path):
+    """``nohup`` has SIGHUP ignored."""
+    gate = Gate()
+    server = make_server(hold_from(10 * BATCH, gate))
+    before = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    process = started(words(server, "npy", 400), before)
+    server.wait_for(lambda seen: seen.running, 30)
+    process.send_signal(signal.SIGHUP)
+    gate.open()
+    assert ended(process)[::2] == (0, "")
+    assert len(rows_in(tmp_path / "rows.npy")) == 400
+    assert not (tmp_path / "rows.npy.part").exists()
+
+
+@every_form
+def test_a_server_that_fails(make_server, words, kept, run, form):
+    """What is in flight then is given up."""
+    server = make_server(lambda request: Refuse.internal() if request.number >= 250 else None)
+    assert 1000 <= len(kept(form, run(words(server, form, 4000)), 6, "casdk: ")) <= 2000
+
+
+@every_form
+def test_time_that_runs_out(make_server, words, kept, run, form):
+    server = make_server(hold_from(15 * BATCH, Gate()))
+    assert len(kept(form, run(words(server, form, 400, "--timeout", "1")), 5, "time")) == 120
+
+
+@every_form
+def test_an_input_that_breaks(make_server, words, kept, run, form, tmp_path):
+    server = make_server()
+    broken = words(server, form, 4000)
+    with open(tmp_path / "lines.txt", "ab") as lines:
+        lines.write(b"\xff\n")
+    assert len(kept(form, run(broken), 3, "no UTF-8")) >= 2000
+
+
+@contextmanager
+def full_disk(size):
+    """A disk that is full when a file has so many bytes, as far as this process can tell; Python ignores the signal."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http", "websocket"])
+@every_form
+def test_a_disk_that_is_full(make_server, words, kept, run, form, scheme, tmp_path):
+    """The message names the file, and every row that fitted is there."""
+    written = words(make_server(), form, 10_000, scheme=scheme)
+    with full_disk({"npy": 50_000, "jsonl": 200_000, "parquet": 300_000}[form]):
+        ran = run(written)
+    rows = kept(form, ran, 3, f"casdk: {tmp_path / f'rows.{form}.part'}: File too large; ")
+    assert len(rows) >= 200
+
+
+def test_a_disk_that_is_full_of_names(make_server, words, run, tmp_path):
+    written = words(make_server(width=1), "npy", 10_000)
+    with full_disk(30_000):
+        code, _, err = run(written)
+    part = tmp_path / "rows.npy.part"
+    names = part.with_name(part.name + ".names.jsonl")
+    assert code == 3
+    assert err.startswith(f"casdk: {names}: File too large; the ")
+    assert len(names.read_text().splitlines()) == len(np.load(part)) > 1000
