@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
             "_engine",
             "_feeds",
             "_inputs",
+            "_outages",
             "_progress",
             "_results",
             "_rust",
@@ -62,10 +63,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("config", "documents", "errors", "models"),
     },
     "_transport": {
-        *("_calls", "_channels", "_coalesce", "_codecs", "_downloads", "_engine", "_proxy", "_uri"),
+        *("_calls", "_channels", "_coalesce", "_codecs", "_downloads", "_engine", "_outages", "_proxy", "_uri"),
         *("config", "errors"),
     },
-    "_calls": {"_batches", "models", "errors", "config"},
+    "_calls": {"_batches", "_outages", "models", "errors", "config"},
+    "_outages": set(),
     "_options": {"_calls", "models", "errors", "config"},
     "_results": {"_codecs", "documents", "models", "errors"},
     "_codecs": {"_rust", "models", "documents", "errors"},
@@ -113,7 +115,7 @@ MAY_IMPORT_LATE: dict[str, set[str]] = {
 }
 # Standard modules that would make a decision into an act.
 ACTS = {"asyncio", "socket", "time", "threading", "ssl", "selectors", "os", "random"}
-FORBIDDEN = {"_calls": ACTS, "_batches": ACTS}
+FORBIDDEN = {"_calls": ACTS, "_batches": ACTS, "_outages": ACTS}
 
 
 class Import(NamedTuple):

@@ -101,6 +101,7 @@ class Plan:
             draw=random.random,
             tolerant=options.on_error is not None,
             on_refuse=partial(_refuse, self.answer, given),
+            server=transport.server,
         )
         self._verb, self._transport = verb[1:] or "profile", transport
         self.watch = None

@@ -178,7 +178,7 @@ class Watch:
             wait: Seconds until it is sent again, if it is.
         """
         span = self._open[batch]
-        if outcome == "repeat":
+        if outcome in ("repeat", "wait"):
             self._instruments.retries.add(1, {**self._names, "error.type": type(error).__name__})
             span.add_event("casdk.retry", {"error.type": type(error).__name__, "casdk.retry.wait": wait})
             return

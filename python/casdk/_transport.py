@@ -16,6 +16,7 @@ from casdk._coalesce import Coalescer
 from casdk._codecs import Reply, scan
 from casdk._downloads import Downloads
 from casdk._engine import WORKERS, Engine, Resident, engine
+from casdk._outages import ServerState
 from casdk._proxy import proxy_of
 from casdk._uri import SCHEMES, Endpoint
 from casdk.config import TLS, Limits, Retry, Timeouts
@@ -150,6 +151,7 @@ class Transport(Resident):
         self.retry = retry
         self.timeouts = timeouts
         self.repeats = RetryBudget(retry.budget)
+        self.server = ServerState()
         self.window = Window(WINDOW, GROWN) if limits.prefetch is None else Window(limits.prefetch)
         self.bytes = ByteBudget(limits.max_inflight_bytes)
         self.packing = asyncio.Semaphore(WORKERS)
@@ -301,6 +303,7 @@ class Transport(Resident):
             self._channel.forget()
         self._channel = self._engine = self._headers = None
         self.downloads.forget()
+        self.server = ServerState(self.server.answered)
         self.calls = set()
         self._unrepeatable = set()
         self._slots = asyncio.Semaphore(self.limits.requests)
