@@ -189,17 +189,11 @@ def test_an_index_that_may_have_arrived_is_not_sent_twice(make_server, connect_t
 
 def test_an_index_waits_for_a_server_that_does_not_listen(make_server, connect_to, scheme, lines):
     server = make_server()
-    client = connect_to(server, scheme, retry=SHORT, limits=Limits(prefetch=1), timeout=30)
-
-    def documents():
-        yield Document(text="a")
-        yield Document(text="b")  # read when the one before was answered
-        server.down()
-        yield Document(text="c")
-        yield Document(text="d")
-
+    server.down()
+    retry = Retry(attempts=2, backoff=0.01, max_backoff=0.05, patience=30)
+    client = connect_to(server, scheme, retry=retry, timeout=30)
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(client.index, documents(), batch_size=1)
+        done = pool.submit(client.index, [Document(text=text) for text in "abcd"], batch_size=1, prefetch=1)
         lines.wait_for("DEBUG", AGAIN, TRIES)
         server.up()
         done.result()
