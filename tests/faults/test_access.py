@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import resource
 import socket
 import ssl
 import traceback
@@ -101,6 +102,21 @@ def test_mutual_tls(make_server, connect_to, scheme, call, rows, tmp_path):
     np.testing.assert_array_equal(call(connect_to(server, scheme, tls=tls, timeout=20), "encode", ["a"]), rows(["a"]))
     with pytest.raises(TransportError):
         call(connect_to(server, scheme, tls=TLS(ca=authority.pem), retry=ONCE, timeout=10), "encode", ["a"])
+
+
+@secure
+def test_a_full_disk_is_no_fault_of_the_certificate(make_server, connect_to, scheme, call):
+    """A client's own goes through a file on the way to OpenSSL."""
+    authority = certificates.authority()
+    own = authority.client()
+    client = connect_to(make_server(), scheme, tls=TLS(ca=authority.pem, cert=own.pem, key=own.key), timeout=10)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(ConfigError, match=r"cert and key go through files in .*: File too large"):
+            call(client, "encode", ["a"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 UNVERIFIED = {

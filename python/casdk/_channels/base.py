@@ -300,14 +300,20 @@ def _load_chain(context: ssl.SSLContext, cert: object, key: object) -> None:
     """Load a client certificate; ssl reads files only, so bytes go through a private one that is gone at once."""
     import tempfile
 
-    with tempfile.TemporaryDirectory() as directory:
-        paths = []
-        for name, source in (("cert", cert), ("key", key)):
-            path = Path(directory, name + ".pem")
-            path.touch(mode=0o600)
-            path.write_bytes(read_pem(source, name))
-            paths.append(path)
-        context.load_cert_chain(str(paths[0]), str(paths[1]), password=_no_password)
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            paths = []
+            for name, source in (("cert", cert), ("key", key)):
+                path = Path(directory, name + ".pem")
+                path.touch(mode=0o600)
+                path.write_bytes(read_pem(source, name))
+                paths.append(path)
+            context.load_cert_chain(str(paths[0]), str(paths[1]), password=_no_password)
+    except ssl.SSLError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"TLS: cert and key go through files in {tempfile.gettempdir()}: {reason}") from error
 
 
 def _no_password() -> str:
