@@ -15,6 +15,7 @@ from casdk._codecs import Packed, Packer, failure_of, read_error, read_response
 from casdk._engine import Caller, engine
 from casdk._feeds import Feed
 from casdk._inputs import Chunk, read_chunk, urls_of
+from casdk._logging import logger_of
 from casdk._outages import Outage
 from casdk._progress import Progress
 from casdk._results import Answer
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Callback", "Driver", "Hooks"]
 
-LOG: Final = logging.getLogger("casdk.calls")
+LOG: Final = logger_of("casdk.calls")
 
 Callback = Callable[[Response], Any]
 

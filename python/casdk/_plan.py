@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -18,6 +17,7 @@ from casdk._driver import Driver, Hooks
 from casdk._engine import Caller
 from casdk._feeds import Feed, feed_of
 from casdk._inputs import Chunk
+from casdk._logging import are_pending, emitted, logger_of
 from casdk._options import MINIBATCH, Options, route
 from casdk._progress import Progress
 from casdk._results import Answer, Embeddings, Nothing
@@ -27,7 +27,7 @@ from casdk.models import Response
 
 __all__ = ["Plan", "moved"]
 
-LOG: Final = logging.getLogger("casdk.calls")
+LOG: Final = logger_of("casdk.calls")
 UNWATCHED: Final = nullcontext()
 
 
@@ -108,6 +108,7 @@ class Plan:
         if transport.telemetry is not None:
             self.watch = transport.telemetry.watch(self._verb, endpoint, self.feed.total, merged)
         self.progress = Progress(verb[1:], self.feed.total) if options.show_progress else None
+        self._deadline = None if timeout is None else monotonic() + timeout
         self.driver = Driver(
             transport,
             self.call,
@@ -116,7 +117,7 @@ class Plan:
             self.answer,
             prepare=prepare,
             candidates=candidates,
-            deadline=None if timeout is None else monotonic() + timeout,
+            deadline=self._deadline,
             hooks=self.hooks,
             progress=self.progress,
             repeats=repeats,
@@ -134,6 +135,8 @@ class Plan:
                     self.watch.count(self.call.done)
                 done, read, where = self.call.done, self.driver.count, self._transport.endpoint
                 LOG.debug("%s at %s: %d of %d items done in %.3f s", self._verb, where, done, read, monotonic() - began)
+                if are_pending():
+                    await emitted(self._deadline)
 
     async def _run(self, caller: Caller[Any]) -> None:
         """Run the call; an `ItemError` that stops it takes along what was finished."""

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from casdk import TLS, AuthError, ConfigError, Retry, TLSError, TransportError
 from casdk._channels.base import Connected
+from casdk._logging import flush
 from casdk.testing import ConnectProxy, certificates
 from cryptography.hazmat.primitives import serialization
 
@@ -235,6 +236,7 @@ def test_no_secret_is_shown(make_server, connect_to, scheme, call, caplog, tally
     client = connect_to(make_server(token="other"), scheme, credential=secret, timeout=20)
     with pytest.raises(AuthError) as caught:
         call(client, "encode", ["a"])
+    assert flush(20)
     shown = "".join(traceback.format_exception(caught.value))
     assert secret not in shown + repr(client) + repr(client._settings) + repr(vars(caught.value)) + caplog.text
     assert secret not in locals_of(caught.value)
@@ -290,6 +292,7 @@ def test_a_proxy_that_wants_a_password(make_server, connect_to, scheme, call, ro
         with pytest.raises((AuthError, TransportError)) as caught:
             call(refused, "encode", ["a"])
         refused.close()
+    assert flush(20)
     shown = "".join(traceback.format_exception(caught.value)) + repr(client) + caplog.text
     assert "s3cret" not in shown
     assert "wr0ng" not in shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 from abc import ABC, abstractmethod
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, unquote
 
+from casdk._logging import logger_of
 from casdk._uri import Endpoint, counterpart
 from casdk.config import TLS, Limits, Timeouts
 from casdk.errors import ConfigError, OverloadedError, ProtocolMismatchError, ServerError, TransportError
@@ -40,7 +40,7 @@ __all__ = [
     "ssl_context",
 ]
 
-LOG: Final = logging.getLogger("casdk.connections")
+LOG: Final = logger_of("casdk.connections")
 
 Headers: TypeAlias = Sequence[tuple[str, str]]
 """Name in lower case and value; the credential is among them, so they are never shown."""

@@ -33,6 +33,7 @@ from casdk._channels.base import (
     secured,
     ssl_context,
 )
+from casdk._logging import divert
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -46,6 +47,8 @@ from casdk.errors import (
 )
 
 __all__ = ["CHANNEL"]
+
+divert("grpc")
 
 UNARY: Final = "/jina.JinaSingleDataRequestRPC/process_single_data"
 STREAM: Final = "/jina.JinaRPC/Call"

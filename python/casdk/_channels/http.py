@@ -14,6 +14,7 @@ import msgspec
 
 from casdk._channels.base import LOG, Channel, Headers, is_plain, no_tls, refused_for_now, run_out, ssl_context
 from casdk._channels.network import Network
+from casdk._logging import divert
 from casdk._rust import first_id_of
 from casdk.errors import (
     AuthError,
@@ -28,6 +29,8 @@ from casdk.errors import (
 )
 
 __all__ = ["CHANNEL"]
+
+divert("httpcore")
 
 Transport: TypeAlias = "httpcore.AsyncHTTPConnection | httpcore.AsyncHTTPProxy"
 RawHeaders: TypeAlias = "list[tuple[bytes, bytes]]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from socket import gaierror
@@ -33,6 +34,7 @@ from casdk._channels.base import (
     slices,
     ssl_context,
 )
+from casdk._logging import logger_of
 from casdk._rust import frame_message, request_id_of
 from casdk._uri import counterpart
 from casdk.errors import (
@@ -433,14 +435,16 @@ def _refused(error: Exception, where: str) -> CasdkError:
     return TransportError(f"{where}: {str(error) or 'the connection broke while it was made'}", sent=False, away=away)
 
 
+CREDENTIAL: Final = re.compile("(authorization: ).*", re.IGNORECASE)
+
+
 def _redact(record: logging.LogRecord) -> bool:
     """Hide the credentials that websockets logs among the headers, at DEBUG."""
-    if isinstance(record.args, tuple) and str(record.args[:1]).lower().find("authorization") >= 0:
-        record.args = (record.args[0], "***", *record.args[2:])
+    record.msg, record.args = CREDENTIAL.sub(r"\1***", record.getMessage()), ()
     return True
 
 
-WIRE_LOG: Final = logging.getLogger("casdk.connections.websocket")
+WIRE_LOG: Final = logger_of("casdk.connections.websocket")
 """The library's own would show the credential."""
 WIRE_LOG.addFilter(_redact)
 
