@@ -43,7 +43,12 @@ def test_explicit_wins(monkeypatch):
     assert proxy_of(SECURE, "") is None
 
 
-@pytest.mark.parametrize("proxy", ["x", "http://h", "socks5://h:1", "http://:1", "http://me:s3cret@h:port", 7])
+ODD_HOSTS = ["http://\ud800:1", "http://a..b:1", f"http://{'a' * 64}.example:1", "http://me:s3cret\ud800@h:1"]
+
+
+@pytest.mark.parametrize(
+    "proxy", ["x", "http://h", "socks5://h:1", "http://:1", "http://me:s3cret@h:port", 7, *ODD_HOSTS]
+)
 def test_bad_proxy_is_refused_and_not_shown(proxy):
     with pytest.raises(ConfigError) as caught:
         check_proxy(proxy)

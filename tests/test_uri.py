@@ -63,6 +63,9 @@ def test_trailing_slash_is_no_path():
         ("http://h:1#x", "without path, query or fragment"),
         ("grpc://h :1", "white space"),
         ("grpc://h\x00:1", "control characters"),
+        ("grpc://\ud800:1", "control characters"),
+        ("http://a..b:1", "host that no name can be"),
+        (f"websocket://{'a' * 64}.example:1", "host that no name can be"),
     ],
 )
 def test_refused(address, says):

@@ -165,18 +165,16 @@ class _Kind:
         most: Items the next batch may take.
         waiting: Left by any thread, taken on the engine.
         lanes: Its batches in flight.
-        rests: How many times the engine has stopped looking for what waits, until it is told of more.
-        told: The rest that has been ended so.
+        attended: Whether the engine will look for what waits without being told again.
     """
 
-    __slots__ = ("lanes", "most", "rests", "told", "waiting")
+    __slots__ = ("attended", "lanes", "most", "waiting")
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.waiting: deque[Share] = deque()
         self.lanes: set[asyncio.Task[None]] = set()
-        self.rests = 0
-        self.told = -1
+        self.attended = False
 
 
 class Coalescer:
@@ -207,13 +205,16 @@ class Coalescer:
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds.setdefault(key, _Kind(self.most))
-        # In this order, as in `Mailbox.post`: whoever finds that the engine is told has left the share before the
-        # engine looks, and nobody finds it before it is true.
+        # In this order: whoever finds the kind attended has left the share before the engine looks.
         kind.waiting.append(share)
-        rests = kind.rests
-        if kind.told != rests:
+        if kind.attended:
+            return
+        try:
+            kind.attended = True
             caller.post(self._attend, key, kind)
-            kind.told = rests
+        except BaseException:  # Ctrl-C
+            kind.attended = False
+            raise
 
     def _attend(self, key: Hashable, kind: _Kind) -> None:
         if self._window:
@@ -228,9 +229,9 @@ class Coalescer:
                 self._start(key, kind, shares, size)
         if len(kind.lanes) == LANES:  # the next one that is free looks again
             return
-        kind.rests += 1
+        kind.attended = False
         if kind.waiting:
-            kind.told = kind.rests
+            kind.attended = True
             self._attend(key, kind)
         elif not kind.lanes and self._kinds.get(key) is kind:
             del self._kinds[key]

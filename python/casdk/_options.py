@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, TypedDict
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 
 from casdk._calls import ErrorMode
-from casdk.errors import InputTypeError, InputValueError
+from casdk.errors import InputTypeError, InputValueError, shown
 from casdk.models import Response
 
-__all__ = ["DEFAULTS", "DTYPE", "MINIBATCH", "CallOptions", "EncodeOptions", "Options", "route"]
+__all__ = [
+    "DEFAULTS",
+    "DTYPE",
+    "MINIBATCH",
+    "CallOptions",
+    "EncodeOptions",
+    "Options",
+    "check_limit",
+    "check_timeout",
+    "read_options",
+    "route",
+]
 
 
 class CallOptions(TypedDict, total=False):
@@ -24,7 +38,8 @@ class CallOptions(TypedDict, total=False):
         prefetch: Requests in flight for this call; ``Limits.prefetch`` by default.
         parameters: Sent to the executors; ``model_name`` in it selects ``/encode/{model_name}``. Never changed.
         show_progress: Show a bar.
-        timeout: Seconds for the whole call, loading and retries included; ``Timeouts.total`` by default.
+        timeout: Seconds for the whole call, loading and retries included; ``None`` for as long as it takes. Not given,
+            it is the client's own, ``Timeouts.total``.
         check_images: Refuse what is not an image before it is sent.
         on_error: Called with the `Response` of each failed request, which then does not stop the call.
     """
@@ -58,13 +73,13 @@ DTYPE: Final = "float32"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """Options of one call, checked."""
+    """Options of one call; `read_options` checks what the caller gave."""
 
     batch_size: int | None = None
     prefetch: int | None = None
     parameters: Any = None
     show_progress: bool = False
-    timeout: float | None = None
+    timeout: float | UnsetType | None = UNSET
     check_images: bool = True
     on_done: Any = None
     on_error: Any = None
@@ -77,20 +92,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     result: Literal["arrow"] | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size is not None:
-            _check_count("batch_size", self.batch_size)
-        if self.prefetch is not None:
-            _check_count("prefetch", self.prefetch)
-        if self.parameters is not None and not isinstance(self.parameters, Mapping):
-            raise InputTypeError(f"parameters must be a mapping, not {type(self.parameters).__name__}")
-        if self.timeout is not None and not self.timeout > 0:
-            raise InputValueError(f"timeout must be more than 0 seconds, not {self.timeout!r}")
-        if self.errors not in ("raise", "return", "skip"):
-            raise InputValueError(f"errors must be 'raise', 'return' or 'skip', not {self.errors!r}")
-        if not (self.on_done is None and self.on_error is None and self.on_always is None):
-            self._check_callbacks()
-        if self.dtype is not DTYPE or self.out is not None:
-            _check_matrix(self.dtype, self.out)
         if self.result is not None:
             self._check_result()
 
@@ -99,14 +100,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the call returns what the replies come to, and not the responses, or nothing."""
         return self.on_done is None and self.on_always is None and not self.return_responses
 
-    def _check_callbacks(self) -> None:
-        for name in ("on_done", "on_error", "on_always"):
-            if getattr(self, name) is not None and not callable(getattr(self, name)):
-                raise InputTypeError(f"{name} must be callable, not {type(getattr(self, name)).__name__}")
+    def deadline_after(self, total: float | None) -> float | None:
+        """Return the seconds that the call has.
+
+        Args:
+            total: Of a call that is not told otherwise.
+        """
+        return total if self.timeout is UNSET else self.timeout
 
     def _check_result(self) -> None:
-        if self.result != "arrow":
-            raise InputValueError(f"result must be 'arrow' or None, not {self.result!r}")
         if self.errors == "return":
             raise InputValueError("result='arrow' does not go with errors='return': call its .to_arrow()")
         if self.return_responses or self.on_done is not None or self.on_always is not None:
@@ -114,34 +116,137 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULTS: Final = Options()
-"""Those of a call that is told nothing, made and checked once."""
+"""Those of a call that is told nothing, made once."""
 FLOATS: Final = (np.dtype(np.float32), np.dtype(np.float16))
+MOST_MATCHES: Final = 2**31 - 1
+"""What ``limit`` may be: every server holds it in an integer of its own."""
 
 
-def _check_count(name: str, value: object) -> None:
-    if type(value) is int and value > 0:
-        return
+def read_options(given: Mapping[str, Any]) -> Options:
+    """Return the options of a call, each value that the caller gave checked.
+
+    Raises:
+        InputTypeError: A value is of a type that the option does not take.
+        InputValueError: A value is none that the option takes.
+        TypeError: There is no option of that name.
+    """
+    return Options(**{name: CHECKS[name](name, value) if name in CHECKS else value for name, value in given.items()})
+
+
+def check_limit(limit: object) -> int:
+    """Return how many matches a query may have.
+
+    Raises:
+        InputTypeError: It is no int.
+        InputValueError: It is less than 1, or more than any server can take.
+    """
+    return _read_count("limit", limit, MOST_MATCHES)
+
+
+def check_timeout(timeout: float | UnsetType | None) -> float | UnsetType | None:
+    """Return the seconds of a call, if it was told any; raises as `read_options` does."""
+    return timeout if timeout is UNSET else _read_seconds("timeout", timeout)
+
+
+def _read_count(name: str, value: Any, most: int = sys.maxsize) -> int:
+    """Return a count as Python's own ``int``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise InputTypeError(f"{name} must be an int, not {type(value).__name__}")
-    if value < 1:
-        raise InputValueError(f"{name} must be at least 1, not {value}")
+    count = int(value)
+    if count < 1:
+        raise InputValueError(f"{name} must be at least 1, not {shown(count)}")
+    if count > most:
+        raise InputValueError(f"{name} must be at most {most}, not {shown(count)}")
+    return count
 
 
-def _check_matrix(dtype: object, out: object) -> None:
+def _read_count_or_none(name: str, value: Any) -> int | None:
+    return None if value is None else _read_count(name, value)
+
+
+def _read_seconds(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise InputTypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}")
     try:
-        known = np.dtype(dtype) in FLOATS  # type: ignore[call-overload]
-    except TypeError:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not seconds > 0:
+        raise InputValueError(f"{name} must be more than 0 seconds, not {shown(value)}")
+    if seconds == math.inf:
+        raise InputValueError(f"{name} must be finite; None is for as long as it takes")
+    return seconds
+
+
+def _read_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, int | np.bool_):
+        raise InputTypeError(f"{name} must be True or False, not {shown(value)}")
+    return bool(value)
+
+
+def _read_word(name: str, value: Any, *words: str | None) -> str | None:
+    """Return one of a few words as a plain ``str``: a class of the caller's may compare as it likes."""
+    word = str.__str__(value) if isinstance(value, str) else None
+    if word not in words or (word is None and value is not None):
+        quoted = [repr(word) for word in words]
+        raise InputValueError(f"{name} must be {', '.join(quoted[:-1])} or {quoted[-1]}, not {shown(value)}")
+    return word
+
+
+def _read_callback(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise InputTypeError(f"{name} must be callable, not {type(value).__name__}")
+    return value
+
+
+def _read_parameters(name: str, value: Any) -> Any:
+    if value is not None and not isinstance(value, Mapping):
+        raise InputTypeError(f"{name} must be a mapping, not {type(value).__name__}")
+    return value
+
+
+def _read_dtype(name: str, value: Any) -> Any:
+    try:
+        known = np.dtype(value) in FLOATS
+    except Exception:  # NumPy asks it for its own dtype
         known = False
     if not known:
-        raise InputValueError(f"dtype must be float32 or float16, not {dtype!r}")
-    if out is None:
-        return
-    if not isinstance(out, np.ndarray):
-        raise InputTypeError(f"out must be an ndarray, not {type(out).__name__}")
-    if out.ndim != 2 or out.dtype not in FLOATS or not out.flags.c_contiguous or not out.flags.writeable:
+        raise InputValueError(f"{name} must be float32 or float16, not {shown(value)}")
+    return value
+
+
+def _read_matrix(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, np.ndarray):
+        raise InputTypeError(f"{name} must be an ndarray, not {type(value).__name__}")
+    if value.ndim != 2 or value.dtype not in FLOATS or not value.flags.c_contiguous or not value.flags.writeable:
         raise InputValueError(
-            f"out must be a writeable C-contiguous [N, D] float32 or float16, not {list(out.shape)} {out.dtype}"
+            f"{name} must be a writeable C-contiguous [N, D] float32 or float16, not {list(value.shape)} {value.dtype}"
         )
+    return value
+
+
+CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "batch_size": _read_count_or_none,
+    "prefetch": _read_count_or_none,
+    "parameters": _read_parameters,
+    "show_progress": _read_flag,
+    "timeout": _read_seconds,
+    "check_images": _read_flag,
+    "on_done": _read_callback,
+    "on_error": _read_callback,
+    "on_always": _read_callback,
+    "return_responses": _read_flag,
+    "errors": lambda name, value: _read_word(name, value, "raise", "return", "skip"),
+    "dtype": _read_dtype,
+    "out": _read_matrix,
+    "dedupe": _read_flag,
+    "result": lambda name, value: _read_word(name, value, "arrow", None),
+}
+"""What each option takes, by its name."""
 
 
 def route(verb: str, parameters: Mapping[str, Any] | None, **extra: Any) -> tuple[str, dict[str, Any]]:
@@ -154,12 +259,21 @@ def route(verb: str, parameters: Mapping[str, Any] | None, **extra: Any) -> tupl
         extra: Added; the caller's own ``drop_image_content`` wins.
 
     Raises:
-        InputTypeError: ``model_name`` is no str.
+        InputTypeError: ``model_name`` cannot be part of an endpoint, or the mapping cannot be read.
     """
-    sent = {"drop_image_content": True, **(parameters or {}), **extra}
-    model = sent.pop("model_name", None) if verb in ("/encode", "/rank") else None
+    sent = {"drop_image_content": True}
+    try:
+        sent |= parameters or {}
+    except Exception as error:
+        raise InputTypeError(f"parameters cannot be read: {shown(error)}") from error
+    sent |= extra
+    model: object = sent.pop("model_name", None) if verb in ("/encode", "/rank") else None
     if model is None:
         return verb, sent
     if not isinstance(model, str):
         raise InputTypeError(f"parameters: model_name must be a str, not {type(model).__name__}")
+    try:
+        model.encode()
+    except UnicodeEncodeError as error:
+        raise InputTypeError(f"parameters: model_name {shown(model)} cannot be sent: {error.reason}") from None
     return f"{verb}/{model}", sent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -17,17 +18,16 @@ from casdk._driver import Driver, Hooks
 from casdk._engine import Caller
 from casdk._feeds import Feed, feed_of
 from casdk._inputs import Chunk
-from casdk._logging import are_pending, emitted, logger_of
 from casdk._options import MINIBATCH, Options, route
 from casdk._progress import Progress
 from casdk._results import Answer, Embeddings, Nothing
 from casdk._transport import Transport
-from casdk.errors import InputTypeError, ItemError
+from casdk.errors import InputTypeError, ItemError, shown
 from casdk.models import Response
 
 __all__ = ["Plan", "moved"]
 
-LOG: Final = logger_of("casdk.calls")
+LOG: Final = logging.getLogger("casdk.calls")
 UNWATCHED: Final = nullcontext()
 
 
@@ -86,8 +86,11 @@ class Plan:
                 allow_empty=allow_empty,
             )
         except TypeError as error:  # of a parameter, which it names
-            raise InputTypeError(str(error)) from None
-        timeout = transport.timeouts.total if options.timeout is None else options.timeout
+            raise InputTypeError(str(error)) from error.__cause__
+        except Exception as error:  # of a parameter's own class
+            raise InputTypeError(f"parameters cannot be read: {shown(error)}") from error
+        timeout = options.deadline_after(transport.timeouts.total)
+        self.deadline = None if timeout is None else monotonic() + timeout
         self.feed: Feed = feed_of(content, options.batch_size or batch_size, apart=timeout is not None)
         self.hooks = Hooks(options.on_done, options.on_error, options.on_always, options.return_responses)
         self.gathers = options.gathers
@@ -101,14 +104,12 @@ class Plan:
             draw=random.random,
             tolerant=options.on_error is not None,
             on_refuse=partial(_refuse, self.answer, given),
-            server=transport.server,
         )
         self._verb, self._transport = verb[1:] or "profile", transport
         self.watch = None
         if transport.telemetry is not None:
             self.watch = transport.telemetry.watch(self._verb, endpoint, self.feed.total, merged)
         self.progress = Progress(verb[1:], self.feed.total) if options.show_progress else None
-        self._deadline = None if timeout is None else monotonic() + timeout
         self.driver = Driver(
             transport,
             self.call,
@@ -117,7 +118,7 @@ class Plan:
             self.answer,
             prepare=prepare,
             candidates=candidates,
-            deadline=self._deadline,
+            deadline=self.deadline,
             hooks=self.hooks,
             progress=self.progress,
             repeats=repeats,
@@ -135,8 +136,6 @@ class Plan:
                     self.watch.count(self.call.done)
                 done, read, where = self.call.done, self.driver.count, self._transport.endpoint
                 LOG.debug("%s at %s: %d of %d items done in %.3f s", self._verb, where, done, read, monotonic() - began)
-                if are_pending():
-                    await emitted(self._deadline)
 
     async def _run(self, caller: Caller[Any]) -> None:
         """Run the call; an `ItemError` that stops it takes along what was finished."""

@@ -50,7 +50,8 @@ def check_proxy(proxy: object) -> str | None:
         raise ConfigError(f"proxy must be a str like 'http://host:port', not {type(proxy).__name__}")
     try:
         parts = urlsplit(proxy)
-        usable = parts.scheme == "http" and bool(parts.hostname) and parts.port is not None
+        usable = parts.scheme == "http" and bool((parts.hostname or "").encode("idna")) and parts.port is not None
+        proxy.encode()
     except ValueError:
         usable = False
     if not usable:

@@ -100,6 +100,8 @@ class Matrix:
             if reply.rows > sent:
                 raise ReplyError(f"the server sent {reply.rows} documents for {sent}")
             return list(range(sent))
+        if self._given and self.rows is not None and (wide := self.rows.shape[1]) != width:
+            raise InputValueError(f"out has rows of {wide} numbers, the server's have {width}: make it [N, {width}]")
         rows = self._reserve(max(indices) + 1 if not isinstance(indices, range) else indices[-1] + 1, width)
         if isinstance(indices, range):
             return reply.place(rows, indices.start, sent, request_id)

@@ -121,12 +121,17 @@ class Packer:
             verdicts: One byte per item: those of `classify`, with ``N`` for a C-contiguous ``ndarray`` (a
                 tensor). ``?`` is not allowed.
             fetched: Bytes of the http(s) URLs among the items.
+
+        A Document may be of the caller's own class, or hold values of the caller's own types: then their code is run.
         """
     def pack_sentences(self, request_id: str, items: Sequence[object], verdicts: bytes) -> Packed | None:
         """Write one request of nothing but text, in Documents too: that takes less than handing it to a thread.
 
+        It runs no code of the caller's.
+
         Returns:
-            ``None`` where something else is among the items, Documents with matches or chunks too.
+            ``None`` where something else is among the items: Documents with matches or chunks, of another class than
+            `casdk.Document` itself, or with values of other types than builtin ones.
         """
 
 @final
@@ -148,6 +153,9 @@ class Packed:
         Kinds: ``missing`` ``unreadable`` ``not_image`` ``data_uri`` ``too_large`` ``empty`` ``type``
         ``not_fetched``. For a candidate the reason names its position.
         """
+    @property
+    def causes(self) -> dict[int, BaseException]:
+        """The exception of each item that could not be read, by its position: the caller's own, most of the time."""
 
 @final
 class Reply:

@@ -117,6 +117,10 @@ def parse_address(address: str) -> Endpoint:
         raise ConfigError("the server's address must not hold user info; give the token as Client(..., credential=...)")
     if not host:
         raise ConfigError(f"the server's address has no host: write {scheme}://host:port")
+    try:
+        host.encode("idna")  # as every library does sooner or later, each with an error of its own
+    except UnicodeError as error:
+        raise ConfigError(f"the server's address has a host that no name can be: {error}") from None
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ConfigError(
             f"the server's address must end after the port, without path, query or fragment: {scheme}://{parts.netloc}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
+from msgspec import UnsetType
 
 from casdk._batches import Repeats
 from casdk._coalesce import Coalescer, Share
@@ -22,7 +23,7 @@ from casdk._engine import Caller, Ending
 from casdk._feeds import HELD
 from casdk._foreign import hold_documents
 from casdk._inputs import Chunk, are_texts, check_content, read_chunk
-from casdk._options import DEFAULTS, DTYPE, MINIBATCH, Options, route
+from casdk._options import DEFAULTS, DTYPE, MINIBATCH, Options, check_limit, check_timeout, route
 from casdk._originals import Originals, write_embeddings
 from casdk._plan import Plan, moved
 from casdk._results import (
@@ -152,7 +153,7 @@ class Part(Share):
     def __init__(
         self, transport: Transport, coalescer: Coalescer, content: Any, options: Options, key: Hashable
     ) -> None:
-        timeout = transport.timeouts.total if options.timeout is None else options.timeout
+        timeout = options.deadline_after(transport.timeouts.total)
         super().__init__(coalescer, key, list(content), None if timeout is None else monotonic() + timeout)
         self._transport = transport
         self._content = content
@@ -321,7 +322,7 @@ def index(transport: Transport, content: Iterable[Any], options: Options, resend
         if answer.executors == 1 and transport.indexes is None:
             stored = (document for index, document in enumerate(originals.documents) if index not in plan.call.bad)
             if (first := next(stored, None)) is not None:
-                await _probe_index(transport, first, caller)
+                await _probe_index(transport, first, caller, plan.deadline)
         return lambda: _embedded(plan, matrix, originals)
 
     return job
@@ -336,25 +337,24 @@ def _embedded(plan: Plan, matrix: Matrix, originals: Originals, *, matches: bool
     return originals.array(matches=matches)
 
 
-async def _probe_index(transport: Transport, document: Document, caller: Caller[Any]) -> None:
+async def _probe_index(transport: Transport, document: Document, caller: Caller[Any], deadline: float | None) -> None:
     """Search for what was just indexed: a lone executor may be an encoder that took ``/index`` for ``/encode``."""
     query = Document(text=document.text, uri=document.uri, blob=document.blob, tensor=document.tensor)
-    probe = search(transport, [query], Options(), 1)
+    # What is left of the call's own time; a limit of 0 s would be none.
+    left = None if deadline is None else max(deadline - monotonic(), 1e-9)
+    probe = search(transport, [query], Options(timeout=left), 1)
     await probe(caller)
 
 
 def search(transport: Transport, content: Iterable[Any], options: Options, limit: int) -> Job:
     """Texts, images or Documents -> DocumentArray with matches by ascending distance."""
     content = check_content(content)
-    if isinstance(limit, bool) or not isinstance(limit, int | np.integer):
-        raise InputTypeError(f"limit must be an int, not {type(limit).__name__}")
-    if limit < 1:
-        raise InputValueError(f"limit must be at least 1, not {limit}")
+    limit = check_limit(limit)
     originals = Originals(content)
     matrix = Matrix(len(content) if isinstance(content, Sized) else None)
     answer = SearchResults(matrix)
     read, given = originals.read_as_documents, originals.given
-    plan = Plan(transport, "/search", content, options, answer, prepare=read, given=given, limit=int(limit))
+    plan = Plan(transport, "/search", content, options, answer, prepare=read, given=given, limit=limit)
 
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
         await plan.run(caller)
@@ -370,10 +370,10 @@ def search(transport: Transport, content: Iterable[Any], options: Options, limit
     return job
 
 
-def profile(transport: Transport, content: Any, timeout: float | None) -> Job:
+def profile(transport: Transport, content: Any, timeout: float | UnsetType | None) -> Job:
     """Nothing, a text or an image -> where the time of one request goes."""
     originals = Originals(None)
-    options = Options(timeout=timeout, return_responses=True, batch_size=1)
+    options = Options(timeout=check_timeout(timeout), return_responses=True, batch_size=1)
     items = [Document() if content is None else content]
     plan = Plan(
         transport,

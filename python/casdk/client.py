@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack, overlo
 
 import msgspec
 import numpy as np
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
-from casdk._options import DEFAULTS, MINIBATCH, CallOptions, EncodeOptions, Options
+from casdk._options import DEFAULTS, MINIBATCH, CallOptions, EncodeOptions, Options, read_options
 from casdk._originals import open_piece
 from casdk._uri import Endpoint, parse_address
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray
 from casdk.errors import ClosedError, ConfigError
 from casdk.models import EncodeResult, Image, Profile, Response, Text
-
-LATE: Final = ("casdk._callers", "casdk._engine", "casdk._verbs")
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -45,7 +44,7 @@ else:
             setattr(self, name, value)
             return value
 
-    _callers, _engine, _verbs = map(_Late, LATE)
+    _callers, _engine, _verbs = _Late("casdk._callers"), _Late("casdk._engine"), _Late("casdk._verbs")
 
 __all__ = ["ArrowArray", "ArrowStream", "Client", "Item"]
 
@@ -176,9 +175,6 @@ class Client:
     def _open(self) -> None:
         self._check()
         from casdk._transport import Transport
-
-        for module in LATE:  # see `Transport` on why here
-            import_module(module)
 
         settings = self._settings
         self._transport = Transport(
@@ -669,13 +665,13 @@ class Client:
     # profile
 
     def profile(
-        self, content: Item | Document | None = None, *, timeout: float | None = None, quiet: bool = False
+        self, content: Item | Document | None = None, *, timeout: float | UnsetType | None = UNSET, quiet: bool = False
     ) -> Profile:
         """Show where the time of one request goes.
 
         Args:
             content: A text or an image to encode; nothing measures an empty call.
-            timeout: Seconds for the call.
+            timeout: Seconds for the call; ``None`` for as long as it takes, the client's own if not given.
             quiet: Do not print the tree.
 
         Returns:
@@ -685,7 +681,7 @@ class Client:
         return _show(self._run(_verbs.profile(self._transport, content, timeout)), quiet)
 
     async def aprofile(
-        self, content: Item | Document | None = None, *, timeout: float | None = None, quiet: bool = False
+        self, content: Item | Document | None = None, *, timeout: float | UnsetType | None = UNSET, quiet: bool = False
     ) -> Profile:
         """`profile`, asynchronously."""
         self._check()
@@ -782,7 +778,7 @@ def _make_instruments(endpoint: Endpoint, telemetry: bool | Telemetry) -> Instru
 def _read_options(options: dict[str, Any], known: Set[str] | None = None) -> Options:
     if known is not None and (others := options.keys() - known):
         raise TypeError(f"Unexpected keyword argument '{min(others)}'")
-    return Options(**options) if options else DEFAULTS
+    return read_options(options) if options else DEFAULTS
 
 
 def _show(profile: Profile, quiet: bool) -> Profile:

@@ -2,22 +2,75 @@
 
 from __future__ import annotations
 
+import math
 import os
-from math import inf
+import sys
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
-from casdk.errors import ConfigError
+from casdk.errors import ConfigError, shown
 
 __all__ = ["TLS", "Limits", "Retry", "Telemetry", "Timeouts"]
 
 MIB: Final = 1024 * 1024
+MOST_SECONDS: Final = 1_000_000
+"""Longest that a connection, a request or a backoff may be told to take, 11 days: gRPC has 32 bits for milliseconds."""
 
 
 def _require(true: bool, sentence: str) -> None:
     if not true:
         raise ConfigError(sentence)
+
+
+def _check_number(struct: msgspec.Struct, name: str) -> float:
+    """Return a field that has to be a finite number; one of NumPy's becomes Python's own."""
+    value: Any = getattr(struct, name)
+    if isinstance(value, np.integer | np.floating):
+        value = value.item()
+        msgspec.structs.force_setattr(struct, name, value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    _require(is_number, f"{_where(struct, name)} must be a number, not {shown(value)}")
+    is_finite = isinstance(value, int) or math.isfinite(value)
+    _require(is_finite, f"{_where(struct, name)} must be a finite number, not {shown(value)}")
+    number: float = value
+    return number
+
+
+def _check_seconds(struct: msgspec.Struct, name: str, most: float = MOST_SECONDS) -> None:
+    value = _check_number(struct, name)
+    _require(value > 0, f"{_where(struct, name)} must be more than 0 seconds, not {shown(value)}")
+    _require(value <= most, f"{_where(struct, name)} must be at most {most:g} seconds, not {shown(value)}")
+
+
+def _check_count(struct: msgspec.Struct, name: str, least: int = 1) -> None:
+    value = _check_number(struct, name)
+    _require(isinstance(value, int), f"{_where(struct, name)} must be an int, not {shown(value)}")
+    _require(value >= least, f"{_where(struct, name)} must be at least {least}, not {shown(value)}")
+    _require(value <= sys.maxsize, f"{_where(struct, name)} must be at most {sys.maxsize}, not {shown(value)}")
+
+
+def _where(struct: msgspec.Struct, name: str) -> str:
+    return f"{type(struct).__name__}: {name}"
+
+
+def _read_path(name: str, source: object) -> str:
+    """Return the path of a PEM file; a path of the caller's own class is asked for it here, not on the engine."""
+    _require(
+        isinstance(source, str | os.PathLike),
+        f"TLS: {name} must be a PEM file's path or PEM bytes, not {type(source).__name__}",
+    )
+    try:
+        path = os.fsdecode(source)  # type: ignore[arg-type]
+    except Exception as error:
+        raise ConfigError(f"TLS: {name}: the path of a {type(source).__name__} cannot be read: {error}") from error
+    try:
+        usable = "\0" not in path and bool(os.fsencode(path))
+    except UnicodeEncodeError:
+        usable = False
+    _require(usable, f"TLS: {name}: no file can have the path {path!r}")
+    return path
 
 
 class TLS(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,6 +92,13 @@ class TLS(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     verify: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("ca", "cert", "key"):
+            source = getattr(self, name)
+            if source is not None and not isinstance(source, bytes):
+                msgspec.structs.force_setattr(self, name, _read_path(name, source))
+        _require(isinstance(self.verify, bool), f"TLS: verify must be True or False, not {shown(self.verify)}")
+        if self.server_name is not None:
+            _check_server_name(self.server_name)
         _require(
             (self.cert is None) == (self.key is None),
             "TLS: cert and key belong together, give both or neither",
@@ -53,6 +113,16 @@ class TLS(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"TLS({', '.join(shown)})"
 
 
+def _check_server_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise ConfigError(f"TLS: server_name must be a str, not {type(name).__name__}")
+    try:
+        usable = bool(name.encode("idna")) and name.isprintable() and not any(map(str.isspace, name))
+    except UnicodeError:
+        usable = False
+    _require(usable, f"TLS: server_name must be the name of a host, not {name!r}")
+
+
 def _shown(source: str | os.PathLike[str] | bytes | None) -> str:
     return f"<{len(source)} bytes>" if isinstance(source, bytes) else repr(source)
 
@@ -64,7 +134,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
         connect: For one connection, DNS to TLS.
         read: For one request to be sent and answered.
         total: For a whole call, loading, retries and waiting included; ``None`` leaves a call as long as it
-            takes while requests keep being answered within ``read``. A call's ``timeout=`` replaces it.
+            takes while requests keep being answered within ``read``. A call's ``timeout=`` replaces it, ``None`` too.
         download: For one image behind a URL.
     """
 
@@ -74,26 +144,22 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     download: float = 30.0
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
-            _require(value is None or value > 0, f"Timeouts: {name} must be more than 0 seconds, not {value!r}")
+        for name in ("connect", "read", "download"):
+            _check_seconds(self, name)
+        if self.total is not None:
+            _check_seconds(self, "total", sys.float_info.max)
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """When a failed request is sent again: only what is safe and can help.
 
     Attributes:
-        attempts: Times a request is sent in all; 1 never sends again, unless ``patience`` is given.
+        attempts: Times a request is sent in all; 1 never sends again.
         backoff: Seconds before the second attempt, doubled for each one after it.
         max_backoff: Longest wait between two attempts, in seconds.
         jitter: Share of each wait that is random, 0 to 1 (full jitter).
         budget: Share of a client's requests that may be repeats, 0 to 1, above a floor of 100: a dying server
             is not stormed.
-        patience: Seconds that the server may be away: refused or reset connections, UNAVAILABLE, 502, 503, and
-            websockets closed for such a reason, but not unknown hosts, TLS or another protocol. A call waits for it,
-            with one request at a time, and none of them counts in ``attempts`` or ``budget``; a deadline ends it
-            sooner. ``None`` is 60 once the client has had an answer and the call has more than one request, else 0, so
-            that a mistyped port fails at once; with ``attempts=1`` it is 0.
     """
 
     attempts: int = 5
@@ -101,18 +167,16 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     max_backoff: float = 5.0
     jitter: float = 0.5
     budget: float = 0.2
-    patience: float | None = None
 
     def __post_init__(self) -> None:
-        _require(self.attempts >= 1, f"Retry: attempts must be at least 1, not {self.attempts}")
+        _check_count(self, "attempts")
+        for name in ("backoff", "max_backoff", "jitter", "budget"):
+            value = _check_number(self, name)
+            _require(value <= MOST_SECONDS, f"Retry: {name} must be at most {MOST_SECONDS:g}, not {shown(value)}")
         _require(self.backoff >= 0, f"Retry: backoff must not be negative, not {self.backoff}")
         _require(self.max_backoff >= self.backoff, "Retry: max_backoff must not be less than backoff")
         _require(0 <= self.jitter <= 1, f"Retry: jitter must be between 0 and 1, not {self.jitter}")
         _require(0 <= self.budget <= 1, f"Retry: budget must be between 0 and 1, not {self.budget}")
-        _require(
-            self.patience is None or 0 <= self.patience < inf,
-            f"Retry: patience must be a number of seconds, or None, not {self.patience}",
-        )
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,9 +206,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            value = getattr(self, name)
-            if name != "prefetch" or value is not None:
-                _require(value >= (0 if name == "redirects" else 1), f"Limits: {name} must be at least 1")
+            if name != "prefetch" or self.prefetch is not None:
+                _check_count(self, name, least=0 if name == "redirects" else 1)
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,6 +74,22 @@ __all__ = [
     "TLSError",
     "TransportError",
 ]
+
+
+MOST_SHOWN: Final = 60
+"""Characters of a value of the caller's in the text of an error."""
+
+
+def shown(value: object) -> str:
+    """Return a value of the caller's as an error's text shows it: short, and by its type where it cannot be shown."""
+    try:
+        if isinstance(value, bytes | bytearray | memoryview):
+            return f"<{len(value)} bytes>"
+        text = repr(value[: MOST_SHOWN + 1] if type(value) is str else value)
+        text.encode()
+    except Exception:
+        return f"a {type(value).__name__}"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 class CasdkError(Exception):
@@ -254,18 +270,12 @@ class TransportError(CasdkError, ConnectionError):
     Attributes:
         retryable: Whether sending again can help.
         sent: Whether bytes of the request may have reached the server.
-        away: Whether it looks as if the server were away for a while, e.g. restarting: then a call waits for it as long
-            as `Retry.patience` says. By default what ``retryable`` is.
-        retry_after: ``None``: nobody was there to ask for a wait.
     """
 
-    retry_after: float | None = None
-
-    def __init__(self, message: str, *, retryable: bool = True, sent: bool = True, away: bool | None = None) -> None:
+    def __init__(self, message: str, *, retryable: bool = True, sent: bool = True) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.sent = sent
-        self.away = retryable if away is None else away
 
 
 class TLSError(TransportError):
@@ -311,11 +321,8 @@ class ServerError(CasdkError):
         executor: The executor that raised.
         request_id: Id of the failed request.
         retryable: Whether sending again can help.
-        retry_after: Seconds the server asked to wait, if it did; ``inf`` where it asked for more than a float can hold.
+        retry_after: Seconds the server asked to wait, if it did.
         for_item: Whether the executor failed on what was in the batch, so that splitting it can help.
-        sent: Whether bytes of the request may have reached the server.
-        away: Whether it looks as if the server were away for a while: 502 and 503, as proxies say it of a server that
-            restarts. Then a call waits for it as long as `Retry.patience` says.
     """
 
     def __init__(
@@ -330,8 +337,6 @@ class ServerError(CasdkError):
         retryable: bool = False,
         retry_after: float | None = None,
         for_item: bool = False,
-        sent: bool = True,
-        away: bool = False,
     ) -> None:
         super().__init__(message)
         self.name = name
@@ -342,8 +347,6 @@ class ServerError(CasdkError):
         self.retryable = retryable
         self.retry_after = retry_after
         self.for_item = for_item
-        self.sent = sent
-        self.away = away
 
 
 class AuthError(ServerError, PermissionError):
@@ -351,10 +354,7 @@ class AuthError(ServerError, PermissionError):
 
 
 class OverloadedError(ServerError):
-    """The server asked to be left alone for a while: 429, 503, RESOURCE_EXHAUSTED, or an answer with a Retry-After.
-
-    One that asked for longer than a call waits (see `Retry`), or for no number of seconds, ends the call at once.
-    """
+    """The server asked to be left alone for a while."""
 
 
 class NotSupportedError(ServerError):

@@ -193,3 +193,17 @@ def test_no_default_waits_without_limit():
     assert limits.connect == 5
     assert limits.read < float("inf")
     assert limits.download < float("inf")
+
+
+@pytest.mark.parametrize("verb", ["encode", "index", "stream", "profile"])
+def test_a_call_told_none_has_all_the_time_it_takes(make_server, connect_to, scheme, call, verb):
+    client = connect_to(make_server(Delay(0.05)), scheme, timeout=0.02)
+    content: Any = "a" if verb == "profile" else ["a"]
+
+    def act(**options):
+        found = call(client, verb, content, **options)
+        return list(found) if verb == "stream" else found
+
+    with pytest.raises(DeadlineError):
+        act()
+    assert act(timeout=None) is not None

@@ -384,10 +384,8 @@ app.command(serve)
 @serve.default
 def run_server(*options: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
     """Run the embedded server."""
-    try:
-        from casdk.server.__main__ import main
-    except ImportError as error:
-        raise casdk.ConfigError(str(error)) from None
+    from casdk.server.__main__ import main
+
     try:
         return main(options)
     except SystemExit as left:  # argparse has said what it had to say

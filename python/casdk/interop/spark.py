@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from casdk._extras import missing_extra
 from casdk.client import Client
 from casdk.interop.batches import BatchEncoder
 
@@ -21,11 +20,8 @@ def udf(client: Client, *, errors: Literal["raise", "return"] = "raise", **optio
     Example:
         >>> frame.withColumn("embedding", udf(client)("text"))  # doctest: +SKIP
     """
-    try:
-        import pandas as pd
-        from pyspark.sql.functions import pandas_udf  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise missing_extra("casdk.interop.spark", "spark", error) from error
+    import pandas as pd
+    from pyspark.sql.functions import pandas_udf  # pyright: ignore[reportMissingImports]
 
     encoder = BatchEncoder(client, "", errors=errors, **options)
 

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::error::Error;
+
 /// A value of `google.protobuf.Struct`; every number is a double.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
@@ -54,7 +56,7 @@ pub enum Content<'a> {
     /// An image behind a URL that nobody fetched.
     NotFetched(Cow<'a, str>),
     /// What cannot be sent, and why.
-    Unfit(Cow<'a, str>),
+    Refused(Error),
 }
 
 /// Who a document is.

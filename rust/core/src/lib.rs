@@ -11,6 +11,7 @@ pub mod frame;
 pub mod json;
 pub mod load;
 pub mod matrix;
+mod numbers;
 pub mod reply;
 pub mod request;
 pub mod sentences;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::data_uri::{self, DataUri};
 use crate::document::{Content, Document, Fields, Id, Tensor};
 use crate::error::Error;
+use crate::numbers;
 use crate::source::{self, OpenedFile};
 
 /// Files of a batch that stay open until they are read; the others are opened again, so that no batch, and no number of
@@ -397,6 +398,7 @@ impl Loader<'_> {
         id: Name<'a>,
         loaded: Loaded<'a>,
     ) -> Result<Item<'a>, Error> {
+        numbers::check(document)?;
         let chunks = document.chunks.iter();
         let matches = document.matches.iter().enumerate();
         Ok(Item {
@@ -437,6 +439,10 @@ impl Loader<'_> {
             }
             Content::Tensor(tensor) => {
                 check_size("the tensor", tensor.buffer.len(), max)?;
+                numbers::check_array("tensor", tensor)?;
+                if tensor.buffer.is_empty() {
+                    return Err(Error::Empty("the tensor has no numbers".into()));
+                }
                 Loaded::Tensor(tensor)
             }
             Content::Path(path) => self.file(&source::expand_home(path))?,
@@ -454,7 +460,7 @@ impl Loader<'_> {
                 Loaded::Uri(parsed)
             }
             Content::NotFetched(url) => return Err(Error::NotFetched(url.to_string())),
-            Content::Unfit(reason) => return Err(Error::Unfit(reason.to_string())),
+            Content::Refused(error) => return Err(error.clone()),
         })
     }
 
@@ -490,6 +496,10 @@ pub(crate) fn within(at: usize, error: Error) -> Error {
         Error::DataUri { offset, reason } => Error::DataUri {
             offset,
             reason: name(reason),
+        },
+        Error::Value { path, reason } => Error::Value {
+            path: name(path),
+            reason,
         },
         other => other,
     }

@@ -173,7 +173,6 @@ fn arrays_are_lists_in_lists() {
             json!([[[0, 9, 10], [99, 100, 255]]]),
         ),
         (tensor(&[7], &[], "|u1"), json!(7)),
-        (tensor(&[], &[0, 3], "|u1"), json!([])),
         (tensor(&[0xff, 1], &[2], "|i1"), json!([-1, 1])),
         (tensor(&[0, 0x3c, 0, 0xc0], &[2], "<f2"), json!([1, -2])),
         (
@@ -199,6 +198,17 @@ fn arrays_are_lists_in_lists() {
             read["data"][0]
         );
     }
+}
+
+#[test]
+fn an_array_without_numbers_is_an_empty_list() {
+    let document = Document {
+        embedding: Some(tensor(&[], &[0, 3], "<f4")),
+        ..text("a")
+    };
+    let (message, ..) = pack(&[document], &options(), REQUEST_ID);
+    let read: Json = serde_json::from_slice(&message).unwrap();
+    assert_eq!(read["data"][0]["embedding"], json!([]));
 }
 
 #[test]

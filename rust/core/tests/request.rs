@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use std::fs;
 
 use casdk_core::document::{Content, Document, Id};
+use casdk_core::error::Error;
 use casdk_core::load::{Failure, Options};
 use casdk_core::request::{Plan, pack};
 use casdk_core::sentences::TextPlan;
@@ -165,7 +166,9 @@ fn each_failure_has_its_kind() {
         path(&empty),
         of(Content::Blob(Cow::Borrowed(b""))),
         of(Content::DataUri(Cow::Borrowed("data:image/png;base64,"))),
-        of(Content::Unfit(Cow::Borrowed("of no kind that can be sent"))),
+        of(Content::Refused(Error::Unfit(
+            "of no kind that can be sent".into(),
+        ))),
         text(&"x".repeat(101)),
         path(&image),
     ];

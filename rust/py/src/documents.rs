@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use casdk_core::classify;
 use casdk_core::document::{Content, Document, Fields, Id, Score, Tensor};
+use casdk_core::error::Error;
 use casdk_core::plain_fields;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
@@ -12,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::PyDict;
 
-use crate::fields::{Field, Values, reason_of};
+use crate::fields::{Field, Values, named};
 use crate::values::read_fields;
 
 /// Documents in documents; one that holds itself must not exhaust the stack.
@@ -28,10 +29,11 @@ pub struct OwnedTensor {
 impl OwnedTensor {
     /// Copies an array; Python's own memory may change while the GIL is released.
     pub fn read(array: &Bound<'_, PyAny>, what: &str) -> PyResult<Self> {
+        Self::copy(&as_array(array)?, what)
+    }
+
+    fn copy(array: &Bound<'_, PyAny>, what: &str) -> PyResult<Self> {
         let py = array.py();
-        let array = py
-            .import(intern!(py, "numpy"))?
-            .call_method1(intern!(py, "asarray"), (array,))?;
         let dtype: String = array
             .getattr(intern!(py, "dtype"))?
             .getattr(intern!(py, "str"))?
@@ -57,6 +59,12 @@ impl OwnedTensor {
     }
 }
 
+fn as_array<'py>(array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = array.py();
+    py.import(intern!(py, "numpy"))?
+        .call_method1(intern!(py, "asarray"), (array,))
+}
+
 /// Content that keeps what it borrows from Python.
 pub enum OwnedContent {
     /// Nothing.
@@ -68,7 +76,7 @@ pub enum OwnedContent {
     /// An array.
     Tensor(OwnedTensor),
     /// What cannot be sent, and why.
-    Unfit(String),
+    Refused(Error),
 }
 
 impl OwnedContent {
@@ -77,7 +85,7 @@ impl OwnedContent {
             Self::Empty => Content::Empty,
             Self::Blob(bytes) => Content::Blob(Cow::Borrowed(bytes)),
             Self::Tensor(tensor) => Content::Tensor(tensor.borrow()),
-            Self::Unfit(reason) => Content::Unfit(Cow::Borrowed(reason)),
+            Self::Refused(error) => Content::Refused(error.clone()),
             Self::Text(verdict, text) => {
                 let text: Cow<'a, str> = Cow::Borrowed(text);
                 match verdict {
@@ -115,16 +123,17 @@ impl Owned {
     }
 }
 
+impl Owned {
+    /// What is packed for an item that cannot be sent.
+    pub fn unfit(reason: String) -> Self {
+        Self::Plain(OwnedContent::Refused(Error::Unfit(reason)), None)
+    }
+}
+
 impl From<OwnedDocument> for Owned {
     fn from(document: OwnedDocument) -> Self {
         Self::Document(Box::new(document))
     }
-}
-
-/// What is packed for an item with something wrong with it; an error that does not speak of it is handed on.
-fn unfit(py: Python<'_>, error: PyErr) -> PyResult<Owned> {
-    let reason = reason_of(py, error)?;
-    Ok(Owned::Plain(OwnedContent::Unfit(reason), None))
 }
 
 struct OwnedScore {
@@ -259,8 +268,8 @@ pub struct Reading<'a> {
     pub whole: bool,
     /// Attribute whose documents travel as matches.
     pub candidates: Option<&'a str>,
-    /// Whether NaN is refused in tags.
-    pub finite: bool,
+    /// Bytes of the largest item.
+    pub max_item_bytes: u64,
     /// Bytes of http(s) URLs.
     pub fetched: &'a HashMap<String, PyBackedBytes>,
 }
@@ -276,30 +285,29 @@ enum Role<'a> {
 
 impl Reading<'_> {
     /// Reads an item by its verdict; what is wrong with the item itself is found when it is packed.
+    ///
+    /// It may run the caller's code: `__array__`, `__len__`, properties.
     pub fn read(&self, item: &Bound<'_, PyAny>, verdict: u8) -> PyResult<Owned> {
-        let read = match verdict {
+        match verdict {
             b'O' => self.read_document(item, Role::Root, 0).map(Owned::from),
             _ => self.read_plain(item, verdict),
-        };
-        read.or_else(|error| unfit(item.py(), error))
+        }
     }
 
-    /// Reads a sentence, or a document that is nothing but one; `None` for anything else.
+    /// Reads a sentence, or a document that is nothing but one, without running any code of the caller's; `None` for
+    /// anything else.
     pub fn read_sentence(&self, item: &Bound<'_, PyAny>, verdict: u8) -> PyResult<Option<Owned>> {
-        let read_document = || {
-            let values = Values::of(item)?;
-            if !values.is_sentence()? {
-                return Ok(None);
-            }
-            let document = self.read_values(item, &values, Role::Root, 0)?;
-            Ok(Some(document.into()))
-        };
-        let read = match verdict {
+        match verdict {
             b'T' => self.read_plain(item, verdict).map(Some),
-            b'O' => read_document(),
+            b'O' => match Values::of_plain_sentence(item, self.whole)? {
+                Some(values) => {
+                    let document = self.read_values(item, &values, Role::Root, 0)?;
+                    Ok(Some(document.into()))
+                }
+                None => Ok(None),
+            },
             _ => Ok(None),
-        };
-        read.or_else(|error| unfit(item.py(), error).map(Some))
+        }
     }
 
     fn read_plain(&self, item: &Bound<'_, PyAny>, verdict: u8) -> PyResult<Owned> {
@@ -307,16 +315,24 @@ impl Reading<'_> {
         Ok(match verdict {
             b'T' => Owned::Plain(OwnedContent::Text(verdict, item.extract()?), None),
             b'B' => Owned::Plain(OwnedContent::Blob(item.extract()?), None),
-            b'N' => {
-                let tensor = OwnedTensor::read(item, "an image array")?;
-                Owned::Plain(OwnedContent::Tensor(tensor), None)
-            }
+            b'N' => Owned::Plain(self.read_tensor(item, "an image array")?, None),
             _ => {
                 let uri: PyBackedStr = item.extract()?;
                 let kept = self.whole.then(|| uri.clone_ref(py));
                 Owned::Plain(self.image(py, verdict, uri), kept)
             }
         })
+    }
+
+    /// Copies the pixels of an image, unless there are too many.
+    fn read_tensor(&self, tensor: &Bound<'_, PyAny>, what: &str) -> PyResult<OwnedContent> {
+        let array = as_array(tensor)?;
+        let len: u64 = array.getattr(intern!(tensor.py(), "nbytes"))?.extract()?;
+        if len > self.max_item_bytes {
+            let (what, max) = ("the tensor".into(), self.max_item_bytes);
+            return Ok(OwnedContent::Refused(Error::TooLarge { what, len, max }));
+        }
+        OwnedTensor::copy(&array, what).map(OwnedContent::Tensor)
     }
 
     fn image(&self, py: Python<'_>, verdict: u8, uri: PyBackedStr) -> OwnedContent {
@@ -376,18 +392,17 @@ impl Reading<'_> {
         document.take_place(py, role);
         let tags = values.get(Field::tags)?;
         if tags.is_truthy()? {
-            document.tags = read_fields(&tags, "tags", self.finite)?;
+            document.tags = read_fields(&tags, "tags")?;
         }
         if !is_loaded || self.whole && matches!(role, Role::Root) {
             self.read_rest(values, &mut document, depth)?;
         }
         if let (Role::Root, Some(name)) = (role, self.candidates) {
             let read = |(at, candidate): (usize, PyResult<Bound<'_, PyAny>>)| {
-                self.read_document(&candidate?, Role::Candidate(at), depth + 1)
-                    .map_err(|error| match reason_of(py, error) {
-                        Ok(reason) => PyTypeError::new_err(format!("match {at}: {reason}")),
-                        Err(other) => other,
-                    })
+                let read = candidate.and_then(|candidate| {
+                    self.read_document(&candidate, Role::Candidate(at), depth + 1)
+                });
+                read.map_err(|error| named(py, &format!("match {at}"), error))
             };
             let candidates = item.getattr(name)?.try_iter()?.enumerate();
             document.matches = candidates.map(read).collect::<PyResult<_>>()?;
@@ -435,8 +450,7 @@ impl Reading<'_> {
         }
         let tensor = values.get(Field::tensor)?;
         if !tensor.is_none() {
-            let tensor = OwnedTensor::read(&tensor, "a tensor")?;
-            return Ok(OwnedContent::Tensor(tensor));
+            return self.read_tensor(&tensor, "a tensor");
         }
         let Some(uri) = uri.filter(|_| loaded) else {
             return Ok(OwnedContent::Empty);

@@ -2,21 +2,26 @@
 
 use casdk_core::plain_fields;
 use pyo3::conversion::FromPyObjectOwned;
-use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyException, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
+
+use crate::values::is_plain;
 
 fn document_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     static DOCUMENT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     DOCUMENT.import(py, "casdk.documents", "Document")
 }
 
-/// Whether an item is a `casdk.Document`.
+/// Whether an item is a `casdk.Document`, told by the bases of its class: `isinstance` would ask for its `__class__`,
+/// which may be the caller's code.
 pub fn is_document(item: &Bound<'_, PyAny>) -> PyResult<bool> {
-    item.is_instance(document_class(item.py())?)
+    let class = document_class(item.py())?;
+    let kind = item.get_type();
+    Ok(kind.is(class) || kind.mro().iter().any(|base| base.is(class)))
 }
 
 macro_rules! fields {
@@ -106,18 +111,52 @@ impl<'py> Values<'py> {
         Ok(Self { values, places })
     }
 
+    /// Takes them out of a document that is a sentence and what can be said of one, if reading all that travels of it
+    /// runs no code of the caller's.
+    pub fn of_plain_sentence(item: &Bound<'py, PyAny>, whole: bool) -> PyResult<Option<Self>> {
+        if !item.get_type().is(document_class(item.py())?) {
+            return Ok(None);
+        }
+        let values = Self::of(item)?;
+        let is_sentence = values.is_plain_sentence()? && (!whole || values.is_rest_plain()?);
+        Ok(is_sentence.then_some(values))
+    }
+
+    fn is_plain_sentence(&self) -> PyResult<bool> {
+        for field in [Field::id, Field::text, Field::tags, Field::location] {
+            if !is_plain(&*self.get(field)?) {
+                return Ok(false);
+            }
+        }
+        for &field in SHARED {
+            if !is_plain(&*self.get(field)?) {
+                return Ok(false);
+            }
+        }
+        Ok(self.read_text(Field::text)?.is_some()
+            && is_empty_list(&*self.get(Field::matches)?)
+            && is_empty_list(&*self.get(Field::chunks)?))
+    }
+
+    /// Whether all else that can be said of a document is said in builtin types and `NumPy`'s.
+    fn is_rest_plain(&self) -> PyResult<bool> {
+        static ARRAY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let embedding = self.get(Field::embedding)?;
+        let array = ARRAY.import(self.values.py(), "numpy", "ndarray")?;
+        Ok((embedding.is_none() || embedding.get_type().is(array))
+            && is_empty_dict(&*self.get(Field::scores)?)
+            && is_empty_dict(&*self.get(Field::evaluations)?))
+    }
+
     pub fn get(&self, field: Field) -> PyResult<Borrowed<'_, 'py, PyAny>> {
         self.values.get_borrowed_item(self.places[field as usize])
     }
 
     /// Reads a field; what is wrong with it is said under its name.
     pub fn read<T: FromPyObjectOwned<'py>>(&self, field: Field) -> PyResult<T> {
-        self.get(field)?.extract::<T>().map_err(|error| {
-            reason_of(self.values.py(), error.into()).map_or_else(
-                |other| other,
-                |reason| PyTypeError::new_err(format!("{}: {reason}", NAMES[field as usize])),
-            )
-        })
+        self.get(field)?
+            .extract::<T>()
+            .map_err(|error| named(self.values.py(), NAMES[field as usize], error.into()))
     }
 
     /// Reads a string, which is the empty one most of the time.
@@ -137,17 +176,17 @@ impl<'py> Values<'py> {
         }
         self.read(Field::location)
     }
+}
 
-    pub fn is_set(&self, field: Field) -> PyResult<bool> {
-        self.get(field)?.is_truthy()
-    }
+/// Whether this is a list, ours or Python's, with nothing in it; the length is the list's own, not a subclass's.
+fn is_empty_list(value: &Bound<'_, PyAny>) -> bool {
+    value.cast::<PyList>().is_ok_and(PyListMethods::is_empty)
+}
 
-    /// Whether all that travels of a document is a sentence and what can be said of one.
-    pub fn is_sentence(&self) -> PyResult<bool> {
-        Ok(self.read_text(Field::text)?.is_some()
-            && !self.is_set(Field::matches)?
-            && !self.is_set(Field::chunks)?)
-    }
+fn is_empty_dict(value: &Bound<'_, PyAny>) -> bool {
+    value
+        .cast_exact::<PyDict>()
+        .is_ok_and(PyDictMethods::is_empty)
 }
 
 /// What a field is unless it was set: what every document shares, by which it is told fast that there is nothing to send.
@@ -157,8 +196,6 @@ pub struct Defaults<'py> {
 }
 
 impl<'py> Defaults<'py> {
-    const CONTAINERS: [Field; 3] = [Field::matches, Field::chunks, Field::tags];
-
     /// Reads them.
     pub fn new(py: Python<'py>) -> PyResult<Self> {
         let defaults = document_class(py)?.getattr(intern!(py, "__struct_defaults__"))?;
@@ -170,6 +207,9 @@ impl<'py> Defaults<'py> {
 
     /// Returns id and text of a document that says nothing else; `None` for any other, and for a broken one.
     pub fn sentence(&self, item: &Bound<'py, PyAny>) -> Option<(PyBackedStr, PyBackedStr)> {
+        if !item.get_type().is(document_class(item.py()).ok()?) {
+            return None;
+        }
         let values = Values::of(item).ok()?;
         for &field in SHARED {
             let default = self
@@ -180,12 +220,12 @@ impl<'py> Defaults<'py> {
                 return None;
             }
         }
-        for field in Self::CONTAINERS {
-            if values.is_set(field).ok()? {
+        for field in [Field::matches, Field::chunks, Field::location] {
+            if !is_empty_list(&*values.get(field).ok()?) {
                 return None;
             }
         }
-        if !values.read_location().ok()?.is_empty() {
+        if !is_empty_dict(&*values.get(Field::tags).ok()?) {
             return None;
         }
         let text: PyBackedStr = values.read_text(Field::text).ok()??;
@@ -193,14 +233,30 @@ impl<'py> Defaults<'py> {
     }
 }
 
-/// What is wrong with an item; an error that does not speak of it is handed on.
-pub fn reason_of(py: Python<'_>, error: PyErr) -> PyResult<String> {
-    let is_of_item = error.is_instance_of::<PyTypeError>(py)
+/// What is wrong with an item, in words; the type too where it is no error of reading a value.
+pub fn reason_of(py: Python<'_>, error: &PyErr) -> String {
+    let said = error
+        .value(py)
+        .str()
+        .and_then(|text| Ok(text.to_str()?.to_owned()));
+    let is_of_value = error.is_instance_of::<PyTypeError>(py)
         || error.is_instance_of::<PyValueError>(py)
         || error.is_instance_of::<PyOverflowError>(py);
-    if is_of_item {
-        Ok(error.value(py).to_string())
-    } else {
-        Err(error)
+    match (said, error.get_type(py).name()) {
+        (Ok(said), _) if is_of_value => said,
+        (Ok(said), Ok(name)) => format!("reading it raised {name}: {said}"),
+        (_, Ok(name)) => format!("reading it raised {name}"),
+        _ => "it cannot be read".into(),
     }
+}
+
+/// The same error under the name of what was read; one that is to end more than an item is handed on.
+pub fn named(py: Python<'_>, name: &str, error: PyErr) -> PyErr {
+    if !error.is_instance_of::<PyException>(py) {
+        return error;
+    }
+    let named = PyTypeError::new_err(format!("{name}: {}", reason_of(py, &error)));
+    let origin = error.cause(py).unwrap_or(error);
+    named.set_cause(py, Some(origin));
+    named
 }

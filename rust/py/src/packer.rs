@@ -7,13 +7,13 @@ use casdk_core::json;
 use casdk_core::load::{Failure, Options};
 use casdk_core::request::Plan;
 use casdk_core::sentences::TextPlan;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyBaseException, PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use crate::documents::{Owned, Reading};
-use crate::fields::Defaults;
+use crate::fields::{Defaults, reason_of};
 use crate::values::read_fields;
 
 /// Bytes of sentences below which letting go of the GIL costs more than it gives: writing them takes microseconds,
@@ -72,7 +72,7 @@ impl Packer {
         let codec = Codec::parse(codec)?;
         let options = Options {
             endpoint,
-            parameters: read_fields(parameters, "parameters", codec == Codec::Json)?,
+            parameters: read_fields(parameters, "parameters")?,
             check_images,
             allow_empty,
             max_item_bytes,
@@ -98,12 +98,15 @@ impl Packer {
         let items = sequence(items, verdicts)?;
         let fetched = fetched.unwrap_or_default();
         let reading = self.reading(&fetched);
-        let owned = items
-            .iter()
-            .zip(verdicts)
-            .map(|(item, &verdict)| reading.read(item, verdict))
-            .collect::<PyResult<Vec<_>>>()?;
-        self.pack_owned(py, owned, request_id, Contents::Any)
+        let mut causes = Vec::new();
+        let mut owned = Vec::with_capacity(items.len());
+        for (position, (item, &verdict)) in items.iter().zip(verdicts).enumerate() {
+            let read = reading.read(item, verdict);
+            owned.push(read.or_else(|error| unfit(py, position, error, &mut causes))?);
+        }
+        let mut packed = self.pack_owned(py, owned, request_id, Contents::Any)?;
+        packed.causes = causes;
+        Ok(packed)
     }
 
     fn pack_sentences(
@@ -119,15 +122,18 @@ impl Packer {
         }
         let fetched = HashMap::new();
         let reading = self.reading(&fetched);
+        let mut causes = Vec::new();
         let mut owned = Vec::with_capacity(items.len());
-        for (item, &verdict) in items.iter().zip(verdicts) {
-            match reading.read_sentence(item, verdict)? {
+        for (position, (item, &verdict)) in items.iter().zip(verdicts).enumerate() {
+            let read = reading.read_sentence(item, verdict);
+            match read.or_else(|error| unfit(py, position, error, &mut causes).map(Some))? {
                 Some(sentence) => owned.push(sentence),
                 None => return Ok(None),
             }
         }
-        self.pack_owned(py, owned, request_id, Contents::Sentences)
-            .map(Some)
+        let mut packed = self.pack_owned(py, owned, request_id, Contents::Sentences)?;
+        packed.causes = causes;
+        Ok(Some(packed))
     }
 }
 
@@ -159,6 +165,23 @@ fn sequence<'py>(items: &Bound<'py, PyAny>, verdicts: &[u8]) -> PyResult<Vec<Bou
     Ok(items)
 }
 
+/// What is packed for an item that could not be read, whose exception is kept; one that is to end more than an item is
+/// handed on.
+fn unfit(
+    py: Python<'_>,
+    position: usize,
+    error: PyErr,
+    causes: &mut Vec<(usize, Py<PyBaseException>)>,
+) -> PyResult<Owned> {
+    if !error.is_instance_of::<PyException>(py) {
+        return Err(error);
+    }
+    let reason = reason_of(py, &error);
+    let origin = error.cause(py).unwrap_or(error);
+    causes.push((position, origin.into_value(py)));
+    Ok(Owned::unfit(reason))
+}
+
 /// The strings, unless one of them is none or has no UTF-8: which one, and why, is found item by item.
 fn texts<'a>(items: &'a [Bound<'_, PyAny>]) -> Option<Vec<&'a str>> {
     let text = |item: &'a Bound<'_, PyAny>| item.cast::<PyString>().ok()?.to_str().ok();
@@ -179,6 +202,7 @@ fn write_texts(py: Python<'_>, plan: TextPlan<'_>) -> PyResult<Packed> {
         rows: plan.rows(),
         taken: plan.taken(),
         failures: plan.into_failures(),
+        causes: Vec::new(),
     })
 }
 
@@ -187,7 +211,7 @@ impl Packer {
         Reading {
             whole: self.whole,
             candidates: self.candidates.as_deref(),
-            finite: self.codec == Codec::Json,
+            max_item_bytes: self.options.max_item_bytes,
             fetched,
         }
     }
@@ -244,6 +268,7 @@ impl Packer {
             rows,
             taken,
             failures,
+            causes: Vec::new(),
         })
     }
 
@@ -281,6 +306,7 @@ impl Packer {
                     rows: batch.items.len(),
                     taken: batch.taken,
                     failures: batch.failures,
+                    causes: Vec::new(),
                 });
             }
             bad = [batch.failures, found].concat();
@@ -297,10 +323,20 @@ pub struct Packed {
     #[pyo3(get)]
     taken: usize,
     failures: Vec<Failure>,
+    causes: Vec<(usize, Py<PyBaseException>)>,
 }
 
 #[pymethods]
 impl Packed {
+    #[getter]
+    fn causes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let causes = PyDict::new(py);
+        for (position, cause) in &self.causes {
+            causes.set_item(position, cause)?;
+        }
+        Ok(causes)
+    }
+
     #[getter]
     fn message(&self, py: Python<'_>) -> Py<PyBytes> {
         self.message.clone_ref(py)

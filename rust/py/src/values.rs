@@ -7,23 +7,48 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, P
 
 const DEEPEST: usize = 64;
 
-/// Reads a mapping; what cannot travel is a `TypeError` that names its key.
-///
-/// `finite`: whether NaN and infinities are refused, which JSON cannot hold.
-pub fn read_fields(mapping: &Bound<'_, PyAny>, path: &str, finite: bool) -> PyResult<Fields> {
-    read_struct(mapping, path, finite, 0)
+/// Reads a mapping; what cannot travel is a `TypeError` that names its key. On every scheme NaN and infinities are among
+/// it, which JSON cannot hold.
+pub fn read_fields(mapping: &Bound<'_, PyAny>, path: &str) -> PyResult<Fields> {
+    read_struct(mapping, path, 0)
+}
+
+/// Whether reading a value runs no code of the caller's: builtin types themselves, all the way down.
+pub fn is_plain(value: &Bound<'_, PyAny>) -> bool {
+    is_plain_within(value, 0)
+}
+
+fn is_plain_within(value: &Bound<'_, PyAny>, depth: usize) -> bool {
+    if depth > DEEPEST {
+        return false;
+    }
+    if let Ok(mapping) = value.cast_exact::<PyDict>() {
+        return mapping.iter().all(|(key, value)| {
+            key.is_exact_instance_of::<PyString>() && is_plain_within(&value, depth + 1)
+        });
+    }
+    if let Ok(values) = value.cast_exact::<PyList>() {
+        return values
+            .iter()
+            .all(|value| is_plain_within(&value, depth + 1));
+    }
+    if let Ok(values) = value.cast_exact::<PyTuple>() {
+        return values
+            .iter()
+            .all(|value| is_plain_within(&value, depth + 1));
+    }
+    value.is_none()
+        || value.is_exact_instance_of::<PyString>()
+        || value.is_exact_instance_of::<PyBool>()
+        || value.is_exact_instance_of::<PyInt>()
+        || value.is_exact_instance_of::<PyFloat>()
 }
 
 fn refuse<T>(path: &str, reason: impl std::fmt::Display) -> PyResult<T> {
     Err(PyTypeError::new_err(format!("{path}: {reason}")))
 }
 
-fn read_struct(
-    mapping: &Bound<'_, PyAny>,
-    path: &str,
-    finite: bool,
-    depth: usize,
-) -> PyResult<Fields> {
+fn read_struct(mapping: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Fields> {
     let Ok(mapping) = mapping.cast::<PyMapping>() else {
         return refuse(
             path,
@@ -40,7 +65,7 @@ fn read_struct(
             );
         };
         let key = text(key, path)?;
-        let value = read_value(&value, &format!("{path}.{key}"), finite, depth + 1)?;
+        let value = read_value(&value, &format!("{path}.{key}"), depth + 1)?;
         fields.push((key, value));
     }
     Ok(fields)
@@ -53,7 +78,7 @@ fn text(text: &Bound<'_, PyString>, path: &str) -> PyResult<String> {
     }
 }
 
-fn read_value(value: &Bound<'_, PyAny>, path: &str, finite: bool, depth: usize) -> PyResult<Value> {
+fn read_value(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Value> {
     if depth > DEEPEST {
         return refuse(path, "is nested too deeply");
     }
@@ -70,7 +95,7 @@ fn read_value(value: &Bound<'_, PyAny>, path: &str, finite: bool, depth: usize) 
         let Ok(number) = value.extract::<f64>() else {
             return refuse(path, "is too large for a double");
         };
-        if finite && !number.is_finite() {
+        if !number.is_finite() {
             return refuse(path, format_args!("is {number}, which JSON cannot hold"));
         }
         return Ok(Value::Number(number));
@@ -78,20 +103,15 @@ fn read_value(value: &Bound<'_, PyAny>, path: &str, finite: bool, depth: usize) 
     if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
         let mut values = Vec::new();
         for (at, item) in value.try_iter()?.enumerate() {
-            values.push(read_value(
-                &item?,
-                &format!("{path}[{at}]"),
-                finite,
-                depth + 1,
-            )?);
+            values.push(read_value(&item?, &format!("{path}[{at}]"), depth + 1)?);
         }
         return Ok(Value::List(values));
     }
     if value.cast::<PyMapping>().is_ok() {
-        return Ok(Value::Struct(read_struct(value, path, finite, depth)?));
+        return Ok(Value::Struct(read_struct(value, path, depth)?));
     }
     if is_numpy_scalar(value)? {
-        return read_value(&value.call_method0("item")?, path, finite, depth + 1);
+        return read_value(&value.call_method0("item")?, path, depth + 1);
     }
     refuse(
         path,

@@ -16,8 +16,6 @@ use crate::plain_fields;
 use crate::reply::Dtype;
 use crate::source::sniff;
 
-/// Most axes of an array.
-const MOST_AXES: usize = 64;
 /// Bytes that are made base64 at once, so that the symbols stay in the nearest cache until they are copied.
 const PIECE: usize = 12 << 10;
 
@@ -102,29 +100,30 @@ fn encode(bytes: &[u8], out: &mut Vec<u8>) {
 
 /// A plain field's value; zero and the empty text are not written.
 trait Plain {
-    fn write(&self, body: &mut Body, name: &'static str) -> Result<(), Error>;
+    fn write(&self, body: &mut Body, name: &'static str);
 }
 
 impl Plain for u32 {
-    fn write(&self, body: &mut Body, name: &'static str) -> Result<(), Error> {
+    fn write(&self, body: &mut Body, name: &'static str) {
         if *self != 0 {
             body.key(name);
             body.number(f64::from(*self));
         }
-        Ok(())
     }
 }
 
 impl Plain for f32 {
-    fn write(&self, body: &mut Body, name: &'static str) -> Result<(), Error> {
-        body.single(name, *self)
+    fn write(&self, body: &mut Body, name: &'static str) {
+        if self.to_bits() != 0 {
+            body.key(name);
+            body.number(f64::from(*self));
+        }
     }
 }
 
 impl Plain for Cow<'_, str> {
-    fn write(&self, body: &mut Body, name: &'static str) -> Result<(), Error> {
+    fn write(&self, body: &mut Body, name: &'static str) {
         body.field(name, self);
-        Ok(())
     }
 }
 
@@ -229,23 +228,6 @@ impl Body {
         }
     }
 
-    /// Writes a number of a document that is not 0.
-    fn single(&mut self, name: &'static str, number: f32) -> Result<(), Error> {
-        if number.to_bits() != 0 {
-            self.key(name);
-            self.finite(name, f64::from(number))?;
-        }
-        Ok(())
-    }
-
-    fn finite(&mut self, name: &str, number: f64) -> Result<(), Error> {
-        if !number.is_finite() {
-            return Err(unwritable(name, format!("JSON has no number {number}")));
-        }
-        self.number(number);
-        Ok(())
-    }
-
     fn fields(&mut self, fields: &Fields) {
         self.open(b'{');
         for (key, value) in fields {
@@ -286,17 +268,16 @@ impl Body {
         self.field("mime_type", item.mime_type());
         macro_rules! write {
             ($($(#[$_says:meta])* $name:ident: $kind:ident = $number:literal,)*) => {
-                $(Plain::write(&document.$name, self, stringify!($name))?;)*
+                $(Plain::write(&document.$name, self, stringify!($name));)*
             };
         }
         plain_fields!(write);
         if !document.location.is_empty() {
             self.key("location");
             self.open(b'[');
-            document
-                .location
-                .iter()
-                .try_for_each(|&number| self.finite("location", f64::from(number)))?;
+            for &number in &document.location {
+                self.number(f64::from(number));
+            }
             self.close(b']');
         }
         if !document.tags.is_empty() {
@@ -304,10 +285,10 @@ impl Body {
             self.fields(&document.tags);
         }
         if let Some(embedding) = &document.embedding {
-            self.array("embedding", embedding)?;
+            self.array("embedding", embedding);
         }
-        self.scores("scores", &document.scores)?;
-        self.scores("evaluations", &document.evaluations)?;
+        self.scores("scores", &document.scores);
+        self.scores("evaluations", &document.evaluations);
         self.items("chunks", &mut item.chunks, |_, error| error)?;
         self.items("matches", &mut item.matches, within)?;
         self.close(b'}');
@@ -336,7 +317,7 @@ impl Body {
         match loaded {
             Loaded::Nothing => {}
             Loaded::Text(text) => self.field("text", text),
-            Loaded::Tensor(tensor) => self.array("tensor", tensor)?,
+            Loaded::Tensor(tensor) => self.array("tensor", tensor),
             // Bytes at hand were looked at when they were loaded.
             Loaded::Blob(bytes) => self.blob(|out| encode(bytes, out)),
             Loaded::Uri(uri) => {
@@ -369,75 +350,52 @@ impl Body {
         self.out.push(b'"');
     }
 
-    fn scores(&mut self, name: &'static str, scores: &Scores<'_>) -> Result<(), Error> {
+    fn scores(&mut self, name: &'static str, scores: &Scores<'_>) {
         if scores.is_empty() {
-            return Ok(());
+            return;
         }
         self.key(name);
         self.open(b'{');
         for (name, score) in scores {
             self.entry(name);
             self.open(b'{');
-            self.single("value", score.value)?;
+            Plain::write(&score.value, self, "value");
             self.field("op_name", &score.op_name);
             self.field("description", &score.description);
             self.field("ref_id", &score.ref_id);
             self.close(b'}');
         }
         self.close(b'}');
-        Ok(())
     }
 
-    /// Writes an array as lists in lists.
-    fn array(&mut self, name: &'static str, array: &Tensor<'_>) -> Result<(), Error> {
-        let dtype = Dtype::parse(&array.dtype).ok_or_else(|| {
-            unwritable(
-                name,
-                format!("the dtype {} cannot be sent as JSON", array.dtype),
-            )
-        })?;
-        let count = array
-            .shape
-            .iter()
-            .try_fold(1usize, |count, &axis| count.checked_mul(axis as usize));
-        if count.and_then(|count| count.checked_mul(dtype.size())) != Some(array.buffer.len()) {
-            let (len, shape) = (array.buffer.len(), &array.shape);
-            return Err(unwritable(
-                name,
-                format!("{len} bytes are no array {shape:?} of {}", array.dtype),
-            ));
-        }
-        if array.shape.len() > MOST_AXES {
-            return Err(unwritable(
-                name,
-                format!("{} axes are too many", array.shape.len()),
-            ));
-        }
+    /// Writes an array as lists in lists; when it was loaded, its bytes were found to be its shape's.
+    fn array(&mut self, name: &'static str, array: &Tensor<'_>) {
         self.key(name);
-        if array.buffer.is_empty() {
-            self.word("[]");
-            return Ok(());
+        match Dtype::parse(&array.dtype) {
+            Some(dtype) if !array.buffer.is_empty() => {
+                self.axes(&array.shape, &array.buffer, dtype);
+            }
+            _ => self.word("[]"),
         }
-        self.axes(name, &array.shape, &array.buffer, dtype)
     }
 
-    fn axes(&mut self, name: &str, shape: &[u32], bytes: &[u8], dtype: Dtype) -> Result<(), Error> {
+    fn axes(&mut self, shape: &[u32], bytes: &[u8], dtype: Dtype) {
         let [len, inner @ ..] = shape else {
-            return self.element(name, bytes, dtype);
+            return self.element(bytes, dtype);
         };
         self.open(b'[');
         if inner.is_empty() && dtype == Dtype::U8 {
             self.small_numbers(bytes);
         } else {
-            let mut parts = bytes.chunks_exact(bytes.len() / *len as usize);
-            parts.try_for_each(|part| self.axes(name, inner, part, dtype))?;
+            for part in bytes.chunks_exact(bytes.len() / *len as usize) {
+                self.axes(inner, part, dtype);
+            }
         }
         self.close(b']');
-        Ok(())
     }
 
     #[expect(clippy::cast_precision_loss, reason = "numbers of JSON are doubles")]
-    fn element(&mut self, name: &str, bytes: &[u8], dtype: Dtype) -> Result<(), Error> {
+    fn element(&mut self, bytes: &[u8], dtype: Dtype) {
         fn exactly<const N: usize>(bytes: &[u8]) -> [u8; N] {
             bytes.first_chunk().copied().unwrap_or([0; N])
         }
@@ -450,7 +408,7 @@ impl Body {
             Dtype::I32 => f64::from(i32::from_le_bytes(exactly(bytes))),
             Dtype::I64 => i64::from_le_bytes(exactly(bytes)) as f64,
         };
-        self.finite(name, number)
+        self.number(number);
     }
 
     /// Writes the pixels of an image, which are many.
@@ -488,10 +446,3 @@ const SMALL_NUMBERS: [([u8; 4], u8); 256] = {
     }
     texts
 };
-
-fn unwritable(name: &str, reason: String) -> Error {
-    Error::Value {
-        path: name.into(),
-        reason,
-    }
-}

@@ -11,50 +11,6 @@ use serde_json::{Map, json};
 
 type Json = serde_json::Value;
 
-/// Makes of any bytes an array that JSON can hold.
-fn tame_array(array: &mut Tensor<'_>) {
-    let size = match &*array.dtype {
-        "<f4" => 4,
-        "<f8" => 8,
-        _ => 1,
-    };
-    let mut buffer = array.buffer.to_vec();
-    buffer.truncate(buffer.len() / (2 * size) * 2 * size);
-    for number in buffer.chunks_exact_mut(size).filter(|_| size > 1) {
-        // An exponent that is not all ones.
-        number[size - 1] &= 0xbf;
-    }
-    let axis = u32::try_from(buffer.len() / size / 2).unwrap();
-    array.shape = if axis % 2 == 0 {
-        vec![axis, 2]
-    } else {
-        vec![2 * axis]
-    };
-    array.buffer = Cow::Owned(buffer);
-}
-
-/// Makes of any document one that JSON can hold.
-pub fn tame(mut document: Document<'_>) -> Document<'_> {
-    if let Content::Tensor(array) = &mut document.content {
-        tame_array(array);
-    }
-    document.embedding.iter_mut().for_each(tame_array);
-    let scores = document
-        .scores
-        .iter_mut()
-        .chain(&mut document.evaluations)
-        .map(|(_, score)| &mut score.value);
-    let numbers = [&mut document.weight, &mut document.offset]
-        .into_iter()
-        .chain(&mut document.location);
-    for number in numbers.chain(scores).filter(|number| !number.is_finite()) {
-        *number = -1.5;
-    }
-    document.chunks = document.chunks.into_iter().map(tame).collect();
-    document.matches = document.matches.into_iter().map(tame).collect();
-    document
-}
-
 pub fn numbers(array: &Tensor<'_>) -> Vec<f64> {
     let bytes = &array.buffer;
     match &*array.dtype {

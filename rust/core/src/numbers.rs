@@ -1,0 +1,113 @@
+//! Which numbers and arrays a request can carry: the same on every scheme, so what JSON cannot hold is sent on none.
+
+use half::f16;
+
+use crate::document::{Document, Scores, Tensor};
+use crate::error::Error;
+use crate::plain_fields;
+use crate::reply::Dtype;
+
+/// Most axes of an array, as `NumPy` has it.
+const MOST_AXES: usize = 64;
+
+/// Looks at the numbers of one document, those in it left out.
+///
+/// # Errors
+///
+/// [`Error::Value`] for a number that is none or infinite, and for an array that no reader would understand.
+pub(crate) fn check(document: &Document<'_>) -> Result<(), Error> {
+    macro_rules! check_value {
+        ($name:ident, float) => {
+            check_number(stringify!($name), document.$name)?;
+        };
+        ($name:ident, $other:ident) => {};
+    }
+    macro_rules! check {
+        ($($(#[$_says:meta])* $name:ident: $kind:ident = $number:literal,)*) => {
+            $(check_value!($name, $kind);)*
+        };
+    }
+    plain_fields!(check);
+    for &number in &document.location {
+        check_number("location", number)?;
+    }
+    check_scores("scores", &document.scores)?;
+    check_scores("evaluations", &document.evaluations)?;
+    match &document.embedding {
+        Some(embedding) => check_array("embedding", embedding),
+        None => Ok(()),
+    }
+}
+
+fn check_scores(name: &str, scores: &Scores<'_>) -> Result<(), Error> {
+    let mut scores = scores.iter();
+    scores.try_for_each(|(_, score)| check_number(name, score.value))
+}
+
+fn check_number(name: &str, number: f32) -> Result<(), Error> {
+    if number.is_finite() {
+        return Ok(());
+    }
+    refuse(
+        name,
+        format!("the number {number} cannot be sent: JSON has none such"),
+    )
+}
+
+/// Looks at an array.
+///
+/// # Errors
+///
+/// [`Error::Value`]: its dtype is none that travels, its bytes are not its shape's, or a number in it is none.
+pub(crate) fn check_array(name: &str, array: &Tensor<'_>) -> Result<(), Error> {
+    let Some(dtype) = Dtype::parse(&array.dtype) else {
+        return refuse(
+            name,
+            format!("an array of dtype {} cannot be sent", array.dtype),
+        );
+    };
+    let mut axes = array.shape.iter();
+    let count = axes.try_fold(1usize, |count, &axis| count.checked_mul(axis as usize));
+    if count.and_then(|count| count.checked_mul(dtype.size())) != Some(array.buffer.len()) {
+        let (len, shape) = (array.buffer.len(), &array.shape);
+        return refuse(
+            name,
+            format!("{len} bytes are no array {shape:?} of {}", array.dtype),
+        );
+    }
+    if array.shape.len() > MOST_AXES {
+        return refuse(name, format!("{} axes are too many", array.shape.len()));
+    }
+    if are_finite(&array.buffer, dtype) {
+        return Ok(());
+    }
+    refuse(
+        name,
+        "a number of it is NaN or infinite, which JSON cannot hold".into(),
+    )
+}
+
+fn are_finite(bytes: &[u8], dtype: Dtype) -> bool {
+    // Without branches inside, so that it vectorises.
+    fn all<const N: usize>(bytes: &[u8], is_finite: impl Fn([u8; N]) -> bool) -> bool {
+        let numbers = bytes.chunks_exact(N);
+        numbers.fold(true, |all, number| {
+            all & number
+                .first_chunk()
+                .is_some_and(|&number| is_finite(number))
+        })
+    }
+    match dtype {
+        Dtype::F16 => all(bytes, |number| f16::from_le_bytes(number).is_finite()),
+        Dtype::F32 => all(bytes, |number| f32::from_le_bytes(number).is_finite()),
+        Dtype::F64 => all(bytes, |number| f64::from_le_bytes(number).is_finite()),
+        Dtype::U8 | Dtype::I8 | Dtype::I32 | Dtype::I64 => true,
+    }
+}
+
+fn refuse(name: &str, reason: String) -> Result<(), Error> {
+    Err(Error::Value {
+        path: name.into(),
+        reason,
+    })
+}
