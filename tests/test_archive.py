@@ -1,3 +1,6 @@
+import errno
+import resource
+
 import msgspec
 import numpy as np
 import pytest
@@ -85,6 +88,26 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    """A full disk, as far as this process can tell, and a directory that is in the way."""
+    path = tmp_path / "a"
+    DocumentArray([Document(id="old")]).save(path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            DocumentArray([Document(text="x" * 2000)]).save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(path))
+    assert DocumentArray.load(path)[0].id == "old"
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        DocumentArray().save(tmp_path / "folder")
+    assert caught.value.filename == str(tmp_path / "folder")
+    assert sorted(item.name for item in tmp_path.iterdir()) == ["a", "folder"]
+
+
 def packed(**changes):
     fields = {"format": "casdk.DocumentArray", "version": 1, "documents": [{"text": "x"}]}
     return msgspec.msgpack.encode(fields | changes)
@@ -134,5 +157,6 @@ def test_garbage(folder, data):
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         DocumentArray.load(tmp_path / "nosuch")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as caught:
         DocumentArray().save(tmp_path / "nosuch" / "a")
+    assert caught.value.filename == str(tmp_path / "nosuch" / "a")

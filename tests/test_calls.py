@@ -6,7 +6,14 @@ import pytest
 from casdk._batches import Batch
 from casdk._calls import FREE_RETRIES, LIGHT, QUICK, Call, RetryBudget, Window
 from casdk.config import Retry
-from casdk.errors import DeadlineError, OverloadedError, RejectedError, ReplyError, ServerError, TransportError
+from casdk.errors import (
+    DeadlineError,
+    OverloadedError,
+    RejectedError,
+    ReplyError,
+    ServerError,
+    TransportError,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

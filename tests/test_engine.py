@@ -209,7 +209,7 @@ async def job(caller):
 starting, hits = False, 0
 signal.signal(signal.SIGALRM, interrupt)
 for _ in range(50):
-    _engine._engine = None
+    _engine._engine, _engine._engines = None, {}
     signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 8e-4))
     try:
         starting = True

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 from casdk import TLS, AuthError, CasdkError, Client, Retry
+from casdk._logging import flush
 from casdk.testing import Cut, ExecutorError, FaultServer, Refuse
 
 QUICK = Retry(backoff=0.001, max_backoff=0.01)
@@ -19,6 +20,7 @@ def logged(caplog):
     caplog.set_level(logging.DEBUG, "casdk")
 
     def logged(level, name):
+        assert flush(10)
         return [
             record.getMessage()
             for record in caplog.records
@@ -90,6 +92,7 @@ def test_no_secret(play, caplog):
         play(rules).encode(["a"])
     with pytest.raises(AuthError):
         play(token="another").encode(["a"])
+    assert flush(10)
     assert caplog.records
     assert SECRET not in caplog.text
 

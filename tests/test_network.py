@@ -3,6 +3,7 @@ import threading
 
 import pytest
 from casdk import CasdkError, Client, Retry
+from casdk._logging import flush
 
 TEXTS = [f"{number} " + "long " * 16_000 for number in range(80)]
 
@@ -26,4 +27,5 @@ def test_nothing_is_written_after_the_end(caplog):
         with Client(address, retry=Retry(attempts=1), timeout=20) as client, pytest.raises(CasdkError):
             client.encode(TEXTS, batch_size=len(TEXTS))
         thread.join()
+    assert flush(20)
     assert [record for record in caplog.records if record.name == "asyncio"] == []

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("_options", "_originals", "_plan", "_results", "_transport", "documents", "errors", "models"),
     },
     "_plan": {
-        *("_batches", "_calls", "_codecs", "_driver", "_engine", "_feeds", "_inputs"),
+        *("_batches", "_calls", "_codecs", "_driver", "_engine", "_feeds", "_inputs", "_logging"),
         *("_options", "_progress", "_results", "_transport", "errors", "models"),
     },
     "_driver": {
@@ -54,6 +54,8 @@ MAY_IMPORT: dict[str, set[str]] = {
             "_engine",
             "_feeds",
             "_inputs",
+            "_logging",
+            "_outages",
             "_progress",
             "_results",
             "_rust",
@@ -62,10 +64,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("config", "documents", "errors", "models"),
     },
     "_transport": {
-        *("_calls", "_channels", "_coalesce", "_codecs", "_downloads", "_engine", "_proxy", "_uri"),
+        *("_calls", "_channels", "_coalesce", "_codecs", "_downloads", "_engine", "_logging", "_outages"),
+        *("_proxy", "_uri"),
         *("config", "errors"),
     },
-    "_calls": {"_batches", "models", "errors", "config"},
+    "_calls": {"_batches", "_outages", "models", "errors", "config"},
+    "_outages": set(),
     "_options": {"_calls", "models", "errors", "config"},
     "_results": {"_codecs", "documents", "models", "errors"},
     "_codecs": {"_rust", "models", "documents", "errors"},
@@ -75,23 +79,26 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_batches": {"_foreign"},
     "_feeds": {"_threads"},
     "_coalesce": {"_engine", "errors"},
-    "_downloads": {"config", "errors"},
+    "_downloads": {"_logging", "config", "errors"},
     "_callers": {"_engine", "_mailbox", "errors"},
-    "_engine": {"_mailbox", "_threads", "errors"},
+    "_engine": {"_logging", "_mailbox", "_threads", "errors"},
+    "_logging": {"_threads", "errors"},
     "_threads": {"errors"},
     "_mailbox": set(),
     "_columns": {"errors"},
     "_progress": set(),
-    "_telemetry": {"_codecs", "_rust", "_uri", "errors"},
+    "_telemetry": {"_codecs", "_logging", "_rust", "_uri", "errors"},
     "_uri": {"errors"},
     "_proxy": {"_uri", "errors"},
     "_channels": {"_channels.base", "_uri", "config", "errors"},
-    "_channels.base": {"_uri", "config", "errors"},
-    "_channels.grpc": {"_channels.base", "errors", "config"},
-    "_channels.http": {"_channels.base", "_channels.network", "errors", "config", "_rust"},
+    "_channels.base": {"_logging", "_uri", "config", "errors"},
+    "_channels.grpc": {"_channels.base", "_logging", "errors", "config"},
+    "_channels.http": {"_channels.base", "_channels.network", "_logging", "errors", "config", "_rust"},
     "_channels.addresses": {"_channels.base", "_uri", "errors"},
     "_channels.network": {"_channels.addresses", "_channels.base"},
-    "_channels.websocket": {"_channels.addresses", "_channels.base", "_uri", "errors", "config", "_rust"},
+    "_channels.websocket": {
+        *("_channels.addresses", "_channels.base", "_logging", "_uri", "errors", "config", "_rust"),
+    },
     "models": {"documents", "errors"},
     "documents": {"_archive", "_rust", "_selectors", "errors"},
     "_archive": {"documents", "errors"},
@@ -113,7 +120,7 @@ MAY_IMPORT_LATE: dict[str, set[str]] = {
 }
 # Standard modules that would make a decision into an act.
 ACTS = {"asyncio", "socket", "time", "threading", "ssl", "selectors", "os", "random"}
-FORBIDDEN = {"_calls": ACTS, "_batches": ACTS}
+FORBIDDEN = {"_calls": ACTS, "_batches": ACTS, "_outages": ACTS}
 
 
 class Import(NamedTuple):

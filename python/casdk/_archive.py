@@ -61,13 +61,19 @@ def decode(kind: Any, value: Any) -> Any:
 
 
 def save(documents: DocumentArray, path: str | os.PathLike[str]) -> None:
-    """Write a file beside the target and put it in its place when it is whole."""
+    """Write a file beside the target and put it in its place when it is whole.
+
+    Raises:
+        OSError: It cannot be written, e.g. as the disk is full; the error names the target.
+    """
     target = Path(path)
     part = target.with_name(f".{target.name}.{os.getpid()}")
     raw = msgspec.Raw(msgspec.msgpack.encode(documents, enc_hook=encode))
     try:
         part.write_bytes(msgspec.msgpack.encode(_File(FORMAT, VERSION, raw)))
         part.replace(target)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     finally:
         part.unlink(missing_ok=True)
 

@@ -19,6 +19,8 @@ class Batch:
         items: The items, in the packer's types.
         verdicts: One byte per item.
         attempts: Times it was sent.
+        excused: Those of them that found the server away, and count as none.
+        outages: Times the server went away while it was there.
         errors: What was wrong with each URL that could not be fetched.
         isolation: The search for a bad item that it is a part of.
         not_before: When it may be sent again, in the engine's time.
@@ -30,10 +32,12 @@ class Batch:
     __slots__ = (
         "attempts",
         "errors",
+        "excused",
         "indices",
         "isolation",
         "items",
         "not_before",
+        "outages",
         "packed_at",
         "read_at",
         "taken_at",
@@ -44,7 +48,7 @@ class Batch:
         self.indices = indices
         self.items = items
         self.verdicts = verdicts
-        self.attempts = 0
+        self.attempts = self.excused = self.outages = 0
         self.not_before = 0.0
         self.errors: dict[str, Exception] | None = None
         self.isolation: Any = None

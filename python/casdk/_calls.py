@@ -7,6 +7,9 @@ with their time; what to do next is asked for.
 A bad item is found by `Isolation`: of a batch that the executor failed on, only the first half is sent; if it passes,
 the bad item is in the other half, which then need not be sent as it is. So one bad item of a batch of ``b`` costs
 ``ceil(log2 b)`` requests, and one more for all the halves that were put off.
+
+A server that is away, e.g. restarting, is waited for (`Outage`): one request of the call at a time asks whether it is
+back, at growing intervals, and all others wait for the answer. What finds it away counts as no attempt.
 """
 
 from __future__ import annotations
@@ -16,14 +19,16 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, cast
 
 from casdk._batches import Batch
+from casdk._outages import PATIENCE, Outage, ServerState
 from casdk.config import Retry
 from casdk.errors import CasdkError, ItemError, OverloadedError, RejectedError, ServerError, TransportError
 
 __all__ = ["GROWN", "WINDOW", "Call", "ErrorMode", "Outcome", "RetryBudget", "Window"]
 
 ErrorMode: TypeAlias = Literal["raise", "return", "skip"]
-Outcome: TypeAlias = Literal["abandoned", "split", "repeat", "lost", "stop"]
-"""What becomes of a batch that failed: nothing any more, halves, another attempt, the next batch, the call's end."""
+Outcome: TypeAlias = Literal["abandoned", "split", "repeat", "wait", "lost", "stop"]
+"""What becomes of a batch that failed: nothing any more, halves, another attempt, another one when the server is back,
+the next batch, the call's end."""
 
 HOPELESS: Final = 64
 """Items an executor may fail on, one after the other without one success in the call, before the fault is its own."""
@@ -38,6 +43,12 @@ QUICK: Final = 0.02
 a server that takes longer always has the next request to work at."""
 LIGHT: Final = 8 << 20
 """Bytes that all in flight, requests and replies, may have for one more: so it costs no memory to speak of."""
+
+
+MOST_DOUBLINGS: Final = 63
+"""Of the wait between attempts: after a thousand, it would be more than a float can hold."""
+CULPRIT: Final = 5
+"""Times a server may go away under the same request; from then on, that request is taken for the reason."""
 
 
 class RetryBudget:
@@ -146,9 +157,11 @@ class Call:
         draw: Returns a random number in ``[0, 1)``, for jitter.
         tolerant: Whether a batch that failed for good does not end the call (``on_error`` is given), and is not split.
         on_refuse: Told of each item that will have no result, before anyone else.
+        server: What the client's other calls know of the server.
 
     Attributes:
         resend: As given.
+        outage: While the server is away, and waited for.
         stopped: What ended the call early.
         done: Items with a result.
         bad: Items without, by index.
@@ -165,7 +178,9 @@ class Call:
         draw: Callable[[], float],
         tolerant: bool = False,
         on_refuse: Callable[[ItemError], None] | None = None,
+        server: ServerState | None = None,
     ) -> None:
+        self._server = server or ServerState()
         self._window = window
         self._retry = retry
         self._budget = budget
@@ -181,8 +196,10 @@ class Call:
         self._kept = 0
         self._full = False
         self._open = True
+        self._begun = 0
         self._successes = 0
         self._hopeless = 0
+        self.outage: Outage | None = None
         self.stopped: BaseException | None = None
         self.done = 0
         self.bad: dict[int, ItemError] = {}
@@ -216,16 +233,30 @@ class Call:
         """Whether the one batch just handed out is all there is."""
         return not self._open and self._in_flight == 1 and not self._ready and not self._delayed
 
+    @property
+    def patience(self) -> float:
+        """Seconds that the server may be away, as far as is known now."""
+        if self._retry.patience is not None:
+            return self._retry.patience
+        more_than_one = self._begun + len(self._ready) > 1
+        return PATIENCE if self._retry.attempts > 1 and self._server.answered and more_than_one else 0.0
+
     def next_batch(self, now: float) -> Batch | None:
         """Return a batch to send now, which is in flight from here on."""
         if self.stopped is not None or self._in_flight >= self._window.size:
+            return None
+        outage = self.outage
+        if outage is not None and not outage.may_ask(now):
             return None
         batch = self._pop_delayed(now) or (self._ready.popleft() if self._ready else None)
         if batch is not None:
             self._in_flight += 1
             if batch.attempts == 0:
+                self._begun += 1
                 self._budget.earn()
             batch.attempts += 1
+            if outage is not None and not outage.given_up:
+                outage.asking = batch
         return batch
 
     def _pop_delayed(self, now: float) -> Batch | None:
@@ -237,7 +268,15 @@ class Call:
     @property
     def wake_at(self) -> float | None:
         """When to ask again although nothing happened."""
-        return min((batch.not_before for batch in self._delayed), default=None)
+        delayed = min((batch.not_before for batch in self._delayed), default=None)
+        outage = self.outage
+        if outage is None or outage.given_up:
+            return delayed
+        if outage.asking is not None:
+            return None
+        if self._ready:
+            return outage.ask_at
+        return None if delayed is None else max(outage.ask_at, delayed)
 
     # what happens
 
@@ -276,13 +315,27 @@ class Call:
             self.bad = {}
         return stopped
 
-    def answered(self, took: float, size: int) -> None:
-        """A request was answered, with whatever it was: see `Window.answered`."""
+    def answered(self, took: float, size: int, batch: Batch | None = None) -> None:
+        """A request was answered, with whatever it was.
+
+        Args:
+            took: As `Window.answered` has it, as the next one.
+            size: Bytes of request and reply.
+            batch: What was in the request.
+        """
         self._window.answered(took, size)
+        self._server.answered = True
+        self._end_outage(batch)
+
+    def _end_outage(self, batch: Batch | None) -> None:
+        """The server is back if this was sent while it was away; other answers may have been on their way before."""
+        if self.outage is not None and (self.outage.given_up or self.outage.asking is batch):
+            self.outage = None
 
     def succeed(self, batch: Batch, rows: int) -> None:
         """A reply was placed."""
         self._in_flight -= 1
+        self._stop_asking(batch)
         self._successes += 1
         self.done += rows
         if batch.isolation is not None:
@@ -304,22 +357,40 @@ class Call:
     def interrupt(self, batch: Batch) -> None:
         """The engine took the batch back, e.g. for a fork: not the server's fault."""
         self._in_flight -= 1
+        self._stop_asking(batch)
         batch.attempts -= 1
         self._ready.appendleft(batch)
+
+    def _stop_asking(self, batch: Batch) -> bool:
+        """The batch is not in flight any more; return whether it was the one that asked for the server."""
+        if self.outage is None or self.outage.asking is not batch:
+            return False
+        self.outage.asking = None
+        return True
 
     def fail(self, batch: Batch, error: CasdkError, now: float) -> Outcome:
         """A request failed; return what becomes of its batch."""
         self._in_flight -= 1
         self._window.failed()
+        asked = self._stop_asking(batch)
+        failure = error if isinstance(error, TransportError | ServerError) else None
+        if failure is None or not failure.away:
+            self._found_present(error, asked)
+        elif failure.sent and not asked:
+            batch.outages += 1
         if self.stopped is not None:
             return "abandoned"
         if self._may_split(batch, error):
             self._isolate(batch, cast(ServerError, error))
             return "split"
-        if self._may_repeat(batch, error):
-            batch.not_before = now + self._wait(batch, error)
-            self._delayed.append(batch)
-            return "repeat"
+        if failure is not None and self._may_help(failure):
+            if failure.away and self._may_wait(batch, now):
+                self._put_off(batch, failure, asked, now)
+                return "wait"
+            if self._may_repeat(batch, failure):
+                batch.not_before = now + max(self._backoff(batch.attempts), failure.retry_after or 0.0)
+                self._delayed.append(batch)
+                return "repeat"
         if self._tolerant:
             for index, item in zip(batch.indices, batch.items, strict=True):
                 self._mark(ItemError(index, item, f"its request failed: {error}", error))
@@ -327,29 +398,62 @@ class Call:
         self.stop(error)
         return "stop"
 
+    def _found_present(self, error: CasdkError, asked: bool) -> None:
+        """A request failed, and not because the server is away."""
+        given_up = self.outage is not None and self.outage.given_up
+        if isinstance(error, ServerError):
+            self._server.answered = True
+        if asked or (given_up and isinstance(error, ServerError)):
+            self.outage = None
+
     def _may_split(self, batch: Batch, error: CasdkError) -> bool:
         if not (isinstance(error, ServerError) and error.for_item) or self._tolerant or not self.resend:
             return False
         return self._successes > 0 or self._hopeless < HOPELESS
 
-    def _may_repeat(self, batch: Batch, error: CasdkError) -> bool:
-        if isinstance(error, TransportError):
-            # What never left the client is no load on the server, so it costs nothing of the budget.
-            if error.retryable and not error.sent:
-                return batch.attempts < self._retry.attempts
-            safe = error.retryable and self.resend
-        elif isinstance(error, ServerError):
-            safe = error.retryable and (self.resend or isinstance(error, OverloadedError))
-        else:
-            safe = False
-        return safe and batch.attempts < self._retry.attempts and self._budget.spend()
+    def _may_help(self, error: TransportError | ServerError) -> bool:
+        """Whether to send the same again is safe, and can help in a time that is waited for."""
+        given = self._retry.patience
+        longest = max(self._retry.max_backoff, PATIENCE if given is None else given)
+        if not error.retryable or (error.retry_after or 0.0) > longest:
+            return False
+        # A server that only asks to be left alone has not begun with the request; one that went away may have.
+        refused = isinstance(error, OverloadedError) and not error.away
+        return self.resend or refused or not error.sent
 
-    def _wait(self, batch: Batch, error: CasdkError) -> float:
+    def _may_wait(self, batch: Batch, now: float) -> bool:
+        """Whether the server may still be away, and that is not the batch's own doing."""
+        if self.outage is not None and now >= self.outage.since + self.patience:
+            self.outage.given_up = True
+        return self.patience > 0 and batch.outages <= CULPRIT and not (self.outage and self.outage.given_up)
+
+    def _put_off(self, batch: Batch, error: TransportError | ServerError, asked: bool, now: float) -> None:
+        """Send the batch again when the server is back."""
+        outage = self.outage
+        if outage is None:
+            outage, asked = Outage(now), True
+            self.outage = outage
+        if asked:
+            outage.tries += 1
+            outage.wait(now, self._backoff(outage.tries), error.retry_after or 0.0, self.patience)
+        batch.excused += 1
+        batch.not_before = outage.ask_at
+        # Who has asked asks again, so that the order of all others stays what it was.
+        self._delayed.insert(0 if asked else len(self._delayed), batch)
+
+    def _may_repeat(self, batch: Batch, error: TransportError | ServerError) -> bool:
+        # Once the server is not waited for any longer, what was sent meanwhile was an attempt like any other.
+        attempts = batch.attempts if error.away else batch.attempts - batch.excused
+        if attempts >= self._retry.attempts:
+            return False
+        # What never left the client is no load on the server, so it costs nothing of the budget.
+        return (isinstance(error, TransportError) and not error.sent) or self._budget.spend()
+
+    def _backoff(self, tries: int) -> float:
+        """Return the seconds between this try and the next."""
         policy = self._retry
-        longest = min(policy.max_backoff, policy.backoff * 2.0 ** (batch.attempts - 1))
-        wait = longest * (1 - policy.jitter * self._draw())
-        asked = getattr(error, "retry_after", None)
-        return wait if asked is None else max(wait, asked)
+        longest = min(policy.max_backoff, policy.backoff * 2.0 ** min(tries - 1, MOST_DOUBLINGS))
+        return longest * (1 - policy.jitter * self._draw())
 
     def _isolate(self, batch: Batch, error: ServerError) -> None:
         isolation = batch.isolation

@@ -165,16 +165,18 @@ class _Kind:
         most: Items the next batch may take.
         waiting: Left by any thread, taken on the engine.
         lanes: Its batches in flight.
-        attended: Whether the engine will look for what waits without being told again.
+        rests: How many times the engine has stopped looking for what waits, until it is told of more.
+        told: The rest that has been ended so.
     """
 
-    __slots__ = ("attended", "lanes", "most", "waiting")
+    __slots__ = ("lanes", "most", "rests", "told", "waiting")
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.waiting: deque[Share] = deque()
         self.lanes: set[asyncio.Task[None]] = set()
-        self.attended = False
+        self.rests = 0
+        self.told = -1
 
 
 class Coalescer:
@@ -205,16 +207,13 @@ class Coalescer:
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds.setdefault(key, _Kind(self.most))
-        # In this order: whoever finds the kind attended has left the share before the engine looks.
+        # In this order, as in `Mailbox.post`: whoever finds that the engine is told has left the share before the
+        # engine looks, and nobody finds it before it is true.
         kind.waiting.append(share)
-        if kind.attended:
-            return
-        try:
-            kind.attended = True
+        rests = kind.rests
+        if kind.told != rests:
             caller.post(self._attend, key, kind)
-        except BaseException:  # Ctrl-C
-            kind.attended = False
-            raise
+            kind.told = rests
 
     def _attend(self, key: Hashable, kind: _Kind) -> None:
         if self._window:
@@ -229,9 +228,9 @@ class Coalescer:
                 self._start(key, kind, shares, size)
         if len(kind.lanes) == LANES:  # the next one that is free looks again
             return
-        kind.attended = False
+        kind.rests += 1
         if kind.waiting:
-            kind.attended = True
+            kind.told = kind.rests
             self._attend(key, kind)
         elif not kind.lanes and self._kinds.get(key) is kind:
             del self._kinds[key]

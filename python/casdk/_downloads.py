@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from casdk._logging import divert
 from casdk.config import Limits, Timeouts
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class Downloads:
         if self._client is None:
             import httpx
 
+            divert("httpx", "httpcore")
             self._client = httpx.AsyncClient(
                 timeout=httpx.Timeout(self._timeouts.download, connect=self._timeouts.connect),
                 limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE),

@@ -15,6 +15,8 @@ from casdk._codecs import Packed, Packer, failure_of, read_error, read_response
 from casdk._engine import Caller, engine
 from casdk._feeds import Feed
 from casdk._inputs import Chunk, read_chunk, urls_of
+from casdk._logging import logger_of
+from casdk._outages import Outage
 from casdk._progress import Progress
 from casdk._results import Answer
 from casdk._rust import new_id
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Callback", "Driver", "Hooks"]
 
-LOG: Final = logging.getLogger("casdk.calls")
+LOG: Final = logger_of("casdk.calls")
 
 URI: Final = Document.__dict__["uri"]
 
@@ -112,6 +114,7 @@ class Driver:
         self._reading = False
         self._bell: asyncio.Future[None] | None = None
         self._untaken = 0
+        self._awaited: Outage | None = None
         self._over = False
 
     async def run(self, caller: Caller[Any]) -> None:
@@ -139,6 +142,7 @@ class Driver:
                     await self._abandon()
             finally:
                 transport.calls.discard(task)
+                transport.server.leave(self.call)
                 del task  # which holds what is raised here, and that this frame
                 self._let_go()
         if (stopped := self.call.give_up()) is not None:
@@ -318,7 +322,9 @@ class Driver:
                     self._transport, batch, request_id, message, repeatable=self.call.resend
                 )
             del message, packed
-            self.call.answered(received.received_at - received.sent_at, size + received.size)
+            self.call.answered(received.received_at - received.sent_at, size + received.size, batch)
+            if self._awaited is not None:
+                self._tell_outage()
             reply = received.reply
             if (error := read_error(reply)) is not None:
                 if self._reports:
@@ -353,12 +359,15 @@ class Driver:
     def _fail(self, batch: Batch, error: CasdkError, request_id: str) -> Outcome:
         now = self._loop.time()
         outcome = self.call.fail(batch, error, now)
-        wait = batch.not_before - now
+        wait = max(0.0, batch.not_before - now)
+        self._tell_outage(error)
         if self._watch is not None:
             self._watch.fail(batch, error, outcome, wait)
         which = (self._transport.endpoint, request_id, len(batch), batch.indices[0], batch.attempts)
         said = "%s: request %s of %d items from item %d failed on attempt %d"
-        if outcome == "repeat":
+        if outcome == "wait":
+            LOG.debug(f"{said}, and is sent again when the server is back: %s", *which, error)
+        elif outcome == "repeat":
             LOG.warning(f"{said}, and is sent again in %.2f s: %s", *which, wait, error)
         elif outcome == "split":
             LOG.info(f"{said}, and is halved to find the item: %s", *which, error)
@@ -366,6 +375,23 @@ class Driver:
             LOG.log(logging.WARNING if outcome == "lost" else logging.DEBUG, f"{said} for good: %s", *which, error)
         self._give()
         return outcome
+
+    def _tell_outage(self, error: CasdkError | None = None) -> None:
+        """Say in the log and on the bar that the call waits for the server, or that it does no more."""
+        outage, ended = self.call.outage, self._awaited
+        self._awaited = awaited = None if outage is None or outage.given_up else outage
+        if awaited is ended:
+            return
+        if self._progress is not None:
+            self._progress.wait(awaited is not None)
+        server, where = self._transport.server, self._transport.endpoint
+        if awaited is not None:
+            if server.wait(self.call):
+                LOG.warning("%s is away: waiting for it, for %g s at most: %s", where, self.call.patience, error)
+        elif outage is not None:
+            server.leave(self.call)
+        elif ended is not None and server.is_back():
+            LOG.info("%s answers again after %.1f s", where, self._loop.time() - ended.since)
 
     async def _pack(self, batch: Batch, request_id: str, patient: bool) -> Packed:
         verdicts = batch.verdicts

@@ -19,11 +19,14 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 from weakref import WeakSet
 
+from casdk import _logging
 from casdk._mailbox import Mailbox
-from casdk._threads import Workers, start
-from casdk.errors import ClosedError
+from casdk._threads import Workers, is_ours, start, take_over
+from casdk.errors import ClosedError, TransportError
 
 __all__ = ["WORKERS", "Caller", "Ending", "Engine", "EscapedError", "Job", "Member", "Resident", "engine", "tell"]
+
+_logging.divert("asyncio", "concurrent.futures", "py.warnings")
 
 T = TypeVar("T")
 
@@ -42,38 +45,65 @@ of our own: messages are ``bytes``; what receives, gRPC's copies and the result'
 
 
 class Engine:
-    """The loop and its thread. Use `engine`, not this class."""
+    """The loop and its thread. Use `engine`, not this class.
+
+    Attributes:
+        loop: Made by the thread, so it is there once the engine is running.
+    """
+
+    loop: asyncio.AbstractEventLoop
 
     def __init__(self) -> None:
         self.pid: Final = os.getpid()
-        self.loop: Final = asyncio.new_event_loop()
         self.residents: Final[WeakSet[Resident]] = WeakSet()
         self.settlers: Final[set[Callable[[], Awaitable[None]]]] = set()
         """What to wait for before a fork when every resident has let go."""
         self.workers: Final = Workers(WORKERS, "casdk-pack")
-        self.loop.set_default_executor(Workers(LOOKUPS, "casdk-lookup"))
         self._mailbox: Final = Mailbox()
         bytearray(KEPT)
         self._fork: asyncio.Future[None] | None = None
         self._gate: Final = threading.Lock()
         self._turn: Final = threading.Lock()
+        self._begun: Final = threading.Event()
+        self._error: Exception | None = None
         self._ident: int | None = None
+        self._forker: int | None = None
         self.running = False
 
     def start(self) -> None:
         """Run the loop in a thread; a daemon, so that interpreter exit never waits for it.
 
-        Ctrl-C may hit this anywhere, also when the thread has begun: it can be called again.
+        Ctrl-C or a signal's handler may hit this anywhere, also when the thread has begun: it can be called again.
+
+        Raises:
+            TransportError: The system has no thread or no file descriptors left.
         """
-        if not self.running:
+        if self.running:
+            return
+        if not self._begun.is_set():
             start(self._run, "casdk-engine")
-            self.running = True
+            self._begun.wait()
+        if self._error is not None:
+            raise TransportError(f"casdk's event loop cannot be made: {self._error}", sent=False) from self._error
+        self.running = True
 
     def _run(self) -> None:
-        if self._turn.acquire(blocking=False):
-            self._ident = threading.get_ident()
+        if not self._turn.acquire(blocking=False):
+            return
+        take_over()
+        self._ident = threading.get_ident()
+        try:
+            # Here and not where the first caller is, since asyncio logs it: a handler that encodes would be called in
+            # the middle of the start.
+            self.loop = asyncio.new_event_loop()
+            self.loop.set_default_executor(Workers(LOOKUPS, "casdk-lookup"))
             asyncio.set_event_loop(self.loop)
-            self.loop.run_forever()
+        except Exception as error:
+            self._error = error
+            return
+        finally:
+            self._begun.set()
+        self.loop.run_forever()
 
     def pause(self) -> None:
         """Let go of what cannot be forked, then hold the loop still until `resume`.
@@ -81,6 +111,7 @@ class Engine:
         The thread waits and does not end: a thread that ends runs the clean-up of OpenSSL and others long after
         `threading` calls it ended, and a lock that it holds in a fork is locked in the child for ever.
         """
+        self._forker = threading.get_ident()
         try:
             asyncio.run_coroutine_threadsafe(self._quiesce(), self.loop).result()
         finally:
@@ -99,6 +130,7 @@ class Engine:
 
     def resume(self) -> None:
         """Let the loop go on after `pause`."""
+        self._forker = None
         self._gate.release()
 
     async def _quiesce(self) -> None:
@@ -107,6 +139,8 @@ class Engine:
             await resident.before_fork()
         for settle in self.settlers:
             await settle()
+        if _logging.are_pending():  # a handler that is at work holds locks, which the child would have for ever
+            await _logging.emitted()
 
     @property
     def forking(self) -> bool:
@@ -140,6 +174,17 @@ class Engine:
         if (obstacle := self.obstacle()) is not None:
             raise error(obstacle)
 
+    def check_caller(self) -> None:
+        """Check that the engine does not wait for the current thread, which is about to wait for the engine.
+
+        Raises:
+            ClosedError: It does.
+        """
+        if is_ours():
+            raise ClosedError("casdk cannot be called from its own engine thread, nor from its workers")
+        if self._forker is not None and self._forker == threading.get_ident():
+            raise ClosedError("casdk cannot be called in the middle of a fork of the same thread")
+
     def post(self, function: Callable[..., object], *arguments: object) -> None:
         """Run a function on the loop, soon."""
         self._mailbox.post(self.loop, contextvars.copy_context(), function, *arguments)
@@ -158,37 +203,61 @@ class Resident(ABC):
 
 
 _engine: Engine | None = None
-_starting = threading.Lock()
+_starting = threading.RLock()
+"""Held while an engine starts, and by a fork. Reentrant: a signal's handler or a finalizer may make the first call in
+the middle of another first call of its thread."""
 
 
 def engine() -> Engine:
-    """Return this process's engine, started if need be."""
+    """Return this process's engine, started if need be.
+
+    Raises:
+        TransportError: It cannot be started.
+    """
     global _engine
     current = _engine
     if current is not None and current.running:  # a forked child has none: see `_after_fork_in_child`
         return current
     with _starting:
-        if _engine is None or _engine.pid != os.getpid():
-            _engine = Engine()
-        _engine.start()
-        return _engine
+        # One step for Python: of two calls in this thread, one in the middle of the other, the first to get here wins.
+        current = _engines.setdefault(os.getpid(), Engine())
+        try:
+            current.start()
+        except TransportError:
+            _engines.pop(os.getpid(), None)  # the next call tries again
+            raise
+        _engine = current
+        return current
+
+
+_engines: dict[int, Engine] = {}
+"""The one of this process, by its id."""
+
+
+_paused: Engine | None = None
+"""The engine that stands still for a fork."""
 
 
 def _before_fork() -> None:
+    global _paused
     _starting.acquire()
     if _engine is not None and _engine.running and not _engine.inside():
+        _paused = _engine
         _engine.pause()
 
 
 def _after_fork_in_parent() -> None:
-    if _engine is not None and _engine.running and not _engine.inside():
-        _engine.resume()
+    global _paused
+    if _paused is not None:
+        _paused.resume()
+        _paused = None
     _starting.release()
 
 
 def _after_fork_in_child() -> None:
-    global _engine, _starting, _left_behind
-    _starting = threading.Lock()
+    global _engine, _engines, _paused, _starting, _left_behind
+    _starting = threading.RLock()
+    _engines, _paused = {}, None
     if _engine is not None:
         for resident in tuple(_engine.residents):
             resident.after_fork_in_child()
@@ -258,8 +327,8 @@ class Caller(ABC, Generic[T]):
         self._job: Job[T] | None = job
         self.engine = engine()
         self.engine.check()
-        if self.engine.inside():
-            raise ClosedError("casdk cannot be called from its own engine thread")
+        self.engine.check_caller()
+        _logging.begin_call()
 
     def begin(self) -> None:
         """Start the job."""

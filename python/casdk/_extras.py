@@ -11,8 +11,8 @@ def missing_extra(what: str, extra: str, error: ImportError) -> ImportError:
     Args:
         what: The part, e.g. ``casdk.server``.
         extra: The extra it needs.
-        error: What its import raised; an error of casdk's own modules, or one that says all this, is returned as it is.
+        error: What its import raised; returned as it is where it says all this already, or is of casdk's own modules.
     """
-    if error.name is None or error.name.partition(".")[0] == "casdk":
+    if error.name is None or error.name.partition(".")[0] == "casdk" or "pip install" in str(error):
         return error
-    return ImportError(f'{what} needs {error.name}: pip install "casdk[{extra}]"', name=error.name, path=error.path)
+    return ImportError(f'{what} needs {error.name}: pip install "casdk[{extra}]"', name=error.name)

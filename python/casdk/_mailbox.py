@@ -20,7 +20,8 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._letters: deque[tuple[contextvars.Context, Callable[..., object], tuple[object, ...]]] = deque()
-        self._rung = False
+        self._reads = 0
+        self._rung = -1
 
     def post(
         self,
@@ -36,14 +37,16 @@ class Mailbox:
         """
         if loop.is_closed():
             raise RuntimeError("the loop is closed")
-        # In this order: whoever finds the bell rung has left the letter before the reader looks for letters.
         self._letters.append((context, function, arguments))
-        if not self._rung:
-            self._rung = True
+        # In this order. Whoever finds that the loop is woken for the next read has left the letter before that read
+        # begins; and nobody finds it before it is true: a signal's handler may post here in the middle of a post.
+        reads = self._reads
+        if self._rung != reads:
             loop.call_soon_threadsafe(self._read, loop)
+            self._rung = reads
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._rung = False
+        self._reads += 1
         letters = self._letters
         try:
             for _ in range(len(letters)):
@@ -53,9 +56,9 @@ class Mailbox:
                 except Exception as error:
                     loop.call_exception_handler({"message": f"{function!r} failed", "exception": error})
         finally:
-            if letters and not self._rung:
-                self._rung = True
+            if letters and self._rung != self._reads:
                 loop.call_soon(self._read, loop)
+                self._rung = self._reads
 
 
 _mailboxes: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox]] = WeakKeyDictionary()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import random
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -18,6 +17,7 @@ from casdk._driver import Driver, Hooks
 from casdk._engine import Caller
 from casdk._feeds import Feed, feed_of
 from casdk._inputs import Chunk
+from casdk._logging import are_pending, emitted, logger_of
 from casdk._options import MINIBATCH, Options, route
 from casdk._progress import Progress
 from casdk._results import Answer, Embeddings, Nothing
@@ -27,7 +27,7 @@ from casdk.models import Response
 
 __all__ = ["Plan", "moved"]
 
-LOG: Final = logging.getLogger("casdk.calls")
+LOG: Final = logger_of("casdk.calls")
 UNWATCHED: Final = nullcontext()
 
 
@@ -104,6 +104,7 @@ class Plan:
             draw=random.random,
             tolerant=options.on_error is not None,
             on_refuse=partial(_refuse, self.answer, given),
+            server=transport.server,
         )
         self._verb, self._transport = verb[1:] or "profile", transport
         self.watch = None
@@ -136,6 +137,8 @@ class Plan:
                     self.watch.count(self.call.done)
                 done, read, where = self.call.done, self.driver.count, self._transport.endpoint
                 LOG.debug("%s at %s: %d of %d items done in %.3f s", self._verb, where, done, read, monotonic() - began)
+                if are_pending():
+                    await emitted(self.deadline)
 
     async def _run(self, caller: Caller[Any]) -> None:
         """Run the call; an `ItemError` that stops it takes along what was finished."""

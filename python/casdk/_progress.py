@@ -53,6 +53,7 @@ class Progress:
             if error is None and self._total is None:
                 done = self._bars.tasks[self._bars.task_ids.index(self._row)].completed
                 self._bars.update(self._row, total=done)
+            self.wait(False)
             self._bars.stop_task(self._row)
             _shown -= 1
             if _shown == 0 and _bars is not None:
@@ -66,6 +67,10 @@ class Progress:
         self._out += sent
         self._in += got
         self._bars.update(self._row, advance=items, sent=decimal(self._out), got=decimal(self._in))
+
+    def wait(self, waits: bool) -> None:
+        """Say that the server is away and the call waits for it, or that it does no more."""
+        self._bars.update(self._row, description=f"{self._title} (waiting for the server)" if waits else self._title)
 
 
 def _make_bars() -> Bars:

@@ -25,6 +25,7 @@ from opentelemetry.metrics import MeterProvider, get_meter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider, get_tracer, set_span_in_context
 
 from casdk._codecs import read_error
+from casdk._logging import divert
 from casdk._rust import __version__
 from casdk._uri import Endpoint
 from casdk.errors import CasdkError
@@ -63,6 +64,7 @@ class Instruments:
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
+        divert("opentelemetry")
         kind = endpoint.channel
         system, self.method = METHODS[kind]
         self.server: Final[dict[str, Any]] = {"server.address": endpoint.host, "server.port": endpoint.port}
@@ -178,7 +180,7 @@ class Watch:
             wait: Seconds until it is sent again, if it is.
         """
         span = self._open[batch]
-        if outcome == "repeat":
+        if outcome in ("repeat", "wait"):
             self._instruments.retries.add(1, {**self._names, "error.type": type(error).__name__})
             span.add_event("casdk.retry", {"error.type": type(error).__name__, "casdk.retry.wait": wait})
             return

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from casdk.errors import TransportError
 
-__all__ = ["Workers", "start"]
+__all__ = ["Workers", "is_ours", "start", "take_over"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +30,24 @@ def start(work: Callable[[], object], name: str) -> None:
         if "new thread" not in str(error):  # what Ctrl-C in the middle of it can leave
             raise
         raise TransportError(f"the thread {name} cannot be started: {error}", sent=False) from error
+
+
+_ours: Final[set[int]] = set()
+
+
+def take_over() -> None:
+    """Make the current thread one that callers wait for: it must not wait for them. It ends with the process."""
+    # No thread-local value: one made before gevent patched threading would hold for all greenlets.
+    _ours.add(threading.get_ident())
+
+
+def is_ours() -> bool:
+    """Whether callers wait for the current thread."""
+    return threading.get_ident() in _ours
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ours.clear)
 
 
 class Workers(ThreadPoolExecutor):
@@ -76,6 +95,7 @@ class Workers(ThreadPoolExecutor):
         self._started += 1
 
     def _work(self) -> None:
+        take_over()
         while True:
             future, work = self._queue.get()
             if future.set_running_or_notify_cancel():

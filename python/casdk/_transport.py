@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
@@ -11,11 +10,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from casdk._calls import GROWN, WINDOW, RetryBudget, Window
-from casdk._channels import Channel, Headers, open_channel
+from casdk._channels import Channel, Headers, channel_of
 from casdk._coalesce import Coalescer
 from casdk._codecs import Reply, scan
 from casdk._downloads import Downloads
 from casdk._engine import WORKERS, Engine, Resident, engine
+from casdk._logging import are_pending, emitted, logger_of
+from casdk._outages import ServerState
 from casdk._proxy import proxy_of
 from casdk._uri import SCHEMES, Endpoint
 from casdk.config import TLS, Limits, Retry, Timeouts
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SHARES", "ByteShare", "Credential", "InterruptedByForkError", "Received", "Transport"]
 
-LOG: Final = logging.getLogger("casdk.connections")
+LOG: Final = logger_of("casdk.connections")
 
 Credential: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
 """A token, or what returns one: called again when the server refuses the last one."""
@@ -150,6 +151,7 @@ class Transport(Resident):
         self.retry = retry
         self.timeouts = timeouts
         self.repeats = RetryBudget(retry.budget)
+        self.server = ServerState()
         self.window = Window(WINDOW, GROWN) if limits.prefetch is None else Window(limits.prefetch)
         self.bytes = ByteBudget(limits.max_inflight_bytes)
         self.packing = asyncio.Semaphore(WORKERS)
@@ -162,6 +164,9 @@ class Transport(Resident):
         self._credential = credential
         self._tls = tls
         self._proxy = proxy
+        # Imported by whoever makes the client: an import on the engine would wait for logging's lock, and a call that
+        # a signal's handler makes might find modules half imported.
+        self._kind: Final = channel_of(endpoint)
         self._channel: Channel | None = None
         self._engine: Engine | None = None
         self._slots = asyncio.Semaphore(limits.requests)
@@ -239,7 +244,7 @@ class Transport(Resident):
         channel = self._channel
         if channel is None:
             proxy = proxy_of(self.endpoint, self._proxy)
-            channel = self._channel = open_channel(self.endpoint, self._tls, self.timeouts, self.limits, proxy)
+            channel = self._channel = self._kind(self.endpoint, self._tls, self.timeouts, self.limits, proxy)
             if self._engine is not None:
                 self._engine.settlers.add(channel.settle)
         headers = self._headers
@@ -281,6 +286,8 @@ class Transport(Resident):
         await self._shut()
         if calls:
             await asyncio.wait(calls)
+        if are_pending():
+            await emitted()
 
     async def _shut(self) -> None:
         channel, self._channel = self._channel, None
@@ -301,6 +308,7 @@ class Transport(Resident):
             self._channel.forget()
         self._channel = self._engine = self._headers = None
         self.downloads.forget()
+        self.server = ServerState(self.server.answered)
         self.calls = set()
         self._unrepeatable = set()
         self._slots = asyncio.Semaphore(self.limits.requests)

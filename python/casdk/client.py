@@ -24,6 +24,8 @@ from casdk.documents import Document, DocumentArray
 from casdk.errors import ClosedError, ConfigError
 from casdk.models import EncodeResult, Image, Profile, Response, Text
 
+LATE: Final = ("casdk._callers", "casdk._engine", "casdk._verbs")
+
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
@@ -44,7 +46,7 @@ else:
             setattr(self, name, value)
             return value
 
-    _callers, _engine, _verbs = _Late("casdk._callers"), _Late("casdk._engine"), _Late("casdk._verbs")
+    _callers, _engine, _verbs = map(_Late, LATE)
 
 __all__ = ["ArrowArray", "ArrowStream", "Client", "Item"]
 
@@ -175,6 +177,9 @@ class Client:
     def _open(self) -> None:
         self._check()
         from casdk._transport import Transport
+
+        for module in LATE:  # see `Transport` on why here
+            import_module(module)
 
         settings = self._settings
         self._transport = Transport(

@@ -154,12 +154,17 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """When a failed request is sent again: only what is safe and can help.
 
     Attributes:
-        attempts: Times a request is sent in all; 1 never sends again.
+        attempts: Times a request is sent in all; 1 never sends again, unless ``patience`` is given.
         backoff: Seconds before the second attempt, doubled for each one after it.
         max_backoff: Longest wait between two attempts, in seconds.
         jitter: Share of each wait that is random, 0 to 1 (full jitter).
         budget: Share of a client's requests that may be repeats, 0 to 1, above a floor of 100: a dying server
             is not stormed.
+        patience: Seconds that the server may be away: refused or reset connections, UNAVAILABLE, 502, 503, and
+            websockets closed for such a reason, but not unknown hosts, TLS or another protocol. A call waits for it,
+            with one request at a time, and none of them counts in ``attempts`` or ``budget``; a deadline ends it
+            sooner. ``None`` is 60 once the client has had an answer and the call has more than one request, else 0, so
+            that a mistyped port fails at once; with ``attempts=1`` it is 0.
     """
 
     attempts: int = 5
@@ -167,16 +172,22 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     max_backoff: float = 5.0
     jitter: float = 0.5
     budget: float = 0.2
+    patience: float | None = None
 
     def __post_init__(self) -> None:
         _check_count(self, "attempts")
-        for name in ("backoff", "max_backoff", "jitter", "budget"):
+        numbers = ["backoff", "max_backoff", "jitter", "budget"] + (["patience"] if self.patience is not None else [])
+        for name in numbers:
             value = _check_number(self, name)
             _require(value <= MOST_SECONDS, f"Retry: {name} must be at most {MOST_SECONDS:g}, not {shown(value)}")
         _require(self.backoff >= 0, f"Retry: backoff must not be negative, not {self.backoff}")
         _require(self.max_backoff >= self.backoff, "Retry: max_backoff must not be less than backoff")
         _require(0 <= self.jitter <= 1, f"Retry: jitter must be between 0 and 1, not {self.jitter}")
         _require(0 <= self.budget <= 1, f"Retry: budget must be between 0 and 1, not {self.budget}")
+        _require(
+            self.patience is None or self.patience >= 0,
+            f"Retry: patience must be a number of seconds, or None, not {self.patience}",
+        )
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

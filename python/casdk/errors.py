@@ -270,12 +270,18 @@ class TransportError(CasdkError, ConnectionError):
     Attributes:
         retryable: Whether sending again can help.
         sent: Whether bytes of the request may have reached the server.
+        away: Whether it looks as if the server were away for a while, e.g. restarting: then a call waits for it as long
+            as `Retry.patience` says. By default what ``retryable`` is.
+        retry_after: ``None``: nobody was there to ask for a wait.
     """
 
-    def __init__(self, message: str, *, retryable: bool = True, sent: bool = True) -> None:
+    retry_after: float | None = None
+
+    def __init__(self, message: str, *, retryable: bool = True, sent: bool = True, away: bool | None = None) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.sent = sent
+        self.away = retryable if away is None else away
 
 
 class TLSError(TransportError):
@@ -321,8 +327,11 @@ class ServerError(CasdkError):
         executor: The executor that raised.
         request_id: Id of the failed request.
         retryable: Whether sending again can help.
-        retry_after: Seconds the server asked to wait, if it did.
+        retry_after: Seconds the server asked to wait, if it did; ``inf`` where it asked for more than a float can hold.
         for_item: Whether the executor failed on what was in the batch, so that splitting it can help.
+        sent: Whether bytes of the request may have reached the server.
+        away: Whether it looks as if the server were away for a while: 502 and 503, as proxies say it of a server that
+            restarts. Then a call waits for it as long as `Retry.patience` says.
     """
 
     def __init__(
@@ -337,6 +346,8 @@ class ServerError(CasdkError):
         retryable: bool = False,
         retry_after: float | None = None,
         for_item: bool = False,
+        sent: bool = True,
+        away: bool = False,
     ) -> None:
         super().__init__(message)
         self.name = name
@@ -347,6 +358,8 @@ class ServerError(CasdkError):
         self.retryable = retryable
         self.retry_after = retry_after
         self.for_item = for_item
+        self.sent = sent
+        self.away = away
 
 
 class AuthError(ServerError, PermissionError):
@@ -354,7 +367,10 @@ class AuthError(ServerError, PermissionError):
 
 
 class OverloadedError(ServerError):
-    """The server asked to be left alone for a while."""
+    """The server asked to be left alone for a while: 429, 503, RESOURCE_EXHAUSTED, or an answer with a Retry-After.
+
+    One that asked for longer than a call waits (see `Retry`), or for no number of seconds, ends the call at once.
+    """
 
 
 class NotSupportedError(ServerError):

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import resource
 import socket
 import ssl
 import traceback
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from casdk import TLS, AuthError, ConfigError, Retry, TLSError, TransportError
 from casdk._channels.base import Connected
+from casdk._logging import flush
 from casdk.testing import ConnectProxy, certificates
 from cryptography.hazmat.primitives import serialization
 
@@ -101,6 +103,21 @@ def test_mutual_tls(make_server, connect_to, scheme, call, rows, tmp_path):
     np.testing.assert_array_equal(call(connect_to(server, scheme, tls=tls, timeout=20), "encode", ["a"]), rows(["a"]))
     with pytest.raises(TransportError):
         call(connect_to(server, scheme, tls=TLS(ca=authority.pem), retry=ONCE, timeout=10), "encode", ["a"])
+
+
+@secure
+def test_a_full_disk_is_no_fault_of_the_certificate(make_server, connect_to, scheme, call):
+    """A client's own goes through a file on the way to OpenSSL."""
+    authority = certificates.authority()
+    own = authority.client()
+    client = connect_to(make_server(), scheme, tls=TLS(ca=authority.pem, cert=own.pem, key=own.key), timeout=10)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(ConfigError, match=r"cert and key go through files in .*: File too large"):
+            call(client, "encode", ["a"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 UNVERIFIED = {
@@ -219,6 +236,7 @@ def test_no_secret_is_shown(make_server, connect_to, scheme, call, caplog, tally
     client = connect_to(make_server(token="other"), scheme, credential=secret, timeout=20)
     with pytest.raises(AuthError) as caught:
         call(client, "encode", ["a"])
+    assert flush(20)
     shown = "".join(traceback.format_exception(caught.value))
     assert secret not in shown + repr(client) + repr(client._settings) + repr(vars(caught.value)) + caplog.text
     assert secret not in locals_of(caught.value)
@@ -274,6 +292,7 @@ def test_a_proxy_that_wants_a_password(make_server, connect_to, scheme, call, ro
         with pytest.raises((AuthError, TransportError)) as caught:
             call(refused, "encode", ["a"])
         refused.close()
+    assert flush(20)
     shown = "".join(traceback.format_exception(caught.value)) + repr(client) + caplog.text
     assert "s3cret" not in shown
     assert "wr0ng" not in shown

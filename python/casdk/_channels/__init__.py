@@ -7,12 +7,11 @@ from typing import cast
 
 from casdk._channels.base import Channel, Headers
 from casdk._uri import SCHEMES, Endpoint
-from casdk.config import TLS, Limits, Timeouts
 
-__all__ = ["Channel", "Headers", "open_channel"]
+__all__ = ["Channel", "Headers", "channel_of"]
 
 
-def open_channel(endpoint: Endpoint, tls: TLS, timeouts: Timeouts, limits: Limits, proxy: str | None) -> Channel:
-    """Return the channel of an endpoint; its library is imported here, connections come later."""
+def channel_of(endpoint: Endpoint) -> type[Channel]:
+    """Return the kind of channel of an endpoint, whose library is imported here."""
     module = import_module(f"casdk._channels.{SCHEMES[endpoint.scheme].channel}")
-    return cast(Channel, module.CHANNEL(endpoint, tls, timeouts, limits, proxy))
+    return cast("type[Channel]", module.CHANNEL)

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import ssl
 from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from math import inf, isfinite, isnan, nan
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, unquote
 
+from casdk._logging import logger_of
 from casdk._uri import Endpoint, counterpart
 from casdk.config import TLS, Limits, Timeouts
-from casdk.errors import ConfigError, ProtocolMismatchError, TransportError
+from casdk.errors import ConfigError, OverloadedError, ProtocolMismatchError, ServerError, TransportError
 
 __all__ = [
     "LOG",
+    "SHOWN",
     "SLICE",
     "Channel",
     "Connected",
     "Headers",
     "is_plain",
     "no_tls",
+    "overloaded",
     "proxy_headers",
     "read_pem",
+    "refused_for_now",
     "run_out",
+    "seconds_asked",
     "secured",
     "slices",
     "ssl_context",
 ]
 
-LOG: Final = logging.getLogger("casdk.connections")
+LOG: Final = logger_of("casdk.connections")
 
 Headers: TypeAlias = Sequence[tuple[str, str]]
 """Name in lower case and value; the credential is among them, so they are never shown."""
@@ -152,6 +159,72 @@ def no_tls(endpoint: Endpoint) -> ProtocolMismatchError:
     )
 
 
+BUSY: Final = frozenset({429, 503})
+PASSING: Final = frozenset({502, 504})
+AWAY: Final = frozenset({502, 503})
+"""Status codes of a server that cannot answer now; of these, what a proxy says of a server that is not there."""
+SHOWN: Final = 500
+"""Characters of a header that go into a message."""
+
+
+def refused_for_now(said: str, status: int, retry_after: str | None, **details: Any) -> ServerError | None:
+    """Return the error of an HTTP status that may be another one in a while; ``None`` for every other status.
+
+    Args:
+        said: The message.
+        status: Of the server or of a proxy before it.
+        retry_after: The header of that name as it was sent, if it was.
+        details: More of the error's attributes.
+    """
+    if status not in BUSY | PASSING:
+        return None
+    away = status in AWAY
+    if retry_after:
+        seconds = seconds_asked(retry_after)
+        return overloaded(f"{said} (Retry-After: {retry_after[:SHOWN]!r})", seconds, away=away, **details)
+    if status in BUSY:
+        return OverloadedError(said, retryable=True, away=away, **details)
+    return ServerError(said, retryable=True, away=away, **details)
+
+
+def overloaded(said: str, seconds: float, **details: Any) -> OverloadedError:
+    """Return the error of a server that asks to be left alone, which is sent again only if it says for how long.
+
+    Args:
+        said: The message, with the words in which it was asked.
+        seconds: As `seconds_asked` reads it.
+        details: More of the error's attributes.
+    """
+    asked = None if isnan(seconds) else seconds
+    return OverloadedError(said, retryable=isfinite(seconds), retry_after=asked, **details)
+
+
+def seconds_asked(words: str) -> float:
+    """Return for how many seconds a Retry-After asks, 0 where they are over: it is a number or a date (RFC 9110).
+
+    ``inf`` is a number that no float can hold, ``nan`` what is neither a number nor a date.
+    """
+    words = words.strip()
+    try:
+        # Python's float also takes digits of other scripts, and underscores.
+        seconds = float(words) if words.isascii() and "_" not in words else nan
+    except ValueError:
+        seconds = _seconds_until(words)
+    if isnan(seconds) or seconds == -inf:
+        return nan
+    return max(seconds, 0.0)
+
+
+def _seconds_until(date: str) -> float:
+    try:
+        then = parsedate_to_datetime(date)
+        if then.tzinfo is None:  # one of the forms of RFC 9110 names no time zone, and means this one
+            then = then.replace(tzinfo=UTC)
+        return (then - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return nan
+
+
 def read_pem(source: str | bytes | object, what: str) -> bytes:
     """Return PEM bytes, read from a file unless they are bytes already.
 
@@ -227,14 +300,20 @@ def _load_chain(context: ssl.SSLContext, cert: object, key: object) -> None:
     """Load a client certificate; ssl reads files only, so bytes go through a private one that is gone at once."""
     import tempfile
 
-    with tempfile.TemporaryDirectory() as directory:
-        paths = []
-        for name, source in (("cert", cert), ("key", key)):
-            path = Path(directory, name + ".pem")
-            path.touch(mode=0o600)
-            path.write_bytes(read_pem(source, name))
-            paths.append(path)
-        context.load_cert_chain(str(paths[0]), str(paths[1]), password=_no_password)
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            paths = []
+            for name, source in (("cert", cert), ("key", key)):
+                path = Path(directory, name + ".pem")
+                path.touch(mode=0o600)
+                path.write_bytes(read_pem(source, name))
+                paths.append(path)
+            context.load_cert_chain(str(paths[0]), str(paths[1]), password=_no_password)
+    except ssl.SSLError:
+        raise
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"TLS: cert and key go through files in {tempfile.gettempdir()}: {reason}") from error
 
 
 def _no_password() -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Generator
+from math import nan
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -18,15 +20,20 @@ import grpc.aio
 
 from casdk._channels.base import (
     LOG,
+    SHOWN,
     Channel,
     Headers,
     is_plain,
     no_tls,
+    overloaded,
     proxy_headers,
     read_pem,
+    refused_for_now,
+    seconds_asked,
     secured,
     ssl_context,
 )
+from casdk._logging import divert
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -41,6 +48,8 @@ from casdk.errors import (
 
 __all__ = ["CHANNEL"]
 
+divert("grpc")
+
 UNARY: Final = "/jina.JinaSingleDataRequestRPC/process_single_data"
 STREAM: Final = "/jina.JinaRPC/Call"
 """What gateways without `UNARY` have (jina before 3.10)."""
@@ -51,6 +60,11 @@ AUTH_CODES: Final = frozenset({Code.UNAUTHENTICATED, Code.PERMISSION_DENIED})
 READY: Final = grpc.ChannelConnectivity.READY
 FAILED: Final = frozenset({grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN})
 LOST_CODES: Final = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED})
+PUSHED_BACK: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
+PUSHBACK: Final = "grpc-retry-pushback-ms"
+"""What gRPC calls Retry-After; milliseconds, in a trailer."""
+HTTP_STATUS: Final = re.compile(r"received http2 header with status: (\d{3})", re.IGNORECASE)
+"""Words for the answer of a proxy that is none of gRPC's."""
 
 
 TURNS: Final = 20
@@ -80,11 +94,12 @@ class GrpcChannel(Channel):
 
     async def _exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
         channel = await self._ready()
+        connected = channel.get_state() is READY
         try:
             return await self._call(message, headers)
         except grpc.aio.AioRpcError as error:
             self._leave_spoilt(channel, error)
-            ours = self._ours(error, request_id)
+            ours = self._ours(error, request_id, connected)
             ours.code = error.code().name
             raise ours from error
         except asyncio.CancelledError:
@@ -101,12 +116,13 @@ class GrpcChannel(Channel):
 
     async def _dry_run(self, headers: Headers) -> bytes | None:
         channel = await self._ready()
+        connected = channel.get_state() is READY
         ask: Any = channel.unary_unary(DRY_RUN)
         try:
             return await _answer(ask(b"", timeout=self.timeouts.read, metadata=headers))
         except grpc.aio.AioRpcError as error:
             self._leave_spoilt(channel, error)
-            ours = self._ours(error, "")
+            ours = self._ours(error, "", connected)
             if error.code() is Code.UNIMPLEMENTED and not isinstance(ours, ProtocolMismatchError):
                 return None
             raise ours from error
@@ -157,8 +173,10 @@ class GrpcChannel(Channel):
                 self._down = False
                 self.connected()
         except TimeoutError:
-            seconds = self.timeouts.connect
-            raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
+            raise self._unconnected() from None
+
+    def _unconnected(self) -> TransportError:
+        return TransportError(f"no connection to {self.endpoint} within {self.timeouts.connect:g} s", sent=False)
 
     def _leave_spoilt(self, channel: grpc.aio.Channel, error: grpc.aio.AioRpcError) -> None:
         """Have the next request open another channel where this one can never connect again.
@@ -219,18 +237,43 @@ class GrpcChannel(Channel):
         key = read_pem(tls.key, "key") if tls.key is not None else None
         return grpc.ssl_channel_credentials(roots, key, cert)
 
-    def _ours(self, error: grpc.aio.AioRpcError, request_id: str) -> CasdkError:
+    def _ours(self, error: grpc.aio.AioRpcError, request_id: str, connected: bool) -> CasdkError:
+        """Return our error for one of gRPC's.
+
+        Args:
+            error: What ended the call.
+            request_id: Of the call.
+            connected: Whether there was a connection when the call began. If so the words may be the server's, which
+                repeats gRPC's own where it has lost what is behind it: they tell nothing of this connection.
+        """
         code, details = error.code(), error.details() or ""
         where = f"{self.endpoint}: {details}"
         if code is Code.DEADLINE_EXCEEDED:
             return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
         if code in AUTH_CODES:
             return AuthError(where, request_id=request_id)
+        too_large = code is Code.RESOURCE_EXHAUSTED and (
+            "larger than max" in details or "metadata size exceeds" in details
+        )
+        if too_large:
+            return ServerError(where, request_id=request_id)
+        if code in PUSHED_BACK and (asked := _pushback(error)) is not None:
+            said = f"{where} ({PUSHBACK}: {asked[:SHOWN]!r})"
+            # Less than 0 is gRPC's way to say that it is not to be tried again.
+            seconds = nan if asked.startswith("-") else seconds_asked(asked) / 1000
+            return overloaded(said, seconds, request_id=request_id, away=code is Code.UNAVAILABLE)
         if code is Code.RESOURCE_EXHAUSTED:
-            too_large = "larger than max" in details or "metadata size exceeds" in details
-            kind = ServerError if too_large else OverloadedError
-            return kind(where, request_id=request_id, retryable=not too_large)
+            return OverloadedError(where, request_id=request_id, retryable=True)
+        if (status := HTTP_STATUS.search(details)) is not None:
+            said = f"{self.endpoint}: HTTP {status[1]} in the place of a gRPC reply"
+            # gRPC drops the headers that came with it.
+            if (refused := refused_for_now(said, int(status[1]), None, request_id=request_id)) is not None:
+                return refused
         if code in LOST_CODES:
+            if connected:
+                return TransportError(where, away=code is not Code.ABORTED)
+            if _is_silence(details):
+                return self._unconnected()
             return no_tls(self.endpoint) if is_plain(details) else _lost(self.endpoint.tls, details, where)
         if "http" in details.lower() and code in (Code.UNKNOWN, Code.INTERNAL, Code.UNIMPLEMENTED):
             return ProtocolMismatchError(f"{where}: this port does not speak gRPC", retryable=False)
@@ -342,22 +385,39 @@ def _without_frames(error: BaseException) -> BaseException:
 SPOILT: Final = "failed to create security handshaker"
 """Seen where a server resets connections, never for wrong settings: those are read before."""
 BROKEN: Final = ("socket closed", "connection reset", SPOILT)
+SILENCE: Final = ("timed out", "timeout occurred", "endpoint closing", "tcp handshaker shutdown")
+UNKNOWN_HOST: Final = ("dns resolution", "errors resolving", "hostname lookup")
+OTHER_PROTOCOL: Final = ("alpn", "http1.x", "trying to connect an http", "failed parsing http/2")
+"""Words that gRPC has only for bytes that came, and were none of its own."""
 TLS_WORDS: Final = ("ssl", "tls", "certificate", "handshak", "verification check")
 
 
+def _pushback(error: grpc.aio.AioRpcError) -> str | None:
+    value = next((value for name, value in error.trailing_metadata() or () if name == PUSHBACK), None)
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _is_silence(details: str) -> bool:
+    """Whether gRPC gave up a connection on which nobody had said anything: its limit is the same as ours."""
+    text = details.lower()
+    return any(words in text for words in SILENCE) and not any(words in text for words in UNKNOWN_HOST)
+
+
 def _lost(tls: bool, details: str, where: str) -> TransportError:
+    """Return the error of a call for which there was no connection, by gRPC's words for the reason."""
     text = details.lower().replace("tcp handshaker", "tcp connector")  # gRPC's name for what comes before TLS
+    if any(words in text for words in UNKNOWN_HOST):
+        return TransportError(where, sent=False, away=False)
     if tls and any(word in text for word in TLS_WORDS):
         # A connection that broke during the handshake says nothing against the certificate.
         return TLSError(where, retryable=any(words in text for words in BROKEN), sent=False)
-    if "alpn" in text or "http1.x" in text or "trying to connect an http" in text or "settings frame" in text:
+    if any(words in text for words in OTHER_PROTOCOL):
         s = "s" if tls else ""
         return ProtocolMismatchError(
             f"{where}: this port does not speak gRPC; if it speaks HTTP/1.1 use http{s}:// or websocket{s}://",
             retryable=False,
         )
-    connecting = "failed to connect" in text or "dns resolution" in text
-    return TransportError(where, sent=not connecting)
+    return TransportError(where, sent="failed to connect" not in text)
 
 
 def _system_roots() -> bytes | None:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterable
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from socket import gaierror
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import httpcore
 import httpx
 import msgspec
 
-from casdk._channels.base import LOG, Channel, Headers, is_plain, no_tls, run_out, ssl_context
+from casdk._channels.base import LOG, Channel, Headers, is_plain, no_tls, refused_for_now, run_out, ssl_context
 from casdk._channels.network import Network
+from casdk._logging import divert
 from casdk._rust import first_id_of
 from casdk.errors import (
     AuthError,
     CasdkError,
     DeadlineError,
-    OverloadedError,
     ProtocolMismatchError,
     ProxyError,
     ReplyError,
@@ -30,6 +29,8 @@ from casdk.errors import (
 )
 
 __all__ = ["CHANNEL"]
+
+divert("httpcore")
 
 Transport: TypeAlias = "httpcore.AsyncHTTPConnection | httpcore.AsyncHTTPProxy"
 RawHeaders: TypeAlias = "list[tuple[bytes, bytes]]"
@@ -42,8 +43,6 @@ HEADERS: Final = (
 FOREIGN: Final = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)
 KEPT: Final = 60.0
 """Seconds after which a connection that was idle is not used again."""
-BUSY: Final = frozenset({429, 503})
-PASSING: Final = frozenset({502, 504})
 REMEMBERED: Final = 256
 """Ids of users that a connection goes on with."""
 SHOWN: Final = 300
@@ -174,7 +173,7 @@ class HttpChannel(Channel):
         if self._trusted:
             self._trusted = False
             LOG.warning("%s answered out of turn: each request gets a connection of its own from now on", self.endpoint)
-        raise TransportError(f"{self.endpoint} answered another request than this one")
+        raise TransportError(f"{self.endpoint} answered another request than this one", away=False)
 
     async def _ask_on(self, transport: Transport, request: httpcore.Request) -> tuple[httpcore.Response, bytes]:
         try:
@@ -225,7 +224,9 @@ class HttpChannel(Channel):
                 return no_tls(self.endpoint)
             if "SSL" in text or "TLS" in text or "certificate" in text:
                 return TLSError(f"{where}: {text}", retryable="EOF" in text, sent=False)
-            return TransportError(f"{where}: {text or 'the connection broke while it was made'}", sent=False)
+            away = not isinstance(error.__cause__, gaierror)
+            said = f"{where}: {text or 'the connection broke while it was made'}"
+            return TransportError(said, sent=False, away=away)
         if isinstance(error, httpcore.RemoteProtocolError) and "disconnected" not in text and "peer closed" not in text:
             other = "grpcs" if self.endpoint.tls else "grpc"
             return ProtocolMismatchError(
@@ -336,13 +337,13 @@ def _status_error(response: httpcore.Response, body: bytes, where: str) -> Casdk
     said = f"{where}: HTTP {status}: {description or body[:SHOWN].decode(errors='replace')}".rstrip(": ")
     if status in (401, 403, 407):
         return AuthError(said)
-    if status in BUSY:
-        return OverloadedError(said, name=name, retryable=True, retry_after=_retry_after(response))
+    if (refused := refused_for_now(said, status, _header(response, b"retry-after"), name=name)) is not None:
+        return refused
     if status == 400 and b"HTTPS port" in body:
         return ProtocolMismatchError(f"{said}; use https://", retryable=False)
     if status in (404, 405, 426):
         return ProtocolMismatchError(f"{said}: no CLIP server answers POST /post there", retryable=False)
-    return ServerError(said, name=name, retryable=status in PASSING)
+    return ServerError(said, name=name)
 
 
 class _Exception(msgspec.Struct):
@@ -373,16 +374,3 @@ def _described(body: bytes) -> tuple[str, str]:
         status = error.header.status
         return (status.exception.name if status.exception else ""), status.description
     return "", "" if error.detail is None else str(error.detail)[:SHOWN]
-
-
-def _retry_after(response: httpcore.Response) -> float | None:
-    """Read RFC 9110's Retry-After: seconds or a date."""
-    value = _header(response, b"retry-after")
-    if value is None:
-        return None
-    if value.isdigit():
-        return float(value)
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
+from socket import gaierror
 from typing import Any, Final, cast
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -20,14 +22,25 @@ from websockets.protocol import OPEN
 from websockets.typing import Subprotocol
 
 from casdk._channels.addresses import Address, Addresses
-from casdk._channels.base import LOG, SLICE, Channel, Headers, is_plain, no_tls, run_out, slices, ssl_context
+from casdk._channels.base import (
+    LOG,
+    SLICE,
+    Channel,
+    Headers,
+    is_plain,
+    no_tls,
+    refused_for_now,
+    run_out,
+    slices,
+    ssl_context,
+)
+from casdk._logging import logger_of
 from casdk._rust import frame_message, request_id_of
 from casdk._uri import counterpart
 from casdk.errors import (
     AuthError,
     CasdkError,
     DeadlineError,
-    OverloadedError,
     ProtocolMismatchError,
     ProxyError,
     ReplyError,
@@ -44,6 +57,9 @@ END: Final = b"\x00"
 """Jina's end of input, ``bytes(True)``: the server finishes what is in flight and closes."""
 AUTH_CLOSES: Final = frozenset({1008, 4401, 4403})
 FINAL_CLOSES: Final = frozenset({1002, 1003, 1007, 1009, 1010})
+AWAY_CLOSES: Final = frozenset({1000, 1001, 1005, 1011, 1012, 1014})
+"""Codes under a request of a server that goes, or has lost what is behind it: 1011 is what jina's gateway closes with
+where it answers 503 over http. 1013, "try again later", is another one's 429."""
 
 
 SMALL: Final = 32 * 1024
@@ -399,10 +415,11 @@ def _refused(error: Exception, where: str) -> CasdkError:
         said = f"{where}: the server answered the handshake with HTTP {status}"
         if status in (401, 403):
             return AuthError(said)
-        if status in (429, 503):
-            return OverloadedError(said, retryable=True)
+        retry_after = next(iter(error.response.headers.get_all("Retry-After")), None)
+        if (refused := refused_for_now(said, status, retry_after, sent=False)) is not None:
+            return refused
         if status >= 500:
-            return ServerError(said, retryable=status in (502, 504))
+            return ServerError(said)
         other = counterpart(where.partition("://")[0], channel="http")
         return ProtocolMismatchError(f"{said}: this port speaks HTTP but no websocket; use {other}://", retryable=False)
     if isinstance(error, ssl.SSLError):
@@ -414,17 +431,20 @@ def _refused(error: Exception, where: str) -> CasdkError:
         return ProtocolMismatchError(f"{where}: this port does not speak websocket ({cause})", retryable=False)
     if isinstance(error, InvalidHandshake):
         return ProtocolMismatchError(f"{where}: this port does not speak websocket ({error})", retryable=False)
-    return TransportError(f"{where}: {str(error) or 'the connection broke while it was made'}", sent=False)
+    away = not isinstance(error, gaierror)
+    return TransportError(f"{where}: {str(error) or 'the connection broke while it was made'}", sent=False, away=away)
+
+
+CREDENTIAL: Final = re.compile("(authorization: ).*", re.IGNORECASE)
 
 
 def _redact(record: logging.LogRecord) -> bool:
     """Hide the credentials that websockets logs among the headers, at DEBUG."""
-    if isinstance(record.args, tuple) and str(record.args[:1]).lower().find("authorization") >= 0:
-        record.args = (record.args[0], "***", *record.args[2:])
+    record.msg, record.args = CREDENTIAL.sub(r"\1***", record.getMessage()), ()
     return True
 
 
-WIRE_LOG: Final = logging.getLogger("casdk.connections.websocket")
+WIRE_LOG: Final = logger_of("casdk.connections.websocket")
 """The library's own would show the credential."""
 WIRE_LOG.addFilter(_redact)
 
@@ -440,4 +460,4 @@ def _closed(error: ConnectionClosed, where: str) -> CasdkError:
     said = f"{where}: the server closed the connection with {frame.code} {frame.reason}".rstrip()
     if frame.code in AUTH_CLOSES:
         return AuthError(said)
-    return TransportError(said, retryable=frame.code not in FINAL_CLOSES)
+    return TransportError(said, retryable=frame.code not in FINAL_CLOSES, away=frame.code in AWAY_CLOSES)

@@ -384,8 +384,10 @@ app.command(serve)
 @serve.default
 def run_server(*options: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> int:
     """Run the embedded server."""
-    from casdk.server.__main__ import main
-
+    try:
+        from casdk.server.__main__ import main
+    except ImportError as error:
+        raise casdk.ConfigError(str(error)) from None
     try:
         return main(options)
     except SystemExit as left:  # argparse has said what it had to say

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from casdk import TLS, Limits, Retry
-from casdk._channels import open_channel
+from casdk._channels import channel_of
 from casdk._codecs import read_status
 from casdk._engine import engine
 from casdk._proxy import proxy_of
@@ -145,7 +145,7 @@ def _dry_run(endpoint: Endpoint, access: Access, tls: TLS, token: str | None) ->
     headers = () if token is None else (("authorization", token),)
 
     async def ask() -> bytes | None:
-        channel = open_channel(endpoint, tls, access.timeouts(), Limits(), proxy_of(endpoint, None))
+        channel = channel_of(endpoint)(endpoint, tls, access.timeouts(), Limits(), proxy_of(endpoint, None))
         try:
             return await channel.dry_run(headers)
         finally:

@@ -147,6 +147,8 @@ class FileSink(Sink):
         self._name = target
         self._target = Path(os.path.expanduser(target))
         self._part_name = self._target.with_name(self._target.name + ".part")
+        self._kept = 0
+        """Rows in the file."""
 
     def __enter__(self) -> Self:
         self._part = PartFile(self._target, self._part_name)
@@ -178,10 +180,25 @@ class FileSink(Sink):
         if self._kept:
             error.add_note(f"the {self._kept} rows before it are in {self._part_name}")
 
-    @property
-    def _kept(self) -> int:
-        """How many rows there are in the file."""
-        return self.rows
+    def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
+        try:
+            self._put(start, names, rows, bad)
+        except OSError:
+            if len(rows) == 1:
+                raise
+            # There is no room for all of them, but perhaps for the first ones.
+            middle = len(rows) // 2
+            self._write(start, names[:middle], rows[:middle], {position for position in bad if position < middle})
+            late = {position - middle for position in bad if position >= middle}
+            self._write(start + middle, names[middle:], rows[middle:], late)
+
+    @abstractmethod
+    def _put(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
+        """Write all of these rows, or none.
+
+        Raises:
+            OSError: There is no room for them.
+        """
 
     def _finish(self) -> None:
         """Complete the file and give it its name."""
@@ -205,7 +222,6 @@ class NpySink(FileSink):
 
     def __init__(self, target: str, dtype: str) -> None:
         super().__init__(target, dtype)
-        self._places = 0
         self._waiting: list[str] = []
 
     def __enter__(self) -> Self:
@@ -222,16 +238,13 @@ class NpySink(FileSink):
         self._part.write(self._head())
         if self._waiting:
             blank = np.full((len(self._waiting), self.width), np.nan, self.dtype)
-            self._add(self._waiting, blank)
+            self._put(0, self._waiting, blank, ())
             self._waiting = []
 
-    def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
-        if self.width:
-            self._add(names, rows)
-        else:
+    def _put(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
+        if not self.width:
             self._waiting += names
-
-    def _add(self, names: Sequence[str], rows: Rows) -> None:
+            return
         before = self._names.size
         self._names.write(b"".join(to_json(name) + b"\n" for name in names))
         try:
@@ -239,7 +252,7 @@ class NpySink(FileSink):
         except OSError:
             self._names.cut(before)
             raise
-        self._places += len(rows)
+        self._kept += len(rows)
         self._part.overwrite(self._head())
 
     def _head(self) -> bytes:
@@ -248,14 +261,10 @@ class NpySink(FileSink):
         form = {
             "descr": np.lib.format.dtype_to_descr(np.dtype(self.dtype)),
             "fortran_order": False,
-            "shape": (self._places, self.width),
+            "shape": (self._kept, self.width),
         }
         np.lib.format.write_array_header_1_0(head, form)
         return head.getvalue()
-
-    @property
-    def _kept(self) -> int:
-        return self._places
 
     def _finish(self) -> None:
         if not self.width:
@@ -270,14 +279,15 @@ class NpySink(FileSink):
 
     def told(self, skipped: int) -> str:
         bad = f", {skipped} of them left out: NaN" if skipped else ""
-        return f"{self._name}: {self._places} x {self.width} {self.dtype}{bad}"
+        return f"{self._name}: {self._kept} x {self.width} {self.dtype}{bad}"
 
 
 class JsonlSink(FileSink):
     """One line per item: ``{"index": 0, "item": "apple.png", "embedding": [...]}``."""
 
-    def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
+    def _put(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
         self._part.write(lines_of(start, names, rows, bad))
+        self._kept += len(rows) - len(bad)
 
 
 def lines_of(start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> bytes:
@@ -322,7 +332,6 @@ class ParquetSink(FileSink):
         self._writer: Any = None
         self._held: list[Held] = []
         self._groups = 0
-        self._written = 0
 
     def _begin(self) -> None:
         arrow = self._arrow
@@ -332,11 +341,14 @@ class ParquetSink(FileSink):
         )
         self._writer = arrow.parquet.ParquetWriter(self._part, schema, use_dictionary=["item"])
 
-    def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
+    def _put(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
         good = [position for position in range(len(rows)) if position not in bad]
         if good:
             indices = [start + position for position in good]
             self._held.append(Held(indices, [_as_utf8(names[position]) for position in good], rows[good]))
+
+    def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
+        self._put(start, names, rows, bad)
         if sum(len(held.rows) for held in self._held) >= self.GROUP:
             self._flush()
 
@@ -367,11 +379,7 @@ class ParquetSink(FileSink):
         ]
         self._writer.write_batch(arrow.record_batch(columns, schema=self._writer.schema))
         self._groups += 1
-        self._written += len(held.rows)
-
-    @property
-    def _kept(self) -> int:
-        return self._written
+        self._kept += len(held.rows)
 
     def _finish(self) -> None:
         if not self.width:

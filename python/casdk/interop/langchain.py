@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Unpack
 
-from langchain_core.embeddings import Embeddings  # pyright: ignore[reportMissingImports]
-
+from casdk._extras import missing_extra
 from casdk._options import EncodeOptions
 from casdk.client import Client
 from casdk.models import Image, Text
+
+try:
+    from langchain_core.embeddings import Embeddings  # pyright: ignore[reportMissingImports]
+except ImportError as _error:
+    raise missing_extra("casdk.interop.langchain", "langchain", _error) from _error
 
 __all__ = ["ClipEmbeddings"]
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
-from llama_index.core.bridge.pydantic import PrivateAttr  # pyright: ignore[reportMissingImports]
-from llama_index.core.embeddings import MultiModalEmbedding  # pyright: ignore[reportMissingImports]
-
+from casdk._extras import missing_extra
 from casdk._options import EncodeOptions
 from casdk.client import Client
 from casdk.models import Image, Text
+
+try:
+    from llama_index.core.bridge.pydantic import PrivateAttr  # pyright: ignore[reportMissingImports]
+    from llama_index.core.embeddings import MultiModalEmbedding  # pyright: ignore[reportMissingImports]
+except ImportError as _error:
+    raise missing_extra("casdk.interop.llamaindex", "llamaindex", _error) from _error
 
 __all__ = ["ClipEmbedding"]
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from casdk._extras import missing_extra
 from casdk.client import Client
 from casdk.interop.batches import BatchEncoder
 
@@ -20,8 +21,11 @@ def udf(client: Client, *, errors: Literal["raise", "return"] = "raise", **optio
     Example:
         >>> frame.withColumn("embedding", udf(client)("text"))  # doctest: +SKIP
     """
-    import pandas as pd
-    from pyspark.sql.functions import pandas_udf  # pyright: ignore[reportMissingImports]
+    try:
+        import pandas as pd
+        from pyspark.sql.functions import pandas_udf  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise missing_extra("casdk.interop.spark", "spark", error) from error
 
     encoder = BatchEncoder(client, "", errors=errors, **options)
 

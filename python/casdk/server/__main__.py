@@ -18,10 +18,20 @@ from pathlib import Path
 from typing import NoReturn
 
 import msgspec
-from PIL import Image
 
-from casdk.server.gateway import Gateway, Ready
+from casdk._extras import missing_extra
 from casdk.server.settings import DEFAULT_PORTS, Settings
+
+try:
+    from PIL import Image
+
+    from casdk.server.gateway import Gateway, Ready
+except ImportError as _error:
+    _missing = missing_extra("casdk.server", "server", _error)
+    if __name__ != "__main__":
+        raise _missing from None
+    print(_missing, file=sys.stderr)
+    sys.exit(2)
 
 __all__ = ["main"]
 
@@ -41,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", module="PIL")  # of a client's images; what is wrong with them is in the reply
         asyncio.run(_serve(settings, ready_json=options.ready_json, with_parent=options.with_parent))
     except (ValueError, OSError, ImportError) as error:
-        print(f"casdk.server: {error}", file=sys.stderr)
+        said = missing_extra("casdk.server", "server", error) if isinstance(error, ImportError) else error
+        print(f"casdk.server: {said}", file=sys.stderr)
         return 2
     finally:
         faulthandler.cancel_dump_traceback_later()

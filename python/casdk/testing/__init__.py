@@ -8,13 +8,15 @@ Needs ``pip install "casdk[testing]"``. Nothing of casdk imports it.
 * ``pytest_plugins = ["casdk.testing.fixtures"]``: all of it as fixtures.
 """
 
+from casdk._extras import missing_extra
+
 try:
     import cryptography  # noqa: F401
     import google.protobuf  # noqa: F401
     import h2  # noqa: F401
     import h11  # noqa: F401
 except ImportError as _error:
-    raise ImportError(f'casdk.testing needs {_error.name}: pip install "casdk[testing]"') from _error
+    raise missing_extra("casdk.testing", "testing", _error) from _error
 
 from casdk.testing import certificates
 from casdk.testing.connections import Babble, ConnectionFault, Deaf, EndlessHeaders, Shut, Silent, StallHandshake

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from casdk._extras import missing_extra
 from casdk.server.encoders.features import Features
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ def load(name: str) -> Encoder:
         return Features()
     kind, _, directory = name.partition(":")
     if kind == "onnx" and directory:
-        from casdk.server.encoders.onnx import Onnx
+        try:
+            from casdk.server.encoders.onnx import Onnx
+        except ImportError as error:
+            raise missing_extra("the encoder onnx", "onnx", error) from error
 
         return Onnx(Path(directory))
     raise ValueError(f"no encoder {name!r}; there are 'features' and 'onnx:DIRECTORY'")

@@ -1,0 +1,69 @@
+"""Whatever of casdk needs an extra says which one, in one sentence."""
+
+import subprocess
+import sys
+
+import pytest
+from casdk._extras import missing_extra
+from casdk.server import ServerDiedError, serve
+
+WITHOUT = "import sys; sys.modules.update(dict.fromkeys({libraries!r})); "
+
+
+def run(libraries, program, *arguments):
+    """Run a program where these libraries are not installed."""
+    program = WITHOUT.format(libraries=libraries) + program
+    return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+
+
+MODULE = "import runpy; runpy.run_module('casdk.server', run_name='__main__', alter_sys=True)"
+COMMAND = "from casdk.cli import main; sys.exit(main())"
+ONNX = ("--encoder", "onnx", "--model", ".")
+
+
+@pytest.mark.parametrize(
+    ("program", "library", "arguments", "extra"),
+    [
+        *((MODULE, library, (), "server") for library in ("PIL", "uvicorn", "sqlite_vec")),
+        (COMMAND, "PIL", ("serve",), "server"),
+        (COMMAND, "apsw", ("serve",), "server"),
+        (MODULE, "onnxruntime", ONNX, "onnx"),
+        (COMMAND, "ftfy", ("serve", *ONNX), "onnx"),
+    ],
+)
+def test_the_server_without_its_extra(program, library, arguments, extra):
+    ran = run([library], program, *arguments, "--free-ports", "--schemes", "http")
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
+    assert f'needs {library}: pip install "casdk[{extra}]"' in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "library", "extra"),
+    [
+        ("casdk.testing", "h2", "testing"),
+        ("casdk.testing", "cryptography", "testing"),
+        ("casdk.interop.langchain", "langchain_core", "langchain"),
+        ("casdk.interop.llamaindex", "llama_index", "llamaindex"),
+    ],
+)
+def test_a_module_without_its_extra(module, library, extra):
+    ran = run([library], f"import {module}")
+    assert ran.stderr.splitlines()[-1].startswith(f"ImportError: {module} needs {library}")
+    assert ran.stderr.rstrip().endswith(f': pip install "casdk[{extra}]"')
+
+
+def test_a_function_without_its_extra():
+    ran = run(["pyspark"], "import casdk; from casdk.interop.spark import udf; udf(casdk.Client('grpc://there:1'))")
+    assert "casdk.interop.spark needs pyspark" in ran.stderr.splitlines()[-1]
+
+
+def test_a_program_that_serves_says_the_same(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['uvicorn'] = None")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ServerDiedError, match=r'needs uvicorn: pip install "casdk\[server\]"'), serve():
+        raise AssertionError("it was served")
+
+
+def test_what_is_not_missing_is_told_as_it_is():
+    error = ImportError("cannot import name 'x' from 'casdk.y'", name="casdk.y")
+    assert missing_extra("z", "server", error) is error
