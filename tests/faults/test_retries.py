@@ -1,9 +1,26 @@
 """Sent again: only what is safe and can help, only what was not answered, and never without end."""
 
+import math
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
 import numpy as np
 import pytest
-from casdk import AuthError, CasdkError, Document, Limits, OverloadedError, Retry, ServerError, TransportError
-from casdk.testing import Cut, DeadExecutor, ExecutorError, Refuse
+from casdk import (
+    AuthError,
+    CasdkError,
+    DeadlineError,
+    Document,
+    Limits,
+    OverloadedError,
+    Retry,
+    ServerError,
+    TransportError,
+)
+from casdk._channels.base import seconds_asked
+from casdk.testing import Babble, Cut, DeadExecutor, ExecutorError, Refuse
+from hypothesis import given
+from hypothesis import strategies as st
 
 QUICK = Retry(backoff=0.001, max_backoff=0.01)
 PASSING = {
@@ -61,12 +78,110 @@ def test_attempts_are_counted(make_server, connect_to, scheme, call, attempts):
     assert server.counters.requests == attempts
 
 
-def test_retry_after_is_honoured(make_server, connect_to, call, stopwatch):
-    server = make_server([Refuse.overloaded(retry_after=1)])
-    client = connect_to(server, "http", retry=QUICK, timeout=20)
+def ask_for_a_wait(scheme, words, turns=None):
+    """Return the rules of a server that refuses, and says for how long: a websocket can say it in its handshake only.
+
+    Args:
+        scheme: How it is asked.
+        words: Of its Retry-After, or of gRPC's trailer for that, which is in milliseconds.
+        turns: Times that it refuses, if not always.
+    """
+    if scheme.startswith("websocket"):
+        answer = f"HTTP/1.1 429 Too Many Requests\r\nRetry-After: {words}\r\nContent-Length: 0\r\n\r\n"
+        fault = Babble(answer.encode("latin-1"), close=True)
+        return {"connections": [fault] * turns if turns else fault}
+    refusal = Refuse.overloaded(retry_after=words)
+    return {"script": [refusal] * turns if turns else refusal}
+
+
+def test_retry_after_is_honoured(make_server, connect_to, scheme, call, rows, stopwatch):
+    rules = ask_for_a_wait(scheme, "300" if scheme.startswith("grpc") else "0.3", turns=1)
+    client = connect_to(make_server(**rules), scheme, retry=QUICK, timeout=20)
     with stopwatch() as watch:
-        call(client, "encode", ["a"])
-    assert watch.seconds >= 1
+        np.testing.assert_array_equal(call(client, "encode", ["a"]), rows(["a"]))
+    assert watch.seconds >= 0.3
+
+
+@pytest.mark.parametrize(
+    "words", ["0", "-7", "0.01", "Wed, 21 Oct 2015 07:28:00 GMT", "Sunday, 06-Nov-94 08:49:37 GMT"]
+)
+@pytest.mark.parametrize("scheme", ["http", "https", "websocket", "websockets"])
+def test_a_wait_that_is_over_is_none(make_server, connect_to, scheme, rows, words):
+    client = connect_to(make_server(**ask_for_a_wait(scheme, words, turns=1)), scheme, retry=QUICK, timeout=20)
+    np.testing.assert_array_equal(client.encode(["a"]), rows(["a"]))
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [
+        ("3600", 3600.0),
+        ("9" * 400, math.inf),
+        ("1e400", math.inf),
+        ("inf", math.inf),
+        ("nan", None),
+        ("-inf", None),
+        ("soon", None),
+        ("120, 60", None),
+        ("1_0", None),
+        ("\xb2", None),
+    ],
+    ids=lambda value: str(value)[:8],
+)
+@pytest.mark.parametrize("scheme", ["http", "https", "websocket", "websockets"])
+def test_a_wait_that_is_too_long_or_no_number_ends_the_request(make_server, connect_to, scheme, words, seconds):
+    """With what was asked, in the server's words; a call without a deadline would not come back."""
+    server = make_server(**ask_for_a_wait(scheme, words))
+    client = connect_to(server, scheme, timeout=20)
+    with pytest.raises(OverloadedError) as caught:
+        client.encode(["a", "b"], batch_size=1, prefetch=1)
+    assert caught.value.retry_after == seconds
+    assert repr(words) in str(caught.value)
+    assert server.counters.accepted == 1
+    assert server.counters.requests == (0 if scheme.startswith("websocket") else 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds", "said"),
+    [
+        ("3600000", 3600.0, "'3600000'"),
+        (str(2**63 - 1), (2**63 - 1) / 1000, f"'{2**63 - 1}'"),
+        ("-1", None, "'-1'"),
+        ("9" * 400, None, "no number"),
+        ("soon", None, "no number"),
+    ],
+    ids=lambda value: str(value)[:8],
+)
+@pytest.mark.parametrize("refusal", [Refuse.overloaded, Refuse.unavailable])
+@pytest.mark.parametrize("scheme", ["grpc", "grpcs"])
+def test_the_same_of_a_pushback(make_server, connect_to, scheme, refusal, words, seconds, said):
+    """gRPC's name for it; below 0 it says never, and what is no 64-bit integer gRPC reads for nobody."""
+    server = make_server(refusal(retry_after=words))
+    with pytest.raises(OverloadedError, match="grpc-retry-pushback-ms") as caught:
+        connect_to(server, scheme, timeout=20).encode(["a", "b"], batch_size=1, prefetch=1)
+    assert caught.value.retry_after == seconds
+    assert said in str(caught.value)
+    assert server.counters.requests == 1
+
+
+@pytest.mark.parametrize("patience", [None, 7200.0, 100.0])
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_date_is_honoured_as_a_number_is(make_server, connect_to, call, patience, status):
+    """With every status that asks for another attempt."""
+    then = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    server = make_server(Refuse(http=status, retry_after=then))
+    client = connect_to(server, "http", retry=Retry(patience=patience))
+    ends = DeadlineError if patience == 7200.0 else OverloadedError
+    with pytest.raises(ends) as caught:
+        call(client, "encode", ["a"], timeout=0.2)
+    if ends is OverloadedError:
+        assert 3500 < caught.value.retry_after < 3601
+        assert then in str(caught.value)
+
+
+@given(st.text(max_size=20) | st.dates().map(str) | st.datetimes().map(format_datetime) | st.floats().map(str))
+def test_whatever_is_asked_for_is_seconds_or_nonsense(words):
+    seconds = seconds_asked(words)
+    assert math.isnan(seconds) or seconds >= 0
 
 
 def test_a_dying_server_is_not_stormed(make_server, connect_to, scheme, figure):

@@ -262,6 +262,8 @@ class GrpcChannel(Channel):
             # Less than 0 is gRPC's way to say that it is not to be tried again.
             seconds = nan if asked.startswith("-") else seconds_asked(asked) / 1000
             return overloaded(said, seconds, request_id=request_id, away=code is Code.UNAVAILABLE)
+        if PUSHBACK in details:  # gRPC could not read it, and does not show it
+            return overloaded(f"{self.endpoint}: asked for a wait ({PUSHBACK}) that is no number", nan)
         if code is Code.RESOURCE_EXHAUSTED:
             return OverloadedError(where, request_id=request_id, retryable=True)
         if (status := HTTP_STATUS.search(details)) is not None:

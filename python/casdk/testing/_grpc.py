@@ -207,13 +207,14 @@ class Stream:
         for task in tuple(self._tasks):
             task.cancel()
 
-    async def finish(self, status: int, message: str = "", retry_after: float | None = None) -> None:
+    async def finish(self, status: int, message: str = "", retry_after: float | str | None = None) -> None:
         """Send the trailers, which close the stream."""
         trailers = [("grpc-status", str(status))]
         if message:
             trailers.append(("grpc-message", quote(message, safe=" !#$&'()*+,/:;=?@[]")))
         if retry_after is not None:
-            trailers.append(("grpc-retry-pushback-ms", str(int(retry_after * 1000))))
+            asked = retry_after if isinstance(retry_after, str) else str(int(retry_after * 1000))
+            trailers.append(("grpc-retry-pushback-ms", asked))
         if not self.answering:
             trailers[:0] = [(":status", "200"), ("content-type", "application/grpc")]
         await self.connection.send_headers(self.number, trailers, last=True)

@@ -103,7 +103,8 @@ class HttpConnection(Connection):
 
     async def send_head(self, status: int, size: int, headers: dict[str, str]) -> None:
         """Send a response's head."""
-        lines = [*headers.items(), ("content-length", str(size))]
+        named = {**headers, "content-length": str(size)}
+        lines = [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
         await self.flush(self.h11.send(h11.Response(status_code=status, headers=lines)) or b"")
 
     def drown(self, data: bytes) -> bool:
@@ -146,7 +147,9 @@ class HttpExchange(Exchange):
         await self._http.flush(self._http.h11.send(h11.EndOfMessage()) or b"")
 
     async def refuse(self, refusal: Refuse) -> None:
-        headers = {} if refusal.retry_after is None else {"retry-after": f"{refusal.retry_after:g}"}
+        headers = {}
+        if (asked := refusal.retry_after) is not None:
+            headers["retry-after"] = asked if isinstance(asked, str) else f"{asked:g}"
         await self._http.send(refusal.http, json.dumps({"detail": refusal.message}).encode(), headers)
 
     async def abandon(self, payload: bytes, refusal: Refuse) -> None:

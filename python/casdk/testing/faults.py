@@ -187,26 +187,27 @@ class Refuse(Fault):
         http: Status code.
         close: Close code of the websocket.
         message: Said with it.
-        retry_after: Seconds for http's Retry-After, if any.
+        retry_after: Seconds for http's Retry-After, and for what gRPC calls its pushback; a str is sent as it is, in
+            gRPC's place as milliseconds.
     """
 
     grpc: int = 14
     http: int = 503
     close: int = 1011
     message: str = "refused by the script"
-    retry_after: float | None = None
+    retry_after: float | str | None = None
 
     async def wait(self, exchange: Exchange) -> None:
         await exchange.refuse(self)
         raise AnsweredError
 
     @classmethod
-    def unavailable(cls, retry_after: float | None = None) -> Refuse:
+    def unavailable(cls, retry_after: float | str | None = None) -> Refuse:
         """UNAVAILABLE, 503, 1012."""
         return cls(14, 503, 1012, "going away", retry_after)
 
     @classmethod
-    def overloaded(cls, retry_after: float | None = None) -> Refuse:
+    def overloaded(cls, retry_after: float | str | None = None) -> Refuse:
         """RESOURCE_EXHAUSTED, 429, 1013."""
         return cls(8, 429, 1013, "too many requests", retry_after)
 
