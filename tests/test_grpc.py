@@ -1,9 +1,12 @@
+import re
+
 import grpc.aio
 import numpy as np
 import pytest
-from casdk import Retry
-from casdk._channels.grpc import CHANNEL, _lost
+from casdk import TLS, Client, Retry
+from casdk._channels.grpc import CHANNEL, _is_silence, _lost
 from casdk.errors import TLSError, TransportError
+from casdk.testing import FaultServer, Refuse
 
 ADDRESS = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:43251: "
 
@@ -24,6 +27,52 @@ def test_what_grpc_says_of_a_lost_connection(tls, details, kind, retryable):
     error = _lost(tls, details, "where")
     assert type(error) is kind
     assert (error.retryable, error.sent) == (retryable, False)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_an_unknown_host_is_not_away(tls):
+    words = "errors resolving nowhere.invalid:80: [field:hostname lookup error: DNS query timed out]"
+    error = _lost(tls, words, "where")
+    assert type(error) is TransportError
+    assert (error.retryable, error.sent, error.away) == (True, False, False)
+    assert not _is_silence(words)
+
+
+@pytest.mark.parametrize(
+    ("details", "silent"),
+    [
+        (ADDRESS + "connection attempt timed out before receiving SETTINGS frame", True),
+        (ADDRESS + "Handshake read failed (Endpoint closing)", True),
+        (ADDRESS + "tcp handshaker shutdown", True),
+        (ADDRESS + "Failed parsing HTTP/2 (Expected SETTINGS frame as the first frame, got frame type 80)", False),
+        (ADDRESS + "Handshake read failed (Socket closed)", False),
+        (ADDRESS + "Failed to connect to remote host: Connection refused", False),
+    ],
+)
+def test_what_grpc_says_of_silence(details, silent):
+    assert _is_silence(details) is silent
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Ssl handshake failed: SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED",
+        "connection attempt timed out before receiving SETTINGS frame",
+        "Cannot check peer: missing selected ALPN property.",
+        "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:9: Connection refused",
+        "DNS resolution failed for clip-encoder:51000",
+    ],
+)
+@pytest.mark.parametrize("scheme", ["grpc", "grpcs"])
+def test_words_of_the_server_are_not_about_this_connection(scheme, words):
+    """A gateway repeats what gRPC told it of the executor behind it, which has had the request."""
+    with FaultServer(Refuse(14, message=words), width=8) as server:
+        tls = TLS(ca=server.ca) if scheme == "grpcs" else None
+        client = Client(server.address(scheme), tls=tls, retry=Retry(attempts=1), timeout=20)
+        with client, pytest.raises(TransportError, match=re.escape(words)) as caught:
+            client.index(["a"])
+    assert type(caught.value) is TransportError
+    assert (caught.value.retryable, caught.value.sent, caught.value.away) == (True, True, True)
 
 
 class Watching(grpc.aio.UnaryUnaryClientInterceptor):

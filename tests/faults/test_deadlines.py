@@ -1,12 +1,19 @@
 """Whatever a server does not do, a call with a timeout ends in time, with how far it got."""
 
 import asyncio
+import contextlib
 import itertools
+import os
+import signal
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
-from casdk import DeadlineError, Limits, Retry, Timeouts
+from casdk import TLS, Client, DeadlineError, Limits, Retry, Timeouts, TransportError
+from casdk.server import serve
 from casdk.testing import (
     SCHEMES,
     BlackHole,
@@ -146,13 +153,52 @@ def test_each_reply_may_be_quick_and_the_call_too_long(make_server, connect_to, 
 
 
 def test_connecting_has_a_limit_of_its_own(connect_to, scheme, call, stopwatch):
-    from casdk import TransportError
-
     with BlackHole() as hole:
         client = connect_to(hole, scheme, timeouts=Timeouts(connect=0.2), retry=Retry(attempts=1))
         with stopwatch() as watch, pytest.raises(TransportError, match=r"within 0\.2 s"):
             call(client, "encode", ["a"])
     assert watch.seconds < 2
+
+
+@pytest.mark.parametrize("fault", [Silent(), StallHandshake()], ids=["silent", "stalled"])
+def test_silence_is_no_protocol(make_server, connect_to, scheme, call, fault):
+    """Whoever accepts and says nothing has not shown what it speaks; over http it has the request, and time to read."""
+    server = make_server(connections=fault)
+    retry = Retry(attempts=3, backoff=0.01)
+    client = connect_to(server, scheme, timeouts=Timeouts(connect=0.2, read=0.4), retry=retry)
+    ends = DeadlineError if scheme == "http" else TransportError
+    with pytest.raises(ends, match=r"within 0\.[24] s") as caught:
+        call(client, "encode", ["a"])
+    assert type(caught.value) is ends
+    assert server.counters.accepted >= (1 if scheme == "http" else 2)
+
+
+@pytest.mark.parametrize("fault", [Silent(), StallHandshake()], ids=["silent", "stalled"])
+@pytest.mark.parametrize("scheme", ["https", "websocket", "websockets"])
+def test_silence_passes(make_server, connect_to, scheme, call, rows, fault):
+    server = make_server(connections=[fault, fault])
+    client = connect_to(server, scheme, timeouts=Timeouts(connect=0.2, total=20), retry=Retry(backoff=0.01))
+    np.testing.assert_array_equal(call(client, "encode", ["a"]), rows(["a"]))
+
+
+def test_a_server_that_pauses(expected):
+    """A process that is stopped for longer than a connection may take: the system goes on accepting in its place."""
+    with contextlib.ExitStack() as stack:
+        served = stack.enter_context(serve(index=False))
+        limits = Timeouts(connect=0.2, total=20)
+        trust = {scheme: TLS(ca=served.ca) if scheme.endswith("s") else None for scheme in SCHEMES}
+        clients = [
+            stack.enter_context(Client(served.address(scheme), tls=tls, timeouts=limits))
+            for scheme, tls in trust.items()
+        ]
+        pool = stack.enter_context(ThreadPoolExecutor(len(SCHEMES)))
+        os.kill(served.pid, signal.SIGSTOP)
+        stack.callback(os.kill, served.pid, signal.SIGCONT)
+        calls = [pool.submit(client.encode, ["a", "b"]) for client in clients]
+        time.sleep(0.8)  # the pause
+        os.kill(served.pid, signal.SIGCONT)
+        for call in calls:
+            np.testing.assert_array_equal(call.result(), expected(["a", "b"]))
 
 
 def test_silence_has_a_limit_of_its_own(make_server, connect_to, scheme, call, stopwatch):
