@@ -6,8 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from casdk import DeadlineError, Document, Limits, Retry, ServerError, TransportError
-from casdk.testing import Cut, DeadExecutor, Refuse, Shut
+from casdk import (
+    AuthError,
+    DeadlineError,
+    Document,
+    Limits,
+    ProtocolMismatchError,
+    ProxyError,
+    Retry,
+    ServerError,
+    TransportError,
+)
+from casdk.testing import ConnectProxy, Cut, DeadExecutor, Refuse, Shut
 
 SHORT = Retry(attempts=2, backoff=0.01, max_backoff=0.05)
 """As patient as by default; without patience, two attempts would be over at once."""
@@ -90,6 +100,31 @@ def test_nobody_listens_for_a_while(make_server, connect_to, scheme, call, rows,
         np.testing.assert_array_equal(found.result(), rows(TEXTS))
     assert lines.count("WARNING", "is away") == lines.count("WARNING", "") == 2
     assert lines.count("INFO", "answers again") == 2
+
+
+def test_nobody_listens_behind_a_proxy(make_server, connect_to, scheme, rows, lines):
+    """The proxy says so: 502 to a request, or to being asked for a tunnel."""
+    server = make_server()
+    with ConnectProxy() as proxy:
+        client = connect_to(server, scheme, retry=SHORT, proxy=proxy.url(), timeout=60)
+        client.encode(["a"])
+        server.down()
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(client.encode, TEXTS, batch_size=10)
+            lines.wait_for("DEBUG", AGAIN, 4 + TRIES)
+            server.up()
+            np.testing.assert_array_equal(found.result(), rows(TEXTS))
+
+
+@pytest.mark.parametrize("status", [403, 407, 404])
+def test_a_proxy_that_refuses_is_not_waited_for(make_server, connect_to, scheme, lines, status):
+    server = make_server()
+    with ConnectProxy(status=status) as proxy:
+        client = connect_to(server, scheme, retry=Retry(patience=30), proxy=proxy.url(), timeout=20)
+        kind = (ProtocolMismatchError if status == 404 else AuthError) if scheme == "http" else ProxyError
+        with pytest.raises(kind):
+            client.encode(["a", "b"], batch_size=1)
+    assert lines.count("WARNING", "") == 0
 
 
 def test_many_calls_say_it_once(make_server, connect_to, scheme, rows, lines):

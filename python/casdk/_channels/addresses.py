@@ -8,7 +8,7 @@ import socket
 from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
-from casdk._channels.base import proxy_headers
+from casdk._channels.base import no_tunnel, proxy_headers
 from casdk._uri import Endpoint
 from casdk.errors import ProxyError
 
@@ -21,8 +21,6 @@ PROXY_PORT: Final = 80
 """Of a proxy's URL that names none."""
 LONGEST_ANSWER_BYTES: Final = 64 * 1024
 """Of a proxy to CONNECT."""
-STATUS_CHARACTERS: Final = 100
-"""Shown of the line that a proxy refuses with."""
 
 
 class Addresses:
@@ -144,5 +142,4 @@ async def _open_tunnel(sock: socket.socket, proxy: SplitResult, endpoint: Endpoi
     if not version.startswith("HTTP/1."):
         raise ProxyError(f"{endpoint}: the proxy does not speak HTTP", retryable=False, sent=False)
     if not status.startswith("2"):
-        said = f"{endpoint}: the proxy opens no tunnel: HTTP {status[:STATUS_CHARACTERS]}"
-        raise ProxyError(said, retryable=False, sent=False)
+        raise no_tunnel(endpoint, status)

@@ -18,7 +18,7 @@ from urllib.parse import SplitResult, unquote
 from casdk._logging import logger_of
 from casdk._uri import Endpoint, counterpart
 from casdk.config import TLS, Limits, Timeouts
-from casdk.errors import ConfigError, OverloadedError, ProtocolMismatchError, ServerError, TransportError
+from casdk.errors import ConfigError, OverloadedError, ProtocolMismatchError, ProxyError, ServerError, TransportError
 
 __all__ = [
     "LOG",
@@ -29,6 +29,7 @@ __all__ = [
     "Headers",
     "is_plain",
     "no_tls",
+    "no_tunnel",
     "overloaded",
     "proxy_headers",
     "read_pem",
@@ -163,6 +164,8 @@ BUSY: Final = frozenset({429, 503})
 PASSING: Final = frozenset({502, 504})
 AWAY: Final = frozenset({502, 503})
 """Status codes of a server that cannot answer now; of these, what a proxy says of a server that is not there."""
+REASON_CHARACTERS: Final = 100
+"""Shown of the line that a proxy refuses with."""
 SHOWN: Final = 500
 """Characters of a header that go into a message."""
 
@@ -185,6 +188,22 @@ def refused_for_now(said: str, status: int, retry_after: str | None, **details: 
     if status in BUSY:
         return OverloadedError(said, retryable=True, away=away, **details)
     return ServerError(said, retryable=True, away=away, **details)
+
+
+def no_tunnel(endpoint: Endpoint, answer: str) -> ProxyError:
+    """Return the error of a proxy that opens no tunnel to the server; some of its answers say that the server is away.
+
+    Args:
+        endpoint: The server.
+        answer: Status code and reason, as the proxy sent them.
+    """
+    status = int(answer[:3]) if answer[:3].isascii() and answer[:3].isdigit() else 0
+    return ProxyError(
+        f"{endpoint}: the proxy opens no tunnel: HTTP {answer[:REASON_CHARACTERS].rstrip()}",
+        retryable=status in BUSY | PASSING,
+        sent=False,
+        away=status in AWAY,
+    )
 
 
 def overloaded(said: str, seconds: float, **details: Any) -> OverloadedError:

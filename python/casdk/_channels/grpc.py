@@ -25,6 +25,7 @@ from casdk._channels.base import (
     Headers,
     is_plain,
     no_tls,
+    no_tunnel,
     overloaded,
     proxy_headers,
     read_pem,
@@ -65,6 +66,7 @@ PUSHBACK: Final = "grpc-retry-pushback-ms"
 """What gRPC calls Retry-After; milliseconds, in a trailer."""
 HTTP_STATUS: Final = re.compile(r"received http2 header with status: (\d{3})", re.IGNORECASE)
 """Words for the answer of a proxy that is none of gRPC's."""
+NO_TUNNEL: Final = re.compile(r"http proxy returned response code (\d{3})", re.IGNORECASE)
 
 
 TURNS: Final = 20
@@ -276,6 +278,8 @@ class GrpcChannel(Channel):
                 return TransportError(where, away=code is not Code.ABORTED)
             if _is_silence(details):
                 return self._unconnected()
+            if (tunnel := NO_TUNNEL.search(details)) is not None:
+                return no_tunnel(self.endpoint, tunnel[1])
             return no_tls(self.endpoint) if is_plain(details) else _lost(self.endpoint.tls, details, where)
         if "http" in details.lower() and code in (Code.UNKNOWN, Code.INTERNAL, Code.UNIMPLEMENTED):
             return ProtocolMismatchError(f"{where}: this port does not speak gRPC", retryable=False)

@@ -12,7 +12,17 @@ import httpcore
 import httpx
 import msgspec
 
-from casdk._channels.base import LOG, Channel, Headers, is_plain, no_tls, refused_for_now, run_out, ssl_context
+from casdk._channels.base import (
+    LOG,
+    Channel,
+    Headers,
+    is_plain,
+    no_tls,
+    no_tunnel,
+    refused_for_now,
+    run_out,
+    ssl_context,
+)
 from casdk._channels.network import Network
 from casdk._logging import divert
 from casdk._rust import first_id_of
@@ -21,7 +31,6 @@ from casdk.errors import (
     CasdkError,
     DeadlineError,
     ProtocolMismatchError,
-    ProxyError,
     ReplyError,
     ServerError,
     TLSError,
@@ -218,7 +227,7 @@ class HttpChannel(Channel):
         if isinstance(error, httpcore.ConnectTimeout):
             return TransportError(f"no connection to {where} within {self.timeouts.connect:g} s", sent=False)
         if isinstance(error, httpcore.ProxyError):
-            return ProxyError(f"{where}: {text}", retryable=False, sent=False)
+            return no_tunnel(self.endpoint, text)
         if isinstance(error, httpcore.ConnectError):
             if is_plain(text):
                 return no_tls(self.endpoint)
