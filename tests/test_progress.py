@@ -27,6 +27,22 @@ def test_eighty_columns_are_enough(screen):
     assert "out 800.0 kB in 40.0 MB" in screen.getvalue()
 
 
+def test_a_row_says_that_its_call_waits_for_the_server(screen):
+    """In the place of the bytes, so that eighty columns are enough for that, too."""
+    rich.get_console().width = 80
+    with Progress("encode", 10_000) as progress:
+        progress.advance(5_000, 400_000, 20_000_000)
+        progress.wait(True)
+        progress.advance(1_000, 80_000, 4_000_000)
+        progress._bars.refresh()
+        waiting = screen.getvalue()
+        progress.wait(False)
+    assert " 6000/10000" in waiting
+    assert "waiting for the server" in waiting.splitlines()[-1]
+    assert "waiting" not in screen.getvalue()[len(waiting) :]
+    assert "out 480.0 kB in 24.0 MB" in screen.getvalue()
+
+
 def test_an_unknown_total_is_filled_in_at_the_end(screen):
     with Progress("encode", None) as progress:
         progress.advance(3, 1, 1)

@@ -31,6 +31,7 @@ class Progress:
         self._title = title
         self._total = total
         self._out = self._in = 0
+        self._waits = False
         self._bars: Any = None
         self._row: TaskID | None = None
 
@@ -42,7 +43,7 @@ class Progress:
                 _bars.start()
             _shown += 1
             self._bars = _bars
-            self._row = self._bars.add_task(self._title, total=self._total, sent="0 bytes", got="0 bytes")
+            self._row = self._bars.add_task(self._title, total=self._total, traffic=self._traffic())
         return self
 
     def __exit__(
@@ -62,15 +63,19 @@ class Progress:
 
     def advance(self, items: int, sent: int, got: int) -> None:
         """Count one reply."""
-        from rich.filesize import decimal
-
         self._out += sent
         self._in += got
-        self._bars.update(self._row, advance=items, sent=decimal(self._out), got=decimal(self._in))
+        self._bars.update(self._row, advance=items, traffic=self._traffic())
 
     def wait(self, waits: bool) -> None:
         """Say that the server is away and the call waits for it, or that it does no more."""
-        self._bars.update(self._row, description=f"{self._title} (waiting for the server)" if waits else self._title)
+        self._waits = waits
+        self._bars.update(self._row, traffic=self._traffic())
+
+    def _traffic(self) -> str:
+        from rich.filesize import decimal
+
+        return "waiting for the server" if self._waits else f"out {decimal(self._out)} in {decimal(self._in)}"
 
 
 def _make_bars() -> Bars:
@@ -107,7 +112,7 @@ def _make_bars() -> Bars:
         BarColumn(),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         Rate(Column(no_wrap=True)),
-        TextColumn("out {task.fields[sent]} in {task.fields[got]}"),
+        TextColumn("{task.fields[traffic]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,

@@ -158,7 +158,7 @@ def test_the_bar_says_that_it_waits(make_server, connect_to, scheme, rows, lines
         server.up()
         np.testing.assert_array_equal(found.result(), rows(TEXTS))
     shown = screen.getvalue()
-    assert "encode (waiting for the server)" in shown
+    assert "waiting for the server" in shown
     assert "waiting" not in shown[shown.rindex("encode") :]
 
 
