@@ -85,3 +85,13 @@ async def test_taken_back_at_any_turn(listener, resolve):
             await asyncio.gather(task, return_exceptions=True)
             assert await reach(Addresses()) == listener.getsockname()
         gc.collect()  # a socket that was left open warns, and a warning is an error
+
+
+async def test_the_system_asks_whether_a_connection_still_is_one(listener, resolve):
+    """After 20 seconds, five times within five; the constants are those of Linux."""
+    resolve(listener.getsockname())
+    sock, _ = await Addresses().connect("clip.test", 80, SECONDS)
+    with sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        assert [sock.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [20, 1, 5]

@@ -40,7 +40,7 @@ class Word(Share):
     def is_light(self):
         return "heavy" not in self.items
 
-    async def send(self, items):
+    async def send(self, items, answer_by):
         return await self.sender(items)
 
     def result(self, outcome, start):
@@ -170,7 +170,7 @@ def test_threads_lose_nothing(window):
     coalescer = Coalescer(4, window)
 
     class Echo(Word):
-        async def send(self, items):
+        async def send(self, items, answer_by):
             return items
 
     def work(name):

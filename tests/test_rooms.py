@@ -92,8 +92,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_proxy": {"_uri", "errors"},
     "_channels": {"_channels.base", "_uri", "config", "errors"},
     "_channels.base": {"_logging", "_uri", "config", "errors"},
-    "_channels.grpc": {"_channels.base", "_logging", "errors", "config"},
+    "_channels.grpc": {"_channels.base", "_channels.certificates", "_logging", "errors", "config"},
     "_channels.http": {"_channels.base", "_channels.network", "_logging", "errors", "config", "_rust"},
+    "_channels.certificates": {"_channels.base", "errors"},
     "_channels.addresses": {"_channels.base", "_uri", "errors"},
     "_channels.network": {"_channels.addresses", "_channels.base"},
     "_channels.websocket": {

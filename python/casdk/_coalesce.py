@@ -16,7 +16,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from casdk._engine import Caller, Ending, Engine, Member, tell
 from casdk.errors import DeadlineError
@@ -42,6 +42,7 @@ class Share(Member, ABC):
 
     Attributes:
         items: As given.
+        deadline: As given.
         caller: Whom to tell.
         over: Whether that is done.
         batch: What it travels in.
@@ -56,15 +57,20 @@ class Share(Member, ABC):
         self._coalescer = coalescer
         self._key = key
         self.items = items
-        self._deadline = deadline
+        self.deadline = deadline
 
     def is_light(self) -> bool:
         """Whether it may travel in a batch that has grown."""
         return True
 
     @abstractmethod
-    async def send(self, items: list[Any]) -> Any:
-        """Send a batch that this is the first share of; return its outcome."""
+    async def send(self, items: list[Any], answer_by: float | None) -> Any:
+        """Send a batch that this is the first share of; return its outcome.
+
+        Args:
+            items: Of all its shares.
+            answer_by: When the last of them ends, come what may.
+        """
 
     @abstractmethod
     def result(self, outcome: Any, start: int) -> Callable[[], Any]:
@@ -79,8 +85,8 @@ class Share(Member, ABC):
         """Wait for company, and for an end."""
         self.caller = caller
         caller.task = self
-        if self._deadline is not None:
-            caller.post(self._expect, self._deadline)
+        if self.deadline is not None:
+            caller.post(self._expect, self.deadline)
         self._coalescer.add(self._key, self)
 
     def _expect(self, deadline: float) -> None:
@@ -104,10 +110,12 @@ class Share(Member, ABC):
     def _leave(self, error: BaseException) -> None:
         if self.over:
             return
-        batch = self.batch
-        tell([self.end(None, error)])
-        if batch is not None:
-            batch.miss()
+        batch, ending = self.batch, self.end(None, error)
+        if batch is not None and batch.miss():
+            # As any other call, it is over when nothing of it is in flight any more.
+            batch.task.add_done_callback(lambda task: tell([ending]))
+        else:
+            tell([ending])
 
 
 class _Batch:
@@ -124,7 +132,9 @@ class _Batch:
     async def _run(self) -> None:
         shares, endings = self._shares, []
         try:
-            outcome = await shares[0].send([item for share in shares for item in share.items])
+            deadlines = [share.deadline for share in shares]
+            answer_by = None if None in deadlines else max(cast("list[float]", deadlines))
+            outcome = await shares[0].send([item for share in shares for item in share.items], answer_by)
         except BaseException as error:
             # Each caller raises its own copy: a traceback grows with every raise.
             endings = [share.end(None, _copy(error)) for share in shares if not share.over]
@@ -136,10 +146,12 @@ class _Batch:
                 start += len(share.items)
         tell(endings)
 
-    def miss(self) -> None:
-        """A share left; the last one takes the batch along."""
-        if all(share.over for share in self._shares):
+    def miss(self) -> bool:
+        """A share left; return whether it was the last one, which takes the batch along."""
+        gone = all(share.over for share in self._shares)
+        if gone:
             self.task.cancel()
+        return gone
 
 
 def _settle(share: Share, outcome: Any, start: int) -> Ending:

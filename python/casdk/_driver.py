@@ -73,6 +73,7 @@ class Driver:
         prepare: Turns a chunk of the user's items into what is packed.
         candidates: Attribute of nested Documents that travel too.
         deadline: End of the call in the engine's time.
+        answer_by: When whoever waits for its requests gives up; its deadline, unless others wait than the call.
         hooks: The caller's callbacks.
         progress: The bar.
         repeats: Finds items that need not be sent again.
@@ -90,6 +91,7 @@ class Driver:
         prepare: Callable[[list[Any], Sequence[int]], Chunk] = read_chunk,
         candidates: str | None = None,
         deadline: float | None = None,
+        answer_by: float | None = None,
         hooks: Hooks | None = None,
         progress: Progress | None = None,
         repeats: Repeats | None = None,
@@ -105,6 +107,7 @@ class Driver:
         self._prepare = prepare
         self._candidates = candidates
         self._deadline = deadline
+        self._answer_by = deadline if answer_by is None else answer_by
         self._hooks = hooks
         self._reports = hooks is not None and hooks.wanted
         self._progress = progress
@@ -315,11 +318,14 @@ class Driver:
             message = packed.message
             size = len(message)
             budget.hold(size)
+            repeatable, answer_by = self.call.resend, self._answer_by
             if watch is None:
-                received = await self._transport.exchange(request_id, message, repeatable=self.call.resend)
+                received = await self._transport.exchange(
+                    request_id, message, repeatable=repeatable, answer_by=answer_by
+                )
             else:
                 received = await watch.exchange(
-                    self._transport, batch, request_id, message, repeatable=self.call.resend
+                    self._transport, batch, request_id, message, repeatable=repeatable, answer_by=answer_by
                 )
             del message, packed
             self.call.answered(received.received_at - received.sent_at, size + received.size, batch)

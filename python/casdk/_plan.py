@@ -48,6 +48,7 @@ class Plan:
         batch_size: Items per request, unless the options say.
         repeats: Finds items that need not be sent again.
         merged: Whether it carries the items of several calls.
+        answer_by: When the last of those gives up, in the engine's time.
         given: Returns the user's item of an index, or what it is given.
         extra: Parameters the verb adds.
     """
@@ -68,6 +69,7 @@ class Plan:
         batch_size: int = MINIBATCH,
         repeats: Repeats | None = None,
         merged: bool = False,
+        answer_by: float | None = None,
         given: Callable[[int, Any], Any] | None = None,
         **extra: Any,
     ) -> None:
@@ -120,6 +122,7 @@ class Plan:
             prepare=prepare,
             candidates=candidates,
             deadline=self.deadline,
+            answer_by=answer_by,
             hooks=self.hooks,
             progress=self.progress,
             repeats=repeats,

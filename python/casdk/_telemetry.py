@@ -196,9 +196,9 @@ class Watch:
     # attempts
 
     async def exchange(
-        self, transport: Transport, batch: Batch, request_id: str, message: bytes, *, repeatable: bool
+        self, transport: Transport, batch: Batch, request_id: str, message: bytes, **options: Any
     ) -> Received:
-        """Send one request, its span's context beside it; the rest is `Transport.exchange`'s."""
+        """Send one request, its span's context beside it; the rest, and the options, are `Transport.exchange`'s."""
         instruments = self._instruments
         attributes: dict[str, Any] = {
             **instruments.wire,
@@ -217,7 +217,7 @@ class Watch:
         began = perf_counter()
         instruments.in_flight.add(1, instruments.wire)
         try:
-            received = await transport.exchange(request_id, message, tuple(carrier.items()), repeatable=repeatable)
+            received = await transport.exchange(request_id, message, tuple(carrier.items()), **options)
             self._width = received.reply.width or self._width
             span.set_attribute("casdk.reply.bytes", received.size)
             if instruments.success is not None:

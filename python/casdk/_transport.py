@@ -191,7 +191,13 @@ class Transport(Resident):
         return not self.closed and self._engine is not None and self._engine.pid == os.getpid()
 
     async def exchange(
-        self, request_id: str, message: bytes, context: Headers = (), *, repeatable: bool = True
+        self,
+        request_id: str,
+        message: bytes,
+        context: Headers = (),
+        *,
+        repeatable: bool = True,
+        answer_by: float | None = None,
     ) -> Received:
         """Send one packed request, its trace context beside it; return its scanned reply.
 
@@ -200,6 +206,7 @@ class Transport(Resident):
             message: The packed request.
             context: W3C trace context.
             repeatable: Whether it may be sent again once its bytes may have reached the server.
+            answer_by: When whoever waits for it gives up, in the engine's time.
 
         Raises:
             CasdkError: As `Channel.exchange` and `scan` have it.
@@ -211,7 +218,7 @@ class Transport(Resident):
         ended = None if repeatable else self._hold_forks()
         sent_at = perf_counter()
         try:
-            reply = await self._send(request_id, message, context)
+            reply = await self._send(request_id, message, context, answer_by)
             received_at = perf_counter()
             return Received(self._scan(request_id, reply), len(reply), sent_at, received_at)
         except TransportError as error:
@@ -238,7 +245,7 @@ class Transport(Resident):
             raise ReplyError(f"{self.endpoint} answered another request than this one")
         return reply
 
-    async def _send(self, request_id: str, message: bytes, context: Headers) -> bytes:
+    async def _send(self, request_id: str, message: bytes, context: Headers, answer_by: float | None) -> bytes:
         if self._engine is not None and self._engine.forking:
             await self._engine.forked()
         channel = self._channel
@@ -251,14 +258,14 @@ class Transport(Resident):
         if headers is None:
             headers = self._headers = await self._authorize()
         try:
-            return await channel.exchange(request_id, message, headers, context)
+            return await channel.exchange(request_id, message, headers, context, answer_by)
         except AuthError:
             if not callable(self._credential):
                 raise
             if self._headers is headers:
                 LOG.info("%s refused the credential: asking for another one", self.endpoint)
                 self._headers = await self._authorize()
-            return await channel.exchange(request_id, message, self._headers or (), context)
+            return await channel.exchange(request_id, message, self._headers or (), context, answer_by)
 
     async def _authorize(self) -> Headers:
         token = self._credential

@@ -171,11 +171,20 @@ class Part(Share):
         """Whether it is texts, of a caller who did not say how many may travel in a request."""
         return self._options.batch_size is None and are_texts(self.items)
 
-    async def send(self, items: list[Any]) -> Merged:
+    async def send(self, items: list[Any], answer_by: float | None) -> Merged:
         """Send the items of several calls as the call of one of them, whose bad items go back to their callers."""
         options = msgspec.structs.replace(self._options, errors="return", timeout=None, batch_size=len(items))
         matrix = Matrix(len(items), options.dtype)
-        plan = Plan(self._transport, "/encode", items, options, Embeddings(matrix), prepare=read_chunk, merged=True)
+        plan = Plan(
+            self._transport,
+            "/encode",
+            items,
+            options,
+            Embeddings(matrix),
+            prepare=read_chunk,
+            merged=True,
+            answer_by=answer_by,
+        )
         await plan.run(self.caller)
         return matrix.finish(len(items), plan.bad), plan.call.bad, plan.watch
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
-from casdk._channels.base import no_tunnel, proxy_headers
+from casdk._channels.base import PING_SECONDS, PONG_SECONDS, no_tunnel, proxy_headers
 from casdk._uri import Endpoint
 from casdk.errors import ProxyError
 
@@ -21,6 +22,8 @@ PROXY_PORT: Final = 80
 """Of a proxy's URL that names none."""
 LONGEST_ANSWER_BYTES: Final = 64 * 1024
 """Of a proxy to CONNECT."""
+PROBES: Final = {"TCP_KEEPIDLE": PING_SECONDS, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": PONG_SECONDS}
+"""When the system asks whether a connection still is one, where it can be told: http has no ping of its own."""
 
 
 class Addresses:
@@ -109,6 +112,10 @@ async def _connected(sock: socket.socket, address: Address, seconds: float) -> s
     loop = asyncio.get_running_loop()
     try:
         sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in PROBES.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), math.ceil(value))
         async with asyncio.timeout(seconds):
             await loop.sock_connect(sock, address)
         return sock

@@ -22,8 +22,11 @@ from casdk.errors import ConfigError, OverloadedError, ProtocolMismatchError, Pr
 
 __all__ = [
     "LOG",
+    "PING_SECONDS",
+    "PONG_SECONDS",
     "SHOWN",
     "SLICE",
+    "TICK_SECONDS",
     "Channel",
     "Connected",
     "Headers",
@@ -47,6 +50,14 @@ Headers: TypeAlias = Sequence[tuple[str, str]]
 """Name in lower case and value; the credential is among them, so they are never shown."""
 
 
+PING_SECONDS = 20.0
+"""Seconds in which nothing was received, while requests are in flight, after which a connection is asked by a ping
+whether it still is one: a NAT or a load balancer that has forgotten it says nothing of it to either side."""
+PONG_SECONDS = 5.0
+"""Seconds it has to answer."""
+TICK_SECONDS: Final = 0.001
+"""Seconds by which a timer may be early."""
+
 SLICE: Final = 1 << 20
 """Bytes of a large message handed to a library at once: each of them copies what it is given, more than once. Smaller
 ones wake the server for each."""
@@ -64,6 +75,10 @@ class Channel(ABC):
 
     Connections are opened when first needed, kept, and opened again when they broke. A channel never retries.
 
+    A connection that may have gone silent is retired: what is in flight there may still be answered, and the next
+    request opens another. It is one on which a request was given up, after it had time for an answer, without a byte
+    received since the request was sent.
+
     Args:
         endpoint: The server.
         tls: How to verify a secure scheme.
@@ -78,7 +93,18 @@ class Channel(ABC):
         self.timeouts = timeouts
         self.limits = limits
         self.proxy = proxy
+        self.ping_seconds, self.pong_seconds = PING_SECONDS, PONG_SECONDS
         self._connections = 0
+
+    def had_time(self, began: float, answer_by: float | None) -> bool:
+        """Whether a request that is taken back had time for an answer, so that none says something of its connection.
+
+        Args:
+            began: When it was sent, in the engine's time.
+            answer_by: As for `exchange`.
+        """
+        now = asyncio.get_running_loop().time()
+        return now - began >= self.pong_seconds or (answer_by is not None and now >= answer_by - TICK_SECONDS)
 
     def connected(self) -> None:
         """Log that a connection was opened."""
@@ -94,7 +120,14 @@ class Channel(ABC):
         return TransportError(f"the connection to {self.endpoint} was closed", sent=sent)
 
     @abstractmethod
-    async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
+    async def exchange(
+        self,
+        request_id: str,
+        message: bytes,
+        headers: Headers,
+        context: Headers = (),
+        answer_by: float | None = None,
+    ) -> bytes:
         """Send one request and wait for its reply; cancelling takes the request back where the protocol can.
 
         Args:
@@ -103,6 +136,8 @@ class Channel(ABC):
             headers: Sent beside it, where the protocol has a place for them.
             context: W3C trace context of this one request, sent in the same place; a websocket has none for a
                 message, so there it goes with the handshake of the request that opens the socket.
+            answer_by: When it is given up, in the engine's time: who cancels it then has waited for an answer, and
+                has not changed their mind.
 
         Returns:
             The packed reply.

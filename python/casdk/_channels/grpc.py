@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Generator
 from math import nan
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import grpc
 import grpc.aio
@@ -27,13 +24,12 @@ from casdk._channels.base import (
     no_tls,
     no_tunnel,
     overloaded,
-    proxy_headers,
     read_pem,
     refused_for_now,
     seconds_asked,
-    secured,
     ssl_context,
 )
+from casdk._channels.certificates import shown_certificate, system_roots
 from casdk._logging import divert
 from casdk.errors import (
     AuthError,
@@ -75,40 +71,108 @@ SETTLE: Final = 0.5
 THEIRS: Final = "grpc.aio objects that are not casdk's are in use: gRPC may abort or hang in a forked child"
 
 
+class Connection:
+    """A channel of grpc.aio, which is one connection to the server.
+
+    Attributes:
+        channel: As given.
+        unary: Its method for single requests.
+        stream: The one that takes a stream of them.
+        calls: Requests in flight.
+        answered_at: When the server answered the last time, in the engine's time; gRPC tells nothing else of what it
+            receives.
+        open: Whether nobody has closed it.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.unary: Any = channel.unary_unary(UNARY)
+        self.stream: Any = channel.stream_stream(STREAM)
+        self.calls = 0
+        self.answered_at = 0.0
+        self.open = True
+
+    async def aclose(self) -> None:
+        """Close it; what is in flight fails."""
+        self.open = False
+        await self.channel.close()
+
+
 class GrpcChannel(Channel):
     """Bytes over grpc.aio with identity serializers: no stub, no protobuf objects."""
 
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
-        self._channel: grpc.aio.Channel | None = None
-        self._opening: asyncio.Task[grpc.aio.Channel] | None = None
-        self._unary: Any = None
-        self._stream: Any = None
+        self._connection: Connection | None = None
+        self._retired: set[Connection] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._opening: asyncio.Task[Connection] | None = None
         self._streams_only = False
+        self._pings_refused = False
         self._down = True
         self._closed = False
 
-    async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
+    async def exchange(
+        self,
+        request_id: str,
+        message: bytes,
+        headers: Headers,
+        context: Headers = (),
+        answer_by: float | None = None,
+    ) -> bytes:
         try:
-            return await self._exchange(request_id, message, (*headers, *context) if context else headers)
+            return await self._exchange(request_id, message, (*headers, *context) if context else headers, answer_by)
         except BaseException as error:
             raise _without_frames(error)  # noqa: B904 - it is the same one
 
-    async def _exchange(self, request_id: str, message: bytes, headers: Headers) -> bytes:
-        channel = await self._ready()
-        connected = channel.get_state() is READY
+    async def _exchange(self, request_id: str, message: bytes, headers: Headers, answer_by: float | None) -> bytes:
+        connection, loop = await self._ready(), asyncio.get_running_loop()
+        connected = connection.channel.get_state() is READY
+        began = loop.time()
+        connection.calls += 1
         try:
-            return await self._call(message, headers)
+            reply = await self._call(connection, message, headers)
+            connection.answered_at = loop.time()
+            return reply
         except grpc.aio.AioRpcError as error:
-            self._leave_spoilt(channel, error)
+            self._leave_spoilt(connection, error)
+            if error.code() is Code.DEADLINE_EXCEEDED:
+                self._retire_if_silent(connection, began)
+            else:
+                connection.answered_at = loop.time()
             ours = self._ours(error, request_id, connected)
             ours.code = error.code().name
             raise ours from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if self._channel is None and not (task and task.cancelling()):  # closed under the call, not taken back
+            if not connection.open and not (task and task.cancelling()):  # closed under the call, not taken back
                 raise self.was_closed(sent=True) from None
+            if self.had_time(began, answer_by):
+                self._retire_if_silent(connection, began)
             raise
+        finally:
+            connection.calls -= 1
+            if connection in self._retired and not connection.calls:
+                self._close_retired(connection)
+
+    def _retire_if_silent(self, connection: Connection, began: float) -> None:
+        if connection.answered_at < began and connection is self._connection:
+            LOG.info("%s answered nothing: its connection is not used again", self.endpoint)
+            self._retire(connection)
+
+    def _retire(self, connection: Connection) -> None:
+        """Begin no request any more on a connection, which ends with those that are in flight there."""
+        if connection is self._connection:
+            self._connection = None
+            self._retired.add(connection)
+            if not connection.calls:
+                self._close_retired(connection)
+
+    def _close_retired(self, connection: Connection) -> None:
+        self._retired.discard(connection)
+        task = asyncio.ensure_future(connection.aclose())
+        self._closing.add(task)  # a loop keeps only weak references to its tasks
+        task.add_done_callback(self._closing.discard)
 
     async def dry_run(self, headers: Headers) -> bytes | None:
         try:
@@ -117,35 +181,37 @@ class GrpcChannel(Channel):
             raise _without_frames(error)  # noqa: B904 - it is the same one
 
     async def _dry_run(self, headers: Headers) -> bytes | None:
-        channel = await self._ready()
-        connected = channel.get_state() is READY
-        ask: Any = channel.unary_unary(DRY_RUN)
+        connection = await self._ready()
+        connected = connection.channel.get_state() is READY
+        ask: Any = connection.channel.unary_unary(DRY_RUN)
         try:
             return await _answer(ask(b"", timeout=self.timeouts.read, metadata=headers))
         except grpc.aio.AioRpcError as error:
-            self._leave_spoilt(channel, error)
+            self._leave_spoilt(connection, error)
             ours = self._ours(error, "", connected)
             if error.code() is Code.UNIMPLEMENTED and not isinstance(ours, ProtocolMismatchError):
                 return None
             raise ours from error
 
-    async def _ready(self) -> grpc.aio.Channel:
-        if self._channel is None or self._channel.get_state(try_to_connect=True) is not READY:
+    async def _ready(self) -> Connection:
+        connection = self._connection
+        if connection is None or connection.channel.get_state(try_to_connect=True) is not READY:
             await self._connect()
-        if self._channel is None:  # closed while it was being opened
+            connection = self._connection
+        if connection is None:  # closed while it was being opened
             raise self.was_closed(sent=False)
-        return self._channel
+        return connection
 
-    async def _call(self, message: bytes, headers: Headers) -> bytes:
+    async def _call(self, connection: Connection, message: bytes, headers: Headers) -> bytes:
         timeout = self.timeouts.read
         if not self._streams_only:
             try:
-                return await _answer(self._unary(message, timeout=timeout, metadata=headers))
+                return await _answer(connection.unary(message, timeout=timeout, metadata=headers))
             except grpc.aio.AioRpcError as error:
                 if error.code() is not Code.UNIMPLEMENTED:
                     raise
                 self._streams_only = True
-        call = self._stream(iter((message,)), timeout=timeout, metadata=headers)
+        call = connection.stream(iter((message,)), timeout=timeout, metadata=headers)
         replies = [reply async for reply in call]
         if len(replies) != 1:
             raise ReplyError(f"the server sent {len(replies)} replies to one request")
@@ -153,17 +219,17 @@ class GrpcChannel(Channel):
 
     async def _connect(self) -> None:
         """Wait until the channel is ready, or let the call that follows say why it is not."""
-        if self._channel is None:
+        if self._connection is None:
             if self._opening is None:
                 self._opening = asyncio.ensure_future(self._open())
             opening = self._opening
             try:
-                channel = await asyncio.shield(opening)
+                channel = (await asyncio.shield(opening)).channel
             finally:
                 if opening.done() and self._opening is opening:
                     self._opening = None
         else:
-            channel = self._channel
+            channel = self._connection.channel
         try:
             async with asyncio.timeout(self.timeouts.connect):
                 state = channel.get_state(try_to_connect=True)
@@ -180,18 +246,23 @@ class GrpcChannel(Channel):
     def _unconnected(self) -> TransportError:
         return TransportError(f"no connection to {self.endpoint} within {self.timeouts.connect:g} s", sent=False)
 
-    def _leave_spoilt(self, channel: grpc.aio.Channel, error: grpc.aio.AioRpcError) -> None:
-        """Have the next request open another channel where this one can never connect again.
+    def _leave_spoilt(self, connection: Connection, error: grpc.aio.AioRpcError) -> None:
+        """Have the next request open another channel where this one cannot connect again, or pings too often.
 
         Each reconnection watches gRPC's store of trusted certificates anew. Where that crosses the end of the watch
         before it, the store takes it for ended and gives it none, nor any that follows it (seen with grpcio 1.85,
         whose credentials are those of ``grpc_tls_certificate_provider.cc``).
         """
-        if SPOILT in (error.details() or "").lower() and self._channel is channel:
+        said = (error.details() or "").lower().replace("_", " ")
+        if SPOILT in said and connection is self._connection:
             LOG.warning("gRPC has lost the trusted certificates of %s: its channel is replaced", self.endpoint)
-            self._channel = self._unary = self._stream = None
+            self._retire(connection)
+        elif PINGS_REFUSED in said and not self._pings_refused:
+            LOG.warning("%s refuses pings while it works at a request: it gets none any more", self.endpoint)
+            self._pings_refused = True
+            self._retire(connection)
 
-    async def _open(self) -> grpc.aio.Channel:
+    async def _open(self) -> Connection:
         options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", min(self.limits.max_reply_bytes, 2**31 - 1)),
@@ -206,6 +277,8 @@ class GrpcChannel(Channel):
             # Which proxy is decided in one place for all schemes, not by grpc's own reading of the environment.
             ("grpc.enable_http_proxy", int(self.proxy is not None)),
         ]
+        if not self._pings_refused:
+            options += self._pings()
         if self.proxy is not None:
             options.append(("grpc.http_proxy", self.proxy))
         target = f"dns:///{self.endpoint.authority}"
@@ -217,10 +290,23 @@ class GrpcChannel(Channel):
         if self._closed:  # while the certificate was fetched
             await channel.close()
             raise self.was_closed(sent=False)
-        self._channel = channel
-        self._unary = channel.unary_unary(UNARY)
-        self._stream = channel.stream_stream(STREAM)
-        return channel
+        self._connection = Connection(channel)
+        return self._connection
+
+    def _pings(self) -> list[tuple[str, Any]]:
+        """Return what makes gRPC ask, while requests are in flight, whether a silent connection still is one.
+
+        gRPC has two limits for the answer. The first, of keepalive, it also takes for the time in which the other end
+        must have taken what was sent (``TCP_USER_TIMEOUT``), which would end the connection to a server that pauses in
+        the middle of a large request. So that is the longer one here, and the second, of any ping, decides.
+        """
+        asked, answered = int(self.ping_seconds * 1000), int(self.pong_seconds * 1000)
+        return [
+            ("grpc.keepalive_time_ms", asked),
+            ("grpc.keepalive_timeout_ms", asked + answered),
+            ("grpc.http2.ping_timeout_ms", answered),
+            ("grpc.http2.max_pings_without_data", 0),
+        ]
 
     async def _credentials(self, options: list[tuple[str, Any]]) -> grpc.ChannelCredentials:
         tls = self.tls
@@ -228,10 +314,10 @@ class GrpcChannel(Channel):
             ssl_context(tls, ["h2"])  # which says what is wrong with them; grpc does not
         roots = read_pem(tls.ca, "ca") if tls.ca is not None else None
         if roots is None and tls.verify:
-            roots = _system_roots()
+            roots = system_roots()
         if not tls.verify:
             # grpc cannot skip verification, so what the server shows is trusted, for a name it shows.
-            roots, name = await asyncio.to_thread(_shown_certificate, self)
+            roots, name = await asyncio.to_thread(shown_certificate, self)
             options.append(("grpc.ssl_target_name_override", name))
         elif tls.server_name is not None:
             options.append(("grpc.ssl_target_name_override", tls.server_name))
@@ -287,10 +373,14 @@ class GrpcChannel(Channel):
 
     async def aclose(self) -> None:
         self._closed = True
-        channel, self._channel = self._channel, None
-        self._unary = self._stream = None
-        if channel is not None:
-            await channel.close()
+        connection, self._connection = self._connection, None
+        retired, self._retired = self._retired, set()
+        for one in retired:
+            await one.aclose()
+        if self._closing:
+            await asyncio.wait(self._closing)
+        if connection is not None:
+            await connection.aclose()
             LOG.info("the connection to %s is closed", self.endpoint)
 
     @staticmethod
@@ -315,7 +405,8 @@ class GrpcChannel(Channel):
             await asyncio.sleep(0.001)
 
     def forget(self) -> None:
-        self._channel = self._opening = self._unary = self._stream = None
+        self._connection = self._opening = None
+        self._retired, self._closing = set(), set()
 
 
 CHANNEL = GrpcChannel
@@ -388,6 +479,9 @@ def _without_frames(error: BaseException) -> BaseException:
     return error
 
 
+PINGS_REFUSED: Final = "too many pings"
+"""Said by servers that allow two pings more often than every five minutes, gRPC's default, while they work at requests;
+jina's sends pings itself, to which ours need not be added."""
 SPOILT: Final = "failed to create security handshaker"
 """Seen where a server resets connections, never for wrong settings: those are read before."""
 BROKEN: Final = ("socket closed", "connection reset", SPOILT)
@@ -424,67 +518,3 @@ def _lost(tls: bool, details: str, where: str) -> TransportError:
             retryable=False,
         )
     return TransportError(where, sent="failed to connect" not in text)
-
-
-def _system_roots() -> bytes | None:
-    """Return the system's trusted certificates: grpc's own bundle is another store than https and wss verify by."""
-    import os
-
-    if os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"):
-        return None
-    context = ssl.create_default_context()
-    ders = context.get_ca_certs(binary_form=True)
-    return "".join(ssl.DER_cert_to_PEM_cert(der) for der in ders).encode() or None
-
-
-def _shown_certificate(channel: Channel) -> tuple[bytes, str]:
-    """Return the certificate a server shows, PEM, and a name it is good for.
-
-    Two handshakes: Python tells what is in a certificate only after it has verified it.
-    """
-    endpoint = channel.endpoint
-    asked = channel.tls.server_name or endpoint.host
-    context = ssl_context(channel.tls, ["h2"])
-    try:
-        with _handshake(channel, asked, context) as connection:
-            pem = ssl.DER_cert_to_PEM_cert(connection.getpeercert(True) or b"")
-        context.load_verify_locations(cadata=pem)
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.verify_flags = ssl.VERIFY_X509_PARTIAL_CHAIN
-        with _handshake(channel, asked, context) as connection:
-            names = _names(connection.getpeercert() or {})
-    except ssl.SSLCertVerificationError as error:
-        said = f"{endpoint}: {error.verify_message}: grpc takes no such certificate, not even with verify=False"
-        raise TLSError(said, retryable=False, sent=False) from error
-    except OSError as error:
-        raise TransportError(f"no TLS connection to {endpoint}: {error}", sent=False) from error
-    if not names:
-        said = f"{endpoint}: the certificate holds no name: grpc takes no such certificate, not even with verify=False"
-        raise TLSError(said, retryable=False, sent=False)
-    return pem.encode(), asked if asked in names else names[0].replace("*", "any", 1)
-
-
-def _handshake(channel: Channel, name: str, context: ssl.SSLContext) -> ssl.SSLSocket:
-    from http.client import HTTPConnection  # which imports all of email
-
-    endpoint = channel.endpoint
-    way = urlsplit(channel.proxy) if channel.proxy is not None else None
-    host, port = (endpoint.host, endpoint.port) if way is None else (way.hostname or "", way.port)
-    # http.client tries one address after the other, and gives each of them all the time it has.
-    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    tunnel = HTTPConnection(host, port, timeout=channel.timeouts.connect / len(addresses))
-    if way is not None:
-        tunnel.set_tunnel(endpoint.host, endpoint.port, proxy_headers(way))
-    tunnel.connect()
-    try:
-        return secured(context, tunnel.sock, name)
-    except BaseException:
-        tunnel.close()
-        raise
-
-
-def _names(certificate: dict[str, Any]) -> list[str]:
-    """Return the names a certificate is good for, those of its subject only where it has no others."""
-    names = [str(value) for kind, value in certificate.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
-    subject = [str(value) for part in certificate.get("subject", ()) for kind, value in part if kind == "commonName"]
-    return names or subject

@@ -108,11 +108,18 @@ class HttpChannel(Channel):
         self._lanes.discard(lane)
         await asyncio.shield(lane.transport.aclose())
 
-    async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
+    async def exchange(
+        self,
+        request_id: str,
+        message: bytes,
+        headers: Headers,
+        context: Headers = (),
+        answer_by: float | None = None,
+    ) -> bytes:
         length = (b"content-length", b"%d" % len(message))
         asked = Asked(request_id, first_id_of(message))
         sent = [*self._head, length, *_raw(headers), *_raw(context)]
-        response, body = await self._ask("POST", self._url, sent, message, asked)
+        response, body = await self._ask("POST", self._url, sent, message, asked, answer_by)
         if response.status != 200:
             raise self._refusal(response, body)
         return body
@@ -137,23 +144,37 @@ class HttpChannel(Channel):
         headers: RawHeaders,
         content: bytes = b"",
         asked: Asked | None = None,
+        answer_by: float | None = None,
     ) -> tuple[httpcore.Response, bytes]:
+        loop = asyncio.get_running_loop()
         request = httpcore.Request(method, url, headers=headers, content=content, extensions=self._extensions)
         async with self._free:
             lane = await self._lane(asked)
+            began = loop.time()
             try:
                 response, body = await self._ask_on(lane.transport, request)
                 named = response.status == 200 and self._pair(lane, asked, body)
-            except BaseException:
+            except BaseException as error:
                 # httpcore may take a cancelled request's connection for busy ever after: nobody else gets the lane.
                 await self._end(lane)
+                given_up = isinstance(error, asyncio.CancelledError) and self.had_time(began, answer_by)
+                if given_up or isinstance(error, DeadlineError):
+                    await self._retire(began)
                 raise
             if asked is None or not (named and self._trusted):
                 await self._end(lane)
             elif lane in self._lanes:  # not closed meanwhile
-                lane.keep(asked)
+                lane.keep(asked, loop.time())
                 self._idle.append(lane)
             return response, body
+
+    async def _retire(self, began: float) -> None:
+        """End the idle connections that may have gone silent as one did: on which nothing was received since."""
+        silent = [lane for lane in self._idle if lane.answered_at < began]
+        self._idle = [lane for lane in self._idle if lane not in silent]
+        if silent:
+            LOG.info("%s answered nothing: its %d idle connections are not used again", self.endpoint, len(silent))
+        await asyncio.gather(*map(self._end, silent))
 
     async def _lane(self, asked: Asked | None) -> Lane:
         while not self._closed:
@@ -284,14 +305,16 @@ class Lane:
 
     Attributes:
         used: Whether there was a request on it, to which there may be another reply on its way.
+        answered_at: When the last one was answered, in the engine's time.
         names: What these began with, where that was a user's id: it may come again, and then tells nothing.
     """
 
-    __slots__ = ("names", "transport", "used")
+    __slots__ = ("answered_at", "names", "transport", "used")
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
         self.used = False
+        self.answered_at = 0.0
         self.names: set[str] = set()
 
     def tells(self, asked: Asked) -> bool:
@@ -309,9 +332,9 @@ class Lane:
             transport.is_closed() or transport.has_expired()
         )
 
-    def keep(self, asked: Asked) -> None:
+    def keep(self, asked: Asked, now: float) -> None:
         """A request was answered here."""
-        self.used = True
+        self.used, self.answered_at = True, now
         if asked.first and not asked.owns(asked.first):
             self.names.add(asked.first)
 

@@ -10,6 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from socket import gaierror
 from typing import Any, Final, cast
+from weakref import WeakSet
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
@@ -25,6 +26,7 @@ from casdk._channels.addresses import Address, Addresses
 from casdk._channels.base import (
     LOG,
     SLICE,
+    TICK_SECONDS,
     Channel,
     Headers,
     is_plain,
@@ -83,12 +85,14 @@ class Connection(ClientConnection):
     Attributes:
         deliver: Takes such a message; without it, all go to the library.
         largest: Bytes of the largest one; the library refuses what is larger.
+        received_at: When the last bytes came, in the engine's time.
     """
 
     def __init__(self, *settings: Any, **options: Any) -> None:
         super().__init__(*settings, **options)
         self.deliver: Callable[[bytes], None] | None = None
         self.largest = 0
+        self.received_at = self.loop.time()
         # Whether what comes next begins a frame: nobody knows if the library has begun one that is not all there.
         self._apart = False
         self._head = b""
@@ -97,6 +101,7 @@ class Connection(ClientConnection):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the network."""
+        self.received_at = self.loop.time()
         deliver = self.deliver
         if deliver is None or not self._apart:
             opening = self.response is None
@@ -157,7 +162,13 @@ def _frame(data: bytes, at: int) -> tuple[int, int, int]:
 
 
 class Socket:
-    """One open socket: who waits for which reply, and until when; the oldest first, as all wait equally long."""
+    """One open socket: who waits for which reply, and until when; the oldest first, as all wait equally long.
+
+    Attributes:
+        waiting: Who waits, by the request's id.
+        open: Whether it can be written to.
+        retired: Whether it may have gone silent: no request is begun on it any more.
+    """
 
     def __init__(self, connection: Connection, headers: Headers, channel: WebsocketChannel) -> None:
         self.connection = connection
@@ -165,9 +176,12 @@ class Socket:
         self.headers = headers
         self.waiting: dict[str, tuple[asyncio.Future[bytes], float]] = {}
         self.open = True
+        self.retired = False
         self._timer: asyncio.TimerHandle | None = None
         self._channel = channel
-        self._broken: ReplyError | None = None
+        self._loop = asyncio.get_running_loop()
+        self._pinger = self._loop.call_later(channel.ping_seconds, self._ping)
+        self._broken: CasdkError | None = None
         self._unsent = 0
         self._reader = asyncio.ensure_future(self._read())
 
@@ -180,7 +194,7 @@ class Socket:
             if waiter is not None and not waiter.done():
                 waiter.set_result(message)
 
-    def _break(self, error: ReplyError) -> None:
+    def _break(self, error: CasdkError) -> None:
         self._broken = error
         self.connection.transport.abort()
 
@@ -201,16 +215,41 @@ class Socket:
             ended = self._broken or ended
             waiting, self.waiting = self.waiting, {}
             LOG.info("%s (%d requests were under way)", ended, len(waiting))
+            self._pinger.cancel()
             if self._timer is not None:
                 self._timer.cancel()
             for waiter, _ in waiting.values():
                 if not waiter.done():
                     waiter.set_exception(ended)
 
-    async def send(self, request_id: str, message: bytes) -> bytes:
-        loop = asyncio.get_running_loop()
+    def _ping(self) -> None:
+        """Ask whether the connection still is one, if nothing was received of late; ask again later."""
+        now, due = self._loop.time(), self.connection.received_at + self._channel.ping_seconds
+        if now < due - TICK_SECONDS:
+            self._pinger = self._loop.call_at(due, self._ping)
+            return
+        protocol, transport = self.connection.protocol, self.connection.transport
+        if protocol.state is OPEN:
+            protocol.send_ping(b"")
+            self._flush()
+        unsent = transport.get_write_buffer_size()
+        self._pinger = self._loop.call_later(self._channel.pong_seconds, self._expect_pong, now, unsent)
+
+    def _expect_pong(self, asked_at: float, unsent: int) -> None:
+        left = self.connection.transport.get_write_buffer_size()
+        if self.connection.received_at >= asked_at:
+            self._ping()
+        elif left < unsent:  # the ping is behind a large message, whose bytes are still taken
+            self._pinger = self._loop.call_later(self._channel.pong_seconds, self._expect_pong, asked_at, left)
+        else:
+            seconds = self._channel.pong_seconds
+            self._break(TransportError(f"{self._channel.endpoint} did not answer a ping within {seconds:g} s"))
+
+    async def send(self, request_id: str, message: bytes, answer_by: float | None) -> bytes:
+        loop = self._loop
         waiter: asyncio.Future[bytes] = loop.create_future()
-        deadline = loop.time() + self._channel.timeouts.read
+        began = loop.time()
+        deadline = began + self._channel.timeouts.read
         self.waiting[request_id] = waiter, deadline
         # One timer for all: one for each request costs more than anything else here does.
         if self._timer is None:
@@ -225,12 +264,28 @@ class Socket:
             if not waiter.done():
                 raise self._channel.was_closed(sent=True) from None
             return await waiter
+        except DeadlineError:
+            self._retire_if_silent(began)
+            raise
+        except asyncio.CancelledError:
+            if self._channel.had_time(began, answer_by):
+                self._retire_if_silent(began)
+            raise
         finally:
             self.waiting.pop(request_id, None)
             if not waiter.cancel() and not waiter.cancelled():
                 waiter.exception()  # retrieved, whoever was not there to await it
             if not self.waiting and self is not self._channel.socket and self.open:
-                await self.aclose()
+                if self.retired:
+                    self.connection.transport.abort()  # a good-bye would wait for an answer
+                else:
+                    await self.aclose()
+
+    def _retire_if_silent(self, began: float) -> None:
+        if self.connection.received_at < began and self.open and not self.retired:
+            self.retired = True
+            LOG.info("%s answered nothing: its connection is not used again", self._channel.endpoint)
+            self._channel.retire(self)
 
     def _post(self, message: bytes) -> bool:
         """Send a message that need not wait, in one system call with others of the same turn of the loop."""
@@ -243,7 +298,7 @@ class Socket:
         ):
             return False
         if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._flush)
+            self._loop.call_soon(self._flush)
         self._unsent += len(message)
         # As `send_binary` would, with a Frame and in six times the time; among the library's own, which keeps order.
         protocol.writes.append(frame_message(message))
@@ -264,7 +319,7 @@ class Socket:
 
     def _expire(self) -> None:
         self._timer = None
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         for waiter, deadline in self.waiting.values():
             if waiter.done():
                 continue
@@ -297,12 +352,27 @@ class WebsocketChannel(Channel):
         self._closed = False
         self._connecting: set[asyncio.Timeout] = set()
         self._addresses = Addresses()
+        self._retired: WeakSet[Socket] = WeakSet()
 
-    async def exchange(self, request_id: str, message: bytes, headers: Headers, context: Headers = ()) -> bytes:
+    async def exchange(
+        self,
+        request_id: str,
+        message: bytes,
+        headers: Headers,
+        context: Headers = (),
+        answer_by: float | None = None,
+    ) -> bytes:
         socket = self.socket
         if socket is None or not socket.open or socket.headers != headers:
             socket = await self._connected(headers, context)
-        return await socket.send(request_id, message)
+        return await socket.send(request_id, message, answer_by)
+
+    def retire(self, socket: Socket) -> None:
+        """Begin no request any more on a socket, which ends with those that are in flight there."""
+        if self.socket is socket:
+            self.socket = None
+        if socket.waiting:
+            self._retired.add(socket)
 
     async def _connected(self, headers: Headers, context: Headers) -> Socket:
         async with self._opening:
@@ -361,7 +431,8 @@ class WebsocketChannel(Channel):
                     open_timeout=None,
                     close_timeout=1,
                     logger=WIRE_LOG,
-                    ping_timeout=self.timeouts.read,
+                    ping_interval=None,  # see `Socket`
+                    proxy=None,  # the socket's other end is the server already
                     **options,
                 )
                 return cast(Connection, connection)
@@ -396,12 +467,15 @@ class WebsocketChannel(Channel):
         run_out(self._connecting)
         async with self._opening:
             socket, self.socket = self.socket, None
+        for retired in tuple(self._retired):
+            retired.connection.transport.abort()
         if socket is not None:
             await socket.aclose()
 
     def forget(self) -> None:
         self.socket = None
         self._opening, self._connecting = asyncio.Lock(), set()
+        self._retired = WeakSet()
 
 
 CHANNEL = WebsocketChannel

@@ -20,6 +20,8 @@ __all__ = ["RpcServer"]
 
 IN_FLIGHT = 128
 """Requests of one stream worked on at once, unless its ``__prefetch__`` asks for fewer."""
+PING_SECONDS = 10
+"""Seconds from one ping of a client to the next."""
 SERVING = b"\x08\x01"
 """``grpc.health.v1.HealthCheckResponse`` with status SERVING."""
 
@@ -45,6 +47,9 @@ class RpcServer:
                 ("grpc.max_receive_message_length", max_message),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
+                # Clients may ask whether a connection still is one while they wait for a reply; gRPC would allow it
+                # every five minutes, and end the connection of one that asks more often.
+                ("grpc.http2.min_ping_interval_without_data_ms", PING_SECONDS * 1000),
             ]
         )
         self._server.add_generic_rpc_handlers(self._handlers())

@@ -48,6 +48,7 @@ class _Proxy:
         self._counters = ProxyCounters()
         self._changed = threading.Condition()
         self._clients: set[socket.socket] = set()
+        self._forgotten: set[socket.socket] = set()
         self.port: int = 0
 
     def start(self) -> Self:
@@ -124,6 +125,7 @@ class _Proxy:
             raise
         finally:
             self._clients.discard(client)
+            self._forgotten.discard(client)
             thread.sockets.discard(client)
             client.close()
             self._count(open=-1)
@@ -149,9 +151,11 @@ class _Proxy:
         loop = asyncio.get_running_loop()
         while data := await loop.sock_recv(source, PIECE):
             await self._before_passing(direction)
-            await loop.sock_sendall(sink, data)
-            self._count(**{direction: len(data)})
-        end_socket(sink, "close")
+            if self._forgotten.isdisjoint((source, sink)):
+                await loop.sock_sendall(sink, data)
+                self._count(**{direction: len(data)})
+        if self._forgotten.isdisjoint((source, sink)):
+            end_socket(sink, "close")
 
     async def _before_passing(self, direction: str) -> None:
         return
@@ -194,6 +198,13 @@ class TcpProxy(_Proxy):
     def blackhole(self) -> None:
         """Pass nothing on from now on; connections stay, and new ones are accepted."""
         self._post(self._flows.clear)
+
+    def forget(self) -> None:
+        """Drop what comes on the connections there are, without a word to either side, as a NAT that forgot them.
+
+        New ones are passed on.
+        """
+        self._post(lambda: self._forgotten.update(self._clients))
 
     def flow(self) -> None:
         """Pass on again."""
