@@ -8,7 +8,7 @@ import pytest
 from casdk import Document, Image, Text, _inputs
 from casdk._inputs import as_document, check_content, read_chunk, urls_of
 from casdk._rust import classify
-from casdk.errors import EmptyItemError, InputTypeError, ItemTypeError
+from casdk.errors import EmptyItemError, FileMissingError, InputTypeError, ItemTypeError, NotAnImageError
 from PIL import Image as Pillow
 
 SENTENCES = """
@@ -310,3 +310,38 @@ def test_the_docstrings_table_is_the_rule():
     assert classify([f"{beginning}apple" for beginning in beginnings]) == b"P" * len(beginnings)
     listed = {pathlib.PurePath(string).suffix.lower() for string, verdict in IMAGES if verdict == "P"} - {""}
     assert listed <= extensions
+
+
+@pytest.mark.parametrize("verb", ["encode", "index", "search"])
+@pytest.mark.parametrize("name", ["cat.png", "/data/cat", "./my.png", "x" * 90 + ".png"])
+def test_a_text_that_looks_like_a_file_is_told_how_to_be_one(connect, tmp_path, monkeypatch, verb, name):
+    """A missing one, and one whose bytes are no image's; nothing is said of how to send it all the same."""
+    monkeypatch.chdir(tmp_path)
+    shown = name if len(name) < 60 else f"{name[:60]}..."
+    with pytest.raises(FileMissingError) as caught:
+        getattr(connect("grpc"), verb)([name])
+    assert str(caught.value) == f'item 0: {name}: No such file or directory; if it is a sentence, write Text("{shown}")'
+    if not name.startswith("/"):
+        pathlib.Path(name).write_text("no image")
+        with pytest.raises(NotAnImageError) as caught:
+            getattr(connect("grpc"), verb)([name])
+        assert str(caught.value).endswith(f' or heic; if it is a sentence, write Text("{shown}")')
+        assert str(caught.value).count(name) == (1 if len(name) > 60 else 2)
+
+
+@pytest.mark.parametrize("verb", ["encode", "index", "search"])
+@pytest.mark.parametrize(
+    "item",
+    [
+        pathlib.Path("cat.png"),
+        Image("cat.png"),
+        Image(pathlib.Path("cat.png")),
+        Document(uri="cat.png"),
+        "file:///nosuch.png",
+    ],
+)
+def test_what_nobody_took_for_a_sentence_is_named_as_it_was_given(connect, verb, item):
+    with pytest.raises(FileMissingError) as caught:
+        getattr(connect("grpc"), verb)(["fine", item])
+    assert caught.value.item is item
+    assert "sentence" not in str(caught.value)

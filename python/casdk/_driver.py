@@ -427,7 +427,7 @@ class Driver:
             cause: BaseException | None = packed.causes.get(position)
             if (lost := (batch.errors or {}).get(url)) is not None:
                 cause, reason = lost, f"{reason}: {lost}"
-            elif kind == "not_image" and url and url[:5].lower() != "data:":
+            elif kind == "not_image" and reason.startswith("it ") and url and url[:5].lower() != "data:":
                 reason = f"{url}: {reason}"
             self.call.refuse(failure_of(kind, batch.indices[position], item, reason, cause))
         kept = batch.without({position for position, _, _ in packed.failures})

@@ -30,17 +30,43 @@ from casdk._columns import column_of
 from casdk._foreign import recognise
 from casdk._rust import classify
 from casdk.documents import Document
-from casdk.errors import EmptyItemError, InputTypeError, ItemError, ItemTypeError
+from casdk.errors import (
+    EmptyItemError,
+    FileMissingError,
+    InputTypeError,
+    ItemError,
+    ItemTypeError,
+    NotAnImageError,
+)
 from casdk.models import Image, Text
 
-__all__ = ["Chunk", "are_texts", "as_document", "check_content", "read_chunk", "urls_of"]
+__all__ = ["Chunk", "are_texts", "as_document", "as_given", "check_content", "read_chunk", "urls_of"]
 
 UNKNOWN: Final = ord("?")
 URL: Final = ord("U")
 DOCUMENT: Final = ord("O")
 SINGLE: Final = (str, bytes, bytearray, memoryview, os.PathLike, Text, Image, Document)
+LONGEST_SHOWN: Final = 60
 CHANNELS: Final = (1, 3, 4)
 """Grey, RGB and RGBA: what image servers accept in ``[H, W, C]``."""
+
+
+class FilePath(str):
+    """A path that the caller gave as one, by an ``Image`` or an ``os.PathLike``: nobody took it for a sentence.
+
+    Args:
+        path: The path.
+
+    Attributes:
+        given: What the caller gave.
+    """
+
+    given: Any
+
+    def __new__(cls, path: str, given: Any) -> FilePath:
+        made = super().__new__(cls, path)
+        made.given = given
+        return made
 
 
 class Chunk:
@@ -144,7 +170,8 @@ def _look(item: object) -> tuple[str, object]:
     if isinstance(item, Text):
         return "T", item.text
     if isinstance(item, Image):
-        return _look_at_image(item.source)
+        mark, source = _look_at_image(item.source)
+        return mark, FilePath(source, item) if mark == "P" and isinstance(source, str) else source
     if isinstance(item, str):
         plain = str.__str__(item)  # an Enum's own str() is its name
         return chr(classify([plain])[0]), plain
@@ -158,7 +185,7 @@ def _look_at_image(source: object) -> tuple[str, object]:
         verdict = chr(classify([source])[0])
         return ("P" if verdict == "T" else verdict), source
     if isinstance(source, os.PathLike):
-        return "P", os.fsdecode(source)
+        return "P", FilePath(os.fsdecode(source), source)
     if isinstance(source, bytes | bytearray | memoryview):
         return "B", bytes(source)
     if type(source).__module__.startswith("PIL."):
@@ -203,6 +230,17 @@ def _png(image: Any) -> bytes:
     except (OSError, ValueError) as error:
         raise _UnfitError(f"the PIL image cannot be written as PNG: {error}") from error
     return buffer.getvalue()
+
+
+def as_given(error: ItemError) -> None:
+    """Have an error name the item as the caller gave it, and say how a sentence is told from a path, if it was none."""
+    item = error.item
+    if isinstance(item, FilePath):
+        error.item = item.given
+    elif type(item) is str and isinstance(error, FileMissingError | NotAnImageError) and classify([item]) == b"P":
+        shown = item if len(item) <= LONGEST_SHOWN else f"{item[:LONGEST_SHOWN]}..."
+        advice = error.reason.partition("; give check_images=False")[0]
+        error.reason = f'{advice}; if it is a sentence, write Text("{shown}")'
 
 
 def as_document(item: Any, verdict: str) -> Document:

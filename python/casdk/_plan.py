@@ -16,7 +16,7 @@ from casdk._codecs import Packer
 from casdk._driver import Driver, Hooks
 from casdk._engine import Caller
 from casdk._feeds import Feed, feed_of
-from casdk._inputs import Chunk
+from casdk._inputs import Chunk, as_given
 from casdk._logging import are_pending, emitted, logger_of
 from casdk._options import MINIBATCH, Options, route
 from casdk._progress import Progress
@@ -178,6 +178,7 @@ def _refuse(answer: Answer, given: Callable[[int, Any], Any] | None, error: Item
     # No method of Plan's, which holds the call that holds this: a cycle keeps the result until a garbage collection.
     if given is not None:
         error.item = given(error.index, error.item)
+    as_given(error)
     answer.refused(error)
 
 

@@ -59,3 +59,30 @@ def test_what_went_wrong_on_the_way_is_for_the_doctor():
     assert "`casdk doctor grpc://there:1`" in line_of(errors.TransportError("refused"), "grpc://there:1")
     assert "doctor" not in line_of(errors.ServerError("boom"), "grpc://there:1")
     assert "doctor" not in line_of(errors.TransportError("refused"))
+
+
+@pytest.mark.parametrize(
+    ("reason", "line"),
+    [
+        (
+            'x.png: No such file; if it is a sentence, write Text("x.png")',
+            "x.png: No such file; if it is a sentence, give --text",
+        ),
+        (
+            "it is no image; give check_images=False to send them all the same",
+            "it is no image; sentences go into a .txt file",
+        ),
+    ],
+)
+def test_advice_is_for_the_command_line(reason, line):
+    assert line_of(errors.NotAnImageError(3, "x.png", reason)) == f"item 3: {line}"
+
+
+def test_what_became_of_what_was_done_before_is_told():
+    error = errors.TransportError("refused")
+    error.add_note("the 3 rows before it are in rows.npy.part")
+    assert line_of(error) == "refused; the 3 rows before it are in rows.npy.part"
+
+
+def test_a_file_of_ours_is_named():
+    assert line_of(OSError(28, "No space left on device", "rows.npy.part")) == "rows.npy.part: No space left on device"

@@ -21,6 +21,7 @@ SIGNALS = {
     signal.SIGTERM: (143, "terminated"),
     signal.SIGHUP: (129, "the terminal was closed"),
 }
+AWAY = {"npy": "grpc", "parquet": "http", "jsonl": "websocket"}
 every_form = pytest.mark.parametrize("form", FORMS)
 
 
@@ -166,6 +167,15 @@ def test_a_server_that_fails(make_server, words, kept, run, form):
     """What is in flight then is given up."""
     server = make_server(lambda request: Refuse.internal() if request.number >= 250 else None)
     assert 1000 <= len(kept(form, run(words(server, form, 4000)), 6, "casdk: ")) <= 2000
+
+
+@every_form
+def test_a_server_that_goes_away(make_server, words, kept, form):
+    server = make_server(hold_from(10 * BATCH, Gate()))
+    process = started(words(server, form, 400, "--patience", "0", scheme=AWAY[form]))
+    server.wait_for(lambda seen: seen.replies == 10 and seen.running, 30)
+    server.stop()
+    assert len(kept(form, ended(process), 4, "casdk doctor")) == 80
 
 
 @every_form

@@ -37,6 +37,8 @@ class Access:
     """Seconds for a connection."""
     read_timeout: float = 60.0
     """Seconds for one request."""
+    patience: float | None = None
+    """Seconds that a server may be away in the middle of a run, which waits for it; 60 by default."""
 
     def client(self, url: str, retry: Retry | None = None) -> Client:
         """Return a client of the server.
@@ -51,7 +53,7 @@ class Access:
         self.token()
         # Read again when the server refuses: a file is how a token that changes is handed out.
         credential = None if self.credential_file is None else self.token
-        return Client(url, credential, tls=self.tls(), timeouts=self.timeouts(), retry=retry)
+        return Client(url, credential, tls=self.tls(), timeouts=self.timeouts(), retry=retry or self.retry())
 
     def token(self) -> str:
         """Return the token of the file, ``""`` if none is named.
@@ -88,5 +90,16 @@ class Access:
         """
         try:
             return Timeouts(connect=self.connect_timeout, read=self.read_timeout, total=self.timeout)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+    def retry(self) -> Retry | None:
+        """Return how to repeat requests, if anything is said of it.
+
+        Raises:
+            ConfigError: It cannot be.
+        """
+        try:
+            return None if self.patience is None else Retry(patience=self.patience)
         except ValueError as error:
             raise ConfigError(str(error)) from None

@@ -241,7 +241,7 @@ def search(
     """
     entries = _words([str(query) for query in queries], "queries")
     with (access or Access()).client(url) as client:
-        found = client.search([entry.item for entry in entries], limit=limit)
+        found = client.search([read_document(entry.name) for entry in entries], limit=limit)
     for entry, query in zip(entries, found, strict=True):
         matches = [
             {"id": match.id, **_content_of(match), "cosine": match.scores["cosine"].value, "tags": match.tags}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from enum import IntEnum
 
@@ -12,7 +13,6 @@ from casdk.errors import (
     ConfigError,
     DeadlineError,
     InputError,
-    NotAnImageError,
     ReplyError,
     ServerError,
     TransportError,
@@ -64,6 +64,13 @@ _EXITS: tuple[tuple[type[BaseException], Exit], ...] = (
 )
 
 
+_ADVICE: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r'if it is a sentence, write Text\(".*?"\)'), "if it is a sentence, give --text"),
+    (re.compile(r"give check_images=False to send them all the same"), "sentences go into a .txt file"),
+)
+"""What the library's messages advise a program to do, and what it comes to on a command line."""
+
+
 def exit_of(error: BaseException) -> Exit:
     """Return the exit code that an error ends a command with."""
     return next(code for kind, code in _EXITS if isinstance(error, kind))
@@ -82,8 +89,8 @@ def line_of(error: BaseException, url: str | None = None) -> str:
 
 def _line_of(error: BaseException, url: str | None) -> str:
     line = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, NotAnImageError):
-        return line.replace("give check_images=False to send them all the same", "sentences go into a .txt file")
+    for advice, ours in _ADVICE:
+        line = advice.sub(ours, line)
     if isinstance(error, OSError) and not isinstance(error, CasdkError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     code = exit_of(error)

@@ -105,7 +105,9 @@ fn options() -> OpenOptions {
 }
 
 fn refusal(path: &Path, error: &io::Error) -> Error {
-    let shown = format!("{}: {error}", path.display());
+    let words = error.to_string();
+    let words = words.split(" (os error").next().unwrap_or(&words);
+    let shown = format!("{}: {words}", path.display());
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Error::Missing(shown),
         _ => Error::Unreadable(shown),
