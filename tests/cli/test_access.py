@@ -113,3 +113,11 @@ def test_a_secret_in_a_proxy_is_not_repeated(command, monkeypatch, words):
     ran = command(*words, "grpc://127.0.0.1:2")
     assert ran.code == 4
     assert "s3cret" not in ran.out + ran.err
+
+
+def test_patience(command, guarded):
+    assert Access(patience=3).retry().patience == 3
+    assert Access().retry() is None
+    ran = command("profile", guarded.address("grpc"), "--patience", "-1")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "patience" in ran.err

@@ -21,7 +21,6 @@ SIGNALS = {
     signal.SIGTERM: (143, "terminated"),
     signal.SIGHUP: (129, "the terminal was closed"),
 }
-AWAY = {"npy": "grpc", "parquet": "http", "jsonl": "websocket"}
 every_form = pytest.mark.parametrize("form", FORMS)
 
 
@@ -169,10 +168,10 @@ def test_a_server_that_fails(make_server, words, kept, run, form):
     assert 1000 <= len(kept(form, run(words(server, form, 4000)), 6, "casdk: ")) <= 2000
 
 
-@every_form
-def test_a_server_that_goes_away(make_server, words, kept, form):
+@pytest.mark.parametrize(("form", "scheme"), [("npy", "grpc"), ("jsonl", "websocket")])
+def test_a_server_that_goes_away(make_server, words, kept, form, scheme):
     server = make_server(hold_from(10 * BATCH, Gate()))
-    process = started(words(server, form, 400, "--patience", "0", scheme=AWAY[form]))
+    process = started(words(server, form, 400, "--patience", "0", scheme=scheme))
     server.wait_for(lambda seen: seen.replies == 10 and seen.running, 30)
     server.stop()
     assert len(kept(form, ended(process), 4, "casdk doctor")) == 80
