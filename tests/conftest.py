@@ -44,6 +44,23 @@ def server() -> Iterator[Served]:
         yield served
 
 
+@pytest.fixture
+def memory_of() -> Callable[[Served], Callable[[], int]]:
+    """A function from a server to another one, which returns the most bytes resident in its process since then."""
+
+    def memory_of(served: Served) -> Callable[[], int]:
+        process = Path("/proc") / str(served.pid)
+        (process / "clear_refs").write_text("5")
+
+        def peak() -> int:
+            lines = (process / "status").read_text().splitlines()
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+        return peak
+
+    return memory_of
+
+
 @pytest.fixture(params=SCHEMES)
 def scheme(request: pytest.FixtureRequest) -> str:
     """Each of the six schemes in turn."""

@@ -1,8 +1,12 @@
 import io
+import struct
+import threading
 
 import numpy as np
 import pytest
+from casdk.server import images
 from casdk.server.images import ImageReader
+from casdk.server.memory import Memory
 from casdk.server.wire.docarray_pb2 import DocumentProto
 from PIL import Image
 
@@ -11,9 +15,12 @@ PIXELS = np.random.default_rng(1).integers(0, 256, (6, 5, 3), np.uint8)
 
 @pytest.fixture
 def reader():
-    reader = ImageReader(max_pixels=100, max_bytes=1000)
-    yield reader
-    reader.close()
+    return ImageReader(max_pixels=100, memory=Memory(1 << 20, "images"))
+
+
+def read(reader, name, document):
+    with reader.open(name, document, 0) as image:
+        return image.copy()
 
 
 def _tensor(array, dtype=None):
@@ -23,12 +30,12 @@ def _tensor(array, dtype=None):
 
 @pytest.mark.parametrize("dtype", ["u1", "<i8", "<f4", "<f8", ">i2"])
 def test_tensors_of_any_number_type(reader, dtype):
-    assert np.array_equal(np.asarray(reader.read("d", _tensor(PIXELS.astype(dtype)))), PIXELS)
+    assert np.array_equal(np.asarray(read(reader, "d", _tensor(PIXELS.astype(dtype)))), PIXELS)
 
 
 @pytest.mark.parametrize(("shape", "mode"), [((4, 5), "L"), ((4, 5, 1), "L"), ((4, 5, 3), "RGB"), ((4, 5, 4), "RGBA")])
 def test_tensors_of_any_image_shape(reader, shape, mode):
-    image = reader.read("d", _tensor(np.zeros(shape, np.uint8)))
+    image = read(reader, "d", _tensor(np.zeros(shape, np.uint8)))
     assert (image.mode, image.size) == (mode, (5, 4))
 
 
@@ -55,7 +62,7 @@ def test_tensors_of_any_image_shape(reader, shape, mode):
 )
 def test_what_is_no_image_is_a_value_error_that_names_the_document(reader, document, words):
     with pytest.raises(ValueError, match=r"^document 3: ") as error:
-        reader.read("document 3", document)
+        read(reader, "document 3", document)
     assert words in str(error.value)
 
 
@@ -64,13 +71,110 @@ def test_what_is_no_image_is_a_value_error_that_names_the_document(reader, docum
 def test_a_broken_image_is_named(reader, kind):
     out = io.BytesIO()
     Image.fromarray(PIXELS).save(out, kind)
-    assert reader.read("d", DocumentProto(blob=out.getvalue())).size == (5, 6)
+    assert read(reader, "d", DocumentProto(blob=out.getvalue())).size == (5, 6)
     with pytest.raises(ValueError, match=r"^document 3: "):
-        reader.read("document 3", DocumentProto(blob=out.getvalue()[: len(out.getvalue()) // 3]))
+        read(reader, "document 3", DocumentProto(blob=out.getvalue()[: len(out.getvalue()) // 3]))
 
 
 def test_a_percent_encoded_data_uri_is_read(reader):
     out = io.BytesIO()
     Image.fromarray(PIXELS).save(out, "PNG")
     uri = "data:image/png," + "".join(f"%{byte:02x}" for byte in out.getvalue())
-    assert np.array_equal(np.asarray(reader.read("d", DocumentProto(uri=uri))), PIXELS)
+    assert np.array_equal(np.asarray(read(reader, "d", DocumentProto(uri=uri))), PIXELS)
+
+
+def _tiff(*entries, size=0):
+    """Return a TIFF of 10 x 10 grey pixels with more entries: tag, type, count, value."""
+    usual = [(256, 4, 1, 10), (257, 4, 1, 10), (258, 3, 1, 8), (262, 3, 1, 1)]
+    told = sorted({entry[0]: entry for entry in (*usual, *entries)}.values())
+    head = b"II*\0" + struct.pack("<IH", 8, len(told)) + b"".join(struct.pack("<HHII", *entry) for entry in told)
+    return (head + bytes(4)).ljust(size, b"\0")
+
+
+def _many_scans(times):
+    out = io.BytesIO()
+    Image.new("L", (64, 64), 77).save(out, "JPEG", progressive=True)
+    data = out.getvalue()
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * times + data[-2:]
+
+
+def _large_frame():
+    """A GIF whose screen is one pixel, and whose frame is 30,000 x 30,000."""
+    return b"GIF89a\1\0\1\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x30\x75\x30\x75\0\2\2D\1\0;"
+
+
+def _saved(kind):
+    out = io.BytesIO()
+    Image.fromarray(PIXELS).save(out, kind)
+    return out.getvalue()
+
+
+TILES = [(259, 3, 1, 32773), (324, 4, 1, 0), (325, 4, 1, 200)]
+HOSTILE = {
+    "a tile of 900 megapixels": (_tiff(*TILES, (322, 4, 1, 30_000), (323, 4, 1, 30_000)), "exceeds the limit"),
+    "a tile of 2 ** 64 pixels": (_tiff(*TILES, (322, 4, 1, 2**32 - 1), (323, 4, 1, 2**32 - 1)), "exceeds the limit"),
+    "a thousand scans": (_many_scans(1000), "more than 64 scans"),
+    "a frame larger than the screen": (_large_frame(), "limit"),
+    "PostScript": (_saved("EPS"), "no image that Pillow knows as one of"),
+    "a format decoded in Python": (_saved("QOI"), "no image that Pillow knows as one of"),
+    "numbers as text": (b"P3 9 9 255 " + b"1 " * 243, "no image that Pillow knows as one of"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_header_is_not_believed(name):
+    reader = ImageReader(max_pixels=1_000_000, memory=Memory(1 << 30, "images"))
+    data, words = HOSTILE[name]
+    with pytest.raises(ValueError, match=rf"^d: .*{words}"):
+        read(reader, "d", DocumentProto(blob=data))
+
+
+def test_a_format_that_reads_its_bytes_over_and_over_is_stopped():
+    source = images._Source(bytes(1 << 20))
+    for _ in range(5):
+        source.seek(0)
+        assert len(source.read()) == 1 << 20
+    source.seek(0)
+    with pytest.raises(ValueError, match="over and over"):
+        source.read(1)
+
+
+MODES = {
+    "PNG": "1 L LA P RGB RGBA I;16",
+    "JPEG": "L RGB CMYK",
+    "GIF": "1 L P RGB",
+    "BMP": "1 L P RGB",
+    "TIFF": "1 L LA P RGB RGBA CMYK F I;16",
+    "WEBP": "L RGB RGBA",
+    "AVIF": "RGB RGBA",
+}
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(kind, mode) for kind, modes in MODES.items() for mode in modes.split()])
+def test_every_mode_of_every_format_is_read(kind, mode):
+    out = io.BytesIO()
+    Image.fromarray(PIXELS).convert("L" if mode == "I;16" else mode).convert(mode).save(out, kind)
+    reader = ImageReader(max_pixels=100, memory=Memory(1 << 20, "images"))
+    assert read(reader, "d", DocumentProto(blob=out.getvalue())).size == (5, 6)
+
+
+def test_what_an_image_takes_is_held_while_it_is_open(reader):
+    memory = Memory(7 * 6 * 10 * 2, "decoding images")
+    reader = ImageReader(max_pixels=10_000, memory=memory)
+    out = io.BytesIO()
+    Image.new("RGB", (7, 6)).save(out, "PNG")
+    with (
+        reader.open("a", DocumentProto(blob=out.getvalue()), 0),
+        reader.open("b", DocumentProto(blob=out.getvalue()), 0),
+    ):
+        waiting = threading.Thread(target=read, args=(reader, "c", DocumentProto(blob=out.getvalue())))
+        waiting.start()
+        waiting.join(0.1)
+        assert waiting.is_alive()
+    waiting.join(20)
+    assert not waiting.is_alive()
+    large = io.BytesIO()
+    Image.new("RGB", (70, 60)).save(large, "PNG")
+    with pytest.raises(ValueError, match="this takes about 0 MiB, and the server has 0 MiB for decoding images"):
+        read(reader, "d", DocumentProto(blob=large.getvalue()))

@@ -1,8 +1,12 @@
+import base64
 import gzip
+import io
 
+import httpx
 import numpy as np
 import onnx
 import pytest
+from casdk.server import serve
 from casdk.server.encoders import load
 from casdk.server.encoders.onnx import DEVIATION, MEAN, Onnx
 from casdk.server.encoders.tokens import VOCABULARY, ClipTokens
@@ -150,3 +154,28 @@ def test_a_server_runs_the_models(directory, doors):
         text, image = (doors.row(made) for made in reply.data.docs.docs)
         assert np.allclose(text, _expected_texts(directory, ["cat"])[0], atol=1e-5)
         assert np.allclose(image, _expected_image(Image.fromarray(pixels))[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(1, 3_000_000), (3_000_000, 1), (2, 40), (500, 20)])
+def test_a_line_of_pixels_is_not_blown_up(directory, size):
+    """Resized whole, the first would have 32 x 96,000,000 pixels."""
+    (row,) = Onnx(directory).encode_images([Image.new("RGB", size, (10, 200, 30))])
+    (square,) = Onnx(directory).encode_images([Image.new("RGB", (SIDE, SIDE), (10, 200, 30))])
+    assert np.allclose(row, square, atol=1e-4)
+
+
+def test_a_long_text_costs_no_more_than_its_beginning(directory):
+    words = "ca t " * 5000
+    first, second = Onnx(directory).encode_texts([words, words + "日" * 30_000_000])
+    assert np.array_equal(first, second)
+
+
+def test_images_are_decoded_one_by_one(directory, memory_of):
+    out = io.BytesIO()
+    Image.new("RGB", (3800, 3800)).save(out, "PNG")
+    blob = base64.b64encode(out.getvalue()).decode()
+    with serve(schemes=["http"], encoder=f"onnx:{directory}", max_memory=300_000_000) as served:
+        peak = memory_of(served)
+        answer = httpx.post(served.address("http") + "/post", json={"data": [{"blob": blob}] * 12}, timeout=60)
+        assert len({tuple(document["embedding"]) for document in answer.json()["data"]}) == 1
+        assert peak() < 550_000_000

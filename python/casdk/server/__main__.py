@@ -20,6 +20,7 @@ from typing import NoReturn
 import msgspec
 
 from casdk._extras import missing_extra
+from casdk.server.memory import give_back_what_is_freed
 from casdk.server.settings import DEFAULT_PORTS, Settings
 
 try:
@@ -47,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, stream=sys.stderr)
     try:
         settings = _settings(options)
-        Image.MAX_IMAGE_PIXELS = settings.max_pixels
+        give_back_what_is_freed()
+        # Pillow refuses twice as many, and some formats allocate as soon as they are opened.
+        Image.MAX_IMAGE_PIXELS = settings.max_pixels // 2
         warnings.filterwarnings("ignore", module="PIL")  # of a client's images; what is wrong with them is in the reply
         asyncio.run(_serve(settings, ready_json=options.ready_json, with_parent=options.with_parent))
     except (ValueError, OSError, ImportError) as error:
@@ -138,6 +141,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         fetch_uris=options.fetch_uris,
         chaos=options.chaos,
         max_message=options.max_message,
+        max_memory=options.max_memory,
         max_pixels=options.max_pixels,
         threads=options.threads,
         grace=options.grace,
@@ -204,6 +208,12 @@ def _parser() -> argparse.ArgumentParser:
     who.add_argument("--fetch-uris", action="store_true", help="fetch http(s) URIs on a client's behalf")
     who.add_argument(
         "--max-message", type=int, default=defaults.max_message, help="largest message, in bytes (%(default)s)"
+    )
+    who.add_argument(
+        "--max-memory",
+        type=int,
+        default=defaults.max_memory,
+        help="what requests may take together, in bytes, beside the server itself (%(default)s)",
     )
     who.add_argument(
         "--max-pixels", type=int, default=defaults.max_pixels, help="largest image, in pixels (%(default)s)"

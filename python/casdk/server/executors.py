@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, MutableSequence, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol, TypeAlias, TypeVar
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casdk.server.documents import Place, array_of, count, put_array, select
-from casdk.server.encoders import Encoder
+from casdk.server.encoders import Encoder, Rows
+from casdk.server.fetching import REQUEST_SECONDS
 from casdk.server.images import ImageReader
 from casdk.server.index import Index
 from casdk.server.wire.docarray_pb2 import DocumentProto
@@ -25,6 +27,8 @@ TEMPERATURE = float(np.exp(4.60517))
 """What CLIP multiplies cosines by before the softmax."""
 TEXT_TYPE = "text/plain"
 DEFAULT_LIMIT = 10
+AT_ONCE = 32
+"""Texts or images of a request that are encoded together."""
 NO_ROW, LOST, BUSY, STUCK = ("!!noemb", "!!drop"), "!!drop", "!!busy", "!!stuck"
 
 T = TypeVar("T")
@@ -114,20 +118,29 @@ class EncodeExecutor:
         if self._chaos and any(each.text == BUSY for _, each in places):
             threading.Event().wait()
         skip = NO_ROW if self._chaos else ()
-        texts = {at: each.text for at, (_, each) in enumerate(places) if each.text and each.text not in skip}
-        images = {
-            at: self._images.read(name, each)
-            for at, (name, each) in enumerate(places)
+        texts = [at for at, (_, each) in enumerate(places) if each.text and each.text not in skip]
+        images = [
+            at
+            for at, (_, each) in enumerate(places)
             if not each.text and (each.blob or each.uri or each.WhichOneof("content") == "tensor")
-        }
+        ]
         rows: list[Row | None] = [None] * len(places)
-        if texts:
-            for at, row in zip(texts, encoder.encode_texts(list(texts.values())), strict=True):
+        for some in _batches(texts):
+            for at, row in zip(some, encoder.encode_texts([places[at][1].text for at in some]), strict=True):
                 rows[at] = row
-        if images:
-            for at, row in zip(images, encoder.encode_images(list(images.values())), strict=True):
+        until = time.monotonic() + REQUEST_SECONDS
+        for some in _batches(images):
+            for at, row in zip(some, self._rows_of_images(encoder, [places[at] for at in some], until), strict=True):
                 rows[at] = row
         return rows
+
+    def _rows_of_images(self, encoder: Encoder, places: Iterable[Place], until: float) -> Rows:
+        prepared = []
+        for name, document in places:
+            # One image at a time is decoded, and gone before the next one is.
+            with self._images.open(name, document, until) as image:
+                prepared.append(encoder.prepare(image))
+        return encoder.encode_prepared(prepared)
 
 
 class IndexExecutor:
@@ -211,6 +224,12 @@ def clip_scores(query: Row, candidates: NDArray[np.float32]) -> tuple[NDArray[np
 async def on(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     """Run work on a thread, so that the loop stays live."""
     return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+
+def _batches(positions: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Cut what an encoder is given: what it computes on the way is many times larger than the rows it returns."""
+    for start in range(0, len(positions), AT_ONCE):
+        yield positions[start : start + AT_ONCE]
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:

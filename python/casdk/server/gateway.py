@@ -12,7 +12,7 @@ import ssl
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,10 @@ from casdk.server.access import Access
 from casdk.server.dispatch import Dispatcher
 from casdk.server.encoders import load
 from casdk.server.executors import EncodeExecutor, Executor, IndexExecutor
+from casdk.server.fetching import Fetcher
 from casdk.server.images import ImageReader
 from casdk.server.index import Index
+from casdk.server.memory import Memory
 from casdk.server.rpc import RpcServer
 from casdk.server.settings import Settings
 from casdk.server.sockets import SocketApp
@@ -60,7 +62,7 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._closing = asyncio.Event()
-        self._resources = ExitStack()
+        self._resources = AsyncExitStack()
 
     def stop(self) -> None:
         """Begin to drain; `run` returns when it is done."""
@@ -74,7 +76,7 @@ class Gateway:
             OSError: A port is taken.
             ValueError: The encoder, the certificate or the workspace cannot be used.
         """
-        with self._resources:
+        async with self._resources:
             scratch = Path(tempfile.mkdtemp(prefix="casdk-server-"))
             self._resources.callback(shutil.rmtree, scratch)
             dispatcher = self._dispatcher(scratch)
@@ -94,10 +96,12 @@ class Gateway:
     def _dispatcher(self, scratch: Path) -> Dispatcher:
         settings = self._settings
         encoder = load(settings.encoder)
-        images = ImageReader(settings.max_pixels, settings.max_message, fetch=settings.fetch_uris)
-        self._resources.callback(images.close)
         workers = ThreadPoolExecutor(settings.threads, "casdk-encode")
-        self._resources.callback(workers.shutdown, cancel_futures=True)
+        self._resources.push_async_callback(_end, workers)
+        fetcher = Fetcher(settings.max_message) if settings.fetch_uris else None
+        if fetcher is not None:
+            self._resources.push_async_callback(fetcher.aclose)
+        images = ImageReader(settings.max_pixels, Memory(settings.image_memory, "decoding images"), fetcher)
         executors: list[Executor] = [
             EncodeExecutor(encoder, images, workers, indexed=settings.index, chaos=settings.chaos)
         ]
@@ -117,6 +121,11 @@ class Gateway:
         from casdk.server.certificates import write_certificate
 
         return write_certificate(scratch, settings.host)
+
+
+async def _end(workers: ThreadPoolExecutor) -> None:
+    """Wait for the threads' work without the loop, which some of it may be waiting for."""
+    await asyncio.to_thread(workers.shutdown, cancel_futures=True)
 
 
 class _Door(uvicorn.Server):

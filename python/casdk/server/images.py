@@ -1,23 +1,41 @@
-"""The image a document holds: decoded, and refused when it is too large."""
+"""The image a document holds: decoded, and refused when that would take too much.
+
+An image's header is a stranger's word. What decoding takes is worked out from it beforehand, and held in the server's
+memory for images until the image is closed, so that any number of images cost no more than a few at a time do.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from casdk._downloads import HEADERS, fetch
 from casdk.server.documents import array_of
-from casdk.server.wire.docarray_pb2 import DocumentProto
+
+if TYPE_CHECKING:
+    from casdk.server.fetching import Fetcher
+    from casdk.server.memory import Memory
+    from casdk.server.wire.docarray_pb2 import DocumentProto
 
 __all__ = ["ImageReader"]
 
-CONNECT_SECONDS = 10.0
-READ_SECONDS = 30.0
-REDIRECTS = 5
+PIXEL_BYTES = {"PNG": 10, "GIF": 10, "BMP": 10, "JPEG": 14, "MPO": 14, "TIFF": 16, "WEBP": 18, "AVIF": 20}
+"""Bytes per pixel that decoding takes at most, a conversion to RGB included: measured, with every mode of each format.
+
+Other formats are not read. These are decoded by C code in a time that goes with their pixels; others of Pillow's are
+decoded in Python, or, as PostScript, by running a program.
+"""
+TENSOR_PIXEL_BYTES = 8
+SCANS = 64
+"""Scans of a progressive JPEG; a dozen is usual. Each is a pass over all pixels that costs its sender a few bytes."""
+READ_AGAIN = 4
+"""Times that a format may read its own bytes; a TIFF of 65,535 tags may place all of them on the same ones."""
+SLACK = 1 << 20
 SHOWN_CHARACTERS = 200
 """Characters of a URI that an error repeats."""
 
@@ -27,84 +45,112 @@ class ImageReader:
 
     Args:
         max_pixels: Largest image, in pixels; the header alone decides.
-        max_bytes: Largest image fetched from a URL.
-        fetch: Whether to fetch ``http`` and ``https`` URIs on a client's behalf. A data URI is read in any case,
-            a local path never.
+        memory: Where what an image takes is held.
+        fetch: Returns what is behind an ``http`` or ``https`` URL; without it none is fetched. A data URI is read in
+            any case, a local path never.
     """
 
-    def __init__(self, max_pixels: int, max_bytes: int, *, fetch: bool = False) -> None:
+    def __init__(self, max_pixels: int, memory: Memory, fetcher: Fetcher | None = None) -> None:
         self.max_pixels = max_pixels
-        self.max_bytes = max_bytes
-        self._http = _http_client() if fetch else None
+        self._memory = memory
+        self._fetcher = fetcher
+        Image.init()
+        self._formats = [name for name in PIXEL_BYTES if name in Image.OPEN]
 
-    def read(self, name: str, document: DocumentProto) -> Image.Image:
-        """Return the image of a document that has a blob, a tensor or a uri.
+    @contextlib.contextmanager
+    def open(self, name: str, document: DocumentProto, until: float) -> Iterator[Image.Image]:
+        """Decode the image of a document that has a blob, a tensor or a uri, and hold its memory for a ``with``.
+
+        Args:
+            name: How an error calls the document.
+            document: What holds the image.
+            until: When to give up fetching, by ``time.monotonic()``.
 
         Raises:
-            ValueError: There is no image in it, or one that is too large; the message begins with ``name``.
+            ValueError: There is no image in it, or one that takes too much; the message begins with ``name``.
         """
-        try:
-            if document.WhichOneof("content") == "tensor":
-                return self._from_tensor(document)
-            return self._decode(document.blob or self._load(document.uri))
-        except (ValueError, OSError, SyntaxError, httpx.HTTPError) as error:
-            raise ValueError(f"{name}: {error}") from error
+        with contextlib.ExitStack() as stack:
+            try:
+                if document.WhichOneof("content") == "tensor":
+                    image = self._from_tensor(document, stack)
+                else:
+                    image = self._decode(document.blob or self._load(document.uri, until), stack)
+            except Exception as error:  # broken bytes make Pillow's decoders raise whatever they come upon
+                raise ValueError(f"{name}: {error}") from error
+            stack.callback(image.close)  # before the memory is given back
+            yield image
 
-    def close(self) -> None:
-        """Close the connections to where images were fetched from."""
-        if self._http is not None:
-            self._http.close()
-
-    def _decode(self, data: bytes) -> Image.Image:
+    def _decode(self, data: bytes, stack: contextlib.ExitStack) -> Image.Image:
+        if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > SCANS:
+            raise ValueError(f"a JPEG of more than {SCANS} scans is not decoded")
         try:
-            image = Image.open(io.BytesIO(data))
+            image = Image.open(_Source(data), formats=self._formats)
         except UnidentifiedImageError:
-            raise ValueError(f"the {len(data)} bytes are no image that Pillow knows") from None
-        except Image.DecompressionBombError as error:
-            raise ValueError(str(error)) from None
-        self._check(image.width, image.height)
+            known = ", ".join(self._formats)
+            raise ValueError(f"the {len(data)} bytes are no image that Pillow knows as one of {known}") from None
+        pixels = max(image.width * image.height, _tile_pixels(image))
+        if pixels > self.max_pixels:
+            raise ValueError(
+                f"an image of {image.width} x {image.height} pixels exceeds the limit of {self.max_pixels} pixels"
+            )
+        stack.enter_context(self._memory.hold(pixels * PIXEL_BYTES[str(image.format)]))
         image.load()
         return image
 
-    def _from_tensor(self, document: DocumentProto) -> Image.Image:
+    def _from_tensor(self, document: DocumentProto, stack: contextlib.ExitStack) -> Image.Image:
         array = array_of(document.tensor)
         if array.ndim == 3 and array.shape[2] == 1:
             array = array[:, :, 0]
         if array.ndim != 2 and not (array.ndim == 3 and array.shape[2] in (3, 4)):
             raise ValueError(f"a tensor of shape {array.shape} is no image; it must be [H, W], [H, W, 3] or [H, W, 4]")
-        self._check(array.shape[1], array.shape[0])
+        height, width = array.shape[:2]
+        if width * height > self.max_pixels:
+            raise ValueError(f"an image of {width} x {height} pixels exceeds the limit of {self.max_pixels} pixels")
         if array.size == 0:
             raise ValueError(f"a tensor of shape {array.shape} has no pixels")
+        stack.enter_context(self._memory.hold(width * height * TENSOR_PIXEL_BYTES))
         if array.dtype != np.uint8:
             if not (array.min() >= 0 and array.max() <= 255):
                 raise ValueError(f"a tensor of dtype {array.dtype} has values outside 0..255")
             array = array.astype(np.uint8)
         return Image.fromarray(array)
 
-    def _check(self, width: int, height: int) -> None:
-        if width * height > self.max_pixels:
-            raise ValueError(f"an image of {width} x {height} pixels exceeds the limit of {self.max_pixels} pixels")
-
-    def _load(self, uri: str) -> bytes:
-        scheme = urlsplit(uri).scheme.lower()
+    def _load(self, uri: str, until: float) -> bytes:
+        scheme = urlsplit(uri[:SHOWN_CHARACTERS]).scheme.lower()
         if scheme == "data":
             return _data_uri(uri)
         if scheme not in ("http", "https"):
             raise ValueError("has only a uri, and this server reads no files; send the bytes")
-        if self._http is None:
+        if self._fetcher is None:
             raise ValueError("has only a uri, and this server fetches none (--fetch-uris); send the bytes")
-        return self._fetch(self._http, uri)
-
-    def _fetch(self, http: httpx.Client, uri: str) -> bytes:
         try:
-            return fetch(http, uri, self.max_bytes, REDIRECTS)
-        except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
+            return self._fetcher.fetch(uri, until)
+        except Exception as error:
             raise ValueError(f"{uri[:SHOWN_CHARACTERS]!r} was not fetched: {error}") from error
 
 
-def _http_client() -> httpx.Client:
-    timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-    return httpx.Client(timeout=timeout, headers=HEADERS)
+class _Source(io.BytesIO):
+    """An image's bytes, which may be read a few times over and no more."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._left = READ_AGAIN * len(data) + SLACK
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise ValueError("the image reads its own bytes over and over")
+        return data
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """Return the pixels of a TIFF's tile, which may be larger than all of the image, and is decoded whole."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 0
+    tags = image.tag_v2
+    width = int(tags.get(TiffImagePlugin.TILEWIDTH, image.width))
+    return width * int(tags.get(TiffImagePlugin.TILELENGTH, image.height))
 
 
 def _data_uri(uri: str) -> bytes:

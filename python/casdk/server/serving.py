@@ -114,6 +114,7 @@ def serve(
     fetch_uris: bool = False,
     chaos: bool = False,
     max_message: int | None = None,
+    max_memory: int | None = None,
     max_pixels: int | None = None,
     threads: int | None = None,
     grace: float = 10.0,
@@ -134,7 +135,8 @@ def serve(
         workspace: Directory to keep the index in; without it the index ends with the server.
         fetch_uris: Whether the server fetches http(s) URIs of documents.
         chaos: Whether texts that begin with ``!!`` misbehave (see `casdk.server.executors.EncodeExecutor`).
-        max_message: Largest message taken, in bytes (1 GiB).
+        max_message: Largest message taken, in bytes (100 MiB).
+        max_memory: What requests may take together, in bytes (1.5 GiB), beside the server itself and its models.
         max_pixels: Largest image taken, in pixels (89 million).
         threads: Threads that encode (4).
         grace: Seconds to finish in when stopped.
@@ -143,7 +145,13 @@ def serve(
         ServerDiedError: It did not start; the message says why.
     """
     named: dict[str, object] = {"--cert": cert, "--key": key, "--workspace": workspace, "--max-message": max_message}
-    named |= {"--max-pixels": max_pixels, "--threads": threads, "--grace": grace, "--host": host}
+    named |= {
+        "--max-memory": max_memory,
+        "--max-pixels": max_pixels,
+        "--threads": threads,
+        "--grace": grace,
+        "--host": host,
+    }
     kind, _, model = encoder.partition(":")
     named |= {"--schemes": ",".join(schemes), "--encoder": kind, "--model": model or None}
     switches = {"--fetch-uris": fetch_uris, "--chaos": chaos, "--no-index": not index}

@@ -16,7 +16,8 @@ DEFAULT_PORTS: Mapping[str, int] = MappingProxyType(
     dict(sorted(((scheme, row.served_port) for scheme, row in SCHEMES.items()), key=itemgetter(1)))
 )
 """Port of each scheme for ``python -m casdk.server``."""
-GIB = 1 << 30
+MIB = 1 << 20
+LEAST_MEMORY = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,8 @@ class Settings:
         fetch_uris: Whether to fetch http(s) URIs on a client's behalf.
         chaos: Whether texts that begin with ``!!`` misbehave.
         max_message: Largest message taken, in bytes.
+        max_memory: What requests may take together, in bytes, beside the server itself and its models; they wait for
+            it, and one that would take too much of it is refused.
         max_pixels: Largest image taken, in pixels.
         threads: Threads that encode.
         grace: Seconds to finish in when stopped.
@@ -50,7 +53,8 @@ class Settings:
     workspace: Path | None = None
     fetch_uris: bool = False
     chaos: bool = False
-    max_message: int = GIB
+    max_message: int = 100 * MIB
+    max_memory: int = 1536 * MIB
     max_pixels: int = 89_478_485
     threads: int = 4
     grace: float = 10.0
@@ -71,3 +75,10 @@ class Settings:
             raise ValueError("an empty token protects nothing")
         if self.threads < 1 or self.max_message < 1 or self.max_pixels < 1:
             raise ValueError("threads, max_message and max_pixels must be at least 1")
+        if self.max_memory < LEAST_MEMORY:
+            raise ValueError(f"max_memory must be at least {LEAST_MEMORY} bytes")
+
+    @property
+    def image_memory(self) -> int:
+        """Bytes for images that are being decoded."""
+        return self.max_memory * 6 // 10

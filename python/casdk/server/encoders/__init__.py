@@ -15,10 +15,12 @@ from casdk.server.encoders.features import Features
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["Encoder", "Features", "Rows", "load"]
+__all__ = ["Encoder", "Features", "Prepared", "Rows", "load"]
 
 Rows = NDArray[np.float32]
 """Embeddings ``[N, D]``."""
+Prepared = NDArray[np.generic]
+"""What an encoder looks at of one image: small, whatever the image's size."""
 
 
 class Encoder(Protocol):
@@ -38,7 +40,11 @@ class Encoder(Protocol):
         """Return one row ``[N, D]`` float32 per text."""
         ...
 
-    def encode_images(self, images: Sequence[Image]) -> Rows:
+    def prepare(self, image: Image) -> Prepared:
+        """Return what is looked at of an image, so that the image itself need not be kept."""
+        ...
+
+    def encode_prepared(self, images: Sequence[Prepared]) -> Rows:
         """Return one row ``[N, D]`` float32 per image."""
         ...
 

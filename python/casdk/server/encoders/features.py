@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -33,8 +33,10 @@ SCALE = 1023.0
 """Image features are rounded to this many steps."""
 MODELS = 8
 """Projections kept; a client may ask for any number of models."""
+TEXT_CHARACTERS = 65_536
+"""Characters of a text that are looked at: bounds the memory and the time of one."""
 GRAMS_AT_ONCE = 4096
-"""Bounds the memory of a long text, and keeps sums within int16."""
+"""Keeps sums within int16."""
 
 _WORD = re.compile(r"\w+")
 
@@ -66,21 +68,31 @@ class Features:
         return _model(self.dim, model)
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return unit rows ``[N, D]`` float32; a text without a single feature is a row of zeros."""
+        """Return unit rows ``[N, D]`` float32; a text without a single feature is a row of zeros.
+
+        Of a longer text the first 65,536 characters count: CLIP sees no more than its first 77 tokens.
+        """
         sums = np.zeros((len(texts), self.dim), np.int64)
         for position, text in enumerate(texts):
-            buckets = _buckets(text)
+            buckets = _buckets(text[:TEXT_CHARACTERS])
             for start in range(0, buckets.size, GRAMS_AT_ONCE):
                 signs = self._texts[buckets[start : start + GRAMS_AT_ONCE]]
                 sums[position] += np.add.reduce(signs, axis=0, dtype=np.int16)
         return _unit(sums)
 
-    def encode_images(self, images: Sequence[Image]) -> NDArray[np.float32]:
+    def encode_images(self, images: Iterable[Image]) -> NDArray[np.float32]:
         """Return unit rows ``[N, D]`` float32."""
+        return self.encode_prepared([self.prepare(image) for image in images])
+
+    def prepare(self, image: Image) -> NDArray[np.float64]:
+        """Return the features ``[IMAGE_FEATURES]`` of an image."""
+        return _image_features(image)
+
+    def encode_prepared(self, images: Sequence[NDArray[np.generic]]) -> NDArray[np.float32]:
+        """Return unit rows ``[N, D]`` float32 of features."""
         if not images:
             return np.zeros((0, self.dim), np.float32)
-        features = np.stack([_image_features(image) for image in images])
-        return _unit(np.rint(features @ self._images).astype(np.int64))
+        return _unit(np.rint(np.stack(images).astype(np.float64) @ self._images).astype(np.int64))
 
 
 @lru_cache(MODELS)
@@ -115,7 +127,8 @@ def _buckets(text: str) -> NDArray[np.int64]:
 
 def _image_features(image: Image) -> NDArray[np.float64]:
     """Return whole numbers ``[IMAGE_FEATURES]``: mean colours, a histogram of colours, edges by cell."""
-    small = image.convert("RGB").resize((SIDE, SIDE), resample=4, reducing_gap=2.0)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    small = rgb.resize((SIDE, SIDE), resample=4, reducing_gap=2.0)
     pixels = np.asarray(small, np.int64)
     block = SIDE // 8
     means = pixels.reshape(8, block, 8, block, 3).sum(axis=(1, 3)).ravel() / (block * block * 255.0) - 0.5

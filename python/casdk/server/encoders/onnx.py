@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Onnx"]
 
 BATCH = 32
+LONGEST = 16
+"""How many times longer than wide an image may be to be resized whole: only the square in its middle is looked at."""
 CONTEXT = 77
 SIDE = 224
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
@@ -63,11 +65,18 @@ class Onnx:
         parts = [self._encode_texts(texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
 
-    def encode_images(self, images: Sequence[Image]) -> NDArray[np.float32]:
+    def encode_images(self, images: Iterable[Image]) -> NDArray[np.float32]:
         """Return rows ``[N, D]`` float32, as the model gives them."""
+        return self.encode_prepared([self.prepare(image) for image in images])
+
+    def prepare(self, image: Image) -> NDArray[np.float32]:
+        """Return CLIP's pixels ``[3, side, side]`` of an image."""
+        return _pixels(image, self._side)
+
+    def encode_prepared(self, images: Sequence[NDArray[np.generic]]) -> NDArray[np.float32]:
+        """Return rows ``[N, D]`` float32 of CLIP's pixels, as the model gives them."""
         parts = [
-            _run(self._visual, [np.stack([_pixels(image, self._side) for image in images[start : start + BATCH]])])
-            for start in range(0, len(images), BATCH)
+            _run(self._visual, [np.stack(images[start : start + BATCH])]) for start in range(0, len(images), BATCH)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, self.dim), np.float32)
 
@@ -108,6 +117,10 @@ def _pixels(image: Image, side: int) -> NDArray[np.float32]:
     """Return CLIP's ``[3, side, side]``: the shorter side resized, the centre cut out, normalised."""
     width, height = image.size
     shorter = min(width, height)
+    if max(width, height) > LONGEST * shorter:  # resized whole, a line of a million pixels would become 50 gigapixels
+        left, top = (max(0, (length - LONGEST * shorter) // 2) for length in image.size)
+        image = image.crop((left, top, width - left, height - top))
+        width, height = image.size
     size = (side * width // shorter, side * height // shorter)
     resized = image.resize(size, Resampling.BICUBIC)
     left, top = round((size[0] - side) / 2), round((size[1] - side) / 2)

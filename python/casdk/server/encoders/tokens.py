@@ -21,6 +21,8 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 MERGES = 49152 - 256 - 2
 """Lines of the file that CLIP uses, after its first."""
+TEXT_CHARACTERS = 16_384
+"""Characters of a text that are looked at, many more than 77 tokens have: time to split grows by their square."""
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 _Split: TypeAlias = Callable[[str], list[int]]
@@ -47,7 +49,7 @@ class ClipTokens:
         numbers = np.zeros((len(texts), length), np.int64)
         mask = np.zeros((len(texts), length), np.int64)
         for row, text in enumerate(texts):
-            tokens = [self._start, *self._split(_clean(text))[: length - 2], self._end]
+            tokens = [self._start, *self._split(_clean(text[:TEXT_CHARACTERS]))[: length - 2], self._end]
             numbers[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1
         return numbers, mask

@@ -1,0 +1,125 @@
+"""How many bytes requests may hold at once; who asks for more waits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+
+__all__ = ["Memory", "TooLargeError", "give_back_what_is_freed"]
+
+MIB = 1 << 20
+M_MMAP_THRESHOLD = -3
+"""Of ``<malloc.h>``."""
+
+
+def give_back_what_is_freed() -> None:
+    """Have glibc return large pieces of memory to the system as soon as they are freed.
+
+    By itself it learns to keep pieces of up to 32 MiB, as an image is made of, and after a few large images the
+    process stays as large as all that its threads ever held at once.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, MIB)
+
+
+class TooLargeError(ValueError):
+    """One holder would need more than there is, however long it waited."""
+
+
+class Memory:
+    """A number of bytes that holders share: first come, first served, so that a large one is not passed for ever.
+
+    It is only counted, not allocated: whoever holds says beforehand what its work will take.
+
+    Args:
+        total: Bytes there are.
+        name: What they are for, as errors say it.
+    """
+
+    def __init__(self, total: int, name: str) -> None:
+        self.total = total
+        self.name = name
+        self._free = total
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[int, Callable[[], object]]] = deque()
+
+    @contextlib.contextmanager
+    def hold(self, amount: int) -> Iterator[None]:
+        """Hold so many bytes; a thread waits for them.
+
+        Raises:
+            TooLargeError: There are not as many.
+        """
+        turn = threading.Event()
+        self._ask(amount, turn.set)
+        turn.wait()
+        try:
+            yield
+        finally:
+            self._give_back(amount)
+
+    @contextlib.asynccontextmanager
+    async def hold_on_loop(self, amount: int) -> AsyncIterator[None]:
+        """Hold so many bytes; a task waits for them.
+
+        Raises:
+            TooLargeError: There are not as many.
+        """
+        loop = asyncio.get_running_loop()
+        turn = asyncio.Event()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(turn.set)
+
+        waiting = self._ask(amount, wake)
+        try:
+            if waiting:
+                await turn.wait()
+        except asyncio.CancelledError:
+            self._take_back(amount, wake)
+            raise
+        try:
+            yield
+        finally:
+            self._give_back(amount)
+
+    def _ask(self, amount: int, wake: Callable[[], object]) -> bool:
+        """Take bytes, or a place in the queue; return whether it is the latter. `wake` is called in any case."""
+        if amount > self.total:
+            raise TooLargeError(
+                f"this takes about {amount // MIB} MiB, and the server has {self.total // MIB} MiB for {self.name}"
+            )
+        with self._lock:
+            if self._waiting or amount > self._free:
+                self._waiting.append((amount, wake))
+                return True
+            self._free -= amount
+        wake()
+        return False
+
+    def _take_back(self, amount: int, wake: Callable[[], object]) -> None:
+        """Leave the queue, or give back what was given in the same moment."""
+        with self._lock:
+            try:
+                self._waiting.remove((amount, wake))
+            except ValueError:
+                given = True
+            else:
+                given = False
+        self._give_back(amount if given else 0)
+
+    def _give_back(self, amount: int) -> None:
+        with self._lock:
+            self._free += amount
+            served = []
+            while self._waiting and self._waiting[0][0] <= self._free:
+                asked, wake = self._waiting.popleft()
+                self._free -= asked
+                served.append(wake)
+        for wake in served:
+            wake()
