@@ -102,6 +102,25 @@ def test_nobody_listens_for_a_while(make_server, connect_to, scheme, call, rows,
     assert lines.count("INFO", "answers again") == 2
 
 
+def test_an_attempt_is_one_connection(make_server, connect_to, scheme, rows, lines):
+    """No library connects by itself meanwhile, neither more often nor from another attempt's failure."""
+    server = make_server()
+    retry = Retry(attempts=2, backoff=0.2, max_backoff=0.2, jitter=0, patience=30)
+    client = connect_to(server, scheme, retry=retry, limits=Limits(prefetch=1), timeout=60)
+    client.encode(["a"])
+    server.play_connections(Shut(0))
+    server.disconnect()
+    before = server.counters.accepted
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(client.encode, TEXTS, batch_size=10)
+        lines.wait_for("DEBUG", AGAIN, TRIES)
+        server.play_connections(None)
+        np.testing.assert_array_equal(found.result(), rows(TEXTS))
+    tries = lines.count("DEBUG", AGAIN)
+    # The first try may have met the connection that was ended; the last one opened another.
+    assert server.counters.accepted - before in (tries, tries + 1)
+
+
 def test_nobody_listens_behind_a_proxy(make_server, connect_to, scheme, rows, lines):
     """The proxy says so: 502 to a request, or to being asked for a tunnel."""
     server = make_server()

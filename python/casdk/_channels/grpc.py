@@ -135,7 +135,7 @@ class GrpcChannel(Channel):
             connection.answered_at = loop.time()
             return reply
         except grpc.aio.AioRpcError as error:
-            self._leave_spoilt(connection, error)
+            self._leave_spoilt(connection, error, connected)
             if error.code() is Code.DEADLINE_EXCEEDED:
                 self._retire_if_silent(connection, began)
             else:
@@ -151,9 +151,13 @@ class GrpcChannel(Channel):
                 self._retire_if_silent(connection, began)
             raise
         finally:
-            connection.calls -= 1
-            if connection in self._retired and not connection.calls:
-                self._close_retired(connection)
+            self._let_go(connection)
+
+    def _let_go(self, connection: Connection) -> None:
+        """A request on a connection, or one that waited for it, is over."""
+        connection.calls -= 1
+        if connection in self._retired and not connection.calls:
+            self._close_retired(connection)
 
     def _retire_if_silent(self, connection: Connection, began: float) -> None:
         if connection.answered_at < began and connection is self._connection:
@@ -187,7 +191,7 @@ class GrpcChannel(Channel):
         try:
             return await _answer(ask(b"", timeout=self.timeouts.read, metadata=headers))
         except grpc.aio.AioRpcError as error:
-            self._leave_spoilt(connection, error)
+            self._leave_spoilt(connection, error, connected)
             ours = self._ours(error, "", connected)
             if error.code() is Code.UNIMPLEMENTED and not isinstance(ours, ProtocolMismatchError):
                 return None
@@ -196,9 +200,8 @@ class GrpcChannel(Channel):
     async def _ready(self) -> Connection:
         connection = self._connection
         if connection is None or connection.channel.get_state(try_to_connect=True) is not READY:
-            await self._connect()
-            connection = self._connection
-        if connection is None:  # closed while it was being opened
+            connection = await self._connect()
+        if not connection.open:  # closed while it was being opened
             raise self.was_closed(sent=False)
         return connection
 
@@ -217,19 +220,20 @@ class GrpcChannel(Channel):
             raise ReplyError(f"the server sent {len(replies)} replies to one request")
         return replies[0]  # type: ignore[no-any-return]
 
-    async def _connect(self) -> None:
-        """Wait until the channel is ready, or let the call that follows say why it is not."""
-        if self._connection is None:
+    async def _connect(self) -> Connection:
+        """Return the connection when it is ready, or if it failed: the call that follows has gRPC say why."""
+        connection = self._connection
+        if connection is None:
             if self._opening is None:
                 self._opening = asyncio.ensure_future(self._open())
             opening = self._opening
             try:
-                channel = (await asyncio.shield(opening)).channel
+                connection = await asyncio.shield(opening)
             finally:
                 if opening.done() and self._opening is opening:
                     self._opening = None
-        else:
-            channel = self._connection.channel
+        channel = connection.channel
+        connection.calls += 1
         try:
             async with asyncio.timeout(self.timeouts.connect):
                 state = channel.get_state(try_to_connect=True)
@@ -241,17 +245,25 @@ class GrpcChannel(Channel):
                 self._down = False
                 self.connected()
         except TimeoutError:
+            self._retire(connection)
             raise self._unconnected() from None
+        finally:
+            self._let_go(connection)
+        return connection
 
     def _unconnected(self) -> TransportError:
         return TransportError(f"no connection to {self.endpoint} within {self.timeouts.connect:g} s", sent=False)
 
-    def _leave_spoilt(self, connection: Connection, error: grpc.aio.AioRpcError) -> None:
-        """Have the next request open another channel where this one cannot connect again, or pings too often.
+    def _leave_spoilt(self, connection: Connection, error: grpc.aio.AioRpcError, connected: bool) -> None:
+        """Have the next request open another channel where this one is of no use any more.
 
-        Each reconnection watches gRPC's store of trusted certificates anew. Where that crosses the end of the watch
-        before it, the store takes it for ended and gives it none, nor any that follows it (seen with grpcio 1.85,
-        whose credentials are those of ``grpc_tls_certificate_provider.cc``).
+        A channel that could not connect goes on trying ten times a second by itself, and tells every call meanwhile
+        what it met last: a server that is away would be stormed, and a call's next attempt would be none.
+
+        Another one may ping too often for its server, and one on TLS may never connect again. Each reconnection
+        watches gRPC's store of trusted certificates anew. Where that crosses the end of the watch before it, the store
+        takes it for ended and gives it none, nor any that follows it (seen with grpcio 1.85, whose credentials are
+        those of ``grpc_tls_certificate_provider.cc``).
         """
         said = (error.details() or "").lower().replace("_", " ")
         if SPOILT in said and connection is self._connection:
@@ -260,6 +272,8 @@ class GrpcChannel(Channel):
         elif PINGS_REFUSED in said and not self._pings_refused:
             LOG.warning("%s refuses pings while it works at a request: it gets none any more", self.endpoint)
             self._pings_refused = True
+            self._retire(connection)
+        elif not connected and error.code() is Code.UNAVAILABLE:
             self._retire(connection)
 
     async def _open(self) -> Connection:
