@@ -92,13 +92,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_proxy": {"_uri", "errors"},
     "_channels": {"_channels.base", "_uri", "config", "errors"},
     "_channels.base": {"_logging", "_uri", "config", "errors"},
-    "_channels.grpc": {"_channels.base", "_channels.certificates", "_logging", "errors", "config"},
-    "_channels.http": {"_channels.base", "_channels.network", "_logging", "errors", "config", "_rust"},
+    "_channels.grpc": {
+        *("_channels.base", "_channels.causes", "_channels.certificates", "_logging", "errors", "config"),
+    },
+    "_channels.http": {
+        *("_channels.base", "_channels.causes", "_channels.network", "_logging", "errors", "config", "_rust"),
+    },
+    "_channels.causes": set(),
     "_channels.certificates": {"_channels.base", "errors"},
     "_channels.addresses": {"_channels.base", "_uri", "errors"},
     "_channels.network": {"_channels.addresses", "_channels.base"},
     "_channels.websocket": {
-        *("_channels.addresses", "_channels.base", "_logging", "_uri", "errors", "config", "_rust"),
+        *("_channels.addresses", "_channels.base", "_channels.causes", "_logging", "_uri", "errors", "config", "_rust"),
     },
     "models": {"documents", "errors"},
     "documents": {"_archive", "_rust", "_selectors", "errors"},

@@ -56,7 +56,7 @@ def test_an_authority_nobody_knows(diagnosed):
 
 def test_another_authority_than_the_one_given(diagnosed, trusting):
     with shown(certificates.Authority("another authority").server()) as server:
-        detail = "another authority, which the authorities of --ca do not vouch for"
+        detail = "another authority, which the authorities of --ca FILE do not vouch for"
         diagnosed(server.address("grpcs"), "tls", detail, "--ca FILE", words=trusting(server))
 
 

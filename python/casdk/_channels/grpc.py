@@ -29,6 +29,7 @@ from casdk._channels.base import (
     seconds_asked,
     ssl_context,
 )
+from casdk._channels.causes import CLOSED, CLOSED_IN_TLS, cause_of, without_grpc
 from casdk._channels.certificates import shown_certificate, system_roots
 from casdk._logging import divert
 from casdk.errors import (
@@ -349,7 +350,7 @@ class GrpcChannel(Channel):
                 repeats gRPC's own where it has lost what is behind it: they tell nothing of this connection.
         """
         code, details = error.code(), error.details() or ""
-        where = f"{self.endpoint}: {details}"
+        where = f"{self.endpoint}: {without_grpc(details, connected=connected)}"
         if code is Code.DEADLINE_EXCEEDED:
             return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
         if code in AUTH_CODES:
@@ -380,9 +381,11 @@ class GrpcChannel(Channel):
                 return self._unconnected()
             if (tunnel := NO_TUNNEL.search(details)) is not None:
                 return no_tunnel(self.endpoint, tunnel[1])
-            return no_tls(self.endpoint) if is_plain(details) else _lost(self.endpoint.tls, details, where)
+            return no_tls(self.endpoint) if is_plain(details) else _lost(self.endpoint.tls, details, str(self.endpoint))
         if "http" in details.lower() and code in (Code.UNKNOWN, Code.INTERNAL, Code.UNIMPLEMENTED):
-            return ProtocolMismatchError(f"{where}: this port does not speak gRPC", retryable=False)
+            status = HTTP_STATUS.search(details)
+            answer = f": it answers with HTTP {status[1]}" if status else ""
+            return ProtocolMismatchError(f"{self.endpoint}: this port does not speak gRPC{answer}", retryable=False)
         return ServerError(f"{where} ({code.name})", request_id=request_id)
 
     async def aclose(self) -> None:
@@ -520,15 +523,20 @@ def _is_silence(details: str) -> bool:
 def _lost(tls: bool, details: str, where: str) -> TransportError:
     """Return the error of a call for which there was no connection, by gRPC's words for the reason."""
     text = details.lower().replace("tcp handshaker", "tcp connector")  # gRPC's name for what comes before TLS
+    cause = cause_of(details)
+    said = f"{where}: {cause or without_grpc(details)}"
     if any(words in text for words in UNKNOWN_HOST):
-        return TransportError(where, sent=False, away=False)
+        return TransportError(said, sent=False, away=False)
     if tls and any(word in text for word in TLS_WORDS):
         # A connection that broke during the handshake says nothing against the certificate.
-        return TLSError(where, retryable=any(words in text for words in BROKEN), sent=False)
+        return TLSError(said, retryable=any(words in text for words in BROKEN), sent=False)
     if any(words in text for words in OTHER_PROTOCOL):
         s = "s" if tls else ""
         return ProtocolMismatchError(
             f"{where}: this port does not speak gRPC; if it speaks HTTP/1.1 use http{s}:// or websocket{s}://",
             retryable=False,
         )
-    return TransportError(where, sent="failed to connect" not in text)
+    connecting = "failed to connect" in text
+    if connecting and cause is None and "socket closed" in text:
+        said = f"{where}: {CLOSED_IN_TLS if tls else CLOSED}"
+    return TransportError(said, sent=not connecting)

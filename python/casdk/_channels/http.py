@@ -23,6 +23,7 @@ from casdk._channels.base import (
     run_out,
     ssl_context,
 )
+from casdk._channels.causes import cause_of, without_grpc
 from casdk._channels.network import Network
 from casdk._logging import divert
 from casdk._rust import first_id_of
@@ -253,9 +254,9 @@ class HttpChannel(Channel):
             if is_plain(text):
                 return no_tls(self.endpoint)
             if "SSL" in text or "TLS" in text or "certificate" in text:
-                return TLSError(f"{where}: {text}", retryable="EOF" in text, sent=False)
+                return TLSError(f"{where}: {cause_of(text) or text}", retryable="EOF" in text, sent=False)
             away = not isinstance(error.__cause__, gaierror)
-            said = f"{where}: {text or 'the connection broke while it was made'}"
+            said = f"{where}: {cause_of(text) or text or 'the connection broke while it was made'}"
             return TransportError(said, sent=False, away=away)
         if isinstance(error, httpcore.RemoteProtocolError) and "disconnected" not in text and "peer closed" not in text:
             other = "grpcs" if self.endpoint.tls else "grpc"
@@ -366,7 +367,8 @@ def _header(response: httpcore.Response, wanted: bytes) -> str | None:
 def _status_error(response: httpcore.Response, body: bytes, where: str) -> CasdkError:
     status = response.status
     name, description = _described(body)
-    said = f"{where}: HTTP {status}: {description or body[:SHOWN].decode(errors='replace')}".rstrip(": ")
+    words = without_grpc(description or body[:SHOWN].decode(errors="replace"))
+    said = f"{where}: HTTP {status}: {words}".rstrip(": ")
     if status in (401, 403, 407):
         return AuthError(said)
     if (refused := refused_for_now(said, status, _header(response, b"retry-after"), name=name)) is not None:

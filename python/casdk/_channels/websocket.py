@@ -36,6 +36,7 @@ from casdk._channels.base import (
     slices,
     ssl_context,
 )
+from casdk._channels.causes import cause_of, without_grpc
 from casdk._logging import logger_of
 from casdk._rust import frame_message, request_id_of
 from casdk._uri import counterpart
@@ -497,7 +498,8 @@ def _refused(error: Exception, where: str) -> CasdkError:
         other = counterpart(where.partition("://")[0], channel="http")
         return ProtocolMismatchError(f"{said}: this port speaks HTTP but no websocket; use {other}://", retryable=False)
     if isinstance(error, ssl.SSLError):
-        return TLSError(f"{where}: {error}", retryable=isinstance(error, ssl.SSLEOFError), sent=False)
+        said = f"{where}: {cause_of(str(error)) or error}"
+        return TLSError(said, retryable=isinstance(error, ssl.SSLEOFError), sent=False)
     if isinstance(error, InvalidMessage):
         cause = error.__cause__
         if isinstance(cause, EOFError | ConnectionError):
@@ -506,7 +508,8 @@ def _refused(error: Exception, where: str) -> CasdkError:
     if isinstance(error, InvalidHandshake):
         return ProtocolMismatchError(f"{where}: this port does not speak websocket ({error})", retryable=False)
     away = not isinstance(error, gaierror)
-    return TransportError(f"{where}: {str(error) or 'the connection broke while it was made'}", sent=False, away=away)
+    said = str(cause_of(str(error)) or error) or "the connection broke while it was made"
+    return TransportError(f"{where}: {said}", sent=False, away=away)
 
 
 CREDENTIAL: Final = re.compile("(authorization: ).*", re.IGNORECASE)
@@ -531,7 +534,7 @@ def _closed(error: ConnectionClosed, where: str) -> CasdkError:
         if error.sent is not None and error.sent.code == 1002:
             return ReplyError(f"{where}: {error.sent.reason or 'the server broke the websocket protocol'}")
         return TransportError(f"{where}: the connection was closed without a word")
-    said = f"{where}: the server closed the connection with {frame.code} {frame.reason}".rstrip()
+    said = f"{where}: the server closed the connection with {frame.code} {without_grpc(frame.reason)}".rstrip()
     if frame.code in AUTH_CLOSES:
         return AuthError(said)
     return TransportError(said, retryable=frame.code not in FINAL_CLOSES, away=frame.code in AWAY_CLOSES)

@@ -13,6 +13,7 @@ import numpy as np
 
 from casdk import TLS, Limits, Retry
 from casdk._channels import channel_of
+from casdk._channels.causes import BEHIND
 from casdk._codecs import read_status
 from casdk._engine import engine
 from casdk._proxy import proxy_of
@@ -22,7 +23,7 @@ from casdk.cli.access import Access
 from casdk.cli.exits import Exit, exit_of
 from casdk.cli.greetings import addresses_that_work, greet
 from casdk.cli.handshake import shake
-from casdk.cli.route import BEHIND, Route
+from casdk.cli.route import Route
 from casdk.cli.trouble import Finding, TroubleError
 from casdk.errors import (
     AuthError,

@@ -18,7 +18,7 @@ from casdk.errors import (
     TransportError,
 )
 
-__all__ = ["Exit", "exit_of", "fail", "line_of", "lose_stdout"]
+__all__ = ["Exit", "exit_of", "fail", "for_command_line", "line_of", "lose_stdout"]
 
 
 class Exit(IntEnum):
@@ -67,8 +67,17 @@ _EXITS: tuple[tuple[type[BaseException], Exit], ...] = (
 _ADVICE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r'if it is a sentence, write Text\(".*?"\)'), "if it is a sentence, give --text"),
     (re.compile(r"give check_images=False to send them all the same"), "sentences go into a .txt file"),
+    (re.compile(r"TLS\(ca=\.\.\.\)"), "--ca FILE"),
+    (re.compile(r"TLS\(cert=\.\.\., key=\.\.\.\)"), "--cert FILE and --key FILE"),
+    (re.compile(r"it as TLS\(server_name=\.\.\.\)"), "it as --server-name NAME"),
 )
-"""What the library's messages advise a program to do, and what it comes to on a command line."""
+
+
+def for_command_line(advice: str) -> str:
+    """Return what the library advises a program to do as what it comes to on a command line."""
+    for words, ours in _ADVICE:
+        advice = words.sub(ours, advice)
+    return advice
 
 
 def exit_of(error: BaseException) -> Exit:
@@ -88,9 +97,7 @@ def line_of(error: BaseException, url: str | None = None) -> str:
 
 
 def _line_of(error: BaseException, url: str | None) -> str:
-    line = " ".join(str(error).split()) or type(error).__name__
-    for advice, ours in _ADVICE:
-        line = advice.sub(ours, line)
+    line = for_command_line(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, OSError) and not isinstance(error, CasdkError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     code = exit_of(error)

@@ -9,9 +9,10 @@ from typing import Final, NamedTuple
 
 from casdk import TLS
 from casdk._channels.base import secured, ssl_context
+from casdk._channels.causes import BEHIND
 from casdk._uri import SCHEMES, counterpart
 from casdk.cli.handshake import refused, unverified
-from casdk.cli.route import BEHIND, Route
+from casdk.cli.route import Route
 from casdk.cli.trouble import TroubleError
 
 __all__ = ["Greeting", "addresses_that_work", "greet"]

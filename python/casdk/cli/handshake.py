@@ -12,8 +12,19 @@ from cryptography import x509
 
 from casdk import TLS
 from casdk._channels.base import secured, ssl_context
+from casdk._channels.causes import (
+    CLIENT_REFUSED,
+    CLOSED_IN_TLS,
+    EXPIRED,
+    NOT_YET_VALID,
+    OLD_TLS,
+    OTHER_NAME,
+    SELF_SIGNED,
+    UNKNOWN_AUTHORITY,
+    cause_of,
+)
 from casdk._uri import SCHEMES, Endpoint
-from casdk.cli.route import BEHIND, Route
+from casdk.cli.route import Route
 from casdk.cli.trouble import TroubleError
 
 __all__ = ["Identity", "shake", "unverified"]
@@ -23,10 +34,6 @@ VERDICT: Final = 0.3
 NO_TLS: Final = frozenset(
     {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNEXPECTED_MESSAGE"}
 )
-OLD_TLS: Final = frozenset({"UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "NO_PROTOCOLS_AVAILABLE"})
-EXPIRED, NOT_YET, SELF_SIGNED, UNKNOWN_ROOT, NO_ISSUER, NO_LEAF_ISSUER = 10, 9, 18, 19, 20, 21
-WRONG_NAME: Final = frozenset({62, 64})
-"""OpenSSL's X509_V_ERR_*: not these names; the six above are named alike."""
 
 
 class Identity:
@@ -137,29 +144,38 @@ def _shown(route: Route, tls: TLS) -> Identity:
 
 
 def _disbelieved(error: ssl.SSLCertVerificationError, route: Route, tls: TLS) -> TroubleError:
+    """Return why the server's certificate is not believed: by the causes of the client's errors, and what it holds."""
     identity = _shown(route, tls)
-    code, now = error.verify_code, f"it is {_day(datetime.now(UTC))} here"
-    if code == EXPIRED:
-        if identity.until > datetime.now(UTC):
-            return TroubleError(
-                "a certificate above the server's own has expired", "renew the chain on the server, or the file of --ca"
-            )
+    cause, now = cause_of(str(error)), datetime.now(UTC)
+    if cause is None:
         return TroubleError(
-            f"the server's certificate has expired at {_day(identity.until)}; {now}",
-            "renew it on the server; if the time here is wrong, set this machine's clock",
+            f"the server's certificate is not accepted: {error.verify_message}",
+            "have a certificate made for a TLS server",
         )
-    if code == NOT_YET:
+    if cause is EXPIRED and identity.until > now:
         return TroubleError(
-            f"the server's certificate is not valid before {_day(identity.since)}; {now}",
-            "set this machine's clock, or the clock of who signed the certificate",
+            "a certificate above the server's own has expired",
+            "renew the chain on the server, or the file of TLS(ca=...)",
         )
-    if code in WRONG_NAME:
+    if cause is EXPIRED:
+        return TroubleError(f"{cause.seen} at {_day(identity.until)}; it is {_day(now)} here", cause.cure)
+    if cause is NOT_YET_VALID:
+        said = f"the server's certificate is not valid before {_day(identity.since)}; it is {_day(now)} here"
+        return TroubleError(said, cause.cure)
+    if cause is OTHER_NAME:
         asked, names = tls.server_name or route.endpoint.host, ", ".join(identity.names) or "no name at all"
         return TroubleError(
             f"the server's certificate is for {names}, not for {asked}",
             _cure_of_name(route.endpoint, identity),
         )
-    return _unknown(code, error, identity, tls)
+    if cause is SELF_SIGNED:
+        return TroubleError(f"{cause.seen} ({identity.issuer})", cause.cure)
+    if cause is UNKNOWN_AUTHORITY:
+        trusted = "the authorities of TLS(ca=...)" if tls.ca is not None else "the system's authorities"
+        return TroubleError(
+            f"the server's certificate is signed by {identity.issuer}, which {trusted} do not vouch for", cause.cure
+        )
+    return TroubleError(cause.seen, cause.cure)
 
 
 def _cure_of_name(endpoint: Endpoint, identity: Identity) -> str:
@@ -168,24 +184,6 @@ def _cure_of_name(endpoint: Endpoint, identity: Identity) -> str:
     name = identity.names[0]
     return (
         f"use {endpoint.scheme}://{name}:{endpoint.port}, or give --server-name {name}, or have it made for this name"
-    )
-
-
-def _unknown(code: int, error: ssl.SSLCertVerificationError, identity: Identity, tls: TLS) -> TroubleError:
-    if code == SELF_SIGNED:
-        return TroubleError(
-            f"the server's certificate is self-signed ({identity.issuer}), and not among those trusted",
-            "get its PEM file from who runs the server and give --ca FILE",
-        )
-    if code in (UNKNOWN_ROOT, NO_ISSUER, NO_LEAF_ISSUER):
-        trusted = "the authorities of --ca" if tls.ca is not None else "the system's authorities"
-        return TroubleError(
-            f"the server's certificate is signed by {identity.issuer}, which {trusted} do not vouch for",
-            "give --ca FILE with that authority's PEM; if it is a public one, have the server send its whole chain",
-        )
-    return TroubleError(
-        "the server's certificate is not accepted: " + str(error.verify_message),
-        "have a certificate made for a TLS server",
     )
 
 
@@ -198,28 +196,17 @@ def refused(error: ssl.SSLError, route: Route, otherwise: Callable[[], list[str]
             _cure_otherwise(otherwise(), "use a scheme without s, or have the server speak TLS"),
             step="tls",
         )
-    if reason in OLD_TLS:
-        return TroubleError(
-            "the server speaks no TLS newer than 1.1, which is not safe any more",
-            "have it speak TLS 1.2 or 1.3",
-            step="tls",
-        )
-    if "CERTIFICATE" in reason or "HANDSHAKE_FAILURE" in reason or "UNKNOWN_CA" in reason:
-        return TroubleError(
-            f"the server refuses this client in the handshake ({error.reason})",
-            "it asks for a client's certificate that it trusts: give --cert FILE and --key FILE",
-            step="tls",
-        )
+    cause = cause_of(str(error))
+    if cause is not None and cause in (OLD_TLS, CLIENT_REFUSED):
+        return TroubleError(f"{cause.seen} ({error.reason})", cause.cure, step="tls")
     if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return _broken(error, otherwise)
     return TroubleError(f"the TLS handshake fails: {error.reason or error}", "see the server's log", step="tls")
 
 
 def _broken(error: OSError, otherwise: Callable[[], list[str]]) -> TroubleError:
-    return TroubleError(
-        f"the connection was closed in the TLS handshake, or right after it ({type(error).__name__})",
-        _cure_otherwise(otherwise(), f"{BEHIND}; if it wants a client's certificate, give --cert and --key"),
-    )
+    cure = _cure_otherwise(otherwise(), CLOSED_IN_TLS.cure)
+    return TroubleError(f"{CLOSED_IN_TLS.seen} ({type(error).__name__})", cure)
 
 
 def _cure_otherwise(addresses: list[str], fallback: str) -> str:

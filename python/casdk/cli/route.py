@@ -11,13 +11,12 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from casdk._channels.base import proxy_headers
+from casdk._channels.causes import BEHIND, NO_LOOK_UP, NO_ROUTE
 from casdk._proxy import proxy_of
 from casdk._uri import SCHEMES, Endpoint
 from casdk.cli.trouble import TroubleError
 
-__all__ = ["BEHIND", "Route"]
-
-BEHIND: Final = "see whether a server runs behind what accepts connections there (a load balancer, a container's port)"
+__all__ = ["Route"]
 
 USUAL_PORT: Final = 51000
 """Where clip_server listens unless it is told otherwise."""
@@ -70,7 +69,7 @@ class Route:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except socket.gaierror as error:
             if error.errno == socket.EAI_AGAIN:
-                cure = "check this machine's network and its DNS server"
+                cure = NO_LOOK_UP.cure
             else:
                 cure = f"check the spelling of {host!r}, or name the server by its IP address"
             raise TroubleError(f"{whose} has no address: {error.strerror}", cure) from None
@@ -119,7 +118,7 @@ class Route:
         if isinstance(error, ConnectionResetError):
             return TroubleError(f"{where} resets connections as soon as they are made", BEHIND)
         if error.errno in NO_WAY:
-            return TroubleError(f"no route to {where}: {error.strerror}", "check the address, the network and any VPN")
+            return TroubleError(f"no route to {where}: {error.strerror}", NO_ROUTE.cure)
         return TroubleError(f"no connection to {where}: {error.strerror or error}", "check the address and the network")
 
     def _cure_of_refusal(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from casdk.cli.exits import Exit
+from casdk.cli.exits import Exit, for_command_line
 
 __all__ = ["Finding", "TroubleError"]
 
@@ -32,15 +32,15 @@ class TroubleError(Exception):
 
     Args:
         detail: What was seen.
-        cure: What to do.
+        cure: What to do; the options it names may be those of a program.
         exit: The exit code it stands for.
         step: The step that it belongs to, if that is not the one under way.
     """
 
     def __init__(self, detail: str, cure: str, *, exit: Exit = Exit.UNREACHABLE, step: str = "") -> None:
         super().__init__(detail, cure)
-        self.detail: str = " ".join(detail.split())
-        self.cure = cure
+        self.detail: str = for_command_line(" ".join(detail.split()))
+        self.cure: str = for_command_line(cure)
         self.exit = exit
         self.step = step
 
