@@ -145,6 +145,26 @@ async def count(caller):
         taken = asyncio.get_running_loop().create_future()
         caller.give(number, lambda taken=taken: taken.done() or taken.set_result(None))
         await taken
+    return lambda: None
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_a_stream_returns_is_called_where_its_caller_is(asynchronous):
+    def fail():
+        raise ValueError(threading.current_thread().name)
+
+    async def job(caller):
+        await count(caller)
+        return fail
+
+    async def gather():
+        async for piece in run_pieces_async(job):
+            pieces.append(piece)  # noqa: PERF401
+
+    pieces = []
+    with pytest.raises(ValueError, match=threading.current_thread().name):
+        asyncio.run(gather()) if asynchronous else pieces.extend(run_pieces(job))
+    assert pieces == list(range(5))
 
 
 def test_pieces_come_in_order_and_wait_to_be_taken():

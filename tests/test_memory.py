@@ -123,7 +123,8 @@ def test_what_a_failed_call_had_goes_with_its_error(client, failing):
 
     def fail():
         try:
-            client.encode([*texts, Path("missing.png")] if failing == "a bad item" else iterable(), batch_size=8)
+            content = [*texts, Path("missing.png")] if failing == "a bad item" else iterable()
+            client.encode(content, batch_size=8, prefetch=1)
         except ItemError as error:
             return weakref.ref(error.partial)
         except TheirError as error:

@@ -119,13 +119,16 @@ def test_rank_candidates_that_queries_share(client, call, expected):
         check_ranking(query.matches, own, expected([query.text])[0], expected(texts))
 
 
-def test_a_ranking_that_stops_changes_nothing(client, call):
+def test_a_ranking_that_stops_leaves_each_document_whole(client, call):
+    """Those that were done have their ranking, the others are as they were."""
     documents = [Document(text=text, matches=[Document(text="m"), Document(text="n")]) for text in "abcdef"]
     documents[-1].text = "!!raise here"
-    with pytest.raises(RejectedError):
+    with pytest.raises(RejectedError) as caught:
         call(client, "rank", documents, prefetch=1)
-    assert not any(match.scores for document in documents for match in document.matches)
-    assert [match.text for document in documents for match in document.matches] == ["m", "n"] * 6
+    assert (caught.value.done, caught.value.total, caught.value.partial) == (5, 6, None)
+    assert [document is documents[at] for at, document in enumerate(caught.value.documents)] == [True] * 6
+    assert all({"clip_score", "clip_score_cosine"} <= set(m.scores) for doc in documents[:5] for m in doc.matches)
+    assert [(match.text, match.scores) for match in documents[5].matches] == [("m", {}), ("n", {})]
 
 
 def test_rank_nothing(client, call):

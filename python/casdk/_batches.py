@@ -1,14 +1,15 @@
-"""Batches: items that travel in one request, and which of them need not travel twice."""
+"""Batches: items that travel in one request, which of them need not travel twice, and which have no result yet."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from contextlib import suppress
+from operator import itemgetter
 from typing import Any
 
 from casdk._foreign import hold_documents, recognise
 
-__all__ = ["Batch", "Repeats"]
+__all__ = ["Batch", "Repeats", "Unfinished"]
 
 
 class Batch:
@@ -24,6 +25,7 @@ class Batch:
         errors: What was wrong with each URL that could not be fetched.
         isolation: The search for a bad item that it is a part of.
         not_before: When it may be sent again, in the engine's time.
+        sent: Whether it was handed to the connection, in its latest attempt.
         read_at: When its items were read; this and the next two as `time.perf_counter` has it.
         taken_at: When its turn came, the last time.
         packed_at: When it was packed, the last time.
@@ -40,6 +42,7 @@ class Batch:
         "outages",
         "packed_at",
         "read_at",
+        "sent",
         "taken_at",
         "verdicts",
     )
@@ -50,6 +53,7 @@ class Batch:
         self.verdicts = verdicts
         self.attempts = self.excused = self.outages = 0
         self.not_before = 0.0
+        self.sent = False
         self.errors: dict[str, Exception] | None = None
         self.isolation: Any = None
         self.read_at = self.taken_at = self.packed_at = read_at
@@ -136,3 +140,56 @@ def _first(known: dict[Any, int], item: Any, index: int) -> int:
         return known.setdefault(item, index)
     except TypeError:
         return index
+
+
+class Unfinished:
+    """Items that were read and have no result so far, as the caller gave them.
+
+    Args:
+        size: Items per chunk, all but the last of a call; a request never has items of two chunks.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._chunks: dict[int, Sequence[Any]] = {}
+        self._left: dict[int, set[int]] = {}
+        """Indices that are left of a chunk, by its start, once some of it has a result and some has not."""
+
+    def add(self, start: int, items: Sequence[Any]) -> None:
+        """A chunk was read.
+
+        Args:
+            start: Index of its first item.
+            items: As the caller gave them.
+        """
+        self._chunks[start] = items
+
+    def settle(self, indices: Sequence[int]) -> None:
+        """Items of one chunk have a result, or never will."""
+        if not indices:
+            return
+        start = indices[0] - indices[0] % self._size
+        if (items := self._chunks.get(start)) is None:
+            return
+        left = self._left.get(start)
+        if left is None:
+            left = set() if len(indices) == len(items) else set(range(start, start + len(items)))
+            self._left[start] = left
+        left.difference_update(indices)
+        if not left:
+            del self._chunks[start], self._left[start]
+
+    def item(self, index: int, otherwise: Any) -> Any:
+        """Return an item of a chunk that is not settled, else ``otherwise``."""
+        start = index - index % self._size
+        items = self._chunks.get(start)
+        return otherwise if items is None else items[index - start]
+
+    def left(self) -> dict[int, Any]:
+        """Return what has no result, by index, ascending."""
+        return {
+            start + position: item
+            for start, items in sorted(self._chunks.items(), key=itemgetter(0))
+            for position, item in enumerate(items)
+            if start not in self._left or start + position in self._left[start]
+        }

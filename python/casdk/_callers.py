@@ -184,11 +184,19 @@ class _LoopCaller(Caller[T]):
                 piece, taken = given
                 taken()
                 yield piece
+                del given, piece, taken  # an error's traceback leads to this frame
                 self.engine.check()
             await self._done
+            self._result()()
         except BaseException:
             self._leave()
             raise
+
+    def _result(self) -> Any:
+        """Return the result, and let go of it: it leads to the whole call, and an error's traceback leads here."""
+        done, self._done = self._done, None
+        assert done is not None
+        return done.result()
 
     def _leave(self) -> None:
         self.cancel()
@@ -217,11 +225,13 @@ def run_async(job: Job[T]) -> Coroutine[Any, Any, T]:
     return _LoopCaller(job).serve()
 
 
-def run_pieces(job: Callable[[Caller[Any]], Coroutine[Any, Any, Any]]) -> Generator[Any, None, Any]:
-    """Run a job on the engine and yield what it gives; closing the generator takes the job back."""
-    return _ThreadCaller(job).pieces()
+def run_pieces(job: Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], object]]]) -> Generator[Any, None, Any]:
+    """Run a job on the engine, yield what it gives, then call what it returns; closing the generator takes it back."""
+    (yield from _ThreadCaller(job).pieces())()
 
 
-def run_pieces_async(job: Callable[[Caller[Any]], Coroutine[Any, Any, Any]]) -> AsyncGenerator[Any, None]:
-    """Run a job on the engine and yield what it gives, on this loop."""
+def run_pieces_async(
+    job: Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], object]]],
+) -> AsyncGenerator[Any, None]:
+    """`run_pieces` on this loop."""
     return _LoopCaller(job).pieces()

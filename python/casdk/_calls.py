@@ -21,7 +21,16 @@ from typing import Final, Literal, TypeAlias, cast
 from casdk._batches import Batch
 from casdk._outages import PATIENCE, Outage, ServerState
 from casdk.config import Retry
-from casdk.errors import CasdkError, ItemError, OverloadedError, RejectedError, ServerError, TransportError
+from casdk.errors import (
+    AuthError,
+    CasdkError,
+    ItemError,
+    NotSupportedError,
+    OverloadedError,
+    RejectedError,
+    ServerError,
+    TransportError,
+)
 
 __all__ = ["GROWN", "WINDOW", "Call", "ErrorMode", "Outcome", "RetryBudget", "Window"]
 
@@ -191,7 +200,7 @@ class Call:
         self._on_refuse = on_refuse
         self._ready: deque[Batch] = deque()
         self._delayed: list[Batch] = []
-        self._in_flight = 0
+        self._in_flight: set[Batch] = set()
         self._undelivered = 0
         self._kept = 0
         self._full = False
@@ -203,6 +212,7 @@ class Call:
         self.stopped: BaseException | None = None
         self.done = 0
         self.bad: dict[int, ItemError] = {}
+        self._unsure: set[int] = set()
 
     # what is asked
 
@@ -211,7 +221,7 @@ class Call:
         """Chunks that may be read now."""
         if not self._open or self.stopped is not None or self._full:
             return 0
-        under_way = len(self._ready) + len(self._delayed) + self._in_flight + self._undelivered
+        under_way = len(self._ready) + len(self._delayed) + len(self._in_flight) + self._undelivered
         # As many again may be done before their turn, so that a slow reply does not hold up all the others at once.
         window = self._window.size
         return window - under_way - max(0, self._kept - window)
@@ -226,12 +236,12 @@ class Call:
     @property
     def crowded(self) -> bool:
         """Whether more than one request is in flight."""
-        return self._in_flight > 1
+        return len(self._in_flight) > 1
 
     @property
     def alone(self) -> bool:
         """Whether the one batch just handed out is all there is."""
-        return not self._open and self._in_flight == 1 and not self._ready and not self._delayed
+        return not self._open and len(self._in_flight) == 1 and not self._ready and not self._delayed
 
     @property
     def patience(self) -> float:
@@ -243,18 +253,19 @@ class Call:
 
     def next_batch(self, now: float) -> Batch | None:
         """Return a batch to send now, which is in flight from here on."""
-        if self.stopped is not None or self._in_flight >= self._window.size:
+        if self.stopped is not None or len(self._in_flight) >= self._window.size:
             return None
         outage = self.outage
         if outage is not None and not outage.may_ask(now):
             return None
         batch = self._pop_delayed(now) or (self._ready.popleft() if self._ready else None)
         if batch is not None:
-            self._in_flight += 1
+            self._in_flight.add(batch)
             if batch.attempts == 0:
                 self._begun += 1
                 self._budget.earn()
             batch.attempts += 1
+            batch.sent = False
             if outage is not None and not outage.given_up:
                 outage.asking = batch
         return batch
@@ -264,6 +275,22 @@ class Call:
             if batch.not_before <= now:
                 return self._delayed.pop(position)
         return None
+
+    @property
+    def ended(self) -> bool:
+        """Whether all there is has been read."""
+        return not self._open
+
+    @property
+    def attempts(self) -> int:
+        """The most times that a batch without an answer was sent."""
+        return max((batch.attempts for batch in (*self._in_flight, *self._ready, *self._delayed)), default=0)
+
+    @property
+    def unconfirmed(self) -> list[int]:
+        """Indices of items that were sent while no answer says what the server made of them, ascending."""
+        in_flight = (index for batch in self._in_flight if batch.sent for index in batch.indices)
+        return sorted(self._unsure.union(in_flight))
 
     @property
     def wake_at(self) -> float | None:
@@ -311,8 +338,6 @@ class Call:
     def give_up(self) -> BaseException | None:
         """Return what stopped the call, and let go of it: its traceback leads here, to all the call's memory."""
         stopped, self.stopped = self.stopped, None
-        if stopped is not None:
-            self.bad = {}
         return stopped
 
     def answered(self, took: float, size: int, batch: Batch | None = None) -> None:
@@ -334,8 +359,10 @@ class Call:
 
     def succeed(self, batch: Batch, rows: int) -> None:
         """A reply was placed."""
-        self._in_flight -= 1
+        self._in_flight.discard(batch)
         self._stop_asking(batch)
+        if self._unsure:
+            self._unsure.difference_update(batch.indices)
         self._successes += 1
         self.done += rows
         if batch.isolation is not None:
@@ -356,7 +383,7 @@ class Call:
 
     def interrupt(self, batch: Batch) -> None:
         """The engine took the batch back, e.g. for a fork: not the server's fault."""
-        self._in_flight -= 1
+        self._in_flight.discard(batch)
         self._stop_asking(batch)
         batch.attempts -= 1
         self._ready.appendleft(batch)
@@ -370,8 +397,11 @@ class Call:
 
     def fail(self, batch: Batch, error: CasdkError, now: float) -> Outcome:
         """A request failed; return what becomes of its batch."""
-        self._in_flight -= 1
+        self._in_flight.discard(batch)
         self._window.failed()
+        error.attempts = batch.attempts
+        if batch.sent and not _took_nothing(error):
+            self._unsure.update(batch.indices)
         asked = self._stop_asking(batch)
         failure = error if isinstance(error, TransportError | ServerError) else None
         if failure is None or not failure.away:
@@ -470,6 +500,17 @@ class Call:
         self._hopeless += 1
         culprit = isolation.group
         said = isolation.error
-        self.refuse(RejectedError(culprit.indices[0], culprit.items[0], f"the server fails on this item: {said}", said))
+        rejected = RejectedError(culprit.indices[0], culprit.items[0], f"the server fails on this item: {said}", said)
+        rejected.attempts = said.attempts
+        self.refuse(rejected)
         if self.stopped is None and (rest := isolation.rest()) is not None:
             self._ready.appendleft(rest)
+
+
+def _took_nothing(error: CasdkError) -> bool:
+    """Whether the error says that the server has made nothing of the request."""
+    if isinstance(error, TransportError):
+        return not error.sent
+    if isinstance(error, ServerError) and error.away:
+        return False
+    return isinstance(error, AuthError | NotSupportedError | OverloadedError)

@@ -50,7 +50,7 @@ class Share(Member, ABC):
 
     caller: Caller[Any]
     over = False
-    batch: _Batch | None = None
+    batch: Batch | None = None
     _timer: asyncio.TimerHandle | None = None
 
     def __init__(self, coalescer: Coalescer, key: Hashable, items: list[Any], deadline: float | None) -> None:
@@ -118,11 +118,15 @@ class Share(Member, ABC):
             tell([ending])
 
 
-class _Batch:
-    """Shares that travel together."""
+class Batch:
+    """Shares that travel together.
+
+    Attributes:
+        shares: The first one sends them all.
+    """
 
     def __init__(self, shares: list[Share]) -> None:
-        self._shares = shares
+        self.shares = shares
         first = shares[0]
         for share in shares:
             share.batch = self
@@ -130,7 +134,7 @@ class _Batch:
         self.task = asyncio.get_running_loop().create_task(self._run(), context=first.caller.context.copy())
 
     async def _run(self) -> None:
-        shares, endings = self._shares, []
+        shares, endings = self.shares, []
         try:
             deadlines = [share.deadline for share in shares]
             answer_by = None if None in deadlines else max(cast("list[float]", deadlines))
@@ -146,9 +150,13 @@ class _Batch:
                 start += len(share.items)
         tell(endings)
 
+    def start_of(self, share: Share) -> int:
+        """Return the position of a share's first item among all."""
+        return sum(len(other.items) for other in self.shares[: self.shares.index(share)])
+
     def miss(self) -> bool:
         """A share left; return whether it was the last one, which takes the batch along."""
-        gone = all(share.over for share in self._shares)
+        gone = all(share.over for share in self.shares)
         if gone:
             self.task.cancel()
         return gone
@@ -256,7 +264,7 @@ class Coalescer:
             self._learn(kind, size, loop.time() - began)
             self._go_on(key, kind)
 
-        task = _Batch(shares).task
+        task = Batch(shares).task
         kind.lanes.add(task)
         # It may be cancelled before its first line, so that it cannot free the lane itself.
         task.add_done_callback(free)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from casdk._batches import Batch, Repeats
+from casdk._batches import Batch, Repeats, Unfinished
 from casdk._calls import Call, Outcome
 from casdk._codecs import Packed, Packer, failure_of, read_error, read_response
-from casdk._engine import Caller, engine
+from casdk._engine import Caller, EscapedError, engine
 from casdk._feeds import Feed
 from casdk._inputs import Chunk, read_chunk, urls_of
 from casdk._logging import logger_of
@@ -35,6 +36,8 @@ LOG: Final = logger_of("casdk.calls")
 URI: Final = Document.__dict__["uri"]
 
 Callback = Callable[[Response], Any]
+ANSWER_SECONDS: Final = 1.0
+"""What a call that was stopped, and that stores, waits for the answers to its other requests."""
 
 
 class Hooks:
@@ -77,6 +80,8 @@ class Driver:
         hooks: The caller's callbacks.
         progress: The bar.
         repeats: Finds items that need not be sent again.
+        unfinished: Takes note of the items that were read and have no result.
+        storing: Whether requests change something on the server, so that it matters which ones were answered.
         watch: Told of batches and attempts, if the client wants telemetry.
     """
 
@@ -95,6 +100,8 @@ class Driver:
         hooks: Hooks | None = None,
         progress: Progress | None = None,
         repeats: Repeats | None = None,
+        unfinished: Unfinished,
+        storing: bool = False,
         watch: Watch | None = None,
     ) -> None:
         self.call = call
@@ -112,9 +119,12 @@ class Driver:
         self._reports = hooks is not None and hooks.wanted
         self._progress = progress
         self._repeats = repeats
+        self._unfinished = unfinished
+        self._storing = storing
         self._watch = watch
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading = False
+        self._reader: asyncio.Task[None] | None = None
         self._bell: asyncio.Future[None] | None = None
         self._untaken = 0
         self._awaited: Outage | None = None
@@ -159,7 +169,7 @@ class Driver:
             async with asyncio.timeout_at(deadline):
                 await self._drive()
         except TimeoutError:
-            self.call.stop(DeadlineError("the call's time ran out", done=self.call.done, total=self._feed.total))
+            self.call.stop(DeadlineError("the call's time ran out"))
 
     async def _drive(self) -> None:
         call, loop = self.call, self._loop
@@ -173,13 +183,17 @@ class Driver:
                     self._spawn(self._attempt, batch)
             # A request that failed for good is told of when nothing is in flight any more.
             if call.finished and not (call.stopped is None and self._tasks):
+                if self._storing and isinstance(call.stopped, CasdkError):
+                    await self._await_answers()
                 return
             if not (self._feed.direct and call.room > 0):
                 await self._sleep(call.wake_at)
 
-    def _spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
+    def _spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> asyncio.Task[None]:
         # A function and no coroutine: if the task is cancelled before its first step, nobody would await that.
-        self._tasks.add(self._loop.create_task(self._see_to(work, *arguments)))
+        task = self._loop.create_task(self._see_to(work, *arguments))
+        self._tasks.add(task)
+        return task
 
     async def _see_to(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> None:
         # It tells by itself how it ended: a task's callback would, a turn of the loop later.
@@ -207,6 +221,11 @@ class Driver:
             if timer is not None:
                 timer.cancel()
 
+    async def _await_answers(self) -> None:
+        """Give the requests in flight some time: of each one that is answered it is known whether it was stored."""
+        if attempts := {task for task in self._tasks if task is not self._reader}:
+            await asyncio.wait(attempts, timeout=ANSWER_SECONDS)
+
     async def _abandon(self) -> None:
         tasks = tuple(self._tasks)
         for task in tasks:
@@ -225,25 +244,46 @@ class Driver:
                     self.call.end_input()
         else:
             self._reading = True
-            self._spawn(self._read_from_caller)
+            self._reader = self._spawn(self._read_from_caller)
 
     async def _read_from_caller(self) -> None:
         try:
             if await self._feed.read(self.call.room, self._caller, self._arrive):
                 self.call.end_input()
+        except CasdkError as error:  # of a call inside the iterable: it is none of this call's
+            raise EscapedError(error) from None
         finally:
             self._reading = False
 
     def _take(self, items: list[Any]) -> None:
-        start = self.count
-        self.count += len(items)
-        self._answer.opened(start, items)
+        indices = self._open(items)
         try:
-            self._add(items, range(start, self.count))
+            self._add(items, indices)
         except Exception as error:  # whoever posts a chunk does not wait for what becomes of it
             self.call.stop(error)
 
+    def _open(self, items: list[Any]) -> range:
+        """Count items as read; return their indices."""
+        start = self.count
+        self.count += len(items)
+        self._unfinished.add(start, items)
+        self._answer.opened(start, items)
+        return range(start, self.count)
+
+    def take_rest(self) -> None:
+        """Count what had been read, but had not arrived when the call ended; runs where the caller is.
+
+        A caller whose iterable cannot be read a second time has to know of these items, too.
+        """
+        for items in self._feed.untaken():
+            indices = self._open(items)
+            with suppress(CasdkError):
+                self._prepare(items, indices)
+
     def _arrive(self, items: list[Any]) -> None:
+        if self._over:
+            return
+        self._feed.taken()
         self._take(items)
         self._wake()
 
@@ -253,6 +293,7 @@ class Driver:
         if new is not None:
             if self._progress is not None:
                 self._progress.advance(len(items) - len(new), 0, 0)
+            self._unfinished.settle(sorted(set(indices).difference(indices[position] for position in new)))
             items, indices = [items[position] for position in new], [indices[position] for position in new]
         chunk = self._prepare(items, indices)
         batch = Batch(indices, chunk.items, chunk.verdicts, read_at)
@@ -293,6 +334,7 @@ class Driver:
     def _let_go(self) -> None:
         self._hold(-self._untaken)
         self._over = True
+        self._reader = None  # cancelled, it holds the frames of its end, and they this
 
     # sending
 
@@ -318,6 +360,7 @@ class Driver:
             message = packed.message
             size = len(message)
             budget.hold(size)
+            batch.sent = True
             repeatable, answer_by = self.call.resend, self._answer_by
             if watch is None:
                 received = await self._transport.exchange(
@@ -342,6 +385,7 @@ class Driver:
                 await self._report(received, request_id, batch, None)
             for position in missing:
                 self.call.refuse(_unanswered(indices[position], items[position]))
+            self._unfinished.settle(indices)
             self._succeed(batch, len(items) - len(missing))
             if self._progress is not None:
                 self._progress.advance(len(items), size, received.size)

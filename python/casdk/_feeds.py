@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, KeysView, Sized, ValuesView
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Iterable, KeysView, Sized, ValuesView
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -46,6 +47,8 @@ class Feed:
         self.size = size
         self.direct = isinstance(content, HELD)
         self._asynchronous = isinstance(content, AsyncIterable)
+        self._untaken: deque[list[Any]] = deque()
+        self._closed = False
         self._iterator: Any = aiter(content) if self._asynchronous else iter(content)
         self._reader = Reader() if apart and not self.direct and not self._asynchronous else None
 
@@ -76,8 +79,11 @@ class Feed:
     def _read(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
         until = monotonic() + PATIENCE
         for _ in range(most):
+            if self._closed:
+                break
             chunk = list(islice(self._iterator, self.size))
             if chunk:
+                self._untaken.append(chunk)
                 caller.post(take, chunk)
             if len(chunk) < self.size:
                 return True
@@ -88,7 +94,13 @@ class Feed:
     async def _read_asynchronously(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
         until = monotonic() + PATIENCE
         for _ in range(most):
-            chunk = await _take(self._iterator, self.size)
+            chunk: list[Any] = []
+            self._untaken.append(chunk)  # before it is full: what is in it was read, should the call end now
+            while len(chunk) < self.size and not self._closed:
+                try:
+                    chunk.append(await anext(self._iterator))
+                except StopAsyncIteration:
+                    break
             if chunk:
                 caller.post(take, chunk)
             if len(chunk) < self.size:
@@ -97,8 +109,18 @@ class Feed:
                 break
         return False
 
+    def taken(self) -> None:
+        """The oldest chunk that was posted has been taken."""
+        self._untaken.popleft()
+
+    def untaken(self) -> list[list[Any]]:
+        """Return the chunks that were read and not taken when the call had ended."""
+        chunks, self._untaken = self._untaken, deque()
+        return [chunk for chunk in chunks if chunk]
+
     def close(self) -> None:
-        """Let go of the reader, if there is one."""
+        """Read no more, and let go of the reader, if there is one."""
+        self._closed = True
         if self._reader is not None:
             self._reader.close()
 
@@ -143,16 +165,6 @@ class Reader:
     def close(self) -> None:
         """End the thread as soon as the iterator lets go."""
         self._inbox.put(None)
-
-
-async def _take(iterator: AsyncIterator[Any], size: int) -> list[Any]:
-    chunk: list[Any] = []
-    while len(chunk) < size:
-        try:
-            chunk.append(await anext(iterator))
-        except StopAsyncIteration:
-            break
-    return chunk
 
 
 def feed_of(content: Iterable[Any] | AsyncIterable[Any], size: int, apart: bool = False) -> Feed:

@@ -58,7 +58,8 @@ class Originals:
             documents.append("" if bad else as_document(item, chr(chunk.verdicts[position])))
         if self.items is not None and (self._keep or not self.items):
             self.items += items
-            self.documents += [document for document in documents if isinstance(document, Document)]
+            # A Document for a bad item, too, so that positions stay indices: with one, no call goes on to its end.
+            self.documents += [document if isinstance(document, Document) else Document() for document in documents]
         verdicts = bytes(ord("O") if isinstance(document, Document) else ord("T") for document in documents)
         return Chunk(documents, verdicts, chunk.errors)
 
@@ -68,9 +69,10 @@ class Originals:
             self._foreign = hold_documents(items)
         return chunk
 
-    def given(self, index: int, item: Any) -> Any:
-        """Return the user's own item instead of what it was read into, as far as it was kept."""
-        return self.items[index] if self.items is not None and index < len(self.items) else item
+    @property
+    def all_given(self) -> bool:
+        """Whether every item is a Document of the caller's, ours or docarray's."""
+        return self.items is not None and all(isinstance(item, Document) or recognise(item) for item in self.items)
 
     @property
     def all_documents(self) -> bool:
@@ -79,11 +81,19 @@ class Originals:
             return True
         return self.items is not None and (isinstance(self.like, DocumentArray) or is_array(self.like))
 
-    def array(self, gone: Container[int] = (), *, candidates: str | None = None, matches: bool = False) -> Any:
+    def array(
+        self,
+        gone: Container[int] = (),
+        *,
+        missing: Container[int] = (),
+        candidates: str | None = None,
+        matches: bool = False,
+    ) -> Any:
         """Return the Documents as the caller's kind of array; docarray's get back what the server said.
 
         Args:
             gone: Indices to leave out.
+            missing: Indices without a result: docarray's documents stay as they are there.
             candidates: Attribute of docarray's documents that was ranked.
             matches: Whether docarray's documents get matches.
         """
@@ -93,9 +103,11 @@ class Originals:
 
             owners: dict[int, Any] = {}
             written: set[int] = set()
-            for item, document in zip(items, self.documents, strict=True):
-                if not recognise(item) or (candidates is not None and id(item) in written):
-                    continue  # what was ranked is in another order now
+            for index, (item, document) in enumerate(zip(items, self.documents, strict=True)):
+                if index in missing or not recognise(item):
+                    continue
+                if candidates is not None and id(item) in written:  # what was ranked is in another order now
+                    continue
                 write_back(item, document, candidates=candidates, owners=owners, matches=matches)
                 written.add(id(item))
         theirs = all(map(recognise, items)) if self._foreign else not items and is_array(self.like)
@@ -130,8 +142,9 @@ def open_piece(piece: Piece, options: Options) -> Any:
     elif theirs:
         from casdk.interop.docarray import write_back
 
+        bad = set(piece.bad)
         for position, item in enumerate(items):
-            if position not in piece.bad:
+            if position not in bad:
                 write_back(item, Document(embedding=rows[position]))
     if options.errors == "return":
         return EncodeResult(embeddings=rows, errors=tuple(sorted(piece.errors, key=_index_of)), start=piece.start)

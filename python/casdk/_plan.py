@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from casdk._batches import Repeats
+from casdk._batches import Repeats, Unfinished
 from casdk._calls import Call, Window
 from casdk._codecs import Packer
 from casdk._driver import Driver, Hooks
@@ -20,15 +21,19 @@ from casdk._inputs import Chunk, as_given
 from casdk._logging import are_pending, emitted, logger_of
 from casdk._options import MINIBATCH, Options, route
 from casdk._progress import Progress
-from casdk._results import Answer, Embeddings, Nothing
+from casdk._results import Answer, Nothing
 from casdk._transport import Transport
-from casdk.errors import InputTypeError, ItemError, shown
+from casdk.errors import CasdkError, ClosedError, InputTypeError, ItemError, NotDoneError, shown
 from casdk.models import Response
 
-__all__ = ["Plan", "moved"]
+__all__ = ["Check", "Plan", "moved"]
 
 LOG: Final = logger_of("casdk.calls")
 UNWATCHED: Final = nullcontext()
+Check: TypeAlias = Callable[[Caller[Any]], Awaitable[None]]
+"""What is still to be done, or found out, when every reply is there."""
+BELOW: Final = frozenset({"casdk", "asyncio", "grpc", "httpx", "httpcore", "anyio", "websockets", "ssl", "socket"})
+"""Packages whose frames a traceback leads through before it comes to the caller's own code, if it does."""
 
 
 class Plan:
@@ -47,9 +52,9 @@ class Plan:
         allow_empty: Whether a Document without content may travel.
         batch_size: Items per request, unless the options say.
         repeats: Finds items that need not be sent again.
+        storing: Whether requests change something on the server.
         merged: Whether it carries the items of several calls.
         answer_by: When the last of those gives up, in the engine's time.
-        given: Returns the user's item of an index, or what it is given.
         extra: Parameters the verb adds.
     """
 
@@ -68,9 +73,9 @@ class Plan:
         allow_empty: bool = False,
         batch_size: int = MINIBATCH,
         repeats: Repeats | None = None,
+        storing: bool = False,
         merged: bool = False,
         answer_by: float | None = None,
-        given: Callable[[int, Any], Any] | None = None,
         **extra: Any,
     ) -> None:
         limits = transport.limits
@@ -93,10 +98,12 @@ class Plan:
             raise InputTypeError(f"parameters cannot be read: {shown(error)}") from error
         timeout = options.deadline_after(transport.timeouts.total)
         self.deadline = None if timeout is None else monotonic() + timeout
-        self.feed: Feed = feed_of(content, options.batch_size or batch_size, apart=timeout is not None)
+        size = options.batch_size or batch_size
+        self.feed: Feed = feed_of(content, size, apart=timeout is not None)
         self.hooks = Hooks(options.on_done, options.on_error, options.on_always, options.return_responses)
         self.gathers = options.gathers
         self.answer = answer if self.gathers else Nothing(answer)
+        unfinished = Unfinished(size)
         self.call = Call(
             window=transport.window if options.prefetch is None else Window(options.prefetch),
             retry=transport.retry,
@@ -105,9 +112,11 @@ class Plan:
             resend=resend,
             draw=random.random,
             tolerant=options.on_error is not None,
-            on_refuse=partial(_refuse, self.answer, given),
+            on_refuse=partial(_refuse, self.answer, unfinished),
             server=transport.server,
         )
+        self.left: dict[int, Any] = {}
+        self._unfinished, self._repeats = unfinished, repeats
         self._verb, self._transport = verb[1:] or "profile", transport
         self.watch = None
         if transport.telemetry is not None:
@@ -126,15 +135,44 @@ class Plan:
             hooks=self.hooks,
             progress=self.progress,
             repeats=repeats,
+            unfinished=unfinished,
+            storing=storing,
             watch=self.watch,
         )
 
-    async def run(self, caller: Caller[Any]) -> None:
-        """Run the call, with telemetry if the client wants it."""
+    async def run(self, caller: Caller[Any], check: Check | None = None) -> CasdkError | None:
+        """Run the call, with telemetry if the client wants it.
+
+        Args:
+            caller: Where the call came from.
+            check: See `Check`.
+
+        Returns:
+            What stopped the call, without a traceback: the frames of one would keep all that the call has in memory.
+
+        Raises:
+            BaseException: What the caller's own code raised, or what took the call back, as it is.
+        """
+        try:
+            await self._run(caller, check)
+            return None
+        except CasdkError as error:
+            stopped = error
+        except asyncio.CancelledError:
+            if not self._transport.closed:
+                raise
+            stopped = ClosedError("the client was closed during the call")
+        drop_frames(stopped)
+        return stopped
+
+    async def _run(self, caller: Caller[Any], check: Check | None) -> None:
         began = monotonic()
         with self.watch or UNWATCHED:
             try:
-                await self._run(caller)
+                with self.progress or UNWATCHED:
+                    await self.driver.run(caller)
+                if check is not None:
+                    await check(caller)
             finally:
                 if self.watch is not None:
                     self.watch.count(self.call.done)
@@ -143,29 +181,38 @@ class Plan:
                 if are_pending():
                     await emitted(self.deadline)
 
-    async def _run(self, caller: Caller[Any]) -> None:
-        """Run the call; an `ItemError` that stops it takes along what was finished."""
-        try:
-            if self.progress is None:
-                await self.driver.run(caller)
-            else:
-                with self.progress:
-                    await self.driver.run(caller)
-        except ItemError as error:
-            if isinstance(self.answer, Embeddings):
-                error.partial = self.answer.partial(self.feed.total or self.driver.count)
-            raise
+    def conclude(self, stopped: CasdkError | None) -> None:
+        """Find out what became of each item, and tell the error how far the call came; runs where the caller is."""
+        if stopped is not None:
+            self.driver.take_rest()
+        self.left = {} if stopped is None else self._unfinished.left()
+        bad, left = self.call.bad, self.left
+        for index, first in self._repeats.found if self._repeats is not None else ():
+            if first in bad:
+                bad[index] = moved(bad[first], index - first)
+            elif first in left:
+                left[index] = left[first]
+        if stopped is not None:
+            read = self.driver.count
+            stopped.done = read - len(self.missing)
+            stopped.total = read if self.feed.total is None and self.call.ended else self.feed.total
+            stopped.attempts = stopped.attempts or self.call.attempts
+            stopped.server = str(self._transport.endpoint)
+            if not self.gathers:
+                stopped.responses = self.responses()
 
     @property
-    def bad(self) -> list[int]:
-        """Indices without a result, ascending."""
-        return sorted(self.call.bad)
+    def missing(self) -> list[int]:
+        """Indices without a result, ascending: of bad items, and of those that were read and not done."""
+        return sorted({*self.call.bad, *self.left} if self.left else self.call.bad)
 
-    def repeat(self, repeats: Repeats) -> None:
-        """What repeats a bad item is bad too."""
-        for index, first in repeats.found:
-            if first in self.call.bad:
-                self.call.bad[index] = moved(self.call.bad[first], index - first)
+    def errors(self, stopped: CasdkError | None) -> dict[int, ItemError]:
+        """Return one error for each item without a result, by index."""
+        errors = dict(self.call.bad)
+        reason = f"it was read, but not done when the call was stopped: {stopped}"
+        for index, item in self.left.items():
+            errors[index] = NotDoneError(index, item, reason, stopped)
+        return errors
 
     def responses(self) -> list[Response] | None:
         """What a call returns that does not gather: nothing, or the responses in input order."""
@@ -174,12 +221,33 @@ class Plan:
         return [response for _, response in sorted(self.hooks.responses, key=lambda kept: kept[0])]
 
 
-def _refuse(answer: Answer, given: Callable[[int, Any], Any] | None, error: ItemError) -> None:
+def _refuse(answer: Answer, unfinished: Unfinished, error: ItemError) -> None:
     # No method of Plan's, which holds the call that holds this: a cycle keeps the result until a garbage collection.
-    if given is not None:
-        error.item = given(error.index, error.item)
+    index = error.index
+    error.item = unfinished.item(index, error.item)
+    unfinished.settle([index])
+    drop_frames(error)
     as_given(error)
     answer.refused(error)
+
+
+def drop_frames(error: BaseException) -> None:
+    """Drop the tracebacks of an error, and of what led to it: their frames hold the call, its content and its rows.
+
+    Frames of the caller's own code stay: what a callback raised is found by them.
+    """
+    seen: set[int] = set()
+    chain: list[BaseException | None] = [error]
+    while chain:
+        one = chain.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        at = None if isinstance(one, CasdkError) else one.__traceback__
+        while at is not None and at.tb_frame.f_globals.get("__name__", "").partition(".")[0] in BELOW:
+            at = at.tb_next
+        one.__traceback__ = at
+        chain += one.__cause__, one.__context__, getattr(one, "cause", None)
 
 
 def moved(error: ItemError, by: int) -> ItemError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -119,6 +119,7 @@ class Matrix:
         return rows
 
     def finish(self, count: int, bad: Iterable[int]) -> np.ndarray[Any, Any]:
+        """Return the rows of so many items, NaN where there is none; ``[count, 0]`` while their width is not known."""
         rows = self.rows
         if rows is None:
             return np.full((count, 0), np.nan, self._dtype) if count else np.empty((0, 0), self._dtype)
@@ -132,28 +133,30 @@ class Matrix:
             rows[missing] = np.nan
         return rows
 
+    def partial(self, count: int, missing: Sequence[int]) -> np.ndarray[Any, Any] | None:
+        """Return the rows of a call that was stopped, of the caller's own matrix a view; ``None`` if it has no width.
+
+        Args:
+            count: Items that were read.
+            missing: Indices of those without a row, ascending.
+        """
+        if self.rows is None or not self._given:
+            return None if self.rows is None else self.finish(count, missing)
+        rows = self.rows[:count]
+        rows[[index for index in missing if index < len(rows)]] = np.nan
+        return rows
+
 
 class Embeddings(Answer):
     """``[N, D]`` rows by index."""
 
     def __init__(self, matrix: Matrix) -> None:
         self.matrix = matrix
-        self._placed: list[Sequence[int]] = []
 
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
     ) -> list[int]:
-        missing = self.matrix.place(indices, reply, sent, request_id)
-        gone = set(missing)
-        self._placed.append([at for i, at in enumerate(indices) if i not in gone] if gone else indices)
-        return missing
-
-    def partial(self, count: int) -> np.ndarray[Any, Any]:
-        """Return the rows placed so far, NaN elsewhere."""
-        unplaced = np.ones(count, bool)
-        for indices in self._placed:
-            unplaced[slice(indices.start, indices.stop) if isinstance(indices, range) else indices] = False
-        return self.matrix.finish(count, np.flatnonzero(unplaced).tolist())
+        return self.matrix.place(indices, reply, sent, request_id)
 
 
 class IndexedEmbeddings(Embeddings):
@@ -234,11 +237,6 @@ class Pieces(Answer):
     def _piece_of(self, index: int) -> Piece:
         return self._pieces[index - index % self._size]
 
-    def given(self, index: int, item: Any) -> Any:
-        """Return the user's own item instead of what it was read into."""
-        piece = self._pieces.get(index - index % self._size)
-        return item if piece is None else piece.items[index - piece.start]
-
     def refused(self, error: ItemError) -> None:
         piece = self._piece_of(error.index)
         piece.bad.append(error.index - piece.start)
@@ -278,6 +276,22 @@ class Pieces(Answer):
                 piece.rows = np.empty((len(piece.items), self._width), self._dtype)
             piece.rows[piece.bad] = np.nan
             yield piece
+
+    def rest(self, missing: Container[int]) -> Piece:
+        """Return all that was read and not handed over as one piece, when the call was stopped.
+
+        Args:
+            missing: Indices of the items without a row.
+        """
+        pieces = [piece for _, piece in sorted(self._pieces.items(), key=itemgetter(0))]
+        rest = Piece(self._head, [item for piece in pieces for item in piece.items])
+        rest.bad = [at for at in range(len(rest.items)) if rest.start + at in missing]
+        rest.rows = np.full((len(rest.items), self._width), np.nan, self._dtype)
+        for piece in pieces:
+            if piece.rows is not None:
+                rest.rows[piece.start - rest.start :][: len(piece.items)] = piece.rows
+        rest.rows[rest.bad] = np.nan
+        return rest
 
 
 class Nothing(Answer):

@@ -6,10 +6,12 @@ result where the caller is, since touching a hundred thousand Documents would ho
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence, Sized
+from functools import partial
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -24,8 +26,8 @@ from casdk._feeds import HELD
 from casdk._foreign import hold_documents
 from casdk._inputs import Chunk, are_texts, check_content, read_chunk
 from casdk._options import DEFAULTS, DTYPE, MINIBATCH, Options, check_limit, check_timeout, route
-from casdk._originals import Originals, write_embeddings
-from casdk._plan import Plan, moved
+from casdk._originals import Originals, open_piece, write_embeddings
+from casdk._plan import Check, Plan, moved
 from casdk._results import (
     Embeddings,
     IndexedEmbeddings,
@@ -37,7 +39,7 @@ from casdk._results import (
 )
 from casdk._transport import Transport
 from casdk.documents import Document
-from casdk.errors import InputTypeError, InputValueError, ItemError, NotSupportedError
+from casdk.errors import CasdkError, InputTypeError, InputValueError, ItemError, NotDoneError, NotSupportedError
 from casdk.models import EncodeResult, Profile
 
 if TYPE_CHECKING:
@@ -46,8 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["Job", "encode", "index", "profile", "rank", "search", "stream"]
 
 Job: TypeAlias = "Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], Any]]]"
-Merged: TypeAlias = "tuple[np.ndarray[Any, Any], dict[int, ItemError], Watch | None]"
-"""Rows of a merged batch, its bad items, and what its span is linked by."""
 
 
 def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job | Part:
@@ -59,47 +59,60 @@ def encode(transport: Transport, content: Iterable[Any], options: Options) -> Jo
     total = len(content) if isinstance(content, Sized) else None
     matrix = Matrix(total, options.dtype, options.out)
     repeats = Repeats() if options.dedupe else None
-    answer, given = Embeddings(matrix), originals.given
-    plan = Plan(transport, "/encode", content, options, answer, prepare=originals.read, repeats=repeats, given=given)
+    plan = Plan(transport, "/encode", content, options, Embeddings(matrix), prepare=originals.read, repeats=repeats)
 
-    def finish() -> Any:
+    def finish(stopped: CasdkError | None) -> Any:
+        plan.conclude(stopped)
         if not plan.gathers:
-            return plan.responses()
-        if repeats is not None:
-            plan.repeat(repeats)
-        rows = matrix.finish(plan.driver.count, plan.bad)
-        if repeats is not None and repeats.found and rows.size:
+            return stopped or plan.responses()
+        missing = plan.missing
+        rows = (
+            matrix.finish(plan.driver.count, missing) if stopped is None else matrix.partial(plan.driver.count, missing)
+        )
+        if repeats is not None and repeats.found and rows is not None and rows.size:
             again, firsts = zip(*repeats.found, strict=True)
             rows[list(again)] = rows[list(firsts)]
-        return _present(rows, plan.call.bad, plan.bad, originals if originals.all_documents else None, options)
+        documents = originals if originals.all_documents else None
+        return _present(rows, plan.errors, missing, documents, options, stopped)
 
     return _job(plan, finish)
 
 
 def _present(
-    rows: np.ndarray[Any, Any],
-    errors: Mapping[int, ItemError],
-    bad: Sequence[int],
+    rows: np.ndarray[Any, Any] | None,
+    errors: Callable[[CasdkError | None], Mapping[int, ItemError]],
+    missing: Sequence[int],
     originals: Originals | None,
     options: Options,
+    stopped: CasdkError | None,
 ) -> Any:
-    """Return the result of ``encode`` as ``errors=`` wants it.
+    """Return the result of ``encode`` as ``errors=`` wants it, or what stopped the call, with what was finished.
 
     Args:
-        rows: ``[N, D]``, NaN where there is none.
-        errors: By index.
-        bad: Indices without a row, ascending.
+        rows: ``[N, D]``, NaN where there is none; ``None`` if the call was stopped before there was any.
+        errors: Returns one for each item without a row, by index.
+        missing: Indices without a row, ascending.
         originals: The user's Documents, if there is nothing else.
         options: The call's.
+        stopped: What ended the call early.
     """
-    gone = set(bad) if options.errors == "skip" else ()
-    if originals is not None:
-        write_embeddings(originals.documents, rows, bad)
-    if options.errors == "return":
-        return EncodeResult(embeddings=rows, errors=tuple(errors[index] for index in sorted(errors)))
+    gone = set(missing) if options.errors == "skip" else ()
+    if originals is not None and rows is not None:
+        write_embeddings(originals.documents, rows[: len(originals.documents)], missing)
+    if stopped is not None:
+        if originals is None:
+            stopped.partial = rows
+        else:
+            stopped.documents = originals.array(missing=set(missing))
+    if options.errors == "return" and rows is not None and (stopped is None or stopped.done):
+        found = errors(stopped)
+        return EncodeResult(embeddings=rows, errors=tuple(found[index] for index in sorted(found)), stopped=stopped)
+    if stopped is not None:
+        return stopped
+    assert rows is not None
     if originals is not None and options.result is None:
         return originals.array(gone)
-    kept = np.delete(rows, bad, axis=0) if gone else rows
+    kept = np.delete(rows, missing, axis=0) if gone else rows
     return kept if options.result is None else to_arrow(kept)
 
 
@@ -136,6 +149,25 @@ ALIKE: Final = _key(b"", DEFAULTS)
 """What calls that are told nothing of it have in common, made once."""
 
 
+class Merged(NamedTuple):
+    """What became of items that travelled together.
+
+    Attributes:
+        rows: ``[M, D]`` of the items that were read, NaN where there is none; ``None`` while nothing came.
+        errors: One for each of these without a row, by index.
+        stopped: What ended it early.
+        watch: What the spans of the calls are linked to.
+    """
+
+    rows: np.ndarray[Any, Any] | None
+    errors: Mapping[int, ItemError]
+    stopped: CasdkError | None
+    watch: Watch | None = None
+
+
+NOTHING: Final[Mapping[int, ItemError]] = MappingProxyType({})
+
+
 class Part(Share):
     """A call of ``encode`` that travels in company.
 
@@ -147,8 +179,12 @@ class Part(Share):
         key: What it has in common with its company.
     """
 
-    _errors: Mapping[int, ItemError] = MappingProxyType({})
+    _rows: np.ndarray[Any, Any] | None = None
+    _errors: Mapping[int, ItemError] = NOTHING
+    _stopped: CasdkError | None = None
     _watch: Watch | None = None
+    _sent: tuple[Plan, Matrix] | None = None
+    """What carries the whole company, if this is its first."""
 
     def __init__(
         self, transport: Transport, coalescer: Coalescer, content: Any, options: Options, key: Hashable
@@ -185,46 +221,120 @@ class Part(Share):
             merged=True,
             answer_by=answer_by,
         )
-        await plan.run(self.caller)
-        return matrix.finish(len(items), plan.bad), plan.call.bad, plan.watch
+        self._sent = plan, matrix
+        try:
+            return _merge(plan, matrix, await plan.run(self.caller))
+        finally:
+            self._sent = None
 
     def result(self, outcome: Merged, start: int) -> Callable[[], Any]:
         """Take its rows and errors out of a batch's."""
-        rows, errors, carrier = outcome
+        self._take(outcome, start)
+        if self._watch is not None and outcome.watch is not None:
+            self._watch.link(outcome.watch)
+            self._watch.count(len(self.items) - len(self._errors))
+        return self._finish if self._stopped is None else partial(_end, self._finish)
+
+    def _take(self, outcome: Merged, start: int) -> None:
+        rows, errors, stopped, _ = outcome
         stop = start + len(self.items)
         if errors:
             self._errors = {i - start: moved(errors[i], -start) for i in errors if start <= i < stop}
-        if self._watch is not None and carrier is not None:
-            self._watch.link(carrier)
-            self._watch.count(len(self.items) - len(self._errors))
-        if self._errors and self._options.errors == "raise":
-            raise self._errors[min(self._errors)]
-        # A copy: a view would keep everybody's rows alive, and writeable.
-        self._rows = copy_rows(rows, start, stop)
-        return self._finish
+        if rows is not None:
+            # A copy: a view would keep everybody's rows alive, and writeable.
+            self._rows = copy_rows(rows, min(start, len(rows)), min(stop, len(rows)))
+        bad = [index for index, error in self._errors.items() if not isinstance(error, NotDoneError)]
+        if bad and self._options.errors == "raise":
+            self._stop(self._errors[min(bad)])
+        elif stopped is not None:
+            self._share(stopped)
+
+    def _share(self, stopped: CasdkError) -> None:
+        """Be stopped by what stopped the company, unless this call's items were done by then."""
+        waiting = [error for error in self._errors.values() if isinstance(error, NotDoneError)]
+        if not waiting and self._rows is not None and len(self._rows) == len(self.items):
+            return
+        # Each caller raises its own copy: a traceback grows with every raise.
+        own = copy.copy(stopped)
+        for error in waiting:
+            error.cause = own
+        self._stop(own)
+
+    def _stop(self, error: CasdkError) -> None:
+        self._stopped = error
+        error.done = 0 if self._rows is None else len(self._rows) - len(self._errors)
+        error.total = len(self.items)
+        error.server = str(self._transport.endpoint)
 
     def _finish(self) -> Any:
-        if not self._errors and self._options is DEFAULTS and type(self.items[0]) is str:
+        if self._stopped is None and not self._errors and self._options is DEFAULTS and type(self.items[0]) is str:
             return self._rows
         originals = None
         if isinstance(self.items[0], Document) and all(isinstance(item, Document) for item in self.items):
             originals = Originals(self._content)
             originals.items, originals.documents = self.items, self.items
-        return _present(self._rows, self._errors, sorted(self._errors), originals, self._options)
+        errors, stopped = self._errors, self._stopped
+        # Let go of: the frame that waits for this holds it, and an error's traceback leads to that frame.
+        self._errors, self._stopped = NOTHING, None
+        return _present(self._rows, lambda stopped: errors, sorted(errors), originals, self._options, stopped)
 
     def end(self, result: Callable[[], Any] | None, error: BaseException | None) -> Ending:
         """Come to an end, which is still to be told; telemetry is."""
+        if isinstance(error, CasdkError):  # its time ran out, or nothing could be sent
+            self._take_so_far(error)
+            result, error = partial(_end, self._finish), None
         if self._watch is not None:
-            self.caller.context.run(self._watch.__exit__, None if error is None else type(error), error, None)
+            stopped: BaseException | None = error or self._stopped
+            self.caller.context.run(self._watch.__exit__, None if stopped is None else type(stopped), stopped, None)
         return super().end(result, error)
 
+    def _take_so_far(self, stopped: CasdkError) -> None:
+        first = None if self.batch is None else self.batch.shares[0]
+        if self.batch is None or not isinstance(first, Part) or first._sent is None:
+            self._stop(stopped)
+        else:
+            self._take(_merge(*first._sent, stopped), self.batch.start_of(self))
 
-def _job(plan: Plan, finish: Callable[[], Any]) -> Job:
+
+def _merge(plan: Plan, matrix: Matrix, stopped: CasdkError | None) -> Merged:
+    plan.conclude(stopped)
+    count, missing = plan.driver.count, plan.missing
+    rows = matrix.finish(count, missing) if stopped is None else matrix.partial(count, missing)
+    return Merged(rows, plan.errors(stopped), stopped, plan.watch)
+
+
+def _job(plan: Plan, finish: Callable[[CasdkError | None], Any], check: Check | None = None) -> Job:
+    """Return the job that runs a call.
+
+    Args:
+        plan: The call.
+        finish: Makes the result where the caller is. If the call was stopped, it puts what was finished into the
+            error and returns that.
+        check: What is to be done when every reply is there.
+    """
+    held = [(plan, finish, check)]
+    del plan, finish, check
+
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
-        await plan.run(caller)
-        return finish
+        # Taken out: the frame that waits for the job holds it, and an error's traceback leads to that frame.
+        plan, finish, check = held.pop()
+        stopped = await plan.run(caller, check)
+        return partial(finish, None) if stopped is None else partial(_end, partial(finish, stopped))
 
     return job
+
+
+def _end(finish: Callable[[], Any]) -> Any:
+    """Return the result of a call that was stopped, or raise what stopped it."""
+    result = None
+    try:
+        result = finish()
+        if isinstance(result, CasdkError):
+            raise result
+        return result
+    finally:
+        # The traceback leads to this frame, and what it holds to all that the call had in memory.
+        del finish, result
 
 
 def stream(transport: Transport, content: Iterable[Any], options: Options) -> Job:
@@ -234,13 +344,22 @@ def stream(transport: Transport, content: Iterable[Any], options: Options) -> Jo
         if getattr(options, name) is not None:
             raise InputValueError(f"{name}= does not go with a stream")
     pieces = Pieces(options.dtype, options.batch_size or MINIBATCH)
-    plan = Plan(transport, "/encode", content, options, pieces, prepare=read_chunk, given=pieces.given)
+    plan = Plan(transport, "/encode", content, options, pieces, prepare=read_chunk)
 
-    async def job(caller: Caller[Any]) -> Callable[[], Any]:
-        await plan.run(caller)
-        return lambda: None
+    def finish(stopped: CasdkError | None) -> CasdkError | None:
+        if stopped is not None:
+            plan.conclude(stopped)
+            rest = pieces.rest(set(plan.missing))
+            stopped.start = rest.start
+            if rest.items:
+                found = open_piece(rest, msgspec.structs.replace(options, errors="raise"))
+                if not isinstance(found, np.ndarray):
+                    stopped.documents = found
+                elif found.shape[1]:
+                    stopped.partial = found
+        return stopped
 
-    return job
+    return _job(plan, finish)
 
 
 def rank(transport: Transport, content: Iterable[Any], options: Options, source: str) -> Job:
@@ -270,14 +389,18 @@ def rank(transport: Transport, content: Iterable[Any], options: Options, source:
         prepare=read,
         candidates=source,
         batch_size=1,
-        given=originals.given,
     )
 
-    def finish() -> Any:
+    def finish(stopped: CasdkError | None) -> Any:
+        plan.conclude(stopped)
         if not plan.gathers:
-            return plan.responses()
+            return stopped or plan.responses()
         answer.write()
-        return originals.array(candidates=source)
+        ranked = originals.array(missing=set(plan.missing), candidates=source)
+        if stopped is None:
+            return ranked
+        stopped.documents = ranked
+        return stopped
 
     return _job(plan, finish)
 
@@ -323,27 +446,44 @@ def index(transport: Transport, content: Iterable[Any], options: Options, resend
         prepare=originals.read_as_documents,
         resend=resend,
         keep=True,
-        given=originals.given,
+        storing=True,
     )
 
-    async def job(caller: Caller[Any]) -> Callable[[], Any]:
-        await plan.run(caller)
+    async def check(caller: Caller[Any]) -> None:
         if answer.executors == 1 and transport.indexes is None:
             stored = (document for index, document in enumerate(originals.documents) if index not in plan.call.bad)
             if (first := next(stored, None)) is not None:
                 await _probe_index(transport, first, caller, plan.deadline)
-        return lambda: _embedded(plan, matrix, originals)
 
-    return job
+    def finish(stopped: CasdkError | None) -> Any:
+        result = _embedded(plan, matrix, originals, stopped)
+        if stopped is not None:
+            stopped.unconfirmed = plan.call.unconfirmed
+            if isinstance(stopped, NotSupportedError):
+                stopped.done = 0
+        return result
+
+    return _job(plan, finish, check)
 
 
-def _embedded(plan: Plan, matrix: Matrix, originals: Originals, *, matches: bool = False) -> Any:
-    """Return the Documents, embeddings set, or the responses the call was made for."""
+def _embedded(
+    plan: Plan, matrix: Matrix, originals: Originals, stopped: CasdkError | None, *, matches: bool = False
+) -> Any:
+    """Return the Documents, embeddings set, or the responses the call was made for, or what stopped it."""
+    plan.conclude(stopped)
     if not plan.gathers:
-        return plan.responses()
-    rows = matrix.finish(plan.driver.count, plan.bad)
-    write_embeddings(originals.documents, rows, plan.bad)
-    return originals.array(matches=matches)
+        return stopped or plan.responses()
+    count, missing = plan.driver.count, plan.missing
+    rows = matrix.finish(count, missing) if stopped is None else matrix.partial(count, missing)
+    if rows is not None:
+        write_embeddings(originals.documents, rows[: len(originals.documents)], missing)
+    documents = originals.array(missing=set(missing), matches=matches)
+    if stopped is None:
+        return documents
+    stopped.documents = documents
+    if not originals.all_given:
+        stopped.partial = rows
+    return stopped
 
 
 async def _probe_index(transport: Transport, document: Document, caller: Caller[Any], deadline: float | None) -> None:
@@ -352,7 +492,7 @@ async def _probe_index(transport: Transport, document: Document, caller: Caller[
     # What is left of the call's own time; a limit of 0 s would be none.
     left = None if deadline is None else max(deadline - monotonic(), 1e-9)
     probe = search(transport, [query], Options(timeout=left), 1)
-    await probe(caller)
+    (await probe(caller))()
 
 
 def search(transport: Transport, content: Iterable[Any], options: Options, limit: int) -> Job:
@@ -362,11 +502,9 @@ def search(transport: Transport, content: Iterable[Any], options: Options, limit
     originals = Originals(content)
     matrix = Matrix(len(content) if isinstance(content, Sized) else None)
     answer = SearchResults(matrix)
-    read, given = originals.read_as_documents, originals.given
-    plan = Plan(transport, "/search", content, options, answer, prepare=read, given=given, limit=limit)
+    plan = Plan(transport, "/search", content, options, answer, prepare=originals.read_as_documents, limit=limit)
 
-    async def job(caller: Caller[Any]) -> Callable[[], Any]:
-        await plan.run(caller)
+    async def check(caller: Caller[Any]) -> None:
         if answer.matched:
             transport.indexes = True
         elif answer.executors == 1 and transport.indexes is None:
@@ -374,9 +512,8 @@ def search(transport: Transport, content: Iterable[Any], options: Options, limit
                 "the server answered without a single match and its flow has one executor: it has no indexer "
                 "(or nothing was ever indexed)"
             )
-        return lambda: _embedded(plan, matrix, originals, matches=True)
 
-    return job
+    return _job(plan, lambda stopped: _embedded(plan, matrix, originals, stopped, matches=True), check)
 
 
 def profile(transport: Transport, content: Any, timeout: float | UnsetType | None) -> Job:
@@ -394,8 +531,13 @@ def profile(transport: Transport, content: Any, timeout: float | UnsetType | Non
         allow_empty=content is None,
     )
 
-    async def job(caller: Caller[Any]) -> Callable[[], Any]:
-        await plan.run(caller)
-        return lambda: Profile.from_response(plan.hooks.responses[0][1])
+    def finish(stopped: CasdkError | None) -> Any:
+        plan.conclude(stopped)
+        return stopped or found[0]
 
-    return job
+    found: list[Profile] = []
+
+    async def check(caller: Caller[Any]) -> None:
+        found.append(Profile.from_response(plan.hooks.responses[0][1]))
+
+    return _job(plan, finish, check)

@@ -403,6 +403,7 @@ class Client:
         try:
             for piece in pieces:
                 yield open_piece(piece, read)
+                del piece  # an error's traceback leads to this frame
         finally:
             pieces.close()
 
@@ -414,6 +415,7 @@ class Client:
         try:
             async for piece in pieces:
                 yield open_piece(piece, read)
+                del piece  # as above
         finally:
             await pieces.aclose()
 

@@ -16,7 +16,8 @@
     │       ├── ItemTypeError (TypeError)
     │       ├── DownloadError (ConnectionError)
     │       ├── RejectedError               the server fails whenever this item is in the batch
-    │       └── NoEmbeddingError            the server answered without a row for this item
+    │       ├── NoEmbeddingError            the server answered without a row for this item
+    │       └── NotDoneError                the call was stopped before this item was done
     ├── TransportError (ConnectionError)    refused, reset, unreachable, closed
     │   ├── TLSError
     │   ├── ProxyError
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from casdk.documents import DocumentArray
+    from casdk.models import Response
 
 __all__ = [
     "AuthError",
@@ -64,6 +66,7 @@ __all__ = [
     "ItemTypeError",
     "NoEmbeddingError",
     "NotAnImageError",
+    "NotDoneError",
     "NotSupportedError",
     "OverloadedError",
     "ProtocolMismatchError",
@@ -108,6 +111,7 @@ class CasdkError(Exception):
         start: Index of the first row of ``partial``: 0, but for a stream the number of items handed out.
         documents: What the call would have returned of the M items that were read, where that is Documents; those that
             were done have their results. ``None`` where it is rows, and where callbacks take the replies.
+        responses: With ``return_responses=True``, the Responses so far, in input order; else ``None``.
         done: Items that have a result: the finite rows of ``partial``, the Documents that were done; of a stream,
             those handed out as well; of an `index`, the items that were stored for sure.
         total: Items in all, if known.
@@ -122,6 +126,7 @@ class CasdkError(Exception):
     partial: NDArray[Any] | None = None
     start: int = 0
     documents: DocumentArray | None = None
+    responses: list[Response] | None = None
     done: int = 0
     total: int | None = None
     attempts: int = 0
@@ -160,6 +165,7 @@ class CasdkError(Exception):
     def __copy__(self) -> Self:
         copied = type(self)(*self._arguments())
         copied.__dict__.update(self.__dict__)
+        copied.__cause__ = self.__cause__
         return copied
 
 
@@ -262,6 +268,10 @@ class RejectedError(ItemError):
 
 class NoEmbeddingError(ItemError):
     """The server answered without an embedding for this item."""
+
+
+class NotDoneError(ItemError):
+    """The item was read, and the call was stopped before it was done: by ``cause``."""
 
 
 class TransportError(CasdkError, ConnectionError):

@@ -83,8 +83,8 @@ class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     Attributes:
         embeddings: ``[N, D]``, float32 or the call's ``dtype``, in input order; NaN in the rows of items that failed.
             Of a call that was stopped ``[M, D]``: the rows of the M items that were read.
-        errors: One for each item without a row, by index; ``error.index`` and ``error.item`` say which. Those of items
-            that were read and not done when the call was stopped have ``stopped`` as their ``cause``.
+        errors: One for each item without a row, by index; ``error.index`` and ``error.item`` say which. It is a
+            `NotDoneError` where the call was stopped before the item was done.
         start: Index of the first row's item: 0, but for the later pieces of a stream. An ``error.index`` counts from
             the beginning of the whole input too.
         stopped: What stopped the call before its end: the server, the way there, a deadline. ``None`` if it went on

@@ -60,6 +60,23 @@ def rows() -> Callable[[list[str]], np.ndarray]:
     return rows
 
 
+PAIRS = [
+    ("grpc", "sync"),
+    ("grpcs", "async"),
+    ("http", "async"),
+    ("https", "sync"),
+    ("websocket", "sync"),
+    ("websockets", "async"),
+]
+
+
+@pytest.fixture(params=PAIRS, ids="-".join)
+def pair(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Each scheme once, each mode three times: for what they decide apart from each other."""
+    scheme, mode = request.param
+    return scheme, mode
+
+
 class _Heap(ctypes.Structure):
     """``struct mallinfo2`` of glibc."""
 

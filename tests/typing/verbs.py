@@ -54,6 +54,8 @@ def stopped(names: list[str]) -> None:
     except CasdkError as error:
         assert_type(error.partial, NDArray[Any] | None)
         assert_type(error.documents, DocumentArray | None)
+        assert_type(error.responses, list[Response] | None)
+        assert_type(error.start, int)
         assert_type(error.done, int)
         assert_type(error.total, int | None)
         assert_type(error.attempts, int)
