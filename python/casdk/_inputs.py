@@ -40,7 +40,7 @@ from casdk.errors import (
 )
 from casdk.models import Image, Text
 
-__all__ = ["Chunk", "are_texts", "as_document", "as_given", "check_content", "read_chunk", "urls_of"]
+__all__ = ["Chunk", "advise", "are_texts", "as_document", "check_content", "read_chunk", "urls_of"]
 
 UNKNOWN: Final = ord("?")
 URL: Final = ord("U")
@@ -49,24 +49,6 @@ SINGLE: Final = (str, bytes, bytearray, memoryview, os.PathLike, Text, Image, Do
 LONGEST_SHOWN: Final = 60
 CHANNELS: Final = (1, 3, 4)
 """Grey, RGB and RGBA: what image servers accept in ``[H, W, C]``."""
-
-
-class FilePath(str):
-    """A path that the caller gave as one, by an ``Image`` or an ``os.PathLike``: nobody took it for a sentence.
-
-    Args:
-        path: The path.
-
-    Attributes:
-        given: What the caller gave.
-    """
-
-    given: Any
-
-    def __new__(cls, path: str, given: Any) -> FilePath:
-        made = super().__new__(cls, path)
-        made.given = given
-        return made
 
 
 class Chunk:
@@ -170,8 +152,7 @@ def _look(item: object) -> tuple[str, object]:
     if isinstance(item, Text):
         return "T", item.text
     if isinstance(item, Image):
-        mark, source = _look_at_image(item.source)
-        return mark, FilePath(source, item) if mark == "P" and isinstance(source, str) else source
+        return _look_at_image(item.source)
     if isinstance(item, str):
         plain = str.__str__(item)  # an Enum's own str() is its name
         return chr(classify([plain])[0]), plain
@@ -185,7 +166,7 @@ def _look_at_image(source: object) -> tuple[str, object]:
         verdict = chr(classify([source])[0])
         return ("P" if verdict == "T" else verdict), source
     if isinstance(source, os.PathLike):
-        return "P", FilePath(os.fsdecode(source), source)
+        return "P", os.fsdecode(source)
     if isinstance(source, bytes | bytearray | memoryview):
         return "B", bytes(source)
     if type(source).__module__.startswith("PIL."):
@@ -232,12 +213,10 @@ def _png(image: Any) -> bytes:
     return buffer.getvalue()
 
 
-def as_given(error: ItemError) -> None:
-    """Have an error name the item as the caller gave it, and say how a sentence is told from a path, if it was none."""
+def advise(error: ItemError) -> None:
+    """Have the error of an item, as the caller gave it, say how a sentence is told from a path, if it may be one."""
     item = error.item
-    if isinstance(item, FilePath):
-        error.item = item.given
-    elif type(item) is str and isinstance(error, FileMissingError | NotAnImageError) and classify([item]) == b"P":
+    if type(item) is str and isinstance(error, FileMissingError | NotAnImageError) and classify([item]) == b"P":
         shown = item if len(item) <= LONGEST_SHOWN else f"{item[:LONGEST_SHOWN]}..."
         advice = error.reason.partition("; give check_images=False")[0]
         error.reason = f'{advice}; if it is a sentence, write Text("{shown}")'

@@ -17,7 +17,7 @@ from casdk._codecs import Packer
 from casdk._driver import Driver, Hooks
 from casdk._engine import Caller
 from casdk._feeds import Feed, feed_of
-from casdk._inputs import Chunk, as_given
+from casdk._inputs import Chunk, advise
 from casdk._logging import are_pending, emitted, logger_of
 from casdk._options import MINIBATCH, Options, route
 from casdk._progress import Progress
@@ -227,7 +227,7 @@ def _refuse(answer: Answer, unfinished: Unfinished, error: ItemError) -> None:
     error.item = unfinished.item(index, error.item)
     unfinished.settle([index])
     drop_frames(error)
-    as_given(error)
+    advise(error)
     answer.refused(error)
 
 
