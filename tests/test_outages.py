@@ -308,7 +308,7 @@ def test_a_request_that_takes_the_server_down_each_time_is_the_reason():
             call.answered(0.1, 100, batch)
             call.interrupt(batch)
     assert isinstance(call.stopped, TransportError)
-    assert crashes == CULPRIT + 1
+    assert crashes == CULPRIT
 
 
 def test_who_tolerates_losses_loses_nothing_to_a_restart():

@@ -455,7 +455,7 @@ class Call:
         """Whether the server may still be away, and that is not the batch's own doing."""
         if self.outage is not None and now >= self.outage.since + self.patience:
             self.outage.given_up = True
-        return self.patience > 0 and batch.outages <= CULPRIT and not (self.outage and self.outage.given_up)
+        return self.patience > 0 and batch.outages < CULPRIT and not (self.outage and self.outage.given_up)
 
     def _put_off(self, batch: Batch, error: TransportError | ServerError, asked: bool, now: float) -> None:
         """Send the batch again when the server is back."""

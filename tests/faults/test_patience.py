@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from casdk import (
     AuthError,
+    Client,
     DeadlineError,
     Document,
     Limits,
@@ -15,9 +16,10 @@ from casdk import (
     ProxyError,
     Retry,
     ServerError,
+    TLSError,
     TransportError,
 )
-from casdk.testing import ConnectProxy, Cut, DeadExecutor, Refuse, Shut
+from casdk.testing import ConnectProxy, Cut, DeadExecutor, Refuse, Shut, certificates
 
 SHORT = Retry(attempts=2, backoff=0.01, max_backoff=0.05)
 """As patient as by default; without patience, two attempts would be over at once."""
@@ -133,6 +135,27 @@ def test_nobody_listens_behind_a_proxy(make_server, connect_to, scheme, rows, li
             lines.wait_for("DEBUG", AGAIN, 4 + TRIES)
             server.up()
             np.testing.assert_array_equal(found.result(), rows(TEXTS))
+
+
+def test_an_unknown_host_is_not_waited_for(scheme, lines):
+    address = f"{scheme}://no-such-host.invalid:51000"
+    retry = Retry(attempts=2, backoff=0.01, patience=30)
+    with Client(address, retry=retry, timeout=20) as client, pytest.raises(TransportError) as caught:
+        client.encode(["a", "b"], batch_size=1, prefetch=1)
+    assert type(caught.value) is TransportError
+    assert not caught.value.away
+    assert lines.count("WARNING", "is away") == 0
+
+
+def test_a_certificate_that_is_refused_is_not_waited_for(make_server, connect_to, lines):
+    """The server came back with another one."""
+    for scheme in ("grpcs", "https", "websockets"):
+        server = make_server(certificate=certificates.self_signed())
+        client = connect_to(server, scheme, retry=Retry(attempts=2, backoff=0.01, patience=30), timeout=20)
+        with pytest.raises(TLSError) as caught:
+            client.encode(["a", "b"], batch_size=1)
+        assert not caught.value.away
+    assert lines.count("WARNING", "") == 0
 
 
 @pytest.mark.parametrize("status", [403, 407, 404])

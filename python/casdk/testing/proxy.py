@@ -48,6 +48,7 @@ class _Proxy:
         self._counters = ProxyCounters()
         self._changed = threading.Condition()
         self._clients: set[socket.socket] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._forgotten: set[socket.socket] = set()
         self.port: int = 0
 
@@ -100,20 +101,22 @@ class _Proxy:
         sock = listen(port=self.port)
         self._thread.sockets.add(sock)
         self.port = int(sock.getsockname()[1])
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(sock, self._thread))
+        asyncio.get_running_loop().add_reader(sock, self._accept, sock, self._thread)
 
-    async def _accept(self, listener: socket.socket, thread: LoopThread) -> None:
-        loop = asyncio.get_running_loop()
-        serving: set[asyncio.Task[None]] = set()
-        while True:
-            client, _ = await loop.sock_accept(listener)
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            thread.sockets.add(client)
-            self._clients.add(client)
-            self._count(accepted=1, open=1)
-            task = loop.create_task(self._attend(client, thread))
-            serving.add(task)
-            task.add_done_callback(serving.discard)
+    def _accept(self, listener: socket.socket, thread: LoopThread) -> None:
+        # Not sock_accept: cancelled at the wrong moment, it loses the connection it has just accepted.
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return  # the client was faster
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        thread.sockets.add(client)
+        self._clients.add(client)
+        self._count(accepted=1, open=1)
+        task = asyncio.get_running_loop().create_task(self._attend(client, thread))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _attend(self, client: socket.socket, thread: LoopThread) -> None:
         try:
