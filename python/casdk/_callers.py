@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
+from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from typing import Any, Final, TypeVar
+from selectors import DefaultSelector
+from typing import Any, Final, TypeVar, cast
 
-from casdk._engine import Caller, Ending, EscapedError, Job
+from casdk._engine import Caller, Ending, EscapedError, Job, notice_fork
 from casdk._mailbox import mailbox_of
 from casdk.errors import ClosedError, InputTypeError
 
@@ -74,8 +77,11 @@ class _ThreadCaller(Caller[T]):
                 except (KeyboardInterrupt, SystemExit):
                     raise
                 except BaseException as raised:
+                    if self.engine.obstacle() is not None:
+                        raise
                     settle(None, raised)
                 else:
+                    self.engine.check()
                     settle(answer, None)
         except BaseException:
             self.cancel()
@@ -107,11 +113,14 @@ class _LoopCaller(Caller[T]):
     _done: asyncio.Future[T] | None
     _pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] | None = None
     _running: asyncio.Task[Any] | None = None
+    _thread: int
 
     def begin(self) -> None:
         self.loop = loop = asyncio.get_running_loop()
         self._done = loop.create_future()
+        self._thread = threading.get_ident()
         super().begin()
+        self.engine.callers.add(self)
 
     def _deliver(self, function: Callable[..., object], *arguments: object) -> None:
         assert self.loop is not None
@@ -129,19 +138,40 @@ class _LoopCaller(Caller[T]):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as raised:
-            settle(None, raised)
+            self._answer(settle, None, raised)
             return
         if not asyncio.iscoroutine(answer):
-            settle(answer, None)
+            self._answer(settle, answer, None)
             return
         task = asyncio.get_running_loop().create_task(answer)
         self._running = task  # a loop keeps only weak references to its tasks
 
         def done(task: asyncio.Task[Any]) -> None:
             error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
-            settle(None if error is not None else task.result(), error)
+            self._answer(settle, None if error is not None else task.result(), error)
 
         task.add_done_callback(done)
+
+    def _answer(
+        self,
+        settle: Callable[[object, BaseException | None], None],
+        result: object,
+        error: BaseException | None,
+    ) -> None:
+        if self.engine.obstacle() is None:
+            settle(result, error)
+        else:
+            notice_fork()
+
+    def abandon(self) -> None:
+        loop = self.loop
+        if self._thread != threading.get_ident() or loop is None or loop.is_closed():
+            return  # nobody runs it here
+        _part(loop)
+        endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]] = [
+            (self, None, ClosedError(str(self.engine.obstacle())))
+        ]
+        loop.call_soon(_settle, endings)
 
     def _put(self, piece: Any, taken: Callable[[], None]) -> None:
         if (pieces := self._pieces) is not None:
@@ -171,6 +201,7 @@ class _LoopCaller(Caller[T]):
             self._leave()
             raise
         finally:
+            self.engine.callers.discard(self)
             self._done = None  # what it holds leads back here
 
     async def pieces(self) -> AsyncGenerator[Any, None]:
@@ -191,6 +222,8 @@ class _LoopCaller(Caller[T]):
         except BaseException:
             self._leave()
             raise
+        finally:
+            self.engine.callers.discard(self)
 
     def _result(self) -> Any:
         """Return the result, and let go of it: it leads to the whole call, and an error's traceback leads here."""
@@ -205,6 +238,24 @@ class _LoopCaller(Caller[T]):
             self._done.cancel()  # nobody will ask how it ended, and asyncio logs an error that nobody asks for
         if self._running is not None:
             self._running.cancel()
+
+
+def _part(loop: Any) -> None:
+    """Give a loop in a forked child a selector and a pipe of its own.
+
+    asyncio leaves it those of the parent: what one of them takes out of the pipe the other never sees, and when the
+    child closes the loop, the parent's is woken by nobody any more. Other loops see to that themselves, as uvloop does.
+    """
+    if not isinstance(loop, BaseSelectorEventLoop):
+        return
+    loop = cast(Any, loop)
+    shared, own = loop._selector, DefaultSelector()
+    for key in tuple(shared.get_map().values()):
+        own.register(key.fileobj, key.events, key.data)
+    loop._selector = own
+    shared.close()
+    loop._close_self_pipe()
+    loop._make_self_pipe()
 
 
 def _settle(endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]]) -> None:

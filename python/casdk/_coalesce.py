@@ -235,6 +235,11 @@ class Coalescer:
             caller.post(self._attend, key, kind)
             kind.told = rests
 
+    def leave(self) -> object:
+        """Forget what waits and what is in flight, in a forked child, and return it."""
+        kinds, self._kinds = self._kinds, {}
+        return kinds
+
     def _attend(self, key: Hashable, kind: _Kind) -> None:
         if self._window:
             asyncio.get_running_loop().call_later(self._window, self._go_on, key, kind)

@@ -140,8 +140,3 @@ class Downloads:
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
-
-    def forget(self) -> None:
-        """Drop the pool: it belongs to the process this one was forked from."""
-        self._client = None
-        self._slots = asyncio.Semaphore(AT_ONCE)

@@ -15,16 +15,29 @@ import os
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 from weakref import WeakSet
 
 from casdk import _logging
 from casdk._mailbox import Mailbox
-from casdk._threads import Workers, is_ours, start, take_over
-from casdk.errors import ClosedError, TransportError
+from casdk._threads import Workers, check_process, forget_ours, is_ours, start, take_over
+from casdk.errors import EXITING, ClosedError, TransportError
 
-__all__ = ["WORKERS", "Caller", "Ending", "Engine", "EscapedError", "Job", "Member", "Resident", "engine", "tell"]
+__all__ = [
+    "WORKERS",
+    "Caller",
+    "Ending",
+    "Engine",
+    "EscapedError",
+    "Job",
+    "Member",
+    "Resident",
+    "engine",
+    "notice_fork",
+    "tell",
+]
 
 _logging.divert("asyncio", "concurrent.futures", "py.warnings")
 
@@ -56,8 +69,10 @@ class Engine:
     def __init__(self) -> None:
         self.pid: Final = os.getpid()
         self.residents: Final[WeakSet[Resident]] = WeakSet()
-        self.settlers: Final[set[Callable[[], Awaitable[None]]]] = set()
-        """What to wait for before a fork when every resident has let go."""
+        self.libraries: Final[set[Library]] = set()
+        """What the residents' connections are made with."""
+        self.callers: Final[set[Caller[Any]]] = set()
+        """Those on loops that wait: nothing else of them would notice a fork."""
         self.workers: Final = Workers(WORKERS, "casdk-pack")
         self._mailbox: Final = Mailbox()
         bytearray(KEPT)
@@ -103,7 +118,10 @@ class Engine:
             return
         finally:
             self._begun.set()
-        self.loop.run_forever()
+        try:
+            self.loop.run_forever()
+        finally:
+            check_process(self.pid)
 
     def pause(self) -> None:
         """Let go of what cannot be forked, then hold the loop still until `resume`.
@@ -137,8 +155,8 @@ class Engine:
         self._fork = self.loop.create_future()
         for resident in tuple(self.residents):
             await resident.before_fork()
-        for settle in self.settlers:
-            await settle()
+        for library in self.libraries:
+            await library.settle()
         if _logging.are_pending():  # a handler that is at work holds locks, which the child would have for ever
             await _logging.emitted()
 
@@ -156,13 +174,21 @@ class Engine:
         """Whether the current thread is the engine's."""
         return threading.get_ident() == self._ident
 
-    def obstacle(self, *, exiting: Callable[[], bool] = sys.is_finalizing) -> str | None:
-        """Say why nobody would answer here: while Python is exiting, the engine's thread stands still.
+    def obstacle(
+        self,
+        *,
+        exiting: Callable[[], bool] = sys.is_finalizing,
+        said: str = EXITING,
+        process: Callable[[], int] = os.getpid,
+    ) -> str | None:
+        """Say why nobody would answer here: the engine's thread is in another process, or stands still for an exit.
 
-        What it needs is bound to it: at the very end of an exit the names of modules are None.
+        What it needs is bound to it: as an exit ends, the names of modules are None.
         """
         if exiting():
-            return "Python is exiting: no call can be made any more"
+            return said
+        if process() != self.pid:
+            return "this process was forked in the middle of the call, which goes on in its parent: make another one"
         return None
 
     def check(self, *, error: type[ClosedError] = ClosedError) -> None:
@@ -190,6 +216,18 @@ class Engine:
         self._mailbox.post(self.loop, contextvars.copy_context(), function, *arguments)
 
 
+class Library(Protocol):
+    """What connections are made with, as far as forks go."""
+
+    @staticmethod
+    async def settle() -> None:
+        """Wait, when all connections are closed, until nothing is left that a fork would break."""
+
+    @staticmethod
+    def strand() -> None:
+        """Take note that this process was forked from one with open connections."""
+
+
 class Resident(ABC):
     """What owns connections on the engine's loop and must know about forks."""
 
@@ -198,27 +236,39 @@ class Resident(ABC):
         """Close what would not survive a fork; what is in flight is sent again afterwards."""
 
     @abstractmethod
-    def after_fork_in_child(self) -> None:
-        """Forget everything that belongs to the parent."""
+    def after_fork_in_child(self) -> object:
+        """Forget everything that belongs to the parent, and return it: it must never be deallocated."""
 
 
 _engine: Engine | None = None
-_starting = threading.RLock()
+_paused: Engine | None = None
+"""The engine that stands still for a fork."""
+_engines: Final[dict[int, Engine]] = {}
+"""The one of this process, by its id."""
+_locks: Final[dict[int, threading.RLock]] = {}
 """Held while an engine starts, and by a fork. Reentrant: a signal's handler or a finalizer may make the first call in
-the middle of another first call of its thread."""
+the middle of another first call of its thread. By the process's id: a child's copy may be locked for ever."""
+
+
+def _starting() -> threading.RLock:
+    return _locks.setdefault(os.getpid(), threading.RLock())
 
 
 def engine() -> Engine:
     """Return this process's engine, started if need be.
 
     Raises:
+        ClosedError: Python is exiting.
         TransportError: It cannot be started.
     """
     global _engine
     current = _engine
-    if current is not None and current.running:  # a forked child has none: see `_after_fork_in_child`
+    if sys.is_finalizing():
+        raise ClosedError(EXITING)
+    if current is not None and current.running and current.pid == os.getpid():
         return current
-    with _starting:
+    with _starting():
+        notice_fork()
         # One step for Python: of two calls in this thread, one in the middle of the other, the first to get here wins.
         current = _engines.setdefault(os.getpid(), Engine())
         try:
@@ -230,17 +280,50 @@ def engine() -> Engine:
         return current
 
 
-_engines: dict[int, Engine] = {}
-"""The one of this process, by its id."""
+def notice_fork() -> None:
+    """Look whether this process was forked by what runs no hook of Python's, as uWSGI forks."""
+    if _engine is not None and _engine.pid != os.getpid():
+        _leave_parent(closed=False)
 
 
-_paused: Engine | None = None
-"""The engine that stands still for a fork."""
+def _leave_parent(closed: bool) -> None:
+    """Forget, in a forked child, the engine of the parent and what belongs to it.
+
+    Args:
+        closed: Whether the connections were closed before the fork.
+    """
+    global _engine
+    parent, _engine = _engine, None
+    _engines.clear()
+    forget_ours()
+    if parent is None:
+        return
+    if parent.inside():  # what has forked ran on the loop, which must not turn here: its sockets are the parent's
+        parent.loop.stop()
+        with suppress(AttributeError):  # uvloop's
+            cast(Any, parent.loop)._ready.clear()
+    _keep_for_ever((parent, [resident.after_fork_in_child() for resident in tuple(parent.residents)]))
+    if not closed:
+        for library in parent.libraries:
+            library.strand()
+    for caller in tuple(parent.callers):
+        caller.abandon()
+
+
+def _keep_for_ever(things: object) -> None:
+    """Let nothing of this be deallocated, not even when the process exits.
+
+    It would speak to the parent's sockets, or to libraries whose threads are in the parent.
+    """
+    from ctypes import py_object, pythonapi
+
+    pythonapi.Py_IncRef(py_object(things))
 
 
 def _before_fork() -> None:
     global _paused
-    _starting.acquire()
+    _starting().acquire()
+    notice_fork()
     if _engine is not None and _engine.running and not _engine.inside():
         _paused = _engine
         _engine.pause()
@@ -248,25 +331,17 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     global _paused
-    if _paused is not None:
-        _paused.resume()
-        _paused = None
-    _starting.release()
+    paused, _paused = _paused, None
+    if paused is not None:
+        paused.resume()
+    _starting().release()
 
 
 def _after_fork_in_child() -> None:
-    global _engine, _engines, _paused, _starting, _left_behind
-    _starting = threading.RLock()
-    _engines, _paused = {}, None
-    if _engine is not None:
-        for resident in tuple(_engine.residents):
-            resident.after_fork_in_child()
-        # The parent's suspended tasks must not be collected here: their cleanup would speak to the parent's sockets.
-        _left_behind = _engine
-    _engine = None
+    global _paused
+    paused, _paused = _paused, None
+    _leave_parent(closed=paused is not None)
 
-
-_left_behind: Engine | None = None
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
 
@@ -326,7 +401,6 @@ class Caller(ABC, Generic[T]):
     def __init__(self, job: Job[T]) -> None:
         self._job: Job[T] | None = job
         self.engine = engine()
-        self.engine.check()
         self.engine.check_caller()
         _logging.begin_call()
 
@@ -421,6 +495,9 @@ class Caller(ABC, Generic[T]):
 
     @abstractmethod
     def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None: ...
+
+    def abandon(self) -> None:
+        """End in a forked child, where nobody would answer."""
 
     @abstractmethod
     def hear(self, endings: list[Ending]) -> None:

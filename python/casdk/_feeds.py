@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, KeysView, Sized, ValuesView
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
-from casdk._threads import start
+from casdk._threads import check_process, start
 
 if TYPE_CHECKING:
     from casdk._engine import Caller
@@ -134,7 +135,7 @@ class Reader:
 
     async def call(self, function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
         """Run a function in the thread and wait for it; return what it returned, and what it raised."""
-        loop = asyncio.get_running_loop()
+        loop, process = asyncio.get_running_loop(), os.getpid()
         answer: asyncio.Future[list[Any]] = loop.create_future()
 
         def settle(result: T | None, error: BaseException | None) -> None:
@@ -145,8 +146,11 @@ class Reader:
             try:
                 result = function()
             except BaseException as error:
+                if os.getpid() != process:
+                    raise
                 loop.call_soon_threadsafe(settle, None, error)
             else:
+                check_process(process)
                 loop.call_soon_threadsafe(settle, result, None)
 
         if not self._started:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from casdk._threads import is_ours, start
+from casdk._threads import check_process, is_ours, start
 from casdk.errors import TransportError
 
 __all__ = ["are_pending", "begin_call", "divert", "emitted", "flush", "logger_of"]
@@ -185,6 +185,7 @@ class _Emitter:
     def _run(self) -> None:
         if not self._turn.acquire(blocking=False):
             return
+        process = os.getpid()
         while True:
             self._bell.get()
             step = self._waiting[0]
@@ -195,6 +196,7 @@ class _Emitter:
                 except BaseException:  # a handler's, and nobody else will tell
                     with suppress(BaseException):
                         threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), threading.current_thread()]))
+                check_process(process)
                 self._current = None
                 self._waiting.popleft()
                 self.late = False

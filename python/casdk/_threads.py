@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
-from casdk.errors import TransportError
+from casdk.errors import ClosedError, TransportError
 
-__all__ = ["Workers", "is_ours", "start", "take_over"]
+__all__ = ["Workers", "check_process", "forget_ours", "is_ours", "start", "take_over"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,11 +27,31 @@ def start(work: Callable[[], object], name: str) -> None:
         TransportError: The system gives no more threads, or Python is exiting.
     """
     try:
-        threading.Thread(target=work, name=name, daemon=True).start()
+        threading.Thread(target=_run, args=(work, os.getpid()), name=name, daemon=True).start()
     except RuntimeError as error:
         if "new thread" not in str(error):  # what Ctrl-C in the middle of it can leave
             raise
         raise TransportError(f"the thread {name} cannot be started: {error}", sent=False) from error
+
+
+def _run(work: Callable[[], object], process: int) -> None:
+    try:
+        work()
+    except BaseException as error:
+        if os.getpid() == process:
+            raise
+        _end_child(error)
+
+
+def _end_child(error: BaseException) -> NoReturn:
+    """End a process that was forked in a thread of ours: it has no other one to go back to."""
+    if not isinstance(error, SystemExit):
+        threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), threading.current_thread()]))
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    status = error.code if isinstance(error, SystemExit) else 1
+    os._exit(status if isinstance(status, int) else int(status is not None))
 
 
 _ours: Final[set[int]] = set()
@@ -46,8 +68,19 @@ def is_ours() -> bool:
     return threading.get_ident() in _ours
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_ours.clear)
+def forget_ours() -> None:
+    """Forget, in a forked child, the threads of the parent: others will have their numbers."""
+    _ours.clear()
+
+
+def check_process(process: int) -> None:
+    """Check that what ran in a thread of ours has not forked.
+
+    Raises:
+        ClosedError: It has, and this is the child, which ends with it.
+    """
+    if os.getpid() != process:
+        raise ClosedError("this process was forked in the middle of a call, which goes on in its parent")
 
 
 class Workers(ThreadPoolExecutor):
@@ -66,6 +99,7 @@ class Workers(ThreadPoolExecutor):
         super().__init__(most)
         self._most = most
         self._name = name
+        self._process = os.getpid()
         self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
         self._count = threading.Lock()
         self._started = 0
@@ -108,9 +142,12 @@ class Workers(ThreadPoolExecutor):
         try:
             result = work()
         except BaseException as error:
+            if os.getpid() != self._process:
+                raise
             self._count_out()
             future.set_exception(error)
         else:
+            check_process(self._process)
             self._count_out()
             future.set_result(result)
 

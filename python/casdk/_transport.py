@@ -14,7 +14,7 @@ from casdk._channels import Channel, Headers, channel_of
 from casdk._coalesce import Coalescer
 from casdk._codecs import Reply, scan
 from casdk._downloads import Downloads
-from casdk._engine import WORKERS, Engine, Resident, engine
+from casdk._engine import WORKERS, Engine, Resident, engine, notice_fork
 from casdk._logging import are_pending, emitted, logger_of
 from casdk._outages import ServerState
 from casdk._proxy import proxy_of
@@ -180,8 +180,6 @@ class Transport(Resident):
             raise ClosedError("the client is closed")
         current = engine()
         if self._engine is not current:
-            if self._engine is not None:
-                self.after_fork_in_child()
             self._engine = current
             current.residents.add(self)
 
@@ -253,7 +251,7 @@ class Transport(Resident):
             proxy = proxy_of(self.endpoint, self._proxy)
             channel = self._channel = self._kind(self.endpoint, self._tls, self.timeouts, self.limits, proxy)
             if self._engine is not None:
-                self._engine.settlers.add(channel.settle)
+                self._engine.libraries.add(type(channel))
         headers = self._headers
         if headers is None:
             headers = self._headers = await self._authorize()
@@ -270,9 +268,13 @@ class Transport(Resident):
     async def _authorize(self) -> Headers:
         token = self._credential
         if callable(token):
+            process, never = os.getpid(), asyncio.get_running_loop().create_future()
             try:
                 given = token()
                 token = await given if isawaitable(given) else given
+                if os.getpid() != process:  # it has forked: in the child, the loop turns no more
+                    notice_fork()
+                    await never
             except CasdkError:
                 raise
             except Exception as error:
@@ -309,18 +311,20 @@ class Transport(Resident):
         self._generation += 1
         await self._shut()
 
-    def after_fork_in_child(self) -> None:
+    def after_fork_in_child(self) -> object:
+        parents = vars(self).copy()
+        if self.coalescer is not None:
+            parents["kinds"] = self.coalescer.leave()
         self._generation += 1
-        if self._channel is not None:
-            self._channel.forget()
         self._channel = self._engine = self._headers = None
-        self.downloads.forget()
+        self.downloads = Downloads(self.timeouts, self.limits)
         self.server = ServerState(self.server.answered)
         self.calls = set()
         self._unrepeatable = set()
         self._slots = asyncio.Semaphore(self.limits.requests)
         self.bytes = ByteBudget(self.limits.max_inflight_bytes)
         self.packing = asyncio.Semaphore(WORKERS)
+        return parents
 
 
 class Secret(str):

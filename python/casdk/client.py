@@ -21,7 +21,7 @@ from casdk._originals import open_piece
 from casdk._uri import Endpoint, parse_address
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray
-from casdk.errors import ClosedError, ConfigError
+from casdk.errors import EXITING, ClosedError, ConfigError
 from casdk.models import EncodeResult, Image, Profile, Response, Text
 
 LATE: Final = ("casdk._callers", "casdk._engine", "casdk._verbs")
@@ -697,14 +697,14 @@ class Client:
 
     # running and closing
 
-    def _check(self, *, error: type[ClosedError] = ClosedError) -> None:
+    def _check(self, *, error: type[ClosedError] = ClosedError, said: str = EXITING) -> None:
         """Check that calls can still be made, before anything else: as an exit ends, the names of modules are None.
 
         Raises:
             ClosedError: Python is exiting.
         """
         if self._exiting():
-            raise error("Python is exiting: no call can be made any more")
+            raise error(said)
 
     _exiting = staticmethod(sys.is_finalizing)
 
@@ -716,16 +716,18 @@ class Client:
         if self._exiting():
             return
         self._finalizer.detach()
-        if not self._transport.closed:
+        if self._transport.opened:
             _callers.run(_closing(self._transport))
+        self._transport.closed = True
 
     async def aclose(self) -> None:
         """`close`, asynchronously."""
         if self._exiting():
             return
         self._finalizer.detach()
-        if not self._transport.closed:
+        if self._transport.opened:
             await _callers.run_async(_closing(self._transport))
+        self._transport.closed = True
 
     def __enter__(self) -> Client:
         return self

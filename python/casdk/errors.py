@@ -191,6 +191,10 @@ class ClosedError(CasdkError, RuntimeError):
     """The client was closed before or during the call."""
 
 
+EXITING = "Python is exiting: no call can be made any more"
+"""What a `ClosedError` says where the engine's thread stands still for good."""
+
+
 class InputError(CasdkError):
     """Something is wrong with what the caller handed over."""
 

@@ -170,9 +170,9 @@ class Channel(ABC):
     async def settle() -> None:
         """Wait until nothing of the closed channels of this kind is left that a fork would break."""
 
-    @abstractmethod
-    def forget(self) -> None:
-        """Drop every connection without a word to the server: they belong to the process this one was forked from."""
+    @staticmethod
+    def strand() -> None:
+        """Take note that this process was forked while channels of this kind were open, or had been."""
 
 
 def run_out(limits: Iterable[asyncio.Timeout]) -> None:

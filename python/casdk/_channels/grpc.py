@@ -35,6 +35,7 @@ from casdk._logging import divert
 from casdk.errors import (
     AuthError,
     CasdkError,
+    ConfigError,
     DeadlineError,
     OverloadedError,
     ProtocolMismatchError,
@@ -69,6 +70,10 @@ NO_TUNNEL: Final = re.compile(r"http proxy returned response code (\d{3})", re.I
 TURNS: Final = 20
 SETTLE: Final = 0.5
 """Turns of the loop, then seconds, that a fork waits for gRPC's threads to end."""
+STRANDED: Final = (
+    "gRPC does not survive how this process was forked: without Python's hooks, from one in which gRPC was in use; "
+    "with uWSGI, set lazy-apps or py-call-uwsgi-fork-hooks to true, or use http:// or websocket://"
+)
 THEIRS: Final = "grpc.aio objects that are not casdk's are in use: gRPC may abort or hang in a forked child"
 
 
@@ -101,6 +106,8 @@ class Connection:
 
 class GrpcChannel(Channel):
     """Bytes over grpc.aio with identity serializers: no stub, no protobuf objects."""
+
+    stranded = False
 
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
@@ -278,6 +285,8 @@ class GrpcChannel(Channel):
             self._retire(connection)
 
     async def _open(self) -> Connection:
+        if self.stranded:
+            raise ConfigError(STRANDED)
         options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", min(self.limits.max_reply_bytes, 2**31 - 1)),
@@ -421,9 +430,10 @@ class GrpcChannel(Channel):
                 return
             await asyncio.sleep(0.001)
 
-    def forget(self) -> None:
-        self._connection = self._opening = None
-        self._retired, self._closing = set(), set()
+    @staticmethod
+    def strand() -> None:
+        """Refuse all channels from now on: what gRPC's threads of the parent held is locked here for ever."""
+        GrpcChannel.stranded = True
 
 
 CHANNEL = GrpcChannel

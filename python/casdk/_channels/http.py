@@ -277,10 +277,6 @@ class HttpChannel(Channel):
         if lanes:
             LOG.info("the connections to %s are closed", self.endpoint)
 
-    def forget(self) -> None:
-        self._lanes, self._idle, self._underway = set(), [], set()
-        self._free = asyncio.Semaphore(self.limits.connections)
-
 
 class Asked(NamedTuple):
     """What one request can be told by.

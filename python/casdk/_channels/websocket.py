@@ -473,11 +473,6 @@ class WebsocketChannel(Channel):
         if socket is not None:
             await socket.aclose()
 
-    def forget(self) -> None:
-        self.socket = None
-        self._opening, self._connecting = asyncio.Lock(), set()
-        self._retired = WeakSet()
-
 
 CHANNEL = WebsocketChannel
 
