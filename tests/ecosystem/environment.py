@@ -48,6 +48,8 @@ def python_of(name: str) -> Path:
     """
     if name == "spark" and shutil.which("java") is None:
         raise UnavailableError("Spark needs java")
+    if name == "uwsgi" and shutil.which("cc") is None:
+        raise UnavailableError("uWSGI is built here, and that needs a C compiler")
     home = home_of(name)
     home.parent.mkdir(parents=True, exist_ok=True)
     python = home / "bin" / "python"

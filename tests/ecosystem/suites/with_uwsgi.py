@@ -1,0 +1,117 @@
+"""uWSGI: it makes the application in its master, then forks the workers in C, by default without Python's hooks."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from casdk.testing import FaultServer, embed
+
+PATIENCE = 20
+APPLICATION = """
+import json, os
+from casdk import TLS, Client, ConfigError
+address, ca = os.environ["ADDRESS"], os.environ["CA"]
+client = Client(address, tls=TLS(ca=ca) if address.partition(":")[0].endswith("s") else None, coalesce=True)
+client.encode(["in the master, or in each worker"])
+
+def application(environ, start_response):
+    try:
+        said = client.encode([environ["QUERY_STRING"]]).tolist()
+    except ConfigError as error:
+        said = str(error)
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps([os.getpid(), said]).encode()]
+"""
+SETTINGS = {"default": (), "hooks": ("--py-call-uwsgi-fork-hooks",), "lazy": ("--lazy-apps",)}
+
+
+@pytest.fixture(params=["grpc", "grpcs", "http", "websockets"])
+def scheme(request):
+    return request.param
+
+
+@pytest.fixture(params=SETTINGS)
+def setting(request):
+    return request.param
+
+
+@pytest.fixture
+def service(scheme, setting, tmp_path):
+    """A uWSGI and its port, with two workers of four threads each."""
+    program = tmp_path / "service.py"
+    program.write_text(APPLICATION)
+    ca = tmp_path / "ca.pem"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with FaultServer() as server, (tmp_path / "log").open("w") as log:
+        ca.write_bytes(server.ca)
+        command = [str(Path(sys.executable).with_name("uwsgi")), "--http-socket", f"127.0.0.1:{port}", "--master"]
+        command += ["--need-app", "--die-on-term", "--processes", "2", "--threads", "4", "--wsgi-file", str(program)]
+        environment = os.environ | {"ADDRESS": server.address(scheme), "CA": str(ca)}
+        process = subprocess.Popen(
+            [*command, *SETTINGS[setting]], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+        try:
+            yield process, port
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def ask(port, text):
+    """Return who answered, and what."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        try:
+            connection.request("GET", f"/?{text}")
+            return json.loads(connection.getresponse().read())
+        except ConnectionError:  # it does not listen yet, or the worker was killed
+            if time.monotonic() > until:
+                raise
+        finally:
+            connection.close()
+
+
+def check(port, scheme, setting):
+    """Return the workers that answered."""
+    texts = [f"text{number}" for number in range(40)]
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda text: ask(port, text), texts))
+    for text, (_, said) in zip(texts, answers, strict=True):
+        if setting == "default" and scheme.startswith("grpc"):
+            assert said.startswith("gRPC does not survive how this process was forked")
+        else:
+            np.testing.assert_array_equal(np.float32(said), [embed(text)])
+    return {pid for pid, _ in answers}
+
+
+def test_workers(service, scheme, setting):
+    """They answer, and end when they are told to."""
+    process, port = service
+    answered = check(port, scheme, setting)
+    while len(answered) < 2:  # the other one makes its application still
+        answered |= check(port, scheme, setting)
+    process.terminate()
+    process.wait(PATIENCE)
+
+
+def test_workers_for_others_that_died(service, scheme, setting):
+    """They are forked when the master has long had the client."""
+    _, port = service
+    before = check(port, scheme, setting)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    assert not before & check(port, scheme, setting)
