@@ -93,12 +93,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_channels": {"_channels.base", "_uri", "config", "errors"},
     "_channels.base": {"_logging", "_uri", "config", "errors"},
     "_channels.grpc": {
-        *("_channels.base", "_channels.causes", "_channels.certificates", "_logging", "errors", "config"),
+        *("_channels.base", "_channels.causes", "_channels.certificates", "_channels.forks"),
+        *("_logging", "errors", "config"),
     },
     "_channels.http": {
         *("_channels.base", "_channels.causes", "_channels.network", "_logging", "errors", "config", "_rust"),
     },
     "_channels.causes": set(),
+    "_channels.forks": {"_channels.base", "errors"},
     "_channels.certificates": {"_channels.base", "errors"},
     "_channels.addresses": {"_channels.base", "_uri", "errors"},
     "_channels.network": {"_channels.addresses", "_channels.base"},

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
-import threading
-import time
 from collections.abc import Generator
 from math import nan
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -31,11 +27,11 @@ from casdk._channels.base import (
 )
 from casdk._channels.causes import CLOSED, CLOSED_IN_TLS, cause_of, without_grpc
 from casdk._channels.certificates import shown_certificate, system_roots
+from casdk._channels.forks import check_fork, settle, strand
 from casdk._logging import divert
 from casdk.errors import (
     AuthError,
     CasdkError,
-    ConfigError,
     DeadlineError,
     OverloadedError,
     ProtocolMismatchError,
@@ -65,16 +61,6 @@ PUSHBACK: Final = "grpc-retry-pushback-ms"
 HTTP_STATUS: Final = re.compile(r"received http2 header with status: (\d{3})", re.IGNORECASE)
 """Words for the answer of a proxy that is none of gRPC's."""
 NO_TUNNEL: Final = re.compile(r"http proxy returned response code (\d{3})", re.IGNORECASE)
-
-
-TURNS: Final = 20
-SETTLE: Final = 0.5
-"""Turns of the loop, then seconds, that a fork waits for gRPC's threads to end."""
-STRANDED: Final = (
-    "gRPC does not survive how this process was forked: without Python's hooks, from one in which gRPC was in use; "
-    "with uWSGI, set lazy-apps or py-call-uwsgi-fork-hooks to true, or use http:// or websocket://"
-)
-THEIRS: Final = "grpc.aio objects that are not casdk's are in use: gRPC may abort or hang in a forked child"
 
 
 class Connection:
@@ -107,7 +93,8 @@ class Connection:
 class GrpcChannel(Channel):
     """Bytes over grpc.aio with identity serializers: no stub, no protobuf objects."""
 
-    stranded = False
+    settle = staticmethod(settle)
+    strand = staticmethod(strand)
 
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
@@ -285,8 +272,7 @@ class GrpcChannel(Channel):
             self._retire(connection)
 
     async def _open(self) -> Connection:
-        if self.stranded:
-            raise ConfigError(STRANDED)
+        check_fork()
         options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", min(self.limits.max_reply_bytes, 2**31 - 1)),
@@ -409,32 +395,6 @@ class GrpcChannel(Channel):
             await connection.aclose()
             LOG.info("the connection to %s is closed", self.endpoint)
 
-    @staticmethod
-    async def settle() -> None:
-        """Wait until gRPC's threads have ended: a child forked before aborts or hangs in its first call.
-
-        grpc.aio's runs until the last call and channel of the process are deallocated. A cancelled call takes turns of
-        the loop to get there; one in a reference cycle of somebody's, a garbage collection. The core's end after it.
-        """
-        for _ in range(TURNS):
-            if not _polling():
-                break
-            await asyncio.sleep(0)
-        else:
-            gc.collect()
-        give_up = time.monotonic() + SETTLE
-        while _polling() or _core_runs():
-            if time.monotonic() > give_up:
-                if _polling():
-                    LOG.warning(THEIRS)
-                return
-            await asyncio.sleep(0.001)
-
-    @staticmethod
-    def strand() -> None:
-        """Refuse all channels from now on: what gRPC's threads of the parent held is locked here for ever."""
-        GrpcChannel.stranded = True
-
 
 CHANNEL = GrpcChannel
 
@@ -474,23 +434,6 @@ async def _answer(call: Any) -> bytes:
     if task is not None:  # else somebody's instrumentation has put interceptors around it
         await CallEnd(call, task)
     return await call  # type: ignore[no-any-return]
-
-
-def _polling() -> bool:
-    """Whether grpc.aio's thread runs (``PollerCompletionQueue._poll_wrapper`` in grpcio's completion_queue.pyx.pxi)."""
-    return any("_poll_wrapper" in thread.name for thread in threading.enumerate())
-
-
-def _core_runs() -> bool:
-    """Whether threads of gRPC's core run, by the names it gives them on Linux; elsewhere there is no telling."""
-    for task in Path("/proc/self/task").glob("*/comm"):
-        try:
-            name = task.read_text()
-        except OSError:  # it has ended
-            continue
-        if name.startswith(("grpc", "event_engine", "lifeguard")):
-            return True
-    return False
 
 
 def _without_frames(error: BaseException) -> BaseException:
