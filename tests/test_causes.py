@@ -1,10 +1,7 @@
 """Why there is no connection: our own words on every scheme, with a cure, and none of the libraries'."""
 
-import os
 import re
 import socket
-import subprocess
-import sys
 
 import pytest
 from casdk import TLS, CasdkError, Client, Retry, TLSError, TransportError
@@ -132,25 +129,3 @@ def test_addresses_that_failed_for_different_reasons_have_no_one_cause():
 )
 def test_what_is_left_without_grpcs_words(said, left):
     assert without_grpc(said) == left
-
-
-NOISY = """
-import os, sys
-from casdk import Client, Retry
-from casdk.testing import FaultServer
-with FaultServer() as server, Client(server.address("grpcs"), retry=Retry(attempts=1)) as client:
-    try:
-        client.encode(["a"])
-    except OSError as error:
-        print(type(error).__name__, os.environ.get("GRPC_VERBOSITY"))
-"""
-
-
-@pytest.mark.parametrize("verbosity", [None, "INFO"])
-def test_grpc_writes_nothing_to_standard_error_unless_it_is_told_to(verbosity):
-    environment = {name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"}
-    if verbosity is not None:
-        environment["GRPC_VERBOSITY"] = verbosity
-    run = subprocess.run([sys.executable, "-c", NOISY], capture_output=True, text=True, env=environment, check=True)
-    assert run.stdout == f"TLSError {verbosity}\n"
-    assert ("Handshake failed" in run.stderr) is (verbosity is not None)

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import StringIO
 from typing import Any
 
 import casdk
@@ -70,6 +71,31 @@ def test_batches_are_of_eight(recorder: FaultServer):
     with compat.Client(recorder.address("grpc")) as client:
         client.encode([f"text {number}" for number in range(20)])
     assert sorted(len(request.texts) for request in recorder.requests) == [4, 8, 8]
+
+
+@pytest.mark.parametrize("twin", [False, True])
+@pytest.mark.parametrize("bar", [False, True])
+def test_many_inputs_are_warned_of_as_upstream_does(recorder: FaultServer, screen: StringIO, twin: bool, bar: bool):
+    """Upstream's own ``test_client_large_input``; with a bar and without, of every verb, where the caller's line is."""
+    texts = ["hello"] * 600
+    with compat.Client(recorder.address("grpc")) as client:
+        warned = pytest.warns(
+            UserWarning, match="Please ensure all the inputs are valid, otherwise the request will be"
+        )
+        with warned as caught:
+            if twin:
+                asyncio.run(client.aencode(texts, show_progress=bar))
+            else:
+                client.encode(texts, show_progress=bar)
+        assert caught[0].filename == __file__ or twin
+        for few in (texts[:500], iter(texts)):  # whose length is unknown: the bar of these is accurate
+            client.encode(few, show_progress=bar)
+        if not twin:
+            for verb, asked in verbs(client).items():
+                many = texts if verb != "rank" else [Document(text="a", matches=[Document(text="b")])] * 501
+                with pytest.warns(UserWarning, match="^Please ensure all") as caught:
+                    asked(many, on_done=lambda _: None)
+                assert [warning.filename for warning in caught] == [__file__], verb
 
 
 @pytest.mark.parametrize("twin", [False, True])

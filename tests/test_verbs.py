@@ -14,7 +14,11 @@ from casdk import (
     NotSupportedError,
     Profile,
     RejectedError,
+    Response,
+    Route,
+    Timings,
 )
+from casdk.models import Header
 from casdk.server import serve
 from casdk.testing import FaultServer
 
@@ -301,6 +305,33 @@ def test_a_document_that_was_not_stored_is_not_searched_for(call):
 
 
 # profile
+
+
+def test_a_profile_begins_when_its_connection_is_open(scheme, call):
+    """It opens one if there is none, and sends no request but the one that is measured."""
+    with FaultServer(width=8) as server:
+        options = {"tls": TLS(ca=server.ca)} if scheme.endswith("s") else {}
+        with Client(server.address(scheme), **options) as client:
+            profile = call(client, "profile", "hello", quiet=True)
+            assert server.counters.requests == server.counters.documents == 1
+        assert profile.roundtrip == pytest.approx(profile.network + profile.server)
+        told = []
+        with Client(server.address(scheme), **options) as client:
+            call(client, "encode", ["one", "two"], batch_size=1, prefetch=1, on_done=told.append)
+    first, second = (response.timings for response in told)
+    assert 0 < first.connecting <= first.network + first.server
+    assert second.connecting == 0
+
+
+def test_what_a_profile_leaves_out():
+    routes = (
+        Route(executor="gateway", start_ns=1, end_ns=2_000_001),
+        Route(executor="clip", start_ns=1, end_ns=1_000_001),
+    )
+    timings = Timings.between(0, 0, 0, 0, 0.5, 0.5, routes, connecting=0.4)
+    profile = Profile.from_response(Response(header=Header(request_id="0"), routes=routes, timings=timings))
+    assert timings.total == pytest.approx(0.5)
+    assert (profile.roundtrip, profile.network, profile.server) == pytest.approx((100, 98, 2))
 
 
 def test_profile(client, call, images, capsys):

@@ -140,7 +140,9 @@ def _read_tensor(tensor: Tensor) -> np.ndarray[Any, Any]:
     return np.frombuffer(buffer, dtype=dtype).reshape(shape)
 
 
-def read_response(reply: Reply, request_id: str, stamps: tuple[float, float, float, float, float, float]) -> Response:
+def read_response(
+    reply: Reply, request_id: str, stamps: tuple[float, float, float, float, float, float], connecting: float = 0.0
+) -> Response:
     """Return what a callback gets: the reply with everything it carries.
 
     Args:
@@ -148,6 +150,7 @@ def read_response(reply: Reply, request_id: str, stamps: tuple[float, float, flo
         request_id: Of the request: an http reply carries another one (WIRE 4).
         stamps: When the request's items were read, taken to be packed, packed and sent, and when its reply was
             received and placed: what `Timings.between` takes.
+        connecting: Seconds until a connection was opened for it, if one was.
     """
     routes = tuple(
         Route(executor=executor, start_ns=start, end_ns=end, status=_read_status(status))
@@ -157,7 +160,7 @@ def read_response(reply: Reply, request_id: str, stamps: tuple[float, float, flo
         header=Header(request_id=request_id, exec_endpoint=reply.endpoint, target_executor=reply.target_executor),
         status=_read_status(reply.status),
         routes=routes,
-        timings=Timings.between(*stamps, routes),
+        timings=Timings.between(*stamps, routes, connecting=connecting),
         parameters=reply.parameters,
         docs=read_documents(reply.documents()),
     )

@@ -491,7 +491,7 @@ class Driver:
             received.received_at,
             perf_counter(),
         )
-        response = read_response(received.reply, request_id, stamps)
+        response = read_response(received.reply, request_id, stamps, received.connecting)
         if hooks.keep:
             hooks.responses.append((batch.indices[0], response))
         await self._call_back(hooks.on_done if error is None else hooks.on_error, response)

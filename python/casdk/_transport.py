@@ -54,12 +54,14 @@ class Received(NamedTuple):
         size: Its bytes.
         sent_at: When its request was handed to the channel, as `time.perf_counter` has it.
         received_at: When the channel had the reply.
+        connecting: Seconds in between until a connection was open, if one was opened.
     """
 
     reply: Reply
     size: int
     sent_at: float
     received_at: float
+    connecting: float
 
 
 class ByteBudget:
@@ -218,7 +220,9 @@ class Transport(Resident):
         try:
             reply = await self._send(request_id, message, context, answer_by)
             received_at = perf_counter()
-            return Received(self._scan(request_id, reply), len(reply), sent_at, received_at)
+            assert self._channel is not None  # it has just answered
+            connecting = max(0.0, self._channel.connected_at - sent_at)
+            return Received(self._scan(request_id, reply), len(reply), sent_at, received_at, connecting)
         except TransportError as error:
             if generation != self._generation and (repeatable or not error.sent):
                 raise InterruptedByForkError from None

@@ -6,6 +6,7 @@ where a call has to do with Documents. Every difference is listed in the documen
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sized
 from types import TracebackType
 from typing import Any, TypedDict, Unpack
@@ -19,6 +20,8 @@ __all__ = ["CallOptions", "Client", "Data", "DataRequest"]
 
 BATCH_SIZE = 8
 PREFETCH = 100
+MANY = 500
+"""Items of which upstream warns, whether it shows a bar or not."""
 
 
 class CallOptions(TypedDict, total=False):
@@ -139,14 +142,14 @@ class Client:
             ``[N, D] float32`` for strings; a ``docarray.DocumentArray`` of the same objects, ``.embedding`` set, for
             Documents; for nothing ``[]``, or an empty ``DocumentArray``.
         """
-        read = _read(options)
+        read = _read(content, options)
         if _is_nothing(content):
             return _nothing(content)
         return self._client.encode(content, **read)
 
     async def aencode(self, content: Any, **options: Unpack[CallOptions]) -> Any:
         """`encode`, asynchronously."""
-        read = _read(options)
+        read = _read(content, options)
         if _is_nothing(content):
             return _nothing(content)
         return await self._client.aencode(content, **read)
@@ -161,12 +164,12 @@ class Client:
         Returns:
             A ``docarray.DocumentArray`` of the same objects; matches have ``scores['clip_score']``.
         """
-        read = _read_for_documents(options)
+        read = _read_for_documents(docs, options)
         return _theirs(self._client.rank(docs, **read))
 
     async def arank(self, docs: Any, **options: Unpack[CallOptions]) -> Any:
         """`rank`, asynchronously."""
-        read = _read_for_documents(options)
+        read = _read_for_documents(docs, options)
         return _theirs(await self._client.arank(docs, **read))
 
     def index(self, content: Any, **options: Unpack[CallOptions]) -> Any:
@@ -179,12 +182,12 @@ class Client:
         Returns:
             A ``docarray.DocumentArray``, embeddings set; of the same objects if Documents were given.
         """
-        read = _read_for_documents(options)
+        read = _read_for_documents(content, options)
         return _theirs(self._client.index(content, **read))
 
     async def aindex(self, content: Any, **options: Unpack[CallOptions]) -> Any:
         """`index`, asynchronously."""
-        read = _read_for_documents(options)
+        read = _read_for_documents(content, options)
         return _theirs(await self._client.aindex(content, **read))
 
     def search(self, content: Any, limit: int = 10, **options: Unpack[CallOptions]) -> Any:
@@ -198,12 +201,12 @@ class Client:
         Returns:
             A ``docarray.DocumentArray`` of the queries; ``.matches`` by ascending ``scores['cosine']``.
         """
-        read = _read_for_documents(options)
+        read = _read_for_documents(content, options)
         return _theirs(self._client.search(content, limit=limit, **read))
 
     async def asearch(self, content: Any, limit: int = 10, **options: Unpack[CallOptions]) -> Any:
         """`search`, asynchronously."""
-        read = _read_for_documents(options)
+        read = _read_for_documents(content, options)
         return _theirs(await self._client.asearch(content, limit=limit, **read))
 
     def profile(self, content: str | None = "") -> dict[str, float]:
@@ -230,9 +233,18 @@ class Client:
         return repr(self._client)
 
 
-def _read(options: Any) -> dict[str, Any]:
-    """Fill in upstream's defaults, and hand its kind of response to callbacks."""
+def _read(content: Any, options: Any, level: int = 3) -> dict[str, Any]:
+    """Fill in upstream's defaults, hand its kind of response to callbacks, and warn of what upstream warns of.
+
+    Of an input of unknown length upstream warns that the bar would not be accurate; here it is.
+    """
     read = dict(options)
+    if isinstance(content, Sized) and len(content) > MANY:
+        warnings.warn(
+            "Please ensure all the inputs are valid, otherwise the request will be aborted.",
+            UserWarning,
+            stacklevel=level,
+        )
     for name, default in (("batch_size", BATCH_SIZE), ("prefetch", PREFETCH)):
         if read.get(name) is None:
             read[name] = default
@@ -242,8 +254,8 @@ def _read(options: Any) -> dict[str, Any]:
     return read
 
 
-def _read_for_documents(options: Any) -> dict[str, Any]:
-    read = _read(options)
+def _read_for_documents(content: Any, options: Any) -> dict[str, Any]:
+    read = _read(content, options, 4)
     if read.get("on_done") is None and read.get("on_always") is None:
         to_docarray(())  # before anything is sent: raises where docarray is missing
     return read

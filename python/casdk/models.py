@@ -189,6 +189,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
         packed: Writing the message: reading and downloading images, too.
         sent: Until the message was handed to the connection: waiting for one of ``Limits.requests``.
         network: The way there and back, connecting if need be: what the server does not account for.
+        connecting: Of `network`, until a connection was open, where one was opened in that time; not in the sum.
         gateway: In the server, what no executor accounts for.
         executors: Each executor's name and time, in the order of the flow; ``()`` if the server does not tell.
         executing: Time in which at least one executor was at work: those side by side count once.
@@ -199,6 +200,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     packed: float = 0.0
     sent: float = 0.0
     network: float = 0.0
+    connecting: float = 0.0
     gateway: float = 0.0
     executors: tuple[tuple[str, float], ...] = ()
     executing: float = 0.0
@@ -214,6 +216,8 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
         received_at: float,
         placed_at: float,
         routes: tuple[Route, ...],
+        *,
+        connecting: float = 0.0,
     ) -> Timings:
         """Return what lies between these moments, in seconds of one clock of the client's.
 
@@ -225,6 +229,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
             received_at: The reply was there.
             placed_at: Its rows were placed.
             routes: Of the reply, the gateway's first.
+            connecting: Seconds until a connection was open.
         """
         server = routes[0].seconds if routes else 0.0
         executors = tuple([(route.executor, route.seconds) for route in routes[1:]])
@@ -234,6 +239,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
             packed=packed_at - taken_at,
             sent=sent_at - packed_at,
             network=received_at - sent_at - server,
+            connecting=connecting,
             gateway=server - executing,
             executors=executors,
             executing=executing,
@@ -294,7 +300,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     ``p['Gateway-CLIP network']``, ``p['CLIP model']``, and further executors by their names.
 
     Attributes:
-        roundtrip: From calling to having the result.
+        roundtrip: From handing the item over to having the result, on a connection that is open by then.
         network: Of it, outside the server: the way there and back, packing and unpacking.
         server: Of it, inside the server, gateway included.
         gateway: Of the server's time, what no executor accounts for: the way between gateway and executors.
@@ -321,8 +327,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
             raise ReplyError("the reply has no routes, so the server's times are not known")
         timings = response.timings
         return cls(
-            roundtrip=timings.total * 1e3,
-            network=(timings.total - timings.server) * 1e3,
+            roundtrip=(timings.total - timings.connecting) * 1e3,
+            network=(timings.total - timings.connecting - timings.server) * 1e3,
             server=timings.server * 1e3,
             gateway=timings.gateway * 1e3,
             executors=tuple((name, seconds * 1e3) for name, seconds in timings.executors),

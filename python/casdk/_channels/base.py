@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import inf, isfinite, isnan, nan
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, unquote
 
@@ -95,6 +96,8 @@ class Channel(ABC):
         self.proxy = proxy
         self.ping_seconds, self.pong_seconds = PING_SECONDS, PONG_SECONDS
         self._connections = 0
+        self.connected_at = -inf
+        """When the last connection was opened, as `time.perf_counter` has it."""
 
     def had_time(self, began: float, answer_by: float | None) -> bool:
         """Whether a request that is taken back had time for an answer, so that none says something of its connection.
@@ -107,8 +110,9 @@ class Channel(ABC):
         return now - began >= self.pong_seconds or (answer_by is not None and now >= answer_by - TICK_SECONDS)
 
     def connected(self) -> None:
-        """Log that a connection was opened."""
+        """Note and log that a connection was opened."""
         self._connections += 1
+        self.connected_at = perf_counter()
         LOG.info("connection %d to %s is open", self._connections, self.endpoint)
 
     def was_closed(self, *, sent: bool) -> TransportError:
