@@ -1,6 +1,6 @@
 import sys
 
-from casdk._batches import Batch, Repeats
+from casdk._batches import Batch, Repeats, Unfinished
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,3 +56,28 @@ def test_documents_of_docarray_never_repeat(monkeypatch):
     assert repeats.sift([theirs, theirs, "c"], 2) is None
     assert repeats.sift([theirs, "b"], 5) == [0]
     assert repeats.found == [(6, 1)]
+
+
+@given(st.integers(1, 5), st.lists(st.just("item"), max_size=30), st.data())
+def test_what_has_no_result_is_known(size, items, data):
+    """Against a dict of every item; a request has items of one chunk, in any order."""
+    unfinished, left = Unfinished(size), {}
+    items = [f"{item} {index}" for index, item in enumerate(items)]
+    for start in range(0, len(items), size):
+        chunk = items[start : start + size]
+        unfinished.add(start, chunk)
+        left |= dict(enumerate(chunk, start))
+        for _ in range(data.draw(st.integers(0, 3))):
+            earlier = data.draw(st.sampled_from(range(0, start + 1, size)))
+            indices = range(earlier, min(earlier + size, len(items)))
+            settled = data.draw(st.lists(st.sampled_from(indices), unique=True) | st.just(indices))
+            for index in settled:
+                if index in left:
+                    assert unfinished.item(index, None) == items[index]
+            unfinished.settle(settled)
+            left = {index: item for index, item in left.items() if index not in settled}
+        assert list(unfinished.left().items()) == sorted(left.items())
+    for index in range(len(items)):
+        unfinished.settle([index])
+    assert unfinished.left() == {}
+    assert unfinished.item(0, "otherwise") == "otherwise"

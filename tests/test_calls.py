@@ -7,7 +7,9 @@ from casdk._batches import Batch
 from casdk._calls import FREE_RETRIES, LIGHT, QUICK, Call, RetryBudget, Window
 from casdk.config import Retry
 from casdk.errors import (
+    AuthError,
     DeadlineError,
+    NotSupportedError,
     OverloadedError,
     RejectedError,
     ReplyError,
@@ -274,3 +276,89 @@ def test_a_transport_error_is_never_split():
         sizes.append(len(batch))
         call.fail(batch, TransportError("gone"), now)
     assert sizes == [32, 32, 32]
+
+
+# what an index has to say when it stops
+
+
+def sent(call, now=0.0):
+    batch = call.next_batch(now)
+    batch.sent = True
+    return batch
+
+
+def test_what_is_in_flight_is_not_confirmed():
+    call = make_call(resend=False)
+    for start in (0, 2, 4):
+        call.add(make_batch(start, 2))
+    first, _ = sent(call), sent(call)
+    call.next_batch(0)  # which is still being packed
+    assert call.unconfirmed == [0, 1, 2, 3]
+    call.succeed(first, 2)
+    assert call.unconfirmed == [2, 3]
+
+
+REFUSALS = {
+    "never left": TransportError("refused", sent=False),
+    "not let in": AuthError("who are you"),
+    "no such endpoint": NotSupportedError("no"),
+    "busy": OverloadedError("later", retryable=True),
+}
+DOUBTS = {
+    "cut": TransportError("reset"),
+    "silent": DeadlineError("no answer"),
+    "garbage": ReplyError("what"),
+    "an executor failed, perhaps after another had stored": boom(),
+    "a proxy lost the server": OverloadedError("503", retryable=True, away=True),
+}
+
+
+@pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
+def test_what_was_refused_is_known_not_to_be_stored(error):
+    call = make_call(resend=False)
+    call.add(make_batch(0, 2))
+    call.fail(sent(call), error, 0)
+    assert call.unconfirmed == []
+
+
+@pytest.mark.parametrize("error", DOUBTS.values(), ids=DOUBTS)
+def test_what_came_to_no_good_end_is_in_doubt(error):
+    call = make_call(resend=False)
+    call.add(make_batch(0, 2))
+    call.fail(sent(call), error, 0)
+    assert call.unconfirmed == [0, 1]
+
+
+@pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
+def test_a_doubt_outlasts_a_refusal_of_the_same_request(error):
+    call = make_call()
+    call.add(make_batch(0, 2))
+    assert call.fail(sent(call), TransportError("reset", away=False), 0) == "repeat"
+    assert call.unconfirmed == [0, 1]
+    call.fail(sent(call, 100.0), error, 0)
+    assert call.unconfirmed == [0, 1]
+
+
+def test_a_doubt_ends_with_an_answer():
+    call = make_call()
+    call.add(make_batch(0, 2))
+    assert call.fail(sent(call), TransportError("reset", away=False), 0) == "repeat"
+    call.succeed(sent(call, 100.0), 2)
+    assert call.unconfirmed == []
+
+
+def test_attempts():
+    """Of the request that failed in its error; of those without an answer in the call."""
+    call = make_call()
+    assert call.attempts == 0
+    call.add(make_batch(0, 2))
+    call.add(make_batch(2, 2))
+    batch = call.next_batch(0)
+    error = TransportError("reset", away=False)
+    assert call.fail(batch, error, 0) == "repeat"
+    assert (error.attempts, call.attempts) == (1, 1)
+    call.next_batch(0)
+    assert call.next_batch(100.0) is batch
+    assert call.attempts == 2
+    call.succeed(batch, 2)
+    assert call.attempts == 1

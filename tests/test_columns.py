@@ -232,7 +232,7 @@ WITHOUT = """
 import sys
 sys.modules["pyarrow"] = None
 import numpy, polars
-from casdk import ConfigError, EncodeResult
+from casdk import Client, ConfigError, EncodeResult
 from casdk._columns import column_of, to_arrow
 
 class Streamed:
@@ -240,7 +240,13 @@ class Streamed:
         raise AssertionError
 
 assert list(column_of(polars.Series(["a", None]))) == ["a", None]
-for act in (lambda: column_of(Streamed()), lambda: EncodeResult(embeddings=numpy.zeros((1, 1))).to_arrow()):
+def encode():
+    # The server is not even asked: its rows would be lost in the end.
+    Client("grpc://127.0.0.1:9").encode(["a"], result="arrow")
+
+for act in (
+    encode, lambda: column_of(Streamed()), lambda: EncodeResult(embeddings=numpy.zeros((1, 1))).to_arrow()
+):
     try:
         act()
     except ConfigError as error:

@@ -101,3 +101,35 @@ def test_arrays_of_text_are_lists_of_str():
     [chunk] = feed_of(np.array(["a", "b"]), 8).read_held(1)
     assert chunk == ["a", "b"]
     assert all(type(item) is str for item in chunk)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_was_read_and_not_taken_is_known(asynchronous):
+    """The call ends while its iterable is read: what it had given until then is not lost."""
+
+    def items():
+        yield from range(6)
+        feed.close()
+        yield from range(6, 100)
+
+    async def later():
+        for item in items():
+            yield item
+
+    feed = feed_of(later() if asynchronous else items(), 4)
+
+    async def job(caller):
+        taken = []
+
+        def take(chunk):
+            if not taken:
+                feed.taken()
+                taken.append(chunk)
+
+        await feed.read(3, caller, take)
+        await asyncio.sleep(0)
+        return taken
+
+    assert asyncio.run(run_async(job)) == [[0, 1, 2, 3]]
+    assert feed.untaken() == ([[4, 5, 6]] if asynchronous else [[4, 5, 6, 7]])
+    assert feed.untaken() == []

@@ -270,8 +270,10 @@ def test_limit_of_numpy(client, call):
 
 
 def test_a_flow_without_an_indexer(bare, call):
-    with pytest.raises(NotSupportedError, match="no indexer"):
+    with pytest.raises(NotSupportedError, match="no indexer") as caught:
         call(bare, "index", ["x"])
+    assert (caught.value.done, caught.value.total, list(caught.value.unconfirmed)) == (0, 1, [])  # nothing was stored
+    assert caught.value.partial.shape == (1, 512)
     with pytest.raises(NotSupportedError, match="no indexer"):
         call(bare, "search", ["x"])
     assert call(bare, "encode", ["x"]).shape == (1, 512)

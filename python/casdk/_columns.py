@@ -145,6 +145,15 @@ def to_arrow(rows: NDArray[Any], bad: Iterable[int] = ()) -> Any:
     return pyarrow.Array.from_buffers(pyarrow.list_(number, width), count, [bits], children=[values])
 
 
+def check_arrow() -> None:
+    """Find out whether there can be an Arrow result before anything is done for one.
+
+    Raises:
+        ConfigError: pyarrow is not installed.
+    """
+    _pyarrow("an Arrow result")
+
+
 def _pyarrow(what: str) -> Any:
     try:
         import pyarrow

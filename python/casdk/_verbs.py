@@ -20,7 +20,7 @@ from msgspec import UnsetType
 from casdk._batches import Repeats
 from casdk._coalesce import Coalescer, Share
 from casdk._codecs import copy_rows
-from casdk._columns import to_arrow
+from casdk._columns import check_arrow, to_arrow
 from casdk._engine import Caller, Ending
 from casdk._feeds import HELD
 from casdk._foreign import hold_documents
@@ -53,6 +53,8 @@ Job: TypeAlias = "Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], Any]]
 def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job | Part:
     """Texts and images -> ``[N, D]``."""
     content = check_content(content)
+    if options.result is not None:
+        check_arrow()
     if transport.coalescer is not None and (key := _merging_key(transport.coalescer, content, options)) is not None:
         return Part(transport, transport.coalescer, content, options, key)
     originals = Originals(content)

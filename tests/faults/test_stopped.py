@@ -273,6 +273,14 @@ def test_one_goes_on_from_what_is_there(make_server, connect_to, scheme, call, r
     np.testing.assert_array_equal(np.stack([found[text] for text in texts]), rows(texts))
 
 
+def test_a_profile(make_server, connect_to, scheme, call):
+    server = make_server(Cut("after"))
+    with pytest.raises(TransportError) as caught:
+        call(connect_to(server, scheme, retry=ONCE, timeout=30), "profile", "a")
+    assert (caught.value.done, caught.value.total, caught.value.attempts) == (0, 1, 1)
+    assert caught.value.server == server.address(scheme)
+
+
 def make_documents():
     return [Document(id=f"{number:032x}", text=text) for number, text in enumerate(TEXTS)]
 

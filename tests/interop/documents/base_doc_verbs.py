@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from casdk import Client
-from casdk.errors import ItemTypeError
+from casdk.errors import FileMissingError, ItemTypeError
 from deterministic import ranking, rows
 from docarray import BaseDoc, DocList
 from docarray.documents import ImageDoc, TextDoc
@@ -121,3 +121,17 @@ def test_empty_list_stays_docarrays(client, call):
         found = call(client, verb, DocList[Query]())
         assert isinstance(found, DocList)
         assert found.doc_type is Query
+
+
+@pytest.mark.parametrize("verb", ["encode", "index", "search"])
+def test_what_was_done_stays_when_a_call_stops(client, call, verb):
+    """Those that were not done are as they were, their matches too."""
+    documents = [Query(text=f"text {number}") for number in range(3)]
+    documents.append(Query(url="missing.png", matches=DocList[Item]([Item(text="of old")])))
+    with pytest.raises(FileMissingError) as stopped:
+        call(client, verb, documents, batch_size=1, prefetch=1)
+    error = stopped.value
+    assert (error.done, error.total, error.partial) == (3, 4, None)
+    check_same(error.documents, documents, Query)
+    assert [document.embedding is not None for document in documents] == [True, True, True, False]
+    assert [match.text for match in documents[3].matches] == ["of old"]

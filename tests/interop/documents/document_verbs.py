@@ -104,3 +104,34 @@ def test_empty_array_stays_docarrays(client, call):
         found = call(client, verb, docarray.DocumentArray())
         assert isinstance(found, docarray.DocumentArray)
         assert len(found) == 0
+
+
+@pytest.mark.parametrize("verb", ["encode", "index", "search"])
+def test_what_was_done_stays_when_a_call_stops(client, call, verb):
+    """Those that were not done are as they were, their matches too."""
+    from casdk.errors import FileMissingError
+
+    documents = [docarray.Document(text=f"text {number}") for number in range(3)]
+    documents.append(docarray.Document(uri="missing.png", matches=[docarray.Document(text="of old")]))
+    with pytest.raises(FileMissingError) as stopped:
+        call(client, verb, documents, batch_size=1, prefetch=1)
+    error = stopped.value
+    assert (error.done, error.total, error.partial) == (3, 4, None)
+    check_same(error.documents, documents)
+    assert [document.embedding is not None for document in documents] == [True, True, True, False]
+    assert documents[3].matches[:, "text"] == ["of old"]
+
+
+def test_a_ranking_that_stops_leaves_each_document_whole(client, call):
+    from casdk.errors import FileMissingError
+
+    documents = [
+        docarray.Document(text=text, matches=[docarray.Document(text="a"), docarray.Document(**{kind: "b.png"})])
+        for text, kind in (("one", "text"), ("two", "uri"))
+    ]
+    with pytest.raises(FileMissingError) as stopped:
+        call(client, "rank", documents, prefetch=1)
+    assert stopped.value.done == 1
+    assert sorted(documents[0].matches[:, "text"]) == ["a", "b.png"]
+    assert all("clip_score" in match.scores for match in documents[0].matches)
+    assert [(match.text, dict(match.scores)) for match in documents[1].matches] == [("a", {}), ("", {})]
