@@ -22,7 +22,7 @@ from weakref import WeakSet
 
 from casdk import _logging
 from casdk._mailbox import Mailbox
-from casdk._threads import Workers, check_process, forget_ours, is_ours, start, take_over
+from casdk._threads import Workers, check_process, forget_ours, is_ours, start
 from casdk.errors import EXITING, ClosedError, TransportError
 
 __all__ = [
@@ -96,7 +96,7 @@ class Engine:
         if self.running:
             return
         if not self._begun.is_set():
-            start(self._run, "casdk-engine")
+            start(self._run, "casdk-engine", ours=True)
             self._begun.wait()
         if self._error is not None:
             raise TransportError(f"casdk's event loop cannot be made: {self._error}", sent=False) from self._error
@@ -105,7 +105,6 @@ class Engine:
     def _run(self) -> None:
         if not self._turn.acquire(blocking=False):
             return
-        take_over()
         self._ident = threading.get_ident()
         try:
             # Here and not where the first caller is, since asyncio logs it: a handler that encodes would be called in
@@ -148,8 +147,8 @@ class Engine:
 
     def resume(self) -> None:
         """Let the loop go on after `pause`."""
-        self._forker = None
         self._gate.release()
+        self._forker = None
 
     async def _quiesce(self) -> None:
         self._fork = self.loop.create_future()

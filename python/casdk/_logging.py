@@ -161,7 +161,7 @@ class _Emitter:
             # A handler that encodes whatever it is given would be given what that logs, without an end.
             if not self._echoed:
                 self._echoed = True
-                self.notice(ECHO)
+                self.add(_Delivery(functools.partial(LOG.warning, ECHO)))
             return
         if len(self._waiting) >= MOST:
             self._left_out += 1
@@ -178,10 +178,6 @@ class _Emitter:
                 start(self._run, "casdk-log")
                 self._started = True
 
-    def notice(self, text: str, *arguments: object) -> None:
-        """Leave a warning of this room's own."""
-        self.add(_Delivery(functools.partial(LOG.warning, text, *arguments)))
-
     def _run(self) -> None:
         if not self._turn.acquire(blocking=False):
             return
@@ -190,14 +186,8 @@ class _Emitter:
             self._bell.get()
             step = self._waiting[0]
             if isinstance(step, _Delivery):
-                self._current = step
-                try:
-                    step.run()
-                except BaseException:  # a handler's, and nobody else will tell
-                    with suppress(BaseException):
-                        threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), threading.current_thread()]))
+                self._emit(step)
                 check_process(process)
-                self._current = None
                 self._waiting.popleft()
                 self.late = False
             else:
@@ -206,7 +196,16 @@ class _Emitter:
             del step
             if self._left_out and len(self._waiting) < MOST // 2:
                 left_out, self._left_out = self._left_out, 0
-                self.notice(LEFT_OUT, left_out)
+                self._emit(_Delivery(functools.partial(LOG.warning, LEFT_OUT, left_out)))
+
+    def _emit(self, delivery: _Delivery) -> None:
+        self._current = delivery
+        try:
+            delivery.run()
+        except BaseException:  # a handler's, and nobody else will tell
+            with suppress(BaseException):
+                threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), threading.current_thread()]))
+        self._current = None
 
 
 ECHO: Final = (
@@ -282,12 +281,17 @@ async def emitted(deadline: float | None = None) -> None:
     if until <= loop.time():
         return
     done: asyncio.Future[None] = loop.create_future()
-    emitter.add(lambda: loop.call_soon_threadsafe(_settle, done))
+    emitter.add(functools.partial(_tell, loop, done))
     timer = loop.call_at(until, _give_up, emitter, done)
     try:
         await done
     finally:
         timer.cancel()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(_settle, done)
 
 
 def _settle(done: asyncio.Future[None]) -> None:

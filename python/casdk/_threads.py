@@ -3,44 +3,54 @@
 from __future__ import annotations
 
 import os
+import queue
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from queue import SimpleQueue
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 from casdk.errors import ClosedError, TransportError
 
-__all__ = ["Workers", "check_process", "forget_ours", "is_ours", "start", "take_over"]
+__all__ = ["Workers", "check_process", "forget_ours", "is_ours", "start"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def start(work: Callable[[], object], name: str) -> None:
+def start(work: Callable[[], object], name: str, *, ours: bool = False) -> None:
     """Run a function in a thread: a daemon, so that interpreter exit never waits for it.
+
+    Args:
+        work: The function.
+        name: The thread's.
+        ours: Whether callers wait for the thread, which therefore must not wait for them.
 
     Raises:
         TransportError: The system gives no more threads, or Python is exiting.
     """
     try:
-        threading.Thread(target=_run, args=(work, os.getpid()), name=name, daemon=True).start()
+        threading.Thread(target=_run, args=(work, os.getpid(), ours), name=name, daemon=True).start()
     except RuntimeError as error:
         if "new thread" not in str(error):  # what Ctrl-C in the middle of it can leave
             raise
         raise TransportError(f"the thread {name} cannot be started: {error}", sent=False) from error
 
 
-def _run(work: Callable[[], object], process: int) -> None:
+def _run(work: Callable[[], object], process: int, ours: bool) -> None:
+    thread = threading.get_ident()
+    if ours:
+        _ours.add(thread)
     try:
         work()
     except BaseException as error:
         if os.getpid() == process:
             raise
         _end_child(error)
+    finally:
+        _ours.discard(thread)
 
 
 def _end_child(error: BaseException) -> NoReturn:
@@ -55,12 +65,7 @@ def _end_child(error: BaseException) -> NoReturn:
 
 
 _ours: Final[set[int]] = set()
-
-
-def take_over() -> None:
-    """Make the current thread one that callers wait for: it must not wait for them. It ends with the process."""
-    # No thread-local value: one made before gevent patched threading would hold for all greenlets.
-    _ours.add(threading.get_ident())
+"""Ids and no thread-local value: one made before gevent patched `threading` would hold for all greenlets."""
 
 
 def is_ours() -> bool:
@@ -100,7 +105,7 @@ class Workers(ThreadPoolExecutor):
         self._most = most
         self._name = name
         self._process = os.getpid()
-        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self._count = threading.Lock()
         self._started = 0
         self._unfinished = 0
@@ -121,7 +126,7 @@ class Workers(ThreadPoolExecutor):
 
     def _start_another(self) -> None:
         try:
-            start(self._work, f"{self._name}_{self._started}")
+            start(self._work, f"{self._name}_{self._started}", ours=True)
         except TransportError:
             if self._started == 0:
                 raise
@@ -129,7 +134,6 @@ class Workers(ThreadPoolExecutor):
         self._started += 1
 
     def _work(self) -> None:
-        take_over()
         while True:
             future, work = self._queue.get()
             if future.set_running_or_notify_cancel():

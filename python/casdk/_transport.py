@@ -166,8 +166,6 @@ class Transport(Resident):
         self._credential = credential
         self._tls = tls
         self._proxy = proxy
-        # Imported by whoever makes the client: an import on the engine would wait for logging's lock, and a call that
-        # a signal's handler makes might find modules half imported.
         self._kind: Final = channel_of(endpoint)
         self._channel: Channel | None = None
         self._engine: Engine | None = None

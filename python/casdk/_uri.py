@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - else the first address would, where a signal's handler may bring a second one
 from typing import Final, Literal
 from urllib.parse import urlsplit
 

@@ -7,6 +7,7 @@ import sys
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Set
 from importlib import import_module
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack, overload
 
@@ -23,8 +24,6 @@ from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray
 from casdk.errors import EXITING, ClosedError, ConfigError
 from casdk.models import EncodeResult, Image, Profile, Response, Text
-
-LATE: Final = ("casdk._callers", "casdk._engine", "casdk._verbs")
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -46,7 +45,7 @@ else:
             setattr(self, name, value)
             return value
 
-    _callers, _engine, _verbs = map(_Late, LATE)
+    _callers, _engine, _verbs = map(_Late, ("casdk._callers", "casdk._engine", "casdk._verbs"))
 
 __all__ = ["ArrowArray", "ArrowStream", "Client", "Item"]
 
@@ -144,9 +143,10 @@ class Client:
         telemetry: bool | Telemetry = False,
     ) -> None:
         self._check()
+        endpoint = parse_address(server)
+        _load(endpoint)
         from casdk._proxy import check_proxy
 
-        endpoint = parse_address(server)
         if tls is not None and not endpoint.tls:
             raise ConfigError(f"tls= needs a secure scheme: {endpoint.scheme}s://, not {endpoint.scheme}://")
         for name, option, kind in (
@@ -176,10 +176,8 @@ class Client:
 
     def _open(self) -> None:
         self._check()
+        _load(self._settings.endpoint)
         from casdk._transport import Transport
-
-        for module in LATE:  # see `Transport` on why here
-            import_module(module)
 
         settings = self._settings
         self._transport = Transport(
@@ -715,9 +713,14 @@ class Client:
         """Cancel calls that run, close every connection; the client cannot be used afterwards."""
         if self._exiting():
             return
+        from casdk._threads import is_ours
+
         self._finalizer.detach()
         if self._transport.opened:
-            _callers.run(_closing(self._transport))
+            if is_ours():  # a finalizer that Python happens to run there: nobody waits for anything
+                _leave(self._transport)
+            else:
+                _callers.run(_closing(self._transport))
         self._transport.closed = True
 
     async def aclose(self) -> None:
@@ -744,6 +747,36 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+LATE: Final = tuple(
+    f"casdk._{name}" for name in ("callers", "coalesce", "engine", "plan", "proxy", "transport", "verbs")
+)
+_loading: Final[set[int]] = set()
+"""Threads that import what the first client of a scheme needs."""
+_loaded: Final[set[str]] = set()
+
+
+def _load(endpoint: Endpoint) -> None:
+    """Import all that calls to a server need, so that no call imports anything.
+
+    An import on the engine would wait for logging's lock, and a signal's handler may make a call at any line.
+
+    Raises:
+        ConfigError: A signal's handler or a finalizer makes a client in the middle of this.
+    """
+    thread = get_ident()
+    if endpoint.channel in _loaded:
+        return
+    if thread in _loading:
+        raise ConfigError("a client cannot be made while the code that this interrupts makes the first one")
+    try:
+        _loading.add(thread)
+        for module in (*LATE, f"casdk._channels.{endpoint.channel}"):
+            import_module(module)
+        _loaded.add(endpoint.channel)
+    finally:
+        _loading.discard(thread)
 
 
 def _read_credential(credential: object) -> Any:
