@@ -218,8 +218,8 @@ class Transport(Resident):
         try:
             reply = await self._send(request_id, message, context, answer_by)
             received_at = perf_counter()
-            assert self._channel is not None  # it has just answered
-            connecting = max(0.0, self._channel.connected_at - sent_at)
+            channel = self._channel  # gone if a fork has closed it since it answered
+            connecting = 0.0 if channel is None else max(0.0, channel.connected_at - sent_at)
             return Received(self._scan(request_id, reply), len(reply), sent_at, received_at, connecting)
         except TransportError as error:
             if generation != self._generation and (repeatable or not error.sent):
