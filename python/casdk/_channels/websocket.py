@@ -162,6 +162,14 @@ def _frame(data: bytes, at: int) -> tuple[int, int, int]:
     return data[at], start, int.from_bytes(data[at + 2 : start])
 
 
+class Opening(connect):
+    """The library's, but that it follows no redirect: that is an answer of a server that speaks no websocket."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        """Return what ends it."""
+        return exc
+
+
 class Socket:
     """One open socket: who waits for which reply, and until when; the oldest first, as all wait equally long.
 
@@ -420,7 +428,7 @@ class WebsocketChannel(Channel):
         try:
             async with self._until_closed(self.timeouts.connect):
                 sock, address = await self._addresses.reach(self.endpoint, self.proxy, self.timeouts.connect)
-                connection = await connect(
+                connection = await Opening(
                     uri,
                     sock=sock,
                     create_connection=Connection,
@@ -446,7 +454,7 @@ class WebsocketChannel(Channel):
                 self._addresses.avoid(address)
             seconds = self.timeouts.connect
             raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
-        except (OSError, InvalidHandshake, ConnectionClosed, EOFError, ValueError) as error:
+        except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:
             if address is not None and isinstance(error, OSError):
                 self._addresses.avoid(address)
             if is_plain(str(error)):
@@ -478,8 +486,6 @@ CHANNEL = WebsocketChannel
 
 
 def _refused(error: Exception, where: str) -> CasdkError:
-    if isinstance(error.__cause__, InvalidStatus):  # a redirect, which the library does not follow on a given socket
-        error = error.__cause__
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         said = f"{where}: the server answered the handshake with HTTP {status}"
