@@ -1,6 +1,7 @@
 import sys
+from math import inf
 
-from casdk._batches import Batch, Repeats, Unfinished
+from casdk._batches import Batch, Repeats, Sizes, Unfinished
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,6 +57,19 @@ def test_documents_of_docarray_never_repeat(monkeypatch):
     assert repeats.sift([theirs, theirs, "c"], 2) is None
     assert repeats.sift([theirs, "b"], 5) == [0]
     assert repeats.found == [(6, 1)]
+
+
+def test_half_of_what_was_refused_is_tried_next():
+    sizes = Sizes()
+    assert sizes.most == inf
+    sizes.refuse(3000)
+    assert sizes.most == 1500
+    sizes.refuse(1500)
+    sizes.take(700)
+    assert sizes.most == 750
+    sizes.take(900)  # an item that cannot be halved
+    sizes.refuse(1000)
+    assert sizes.most == 900
 
 
 @given(st.integers(1, 5), st.lists(st.just("item"), max_size=30), st.data())

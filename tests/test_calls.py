@@ -278,6 +278,52 @@ def test_a_transport_error_is_never_split():
     assert sizes == [32, 32, 32]
 
 
+@settings(max_examples=300)
+@given(st.data(), st.integers(1, 64), st.integers(1, 20), st.booleans())
+def test_what_is_too_large_is_halved_and_nothing_is_lost(data, size, most, resend):
+    """Beside bad items, whose search a limit interrupts."""
+    weights = data.draw(st.lists(st.integers(1, 25), min_size=size, max_size=size))
+    bad = data.draw(st.sets(st.integers(0, size - 1), max_size=4)) if resend else set()
+    call = make_call(errors="return", window=Window(1), resend=resend)
+    call.add(make_batch(0, size))
+    call.end_input()
+    served, requests = [], 0
+    while (batch := call.next_batch(0)) is not None:
+        requests += 1
+        if sum(weights[index] for index in batch.indices) > most:
+            assert call.fail(batch, ServerError("larger", too_large=True, sent=False), 0) == "split"
+        elif bad & set(batch.indices):
+            call.fail(batch, boom(), 0)
+        else:
+            served += batch.indices
+            call.succeed(batch, len(batch))
+    assert call.finished
+    large = {index for index, weight in enumerate(weights) if weight > most}
+    assert set(call.bad) == bad | large
+    assert sorted(served) == [index for index in range(size) if index not in bad | large]
+    assert requests <= 2 * size + len(bad) * (math.ceil(math.log2(max(size, 2))) + 1)
+
+
+def test_what_was_executed_is_not_sent_again_in_halves():
+    call = make_call(resend=False)
+    call.add(make_batch(0, 8))
+    error = ServerError("the reply is too large", too_large=True)
+    assert call.fail(call.next_batch(0), error, 0) == "stop"
+    assert call.stopped is error
+
+
+def test_who_is_not_to_blame_is_sent_again_at_no_cost():
+    call = make_call(retry=Retry(attempts=1), budget=RetryBudget(0))
+    call.add(make_batch(0, 8))
+    for _ in range(2 * FREE_RETRIES):
+        batch = call.next_batch(0)
+        assert call.fail(batch, TransportError("closed for another", away=False, blameless=True), 0) == "repeat"
+    once = make_call(resend=False)
+    once.add(make_batch(0, 8))
+    error = TransportError("closed for another", away=False, blameless=True)
+    assert once.fail(once.next_batch(0), error, 0) == "stop"
+
+
 # what an index has to say when it stops
 
 
@@ -303,12 +349,14 @@ REFUSALS = {
     "not let in": AuthError("who are you"),
     "no such endpoint": NotSupportedError("no"),
     "busy": OverloadedError("later", retryable=True),
+    "too large": ServerError("413", too_large=True, sent=False),
 }
 DOUBTS = {
     "cut": TransportError("reset"),
     "silent": DeadlineError("no answer"),
     "garbage": ReplyError("what"),
     "an executor failed, perhaps after another had stored": boom(),
+    "its reply was too large": ServerError("larger than may be sent", too_large=True),
     "a proxy lost the server": OverloadedError("503", retryable=True, away=True),
 }
 

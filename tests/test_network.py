@@ -1,21 +1,26 @@
+import contextlib
 import socket
 import threading
 
 import pytest
-from casdk import CasdkError, Client, Retry
-from casdk._logging import flush
+from casdk import CasdkError, Client, RejectedError, Retry
 
+TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 TEXTS = [f"{number} " + "long " * 16_000 for number in range(80)]
 
 
 def refuse(listener):
-    """Answer the head of a request, and close with its body unread, which resets the connection."""
-    connection, _ = listener.accept()
-    with connection:
-        seen = b""
-        while b"\r\n\r\n" not in seen:
-            seen += connection.recv(1000)
-        connection.sendall(b"HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+    """Answer the head of each request, and close with its body unread, which resets the connection."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # it was shut down
+            return
+        with connection, contextlib.suppress(ConnectionError):
+            seen = b""
+            while b"\r\n\r\n" not in seen and (piece := connection.recv(1000)):
+                seen += piece
+            connection.sendall(TOO_LARGE)
 
 
 def test_nothing_is_written_after_the_end(caplog):
@@ -26,6 +31,28 @@ def test_nothing_is_written_after_the_end(caplog):
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with Client(address, retry=Retry(attempts=1), timeout=20) as client, pytest.raises(CasdkError):
             client.encode(TEXTS, batch_size=len(TEXTS))
+        listener.shutdown(socket.SHUT_RDWR)
         thread.join()
-    assert flush(20)
     assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+def test_an_answer_ends_the_request():
+    """A server that has answered need not read on; nobody waits until it does."""
+    served = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            connection, _ = listener.accept()
+            served.append(connection)
+            while b"\r\n\r\n" not in connection.recv(1000):
+                pass
+            connection.sendall(TOO_LARGE)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        client = Client(address, retry=Retry(attempts=1), timeout=20)
+        with client, pytest.raises(RejectedError, match="HTTP 413"):
+            client.encode(["long " * 3_000_000])
+        thread.join()
+        served[0].close()

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "casdk"
 LEAVES = ("interop", "server", "compat", "cli", "testing", "__main__")
-LIBRARIES = {"grpc": "grpc", "http": "httpx", "websocket": "websockets"}
+LIBRARIES = {"grpc": "grpc", "http": "httpx", "websocket": "websockets", "frames": "websockets"}
 """The one transport library of each channel."""
 LAZY = {
     "rich",
@@ -64,7 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("config", "documents", "errors", "models"),
     },
     "_transport": {
-        *("_calls", "_channels", "_coalesce", "_codecs", "_downloads", "_engine", "_logging", "_outages"),
+        *("_batches", "_calls", "_channels", "_coalesce", "_codecs", "_downloads", "_engine", "_logging", "_outages"),
         *("_proxy", "_uri"),
         *("config", "errors"),
     },
@@ -72,7 +72,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_outages": set(),
     "_options": {"_calls", "models", "errors", "config"},
     "_results": {"_codecs", "documents", "models", "errors"},
-    "_codecs": {"_rust", "models", "documents", "errors"},
+    "_remarks": set(),
+    "_codecs": {"_remarks", "_rust", "models", "documents", "errors"},
     "_foreign": set(),
     "_originals": {"_foreign", "_inputs", "_options", "_results", "documents", "errors", "models"},
     "_inputs": {"_columns", "_foreign", "_rust", "models", "documents", "errors"},
@@ -91,21 +92,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_uri": {"errors"},
     "_proxy": {"_uri", "errors"},
     "_channels": {"_channels.base", "_uri", "config", "errors"},
-    "_channels.base": {"_logging", "_uri", "config", "errors"},
+    "_channels.base": {"_logging", "_remarks", "_uri", "config", "errors"},
     "_channels.grpc": {
         *("_channels.base", "_channels.causes", "_channels.certificates", "_channels.forks"),
-        *("_logging", "errors", "config"),
+        *("_logging", "_remarks", "errors", "config"),
     },
     "_channels.http": {
-        *("_channels.base", "_channels.causes", "_channels.network", "_logging", "errors", "config", "_rust"),
+        *("_channels.base", "_channels.causes", "_channels.network", "_logging", "_remarks"),
+        *("errors", "config", "_rust"),
     },
     "_channels.causes": set(),
     "_channels.forks": {"_channels.base", "errors"},
     "_channels.certificates": {"_channels.base", "errors"},
     "_channels.addresses": {"_channels.base", "_uri", "errors"},
     "_channels.network": {"_channels.addresses", "_channels.base"},
+    "_channels.frames": set(),
     "_channels.websocket": {
-        *("_channels.addresses", "_channels.base", "_channels.causes", "_logging", "_uri", "errors", "config", "_rust"),
+        *("_channels.addresses", "_channels.base", "_channels.causes", "_channels.frames"),
+        *("_logging", "_remarks", "_uri", "errors", "config", "_rust"),
     },
     "models": {"documents", "errors"},
     "documents": {"_archive", "_rust", "_selectors", "errors"},

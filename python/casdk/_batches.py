@@ -1,15 +1,16 @@
-"""Batches: items that travel in one request, which of them need not travel twice, and which have no result yet."""
+"""Batches: items of one request, how large it may be, which items need not travel twice, which have no result yet."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from contextlib import suppress
+from math import inf
 from operator import itemgetter
 from typing import Any
 
 from casdk._foreign import hold_documents, recognise
 
-__all__ = ["Batch", "Repeats", "Unfinished"]
+__all__ = ["Batch", "Repeats", "Sizes", "Unfinished"]
 
 
 class Batch:
@@ -193,3 +194,25 @@ class Unfinished:
             for position, item in enumerate(items)
             if start not in self._left or start + position in self._left[start]
         }
+
+
+class Sizes:
+    """How large a request may be, as far as a client has found out: the server, or a proxy before it, has limits.
+
+    Attributes:
+        most: Bytes of the largest request of several items that is worth sending.
+    """
+
+    def __init__(self) -> None:
+        self.most: float = inf
+        self._taken = 0
+
+    def take(self, size: int) -> None:
+        """A request of so many bytes was taken."""
+        if size > self._taken:
+            self._taken = size
+            self.most = max(self.most, size)
+
+    def refuse(self, size: int) -> None:
+        """A request of so many bytes was too large: half of it may pass, as it is tried next."""
+        self.most = max(self._taken, size // 2)

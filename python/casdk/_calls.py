@@ -146,6 +146,10 @@ class Isolation:
         self.group = self.group.part(0, self.middle)
         self.error = error
 
+    def leave(self) -> list[Batch]:
+        """End the search; return all but the half just sent."""
+        return [self.group.part(self.middle), *reversed(self.put_off)]
+
     def rest(self) -> Batch | None:
         """Return all that was put off as one batch."""
         rest: Batch | None = None
@@ -398,11 +402,16 @@ class Call:
     def fail(self, batch: Batch, error: CasdkError, now: float) -> Outcome:
         """A request failed; return what becomes of its batch."""
         self._in_flight.discard(batch)
-        self._window.failed()
         error.attempts = batch.attempts
         if batch.sent and not _took_nothing(error):
             self._unsure.update(batch.indices)
         asked = self._stop_asking(batch)
+        if self._is_too_large(batch, error):
+            if self.stopped is not None:
+                return "abandoned"
+            self._halve(batch, cast(ServerError, error))
+            return "split"
+        self._window.failed()
         failure = error if isinstance(error, TransportError | ServerError) else None
         if failure is None or not failure.away:
             self._found_present(error, asked)
@@ -414,6 +423,10 @@ class Call:
             self._isolate(batch, cast(ServerError, error))
             return "split"
         if failure is not None and self._may_help(failure):
+            if isinstance(failure, TransportError) and failure.blameless:
+                batch.attempts -= 1
+                self._ready.appendleft(batch)
+                return "repeat"
             if failure.away and self._may_wait(batch, now):
                 self._put_off(batch, failure, asked, now)
                 return "wait"
@@ -435,6 +448,24 @@ class Call:
             self._server.answered = True
         if asked or (given_up and isinstance(error, ServerError)):
             self.outage = None
+
+    def _is_too_large(self, batch: Batch, error: CasdkError) -> bool:
+        """Whether somebody takes no request as large as this one, and it may be sent in parts."""
+        if not (isinstance(error, ServerError) and error.too_large and (self.resend or not error.sent)):
+            return False
+        return len(batch) > 1 or not self._tolerant
+
+    def _halve(self, batch: Batch, error: ServerError) -> None:
+        """Send the halves of what is too large as it is; an item that is too large by itself has no result."""
+        # A search for a bad item ends here, since no more can be said of the half just sent.
+        unsent = [] if batch.isolation is None else batch.isolation.leave()
+        if len(batch) == 1:
+            self.refuse(RejectedError(batch.indices[0], batch.items[0], f"it is too large by itself: {error}", error))
+        else:
+            middle = (len(batch) + 1) // 2
+            unsent[:0] = [batch.part(0, middle), batch.part(middle)]
+        if self.stopped is None:
+            self._ready.extendleft(reversed(unsent))
 
     def _may_split(self, batch: Batch, error: CasdkError) -> bool:
         if not (isinstance(error, ServerError) and error.for_item) or self._tolerant or not self.resend:
@@ -509,7 +540,7 @@ class Call:
 
 def _took_nothing(error: CasdkError) -> bool:
     """Whether the error says that the server has made nothing of the request."""
-    if isinstance(error, TransportError):
+    if isinstance(error, TransportError) or (isinstance(error, ServerError) and error.too_large):
         return not error.sent
     if isinstance(error, ServerError) and error.away:
         return False

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from casdk._remarks import remark
 from casdk._rust import Packed, Packer, Reply, copy_rows, scan
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import (
@@ -69,6 +70,10 @@ SERVER_FAULTS: Final = frozenset(
 """Exceptions of an executor that say nothing about the items: splitting the batch would not help."""
 
 
+DESCRIPTION_CHARACTERS: Final = 2000
+"""Shown of what an executor says went wrong; all of it is in ``stacks``."""
+
+
 def failure_of(kind: str, index: int, item: object, reason: str, cause: BaseException | None) -> ItemError:
     """Return the error of an item that the packer left out."""
     return FAILURES[kind](index, item, reason, cause)
@@ -105,7 +110,7 @@ def read_error(reply: Reply) -> ServerError | None:
     assert status is not None
     _, description, name, arguments, stacks, executor = status
     return ServerError(
-        description or name or "the server failed without a word",
+        remark(description, DESCRIPTION_CHARACTERS) or name or "the server failed without a word",
         name=name,
         arguments=arguments,
         stacks=stacks,

@@ -23,7 +23,7 @@ from casdk._results import Answer
 from casdk._rust import new_id
 from casdk._transport import SHARES, ByteShare, InterruptedByForkError, Received, Transport
 from casdk.documents import Document, DocumentArray
-from casdk.errors import CallbackError, CasdkError, DeadlineError, NoEmbeddingError
+from casdk.errors import CallbackError, CasdkError, DeadlineError, NoEmbeddingError, ServerError
 from casdk.models import Header, Response, Status
 
 if TYPE_CHECKING:
@@ -358,6 +358,8 @@ class Driver:
                 self._succeed(batch, 0)
                 return
             message = packed.message
+            if len(message) > self._transport.sizes.most and len(items) > 1:
+                raise ServerError(f"{len(message):,} bytes are more than was taken so far", too_large=True, sent=False)
             size = len(message)
             budget.hold(size)
             batch.sent = True
@@ -420,7 +422,8 @@ class Driver:
         elif outcome == "repeat":
             LOG.warning(f"{said}, and is sent again in %.2f s: %s", *which, wait, error)
         elif outcome == "split":
-            LOG.info(f"{said}, and is halved to find the item: %s", *which, error)
+            why = ", as it is too large" if getattr(error, "too_large", False) else " to find the item"
+            LOG.info(f"{said}, and is halved{why}: %s", *which, error)
         else:
             LOG.log(logging.WARNING if outcome == "lost" else logging.DEBUG, f"{said} for good: %s", *which, error)
         self._give()

@@ -9,6 +9,7 @@ from inspect import isawaitable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+from casdk._batches import Sizes
 from casdk._calls import GROWN, WINDOW, RetryBudget, Window
 from casdk._channels import Channel, Headers, channel_of
 from casdk._coalesce import Coalescer
@@ -20,7 +21,7 @@ from casdk._outages import ServerState
 from casdk._proxy import proxy_of
 from casdk._uri import SCHEMES, Endpoint
 from casdk.config import TLS, Limits, Retry, Timeouts
-from casdk.errors import AuthError, CasdkError, ClosedError, ConfigError, ReplyError, TransportError
+from casdk.errors import AuthError, CasdkError, ClosedError, ConfigError, ReplyError, ServerError, TransportError
 
 if TYPE_CHECKING:
     from casdk._telemetry import Instruments
@@ -155,6 +156,7 @@ class Transport(Resident):
         self.repeats = RetryBudget(retry.budget)
         self.server = ServerState()
         self.window = Window(WINDOW, GROWN) if limits.prefetch is None else Window(limits.prefetch)
+        self.sizes = Sizes()
         self.bytes = ByteBudget(limits.max_inflight_bytes)
         self.packing = asyncio.Semaphore(WORKERS)
         self.downloads = Downloads(timeouts, limits)
@@ -216,8 +218,9 @@ class Transport(Resident):
         ended = None if repeatable else self._hold_forks()
         sent_at = perf_counter()
         try:
-            reply = await self._send(request_id, message, context, answer_by)
+            reply = await self._send(request_id, message, context, answer_by, repeatable)
             received_at = perf_counter()
+            self.sizes.take(len(message))
             channel = self._channel  # gone if a fork has closed it since it answered
             connecting = 0.0 if channel is None else max(0.0, channel.connected_at - sent_at)
             return Received(self._scan(request_id, reply), len(reply), sent_at, received_at, connecting)
@@ -226,6 +229,12 @@ class Transport(Resident):
                 raise InterruptedByForkError from None
             if self.closed:
                 raise ClosedError("the client was closed during the call") from None
+            raise
+        except ServerError as error:
+            if error.too_large:
+                self.sizes.refuse(len(message))
+                if not error.sent:
+                    error.args = (f"a request of {len(message):,} bytes was refused: {error.args[0]}",)
             raise
         finally:
             self._slots.release()
@@ -245,7 +254,9 @@ class Transport(Resident):
             raise ReplyError(f"{self.endpoint} answered another request than this one")
         return reply
 
-    async def _send(self, request_id: str, message: bytes, context: Headers, answer_by: float | None) -> bytes:
+    async def _send(
+        self, request_id: str, message: bytes, context: Headers, answer_by: float | None, repeatable: bool
+    ) -> bytes:
         if self._engine is not None and self._engine.forking:
             await self._engine.forked()
         channel = self._channel
@@ -258,14 +269,14 @@ class Transport(Resident):
         if headers is None:
             headers = self._headers = await self._authorize()
         try:
-            return await channel.exchange(request_id, message, headers, context, answer_by)
+            return await channel.exchange(request_id, message, headers, context, answer_by, repeatable)
         except AuthError:
             if not callable(self._credential):
                 raise
             if self._headers is headers:
                 LOG.info("%s refused the credential: asking for another one", self.endpoint)
                 self._headers = await self._authorize()
-            return await channel.exchange(request_id, message, self._headers or (), context, answer_by)
+            return await channel.exchange(request_id, message, self._headers or (), context, answer_by, repeatable)
 
     async def _authorize(self) -> Headers:
         token = self._credential

@@ -15,7 +15,7 @@
     │       ├── EmptyItemError (ValueError)
     │       ├── ItemTypeError (TypeError)
     │       ├── DownloadError (ConnectionError)
-    │       ├── RejectedError               the server fails whenever this item is in the batch
+    │       ├── RejectedError               the server fails on this item, or takes none as large
     │       ├── NoEmbeddingError            the server answered without a row for this item
     │       └── NotDoneError                the call was stopped before this item was done
     ├── TransportError (ConnectionError)    refused, reset, unreachable, closed
@@ -267,7 +267,7 @@ class DownloadError(ItemError, ConnectionError):
 
 
 class RejectedError(ItemError):
-    """The server fails whenever this item is in the batch."""
+    """The server fails whenever this item is in the batch, or takes no request as large as the item's."""
 
 
 class NoEmbeddingError(ItemError):
@@ -287,15 +287,25 @@ class TransportError(CasdkError, ConnectionError):
         away: Whether it looks as if the server were away for a while, e.g. restarting: then a call waits for it as long
             as `Retry.patience` says. By default what ``retryable`` is.
         retry_after: ``None``: nobody was there to ask for a wait.
+        blameless: Whether the connection was ended for another request that was in flight on it.
     """
 
     retry_after: float | None = None
 
-    def __init__(self, message: str, *, retryable: bool = True, sent: bool = True, away: bool | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = True,
+        sent: bool = True,
+        away: bool | None = None,
+        blameless: bool = False,
+    ) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.sent = sent
         self.away = retryable if away is None else away
+        self.blameless = blameless
 
 
 class TLSError(TransportError):
@@ -346,6 +356,8 @@ class ServerError(CasdkError):
         sent: Whether bytes of the request may have reached the server.
         away: Whether it looks as if the server were away for a while: 502 and 503, as proxies say it of a server that
             restarts. Then a call waits for it as long as `Retry.patience` says.
+        too_large: Whether the request, or what it would be answered with, is larger than the server or somebody before
+            it takes, so that its halves may pass.
     """
 
     def __init__(
@@ -362,6 +374,7 @@ class ServerError(CasdkError):
         for_item: bool = False,
         sent: bool = True,
         away: bool = False,
+        too_large: bool = False,
     ) -> None:
         super().__init__(message)
         self.name = name
@@ -374,6 +387,7 @@ class ServerError(CasdkError):
         self.for_item = for_item
         self.sent = sent
         self.away = away
+        self.too_large = too_large
 
 
 class AuthError(ServerError, PermissionError):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 
 import numpy as np
 import psutil
@@ -16,11 +17,14 @@ from casdk.testing import (
     DropDocument,
     Duplicate,
     EndlessHeaders,
+    ExecutorError,
     Fault,
     Garbage,
     HugeLength,
     NoEmbedding,
     NotFinite,
+    Page,
+    Refuse,
     Stale,
     TextReply,
     Trickle,
@@ -57,6 +61,36 @@ def test_a_typed_error(make_server, connect_to, scheme, lie, stopwatch, figure):
     grown = (psutil.Process().memory_info().rss - before) / 2**20
     assert grown < 64
     figure("hostile: memory grown by a lie, MiB", round(grown, 1))
+
+
+TITLE = "Please log in"
+HTML = f"<!DOCTYPE html>\r\n<html>\n<head><title>\n{TITLE}</title></head><body>{'<p>Welcome</p>' * 500}</body></html>"
+BODY = HTML.encode()
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: %d\r\n\r\n"
+PAGES = {
+    "of a proxy whose server is gone": {"script": Page()},
+    "of a proxy that is broken": {"script": Page(500, "Internal Server Error")},
+    "in the reply's place": {"script": TextReply(HTML)},
+    "in an error of the gateway": {"script": Refuse(13, 500, 1002, HTML)},
+    "in an error of an executor": {"script": ExecutorError(description=HTML)},
+    "to whatever is asked": {
+        "connections": Babble(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(BODY), BODY))
+    },
+    "without a head": {"connections": Babble(BODY, close=True)},
+    "in the head": {
+        "connections": Babble(b"HTTP/1.1 302 " + BODY[15:80].replace(b"\r\n", b"") + b"\r\n\r\n", close=True)
+    },
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.replace(" ", "-"))
+def test_no_web_page_is_a_message(make_server, connect_to, scheme, page):
+    client = connect_to(make_server(**PAGES[page]), scheme, retry=ONCE, timeout=5)
+    with pytest.raises(CasdkError) as caught:
+        client.encode(["a"])
+    said = str(caught.value)
+    assert not re.search("<|html|welcome", said, re.IGNORECASE)
+    assert len(said) < 300
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "grpcs", "http", "https"])

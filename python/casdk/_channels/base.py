@@ -17,14 +17,17 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, unquote
 
 from casdk._logging import logger_of
+from casdk._remarks import remark
 from casdk._uri import Endpoint, counterpart
 from casdk.config import TLS, Limits, Timeouts
 from casdk.errors import ConfigError, OverloadedError, ProtocolMismatchError, ProxyError, ServerError, TransportError
 
 __all__ = [
+    "CONTENT_TOO_LARGE",
     "LOG",
     "PING_SECONDS",
     "PONG_SECONDS",
+    "PROXY_LIMIT",
     "SHOWN",
     "SLICE",
     "TICK_SECONDS",
@@ -43,6 +46,7 @@ __all__ = [
     "secured",
     "slices",
     "ssl_context",
+    "too_large",
 ]
 
 LOG: Final = logger_of("casdk.connections")
@@ -131,6 +135,7 @@ class Channel(ABC):
         headers: Headers,
         context: Headers = (),
         answer_by: float | None = None,
+        repeatable: bool = True,
     ) -> bytes:
         """Send one request and wait for its reply; cancelling takes the request back where the protocol can.
 
@@ -142,6 +147,7 @@ class Channel(ABC):
                 message, so there it goes with the handshake of the request that opens the socket.
             answer_by: When it is given up, in the engine's time: who cancels it then has waited for an answer, and
                 has not changed their mind.
+            repeatable: Whether it may be sent again once its bytes may have reached the server.
 
         Returns:
             The packed reply.
@@ -229,6 +235,16 @@ def refused_for_now(said: str, status: int, retry_after: str | None, **details: 
     return ServerError(said, retryable=True, away=away, **details)
 
 
+CONTENT_TOO_LARGE: Final = 413
+PROXY_LIMIT: Final = "the server, or a proxy before it, takes less (nginx: client_max_body_size, 1 MB by default)"
+"""Whose limit an HTTP 413 is, and where it is likely to be raised."""
+
+
+def too_large(said: str) -> ServerError:
+    """Return the error of a request that was refused for its size, before anybody began with it."""
+    return ServerError(said, too_large=True, sent=False)
+
+
 def no_tunnel(endpoint: Endpoint, answer: str) -> ProxyError:
     """Return the error of a proxy that opens no tunnel to the server; some of its answers say that the server is away.
 
@@ -238,7 +254,7 @@ def no_tunnel(endpoint: Endpoint, answer: str) -> ProxyError:
     """
     status = int(answer[:3]) if answer[:3].isascii() and answer[:3].isdigit() else 0
     return ProxyError(
-        f"{endpoint}: the proxy opens no tunnel: HTTP {answer[:REASON_CHARACTERS].rstrip()}",
+        f"{endpoint}: the proxy opens no tunnel: HTTP {remark(answer, REASON_CHARACTERS)}",
         retryable=status in BUSY | PASSING,
         sent=False,
         away=status in AWAY,

@@ -12,7 +12,9 @@ import grpc
 import grpc.aio
 
 from casdk._channels.base import (
+    CONTENT_TOO_LARGE,
     LOG,
+    PROXY_LIMIT,
     SHOWN,
     Channel,
     Headers,
@@ -24,11 +26,13 @@ from casdk._channels.base import (
     refused_for_now,
     seconds_asked,
     ssl_context,
+    too_large,
 )
 from casdk._channels.causes import CLOSED, CLOSED_IN_TLS, cause_of, without_grpc
 from casdk._channels.certificates import shown_certificate, system_roots
 from casdk._channels.forks import check_fork, settle, strand
 from casdk._logging import divert
+from casdk._remarks import remark
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -55,6 +59,10 @@ AUTH_CODES: Final = frozenset({Code.UNAUTHENTICATED, Code.PERMISSION_DENIED})
 READY: Final = grpc.ChannelConnectivity.READY
 FAILED: Final = frozenset({grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN})
 LOST_CODES: Final = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED})
+SIZE_CODES: Final = frozenset({Code.RESOURCE_EXHAUSTED, Code.OUT_OF_RANGE})
+TOO_LARGE: Final = re.compile(r"larger than max|exceeds (the )?(configured )?maximum|length too large", re.IGNORECASE)
+TOO_LARGE_REPLY: Final = re.compile(r"(sent|send) message larger than max", re.IGNORECASE)
+SERVER_LIMIT: Final = "the server takes less (grpc.max_receive_message_length, 4 MB by default)"
 PUSHED_BACK: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
 PUSHBACK: Final = "grpc-retry-pushback-ms"
 """What gRPC calls Retry-After; milliseconds, in a trailer."""
@@ -114,6 +122,7 @@ class GrpcChannel(Channel):
         headers: Headers,
         context: Headers = (),
         answer_by: float | None = None,
+        repeatable: bool = True,
     ) -> bytes:
         try:
             return await self._exchange(request_id, message, (*headers, *context) if context else headers, answer_by)
@@ -345,16 +354,13 @@ class GrpcChannel(Channel):
                 repeats gRPC's own where it has lost what is behind it: they tell nothing of this connection.
         """
         code, details = error.code(), error.details() or ""
-        where = f"{self.endpoint}: {without_grpc(details, connected=connected)}"
+        where = f"{self.endpoint}: {remark(without_grpc(details, connected=connected))}"
         if code is Code.DEADLINE_EXCEEDED:
             return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
         if code in AUTH_CODES:
             return AuthError(where, request_id=request_id)
-        too_large = code is Code.RESOURCE_EXHAUSTED and (
-            "larger than max" in details or "metadata size exceeds" in details
-        )
-        if too_large:
-            return ServerError(where, request_id=request_id)
+        if code in SIZE_CODES and (refused := self._too_large(details, where)) is not None:
+            return refused
         if code in PUSHED_BACK and (asked := _pushback(error)) is not None:
             said = f"{where} ({PUSHBACK}: {asked[:SHOWN]!r})"
             # Less than 0 is gRPC's way to say that it is not to be tried again.
@@ -366,9 +372,13 @@ class GrpcChannel(Channel):
             return OverloadedError(where, request_id=request_id, retryable=True)
         if (status := HTTP_STATUS.search(details)) is not None:
             said = f"{self.endpoint}: HTTP {status[1]} in the place of a gRPC reply"
+            if int(status[1]) == CONTENT_TOO_LARGE:
+                return too_large(f"{said}: {PROXY_LIMIT}")
             # gRPC drops the headers that came with it.
             if (refused := refused_for_now(said, int(status[1]), None, request_id=request_id)) is not None:
                 return refused
+            if int(status[1]) >= 500:
+                return ServerError(said, request_id=request_id)
         if code in LOST_CODES:
             if connected:
                 return TransportError(where, away=code is not Code.ABORTED)
@@ -382,6 +392,19 @@ class GrpcChannel(Channel):
             answer = f": it answers with HTTP {status[1]}" if status else ""
             return ProtocolMismatchError(f"{self.endpoint}: this port does not speak gRPC{answer}", retryable=False)
         return ServerError(f"{where} ({code.name})", request_id=request_id)
+
+    def _too_large(self, details: str, where: str) -> CasdkError | None:
+        """Return the error of a message that somebody's limit is below, in the words of gRPC in several languages."""
+        if "metadata size exceeds" in details:
+            return ServerError(where)
+        if TOO_LARGE.search(details) is None:
+            return None
+        most = self.limits.max_reply_bytes
+        if "CLIENT: " in details or ("SERVER: " not in details and f"vs. {most})" in details):
+            return ReplyError(f"{self.endpoint}: the reply is larger than Limits.max_reply_bytes ({most})")
+        if TOO_LARGE_REPLY.search(details) is not None:
+            return ServerError(f"{where}: the server may not send such a reply", too_large=True)
+        return too_large(f"{where}: {SERVER_LIMIT}")
 
     async def aclose(self) -> None:
         self._closed = True

@@ -13,7 +13,9 @@ import httpx
 import msgspec
 
 from casdk._channels.base import (
+    CONTENT_TOO_LARGE,
     LOG,
+    PROXY_LIMIT,
     Channel,
     Headers,
     is_plain,
@@ -22,10 +24,12 @@ from casdk._channels.base import (
     refused_for_now,
     run_out,
     ssl_context,
+    too_large,
 )
 from casdk._channels.causes import cause_of, without_grpc
 from casdk._channels.network import Network
 from casdk._logging import divert
+from casdk._remarks import remark
 from casdk._rust import first_id_of
 from casdk.errors import (
     AuthError,
@@ -55,8 +59,6 @@ KEPT: Final = 60.0
 """Seconds after which a connection that was idle is not used again."""
 REMEMBERED: Final = 256
 """Ids of users that a connection goes on with."""
-SHOWN: Final = 300
-"""Characters of an error page that go into a message."""
 UNKNOWN: Final = frozenset({404, 405})
 
 
@@ -116,6 +118,7 @@ class HttpChannel(Channel):
         headers: Headers,
         context: Headers = (),
         answer_by: float | None = None,
+        repeatable: bool = True,
     ) -> bytes:
         length = (b"content-length", b"%d" % len(message))
         asked = Asked(request_id, first_id_of(message))
@@ -245,7 +248,7 @@ class HttpChannel(Channel):
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _ours(self, error: Exception) -> CasdkError:
-        where, text = str(self.endpoint), str(error)
+        where, text = str(self.endpoint), remark(str(error))
         if isinstance(error, httpcore.ConnectTimeout):
             return TransportError(f"no connection to {where} within {self.timeouts.connect:g} s", sent=False)
         if isinstance(error, httpcore.ProxyError):
@@ -363,8 +366,9 @@ def _header(response: httpcore.Response, wanted: bytes) -> str | None:
 def _status_error(response: httpcore.Response, body: bytes, where: str) -> CasdkError:
     status = response.status
     name, description = _described(body)
-    words = without_grpc(description or body[:SHOWN].decode(errors="replace"))
-    said = f"{where}: HTTP {status}: {words}".rstrip(": ")
+    said = f"{where}: HTTP {status}: {remark(without_grpc(description)) if description else remark(body)}".rstrip(": ")
+    if status == CONTENT_TOO_LARGE:
+        return too_large(f"{where}: HTTP {status}: {PROXY_LIMIT}")
     if status in (401, 403, 407):
         return AuthError(said)
     if (refused := refused_for_now(said, status, _header(response, b"retry-after"), name=name)) is not None:
@@ -403,4 +407,4 @@ def _described(body: bytes) -> tuple[str, str]:
     if error.header is not None and error.header.status is not None:
         status = error.header.status
         return (status.exception.name if status.exception else ""), status.description
-    return "", "" if error.detail is None else str(error.detail)[:SHOWN]
+    return "", "" if error.detail is None else str(error.detail)

@@ -99,7 +99,12 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         return b""
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send, together with what was written before if both are small; reading sends what waits."""
+        """Send, together with what was written before if both are small; reading sends what waits.
+
+        Raises:
+            httpcore.WriteError: The connection is closed, or the server has answered in the middle of it: what is left
+                need not be sent, and httpcore goes on to the answer.
+        """
         self._check_open()
         if len(buffer) < TOGETHER:
             self._unsent.append(buffer)
@@ -108,8 +113,10 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         # What the socket does not take of a slice, asyncio copies.
         for piece in slices(buffer):
             self._check_open()
+            if self._pieces:
+                raise httpcore.WriteError("the request was answered before all of it was sent")
             self._transport.write(piece)
-            if self._full:
+            if self._full and not self._pieces:
                 self._writable = asyncio.get_running_loop().create_future()
                 await self._writable
 
@@ -166,6 +173,7 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         if self._ahead > AHEAD:
             self._transport.pause_reading()
         _wake(self._readable)
+        _wake(self._writable)
 
     def eof_received(self) -> None:
         """Take the end; asyncio closes the transport."""

@@ -7,12 +7,12 @@ import contextlib
 import logging
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from socket import gaierror
 from typing import Any, Final, cast
 from weakref import WeakSet
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
@@ -35,9 +35,12 @@ from casdk._channels.base import (
     run_out,
     slices,
     ssl_context,
+    too_large,
 )
 from casdk._channels.causes import cause_of, without_grpc
+from casdk._channels.frames import Connection
 from casdk._logging import logger_of
+from casdk._remarks import remark
 from casdk._rust import frame_message, request_id_of
 from casdk._uri import counterpart
 from casdk.errors import (
@@ -59,7 +62,10 @@ SUBPROTOCOL: Final = Subprotocol("bytes")
 END: Final = b"\x00"
 """Jina's end of input, ``bytes(True)``: the server finishes what is in flight and closes."""
 AUTH_CLOSES: Final = frozenset({1008, 4401, 4403})
-FINAL_CLOSES: Final = frozenset({1002, 1003, 1007, 1009, 1010})
+FINAL_CLOSES: Final = frozenset({1002, 1003, 1007, 1010})
+TOO_BIG: Final = 1009
+SERVER_LIMIT: Final = "the server takes less (uvicorn: ws_max_size, 16 MB by default; websockets: max_size, 1 MB)"
+"""Whose limit `TOO_BIG` is, and where it is likely to be raised."""
 AWAY_CLOSES: Final = frozenset({1000, 1001, 1005, 1011, 1012, 1014})
 """Codes under a request of a server that goes, or has lost what is behind it: 1011 is what jina's gateway closes with
 where it answers 503 over http. 1013, "try again later", is another one's 429."""
@@ -67,99 +73,6 @@ where it answers 503 over http. 1013, "try again later", is another one's 429.""
 
 SMALL: Final = 32 * 1024
 """Bytes that an empty buffer takes without waiting for the server to read (websockets' ``write_limit``)."""
-
-
-WHOLE: Final = 0x82
-"""First byte of a binary message in one frame: what every reply is."""
-LAST: Final = 0x80
-"""Bit of a frame that begins no fragments."""
-SHORT: Final = 125
-"""Bytes of the longest frame whose length stands in its second byte, and of the longest one that carries no data."""
-
-
-class Connection(ClientConnection):
-    """The library's, but that a reply is handed over where it arrives, in as few copies as that takes.
-
-    On its way through the library a reply is copied five times, queued, and its reader woken: half of what it costs to
-    receive it. Here frames are told apart, and all of them but whole binary messages go to the library.
-
-    Attributes:
-        deliver: Takes such a message; without it, all go to the library.
-        largest: Bytes of the largest one; the library refuses what is larger.
-        received_at: When the last bytes came, in the engine's time.
-    """
-
-    def __init__(self, *settings: Any, **options: Any) -> None:
-        super().__init__(*settings, **options)
-        self.deliver: Callable[[bytes], None] | None = None
-        self.largest = 0
-        self.received_at = self.loop.time()
-        # Whether what comes next begins a frame: nobody knows if the library has begun one that is not all there.
-        self._apart = False
-        self._head = b""
-        self._pieces: list[memoryview] = []
-        self._missing = 0
-
-    def data_received(self, data: bytes) -> None:
-        """Take bytes of the network."""
-        self.received_at = self.loop.time()
-        deliver = self.deliver
-        if deliver is None or not self._apart:
-            opening = self.response is None
-            super().data_received(data)
-            self._apart = opening and self.response is not None and data.endswith(b"\r\n\r\n")
-            return
-        if self._missing:
-            taken = min(self._missing, len(data))
-            self._pieces.append(memoryview(data)[:taken])
-            self._missing -= taken
-            if self._missing:
-                return
-            pieces, self._pieces = self._pieces, []
-            deliver(b"".join(pieces))
-            data = data[taken:]
-        elif self._head:
-            data, self._head = self._head + data, b""
-        self._take_apart(data, deliver)
-
-    def _take_apart(self, data: bytes, deliver: Callable[[bytes], None]) -> None:
-        at = 0
-        while at < len(data):
-            kind, start, size = _frame(data, at)
-            end = start + size
-            if kind == WHOLE and size <= self.largest:
-                if end > len(data):
-                    self._pieces, self._missing = [memoryview(data)[start:]], end - len(data)
-                    return
-                deliver(data[start:end])
-            elif kind & LAST and size <= SHORT:
-                if end > len(data):
-                    self._head = data[at:]
-                    return
-                super().data_received(data[at:end])
-            else:  # fragments, or what the library has to refuse
-                self._apart = False
-                super().data_received(data[at:])
-                return
-            at = end
-
-
-def _frame(data: bytes, at: int) -> tuple[int, int, int]:
-    """Return a frame's first byte, where its payload begins and its size.
-
-    A head that is cut off reads as a short frame that ends beyond the data, a masked frame as one of fragments.
-    """
-    if at + 1 == len(data):
-        return LAST, at + 2, 0
-    size = data[at + 1]
-    if size <= SHORT:
-        return data[at], at + 2, size
-    if size > SHORT + 2:
-        return 0, at, size
-    start = at + (4 if size == SHORT + 1 else 10)
-    if start > len(data):
-        return LAST, start, 0
-    return data[at], start, int.from_bytes(data[at + 2 : start])
 
 
 class Opening(connect):
@@ -174,7 +87,7 @@ class Socket:
     """One open socket: who waits for which reply, and until when; the oldest first, as all wait equally long.
 
     Attributes:
-        waiting: Who waits, by the request's id.
+        waiting: Who waits, until when, and for how large a request, by its id.
         open: Whether it can be written to.
         retired: Whether it may have gone silent: no request is begun on it any more.
     """
@@ -183,7 +96,7 @@ class Socket:
         self.connection = connection
         connection.deliver, connection.largest = self._deliver, channel.limits.max_reply_bytes
         self.headers = headers
-        self.waiting: dict[str, tuple[asyncio.Future[bytes], float]] = {}
+        self.waiting: dict[str, tuple[asyncio.Future[bytes], float, int]] = {}
         self.open = True
         self.retired = False
         self._timer: asyncio.TimerHandle | None = None
@@ -192,11 +105,12 @@ class Socket:
         self._pinger = self._loop.call_later(channel.ping_seconds, self._ping)
         self._broken: CasdkError | None = None
         self._unsent = 0
+        self._given_up = 0
         self._reader = asyncio.ensure_future(self._read())
 
     def _deliver(self, message: bytes) -> None:
         try:
-            waiter, _ = self.waiting.pop(request_id_of(message), (None, 0.0))
+            waiter, _, _ = self.waiting.pop(request_id_of(message), (None, 0.0, 0))
         except ReplyError as error:
             self._break(error)
         else:
@@ -209,6 +123,7 @@ class Socket:
 
     async def _read(self) -> None:
         ended: CasdkError = self._channel.was_closed(sent=True)
+        too_big = False
         try:
             async for message in self.connection:  # what came in fragments
                 if isinstance(message, str):
@@ -217,6 +132,7 @@ class Socket:
                     self._deliver(message)
         except ConnectionClosed as error:
             ended = _closed(error, str(self._channel.endpoint))
+            too_big = error.rcvd is not None and error.rcvd.code == TOO_BIG
         except OSError as error:
             ended = TransportError(str(error))
         finally:
@@ -227,9 +143,12 @@ class Socket:
             self._pinger.cancel()
             if self._timer is not None:
                 self._timer.cancel()
-            for waiter, _ in waiting.values():
+            # Whichever the server refused, the largest one was too large; of a smaller one nobody knows.
+            largest = max([self._given_up, *(size for _, _, size in waiting.values())])
+            for waiter, _, size in waiting.values():
                 if not waiter.done():
-                    waiter.set_exception(ended)
+                    refused = too_big and size == largest
+                    waiter.set_exception(too_large(f"{ended}: {SERVER_LIMIT}") if refused else ended)
 
     def _ping(self) -> None:
         """Ask whether the connection still is one, if nothing was received of late; ask again later."""
@@ -259,7 +178,7 @@ class Socket:
         waiter: asyncio.Future[bytes] = loop.create_future()
         began = loop.time()
         deadline = began + self._channel.timeouts.read
-        self.waiting[request_id] = waiter, deadline
+        self.waiting[request_id] = waiter, deadline, len(message)
         # One timer for all: one for each request costs more than anything else here does.
         if self._timer is None:
             self._timer = loop.call_at(deadline, self._expire)
@@ -281,7 +200,8 @@ class Socket:
                 self._retire_if_silent(began)
             raise
         finally:
-            self.waiting.pop(request_id, None)
+            if self.waiting.pop(request_id, None) is not None:  # the server may still read it
+                self._given_up = max(self._given_up, len(message))
             if not waiter.cancel() and not waiter.cancelled():
                 waiter.exception()  # retrieved, whoever was not there to await it
             if not self.waiting and self is not self._channel.socket and self.open:
@@ -329,7 +249,7 @@ class Socket:
     def _expire(self) -> None:
         self._timer = None
         loop = self._loop
-        for waiter, deadline in self.waiting.values():
+        for waiter, deadline, _ in self.waiting.values():
             if waiter.done():
                 continue
             if deadline > loop.time():
@@ -350,6 +270,45 @@ class Socket:
         await asyncio.wait([self._reader])
 
 
+class Apart:
+    """Keeps requests apart of which one may end the connection, and the other must not be sent twice.
+
+    A request that is larger than any before may be too large. A websocket is closed for it, and whether the server has
+    begun with those that were in flight with it, nobody knows.
+
+    Attributes:
+        taken: Bytes of the largest request that was answered.
+    """
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self._untried = self._once = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def enter(self, untried: bool, once: bool) -> None:
+        """Wait until a request may be sent.
+
+        Args:
+            untried: Whether it is larger than any before.
+            once: Whether it must not be sent twice.
+        """
+        while (once and self._untried) or (untried and self._once):
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+        self._untried += untried
+        self._once += once
+
+    def leave(self, untried: bool, once: bool) -> None:
+        """The request is over."""
+        self._untried -= untried
+        self._once -= once
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
 class WebsocketChannel(Channel):
     """One socket for all calls; a new one when it broke or when the credential changed."""
 
@@ -362,6 +321,7 @@ class WebsocketChannel(Channel):
         self._connecting: set[asyncio.Timeout] = set()
         self._addresses = Addresses()
         self._retired: WeakSet[Socket] = WeakSet()
+        self._apart = Apart()
 
     async def exchange(
         self,
@@ -370,11 +330,22 @@ class WebsocketChannel(Channel):
         headers: Headers,
         context: Headers = (),
         answer_by: float | None = None,
+        repeatable: bool = True,
     ) -> bytes:
-        socket = self.socket
-        if socket is None or not socket.open or socket.headers != headers:
-            socket = await self._connected(headers, context)
-        return await socket.send(request_id, message, answer_by)
+        apart = self._apart
+        untried, once = len(message) > apart.taken, not repeatable
+        if untried or once:
+            await apart.enter(untried, once)
+        try:
+            socket = self.socket
+            if socket is None or not socket.open or socket.headers != headers:
+                socket = await self._connected(headers, context)
+            reply = await socket.send(request_id, message, answer_by)
+            apart.taken = max(apart.taken, len(message))
+            return reply
+        finally:
+            if untried or once:
+                apart.leave(untried, once)
 
     def retire(self, socket: Socket) -> None:
         """Begin no request any more on a socket, which ends with those that are in flight there."""
@@ -505,9 +476,13 @@ def _refused(error: Exception, where: str) -> CasdkError:
         cause = error.__cause__
         if isinstance(cause, EOFError | ConnectionError):
             return TransportError(f"{where}: the connection was closed during the handshake", sent=False)
-        return ProtocolMismatchError(f"{where}: this port does not speak websocket ({cause})", retryable=False)
+        return ProtocolMismatchError(
+            f"{where}: this port does not speak websocket ({remark(str(cause))})", retryable=False
+        )
     if isinstance(error, InvalidHandshake):
-        return ProtocolMismatchError(f"{where}: this port does not speak websocket ({error})", retryable=False)
+        return ProtocolMismatchError(
+            f"{where}: this port does not speak websocket ({remark(str(error))})", retryable=False
+        )
     away = not isinstance(error, gaierror)
     said = str(cause_of(str(error)) or error) or "the connection broke while it was made"
     return TransportError(f"{where}: {said}", sent=False, away=away)
@@ -535,7 +510,10 @@ def _closed(error: ConnectionClosed, where: str) -> CasdkError:
         if error.sent is not None and error.sent.code == 1002:
             return ReplyError(f"{where}: {error.sent.reason or 'the server broke the websocket protocol'}")
         return TransportError(f"{where}: the connection was closed without a word")
-    said = f"{where}: the server closed the connection with {frame.code} {without_grpc(frame.reason)}".rstrip()
+    words = remark(without_grpc(frame.reason))
+    said = f"{where}: the server closed the connection with {frame.code} {words}".rstrip()
     if frame.code in AUTH_CLOSES:
         return AuthError(said)
+    if frame.code == TOO_BIG:
+        return TransportError(said, away=False, blameless=True)
     return TransportError(said, retryable=frame.code not in FINAL_CLOSES, away=frame.code in AWAY_CLOSES)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from casdk.server.wire import jina_pb2
 from casdk.testing._thread import end_socket
 from casdk.testing.connections import ConnectionFault
-from casdk.testing.faults import Refuse
+from casdk.testing.faults import Page, Refuse
 from casdk.testing.scripts import AnsweredError, Fault, Request
 
 if TYPE_CHECKING:
@@ -255,6 +255,10 @@ class Exchange(ABC):
     @abstractmethod
     async def abandon(self, payload: bytes, refusal: Refuse) -> None:
         """Send a reply, or its counterpart, and then fail all the same, as jina's gateway does."""
+
+    @abstractmethod
+    async def send_page(self, page: Page) -> None:
+        """Send a page of HTML in the reply's place."""
 
     @abstractmethod
     async def send_text(self, text: str) -> None:

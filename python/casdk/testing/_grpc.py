@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from casdk.server.wire import jina_pb2
 from casdk.testing._connection import Connection, Exchange, Family
-from casdk.testing.faults import Refuse
+from casdk.testing.faults import Page, Refuse
 from casdk.testing.scripts import Request
 
 __all__ = ["GrpcConnection"]
@@ -26,6 +26,7 @@ UNARY: Final = "/jina.JinaSingleDataRequestRPC/process_single_data"
 STREAM: Final = "/jina.JinaRPC/Call"
 DRY_RUN: Final = "/jina.JinaGatewayDryRunRPC/dry_run"
 WINDOW: Final = 2**24
+FRAME: Final = 2**22
 UNIMPLEMENTED: Final = 12
 INVALID_ARGUMENT: Final = 3
 NO_ERROR: Final = 0
@@ -52,8 +53,10 @@ class GrpcConnection(Connection):
         self._h2.initiate_connection()
         # Not before: h2 would announce its defaults, take these for agreed, and never open the client's window again.
         self._h2.update_settings(
-            {codes.INITIAL_WINDOW_SIZE: WINDOW, codes.MAX_CONCURRENT_STREAMS: 2**31 - 1, codes.MAX_FRAME_SIZE: 2**22}
+            {codes.INITIAL_WINDOW_SIZE: WINDOW, codes.MAX_CONCURRENT_STREAMS: 2**31 - 1, codes.MAX_FRAME_SIZE: FRAME}
         )
+        # h2 looks up what a frame may have before it reads the acknowledgement that comes with the frame.
+        self._h2.max_inbound_frame_size = FRAME
         self._h2.increment_flow_control_window(2**30)
         self.push()
 
@@ -273,9 +276,16 @@ class GrpcExchange(Exchange):
         await self.write(payload)
         await self.refuse(refusal)
 
+    async def send_page(self, page: Page) -> None:
+        await self._send_html(page.status, page.html)
+
     async def send_text(self, text: str) -> None:
+        await self._send_html(200, text)
+
+    async def _send_html(self, status: int, html: str) -> None:
         stream = self._stream
         stream.answering = True
-        await stream.connection.send_headers(stream.number, [(":status", "200"), ("content-type", "text/html")])
-        await self.write(text.encode())
+        headers = [(":status", str(status)), ("content-type", "text/html")]
+        await stream.connection.send_headers(stream.number, headers)
+        await self.write(html.encode())
         await stream.connection.send_headers(stream.number, [("x-end", "1")], last=True)

@@ -10,7 +10,7 @@ import h11
 from casdk.server.wire import jina_pb2
 from casdk.testing._connection import Connection, Exchange, Family
 from casdk.testing._json import read_request, write_reply
-from casdk.testing.faults import Refuse
+from casdk.testing.faults import Page, Refuse
 from casdk.testing.scripts import Request
 
 __all__ = ["HttpConnection"]
@@ -154,6 +154,9 @@ class HttpExchange(Exchange):
 
     async def abandon(self, payload: bytes, refusal: Refuse) -> None:
         await self._http.send(refusal.http, payload)
+
+    async def send_page(self, page: Page) -> None:
+        await self._http.send(page.status, page.html.encode(), kind="text/html")
 
     async def send_text(self, text: str) -> None:
         await self._http.send(200, text.encode(), kind="text/html")

@@ -15,7 +15,7 @@ from websockets.server import ServerProtocol
 
 from casdk.server.wire import jina_pb2
 from casdk.testing._connection import Connection, Exchange, Family
-from casdk.testing.faults import Refuse
+from casdk.testing.faults import Page, Refuse
 from casdk.testing.scripts import Request
 
 __all__ = ["WebsocketConnection"]
@@ -165,6 +165,9 @@ class WebsocketExchange(Exchange):
 
     async def abandon(self, payload: bytes, refusal: Refuse) -> None:
         await self.refuse(refusal)
+
+    async def send_page(self, page: Page) -> None:
+        self._socket.close(page.close, page.html)
 
     async def send_text(self, text: str) -> None:
         frame = Frame(Opcode.TEXT, text.encode())

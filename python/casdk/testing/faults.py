@@ -33,6 +33,7 @@ __all__ = [
     "Delay",
     "DropDocument",
     "Duplicate",
+    "EntityTooLarge",
     "ExecutorError",
     "Garbage",
     "Hold",
@@ -40,6 +41,7 @@ __all__ = [
     "Never",
     "NoEmbedding",
     "NotFinite",
+    "Page",
     "Refuse",
     "Reorder",
     "Stale",
@@ -256,6 +258,58 @@ class ExecutorError(Fault):
     def change(self, reply: jina_pb2.DataRequestProto, exchange: Exchange) -> None:
         reply.data.CopyFrom(exchange.message.data)
         fail(reply, RuntimeError(self.description), self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class EntityTooLarge(Fault):
+    """Refuse requests of more bytes than a limit, without executing them.
+
+    Attributes:
+        limit: Of the message, in bytes; nginx's default.
+        by: ``"proxy"``: as nginx does, with HTTP 413 and a page; ``"server"``: in gRPC's own words, RESOURCE_EXHAUSTED.
+            A websocket is closed with 1009 in both cases, and with all other requests that are in flight on it.
+    """
+
+    limit: int = 2**20
+    by: Literal["proxy", "server"] = "proxy"
+
+    async def wait(self, exchange: Exchange) -> None:
+        size = exchange.request.nbytes
+        if size <= self.limit:
+            return
+        if self.by == "proxy" or exchange.family != "grpc":
+            await Page(413, "Request Entity Too Large", close=1009).wait(exchange)
+        said = f"SERVER: Received message larger than max ({size} vs. {self.limit})"
+        await exchange.refuse(Refuse(8, message=said))
+        raise AnsweredError
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Fault):
+    """Answer with a page of HTML, as nginx and captive portals do.
+
+    Attributes:
+        status: HTTP status, on http and gRPC.
+        title: Of the page.
+        close: Close code of the websocket, with the beginning of the page as its reason.
+    """
+
+    status: int = 502
+    title: str = "Bad Gateway"
+    close: int = 1011
+
+    @property
+    def html(self) -> str:
+        """The page."""
+        shown = f"{self.status} {self.title}"
+        return (
+            f"<html>\r\n<head><title>{shown}</title></head>\r\n<body>\r\n<center><h1>{shown}</h1></center>\r\n"
+            "<hr><center>nginx/1.22.1</center>\r\n</body>\r\n</html>\r\n"
+        )
+
+    async def wait(self, exchange: Exchange) -> None:
+        await exchange.send_page(self)
+        raise AnsweredError
 
 
 # what is wrong in the reply

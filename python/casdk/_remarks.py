@@ -1,0 +1,46 @@
+"""What servers and proxies say in words of their own, made fit for an error's message."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+from typing import Final
+
+__all__ = ["remark"]
+
+CHARACTERS: Final = 500
+"""Shown of what is long."""
+UNPRINTABLE: Final = "\N{REPLACEMENT CHARACTER}"
+TITLE_CHARACTERS: Final = 100
+MARKUP: Final = re.compile(
+    r"(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|(?:html|head|body|title|meta|center|h1|script)\b)", re.IGNORECASE
+)
+"""Where a page begins."""
+TITLE: Final = re.compile(r"<(title|h1)\b[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
+LOOKED_AT: Final = 4096
+"""Characters of a page in which its title is looked for: whoever sent it may have made the search a long one."""
+
+
+def remark(words: str | bytes, most: int = CHARACTERS) -> str:
+    """Return what was said without what nobody wants to read in a terminal or a log.
+
+    A page of HTML becomes its title, control characters are replaced, and of the rest the beginning is left.
+
+    Args:
+        words: As they were sent.
+        most: Characters that are shown.
+    """
+    text = (words[:LOOKED_AT].decode(errors="replace") if isinstance(words, bytes) else words[:LOOKED_AT]).strip()
+    page = MARKUP.search(text)
+    if page is not None:
+        text = f"{text[: page.start()]}{_described(text[page.start() :])}"
+    text = "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+    return text if len(text) <= most else f"{text[:most].rstrip()}..."
+
+
+def _described(page: str) -> str:
+    title = TITLE.search(page)
+    shown = " ".join(unescape(re.sub(r"<[^>]*>", " ", title[2])).split()) if title is not None else ""
+    return f"a web page, {shown[:TITLE_CHARACTERS]!r}" if shown else "a web page"
