@@ -70,6 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "_calls": {"_batches", "_outages", "models", "errors", "config"},
     "_outages": set(),
+    "_signatures": {"_options"},
     "_options": {"_calls", "models", "errors", "config"},
     "_results": {"_codecs", "documents", "models", "errors"},
     "_remarks": set(),

@@ -4,12 +4,15 @@ import importlib
 import inspect
 import json
 import os
+import pydoc
+import re
 import subprocess
 import sys
 import typing
 
 import casdk
 import pytest
+from casdk._options import Options
 
 PUBLIC = ("client", "config", "documents", "errors", "models")
 VERBS = ("encode", "stream", "rank", "index", "search", "profile", "close")
@@ -125,3 +128,61 @@ def test_twins_are_documented_once(name):
     assert inspect.getdoc(getattr(casdk.Client, name))
     twin = inspect.getdoc(getattr(casdk.Client, f"a{name}"))
     assert twin.startswith(f"`{name}`, asynchronously")
+
+
+def options_of(verb):
+    """What can be told to a verb: a stream returns no Responses; rank, index and search no matrix."""
+    every = set(Options.__struct_fields__)
+    if verb.endswith("stream"):
+        return every - {"out", "result", "on_done", "on_always", "return_responses"}
+    return every if verb.endswith("encode") else every - {"dtype", "out", "dedupe", "errors", "result"}
+
+
+OF_VERBS = [name for verb in ("encode", "stream", "rank", "index", "search") for name in (verb, f"a{verb}")]
+
+
+@pytest.mark.parametrize("verb", OF_VERBS)
+def test_every_option_is_seen_with_its_default(verb):
+    function = getattr(casdk.Client, verb)
+    seen = {p.name: p.default for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    own = seen.keys() & {"source", "idempotent_index", "limit"}
+    defaults = Options()
+    assert seen.items() - {(name, seen[name]) for name in own} == {
+        (name, getattr(defaults, name)) for name in options_of(verb)
+    }
+
+
+@pytest.mark.parametrize("verb", [verb for verb in OF_VERBS if verb in VERBS])
+def test_every_option_is_documented_where_the_user_looks(verb):
+    shown = pydoc.plain(pydoc.render_doc(getattr(casdk.Client, verb)))
+    for name in options_of(verb):
+        assert re.search(rf"^ +{name}: \S", shown, re.MULTILINE), name
+    assert "casdk._" not in shown
+    assert "**" not in shown
+
+
+@pytest.mark.parametrize("name", ["", *casdk.__all__])
+def test_help_shows_everything(name):
+    thing = getattr(casdk, name) if name else casdk
+    if not isinstance(thing, str):  # an alias of types and the version have no page of their own
+        assert pydoc.plain(pydoc.render_doc(thing)).startswith("Python Library Documentation")
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "meant"),
+    [
+        ("encode", "batchsize", "batch_size"),
+        ("encode", "show_progres", "show_progress"),
+        ("rank", "sources", "source"),
+        ("search", "time_out", "timeout"),
+        ("search", "limits", "limit"),
+        ("encode", "limits", None),
+        ("index", "on_don", "on_done"),
+        ("encode", "zzz", None),
+        ("search", "dtype", None),
+    ],
+)
+def test_an_unknown_option_says_which_was_meant(verb, name, meant):
+    with casdk.Client("grpc://127.0.0.1:1") as client, pytest.raises(TypeError, match=f"argument '{name}'") as caught:
+        getattr(client, verb)(["a"], **{name: 1})
+    assert (f"did you mean {meant!r}?" in str(caught.value)) is (meant is not None)

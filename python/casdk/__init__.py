@@ -5,7 +5,7 @@ import warnings
 
 from casdk import _rust
 from casdk._rust import __version__
-from casdk.client import ArrowArray, ArrowStream, Client, Item
+from casdk.client import ArrowArray, ArrowStream, CallOptions, Client, EncodeOptions, Item
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import (
@@ -46,6 +46,7 @@ __all__ = [
     "ArrowArray",
     "ArrowStream",
     "AuthError",
+    "CallOptions",
     "CallbackError",
     "CasdkError",
     "Client",
@@ -57,6 +58,7 @@ __all__ = [
     "DocumentArray",
     "DownloadError",
     "EmptyItemError",
+    "EncodeOptions",
     "EncodeResult",
     "FileMissingError",
     "FileUnreadableError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypedDict
 
 import msgspec
@@ -21,7 +21,10 @@ __all__ = [
     "MINIBATCH",
     "CallOptions",
     "EncodeOptions",
+    "Known",
     "Options",
+    "ReplyOptions",
+    "ResultOptions",
     "check_limit",
     "check_timeout",
     "read_options",
@@ -51,6 +54,34 @@ class CallOptions(TypedDict, total=False):
     timeout: float | None
     check_images: bool
     on_error: Callable[[Response], Any] | None
+
+
+class ReplyOptions(TypedDict, total=False):
+    """Options of every verb that decide what it returns.
+
+    Attributes:
+        on_done: Called with the `Response` of each request that went well; the call then returns ``None``.
+        on_always: Called with each `Response`, after ``on_done`` and ``on_error``; the call then returns ``None``.
+        return_responses: Return the list of Responses, in input order.
+    """
+
+    on_done: Callable[[Response], Any] | None
+    on_always: Callable[[Response], Any] | None
+    return_responses: bool
+
+
+class ResultOptions(ReplyOptions, total=False):
+    """Options of ``encode`` that decide what it returns.
+
+    Attributes:
+        errors: ``"raise"`` stops at the first bad item with an `ItemError`; ``"return"`` returns an `EncodeResult`
+            with NaN rows and the errors; ``"skip"`` leaves the rows out.
+        result: ``"arrow"`` returns the rows as a ``pyarrow.FixedSizeListArray`` on the memory of the matrix, which any
+            Arrow library takes over.
+    """
+
+    errors: ErrorMode
+    result: Literal["arrow"] | None
 
 
 class EncodeOptions(CallOptions, total=False):
@@ -122,14 +153,52 @@ MOST_MATCHES: Final = 2**31 - 1
 """What ``limit`` may be: every server holds it in an integer of its own."""
 
 
-def read_options(given: Mapping[str, Any]) -> Options:
+class Known:
+    """Names of the options that a verb takes.
+
+    Args:
+        kinds: TypedDicts of options.
+        own: A parameter of the verb itself, which may be meant where an option is not known.
+    """
+
+    def __init__(self, kinds: Iterable[type], own: str = "") -> None:
+        self.names = frozenset(name for kind in kinds for name in kind.__annotations__)
+        self.own = own
+
+    def check(self, given: Mapping[str, Any]) -> None:
+        """Refuse what the verb does not take, and say what was probably meant.
+
+        Raises:
+            TypeError: There is no option of that name.
+        """
+        if not (others := given.keys() - self.names):
+            return
+        from difflib import get_close_matches
+
+        name = min(others)
+        meant = get_close_matches(name, self.names | {self.own}, 1)
+        hint = f": did you mean {meant[0]!r}?" if meant else ""
+        raise TypeError(f"unexpected keyword argument {name!r}{hint}")
+
+
+OF_ENCODE: Final = Known([EncodeOptions, ResultOptions])
+
+
+def read_options(given: Mapping[str, Any], known: Known = OF_ENCODE) -> Options:
     """Return the options of a call, each value that the caller gave checked.
+
+    Args:
+        given: By name.
+        known: What the verb takes.
 
     Raises:
         InputTypeError: A value is of a type that the option does not take.
         InputValueError: A value is none that the option takes.
         TypeError: There is no option of that name.
     """
+    if not given:
+        return DEFAULTS
+    known.check(given)
     return Options(**{name: CHECKS[name](name, value) if name in CHECKS else value for name, value in given.items()})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from threading import get_ident
 from types import TracebackType
@@ -17,8 +17,17 @@ from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
-from casdk._options import DEFAULTS, MINIBATCH, CallOptions, EncodeOptions, Options, read_options
+from casdk._options import (
+    MINIBATCH,
+    CallOptions,
+    EncodeOptions,
+    Known,
+    ReplyOptions,
+    ResultOptions,
+    read_options,
+)
 from casdk._originals import open_piece
+from casdk._signatures import takes
 from casdk._uri import Endpoint, parse_address
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray
@@ -47,7 +56,7 @@ else:
 
     _callers, _engine, _verbs = map(_Late, ("casdk._callers", "casdk._engine", "casdk._verbs"))
 
-__all__ = ["ArrowArray", "ArrowStream", "Client", "Item"]
+__all__ = ["ArrowArray", "ArrowStream", "CallOptions", "Client", "EncodeOptions", "Item"]
 
 Item: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | PILImage | Text | Image"
 """What can be encoded, beside Documents."""
@@ -60,8 +69,8 @@ AsyncDocuments: TypeAlias = "Documents | AsyncIterable[Document]"
 AsyncMixture: TypeAlias = "Mixture | AsyncIterable[Item | Document]"
 Embeddings: TypeAlias = NDArray[np.float32]
 Callback: TypeAlias = Callable[[Response], Any]
-OF_EVERY_VERB: Final = frozenset({*CallOptions.__annotations__, "on_done", "on_always", "return_responses"})
-"""Options of the verbs that return no matrix."""
+OF_EVERY_VERB: Final = (CallOptions, ReplyOptions)
+OF_RANK, OF_INDEX, OF_SEARCH = (Known(OF_EVERY_VERB, own) for own in ("source", "idempotent_index", "limit"))
 
 
 class _Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -278,20 +287,16 @@ class Client:
         result: None = None,
         **options: Unpack[EncodeOptions],
     ) -> Embeddings | DocumentArray: ...
+    @takes(CallOptions, EncodeOptions, ReplyOptions, ResultOptions)
     def encode(self, content: Any, **options: Any) -> Any:
         """Turn texts and images into embeddings.
 
         Args:
-            content: Any iterable of ``str`` (a sentence, or an image's path, URL or data URI, see
-                `casdk._inputs`), ``os.PathLike`` and ``bytes`` (images), ``ndarray [H, W, C] uint8``, ``PIL.Image``,
+            content: Any iterable of ``str`` (a sentence, or an image's path, URL or data URI, by the rule of
+                docs/moving.md), ``os.PathLike`` and ``bytes`` (images), ``ndarray [H, W, C] uint8``, ``PIL.Image``,
                 `Text`, `Image`, `Document`, mixed as you like. A generator is read as far as requests are sent. Also
                 a column of pandas, polars or Arrow, of texts or of anything else that can be encoded.
-            **options: `EncodeOptions`; and ``errors``: ``"raise"`` (default) stops at the first bad item with an
-                `ItemError`, ``"return"`` returns an `EncodeResult` with NaN rows and the errors, ``"skip"`` leaves
-                the rows out; and ``result="arrow"``: return the rows as a ``pyarrow.FixedSizeListArray`` on the
-                memory of the matrix, which any Arrow library takes over; and ``on_done``, ``on_always``: called with
-                each `Response` instead of gathering a result; and ``return_responses``: return the list of
-                Responses, in input order.
+            **options: Those of `EncodeOptions` and what decides on the result, by name.
 
         Returns:
             ``[N, D] float32`` in input order; if every item is a Document, a `DocumentArray` of the same
@@ -307,7 +312,7 @@ class Client:
             TypeError: An unknown option.
         """
         self._check()
-        return self._run(_verbs.encode(self._transport, content, _read_options(options)))
+        return self._run(_verbs.encode(self._transport, content, read_options(options)))
 
     @overload
     async def aencode(
@@ -375,12 +380,14 @@ class Client:
         result: None = None,
         **options: Unpack[EncodeOptions],
     ) -> Embeddings | DocumentArray: ...
+    @takes(CallOptions, EncodeOptions, ReplyOptions, ResultOptions)
     async def aencode(self, content: Any, **options: Any) -> Any:
         """`encode`, asynchronously; ``content`` may be an async iterable, callbacks may be coroutine functions."""
         self._check()
-        job = _verbs.encode(self._transport, content, _read_options(options))
+        job = _verbs.encode(self._transport, content, read_options(options))
         return (await _callers.run_async(job))()
 
+    @takes(CallOptions, EncodeOptions, ResultOptions, without=("out", "result", *ReplyOptions.__annotations__))
     def stream(self, content: Any, **options: Any) -> Iterator[Any]:
         """Yield `encode`'s result in pieces of ``batch_size`` items, in order, while the input is still being read.
 
@@ -389,14 +396,14 @@ class Client:
 
         Args:
             content: As for `encode`.
-            **options: `EncodeOptions` but ``out``; ``errors="skip"`` leaves bad rows out.
+            **options: Those of `EncodeOptions` but ``out``, and ``errors``, by name.
 
         Yields:
             ``[n, D] float32``; a `DocumentArray` where every item of the piece is a Document. With
             ``errors="return"`` an `EncodeResult`, whose ``start`` is the index of the piece's first item.
         """
         self._check()
-        read = _read_options(options)
+        read = read_options(options)
         pieces = _callers.run_pieces(_verbs.stream(self._transport, content, read))
         try:
             for piece in pieces:
@@ -405,10 +412,11 @@ class Client:
         finally:
             pieces.close()
 
+    @takes(CallOptions, EncodeOptions, ResultOptions, without=("out", "result", *ReplyOptions.__annotations__))
     async def astream(self, content: Any, **options: Any) -> AsyncIterator[Any]:
         """`stream`, asynchronously."""
         self._check()
-        read = _read_options(options)
+        read = read_options(options)
         pieces = _callers.run_pieces_async(_verbs.stream(self._transport, content, read))
         try:
             async for piece in pieces:
@@ -444,13 +452,14 @@ class Client:
     ) -> None: ...
     @overload
     def rank(self, docs: Documents, *, source: str = "matches", **options: Unpack[CallOptions]) -> DocumentArray: ...
+    @takes(*OF_EVERY_VERB)
     def rank(self, docs: Any, *, source: str = "matches", **options: Any) -> Any:
         """Order each Document's matches by how well they go with it.
 
         Args:
             docs: Documents with content and ``.matches`` with content: texts for an image, images for a text, any mix.
             source: Attribute that holds the candidates: ``matches`` or ``chunks``.
-            **options: `CallOptions`, and ``on_done``, ``on_always``, ``return_responses`` as for `encode`.
+            **options: Those of `CallOptions` and what decides on the result, by name.
 
         Returns:
             The same Documents; their candidates are the same objects in the order of
@@ -463,7 +472,7 @@ class Client:
             NotSupportedError: The flow does not rank at that endpoint.
         """
         self._check()
-        return self._run(_verbs.rank(self._transport, docs, _read_options(options, OF_EVERY_VERB), source))
+        return self._run(_verbs.rank(self._transport, docs, read_options(options, OF_RANK), source))
 
     @overload
     async def arank(
@@ -492,10 +501,11 @@ class Client:
     async def arank(
         self, docs: AsyncDocuments, *, source: str = "matches", **options: Unpack[CallOptions]
     ) -> DocumentArray: ...
+    @takes(*OF_EVERY_VERB)
     async def arank(self, docs: Any, *, source: str = "matches", **options: Any) -> Any:
         """`rank`, asynchronously."""
         self._check()
-        job = _verbs.rank(self._transport, docs, _read_options(options, OF_EVERY_VERB), source)
+        job = _verbs.rank(self._transport, docs, read_options(options, OF_RANK), source)
         return (await _callers.run_async(job))()
 
     # index
@@ -532,6 +542,7 @@ class Client:
     def index(
         self, content: Mixture, *, idempotent_index: bool = False, **options: Unpack[CallOptions]
     ) -> DocumentArray: ...
+    @takes(*OF_EVERY_VERB)
     def index(self, content: Any, *, idempotent_index: bool = False, **options: Any) -> Any:
         """Store texts, images or Documents in the server's index.
 
@@ -539,7 +550,7 @@ class Client:
             content: As for `encode`. Ids and tags of Documents travel; what is no Document gets a fresh id.
             idempotent_index: The server's index replaces by id, so that a request may be sent again after its bytes
                 left; by default it is not.
-            **options: `CallOptions`, and ``on_done``, ``on_always``, ``return_responses`` as for `encode`.
+            **options: Those of `CallOptions` and what decides on the result, by name.
 
         Returns:
             The Documents, embeddings set.
@@ -548,9 +559,7 @@ class Client:
             NotSupportedError: The flow has no indexer.
         """
         self._check()
-        return self._run(
-            _verbs.index(self._transport, content, _read_options(options, OF_EVERY_VERB), idempotent_index)
-        )
+        return self._run(_verbs.index(self._transport, content, read_options(options, OF_INDEX), idempotent_index))
 
     @overload
     async def aindex(
@@ -584,10 +593,11 @@ class Client:
     async def aindex(
         self, content: AsyncMixture, *, idempotent_index: bool = False, **options: Unpack[CallOptions]
     ) -> DocumentArray: ...
+    @takes(*OF_EVERY_VERB)
     async def aindex(self, content: Any, *, idempotent_index: bool = False, **options: Any) -> Any:
         """`index`, asynchronously."""
         self._check()
-        job = _verbs.index(self._transport, content, _read_options(options, OF_EVERY_VERB), idempotent_index)
+        job = _verbs.index(self._transport, content, read_options(options, OF_INDEX), idempotent_index)
         return (await _callers.run_async(job))()
 
     # search
@@ -617,13 +627,14 @@ class Client:
     ) -> None: ...
     @overload
     def search(self, content: Mixture, *, limit: int = 10, **options: Unpack[CallOptions]) -> DocumentArray: ...
+    @takes(*OF_EVERY_VERB)
     def search(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
         """Find what is nearest in the server's index.
 
         Args:
             content: Queries, as for `encode`.
             limit: Matches per query, at least 1.
-            **options: `CallOptions`, and ``on_done``, ``on_always``, ``return_responses`` as for `encode`.
+            **options: Those of `CallOptions` and what decides on the result, by name.
 
         Returns:
             The queries as Documents; ``.matches`` by ascending ``scores['cosine'].value`` (cosine distance).
@@ -632,7 +643,7 @@ class Client:
             NotSupportedError: The flow has no indexer.
         """
         self._check()
-        return self._run(_verbs.search(self._transport, content, _read_options(options, OF_EVERY_VERB), limit))
+        return self._run(_verbs.search(self._transport, content, read_options(options, OF_SEARCH), limit))
 
     @overload
     async def asearch(
@@ -661,10 +672,11 @@ class Client:
     async def asearch(
         self, content: AsyncMixture, *, limit: int = 10, **options: Unpack[CallOptions]
     ) -> DocumentArray: ...
+    @takes(*OF_EVERY_VERB)
     async def asearch(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
         """`search`, asynchronously."""
         self._check()
-        job = _verbs.search(self._transport, content, _read_options(options, OF_EVERY_VERB), limit)
+        job = _verbs.search(self._transport, content, read_options(options, OF_SEARCH), limit)
         return (await _callers.run_async(job))()
 
     # profile
@@ -815,12 +827,6 @@ def _make_instruments(endpoint: Endpoint, telemetry: bool | Telemetry) -> Instru
         raise ConfigError('telemetry= needs OpenTelemetry: pip install "casdk[otel]"') from error
     providers = Telemetry() if telemetry is True else telemetry
     return Instruments(endpoint, providers.tracer_provider, providers.meter_provider)
-
-
-def _read_options(options: dict[str, Any], known: Set[str] | None = None) -> Options:
-    if known is not None and (others := options.keys() - known):
-        raise TypeError(f"Unexpected keyword argument '{min(others)}'")
-    return read_options(options) if options else DEFAULTS
 
 
 def _show(profile: Profile, quiet: bool) -> Profile:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from casdk._columns import ArrowArray
+else:
+    PILImage = Any  # what reads annotations at run time, `help` for one, must find it without importing Pillow
 
 __all__ = ["EncodeResult", "Header", "Image", "Profile", "Response", "Route", "Status", "Text", "Timings"]
 
