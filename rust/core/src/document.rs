@@ -4,6 +4,15 @@ use std::borrow::Cow;
 
 use crate::error::Error;
 
+/// Documents in documents, and values in a document's tags, that are written and read; what is deeper is refused, so that
+/// neither a document that holds itself nor a reply can exhaust the stack.
+pub const DEEPEST: usize = 64;
+/// Messages in messages that a request may have around and in a document: protobuf's readers, with which servers are
+/// built, refuse more than 100, and a few stand around them all. JSON has no messages, but its servers make them of it.
+pub const MOST_MESSAGES: usize = 96;
+/// Messages that each level of values is: a struct, an entry of it, a value.
+pub const MESSAGES_OF_VALUE: usize = 3;
+
 /// A value of `google.protobuf.Struct`; every number is a double.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {

@@ -342,8 +342,8 @@ fn what_is_no_reply_is_refused_at_its_offset() {
             "]".repeat(depth)
         )
     };
-    scan(nested(63).as_bytes()).unwrap();
-    let (deep, deepest) = (nested(64), format!("{{\"data\":{}", "[".repeat(1_000_000)));
+    scan(nested(201).as_bytes()).unwrap();
+    let (deep, deepest) = (nested(202), format!("{{\"data\":{}", "[".repeat(1_000_000)));
     let cases: &[(&str, usize)] = &[
         ("", 0),
         ("Internal Server Error", 0),
@@ -387,7 +387,7 @@ fn what_is_no_reply_is_refused_at_its_offset() {
         ("{\"header\":{\"requestId\":\"a\\u12\"}}", 25),
         ("{\"header\":{\"requestId\":\"a", 25),
         ("{\"header\":{\"requestId\":\"a\\", 26),
-        (&deep, 79),
+        (&deep, 217),
         (&deepest, 9),
     ];
     for (message, offset) in cases {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use casdk_core::classify;
-use casdk_core::document::{Content, Document, Fields, Id, Score, Tensor};
+use casdk_core::document::{Content, DEEPEST, Document, Fields, Id, Score, Tensor};
 use casdk_core::error::Error;
 use casdk_core::plain_fields;
 use pyo3::exceptions::PyTypeError;
@@ -15,9 +15,6 @@ use pyo3::types::PyDict;
 
 use crate::fields::{Field, Values, named};
 use crate::values::read_fields;
-
-/// Documents in documents; one that holds itself must not exhaust the stack.
-const DEEPEST: usize = 64;
 
 /// Bytes of an array, and what they mean.
 pub struct OwnedTensor {
@@ -392,7 +389,7 @@ impl Reading<'_> {
         document.take_place(py, role);
         let tags = values.get(Field::tags)?;
         if tags.is_truthy()? {
-            document.tags = read_fields(&tags, "tags")?;
+            document.tags = read_fields(&tags, "tags", depth)?;
         }
         if !is_loaded || self.whole && matches!(role, Role::Root) {
             self.read_rest(values, &mut document, depth)?;

@@ -72,7 +72,7 @@ impl Packer {
         let codec = Codec::parse(codec)?;
         let options = Options {
             endpoint,
-            parameters: read_fields(parameters, "parameters")?,
+            parameters: read_fields(parameters, "parameters", 0)?,
             check_images,
             allow_empty,
             max_item_bytes,

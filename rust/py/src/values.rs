@@ -1,16 +1,17 @@
 //! `google.protobuf.Struct` <-> Python.
 
-use casdk_core::document::{Fields, Value};
+use casdk_core::document::{DEEPEST, Fields, MESSAGES_OF_VALUE, MOST_MESSAGES, Value};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple};
 
-const DEEPEST: usize = 64;
-
 /// Reads a mapping; what cannot travel is a `TypeError` that names its key. On every scheme NaN and infinities are among
 /// it, which JSON cannot hold.
-pub fn read_fields(mapping: &Bound<'_, PyAny>, path: &str) -> PyResult<Fields> {
-    read_struct(mapping, path, 0)
+///
+/// `outer` is how many documents the mapping is in.
+pub fn read_fields(mapping: &Bound<'_, PyAny>, path: &str, outer: usize) -> PyResult<Fields> {
+    let most = (MOST_MESSAGES - outer) / MESSAGES_OF_VALUE;
+    read_struct(mapping, path, Depth { now: 0, most })
 }
 
 /// Whether reading a value runs no code of the caller's: builtin types themselves, all the way down.
@@ -48,7 +49,23 @@ fn refuse<T>(path: &str, reason: impl std::fmt::Display) -> PyResult<T> {
     Err(PyTypeError::new_err(format!("{path}: {reason}")))
 }
 
-fn read_struct(mapping: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Fields> {
+/// Values in values, and how many there may be.
+#[derive(Clone, Copy)]
+struct Depth {
+    now: usize,
+    most: usize,
+}
+
+impl Depth {
+    fn deeper(self) -> Self {
+        Self {
+            now: self.now + 1,
+            ..self
+        }
+    }
+}
+
+fn read_struct(mapping: &Bound<'_, PyAny>, path: &str, depth: Depth) -> PyResult<Fields> {
     let Ok(mapping) = mapping.cast::<PyMapping>() else {
         return refuse(
             path,
@@ -65,7 +82,7 @@ fn read_struct(mapping: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult
             );
         };
         let key = text(key, path)?;
-        let value = read_value(&value, &format!("{path}.{key}"), depth + 1)?;
+        let value = read_value(&value, &format!("{path}.{key}"), depth.deeper())?;
         fields.push((key, value));
     }
     Ok(fields)
@@ -78,8 +95,8 @@ fn text(text: &Bound<'_, PyString>, path: &str) -> PyResult<String> {
     }
 }
 
-fn read_value(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Value> {
-    if depth > DEEPEST {
+fn read_value(value: &Bound<'_, PyAny>, path: &str, depth: Depth) -> PyResult<Value> {
+    if depth.now > depth.most {
         return refuse(path, "is nested too deeply");
     }
     if value.is_none() {
@@ -103,7 +120,11 @@ fn read_value(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Va
     if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
         let mut values = Vec::new();
         for (at, item) in value.try_iter()?.enumerate() {
-            values.push(read_value(&item?, &format!("{path}[{at}]"), depth + 1)?);
+            values.push(read_value(
+                &item?,
+                &format!("{path}[{at}]"),
+                depth.deeper(),
+            )?);
         }
         return Ok(Value::List(values));
     }
@@ -111,7 +132,7 @@ fn read_value(value: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Va
         return Ok(Value::Struct(read_struct(value, path, depth)?));
     }
     if is_numpy_scalar(value)? {
-        return read_value(&value.call_method0("item")?, path, depth + 1);
+        return read_value(&value.call_method0("item")?, path, depth.deeper());
     }
     refuse(
         path,

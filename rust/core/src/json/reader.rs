@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::document::{Fields, Value};
+use crate::document::{DEEPEST, Fields, Value};
 use crate::error::Error;
 use crate::wire::broken;
 
-/// Containers in containers; what is deeper is refused, so that no text can exhaust the stack.
-const DEEPEST: usize = 64;
+/// Containers in containers, as many as the deepest document with the deepest tags has: each document is an object in a
+/// list, and a few more stand around them all.
+const MOST_CONTAINERS: usize = 2 * (DEEPEST + 1) + DEEPEST + 8;
 
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
@@ -187,8 +188,8 @@ impl<'a> Reader<'a> {
 
     fn enter(&mut self) -> Result<(), Error> {
         self.depth += 1;
-        if self.depth > DEEPEST {
-            return Err(self.broken("nested more than 64 deep"));
+        if self.depth > MOST_CONTAINERS {
+            return Err(self.broken("it is nested too deeply"));
         }
         Ok(())
     }

@@ -3,13 +3,10 @@
 use std::borrow::Cow;
 
 use super::{Budget, Reply, Row, message, read_axes, text};
-use crate::document::{Content, Document, Fields, Id, Score, Scores, Tensor, Value};
+use crate::document::{Content, DEEPEST, Document, Fields, Id, Score, Scores, Tensor, Value};
 use crate::error::Error;
 use crate::plain_fields;
 use crate::wire::{FIXED32, FIXED64, Field, Reader, broken};
-
-/// Messages in messages; what is deeper is refused, so that no reply can exhaust the stack.
-const DEEPEST: usize = 64;
 
 /// Reads the parameters of a reply.
 ///
@@ -114,7 +111,7 @@ fn read_other<'a>(
             }
         }
         16 => document.embedding = Some(read_tensor(field)?),
-        17 => document.tags = read_struct(&mut message(field)?, deeper(depth, field.offset)?)?,
+        17 => document.tags = read_struct(&mut message(field)?, 0)?,
         18 => read_score(field, &mut document.scores)?,
         19 => read_score(field, &mut document.evaluations)?,
         _ => {}
@@ -218,7 +215,7 @@ fn read_struct(fields: &mut Reader<'_>, depth: usize) -> Result<Fields, Error> {
         while let Some(field) = entry.next()? {
             match field.number {
                 1 => key = text(&field)?,
-                2 => value = read_value(&field, deeper(depth, field.offset)?)?,
+                2 => value = read_value(&field, depth)?,
                 _ => {}
             }
         }
@@ -258,7 +255,7 @@ fn read_list(field: &Field<'_>, depth: usize) -> Result<Vec<Value>, Error> {
     let mut fields = message(field)?;
     while let Some(field) = fields.next()? {
         if field.number == 1 {
-            values.push(read_value(&field, deeper(depth, field.offset)?)?);
+            values.push(read_value(&field, depth)?);
         }
     }
     Ok(values)
