@@ -39,8 +39,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"_rust", "client", "config", "documents", "errors", "models"},
     "client": EVERYTHING,
     "_verbs": {
-        *("_batches", "_coalesce", "_codecs", "_columns", "_engine", "_feeds", "_foreign", "_inputs"),
-        *("_options", "_originals", "_plan", "_results", "_transport", "documents", "errors", "models"),
+        *("_batches", "_columns", "_engine", "_inputs", "_merging", "_options", "_originals", "_plan", "_results"),
+        *("_transport", "documents", "errors", "models"),
+    },
+    "_merging": {
+        *("_coalesce", "_codecs", "_engine", "_feeds", "_foreign", "_inputs", "_options", "_originals", "_plan"),
+        *("_results", "_transport", "documents", "errors"),
     },
     "_plan": {
         *("_batches", "_calls", "_codecs", "_driver", "_engine", "_feeds", "_inputs", "_logging"),
@@ -76,7 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_remarks": set(),
     "_codecs": {"_remarks", "_rust", "models", "documents", "errors"},
     "_foreign": set(),
-    "_originals": {"_foreign", "_inputs", "_options", "_results", "documents", "errors", "models"},
+    "_originals": {"_columns", "_foreign", "_inputs", "_options", "_results", "documents", "errors", "models"},
     "_inputs": {"_columns", "_foreign", "_rust", "models", "documents", "errors"},
     "_batches": {"_foreign"},
     "_feeds": {"_threads"},

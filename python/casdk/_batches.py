@@ -8,6 +8,8 @@ from math import inf
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
+
 from casdk._foreign import hold_documents, recognise
 
 __all__ = ["Batch", "Repeats", "Sizes", "Unfinished"]
@@ -121,6 +123,16 @@ class Repeats:
             return None
         self.found += [(start + position, first) for position, first in enumerate(firsts) if first != start + position]
         return [position for position, first in enumerate(firsts) if first == start + position]
+
+    def copy(self, rows: np.ndarray[Any, Any]) -> None:
+        """Give each repeat the row of what it repeats.
+
+        Args:
+            rows: ``[N, D]``; fewer, if the call was stopped because there is no room for more.
+        """
+        if self.found and rows.size:
+            again, firsts = np.array([pair for pair in self.found if pair[0] < len(rows)], int).reshape(-1, 2).T
+            rows[again] = rows[firsts]
 
     def _are_new(self, items: list[Any]) -> bool:
         count = len(self._seen) + len(items)

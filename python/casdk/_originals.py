@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from casdk._columns import to_arrow
 from casdk._foreign import hold_documents, is_array, recognise
 from casdk._inputs import Chunk, as_document, read_chunk
 from casdk._options import Options
 from casdk._results import Piece
 from casdk.documents import Document, DocumentArray
-from casdk.errors import ItemError
+from casdk.errors import CasdkError, ItemError
 from casdk.models import EncodeResult
 
-__all__ = ["Originals", "open_piece", "write_embeddings"]
+__all__ = ["Originals", "open_piece", "present", "write_embeddings"]
 
 
 class Originals:
@@ -128,6 +129,44 @@ def write_embeddings(documents: Sequence[Document], rows: np.ndarray[Any, Any], 
         pairs = (pair for index, pair in enumerate(pairs) if index not in missing)
     for document, row in pairs:
         document.embedding = row
+
+
+def present(
+    rows: np.ndarray[Any, Any] | None,
+    errors: Callable[[CasdkError | None], Mapping[int, ItemError]],
+    missing: Sequence[int],
+    originals: Originals | None,
+    options: Options,
+    stopped: CasdkError | None,
+) -> Any:
+    """Return the result of ``encode`` as ``errors=`` wants it, or what stopped the call, with what was finished.
+
+    Args:
+        rows: ``[N, D]``, NaN where there is none; ``None`` if the call was stopped before there was any.
+        errors: Returns one for each item without a row, by index.
+        missing: Indices without a row, ascending.
+        originals: The user's Documents, if there is nothing else.
+        options: The call's.
+        stopped: What ended the call early.
+    """
+    gone = set(missing) if options.errors == "skip" else ()
+    if originals is not None and rows is not None:
+        write_embeddings(originals.documents, rows[: len(originals.documents)], missing)
+    if stopped is not None:
+        if originals is None:
+            stopped.partial = rows
+        else:
+            stopped.documents = originals.array(missing=set(missing))
+    if options.errors == "return" and rows is not None and (stopped is None or stopped.done):
+        found = errors(stopped)
+        return EncodeResult(embeddings=rows, errors=tuple(found[index] for index in sorted(found)), stopped=stopped)
+    if stopped is not None:
+        return stopped
+    assert rows is not None
+    if originals is not None and options.result is None:
+        return originals.array(gone)
+    kept = np.delete(rows, missing, axis=0) if gone else rows
+    return kept if options.result is None else to_arrow(kept)
 
 
 def open_piece(piece: Piece, options: Options) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import nullcontext
 from functools import partial
 from time import monotonic
 from typing import Any, Final, TypeAlias
+
+import numpy as np
 
 from casdk._batches import Repeats, Unfinished
 from casdk._calls import Call, Window
@@ -21,15 +23,17 @@ from casdk._inputs import Chunk, advise
 from casdk._logging import are_pending, emitted, logger_of
 from casdk._options import MINIBATCH, Options, route
 from casdk._progress import Progress
-from casdk._results import Answer, Nothing
+from casdk._results import Answer, Matrix, Nothing
 from casdk._transport import Transport
 from casdk.errors import CasdkError, ClosedError, InputTypeError, ItemError, NotDoneError, shown
 from casdk.models import Response
 
-__all__ = ["Check", "Plan", "moved"]
+__all__ = ["Check", "Job", "Plan", "end", "job_of", "moved"]
 
 LOG: Final = logger_of("casdk.calls")
 UNWATCHED: Final = nullcontext()
+Job: TypeAlias = Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], Any]]]
+"""Runs a call on the engine; what it returns makes the result where the caller is."""
 Check: TypeAlias = Callable[[Caller[Any]], Awaitable[None]]
 """What is still to be done, or found out, when every reply is there."""
 BELOW: Final = frozenset({"casdk", "asyncio", "grpc", "httpx", "httpcore", "anyio", "websockets", "ssl", "socket"})
@@ -201,6 +205,11 @@ class Plan:
             if not self.gathers:
                 stopped.responses = self.responses()
 
+    def rows(self, matrix: Matrix, stopped: CasdkError | None) -> np.ndarray[Any, Any] | None:
+        """Return the rows of the items that were read; ``None`` if the call was stopped before there was any."""
+        read = self.driver.count
+        return matrix.finish(read, self.missing) if stopped is None else matrix.partial(read, self.missing)
+
     @property
     def missing(self) -> list[int]:
         """Indices without a result, ascending: of bad items, and of those that were read and not done."""
@@ -219,6 +228,40 @@ class Plan:
         if not self.hooks.keep:
             return None
         return [response for _, response in sorted(self.hooks.responses, key=lambda kept: kept[0])]
+
+
+def job_of(plan: Plan, finish: Callable[[CasdkError | None], Any], check: Check | None = None) -> Job:
+    """Return the job that runs a call.
+
+    Args:
+        plan: The call.
+        finish: Makes the result where the caller is. If the call was stopped, it puts what was finished into the
+            error and returns that.
+        check: What is to be done when every reply is there.
+    """
+    held = [(plan, finish, check)]
+    del plan, finish, check
+
+    async def job(caller: Caller[Any]) -> Callable[[], Any]:
+        # Taken out: the frame that waits for the job holds it, and an error's traceback leads to that frame.
+        plan, finish, check = held.pop()
+        stopped = await plan.run(caller, check)
+        return partial(finish, None) if stopped is None else partial(end, partial(finish, stopped))
+
+    return job
+
+
+def end(finish: Callable[[], Any]) -> Any:
+    """Return the result of a call that was stopped, or raise what stopped it."""
+    result = None
+    try:
+        result = finish()
+        if isinstance(result, CasdkError):
+            raise result
+        return result
+    finally:
+        # The traceback leads to this frame, and what it holds to all that the call had in memory.
+        del finish, result
 
 
 def _refuse(answer: Answer, unfinished: Unfinished, error: ItemError) -> None:

@@ -718,7 +718,7 @@ class Client:
 
     _exiting = staticmethod(sys.is_finalizing)
 
-    def _run(self, job: _verbs.Job | _verbs.Part) -> Any:
+    def _run(self, job: _engine.Job[Any]) -> Any:
         return _callers.run(job)()
 
     def close(self) -> None:

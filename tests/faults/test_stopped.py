@@ -173,6 +173,11 @@ def test_a_matrix_that_is_too_small(make_server, connect_to, scheme, call, rows)
         call(client, "encode", iter(TEXTS), batch_size=BATCH, prefetch=1, out=out)
     assert caught.value.done == DONE
     np.testing.assert_array_equal(caught.value.partial, rows(TEXTS[:DONE]))
+    content = [*TEXTS[:BATCH], *TEXTS[:BATCH], *TEXTS[: 2 * BATCH]]
+    with pytest.raises(ValueError, match=f"out has {DONE} rows") as caught:
+        call(client, "encode", iter(content), batch_size=BATCH, prefetch=1, out=out, dedupe=True)
+    assert caught.value.partial.base is out
+    np.testing.assert_array_equal(caught.value.partial, rows(content[:DONE]))
 
 
 @two_schemes
