@@ -151,7 +151,7 @@ docs: $(READY) ## Build the pages into site/, without a warning
 # Ship
 
 .PHONY: dist
-dist: $(READY) ## Build dist/: an sdist and the wheel for every Python from 3.11 (manylinux2014 on Linux)
+dist: $(MADE) ## Build dist/: an sdist and the wheel for every Python from 3.11 (manylinux2014 on Linux)
 	$(say) "building dist/"
 	@$(BIN)/python -m pip install --quiet --group dist
 	@rm -rf dist && mkdir dist
@@ -159,7 +159,7 @@ dist: $(READY) ## Build dist/: an sdist and the wheel for every Python from 3.11
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --release --out dist $(if $(filter Linux,$(shell uname -s)),--zig --compatibility manylinux2014)
 
 .PHONY: dist-check
-dist-check: dist ## Install dist/ as users do, on each of PYTHONS (python3 python3.15 ...), and run it
+dist-check: dist $(READY) ## Install dist/ as users do, on each of PYTHONS (python3 python3.15 ...), and run it
 	$(say) "checking dist/"
 	@$(BIN)/python tests/packaging/check.py --dist dist --pyright $(BIN)/pyright $(PYTHONS)
 

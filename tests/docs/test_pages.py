@@ -113,7 +113,7 @@ def test_command(page: str, line: str, here: Callable[[str], str], folder: Path)
     code = line.partition("  #")[0].strip()
     if found := re.fullmatch(r"make ([a-z-]+)( [A-Z]+=.*)?", code):
         assert re.search(rf"^{found[1]}:.*## ", MAKEFILE, re.MULTILINE)
-    elif found := re.fullmatch(r"pip install '?\"?casdk(?:\[([a-z,]+)\])?\"?'?((?: [\w\[\]]+)*)", code):
+    elif found := re.fullmatch(r'pip install "?(?:casdk|\$\(ls dist/\*\.whl\))(?:\[([a-z,]+)\])?"?', code):
         assert set((found[1] or "").split(",")) <= PROJECT["optional-dependencies"].keys() | {""}
     elif found := re.fullmatch(r"python -m casdk\.server([^&|;]*)&?", code):
         serve = [sys.executable, "-m", "casdk.server", *found[1].split(), "--free-ports", "--with-parent"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,8 @@ def main() -> int:
         ):
             with tempfile.TemporaryDirectory() as folder:
                 sizes = install(python, Path(folder, "venv"), requirement, compiler=compiler)
+            if name == "wheel":
+                check_readme(wheel.stat().st_size, sizes["casdk"], sizes["all"])
             print(
                 f"{version}: {name}: casdk {sizes['casdk'] / 1e6:.1f} MB, with all it needs {sizes['all'] / 1e6:.1f} MB"
             )
@@ -60,6 +63,17 @@ def install(python: str, venv: Path, requirement: str, *, compiler: bool) -> dic
     smoke = subprocess.run(run, check=True, env=environment, cwd=venv, stdout=subprocess.PIPE, text=True)
     sizes: dict[str, int] = json.loads(smoke.stdout)
     return sizes
+
+
+def check_readme(*sizes: int) -> None:
+    """Hold the sizes that the README tells to those there are: of the wheel, installed, and with what it needs."""
+    found = re.search(
+        r"([\d.]+) MB, ([\d.]+) MB installed; ([\d.]+) MB with", (HERE.parents[1] / "README.md").read_text()
+    )
+    assert found is not None
+    for told, size in zip(found.groups(), sizes, strict=True):
+        if abs(float(told) * 1e6 - size) > size / 10:
+            raise SystemExit(f"the README says {told} MB where it is {size / 1e6:.2f} MB")
 
 
 def verify_types(pyright: Path, wheel: Path, venv: Path, python: str) -> None:
