@@ -161,24 +161,24 @@ def test_connecting_has_a_limit_of_its_own(connect_to, scheme, call, stopwatch):
 
 
 @pytest.mark.parametrize("fault", [Silent(), StallHandshake()], ids=["silent", "stalled"])
-def test_silence_is_no_protocol(make_server, connect_to, scheme, call, fault):
+def test_silence_is_no_protocol(make_server, connect_to, scheme, fault):
     """Whoever accepts and says nothing has not shown what it speaks; over http it has the request, and time to read."""
     server = make_server(connections=fault)
     retry = Retry(attempts=3, backoff=0.01)
     client = connect_to(server, scheme, timeouts=Timeouts(connect=0.2, read=0.4), retry=retry)
     ends = DeadlineError if scheme == "http" else TransportError
     with pytest.raises(ends, match=r"within 0\.[24] s") as caught:
-        call(client, "encode", ["a"])
+        client.encode(["a"])
     assert type(caught.value) is ends
     assert server.counters.accepted >= (1 if scheme == "http" else 2)
 
 
 @pytest.mark.parametrize("fault", [Silent(), StallHandshake()], ids=["silent", "stalled"])
 @pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme != "http"])
-def test_silence_passes(make_server, connect_to, scheme, call, rows, fault):
+def test_silence_passes(make_server, connect_to, scheme, rows, fault):
     server = make_server(connections=[fault, fault])
     client = connect_to(server, scheme, timeouts=Timeouts(connect=0.2, total=20), retry=Retry(backoff=0.01))
-    np.testing.assert_array_equal(call(client, "encode", ["a"]), rows(["a"]))
+    np.testing.assert_array_equal(client.encode(["a"]), rows(["a"]))
 
 
 def test_a_server_that_pauses(expected):

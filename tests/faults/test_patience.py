@@ -19,7 +19,7 @@ from casdk import (
     TLSError,
     TransportError,
 )
-from casdk.testing import ConnectProxy, Cut, DeadExecutor, Refuse, Shut, certificates
+from casdk.testing import SCHEMES, ConnectProxy, Cut, DeadExecutor, Refuse, Shut, certificates
 
 SHORT = Retry(attempts=2, backoff=0.01, max_backoff=0.05)
 """As patient as by default; without patience, two attempts would be over at once."""
@@ -30,8 +30,7 @@ TEXTS = [f"text {number}" for number in range(40)]
 AWAY = {
     "unavailable, 503, 1012": {"script": [None, *[Refuse.unavailable()] * TRIES]},
     "502, 1011": {"script": [None, *[Refuse.gateway()] * TRIES]},
-    "503, 1001": {"script": [None, *[Refuse(14, 503, 1001)] * TRIES]},
-    "502, 1014": {"script": [None, *[Refuse(14, 502, 1014)] * TRIES]},
+    "1001 and 1014": {"script": [None, *[Refuse(close=code) for code in (1001, 1014)] * (TRIES // 2)]},
     "its executor is": {"script": [None, *[DeadExecutor()] * TRIES]},
     "closed at once": {"script": [None, Cut("after")], "connections": [None, *[Shut(0)] * TRIES]},
     "reset at once": {"script": [None, Cut("before")], "connections": [None, *[Shut(0, "reset")] * TRIES]},
@@ -69,7 +68,16 @@ def lines():
     logger.setLevel(level)
 
 
-@pytest.mark.parametrize("what", AWAY, ids=lambda what: what.replace(" ", "-"))
+CASES = [
+    pytest.param(what, scheme, id=f"{what.replace(' ', '-')}-{scheme}")
+    for what in AWAY
+    for scheme in SCHEMES
+    # Close codes of a websocket alone.
+    if what != "1001 and 1014" or scheme.startswith("websocket")
+]
+
+
+@pytest.mark.parametrize(("what", "scheme"), CASES)
 def test_a_server_that_is_away_for_longer_than_attempts_last(make_server, connect_to, scheme, rows, lines, what, tally):
     """In the words of each protocol; the log has a line when it goes, and one when it is back."""
     server = make_server(**AWAY[what])
@@ -82,11 +90,11 @@ def test_a_server_that_is_away_for_longer_than_attempts_last(make_server, connec
     tally("patience: servers waited for")
 
 
-def test_nobody_listens_for_a_while(make_server, connect_to, scheme, call, rows, lines):
+def test_nobody_listens_for_a_while(make_server, connect_to, scheme, rows, lines):
     """Twice, under a window of four: one request at a time asks for the server, and the log says it once each time."""
     server = make_server()
     client = connect_to(server, scheme, retry=SHORT, limits=Limits(prefetch=4), timeout=60)
-    call(client, "encode", ["a"])
+    client.encode(["a"])
 
     def texts():
         for turn in range(2):
@@ -95,7 +103,7 @@ def test_nobody_listens_for_a_while(make_server, connect_to, scheme, call, rows,
             yield from TEXTS[20 * turn + 18 : 20 * turn + 20]
 
     with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(call, client, "encode", texts(), batch_size=2)
+        found = pool.submit(client.encode, texts(), batch_size=2)
         for turn in range(2):
             lines.wait_for("DEBUG", AGAIN, (turn + 1) * TRIES)
             server.up()
