@@ -83,6 +83,7 @@ def test_a_server_that_is_away_for_longer_than_attempts_last(make_server, connec
     server = make_server(**AWAY[what])
     client = connect_to(server, scheme, retry=SHORT, limits=Limits(prefetch=1), timeout=20)
     np.testing.assert_array_equal(client.encode(TEXTS, batch_size=20), rows(TEXTS))
+    lines.wait_for("INFO", f"{server.address(scheme)} answers again after ", 1)  # a thread of its own writes the log
     assert lines.count("DEBUG", AGAIN) >= TRIES
     assert lines.count("WARNING", f"{server.address(scheme)} is away: waiting for it, for 60 s at most: ") == 1
     assert lines.count("WARNING", "") == 1
@@ -108,6 +109,7 @@ def test_nobody_listens_for_a_while(make_server, connect_to, scheme, rows, lines
             lines.wait_for("DEBUG", AGAIN, (turn + 1) * TRIES)
             server.up()
         np.testing.assert_array_equal(found.result(), rows(TEXTS))
+    lines.wait_for("INFO", "answers again", 2)
     assert lines.count("WARNING", "is away") == lines.count("WARNING", "") == 2
     assert lines.count("INFO", "answers again") == 2
 
@@ -126,6 +128,7 @@ def test_an_attempt_is_one_connection(make_server, connect_to, scheme, rows, lin
         lines.wait_for("DEBUG", AGAIN, TRIES)
         server.play_connections(None)
         np.testing.assert_array_equal(found.result(), rows(TEXTS))
+    lines.wait_for("INFO", "answers again", 1)
     tries = lines.count("DEBUG", AGAIN)
     # The first try may have met the connection that was ended; the last one opened another.
     assert server.counters.accepted - before in (tries, tries + 1)
@@ -188,6 +191,7 @@ def test_many_calls_say_it_once(make_server, connect_to, scheme, rows, lines):
         server.up()
         for call in calls:
             np.testing.assert_array_equal(call.result(), rows(TEXTS))
+    lines.wait_for("INFO", "answers again", 1)
     assert lines.count("WARNING", "is away") == 1
     assert lines.count("INFO", "answers again") == 1
 
@@ -258,7 +262,7 @@ def test_patience_ends(make_server, connect_to, scheme, lines):
     with pytest.raises(TransportError) as caught:
         client.encode(["b", "c"], batch_size=1)
     assert caught.value.away
-    assert lines.count("WARNING", "is away: waiting for it, for 0.3 s at most") == 1
+    lines.wait_for("WARNING", "is away: waiting for it, for 0.3 s at most", 1)
 
 
 @pytest.mark.parametrize("fault", [Cut("after"), Cut("middle", "reset"), DeadExecutor(), Refuse(14, 502, 1012)])
