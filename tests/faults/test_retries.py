@@ -18,7 +18,7 @@ from casdk import (
     TransportError,
 )
 from casdk._channels.base import seconds_asked
-from casdk.testing import Babble, Cut, DeadExecutor, ExecutorError, Refuse
+from casdk.testing import Babble, Cut, DeadExecutor, ExecutorError, Page, Refuse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,6 +76,29 @@ def test_attempts_are_counted(make_server, connect_to, scheme, call, attempts):
     with pytest.raises((OverloadedError, TransportError)):
         call(client, "encode", ["a"])
     assert server.counters.requests == attempts
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "away"),
+    [(429, OverloadedError, False), (502, ServerError, True), (503, OverloadedError, True), (504, ServerError, False)],
+)
+@pytest.mark.parametrize("scheme", ["grpc", "grpcs", "http", "https"])
+def test_a_proxy_that_has_lost_its_server(make_server, connect_to, scheme, call, rows, status, kind, away):
+    """Its page is sent again after, and means the same on both protocols; of an index nobody knows what became."""
+    page = Page(status, "of nginx")
+    server = make_server(page)
+    client = connect_to(server, scheme, retry=Retry(attempts=1), timeout=20)
+    with pytest.raises(kind, match=f"HTTP {status}") as caught:
+        call(client, "encode", ["a"])
+    assert type(caught.value) is kind
+    assert (caught.value.retryable, caught.value.away) == (True, away)
+    server.play([page])
+    client = connect_to(server, scheme, retry=QUICK, timeout=20)
+    np.testing.assert_array_equal(call(client, "encode", ["a"]), rows(["a"]))
+    if status != 429:  # which refuses a request before anything is done with it
+        server.play([page])
+        with pytest.raises(kind):
+            call(client, "index", ["a"])
 
 
 def ask_for_a_wait(scheme, words, turns=None):
