@@ -78,6 +78,7 @@ for begin in (lambda: start(print, "more"), lambda: Client("http://127.0.0.1:1")
     try:
         begin()
     except TransportError as error:
+        assert not error.retryable
         print(error)
 second = pool.submit(gate.is_set)
 gate.set()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
-import threading
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from selectors import DefaultSelector
 from typing import Any, Final, TypeVar, cast
 
 from casdk._engine import Caller, Ending, EscapedError, Job, notice_fork
@@ -50,6 +49,10 @@ class _ThreadCaller(Caller[T]):
         for _, result, error in endings:
             self._inbox.put((None, result, None if error is None else _told(error)))
 
+    def abandon(self, error: ClosedError) -> None:
+        # Into its queue, as a signal's handler may have forked while it waits there.
+        self._inbox.put((None, None, error))
+
     def serve(self) -> T:
         """Wait for the result."""
         pieces = self.pieces()
@@ -64,13 +67,13 @@ class _ThreadCaller(Caller[T]):
         try:
             self.begin()
             while True:
+                self.engine.check()
                 function, settle, error = self._inbox.get()
                 if function is None:
                     break
                 if function is _PIECE:
                     error()
                     yield settle
-                    self.engine.check()
                     continue
                 try:
                     answer = _awaited_by_nobody(function())
@@ -86,6 +89,8 @@ class _ThreadCaller(Caller[T]):
         except BaseException:
             self.cancel()
             raise
+        finally:
+            self.engine.callers.discard(self)
         try:
             if error is not None:
                 raise error
@@ -113,14 +118,11 @@ class _LoopCaller(Caller[T]):
     _done: asyncio.Future[T] | None
     _pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] | None = None
     _running: asyncio.Task[Any] | None = None
-    _thread: int
 
     def begin(self) -> None:
         self.loop = loop = asyncio.get_running_loop()
         self._done = loop.create_future()
-        self._thread = threading.get_ident()
         super().begin()
-        self.engine.callers.add(self)
 
     def _deliver(self, function: Callable[..., object], *arguments: object) -> None:
         assert self.loop is not None
@@ -163,15 +165,12 @@ class _LoopCaller(Caller[T]):
         else:
             notice_fork()
 
-    def abandon(self) -> None:
-        loop = self.loop
-        if self._thread != threading.get_ident() or loop is None or loop.is_closed():
-            return  # nobody runs it here
-        _part(loop)
-        endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]] = [
-            (self, None, ClosedError(str(self.engine.obstacle())))
-        ]
-        loop.call_soon(_settle, endings)
+    def abandon(self, error: ClosedError) -> None:
+        assert self.loop is not None
+        if not self.loop.is_closed():
+            _part(self.loop)
+            endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]] = [(self, None, error)]
+            self.loop.call_soon(_settle, endings)
 
     def _put(self, piece: Any, taken: Callable[[], None]) -> None:
         if (pieces := self._pieces) is not None:
@@ -196,6 +195,7 @@ class _LoopCaller(Caller[T]):
         self.begin()
         assert self._done is not None
         try:
+            self.engine.check()
             return await self._done
         except asyncio.CancelledError:
             self._leave()
@@ -211,6 +211,7 @@ class _LoopCaller(Caller[T]):
         self.begin()
         assert self._done is not None
         try:
+            self.engine.check()
             while (given := await pieces.get()) is not None:
                 piece, taken = given
                 taken()
@@ -240,22 +241,25 @@ class _LoopCaller(Caller[T]):
             self._running.cancel()
 
 
-def _part(loop: Any) -> None:
-    """Give a loop in a forked child a selector and a pipe of its own.
+def _part(loop: asyncio.AbstractEventLoop) -> None:
+    """Part a loop in a forked child from its parent's, and wake it.
 
-    asyncio leaves it those of the parent: what one of them takes out of the pipe the other never sees, and when the
-    child closes the loop, the parent's is woken by nobody any more. Other loops see to that themselves, as uvloop does.
+    asyncio leaves them one epoll and one pipe: what one of them takes out of the pipe the other never sees, and when
+    the child closes its loop, nobody wakes the parent's any more. Other loops see to that themselves, as uvloop's.
     """
     if not isinstance(loop, BaseSelectorEventLoop):
         return
-    loop = cast(Any, loop)
-    shared, own = loop._selector, DefaultSelector()
-    for key in tuple(shared.get_map().values()):
-        own.register(key.fileobj, key.events, key.data)
-    loop._selector = own
-    shared.close()
-    loop._close_self_pipe()
-    loop._make_self_pipe()
+    parted = cast(Any, loop)
+    shared = parted._selector
+    with type(shared)() as own:
+        for key in tuple(shared.get_map().values()):
+            own.register(key.fileobj, key.events)
+        if hasattr(shared, "fileno"):
+            # Under the same number, since the loop may be waiting for it: a signal's handler may have forked.
+            os.dup2(own.fileno(), shared.fileno(), inheritable=False)
+    parted._close_self_pipe()
+    parted._make_self_pipe()
+    parted._write_to_self()
 
 
 def _settle(endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]]) -> None:

@@ -10,6 +10,7 @@ to the thread or the loop it came from.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextvars
 import os
 import sys
@@ -72,7 +73,7 @@ class Engine:
         self.libraries: Final[set[Library]] = set()
         """What the residents' connections are made with."""
         self.callers: Final[set[Caller[Any]]] = set()
-        """Those on loops that wait: nothing else of them would notice a fork."""
+        """Those that wait for it."""
         self.workers: Final = Workers(WORKERS, "casdk-pack")
         self._mailbox: Final = Mailbox()
         bytearray(KEPT)
@@ -266,8 +267,8 @@ def engine() -> Engine:
         raise ClosedError(EXITING)
     if current is not None and current.running and current.pid == os.getpid():
         return current
+    notice_fork()
     with _starting():
-        notice_fork()
         # One step for Python: of two calls in this thread, one in the middle of the other, the first to get here wins.
         current = _engines.setdefault(os.getpid(), Engine())
         try:
@@ -282,7 +283,12 @@ def engine() -> Engine:
 def notice_fork() -> None:
     """Look whether this process was forked by what runs no hook of Python's, as uWSGI forks."""
     if _engine is not None and _engine.pid != os.getpid():
-        _leave_parent(closed=False)
+        with _starting():
+            if _engine is not None and _engine.pid != os.getpid():
+                _leave_parent(closed=False)
+
+
+atexit.register(notice_fork)  # else the exit would deallocate what the child has of its parent
 
 
 def _leave_parent(closed: bool) -> None:
@@ -305,8 +311,10 @@ def _leave_parent(closed: bool) -> None:
     if not closed:
         for library in parent.libraries:
             library.strand()
+    error = ClosedError(str(parent.obstacle()))
     for caller in tuple(parent.callers):
-        caller.abandon()
+        if caller.thread == threading.get_ident():  # the only one that there is here
+            caller.abandon(error)
 
 
 def _keep_for_ever(things: object) -> None:
@@ -321,8 +329,8 @@ def _keep_for_ever(things: object) -> None:
 
 def _before_fork() -> None:
     global _paused
-    _starting().acquire()
     notice_fork()
+    _starting().acquire()
     if _engine is not None and _engine.running and not _engine.inside():
         _paused = _engine
         _engine.pause()
@@ -389,6 +397,7 @@ class Caller(ABC, Generic[T]):
         task: What runs on the engine, once it does.
         loop: The caller's, if it is on one.
         engine: The one it waits for.
+        thread: The one that waits.
         context: What surrounded the call when it began.
     """
 
@@ -405,6 +414,9 @@ class Caller(ABC, Generic[T]):
 
     def begin(self) -> None:
         """Start the job."""
+        # Before anything else, since the handler of a signal may fork in any line.
+        self.thread = threading.get_ident()
+        self.engine.callers.add(self)
         self.context = contextvars.copy_context()
         # The job leads back here: a cycle would keep the result, long after its owner dropped it.
         job, self._job = self._job, None
@@ -495,8 +507,9 @@ class Caller(ABC, Generic[T]):
     @abstractmethod
     def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None: ...
 
-    def abandon(self) -> None:
-        """End in a forked child, where nobody would answer."""
+    @abstractmethod
+    def abandon(self, error: ClosedError) -> None:
+        """End in a forked child, where nobody answers."""
 
     @abstractmethod
     def hear(self, endings: list[Ending]) -> None:

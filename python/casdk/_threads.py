@@ -36,7 +36,8 @@ def start(work: Callable[[], object], name: str, *, ours: bool = False) -> None:
     except RuntimeError as error:
         if "new thread" not in str(error):  # what Ctrl-C in the middle of it can leave
             raise
-        raise TransportError(f"the thread {name} cannot be started: {error}", sent=False) from error
+        said = f"the thread {name} cannot be started: {error}"
+        raise TransportError(said, retryable=False, sent=False) from error
 
 
 def _run(work: Callable[[], object], process: int, ours: bool) -> None:

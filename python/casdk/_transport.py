@@ -188,7 +188,8 @@ class Transport(Resident):
     @property
     def opened(self) -> bool:
         """Whether this process has connections of it, or had."""
-        return not self.closed and self._engine is not None and self._engine.pid == os.getpid()
+        notice_fork()
+        return not self.closed and self._engine is not None
 
     async def exchange(
         self,

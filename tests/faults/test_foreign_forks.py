@@ -161,6 +161,30 @@ def test_a_client_that_was_not_used_before(make_server, scheme, images, tmp_path
     assert lines == ["a child ended with 0", "an unused client works"]
 
 
+DROPPED = """
+import gc
+fork()
+if pid == 0:
+    if how != "kept":
+        if how == "closed":
+            client.close()
+        del client
+        gc.collect()
+    say("leaves")
+else:
+    await_child(pid)
+    say("parent", client.encode(["c"]).shape)
+"""
+
+
+@pytest.mark.parametrize("how", ["kept", "dropped", "closed"])
+@pytest.mark.parametrize("scheme", ["grpc", "websocket"])
+def test_a_child_that_makes_no_call(make_server, scheme, images, tmp_path, how):
+    """Nothing that it has of its parent is deallocated, by nobody: it would speak to the parent's connections."""
+    lines = run_program(f"how = {how!r}\n{DROPPED}", make_server(), scheme, scheme, images, tmp_path)
+    assert lines == ["a child ended with 0", "leaves", "parent (1, 32)"]
+
+
 HELD = """
 client.encode(["a"])
 lock = _engine._starting()

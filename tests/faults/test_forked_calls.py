@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import traceback
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -97,6 +99,35 @@ async def in_another_task(client, fork):
     return await call
 
 
+@contextmanager
+def a_signal_forks(fork):
+    """While the main thread waits for "held"."""
+    parent = os.getpid()
+
+    def send():
+        fork.gate.wait_for(1)
+        os.kill(parent, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, fork)
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    sender.join()
+
+
+def in_a_signal_handler(client, fork):
+    with a_signal_forks(fork):
+        return client.encode(["held"])
+
+
+async def in_a_signal_handler_of_a_loop(client, fork):
+    with a_signal_forks(fork):
+        return await client.aencode(["held"])
+
+
 WAYS = [
     in_a_generator,
     in_a_callback,
@@ -106,7 +137,10 @@ WAYS = [
     in_an_async_callback,
     between_pieces_of_a_loop,
     in_another_task,
+    in_a_signal_handler,
+    in_a_signal_handler_of_a_loop,
 ]
+HELD = {in_another_task, in_a_signal_handler, in_a_signal_handler_of_a_loop}
 
 
 def check(client, rows, name):
@@ -136,7 +170,7 @@ def test_a_fork_in_the_middle_of_a_call(make_server, connect_to, scheme, rows, t
             traceback.print_exc()
             os._exit(1)
     if isinstance(result, np.ndarray):
-        np.testing.assert_array_equal(result, rows(["held"] if way is in_another_task else TEXTS))
+        np.testing.assert_array_equal(result, rows(["held"] if way in HELD else TEXTS))
     else:
         assert len(result) == len(TEXTS)
     check(client, rows, "after")
