@@ -119,3 +119,22 @@ def test_a_channel_that_lost_its_certificates_is_replaced(connect, expected, mon
     client = connect("grpcs", retry=Retry(attempts=2, backoff=0.001))
     np.testing.assert_array_equal(client.encode(["a"]), expected(["a"]))
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (8, "Received message larger than max (4194305 vs. 4194304)"),
+        (8, "grpc: received message larger than max (4194305 vs. 4194304)"),
+        (8, "gRPC message exceeds maximum size 4194304: 4194305"),
+        (8, "Received message exceeds the maximum configured message size."),
+        (11, "Error, decoded message length too large: found 4194305 bytes, the limit is: 4194304 bytes"),
+        (2, "Payload Too Large"),
+    ],
+)
+def test_whatever_language_refuses_a_large_message(code, words):
+    """C++ and Python, Go, Java, C#, Rust; Envoy."""
+    with FaultServer(lambda request: Refuse(code, message=words) if len(request.texts) > 1 else None) as server:
+        with Client(server.address("grpc"), retry=Retry(attempts=1), timeout=20) as client:
+            assert client.encode(["a", "b", "c"]).shape == (3, 512)
+        assert server.counters.requests == 4  # of 3, 2, 1 and 1: what was too large once is not tried again

@@ -59,10 +59,13 @@ AUTH_CODES: Final = frozenset({Code.UNAUTHENTICATED, Code.PERMISSION_DENIED})
 READY: Final = grpc.ChannelConnectivity.READY
 FAILED: Final = frozenset({grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN})
 LOST_CODES: Final = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED})
-SIZE_CODES: Final = frozenset({Code.RESOURCE_EXHAUSTED, Code.OUT_OF_RANGE})
-TOO_LARGE: Final = re.compile(r"larger than max|exceeds (the )?(configured )?maximum|length too large", re.IGNORECASE)
+SIZE_CODES: Final = frozenset({Code.RESOURCE_EXHAUSTED, Code.OUT_OF_RANGE, Code.UNKNOWN})
+TOO_LARGE: Final = re.compile(
+    r"larger than max|exceeds (the )?maximum|length too large|(payload|entity|content) too large", re.IGNORECASE
+)
+"""Words of gRPC in C++ and Go, Java and C#, and Rust; and of proxies that say it by gRPC's means, as Envoy does."""
 TOO_LARGE_REPLY: Final = re.compile(r"(sent|send) message larger than max", re.IGNORECASE)
-SERVER_LIMIT: Final = "the server takes less (grpc.max_receive_message_length, 4 MB by default)"
+SERVER_LIMIT: Final = "the server, or a proxy before it, takes less (grpc.max_receive_message_length, 4 MB by default)"
 PUSHED_BACK: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
 PUSHBACK: Final = "grpc-retry-pushback-ms"
 """What gRPC calls Retry-After; milliseconds, in a trailer."""
@@ -394,7 +397,7 @@ class GrpcChannel(Channel):
         return ServerError(f"{where} ({code.name})", request_id=request_id)
 
     def _too_large(self, details: str, where: str) -> CasdkError | None:
-        """Return the error of a message that somebody's limit is below, in the words of gRPC in several languages."""
+        """Return the error of a message that is larger than somebody takes, by the words for it."""
         if "metadata size exceeds" in details:
             return ServerError(where)
         if TOO_LARGE.search(details) is None:
