@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import pairwise
 
 import pytest
-from casdk import TLS, Limits, Timeouts, TransportError
+from casdk import TLS, Limits, ReplyError, Timeouts, TransportError
 from casdk._channels.base import SLICE
 from casdk._channels.websocket import SMALL, Connection, WebsocketChannel
 from casdk._uri import Endpoint
@@ -189,3 +189,21 @@ async def test_closed_at_any_turn_of_connecting():
                 _, stayed = await asyncio.wait(left, timeout=10)
                 assert not stayed, turns
         assert connected == {False, True}
+
+
+async def test_a_flood_of_pings_by_a_server_that_does_not_read():
+    """The answers would take memory without end: the connection is given up, and its request says why."""
+    flood = Frame(Opcode.PING, b"x" * 125).serialize(mask=False) * 1000
+
+    async def ping(server):
+        server.transport.pause_reading()
+        while not server.transport.is_closing():
+            if server.transport.get_write_buffer_size() < len(flood):
+                server.transport.write(flood)
+            await asyncio.sleep(0)
+
+    async with serve(ping, "127.0.0.1", 0) as server:
+        channel = channel_to(server)
+        with pytest.raises(ReplyError, match="sends pings and does not read the answers"):
+            await channel.exchange("a" * 32, b"x", ())
+        await channel.aclose()

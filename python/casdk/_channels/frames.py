@@ -13,6 +13,9 @@ WHOLE: Final = 0x82
 """First byte of a binary message in one frame: what every reply is."""
 LAST: Final = 0x80
 """Bit of a frame that begins no fragments."""
+MOST_UNREAD_BYTES: Final = 4 << 20
+"""Bytes that may wait for the server to read them: requests are at most 1 MiB of it at once, so the rest is answers to
+its pings."""
 SHORT: Final = 125
 """Bytes of the longest frame whose length stands in its second byte, and of the longest one that carries no data."""
 
@@ -26,6 +29,7 @@ class Connection(ClientConnection):
     Attributes:
         deliver: Takes such a message; without it, all go to the library.
         largest: Bytes of the largest one; the library refuses what is larger.
+        flooded: Called when the server sends pings and does not read the answers, which would take memory without end.
         received_at: When the last bytes came, in the engine's time.
     """
 
@@ -33,6 +37,7 @@ class Connection(ClientConnection):
         super().__init__(*settings, **options)
         self.deliver: Callable[[bytes], None] | None = None
         self.largest = 0
+        self.flooded: Callable[[], None] | None = None
         self.received_at = self.loop.time()
         # Whether what comes next begins a frame: nobody knows if the library has begun one that is not all there.
         self._apart = False
@@ -43,6 +48,11 @@ class Connection(ClientConnection):
     def data_received(self, data: bytes) -> None:
         """Take bytes of the network."""
         self.received_at = self.loop.time()
+        self._receive(data)
+        if self.transport.get_write_buffer_size() > MOST_UNREAD_BYTES and self.flooded is not None:
+            self.flooded()
+
+    def _receive(self, data: bytes) -> None:
         deliver = self.deliver
         if deliver is None or not self._apart:
             opening = self.response is None

@@ -402,7 +402,7 @@ def _described(body: bytes) -> tuple[str, str]:
     """Return exception name and description of a gateway's error body, empty where it has none."""
     try:
         error = msgspec.json.decode(body, type=_ErrorBody)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # lists in lists, as deep as a body is long
         return "", ""
     if error.header is not None and error.header.status is not None:
         status = error.header.status

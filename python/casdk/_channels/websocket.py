@@ -95,6 +95,7 @@ class Socket:
     def __init__(self, connection: Connection, headers: Headers, channel: WebsocketChannel) -> None:
         self.connection = connection
         connection.deliver, connection.largest = self._deliver, channel.limits.max_reply_bytes
+        connection.flooded = self._flooded
         self.headers = headers
         self.waiting: dict[str, tuple[asyncio.Future[bytes], float, int]] = {}
         self.open = True
@@ -120,6 +121,9 @@ class Socket:
     def _break(self, error: CasdkError) -> None:
         self._broken = error
         self.connection.transport.abort()
+
+    def _flooded(self) -> None:
+        self._break(ReplyError(f"{self._channel.endpoint} sends pings and does not read the answers"))
 
     async def _read(self) -> None:
         ended: CasdkError = self._channel.was_closed(sent=True)

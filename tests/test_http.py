@@ -1,0 +1,32 @@
+"""What an HTTP server says with a status is described, whatever its body is."""
+
+import msgspec
+import pytest
+from casdk._channels import http
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[" * 100_000,
+        b'{"detail":' * 100_000,
+        b'{"detail": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"detail": "\xff\xfe"}',
+        b'{"header": {"status": {"description": 1}}}',
+        b'{"header": {"status": {"description": "\\ud800"}}}',
+        b"<html>nothing here</html>",
+        bytes(range(256)),
+    ],
+    ids=lambda body: repr(body[:30]),
+)
+def test_a_body_that_describes_nothing(body):
+    name, description = http._described(body)
+    assert name == ""
+    assert "<html" not in description
+
+
+def test_a_body_that_describes():
+    status = {"description": "out of memory", "exception": {"name": "RuntimeError"}}
+    assert http._described(msgspec.json.encode({"header": {"status": status}})) == ("RuntimeError", "out of memory")
+    assert http._described(b'{"detail": "no such path"}') == ("", "no such path")
