@@ -54,7 +54,8 @@ def test_an_index_that_is_held_up(make_server, connect_to, scheme, call):
     gate = Gate()
     server = make_server()
     client = connect_to(server, scheme)
-    call(client, "index", ["first"])
+    # Larger than all that follow: over a websocket, one that is larger than any before it is sent by itself.
+    call(client, "index", ["first " * 100])
     server.play([None, Hold(gate), Hold(gate), None, *[Hold(gate)] * 100])
     with pytest.raises(DeadlineError) as caught:
         call(client, "index", TEXTS, batch_size=BATCH, prefetch=3, timeout=0.4)
