@@ -184,10 +184,11 @@ class Unfinished:
         start = indices[0] - indices[0] % self._size
         if (items := self._chunks.get(start)) is None:
             return
-        left = self._left.get(start)
-        if left is None:
-            left = set() if len(indices) == len(items) else set(range(start, start + len(items)))
-            self._left[start] = left
+        if len(indices) == len(items):  # most of the time
+            del self._chunks[start]
+            self._left.pop(start, None)
+            return
+        left = self._left.setdefault(start, set(range(start, start + len(items))))
         left.difference_update(indices)
         if not left:
             del self._chunks[start], self._left[start]
