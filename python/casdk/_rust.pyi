@@ -26,6 +26,9 @@ Status: TypeAlias = tuple[int, str, str, tuple[str, ...], tuple[str, ...], str]
 Route: TypeAlias = tuple[str, int, int, Status | None]
 """executor, start and end in nanoseconds since the epoch (0 when absent), status."""
 
+Weight: TypeAlias = tuple[int, int, int]
+"""Documents, other values, depth."""
+
 class RawDocument(TypedDict, total=False):
     """A document of a reply: only what the wire had, by the names of ``casdk.Document``."""
 
@@ -247,6 +250,16 @@ def first_id_of(message: bytes) -> str | None:
     Raises:
         casdk.errors.ReplyError: The text breaks before.
     """
+
+def weigh_request(message: bytes) -> Weight:
+    """Count what parsing a `proto` request makes, without parsing it.
+
+    Raises:
+        ValueError: The bytes are no message, or are nested more than 100 deep.
+    """
+
+def weigh_json(text: bytes) -> Weight:
+    """Count what parsing a JSON text makes, where every object counts as a document; a text that is no JSON, too."""
 
 def frame_message(message: bytes) -> bytes:
     """Return a binary message as the one frame in which a client sends it on a websocket (RFC 6455, section 5.2).

@@ -29,7 +29,7 @@ def test_nearest_is_numpys(index, limit):
     cosines = rows @ query / np.linalg.norm(rows, axis=1) / np.linalg.norm(query)
     expected = np.argsort(1 - cosines, kind="stable")[:limit]
 
-    found = index.nearest(query, limit)
+    found = index.nearest(query, limit, 1 << 20)
     assert [int(document) for document, _ in found] == expected.tolist()
     assert np.allclose([distance for _, distance in found], (1 - cosines)[expected], atol=1e-5)
 
@@ -39,20 +39,20 @@ def test_a_document_put_again_is_replaced(index):
     _fill(index, rows)
     index.put([("d1", b"new", rows[0])])
     assert index.status()["total_docs"] == 3
-    assert {document for document, _ in index.nearest(rows[0], 2)} == {b"0", b"new"}
+    assert {document for document, _ in index.nearest(rows[0], 2, 1 << 20)} == {b"0", b"new"}
 
 
 def test_equal_distances_keep_the_order_of_arrival(index):
     row = _rows(1, 1)[0]
     index.put([(str(at), b"%d" % at, row) for at in range(20)])
-    assert [int(document) for document, _ in index.nearest(row, 20)] == list(range(20))
+    assert [int(document) for document, _ in index.nearest(row, 20, 1 << 20)] == list(range(20))
 
 
 def test_zeros_are_at_distance_one(index):
     rows = _rows(1, 2)
     _fill(index, [rows[0], np.zeros(DIM, np.float32)])
-    assert [distance for _, distance in index.nearest(rows[0], 2)] == pytest.approx([0, 1], abs=1e-6)
-    assert [distance for _, distance in index.nearest(np.zeros(DIM, np.float32), 2)] == [1, 1]
+    assert [distance for _, distance in index.nearest(rows[0], 2, 1 << 20)] == pytest.approx([0, 1], abs=1e-6)
+    assert [distance for _, distance in index.nearest(np.zeros(DIM, np.float32), 2, 1 << 20)] == [1, 1]
 
 
 def test_deleted_documents_are_gone(index):
@@ -60,7 +60,7 @@ def test_deleted_documents_are_gone(index):
     _fill(index, rows)
     index.delete(["d0", "d3", "unknown"])
     assert index.known([f"d{at}" for at in range(5)]) == {"d1", "d2", "d4"}
-    assert sorted(document for document, _ in index.nearest(rows[0], 10)) == [b"1", b"2", b"4"]
+    assert sorted(document for document, _ in index.nearest(rows[0], 10, 1 << 20)) == [b"1", b"2", b"4"]
 
 
 def test_a_row_of_another_width_stores_nothing(index):
@@ -68,7 +68,7 @@ def test_a_row_of_another_width_stores_nothing(index):
         index.put([("a", b"", _rows(1, 1)[0]), ("b", b"", np.zeros(3, np.float32))])
     assert index.status()["total_docs"] == 0
     with pytest.raises(ValueError, match="the query has 3 numbers"):
-        index.nearest(np.zeros(3, np.float32), 1)
+        index.nearest(np.zeros(3, np.float32), 1, 1 << 20)
 
 
 def test_it_is_there_after_reopening(tmp_path):
@@ -77,7 +77,7 @@ def test_it_is_there_after_reopening(tmp_path):
     _fill(first, rows)
     first.close()
     second = Index(tmp_path / "deep" / "er", "encoder", DIM)
-    assert second.nearest(rows[4], 1)[0][0] == b"4"
+    assert second.nearest(rows[4], 1, 1 << 20)[0][0] == b"4"
     second.close()
 
 
@@ -111,7 +111,7 @@ def test_it_is_a_dict_of_rows(tmp_path_factory, steps):
             else:
                 index.put([(key, key.encode() + b"%d" % at, rows[at])])
                 kept[key] = key.encode() + b"%d" % at
-        assert {document for document, _ in index.nearest(rows[0], 100)} == set(kept.values())
+        assert {document for document, _ in index.nearest(rows[0], 100, 1 << 20)} == set(kept.values())
         assert index.known(list("abcde")) == set(kept)
     finally:
         index.close()

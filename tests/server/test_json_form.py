@@ -60,7 +60,7 @@ def _same(given, written):
 @given(st.lists(DOCUMENT, max_size=3), st.dictionaries(TEXT, JSON, max_size=3), st.booleans())
 def test_documents_go_in_and_out_unchanged(forms, parameters, camel):
     request = read_request(json.dumps({"data": forms, "parameters": parameters}).encode(), "/encode")
-    reply = json.loads(write_reply(request, camel=camel))
+    reply = json.loads(b"".join(write_reply(request, camel=camel)))
     assert reply["parameters"] == parameters
     assert len(reply["data"]) == len(forms)
     for form, written in zip(forms, reply["data"], strict=True):
@@ -97,10 +97,10 @@ def test_embeddings_are_written_as_numbers(dtype):
     made.embedding.dense.buffer = row.tobytes()
     made.embedding.dense.shape.append(4)
     made.embedding.dense.dtype = dtype
-    assert json.loads(write_reply(request, camel=True))["data"][0]["embedding"] == row.tolist()
+    assert json.loads(b"".join(write_reply(request, camel=True)))["data"][0]["embedding"] == row.tolist()
 
 
 def test_a_blob_is_standard_base64():
     request = read_request(b'{"data": [{"blob": "+/8="}]}')
     assert request.data.docs.docs[0] == DocumentProto(blob=b"\xfb\xff")
-    assert json.loads(write_reply(request, camel=True))["data"][0]["blob"] == "+/8="
+    assert json.loads(b"".join(write_reply(request, camel=True)))["data"][0]["blob"] == "+/8="

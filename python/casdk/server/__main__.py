@@ -20,9 +20,12 @@ from typing import NoReturn
 import msgspec
 
 from casdk._extras import missing_extra
+from casdk.server.log import OneLineFormatter
 from casdk.server.memory import give_back_what_is_freed
 from casdk.server.settings import DEFAULT_PORTS, Settings
 
+# gRPC's core writes lines of its own to stderr, among them one for each call that it refuses.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 try:
     from PIL import Image
 
@@ -45,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code: 2 if there is no serving with these options, else 0."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.WARNING, stream=sys.stderr)
+    _log(verbose=options.verbose)
     try:
         settings = _settings(options)
         give_back_what_is_freed()
@@ -85,6 +88,17 @@ async def _serve(settings: Settings, *, ready_json: bool, with_parent: bool) -> 
         _tell(ready, settings, ready_json=ready_json)
         await gateway.stopped()
         print("casdk.server: finishing what was asked", file=sys.stderr)
+
+
+def _log(*, verbose: bool) -> None:
+    """Log to stderr, without what a stranger could fill or forge a log with."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(OneLineFormatter(logging.BASIC_FORMAT))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    if not verbose:
+        # They have a line for each broken request, which is answered, and a traceback for each client that leaves.
+        for name in ("uvicorn", "grpc", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _when_stdin_ends(stop: Callable[[], None]) -> None:
@@ -132,6 +146,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     return Settings(
         ports=ports,
         host=options.host,
+        allow_hosts=options.allow_host,
         encoder=f"onnx:{options.model}" if options.encoder == "onnx" else options.encoder,
         token=options.token,
         cert=options.cert,
@@ -205,15 +220,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     who.add_argument("--cert", type=Path, metavar="PEM", help="certificate of the secure schemes; else one is made")
     who.add_argument("--key", type=Path, metavar="PEM", help="its key")
-    who.add_argument("--fetch-uris", action="store_true", help="fetch http(s) URIs on a client's behalf")
     who.add_argument(
-        "--max-message", type=int, default=defaults.max_message, help="largest message, in bytes (%(default)s)"
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a name by which clients may call a server on loopback, as a proxy in front of it does",
     )
+    who.add_argument("--fetch-uris", action="store_true", help="fetch http(s) URIs on a client's behalf")
     who.add_argument(
         "--max-memory",
         type=int,
         default=defaults.max_memory,
         help="what requests may take together, in bytes, beside the server itself (%(default)s)",
+    )
+    who.add_argument(
+        "--max-message", type=int, help=f"largest message, in bytes (a fifteenth of that: {defaults.message_bytes})"
     )
     who.add_argument(
         "--max-pixels", type=int, default=defaults.max_pixels, help="largest image, in pixels (%(default)s)"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import re
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from casdk.server.documents import complete, plain
+from casdk.server.documents import plain, shown
 from casdk.server.executors import Executor, on
+from casdk.server.forms import Form, request_bytes
+from casdk.server.memory import BusyError, Memory
 from casdk.server.wire.jina_pb2 import DataRequestProto, RouteProto, StatusProto
 
-__all__ = ["SMALL", "Dispatcher"]
+__all__ = ["Dispatcher", "failure"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -23,10 +27,16 @@ T = TypeVar("T")
 GATEWAY = "gateway"
 SMALL = 1 << 16
 """Messages below this many bytes are parsed and written on the loop: a thread would cost more."""
-TARGET_CHARACTERS = 256
-"""Longest ``target_executor`` that is read."""
-SHOWN_CHARACTERS = 60
-"""Characters of it that an error repeats."""
+FEW = 1024
+"""Likewise, values in a message."""
+LITTLE_BYTES = 1 << 20
+"""What a request and its reply take that are little."""
+WAIT_SECONDS = 30.0
+"""For memory that other requests hold."""
+NAME_CHARACTERS = 256
+"""Longest endpoint and ``target_executor`` that are read."""
+TOLD_CHARACTERS = 1000
+"""Characters of each part of a failure: what an error repeats of a request may be as large as that."""
 
 _TARGET = re.compile(r"\^?([\w/-]*)(\$|\.\*\$?)?")
 
@@ -37,40 +47,73 @@ class Dispatcher:
     Args:
         executors: In the order a request meets them.
         workers: Threads for what is too large to parse on the loop.
+        dim: Numbers in an embedding.
+        requests: Memory for messages and what they are parsed to.
+        replies: Memory for replies, until they are sent. A request has the former when it asks for the latter, never
+            the other way round, so that requests cannot wait for each other.
+        little: Memory for requests that take little, so that they do not wait for large ones that are not read.
     """
 
-    def __init__(self, executors: Sequence[Executor], workers: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        executors: Sequence[Executor],
+        workers: ThreadPoolExecutor,
+        dim: int,
+        requests: Memory,
+        replies: Memory,
+        little: Memory,
+    ) -> None:
         self._executors = executors
         self._workers = workers
+        self._dim = dim
+        self._requests = requests
+        self._replies = replies
+        self._little = little
 
-    async def answer(self, request: DataRequestProto) -> DataRequestProto:
-        """Turn a request into its reply, in place.
+    @contextlib.asynccontextmanager
+    async def replying(self, message: bytes, form: Form) -> AsyncIterator[list[bytes]]:
+        """Turn a message into its reply, in pieces, whose memory is held until the ``async with`` ends.
 
         What an executor raises becomes the reply's status, with the documents as they came.
 
         Raises:
-            google.protobuf.message.DecodeError: ``docs_bytes`` is no message.
+            google.protobuf.message.DecodeError: The bytes are no request.
+            casdk.server.json_form.FormError: Likewise.
+            TooLargeError: It would take more memory than there is.
+            BusyError: Others hold the memory.
         """
+        large = len(message) >= SMALL
+        weight = await self._off_loop(lambda: form.weigh(message), large)
+        large = large or weight[0] + weight[1] > FEW
+        async with contextlib.AsyncExitStack() as held:
+            amount = request_bytes(message, weight) + form.reply_bytes(message, weight[0], self._dim)
+            is_little = amount <= LITTLE_BYTES
+            await _hold(
+                held, *((self._little, amount) if is_little else (self._requests, request_bytes(message, weight)))
+            )
+            request, documents = await self._off_loop(lambda: form.read(message), large)
+            parameters = await self._off_loop(lambda: plain(request.parameters), large)
+            found = sum(each.reply_bytes(request, parameters) for each in self._executors)
+            if not is_little or found > LITTLE_BYTES:
+                await _hold(held, self._replies, form.reply_bytes(message, documents, self._dim) + found)
+            reply = await self._answer(request, parameters)
+            yield await self._off_loop(lambda: form.write(reply), large or reply.ByteSize() >= SMALL)
+
+    async def _answer(self, request: DataRequestProto, parameters: dict[str, object]) -> DataRequestProto:
+        """Turn a request into its reply, in place."""
         gateway = RouteProto(executor=GATEWAY)
         gateway.start_time.FromNanoseconds(time.time_ns())
         header = request.header
-        header.ClearField("status")
-        if request.data.WhichOneof("documents") == "docs_bytes":
-            request.data.docs.ParseFromString(request.data.docs_bytes)
-        request.data.docs.SetInParent()
-        complete(request.data.docs.docs)
         target, header.target_executor = header.target_executor, ""
-        endpoint = header.exec_endpoint or "/"
-        request.parameters.SetInParent()
-        request.ClearField("routes")
-        routes = await self._through(endpoint, target, request)
+        routes = await self._through(header.exec_endpoint or "/", target, request, parameters)
         gateway.end_time.FromNanoseconds(time.time_ns())
         request.routes.extend([gateway, *routes])
         return request
 
-    async def _through(self, endpoint: str, target: str, request: DataRequestProto) -> list[RouteProto]:
+    async def _through(
+        self, endpoint: str, target: str, request: DataRequestProto, parameters: dict[str, object]
+    ) -> list[RouteProto]:
         """Take a request through the executors; the first that fails is the last."""
-        parameters = plain(request.parameters)
         routes: list[RouteProto] = []
         for executor in self._executors:
             if not executor.serves(endpoint):
@@ -79,35 +122,35 @@ class Dispatcher:
             route.start_time.FromNanoseconds(time.time_ns())
             routes.append(route)
             try:
+                if len(endpoint) > NAME_CHARACTERS:
+                    raise ValueError(f"no endpoint {shown(endpoint)}")
                 if not _means(target, executor.name):
                     continue
                 await executor(endpoint, request.data.docs.docs, parameters)
             except Exception as error:
-                logger.info("%s failed on %s: %r", executor.name, endpoint, error)
-                route.status.CopyFrom(_failure(error, executor))
+                logger.info("%s failed on %s: %s", executor.name, shown(endpoint), shown(error))
+                route.status.CopyFrom(failure(error, type(executor).__name__))
                 request.header.status.CopyFrom(route.status)
             route.end_time.FromNanoseconds(time.time_ns())
             if route.HasField("status"):
                 break
         return routes
 
-    async def answer_bytes(self, message: bytes) -> bytes:
-        """Turn a serialized request into its serialized reply.
-
-        Raises:
-            google.protobuf.message.DecodeError: The bytes are no request.
-        """
-        request = await self.off_loop(lambda: DataRequestProto.FromString(message), len(message) >= SMALL)
-        reply = await self.answer(request)
-        return await self.off_loop(reply.SerializeToString, reply.ByteSize() >= SMALL)
-
-    async def off_loop(self, work: Callable[[], T], large: bool) -> T:
+    async def _off_loop(self, work: Callable[[], T], large: bool) -> T:
         """Parse or write a message: on a thread if it is large, else here."""
         return await on(self._workers, work) if large else work()
 
     async def dry_run(self) -> StatusProto:
         """Answer whether the flow is ready; this one always is once it runs."""
         return StatusProto()
+
+
+async def _hold(held: contextlib.AsyncExitStack, memory: Memory, amount: int) -> None:
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            await held.enter_async_context(memory.hold_on_loop(amount))
+    except TimeoutError:
+        raise BusyError(f"other requests hold the memory for {memory.name}") from None
 
 
 def _means(target: str, name: str) -> bool:
@@ -119,24 +162,25 @@ def _means(target: str, name: str) -> bool:
     Raises:
         ValueError: It would have to be run to know.
     """
-    found = _TARGET.fullmatch(target) if len(target) <= TARGET_CHARACTERS else None
+    found = _TARGET.fullmatch(target) if len(target) <= NAME_CHARACTERS else None
     if found is None:
         raise ValueError(
-            f"targetExecutor {target[:SHOWN_CHARACTERS]!r} is a pattern, and this server runs none: "
+            f"targetExecutor {shown(target)} is a pattern, and this server runs none: "
             "write an executor's name, or the beginning of one"
         )
     beginning, end = found.groups()
     return name == beginning if end == "$" else name.startswith(beginning)
 
 
-def _failure(error: Exception, executor: Executor) -> StatusProto:
+def failure(error: Exception, executor: str) -> StatusProto:
+    """Return the status of what was raised, cut where it repeats much of the request."""
     return StatusProto(
         code=StatusProto.ERROR,
-        description=repr(error),
+        description=repr(error)[:TOLD_CHARACTERS],
         exception=StatusProto.ExceptionProto(
             name=type(error).__name__,
-            args=[str(argument) for argument in error.args],
-            stacks=traceback.format_exception(error),
-            executor=type(executor).__name__,
+            args=[str(argument)[:TOLD_CHARACTERS] for argument in error.args],
+            stacks=[line[:TOLD_CHARACTERS] for line in traceback.format_exception(error)],
+            executor=executor,
         ),
     )

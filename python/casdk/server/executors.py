@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import threading
 import time
@@ -14,12 +15,13 @@ from typing import Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from casdk.server.documents import Place, array_of, count, put_array, select
+from casdk.server.documents import MOST, Place, array_of, count, plain, put_array, select, shown
 from casdk.server.encoders import Encoder, Rows
 from casdk.server.fetching import REQUEST_SECONDS
 from casdk.server.images import ImageReader
 from casdk.server.index import Index
 from casdk.server.wire.docarray_pb2 import DocumentProto
+from casdk.server.wire.jina_pb2 import DataRequestProto
 
 __all__ = ["EncodeExecutor", "Executor", "IndexExecutor", "clip_scores"]
 
@@ -27,6 +29,16 @@ TEMPERATURE = float(np.exp(4.60517))
 """What CLIP multiplies cosines by before the softmax."""
 TEXT_TYPE = "text/plain"
 DEFAULT_LIMIT = 10
+MATCHES = 100_000
+"""Documents that one request may ask a search for, over all its queries."""
+MATCH_BYTES = 1000
+"""What one takes in a reply, beside what was kept of it."""
+KEPT_BYTES = 1 << 20
+"""Largest document that is indexed, without its image and embedding."""
+FOUND_BYTES = 16 << 20
+"""Bytes of what was kept of all documents that one request finds."""
+COPIES = 4
+"""Of them, until a reply is written."""
 AT_ONCE = 32
 """Texts or images of a request that are encoded together."""
 NO_ROW, LOST, BUSY, STUCK = ("!!noemb", "!!drop"), "!!drop", "!!busy", "!!stuck"
@@ -44,6 +56,10 @@ class Executor(Protocol):
 
     def serves(self, endpoint: str) -> bool:
         """Whether requests to this endpoint stop here."""
+        ...
+
+    def reply_bytes(self, request: DataRequestProto, parameters: Parameters) -> int:
+        """Return what it will add to a reply, in memory, beside embeddings."""
         ...
 
     async def __call__(self, endpoint: str, documents: Documents, parameters: Parameters) -> None:
@@ -87,23 +103,26 @@ class EncodeExecutor:
         """Everything, but for what only an indexer can answer."""
         return endpoint not in self._passes
 
+    def reply_bytes(self, request: DataRequestProto, parameters: Parameters) -> int:
+        """Nothing: the embeddings are counted for all."""
+        return 0
+
     async def __call__(self, endpoint: str, documents: Documents, parameters: Parameters) -> None:
         """Encode or rank."""
-        ranks = endpoint == "/rank"
-        paths = "@r,m" if ranks else parameters.get("access_paths", parameters.get("traversal_paths", "@r"))
-        places = select(documents, paths)
         if self._chaos:
-            await _misbehave(places)
-        encoder = self._encoder_of(endpoint)
-        drop = bool(parameters.get("drop_image_content"))
-        await on(self._workers, lambda: self._answer(encoder, documents, places, ranks, drop))
+            await _misbehave(select(documents, "@r"))
+        await on(self._workers, lambda: self._answer(endpoint, documents, parameters))
 
     def _encoder_of(self, endpoint: str) -> Encoder:
         verb, _, model = endpoint.strip("/").partition("/")
         return self._encoder.for_model(model) if model and verb in ("encode", "rank") else self._encoder
 
-    def _answer(self, encoder: Encoder, documents: Documents, places: Sequence[Place], ranks: bool, drop: bool) -> None:
-        rows = self._rows(encoder, places)
+    def _answer(self, endpoint: str, documents: Documents, parameters: Parameters) -> None:
+        ranks = endpoint == "/rank"
+        paths = "@r,m" if ranks else parameters.get("access_paths", parameters.get("traversal_paths", "@r"))
+        drop = bool(parameters.get("drop_image_content"))
+        places = select(documents, paths)
+        rows = self._rows(self._encoder_of(endpoint), places)
         scores = _scores(documents, rows) if ranks else []
         for (_, document), row in zip(places, rows, strict=True):
             if row is not None:
@@ -191,19 +210,37 @@ class IndexExecutor:
     def _delete(self, documents: Documents, parameters: Parameters) -> None:
         ids = parameters.get("ids", [])
         if not isinstance(ids, list):
-            raise ValueError(f"parameter 'ids' is {ids!r}; it must be a list of ids")
+            raise ValueError(f"parameter 'ids' is {shown(ids)}; it must be a list of ids")
         self._index.delete([*map(str, ids), *(document.id for document in documents)])
+
+    def reply_bytes(self, request: DataRequestProto, parameters: Parameters) -> int:
+        """Return what the matches of a search take at most."""
+        limit = parameters.get("limit", DEFAULT_LIMIT)
+        if request.header.exec_endpoint != "/search" or not isinstance(limit, (int, float)) or not limit >= 1:
+            return 0
+        matches = int(min(len(request.data.docs.docs) * limit, MATCHES))
+        return matches * MATCH_BYTES + COPIES * min(matches * self._index.largest, FOUND_BYTES)
 
     def _search(self, documents: Documents, parameters: Parameters) -> None:
         limit = count(parameters, "limit", DEFAULT_LIMIT)
         asked = [document for document in documents if document.HasField("embedding")]
-        found = [self._index.nearest(_row(document), limit) for document in asked]
+        if len(asked) * limit > MATCHES:
+            raise ValueError(
+                f"{len(asked)} queries with a limit of {limit} ask for {len(asked) * limit} documents, and one request "
+                f"gets {MATCHES}: lower the limit, or send fewer queries at a time"
+            )
+        left = FOUND_BYTES
+        found = []
+        for document in asked:
+            nearest = self._index.nearest(_row(document), limit, left)
+            left -= sum(len(stored) for stored, _ in nearest)
+            found.append(nearest)
         for document, matches in zip(asked, found, strict=True):
             del document.matches[:]
             for stored, distance in matches:
                 match = document.matches.add()
                 match.ParseFromString(stored)
-                match.adjacency = document.adjacency + 1
+                match.adjacency = min(document.adjacency + 1, MOST)
                 match.scores["cosine"].value = distance
 
     def _status(self, documents: Documents, parameters: Parameters) -> None:
@@ -273,7 +310,11 @@ def _put_scores(document: DocumentProto, probabilities: Iterable[float], cosines
 
 
 def _entries(documents: Iterable[DocumentProto]) -> list[tuple[str, bytes, Row]]:
-    """Return id, what to keep, and row of each document that has an embedding."""
+    """Return id, what to keep, and row of each document that has an embedding.
+
+    Raises:
+        ValueError: A document would spoil every reply in which it is found.
+    """
     entries = []
     for document in documents:
         if document.HasField("embedding"):
@@ -281,12 +322,35 @@ def _entries(documents: Iterable[DocumentProto]) -> list[tuple[str, bytes, Row]]
             kept.CopyFrom(document)
             for field in ("embedding", "tensor", "blob", "matches", "chunks", "scores", "evaluations"):
                 kept.ClearField(field)
-            entries.append((document.id, kept.SerializeToString(), _row(document)))
+            stored, row = kept.SerializeToString(), _row(document)
+            if not (np.isfinite(row).all() and _is_finite(kept)):
+                raise ValueError(f"document {shown(document.id)} holds a number that is not finite, and is not indexed")
+            if len(stored) > KEPT_BYTES:
+                raise ValueError(
+                    f"document {shown(document.id)} has {len(stored)} bytes beside its image, and the index takes "
+                    f"{KEPT_BYTES}"
+                )
+            entries.append((document.id, stored, row))
     return entries
 
 
+def _is_finite(document: DocumentProto) -> bool:
+    """Return whether JSON has words for all numbers of a document."""
+    numbers = (document.weight, document.offset, *document.location)
+    return all(map(math.isfinite, numbers)) and _is_finite_value(plain(document.tags))
+
+
+def _is_finite_value(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_finite_value, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite_value, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def _row(document: DocumentProto) -> Row:
-    return array_of(document.embedding).astype(np.float32, copy=False).ravel()
+    with np.errstate(over="ignore"):  # what is infinite then is seen to
+        return array_of(document.embedding).astype(np.float32, copy=False).ravel()
 
 
 async def _misbehave(places: Iterable[Place]) -> None:

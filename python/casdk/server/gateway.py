@@ -10,7 +10,7 @@ import shutil
 import socket
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -21,20 +21,19 @@ import uvicorn
 from casdk._uri import SCHEMES
 from casdk.server.access import Access
 from casdk.server.dispatch import Dispatcher
+from casdk.server.doors import BACKLOG, Door, HttpProtocol, SocketProtocol
 from casdk.server.encoders import load
 from casdk.server.executors import EncodeExecutor, Executor, IndexExecutor
 from casdk.server.fetching import Fetcher
 from casdk.server.images import ImageReader
 from casdk.server.index import Index
-from casdk.server.memory import Memory
+from casdk.server.memory import Memory, Pressure
 from casdk.server.rpc import RpcServer
 from casdk.server.settings import Settings
 from casdk.server.sockets import SocketApp
 from casdk.server.web import WebApp
 
 __all__ = ["Gateway", "Ready"]
-
-BACKLOG = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ class Gateway:
         encoder = load(settings.encoder)
         workers = ThreadPoolExecutor(settings.threads, "casdk-encode")
         self._resources.push_async_callback(_end, workers)
-        fetcher = Fetcher(settings.max_message) if settings.fetch_uris else None
+        fetcher = Fetcher(settings.message_bytes) if settings.fetch_uris else None
         if fetcher is not None:
             self._resources.push_async_callback(fetcher.aclose)
         images = ImageReader(settings.max_pixels, Memory(settings.image_memory, "decoding images"), fetcher)
@@ -110,7 +109,14 @@ class Gateway:
             indexer = IndexExecutor(Index(workspace, encoder.name, encoder.dim))
             self._resources.callback(indexer.close)
             executors.append(indexer)
-        return Dispatcher(executors, workers)
+        return Dispatcher(
+            executors,
+            workers,
+            encoder.dim,
+            Memory(settings.request_memory, "requests"),
+            Memory(settings.reply_memory, "replies"),
+            Memory(settings.little_memory, "small requests"),
+        )
 
     def _tls(self, scratch: Path) -> tuple[Path, Path] | None:
         settings = self._settings
@@ -128,36 +134,21 @@ async def _end(workers: ThreadPoolExecutor) -> None:
     await asyncio.to_thread(workers.shutdown, cancel_futures=True)
 
 
-class _Door(uvicorn.Server):
-    """One port of uvicorn's; signals are the gateway's business."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.ready = asyncio.Event()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.ready.set()
-
-
 class _Doors:
     """Every port, from listening to drained."""
 
     def __init__(
         self, settings: Settings, dispatcher: Dispatcher, tls: tuple[Path, Path] | None, closing: asyncio.Event
     ) -> None:
-        access = Access(settings.token)
+        access = Access(settings.token, settings.host, settings.allow_hosts)
         self._settings = settings
         self._tls = tls
-        self._rpc = RpcServer(dispatcher, access, settings.max_message, closing)
-        self._web = WebApp(dispatcher, access, settings.max_message)
+        self._pressure = Pressure(settings.max_memory)
+        self._rpc = RpcServer(dispatcher, access, settings.message_bytes, closing, self._pressure)
+        self._web = WebApp(dispatcher, access, settings.message_bytes, self._pressure)
         self._socket = SocketApp(dispatcher, access, closing)
-        self._serving: dict[_Door, asyncio.Task[None]] = {}
-        self._sockets: list[socket.socket] = []
+        self._serving: dict[Door, asyncio.Task[None]] = {}
+        self._watching: asyncio.Task[None] | None = None
 
     async def open(self) -> dict[str, str]:
         """Listen on every port and return the addresses."""
@@ -170,6 +161,8 @@ class _Doors:
             if not ready.done():
                 ready.cancel()
                 await serving
+            self._pressure.relieved_by(door.turn_away)
+        self._watching = asyncio.ensure_future(self._pressure.watch())
         return {scheme: f"{scheme}://{_authority(self._settings.host, port)}" for scheme, port in ports.items()}
 
     async def close(self) -> None:
@@ -184,8 +177,8 @@ class _Doors:
         for door in self._serving:
             door.should_exit = True
         await asyncio.gather(*self._serving.values())
-        for bound in self._sockets:
-            bound.close()
+        if self._watching is not None:
+            self._watching.cancel()
 
     def _bind(self, scheme: str, port: int) -> int:
         row = SCHEMES[scheme]
@@ -194,17 +187,13 @@ class _Doors:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             bound = socket.create_server((host, port), family=family, backlog=BACKLOG)
-            # What it accepts inherits this, and asyncio sets it on none: uvicorn writes a reply's head and body apart,
-            # and a client's delayed ACK would keep the body back for 40 ms.
-            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if row.channel == "grpc":
                 bound.close()  # grpc binds for itself; where it cannot, it does not say why, and logs to standard error
                 return self._rpc.bind(_authority(host, port), tls)
         except (OSError, RuntimeError) as error:
             raise _no_listening(scheme, _authority(host, port), error) from None
-        self._sockets.append(bound)
-        door = _Door(self._config(scheme, tls))
-        self._serving[door] = asyncio.ensure_future(door.serve(sockets=[bound]))
+        door = Door(self._config(scheme, tls), bound)
+        self._serving[door] = asyncio.ensure_future(door.serve())
         return int(bound.getsockname()[1])
 
     def _config(self, scheme: str, tls: tuple[Path, Path] | None) -> uvicorn.Config:
@@ -213,9 +202,9 @@ class _Doors:
             self._socket if sockets else self._web,
             lifespan="off",
             interface="asgi3",
-            http="auto",
-            ws="websockets-sansio" if sockets else "none",
-            ws_max_size=self._settings.max_message,
+            http=HttpProtocol,
+            ws=SocketProtocol if sockets else "none",
+            ws_max_size=self._settings.message_bytes,
             ws_per_message_deflate=False,
             log_config=None,
             access_log=False,

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from casdk._rust import decode_data_uri
 from casdk.server.documents import array_of
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class ImageReader:
     def _load(self, uri: str, until: float) -> bytes:
         scheme = urlsplit(uri[:SHOWN_CHARACTERS]).scheme.lower()
         if scheme == "data":
-            return _data_uri(uri)
+            return decode_data_uri(uri)[1]
         if scheme not in ("http", "https"):
             raise ValueError("has only a uri, and this server reads no files; send the bytes")
         if self._fetcher is None:
@@ -151,14 +152,3 @@ def _tile_pixels(image: Image.Image) -> int:
     tags = image.tag_v2
     width = int(tags.get(TiffImagePlugin.TILEWIDTH, image.width))
     return width * int(tags.get(TiffImagePlugin.TILELENGTH, image.height))
-
-
-def _data_uri(uri: str) -> bytes:
-    from base64 import b64decode
-    from urllib.parse import unquote_to_bytes
-
-    header, comma, payload = uri.partition(",")
-    if not comma:
-        raise ValueError("the data URI has no comma")
-    data = unquote_to_bytes(payload)
-    return b64decode(data, validate=True) if header.lower().endswith(";base64") else data

@@ -13,6 +13,8 @@ import numpy as np
 import sqlite_vec
 from numpy.typing import NDArray
 
+from casdk.server.documents import shown
+
 __all__ = ["Index"]
 
 FILE = "index.sqlite"
@@ -36,6 +38,9 @@ class Index:
         encoder: Name of the encoder whose rows these are.
         dim: Numbers in a row.
 
+    Attributes:
+        largest: Bytes of the largest of what was kept of documents.
+
     Raises:
         ValueError: The workspace holds rows of another encoder, or another server uses it, or its file is no index.
     """
@@ -43,6 +48,7 @@ class Index:
     def __init__(self, workspace: Path, encoder: str, dim: int) -> None:
         workspace.mkdir(parents=True, exist_ok=True)
         self._dim = dim
+        self.largest = 0
         self._file = workspace / FILE
         self._database = apsw.Connection(str(self._file))
         try:
@@ -64,6 +70,9 @@ class Index:
             raise ValueError(f"another server uses the workspace {self._file.parent}") from None
         except apsw.Error as error:
             raise ValueError(f"cannot use the index {self._file}: {error}") from error
+        (self.largest,) = database.execute("select coalesce(max(length(document)), 0) from documents").fetchone() or (
+            0,
+        )
         space = database.execute("select encoder, dim from space").fetchone()
         if space is None:
             database.execute("insert into space values (?, ?)", (encoder, self._dim))
@@ -83,11 +92,12 @@ class Index:
         for key, document, row in entries:
             if row.size != self._dim:
                 raise ValueError(
-                    f"document {key!r} has an embedding of {row.size} numbers; the index holds {self._dim}"
+                    f"document {shown(key)} has an embedding of {row.size} numbers; the index holds {self._dim}"
                 )
             rows.append((key, document, row.tobytes()))
         with self._database:
             self._database.executemany("insert or replace into documents values (?, ?, ?)", rows)
+        self.largest = max(self.largest, *(len(document) for _, document, _ in rows), 0)
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Return those of the ids that are in the index."""
@@ -99,18 +109,30 @@ class Index:
         with self._database:
             self._database.executemany("delete from documents where id = ?", ((key,) for key in ids))
 
-    def nearest(self, row: NDArray[np.float32], limit: int) -> list[tuple[bytes, float]]:
+    def nearest(self, row: NDArray[np.float32], limit: int, most: int) -> list[tuple[bytes, float]]:
         """Return what was kept of the nearest documents and their cosine distances, ascending.
 
         A row of zeros is at distance 1 from everything.
 
+        Args:
+            row: ``[D]``.
+            limit: How many.
+            most: How many bytes of what was kept.
+
         Raises:
-            ValueError: The row has another width.
+            ValueError: The row has another width, or the documents have more bytes.
         """
         if row.size != self._dim:
             raise ValueError(f"the query has {row.size} numbers; the index holds {self._dim}")
-        found = self._database.execute(NEAREST, (row.tobytes(), limit))
-        return [(bytes(document), float(distance)) for document, distance in found]
+        nearest = []
+        for document, distance in self._database.execute(NEAREST, (row.tobytes(), limit)):
+            most -= len(document)
+            if most < 0:
+                raise ValueError(
+                    "the nearest documents are too large for one reply: lower the limit, or send fewer queries"
+                )
+            nearest.append((bytes(document), float(distance)))
+        return nearest
 
     def status(self) -> dict[str, str | float]:
         """Return how many documents there are and where."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
@@ -13,14 +14,17 @@ import msgspec
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from casdk.server.documents import array_of, plain, put_array
+from casdk.server.documents import DEEPEST, array_of, plain, put_array
 from casdk.server.wire.docarray_pb2 import DocumentProto, NamedScoreProto, NdArrayProto
 from casdk.server.wire.jina_pb2 import DataRequestProto, RouteProto, StatusProto
 
-__all__ = ["FormError", "read_request", "status_form", "write_reply"]
+__all__ = ["FormError", "TooDeepError", "read_request", "status_form", "write_reply"]
 
 Form: TypeAlias = dict[str, Any]
 """A JSON object; what is in it is checked where it is read."""
+
+DOCUMENTS_DEPTH = 3
+"""A request, its data, its array of documents: what the first documents stand in."""
 
 _WORDS = ("id", "parent_id", "uri", "modality", "mime_type")
 _COUNTS = ("granularity", "adjacency")
@@ -42,6 +46,10 @@ class FormError(ValueError):
     def detail(self) -> Form:
         """What FastAPI would answer."""
         return {"loc": ["body", *self.place], "msg": str(self), "type": "value_error"}
+
+
+class TooDeepError(FormError):
+    """The JSON is of that form, and nested more deeply than anybody reads."""
 
 
 def read_request(body: bytes, endpoint: str | None = None) -> DataRequestProto:
@@ -71,13 +79,13 @@ def read_request(body: bytes, endpoint: str | None = None) -> DataRequestProto:
     parameters = form.get("parameters")
     if parameters is not None:
         _expect(parameters, dict, ("parameters",), "an object")
-        _put_struct(request.parameters, parameters, ("parameters",))
+        _put_struct(request.parameters, parameters, ("parameters",), depth=1)
     data = form.get("data")
     if isinstance(data, dict):
         data = data.get("docs")
     request.data.docs.SetInParent()
     if data is not None:
-        _read_documents(request.data.docs.docs, data, ("data",))
+        _read_documents(request.data.docs.docs, data, ("data",), DOCUMENTS_DEPTH)
     return request
 
 
@@ -92,24 +100,47 @@ def _expect(value: object, kind: type | tuple[type, ...], place: tuple[str | int
     return value
 
 
-def _put_struct(struct: Any, values: Form, place: tuple[str | int, ...]) -> None:
+def _put_struct(struct: Any, values: Form, place: tuple[str | int, ...], depth: int) -> None:
+    _check_depth(depth + _levels(values), place)
     try:
         struct.update(values)
-    except (ValueError, OverflowError, RecursionError) as error:
+    except (ValueError, OverflowError) as error:
         raise FormError(place, str(error)) from None
 
 
-def _read_documents(target: Any, forms: object, place: tuple[str | int, ...]) -> None:
+def _levels(value: object) -> int:
+    """Return how many messages a Struct's value is: a Struct, its entry and the entry's Value, and so on."""
+    if isinstance(value, dict):
+        return 3 + max(map(_levels, value.values()), default=0)
+    if isinstance(value, list):
+        return 2 + max(map(_levels, value), default=0)
+    return 0
+
+
+def _check_depth(depth: int, place: tuple[str | int, ...]) -> None:
+    """Refuse what no reader of the protobuf message that is made of it would read."""
+    if depth > DEEPEST:
+        raise TooDeepError(place, f"nested too deeply: of messages in messages, {DEEPEST} are read")
+
+
+def _read_documents(target: Any, forms: object, place: tuple[str | int, ...], depth: int) -> None:
     _expect(forms, list, place, "a list of documents")
+    _check_depth(depth + 1, place)
     for position, form in enumerate(forms):  # type: ignore[arg-type,var-annotated]
         at = (*place, position)
-        _read_document(target.add(), _expect(form, dict, at, "an object"), at)
+        _read_document(target.add(), _expect(form, dict, at, "an object"), at, depth + 1)
 
 
-def _read_document(document: DocumentProto, form: Form, place: tuple[str | int, ...]) -> None:
+def _read_document(document: DocumentProto, form: Form, place: tuple[str | int, ...], depth: int) -> None:
     for key, value in form.items():
         read = _READERS.get(key)
-        if read is not None and value is not None:
+        if value is None:
+            continue
+        if key in ("chunks", "matches"):
+            _read_documents(getattr(document, key), value, (*place, key), depth)
+        elif key == "tags":
+            _put_struct(document.tags, _expect(value, dict, (*place, key), "an object"), (*place, key), depth)
+        elif read is not None:
             try:
                 read(document, key, value, (*place, key))
             except (OverflowError, TypeError) as error:
@@ -156,20 +187,12 @@ def _location(document: DocumentProto, key: str, value: object, place: tuple[str
     document.location.extend(_expect(value, list, place, "a list of numbers"))
 
 
-def _tags(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
-    _put_struct(document.tags, _expect(value, dict, place, "an object"), place)
-
-
 def _scores(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
     target = getattr(document, key)
     for name, form in _expect(value, dict, place, "an object").items():
         _expect(form, dict, (*place, name), "an object")
         given = {field: form[field] for field in ("value", *_SCORE_WORDS) if form.get(field) is not None}
         target[name].CopyFrom(NamedScoreProto(**given))
-
-
-def _nested(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
-    _read_documents(getattr(document, key), value, place)
 
 
 _Reader: TypeAlias = Callable[[DocumentProto, str, object, tuple[str | int, ...]], None]
@@ -179,17 +202,15 @@ _READERS: Mapping[str, _Reader] = {
     **dict.fromkeys(("weight", "offset"), _number),
     **dict.fromkeys(("tensor", "embedding"), _array),
     **dict.fromkeys(("scores", "evaluations"), _scores),
-    **dict.fromkeys(("chunks", "matches"), _nested),
     "text": _text,
     "blob": _blob,
     "location": _location,
-    "tags": _tags,
 }
-"""Fields of a document that are read; others are ignored, as jina does."""
+"""Fields of a document that are read, beside those that hold others; what is unknown is ignored, as jina does."""
 
 
-def write_reply(reply: DataRequestProto, *, camel: bool) -> bytes:
-    """Return the JSON text of a reply."""
+def write_reply(reply: DataRequestProto, *, camel: bool) -> list[bytes]:
+    """Return the JSON text of a reply, a document in each piece: as Python objects, numbers take ten times as much."""
     header = reply.header
     status = status_form(header.status) if header.HasField("status") else None
     around = {
@@ -199,14 +220,18 @@ def write_reply(reply: DataRequestProto, *, camel: bool) -> bytes:
         "target_executor": header.target_executor,
     }
     routes = [_route_form(route, camel=camel) for route in reply.routes]
-    return msgspec.json.encode(
+    head = msgspec.json.encode(
         {
             "header": {_camel(key): value for key, value in around.items()} if camel else _given(around),
             "parameters": plain(reply.parameters),
             "routes": routes,
-            "data": [_document_form(document) for document in reply.data.docs.docs],
         }
     )
+    pieces = [head[:-1], b',"data":[']
+    for document in reply.data.docs.docs:
+        pieces += (msgspec.json.encode(_document_form(document)), b",")
+    pieces[-1] = b"]}" if reply.data.docs.docs else b',"data":[]}'
+    return pieces
 
 
 def status_form(status: StatusProto) -> Form:
@@ -260,7 +285,7 @@ def _document_form(document: DocumentProto) -> Form:
         "uri": document.uri or None,
         "tags": plain(document.tags) or None,
         "offset": document.offset or None,
-        "location": list(document.location) or None,
+        "location": _finite(document.location),
         "embedding": _array_form(document.embedding) if document.HasField("embedding") else None,
         "modality": document.modality or None,
         "evaluations": _scores_form(document.evaluations.items()),
@@ -268,6 +293,12 @@ def _document_form(document: DocumentProto) -> Form:
         "chunks": [_document_form(chunk) for chunk in document.chunks] or None,
         "matches": [_document_form(match) for match in document.matches] or None,
     }
+
+
+def _finite(numbers: Iterable[float]) -> list[float] | None:
+    """Return numbers, if there are any and JSON has a word for each; a null among them would spoil the reply."""
+    listed = list(numbers)
+    return listed if listed and all(map(math.isfinite, listed)) else None
 
 
 def _array_form(proto: NdArrayProto) -> list[Any]:

@@ -1,17 +1,25 @@
-"""How many bytes requests may hold at once; who asks for more waits."""
+"""How many bytes requests may hold at once: who asks for more waits, and what nobody could ask for is watched."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import ctypes
+import os
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
-__all__ = ["Memory", "TooLargeError", "give_back_what_is_freed"]
+__all__ = ["BusyError", "Memory", "Pressure", "TooLargeError", "give_back_what_is_freed"]
 
 MIB = 1 << 20
+LIBC = ctypes.CDLL(None)
+STATM = Path("/proc/self/statm")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+WATCH_SECONDS = 0.05
+TRIMMED = 100
+"""Looks after which a grown process gives back what was freed in small pieces, as gRPC's are."""
 M_MMAP_THRESHOLD = -3
 """Of ``<malloc.h>``."""
 
@@ -22,13 +30,21 @@ def give_back_what_is_freed() -> None:
     By itself it learns to keep pieces of up to 32 MiB, as an image is made of, and after a few large images the
     process stays as large as all that its threads ever held at once.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, MIB)
+    if hasattr(LIBC, "mallopt"):
+        LIBC.mallopt(M_MMAP_THRESHOLD, MIB)
+
+
+def _trim() -> None:
+    if hasattr(LIBC, "malloc_trim"):
+        LIBC.malloc_trim(0)
 
 
 class TooLargeError(ValueError):
     """One holder would need more than there is, however long it waited."""
+
+
+class BusyError(Exception):
+    """There is no memory for it now; later there may be."""
 
 
 class Memory:
@@ -123,3 +139,52 @@ class Memory:
                 served.append(wake)
         for wake in served:
             wake()
+
+
+class Pressure:
+    """Whether the process has grown by more than requests may take together.
+
+    What a message takes is asked for when it has arrived. Until then gRPC and websockets collect its bytes, and do not
+    say how many there are; so the growth of the process tells when too much is arriving at once. Where the system does
+    not tell it, there is no pressure.
+
+    Args:
+        most: Bytes by which it may grow.
+
+    Attributes:
+        high: Set while it has grown by more.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.high = asyncio.Event()
+        self._most = most
+        self._relief: list[Callable[[], None]] = []
+
+    def relieved_by(self, turn_away: Callable[[], None]) -> None:
+        """Have a function called, again and again, while the pressure is high."""
+        self._relief.append(turn_away)
+
+    async def watch(self) -> None:
+        """Look at it for ever."""
+        before, looked = _resident(), 0
+        while before:
+            grown = _resident() - before
+            looked += 1
+            if (grown > self._most and not self.high.is_set()) or (grown > self._most // 10 and looked % TRIMMED == 0):
+                _trim()  # what was freed in small pieces is not what arrives
+                grown = _resident() - before
+            if grown > self._most:
+                self.high.set()
+                for turn_away in self._relief:
+                    turn_away()
+            else:
+                self.high.clear()
+            await asyncio.sleep(WATCH_SECONDS)
+
+
+def _resident() -> int:
+    """Return how much memory the process has, 0 where that cannot be known."""
+    try:
+        return int(STATM.read_text().split()[1]) * PAGE
+    except OSError:
+        return 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -11,20 +13,30 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from casdk._rust import request_id_of
+from casdk.errors import ReplyError
 from casdk.server.access import Access
-from casdk.server.dispatch import Dispatcher
+from casdk.server.dispatch import Dispatcher, failure
+from casdk.server.doors import send_seconds
+from casdk.server.forms import BINARY
+from casdk.server.memory import BusyError, Pressure, TooLargeError
 from casdk.server.status import info
-from casdk.server.wire.jina_pb2 import JinaInfoProto
+from casdk.server.wire.jina_pb2 import DataRequestProto, JinaInfoProto
 
 __all__ = ["RpcServer"]
 
+logger: logging.Logger = logging.getLogger(__name__)
+
+NO_MEMORY = "the server has no memory for this now"
 IN_FLIGHT = 128
 """Requests of one stream worked on at once, unless its ``__prefetch__`` asks for fewer."""
 PING_SECONDS = 10
 """Seconds from one ping of a client to the next."""
+HEALTH = "grpc.health.v1.Health"
 SERVING = b"\x08\x01"
 """``grpc.health.v1.HealthCheckResponse`` with status SERVING."""
 
+Code = grpc.StatusCode
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 
@@ -36,16 +48,22 @@ class RpcServer:
         access: Who may ask; the health check is open.
         max_message: Largest message taken, in bytes.
         closing: Set when the server drains: streams finish what they have read and end.
+        pressure: While it is high, streams do likewise, and calls whose message has not arrived end.
     """
 
-    def __init__(self, dispatcher: Dispatcher, access: Access, max_message: int, closing: asyncio.Event) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, access: Access, max_message: int, closing: asyncio.Event, pressure: Pressure
+    ) -> None:
         self._dispatcher = dispatcher
         self._access = access
         self._closing = closing
+        self._pressure = pressure
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", max_message),
                 ("grpc.max_send_message_length", -1),
+                # A compressed message is decompressed whole before its size is looked at.
+                ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression.value),
                 ("grpc.so_reuseport", 0),
                 # Clients may ask whether a connection still is one while they wait for a reply; gRPC would allow it
                 # every five minutes, and end the connection of one that asks more often.
@@ -74,93 +92,176 @@ class RpcServer:
         await self._server.stop(grace)
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        def unary(service: str, method: str, answer: Callable[[bytes, Context], Awaitable[bytes]]) -> Any:
-            handler = grpc.unary_unary_rpc_method_handler(answer)
-            return grpc.method_handlers_generic_handler(service, {method: handler})
+        # All methods are streams here, also those that have one message on the wire: gRPC reads that one, however
+        # large, before it calls the handler of any other method, which could not look at the token before.
+        def method(service: str, name: str, answer: Callable[[AsyncIterator[bytes], Context], Awaitable[None]]) -> Any:
+            async def admitted(messages: AsyncIterator[bytes], context: Context) -> None:
+                try:
+                    await self._admit(context)
+                    await answer(messages, context)
+                except grpc.aio.AbortError:
+                    raise
+                except Exception:
+                    logger.exception("a call failed that should have been answered")
+                    raise
 
-        call = grpc.stream_stream_rpc_method_handler(self._call)
+            handler = grpc.stream_stream_rpc_method_handler(answer if service == HEALTH else admitted)
+            return grpc.method_handlers_generic_handler(service, {name: handler})
+
         return (
-            grpc.method_handlers_generic_handler("jina.JinaRPC", {"Call": call}),
-            unary("jina.JinaSingleDataRequestRPC", "process_single_data", self._single),
-            unary("jina.JinaGatewayDryRunRPC", "dry_run", self._dry_run),
-            unary("jina.JinaInfoRPC", "_status", self._status),
-            unary("grpc.health.v1.Health", "Check", self._check),
+            method("jina.JinaRPC", "Call", self._call),
+            method("jina.JinaSingleDataRequestRPC", "process_single_data", self._single),
+            method("jina.JinaGatewayDryRunRPC", "dry_run", self._dry_run),
+            method("jina.JinaInfoRPC", "_status", self._status),
+            method(HEALTH, "Check", self._check),
         )
 
-    async def _single(self, message: bytes, context: Context) -> bytes:
-        await self._admit(context)
-        return await self._answer(message, context)
+    async def _single(self, messages: AsyncIterator[bytes], context: Context) -> None:
+        try:
+            with contextlib.closing(_Turn(self._pressure.high)) as turn:
+                message = await turn.next(messages)
+            async with self._dispatcher.replying(message or b"", BINARY) as reply:
+                await _write(context, reply[0])
+        except DecodeError as error:
+            await context.abort(Code.INVALID_ARGUMENT, f"the message is no DataRequestProto: {error}")
+        except TooLargeError as error:
+            await context.abort(Code.RESOURCE_EXHAUSTED, f"the request is larger than max: {error}")
+        except BusyError as error:
+            await context.abort(Code.RESOURCE_EXHAUSTED, str(error))
+        except _StoppedError:
+            await context.abort(Code.RESOURCE_EXHAUSTED, NO_MEMORY)
 
     async def _call(self, messages: AsyncIterator[bytes], context: Context) -> None:
-        await self._admit(context)
-        stream = _Stream(context, lambda message: self._answer(message, context))
-        if not await stream.run(messages, self._closing):
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
-
-    async def _dry_run(self, message: bytes, context: Context) -> bytes:
-        await self._admit(context)
-        return (await self._dispatcher.dry_run()).SerializeToString()
-
-    async def _status(self, message: bytes, context: Context) -> bytes:
-        await self._admit(context)
-        return JinaInfoProto(**info()).SerializeToString()
-
-    async def _check(self, message: bytes, context: Context) -> bytes:
-        return SERVING
-
-    async def _answer(self, message: bytes, context: Context) -> bytes:
+        stream = _Stream(context, self._dispatcher)
         try:
-            return await self._dispatcher.answer_bytes(message)
-        except DecodeError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the message is no DataRequestProto: {error}")
-            raise AssertionError("abort raises") from error
+            with contextlib.closing(_Turn(self._pressure.high, self._closing)) as turn:
+                await stream.run(messages, turn)
+        except _StoppedError as stopped:
+            if stopped.by is self._closing:
+                await context.abort(Code.UNAVAILABLE, "the server is shutting down")
+            await context.abort(Code.RESOURCE_EXHAUSTED, NO_MEMORY)
+
+    async def _dry_run(self, messages: AsyncIterator[bytes], context: Context) -> None:
+        await context.write((await self._dispatcher.dry_run()).SerializeToString())
+
+    async def _status(self, messages: AsyncIterator[bytes], context: Context) -> None:
+        await context.write(JinaInfoProto(**info()).SerializeToString())
+
+    async def _check(self, messages: AsyncIterator[bytes], context: Context) -> None:
+        await context.write(SERVING)
 
     async def _admit(self, context: Context) -> None:
         if not self._access.allows(_metadata(context).get("authorization")):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the authorization is missing or wrong")
+            await context.abort(Code.UNAUTHENTICATED, "the authorization is missing or wrong")
+
+
+class _StoppedError(Exception):
+    """The server does not want to read on."""
+
+    def __init__(self, by: asyncio.Event) -> None:
+        super().__init__()
+        self.by = by
+
+
+class _Turn:
+    """Reads a call's messages until something stops that; to be closed."""
+
+    def __init__(self, *stops: asyncio.Event) -> None:
+        self._stopping = {asyncio.ensure_future(stop.wait()): stop for stop in stops}
+
+    async def next(self, messages: AsyncIterator[bytes]) -> bytes | None:
+        """Return the next message, or None at their end.
+
+        Raises:
+            _StoppedError: One of the events was set before it was there.
+        """
+        reading = asyncio.ensure_future(anext(messages, None))
+        try:
+            await asyncio.wait((reading, *self._stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                raise _StoppedError(next(stop for task, stop in self._stopping.items() if task.done()))
+            return reading.result()
+        finally:
+            reading.cancel()
+
+    def close(self) -> None:
+        """Wait for none of the events any more."""
+        for task in self._stopping:
+            task.cancel()
 
 
 class _Stream:
     """One bidirectional call: answers its requests side by side."""
 
-    def __init__(self, context: Context, answer: Callable[[bytes], Coroutine[None, None, bytes]]) -> None:
+    def __init__(self, context: Context, dispatcher: Dispatcher) -> None:
         self._context = context
-        self._answer = answer
+        self._dispatcher = dispatcher
         metadata = _metadata(context)
         self._window = asyncio.Semaphore(_prefetch(metadata.get("__prefetch__")))
         self._in_order = str(metadata.get("__results_in_order__", "")).lower() == "true"
         self._writing = asyncio.Lock()
 
-    async def run(self, messages: AsyncIterator[bytes], closing: asyncio.Event) -> bool:
-        """Answer until the client has sent all, or the server closes; return whether it was the former."""
+    async def run(self, messages: AsyncIterator[bytes], turn: _Turn) -> None:
+        """Answer until the client has sent all.
+
+        Raises:
+            _StoppedError: The server would not read on; what it had read is answered.
+        """
         last: asyncio.Task[None] | None = None
-        stop = asyncio.ensure_future(closing.wait())
+        stopped: _StoppedError | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 while True:
                     await self._window.acquire()
-                    reading = asyncio.ensure_future(anext(messages, None))
-                    await asyncio.wait((reading, stop), return_when=asyncio.FIRST_COMPLETED)
-                    if not reading.done():
-                        reading.cancel()
-                        return False
-                    if (message := reading.result()) is None:
-                        return True
+                    try:
+                        message = await turn.next(messages)
+                    except _StoppedError as error:
+                        stopped = error
+                        break
+                    if message is None:
+                        break
                     last = group.create_task(self._reply(message, last if self._in_order else None))
         except* grpc.aio.AbortError as group_error:
             raise group_error.exceptions[0] from None
-        finally:
-            stop.cancel()
+        if stopped is not None:
+            raise stopped
 
     async def _reply(self, message: bytes, before: asyncio.Task[None] | None) -> None:
         try:
-            reply = await self._answer(message)
-            if before is not None:
-                await before
-            async with self._writing:
-                await self._context.write(reply)
+            async with self._dispatcher.replying(message, BINARY) as reply:
+                await self._write(reply[0], before)
+        except (DecodeError, TooLargeError, BusyError) as error:
+            refusal = DataRequestProto()
+            refusal.header.request_id = await self._request_id(message, error)
+            refusal.header.status.CopyFrom(failure(error, "gateway"))
+            await self._write(refusal.SerializeToString(), before)
         finally:
             self._window.release()
+
+    async def _write(self, reply: bytes, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await before
+        async with self._writing:
+            await _write(self._context, reply)
+
+    async def _request_id(self, message: bytes, error: Exception) -> str:
+        """Return the id of a request that cannot be answered otherwise; without one it ends the stream."""
+        try:
+            return request_id_of(message)
+        except ReplyError:
+            if not isinstance(error, DecodeError):
+                return ""
+            await self._context.abort(Code.INVALID_ARGUMENT, f"the message is no DataRequestProto: {error}")
+            raise AssertionError("abort raises") from None
+
+
+async def _write(context: Context, reply: bytes) -> None:
+    """Send a reply, or end the call of a client that does not take it: until then it is held in memory."""
+    try:
+        async with asyncio.timeout(send_seconds(len(reply))):
+            await context.write(reply)
+    except TimeoutError:
+        await context.abort(Code.DEADLINE_EXCEEDED, "the client does not take the reply")
 
 
 def _metadata(context: Context) -> dict[str, str | bytes]:

@@ -113,6 +113,7 @@ def serve(
     workspace: str | os.PathLike[str] | None = None,
     fetch_uris: bool = False,
     chaos: bool = False,
+    allow_hosts: Sequence[str] = (),
     max_message: int | None = None,
     max_memory: int | None = None,
     max_pixels: int | None = None,
@@ -135,7 +136,8 @@ def serve(
         workspace: Directory to keep the index in; without it the index ends with the server.
         fetch_uris: Whether the server fetches http(s) URIs of documents.
         chaos: Whether texts that begin with ``!!`` misbehave (see `casdk.server.executors.EncodeExecutor`).
-        max_message: Largest message taken, in bytes (100 MiB).
+        allow_hosts: Names by which clients may call a server on loopback, beside loopback's own.
+        max_message: Largest message taken, in bytes (a fifteenth of ``max_memory``).
         max_memory: What requests may take together, in bytes (1.5 GiB), beside the server itself and its models.
         max_pixels: Largest image taken, in pixels (89 million).
         threads: Threads that encode (4).
@@ -158,6 +160,7 @@ def serve(
     served = _start(
         [
             *(f"{name}={value}" for name, value in named.items() if value is not None),
+            *(f"--allow-host={name}" for name in allow_hosts),
             *(f"--port={scheme}={port}" for scheme, port in (ports or {}).items()),
             *(name for name, on in switches.items() if on),
         ],

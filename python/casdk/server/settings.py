@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -18,6 +18,8 @@ DEFAULT_PORTS: Mapping[str, int] = MappingProxyType(
 """Port of each scheme for ``python -m casdk.server``."""
 MIB = 1 << 20
 LEAST_MEMORY = 64 * MIB
+MEMORY_OF_MESSAGE = 15
+"""How many times its bytes a message's memory is: it takes three times as much, of the fifth that is for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,7 @@ class Settings:
     Attributes:
         ports: Port of each scheme to serve; 0 takes a free one.
         host: Address to listen on.
+        allow_hosts: Names by which clients may call a server on loopback, beside loopback's own.
         encoder: ``features`` or ``onnx:DIRECTORY``.
         token: What clients must send as ``authorization``; ``None`` lets everyone in.
         cert: PEM file of the certificate for the secure schemes; ``None`` makes one.
@@ -35,7 +38,7 @@ class Settings:
         workspace: Directory of the index; ``None`` forgets it at the end.
         fetch_uris: Whether to fetch http(s) URIs on a client's behalf.
         chaos: Whether texts that begin with ``!!`` misbehave.
-        max_message: Largest message taken, in bytes.
+        max_message: Largest message taken, in bytes; ``None`` is as large as ``max_memory`` allows, a fifteenth of it.
         max_memory: What requests may take together, in bytes, beside the server itself and its models; they wait for
             it, and one that would take too much of it is refused.
         max_pixels: Largest image taken, in pixels.
@@ -45,6 +48,7 @@ class Settings:
 
     ports: Mapping[str, int]
     host: str = "127.0.0.1"
+    allow_hosts: Sequence[str] = ()
     encoder: str = "features"
     token: str | None = field(default=None, repr=False)
     cert: Path | None = None
@@ -53,7 +57,7 @@ class Settings:
     workspace: Path | None = None
     fetch_uris: bool = False
     chaos: bool = False
-    max_message: int = 100 * MIB
+    max_message: int | None = None
     max_memory: int = 1536 * MIB
     max_pixels: int = 89_478_485
     threads: int = 4
@@ -73,12 +77,35 @@ class Settings:
             raise ValueError("a certificate and its key come together")
         if self.token == "":
             raise ValueError("an empty token protects nothing")
-        if self.threads < 1 or self.max_message < 1 or self.max_pixels < 1:
+        if self.threads < 1 or (self.max_message is not None and self.max_message < 1) or self.max_pixels < 1:
             raise ValueError("threads, max_message and max_pixels must be at least 1")
         if self.max_memory < LEAST_MEMORY:
             raise ValueError(f"max_memory must be at least {LEAST_MEMORY} bytes")
+        if (self.max_message or 0) > self.max_memory // MEMORY_OF_MESSAGE:
+            least = (self.max_message or 0) * MEMORY_OF_MESSAGE
+            raise ValueError(f"messages of {self.max_message} bytes take max_memory of at least {least}")
+
+    @property
+    def message_bytes(self) -> int:
+        """Largest message taken."""
+        return self.max_message or self.max_memory // MEMORY_OF_MESSAGE
 
     @property
     def image_memory(self) -> int:
         """Bytes for images that are being decoded."""
-        return self.max_memory * 6 // 10
+        return self.max_memory // 2
+
+    @property
+    def request_memory(self) -> int:
+        """Bytes for messages that have arrived, and what they are parsed to."""
+        return self.max_memory // 5
+
+    @property
+    def reply_memory(self) -> int:
+        """Bytes for replies."""
+        return self.max_memory // 5
+
+    @property
+    def little_memory(self) -> int:
+        """Bytes for requests that take little; a twentieth is left for messages that are arriving."""
+        return self.max_memory // 20

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 from google.protobuf.message import DecodeError
 
+from casdk._rust import request_id_of
+from casdk.errors import ReplyError
 from casdk.server.access import Access
-from casdk.server.dispatch import SMALL, Dispatcher
-from casdk.server.json_form import FormError, read_request, write_reply
+from casdk.server.dispatch import Dispatcher, failure
+from casdk.server.forms import BINARY, SNAKE
+from casdk.server.json_form import FormError, TooDeepError
+from casdk.server.memory import BusyError, TooLargeError
 from casdk.server.web import Message, Receive, Scope, Send, respond
+from casdk.server.wire.jina_pb2 import DataRequestProto
 
 __all__ = ["SocketApp"]
 
@@ -43,7 +49,8 @@ class SocketApp:
             return
         await receive()
         if refusal := self._refusal(scope):
-            await respond(send, refusal, b"", "websocket.http.response")
+            status, words = refusal
+            await respond(send, status, words.encode(), "websocket.http.response")
             return
         await send({"type": "websocket.accept"})
         serving = asyncio.ensure_future(self._serve(scope, receive, send))
@@ -56,15 +63,12 @@ class SocketApp:
         while self._open:
             await asyncio.wait(self._open)
 
-    def _refusal(self, scope: Scope) -> int | None:
-        headers = dict(scope["headers"])
-        if not self._access.allows(headers.get(b"authorization")):
-            return 401
-        if self._access.from_elsewhere(headers):
-            return 403
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        if refusal := self._access.refusal(scope["headers"]):
+            return refusal
         if scope["path"] not in ("/", "/dry_run"):
-            return 404
-        return 503 if self._closing.is_set() else None
+            return 404, "Not Found"
+        return (503, "the server is shutting down") if self._closing.is_set() else None
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/dry_run":
@@ -122,30 +126,48 @@ class _Connection:
             stop.cancel()
 
     async def _reply(self, message: Message) -> None:
+        """Answer one request; what is wrong with it is its own reply, where there is a way to say whose that is."""
+        text = message.get("text")
+        given, form = (message["bytes"], BINARY) if text is None else (text.encode(), SNAKE)
         try:
-            text = message.get("text")
-            reply: Message = {"type": "websocket.send"}
-            if text is None:
-                reply["bytes"] = await self._dispatcher.answer_bytes(message["bytes"])
-            else:
-                reply["text"] = await self._answer_text(text)
-            async with self._writing:
-                await self._send(reply)
-        except DecodeError as error:
-            raise _InvalidError(f"the frame is no DataRequestProto: {error}") from None
-        except FormError as error:
-            raise _InvalidError(f"{'.'.join(map(str, error.place))}: {error}") from None
+            async with self._dispatcher.replying(given, form) as reply:
+                await self._write(b"".join(reply), text=text is not None)
+        except (DecodeError, FormError, TooLargeError, BusyError) as error:
+            refusal = DataRequestProto()
+            refusal.header.request_id = _request_id(given, error, binary=text is None)
+            refusal.header.status.CopyFrom(failure(error, "gateway"))
+            await self._write(b"".join(form.write(refusal)), text=text is not None)
         except OSError as error:
             raise _GoneError from error
         finally:
             self._window.release()
 
-    async def _answer_text(self, text: str) -> str:
-        large = len(text) >= SMALL
-        request = await self._dispatcher.off_loop(lambda: read_request(text.encode()), large)
-        reply = await self._dispatcher.answer(request)
-        large = large or reply.ByteSize() >= SMALL
-        return (await self._dispatcher.off_loop(lambda: write_reply(reply, camel=False), large)).decode()
+    async def _write(self, reply: bytes, *, text: bool) -> None:
+        message: Message = {"type": "websocket.send"}
+        if text:
+            message["text"] = reply.decode()
+        else:
+            message["bytes"] = reply
+        async with self._writing:
+            await self._send(message)
+
+
+def _request_id(message: bytes, error: Exception, *, binary: bool) -> str:
+    """Return the id of a request that cannot be answered otherwise.
+
+    Raises:
+        _InvalidError: The message is none.
+    """
+    if binary:
+        try:
+            return request_id_of(message)
+        except ReplyError:
+            if not isinstance(error, DecodeError):
+                return ""
+            raise _InvalidError(f"the frame is no DataRequestProto: {error}") from None
+    if isinstance(error, FormError) and not isinstance(error, TooDeepError):
+        raise _InvalidError(f"{'.'.join(map(str, error.place))}: {error}")
+    return uuid.uuid4().hex
 
 
 class _GoneError(Exception):

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
 
 from casdk.server.access import Access
-from casdk.server.dispatch import SMALL, Dispatcher
-from casdk.server.json_form import FormError, read_request, status_form, write_reply
+from casdk.server.dispatch import Dispatcher
+from casdk.server.doors import send_seconds
+from casdk.server.forms import json_form
+from casdk.server.json_form import FormError, status_form
+from casdk.server.memory import BusyError, Pressure, TooLargeError
 from casdk.server.status import info
 
 __all__ = ["Message", "Receive", "Scope", "Send", "WebApp", "respond"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 Message: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -29,6 +36,14 @@ ENDPOINTS: Mapping[tuple[str, str], str | None] = {
 """Executor endpoint of each path; ``None`` lets the body say it."""
 LOOKS = ("/", "/dry_run", "/status", "/openapi.json")
 JSON = b"application/json"
+FORMS = {path: json_form(endpoint, camel=True) for (_, path), endpoint in ENDPOINTS.items()}
+READ_SECONDS = 30.0
+"""Until the next piece of a body."""
+PIECE = 1 << 18
+"""Bytes of a reply that are sent before the client has taken those before them."""
+BUSY = 503
+LATER = 1
+"""Seconds after which a client that was told to come back may."""
 
 
 class _RefusalError(Exception):
@@ -45,43 +60,52 @@ class WebApp:
 
     Args:
         dispatcher: What answers.
-        access: Who may ask; ``GET /`` is open.
+        access: Who may ask; ``GET /`` needs no token.
         max_message: Largest body taken, in bytes.
+        pressure: While it is high, no body is read.
     """
 
-    def __init__(self, dispatcher: Dispatcher, access: Access, max_message: int) -> None:
+    def __init__(self, dispatcher: Dispatcher, access: Access, max_message: int, pressure: Pressure) -> None:
         self._dispatcher = dispatcher
         self._access = access
         self._max_message = max_message
+        self._pressure = pressure
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one exchange."""
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close"})
-            return
         try:
-            body = await self._answer(scope, receive)
+            await self._answer(scope, receive, send)
         except _RefusalError as refusal:
-            await respond(send, refusal.status, msgspec.json.encode({"detail": refusal.detail}))
-        else:
-            await respond(send, 200, body)
+            headers = [(b"retry-after", b"%d" % LATER)] if refusal.status == BUSY else []
+            await respond(send, refusal.status, msgspec.json.encode({"detail": refusal.detail}), headers=headers)
+        except TimeoutError:  # the client does not take the reply; uvicorn closes the connection
+            pass
+        except Exception:
+            logger.exception("a request failed that should have been answered")
+            raise
 
-    async def _answer(self, scope: Scope, receive: Receive) -> bytes:
-        method, path = scope["method"], scope["path"]
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        if path != "/" and not self._access.allows(headers.get(b"authorization")):
-            raise _RefusalError(401, "the authorization is missing or wrong")
-        if self._access.from_elsewhere(headers):
-            raise _RefusalError(403, "pages of other sites may not ask a server without a token")
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path, headers = scope["method"], scope["path"], scope["headers"]
+        if refusal := self._access.refusal(headers, open_to_all=path == "/"):
+            raise _RefusalError(*refusal)
         if method == "GET" and path in LOOKS:
-            return await self._look(path)
+            await respond(send, 200, await self._look(path))
+            return
         if (method, path) not in ENDPOINTS:
-            known = path in LOOKS or any(path == of for _, of in ENDPOINTS)
+            known = path in LOOKS or path in FORMS
             raise _RefusalError(405, "Method Not Allowed") if known else _RefusalError(404, "Not Found")
-        if headers.get(b"content-encoding", b"identity") != b"identity":
-            raise _RefusalError(400, "a compressed body is not taken")
-        body = await self._read(headers, receive)
-        return await self._post(body, ENDPOINTS[method, path])
+        body = await self._read(dict(headers), receive)
+        try:
+            async with self._dispatcher.replying(body, FORMS[path]) as reply:
+                size = sum(map(len, reply))
+                async with asyncio.timeout(send_seconds(size)):
+                    await _send(send, reply, size)
+        except FormError as error:
+            raise _RefusalError(422, [error.detail]) from None
+        except TooLargeError as error:
+            raise _RefusalError(413, str(error)) from None
+        except BusyError as error:
+            raise _RefusalError(BUSY, str(error)) from None
 
     async def _look(self, path: str) -> bytes:
         match path:
@@ -94,35 +118,47 @@ class WebApp:
         return b"{}"
 
     async def _read(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-        too_large = _RefusalError(413, f"the body exceeds the limit of {self._max_message} bytes")
+        if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
+            raise _RefusalError(400, "a compressed body is not taken")
         if int(headers.get(b"content-length", b"0")) > self._max_message:
-            raise too_large
+            raise self._too_large()
         body = bytearray()
         while True:
-            message = await receive()
+            try:
+                async with asyncio.timeout(READ_SECONDS):
+                    message = await receive()
+            except TimeoutError:
+                raise _RefusalError(408, f"nothing more of the body came in {READ_SECONDS:g} s") from None
             if message["type"] == "http.disconnect":
                 raise _RefusalError(400, "the body ended early")
             body += message.get("body", b"")
             if len(body) > self._max_message:
-                raise too_large
+                raise self._too_large()
+            if self._pressure.high.is_set():
+                raise _RefusalError(BUSY, "the server has no memory for this now")
             if not message.get("more_body"):
                 return bytes(body)
 
-    async def _post(self, body: bytes, endpoint: str | None) -> bytes:
-        large = len(body) >= SMALL
-        try:
-            request = await self._dispatcher.off_loop(lambda: read_request(body, endpoint), large)
-        except FormError as error:
-            raise _RefusalError(422, [error.detail]) from None
-        reply = await self._dispatcher.answer(request)
-        large = large or reply.ByteSize() >= SMALL
-        return await self._dispatcher.off_loop(lambda: write_reply(reply, camel=True), large)
+    def _too_large(self) -> _RefusalError:
+        return _RefusalError(413, f"the body exceeds the limit of {self._max_message} bytes")
 
 
-async def respond(send: Send, status: int, body: bytes, kind: str = "http.response") -> None:
+async def _send(send: Send, reply: Sequence[bytes], size: int) -> None:
+    """Send a reply piece by piece: each waits until the client has taken nearly all before it."""
+    headers = [(b"content-type", JSON), (b"content-length", b"%d" % size)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    for piece in reply:
+        for start in range(0, len(piece), PIECE):
+            await send({"type": "http.response.body", "body": piece[start : start + PIECE], "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def respond(
+    send: Send, status: int, body: bytes, kind: str = "http.response", headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     """Send one JSON response; ``kind`` is that of a websocket handshake where one is refused."""
-    headers = [(b"content-type", JSON), (b"content-length", b"%d" % len(body))]
-    await send({"type": f"{kind}.start", "status": status, "headers": headers})
+    given = [(b"content-type", JSON), (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": f"{kind}.start", "status": status, "headers": given})
     await send({"type": f"{kind}.body", "body": body})
 
 

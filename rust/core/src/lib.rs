@@ -16,4 +16,5 @@ pub mod reply;
 pub mod request;
 pub mod sentences;
 pub mod source;
+pub mod weigh;
 pub mod wire;

@@ -8,6 +8,7 @@ mod packer;
 mod reply;
 mod rows;
 mod values;
+mod weigh;
 
 use casdk_core::{classify, data_uri};
 use pyo3::exceptions::PyValueError;
@@ -68,6 +69,8 @@ mod _rust {
     use super::reply::{Reply, first_id_of, request_id_of, scan};
     #[pymodule_export]
     use super::rows::{are_consecutive, copy_rows};
+    #[pymodule_export]
+    use super::weigh::{weigh_json, weigh_request};
     use crate::fields::NAMES;
     use pyo3::prelude::*;
 
