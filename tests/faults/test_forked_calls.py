@@ -102,11 +102,12 @@ async def in_another_task(client, fork):
 @contextmanager
 def a_signal_forks(fork):
     """While the main thread waits for "held"."""
-    parent = os.getpid()
+    parent, over = os.getpid(), threading.Event()
 
     def send():
         fork.gate.wait_for(1)
         os.kill(parent, signal.SIGUSR1)
+        over.wait()  # a thread that ends during the fork may leave the child one of OpenSSL's locks
 
     before = signal.signal(signal.SIGUSR1, fork)
     sender = threading.Thread(target=send)
@@ -114,6 +115,7 @@ def a_signal_forks(fork):
     try:
         yield
     finally:
+        over.set()
         signal.signal(signal.SIGUSR1, before)
     sender.join()
 
