@@ -1,5 +1,6 @@
 //! Where image bytes come from: files, opened so that nothing but a regular file is ever read.
 
+use std::fmt::Write as _;
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -166,6 +167,26 @@ pub fn expand_home(path: &str) -> PathBuf {
         }
         _ => PathBuf::from(path),
     }
+}
+
+/// Returns the `file://` URL of a path, which [`path_of_file_url`] reads: how a name that is no UTF-8 is told as text.
+///
+/// # Errors
+///
+/// [`Error::Unreadable`] if the path is relative and there is no current directory.
+pub fn file_url_of(path: &Path) -> Result<String, Error> {
+    let path = path.to_str().map_or_else(|| path.to_owned(), expand_home);
+    let path = std::path::absolute(&path).map_err(|error| refusal(&path, &error))?;
+    let mut url = String::from("file://");
+    for &byte in path.as_os_str().as_encoded_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte) {
+            url.push(char::from(byte));
+        } else {
+            // Writing into a String cannot fail.
+            let _ = write!(url, "%{byte:02X}");
+        }
+    }
+    Ok(url)
 }
 
 /// Returns the path a `file://` URL names.

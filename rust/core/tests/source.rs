@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use casdk_core::error::Error;
-use casdk_core::source::{expand_home, open, path_of_file_url, sniff};
+use casdk_core::source::{expand_home, file_url_of, open, path_of_file_url, sniff};
 use proptest::prelude::*;
 
 fn read(path: &Path) -> Vec<u8> {
@@ -284,4 +284,20 @@ fn the_file_is_not_read_before_it_is_asked_for() {
     let mut bytes = [0; 4];
     file.read_into(&mut bytes).unwrap();
     assert_eq!(&bytes, b"meow");
+}
+
+proptest::proptest! {
+    /// Every path comes back from its URL, also one that is no UTF-8.
+    #[cfg(unix)]
+    #[test]
+    fn a_path_comes_back_from_its_url(name in proptest::collection::vec(1..=255u8, 1..40)) {
+        use std::os::unix::ffi::OsStringExt;
+
+        let mut bytes = b"/".to_vec();
+        bytes.extend(name);
+        let path = std::path::absolute(std::path::PathBuf::from(std::ffi::OsString::from_vec(bytes))).unwrap();
+        let url = file_url_of(&path).unwrap();
+        proptest::prop_assert!(url.is_ascii());
+        proptest::prop_assert_eq!(path_of_file_url(&url).unwrap(), path);
+    }
 }

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::PyDict;
 
-use crate::fields::{Field, Values, named};
+use crate::fields::{Field, Values, named, url_of_name};
 use crate::values::read_fields;
 
 /// Bytes of an array, and what they mean.
@@ -314,7 +314,10 @@ impl Reading<'_> {
             b'B' => Owned::Plain(OwnedContent::Blob(item.extract()?), None),
             b'N' => Owned::Plain(self.read_tensor(item, "an image array")?, None),
             _ => {
-                let uri: PyBackedStr = item.extract()?;
+                let (verdict, uri) = match url_of_name(item) {
+                    Some(url) if verdict == b'P' => (b'F', url?),
+                    _ => (verdict, item.extract()?),
+                };
                 let kept = self.whole.then(|| uri.clone_ref(py));
                 Owned::Plain(self.image(py, verdict, uri), kept)
             }

@@ -1,11 +1,18 @@
 //! `casdk.Document`, field by field.
 
+#[cfg(unix)]
+use std::ffi::OsStr;
+#[cfg(unix)]
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
 use casdk_core::plain_fields;
+use casdk_core::source::file_url_of;
 use pyo3::conversion::FromPyObjectOwned;
 use pyo3::exceptions::{PyException, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple, PyType};
 
@@ -82,6 +89,28 @@ fn places(py: Python<'_>) -> PyResult<&'static [usize]> {
         NAMES.iter().map(place_of).collect::<PyResult<_>>()
     })?;
     Ok(places)
+}
+
+/// Returns the name of a file that a string stands for, by Python's own rule (PEP 383); `None` if it stands for none.
+pub fn name_of(text: &Bound<'_, PyString>) -> Option<PathBuf> {
+    let os = text.py().import(intern!(text.py(), "os")).ok()?;
+    let name = os.call_method1(intern!(text.py(), "fsencode"), (text,));
+    let bytes: PyBackedBytes = name.ok()?.extract().ok()?;
+    #[cfg(unix)]
+    return Some(PathBuf::from(OsStr::from_bytes(&bytes)));
+    #[cfg(not(unix))]
+    return std::str::from_utf8(&bytes).ok().map(PathBuf::from);
+}
+
+/// Returns the `file://` URL of a file's name that is no UTF-8; `None` for any other string.
+pub fn url_of_name(name: &Bound<'_, PyAny>) -> Option<PyResult<PyBackedStr>> {
+    let text = name.cast::<PyString>().ok()?;
+    if text.to_str().is_ok() {
+        return None;
+    }
+    let name = name_of(text)?;
+    let url = file_url_of(&name).map_err(|error| PyValueError::new_err(error.to_string()));
+    Some(url.and_then(|url| PyString::new(text.py(), &url).try_into()))
 }
 
 /// The values of all fields of a document.
@@ -163,6 +192,12 @@ impl<'py> Values<'py> {
     pub fn read_text(&self, field: Field) -> PyResult<Option<PyBackedStr>> {
         if self.get(field)?.is(intern!(self.values.py(), "")) {
             return Ok(None);
+        }
+        if let Field::uri = field {
+            let name = self.get(field)?;
+            if let Some(url) = url_of_name(&name) {
+                return url.map(Some);
+            }
         }
         let text: PyBackedStr = self.read(field)?;
         Ok((!text.is_empty()).then_some(text))

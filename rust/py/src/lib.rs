@@ -22,6 +22,19 @@ fn reply_error(error: &casdk_core::error::Error) -> PyErr {
     ReplyError::new_err(error.to_string())
 }
 
+/// Returns the verdict on a string; one that is no UTF-8 can only be the name of a file.
+fn verdict_on(text: &Bound<'_, PyString>) -> u8 {
+    if let Ok(text) = text.to_str() {
+        return classify::classify(text);
+    }
+    match fields::name_of(text) {
+        Some(name) if classify::classify(&name.to_string_lossy()) == classify::PATH => {
+            classify::PATH
+        }
+        _ => classify::SENTENCE,
+    }
+}
+
 #[pyfunction]
 #[pyo3(name = "classify")]
 fn classify_items<'py>(items: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
@@ -30,7 +43,7 @@ fn classify_items<'py>(items: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes
     for item in items.try_iter()? {
         let item = item?;
         verdicts.push(if let Ok(text) = item.cast_exact::<PyString>() {
-            text.to_str().map_or(b'T', classify::classify)
+            verdict_on(text)
         } else if item.is_exact_instance_of::<PyBytes>() {
             b'B'
         } else if fields::is_document(&item)? {
