@@ -1,5 +1,6 @@
 import errno
 import resource
+import tracemalloc
 
 import msgspec
 import numpy as np
@@ -160,3 +161,40 @@ def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         DocumentArray().save(tmp_path / "nosuch" / "a")
     assert caught.value.filename == str(tmp_path / "nosuch" / "a")
+
+
+def _file(path, documents):
+    path.write_bytes(
+        msgspec.msgpack.encode({"format": "casdk.DocumentArray", "version": 1, "documents": msgspec.Raw(documents)})
+    )
+    return path
+
+
+def _array(**array):
+    return msgspec.msgpack.encode([{"embedding": {"dtype": "<f4", "shape": [1], "data": b"abcd"} | array}])
+
+
+LIES = {
+    "a shape of a terabyte": _array(shape=[2**40]),
+    "a shape of more than there is": _array(shape=[2**62, 4]),
+    "a hundred axes": _array(shape=[1] * 100),
+    "objects": _array(dtype="O", data=bytes(8)),
+    "a dtype of many": _array(dtype="i4," * 1000),
+    "a dtype of an array": _array(dtype="(99999999,99999)f4"),
+    "matches in matches": b"\x91" + b"\x81\xa7matches\x91" * 20_000 + b"\x80",
+    "4 billion documents": b"\xdd\xff\xff\xff\xff",
+    "4 billion fields": b"\x91\xdf\xff\xff\xff\xff",
+    "a blob of 4 GB": b"\x91\x81\xa4blob\xc6\xff\xff\xff\xffab",
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_file_that_lies_is_refused_in_little_memory(tmp_path, name):
+    path = _file(tmp_path / "a", LIES[name])
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="holds no documents of casdk"):
+            DocumentArray.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+    finally:
+        tracemalloc.stop()

@@ -90,7 +90,7 @@ def load(path: str | os.PathLike[str]) -> DocumentArray:
         file = msgspec.msgpack.decode(Path(path).read_bytes(), type=_File)
         if file.format == FORMAT and file.version <= VERSION:
             return msgspec.msgpack.decode(file.documents, type=DocumentArray, dec_hook=decode)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} holds no documents of casdk: {error}") from error
     if file.format != FORMAT:
         raise ValueError(f"{os.fspath(path)} holds no documents of casdk")

@@ -66,6 +66,8 @@ TOO_LARGE: Final = re.compile(
 """Words of gRPC in C++ and Go, Java and C#, and Rust; and of proxies that say it by gRPC's means, as Envoy does."""
 TOO_LARGE_REPLY: Final = re.compile(r"(sent|send) message larger than max", re.IGNORECASE)
 SERVER_LIMIT: Final = "the server, or a proxy before it, takes less (grpc.max_receive_message_length, 4 MB by default)"
+COMPRESSED: Final = "Compression algorithm"
+"""With which gRPC begins to say that it does not decompress a message."""
 PUSHED_BACK: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
 PUSHBACK: Final = "grpc-retry-pushback-ms"
 """What gRPC calls Retry-After; milliseconds, in a trailer."""
@@ -288,6 +290,8 @@ class GrpcChannel(Channel):
         options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", min(self.limits.max_reply_bytes, 2**31 - 1)),
+            # A few kilobytes would be gigabytes before their size is looked at.
+            ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression.value),
             # A client owns its connection: closing it must not depend on other channels to the same server.
             ("grpc.use_local_subchannel_pool", 1),
             # Retries are casdk's own, with a budget; grpc's would come on top.
@@ -362,6 +366,8 @@ class GrpcChannel(Channel):
             return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
         if code in AUTH_CODES:
             return AuthError(where, request_id=request_id)
+        if COMPRESSED in details:
+            return ReplyError(f"{self.endpoint}: the reply is compressed, which was not asked for")
         if code in SIZE_CODES and (refused := self._too_large(details, where)) is not None:
             return refused
         if code in PUSHED_BACK and (asked := _pushback(error)) is not None:

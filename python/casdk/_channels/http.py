@@ -233,6 +233,10 @@ class HttpChannel(Channel):
         return response, body
 
     async def _read(self, response: httpcore.Response) -> bytes:
+        encoding = _header(response, b"content-encoding") or "identity"
+        if response.status == 200 and encoding.strip().lower() != "identity":
+            said = f"the reply has a Content-Encoding ({remark(encoding)!r}), which was not asked for"
+            raise ReplyError(f"{self.endpoint}: {said}")
         most = self.limits.max_reply_bytes
         pieces = []
         size = int(_header(response, b"content-length") or 0)
