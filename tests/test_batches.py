@@ -1,6 +1,7 @@
 import sys
 from math import inf
 
+import pytest
 from casdk._batches import Batch, Repeats, Sizes, Unfinished
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,10 @@ def test_without(count, data):
     assert len(kept) == count - len(gone) == len(kept.verdicts)
 
 
+def positions(sifted):
+    return None if sifted is None else sifted.positions
+
+
 @given(st.data())
 def test_repeats_are_found_across_chunks(data):
     """Against looking at every earlier item; the first chunks repeat nothing, most of the time."""
@@ -37,15 +42,15 @@ def test_repeats_are_found_across_chunks(data):
     repeats, start = Repeats(), 0
     for chunk in chunks:
         new = [position for position in range(len(chunk)) if firsts[start + position] == start + position]
-        assert repeats.sift(chunk, start) == (None if len(new) == len(chunk) else new)
+        assert positions(repeats.sift(chunk, start, plain=True)) == (None if len(new) == len(chunk) else new)
         start += len(chunk)
     assert repeats.found == [(index, first) for index, first in enumerate(firsts) if first != index]
 
 
 def test_what_cannot_be_hashed_never_repeats():
     repeats = Repeats()
-    assert repeats.sift([[1], [1], "a"], 0) is None
-    assert repeats.sift([[1], "a"], 3) == [0]
+    assert repeats.sift([[1], [1], "a"], 0, plain=False) is None
+    assert positions(repeats.sift([[1], "a"], 3, plain=False)) == [0]
     assert repeats.found == [(4, 2)]
 
 
@@ -53,9 +58,9 @@ def test_documents_of_docarray_never_repeat(monkeypatch):
     theirs = type("Theirs", (), {"__module__": "docarray.document"})()
     monkeypatch.setitem(sys.modules, "docarray", None)
     repeats = Repeats()
-    assert repeats.sift(["a", "b"], 0) is None
-    assert repeats.sift([theirs, theirs, "c"], 2) is None
-    assert repeats.sift([theirs, "b"], 5) == [0]
+    assert repeats.sift(["a", "b"], 0, plain=False) is None
+    assert repeats.sift([theirs, theirs, "c"], 2, plain=False) is None
+    assert positions(repeats.sift([theirs, "b"], 5, plain=False)) == [0]
     assert repeats.found == [(6, 1)]
 
 
@@ -95,3 +100,31 @@ def test_what_has_no_result_is_known(size, items, data):
         unfinished.settle([index])
     assert unfinished.left() == {}
     assert unfinished.item(0, "otherwise") == "otherwise"
+
+
+class Raises:
+    """Equal hashes, and a comparison that raises."""
+
+    def __init__(self, on):
+        self.on = on
+
+    def __hash__(self):
+        if self.on == "hash":
+            raise RuntimeError("hash")
+        return hash("a")
+
+    def __eq__(self, other):
+        raise RuntimeError("eq")
+
+
+@pytest.mark.parametrize("before", [[], ["b", "b"]], ids=["nothing repeated so far", "something did"])
+def test_what_raises_when_it_is_compared_is_told_of_and_hurts_no_other(before):
+    repeats, count = Repeats(), len(before)
+    repeats.sift(before, 0, plain=True)
+    assert repeats.are_plain
+    sifted = repeats.sift(["a", Raises("hash"), "c", Raises("eq"), "a"], count, plain=False)
+    assert sifted is not None
+    assert not repeats.are_plain
+    assert sifted.positions == [0, 2]
+    assert {position: str(error) for position, error in sifted.failed.items()} == {1: "hash", 3: "eq"}
+    assert (count + 4, count) in repeats.found

@@ -46,8 +46,9 @@ def test_containers_are_read_by_the_engine(items, size):
 
 @pytest.mark.parametrize("how", ["thread", "loop"])
 @pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("hurried", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 23])
-def test_iterators_are_read_where_they_belong(how, apart, count):
+def test_iterators_are_read_where_they_belong(how, apart, hurried, count):
     threads = set()
 
     def items():
@@ -55,7 +56,7 @@ def test_iterators_are_read_where_they_belong(how, apart, count):
             threads.add(threading.current_thread())
             yield number
 
-    feed = feed_of(items(), 4, apart)
+    feed = feed_of(items(), 4, threaded=apart, hurried=hurried)
     assert not feed.direct
     assert feed.total is None
     chunks = read_by(feed, how)
@@ -91,7 +92,7 @@ def test_each_chunk_is_handed_over_before_the_next_is_there():
         there.set()
 
     async def job(caller):
-        return await feed_of(items(), 1, apart=True).read(8, caller, lambda chunk: seen.set())
+        return await feed_of(items(), 1, threaded=True).read(8, caller, lambda chunk: seen.set())
 
     assert run(job) is True
     assert there.is_set()

@@ -54,6 +54,7 @@ OF_A_WRONG_VALUE = {
     "batch_size": [0, -1, 2**63, np.uint64(2**63), -(10**400), 10**400],
     "prefetch": [0, 2**63, 2**64],
     "timeout": [0, -1, math.nan, math.inf, -math.inf, 10**400, np.float32("inf"), np.float16("nan")],
+    "reader": ["", "loop", None, 7, "CALLER", b"caller", Hostile(), Odd("nobody")],
     "errors": ["ignore", None, 7, Hostile(), np.array(["raise", "skip"])],
     "result": ["pandas", 7, Hostile(), np.array(["arrow"])],
     "dtype": ["int8", "nonsense", None, 7, Hostile(), np.float64, "f4,f4", object],
@@ -91,6 +92,7 @@ def test_a_value_that_cannot_be_used_is_refused_under_its_name(name, value):
         ("show_progress", 0, False),
         ("errors", Word.SKIP, "skip"),
         ("errors", Odd("return"), "return"),
+        ("reader", np.str_("thread"), "thread"),
         ("result", Enum("Kind", {"ARROW": "arrow"}, type=str).ARROW, "arrow"),
     ],
 )

@@ -39,8 +39,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"_rust", "client", "config", "documents", "errors", "models"},
     "client": EVERYTHING,
     "_verbs": {
-        *("_batches", "_columns", "_engine", "_inputs", "_merging", "_options", "_originals", "_plan", "_results"),
-        *("_transport", "documents", "errors", "models"),
+        *("_batches", "_callers", "_columns", "_engine", "_feeds", "_foreign", "_inputs", "_merging", "_options"),
+        *("_originals", "_plan", "_reading", "_results", "_transport", "documents", "errors", "models"),
     },
     "_merging": {
         *("_coalesce", "_codecs", "_engine", "_feeds", "_foreign", "_inputs", "_options", "_originals", "_plan"),
@@ -48,19 +48,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "_plan": {
         *("_batches", "_calls", "_codecs", "_driver", "_engine", "_feeds", "_inputs", "_logging"),
-        *("_options", "_progress", "_results", "_transport", "errors", "models"),
+        *("_options", "_originals", "_progress", "_reading", "_results", "_transport", "errors", "models"),
     },
+    "_reading": {"_batches", "_calls", "_engine", "_feeds", "_inputs", "_progress", "_results", "errors"},
     "_driver": {
         *(
             "_batches",
             "_calls",
             "_codecs",
             "_engine",
-            "_feeds",
             "_inputs",
             "_logging",
             "_outages",
             "_progress",
+            "_reading",
             "_results",
             "_rust",
             "_transport",

@@ -6,13 +6,13 @@ from collections.abc import Container, Sequence
 from contextlib import suppress
 from math import inf
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from casdk._foreign import hold_documents, recognise
 
-__all__ = ["Batch", "Repeats", "Sizes", "Unfinished"]
+__all__ = ["Batch", "Repeats", "Sifted", "Sizes", "Unfinished"]
 
 
 class Batch:
@@ -84,29 +84,45 @@ class Batch:
         return Batch([*self.indices, *other.indices], self.items + other.items, self.verdicts + other.verdicts, read_at)
 
 
+class Sifted(NamedTuple):
+    """What is left of a chunk without its repeats.
+
+    Attributes:
+        positions: Of the items that are new.
+        failed: What was raised by items that were compared with others, by position.
+    """
+
+    positions: list[int]
+    failed: dict[int, Exception]
+
+
 class Repeats:
     """Finds items that equal earlier ones of the same call.
 
     Attributes:
         found: Index of each repeat and of what it repeats.
+        are_plain: Whether comparing builtin items with those seen so far runs none of the caller's code.
     """
 
     def __init__(self) -> None:
         self.found: list[tuple[int, int]] = []
+        self.are_plain = True
         # Until something repeats, its items in a set are enough, which takes a tenth of the time of their indices.
         self._seen: set[Any] = set()
         self._read: list[Any] = []
         self._firsts: dict[Any, int] | None = None
 
-    def sift(self, items: list[Any], start: int) -> list[int] | None:
-        """Return the positions of the items that are new, or ``None`` where all are.
+    def sift(self, items: list[Any], start: int, *, plain: bool) -> Sifted | None:
+        """Tell the items that are new from repeats; ``None`` where all are new.
 
         What cannot be hashed (arrays, Documents) never repeats; neither do docarray's documents, which can.
 
         Args:
             items: The chunk that follows the one before.
             start: Index of the first.
+            plain: Whether all of them are builtin; otherwise their ``__hash__`` and ``__eq__`` are run.
         """
+        self.are_plain &= plain
         theirs = hold_documents(items)
         if self._firsts is None:
             if not theirs and self._are_new(items):
@@ -115,14 +131,16 @@ class Repeats:
             self._seen, self._read = set(), []
         known, firsts = self._firsts, None
         if not theirs:
-            with suppress(TypeError):
+            with suppress(Exception):  # one by one, then
                 firsts = list(map(known.setdefault, items, range(start, start + len(items))))
+        failed: dict[int, Exception] = {}
         if firsts is None:
-            firsts = [_first(known, item, start + position) for position, item in enumerate(items)]
-        if firsts == list(range(start, start + len(items))):
+            firsts = [_first(known, item, start + position, position, failed) for position, item in enumerate(items)]
+        if not failed and firsts == list(range(start, start + len(items))):
             return None
         self.found += [(start + position, first) for position, first in enumerate(firsts) if first != start + position]
-        return [position for position, first in enumerate(firsts) if first == start + position]
+        new = [position for position, first in enumerate(firsts) if first == start + position]
+        return Sifted([position for position in new if position not in failed], failed)
 
     def copy(self, rows: np.ndarray[Any, Any]) -> None:
         """Give each repeat the row of what it repeats.
@@ -138,7 +156,7 @@ class Repeats:
         count = len(self._seen) + len(items)
         try:
             self._seen.update(items)
-        except TypeError:
+        except Exception:
             return False
         if len(self._seen) < count:
             return False
@@ -146,12 +164,15 @@ class Repeats:
         return True
 
 
-def _first(known: dict[Any, int], item: Any, index: int) -> int:
+def _first(known: dict[Any, int], item: Any, index: int, position: int, failed: dict[int, Exception]) -> int:
     if recognise(item):
         return index
     try:
         return known.setdefault(item, index)
-    except TypeError:
+    except TypeError:  # it cannot be hashed
+        return index
+    except Exception as error:
+        failed[position] = error
         return index
 
 

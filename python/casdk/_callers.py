@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import queue
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 
-from casdk._engine import Caller, Ending, EscapedError, Job, notice_fork
+from casdk._engine import Caller, Ending, EscapedError, Job, engine, notice_fork
 from casdk._mailbox import mailbox_of
 from casdk.errors import ClosedError, InputTypeError
 
-__all__ = ["run", "run_async", "run_pieces", "run_pieces_async"]
+__all__ = ["apart", "run", "run_async", "run_pieces", "run_pieces_async"]
 
 T = TypeVar("T")
 
@@ -278,6 +280,12 @@ def run(job: Job[T]) -> T:
 def run_async(job: Job[T]) -> Coroutine[Any, Any, T]:
     """Run a job on the engine and wait for it on this loop; cancelling the task takes the job back."""
     return _LoopCaller(job).serve()
+
+
+async def apart(function: Callable[..., T], *arguments: Any) -> T:
+    """Run on a worker what would hold up this loop, in a copy of its context."""
+    work = partial(contextvars.copy_context().run, function, *arguments)
+    return await asyncio.get_running_loop().run_in_executor(engine().readers, work)
 
 
 def run_pieces(job: Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], object]]]) -> Generator[Any, None, Any]:

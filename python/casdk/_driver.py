@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from casdk._batches import Batch, Repeats, Unfinished
+from casdk._batches import Batch, Unfinished
 from casdk._calls import Call, Outcome
 from casdk._codecs import Packed, Packer, failure_of, read_error, read_response
-from casdk._engine import Caller, EscapedError, engine
-from casdk._feeds import Feed
-from casdk._inputs import Chunk, read_chunk, urls_of
+from casdk._engine import Caller, engine
+from casdk._inputs import DOCUMENT, urls_of
 from casdk._logging import logger_of
 from casdk._outages import Outage
 from casdk._progress import Progress
+from casdk._reading import Reading
 from casdk._results import Answer
 from casdk._rust import new_id
 from casdk._transport import SHARES, ByteShare, InterruptedByForkError, Received, Transport
@@ -35,6 +34,7 @@ LOG: Final = logger_of("casdk.calls")
 
 URI: Final = Document.__dict__["uri"]
 
+T = TypeVar("T")
 Callback = Callable[[Response], Any]
 ANSWER_SECONDS: Final = 1.0
 """What a call that was stopped, and that stores, waits for the answers to its other requests."""
@@ -70,16 +70,14 @@ class Driver:
     Args:
         transport: The way to the server.
         call: The call's decisions.
-        feed: The content.
+        reading: Reads the content.
         packer: How its requests are written.
         answer: Where its replies go.
-        prepare: Turns a chunk of the user's items into what is packed.
         candidates: Attribute of nested Documents that travel too.
         deadline: End of the call in the engine's time.
         answer_by: When whoever waits for its requests gives up; its deadline, unless others wait than the call.
         hooks: The caller's callbacks.
         progress: The bar.
-        repeats: Finds items that need not be sent again.
         unfinished: Takes note of the items that were read and have no result.
         storing: Whether requests change something on the server, so that it matters which ones were answered.
         watch: Told of batches and attempts, if the client wants telemetry.
@@ -89,42 +87,36 @@ class Driver:
         self,
         transport: Transport,
         call: Call,
-        feed: Feed,
+        reading: Reading,
         packer: Packer,
         answer: Answer,
         *,
-        prepare: Callable[[list[Any], Sequence[int]], Chunk] = read_chunk,
         candidates: str | None = None,
         deadline: float | None = None,
         answer_by: float | None = None,
         hooks: Hooks | None = None,
         progress: Progress | None = None,
-        repeats: Repeats | None = None,
         unfinished: Unfinished,
         storing: bool = False,
         watch: Watch | None = None,
     ) -> None:
         self.call = call
-        self.count = 0
         self._transport = transport
         self._bytes = ByteShare(transport.bytes)
-        self._feed = feed
+        self._reading = reading
         self._packer = packer
         self._answer = answer
-        self._prepare = prepare
         self._candidates = candidates
         self._deadline = deadline
         self._answer_by = deadline if answer_by is None else answer_by
         self._hooks = hooks
         self._reports = hooks is not None and hooks.wanted
         self._progress = progress
-        self._repeats = repeats
         self._unfinished = unfinished
         self._storing = storing
         self._watch = watch
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reading = False
-        self._reader: asyncio.Task[None] | None = None
+        self._readers: set[asyncio.Task[None]] = set()
         self._bell: asyncio.Future[None] | None = None
         self._untaken = 0
         self._awaited: Outage | None = None
@@ -136,7 +128,7 @@ class Driver:
         Raises:
             BaseException: Whatever stopped the call.
         """
-        self._caller = caller
+        self.caller = caller
         self._loop = asyncio.get_running_loop()
         transport = self._transport
         transport.enter()
@@ -149,7 +141,7 @@ class Driver:
             else:
                 await self._drive_until(self._deadline)
         finally:
-            self._feed.close()
+            self._reading.close()
             try:
                 if self._tasks:
                     await self._abandon()
@@ -172,10 +164,10 @@ class Driver:
             self.call.stop(DeadlineError("the call's time ran out"))
 
     async def _drive(self) -> None:
-        call, loop = self.call, self._loop
+        call, loop, reading = self.call, self._loop, self._reading
         while True:
-            if call.room > 0 and not self._reading:
-                self._read()
+            if call.room > 0 and not reading.busy:
+                reading.go_on(self)
             while (batch := call.next_batch(loop.time())) is not None:
                 if call.alone:
                     await self._attempt(batch)
@@ -186,7 +178,7 @@ class Driver:
                 if self._storing and isinstance(call.stopped, CasdkError):
                     await self._await_answers()
                 return
-            if not (self._feed.direct and call.room > 0):
+            if not reading.may_go_on:
                 await self._sleep(call.wake_at)
 
     def _spawn(self, work: Callable[..., Coroutine[Any, Any, None]], *arguments: Any) -> asyncio.Task[None]:
@@ -205,9 +197,10 @@ class Driver:
             self.call.stop(error)
         finally:
             self._tasks.discard(cast(Any, asyncio.current_task()))
-            self._wake()
+            self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Look again at what is to be done."""
         if self._bell is not None:
             _ring_once(self._bell)
 
@@ -223,7 +216,7 @@ class Driver:
 
     async def _await_answers(self) -> None:
         """Give the requests in flight some time: of each one that is answered it is known whether it was stored."""
-        if attempts := {task for task in self._tasks if task is not self._reader}:
+        if attempts := self._tasks - self._readers:
             await asyncio.wait(attempts, timeout=ANSWER_SECONDS)
 
     async def _abandon(self) -> None:
@@ -232,83 +225,15 @@ class Driver:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    # reading
-
-    def _read(self) -> None:
-        if self._feed.direct:
-            while (room := self.call.room) > 0:
-                chunks = self._feed.read_held(room)
-                for chunk in chunks:
-                    self._take(chunk)
-                if not chunks or len(chunks[-1]) < self._feed.size:
-                    self.call.end_input()
-        else:
-            self._reading = True
-            self._reader = self._spawn(self._read_from_caller)
-
-    async def _read_from_caller(self) -> None:
-        try:
-            if await self._feed.read(self.call.room, self._caller, self._arrive):
-                self.call.end_input()
-        except CasdkError as error:  # of a call inside the iterable: it is none of this call's
-            raise EscapedError(error) from None
-        finally:
-            self._reading = False
-
-    def _take(self, items: list[Any]) -> None:
-        indices = self._open(items)
-        try:
-            self._add(items, indices)
-        except Exception as error:  # whoever posts a chunk does not wait for what becomes of it
-            self.call.stop(error)
-
-    def _open(self, items: list[Any]) -> range:
-        """Count items as read; return their indices."""
-        start = self.count
-        self.count += len(items)
-        self._unfinished.add(start, items)
-        self._answer.opened(start, items)
-        return range(start, self.count)
-
-    def take_rest(self) -> None:
-        """Count what had been read, but had not arrived when the call ended; runs where the caller is.
-
-        A caller whose iterable cannot be read a second time has to know of these items, too.
-        """
-        for items in self._feed.untaken():
-            indices = self._open(items)
-            with suppress(CasdkError):
-                self._prepare(items, indices)
-
-    def _arrive(self, items: list[Any]) -> None:
-        if self._over:
-            return
-        self._feed.taken()
-        self._take(items)
-        self._wake()
-
-    def _add(self, items: list[Any], indices: Sequence[int]) -> None:
-        read_at = perf_counter()
-        new = None if self._repeats is None else self._repeats.sift(items, indices[0])
-        if new is not None:
-            if self._progress is not None:
-                self._progress.advance(len(items) - len(new), 0, 0)
-            self._unfinished.settle(sorted(set(indices).difference(indices[position] for position in new)))
-            items, indices = [items[position] for position in new], [indices[position] for position in new]
-        chunk = self._prepare(items, indices)
-        batch = Batch(indices, chunk.items, chunk.verdicts, read_at)
-        if chunk.errors:
-            for error in chunk.errors.values():
-                self.call.refuse(error)
-            batch = batch.without(chunk.errors)
-        if len(batch):
-            self.call.add(batch)
-        else:
-            self._give()
+    def read_with(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a coroutine that reads; what it raises stops the call."""
+        task = self._spawn(work)
+        self._readers.add(task)
+        task.add_done_callback(self._readers.discard)
 
     # giving
 
-    def _give(self) -> None:
+    def give(self) -> None:
         """Hand over the pieces whose turn it is, if the answer comes in pieces."""
         if not self._answer.pieces:
             return
@@ -316,14 +241,14 @@ class Driver:
             size = piece.nbytes
             self.call.deliver()
             self._hold(size)
-            self._caller.give(piece, partial(self._given, size))
+            self.caller.give(piece, partial(self._given, size))
         kept, size = self._answer.kept
         self.call.keep(kept, full=size >= self._transport.bytes.most // SHARES)
 
     def _given(self, size: int) -> None:
         self.call.delivered()
         self._hold(-size)
-        self._wake()
+        self.wake()
 
     def _hold(self, size: int) -> None:
         """Count bytes of pieces that the caller has not taken, as long as the call runs: it may never take them."""
@@ -334,7 +259,7 @@ class Driver:
     def _let_go(self) -> None:
         self._hold(-self._untaken)
         self._over = True
-        self._reader = None  # cancelled, it holds the frames of its end, and they this
+        self._readers.clear()  # cancelled, they hold the frames of their end, and these this
 
     # sending
 
@@ -406,7 +331,7 @@ class Driver:
         self.call.succeed(batch, rows)
         if self._watch is not None:
             self._watch.succeed(batch, rows)
-        self._give()
+        self.give()
 
     def _fail(self, batch: Batch, error: CasdkError, request_id: str) -> Outcome:
         now = self._loop.time()
@@ -426,7 +351,7 @@ class Driver:
             LOG.info(f"{said}, and is halved{why}: %s", *which, error)
         else:
             LOG.log(logging.WARNING if outcome == "lost" else logging.DEBUG, f"{said} for good: %s", *which, error)
-        self._give()
+        self.give()
         return outcome
 
     def _tell_outage(self, error: CasdkError | None = None) -> None:
@@ -447,16 +372,28 @@ class Driver:
             LOG.info("%s answers again after %.1f s", where, self._loop.time() - ended.since)
 
     async def _pack(self, batch: Batch, request_id: str, patient: bool) -> Packed:
-        verdicts = batch.verdicts
-        urls = urls_of(batch.items, verdicts, self._candidates)
-        fetched, failed = await self._transport.downloads.fetch(urls) if urls else (None, None)
-        batch.errors = failed
-        pack = partial(self._packer.pack, request_id, batch.items, verdicts, fetched)
+        items, verdicts, pack = batch.items, batch.verdicts, self._packer.pack
+        if DOCUMENT in verdicts:
+            # Documents may be of the caller's own class: where they are packed they are asked for their URLs, too.
+            find = partial(urls_of, items, verdicts, self._candidates)
+            found = await self._on_worker(lambda: find() or pack(request_id, items, verdicts), patient)
+            if isinstance(found, Packed):
+                return found
+            urls = found
+        else:
+            urls = urls_of(items, verdicts, None)
+        fetched = None
+        if urls:
+            fetched, batch.errors = await self._transport.downloads.fetch(urls)
+        return await self._on_worker(lambda: pack(request_id, items, verdicts, fetched), patient)
+
+    async def _on_worker(self, pack: Callable[[], T], patient: bool) -> T:
         while True:
             # One after the other, as far as there are threads: the size is known when it is packed, and counts then.
             async with self._transport.packing:
                 if not (patient and self._bytes.full):
-                    return await self._loop.run_in_executor(engine().workers, pack)
+                    packed: T = await self.caller.apart(pack, engine().workers)
+                    return packed
             await self._bytes.room()
 
     def _sent(self, batch: Batch, packed: Packed) -> tuple[Sequence[int], Sequence[Any]]:
@@ -511,7 +448,7 @@ class Driver:
         if function is None:
             return
         try:
-            await self._caller.call(partial(function, response))
+            await self.caller.call(partial(function, response))
         except Exception as error:
             if isinstance(error.__cause__, StopIteration):  # which Python lets no coroutine raise
                 error = error.__cause__

@@ -18,6 +18,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 from weakref import WeakSet
 
@@ -46,6 +47,8 @@ T = TypeVar("T")
 
 WORKERS: Final = 2
 """Threads that read files and pack images, GIL released."""
+READERS: Final = 8
+"""Threads in which items of the caller's own types are read: theirs is the code, and it may take its time."""
 LOOKUPS: Final = 8
 """Threads in which asyncio looks up names, each of which can take seconds."""
 KEPT: Final = 16 << 20
@@ -75,6 +78,7 @@ class Engine:
         self.callers: Final[set[Caller[Any]]] = set()
         """Those that wait for it."""
         self.workers: Final = Workers(WORKERS, "casdk-pack")
+        self.readers: Final = Workers(READERS, "casdk-read")
         self._mailbox: Final = Mailbox()
         bytearray(KEPT)
         self._fork: asyncio.Future[None] | None = None
@@ -482,6 +486,11 @@ class Caller(ABC, Generic[T]):
             return self.heed(result, error)
         finally:
             del error
+
+    async def apart(self, function: Callable[[], T], workers: Workers | None = None) -> T:
+        """Run what may run code of the caller's objects, on a worker and in a copy of the caller's context."""
+        call = (workers or self.engine.readers).call
+        return cast(T, self.heed(*await call(partial(self.context.copy().run, function))))
 
     @staticmethod
     def heed(result: Any, error: BaseException | None) -> Any:

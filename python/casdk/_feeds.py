@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import queue
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterable, KeysView, Sized, ValuesView
+from collections.abc import AsyncIterable, Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,18 +21,42 @@ from casdk._threads import check_process, start
 if TYPE_CHECKING:
     from casdk._engine import Caller
 
-__all__ = ["HELD", "Feed", "feed_of"]
+__all__ = ["Feed", "feed_of", "is_held", "length_of"]
 
 T = TypeVar("T")
 
-HELD: Final = (list, tuple, set, frozenset, KeysView, ValuesView)
-"""Containers whose iteration runs no code of the user's: the engine reads them itself."""
 PATIENCE: Final = 0.002
 """Seconds a caller's iterator may go on filling further batches before the first one is sent."""
+HELD: Final[tuple[type[Iterable[Any]], ...]] = (list, tuple, set, frozenset, type({}.keys()), type({}.values()))
+"""Containers whose iteration runs no code of the caller's: the engine reads them by itself."""
+GATE: Final = 1024
+"""Items that are read at once, at most, of an iterable that may have to be left in the middle of a chunk."""
+
+
+def is_held(content: object) -> bool:
+    """Whether iterating this runs no code of the caller's, as that of a list's subclass may."""
+    kind = type(content)
+    if kind in HELD:
+        return True
+    iterate = getattr(kind, "__iter__", None)
+    return any(iterate is held.__iter__ for held in HELD)
+
+
+def length_of(content: Any) -> int | None:
+    """Return how many items there are, if the content knows: as `list` does, it may be asked in vain."""
+    if not hasattr(type(content), "__len__"):
+        return None
+    try:
+        return len(content)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 class Feed:
     """Where chunks come from.
+
+    The caller reads an iterable of its own: in the thread of a sync call, on the loop of an async one. What is in it is
+    looked at elsewhere, see `casdk._driver`.
 
     Attributes:
         total: Items in all, if known.
@@ -39,19 +66,27 @@ class Feed:
         content: The user's iterable.
         size: Items per chunk.
         total: Items in all, if known.
-        apart: Whether a sync iterator is read in a thread of its own, so that its blocking cannot outlive a
-            deadline; otherwise it is read where the caller is.
+        threaded: Whether it is read in a thread of its own instead, in a copy of the caller's context, so that its
+            blocking cannot outlive a deadline.
+        hurried: Whether there is a deadline, at which the caller stops after the item that it is reading.
     """
 
-    def __init__(self, content: Any, size: int, total: int | None, apart: bool) -> None:
+    def __init__(self, content: Any, size: int, total: int | None, *, threaded: bool, hurried: bool) -> None:
         self.total = total
         self.size = size
-        self.direct = isinstance(content, HELD)
+        self.direct = is_held(content)
         self._asynchronous = isinstance(content, AsyncIterable)
         self._untaken: deque[list[Any]] = deque()
         self._closed = False
-        self._iterator: Any = aiter(content) if self._asynchronous else iter(content)
-        self._reader = Reader() if apart and not self.direct and not self._asynchronous else None
+        self._reader = Reader() if threaded else None
+        self._iterator: Any = None
+        if threaded and not self.direct:
+            self._open = partial(iter, content)  # its own code, too
+        else:
+            self._iterator = aiter(content) if self._asynchronous else iter(content)
+        # An iterator over it ends when the engine empties it, so that no item is asked for after the end of the call.
+        self._gate: list[None] | None = [None] * min(size, GATE) if hurried and not self.direct else None
+        self._task: asyncio.Task[Any] | None = None
 
     async def read(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
         """Read up to ``most`` chunks where the iterable has to be read. What it raises passes as it is.
@@ -78,11 +113,13 @@ class Feed:
         return chunks
 
     def _read(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
+        if self._iterator is None:
+            self._iterator = self._open()
         until = monotonic() + PATIENCE
         for _ in range(most):
             if self._closed:
                 break
-            chunk = list(islice(self._iterator, self.size))
+            chunk = self._fill()
             if chunk:
                 self._untaken.append(chunk)
                 caller.post(take, chunk)
@@ -92,7 +129,22 @@ class Feed:
                 break
         return False
 
+    def _fill(self) -> list[Any]:
+        """Return the next chunk, a short one where the iterable ends or the call is over."""
+        gate = self._gate
+        if gate is None:
+            return list(islice(self._iterator, self.size))
+        chunk: list[Any] = []
+        while left := self.size - len(chunk):
+            # The gate is asked first: an item that was asked for is never lost.
+            part = [item for _, item in zip(islice(gate, left), self._iterator, strict=False)]
+            chunk += part
+            if not part or len(part) < min(left, len(gate)):
+                break
+        return chunk
+
     async def _read_asynchronously(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
+        self._task = asyncio.current_task()
         until = monotonic() + PATIENCE
         for _ in range(most):
             chunk: list[Any] = []
@@ -120,16 +172,25 @@ class Feed:
         return [chunk for chunk in chunks if chunk]
 
     def close(self) -> None:
-        """Read no more, and let go of the reader, if there is one."""
+        """Read no more; runs on the engine, while the caller may still be waiting for an item."""
         self._closed = True
+        if self._gate is not None:
+            self._gate.clear()
         if self._reader is not None:
             self._reader.close()
+        if self._task is not None and not self._task.done():
+            with suppress(RuntimeError):  # its loop is closed
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
 
 class Reader:
-    """A thread that runs a user's iterator; a daemon, since what blocks in there cannot be stopped."""
+    """A thread that runs a user's iterator, in a copy of the context in which this is made.
+
+    It is a daemon: what blocks in there cannot be stopped.
+    """
 
     def __init__(self) -> None:
+        self._context = contextvars.copy_context()
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._started = False
 
@@ -164,16 +225,17 @@ class Reader:
 
     def _run(self) -> None:
         while (work := self._inbox.get()) is not None:
-            work()
+            self._context.run(work)
 
     def close(self) -> None:
         """End the thread as soon as the iterator lets go."""
         self._inbox.put(None)
 
 
-def feed_of(content: Iterable[Any] | AsyncIterable[Any], size: int, apart: bool = False) -> Feed:
-    """Return the feed of a content, which has passed ``check_content``."""
+def feed_of(
+    content: Iterable[Any] | AsyncIterable[Any], size: int, *, threaded: bool = False, hurried: bool = False
+) -> Feed:
+    """Return the feed of a content, which has passed ``check_content``; the arguments are those of `Feed`."""
     if isinstance(content, np.ndarray) and content.dtype.kind in "UO":
         content = content.tolist() if content.ndim == 1 else content.ravel().tolist()
-    total = len(content) if isinstance(content, Sized) else None
-    return Feed(content, size, total, apart)
+    return Feed(content, size, length_of(content), threaded=threaded, hurried=hurried)

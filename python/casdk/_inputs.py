@@ -20,6 +20,7 @@ anything else                                                a sentence, whateve
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any, Final
@@ -35,12 +36,16 @@ from casdk.errors import (
     FileMissingError,
     InputTypeError,
     ItemError,
+    ItemTooLargeError,
     ItemTypeError,
     NotAnImageError,
+    class_name,
+    message_of,
+    shown,
 )
 from casdk.models import Image, Text
 
-__all__ = ["Chunk", "advise", "are_texts", "as_document", "check_content", "read_chunk", "urls_of"]
+__all__ = ["Chunk", "advise", "are_texts", "as_document", "check_content", "glance", "read_chunk", "unread", "urls_of"]
 
 UNKNOWN: Final = ord("?")
 URL: Final = ord("U")
@@ -68,6 +73,10 @@ class Chunk:
         self.verdicts = verdicts
         self.errors = errors
 
+    def of(self, positions: Sequence[int]) -> Chunk:
+        """Return some of it, in which nothing is wrong."""
+        return Chunk([self.items[at] for at in positions], bytes([self.verdicts[at] for at in positions]))
+
 
 def check_content(content: Any) -> Any:
     """Refuse at once what is one item where an iterable of items belongs; return what to read items from.
@@ -80,9 +89,8 @@ def check_content(content: Any) -> Any:
     """
     if type(content) is list:
         return content
-    if isinstance(content, SINGLE) or type(content).__module__.startswith("PIL.") or recognise(content):
-        shown = repr(content) if len(repr(content)) <= 60 else type(content).__name__
-        raise InputTypeError(f"content must be an iterable of items, not one item: write [{shown}]")
+    if isinstance(content, SINGLE) or _is_picture(content) or recognise(content):
+        raise InputTypeError(f"content must be an iterable of items, not one item: write [{shown(content)}]")
     if isinstance(content, Mapping):
         raise InputTypeError("content must be an iterable of items, not a mapping: choose .keys() or .values()")
     dimensions = getattr(content, "ndim", None)
@@ -93,8 +101,13 @@ def check_content(content: Any) -> Any:
     if (column := column_of(content)) is not None:
         return column
     if not hasattr(content, "__iter__") and not hasattr(content, "__aiter__"):
-        raise InputTypeError(f"content must be an iterable of items, not {type(content).__name__}")
+        raise InputTypeError(f"content must be an iterable of items, not {class_name(content)}")
     return content
+
+
+def _is_picture(item: object) -> bool:
+    """Whether this is an image of PIL's, by the modules its class comes from."""
+    return any(base.__module__.startswith("PIL.") for base in type(item).__mro__)
 
 
 def are_texts(items: list[Any]) -> bool:
@@ -102,35 +115,59 @@ def are_texts(items: list[Any]) -> bool:
     return not classify(items).strip(b"T")
 
 
+def glance(items: list[Any]) -> Chunk | None:
+    """Read items of which it takes none of the caller's code to tell what they are; ``None`` if there are others."""
+    verdicts = classify(items)
+    return None if UNKNOWN in verdicts else Chunk(items, verdicts)
+
+
 def read_chunk(
-    items: list[Any], indices: Sequence[int], *, candidates: str | None = None, whole: bool = False
+    items: list[Any],
+    indices: Sequence[int],
+    *,
+    candidates: str | None = None,
+    whole: bool = False,
+    max_item_bytes: int | None = None,
+    is_over: Callable[[], bool] = bool,
 ) -> Chunk:
-    """Give each item its verdict.
+    """Give each item its verdict. It runs the caller's code: what that raises is the item's error.
 
     Args:
         items: As the user gave them.
         indices: Of each, for errors.
         candidates: Attribute of docarray's documents whose documents travel too.
         whole: Take all of docarray's documents, their tags too, not the content only.
+        max_item_bytes: What an image may have, which is looked at before it is copied.
+        is_over: Whether nobody waits for it any more: then the rest stays unread.
     """
     verdicts = classify(items)
     if UNKNOWN not in verdicts:
         return Chunk(items, verdicts)
     read, marks, errors = list(items), bytearray(verdicts), {}
+    look = _Look(candidates, whole, max_item_bytes)
     for position, verdict in enumerate(verdicts):
         if verdict != UNKNOWN:
             continue
+        if is_over():
+            break
         try:
-            item = items[position]
-            if recognise(item):
-                mark, read[position] = "O", _as_ours(item, candidates, whole)
-            else:
-                mark, read[position] = _look(item)
+            mark, read[position] = look.at(items[position])
             marks[position] = ord(mark)
-        except _UnfitError as unfit:
+        except Exception as error:
+            unfit = error if isinstance(error, _UnfitError) else _unread(items[position], error)
             errors[position] = unfit.kind(indices[position], items[position], str(unfit), unfit.__cause__)
             read[position], marks[position] = "", ord("T")
     return Chunk(read, bytes(marks), errors)
+
+
+def unread(items: list[Any]) -> Chunk:
+    """Return a chunk of items that nobody will look at: Documents as they are, ours and others, and no content else."""
+    read, marks = list(items), bytearray(classify(items))
+    for position, verdict in enumerate(marks):
+        if verdict != DOCUMENT:
+            is_theirs = recognise(items[position])
+            read[position], marks[position] = (Document(), DOCUMENT) if is_theirs else ("", ord("T"))
+    return Chunk(read, bytes(marks))
 
 
 class _UnfitError(Exception):
@@ -139,57 +176,108 @@ class _UnfitError(Exception):
         self.kind = kind
 
 
-def _as_ours(item: object, candidates: str | None, whole: bool) -> Document:
-    from casdk.interop.docarray import to_document
-
-    try:
-        return to_document(item, candidates=candidates, whole=whole)
-    except InputTypeError as error:
-        raise _UnfitError(str(error)) from error
+def _unread(item: object, error: Exception) -> _UnfitError:
+    unfit = _UnfitError(f"reading the {class_name(item)} raised {class_name(error)}: {message_of(error)}")
+    unfit.__cause__ = error
+    return unfit
 
 
-def _look(item: object) -> tuple[str, object]:
-    if isinstance(item, Text):
-        return "T", item.text
-    if isinstance(item, Image):
-        return _look_at_image(item.source)
-    if isinstance(item, str):
-        plain = str.__str__(item)  # an Enum's own str() is its name
-        return chr(classify([plain])[0]), plain
-    if item is None:
-        raise _UnfitError("is None (null): fill it, leave it out, or give errors='skip' or 'return'", EmptyItemError)
-    return _look_at_image(item)
+class _Look:
+    """How items that are no plain ones are read, in one call."""
+
+    def __init__(self, candidates: str | None, whole: bool, most: int | None) -> None:
+        self._candidates = candidates
+        self._whole = whole
+        self._most = sys.maxsize if most is None else most
+
+    def at(self, item: object) -> tuple[str, object]:
+        """Return the verdict on an item and what is packed for it: of Python's own types, or NumPy's, or ours."""
+        if recognise(item):
+            return "O", self._as_ours(item)
+        if isinstance(item, Text):
+            return "T", str.__str__(item.text)
+        if isinstance(item, Image):
+            return self._at_image(item.source)
+        if isinstance(item, str):
+            plain = str.__str__(item)  # an Enum's own str() is its name
+            return chr(classify([plain])[0]), plain
+        if item is None:
+            reason = "is None (null): fill it, leave it out, or give errors='skip' or 'return'"
+            raise _UnfitError(reason, EmptyItemError)
+        return self._at_image(item)
+
+    def _as_ours(self, item: object) -> Document:
+        from casdk.interop.docarray import to_document
+
+        try:
+            return to_document(item, candidates=self._candidates, whole=self._whole)
+        except InputTypeError as error:
+            raise _UnfitError(str(error)) from error
+
+    def _at_image(self, source: object) -> tuple[str, object]:
+        if isinstance(source, str):
+            plain = str.__str__(source)
+            verdict = chr(classify([plain])[0])
+            return ("P" if verdict == "T" else verdict), plain
+        if isinstance(source, os.PathLike):
+            return "P", str.__str__(os.fsdecode(source))
+        if isinstance(source, bytes | bytearray | memoryview):
+            with memoryview(source) as view:
+                self._check_size("the image", view.nbytes)
+                return "B", view.tobytes()
+        if _is_picture(source):
+            return "B", self._png(source)
+        if hasattr(source, "__array__") or hasattr(source, "__array_interface__"):
+            return "N", self._tensor(source)
+        raise _UnfitError(
+            f"a {class_name(source)} cannot be encoded: give str, PathLike, bytes, ndarray [H, W, C] uint8, "
+            "PIL.Image, Text, Image or Document"
+        )
+
+    def _check_size(self, what: str, size: int) -> None:
+        if size > self._most:
+            reason = f"{what} has {size} bytes, more than the {self._most} of Limits.max_item_bytes"
+            raise _UnfitError(reason, ItemTooLargeError)
+
+    def _tensor(self, source: Any) -> np.ndarray[Any, Any]:
+        """Read any array by NumPy's protocol; torch's are taken off their device and their graph first."""
+        try:
+            if type(size := getattr(source, "nbytes", None)) is int:
+                self._check_size("the tensor", size)
+            if hasattr(source, "detach"):
+                source = source.detach().cpu()
+            array = np.asarray(source)
+        except _UnfitError:
+            raise
+        except Exception as error:
+            raise _UnfitError(f"the {class_name(source)} cannot be read as an array: {message_of(error)}") from error
+        _check_pixels(array)
+        self._check_size("the tensor", array.nbytes)
+        return np.ascontiguousarray(array)
+
+    def _png(self, image: Any) -> bytes:
+        """Pixels as they are: PNG is lossless, and servers would turn a tensor into PNG anyway."""
+        with _PNG(self._check_size) as file:
+            try:
+                image.save(file, format="PNG", compress_level=1)
+            except (OSError, ValueError) as error:
+                raise _UnfitError(f"the PIL image cannot be written as PNG: {error}") from error
+            return file.getvalue()
 
 
-def _look_at_image(source: object) -> tuple[str, object]:
-    if isinstance(source, str):
-        verdict = chr(classify([source])[0])
-        return ("P" if verdict == "T" else verdict), source
-    if isinstance(source, os.PathLike):
-        return "P", os.fsdecode(source)
-    if isinstance(source, bytes | bytearray | memoryview):
-        return "B", bytes(source)
-    if type(source).__module__.startswith("PIL."):
-        return "B", _png(source)
-    if hasattr(source, "__array__") or hasattr(source, "__array_interface__"):
-        return "N", _tensor(_as_array(source))
-    raise _UnfitError(
-        f"a {type(source).__name__} cannot be encoded: give str, PathLike, bytes, ndarray [H, W, C] uint8, "
-        "PIL.Image, Text, Image or Document"
-    )
+class _PNG(BytesIO):
+    """A file in memory that grows no larger than an item may be."""
+
+    def __init__(self, check_size: Callable[[str, int], None]) -> None:
+        super().__init__()
+        self._check_size = check_size
+
+    def write(self, part: Any) -> int:
+        self._check_size("the image as PNG", self.tell() + len(part))
+        return super().write(part)
 
 
-def _as_array(source: Any) -> np.ndarray[Any, Any]:
-    """Read any array by NumPy's protocol; torch's are taken off their device and their graph first."""
-    try:
-        if hasattr(source, "detach"):
-            source = source.detach().cpu()
-        return np.asarray(source)
-    except Exception as error:
-        raise _UnfitError(f"the {type(source).__name__} cannot be read as an array: {error}") from error
-
-
-def _tensor(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _check_pixels(array: np.ndarray[Any, Any]) -> None:
     if array.ndim == 0 and array.dtype.kind == "U":
         raise _UnfitError("is an array without dimensions")
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in CHANNELS:
@@ -200,26 +288,15 @@ def _tensor(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         )
     if array.size == 0:
         raise _UnfitError(f"an image array of shape {list(array.shape)} has no pixels", EmptyItemError)
-    return np.ascontiguousarray(array)
-
-
-def _png(image: Any) -> bytes:
-    """Pixels as they are: PNG is lossless, and servers would turn a tensor into PNG anyway."""
-    buffer = BytesIO()
-    try:
-        image.save(buffer, format="PNG", compress_level=1)
-    except (OSError, ValueError) as error:
-        raise _UnfitError(f"the PIL image cannot be written as PNG: {error}") from error
-    return buffer.getvalue()
 
 
 def advise(error: ItemError) -> None:
     """Have the error of an item, as the caller gave it, say how a sentence is told from a path, if it may be one."""
     item = error.item
     if type(item) is str and isinstance(error, FileMissingError | NotAnImageError) and classify([item]) == b"P":
-        shown = item if len(item) <= LONGEST_SHOWN else f"{item[:LONGEST_SHOWN]}..."
+        words = item if len(item) <= LONGEST_SHOWN else f"{item[:LONGEST_SHOWN]}..."
         advice = error.reason.partition("; give check_images=False")[0]
-        error.reason = f'{advice}; if it is a sentence, write Text("{shown}")'
+        error.reason = f'{advice}; if it is a sentence, write Text("{words}")'
 
 
 def as_document(item: Any, verdict: str) -> Document:
@@ -240,17 +317,21 @@ _DOCUMENTS: Final[dict[str, Callable[[Any], Document]]] = {
 
 
 def urls_of(items: Sequence[Any], verdicts: bytes, candidates: str | None) -> list[str]:
-    """Return the http(s) URLs whose images have to be fetched before these items can be packed."""
-    if URL not in verdicts and DOCUMENT not in verdicts:
-        return []
+    """Return the http(s) URLs whose images have to be fetched before these items can be packed.
+
+    Documents may be of the caller's own class, whose code is run then.
+    """
     urls: dict[str, None] = {}
     for item, verdict in zip(items, verdicts, strict=True):
         if verdict == URL:
             urls[item] = None
         elif verdict == DOCUMENT:
-            for document in (item, *(getattr(item, candidates) if candidates else ())):
-                if _is_fetched(document):
-                    urls[document.uri] = None
+            try:
+                for document in (item, *(getattr(item, candidates) if candidates else ())):
+                    if _is_fetched(document):
+                        urls[str.__str__(document.uri)] = None
+            except Exception:
+                continue  # the packer comes to it, too, and says what is wrong
     return list(urls)
 
 

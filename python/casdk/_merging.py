@@ -15,15 +15,14 @@ import numpy as np
 from casdk._coalesce import Coalescer, Share
 from casdk._codecs import copy_rows
 from casdk._engine import Caller, Ending
-from casdk._feeds import HELD
+from casdk._feeds import is_held
 from casdk._foreign import hold_documents
-from casdk._inputs import are_texts, read_chunk
+from casdk._inputs import are_texts
 from casdk._options import DEFAULTS, DTYPE, Options, route
-from casdk._originals import Originals, present
+from casdk._originals import Originals, are_ours, present
 from casdk._plan import Plan, end, moved
 from casdk._results import Embeddings, Matrix
 from casdk._transport import Transport
-from casdk.documents import Document
 from casdk.errors import CasdkError, ItemError, NotDoneError
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ __all__ = ["Part", "merging_key"]
 
 def merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashable | None:
     """Return what calls must have in common to travel together, or ``None`` for one that travels alone."""
-    if not isinstance(content, HELD) or not 0 < len(content) <= coalescer.most or hold_documents(content):
+    if not is_held(content) or not 0 < len(content) <= coalescer.most or hold_documents(content):
         return None
     if options is DEFAULTS:
         return ALIKE
@@ -133,7 +132,6 @@ class Part(Share):
             items,
             options,
             Embeddings(matrix),
-            prepare=read_chunk,
             merged=True,
             answer_by=answer_by,
         )
@@ -186,7 +184,7 @@ class Part(Share):
         if self._stopped is None and not self._errors and self._options is DEFAULTS and type(self.items[0]) is str:
             return self._rows
         originals = None
-        if isinstance(self.items[0], Document) and all(isinstance(item, Document) for item in self.items):
+        if are_ours(self.items):
             originals = Originals(self._content)
             originals.items, originals.documents = self.items, self.items
         errors, stopped = self._errors, self._stopped

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
 from casdk._calls import ErrorMode
-from casdk.errors import InputTypeError, InputValueError, shown
+from casdk.errors import InputTypeError, InputValueError, class_name, message_of, shown
 from casdk.models import Response
 
 __all__ = [
@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 
+Reader: TypeAlias = Literal["caller", "thread"]
+"""Where a sync iterable is read."""
+
+
 class CallOptions(TypedDict, total=False):
     """Options of every verb.
 
@@ -43,6 +47,9 @@ class CallOptions(TypedDict, total=False):
         show_progress: Show a bar.
         timeout: Seconds for the whole call, loading and retries included; ``None`` for as long as it takes. Not given,
             it is the client's own, ``Timeouts.total``.
+        reader: Where a sync iterable is read: by the ``"caller"``, in the thread or on the loop that made the call, or
+            in a ``"thread"`` of its own, in a copy of the caller's context: then a call whose time runs out ends
+            although the iterable blocks.
         check_images: Refuse what is not an image before it is sent.
         on_error: Called with the `Response` of each failed request, which then does not stop the call.
     """
@@ -52,6 +59,7 @@ class CallOptions(TypedDict, total=False):
     parameters: Mapping[str, Any] | None
     show_progress: bool
     timeout: float | None
+    reader: Reader
     check_images: bool
     on_error: Callable[[Response], Any] | None
 
@@ -111,6 +119,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     parameters: Any = None
     show_progress: bool = False
     timeout: float | UnsetType | None = UNSET
+    reader: Reader = "caller"
     check_images: bool = True
     on_done: Any = None
     on_error: Any = None
@@ -304,6 +313,7 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "parameters": _read_parameters,
     "show_progress": _read_flag,
     "timeout": _read_seconds,
+    "reader": lambda name, value: _read_word(name, value, "caller", "thread"),
     "check_images": _read_flag,
     "on_done": _read_callback,
     "on_error": _read_callback,
@@ -334,7 +344,7 @@ def route(verb: str, parameters: Mapping[str, Any] | None, **extra: Any) -> tupl
     try:
         sent |= parameters or {}
     except Exception as error:
-        raise InputTypeError(f"parameters cannot be read: {shown(error)}") from error
+        raise InputTypeError(f"parameters cannot be read: {class_name(error)}: {message_of(error)}") from error
     sent |= extra
     model: object = sent.pop("model_name", None) if verb in ("/encode", "/rank") else None
     if model is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -16,7 +16,10 @@ from casdk.documents import Document, DocumentArray
 from casdk.errors import CasdkError, ItemError
 from casdk.models import EncodeResult
 
-__all__ = ["Originals", "open_piece", "present", "write_embeddings"]
+__all__ = ["Originals", "are_ours", "open_piece", "present", "write_embeddings"]
+
+MANY: Final = 1000
+"""Documents that are given their results in a tenth of a millisecond; docarray's take as long one by one."""
 
 
 class Originals:
@@ -38,9 +41,13 @@ class Originals:
         self._keep = keep
         self._foreign = False
 
-    def read(self, items: list[Any], indices: Sequence[int]) -> Chunk:
-        """Read a chunk as it is, keeping its Documents."""
-        chunk = self._read(items, indices)
+    def read(self, items: list[Any], indices: Sequence[int], **how: Any) -> Chunk:
+        """Read a chunk apart, see `read_chunk`."""
+        return read_chunk(items, indices, candidates=self._candidates, whole=self._whole, **how)
+
+    def keep(self, items: list[Any], chunk: Chunk) -> Chunk:
+        """Keep the Documents of a chunk that was read."""
+        self._look_for_theirs(items, chunk)
         if self.items is not None:
             if chunk.verdicts.count(b"O") == len(items):
                 self.items += items
@@ -50,9 +57,9 @@ class Originals:
                 self.documents = []
         return chunk
 
-    def read_as_documents(self, items: list[Any], indices: Sequence[int]) -> Chunk:
-        """Read a chunk, making Documents of what is none."""
-        chunk = self._read(items, indices)
+    def keep_as_documents(self, items: list[Any], chunk: Chunk) -> Chunk:
+        """Make Documents of what is none in a chunk that was read, and keep them."""
+        self._look_for_theirs(items, chunk)
         documents: list[Any] = []
         for position, item in enumerate(chunk.items):
             bad = chunk.errors is not None and position in chunk.errors
@@ -64,16 +71,21 @@ class Originals:
         verdicts = bytes(ord("O") if isinstance(document, Document) else ord("T") for document in documents)
         return Chunk(documents, verdicts, chunk.errors)
 
-    def _read(self, items: list[Any], indices: Sequence[int]) -> Chunk:
-        chunk = read_chunk(items, indices, candidates=self._candidates, whole=self._whole)
+    def _look_for_theirs(self, items: list[Any], chunk: Chunk) -> None:
         if chunk.items is not items and not self._foreign:
             self._foreign = hold_documents(items)
-        return chunk
+
+    @property
+    def are_many(self) -> bool:
+        """Whether giving them back takes longer than a loop of the caller's should wait."""
+        return self._foreign or len(self.documents) > MANY
 
     @property
     def all_given(self) -> bool:
         """Whether every item is a Document of the caller's, ours or docarray's."""
-        return self.items is not None and all(isinstance(item, Document) or recognise(item) for item in self.items)
+        return self.items is not None and all(
+            issubclass(type(item), Document) or recognise(item) for item in self.items
+        )
 
     @property
     def all_documents(self) -> bool:
@@ -120,6 +132,11 @@ class Originals:
         from casdk.interop.docarray import collect
 
         return collect(kept, self.like)
+
+
+def are_ours(items: Sequence[Any]) -> bool:
+    """Whether these are Documents, by their types: `isinstance` would ask what is none for its ``__class__``."""
+    return all(issubclass(type(item), Document) for item in items)
 
 
 def write_embeddings(documents: Sequence[Document], rows: np.ndarray[Any, Any], bad: Iterable[int]) -> None:
@@ -174,7 +191,7 @@ def open_piece(piece: Piece, options: Options) -> Any:
     rows = piece.rows
     assert rows is not None
     items = piece.items
-    ours = all(isinstance(item, Document) for item in items)
+    ours = are_ours(items)
     theirs = not ours and all(map(recognise, items))
     if ours:
         write_embeddings(items, rows, piece.bad)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine
 from contextlib import nullcontext
 from functools import partial
 from time import monotonic
@@ -19,13 +19,24 @@ from casdk._codecs import Packer
 from casdk._driver import Driver, Hooks
 from casdk._engine import Caller
 from casdk._feeds import Feed, feed_of
-from casdk._inputs import Chunk, advise
+from casdk._inputs import advise, read_chunk
 from casdk._logging import are_pending, emitted, logger_of
 from casdk._options import MINIBATCH, Options, route
+from casdk._originals import Originals
 from casdk._progress import Progress
+from casdk._reading import Manner, Reading
 from casdk._results import Answer, Matrix, Nothing
 from casdk._transport import Transport
-from casdk.errors import CasdkError, ClosedError, InputTypeError, ItemError, NotDoneError, shown
+from casdk.errors import (
+    CasdkError,
+    ClosedError,
+    InputTypeError,
+    InputValueError,
+    ItemError,
+    NotDoneError,
+    class_name,
+    message_of,
+)
 from casdk.models import Response
 
 __all__ = ["Check", "Job", "Plan", "end", "job_of", "moved"]
@@ -34,6 +45,7 @@ LOG: Final = logger_of("casdk.calls")
 UNWATCHED: Final = nullcontext()
 Job: TypeAlias = Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], Any]]]
 """Runs a call on the engine; what it returns makes the result where the caller is."""
+PLAIN: Final = Manner(read_chunk)
 Check: TypeAlias = Callable[[Caller[Any]], Awaitable[None]]
 """What is still to be done, or found out, when every reply is there."""
 BELOW: Final = frozenset({"casdk", "asyncio", "grpc", "httpx", "httpcore", "anyio", "websockets", "ssl", "socket"})
@@ -49,10 +61,10 @@ class Plan:
         content: The user's iterable, checked.
         options: The call's options.
         answer: Collects the replies.
-        prepare: Reads a chunk.
+        manner: How its items are read.
         resend: Whether requests may be repeated once sent.
         candidates: Attribute of nested Documents that travel too.
-        keep: Whether a Document travels whole, its uri too.
+        whole: Whether a Document travels whole, its uri too.
         allow_empty: Whether a Document without content may travel.
         batch_size: Items per request, unless the options say.
         repeats: Finds items that need not be sent again.
@@ -70,10 +82,10 @@ class Plan:
         options: Options,
         answer: Answer,
         *,
-        prepare: Callable[[list[Any], Sequence[int]], Chunk],
+        manner: Manner = PLAIN,
         resend: bool = True,
         candidates: str | None = None,
-        keep: bool = False,
+        whole: bool = False,
         allow_empty: bool = False,
         batch_size: int = MINIBATCH,
         repeats: Repeats | None = None,
@@ -92,18 +104,21 @@ class Plan:
                 check_images=options.check_images,
                 max_item_bytes=limits.max_item_bytes,
                 max_message_bytes=limits.max_message_bytes,
-                whole=keep,
+                whole=whole,
                 candidates=candidates,
                 allow_empty=allow_empty,
             )
         except TypeError as error:  # of a parameter, which it names
             raise InputTypeError(str(error)) from error.__cause__
         except Exception as error:  # of a parameter's own class
-            raise InputTypeError(f"parameters cannot be read: {shown(error)}") from error
+            raise InputTypeError(f"parameters cannot be read: {class_name(error)}: {message_of(error)}") from error
         timeout = options.deadline_after(transport.timeouts.total)
         self.deadline = None if timeout is None else monotonic() + timeout
         size = options.batch_size or batch_size
-        self.feed: Feed = feed_of(content, size, apart=timeout is not None)
+        threaded = options.reader == "thread"
+        if threaded and isinstance(content, AsyncIterable):
+            raise InputValueError("reader='thread' reads a sync iterable; an async one belongs to its loop")
+        self.feed: Feed = feed_of(content, size, threaded=threaded, hurried=timeout is not None)
         self.hooks = Hooks(options.on_done, options.on_error, options.on_always, options.return_responses)
         self.gathers = options.gathers
         self.answer = answer if self.gathers else Nothing(answer)
@@ -126,19 +141,19 @@ class Plan:
         if transport.telemetry is not None:
             self.watch = transport.telemetry.watch(self._verb, endpoint, self.feed.total, merged)
         self.progress = Progress(verb[1:], self.feed.total) if options.show_progress else None
+        manner = manner._replace(read=partial(manner.read, max_item_bytes=limits.max_item_bytes))
+        self.reading = Reading(self.call, self.feed, self.answer, manner, unfinished, repeats, self.progress)
         self.driver = Driver(
             transport,
             self.call,
-            self.feed,
+            self.reading,
             packer,
             self.answer,
-            prepare=prepare,
             candidates=candidates,
             deadline=self.deadline,
             answer_by=answer_by,
             hooks=self.hooks,
             progress=self.progress,
-            repeats=repeats,
             unfinished=unfinished,
             storing=storing,
             watch=self.watch,
@@ -180,7 +195,7 @@ class Plan:
             finally:
                 if self.watch is not None:
                     self.watch.count(self.call.done)
-                done, read, where = self.call.done, self.driver.count, self._transport.endpoint
+                done, read, where = self.call.done, self.reading.count, self._transport.endpoint
                 LOG.debug("%s at %s: %d of %d items done in %.3f s", self._verb, where, done, read, monotonic() - began)
                 if are_pending():
                     await emitted(self.deadline)
@@ -188,7 +203,7 @@ class Plan:
     def conclude(self, stopped: CasdkError | None) -> None:
         """Find out what became of each item, and tell the error how far the call came; runs where the caller is."""
         if stopped is not None:
-            self.driver.take_rest()
+            self.reading.take_rest()
         self.left = {} if stopped is None else self._unfinished.left()
         bad, left = self.call.bad, self.left
         for index, first in self._repeats.found if self._repeats is not None else ():
@@ -197,7 +212,7 @@ class Plan:
             elif first in left:
                 left[index] = left[first]
         if stopped is not None:
-            read = self.driver.count
+            read = self.reading.count
             stopped.done = read - len(self.missing)
             stopped.total = read if self.feed.total is None and self.call.ended else self.feed.total
             stopped.attempts = stopped.attempts or self.call.attempts
@@ -207,7 +222,7 @@ class Plan:
 
     def rows(self, matrix: Matrix, stopped: CasdkError | None) -> np.ndarray[Any, Any] | None:
         """Return the rows of the items that were read; ``None`` if the call was stopped before there was any."""
-        read = self.driver.count
+        read = self.reading.count
         return matrix.finish(read, self.missing) if stopped is None else matrix.partial(read, self.missing)
 
     @property
@@ -230,7 +245,14 @@ class Plan:
         return [response for _, response in sorted(self.hooks.responses, key=lambda kept: kept[0])]
 
 
-def job_of(plan: Plan, finish: Callable[[CasdkError | None], Any], check: Check | None = None) -> Job:
+def job_of(
+    plan: Plan,
+    finish: Callable[[CasdkError | None], Any],
+    check: Check | None = None,
+    *,
+    first: Callable[[], None] | None = None,
+    originals: Originals | None = None,
+) -> Job:
     """Return the job that runs a call.
 
     Args:
@@ -238,17 +260,28 @@ def job_of(plan: Plan, finish: Callable[[CasdkError | None], Any], check: Check 
         finish: Makes the result where the caller is. If the call was stopped, it puts what was finished into the
             error and returns that.
         check: What is to be done when every reply is there.
+        first: What is to be looked at before anything is sent, on a worker.
+        originals: The caller's Documents.
     """
-    held = [(plan, finish, check)]
-    del plan, finish, check
+    held = [(plan, finish, check, first, originals)]
+    del plan, finish, check, first, originals
 
     async def job(caller: Caller[Any]) -> Callable[[], Any]:
         # Taken out: the frame that waits for the job holds it, and an error's traceback leads to that frame.
-        plan, finish, check = held.pop()
+        plan, finish, check, first, originals = held.pop()
+        if first is not None:
+            await caller.apart(first)
         stopped = await plan.run(caller, check)
+        if caller.loop is not None and originals is not None and originals.are_many:
+            # Where it would hold up the caller's loop, the result is made already.
+            return partial(end, partial(_same, await caller.apart(partial(finish, stopped))))
         return partial(finish, None) if stopped is None else partial(end, partial(finish, stopped))
 
     return job
+
+
+def _same(result: Any) -> Any:
+    return result
 
 
 def end(finish: Callable[[], Any]) -> Any:

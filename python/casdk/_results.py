@@ -16,8 +16,8 @@ from casdk.errors import InputValueError, ItemError, NotSupportedError, ReplyErr
 
 __all__ = ["Answer", "Embeddings", "Nothing", "Rankings", "SearchResults"]
 
-Ranked: TypeAlias = "tuple[Document, dict[str, NamedScore]]"
-"""A candidate and its scores."""
+Scored: TypeAlias = "tuple[int, dict[str, NamedScore]]"
+"""Which candidate, and its scores."""
 GROWTH: Final = 1.125
 """An array of unknown length grows by mremap, which moves no byte, but NumPy zeroes what it adds: small steps."""
 
@@ -323,7 +323,12 @@ class Rankings(Answer):
 
     def __init__(self, source: str) -> None:
         self._source = source
-        self._rankings: dict[int, tuple[Document, list[Ranked]]] = {}
+        self._counts: dict[int, int] = {}
+        self._rankings: dict[int, tuple[Document, list[Scored]]] = {}
+
+    def expect(self, index: int, candidates: int) -> None:
+        """A Document with so many candidates is going to be sent."""
+        self._counts[index] = candidates
 
     def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
         self._ranked(indices, reply, len(indices), request_id)
@@ -344,30 +349,45 @@ class Rankings(Answer):
     ) -> list[int]:
         answers = self._ranked(indices, reply, sent, request_id)
         for index, document, answer in zip(indices, items, answers, strict=True):
-            candidates = list(getattr(document, self._source))
-            places = [_position(match.id, len(candidates), index) for match in answer.matches]
-            if len(set(places)) != len(candidates) or len(places) != len(candidates):
-                raise ReplyError(f"document {index}: {len(candidates)} matches were sent, {len(places)} came back")
-            ranked = [(candidates[at], match.scores) for at, match in zip(places, answer.matches, strict=True)]
-            ranked.sort(key=lambda pair: -pair[1]["clip_score"].value)
-            self._rankings[index] = document, ranked
+            count = self._counts[index]
+            scored = [(_position(match.id, count, index), match.scores) for match in answer.matches]
+            if len({at for at, _ in scored}) != count or len(scored) != count:
+                raise ReplyError(f"document {index}: {count} matches were sent, {len(scored)} came back")
+            scored.sort(key=lambda pair: -pair[1]["clip_score"].value)
+            self._rankings[index] = document, scored
         return []
 
     def write(self) -> None:
         """Give each Document its candidates in their new order, with their scores.
 
         A candidate of several Documents has scores of each of them: the later ones get copies.
+
+        Raises:
+            InputValueError: A Document has other candidates by now; then none has changed.
         """
         owners: dict[int, Document] = {}
-        for _, (document, ranked) in sorted(self._rankings.items(), key=itemgetter(0)):
+        ranked = [
+            (document, self._candidates(index, document, scored))
+            for index, (document, scored) in sorted(self._rankings.items(), key=itemgetter(0))
+        ]
+        for document, candidates in ranked:
             found = DocumentArray()
-            for candidate, scores in ranked:
+            for candidate, scores in candidates:
                 if owners.setdefault(id(candidate), document) is not document:
                     candidate = copy.copy(candidate)
                     candidate.scores = dict(candidate.scores)
                 candidate.scores.update(scores)
                 found.append(candidate)
             setattr(document, self._source, found)
+
+    def _candidates(
+        self, index: int, document: Document, scored: list[Scored]
+    ) -> list[tuple[Document, dict[str, NamedScore]]]:
+        """Return the candidates of a Document, whose class may be the caller's own, with their scores."""
+        candidates = list(getattr(document, self._source))
+        if len(candidates) != len(scored):
+            raise InputValueError(f"document {index}: its .{self._source} changed while they were ranked")
+        return [(candidates[at], scores) for at, scores in scored]
 
 
 class SearchResults(Answer):
@@ -382,6 +402,7 @@ class SearchResults(Answer):
         self.matrix = matrix
         self.executors = 0
         self.matched = False
+        self._found: dict[int, tuple[Document, DocumentArray]] = {}
 
     def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
         self._note(reply, len(indices))
@@ -395,14 +416,18 @@ class SearchResults(Answer):
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
     ) -> list[int]:
-        for document, answer in zip(items, self._note(reply, sent), strict=True):
-            document.matches = DocumentArray(
-                sorted(
-                    answer.matches,
-                    key=lambda match: match.scores["cosine"].value if "cosine" in match.scores else 0.0,
-                )
-            )
+        for index, document, answer in zip(indices, items, self._note(reply, sent), strict=True):
+            self._found[index] = document, DocumentArray(sorted(answer.matches, key=_distance))
         return self.matrix.place(indices, reply, sent, request_id)
+
+    def write(self) -> None:
+        """Give each query its matches, where its owner is: a Document's class may be the caller's own."""
+        for document, matches in self._found.values():
+            document.matches = matches
+
+
+def _distance(match: Document) -> float:
+    return match.scores["cosine"].value if "cosine" in match.scores else 0.0
 
 
 def _paired(reply: Reply, sent: int) -> DocumentArray:
@@ -413,6 +438,6 @@ def _paired(reply: Reply, sent: int) -> DocumentArray:
 
 def _position(wire_id: str, count: int, index: int) -> int:
     """Return which candidate came back: the packer numbers them, see `casdk._rust.Packer`."""
-    if wire_id.isascii() and wire_id.isdigit() and int(wire_id) < count:
+    if wire_id.isascii() and wire_id.isdigit() and len(wire_id) <= len(str(count)) and int(wire_id) < count:
         return int(wire_id)
     raise ReplyError(f"document {index}: a match came back with an id that was not sent: {wire_id[:40]!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
 import sys
@@ -124,6 +125,25 @@ class Workers(ThreadPoolExecutor):
             self._unfinished += 1
         self._queue.put((future, partial(function, *arguments, **options)))
         return future
+
+    async def call(self, function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+        """Run a function in one of the threads and wait for it; return what it returned, and what it raised.
+
+        Raises:
+            TransportError: There is none, and none can be started.
+        """
+        outcome = await asyncio.get_running_loop().run_in_executor(self, self._outcome_of, function)
+        # Taken out: what an error's traceback leads to must not lead back to it.
+        error, result = outcome.pop(), outcome.pop()
+        return result, error
+
+    def _outcome_of(self, function: Callable[[], T]) -> list[Any]:
+        try:
+            return [function(), None]
+        except BaseException as error:  # a future takes not every exception for one
+            if os.getpid() != self._process:
+                raise
+            return [None, error]
 
     def _start_another(self) -> None:
         try:

@@ -15,7 +15,7 @@ from casdk._channels import Channel, Headers, channel_of
 from casdk._coalesce import Coalescer
 from casdk._codecs import Reply, scan
 from casdk._downloads import Downloads
-from casdk._engine import WORKERS, Engine, Resident, engine, notice_fork
+from casdk._engine import WORKERS, Caller, Engine, Resident, engine, notice_fork
 from casdk._logging import are_pending, emitted, logger_of
 from casdk._outages import ServerState
 from casdk._proxy import proxy_of
@@ -284,7 +284,7 @@ class Transport(Resident):
         if callable(token):
             process, never = os.getpid(), asyncio.get_running_loop().create_future()
             try:
-                given = token()
+                given = Caller.heed(*await engine().readers.call(token))  # a coroutine of its own is awaited here
                 token = await given if isawaitable(given) else given
                 if os.getpid() != process:  # it has forked: in the child, the loop turns no more
                     notice_fork()

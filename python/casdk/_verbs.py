@@ -6,7 +6,7 @@ result where the caller is, since touching a hundred thousand Documents would ho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any
 
@@ -15,28 +15,33 @@ import numpy as np
 from msgspec import UnsetType
 
 from casdk._batches import Repeats
+from casdk._callers import apart
 from casdk._columns import check_arrow
 from casdk._engine import Caller
+from casdk._feeds import length_of
+from casdk._foreign import hold_documents
 from casdk._inputs import Chunk, check_content, read_chunk
 from casdk._merging import Part, merging_key
 from casdk._options import MINIBATCH, Options, check_limit, check_timeout
 from casdk._originals import Originals, open_piece, present, write_embeddings
 from casdk._plan import Job, Plan, job_of
+from casdk._reading import Manner
 from casdk._results import (
     Embeddings,
     IndexedEmbeddings,
     Matrix,
     Nothing,
+    Piece,
     Pieces,
     Rankings,
     SearchResults,
 )
 from casdk._transport import Transport
 from casdk.documents import Document
-from casdk.errors import CasdkError, InputTypeError, InputValueError, NotSupportedError
+from casdk.errors import CasdkError, InputTypeError, InputValueError, NotSupportedError, class_name, shown
 from casdk.models import Profile
 
-__all__ = ["Job", "encode", "index", "profile", "rank", "search", "stream"]
+__all__ = ["Job", "encode", "index", "open_on_loop", "profile", "rank", "search", "stream"]
 
 
 def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job | Part:
@@ -47,10 +52,11 @@ def encode(transport: Transport, content: Iterable[Any], options: Options) -> Jo
     if transport.coalescer is not None and (key := merging_key(transport.coalescer, content, options)) is not None:
         return Part(transport, transport.coalescer, content, options, key)
     originals = Originals(content)
-    total = len(content) if isinstance(content, Sized) else None
+    total = length_of(content)
     matrix = Matrix(total, options.dtype, options.out)
     repeats = Repeats() if options.dedupe else None
-    plan = Plan(transport, "/encode", content, options, Embeddings(matrix), prepare=originals.read, repeats=repeats)
+    manner = Manner(originals.read, originals.keep)
+    plan = Plan(transport, "/encode", content, options, Embeddings(matrix), manner=manner, repeats=repeats)
 
     def finish(stopped: CasdkError | None) -> Any:
         plan.conclude(stopped)
@@ -62,7 +68,7 @@ def encode(transport: Transport, content: Iterable[Any], options: Options) -> Jo
         documents = originals if originals.all_documents else None
         return present(rows, plan.errors, plan.missing, documents, options, stopped)
 
-    return job_of(plan, finish)
+    return job_of(plan, finish, originals=originals)
 
 
 def stream(transport: Transport, content: Iterable[Any], options: Options) -> Job:
@@ -72,7 +78,7 @@ def stream(transport: Transport, content: Iterable[Any], options: Options) -> Jo
         if getattr(options, name) is not None:
             raise InputValueError(f"{name}= does not go with a stream")
     pieces = Pieces(options.dtype, options.batch_size or MINIBATCH)
-    plan = Plan(transport, "/encode", content, options, pieces, prepare=read_chunk)
+    plan = Plan(transport, "/encode", content, options, pieces)
 
     def finish(stopped: CasdkError | None) -> CasdkError | None:
         if stopped is not None:
@@ -90,31 +96,49 @@ def stream(transport: Transport, content: Iterable[Any], options: Options) -> Jo
     return job_of(plan, finish)
 
 
-def rank(transport: Transport, content: Iterable[Any], options: Options, source: str) -> Job:
-    """Documents with candidates -> the same Documents, candidates by score."""
+async def open_on_loop(piece: Piece, options: Options) -> Any:
+    """`open_piece` for a caller on a loop, which docarray's documents, or the caller's code in them, would hold up."""
+    if hold_documents(piece.items):
+        return await apart(open_piece, piece, options)
+    return open_piece(piece, options)
+
+
+def rank(transport: Transport, content: Iterable[Any], options: Options, source: str, *, on_loop: bool = False) -> Job:
+    """Documents with candidates -> the same Documents, candidates by score.
+
+    Args:
+        transport: The way to the server.
+        content: All of them are looked at before one is sent, unless it is an iterator.
+        options: The call's.
+        source: Attribute that holds the candidates.
+        on_loop: Whether the caller is a loop, which looking at them would hold up.
+    """
     content = check_content(content)
     if not isinstance(source, str) or source not in ("matches", "chunks"):
-        raise InputValueError(f"source must be 'matches' or 'chunks', not {source!r}")
+        raise InputValueError(f"source must be 'matches' or 'chunks', not {shown(source)}")
     originals = Originals(content, candidates=source)
     answer = Rankings(source)
     checked = isinstance(content, Sequence)
-    if checked:
-        for index, document in enumerate(content):
-            _check_candidates(read_chunk([document], [index], candidates=source), [index], source)
 
-    def read(items: list[Any], indices: Sequence[int]) -> Chunk:
-        chunk = originals.read(items, indices)
+    def check_all() -> None:
+        for index, document in enumerate(content):
+            _check_candidates(read_chunk([document], [index], candidates=source), [index], source, answer)
+
+    def read(items: list[Any], indices: Sequence[int], **how: Any) -> Chunk:
+        chunk = originals.read(items, indices, **how)
         if not checked:
-            _check_candidates(chunk, indices, source)
+            _check_candidates(chunk, indices, source, answer)
         return chunk
 
+    if checked and not on_loop:
+        check_all()
     plan = Plan(
         transport,
         "/rank",
         content,
         options,
         answer,
-        prepare=read,
+        manner=Manner(read, originals.keep, plain=checked),
         candidates=source,
         batch_size=1,
     )
@@ -130,25 +154,26 @@ def rank(transport: Transport, content: Iterable[Any], options: Options, source:
         stopped.documents = ranked
         return stopped
 
-    return job_of(plan, finish)
+    return job_of(plan, finish, first=check_all if checked and on_loop else None, originals=originals)
 
 
-def _check_candidates(chunk: Chunk, indices: Sequence[int], source: str) -> None:
+def _check_candidates(chunk: Chunk, indices: Sequence[int], source: str, answer: Rankings) -> None:
     for position, (document, verdict) in enumerate(zip(chunk.items, chunk.verdicts, strict=True)):
         index = indices[position]
         if chunk.errors is not None and position in chunk.errors:
             continue
         if verdict != ord("O"):
             raise InputTypeError(
-                f"document {index}: rank takes Documents with .{source}, not {type(document).__name__}: "
+                f"document {index}: rank takes Documents with .{source}, not {class_name(document)}: "
                 f"write Document(text=..., {source}=[Document(uri=...), ...])"
             )
-        candidates = getattr(document, source)
+        candidates = list(getattr(document, source))
+        answer.expect(index, len(candidates))
         if not candidates:
             raise InputValueError(f"document {index}: .{source} is empty, there is nothing to rank")
         for place, candidate in enumerate(candidates):
             if not isinstance(candidate, Document):
-                raise InputTypeError(f"document {index}: match {place} is a {type(candidate).__name__}, not a Document")
+                raise InputTypeError(f"document {index}: match {place} is a {class_name(candidate)}, not a Document")
             if not _has_content(candidate):
                 raise InputValueError(f"document {index}: match {place} has no text, blob, tensor or uri")
         if not _has_content(document):
@@ -163,7 +188,7 @@ def index(transport: Transport, content: Iterable[Any], options: Options, resend
     """Texts, images or Documents -> DocumentArray with embeddings, stored by the server."""
     content = check_content(content)
     originals = Originals(content, whole=True, keep=options.gathers)
-    matrix = Matrix(len(content) if isinstance(content, Sized) else None)
+    matrix = Matrix(length_of(content))
     answer = IndexedEmbeddings(matrix)
     plan = Plan(
         transport,
@@ -171,9 +196,9 @@ def index(transport: Transport, content: Iterable[Any], options: Options, resend
         content,
         options,
         answer,
-        prepare=originals.read_as_documents,
+        manner=Manner(originals.read, originals.keep_as_documents),
         resend=resend,
-        keep=True,
+        whole=True,
         storing=True,
     )
 
@@ -191,7 +216,7 @@ def index(transport: Transport, content: Iterable[Any], options: Options, resend
                 stopped.done = 0
         return result
 
-    return job_of(plan, finish, check)
+    return job_of(plan, finish, check, originals=originals)
 
 
 def _embedded(
@@ -227,9 +252,10 @@ def search(transport: Transport, content: Iterable[Any], options: Options, limit
     content = check_content(content)
     limit = check_limit(limit)
     originals = Originals(content)
-    matrix = Matrix(len(content) if isinstance(content, Sized) else None)
+    matrix = Matrix(length_of(content))
     answer = SearchResults(matrix)
-    plan = Plan(transport, "/search", content, options, answer, prepare=originals.read_as_documents, limit=limit)
+    manner = Manner(originals.read, originals.keep_as_documents)
+    plan = Plan(transport, "/search", content, options, answer, manner=manner, limit=limit)
 
     async def check(caller: Caller[Any]) -> None:
         if answer.matched:
@@ -240,7 +266,12 @@ def search(transport: Transport, content: Iterable[Any], options: Options, limit
                 "(or nothing was ever indexed)"
             )
 
-    return job_of(plan, lambda stopped: _embedded(plan, matrix, originals, stopped, matches=True), check)
+    def finish(stopped: CasdkError | None) -> Any:
+        if plan.gathers:
+            answer.write()
+        return _embedded(plan, matrix, originals, stopped, matches=True)
+
+    return job_of(plan, finish, check, originals=originals)
 
 
 def profile(transport: Transport, content: Any, timeout: float | UnsetType | None) -> Job:
@@ -254,7 +285,7 @@ def profile(transport: Transport, content: Any, timeout: float | UnsetType | Non
         items,
         options,
         Nothing(),
-        prepare=originals.read_as_documents,
+        manner=Manner(originals.read, originals.keep_as_documents),
         allow_empty=content is None,
     )
 

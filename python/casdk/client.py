@@ -420,7 +420,7 @@ class Client:
         pieces = _callers.run_pieces_async(_verbs.stream(self._transport, content, read))
         try:
             async for piece in pieces:
-                yield open_piece(piece, read)
+                yield await _verbs.open_on_loop(piece, read)
                 del piece  # as above
         finally:
             await pieces.aclose()
@@ -505,7 +505,7 @@ class Client:
     async def arank(self, docs: Any, *, source: str = "matches", **options: Any) -> Any:
         """`rank`, asynchronously."""
         self._check()
-        job = _verbs.rank(self._transport, docs, read_options(options, OF_RANK), source)
+        job = _verbs.rank(self._transport, docs, read_options(options, OF_RANK), source, on_loop=True)
         return (await _callers.run_async(job))()
 
     # index

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sized
 from types import TracebackType
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import casdk
 from casdk._foreign import is_array
@@ -35,7 +35,8 @@ class CallOptions(TypedDict, total=False):
         on_error: Called with the `DataRequest` of each that failed, which then does not stop the call.
         on_always: Called with each `DataRequest`; the call then returns ``None``.
         prefetch: Requests in flight; 100, also for ``None``.
-        timeout: Seconds for the whole call.
+        timeout: Seconds for the whole call; ``None`` for as long as it takes.
+        reader: Where a sync iterable is read: by its ``"caller"``, or in a ``"thread"`` of its own.
         check_images: Refuse what is not an image before it is sent.
         source: ``rank`` only: attribute that holds the candidates, ``matches`` or ``chunks``.
     """
@@ -48,6 +49,7 @@ class CallOptions(TypedDict, total=False):
     on_always: Callable[[DataRequest], Any] | None
     prefetch: int | None
     timeout: float | None
+    reader: Literal["caller", "thread"]
     check_images: bool
     source: str
 

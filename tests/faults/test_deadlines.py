@@ -111,7 +111,9 @@ def test_a_generator_that_blocks(make_server, connect_to, scheme, stopwatch, fig
 
     client = connect_to(server, scheme)
     try:
-        error = in_time(lambda: client.encode(texts(), batch_size=1, timeout=TIMEOUT), stopwatch, figure)
+        error = in_time(
+            lambda: client.encode(texts(), batch_size=1, timeout=TIMEOUT, reader="thread"), stopwatch, figure
+        )
     finally:
         block.set()
     assert error.total is None
