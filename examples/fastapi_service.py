@@ -26,7 +26,8 @@ class State(TypedDict):
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[State]:
     """Make the client before the first request, close it after the last."""
-    async with Client(os.environ.get("CLIP_SERVER", "grpc://127.0.0.1:51000"), coalesce=True, timeout=10) as client:
+    server = os.environ.get("CLIP_SERVER", "grpc://127.0.0.1:51000")
+    async with Client(server, coalesce=True, timeout=10, local_files=False, fetch_urls=False) as client:
         yield {"client": client}
 
 

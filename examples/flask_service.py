@@ -12,7 +12,13 @@ from typing import Any
 from casdk import Client, DeadlineError, InputError, OverloadedError, Text, TransportError
 from flask import Flask, Response, jsonify, request
 
-client = Client(os.environ.get("CLIP_SERVER", "grpc://127.0.0.1:51000"), coalesce=True, timeout=10)
+client = Client(
+    os.environ.get("CLIP_SERVER", "grpc://127.0.0.1:51000"),
+    coalesce=True,
+    timeout=10,
+    local_files=False,
+    fetch_urls=False,
+)
 atexit.register(client.close)
 app = Flask(__name__)
 

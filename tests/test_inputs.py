@@ -5,8 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from casdk import Document, Image, Text, _inputs
-from casdk._inputs import as_document, check_content, read_chunk, urls_of
+from casdk import Document, Image, ItemError, Text, _inputs
+from casdk._inputs import Sources, as_document, check_content, read_chunk, urls_of
 from casdk._rust import classify
 from casdk.errors import EmptyItemError, FileMissingError, InputTypeError, ItemTypeError, NotAnImageError
 from PIL import Image as Pillow
@@ -24,9 +24,7 @@ png
 a photo of cat.png
 a photo of a cat.jpg
 look at https://example.com/a.png
-https://example.com/a b.png
 http://example.com/with space
-file:///tmp/with space.png
 see /etc/passwd
 and/or
 either/or/neither
@@ -106,6 +104,7 @@ IMAGES = [
         "dir/apple.png", "dir.d/apple.png", "a.b.c.png", "日本語.png", "🙂.webp", "/apple", "/no/such/file", "/a.png",
         "./apple", "./setup", "../apple", "../../x.jpg", "~/pictures/cat", "~/cat.png", "C:\\cat.png", "C:/cat.png",
         "d:\\x", "Z:/x",
+        "photos/my holiday.png", "./my holiday.JPG", "/a b/c d.webp", "s3://bucket/my cat.png",
     )),
     *((uri, "D") for uri in (
         "data:,hello", "data:;base64,aGk=", "data:image/png;base64,aGk=", "DATA:image/png;base64,aGk=",
@@ -143,6 +142,47 @@ def test_a_sentence_stays_one_whatever_files_lie_around(name, tmp_path, monkeypa
     (tmp_path / name).write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
     assert classify([name]) == b"T"
+
+
+@pytest.mark.parametrize(
+    ("string", "says"),
+    [
+        ("https://example.com/a b.png", "percent-encode it"),
+        ("http://example.com/a\u3000b.JPG", "percent-encode it"),
+        ("file:///tmp/with space.png", "percent-encode it"),
+        ("photos/", r"write sorted\(Path\('photos/'\).iterdir\(\)\)"),
+        ("./photos", "the name of a directory"),
+        ("photos/2024", "the name of a directory"),
+        ("/", "the name of a directory"),
+        ("../", "the name of a directory"),
+    ],
+)
+def test_what_is_neither_says_what_to_write(string, says, tmp_path, monkeypatch):
+    (tmp_path / "photos" / "2024").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert classify([string]) == b"?"
+    chunk = read_chunk(["a", string], [7, 8])
+    [error] = chunk.errors.values()
+    assert (error.index, error.item) == (8, string)
+    with pytest.raises(ItemError, match=says):
+        raise error
+    assert read_chunk([Text(string)], [0]).verdicts == b"T"
+
+
+@pytest.mark.parametrize("word", ["photos", "2024", "cat.d", "my photos", "a photo of photos/"])
+def test_a_word_is_never_looked_for(word, tmp_path, monkeypatch):
+    (tmp_path / word).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert classify([word]) == b"T"
+
+
+def test_a_directory_for_content_says_how_to_list_it(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputTypeError, match=r"write sorted\(Path\('photos/'\).iterdir\(\)\)"):
+        check_content("photos/")
+    with pytest.raises(InputTypeError, match=r"write \['photos/'\]"):
+        check_content("photos/", Sources(local_files=False))
 
 
 def test_white_space_in_a_path_needs_the_file(tmp_path, monkeypatch):

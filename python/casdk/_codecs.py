@@ -18,6 +18,7 @@ from casdk.errors import (
     ItemError,
     ItemTooLargeError,
     ItemTypeError,
+    NotAllowedError,
     NotAnImageError,
     ServerError,
 )
@@ -44,6 +45,7 @@ FAILURES: Final[dict[str, type[ItemError]]] = {
     "missing": FileMissingError,
     "unreadable": FileUnreadableError,
     "not_image": NotAnImageError,
+    "not_allowed": NotAllowedError,
     "data_uri": DataURIError,
     "too_large": ItemTooLargeError,
     "empty": EmptyItemError,

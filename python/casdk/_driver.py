@@ -383,7 +383,7 @@ class Driver:
         else:
             urls = urls_of(items, verdicts, None)
         fetched = None
-        if urls:
+        if urls and self._transport.sources.fetch_urls:  # the packer refuses the others
             fetched, batch.errors = await self._transport.downloads.fetch(urls)
         return await self._on_worker(lambda: pack(request_id, items, verdicts, fetched), patient)
 

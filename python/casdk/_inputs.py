@@ -7,11 +7,13 @@ a string                                                     is
 ===========================================================  =========================================
 ``data:...,...`` (RFC 2397)                                  an image: data URI
 ``http://`` ``https://`` ``file://``, no white space         an image: URL
+one of these with white space and an image extension         an error: percent-encode it
+a separator, no white space, and names a directory           an error: list what is in it
 begins with ``/`` ``./`` ``../`` ``~/`` or a drive ``C:\``     an image: path, if it has no white space
                                                              or a file of that name exists
-ends in ``.png .jpg .jpeg .jpe .jfif .gif .webp .bmp .dib    an image: path, under the same condition
-.tif .tiff .avif .heic .heif``
-anything else                                                a sentence, whatever files lie around
+ends in ``.png .jpg .jpeg .jpe .jfif .gif .webp .bmp .dib    an image: path, under the same condition, or
+.tif .tiff .avif .heic .heif``                               with a separator before its first white space
+anything else, and any one word                              a sentence, whatever files lie around
 ===========================================================  =========================================
 
 ``Text(...)`` and ``Image(...)`` override it; ``os.PathLike`` and ``bytes`` are always images.
@@ -25,6 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from casdk._columns import column_of
@@ -34,6 +37,7 @@ from casdk.documents import Document
 from casdk.errors import (
     EmptyItemError,
     FileMissingError,
+    FileUnreadableError,
     InputTypeError,
     ItemError,
     ItemTooLargeError,
@@ -45,15 +49,44 @@ from casdk.errors import (
 )
 from casdk.models import Image, Text
 
-__all__ = ["Chunk", "advise", "are_texts", "as_document", "check_content", "glance", "read_chunk", "unread", "urls_of"]
+__all__ = [
+    "EVERYTHING",
+    "Chunk",
+    "Sources",
+    "advise",
+    "are_texts",
+    "as_document",
+    "check_content",
+    "glance",
+    "read_chunk",
+    "unread",
+    "urls_of",
+]
 
 UNKNOWN: Final = ord("?")
+UNCLEAR: Final = b"?"
+"""The verdict on one string that is neither a sentence nor an image."""
 URL: Final = ord("U")
 DOCUMENT: Final = ord("O")
 SINGLE: Final = (str, bytes, bytearray, memoryview, os.PathLike, Text, Image, Document)
 LONGEST_SHOWN: Final = 60
 CHANNELS: Final = (1, 3, 4)
 """Grey, RGB and RGBA: what image servers accept in ``[H, W, C]``."""
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """Where a client may read images from, beside what it is handed over.
+
+    Attributes:
+        local_files: Whether files are opened, and strings looked up on disk.
+        fetch_urls: Whether ``http(s)://`` URLs are fetched.
+    """
+
+    local_files: bool = True
+    fetch_urls: bool = True
+
+
+EVERYTHING: Final = Sources()
 
 
 class Chunk:
@@ -78,8 +111,12 @@ class Chunk:
         return Chunk([self.items[at] for at in positions], bytes([self.verdicts[at] for at in positions]))
 
 
-def check_content(content: Any) -> Any:
+def check_content(content: Any, sources: Sources = EVERYTHING) -> Any:
     """Refuse at once what is one item where an iterable of items belongs; return what to read items from.
+
+    Args:
+        content: As the user gave it.
+        sources: Where the client may look.
 
     Returns:
         The content itself; a `Column` for a column of pandas, polars or Arrow.
@@ -89,6 +126,8 @@ def check_content(content: Any) -> Any:
     """
     if type(content) is list:
         return content
+    if type(content) is str and sources.local_files and classify([content]) == UNCLEAR and not _is_url(content):
+        raise InputTypeError(f"content is the name of a directory: write {_listing(content)} for what is in it")
     if isinstance(content, SINGLE) or _is_picture(content) or recognise(content):
         raise InputTypeError(f"content must be an iterable of items, not one item: write [{shown(content)}]")
     if isinstance(content, Mapping):
@@ -105,19 +144,27 @@ def check_content(content: Any) -> Any:
     return content
 
 
+def _is_url(text: str) -> bool:
+    return text[:4].lower() in ("http", "file") and "://" in text
+
+
+def _listing(directory: str) -> str:
+    return f"sorted(Path({directory!r}).iterdir())"
+
+
 def _is_picture(item: object) -> bool:
     """Whether this is an image of PIL's, by the modules its class comes from."""
     return any(base.__module__.startswith("PIL.") for base in type(item).__mro__)
 
 
-def are_texts(items: list[Any]) -> bool:
+def are_texts(items: list[Any], sources: Sources) -> bool:
     """Whether these are plain sentences, all of them."""
-    return not classify(items).strip(b"T")
+    return not classify(items, look=sources.local_files).strip(b"T")
 
 
-def glance(items: list[Any]) -> Chunk | None:
+def glance(items: list[Any], sources: Sources) -> Chunk | None:
     """Read items of which it takes none of the caller's code to tell what they are; ``None`` if there are others."""
-    verdicts = classify(items)
+    verdicts = classify(items, look=sources.local_files)
     return None if UNKNOWN in verdicts else Chunk(items, verdicts)
 
 
@@ -128,6 +175,7 @@ def read_chunk(
     candidates: str | None = None,
     whole: bool = False,
     max_item_bytes: int | None = None,
+    sources: Sources = EVERYTHING,
     is_over: Callable[[], bool] = bool,
 ) -> Chunk:
     """Give each item its verdict. It runs the caller's code: what that raises is the item's error.
@@ -138,13 +186,14 @@ def read_chunk(
         candidates: Attribute of docarray's documents whose documents travel too.
         whole: Take all of docarray's documents, their tags too, not the content only.
         max_item_bytes: What an image may have, which is looked at before it is copied.
+        sources: Where the client may look: what is not allowed is the packer's to refuse.
         is_over: Whether nobody waits for it any more: then the rest stays unread.
     """
-    verdicts = classify(items)
+    verdicts = classify(items, look=sources.local_files)
     if UNKNOWN not in verdicts:
         return Chunk(items, verdicts)
     read, marks, errors = list(items), bytearray(verdicts), {}
-    look = _Look(candidates, whole, max_item_bytes)
+    look = _Look(candidates, whole, max_item_bytes, sources)
     for position, verdict in enumerate(verdicts):
         if verdict != UNKNOWN:
             continue
@@ -185,10 +234,11 @@ def _unread(item: object, error: Exception) -> _UnfitError:
 class _Look:
     """How items that are no plain ones are read, in one call."""
 
-    def __init__(self, candidates: str | None, whole: bool, most: int | None) -> None:
+    def __init__(self, candidates: str | None, whole: bool, most: int | None, sources: Sources) -> None:
         self._candidates = candidates
         self._whole = whole
         self._most = sys.maxsize if most is None else most
+        self._files = sources.local_files
 
     def at(self, item: object) -> tuple[str, object]:
         """Return the verdict on an item and what is packed for it: of Python's own types, or NumPy's, or ours."""
@@ -200,11 +250,23 @@ class _Look:
             return self._at_image(item.source)
         if isinstance(item, str):
             plain = str.__str__(item)  # an Enum's own str() is its name
-            return chr(classify([plain])[0]), plain
+            return self._clear(plain), plain
         if item is None:
             reason = "is None (null): fill it, leave it out, or give errors='skip' or 'return'"
             raise _UnfitError(reason, EmptyItemError)
         return self._at_image(item)
+
+    def _clear(self, text: str) -> str:
+        """Return the verdict on a string, unless it is neither a sentence nor an image."""
+        verdict = classify([text], look=self._files)
+        if verdict != UNCLEAR:
+            return chr(verdict[0])
+        if _is_url(text):
+            raise _UnfitError(f"a URL has no white space: percent-encode it (%20); a sentence is Text({shown(text)})")
+        raise _UnfitError(
+            f"is the name of a directory: write {_listing(text)} for what is in it; a sentence is Text({shown(text)})",
+            FileUnreadableError,
+        )
 
     def _as_ours(self, item: object) -> Document:
         from casdk.interop.docarray import to_document
@@ -217,7 +279,7 @@ class _Look:
     def _at_image(self, source: object) -> tuple[str, object]:
         if isinstance(source, str):
             plain = str.__str__(source)
-            verdict = chr(classify([plain])[0])
+            verdict = self._clear(plain)
             return ("P" if verdict == "T" else verdict), plain
         if isinstance(source, os.PathLike):
             return "P", str.__str__(os.fsdecode(source))

@@ -120,7 +120,7 @@ class Part(Share):
 
     def is_light(self) -> bool:
         """Whether it is texts, of a caller who did not say how many may travel in a request."""
-        return self._options.batch_size is None and are_texts(self.items)
+        return self._options.batch_size is None and are_texts(self.items, self._transport.sources)
 
     async def send(self, items: list[Any], answer_by: float | None) -> Merged:
         """Send the items of several calls as the call of one of them, whose bad items go back to their callers."""

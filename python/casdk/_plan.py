@@ -107,6 +107,8 @@ class Plan:
                 whole=whole,
                 candidates=candidates,
                 allow_empty=allow_empty,
+                local_files=transport.sources.local_files,
+                fetch_urls=transport.sources.fetch_urls,
             )
         except TypeError as error:  # of a parameter, which it names
             raise InputTypeError(str(error)) from error.__cause__
@@ -141,7 +143,10 @@ class Plan:
         if transport.telemetry is not None:
             self.watch = transport.telemetry.watch(self._verb, endpoint, self.feed.total, merged)
         self.progress = Progress(verb[1:], self.feed.total) if options.show_progress else None
-        manner = manner._replace(read=partial(manner.read, max_item_bytes=limits.max_item_bytes))
+        manner = manner._replace(
+            read=partial(manner.read, max_item_bytes=limits.max_item_bytes, sources=transport.sources),
+            sources=transport.sources,
+        )
         self.reading = Reading(self.call, self.feed, self.answer, manner, unfinished, repeats, self.progress)
         self.driver = Driver(
             transport,

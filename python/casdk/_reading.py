@@ -18,7 +18,7 @@ from casdk._batches import Batch, Repeats, Sifted, Unfinished
 from casdk._calls import Call
 from casdk._engine import Caller, EscapedError
 from casdk._feeds import Feed
-from casdk._inputs import DOCUMENT, Chunk, glance, unread
+from casdk._inputs import DOCUMENT, EVERYTHING, Chunk, Sources, glance, unread
 from casdk._progress import Progress
 from casdk._results import Answer
 from casdk.errors import CasdkError, ItemTypeError, class_name, message_of
@@ -33,11 +33,13 @@ class Manner(NamedTuple):
         read: Reads a chunk apart, as `read_chunk` does.
         keep: Takes a chunk that was read, on the engine.
         plain: Whether items of builtin types need not be read apart.
+        sources: Where the client may look.
     """
 
     read: Callable[..., Chunk]
     keep: Callable[[list[Any], Chunk], Chunk] | None = None
     plain: bool = True
+    sources: Sources = EVERYTHING
 
 
 class Host(Protocol):
@@ -182,7 +184,7 @@ class Reading:
 
     def _read_here(self, chunk: _Unread) -> bool:
         """Read a chunk on the engine if that runs none of the caller's code; return whether it did."""
-        read = glance(chunk.items) if self._manner.plain else None
+        read = glance(chunk.items, self._manner.sources) if self._manner.plain else None
         if read is None:
             return False
         sifted = None

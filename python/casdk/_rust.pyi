@@ -55,7 +55,7 @@ class RawDocument(TypedDict, total=False):
 def new_id() -> str:
     """Return a fresh id of 32 hex characters, also in a forked process; only a thread's first is slow."""
 
-def classify(items: Sequence[object]) -> bytes:
+def classify(items: Sequence[object], *, look: bool = True) -> bytes:
     """Return one verdict byte per item.
 
     ``T`` sentence, ``P`` path of an image file, ``D`` data URI, ``F`` file URL, ``U`` http(s) URL (all ``str``);
@@ -86,6 +86,8 @@ class Packer:
         candidates: Name of the attribute whose Documents are sent as matches, their ids replaced by their
             positions (``"0"``, ``"1"``, ...), their content read like the root's; ``None`` sends none.
         allow_empty: Send Documents without content instead of reporting them as failures.
+        local_files: Open files; paths are failures (``not_allowed``) otherwise.
+        fetch_urls: Whether http(s) URLs are ever fetched; failures of the same kind otherwise.
 
     Raises:
         TypeError: A parameter cannot go on the wire; the message names its key.
@@ -103,6 +105,8 @@ class Packer:
         whole: bool = False,
         candidates: str | None = None,
         allow_empty: bool = False,
+        local_files: bool = True,
+        fetch_urls: bool = True,
     ) -> Packer: ...
     def pack(
         self,

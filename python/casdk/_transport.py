@@ -24,6 +24,7 @@ from casdk.config import TLS, Limits, Retry, Timeouts
 from casdk.errors import AuthError, CasdkError, ClosedError, ConfigError, ReplyError, ServerError, TransportError
 
 if TYPE_CHECKING:
+    from casdk._inputs import Sources
     from casdk._telemetry import Instruments
 
 __all__ = ["SHARES", "ByteShare", "Credential", "InterruptedByForkError", "Received", "Transport"]
@@ -134,6 +135,7 @@ class Transport(Resident):
         proxy: The client's ``proxy=``.
         coalescer: Merges small calls, if the client wants it.
         telemetry: What is told of calls, if the client wants it.
+        sources: Where images may be read from.
     """
 
     def __init__(
@@ -146,7 +148,8 @@ class Transport(Resident):
         retry: Retry,
         proxy: str | None,
         coalescer: Coalescer | None,
-        telemetry: Instruments | None = None,
+        telemetry: Instruments | None,
+        sources: Sources,
     ) -> None:
         self.endpoint = endpoint
         self.codec: Final = SCHEMES[endpoint.scheme].codec
@@ -162,6 +165,7 @@ class Transport(Resident):
         self.downloads = Downloads(timeouts, limits)
         self.coalescer = coalescer
         self.telemetry = telemetry
+        self.sources = sources
         self.calls: set[asyncio.Task[Any]] = set()
         self.closed = False
         self.indexes: bool | None = None

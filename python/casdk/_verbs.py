@@ -46,7 +46,7 @@ __all__ = ["Job", "encode", "index", "open_on_loop", "profile", "rank", "search"
 
 def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job | Part:
     """Texts and images -> ``[N, D]``."""
-    content = check_content(content)
+    content = check_content(content, transport.sources)
     if options.result is not None:
         check_arrow()
     if transport.coalescer is not None and (key := merging_key(transport.coalescer, content, options)) is not None:
@@ -73,7 +73,7 @@ def encode(transport: Transport, content: Iterable[Any], options: Options) -> Jo
 
 def stream(transport: Transport, content: Iterable[Any], options: Options) -> Job:
     """Texts and images -> pieces of `encode`'s result, in order."""
-    content = check_content(content)
+    content = check_content(content, transport.sources)
     for name in ("out", "on_done", "on_always", "result"):
         if getattr(options, name) is not None:
             raise InputValueError(f"{name}= does not go with a stream")
@@ -113,7 +113,7 @@ def rank(transport: Transport, content: Iterable[Any], options: Options, source:
         source: Attribute that holds the candidates.
         on_loop: Whether the caller is a loop, which looking at them would hold up.
     """
-    content = check_content(content)
+    content = check_content(content, transport.sources)
     if not isinstance(source, str) or source not in ("matches", "chunks"):
         raise InputValueError(f"source must be 'matches' or 'chunks', not {shown(source)}")
     originals = Originals(content, candidates=source)
@@ -186,7 +186,7 @@ def _has_content(document: Document) -> bool:
 
 def index(transport: Transport, content: Iterable[Any], options: Options, resend: bool) -> Job:
     """Texts, images or Documents -> DocumentArray with embeddings, stored by the server."""
-    content = check_content(content)
+    content = check_content(content, transport.sources)
     originals = Originals(content, whole=True, keep=options.gathers)
     matrix = Matrix(length_of(content))
     answer = IndexedEmbeddings(matrix)
@@ -249,7 +249,7 @@ async def _probe_index(transport: Transport, document: Document, caller: Caller[
 
 def search(transport: Transport, content: Iterable[Any], options: Options, limit: int) -> Job:
     """Texts, images or Documents -> DocumentArray with matches by ascending distance."""
-    content = check_content(content)
+    content = check_content(content, transport.sources)
     limit = check_limit(limit)
     originals = Originals(content)
     matrix = Matrix(length_of(content))

@@ -17,6 +17,7 @@ from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
+from casdk._inputs import Sources
 from casdk._options import (
     MINIBATCH,
     CallOptions,
@@ -85,6 +86,7 @@ class _Settings(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str | None
     coalesce: bool | float
     telemetry: bool | Telemetry
+    sources: Sources
 
     def obstacle(self) -> str | None:
         """Say what cannot travel, a secret in clear above all, and what to do instead."""
@@ -124,6 +126,11 @@ class Client:
             are in flight, a number of milliseconds also waits that long for company. Texts whose ``batch_size`` is
             not given travel in larger ones, of up to 256, while the server answers each within 10 ms. Errors and
             deadlines stay with their caller.
+        local_files: ``False`` opens no file and asks the file system about no string: paths, ``PathLike``,
+            ``Image(path)`` and a ``Document.uri`` that names a file are `NotAllowedError`. For services, whose content
+            strangers send.
+        fetch_urls: ``False`` fetches nothing: ``http(s)://`` URLs, also of Documents, are `NotAllowedError`. Sentences,
+            bytes, arrays and data URIs pass whatever either of them is.
         telemetry: ``True`` reports spans and metrics to OpenTelemetry's global providers, a `Telemetry` to its own,
             and sends the trace context to the server; needs ``casdk[otel]``. Off, nothing of it is imported.
 
@@ -150,6 +157,8 @@ class Client:
         proxy: str | None = None,
         coalesce: bool | float = False,
         telemetry: bool | Telemetry = False,
+        local_files: bool = True,
+        fetch_urls: bool = True,
     ) -> None:
         self._check()
         endpoint = parse_address(server)
@@ -180,6 +189,7 @@ class Client:
             proxy=check_proxy(proxy),
             coalesce=coalesce,
             telemetry=telemetry,
+            sources=_read_sources(local_files, fetch_urls),
         )
         self._open()
 
@@ -199,6 +209,7 @@ class Client:
             settings.proxy,
             _make_coalescer(settings.coalesce),
             _make_instruments(settings.endpoint, settings.telemetry),
+            settings.sources,
         )
         self._finalizer = weakref.finalize(self, _leave, self._transport)
         self._finalizer.atexit = False
@@ -804,6 +815,13 @@ def _read_credential(credential: object) -> Any:
     from casdk._transport import check_token
 
     return check_token(credential)
+
+
+def _read_sources(local_files: bool, fetch_urls: bool) -> Sources:
+    for name, value in (("local_files", local_files), ("fetch_urls", fetch_urls)):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} must be True or False, not {value!r}")
+    return Sources(local_files, fetch_urls)
 
 
 def _make_coalescer(coalesce: bool | float) -> Coalescer | None:

@@ -9,6 +9,7 @@
     │   └── ItemError                       one item failed: .index .item .cause
     │       ├── FileMissingError (FileNotFoundError)
     │       ├── FileUnreadableError (OSError)   directory, device, FIFO, no permission
+    │       ├── NotAllowedError (PermissionError)  a file or a URL, which this client does not read
     │       ├── NotAnImageError (ValueError)
     │       ├── DataURIError (ValueError)
     │       ├── ItemTooLargeError (ValueError)
@@ -65,6 +66,7 @@ __all__ = [
     "ItemTooLargeError",
     "ItemTypeError",
     "NoEmbeddingError",
+    "NotAllowedError",
     "NotAnImageError",
     "NotDoneError",
     "NotSupportedError",
@@ -260,6 +262,10 @@ class FileMissingError(ItemError, FileNotFoundError):
 
 class FileUnreadableError(ItemError, OSError):
     """The image path is a directory, a device or a FIFO, or may not be read."""
+
+
+class NotAllowedError(ItemError, PermissionError):
+    """The item names a file or a URL, and the client was made with ``local_files=False`` or ``fetch_urls=False``."""
 
 
 class NotAnImageError(ItemError, ValueError):

@@ -372,7 +372,7 @@ def test_each_failure_drops_only_its_item(codec: str, tmp_path: Path) -> None:
     loop.matches.append(loop)
     bad: list[tuple[Any, str, str]] = [
         (str(tmp_path / "nosuch.png"), "missing", "nosuch.png"),
-        (str(tmp_path), "unreadable", "directory"),
+        (Document(uri=str(tmp_path)), "unreadable", "directory"),
         (str(tmp_path / "fifo.png"), "unreadable", "FIFO"),
         (str(tmp_path / "text.png"), "not_image", "text.png"),
         (b"no image", "not_image", ""),

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from casdk import Document, Image, Text
-from casdk._inputs import as_document
+from casdk._inputs import as_document, read_chunk
 from casdk._rust import classify
 from casdk.client import Item
 from casdk.errors import InputValueError
@@ -199,7 +199,10 @@ def read_lines(lines: Iterable[str]) -> Iterator[str]:
 
 def read_document(words: str) -> Document:
     """Return the Document of an image's path or URL, or of a sentence, as `Client.encode` reads a ``str``."""
-    return as_document(words, _kind(words))
+    chunk = read_chunk([words], [0])
+    if chunk.errors:
+        raise chunk.errors[0]
+    return as_document(words, chr(chunk.verdicts[0]))
 
 
 def stored(entry: Entry) -> Document:

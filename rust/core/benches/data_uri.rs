@@ -77,7 +77,9 @@ fn verdict(criterion: &mut Criterion) {
         ("url", "https://example.com/photos/2024/07/cat.jpeg"),
     ];
     for (name, item) in items {
-        group.bench_function(name, |bencher| bencher.iter(|| classify(black_box(item))));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| classify(black_box(item), true));
+        });
     }
 }
 

@@ -45,7 +45,7 @@ fn classify_texts(times: usize) {
     let texts = sentences(COUNT);
     for _ in 0..times {
         for text in &texts {
-            black_box(classify(black_box(text)));
+            black_box(classify(black_box(text), true));
         }
     }
 }

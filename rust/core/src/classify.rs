@@ -1,7 +1,5 @@
 //! What a string item is: a sentence, or an image and where it lies.
 
-use std::path::Path;
-
 use crate::{data_uri, source};
 
 /// A sentence.
@@ -14,6 +12,8 @@ pub const DATA_URI: u8 = b'D';
 pub const FILE_URL: u8 = b'F';
 /// An `http://` or `https://` URL.
 pub const WEB_URL: u8 = b'U';
+/// What is neither a sentence nor an image: the name of a directory, or a URL with white space in it.
+pub const UNCLEAR: u8 = b'?';
 
 /// Extensions that make a string a path, lower case.
 const EXTENSIONS: [&str; 14] = [
@@ -29,21 +29,39 @@ const LONGEST_EXTENSION: usize = 4;
 /// | `data:`, a media type or `;...` or nothing, no white space, a comma | [`DATA_URI`] |
 /// | `http://` or `https://` and more, no white space | [`WEB_URL`] |
 /// | `file://` and more, no white space | [`FILE_URL`] |
-/// | begins with `/` `./` `../` `~/` or a drive (`C:\`, `C:/`) or ends in an image extension, and has no white space or is the name of something that exists | [`PATH`] |
+/// | one of these with white space, and ends in an image extension | [`UNCLEAR`] |
+/// | begins with `/` `./` `../` `~/` or a drive (`C:\`, `C:/`) or ends in an image extension, and has no white space or is the name of a file | [`PATH`] |
+/// | has a separator before its first white space, and ends in an image extension | [`PATH`] |
+/// | has a separator and no white space, and is the name of a directory | [`UNCLEAR`] |
 /// | anything else | [`SENTENCE`] |
 ///
-/// Schemes, drives and extensions are read in any case. On Windows `.\`, `..\`, `~\` and `\\` begin a path too.
-/// The file system is asked only about what looks like a path and has white space.
+/// Schemes, drives and extensions are read in any case. On Windows `.\`, `..\`, `~\` and `\\` begin a path too, and `\`
+/// separates. The file system is asked about nothing but a string that begins like a path and has white space, and one
+/// that has a separator and none: never about one word.
+///
+/// # Arguments
+///
+/// * `look`: whether the file system is asked at all.
 #[must_use]
-pub fn classify(item: &str) -> u8 {
+pub fn classify(item: &str, look: bool) -> u8 {
     match item.as_bytes().first() {
         Some(b'd' | b'D') if data_uri::looks_like(item) => return DATA_URI,
-        Some(b'h' | b'H') if is_url(item, "http://") || is_url(item, "https://") => return WEB_URL,
-        Some(b'f' | b'F') if is_url(item, "file://") => return FILE_URL,
+        Some(b'h' | b'H') if begins(item, "http://") || begins(item, "https://") => {
+            return url(item, WEB_URL);
+        }
+        Some(b'f' | b'F') if begins(item, "file://") => return url(item, FILE_URL),
         _ => {}
     }
-    if (begins_like_path(item.as_bytes()) || has_image_extension(item))
-        && (!has_white_space(item) || exists(item))
+    let first_word = item.split(char::is_whitespace).next().unwrap_or_default();
+    let is_word = first_word.len() == item.len();
+    let is_image = has_image_extension(item);
+    let is_path = begins_like_path(item.as_bytes());
+    let is_separated = is_path || first_word.bytes().any(is_separator);
+    if is_separated && is_word && look && source::expand_home(item).is_dir() {
+        UNCLEAR
+    } else if is_image && (is_word || is_separated)
+        || is_path && is_word
+        || (is_image || is_path) && look && source::expand_home(item).is_file()
     {
         PATH
     } else {
@@ -51,10 +69,21 @@ pub fn classify(item: &str) -> u8 {
     }
 }
 
-fn is_url(item: &str, scheme: &str) -> bool {
+/// Returns the verdict on what begins like a URL, which has no white space.
+fn url(item: &str, verdict: u8) -> u8 {
+    if !has_white_space(item) {
+        verdict
+    } else if has_image_extension(item) {
+        UNCLEAR
+    } else {
+        SENTENCE
+    }
+}
+
+/// Whether it is a scheme, in any case, and more.
+fn begins(item: &str, scheme: &str) -> bool {
     item.len() > scheme.len()
         && item.as_bytes()[..scheme.len()].eq_ignore_ascii_case(scheme.as_bytes())
-        && !has_white_space(item)
 }
 
 fn has_white_space(item: &str) -> bool {
@@ -92,13 +121,4 @@ fn has_image_extension(item: &str) -> bool {
         && EXTENSIONS
             .iter()
             .any(|known| known.as_bytes().eq_ignore_ascii_case(&bytes[dot + 1..]))
-}
-
-/// A file of that name: a directory called like a sentence does not make an image of it.
-fn exists(item: &str) -> bool {
-    if item.starts_with('~') {
-        source::expand_home(item).is_file()
-    } else {
-        Path::new(item).is_file()
-    }
 }

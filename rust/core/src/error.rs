@@ -41,6 +41,9 @@ pub enum Error {
     /// The image behind a URL was not fetched.
     #[error("{0} was not fetched")]
     NotFetched(String),
+    /// The item would be looked for where the client must not look.
+    #[error("{0}")]
+    NotAllowed(String),
     /// A value that this form of the wire cannot hold.
     #[error("{path}: {reason}")]
     Value {
@@ -74,6 +77,7 @@ impl Error {
             Self::TooLarge { .. } => "too_large",
             Self::Empty(_) => "empty",
             Self::NotFetched(_) => "not_fetched",
+            Self::NotAllowed(_) => "not_allowed",
             Self::Value { .. } | Self::Reply { .. } | Self::Unfit(_) => "type",
         }
     }

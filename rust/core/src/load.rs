@@ -17,6 +17,10 @@ const PREFIX: usize = 24;
 
 /// What is the same for every request of a call.
 #[derive(Debug, Clone, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 pub struct Options {
     /// Endpoint of the executors, e.g. `/encode`.
     pub endpoint: String,
@@ -26,6 +30,10 @@ pub struct Options {
     pub check_images: bool,
     /// Whether a document may be without content.
     pub allow_empty: bool,
+    /// Whether files are opened: paths and `file://` URLs, also of documents.
+    pub local_files: bool,
+    /// Whether `http(s)://` URLs are fetched.
+    pub fetch_urls: bool,
     /// Bytes of the largest item.
     pub max_item_bytes: u64,
     /// Bytes where a batch is cut.
@@ -445,6 +453,9 @@ impl Loader<'_> {
                 }
                 Loaded::Tensor(tensor)
             }
+            Content::Path(path) | Content::FileUrl(path) if !self.options.local_files => {
+                return Err(no_local_files(path));
+            }
             Content::Path(path) => self.file(&source::expand_home(path))?,
             Content::FileUrl(url) => self.file(&source::path_of_file_url(url)?)?,
             Content::DataUri(uri) => {
@@ -459,6 +470,7 @@ impl Loader<'_> {
                 check_size("the data URI", parsed.decoded_len(), max)?;
                 Loaded::Uri(parsed)
             }
+            Content::NotFetched(url) if !self.options.fetch_urls => return Err(no_urls(url)),
             Content::NotFetched(url) => return Err(Error::NotFetched(url.to_string())),
             Content::Refused(error) => return Err(error.clone()),
         })
@@ -479,6 +491,20 @@ impl Loader<'_> {
     }
 }
 
+fn no_local_files(name: &str) -> Error {
+    Error::NotAllowed(format!(
+        "{name} names a file, and this client opens none (local_files=False): send the image's bytes, or Text(...) if \
+         it is a sentence"
+    ))
+}
+
+fn no_urls(url: &str) -> Error {
+    Error::NotAllowed(format!(
+        "{url} is a URL, and this client fetches none (fetch_urls=False): send the image's bytes, or Text(...) if it \
+         is a sentence"
+    ))
+}
+
 pub(crate) fn within(at: usize, error: Error) -> Error {
     let name = |reason: String| format!("match {at}: {reason}");
     match error {
@@ -487,6 +513,7 @@ pub(crate) fn within(at: usize, error: Error) -> Error {
         Error::NotAnImage(reason) => Error::NotAnImage(name(reason)),
         Error::Empty(reason) => Error::Empty(name(reason)),
         Error::NotFetched(url) => Error::NotFetched(name(url)),
+        Error::NotAllowed(reason) => Error::NotAllowed(name(reason)),
         Error::Unfit(reason) => Error::Unfit(name(reason)),
         Error::TooLarge { what, len, max } => Error::TooLarge {
             what: name(what),

@@ -43,19 +43,19 @@ const TABLE: &[(u8, &[&str])] = &[
             "file://",
             "http:// is a scheme",
             "http://example.com is a site",
-            "https://example.com/a b.png",
             "HTTP is a protocol",
             "https",
             "file:// is one too",
             "http:/example.com",
             "files are stored",
             "/ 5 stars",
-            "/nosuch directory/cat.png",
-            "./nosuch file.png",
             "../nosuch file",
-            "~/nosuch file.jpg",
-            "C:\\nosuch file.png",
-            "C:/nosuch file.png",
+            "C:\\nosuch file",
+            "https://example.com/a b",
+            "https://example.com/a b.png is a picture",
+            "a b/c.png",
+            "either and/or.png",
+            "http://example.com/?q=a b",
             "c: nothing",
             "C:",
             "1:/a",
@@ -100,13 +100,19 @@ const TABLE: &[(u8, &[&str])] = &[
             "s3://bucket/cat.png",
             "file:/cat.png",
             "data:cat.png",
-            "/",
             "/cat",
+            "/nosuch directory/cat.png",
+            "./nosuch file.png",
+            "~/nosuch file.jpg",
+            "C:\\nosuch file.png",
+            "C:/nosuch file.png",
+            "photos/my holiday.png",
+            "photos/2024 07/my holiday.JPG",
+            "s3://bucket/my cat.png",
             "/etc/passwd",
             "./cat",
             "../cat",
             "~/cat",
-            "~/",
             "C:\\cat",
             "c:/cat",
             "z:\\",
@@ -150,13 +156,32 @@ const TABLE: &[(u8, &[&str])] = &[
             "https://example.com/猫.png",
         ],
     ),
+    (
+        b'?',
+        &[
+            "https://example.com/a b.png",
+            "HTTP://example.com/a\tb.jpeg",
+            "file:///tmp/a b.png",
+            "/",
+            "/usr",
+            "./",
+            "../",
+            "src/",
+            "./src",
+            "tests/oracle",
+        ],
+    ),
 ];
 
 #[test]
 fn verdicts() {
     for (verdict, items) in TABLE {
         for item in *items {
-            assert_eq!(char::from(classify(item)), char::from(*verdict), "{item:?}");
+            assert_eq!(
+                char::from(classify(item, true)),
+                char::from(*verdict),
+                "{item:?}"
+            );
         }
     }
 }
@@ -164,36 +189,57 @@ fn verdicts() {
 #[test]
 fn white_space_is_allowed_in_names_that_exist() {
     let room = tempfile::tempdir().unwrap();
-    for name in ["my cat.png", "my cat"] {
+    for name in ["my cat", "my other cat"] {
         let path = room.path().join(name);
         let item = path.to_str().unwrap();
-        assert_eq!(classify(item), b'T', "{item:?} does not exist yet");
+        assert_eq!(classify(item, true), b'T', "{item:?} does not exist yet");
         fs::write(&path, b"x").unwrap();
-        assert_eq!(classify(item), b'P', "{item:?} exists");
+        assert_eq!(classify(item, true), b'P', "{item:?} exists");
     }
     let album = room.path().join("my album.jpg");
     fs::create_dir(&album).unwrap();
     let item = album.to_str().unwrap();
-    assert_eq!(classify(item), b'T', "{item:?} is no file");
+    assert_eq!(
+        classify(item, true),
+        b'P',
+        "{item:?} ends like an image, and opening it says what it is"
+    );
+    let words = room.path().join("my words");
+    fs::create_dir(&words).unwrap();
+    let item = words.to_str().unwrap();
+    assert_eq!(classify(item, true), b'T', "{item:?} is no file");
+}
+
+#[test]
+fn the_file_system_is_asked_only_where_it_may_be() {
+    for item in ["./src", "src/", "/usr", "tests/oracle"] {
+        assert_ne!(classify(item, true), classify(item, false), "{item:?}");
+    }
+    // One word is never looked for: there is a folder of this name beside the test.
+    assert_eq!(classify("tests", true), b'T');
+    let room = tempfile::tempdir().unwrap();
+    let path = room.path().join("my cat");
+    fs::write(&path, b"x").unwrap();
+    assert_eq!(classify(path.to_str().unwrap(), false), b'T');
 }
 
 #[cfg(windows)]
 #[test]
 fn backslashes_begin_paths_on_windows() {
     for item in [".\\cat", "..\\cat", "~\\cat", "\\\\server\\share\\cat"] {
-        assert_eq!(classify(item), b'P', "{item:?}");
+        assert_eq!(classify(item, true), b'P', "{item:?}");
     }
 }
 
 proptest::proptest! {
     #[test]
     fn never_panics_and_knows_only_five(item in proptest::prelude::any::<String>()) {
-        proptest::prop_assert!(b"TPDFU".contains(&classify(&item)));
+        proptest::prop_assert!(b"TPDFU?".contains(&classify(&item, true)));
     }
 
     /// Words are a sentence however they are spaced, unless they begin or end like a path.
     #[test]
     fn words_are_a_sentence(words in proptest::collection::vec("[A-Za-z0-9]{1,12}", 1..9)) {
-        proptest::prop_assert_eq!(classify(&words.join(" ")), b'T');
+        proptest::prop_assert_eq!(classify(&words.join(" "), true), b'T');
     }
 }

@@ -7,7 +7,7 @@ use casdk_core::classify;
 use casdk_core::document::{Content, DEEPEST, Document, Fields, Id, Score, Tensor};
 use casdk_core::error::Error;
 use casdk_core::plain_fields;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
@@ -455,8 +455,14 @@ impl Reading<'_> {
         let Some(uri) = uri.filter(|_| loaded) else {
             return Ok(OwnedContent::Empty);
         };
-        let verdict = match classify::classify(uri) {
+        // It is an image, whatever it looks like: there is nothing to ask the file system.
+        let verdict = match classify::classify(uri, false) {
             verdict @ (b'U' | b'D' | b'F') => verdict,
+            b'?' => {
+                return Err(PyValueError::new_err(
+                    "uri: a URL has no white space: percent-encode it (%20)",
+                ));
+            }
             _ => b'P',
         };
         let py = tensor.py();

@@ -23,12 +23,12 @@ fn reply_error(error: &casdk_core::error::Error) -> PyErr {
 }
 
 /// Returns the verdict on a string; one that is no UTF-8 can only be the name of a file.
-fn verdict_on(text: &Bound<'_, PyString>) -> u8 {
+fn verdict_on(text: &Bound<'_, PyString>, look: bool) -> u8 {
     if let Ok(text) = text.to_str() {
-        return classify::classify(text);
+        return classify::classify(text, look);
     }
     match fields::name_of(text) {
-        Some(name) if classify::classify(&name.to_string_lossy()) == classify::PATH => {
+        Some(name) if classify::classify(&name.to_string_lossy(), look) == classify::PATH => {
             classify::PATH
         }
         _ => classify::SENTENCE,
@@ -36,14 +36,14 @@ fn verdict_on(text: &Bound<'_, PyString>) -> u8 {
 }
 
 #[pyfunction]
-#[pyo3(name = "classify")]
-fn classify_items<'py>(items: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+#[pyo3(name = "classify", signature = (items, *, look=true))]
+fn classify_items<'py>(items: &Bound<'py, PyAny>, look: bool) -> PyResult<Bound<'py, PyBytes>> {
     let py = items.py();
     let mut verdicts = Vec::with_capacity(items.len().unwrap_or_default());
     for item in items.try_iter()? {
         let item = item?;
         verdicts.push(if let Ok(text) = item.cast_exact::<PyString>() {
-            verdict_on(text)
+            verdict_on(text, look)
         } else if item.is_exact_instance_of::<PyBytes>() {
             b'B'
         } else if fields::is_document(&item)? {

@@ -56,8 +56,13 @@ pub struct Packer {
 impl Packer {
     #[new]
     #[pyo3(signature = (codec, endpoint, parameters, *, check_images=true,
-        max_item_bytes=64 << 20, max_message_bytes=16 << 20, whole=false, candidates=None, allow_empty=false))]
-    #[expect(clippy::too_many_arguments, reason = "they are Python keywords")]
+        max_item_bytes=64 << 20, max_message_bytes=16 << 20, whole=false, candidates=None, allow_empty=false,
+        local_files=true, fetch_urls=true))]
+    #[expect(
+        clippy::too_many_arguments,
+        clippy::fn_params_excessive_bools,
+        reason = "they are Python keywords"
+    )]
     fn new(
         codec: &str,
         endpoint: String,
@@ -68,6 +73,8 @@ impl Packer {
         whole: bool,
         candidates: Option<String>,
         allow_empty: bool,
+        local_files: bool,
+        fetch_urls: bool,
     ) -> PyResult<Self> {
         let codec = Codec::parse(codec)?;
         let options = Options {
@@ -75,6 +82,8 @@ impl Packer {
             parameters: read_fields(parameters, "parameters", 0)?,
             check_images,
             allow_empty,
+            local_files,
+            fetch_urls,
             max_item_bytes,
             max_message_bytes,
         };

@@ -16,6 +16,8 @@ pub fn options() -> Options {
         parameters: vec![("drop_image_content".into(), Value::Bool(true))],
         check_images: true,
         allow_empty: false,
+        local_files: true,
+        fetch_urls: true,
         max_item_bytes: 1 << 26,
         max_message_bytes: 1 << 26,
     }

@@ -1,4 +1,5 @@
-//! Every string gets one of five verdicts; URLs and data URIs are what they are called; a file URL's path is read or
+//! Every string gets one of six verdicts, without a look at the file system; URLs and data URIs are what they are
+//! called; a file URL's path is read or
 //! refused.
 //!
 //! Allowed error: `Error::Unreadable` of `path_of_file_url`.
@@ -12,12 +13,13 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let lower = text.to_ascii_lowercase();
-    match classify(text) {
+    match classify(text, false) {
         b'D' => assert!(lower.starts_with("data:") && text.contains(',')),
         b'U' => assert!(lower.starts_with("http")),
         b'F' => assert!(lower.starts_with("file://")),
         b'T' => assert!(text.contains(char::is_whitespace) || !text.starts_with('/')),
         b'P' => assert!(!text.is_empty()),
+        b'?' => assert!((lower.starts_with("http") || lower.starts_with("file")) && text.contains(char::is_whitespace)),
         other => panic!("verdict {other}"),
     }
     assert!(expand_home(text).as_os_str().len() >= text.len().min(1));

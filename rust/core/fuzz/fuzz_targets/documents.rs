@@ -38,6 +38,8 @@ fn options() -> Options {
         parameters: Vec::new(),
         check_images: false,
         allow_empty: true,
+        local_files: true,
+        fetch_urls: true,
         max_item_bytes: u64::MAX,
         max_message_bytes: usize::MAX,
     }

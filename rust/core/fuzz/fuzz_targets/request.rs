@@ -88,6 +88,8 @@ fuzz_target!(|call: Call<'_>| {
         parameters: fields(&call.parameters, 0),
         check_images: false,
         allow_empty: true,
+        local_files: true,
+        fetch_urls: true,
         max_item_bytes: 1 << 20,
         max_message_bytes: call.max_message_bytes.into(),
     };

@@ -13,6 +13,8 @@ pub fn options() -> Options {
         parameters: Vec::new(),
         check_images: true,
         allow_empty: false,
+        local_files: true,
+        fetch_urls: true,
         max_item_bytes: 1 << 20,
         max_message_bytes: 1 << 24,
     }
