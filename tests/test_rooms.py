@@ -76,6 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_calls": {"_batches", "_outages", "models", "errors", "config"},
     "_outages": set(),
     "_signatures": {"_options"},
+    "_settings": {"_coalesce", "_inputs", "_options", "_telemetry", "_transport", "_uri", "config", "errors"},
     "_options": {"_calls", "models", "errors", "config"},
     "_results": {"_codecs", "documents", "models", "errors"},
     "_remarks": set(),

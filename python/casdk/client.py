@@ -11,15 +11,12 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack, overload
 
-import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
-from casdk._inputs import Sources
 from casdk._options import (
-    MINIBATCH,
     CallOptions,
     EncodeOptions,
     Known,
@@ -28,6 +25,7 @@ from casdk._options import (
     read_options,
 )
 from casdk._originals import open_piece
+from casdk._settings import Settings, read_credential, read_sources
 from casdk._signatures import takes
 from casdk._uri import Endpoint, parse_address
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
     from casdk import _callers, _engine, _verbs
-    from casdk._coalesce import Coalescer
-    from casdk._telemetry import Instruments
     from casdk._transport import Credential, Transport
 else:
 
@@ -72,36 +68,6 @@ Embeddings: TypeAlias = NDArray[np.float32]
 Callback: TypeAlias = Callable[[Response], Any]
 OF_EVERY_VERB: Final = (CallOptions, ReplyOptions)
 OF_RANK, OF_INDEX, OF_SEARCH = (Known(OF_EVERY_VERB, own) for own in ("source", "idempotent_index", "limit"))
-
-
-class _Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client was made with, checked; it travels in a pickle."""
-
-    endpoint: Endpoint
-    credential: Any
-    tls: TLS
-    timeouts: Timeouts
-    limits: Limits
-    retry: Retry
-    proxy: str | None
-    coalesce: bool | float
-    telemetry: bool | Telemetry
-    sources: Sources
-
-    def obstacle(self) -> str | None:
-        """Say what cannot travel, a secret in clear above all, and what to do instead."""
-        if isinstance(self.credential, str):
-            return "credential is a str (set CLIP_AUTH_TOKEN where it is used, or give a function of a module)"
-        if isinstance(self.tls.key, bytes):
-            return "TLS key is bytes (give its file's path)"
-        if self.proxy is not None and "@" in self.proxy:
-            return "proxy holds a password (set HTTPS_PROXY where it is used)"
-        if isinstance(self.telemetry, Telemetry):
-            return "telemetry has providers of its own (give telemetry=True and set the global ones where it is used)"
-        return None
-
-    def __repr__(self) -> str:
-        return f"<settings of a client of {self.endpoint}>"
 
 
 class Client:
@@ -179,9 +145,9 @@ class Client:
             if timeouts is not None:
                 raise ConfigError("give timeout= or timeouts=, not both")
             timeouts = Timeouts(total=timeout)
-        self._settings = _Settings(
+        self._settings = Settings(
             endpoint=endpoint,
-            credential=_read_credential(credential),
+            credential=read_credential(credential),
             tls=tls or TLS(),
             timeouts=timeouts or Timeouts(),
             limits=limits or Limits(),
@@ -189,7 +155,7 @@ class Client:
             proxy=check_proxy(proxy),
             coalesce=coalesce,
             telemetry=telemetry,
-            sources=_read_sources(local_files, fetch_urls),
+            sources=read_sources(local_files, fetch_urls),
         )
         self._open()
 
@@ -207,14 +173,14 @@ class Client:
             settings.limits,
             settings.retry,
             settings.proxy,
-            _make_coalescer(settings.coalesce),
-            _make_instruments(settings.endpoint, settings.telemetry),
+            settings.coalescer(),
+            settings.instruments(),
             settings.sources,
         )
         self._finalizer = weakref.finalize(self, _leave, self._transport)
         self._finalizer.atexit = False
 
-    def __getstate__(self) -> _Settings:
+    def __getstate__(self) -> Settings:
         """Return the configuration; secrets stay where they are.
 
         Raises:
@@ -225,7 +191,7 @@ class Client:
             raise ConfigError(f"a client whose {obstacle} cannot be pickled")
         return self._settings
 
-    def __setstate__(self, settings: _Settings) -> None:
+    def __setstate__(self, settings: Settings) -> None:
         self._settings = settings
         self._open()
 
@@ -800,51 +766,6 @@ def _load(endpoint: Endpoint) -> None:
         _loaded.add(endpoint.channel)
     finally:
         _loading.discard(thread)
-
-
-def _read_credential(credential: object) -> Any:
-    if credential is None or callable(credential):
-        return credential
-    if isinstance(credential, Mapping):
-        unknown = [key for key in credential if key != "Authorization"]
-        if unknown:
-            raise ConfigError(f"credential has the key {unknown[0]!r}; the one that is read is 'Authorization'")
-        if not credential:
-            return None
-        credential = credential["Authorization"]
-    from casdk._transport import check_token
-
-    return check_token(credential)
-
-
-def _read_sources(local_files: bool, fetch_urls: bool) -> Sources:
-    for name, value in (("local_files", local_files), ("fetch_urls", fetch_urls)):
-        if not isinstance(value, bool):
-            raise ConfigError(f"{name} must be True or False, not {value!r}")
-    return Sources(local_files, fetch_urls)
-
-
-def _make_coalescer(coalesce: bool | float) -> Coalescer | None:
-    from casdk._coalesce import Coalescer
-
-    if isinstance(coalesce, bool):
-        return Coalescer(MINIBATCH, 0.0) if coalesce else None
-    if not isinstance(coalesce, int | float) or not 0 < coalesce <= 1000:
-        raise ConfigError(f"coalesce must be True, False or a window of up to 1000 ms, not {coalesce!r}")
-    return Coalescer(MINIBATCH, coalesce / 1000)
-
-
-def _make_instruments(endpoint: Endpoint, telemetry: bool | Telemetry) -> Instruments | None:
-    if telemetry is False:
-        return None
-    if telemetry is not True and not isinstance(telemetry, Telemetry):
-        raise ConfigError(f"telemetry must be True, False or a casdk.Telemetry, not {type(telemetry).__name__}")
-    try:
-        from casdk._telemetry import Instruments
-    except ImportError as error:
-        raise ConfigError('telemetry= needs OpenTelemetry: pip install "casdk[otel]"') from error
-    providers = Telemetry() if telemetry is True else telemetry
-    return Instruments(endpoint, providers.tracer_provider, providers.meter_provider)
 
 
 def _show(profile: Profile, quiet: bool) -> Profile:

@@ -204,7 +204,9 @@ def test_sentences_are_packed_as_anything_is(items: list[Any], whole: bool, code
     )
     packed, expected = packer.pack_sentences(REQUEST_ID, items, verdicts), packer.pack(REQUEST_ID, items, verdicts)
     if any(not isinstance(item, str | Document) for item in items) or any(
-        not item.text or item.matches or item.chunks for item in items if isinstance(item, Document)
+        not item.text or item.matches or item.chunks or (whole and (item.scores or item.evaluations))
+        for item in items
+        if isinstance(item, Document)
     ):
         assert packed is None
         return
