@@ -349,6 +349,6 @@ def test_the_server_stays_under_2_gb(memory_of, figure):
         with ThreadPoolExecutor(8) as threads:
             assert set(threads.map(lambda _: ask(served, "grpc", [picture(9400)]), range(8))) == {(0, "")}
         for kind in ("WEBP", "AVIF", "JPEG", "GIF"):
-            assert ask(served, "grpc", [picture(6500, kind)] * 3) == (0, "")
+            assert ask(served, "grpc", [picture(6300, kind)] * 3) == (0, "")
         assert peak() < 2000 * MB
         figure("strangers: most memory of the embedded server, MB", round(peak() / MB))

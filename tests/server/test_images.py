@@ -7,6 +7,7 @@ import pytest
 from casdk.server import images
 from casdk.server.images import ImageReader
 from casdk.server.memory import Memory
+from casdk.server.settings import Settings
 from casdk.server.wire.docarray_pb2 import DocumentProto
 from PIL import Image
 
@@ -160,7 +161,7 @@ def test_every_mode_of_every_format_is_read(kind, mode):
 
 
 def test_what_an_image_takes_is_held_while_it_is_open(reader):
-    memory = Memory(7 * 6 * 10 * 2, "decoding images")
+    memory = Memory(7 * 6 * images.PIXEL_BYTES["PNG"] * 2, "decoding images")
     reader = ImageReader(max_pixels=10_000, memory=memory)
     out = io.BytesIO()
     Image.new("RGB", (7, 6)).save(out, "PNG")
@@ -178,3 +179,9 @@ def test_what_an_image_takes_is_held_while_it_is_open(reader):
     Image.new("RGB", (70, 60)).save(large, "PNG")
     with pytest.raises(ValueError, match="this takes about 0 MiB, and the server has 0 MiB for decoding images"):
         read(reader, "d", DocumentProto(blob=large.getvalue()))
+
+
+def test_the_largest_image_that_is_allowed_fits_the_memory_there_is():
+    settings = Settings(ports={"grpc": 0})
+    for kind in ("PNG", "GIF", "BMP"):
+        assert settings.max_pixels * images.PIXEL_BYTES[kind] <= settings.image_memory

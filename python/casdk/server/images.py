@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageReader"]
 
-PIXEL_BYTES = {"PNG": 10, "GIF": 10, "BMP": 10, "JPEG": 14, "MPO": 14, "TIFF": 16, "WEBP": 18, "AVIF": 20}
+PIXEL_BYTES = {"PNG": 9, "GIF": 9, "BMP": 9, "JPEG": 14, "MPO": 14, "TIFF": 16, "WEBP": 18, "AVIF": 20}
 """Bytes per pixel that decoding takes at most, a conversion to RGB included: measured, with every mode of each format.
 
 Other formats are not read. These are decoded by C code in a time that goes with their pixels; others of Pillow's are
