@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, cast
 
 from casdk._engine import Caller, Ending, EscapedError, Job, engine, notice_fork
 from casdk._mailbox import mailbox_of
-from casdk.errors import ClosedError, InputTypeError
+from casdk.errors import ClosedError, ConfigError, InputTypeError
 
 __all__ = ["apart", "run", "run_async", "run_pieces", "run_pieces_async"]
 
@@ -120,6 +120,13 @@ class _LoopCaller(Caller[T]):
     _done: asyncio.Future[T] | None
     _pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] | None = None
     _running: asyncio.Task[Any] | None = None
+
+    def __init__(self, job: Job[T]) -> None:
+        super().__init__(job)
+        if self.engine.ground.patcher is not None:
+            raise ConfigError(
+                f"with {self.engine.ground.patcher}, use the verbs that are not async: greenlets share one loop"
+            )
 
     def begin(self) -> None:
         self.loop = loop = asyncio.get_running_loop()

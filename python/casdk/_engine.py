@@ -23,6 +23,7 @@ from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 from weakref import WeakSet
 
 from casdk import _logging
+from casdk._greenlets import Ground
 from casdk._mailbox import Mailbox
 from casdk._threads import Workers, check_process, forget_ours, is_ours, start
 from casdk.errors import EXITING, ClosedError, TransportError
@@ -72,6 +73,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.pid: Final = os.getpid()
+        self.ground: Final = Ground()
         self.residents: Final[WeakSet[Resident]] = WeakSet()
         self.libraries: Final[set[Library]] = set()
         """What the residents' connections are made with."""
@@ -100,6 +102,7 @@ class Engine:
         """
         if self.running:
             return
+        self.ground.check_start()
         if not self._begun.is_set():
             start(self._run, "casdk-engine", ours=True)
             self._begun.wait()
@@ -208,8 +211,9 @@ class Engine:
         """Check that the engine does not wait for the current thread, which is about to wait for the engine.
 
         Raises:
-            ClosedError: It does.
+            ClosedError: It does; a ConfigError as `Ground.check_caller` has it.
         """
+        self.ground.check_caller()
         if is_ours():
             raise ClosedError("casdk cannot be called from its own engine thread, nor from its workers")
         if self._forker is not None and self._forker == threading.get_ident():

@@ -16,6 +16,7 @@ from casdk._coalesce import Coalescer
 from casdk._codecs import Reply, scan
 from casdk._downloads import Downloads
 from casdk._engine import WORKERS, Caller, Engine, Resident, engine, notice_fork
+from casdk._greenlets import check_greenlets
 from casdk._logging import are_pending, emitted, logger_of
 from casdk._outages import ServerState
 from casdk._proxy import proxy_of
@@ -186,6 +187,7 @@ class Transport(Resident):
             raise ClosedError("the client is closed")
         current = engine()
         if self._engine is not current:
+            check_greenlets(self.endpoint)  # again: they may have come since the client was made
             self._engine = current
             current.residents.add(self)
 

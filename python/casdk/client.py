@@ -6,8 +6,6 @@ import os
 import sys
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
-from importlib import import_module
-from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack, overload
 
@@ -16,6 +14,8 @@ from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
+from casdk._greenlets import check_greenlets
+from casdk._modules import load
 from casdk._options import (
     CallOptions,
     EncodeOptions,
@@ -27,7 +27,7 @@ from casdk._options import (
 from casdk._originals import open_piece
 from casdk._settings import Settings, read_credential, read_sources
 from casdk._signatures import takes
-from casdk._uri import Endpoint, parse_address
+from casdk._uri import parse_address
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray
 from casdk.errors import EXITING, ClosedError, ConfigError
@@ -39,19 +39,9 @@ if TYPE_CHECKING:
     from casdk import _callers, _engine, _verbs
     from casdk._transport import Credential, Transport
 else:
+    from casdk._modules import Late
 
-    class _Late:
-        """A module that the first client imports: asyncio and what else a call needs take longer than the rest."""
-
-        def __init__(self, name: str) -> None:
-            self._name = name
-
-        def __getattr__(self, name: str) -> Any:
-            value = getattr(import_module(self._name), name)
-            setattr(self, name, value)
-            return value
-
-    _callers, _engine, _verbs = map(_Late, ("casdk._callers", "casdk._engine", "casdk._verbs"))
+    _callers, _engine, _verbs = map(Late, ("casdk._callers", "casdk._engine", "casdk._verbs"))
 
 __all__ = ["ArrowArray", "ArrowStream", "CallOptions", "Client", "EncodeOptions", "Item"]
 
@@ -128,7 +118,8 @@ class Client:
     ) -> None:
         self._check()
         endpoint = parse_address(server)
-        _load(endpoint)
+        check_greenlets(endpoint)
+        load(endpoint)
         from casdk._proxy import check_proxy
 
         if tls is not None and not endpoint.tls:
@@ -161,7 +152,8 @@ class Client:
 
     def _open(self) -> None:
         self._check()
-        _load(self._settings.endpoint)
+        check_greenlets(self._settings.endpoint)
+        load(self._settings.endpoint)
         from casdk._transport import Transport
 
         settings = self._settings
@@ -736,36 +728,6 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-LATE: Final = tuple(
-    f"casdk._{name}" for name in ("callers", "coalesce", "engine", "plan", "proxy", "transport", "verbs")
-)
-_loading: Final[set[int]] = set()
-"""Threads that import what the first client of a scheme needs."""
-_loaded: Final[set[str]] = set()
-
-
-def _load(endpoint: Endpoint) -> None:
-    """Import all that calls to a server need, so that no call imports anything.
-
-    An import on the engine would wait for logging's lock, and a signal's handler may make a call at any line.
-
-    Raises:
-        ConfigError: A signal's handler or a finalizer makes a client in the middle of this.
-    """
-    thread = get_ident()
-    if endpoint.channel in _loaded:
-        return
-    if thread in _loading:
-        raise ConfigError("a client cannot be made while the code that this interrupts makes the first one")
-    try:
-        _loading.add(thread)
-        for module in (*LATE, f"casdk._channels.{endpoint.channel}"):
-            import_module(module)
-        _loaded.add(endpoint.channel)
-    finally:
-        _loading.discard(thread)
 
 
 def _show(profile: Profile, quiet: bool) -> Profile:

@@ -17,7 +17,7 @@ from pathlib import Path
 import casdk
 import numpy as np
 import pytest
-from casdk import CasdkError, Client, ClosedError, _engine
+from casdk import CasdkError, Client, ClosedError, _engine, _modules
 from casdk._callers import run
 
 OURS = str(Path(casdk.__file__).parent)
@@ -129,11 +129,11 @@ def test_at_every_line_of_the_first_call(no_engine):
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_at_every_line_of_the_first_client(connect, channel, monkeypatch):
     """As far as its modules are there: see `test_signals` for the others."""
-    monkeypatch.setattr(casdk.client, "_loaded", set())
+    monkeypatch.setattr(_modules, "_loaded", set())
     address = str(connect(channel)._settings.endpoint)
 
     def make():
-        casdk.client._loaded.clear()
+        _modules._loaded.clear()
         Client(address).close()
 
     def interrupt():

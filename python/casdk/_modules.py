@@ -1,0 +1,53 @@
+"""The modules that calls need, which the first client imports and not ``import casdk``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from threading import get_ident
+from typing import Any, Final
+
+from casdk._uri import Endpoint
+from casdk.errors import ConfigError
+
+__all__ = ["Late", "load"]
+
+MODULES: Final = tuple(
+    f"casdk._{name}" for name in ("callers", "coalesce", "engine", "plan", "proxy", "transport", "verbs")
+)
+_loading: Final[set[int]] = set()
+"""Threads that import what the first client of a scheme needs."""
+_loaded: Final[set[str]] = set()
+
+
+class Late:
+    """A module that the first client imports: asyncio and what else a call needs take longer than the rest."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(import_module(self._name), name)
+        setattr(self, name, value)
+        return value
+
+
+def load(endpoint: Endpoint) -> None:
+    """Import all that calls to a server need, so that no call imports anything.
+
+    An import on the engine would wait for logging's lock, and a signal's handler may make a call at any line.
+
+    Raises:
+        ConfigError: A signal's handler or a finalizer makes a client in the middle of this.
+    """
+    thread = get_ident()
+    if endpoint.channel in _loaded:
+        return
+    if thread in _loading:
+        raise ConfigError("a client cannot be made while the code that this interrupts makes the first one")
+    try:
+        _loading.add(thread)
+        for module in (*MODULES, f"casdk._channels.{endpoint.channel}"):
+            import_module(module)
+        _loaded.add(endpoint.channel)
+    finally:
+        _loading.discard(thread)
