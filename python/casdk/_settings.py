@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from casdk._coalesce import Coalescer
     from casdk._telemetry import Instruments
 
-__all__ = ["Settings", "read_credential", "read_sources"]
+__all__ = ["Settings", "make_coalescer", "make_instruments", "read_credential", "read_sources"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,39 +45,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if isinstance(self.telemetry, Telemetry):
             return "telemetry has providers of its own (give telemetry=True and set the global ones where it is used)"
         return None
-
-    def coalescer(self) -> Coalescer | None:
-        """Return what merges small calls, if anything does.
-
-        Raises:
-            ConfigError: ``coalesce`` is no such number.
-        """
-        from casdk._coalesce import Coalescer
-
-        coalesce = self.coalesce
-        if isinstance(coalesce, bool):
-            return Coalescer(MINIBATCH, 0.0) if coalesce else None
-        if not isinstance(coalesce, int | float) or not 0 < coalesce <= 1000:
-            raise ConfigError(f"coalesce must be True, False or a window of up to 1000 ms, not {coalesce!r}")
-        return Coalescer(MINIBATCH, coalesce / 1000)
-
-    def instruments(self) -> Instruments | None:
-        """Return what is told of calls, if telemetry is wanted.
-
-        Raises:
-            ConfigError: ``telemetry`` is something else, or OpenTelemetry is missing.
-        """
-        telemetry = self.telemetry
-        if telemetry is False:
-            return None
-        if telemetry is not True and not isinstance(telemetry, Telemetry):
-            raise ConfigError(f"telemetry must be True, False or a casdk.Telemetry, not {type(telemetry).__name__}")
-        try:
-            from casdk._telemetry import Instruments
-        except ImportError as error:
-            raise ConfigError('telemetry= needs OpenTelemetry: pip install "casdk[otel]"') from error
-        providers = Telemetry() if telemetry is True else telemetry
-        return Instruments(self.endpoint, providers.tracer_provider, providers.meter_provider)
 
     def __repr__(self) -> str:
         return f"<settings of a client of {self.endpoint}>"
@@ -113,3 +80,38 @@ def read_sources(local_files: bool, fetch_urls: bool) -> Sources:
         if not isinstance(value, bool):
             raise ConfigError(f"{name} must be True or False, not {value!r}")
     return Sources(local_files, fetch_urls)
+
+
+def make_coalescer(settings: Settings) -> Coalescer | None:
+    """Return what merges small calls, if anything does.
+
+    Raises:
+        ConfigError: ``coalesce`` is no such number.
+    """
+    from casdk._coalesce import Coalescer
+
+    coalesce = settings.coalesce
+    if isinstance(coalesce, bool):
+        return Coalescer(MINIBATCH, 0.0) if coalesce else None
+    if not isinstance(coalesce, int | float) or not 0 < coalesce <= 1000:
+        raise ConfigError(f"coalesce must be True, False or a window of up to 1000 ms, not {coalesce!r}")
+    return Coalescer(MINIBATCH, coalesce / 1000)
+
+
+def make_instruments(settings: Settings) -> Instruments | None:
+    """Return what is told of calls, if telemetry is wanted.
+
+    Raises:
+        ConfigError: ``telemetry`` is something else, or OpenTelemetry is missing.
+    """
+    telemetry = settings.telemetry
+    if telemetry is False:
+        return None
+    if telemetry is not True and not isinstance(telemetry, Telemetry):
+        raise ConfigError(f"telemetry must be True, False or a casdk.Telemetry, not {type(telemetry).__name__}")
+    try:
+        from casdk._telemetry import Instruments
+    except ImportError as error:
+        raise ConfigError('telemetry= needs OpenTelemetry: pip install "casdk[otel]"') from error
+    providers = Telemetry() if telemetry is True else telemetry
+    return Instruments(settings.endpoint, providers.tracer_provider, providers.meter_provider)

@@ -25,7 +25,7 @@ from casdk._options import (
     read_options,
 )
 from casdk._originals import open_piece
-from casdk._settings import Settings, read_credential, read_sources
+from casdk._settings import Settings, make_coalescer, make_instruments, read_credential, read_sources
 from casdk._signatures import takes
 from casdk._uri import parse_address
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
@@ -165,8 +165,8 @@ class Client:
             settings.limits,
             settings.retry,
             settings.proxy,
-            settings.coalescer(),
-            settings.instruments(),
+            make_coalescer(settings),
+            make_instruments(settings),
             settings.sources,
         )
         self._finalizer = weakref.finalize(self, _leave, self._transport)

@@ -330,7 +330,7 @@ class TransportError(CasdkError, ConnectionError):
         super().__init__(message)
         self.retryable = retryable
         self.sent = sent
-        self.away = retryable if away is None else away
+        self.away: bool = retryable if away is None else away
         self.blameless = blameless
 
 

@@ -34,13 +34,13 @@ def test_documents_too_deep(client, call, kind):
         call(client, "index", [nested(kind, 65)])
 
 
-@pytest.mark.parametrize(("depth", "outer"), [(31, 0), (20, 33), (9, 64)])
+@pytest.mark.parametrize(("depth", "outer"), [(27, 0), (16, 33), (6, 64)])
 def test_tags(client, call, depth, outer):
     [found] = call(client, "index", [tagged(depth, outer)])
     assert found.embedding is not None
 
 
-@pytest.mark.parametrize(("depth", "outer"), [(33, 0), (64, 0), (22, 33), (12, 64), (500, 0)])
+@pytest.mark.parametrize(("depth", "outer"), [(29, 0), (64, 0), (18, 33), (8, 64), (500, 0)])
 def test_tags_too_deep(client, call, depth, outer):
     with pytest.raises(ItemTypeError, match=r"item 0: .*tags\.a.*: is nested too deeply"):
         call(client, "index", [tagged(depth, outer)])

@@ -34,8 +34,8 @@ class PartFile:
 
     def __init__(self, target: Path, path: Path) -> None:
         self.path = path
-        self.size = 0
-        self.closed = False
+        self.size: int = 0
+        self.closed: bool = False
         self._target = target
         self._begun = False
         while True:

@@ -23,7 +23,7 @@ class Stopped(KeyboardInterrupt):
     """
 
     def __init__(self, number: int) -> None:
-        self.number = signal.Signals(number)
+        self.number: signal.Signals = signal.Signals(number)
         super().__init__(WORDS[self.number.name])
 
 

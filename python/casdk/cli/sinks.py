@@ -48,8 +48,8 @@ class Sink(ABC):
 
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
-        self.rows = 0
-        self.width = 0
+        self.rows: int = 0
+        self.width: int = 0
 
     def write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int] = ()) -> None:
         """Take a piece.

@@ -94,7 +94,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def _forget(self) -> None:
         self.conn.reader.buffer.clear()
-        self.frames = []
+        self.frames: list[bytes] = []
         while not self.queue.empty():
             self.queue.get_nowait()
 
@@ -132,7 +132,7 @@ class Door(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
         super().__init__(config)
-        self.ready = asyncio.Event()
+        self.ready: asyncio.Event = asyncio.Event()
         self._listener = listener
         self._opening: set[asyncio.Task[None]] = set()
         listener.setblocking(False)

@@ -48,7 +48,7 @@ class Index:
     def __init__(self, workspace: Path, encoder: str, dim: int) -> None:
         workspace.mkdir(parents=True, exist_ok=True)
         self._dim = dim
-        self.largest = 0
+        self.largest: int = 0
         self._file = workspace / FILE
         self._database = apsw.Connection(str(self._file))
         try:

@@ -156,7 +156,7 @@ class Pressure:
     """
 
     def __init__(self, most: int) -> None:
-        self.high = asyncio.Event()
+        self.high: asyncio.Event = asyncio.Event()
         self._most = most
         self._relief: list[Callable[[], None]] = []
 

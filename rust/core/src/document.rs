@@ -8,8 +8,9 @@ use crate::error::Error;
 /// neither a document that holds itself nor a reply can exhaust the stack.
 pub const DEEPEST: usize = 64;
 /// Messages in messages that a request may have around and in a document: protobuf's readers, with which servers are
-/// built, refuse more than 100, and a few stand around them all. JSON has no messages, but its servers make them of it.
-pub const MOST_MESSAGES: usize = 96;
+/// built, refuse more than 100, the embedded server more than 90, and a few stand around them all. JSON has no messages, but its
+/// servers make them of it.
+pub const MOST_MESSAGES: usize = 86;
 /// Messages that each level of values is: a struct, an entry of it, a value.
 pub const MESSAGES_OF_VALUE: usize = 3;
 
