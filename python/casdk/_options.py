@@ -171,8 +171,8 @@ class Known:
     """
 
     def __init__(self, kinds: Iterable[type], own: str = "") -> None:
-        self.names = frozenset(name for kind in kinds for name in kind.__annotations__)
-        self.own = own
+        self.names: Final[frozenset[str]] = frozenset(name for kind in kinds for name in kind.__annotations__)
+        self.own: Final[str] = own
 
     def check(self, given: Mapping[str, Any]) -> None:
         """Refuse what the verb does not take, and say what was probably meant.

@@ -57,7 +57,9 @@ AsyncMixture: TypeAlias = "Mixture | AsyncIterable[Item | Document]"
 Embeddings: TypeAlias = NDArray[np.float32]
 Callback: TypeAlias = Callable[[Response], Any]
 OF_EVERY_VERB: Final = (CallOptions, ReplyOptions)
-OF_RANK, OF_INDEX, OF_SEARCH = (Known(OF_EVERY_VERB, own) for own in ("source", "idempotent_index", "limit"))
+OF_RANK: Final = Known(OF_EVERY_VERB, "source")
+OF_INDEX: Final = Known(OF_EVERY_VERB, "idempotent_index")
+OF_SEARCH: Final = Known(OF_EVERY_VERB, "limit")
 
 
 class Client:

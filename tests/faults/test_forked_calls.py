@@ -242,7 +242,7 @@ def items():
         say("next", client.encode(["b"]).shape)
     yield "c"
 
-say("rows", len(client.encode(items(), batch_size=1, timeout=15)))
+say("rows", len(client.encode(items(), batch_size=1, reader="thread", timeout=15)))
 await_child()
 say("after", client.encode(["d"]).shape)
 """

@@ -21,6 +21,8 @@ fn options() -> Options {
         parameters: Vec::new(),
         check_images: false,
         allow_empty: true,
+        local_files: true,
+        fetch_urls: true,
         max_item_bytes: 1 << 20,
         max_message_bytes: 1 << 24,
     }
