@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from casdk._calls import ErrorMode
-from casdk.errors import InputTypeError, InputValueError, class_name, message_of, shown
+from casdk.errors import InputError, InputTypeError, InputValueError, class_name, message_of, shown
 from casdk.models import Response
 
 __all__ = [
@@ -208,7 +208,16 @@ def read_options(given: Mapping[str, Any], known: Known = OF_ENCODE) -> Options:
     if not given:
         return DEFAULTS
     known.check(given)
-    return Options(**{name: CHECKS[name](name, value) if name in CHECKS else value for name, value in given.items()})
+    return Options(**{name: _read_option(name, value) for name, value in given.items()})
+
+
+def _read_option(name: str, value: Any) -> Any:
+    try:
+        return CHECKS[name](name, value) if name in CHECKS else value
+    except InputError:
+        raise
+    except Exception as error:  # of its own class: `isinstance` may ask what it is
+        raise InputTypeError(f"{name} cannot be read: {class_name(error)}: {message_of(error)}") from error
 
 
 def check_limit(limit: object) -> int:
@@ -218,7 +227,12 @@ def check_limit(limit: object) -> int:
         InputTypeError: It is no int.
         InputValueError: It is less than 1, or more than any server can take.
     """
-    return _read_count("limit", limit, MOST_MATCHES)
+    try:
+        return _read_count("limit", limit, MOST_MATCHES)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputTypeError(f"limit cannot be read: {class_name(error)}: {message_of(error)}") from error
 
 
 def check_timeout(timeout: float | UnsetType | None) -> float | UnsetType | None:

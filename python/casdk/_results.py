@@ -110,7 +110,14 @@ class Matrix:
     def _reserve(self, count: int, width: int) -> np.ndarray[Any, Any]:
         rows = self.rows
         if rows is None:
-            rows = self.rows = np.empty((max(count, self._total or 0), width), self._dtype)
+            total = max(count, self._total or 0)
+            try:
+                rows = self.rows = np.empty((total, width), self._dtype)
+            except (MemoryError, ValueError) as error:  # NumPy says ValueError of what no memory can hold
+                raise InputValueError(
+                    f"no memory can hold a matrix [{total}, {width}] of {self._dtype}, a row for each item that the "
+                    "content says it has: read it with stream(), or give out= a memmap"
+                ) from error
         elif len(rows) < count:
             if self._given:
                 raise InputValueError(f"out has {len(rows)} rows, the content has more")

@@ -38,7 +38,17 @@ from casdk._results import (
 )
 from casdk._transport import Transport
 from casdk.documents import Document
-from casdk.errors import CasdkError, InputTypeError, InputValueError, NotSupportedError, class_name, shown
+from casdk.errors import (
+    CasdkError,
+    InputError,
+    InputTypeError,
+    InputValueError,
+    ItemTypeError,
+    NotSupportedError,
+    class_name,
+    message_of,
+    shown,
+)
 from casdk.models import Profile
 
 __all__ = ["Job", "encode", "index", "open_on_loop", "profile", "rank", "search", "stream"]
@@ -159,25 +169,38 @@ def rank(transport: Transport, content: Iterable[Any], options: Options, source:
 
 def _check_candidates(chunk: Chunk, indices: Sequence[int], source: str, answer: Rankings) -> None:
     for position, (document, verdict) in enumerate(zip(chunk.items, chunk.verdicts, strict=True)):
-        index = indices[position]
         if chunk.errors is not None and position in chunk.errors:
             continue
+        index = indices[position]
         if verdict != ord("O"):
             raise InputTypeError(
                 f"document {index}: rank takes Documents with .{source}, not {class_name(document)}: "
                 f"write Document(text=..., {source}=[Document(uri=...), ...])"
             )
-        candidates = list(getattr(document, source))
-        answer.expect(index, len(candidates))
-        if not candidates:
-            raise InputValueError(f"document {index}: .{source} is empty, there is nothing to rank")
-        for place, candidate in enumerate(candidates):
-            if not isinstance(candidate, Document):
-                raise InputTypeError(f"document {index}: match {place} is a {class_name(candidate)}, not a Document")
-            if not _has_content(candidate):
-                raise InputValueError(f"document {index}: match {place} has no text, blob, tensor or uri")
-        if not _has_content(document):
-            raise InputValueError(f"document {index} has no text, blob, tensor or uri")
+        try:
+            answer.expect(index, _check_document(document, index, source))
+        except InputError:
+            raise
+        except Exception as error:  # of a value or a class of the caller's own
+            reason = f"reading it raised {class_name(error)}: {message_of(error)}"
+            raise ItemTypeError(index, document, reason, error) from error
+
+
+def _check_document(document: Document, index: int, source: str) -> int:
+    """Look at a Document and its candidates; return how many there are."""
+    candidates = list(getattr(document, source))
+    if not candidates:
+        raise InputValueError(f"document {index}: .{source} is empty, there is nothing to rank")
+    for place, candidate in enumerate(candidates):
+        if not isinstance(candidate, Document):
+            raise InputTypeError(f"document {index}: match {place} is a {class_name(candidate)}, not a Document")
+        if not isinstance(candidate.scores, dict):  # they are added to
+            raise InputTypeError(f"document {index}: the scores of match {place} are no dict")
+        if not _has_content(candidate):
+            raise InputValueError(f"document {index}: match {place} has no text, blob, tensor or uri")
+    if not _has_content(document):
+        raise InputValueError(f"document {index} has no text, blob, tensor or uri")
+    return len(candidates)
 
 
 def _has_content(document: Document) -> bool:

@@ -288,6 +288,15 @@ ODD: list[Document] = [
 
 
 @pytest.mark.parametrize("whole", [False, True])
+def test_an_array_without_dimensions_is_sent_in_neither_form(whole: bool) -> None:
+    for codec in CODECS:
+        array = np.array(1, np.float32)
+        item = Document(text="a", embedding=array) if whole else Document(tensor=array)
+        packed = Packer(codec, "/encode", {}, whole=whole).pack(REQUEST_ID, [item], b"O")  # type: ignore[arg-type]
+        assert [(at, kind) for at, kind, _ in packed.failures] == [(0, "type")]
+
+
+@pytest.mark.parametrize("whole", [False, True])
 def test_sentences_are_packed_without_the_callers_code(whole: bool) -> None:
     """Where it would have to be run, `pack` does, which is called on a worker; what it raises is the item's error."""
     for codec in CODECS:

@@ -75,6 +75,9 @@ pub(crate) fn check_array(name: &str, array: &Tensor<'_>) -> Result<(), Error> {
             format!("{len} bytes are no array {shape:?} of {}", array.dtype),
         );
     }
+    if array.shape.is_empty() {
+        return refuse(name, "an array without dimensions cannot be sent".into());
+    }
     if array.shape.len() > MOST_AXES {
         return refuse(name, format!("{} axes are too many", array.shape.len()));
     }

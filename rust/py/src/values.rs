@@ -2,8 +2,10 @@
 
 use casdk_core::document::{DEEPEST, Fields, MESSAGES_OF_VALUE, MOST_MESSAGES, Value};
 use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
 /// Reads a mapping; what cannot travel is a `TypeError` that names its key. On every scheme NaN and infinities are among
 /// it, which JSON cannot hold.
@@ -65,16 +67,28 @@ impl Depth {
     }
 }
 
+/// Whether this is a mapping; what its class raises when it is asked is handed on, where a cast would print it.
+fn is_mapping(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    static MAPPING: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    if value.is_instance_of::<PyDict>() {
+        return Ok(true);
+    }
+    value.is_instance(MAPPING.import(value.py(), "collections.abc", "Mapping")?)
+}
+
 fn read_struct(mapping: &Bound<'_, PyAny>, path: &str, depth: Depth) -> PyResult<Fields> {
-    let Ok(mapping) = mapping.cast::<PyMapping>() else {
+    if !is_mapping(mapping)? {
         return refuse(
             path,
             format_args!("must be a mapping, not {}", mapping.get_type().name()?),
         );
-    };
+    }
     let mut fields = Fields::new();
-    for pair in mapping.items()?.iter() {
-        let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair.extract()?;
+    for pair in mapping
+        .call_method0(intern!(mapping.py(), "items"))?
+        .try_iter()?
+    {
+        let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = pair?.extract()?;
         let Ok(key) = key.cast::<PyString>() else {
             return refuse(
                 path,
@@ -128,7 +142,7 @@ fn read_value(value: &Bound<'_, PyAny>, path: &str, depth: Depth) -> PyResult<Va
         }
         return Ok(Value::List(values));
     }
-    if value.cast::<PyMapping>().is_ok() {
+    if is_mapping(value)? {
         return Ok(Value::Struct(read_struct(value, path, depth)?));
     }
     if is_numpy_scalar(value)? {
