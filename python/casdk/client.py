@@ -27,7 +27,7 @@ from casdk._options import (
 from casdk._originals import open_piece
 from casdk._settings import Settings, make_coalescer, make_instruments, read_credential, read_sources
 from casdk._signatures import takes
-from casdk._uri import parse_address
+from casdk._uri import counterpart, parse_address
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray
 from casdk.errors import EXITING, ClosedError, ConfigError
@@ -125,7 +125,9 @@ class Client:
         from casdk._proxy import check_proxy
 
         if tls is not None and not endpoint.tls:
-            raise ConfigError(f"tls= needs a secure scheme: {endpoint.scheme}s://, not {endpoint.scheme}://")
+            raise ConfigError(
+                f"tls= needs a secure scheme: {counterpart(endpoint.scheme, tls=True)}://, not {endpoint.scheme}://"
+            )
         for name, option, kind in (
             ("tls", tls, TLS),
             ("timeouts", timeouts, Timeouts),

@@ -18,7 +18,7 @@ from casdk._codecs import read_status
 from casdk._engine import engine
 from casdk._proxy import proxy_of
 from casdk._transport import TOKEN_VARIABLE, check_token
-from casdk._uri import SCHEMES, Endpoint, parse_address
+from casdk._uri import SCHEMES, Endpoint, counterpart, parse_address
 from casdk.cli.access import Access
 from casdk.cli.exits import Exit, exit_of
 from casdk.cli.greetings import addresses_that_work, greet
@@ -77,7 +77,9 @@ def examine(url: str, access: Access) -> Iterator[Finding]:
         endpoint = parse_address(url)
         proxy_of(endpoint, None)
         if access.tls() is not None and not endpoint.tls:
-            raise ConfigError(f"TLS options need a secure scheme: {endpoint.scheme}s://, not {endpoint.scheme}://")
+            raise ConfigError(
+                f"TLS options need a secure scheme: {counterpart(endpoint.scheme, tls=True)}://, not {endpoint.scheme}://"
+            )
         access.timeouts()
     except ConfigError as error:
         yield TroubleError(str(error), "correct the command line", exit=Exit.USAGE).finding("address")
