@@ -8,10 +8,24 @@ from casdk._progress import Progress
 from nbclient import NotebookClient
 
 
+def draw():
+    """Wait until all that was counted so far is drawn."""
+    _progress._flush()
+
+
+def drawn():
+    """Wait until the thread that draws has ended."""
+    for thread in threading.enumerate():
+        if thread.name == "casdk-bar":
+            thread.join(30)
+            assert not thread.is_alive()
+
+
 def test_a_row_counts_items_and_bytes(screen):
     with Progress("encode", 10) as progress:
         progress.advance(4, 1_000, 2_000)
         progress.advance(6, 1_000, 2_000)
+    draw()
     shown = screen.getvalue()
     assert "encode" in shown
     assert "10/10" in shown
@@ -23,6 +37,7 @@ def test_eighty_columns_are_enough(screen):
     with Progress("encode", 10_000) as progress:
         progress.advance(5_000, 400_000, 20_000_000)
         progress.advance(5_000, 400_000, 20_000_000)
+    draw()
     assert "10000/10000" in screen.getvalue()
     assert "out 800.0 kB in 40.0 MB" in screen.getvalue()
 
@@ -34,9 +49,10 @@ def test_a_row_says_that_its_call_waits_for_the_server(screen):
         progress.advance(5_000, 400_000, 20_000_000)
         progress.wait(True)
         progress.advance(1_000, 80_000, 4_000_000)
-        progress._bars.refresh()
+        draw()
         waiting = screen.getvalue()
         progress.wait(False)
+    draw()
     assert " 6000/10000" in waiting
     assert "waiting for the server" in waiting.splitlines()[-1]
     assert "waiting" not in screen.getvalue()[len(waiting) :]
@@ -46,22 +62,35 @@ def test_a_row_says_that_its_call_waits_for_the_server(screen):
 def test_an_unknown_total_is_filled_in_at_the_end(screen):
     with Progress("encode", None) as progress:
         progress.advance(3, 1, 1)
+    draw()
     assert "3/3" in screen.getvalue()
 
 
 def test_concurrent_calls_are_rows_of_one_display(screen):
-    with Progress("first", 1000) as first, Progress("second", 1000) as second:
-        assert first._bars is second._bars
-        threads = [
-            threading.Thread(target=lambda row=row: [row.advance(1, 1, 1) for _ in range(1000)])
-            for row in (first, second)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert [task.completed for task in first._bars.tasks] == [1000, 1000]
-    assert _progress._bars is None
+    with Progress("first", 1000) as first, Progress("second", 1000):
+        for _ in range(1000):
+            first.advance(1, 1, 1)
+        draw()
+    draw()
+    last = [line for line in screen.getvalue().splitlines() if "items/s" in line][-2:]
+    assert ["first" in last[0], "1000/1000" in last[0]] == [True, True]
+    assert ["second" in last[1], "0/1000" in last[1]] == [True, True]
+    drawn()
+
+
+def test_a_display_ends_with_the_last_call(screen):
+    with Progress("first", 1) as first:
+        with Progress("second", 1) as second:
+            second.advance(1, 1, 1)
+        draw()
+        first.advance(1, 1, 1)
+    drawn()
+    assert screen.getvalue().count("\x1b[?25h") == 1
+    shown = screen.getvalue()
+    with Progress("third", 1):
+        draw()
+    draw()
+    assert "first" not in screen.getvalue()[len(shown) :]
 
 
 def test_a_call_shows_nothing_unless_asked(connect, screen, capfd):

@@ -96,7 +96,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_threads": {"errors"},
     "_mailbox": set(),
     "_columns": {"errors"},
-    "_progress": set(),
+    "_progress": {"_logging", "_threads", "errors"},
     "_telemetry": {"_codecs", "_logging", "_rust", "_uri", "errors"},
     "_uri": {"errors"},
     "_proxy": {"_uri", "errors"},

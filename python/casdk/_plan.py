@@ -202,6 +202,8 @@ class Plan:
                     self.watch.count(self.call.done)
                 done, read, where = self.call.done, self.reading.count, self._transport.endpoint
                 LOG.debug("%s at %s: %d of %d items done in %.3f s", self._verb, where, done, read, monotonic() - began)
+                if self.progress is not None:
+                    await self.progress.shown(self.deadline)
                 if are_pending():
                     await emitted(self.deadline)
 
