@@ -104,6 +104,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_channels.base": {"_logging", "_remarks", "_uri", "config", "errors"},
     "_channels.grpc": {
         *("_channels.base", "_channels.causes", "_channels.certificates", "_channels.forks"),
+        "_channels.silence",
         *("_logging", "_remarks", "errors", "config"),
     },
     "_channels.http": {
@@ -111,6 +112,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("errors", "config", "_rust"),
     },
     "_channels.causes": set(),
+    "_channels.silence": set(),
     "_channels.forks": {"_channels.base", "errors"},
     "_channels.certificates": {"_channels.base", "errors"},
     "_channels.addresses": {"_channels.base", "_uri", "errors"},

@@ -8,6 +8,10 @@ from collections.abc import Generator
 from math import nan
 from typing import Any, Final
 
+from casdk._channels import silence
+
+# isort: split
+# gRPC's core looks at what it may write as it is loaded.
 import grpc
 import grpc.aio
 
@@ -48,6 +52,7 @@ from casdk.errors import (
 __all__ = ["CHANNEL"]
 
 divert("grpc")
+silence.begin(grpc)
 
 UNARY: Final = "/jina.JinaSingleDataRequestRPC/process_single_data"
 STREAM: Final = "/jina.JinaRPC/Call"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -21,9 +20,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words == ["--version"]:
         return _tell_version()
-    if arguments is None:
-        # This process is ours: gRPC is to write nothing to its standard error, where one line says what went wrong.
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         import cryptography  # noqa: F401
         import cyclopts  # noqa: F401
