@@ -69,8 +69,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("config", "documents", "errors", "models"),
     },
     "_transport": {
-        *("_batches", "_calls", "_channels", "_coalesce", "_codecs", "_downloads", "_engine", "_greenlets", "_logging"),
-        *("_outages", "_proxy", "_uri"),
+        *("_batches", "_calls", "_channels", "_coalesce", "_codecs", "_credentials", "_downloads", "_engine"),
+        *("_greenlets", "_logging", "_outages", "_proxy", "_uri"),
         *("config", "errors"),
     },
     "_calls": {"_batches", "_outages", "models", "errors", "config"},
@@ -87,6 +87,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_batches": {"_foreign"},
     "_feeds": {"_threads"},
     "_coalesce": {"_engine", "errors"},
+    "_credentials": {"_engine", "_threads", "errors"},
     "_downloads": {"_logging", "config", "errors"},
     "_callers": {"_engine", "_mailbox", "errors"},
     "_greenlets": {"_uri", "errors"},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from inspect import isawaitable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -14,15 +13,16 @@ from casdk._calls import GROWN, WINDOW, RetryBudget, Window
 from casdk._channels import Channel, Headers, channel_of
 from casdk._coalesce import Coalescer
 from casdk._codecs import Reply, scan
+from casdk._credentials import ask
 from casdk._downloads import Downloads
-from casdk._engine import WORKERS, Caller, Engine, Resident, engine, notice_fork
+from casdk._engine import WORKERS, Engine, Resident, engine, notice_fork
 from casdk._greenlets import check_greenlets
 from casdk._logging import are_pending, emitted, logger_of
 from casdk._outages import ServerState
 from casdk._proxy import proxy_of
 from casdk._uri import SCHEMES, Endpoint
 from casdk.config import TLS, Limits, Retry, Timeouts
-from casdk.errors import AuthError, CasdkError, ClosedError, ConfigError, ReplyError, ServerError, TransportError
+from casdk.errors import AuthError, ClosedError, ConfigError, ReplyError, ServerError, TransportError
 
 if TYPE_CHECKING:
     from casdk._inputs import Sources
@@ -286,19 +286,9 @@ class Transport(Resident):
             return await channel.exchange(request_id, message, self._headers or (), context, answer_by, repeatable)
 
     async def _authorize(self) -> Headers:
-        token = self._credential
+        token: object = self._credential
         if callable(token):
-            process, never = os.getpid(), asyncio.get_running_loop().create_future()
-            try:
-                given = Caller.heed(*await engine().readers.call(token))  # a coroutine of its own is awaited here
-                token = await given if isawaitable(given) else given
-                if os.getpid() != process:  # it has forked: in the child, the loop turns no more
-                    notice_fork()
-                    await never
-            except CasdkError:
-                raise
-            except Exception as error:
-                raise ConfigError(f"the credential's callable raised {type(error).__name__}") from error
+            token = await ask(token)
         if token is None:
             token = os.environ.get(TOKEN_VARIABLE)
         if token is None:

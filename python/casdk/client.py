@@ -72,7 +72,8 @@ class Client:
             ports 80 and, with TLS, 443.
         credential: Token sent as ``authorization`` with every request on every scheme, verbatim; or a callable, also an
             async one, that returns it and is asked again when the server refuses; or ``{"Authorization": token}``.
-            ``CLIP_AUTH_TOKEN`` is used where none is given.
+            ``CLIP_AUTH_TOKEN`` is used where none is given. A function runs on a worker and a coroutine on a loop of
+            casdk's own, wherever the call comes from: what belongs to another loop cannot be awaited there.
         tls: How the secure schemes verify; the system's store by default.
         timeout: Seconds for each call in all; short for ``Timeouts(total=...)``.
         timeouts: Connecting, one request, a whole call.

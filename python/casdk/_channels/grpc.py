@@ -8,7 +8,7 @@ from collections.abc import Generator
 from math import nan
 from typing import Any, Final
 
-from casdk._channels import silence
+from casdk._channels.silence import keep_silent
 
 # isort: split
 # gRPC's core looks at what it may write as it is loaded.
@@ -52,7 +52,7 @@ from casdk.errors import (
 __all__ = ["CHANNEL"]
 
 divert("grpc")
-silence.begin(grpc)
+keep_silent(grpc)
 
 UNARY: Final = "/jina.JinaSingleDataRequestRPC/process_single_data"
 STREAM: Final = "/jina.JinaRPC/Call"

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["begin"]
+__all__ = ["keep_silent"]
 
 VERBOSITY: Final = "GRPC_VERBOSITY"
 CHOSEN_BY: Final = (VERBOSITY, "GRPC_TRACE")
@@ -53,7 +53,7 @@ def _load() -> bool:
 _ours: Final = _load()
 
 
-def begin(grpc: Any) -> None:
+def keep_silent(grpc: Any) -> None:
     """Have the core of an older grpcio read what it may write, after its import."""
     version = tuple(int(part) for part in grpc.__version__.split(".")[:2])
     if _ours and version < READS_WHEN_LOADED:
