@@ -350,6 +350,7 @@ REFUSALS = {
     "no such endpoint": NotSupportedError("no"),
     "busy": OverloadedError("later", retryable=True),
     "too large": ServerError("413", too_large=True, sent=False),
+    "a handshake failed": ServerError("500", sent=False),
 }
 DOUBTS = {
     "cut": TransportError("reset"),
@@ -357,7 +358,9 @@ DOUBTS = {
     "garbage": ReplyError("what"),
     "an executor failed, perhaps after another had stored": boom(),
     "its reply was too large": ServerError("larger than may be sent", too_large=True),
-    "a proxy lost the server": OverloadedError("503", retryable=True, away=True),
+    "a proxy lost the server": TransportError("503"),
+    "busy, said of one of several": OverloadedError("1013", retryable=True, shared=True),
+    "not let in, said of one of several": AuthError("1008", shared=True),
 }
 
 

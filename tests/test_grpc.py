@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from casdk import TLS, Client, Retry
 from casdk._channels.grpc import CHANNEL, _is_silence, _lost
-from casdk.errors import TLSError, TransportError
+from casdk.errors import ServerError, TLSError, TransportError
 from casdk.testing import FaultServer, Refuse
 
 ADDRESS = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:43251: "
@@ -138,3 +138,13 @@ def test_whatever_language_refuses_a_large_message(code, words):
         with Client(server.address("grpc"), retry=Retry(attempts=1), timeout=20) as client:
             assert client.encode(["a", "b", "c"]).shape == (3, 512)
         assert server.counters.requests == 4  # of 3, 2, 1 and 1: what was too large once is not tried again
+
+
+@pytest.mark.parametrize("code", [2, 12, 13])
+def test_words_of_the_server_name_no_protocol(code):
+    """What it says of a page that it could not fetch is no sign of another protocol here."""
+    with FaultServer(Refuse(code, message="GET http://weights.example failed: HTTP/1.1 404")) as server:
+        client = Client(server.address("grpc"), retry=Retry(attempts=1), timeout=20)
+        with client, pytest.raises(ServerError, match="weights") as caught:
+            client.encode(["a"])
+    assert type(caught.value) is ServerError

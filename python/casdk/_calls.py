@@ -479,7 +479,7 @@ class Call:
         if not error.retryable or (error.retry_after or 0.0) > longest:
             return False
         # A server that only asks to be left alone has not begun with the request; one that went away may have.
-        refused = isinstance(error, OverloadedError) and not error.away
+        refused = isinstance(error, OverloadedError) and not error.shared
         return self.resend or refused or not error.sent
 
     def _may_wait(self, batch: Batch, now: float) -> bool:
@@ -507,8 +507,10 @@ class Call:
         attempts = batch.attempts if error.away else batch.attempts - batch.excused
         if attempts >= self._retry.attempts:
             return False
-        # What never left the client is no load on the server, so it costs nothing of the budget.
-        return (isinstance(error, TransportError) and not error.sent) or self._budget.spend()
+        # What never left the client is no load on the server, so it costs nothing of the budget; a handshake that was
+        # answered did.
+        unheard = isinstance(error, TransportError) and not error.sent and not error.code
+        return unheard or self._budget.spend()
 
     def _backoff(self, tries: int) -> float:
         """Return the seconds between this try and the next."""
@@ -540,8 +542,6 @@ class Call:
 
 def _took_nothing(error: CasdkError) -> bool:
     """Whether the error says that the server has made nothing of the request."""
-    if isinstance(error, TransportError) or (isinstance(error, ServerError) and error.too_large):
-        return not error.sent
-    if isinstance(error, ServerError) and error.away:
-        return False
-    return isinstance(error, AuthError | NotSupportedError | OverloadedError)
+    if isinstance(error, TransportError | ServerError) and not error.sent:
+        return True
+    return isinstance(error, AuthError | NotSupportedError | OverloadedError) and not error.shared

@@ -21,6 +21,7 @@ from casdk.errors import (
     NotAllowedError,
     NotAnImageError,
     ServerError,
+    TransportError,
 )
 from casdk.models import Header, Response, Route, Status, Timings
 
@@ -63,13 +64,13 @@ SERVER_FAULTS: Final = frozenset(
         "ConnectionRefusedError",
         "ConnectionResetError",
         "BrokenPipeError",
-        "InternalNetworkError",
         "AioRpcError",
         "CancelledError",
-        "<class 'jina.excepts.InternalNetworkError'>",
     }
 )
 """Exceptions of an executor that say nothing about the items: splitting the batch would not help."""
+DEAD_EXECUTOR: Final = frozenset({"InternalNetworkError", "<class 'jina.excepts.InternalNetworkError'>"})
+"""Exceptions of a gateway that does not reach an executor."""
 
 
 DESCRIPTION_CHARACTERS: Final = 2000
@@ -104,15 +105,18 @@ def _varint(value: int) -> bytes:
     return bytes([*written, value])
 
 
-def read_error(reply: Reply) -> ServerError | None:
+def read_error(reply: Reply) -> ServerError | TransportError | None:
     """Return the error a reply carries in its header, if it carries one (WIRE: status code 1)."""
     if not reply.failed:
         return None
     status = reply.status
     assert status is not None
     _, description, name, arguments, stacks, executor = status
+    said = remark(description, DESCRIPTION_CHARACTERS) or name or "the server failed without a word"
+    if name in DEAD_EXECUTOR:
+        return TransportError(said)
     return ServerError(
-        remark(description, DESCRIPTION_CHARACTERS) or name or "the server failed without a word",
+        said,
         name=name,
         arguments=arguments,
         stacks=stacks,

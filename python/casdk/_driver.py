@@ -22,7 +22,7 @@ from casdk._results import Answer
 from casdk._rust import new_id
 from casdk._transport import SHARES, ByteShare, InterruptedByForkError, Received, Transport
 from casdk.documents import Document, DocumentArray
-from casdk.errors import CallbackError, CasdkError, DeadlineError, NoEmbeddingError, ServerError
+from casdk.errors import CallbackError, CasdkError, DeadlineError, NoEmbeddingError, ServerError, TransportError
 from casdk.models import Header, Response, Status
 
 if TYPE_CHECKING:
@@ -298,11 +298,13 @@ class Driver:
                     self._transport, batch, request_id, message, repeatable=repeatable, answer_by=answer_by
                 )
             del message, packed
-            self.call.answered(received.received_at - received.sent_at, size + received.size, batch)
-            if self._awaited is not None:
-                self._tell_outage()
             reply = received.reply
-            if (error := read_error(reply)) is not None:
+            error = read_error(reply)
+            if not isinstance(error, TransportError):  # else what is behind the gateway is away
+                self.call.answered(received.received_at - received.sent_at, size + received.size, batch)
+                if self._awaited is not None:
+                    self._tell_outage()
+            if error is not None:
                 if self._reports:
                     await self._report(received, request_id, batch, error)
                 told = True

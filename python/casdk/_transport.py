@@ -277,8 +277,8 @@ class Transport(Resident):
             headers = self._headers = await self._authorize()
         try:
             return await channel.exchange(request_id, message, headers, context, answer_by, repeatable)
-        except AuthError:
-            if not callable(self._credential):
+        except AuthError as error:
+            if not callable(self._credential) or (error.shared and not repeatable):
                 raise
             if self._headers is headers:
                 LOG.info("%s refused the credential: asking for another one", self.endpoint)

@@ -19,14 +19,14 @@
     │       ├── RejectedError               the server fails on this item, or takes none as large
     │       ├── NoEmbeddingError            the server answered without a row for this item
     │       └── NotDoneError                the call was stopped before this item was done
-    ├── TransportError (ConnectionError)    refused, reset, unreachable, closed
+    ├── TransportError (ConnectionError)    refused, reset, closed; 502, 503, 504, UNAVAILABLE
     │   ├── TLSError
     │   ├── ProxyError
     │   └── ProtocolMismatchError           another protocol speaks on that port
     ├── DeadlineError (TimeoutError)        the time given to a call, or to one silence, ran out
     ├── ServerError                         the server answered with an error
     │   ├── AuthError (PermissionError)
-    │   ├── OverloadedError                 429, 503, RESOURCE_EXHAUSTED
+    │   ├── OverloadedError                 429, RESOURCE_EXHAUSTED, a websocket closed with 1013
     │   └── NotSupportedError               the flow has no executor for that verb
     ├── ReplyError (ValueError)             an answer that breaks the protocol
     └── CallbackError                       a callback of the caller's raised
@@ -305,18 +305,21 @@ class NotDoneError(ItemError):
 
 
 class TransportError(CasdkError, ConnectionError):
-    """The server could not be reached, or the connection broke.
+    """The server, or what is behind it, could not be reached, or the connection broke.
+
+    So say refused and reset connections, and who stands before a server that is not there: UNAVAILABLE over gRPC, 502,
+    503 and 504 over HTTP, and what a websocket is closed with for such a reason.
 
     Attributes:
         retryable: Whether sending again can help.
         sent: Whether bytes of the request may have reached the server.
         away: Whether it looks as if the server were away for a while, e.g. restarting: then a call waits for it as long
             as `Retry.patience` says. By default what ``retryable`` is.
-        retry_after: ``None``: nobody was there to ask for a wait.
+        retry_after: Seconds the server, or a proxy before it, asked to wait, if it did; ``inf`` where it asked for more
+            than a float can hold. One that asks for longer than a call waits (see `Retry`), or for no number of
+            seconds, ends the call at once.
         blameless: Whether the connection was ended for another request that was in flight on it.
     """
-
-    retry_after: float | None = None
 
     def __init__(
         self,
@@ -325,12 +328,14 @@ class TransportError(CasdkError, ConnectionError):
         retryable: bool = True,
         sent: bool = True,
         away: bool | None = None,
+        retry_after: float | None = None,
         blameless: bool = False,
     ) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.sent = sent
         self.away: bool = retryable if away is None else away
+        self.retry_after = retry_after
         self.blameless = blameless
 
 
@@ -339,7 +344,7 @@ class TLSError(TransportError):
 
 
 class ProxyError(TransportError):
-    """The proxy refused or broke the connection."""
+    """The proxy refused or broke the connection, or wants a credential of its own (407)."""
 
 
 class ProtocolMismatchError(TransportError):
@@ -380,11 +385,14 @@ class ServerError(CasdkError):
         retry_after: Seconds the server asked to wait, if it did; ``inf`` where it asked for more than a float can hold.
         for_item: Whether the executor failed on what was in the batch, so that splitting it can help.
         sent: Whether bytes of the request may have reached the server.
-        away: Whether it looks as if the server were away for a while: 502 and 503, as proxies say it of a server that
-            restarts. Then a call waits for it as long as `Retry.patience` says.
+        away: ``False``: it has answered.
+        shared: Whether a websocket was closed for it with other requests in flight, so that nobody knows which one the
+            server refused, and whether it has begun with the others.
         too_large: Whether the request, or what it would be answered with, is larger than the server or somebody before
             it takes, so that its halves may pass.
     """
+
+    away: bool = False
 
     def __init__(
         self,
@@ -399,7 +407,7 @@ class ServerError(CasdkError):
         retry_after: float | None = None,
         for_item: bool = False,
         sent: bool = True,
-        away: bool = False,
+        shared: bool = False,
         too_large: bool = False,
     ) -> None:
         super().__init__(message)
@@ -412,7 +420,7 @@ class ServerError(CasdkError):
         self.retry_after = retry_after
         self.for_item = for_item
         self.sent = sent
-        self.away = away
+        self.shared = shared
         self.too_large = too_large
 
 
@@ -421,7 +429,9 @@ class AuthError(ServerError, PermissionError):
 
 
 class OverloadedError(ServerError):
-    """The server asked to be left alone for a while: 429, 503, RESOURCE_EXHAUSTED, or an answer with a Retry-After.
+    """The server asked to be left alone for a while: 429, RESOURCE_EXHAUSTED, or a websocket closed with 1013.
+
+    It has not begun with the request.
 
     One that asked for longer than a call waits (see `Retry`), or for no number of seconds, ends the call at once.
     """

@@ -61,6 +61,21 @@ def test_an_executor_that_died(diagnosed):
         diagnosed(server.address("grpc"), "encode", "Communication error with deployment clip", "executor runs")
 
 
+@pytest.mark.parametrize("scheme", ["http", "websocket"])
+def test_an_executor_that_died_on_other_protocols(diagnosed, scheme):
+    with FaultServer(DeadExecutor()) as server:
+        diagnosed(server.address(scheme), "encode", "Communication error with deploym", "executor runs")
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http", "websocket"])
+def test_a_proxy_that_wants_a_password(diagnosed, scheme):
+    """Over http it refuses the request itself, since there is no tunnel: that is found a step later."""
+    with FaultServer() as server, ConnectProxy("user", "s3cret-pass") as proxy:
+        environment = {"http_proxy": proxy.url()}
+        step = "protocol" if scheme == "http" else "proxy"
+        diagnosed(server.address(scheme), step, "407", "user and password", environment=environment)
+
+
 def test_an_executor_that_raises(diagnosed):
     with FaultServer(ExecutorError("RuntimeError", "CUDA out of memory")) as server:
         diagnosed(server.address("http"), "encode", "CUDA out of memory", "its log on the server", 6)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import casdk
 import numpy as np
 import pytest
-from casdk import TLS, AuthError, ConfigError, Retry, TLSError, TransportError
+from casdk import TLS, AuthError, ConfigError, ProxyError, Retry, TLSError, TransportError
 from casdk._channels.base import Connected
 from casdk._logging import flush
 from casdk.testing import ConnectProxy, certificates
@@ -289,10 +289,30 @@ def test_a_proxy_that_wants_a_password(make_server, connect_to, scheme, call, ro
         np.testing.assert_array_equal(call(client, "encode", ["a"]), rows(["a"]))
         client.close()
         refused = connect_to(make_server(), scheme, proxy=proxy.url("user:wr0ng"), retry=ONCE, timeout=10)
-        with pytest.raises((AuthError, TransportError)) as caught:
+        with pytest.raises(ProxyError) as caught:
             call(refused, "encode", ["a"])
         refused.close()
+    assert type(caught.value) is ProxyError
+    assert caught.value.code == "407"
     assert flush(20)
     shown = "".join(traceback.format_exception(caught.value)) + repr(client) + caplog.text
     assert "s3cret" not in shown
     assert "wr0ng" not in shown
+
+
+def test_the_servers_credential_is_not_asked_for_by_a_proxy(make_server, connect_to, scheme):
+    """Another one of the server's would not open the proxy."""
+    asked = []
+
+    def credential():
+        asked.append("token")
+        return "token"
+
+    server = make_server()
+    with ConnectProxy(status=407) as proxy:
+        client = connect_to(server, scheme, credential=credential, proxy=proxy.url(), retry=ONCE, timeout=10)
+        with pytest.raises(ProxyError, match="407"):
+            client.encode(["a"])
+        client.close()
+        assert len(proxy.targets) == 1
+    assert len(asked) == 1

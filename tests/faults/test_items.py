@@ -79,12 +79,17 @@ def test_an_item_without_an_answer(make_server, connect_to, scheme, call, rows, 
     np.testing.assert_array_equal(found.embeddings[[0, 1, 3, 4]], rows([TEXTS[number] for number in (0, 1, 3, 4)]))
 
 
-@pytest.mark.parametrize("fault", [Refuse.overloaded(), Refuse.unavailable()], ids=["overloaded", "dead"])
-def test_a_server_in_trouble_is_not_bisected(make_server, connect_to, scheme, call, fault):
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [(Refuse.overloaded(), OverloadedError), (Refuse.unavailable(), TransportError)],
+    ids=["overloaded", "dead"],
+)
+def test_a_server_in_trouble_is_not_bisected(make_server, connect_to, scheme, call, fault, kind):
     server = make_server(fault)
     client = connect_to(server, scheme, retry=QUICK, timeout=30)
-    with pytest.raises((OverloadedError, TransportError)):
+    with pytest.raises(kind) as caught:
         call(client, "encode", TEXTS[:BATCH], batch_size=BATCH, errors="return")
+    assert type(caught.value) is kind
     assert [len(request.texts) for request in server.requests] == [BATCH] * 3
 
 

@@ -20,13 +20,23 @@ from casdk._logging import logger_of
 from casdk._remarks import remark
 from casdk._uri import Endpoint, counterpart
 from casdk.config import TLS, Limits, Timeouts
-from casdk.errors import ConfigError, OverloadedError, ProtocolMismatchError, ProxyError, ServerError, TransportError
+from casdk.errors import (
+    AuthError,
+    CasdkError,
+    ConfigError,
+    OverloadedError,
+    ProtocolMismatchError,
+    ProxyError,
+    ServerError,
+    TransportError,
+)
 
 __all__ = [
     "CONTENT_TOO_LARGE",
     "LOG",
     "PING_SECONDS",
     "PONG_SECONDS",
+    "PROXY_CREDENTIAL_WANTED",
     "PROXY_LIMIT",
     "SHOWN",
     "SLICE",
@@ -40,13 +50,14 @@ __all__ = [
     "overloaded",
     "proxy_headers",
     "read_pem",
-    "refused_for_now",
+    "refused",
     "run_out",
     "seconds_asked",
     "secured",
     "slices",
     "ssl_context",
     "too_large",
+    "unavailable",
 ]
 
 LOG: Final = logger_of("casdk.connections")
@@ -205,34 +216,85 @@ def no_tls(endpoint: Endpoint) -> ProtocolMismatchError:
     )
 
 
-BUSY: Final = frozenset({429, 503})
-PASSING: Final = frozenset({502, 504})
+CREDENTIAL_REFUSED: Final = frozenset({401, 403})
+PROXY_CREDENTIAL_WANTED: Final = 407
+BUSY: Final = 429
+PASSING: Final = frozenset({502, 503, 504})
 AWAY: Final = frozenset({502, 503})
-"""Status codes of a server that cannot answer now; of these, what a proxy says of a server that is not there."""
+"""Status codes of a proxy whose server does not answer now; of these, what it says of a server that is not there."""
+UPGRADE_REQUIRED: Final = 426
 REASON_CHARACTERS: Final = 100
 """Shown of the line that a proxy refuses with."""
 SHOWN: Final = 500
 """Characters of a header that go into a message."""
 
 
-def refused_for_now(said: str, status: int, retry_after: str | None, **details: Any) -> ServerError | None:
-    """Return the error of an HTTP status that may be another one in a while; ``None`` for every other status.
+def refused(
+    said: str,
+    status: int,
+    retry_after: str | None = None,
+    *,
+    sent: bool = True,
+    name: str = "",
+    request_id: str = "",
+) -> CasdkError:
+    """Return the error of an HTTP status, whichever protocol it came by.
 
     Args:
         said: The message.
-        status: Of the server or of a proxy before it.
+        status: Of the server or of a proxy before it, and none that means success.
         retry_after: The header of that name as it was sent, if it was.
+        sent: Whether bytes of the request may have reached the server.
+        name: As `ServerError` has it.
+        request_id: As `ServerError` has it.
+    """
+    if status in CREDENTIAL_REFUSED:
+        return AuthError(said, sent=sent, name=name, request_id=request_id)
+    if status == PROXY_CREDENTIAL_WANTED:
+        return ProxyError(f"{said}: the proxy wants a user and a password", retryable=False, sent=False)
+    if status == UPGRADE_REQUIRED:
+        return ProtocolMismatchError(f"{said}: another protocol is spoken there", retryable=False, sent=sent)
+    if status != BUSY and status not in PASSING:
+        return ServerError(said, sent=sent, name=name, request_id=request_id)
+    asked = None
+    if retry_after:
+        said, asked = f"{said} (Retry-After: {retry_after[:SHOWN]!r})", seconds_asked(retry_after)
+    if status == BUSY:
+        return overloaded(said, asked, sent=sent, name=name, request_id=request_id)
+    return unavailable(said, asked, sent=sent, away=status in AWAY)
+
+
+def overloaded(said: str, asked: float | None = None, **details: Any) -> OverloadedError:
+    """Return the error of a server that asks to be left alone.
+
+    Args:
+        said: The message, with the words in which it asked for a wait.
+        asked: For how many seconds it asked, as `seconds_asked` reads it; ``None`` where it did not ask.
         details: More of the error's attributes.
     """
-    if status not in BUSY | PASSING:
-        return None
-    away = status in AWAY
-    if retry_after:
-        seconds = seconds_asked(retry_after)
-        return overloaded(f"{said} (Retry-After: {retry_after[:SHOWN]!r})", seconds, away=away, **details)
-    if status in BUSY:
-        return OverloadedError(said, retryable=True, away=away, **details)
-    return ServerError(said, retryable=True, away=away, **details)
+    return OverloadedError(said, retryable=_has_an_end(asked), retry_after=_in_numbers(asked), **details)
+
+
+def unavailable(said: str, asked: float | None = None, *, away: bool, sent: bool = True) -> TransportError:
+    """Return the error of a server that does not answer, as somebody before it says.
+
+    Args:
+        said: The message, with the words in which a wait was asked for.
+        asked: As for `overloaded`.
+        away: Whether it looks as if it were away for a while.
+        sent: Whether bytes of the request may have reached it.
+    """
+    retryable, retry_after = _has_an_end(asked), _in_numbers(asked)
+    return TransportError(said, retryable=retryable, retry_after=retry_after, away=away, sent=sent)
+
+
+def _has_an_end(asked: float | None) -> bool:
+    """Whether to ask again: not whoever asks for a wait without end, or for one that is no number."""
+    return asked is None or isfinite(asked)
+
+
+def _in_numbers(asked: float | None) -> float | None:
+    return None if asked is None or isnan(asked) else asked
 
 
 CONTENT_TOO_LARGE: Final = 413
@@ -253,24 +315,14 @@ def no_tunnel(endpoint: Endpoint, answer: str) -> ProxyError:
         answer: Status code and reason, as the proxy sent them.
     """
     status = int(answer[:3]) if answer[:3].isascii() and answer[:3].isdigit() else 0
-    return ProxyError(
+    error = ProxyError(
         f"{endpoint}: the proxy opens no tunnel: HTTP {remark(answer, REASON_CHARACTERS)}",
-        retryable=status in BUSY | PASSING,
+        retryable=status == BUSY or status in PASSING,
         sent=False,
         away=status in AWAY,
     )
-
-
-def overloaded(said: str, seconds: float, **details: Any) -> OverloadedError:
-    """Return the error of a server that asks to be left alone, which is sent again only if it says for how long.
-
-    Args:
-        said: The message, with the words in which it was asked.
-        seconds: As `seconds_asked` reads it.
-        details: More of the error's attributes.
-    """
-    asked = None if isnan(seconds) else seconds
-    return OverloadedError(said, retryable=isfinite(seconds), retry_after=asked, **details)
+    error.code = str(status) if status else ""
+    return error
 
 
 def seconds_asked(words: str) -> float:

@@ -27,10 +27,11 @@ from casdk._channels.base import (
     no_tunnel,
     overloaded,
     read_pem,
-    refused_for_now,
+    refused,
     seconds_asked,
     ssl_context,
     too_large,
+    unavailable,
 )
 from casdk._channels.causes import CLOSED, CLOSED_IN_TLS, cause_of, without_grpc
 from casdk._channels.certificates import shown_certificate, system_roots
@@ -41,7 +42,6 @@ from casdk.errors import (
     AuthError,
     CasdkError,
     DeadlineError,
-    OverloadedError,
     ProtocolMismatchError,
     ReplyError,
     ServerError,
@@ -78,6 +78,12 @@ PUSHBACK: Final = "grpc-retry-pushback-ms"
 """What gRPC calls Retry-After; milliseconds, in a trailer."""
 HTTP_STATUS: Final = re.compile(r"received http2 header with status: (\d{3})", re.IGNORECASE)
 """Words for the answer of a proxy that is none of gRPC's."""
+NO_STATUS: Final = "No status received"
+"""Said by gRPC of an answer that HTTP calls a success and that is none of gRPC's."""
+UNREADABLE: Final = "Failed parsing HTTP/2"
+"""Said by gRPC of bytes on a connection that are none of its protocol's."""
+EARLY_SECONDS: Final = 0.05
+"""By how much gRPC, which has another clock, may end a call before its time."""
 NO_TUNNEL: Final = re.compile(r"http proxy returned response code (\d{3})", re.IGNORECASE)
 
 
@@ -150,12 +156,13 @@ class GrpcChannel(Channel):
             return reply
         except grpc.aio.AioRpcError as error:
             self._leave_spoilt(connection, error, connected)
-            if error.code() is Code.DEADLINE_EXCEEDED:
+            if self._is_late(error, began):
                 self._retire_if_silent(connection, began)
             else:
                 connection.answered_at = loop.time()
-            ours = self._ours(error, request_id, connected)
-            ours.code = error.code().name
+            ours = self._ours(error, request_id, connected, began)
+            if connected and not ours.code:
+                ours.code = error.code().name
             raise ours from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -200,13 +207,13 @@ class GrpcChannel(Channel):
 
     async def _dry_run(self, headers: Headers) -> bytes | None:
         connection = await self._ready()
-        connected = connection.channel.get_state() is READY
+        connected, began = connection.channel.get_state() is READY, asyncio.get_running_loop().time()
         ask: Any = connection.channel.unary_unary(DRY_RUN)
         try:
             return await _answer(ask(b"", timeout=self.timeouts.read, metadata=headers))
         except grpc.aio.AioRpcError as error:
             self._leave_spoilt(connection, error, connected)
-            ours = self._ours(error, "", connected)
+            ours = self._ours(error, "", connected, began)
             if error.code() is Code.UNIMPLEMENTED and not isinstance(ours, ProtocolMismatchError):
                 return None
             raise ours from error
@@ -356,7 +363,12 @@ class GrpcChannel(Channel):
         key = read_pem(tls.key, "key") if tls.key is not None else None
         return grpc.ssl_channel_credentials(roots, key, cert)
 
-    def _ours(self, error: grpc.aio.AioRpcError, request_id: str, connected: bool) -> CasdkError:
+    def _is_late(self, error: grpc.aio.AioRpcError, began: float) -> bool:
+        """Whether a call ran out of its own time; before that, the server means what it waited for itself."""
+        took = asyncio.get_running_loop().time() - began
+        return error.code() is Code.DEADLINE_EXCEEDED and took >= self.timeouts.read - EARLY_SECONDS
+
+    def _ours(self, error: grpc.aio.AioRpcError, request_id: str, connected: bool, began: float) -> CasdkError:
         """Return our error for one of gRPC's.
 
         Args:
@@ -364,35 +376,42 @@ class GrpcChannel(Channel):
             request_id: Of the call.
             connected: Whether there was a connection when the call began. If so the words may be the server's, which
                 repeats gRPC's own where it has lost what is behind it: they tell nothing of this connection.
+            began: When the call began, in the engine's time.
         """
         code, details = error.code(), error.details() or ""
         where = f"{self.endpoint}: {remark(without_grpc(details, connected=connected))}"
-        if code is Code.DEADLINE_EXCEEDED:
+        if self._is_late(error, began):
             return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
         if code in AUTH_CODES:
             return AuthError(where, request_id=request_id)
         if COMPRESSED in details:
             return ReplyError(f"{self.endpoint}: the reply is compressed, which was not asked for")
-        if code in SIZE_CODES and (refused := self._too_large(details, where)) is not None:
-            return refused
+        if code is Code.UNKNOWN and UNREADABLE in details:
+            return ProtocolMismatchError(f"{self.endpoint}: this port does not speak gRPC", retryable=False)
+        if code in SIZE_CODES and (larger := self._too_large(details, where)) is not None:
+            return larger
         if code in PUSHED_BACK and (asked := _pushback(error)) is not None:
             said = f"{where} ({PUSHBACK}: {asked[:SHOWN]!r})"
             # Less than 0 is gRPC's way to say that it is not to be tried again.
             seconds = nan if asked.startswith("-") else seconds_asked(asked) / 1000
-            return overloaded(said, seconds, request_id=request_id, away=code is Code.UNAVAILABLE)
-        if PUSHBACK in details:  # gRPC could not read it, and does not show it
-            return overloaded(f"{self.endpoint}: asked for a wait ({PUSHBACK}) that is no number", nan)
+            if code is Code.UNAVAILABLE:
+                return unavailable(said, seconds, away=True)
+            return overloaded(said, seconds, request_id=request_id)
+        if PUSHBACK in details:
+            # gRPC could not read it, and shows neither it nor the code that came with it: of the two that it may have
+            # been, UNAVAILABLE leaves open what became of the request.
+            said = f"{self.endpoint}: asked for a wait ({PUSHBACK}) that is no number"
+            return unavailable(said, nan, away=False)
         if code is Code.RESOURCE_EXHAUSTED:
-            return OverloadedError(where, request_id=request_id, retryable=True)
+            return overloaded(where, request_id=request_id)
         if (status := HTTP_STATUS.search(details)) is not None:
             said = f"{self.endpoint}: HTTP {status[1]} in the place of a gRPC reply"
             if int(status[1]) == CONTENT_TOO_LARGE:
                 return too_large(f"{said}: {PROXY_LIMIT}")
             # gRPC drops the headers that came with it.
-            if (refused := refused_for_now(said, int(status[1]), None, request_id=request_id)) is not None:
-                return refused
-            if int(status[1]) >= 500:
-                return ServerError(said, request_id=request_id)
+            return refused(said, int(status[1]), request_id=request_id)
+        if code is Code.DEADLINE_EXCEEDED:
+            return TransportError(f"{where} ({code.name})", away=False)
         if code in LOST_CODES:
             if connected:
                 return TransportError(where, away=code is not Code.ABORTED)
@@ -401,10 +420,8 @@ class GrpcChannel(Channel):
             if (tunnel := NO_TUNNEL.search(details)) is not None:
                 return no_tunnel(self.endpoint, tunnel[1])
             return no_tls(self.endpoint) if is_plain(details) else _lost(self.endpoint.tls, details, str(self.endpoint))
-        if "http" in details.lower() and code in (Code.UNKNOWN, Code.INTERNAL, Code.UNIMPLEMENTED):
-            status = HTTP_STATUS.search(details)
-            answer = f": it answers with HTTP {status[1]}" if status else ""
-            return ProtocolMismatchError(f"{self.endpoint}: this port does not speak gRPC{answer}", retryable=False)
+        if code is Code.UNKNOWN and details == NO_STATUS:
+            return ReplyError(f"{self.endpoint}: what it answers with is no gRPC reply")
         return ServerError(f"{where} ({code.name})", request_id=request_id)
 
     def _too_large(self, details: str, where: str) -> CasdkError | None:
@@ -525,6 +542,7 @@ def _lost(tls: bool, details: str, where: str) -> TransportError:
         return ProtocolMismatchError(
             f"{where}: this port does not speak gRPC; if it speaks HTTP/1.1 use http{s}:// or websocket{s}://",
             retryable=False,
+            sent=False,
         )
     connecting = "failed to connect" in text
     if connecting and cause is None and "socket closed" in text:

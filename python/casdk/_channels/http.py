@@ -21,7 +21,7 @@ from casdk._channels.base import (
     is_plain,
     no_tls,
     no_tunnel,
-    refused_for_now,
+    refused,
     run_out,
     ssl_context,
     too_large,
@@ -32,12 +32,10 @@ from casdk._logging import divert
 from casdk._remarks import remark
 from casdk._rust import first_id_of
 from casdk.errors import (
-    AuthError,
     CasdkError,
     DeadlineError,
     ProtocolMismatchError,
     ReplyError,
-    ServerError,
     TLSError,
     TransportError,
 )
@@ -373,15 +371,11 @@ def _status_error(response: httpcore.Response, body: bytes, where: str) -> Casdk
     said = f"{where}: HTTP {status}: {remark(without_grpc(description)) if description else remark(body)}".rstrip(": ")
     if status == CONTENT_TOO_LARGE:
         return too_large(f"{where}: HTTP {status}: {PROXY_LIMIT}")
-    if status in (401, 403, 407):
-        return AuthError(said)
-    if (refused := refused_for_now(said, status, _header(response, b"retry-after"), name=name)) is not None:
-        return refused
     if status == 400 and b"HTTPS port" in body:
         return ProtocolMismatchError(f"{said}; use https://", retryable=False)
-    if status in (404, 405, 426):
-        return ProtocolMismatchError(f"{said}: no CLIP server answers POST /post there", retryable=False)
-    return ServerError(said, name=name)
+    if status in UNKNOWN:
+        said = f"{said}: no CLIP server answers POST /post there"
+    return refused(said, status, _header(response, b"retry-after"), name=name)
 
 
 class _Exception(msgspec.Struct):

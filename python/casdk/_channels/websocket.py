@@ -8,6 +8,7 @@ import logging
 import re
 import ssl
 from collections.abc import AsyncIterator
+from copy import copy
 from socket import gaierror
 from typing import Any, Final, cast
 from weakref import WeakSet
@@ -31,7 +32,8 @@ from casdk._channels.base import (
     Headers,
     is_plain,
     no_tls,
-    refused_for_now,
+    overloaded,
+    refused,
     run_out,
     slices,
     ssl_context,
@@ -63,12 +65,16 @@ END: Final = b"\x00"
 """Jina's end of input, ``bytes(True)``: the server finishes what is in flight and closes."""
 AUTH_CLOSES: Final = frozenset({1008, 4401, 4403})
 FINAL_CLOSES: Final = frozenset({1002, 1003, 1007, 1010})
+"""Codes of a server that will not take the same request another time, as 400, 404 and 500 over http."""
+TRY_LATER: Final = 1013
 TOO_BIG: Final = 1009
 SERVER_LIMIT: Final = "the server takes less (uvicorn: ws_max_size, 16 MB by default; websockets: max_size, 1 MB)"
 """Whose limit `TOO_BIG` is, and where it is likely to be raised."""
 AWAY_CLOSES: Final = frozenset({1000, 1001, 1005, 1011, 1012, 1014})
 """Codes under a request of a server that goes, or has lost what is behind it: 1011 is what jina's gateway closes with
-where it answers 503 over http. 1013, "try again later", is another one's 429."""
+where it answers 503 over http."""
+HANDSHAKE_REFUSALS: Final = frozenset({401, 403, 407, 429})
+"""HTTP statuses, besides those of 500 and more, of a server that may speak websocket all the same."""
 
 
 SMALL: Final = 32 * 1024
@@ -135,7 +141,9 @@ class Socket:
                 else:
                     self._deliver(message)
         except ConnectionClosed as error:
-            ended = _closed(error, str(self._channel.endpoint))
+            # Whoever gave one up does not know whether the server still reads it.
+            shared = len(self.waiting) + (self._given_up > 0) > 1
+            ended = _closed(error, str(self._channel.endpoint), shared)
             too_big = error.rcvd is not None and error.rcvd.code == TOO_BIG
         except OSError as error:
             ended = TransportError(str(error))
@@ -151,8 +159,9 @@ class Socket:
             largest = max([self._given_up, *(size for _, _, size in waiting.values())])
             for waiter, _, size in waiting.values():
                 if not waiter.done():
-                    refused = too_big and size == largest
-                    waiter.set_exception(too_large(f"{ended}: {SERVER_LIMIT}") if refused else ended)
+                    is_largest = too_big and size == largest
+                    # A copy for each: what its call had finished is put into it.
+                    waiter.set_exception(too_large(f"{ended}: {SERVER_LIMIT}") if is_largest else copy(ended))
 
     def _ping(self) -> None:
         """Ask whether the connection still is one, if nothing was received of late; ask again later."""
@@ -464,15 +473,14 @@ def _refused(error: Exception, where: str) -> CasdkError:
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         said = f"{where}: the server answered the handshake with HTTP {status}"
-        if status in (401, 403):
-            return AuthError(said)
-        retry_after = next(iter(error.response.headers.get_all("Retry-After")), None)
-        if (refused := refused_for_now(said, status, retry_after, sent=False)) is not None:
-            return refused
-        if status >= 500:
-            return ServerError(said)
+        if status in HANDSHAKE_REFUSALS or status >= 500:
+            retry_after = next(iter(error.response.headers.get_all("Retry-After")), None)
+            ours = refused(said, status, retry_after, sent=False)
+            ours.code = str(status)
+            return ours
         other = counterpart(where.partition("://")[0], channel="http")
-        return ProtocolMismatchError(f"{said}: this port speaks HTTP but no websocket; use {other}://", retryable=False)
+        said = f"{said}: this port speaks HTTP but no websocket; use {other}://"
+        return ProtocolMismatchError(said, retryable=False, sent=False)
     if isinstance(error, ssl.SSLError):
         said = f"{where}: {cause_of(str(error)) or error}"
         return TLSError(said, retryable=isinstance(error, ssl.SSLEOFError), sent=False)
@@ -481,11 +489,11 @@ def _refused(error: Exception, where: str) -> CasdkError:
         if isinstance(cause, EOFError | ConnectionError):
             return TransportError(f"{where}: the connection was closed during the handshake", sent=False)
         return ProtocolMismatchError(
-            f"{where}: this port does not speak websocket ({remark(str(cause))})", retryable=False
+            f"{where}: this port does not speak websocket ({remark(str(cause))})", retryable=False, sent=False
         )
     if isinstance(error, InvalidHandshake):
         return ProtocolMismatchError(
-            f"{where}: this port does not speak websocket ({remark(str(error))})", retryable=False
+            f"{where}: this port does not speak websocket ({remark(str(error))})", retryable=False, sent=False
         )
     away = not isinstance(error, gaierror)
     said = str(cause_of(str(error)) or error) or "the connection broke while it was made"
@@ -506,7 +514,14 @@ WIRE_LOG: Final = logger_of("casdk.connections.websocket")
 WIRE_LOG.addFilter(_redact)
 
 
-def _closed(error: ConnectionClosed, where: str) -> CasdkError:
+def _closed(error: ConnectionClosed, where: str, shared: bool = False) -> CasdkError:
+    """Return the error of a socket's end.
+
+    Args:
+        error: How it ended.
+        where: The server.
+        shared: Whether more than one request was in flight on it.
+    """
     frame = error.rcvd
     if frame is None:
         if error.sent is not None and error.sent.code == 1009:
@@ -516,8 +531,18 @@ def _closed(error: ConnectionClosed, where: str) -> CasdkError:
         return TransportError(f"{where}: the connection was closed without a word")
     words = remark(without_grpc(frame.reason))
     said = f"{where}: the server closed the connection with {frame.code} {words}".rstrip()
-    if frame.code in AUTH_CLOSES:
-        return AuthError(said)
-    if frame.code == TOO_BIG:
+    ours = _meant(frame.code, said, shared)
+    ours.code = str(frame.code)
+    return ours
+
+
+def _meant(code: int, said: str, shared: bool) -> CasdkError:
+    if code in AUTH_CLOSES:
+        return AuthError(said, shared=shared)
+    if code == TRY_LATER:
+        return overloaded(said, shared=shared)
+    if code in FINAL_CLOSES:
+        return ServerError(said, shared=shared)
+    if code == TOO_BIG:
         return TransportError(said, away=False, blameless=True)
-    return TransportError(said, retryable=frame.code not in FINAL_CLOSES, away=frame.code in AWAY_CLOSES)
+    return TransportError(said, away=code in AWAY_CLOSES)

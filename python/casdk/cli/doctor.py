@@ -202,13 +202,16 @@ def _explain(error: CasdkError, step: str, endpoint: Endpoint, access: Access) -
             route.resolve()
         working = addresses_that_work(route)
         cure = f"use {' or '.join(working)}" if working else cure
-    elif "(UNIMPLEMENTED)" in str(error):
-        where, cure = "protocol", "a gRPC server is there, but no CLIP-as-service gateway: correct the port"
+    elif error.code in UNKNOWN_THERE:
+        said = "a gRPC server" if endpoint.channel == "grpc" else "a server"
+        where, cure = "protocol", f"{said} is there, but no CLIP-as-service gateway: correct the port"
     elif isinstance(error, TransportError) and not cure:
         cure = "the gateway answers, but what is behind it does not: see that every executor runs, and its log"
     return TroubleError(str(error), cure or _SERVER_CURE, exit=exit_of(error)).finding(where or step)
 
 
+UNKNOWN_THERE: Final = frozenset({"UNIMPLEMENTED", "404", "405"})
+"""Codes of a server that knows no such request."""
 _SERVER_CURE: Final = "the executor failed: see its log on the server"
 _CURES: Final[dict[type[CasdkError], tuple[str, str]]] = {
     AuthError: ("auth", ""),

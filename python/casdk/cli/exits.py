@@ -32,7 +32,8 @@ class Exit(IntEnum):
     INPUT = 3
     """A file or an item cannot be used, or a file cannot be written."""
     UNREACHABLE = 4
-    """No connection, or it broke: DNS, TCP, TLS, proxy, another protocol on that port."""
+    """No connection, or it broke: DNS, TCP, TLS, proxy, another protocol on that port; or the server is away, as who
+    stands before it says (502, 503, 504, UNAVAILABLE)."""
     LATE = 5
     """Time ran out."""
     SERVER = 6

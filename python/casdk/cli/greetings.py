@@ -8,11 +8,11 @@ from base64 import b64encode
 from typing import Final, NamedTuple
 
 from casdk import TLS
-from casdk._channels.base import secured, ssl_context
+from casdk._channels.base import PROXY_CREDENTIAL_WANTED, secured, ssl_context
 from casdk._channels.causes import BEHIND
 from casdk._uri import SCHEMES, counterpart
 from casdk.cli.handshake import refused, unverified
-from casdk.cli.route import Route
+from casdk.cli.route import CURE_OF_PROXY, Route
 from casdk.cli.trouble import TroubleError
 
 __all__ = ["Greeting", "addresses_that_work", "greet"]
@@ -67,6 +67,9 @@ def greet(route: Route, tls: TLS) -> str:
         raise refused(error, route, otherwise) from None
     finally:
         sock.close()
+    if heard.spoken == "HTTP/1.1" and heard.status == PROXY_CREDENTIAL_WANTED:
+        # Plain http has no tunnel, so the proxy refuses the first request.
+        raise TroubleError("the proxy wants a user and a password (status 407)", CURE_OF_PROXY)
     kind = endpoint.channel
     fits = _fits(kind, heard)
     working = [] if fits and heard.status not in DOUBTFUL[kind] else otherwise()
@@ -99,7 +102,7 @@ def _fits(kind: str, heard: Greeting) -> bool:
     if heard.spoken != "HTTP/1.1":
         return False
     # Refusals of a credential, and of a server that has no time, come from the right kind of server.
-    if heard.status in (401, 403, 407, 429) or (heard.status >= 500 and heard.status not in GONE):
+    if heard.status in (401, 403, 429) or (heard.status >= 500 and heard.status not in GONE):
         return True
     if kind == "websocket":
         return heard.status == 101

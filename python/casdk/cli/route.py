@@ -16,10 +16,11 @@ from casdk._proxy import proxy_of
 from casdk._uri import SCHEMES, Endpoint
 from casdk.cli.trouble import TroubleError
 
-__all__ = ["Route"]
+__all__ = ["CURE_OF_PROXY", "Route"]
 
 USUAL_PORT: Final = 51000
 """Where clip_server listens unless it is told otherwise."""
+CURE_OF_PROXY: Final = "put user and password into the proxy's URL: HTTPS_PROXY=http://user:password@host:port"
 HURRY: Final = 1.0
 NO_WAY: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
 
@@ -164,7 +165,7 @@ class Route:
             )
         said = str(error) or type(error).__name__
         if "407" in said:
-            cure = "put user and password into the proxy's URL: HTTPS_PROXY=http://user:password@host:port"
+            cure = CURE_OF_PROXY
         elif "40" in said:
             cure = f"have the proxy allow {self.endpoint.authority}, or name the server in NO_PROXY"
         else:
