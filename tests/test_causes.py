@@ -4,7 +4,7 @@ import re
 import socket
 
 import pytest
-from casdk import TLS, CasdkError, Client, Retry, TLSError, TransportError
+from casdk import TLS, Client, Retry, TLSError, TransportError
 from casdk._channels import causes
 from casdk._channels.causes import cause_of, without_grpc
 from casdk.cli.exits import for_command_line
@@ -44,7 +44,7 @@ def test_a_server_that_lost_its_executor(scheme):
     with FaultServer(DeadExecutor()) as server:
         options = {"tls": TLS(ca=server.ca)} if scheme in SECURE else {}
         client = Client(server.address(scheme), retry=ONCE, timeout=10, **options)
-        with client, pytest.raises(CasdkError, match="the server does not reach what is behind it: ") as caught:
+        with client, pytest.raises(TransportError, match="the server does not reach what is behind it: ") as caught:
             client.encode(["a"])
     assert not FOREIGN.search(str(caught.value))
 

@@ -6,7 +6,7 @@ import sys
 from contextlib import ExitStack
 
 import pytest
-from casdk import TLS, AuthError, CasdkError, Client, Retry
+from casdk import TLS, AuthError, Client, Retry, ServerError
 from casdk._logging import flush
 from casdk.testing import Cut, ExecutorError, FaultServer, Refuse
 
@@ -74,7 +74,7 @@ def test_a_lost_batch_is_a_warning_and_a_raised_error_is_not(play, logged):
         client.encode(["a"], on_error=lambda response: None)
         [lost] = logged(logging.WARNING, "calls")
         assert "failed on attempt 1 for good" in lost
-        with pytest.raises(CasdkError):
+        with pytest.raises(ServerError):
             client.encode(["a"])
     assert len(logged(logging.WARNING, "calls")) == 1
 

@@ -185,6 +185,14 @@ def test_what_is_sent_again_stays_one_batch(watch):
     assert watched.total("casdk.client.retries") == 2
 
 
+def test_a_refusal_over_a_websocket_has_its_close_code(watch):
+    watched = watch([Refuse.overloaded()], "websocket")
+    watched.client.encode(["a"])
+    first, second = sorted(watched.attempts, key=lambda span: span.start_time)
+    assert (first.attributes["rpc.response.status_code"], first.attributes["error.type"]) == ("1013", "OverloadedError")
+    assert "rpc.response.status_code" not in second.attributes
+
+
 def test_a_refusal_over_http_has_its_status(watch):
     watched = watch([Refuse.overloaded()], "http")
     watched.client.encode(["a"])

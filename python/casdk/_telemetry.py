@@ -38,6 +38,7 @@ __all__ = ["Instruments", "Watch"]
 
 OPERATIONS: Final = {"encode": "embeddings", "search": "retrieval"}
 """Verbs that ``gen_ai.operation.name`` has a word for."""
+HTTP_STATUS: Final = "http.response.status_code"
 PROVIDER: Final = "clip-as-service"
 METHODS: Final = {
     "grpc": ("grpc", "jina.JinaSingleDataRequestRPC/process_single_data"),
@@ -74,7 +75,7 @@ class Instruments:
             self.wire["url.full"] = f"{endpoint}/post"
         elif kind == "websocket":
             self.wire["network.protocol.name"] = "websocket"
-        self.status: Final = "http.response.status_code" if kind == "http" else "rpc.response.status_code"
+        self.status: Final = HTTP_STATUS if kind == "http" else "rpc.response.status_code"
         self.success: Final[Any] = {"grpc": "OK", "http": 200, "websocket": None}[kind]
         self.tracer: Final = get_tracer("casdk", __version__, tracer_provider)
         meter = get_meter("casdk", __version__, meter_provider)
@@ -229,7 +230,7 @@ class Watch:
         except BaseException as error:
             labels["error.type"] = _fail(span, error)
             if code := getattr(error, "code", ""):
-                labels[instruments.status] = int(code) if code.isdigit() else code
+                labels[instruments.status] = int(code) if instruments.status == HTTP_STATUS else code
                 span.set_attribute(instruments.status, labels[instruments.status])
             raise
         finally:

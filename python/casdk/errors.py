@@ -124,8 +124,8 @@ class CasdkError(Exception):
     bad option, a client that is closed already) these attributes keep their defaults.
 
     Attributes:
-        code: Status the server or its proxy refused with, as the protocol writes it: ``"503"``, ``"UNAVAILABLE"``;
-            ``""`` where there was none.
+        code: Status the server or its proxy refused with, as the protocol writes it: ``"503"``, ``"UNAVAILABLE"``, of
+            a websocket also the code it was closed with: ``"1012"``; ``""`` where there was none.
         partial: Rows ``[M, D]``, float32 or the call's ``dtype``, of the M items that were read: NaN where there is no
             row. With ``out=`` a view of it. ``None`` where every item is a Document, which keeps its embedding; where
             no row has come yet, so that D is not known; and where callbacks take the replies. Of a stream, the rows

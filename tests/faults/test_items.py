@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 from casdk import (
-    CasdkError,
     FileMissingError,
     ItemError,
     NoEmbeddingError,
     OverloadedError,
     RejectedError,
     Retry,
+    ServerError,
     TransportError,
 )
 from casdk.testing import DropDocument, ExecutorError, NoEmbedding, Refuse
@@ -97,7 +97,7 @@ def test_an_executor_that_always_fails_is_not_searched_for_long(make_server, con
     """Where nothing ever passes, no item is to blame."""
     server = make_server(ExecutorError("RuntimeError", "CUDA error"))
     client = connect_to(server, scheme, retry=QUICK, timeout=30)
-    with pytest.raises(CasdkError, match="CUDA error"):
+    with pytest.raises(ServerError, match="CUDA error"):
         call(client, "encode", TEXTS, batch_size=BATCH, errors="return", prefetch=1)
     assert server.counters.requests <= 2 * (2 * BATCH)
 
