@@ -96,7 +96,7 @@ def scripted(**rules):
     return place
 
 
-SSH = scripted(connections=Babble(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"))
+SSH = scripted(connections=Babble(b"SSH-2.0-OpenSSH_9.6\r\n"))
 PLACES = {
     "nobody listens": [nobody_listens],
     "the connection ends under the request": [scripted(script=Cut("after")), scripted(script=Cut("before", "reset"))],

@@ -18,6 +18,10 @@ __all__ = ["Network"]
 
 TOGETHER: Final = 64 * 1024
 """Bytes that wait for what is written next, so that a request's head and its body leave in one system call."""
+BEGINNING: Final = b"HTTP/"
+"""Of whatever HTTP/1.1 is answered with."""
+SHOWN: Final = 40
+"""Bytes shown of what is none of HTTP."""
 AHEAD: Final = 1024 * 1024
 """Bytes received before anybody wants them."""
 
@@ -76,6 +80,7 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._ended = False
         self._error: Exception | None = None
+        self._beginning = b""
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._full = False
@@ -94,6 +99,8 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
             if not self._pieces:
                 self._transport.resume_reading()
             return piece
+        if isinstance(self._error, httpcore.RemoteProtocolError):
+            raise self._error
         if self._error is not None:
             raise httpcore.ReadError(str(self._error)) from self._error
         return b""
@@ -168,12 +175,21 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes."""
-        self._pieces.append(data)
-        self._ahead += len(data)
-        if self._ahead > AHEAD:
-            self._transport.pause_reading()
+        if len(self._beginning) < len(BEGINNING) and not self._begins(data):
+            # h11 would wait for the end of a head, which other protocols do not send.
+            self._ended, self._error = True, httpcore.RemoteProtocolError(f"illegal status line: {data[:SHOWN]!r}")
+        else:
+            self._pieces.append(data)
+            self._ahead += len(data)
+            if self._ahead > AHEAD:
+                self._transport.pause_reading()
         _wake(self._readable)
         _wake(self._writable)
+
+    def _begins(self, data: bytes) -> bool:
+        """Whether these may be the first bytes of HTTP/1.1, or more of them."""
+        self._beginning += data[: len(BEGINNING) - len(self._beginning)]
+        return BEGINNING.startswith(self._beginning)
 
     def eof_received(self) -> None:
         """Take the end; asyncio closes the transport."""
