@@ -23,6 +23,7 @@ from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 from weakref import WeakSet
 
 from casdk import _logging
+from casdk._forks import Library, Pause, Pauses, Resident
 from casdk._greenlets import Ground
 from casdk._mailbox import Mailbox
 from casdk._threads import Workers, check_process, forget_ours, is_ours, start
@@ -84,12 +85,12 @@ class Engine:
         self._mailbox: Final = Mailbox()
         bytearray(KEPT)
         self._fork: asyncio.Future[None] | None = None
-        self._gate: Final = threading.Lock()
         self._turn: Final = threading.Lock()
         self._begun: Final = threading.Event()
         self._error: Exception | None = None
         self._ident: int | None = None
         self._forker: int | None = None
+        self._pauses: Final = Pauses()
         self.running = False
 
     def start(self) -> None:
@@ -137,29 +138,34 @@ class Engine:
         `threading` calls it ended, and a lock that it holds in a fork is locked in the child for ever.
         """
         self._forker = threading.get_ident()
+        pause = self._pauses.begin()
+        # Also where another fork of this thread has begun it: that one may have got no further than this line.
+        self.loop.call_soon_threadsafe(self._begin_pause, pause)
         try:
-            asyncio.run_coroutine_threadsafe(self._quiesce(), self.loop).result()
+            pause.wait()
         finally:
-            self._gate.acquire()
-            still = threading.Event()
-            self.loop.call_soon_threadsafe(self._stand_still, still)
-            still.wait()
+            pause.wait()
 
-    def _stand_still(self, still: threading.Event) -> None:
-        still.set()
-        with self._gate:
-            pass
-        fork, self._fork = self._fork, None
-        assert fork is not None
-        fork.set_result(None)
+    def _begin_pause(self, pause: Pause) -> None:
+        if pause.task is None:
+            self._fork = self.loop.create_future()
+            pause.task = self.loop.create_task(self._stand_still(pause))
+
+    async def _stand_still(self, pause: Pause) -> None:
+        try:
+            await self._quiesce()
+        finally:
+            pause.hold()
+            fork, self._fork = self._fork, None
+            assert fork is not None
+            fork.set_result(None)
 
     def resume(self) -> None:
         """Let the loop go on after `pause`."""
-        self._gate.release()
+        self._pauses.end()
         self._forker = None
 
     async def _quiesce(self) -> None:
-        self._fork = self.loop.create_future()
         for resident in tuple(self.residents):
             await resident.before_fork()
         for library in self.libraries:
@@ -224,33 +230,10 @@ class Engine:
         self._mailbox.post(self.loop, contextvars.copy_context(), function, *arguments)
 
 
-class Library(Protocol):
-    """What connections are made with, as far as forks go."""
-
-    @staticmethod
-    async def settle() -> None:
-        """Wait, when all connections are closed, until nothing is left that a fork would break."""
-
-    @staticmethod
-    def strand() -> None:
-        """Take note that this process was forked from one with open connections."""
-
-
-class Resident(ABC):
-    """What owns connections on the engine's loop and must know about forks."""
-
-    @abstractmethod
-    async def before_fork(self) -> None:
-        """Close what would not survive a fork; what is in flight is sent again afterwards."""
-
-    @abstractmethod
-    def after_fork_in_child(self) -> object:
-        """Forget everything that belongs to the parent, and return it: it must never be deallocated."""
-
-
 _engine: Engine | None = None
-_paused: Engine | None = None
-"""The engine that stands still for a fork."""
+_forks: Final[list[tuple[threading.RLock, Engine | None]]] = []
+"""Forks that are under way, each with its lock and the engine that stands still for it: several if a signal's handler
+forks in the middle of another fork of its thread."""
 _engines: Final[dict[int, Engine]] = {}
 """The one of this process, by its id."""
 _locks: Final[dict[int, threading.RLock]] = {}
@@ -336,25 +319,29 @@ def _keep_for_ever(things: object) -> None:
 
 
 def _before_fork() -> None:
-    global _paused
     notice_fork()
-    _starting().acquire()
-    if _engine is not None and _engine.running and not _engine.inside():
-        _paused = _engine
-        _engine.pause()
+    lock = _starting()
+    lock.acquire()
+    current = _engine
+    if current is not None and (not current.running or current.inside()):
+        current = None
+    _forks.append((lock, current))
+    if current is not None:
+        current.pause()
 
 
 def _after_fork_in_parent() -> None:
-    global _paused
-    paused, _paused = _paused, None
-    if paused is not None:
+    if not _forks:  # this is the child of a fork in the middle of this one
+        return
+    lock, paused = _forks.pop()
+    if paused is not None and all(other is not paused for _, other in _forks):
         paused.resume()
-    _starting().release()
+    lock.release()
 
 
 def _after_fork_in_child() -> None:
-    global _paused
-    paused, _paused = _paused, None
+    paused = _forks.pop()[1] if _forks else None
+    _forks.clear()
     _leave_parent(closed=paused is not None)
 
 

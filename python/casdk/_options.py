@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 import msgspec
@@ -193,6 +194,10 @@ class Known:
 OF_ENCODE: Final = Known([EncodeOptions, ResultOptions])
 
 
+PYTHONS_OWN: Final = (NoneType, bool, int, float, str, dict, FunctionType, MethodType, BuiltinFunctionType)
+"""What runs no code of the caller's as it is read: whatever is raised meanwhile is a signal handler's, and passes."""
+
+
 def read_options(given: Mapping[str, Any], known: Known = OF_ENCODE) -> Options:
     """Return the options of a call, each value that the caller gave checked.
 
@@ -217,6 +222,8 @@ def _read_option(name: str, value: Any) -> Any:
     except InputError:
         raise
     except Exception as error:  # of its own class: `isinstance` may ask what it is
+        if type(value) in PYTHONS_OWN:
+            raise
         raise InputTypeError(f"{name} cannot be read: {class_name(error)}: {message_of(error)}") from error
 
 
@@ -232,6 +239,8 @@ def check_limit(limit: object) -> int:
     except InputError:
         raise
     except Exception as error:
+        if type(limit) in PYTHONS_OWN:
+            raise
         raise InputTypeError(f"limit cannot be read: {class_name(error)}: {message_of(error)}") from error
 
 
@@ -358,6 +367,8 @@ def route(verb: str, parameters: Mapping[str, Any] | None, **extra: Any) -> tupl
     try:
         sent |= parameters or {}
     except Exception as error:
+        if parameters is None:  # a signal handler's
+            raise
         raise InputTypeError(f"parameters cannot be read: {class_name(error)}: {message_of(error)}") from error
     sent |= extra
     model: object = sent.pop("model_name", None) if verb in ("/encode", "/rank") else None

@@ -111,8 +111,12 @@ class Plan:
                 fetch_urls=transport.sources.fetch_urls,
             )
         except TypeError as error:  # of a parameter, which it names
+            if options.parameters is None:  # a signal handler's
+                raise
             raise InputTypeError(str(error)) from error.__cause__
         except Exception as error:  # of a parameter's own class
+            if options.parameters is None:
+                raise
             raise InputTypeError(f"parameters cannot be read: {class_name(error)}: {message_of(error)}") from error
         timeout = options.deadline_after(transport.timeouts.total)
         self.deadline = None if timeout is None else monotonic() + timeout

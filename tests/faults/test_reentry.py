@@ -3,9 +3,11 @@ callback or the content. The inner one works or raises a CasdkError at once; the
 """
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -86,6 +88,32 @@ def test_at_every_line_of_an_async_call(connect):
     found = at_every_line(lambda: asyncio.run(outer()), lambda: client.encode(["a"]))
     assert len(found) > 50
     assert all(np.array_equal(rows, row) for rows in found)
+
+
+class SignalError(Exception):
+    """Raised by a signal's handler, as many do who want a time limit."""
+
+
+def signalled():
+    raise SignalError
+
+
+@pytest.mark.parametrize("verb", ["encode", "stream", "search"])
+def test_what_a_handler_raises_at_any_line_reaches_the_caller(connect, verb):
+    """As it is: it is nothing that the caller's objects have raised. The next call works."""
+    client = connect("http")
+    row = client.encode(["a"])
+    calls = {
+        "encode": lambda: client.encode(iter(["a"]), batch_size=1, timeout=20, on_done=None, errors="raise"),
+        "stream": lambda: list(client.stream(iter(["a"]), batch_size=1, errors="raise")),
+        "search": lambda: client.search(["a"], limit=1, show_progress=False),
+    }
+    for line in itertools.count(1):
+        with contextlib.suppress(SignalError), interrupted(line, signalled):
+            calls[verb]()
+            break
+    assert line > 50
+    np.testing.assert_array_equal(client.encode(["a"]), row)
 
 
 @pytest.fixture
@@ -169,6 +197,32 @@ def test_at_every_line_of_a_fork(connect, scheme):
 
     found = at_every_line(fork, lambda: interrupt() if os.getpid() == parent else os._exit(0))
     assert {True, "casdk cannot be called in the middle of a fork of the same thread"} == set(found)
+    np.testing.assert_array_equal(client.encode(["a"]), row)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_fork_at_every_line_of_a_fork(connect, scheme):
+    """As a signal's handler makes it. The children of both work, and so does the parent."""
+    client = connect(scheme)
+    row = client.encode(["a"])
+    parent = os.getpid()
+
+    def fork():
+        child = os.fork()
+        if child == 0:
+            sys.settrace(None)
+            signal.alarm(20)  # one that hangs has another status
+            # A call in each would take long.
+            os._exit(0 if next(number) % 8 or np.array_equal(client.encode(["a"]), row) else 1)
+        next(number)
+        return os.waitpid(child, 0)[1]
+
+    outcomes, number = [], itertools.count()
+    found = at_every_line(lambda: outcomes.append(fork()), lambda: fork() if os.getpid() == parent else 0)
+    assert len(found) > 10
+    assert set(found) | set(outcomes) == {0}
     np.testing.assert_array_equal(client.encode(["a"]), row)
 
 
