@@ -20,6 +20,7 @@ from casdk.errors import (
     ItemTypeError,
     NotAllowedError,
     NotAnImageError,
+    OverloadedError,
     ServerError,
     TransportError,
 )
@@ -71,6 +72,10 @@ SERVER_FAULTS: Final = frozenset(
 """Exceptions of an executor that say nothing about the items: splitting the batch would not help."""
 DEAD_EXECUTOR: Final = frozenset({"InternalNetworkError", "<class 'jina.excepts.InternalNetworkError'>"})
 """Exceptions of a gateway that does not reach an executor."""
+BUSY: Final = ("gateway", "BusyError")
+TOO_LARGE: Final = ("gateway", "TooLargeError")
+"""Who raises, and what, in the embedded server where others hold the memory, and where there is not as much: it answers
+so where a refusal in the protocol's own words would end a connection that others use, too."""
 
 
 DESCRIPTION_CHARACTERS: Final = 2000
@@ -115,6 +120,10 @@ def read_error(reply: Reply) -> ServerError | TransportError | None:
     said = remark(description, DESCRIPTION_CHARACTERS) or name or "the server failed without a word"
     if name in DEAD_EXECUTOR:
         return TransportError(said)
+    if (executor, name) == BUSY:
+        return OverloadedError(said, name=name, request_id=reply.request_id, retryable=True)
+    if (executor, name) == TOO_LARGE:
+        return ServerError(said, name=name, request_id=reply.request_id, too_large=True, sent=False)
     return ServerError(
         said,
         name=name,

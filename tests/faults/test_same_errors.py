@@ -3,10 +3,12 @@
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import casdk
 import grpc
+import numpy as np
 import pytest
 from casdk import AuthError, Document, OverloadedError, Retry, Timeouts, TransportError
 from casdk._uri import SCHEMES
@@ -16,6 +18,7 @@ from casdk.testing import (
     Cut,
     DeadExecutor,
     ExecutorError,
+    Fault,
     FaultServer,
     Gate,
     Hold,
@@ -25,6 +28,7 @@ from casdk.testing import (
     TextReply,
     certificates,
 )
+from casdk.testing.executor import fail
 
 ONCE = Retry(attempts=1)
 TWICE = Retry(attempts=2, backoff=0.001, patience=0)
@@ -96,6 +100,17 @@ def scripted(**rules):
     return place
 
 
+@dataclass(frozen=True, slots=True)
+class ByTheGateway(Fault):
+    """The embedded server's own refusal, where it answers with a status and not in the protocol's words."""
+
+    name: str
+
+    def change(self, reply, exchange):
+        fail(reply, RuntimeError("refused"), self.name)
+        reply.header.status.exception.executor = "gateway"
+
+
 SSH = scripted(connections=Babble(b"SSH-2.0-OpenSSH_9.6\r\n"))
 PLACES = {
     "nobody listens": [nobody_listens],
@@ -104,6 +119,7 @@ PLACES = {
         scripted(script=DeadExecutor()),
         scripted(script=ExecutorError("<class 'jina.excepts.InternalNetworkError'>", "no connection to clip")),
     ],
+    "it has too much to do (1)": [scripted(script=ByTheGateway("BusyError"))],
     "it answers with what is no reply": [scripted(script=TextReply())],
     "it does not answer in time": [scripted(script=Never(), options={"timeouts": Timeouts(read=0.3, total=20)})],
     "the proxy wants a credential": [behind_a_proxy(407)],
@@ -227,3 +243,11 @@ def test_a_close_code_does_not_say_whom_it_refuses(make_server, connect_to, sche
     assert first.value.shared
     assert list(first.value.unconfirmed) == [0]
     assert [request.texts for request in server.requests][1:] == [("begun",), ("refused",)]
+
+
+def test_what_is_too_large_for_the_embedded_server_is_halved(make_server, connect_to, scheme, rows):
+    """No item is to blame for it, as none is where a proxy takes less."""
+    server = make_server(lambda request: ByTheGateway("TooLargeError") if len(request.texts) > 1 else None)
+    client = connect_to(server, scheme, retry=ONCE, timeout=20)
+    np.testing.assert_array_equal(client.encode(["a", "b"]), rows(["a", "b"]))
+    assert [request.texts for request in server.requests] == [("a", "b"), ("a",), ("b",)]

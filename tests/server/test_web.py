@@ -4,7 +4,10 @@ import json
 import httpx
 import numpy as np
 import pytest
+from casdk.server.access import Access
 from casdk.server.encoders import Features
+from casdk.server.memory import Pressure
+from casdk.server.web import WebApp
 
 FIELDS = (
     "id parent_id granularity adjacency blob tensor mime_type text weight uri tags offset location embedding modality "
@@ -143,3 +146,21 @@ def test_a_websocket_does_not_open_here(server, doors):
 
     with pytest.raises(InvalidStatus):
         connect(server.address("http").replace("http", "ws"))
+
+
+@pytest.mark.parametrize("path", ["/post", "/index", "/search"])
+async def test_who_has_no_memory_is_busy(path):
+    """As it is over grpc and a websocket: nothing was begun, so whoever asked may ask again."""
+    pressure, sent = Pressure(1), []
+    pressure.high.set()
+    app = WebApp(None, Access(None), 1000, pressure)
+
+    async def receive():
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message):
+        sent.append(message)
+
+    await app({"type": "http", "method": "POST", "path": path, "headers": []}, receive, send)
+    assert sent[0]["status"] == 429
+    assert (b"retry-after", b"1") in sent[0]["headers"]

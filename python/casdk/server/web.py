@@ -41,7 +41,8 @@ READ_SECONDS = 30.0
 """Until the next piece of a body."""
 PIECE = 1 << 18
 """Bytes of a reply that are sent before the client has taken those before them."""
-BUSY = 503
+BUSY = 429
+"""Nothing of the request was begun, which a 503 would leave open."""
 LATER = 1
 """Seconds after which a client that was told to come back may."""
 
