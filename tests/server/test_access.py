@@ -29,6 +29,14 @@ ELSEWHERE = [
     "loc\u0430lhost",
     "127.0.0.1\t",
     "2130706433",
+    "[::1].evil.example",
+    "[::1]evil.example:1",
+    "localhost:80@evil.example",
+    "127.0.0.1:evil",
+    "[]",
+    "[",
+    ":51001",
+    "::1",
 ]
 
 

@@ -1,6 +1,7 @@
 import io
 import struct
 import threading
+import zlib
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from casdk.server.images import ImageReader
 from casdk.server.memory import Memory
 from casdk.server.settings import Settings
 from casdk.server.wire.docarray_pb2 import DocumentProto
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (6, 5, 3), np.uint8)
 
@@ -111,6 +112,28 @@ def _saved(kind):
     return out.getvalue()
 
 
+def _chunk(kind, data=b""):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _between(kind, at, more):
+    """Return an image of a format with more at a place, which is counted from its end if it is negative."""
+    data = _saved(kind)
+    return data[:at] + more + data[at:]
+
+
+def _run_length_bmp(data):
+    head = struct.pack("<IiiHHIIiiII", 40, 89_000, 10, 1, 8, 1, len(data), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 1078 + len(data), 0, 0, 1078) + head + bytes(1024) + data
+
+
+def _big_tiff(*entries):
+    head = b"II+\0" + struct.pack("<HHQQ", 8, 0, 16, len(entries))
+    return head + b"".join(struct.pack("<HHQQ", *entry) for entry in entries) + bytes(8)
+
+
+STRIPS = 1 << 20
+MANY, PIECES = "is in too many pieces", "more than 64 pieces of Exif"
 TILES = [(259, 3, 1, 32773), (324, 4, 1, 0), (325, 4, 1, 200)]
 HOSTILE = {
     "a tile of 900 megapixels": (_tiff(*TILES, (322, 4, 1, 30_000), (323, 4, 1, 30_000)), "exceeds the limit"),
@@ -118,6 +141,19 @@ HOSTILE = {
     "a thousand scans": (_many_scans(1000), "more than 64 scans"),
     "a frame larger than the screen": (_large_frame(), "limit"),
     "PostScript": (_saved("EPS"), "no image that Pillow knows as one of"),
+    "a strip for each row": (_tiff((273, 4, STRIPS, 8), size=4 * STRIPS), "more than 131072 strips"),
+    "strips that are bytes": (_tiff((273, 1, STRIPS, 8), size=4 * STRIPS), "more than 131072 strips"),
+    "a tile for each row": (_tiff((324, 3, STRIPS, 8), size=4 * STRIPS), "more than 131072 strips"),
+    "a directory that is cut": (_tiff((273, 4, STRIPS, 8), size=4 * STRIPS)[:-7], "more than 131072 strips"),
+    "rationals": (_tiff((282, 5, STRIPS, 8), size=8 * STRIPS), "more than 131072 strips"),
+    "strips of a BigTIFF": (_big_tiff((256, 4, 1, 10), (273, 4, STRIPS, 16)) + bytes(4 * STRIPS), "more than 131072"),
+    "empty chunks": (_between("PNG", 33, _chunk(b"tinY") * 30_000), MANY),
+    "empty chunks after the pixels": (_between("PNG", -12, _chunk(b"tinY") * 30_000), MANY),
+    "short comments": (_between("GIF", -1, b"").replace(b",\0\0", b"!\xfe\1c\0" * 30_000 + b",\0\0", 1), MANY),
+    "bytes that fill": (_between("JPEG", 2, b"\xff" * 100_000), MANY),
+    "empty segments": (_between("JPEG", 2, b"\xff\xfe\0\2" * 30_000), MANY),
+    "Exif in pieces": (_between("JPEG", 2, b"\xff\xe1\x10\0Exif\0\0".ljust(4098) * 65), PIECES),
+    "run lengths": (_run_length_bmp(b"\1\1" * 1000), "a compressed BMP"),
     "a format decoded in Python": (_saved("QOI"), "no image that Pillow knows as one of"),
     "numbers as text": (b"P3 9 9 255 " + b"1 " * 243, "no image that Pillow knows as one of"),
 }
@@ -139,6 +175,15 @@ def test_a_format_that_reads_its_bytes_over_and_over_is_stopped():
     source.seek(0)
     with pytest.raises(ValueError, match="over and over"):
         source.read(1)
+
+
+def test_long_texts_and_many_rows_of_a_tiff_are_no_attack():
+    out = io.BytesIO()
+    described = TiffImagePlugin.ImageFileDirectory_v2()
+    described[270], described[700] = "a description " * 20_000, bytes(200_000)
+    Image.new("L", (50, 3000)).save(out, "TIFF", tiffinfo=described, strip_size=50)
+    reader = ImageReader(max_pixels=1_000_000, memory=Memory(1 << 30, "images"))
+    assert read(reader, "d", DocumentProto(blob=out.getvalue())).size == (50, 3000)
 
 
 MODES = {

@@ -1,3 +1,6 @@
+import contextlib
+import sqlite3
+
 import numpy as np
 import pytest
 from casdk.server.index import FILE, Index
@@ -115,3 +118,48 @@ def test_it_is_a_dict_of_rows(tmp_path_factory, steps):
         assert index.known(list("abcde")) == set(kept)
     finally:
         index.close()
+
+
+def _directory(file):
+    file.unlink()
+    file.mkdir()
+
+
+def _dangling(file):
+    file.unlink()
+    file.symlink_to("/nowhere/index.sqlite")
+
+
+def _other_tables(file):
+    file.unlink()
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute("create table documents (other)")
+
+
+def _overwritten(page):
+    def overwrite(file):
+        with file.open("r+b") as opened:
+            opened.seek(page * 4096)
+            opened.write(b"\xff" * 4096)
+
+    return overwrite
+
+
+BROKEN = {
+    "no database": lambda file: file.write_bytes(b"no database" * 1000),
+    "cut": lambda file: file.write_bytes(file.read_bytes()[:4096]),
+    "a directory": _directory,
+    "a link that leads nowhere": _dangling,
+    "other tables": _other_tables,
+    **{f"page {page} overwritten": _overwritten(page) for page in range(3)},
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_file_that_is_no_index_is_named(tmp_path, name):
+    index = Index(tmp_path, "encoder", DIM)
+    _fill(index, _rows(1, 2000))
+    index.close()
+    BROKEN[name](tmp_path / FILE)
+    with pytest.raises(ValueError, match=rf"^cannot use the index {tmp_path / FILE}: "):
+        Index(tmp_path, "encoder", DIM)

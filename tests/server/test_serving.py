@@ -27,6 +27,7 @@ from casdk.server.gateway import Gateway
 from casdk.server.settings import Settings
 from casdk.server.wire.jina_pb2 import DataRequestProto
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -379,12 +380,108 @@ def test_a_taken_port_is_named(server, scheme):
         ({"cert": "/nowhere/cert.pem"}, "come together"),
         ({"encoder": "onnx:/nowhere"}, "/nowhere"),
         ({"threads": 0}, "at least 1"),
+        ({"grace": -1}, "grace must be a number of seconds from 0 to 86400"),
+        ({"grace": float("nan")}, "grace must be"),
+        ({"grace": float("inf")}, "grace must be"),
+        ({"host": ""}, "no host to listen on"),
+        ({"token": " s3cret"}, "no client can send a token with white space"),
+        ({"token": "s3\ncret"}, "no client can send a token"),
     ],
 )
 def test_what_cannot_be_served_is_said(options, words):
     with pytest.raises(ServerDiedError, match=words) as death:
         serve(**options).__enter__()
     assert "Traceback" not in str(death.value)
+
+
+def _keys(directory):
+    """Two certificates with their keys, the first key once more under a password, and a file that is none of it."""
+    for name in ("one", "other"):
+        (directory / name).mkdir()
+        write_certificate(directory / name)
+    one = serialization.load_pem_private_key((directory / "one/key.pem").read_bytes(), None)
+    secret = serialization.BestAvailableEncryption(b"password")
+    pem = serialization.Encoding.PEM
+    (directory / "secret.pem").write_bytes(one.private_bytes(pem, serialization.PrivateFormat.PKCS8, secret))
+    (directory / "none.pem").write_text("no certificate")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "words"),
+    [
+        ("none.pem", "one/key.pem", "no certificate in PEM and its key"),
+        ("one/cert.pem", "none.pem", "no certificate in PEM and its key"),
+        ("one/cert.pem", "other/key.pem", "no certificate in PEM and its key"),
+        ("one/key.pem", "one/cert.pem", "no certificate in PEM and its key"),
+        ("one/cert.pem", "secret.pem", "secret.pem is encrypted, and there is nobody to ask"),
+        ("one", "one", "Is a directory"),
+    ],
+)
+def test_a_certificate_that_cannot_be_used_is_named_on_every_scheme(tmp_path, cert, key, words):
+    """gRPC said that it failed to bind, and OpenSSL asked for a password."""
+    directory = _keys(tmp_path)
+    for scheme in ("grpcs", "https"):
+        settings = Settings(ports={scheme: 0}, cert=directory / cert, key=directory / key)
+        with pytest.raises(ValueError, match=words) as refusal:
+            asyncio.run(_started(settings))
+        assert str(directory / key) in str(refusal.value)
+
+
+async def _started(settings):
+    async with Gateway(settings).run() as ready:
+        return ready.addresses
+
+
+def test_more_memory_than_grpc_can_count_is_fine(doors):
+    with serve(schemes=["grpc", "http"], max_memory=1 << 37) as served, doors.channel(served) as channel:
+        assert _single(channel, doors, doors.request("/", {"text": "a"})).header.status.code == 0
+
+
+def test_a_terminal_that_is_closed_ends_it_cleanly():
+    """It left a directory behind, with a key in it."""
+    with serve(schemes=["https"]) as served:
+        directory = served.ca.parent
+        os.kill(served.pid, signal.SIGHUP)
+        assert served.stop() == 0
+    assert not directory.exists()
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    command = ["nohup", sys.executable, "-m", "casdk.server", "--free-ports", "--schemes=http", "--ready-json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        address = json.loads(process.stdout.readline())["addresses"]["http"]
+        process.send_signal(signal.SIGHUP)
+        assert httpx.get(address).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--encoder", "onnx"], "--encoder onnx and --model DIR come together"),
+        (["--model", "models"], "--encoder onnx and --model DIR come together"),
+        (["--port", "http=²"], "'http=²' is not of the form SCHEME=PORT"),
+        (["--port", "http=٣"], "'http=٣' is not of the form SCHEME=PORT"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(options, words):
+    command = [sys.executable, "-m", "casdk.server", "--free-ports", *options]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_address_of_ipv6_may_stand_in_brackets():
+    command = [sys.executable, "-m", "casdk.server", "--free-ports", "--schemes=http", "--ready-json", "--host=[::1]"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        address = json.loads(process.stdout.readline())["addresses"]["http"]
+        assert address.startswith("http://[::1]:")
+        assert httpx.get(address).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
 
 
 def test_two_servers_do_not_share_a_workspace(tmp_path):

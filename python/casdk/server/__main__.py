@@ -80,8 +80,9 @@ async def _serve(settings: Settings, *, ready_json: bool, with_parent: bool) -> 
             faulthandler.dump_traceback_later(settings.grace + OVERTIME_SECONDS, exit=True)
             loop.call_soon_threadsafe(gateway.stop)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, stop)
     if with_parent:
         _when_stdin_ends(stop)
     async with gateway.run() as ready:
@@ -129,6 +130,8 @@ def _tell(ready: Ready, settings: Settings, *, ready_json: bool) -> None:
     index = f"index {where}" if settings.index else "no index"
     print(f"casdk.server: encoder {settings.encoder}, {index}; Ctrl-C stops", file=sys.stderr)
     if ready_json:
+        if sys.stdout is None:
+            raise ValueError("--ready-json writes to standard output, which is closed")
         ca = None if ready.ca is None else str(ready.ca)
         line = {"pid": os.getpid(), "addresses": ready.addresses, "ca": ca, "scratch": str(ready.scratch)}
         sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
@@ -143,9 +146,11 @@ def _settings(options: argparse.Namespace) -> Settings:
         if scheme not in ports:
             raise ValueError(f"--port {scheme}={port}: the scheme is not among those served")
         ports[scheme] = port
+    if (options.encoder == "onnx") != (options.model is not None):
+        raise ValueError("--encoder onnx and --model DIR come together")
     return Settings(
         ports=ports,
-        host=options.host,
+        host=options.host.removeprefix("[").removesuffix("]"),
         allow_hosts=options.allow_host,
         encoder=f"onnx:{options.model}" if options.encoder == "onnx" else options.encoder,
         token=options.token,
@@ -165,7 +170,7 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _port(text: str) -> tuple[str, int]:
     scheme, _, port = text.partition("=")
-    if not port.isdigit() or int(port) > 65535:
+    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form SCHEME=PORT")
     return scheme, int(port)
 

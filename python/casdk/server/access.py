@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
 __all__ = ["Access"]
+
+_AUTHORITY = re.compile(r"(?:\[([^]]+)\]|([^:]+))(?::\d*)?")
 
 RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 
@@ -58,17 +61,16 @@ class Access:
 
     def _may_be_called(self, authority: bytes) -> bool:
         name = _name(authority.decode("latin-1"))
-        return name in self._names or name == "localhost" or _is_of_loopback(name, unspecified=True)
+        return bool(name) and (name in self._names or name == "localhost" or _is_of_loopback(name, unspecified=True))
 
     def __repr__(self) -> str:
         return f"Access({'anyone' if self._token is None else 'with token'})"
 
 
 def _name(authority: str) -> str:
-    """Return the name in ``name``, ``name:port``, ``[address]`` or ``[address]:port``."""
-    if authority.startswith("["):
-        return authority[1:].partition("]")[0]
-    return authority.partition(":")[0].lower().rstrip(".")
+    """Return the name in ``name``, ``name:port``, ``[address]`` or ``[address]:port``, and "" for what is neither."""
+    found = _AUTHORITY.fullmatch(authority)
+    return "" if found is None else (found[1] or found[2]).lower().rstrip(".")
 
 
 def _leads_here(host: str) -> bool:

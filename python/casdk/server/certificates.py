@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import ssl
 from pathlib import Path
 
 from cryptography import x509
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["write_certificate"]
+__all__ = ["check_certificate", "write_certificate"]
 
 VALID = datetime.timedelta(days=365)
 SKEW = datetime.timedelta(hours=1)
@@ -37,6 +38,24 @@ def write_certificate(directory: Path, host: str = "127.0.0.1") -> tuple[Path, P
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return certificate_file, key_file
+
+
+def check_certificate(certificate: Path, key: Path) -> None:
+    """Look whether a server can use a certificate and its key, as not all that use them say what is wrong.
+
+    Raises:
+        ValueError: It cannot; the message names the files.
+    """
+
+    def no_password() -> str:
+        raise ValueError(f"the key {key} is encrypted, and there is nobody to ask for its password")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, no_password)
+    except ssl.SSLError as error:
+        raise ValueError(f"{certificate} and {key} are no certificate in PEM and its key: {error.reason}") from None
+    except OSError as error:
+        raise ValueError(f"cannot read the certificate {certificate} or its key {key}: {error.strerror}") from None
 
 
 def _names(host: str) -> list[x509.GeneralName]:

@@ -8,11 +8,14 @@ import logging
 import socket
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from casdk.server.turns import Feeder, Feeding, Turns
 
 __all__ = ["BACKLOG", "Door", "HttpProtocol", "SocketProtocol", "send_seconds"]
 
@@ -22,7 +25,7 @@ BACKLOG = 2048
 HANDSHAKE_SECONDS = 20.0
 """For TLS."""
 HEAD_SECONDS = 30.0
-"""For the first request of a connection to begin."""
+"""For the head of a connection's next request."""
 RETRY_SECONDS = 1.0
 """Between two attempts to accept a connection where the system has no room for another."""
 TOLD_SECONDS = 60.0
@@ -34,6 +37,7 @@ SEND_RATE = 256 * 1024
 FRAGMENTS = 4096
 """Frames that one message may come in; an empty one does not count in its size."""
 TOO_LARGE, LATER = 1009, 1013
+BAD_HEAD = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 LITTLE = 1 << 20
 """Bytes of a message that may be arriving on a connection while memory is short."""
 
@@ -44,20 +48,46 @@ def send_seconds(size: int) -> float:
 
 
 class HttpProtocol(H11Protocol):
-    """uvicorn's, for connections on which nothing comes."""
+    """uvicorn's, for connections on which nothing comes, or a request's head never ends."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection, and close it if no request begins on it."""
+        """Take a connection."""
         super().connection_made(transport)
-        self.loop.call_later(HEAD_SECONDS, self._close_if_idle)
+        self._head = self.loop.call_later(HEAD_SECONDS, self._close_if_idle)
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection on, with what came behind the request."""
+        super().handle_websocket_upgrade(event)
+        cast(Feeding, self.transport).unread(self.conn.trailing_data[0])
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        self._head.cancel()
+        self._head = self.loop.call_later(HEAD_SECONDS, self._close_if_idle)
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing more."""
+        self._head.cancel()
+        super().connection_lost(exc)
 
     def _close_if_idle(self) -> None:
-        if self.scope is None and self.transport.get_protocol() is self:
+        if self.conn.their_state is h11.IDLE and self.transport.get_protocol() is self:
             self.transport.close()
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's, for clients that send and do not read."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come, and refuse a head that the library does not read: it says nothing to its sender."""
+        super().data_received(data)
+        if self.handshake_initiated and not self.handshake_complete:
+            self.transport.pause_reading()  # the library reads no frames before it has answered the handshake
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self.handshake_initiated = True
+            self.transport.write(BAD_HEAD)
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """Take no more from a client that does not take what is sent to it."""
@@ -80,6 +110,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         """Send, and return when the client has taken nearly all of it: until then the reply is held in memory."""
         await super().send(message)
+        if message["type"] == "websocket.accept":
+            self.transport.resume_reading()
         size = len(message.get("bytes") or message.get("text") or b"")
         try:
             async with asyncio.timeout(send_seconds(size)):
@@ -135,6 +167,7 @@ class Door(uvicorn.Server):
         self.ready: asyncio.Event = asyncio.Event()
         self._listener = listener
         self._opening: set[asyncio.Task[None]] = set()
+        self._turns = Turns()
         listener.setblocking(False)
         # What it accepts inherits both, and asyncio sets them on none. uvicorn writes a reply's head and body apart,
         # and a client's delayed ACK would keep the body back for 40 ms.
@@ -181,13 +214,21 @@ class Door(uvicorn.Server):
                 continue
             opening = asyncio.ensure_future(self._open(connection))
             self._opening.add(opening)
-            opening.add_done_callback(self._opening.discard)
+            opening.add_done_callback(partial(self._opened, connection))
+            await asyncio.sleep(0)  # while others wait to be accepted, accepting one does not give others a turn
+
+    def _opened(self, connection: socket.socket, opening: asyncio.Task[None]) -> None:
+        self._opening.discard(opening)
+        if opening.cancelled():
+            connection.close()
 
     async def _open(self, connection: socket.socket) -> None:
-        make = partial(HttpProtocol, self.config, self.server_state, self.lifespan.state)
         tls = self.config.ssl
         timeout = HANDSHAKE_SECONDS if tls is not None else None
         with contextlib.suppress(OSError):  # the other end has left, or speaks no TLS
             await asyncio.get_running_loop().connect_accepted_socket(
-                make, connection, ssl=tls, ssl_handshake_timeout=timeout
+                self._protocol, connection, ssl=tls, ssl_handshake_timeout=timeout
             )
+
+    def _protocol(self) -> Feeder:
+        return Feeder(HttpProtocol(self.config, self.server_state, self.lifespan.state), self._turns)

@@ -7,7 +7,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol, TypeAlias, TypeVar
@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casdk.server.documents import MOST, Place, array_of, count, plain, put_array, select, shown
-from casdk.server.encoders import Encoder, Rows
+from casdk.server.encoders import Encoder
 from casdk.server.fetching import REQUEST_SECONDS
 from casdk.server.images import ImageReader
 from casdk.server.index import Index
+from casdk.server.memory import BusyError
 from casdk.server.wire.docarray_pb2 import DocumentProto
 from casdk.server.wire.jina_pb2 import DataRequestProto
 
@@ -41,12 +42,18 @@ COPIES = 4
 """Of them, until a reply is written."""
 AT_ONCE = 32
 """Texts or images of a request that are encoded together."""
+CHARACTERS = 1 << 16
+"""Texts that have as many are encoded without any others."""
+TURN_SECONDS = 0.02
+"""That a request keeps a thread for, if others wait for one."""
 NO_ROW, LOST, BUSY, STUCK = ("!!noemb", "!!drop"), "!!drop", "!!busy", "!!stuck"
 
 T = TypeVar("T")
 Documents: TypeAlias = MutableSequence[DocumentProto]
 Parameters: TypeAlias = Mapping[str, object]
 Row: TypeAlias = NDArray[np.float32]
+Work: TypeAlias = Generator[None, None, None]
+"""Something to do, which may be left for a while wherever it yields."""
 
 
 class Executor(Protocol):
@@ -76,6 +83,7 @@ class EncodeExecutor:
         encoder: What makes the rows.
         images: What reads the images.
         workers: Threads to encode on.
+        threads: How many of them requests may keep that take long.
         indexed: Whether an indexer stands behind, which then answers ``/delete`` and ``/status`` alone.
         chaos: Whether texts that begin with ``!!`` misbehave, for tests: ``!!raise`` raises ``ValueError``,
             ``!!sleep:S`` takes S seconds, ``!!noemb`` gets no embedding, ``!!drop`` is lost, ``!!busy`` never ends on
@@ -90,12 +98,14 @@ class EncodeExecutor:
         images: ImageReader,
         workers: ThreadPoolExecutor,
         *,
+        threads: int = 1,
         indexed: bool = False,
         chaos: bool = False,
     ) -> None:
         self._encoder = encoder
         self._images = images
         self._workers = workers
+        self._later = asyncio.Semaphore(threads)
         self._passes = ("/delete", "/status") if indexed else ()
         self._chaos = chaos
 
@@ -111,18 +121,19 @@ class EncodeExecutor:
         """Encode or rank."""
         if self._chaos:
             await _misbehave(select(documents, "@r"))
-        await on(self._workers, lambda: self._answer(endpoint, documents, parameters))
+        is_long = sum(not document.text for document in islice(documents, AT_ONCE)) > 1
+        await in_turns(self._workers, self._answer(endpoint, documents, parameters), self._later, is_long=is_long)
 
     def _encoder_of(self, endpoint: str) -> Encoder:
         verb, _, model = endpoint.strip("/").partition("/")
         return self._encoder.for_model(model) if model and verb in ("encode", "rank") else self._encoder
 
-    def _answer(self, endpoint: str, documents: Documents, parameters: Parameters) -> None:
+    def _answer(self, endpoint: str, documents: Documents, parameters: Parameters) -> Work:
         ranks = endpoint == "/rank"
         paths = "@r,m" if ranks else parameters.get("access_paths", parameters.get("traversal_paths", "@r"))
         drop = bool(parameters.get("drop_image_content"))
         places = select(documents, paths)
-        rows = self._rows(self._encoder_of(endpoint), places)
+        rows = yield from self._rows(self._encoder_of(endpoint), places)
         scores = _scores(documents, rows) if ranks else []
         for (_, document), row in zip(places, rows, strict=True):
             if row is not None:
@@ -132,7 +143,7 @@ class EncodeExecutor:
         if self._chaos:
             _lose(documents)
 
-    def _rows(self, encoder: Encoder, places: Sequence[Place]) -> list[Row | None]:
+    def _rows(self, encoder: Encoder, places: Sequence[Place]) -> Generator[None, None, list[Row | None]]:
         """Return the embedding of each document that has content."""
         if self._chaos and any(each.text == BUSY for _, each in places):
             threading.Event().wait()
@@ -144,22 +155,21 @@ class EncodeExecutor:
             if not each.text and (each.blob or each.uri or each.WhichOneof("content") == "tensor")
         ]
         rows: list[Row | None] = [None] * len(places)
-        for some in _batches(texts):
-            for at, row in zip(some, encoder.encode_texts([places[at][1].text for at in some]), strict=True):
+        for texts_at in _batches_of_texts([(at, len(places[at][1].text)) for at in texts]):
+            for at, row in zip(texts_at, encoder.encode_texts([places[at][1].text for at in texts_at]), strict=True):
                 rows[at] = row
+            yield
         until = time.monotonic() + REQUEST_SECONDS
         for some in _batches(images):
-            for at, row in zip(some, self._rows_of_images(encoder, [places[at] for at in some], until), strict=True):
+            prepared = []
+            for name, document in (places[at] for at in some):
+                # One image at a time is decoded, and gone before the next one is.
+                with self._images.open(name, document, until) as image:
+                    prepared.append(encoder.prepare(image))
+                yield
+            for at, row in zip(some, encoder.encode_prepared(prepared), strict=True):
                 rows[at] = row
         return rows
-
-    def _rows_of_images(self, encoder: Encoder, places: Iterable[Place], until: float) -> Rows:
-        prepared = []
-        for name, document in places:
-            # One image at a time is decoded, and gone before the next one is.
-            with self._images.open(name, document, until) as image:
-                prepared.append(encoder.prepare(image))
-        return encoder.encode_prepared(prepared)
 
 
 class IndexExecutor:
@@ -178,7 +188,8 @@ class IndexExecutor:
     def __init__(self, index: Index) -> None:
         self._index = index
         self._thread = ThreadPoolExecutor(1, "casdk-index")
-        self._answers: dict[str, Callable[[Documents, Parameters], None]] = {
+        self._later = asyncio.Semaphore(1)
+        self._answers: dict[str, Callable[[Documents, Parameters], Work | None]] = {
             "/index": self._insert,
             "/update": self._update,
             "/delete": self._delete,
@@ -192,13 +203,18 @@ class IndexExecutor:
 
     async def __call__(self, endpoint: str, documents: Documents, parameters: Parameters) -> None:
         """Do what the endpoint says."""
-        answer = self._answers[endpoint]
-        await on(self._thread, lambda: answer(documents, parameters))
+        is_long = endpoint == "/search" and len(documents) > 1
+        await in_turns(self._thread, self._work(endpoint, documents, parameters), self._later, is_long=is_long)
 
     def close(self) -> None:
         """Finish what was begun and close the database."""
         self._thread.submit(self._index.close)
         self._thread.shutdown()
+
+    def _work(self, endpoint: str, documents: Documents, parameters: Parameters) -> Work:
+        work = self._answers[endpoint](documents, parameters)
+        if work is not None:
+            yield from work
 
     def _insert(self, documents: Documents, parameters: Parameters) -> None:
         self._index.put(_entries(documents))
@@ -218,10 +234,10 @@ class IndexExecutor:
         limit = parameters.get("limit", DEFAULT_LIMIT)
         if request.header.exec_endpoint != "/search" or not isinstance(limit, (int, float)) or not limit >= 1:
             return 0
-        matches = int(min(len(request.data.docs.docs) * limit, MATCHES))
+        matches = int(min(len(request.data.docs.docs) * min(limit, MATCHES), MATCHES))  # of which inf * 0 is none
         return matches * MATCH_BYTES + COPIES * min(matches * self._index.largest, FOUND_BYTES)
 
-    def _search(self, documents: Documents, parameters: Parameters) -> None:
+    def _search(self, documents: Documents, parameters: Parameters) -> Work:
         limit = count(parameters, "limit", DEFAULT_LIMIT)
         asked = [document for document in documents if document.HasField("embedding")]
         if len(asked) * limit > MATCHES:
@@ -235,6 +251,7 @@ class IndexExecutor:
             nearest = self._index.nearest(_row(document), limit, left)
             left -= sum(len(stored) for stored, _ in nearest)
             found.append(nearest)
+            yield
         for document, matches in zip(asked, found, strict=True):
             del document.matches[:]
             for stored, distance in matches:
@@ -259,14 +276,56 @@ def clip_scores(query: Row, candidates: NDArray[np.float32]) -> tuple[NDArray[np
 
 
 async def on(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-    """Run work on a thread, so that the loop stays live."""
-    return await asyncio.get_running_loop().run_in_executor(threads, work)
+    """Run work on a thread, so that the loop stays live.
+
+    Raises:
+        BusyError: There is no thread for it: the server ends, or the system gives it none.
+    """
+    try:
+        running = asyncio.get_running_loop().run_in_executor(threads, work)
+    except RuntimeError as error:
+        raise BusyError(f"no thread takes this: {error}") from None
+    try:
+        return await running
+    finally:
+        del running  # what it raises would hold this frame, and with it the request, until garbage is collected
+
+
+async def in_turns(threads: ThreadPoolExecutor, work: Work, later: asyncio.Semaphore, *, is_long: bool) -> None:
+    """Do work on threads, a turn at a time.
+
+    The first turn of what is not known to be long waits for a thread alone. All other turns wait for each other before
+    that, so that what is small, and done in one turn, is kept waiting by no number of requests that are not.
+    """
+
+    def turn() -> bool:
+        until = time.monotonic() + TURN_SECONDS
+        return any(time.monotonic() >= until for _ in work)
+
+    unfinished = is_long or await on(threads, turn)
+    while unfinished:
+        async with later:
+            unfinished = await on(threads, turn)
 
 
 def _batches(positions: Sequence[int]) -> Iterator[Sequence[int]]:
     """Cut what an encoder is given: what it computes on the way is many times larger than the rows it returns."""
     for start in range(0, len(positions), AT_ONCE):
         yield positions[start : start + AT_ONCE]
+
+
+def _batches_of_texts(sizes: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
+    """Likewise; for positions with numbers of characters."""
+    some: list[int] = []
+    characters = 0
+    for at, size in sizes:
+        some.append(at)
+        characters += size
+        if len(some) == AT_ONCE or characters >= CHARACTERS:
+            yield some
+            some, characters = [], 0
+    if some:
+        yield some
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:

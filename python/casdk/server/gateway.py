@@ -102,7 +102,9 @@ class Gateway:
             self._resources.push_async_callback(fetcher.aclose)
         images = ImageReader(settings.max_pixels, Memory(settings.image_memory, "decoding images"), fetcher)
         executors: list[Executor] = [
-            EncodeExecutor(encoder, images, workers, indexed=settings.index, chaos=settings.chaos)
+            EncodeExecutor(
+                encoder, images, workers, threads=settings.threads, indexed=settings.index, chaos=settings.chaos
+            )
         ]
         if settings.index:
             workspace = settings.workspace or scratch
@@ -122,10 +124,11 @@ class Gateway:
         settings = self._settings
         if not any(SCHEMES[scheme].tls for scheme in settings.ports):
             return None
-        if settings.cert is not None and settings.key is not None:
-            return settings.cert, settings.key
-        from casdk.server.certificates import write_certificate
+        from casdk.server.certificates import check_certificate, write_certificate
 
+        if settings.cert is not None and settings.key is not None:
+            check_certificate(settings.cert, settings.key)
+            return settings.cert, settings.key
         return write_certificate(scratch, settings.host)
 
 

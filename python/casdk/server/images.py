@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -34,9 +35,19 @@ decoded in Python, or, as PostScript, by running a program.
 TENSOR_PIXEL_BYTES = 8
 SCANS = 64
 """Scans of a progressive JPEG; a dozen is usual. Each is a pass over all pixels that costs its sender a few bytes."""
+PIECES = 64
+"""Pieces of a JPEG's Exif; one is usual. Pillow copies all those before each."""
+VALUES = 1 << 17
+"""Numbers in the first directory of a TIFF: its strips are among them, of each of which Pillow makes a few objects."""
+TEXTS = (1, 2, 7)
+"""Types of a TIFF's values that Pillow keeps as they are: bytes, characters, anything."""
+OFFSETS = (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.TILEOFFSETS)
 READ_AGAIN = 4
 """Times that a format may read its own bytes; a TIFF of 65,535 tags may place all of them on the same ones."""
 SLACK = 1 << 20
+LOOKS, LOOK_BYTES = 10_000, 512
+"""Reads that a format may take, and one more for so many bytes: Pillow reads what stands around an image in Python, and
+some formats let it have no bytes at all in each piece. An encoder's pieces have thousands."""
 SHOWN_CHARACTERS = 200
 """Characters of a URI that an error repeats."""
 
@@ -82,13 +93,14 @@ class ImageReader:
             yield image
 
     def _decode(self, data: bytes, stack: contextlib.ExitStack) -> Image.Image:
-        if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > SCANS:
-            raise ValueError(f"a JPEG of more than {SCANS} scans is not decoded")
+        _refuse_what_takes_long(data)
         try:
             image = Image.open(_Source(data), formats=self._formats)
         except UnidentifiedImageError:
             known = ", ".join(self._formats)
             raise ValueError(f"the {len(data)} bytes are no image that Pillow knows as one of {known}") from None
+        if image.format == "BMP" and image.info.get("compression"):
+            raise ValueError("a compressed BMP is not decoded")  # Pillow does that in Python
         pixels = max(image.width * image.height, _tile_pixels(image))
         if pixels > self.max_pixels:
             raise ValueError(
@@ -136,13 +148,56 @@ class _Source(io.BytesIO):
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
         self._left = READ_AGAIN * len(data) + SLACK
+        self._looks = LOOKS + len(data) // LOOK_BYTES
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
         self._left -= len(data)
+        self._looks -= 1
         if self._left < 0:
             raise ValueError("the image reads its own bytes over and over")
+        if self._looks < 0:
+            raise ValueError("the image is in too many pieces")
         return data
+
+
+def _refuse_what_takes_long(data: bytes) -> None:
+    """Look for what would take long, or much memory, before anything is known of an image.
+
+    Raises:
+        ValueError: It is there.
+    """
+    if data.startswith(b"\xff\xd8"):
+        if data.count(b"\xff\xda") > SCANS:
+            raise ValueError(f"a JPEG of more than {SCANS} scans is not decoded")
+        if data.count(b"Exif\0\0") > PIECES:
+            raise ValueError(f"a JPEG of more than {PIECES} pieces of Exif is not decoded")
+    elif data[:2] in (b"II", b"MM") and _values_of_tiff(data) > VALUES:
+        raise ValueError(f"a TIFF of more than {VALUES} strips, or other numbers, is not decoded")
+
+
+def _values_of_tiff(data: bytes) -> int:
+    """Return how many numbers the first directory of a TIFF, or of a BigTIFF, holds, beside texts and the like."""
+    order = "<" if data.startswith(b"II") else ">"
+    return max(
+        _values_of_directory(data, order + "L", 4, order + "H", order + "HHL4x"),
+        _values_of_directory(data, order + "Q", 8, order + "Q", order + "HHQ8x"),
+    )
+
+
+def _values_of_directory(data: bytes, place: str, at: int, number: str, entry: str) -> int:
+    """Return it for these formats of struct's; 0 if that is no directory."""
+    try:
+        (at,) = struct.unpack_from(place, data, at)
+        (entries,) = struct.unpack_from(number, data, at)
+    except (struct.error, OverflowError):
+        return 0
+    size = struct.calcsize(entry)
+    told = memoryview(data)[at + struct.calcsize(number) :]
+    whole = min(entries, len(told) // size) * size
+    return sum(
+        count for tag, kind, count in struct.iter_unpack(entry, told[:whole]) if kind not in TEXTS or tag in OFFSETS
+    )
 
 
 def _tile_pixels(image: Image.Image) -> int:

@@ -50,26 +50,26 @@ class Index:
         self._dim = dim
         self.largest: int = 0
         self._file = workspace / FILE
-        self._database = apsw.Connection(str(self._file))
         try:
-            self._open(encoder)
-        except BaseException:
-            self._database.close()
-            raise
+            self._database = apsw.Connection(str(self._file))
+            try:
+                self._open(encoder)
+            except BaseException:
+                self._database.close()
+                raise
+        except apsw.BusyError:
+            raise ValueError(f"another server uses the workspace {workspace}") from None
+        except apsw.Error as error:
+            raise ValueError(f"cannot use the index {self._file}: {error}") from error
 
     def _open(self, encoder: str) -> None:
         database = self._database
         database.enable_load_extension(True)
         database.load_extension(sqlite_vec.loadable_path())
         database.enable_load_extension(False)
-        try:
-            for pragma in ("locking_mode=exclusive", "journal_mode=wal", "synchronous=full"):
-                database.execute(f"pragma {pragma}").fetchall()
-            database.execute(SCHEMA)
-        except apsw.BusyError:
-            raise ValueError(f"another server uses the workspace {self._file.parent}") from None
-        except apsw.Error as error:
-            raise ValueError(f"cannot use the index {self._file}: {error}") from error
+        for pragma in ("locking_mode=exclusive", "journal_mode=wal", "synchronous=full"):
+            database.execute(f"pragma {pragma}").fetchall()
+        database.execute(SCHEMA)
         (self.largest,) = database.execute("select coalesce(max(length(document)), 0) from documents").fetchone() or (
             0,
         )

@@ -21,6 +21,10 @@ LEAST_MEMORY = 64 * MIB
 MEMORY_OF_MESSAGE = 15
 """How many times its bytes a message's memory is: it takes three times as much, of the fifth that is for messages."""
 
+LARGEST_MESSAGE = (1 << 31) - 1
+"""Of gRPC."""
+LONGEST_GRACE = 86_400
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -75,8 +79,14 @@ class Settings:
             raise ValueError(f"no scheme {unknown[0]!r}; there are {', '.join(DEFAULT_PORTS)}")
         if (self.cert is None) != (self.key is None):
             raise ValueError("a certificate and its key come together")
+        if not self.host:
+            raise ValueError("no host to listen on; 0.0.0.0 and :: are all there are")
         if self.token == "":
             raise ValueError("an empty token protects nothing")
+        if self.token is not None and (self.token != self.token.strip() or not self.token.isprintable()):
+            raise ValueError("no client can send a token with white space at its ends, or with control characters")
+        if not 0 <= self.grace <= LONGEST_GRACE:
+            raise ValueError(f"grace must be a number of seconds from 0 to {LONGEST_GRACE}")
         if self.threads < 1 or (self.max_message is not None and self.max_message < 1) or self.max_pixels < 1:
             raise ValueError("threads, max_message and max_pixels must be at least 1")
         if self.max_memory < LEAST_MEMORY:
@@ -88,7 +98,7 @@ class Settings:
     @property
     def message_bytes(self) -> int:
         """Largest message taken."""
-        return self.max_message or self.max_memory // MEMORY_OF_MESSAGE
+        return min(self.max_message or self.max_memory // MEMORY_OF_MESSAGE, LARGEST_MESSAGE)
 
     @property
     def image_memory(self) -> int:
