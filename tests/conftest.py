@@ -103,15 +103,14 @@ def call(mode: str) -> Callable[..., Any]:
         if mode == "sync":
             return getattr(client, verb)(*arguments, **options)
         twin = getattr(client, f"a{verb}")
-        if inspect.isasyncgenfunction(twin):
-            return asyncio.run(_gather(twin(*arguments, **options)))
-        return asyncio.run(twin(*arguments, **options))
+        return asyncio.run(_wait_for(twin, *arguments, **options))
 
     return call
 
 
-async def _gather(pieces: Any) -> list[Any]:
-    return [piece async for piece in pieces]
+async def _wait_for(twin: Any, *arguments: Any, **options: Any) -> Any:
+    result = twin(*arguments, **options)
+    return await result if inspect.isawaitable(result) else [piece async for piece in result]
 
 
 @pytest.fixture(scope="session")

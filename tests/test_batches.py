@@ -1,8 +1,7 @@
 import sys
-from math import inf
 
 import pytest
-from casdk._batches import Batch, Repeats, Sizes, Unfinished
+from casdk._batches import Batch, Repeats, Unfinished
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,20 +63,6 @@ def test_documents_of_docarray_never_repeat(monkeypatch):
     assert repeats.found == [(6, 1)]
 
 
-def test_half_of_what_was_refused_is_tried_next():
-    sizes = Sizes()
-    assert sizes.most == inf
-    sizes.refuse(3000)
-    assert sizes.most == 1500
-    sizes.refuse(1500)
-    sizes.take(700)
-    assert sizes.most == 750
-    sizes.take(900)  # an item that cannot be halved
-    sizes.refuse(1000)
-    assert sizes.most == 900
-
-
-@given(st.integers(1, 5), st.lists(st.just("item"), max_size=30), st.data())
 def test_what_has_no_result_is_known(size, items, data):
     """Against a dict of every item; a request has items of one chunk, in any order."""
     unfinished, left = Unfinished(size), {}

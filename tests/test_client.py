@@ -90,13 +90,13 @@ async def test_context_managers(connect):
 def test_a_client_that_nobody_closed_goes_quietly(server):
     client = Client(server.address("websocket"))
     client.encode(["hello"])
-    transport = client._transport
+    session = client._session
     del client
     gc.collect()
     done = threading.Event()
-    transport._engine.post(lambda: transport._engine.loop.call_later(0.2, done.set))
+    session._engine.post(lambda: session._engine.loop.call_later(0.2, done.set))
     assert done.wait(10)
-    assert transport.closed
+    assert session.closed
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from casdk import (
     NotAnImageError,
     RejectedError,
     Text,
-    _coalesce,
+    _merging,
     _verbs,
 )
 from casdk._options import Options
@@ -144,11 +144,11 @@ def test_a_subclass_of_document_is_one(connect, call, expected, coalesce):
 )
 def test_which_calls_travel_in_a_batch_that_grew(content, options, light):
     client = Client("grpc://127.0.0.1:1", coalesce=True)
-    assert _verbs.encode(client._transport, content, Options(**options)).is_light() is light
+    assert _verbs.encode(client._session, content, Options(**options)).is_light() is light
 
 
 async def test_merged_calls_get_their_own_out_of_a_batch_that_grew(connect, expected, monkeypatch):
-    monkeypatch.setattr(_coalesce, "QUICK", math.inf)
+    monkeypatch.setattr(_merging, "QUICK_SECONDS", math.inf)
     client = connect("grpc", coalesce=True)
     sent = [[f"text {number}", f"other {number}"] if number % 7 == 0 else [f"text {number}"] for number in range(600)]
     sent[500] = ["missing.png"]

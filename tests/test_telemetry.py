@@ -291,7 +291,7 @@ def test_merged_calls_are_linked_to_what_carried_them(watch):
         # The engine is asked last, so the calls before it have arrived there.
         arrived = asyncio.Event()
         loop = asyncio.get_running_loop()
-        watched.client._transport._engine.post(lambda: loop.call_soon_threadsafe(arrived.set))
+        watched.client._session._engine.post(lambda: loop.call_soon_threadsafe(arrived.set))
         await arrived.wait()
         gate.open()
         await asyncio.gather(*first, *others)

@@ -5,7 +5,7 @@ import warnings
 
 from casdk import _rust
 from casdk._rust import __version__
-from casdk.client import ArrowArray, ArrowStream, CallOptions, Client, EncodeOptions, Item
+from casdk.client import ArrowArray, ArrowStream, CallOptions, Client, EncodeOptions, Item, StreamOptions
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import (
@@ -90,6 +90,7 @@ __all__ = [
     "Route",
     "ServerError",
     "Status",
+    "StreamOptions",
     "TLSError",
     "Telemetry",
     "Text",

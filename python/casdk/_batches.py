@@ -1,21 +1,23 @@
-"""Batches: items of one request, how large it may be, which items need not travel twice, which have no result yet."""
+"""Batches: items of one request, which items need not travel twice, which have no result yet."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Container, Sequence
 from contextlib import suppress
-from math import inf
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from casdk._foreign import hold_documents, recognise
+from casdk.errors import ItemError
 
-__all__ = ["Batch", "Repeats", "Sifted", "Sizes", "Unfinished"]
+__all__ = ["Batch", "Repeats", "Sifted", "Unfinished", "moved"]
 
 
-class Batch:
+class Batch(msgspec.Struct, eq=False):
     """Items that travel in one request.
 
     Attributes:
@@ -34,32 +36,19 @@ class Batch:
         packed_at: When it was packed, the last time.
     """
 
-    __slots__ = (
-        "attempts",
-        "errors",
-        "excused",
-        "indices",
-        "isolation",
-        "items",
-        "not_before",
-        "outages",
-        "packed_at",
-        "read_at",
-        "sent",
-        "taken_at",
-        "verdicts",
-    )
-
-    def __init__(self, indices: Sequence[int], items: list[Any], verdicts: bytes, read_at: float = 0.0) -> None:
-        self.indices = indices
-        self.items = items
-        self.verdicts = verdicts
-        self.attempts = self.excused = self.outages = 0
-        self.not_before = 0.0
-        self.sent = False
-        self.errors: dict[str, Exception] | None = None
-        self.isolation: Any = None
-        self.read_at = self.taken_at = self.packed_at = read_at
+    indices: Sequence[int]
+    items: list[Any]
+    verdicts: bytes
+    read_at: float = 0.0
+    attempts: int = 0
+    excused: int = 0
+    outages: int = 0
+    errors: dict[str, Exception] | None = None
+    isolation: Any = None
+    not_before: float = 0.0
+    sent: bool = False
+    taken_at: float = 0.0
+    packed_at: float = 0.0
 
     def __len__(self) -> int:
         return len(self.items)
@@ -142,6 +131,19 @@ class Repeats:
         new = [position for position, first in enumerate(firsts) if first == start + position]
         return Sifted([position for position in new if position not in failed], failed)
 
+    def spread(self, bad: dict[int, ItemError], left: dict[int, Any]) -> None:
+        """What repeats an item without a result has none either.
+
+        Args:
+            bad: Errors by index; those of repeats are added.
+            left: Items that were read and not done, by index; repeats are added.
+        """
+        for index, first in self.found:
+            if first in bad:
+                bad[index] = moved(bad[first], index - first)
+            elif first in left:
+                left[index] = left[first]
+
     def copy(self, rows: np.ndarray[Any, Any]) -> None:
         """Give each repeat the row of what it repeats.
 
@@ -176,77 +178,53 @@ def _first(known: dict[Any, int], item: Any, index: int, position: int, failed: 
         return index
 
 
-class Unfinished:
+def moved(error: ItemError, by: int) -> ItemError:
+    """Return a copy of the error whose index is another."""
+    copied = copy.copy(error)
+    copied.index += by
+    return copied
+
+
+class Unfinished(msgspec.Struct, eq=False):
     """Items that were read and have no result so far, as the caller gave them.
 
-    Args:
+    Attributes:
         size: Items per chunk, all but the last of a call; a request never has items of two chunks.
+        chunks: What was read, by the index of its first item.
+        parts: Indices that are left of a chunk, by its start, once some of it has a result and some has not.
     """
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._chunks: dict[int, Sequence[Any]] = {}
-        self._left: dict[int, set[int]] = {}
-        """Indices that are left of a chunk, by its start, once some of it has a result and some has not."""
-
-    def add(self, start: int, items: Sequence[Any]) -> None:
-        """A chunk was read.
-
-        Args:
-            start: Index of its first item.
-            items: As the caller gave them.
-        """
-        self._chunks[start] = items
+    size: int
+    chunks: dict[int, Sequence[Any]] = {}
+    parts: dict[int, set[int]] = {}
 
     def settle(self, indices: Sequence[int]) -> None:
         """Items of one chunk have a result, or never will."""
         if not indices:
             return
-        start = indices[0] - indices[0] % self._size
-        if (items := self._chunks.get(start)) is None:
+        start = indices[0] - indices[0] % self.size
+        if (items := self.chunks.get(start)) is None:
             return
         if len(indices) == len(items):  # most of the time
-            del self._chunks[start]
-            self._left.pop(start, None)
+            del self.chunks[start]
+            self.parts.pop(start, None)
             return
-        left = self._left.setdefault(start, set(range(start, start + len(items))))
+        left = self.parts.setdefault(start, set(range(start, start + len(items))))
         left.difference_update(indices)
         if not left:
-            del self._chunks[start], self._left[start]
+            del self.chunks[start], self.parts[start]
 
     def item(self, index: int, otherwise: Any) -> Any:
         """Return an item of a chunk that is not settled, else ``otherwise``."""
-        start = index - index % self._size
-        items = self._chunks.get(start)
+        start = index - index % self.size
+        items = self.chunks.get(start)
         return otherwise if items is None else items[index - start]
 
     def left(self) -> dict[int, Any]:
         """Return what has no result, by index, ascending."""
         return {
             start + position: item
-            for start, items in sorted(self._chunks.items(), key=itemgetter(0))
+            for start, items in sorted(self.chunks.items(), key=itemgetter(0))
             for position, item in enumerate(items)
-            if start not in self._left or start + position in self._left[start]
+            if start not in self.parts or start + position in self.parts[start]
         }
-
-
-class Sizes:
-    """How large a request may be, as far as a client has found out: the server, or a proxy before it, has limits.
-
-    Attributes:
-        most: Bytes of the largest request of several items that is worth sending.
-    """
-
-    def __init__(self) -> None:
-        self.most: float = inf
-        self._taken = 0
-
-    def take(self, size: int) -> None:
-        """A request of so many bytes was taken."""
-        if size > self._taken:
-            self._taken = size
-            self.most = max(self.most, size)
-
-    def refuse(self, size: int) -> None:
-        """A request of so many bytes was too large: half of it may pass, as it is tried next."""
-        self.most = max(self._taken, size // 2)

@@ -9,15 +9,28 @@ import queue
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
-from casdk._engine import Caller, Ending, EscapedError, Job, engine, notice_fork
+from casdk._engine import Caller, Ending, EscapedError, Job, Member, engine, notice_fork
 from casdk._mailbox import mailbox_of
 from casdk.errors import ClosedError, ConfigError, InputTypeError
 
-__all__ = ["apart", "run", "run_async", "run_pieces", "run_pieces_async"]
+__all__ = ["apart", "run", "run_async", "run_call", "run_call_async", "run_pieces", "run_pieces_async"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+Answer: TypeAlias = Callable[[object, BaseException | None], None]
+"""Takes what the caller's own code returned, or what it raised."""
+
+
+class Runs(Protocol[T_co]):
+    """A call that runs on the engine, and makes its result where its caller is."""
+
+    async def run(self, caller: Caller[Any]) -> Callable[[], T_co]:
+        """Run on the engine; return what makes the result."""
+        ...
 
 
 def _told(error: BaseException) -> BaseException:
@@ -27,33 +40,49 @@ def _told(error: BaseException) -> BaseException:
     return error.original if isinstance(error, EscapedError) else error
 
 
-_PIECE: Final = object()
+class _Ask(NamedTuple):
+    """The call asks the thread to run the caller's own code."""
+
+    function: Callable[[], Any]
+    answer: Answer
+
+
+class _Give(NamedTuple):
+    """The call hands over a piece."""
+
+    piece: Any
+    taken: Callable[[], None]
+
+
+class _End(NamedTuple):
+    """The call is over."""
+
+    result: Any
+    error: BaseException | None
 
 
 class _ThreadCaller(Caller[T]):
     """A thread that waits in `serve`, and runs there what the call asks of it."""
 
-    def __init__(self, job: Job[T]) -> None:
-        super().__init__(job)
-        self._inbox: queue.SimpleQueue[tuple[Any, Any, Any]] = queue.SimpleQueue()
+    _messages: queue.SimpleQueue[_Ask | _Give | _End]
 
-    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
-        self._inbox.put((function, settle, None))
+    def _ask(self, function: Callable[[], Any], answer: Answer) -> None:
+        self._messages.put(_Ask(function, answer))
 
     def _put(self, piece: Any, taken: Callable[[], None]) -> None:
-        self._inbox.put((_PIECE, piece, taken))
+        self._messages.put(_Give(piece, taken))
 
     def _cancel(self) -> None:
         super()._cancel()
-        self._inbox = queue.SimpleQueue()  # pieces that nobody takes lead back here
+        self._messages = queue.SimpleQueue()  # pieces that nobody takes lead back here
 
     def hear(self, endings: list[Ending]) -> None:
         for _, result, error in endings:
-            self._inbox.put((None, result, None if error is None else _told(error)))
+            self._messages.put(_End(result, None if error is None else _told(error)))
 
     def abandon(self, error: ClosedError) -> None:
         # Into its queue, as a signal's handler may have forked while it waits there.
-        self._inbox.put((None, None, error))
+        self._messages.put(_End(None, error))
 
     def serve(self) -> T:
         """Wait for the result."""
@@ -66,28 +95,24 @@ class _ThreadCaller(Caller[T]):
 
     def pieces(self) -> Generator[Any, None, T]:
         """Yield what is given on the way; return the result."""
+        message: _Ask | _Give | _End | None = None
+        self._messages = queue.SimpleQueue()
         try:
             self.begin()
             while True:
-                self.engine.check()
-                function, settle, error = self._inbox.get()
-                if function is None:
-                    break
-                if function is _PIECE:
-                    error()
-                    yield settle
-                    continue
-                try:
-                    answer = _awaited_by_nobody(function())
-                except (KeyboardInterrupt, SystemExit):
-                    raise
-                except BaseException as raised:
-                    if self.engine.obstacle() is not None:
-                        raise
-                    settle(None, raised)
-                else:
+                if self.engine.obstacle() is not None:
                     self.engine.check()
-                    settle(answer, None)
+                message = self._messages.get()
+                match message:
+                    case _End(result, error):
+                        break
+                    case _Give(piece, taken):
+                        taken()
+                        message = None  # an error's traceback leads to this frame
+                        yield piece
+                        del piece, taken
+                    case _Ask(function, answer):
+                        self._run(function, answer)
         except BaseException:
             self.cancel()
             raise
@@ -96,10 +121,24 @@ class _ThreadCaller(Caller[T]):
         try:
             if error is not None:
                 raise error
-            return settle  # type: ignore[no-any-return]
+            return result  # type: ignore[no-any-return]
         finally:
             # The exception's traceback would keep this frame, and the frame the exception.
-            del error, settle, function
+            del error, result, message
+
+    def _run(self, function: Callable[[], Any], answer: Answer) -> None:
+        """Run the caller's own code, and answer with what came of it."""
+        try:
+            result = _awaited_by_nobody(function())
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as raised:
+            if self.engine.obstacle() is not None:
+                raise
+            answer(None, raised)
+        else:
+            self.engine.check()
+            answer(result, None)
 
 
 def _awaited_by_nobody(answer: Any) -> Any:
@@ -140,37 +179,32 @@ class _LoopCaller(Caller[T]):
         except RuntimeError:  # the caller's loop is closed: nobody waits any more
             self._cancel()
 
-    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
-        self._deliver(self._run, function, settle)
+    def _ask(self, function: Callable[[], Any], answer: Answer) -> None:
+        self._deliver(self._run, function, answer)
 
-    def _run(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None:
+    def _run(self, function: Callable[[], Any], answer: Answer) -> None:
         try:
-            answer = function()
+            result = function()
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as raised:
-            self._answer(settle, None, raised)
+            self._answer(answer, None, raised)
             return
-        if not asyncio.iscoroutine(answer):
-            self._answer(settle, answer, None)
+        if not asyncio.iscoroutine(result):
+            self._answer(answer, result, None)
             return
-        task = asyncio.get_running_loop().create_task(answer)
+        task = asyncio.get_running_loop().create_task(result)
         self._running = task  # a loop keeps only weak references to its tasks
 
         def done(task: asyncio.Task[Any]) -> None:
             error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
-            self._answer(settle, None if error is not None else task.result(), error)
+            self._answer(answer, None if error is not None else task.result(), error)
 
         task.add_done_callback(done)
 
-    def _answer(
-        self,
-        settle: Callable[[object, BaseException | None], None],
-        result: object,
-        error: BaseException | None,
-    ) -> None:
+    def _answer(self, answer: Answer, result: object, error: BaseException | None) -> None:
         if self.engine.obstacle() is None:
-            settle(result, error)
+            answer(result, error)
         else:
             notice_fork()
 
@@ -289,19 +323,29 @@ def run_async(job: Job[T]) -> Coroutine[Any, Any, T]:
     return _LoopCaller(job).serve()
 
 
+def run_call(call: Runs[T] | Member) -> T:
+    """`run` a call, and make its result here."""
+    job: Job[Callable[[], T]] = call if isinstance(call, Member) else call.run
+    return _ThreadCaller(job).serve()()
+
+
+async def run_call_async(call: Runs[T] | Member) -> T:
+    """`run_call` on this loop."""
+    job: Job[Callable[[], T]] = call if isinstance(call, Member) else call.run
+    return (await _LoopCaller(job).serve())()
+
+
 async def apart(function: Callable[..., T], *arguments: Any) -> T:
     """Run on a worker what would hold up this loop, in a copy of its context."""
     work = partial(contextvars.copy_context().run, function, *arguments)
     return await asyncio.get_running_loop().run_in_executor(engine().readers, work)
 
 
-def run_pieces(job: Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], object]]]) -> Generator[Any, None, Any]:
+def run_pieces(job: Job[Callable[[], object]]) -> Generator[Any, None, Any]:
     """Run a job on the engine, yield what it gives, then call what it returns; closing the generator takes it back."""
     (yield from _ThreadCaller(job).pieces())()
 
 
-def run_pieces_async(
-    job: Callable[[Caller[Any]], Coroutine[Any, Any, Callable[[], object]]],
-) -> AsyncGenerator[Any, None]:
+def run_pieces_async(job: Job[Callable[[], object]]) -> AsyncGenerator[Any, None]:
     """`run_pieces` on this loop."""
     return _LoopCaller(job).pieces()

@@ -262,7 +262,9 @@ class Call:
         outage = self.outage
         if outage is not None and not outage.may_ask(now):
             return None
-        batch = self._pop_delayed(now) or (self._ready.popleft() if self._ready else None)
+        batch = self._pop_delayed(now) if self._delayed else None
+        if batch is None and self._ready:
+            batch = self._ready.popleft()
         if batch is not None:
             self._in_flight.add(batch)
             if batch.attempts == 0:
@@ -339,11 +341,6 @@ class Call:
         if self.stopped is None:
             self.stopped = error
 
-    def give_up(self) -> BaseException | None:
-        """Return what stopped the call, and let go of it: its traceback leads here, to all the call's memory."""
-        stopped, self.stopped = self.stopped, None
-        return stopped
-
     def answered(self, took: float, size: int, batch: Batch | None = None) -> None:
         """A request was answered, with whatever it was.
 
@@ -354,17 +351,15 @@ class Call:
         """
         self._window.answered(took, size)
         self._server.answered = True
-        self._end_outage(batch)
-
-    def _end_outage(self, batch: Batch | None) -> None:
-        """The server is back if this was sent while it was away; other answers may have been on their way before."""
+        # The server is back if this was sent while it was away; other answers may have been on their way before.
         if self.outage is not None and (self.outage.given_up or self.outage.asking is batch):
             self.outage = None
 
     def succeed(self, batch: Batch, rows: int) -> None:
         """A reply was placed."""
         self._in_flight.discard(batch)
-        self._stop_asking(batch)
+        if self.outage is not None:
+            self._stop_asking(batch)
         if self._unsure:
             self._unsure.difference_update(batch.indices)
         self._successes += 1

@@ -1,8 +1,8 @@
-"""Asking a credential's callable for the token: a function on a worker, a coroutine on a loop for such alone.
+"""The credential that travels with every request: a token, or a callable that is asked for one.
 
-Both are the caller's code, and the engine is not to wait for them. Nor is a coroutine awaited on the loop that a call
-comes from: the token serves every call of the client, from threads and from other loops, too, and may be asked for when
-that loop stands still or is closed.
+A function is asked on a worker, a coroutine on a loop for such alone. Both are the caller's code, and the engine is not
+to wait for them. Nor is a coroutine awaited on the loop that a call comes from: the token serves every call of the
+client, from threads and from other loops, too, and may be asked for when that loop stands still or is closed.
 """
 
 from __future__ import annotations
@@ -13,15 +13,22 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from inspect import isawaitable
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from casdk._engine import LOOKUPS, Caller, engine, notice_fork
 from casdk._threads import Workers, check_process, start
 from casdk.errors import CasdkError, ConfigError
 
-__all__ = ["ask"]
+if TYPE_CHECKING:
+    from casdk._channels import Headers
+
+__all__ = ["TOKEN_VARIABLE", "Credential", "authorize", "check_token"]
 
 T = TypeVar("T")
+Credential: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
+"""A token, or what returns one: called again when the server refuses the last one."""
+
+TOKEN_VARIABLE: Final = "CLIP_AUTH_TOKEN"
 
 PATIENCE: Final = 0.25
 """Seconds in which a loop has to turn. One that does not is held up by a coroutine that blocks; another takes over."""
@@ -29,8 +36,44 @@ MOST: Final = 8
 """Loops, each in a thread: so many coroutines may block for ever."""
 
 
-async def ask(credential: Callable[[], object]) -> object:
-    """Ask for the token; runs on the engine.
+async def authorize(credential: Credential | None) -> Headers:
+    """Return the header that a request carries, if it carries any; runs on the engine.
+
+    Raises:
+        ConfigError: There is no token that can travel.
+    """
+    token: object = credential
+    if callable(token):
+        token = await _ask(token)
+    if token is None:
+        token = os.environ.get(TOKEN_VARIABLE)
+    return () if token is None else (("authorization", check_token(token)),)
+
+
+class Secret(str):
+    """A token that does not show itself where the locals of a traceback are shown."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+def check_token(token: object) -> Secret:
+    """Return the token if it can travel in a header.
+
+    Raises:
+        ConfigError: It cannot; the message does not show it.
+    """
+    if not isinstance(token, str):
+        raise ConfigError(f"a credential must be a str, or a callable that returns one, not {type(token).__name__}")
+    if not token or not token.isascii() or not token.isprintable():
+        raise ConfigError("a credential must be printable ASCII and not empty; this one is not (it is not shown here)")
+    return Secret(token)
+
+
+async def _ask(credential: Callable[[], object]) -> object:
+    """Ask for the token.
 
     Raises:
         ConfigError: The callable raised something.

@@ -24,7 +24,7 @@ from weakref import WeakSet
 
 from casdk import _logging
 from casdk._forks import Library, Pause, Pauses, Resident
-from casdk._greenlets import Ground
+from casdk._greenlets import PATCHERS, Ground
 from casdk._mailbox import Mailbox
 from casdk._threads import Workers, check_process, forget_ours, is_ours, start
 from casdk.errors import EXITING, ClosedError, TransportError
@@ -82,9 +82,10 @@ class Engine:
         """Those that wait for it."""
         self.workers: Final = Workers(WORKERS, "casdk-pack")
         self.readers: Final = Workers(READERS, "casdk-read")
-        self._mailbox: Final = Mailbox()
+        self.mailbox: Final = Mailbox()
         bytearray(KEPT)
-        self._fork: asyncio.Future[None] | None = None
+        self.fork: asyncio.Future[None] | None = None
+        """While a fork is under way: what opens a connection then has it in both processes."""
         self._turn: Final = threading.Lock()
         self._begun: Final = threading.Event()
         self._error: Exception | None = None
@@ -148,7 +149,7 @@ class Engine:
 
     def _begin_pause(self, pause: Pause) -> None:
         if pause.task is None:
-            self._fork = self.loop.create_future()
+            self.fork = self.loop.create_future()
             pause.task = self.loop.create_task(self._stand_still(pause))
 
     async def _stand_still(self, pause: Pause) -> None:
@@ -156,7 +157,7 @@ class Engine:
             await self._quiesce()
         finally:
             pause.hold()
-            fork, self._fork = self._fork, None
+            fork, self.fork = self.fork, None
             assert fork is not None
             fork.set_result(None)
 
@@ -173,15 +174,10 @@ class Engine:
         if _logging.are_pending():  # a handler that is at work holds locks, which the child would have for ever
             await _logging.emitted()
 
-    @property
-    def forking(self) -> bool:
-        """Whether a fork is under way: what opens a connection now has it in both processes."""
-        return self._fork is not None
-
     async def forked(self) -> None:
         """Wait until no fork is under way."""
-        while self._fork is not None:
-            await asyncio.shield(self._fork)
+        while self.fork is not None:
+            await asyncio.shield(self.fork)
 
     def inside(self) -> bool:
         """Whether the current thread is the engine's."""
@@ -219,7 +215,8 @@ class Engine:
         Raises:
             ClosedError: It does; a ConfigError as `Ground.check_caller` has it.
         """
-        self.ground.check_caller()
+        if not PATCHERS.keys().isdisjoint(sys.modules):
+            self.ground.check_caller()
         if is_ours():
             raise ClosedError("casdk cannot be called from its own engine thread, nor from its workers")
         if self._forker is not None and self._forker == threading.get_ident():
@@ -227,7 +224,7 @@ class Engine:
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:
         """Run a function on the loop, soon."""
-        self._mailbox.post(self.loop, contextvars.copy_context(), function, *arguments)
+        self.mailbox.post(self.loop, contextvars.copy_context(), function, *arguments)
 
 
 _engine: Engine | None = None
@@ -418,7 +415,7 @@ class Caller(ABC, Generic[T]):
         if isinstance(job, Member):
             job.join(self)
         elif job is not None:
-            self.engine.post(self._start, job)
+            self.engine.mailbox.post(self.engine.loop, self.context, self._start, job)
 
     def _start(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
         if self._cancelled:
@@ -505,7 +502,7 @@ class Caller(ABC, Generic[T]):
     def _put(self, piece: Any, taken: Callable[[], None]) -> None: ...
 
     @abstractmethod
-    def _ask(self, function: Callable[[], Any], settle: Callable[[object, BaseException | None], None]) -> None: ...
+    def _ask(self, function: Callable[[], Any], answer: Callable[[object, BaseException | None], None]) -> None: ...
 
     @abstractmethod
     def abandon(self, error: ClosedError) -> None:

@@ -21,7 +21,7 @@ from casdk._threads import check_process, start
 if TYPE_CHECKING:
     from casdk._engine import Caller
 
-__all__ = ["Feed", "feed_of", "is_held", "length_of"]
+__all__ = ["Feed", "is_held", "length_of"]
 
 T = TypeVar("T")
 
@@ -56,25 +56,28 @@ class Feed:
     """Where chunks come from.
 
     The caller reads an iterable of its own: in the thread of a sync call, on the loop of an async one. What is in it is
-    looked at elsewhere, see `casdk._driver`.
+    looked at elsewhere, see `casdk._reading`.
 
     Attributes:
         total: Items in all, if known.
+        size: Items per chunk.
         direct: Whether the engine reads it itself, without asking the caller.
 
     Args:
-        content: The user's iterable.
+        content: The user's iterable, which has passed ``check_content``.
         size: Items per chunk.
-        total: Items in all, if known.
         threaded: Whether it is read in a thread of its own instead, in a copy of the caller's context, so that its
             blocking cannot outlive a deadline.
         hurried: Whether there is a deadline, at which the caller stops after the item that it is reading.
     """
 
-    def __init__(self, content: Any, size: int, total: int | None, *, threaded: bool, hurried: bool) -> None:
-        self.total = total
+    def __init__(self, content: Any, size: int, *, threaded: bool = False, hurried: bool = False) -> None:
+        if isinstance(content, np.ndarray) and content.dtype.kind in "UO":
+            content = content.ravel().tolist()
+        plain = type(content) is list  # most of the time
+        self.total = len(content) if plain else length_of(content)
+        self.direct = plain or is_held(content)
         self.size = size
-        self.direct = is_held(content)
         self._asynchronous = isinstance(content, AsyncIterable)
         self._untaken: deque[list[Any]] = deque()
         self._closed = False
@@ -83,7 +86,7 @@ class Feed:
         if threaded and not self.direct:
             self._open = partial(iter, content)  # its own code, too
         else:
-            self._iterator = aiter(content) if self._asynchronous else iter(content)
+            self._iterator = aiter(content) if isinstance(content, AsyncIterable) else iter(content)
         # An iterator over it ends when the engine empties it, so that no item is asked for after the end of the call.
         self._gate: list[None] | None = [None] * min(size, GATE) if hurried and not self.direct else None
         self._task: asyncio.Task[Any] | None = None
@@ -230,12 +233,3 @@ class Reader:
     def close(self) -> None:
         """End the thread as soon as the iterator lets go."""
         self._inbox.put(None)
-
-
-def feed_of(
-    content: Iterable[Any] | AsyncIterable[Any], size: int, *, threaded: bool = False, hurried: bool = False
-) -> Feed:
-    """Return the feed of a content, which has passed ``check_content``; the arguments are those of `Feed`."""
-    if isinstance(content, np.ndarray) and content.dtype.kind in "UO":
-        content = content.tolist() if content.ndim == 1 else content.ravel().tolist()
-    return Feed(content, size, length_of(content), threaded=threaded, hurried=hurried)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from casdk._uri import Endpoint, counterpart
 from casdk.errors import ConfigError
 
-__all__ = ["Ground", "check_greenlets", "patcher"]
+__all__ = ["PATCHERS", "Ground", "check_greenlets", "patcher"]
 
 
 class Patcher(NamedTuple):

@@ -89,7 +89,7 @@ class Sources(msgspec.Struct, frozen=True):
 EVERYTHING: Final = Sources()
 
 
-class Chunk:
+class Chunk(msgspec.Struct, eq=False):
     """Items of one batch, ready to pack.
 
     Attributes:
@@ -99,12 +99,9 @@ class Chunk:
             packs to nothing.
     """
 
-    __slots__ = ("errors", "items", "verdicts")
-
-    def __init__(self, items: list[Any], verdicts: bytes, errors: dict[int, ItemError] | None = None) -> None:
-        self.items = items
-        self.verdicts = verdicts
-        self.errors = errors
+    items: list[Any]
+    verdicts: bytes
+    errors: dict[int, ItemError] | None = None
 
     def of(self, positions: Sequence[int]) -> Chunk:
         """Return some of it, in which nothing is wrong."""

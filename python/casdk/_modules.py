@@ -11,9 +11,7 @@ from casdk.errors import ConfigError
 
 __all__ = ["Late", "load"]
 
-MODULES: Final = tuple(
-    f"casdk._{name}" for name in ("callers", "coalesce", "engine", "plan", "proxy", "transport", "verbs")
-)
+MODULES: Final = tuple(f"casdk._{name}" for name in ("callers", "engine", "merging", "proxy", "session", "verbs"))
 _loading: Final[set[int]] = set()
 """Threads that import what the first client of a scheme needs."""
 _loaded: Final[set[str]] = set()

@@ -19,6 +19,7 @@ from casdk.models import Response
 __all__ = [
     "DEFAULTS",
     "DTYPE",
+    "MERGES",
     "MINIBATCH",
     "CallOptions",
     "EncodeOptions",
@@ -26,6 +27,7 @@ __all__ = [
     "Options",
     "ReplyOptions",
     "ResultOptions",
+    "StreamOptions",
     "check_limit",
     "check_timeout",
     "read_options",
@@ -93,18 +95,26 @@ class ResultOptions(ReplyOptions, total=False):
     result: Literal["arrow"] | None
 
 
-class EncodeOptions(CallOptions, total=False):
-    """Options of ``encode`` beside those of every verb.
+class StreamOptions(CallOptions, total=False):
+    """Options of ``stream`` beside those of every verb.
 
     Attributes:
         dtype: ``float32`` or ``float16``.
-        out: C-contiguous matrix ``[>= N, D]`` to fill, e.g. a memmap.
         dedupe: Send equal items once.
     """
 
     dtype: Any
-    out: np.ndarray[Any, Any] | None
     dedupe: bool
+
+
+class EncodeOptions(StreamOptions, total=False):
+    """Options of ``encode`` beside those of ``stream``.
+
+    Attributes:
+        out: C-contiguous matrix ``[>= N, D]`` to fill, e.g. a memmap.
+    """
+
+    out: np.ndarray[Any, Any] | None
 
 
 MINIBATCH: Final = 32
@@ -161,6 +171,28 @@ DEFAULTS: Final = Options()
 FLOATS: Final = (np.dtype(np.float32), np.dtype(np.float16))
 MOST_MATCHES: Final = 2**31 - 1
 """What ``limit`` may be: every server holds it in an integer of its own."""
+
+
+MERGES: Final[dict[str, Literal["same", "own", "alone"]]] = {
+    "batch_size": "own",
+    "prefetch": "alone",
+    "parameters": "same",
+    "show_progress": "alone",
+    "timeout": "own",
+    "reader": "own",
+    "check_images": "same",
+    "on_done": "alone",
+    "on_error": "alone",
+    "on_always": "alone",
+    "return_responses": "alone",
+    "errors": "own",
+    "dtype": "same",
+    "out": "alone",
+    "dedupe": "alone",
+    "result": "own",
+}
+"""How each option of calls that travel in one request goes together: they have the ``same``, each has its ``own``, or a
+call that is told it travels ``alone``."""
 
 
 class Known:

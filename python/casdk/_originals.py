@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -11,9 +11,10 @@ from casdk._columns import to_arrow
 from casdk._foreign import hold_documents, is_array, recognise
 from casdk._inputs import Chunk, as_document, read_chunk
 from casdk._options import Options
+from casdk._outcome import Outcome
 from casdk._results import Piece
 from casdk.documents import Document, DocumentArray
-from casdk.errors import CasdkError, ItemError
+from casdk.errors import ItemError
 from casdk.models import EncodeResult
 
 __all__ = ["Originals", "are_ours", "open_piece", "present", "write_embeddings"]
@@ -47,7 +48,8 @@ class Originals:
 
     def keep(self, items: list[Any], chunk: Chunk) -> Chunk:
         """Keep the Documents of a chunk that was read."""
-        self._look_for_theirs(items, chunk)
+        if chunk.items is not items and not self._foreign:
+            self._foreign = hold_documents(items)
         if self.items is not None:
             if chunk.verdicts.count(b"O") == len(items):
                 self.items += items
@@ -59,7 +61,8 @@ class Originals:
 
     def keep_as_documents(self, items: list[Any], chunk: Chunk) -> Chunk:
         """Make Documents of what is none in a chunk that was read, and keep them."""
-        self._look_for_theirs(items, chunk)
+        if chunk.items is not items and not self._foreign:
+            self._foreign = hold_documents(items)
         documents: list[Any] = []
         for position, item in enumerate(chunk.items):
             bad = chunk.errors is not None and position in chunk.errors
@@ -70,10 +73,6 @@ class Originals:
             self.documents += [document if isinstance(document, Document) else Document() for document in documents]
         verdicts = bytes(ord("O") if isinstance(document, Document) else ord("T") for document in documents)
         return Chunk(documents, verdicts, chunk.errors)
-
-    def _look_for_theirs(self, items: list[Any], chunk: Chunk) -> None:
-        if chunk.items is not items and not self._foreign:
-            self._foreign = hold_documents(items)
 
     @property
     def are_many(self) -> bool:
@@ -148,24 +147,16 @@ def write_embeddings(documents: Sequence[Document], rows: np.ndarray[Any, Any], 
         document.embedding = row
 
 
-def present(
-    rows: np.ndarray[Any, Any] | None,
-    errors: Callable[[CasdkError | None], Mapping[int, ItemError]],
-    missing: Sequence[int],
-    originals: Originals | None,
-    options: Options,
-    stopped: CasdkError | None,
-) -> Any:
+def present(rows: np.ndarray[Any, Any] | None, outcome: Outcome, originals: Originals | None, options: Options) -> Any:
     """Return the result of ``encode`` as ``errors=`` wants it, or what stopped the call, with what was finished.
 
     Args:
         rows: ``[N, D]``, NaN where there is none; ``None`` if the call was stopped before there was any.
-        errors: Returns one for each item without a row, by index.
-        missing: Indices without a row, ascending.
+        outcome: What became of each item.
         originals: The user's Documents, if there is nothing else.
         options: The call's.
-        stopped: What ended the call early.
     """
+    stopped, missing = outcome.stopped, outcome.missing
     gone = set(missing) if options.errors == "skip" else ()
     if originals is not None and rows is not None:
         write_embeddings(originals.documents, rows[: len(originals.documents)], missing)
@@ -175,15 +166,15 @@ def present(
         else:
             stopped.documents = originals.array(missing=set(missing))
     if options.errors == "return" and rows is not None and (stopped is None or stopped.done):
-        found = errors(stopped)
+        found = outcome.errors()
         return EncodeResult(embeddings=rows, errors=tuple(found[index] for index in sorted(found)), stopped=stopped)
     if stopped is not None:
         return stopped
     assert rows is not None
     if originals is not None and options.result is None:
         return originals.array(gone)
-    kept = np.delete(rows, missing, axis=0) if gone else rows
-    return kept if options.result is None else to_arrow(kept)
+    left = np.delete(rows, missing, axis=0) if gone else rows
+    return left if options.result is None else to_arrow(left)
 
 
 def open_piece(piece: Piece, options: Options) -> Any:

@@ -9,7 +9,7 @@ read apart waits for it, while no other call does.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
@@ -21,6 +21,7 @@ from casdk._feeds import Feed
 from casdk._inputs import DOCUMENT, EVERYTHING, Chunk, Sources, glance, unread
 from casdk._progress import Progress
 from casdk._results import Answer
+from casdk._tasks import Tasks
 from casdk.errors import CasdkError, ItemTypeError, class_name, message_of
 
 __all__ = ["Host", "Manner", "Reading"]
@@ -43,15 +44,15 @@ class Manner(NamedTuple):
 
 
 class Host(Protocol):
-    """What runs the call that is read for."""
+    """What runs the call that is read for.
+
+    Attributes:
+        caller: Where the call came from.
+        tasks: What is under way.
+    """
 
     caller: Caller[Any]
-
-    def read_with(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a coroutine that reads; what it raises stops the call."""
-
-    def wake(self) -> None:
-        """Look again at what is to be done."""
+    tasks: Tasks
 
     def give(self) -> None:
         """Hand over the pieces whose turn it is."""
@@ -102,32 +103,34 @@ class Reading:
         self._host: Host | None = None
 
     @property
-    def busy(self) -> bool:
-        """Whether chunks are still to come of those that were asked for."""
-        return self._asking or bool(self._unread)
-
-    @property
     def may_go_on(self) -> bool:
         """Whether there is more to be read at once."""
-        return self._feed.direct and self._call.room > 0 and not self.busy
+        return self._feed.direct and not self._unread and self._call.room > 0
 
     def go_on(self, host: Host) -> None:
-        """Read as far as there is room, or begin to."""
+        """Read as far as there is room, or begin to; what has begun comes first."""
+        if self._asking or self._unread or (room := self._call.room) <= 0:
+            return
         self._host = host
         if not self._feed.direct:
             self._asking = True
-            host.read_with(self._read_from_caller)
+            host.tasks.spawn(self._read_from_caller, reads=True)
             return
-        while (room := self._call.room) > 0 and not self._unread:
+        while room > 0 and not self._unread:
             chunks = self._feed.read_held(room)
             for chunk in chunks:
                 self._take(chunk)
-            self._ended = not chunks or len(chunks[-1]) < self._feed.size
-            self._end_if_read()
+            if len(chunks) < room or len(chunks[-1]) < self._feed.size:
+                self._ended = True
+                if not self._unread:
+                    self._call.end_input()
+                return
+            room = self._call.room
 
     def close(self) -> None:
         """Read no more: the call is over."""
-        self._feed.close()
+        if not self._feed.direct:
+            self._feed.close()
         self._host = None  # which holds this
 
     async def _read_from_caller(self) -> None:
@@ -155,7 +158,7 @@ class Reading:
             self._take(items)
         except Exception as error:  # whoever posts a chunk does not wait for what becomes of it
             self._call.stop(error)
-        host.wake()
+        host.tasks.wake()
 
     def _take(self, items: list[Any]) -> None:
         """Read a chunk here, or have it read apart, behind those that are."""
@@ -163,14 +166,15 @@ class Reading:
         if self._unread or not self._read_here(chunk):
             self._unread.append(chunk)
             if len(self._unread) == 1 and self._host is not None:
-                self._host.read_with(self._read_apart)
+                self._host.tasks.spawn(self._read_apart, reads=True)
 
     def _open(self, items: list[Any]) -> range:
         """Count items as read; return their indices."""
         start = self.count
         self.count += len(items)
-        self._unfinished.add(start, items)
-        self._answer.opened(start, items)
+        self._unfinished.chunks[start] = items
+        if self._answer.pieces:
+            self._answer.opened(start, items)
         return range(start, self.count)
 
     async def _read_apart(self) -> None:
@@ -218,7 +222,7 @@ class Reading:
             for error in read.errors.values():
                 self._call.refuse(error)
             batch = batch.without(read.errors)
-        if len(batch):
+        if batch.items:
             self._call.add(batch)
         elif self._host is not None:
             self._host.give()

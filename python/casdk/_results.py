@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from operator import itemgetter
 from typing import Any, ClassVar, Final, TypeAlias
 
 import numpy as np
 
 from casdk._codecs import Reply, read_documents
+from casdk._options import MINIBATCH, Options
+from casdk._outcome import Outcome
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import InputValueError, ItemError, NotSupportedError, ReplyError
 
-__all__ = ["Answer", "Embeddings", "Nothing", "Rankings", "SearchResults"]
+__all__ = ["Answer", "Embeddings", "IndexedEmbeddings", "Nothing", "Piece", "Pieces", "Rankings", "SearchResults"]
 
 Scored: TypeAlias = "tuple[int, dict[str, NamedScore]]"
 """Which candidate, and its scores."""
@@ -79,22 +81,23 @@ class Answer(ABC):
         """
 
 
-class Matrix:
-    """Rows ``[N, D]`` in any order, allocated when the first one says how wide they are.
+class Embeddings(Answer):
+    """Rows ``[N, D]`` by index, in any order, allocated when the first one says how wide they are.
 
     Args:
         total: Rows in all, if known.
-        dtype: ``float32`` or ``float16``.
-        out: The caller's own matrix, filled instead.
+        options: The call's: its dtype, and the caller's own matrix, which is filled instead.
     """
 
-    def __init__(self, total: int | None, dtype: Any = np.float32, out: np.ndarray[Any, Any] | None = None) -> None:
+    def __init__(self, total: int | None, options: Options) -> None:
         self._total = total
-        self._dtype = np.dtype(dtype)
-        self._given = out is not None
-        self.rows = out
+        self._dtype = np.dtype(options.dtype)
+        self._given = options.out is not None
+        self.rows: np.ndarray[Any, Any] | None = options.out
 
-    def place(self, indices: Sequence[int], reply: Reply, sent: int, request_id: str) -> list[int]:
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
         width = reply.width
         if width == 0:
             if reply.rows > sent:
@@ -102,9 +105,13 @@ class Matrix:
             return list(range(sent))
         if self._given and self.rows is not None and (wide := self.rows.shape[1]) != width:
             raise InputValueError(f"out has rows of {wide} numbers, the server's have {width}: make it [N, {width}]")
-        rows = self._reserve(max(indices) + 1 if not isinstance(indices, range) else indices[-1] + 1, width)
-        if isinstance(indices, range):
-            return reply.place(rows, indices.start, sent, request_id)
+        in_order = isinstance(indices, range)
+        count = indices[-1] + 1 if in_order else max(indices) + 1
+        rows = self.rows
+        if rows is None or len(rows) < count:
+            rows = self._reserve(count, width)
+        if in_order:
+            return reply.place(rows, indices[0], sent, request_id)
         return reply.place(rows, 0, sent, request_id, indices)
 
     def _reserve(self, count: int, width: int) -> np.ndarray[Any, Any]:
@@ -125,9 +132,15 @@ class Matrix:
             rows.resize((max(count, int(len(rows) * GROWTH) + 1024), width), refcheck=False)
         return rows
 
-    def finish(self, count: int, bad: Iterable[int]) -> np.ndarray[Any, Any]:
-        """Return the rows of so many items, NaN where there is none; ``[count, 0]`` while their width is not known."""
-        rows = self.rows
+    def rows_of(self, outcome: Outcome) -> np.ndarray[Any, Any] | None:
+        """Return the rows of a call that is over, NaN where there is none; a view of the caller's matrix, if stopped.
+
+        Returns:
+            ``[read, 0]`` while their width is not known; ``None`` if the call was stopped by then.
+        """
+        count, missing, rows = outcome.read, outcome.missing, self.rows
+        if outcome.stopped is not None and (rows is None or self._given):
+            return None if rows is None else _view(rows, count, missing)
         if rows is None:
             return np.full((count, 0), np.nan, self._dtype) if count else np.empty((0, 0), self._dtype)
         if len(rows) > count and not self._given:
@@ -135,35 +148,16 @@ class Matrix:
         elif len(rows) < count:
             self._reserve(count, rows.shape[1])
             rows.resize((count, rows.shape[1]), refcheck=False)
-        missing = list(bad)
         if missing:
             rows[missing] = np.nan
         return rows
 
-    def partial(self, count: int, missing: Sequence[int]) -> np.ndarray[Any, Any] | None:
-        """Return the rows of a call that was stopped, of the caller's own matrix a view; ``None`` if it has no width.
 
-        Args:
-            count: Items that were read.
-            missing: Indices of those without a row, ascending.
-        """
-        if self.rows is None or not self._given:
-            return None if self.rows is None else self.finish(count, missing)
-        rows = self.rows[:count]
-        rows[[index for index in missing if index < len(rows)]] = np.nan
-        return rows
-
-
-class Embeddings(Answer):
-    """``[N, D]`` rows by index."""
-
-    def __init__(self, matrix: Matrix) -> None:
-        self.matrix = matrix
-
-    def place(
-        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
-    ) -> list[int]:
-        return self.matrix.place(indices, reply, sent, request_id)
+def _view(rows: np.ndarray[Any, Any], count: int, missing: Sequence[int]) -> np.ndarray[Any, Any]:
+    """Return what a call that was stopped has filled of the caller's own matrix."""
+    rows = rows[:count]
+    rows[[index for index in missing if index < len(rows)]] = np.nan
+    return rows
 
 
 class IndexedEmbeddings(Embeddings):
@@ -216,15 +210,15 @@ class Pieces(Answer):
     """Rows in input order, chunk by chunk, while later ones are still on their way.
 
     Args:
-        dtype: ``float32`` or ``float16``.
-        size: Items per chunk, all but the last.
+        total: Items in all, if known.
+        options: The call's: its dtype, and the items per chunk, all but the last.
     """
 
     pieces = True
 
-    def __init__(self, dtype: Any, size: int) -> None:
-        self._dtype = np.dtype(dtype)
-        self._size = size
+    def __init__(self, total: int | None, options: Options) -> None:
+        self._dtype = np.dtype(options.dtype)
+        self._size = options.batch_size or MINIBATCH
         self._pieces: dict[int, Piece] = {}
         self._head = 0
         self._width = 0
@@ -305,10 +299,12 @@ class Nothing(Answer):
     """For calls whose callbacks take the replies.
 
     Args:
+        total: Items in all, if known.
+        options: The call's.
         answer: What would take them, and checks them.
     """
 
-    def __init__(self, answer: Answer | None = None) -> None:
+    def __init__(self, total: int | None, options: Options, answer: Answer | None = None) -> None:
         self._answer = answer
 
     def place(
@@ -326,10 +322,12 @@ class Rankings(Answer):
 
     Args:
         source: Attribute that holds the candidates.
+        total: Documents in all, if known.
+        options: The call's.
     """
 
-    def __init__(self, source: str) -> None:
-        self._source = source
+    def __init__(self, source: str, total: int | None, options: Options) -> None:
+        self.source = source
         self._counts: dict[int, int] = {}
         self._rankings: dict[int, tuple[Document, list[Scored]]] = {}
 
@@ -385,19 +383,19 @@ class Rankings(Answer):
                     candidate.scores = dict(candidate.scores)
                 candidate.scores.update(scores)
                 found.append(candidate)
-            setattr(document, self._source, found)
+            setattr(document, self.source, found)
 
     def _candidates(
         self, index: int, document: Document, scored: list[Scored]
     ) -> list[tuple[Document, dict[str, NamedScore]]]:
         """Return the candidates of a Document, whose class may be the caller's own, with their scores."""
-        candidates = list(getattr(document, self._source))
+        candidates = list(getattr(document, self.source))
         if len(candidates) != len(scored):
-            raise InputValueError(f"document {index}: its .{self._source} changed while they were ranked")
+            raise InputValueError(f"document {index}: its .{self.source} changed while they were ranked")
         return [(candidates[at], scores) for at, scores in scored]
 
 
-class SearchResults(Answer):
+class SearchResults(Embeddings):
     """The queries, each with its matches by ascending distance.
 
     Attributes:
@@ -405,8 +403,8 @@ class SearchResults(Answer):
         matched: Whether any query has a match.
     """
 
-    def __init__(self, matrix: Matrix) -> None:
-        self.matrix = matrix
+    def __init__(self, total: int | None, options: Options) -> None:
+        super().__init__(total, options)
         self.executors = 0
         self.matched = False
         self._found: dict[int, tuple[Document, DocumentArray]] = {}
@@ -425,7 +423,7 @@ class SearchResults(Answer):
     ) -> list[int]:
         for index, document, answer in zip(indices, items, self._note(reply, sent), strict=True):
             self._found[index] = document, DocumentArray(sorted(answer.matches, key=_distance))
-        return self.matrix.place(indices, reply, sent, request_id)
+        return super().place(indices, items, reply, sent, request_id)
 
     def write(self) -> None:
         """Give each query its matches, where its owner is: a Document's class may be the caller's own."""

@@ -14,7 +14,7 @@ from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.errors import ConfigError
 
 if TYPE_CHECKING:
-    from casdk._coalesce import Coalescer
+    from casdk._merging import Coalescer
     from casdk._telemetry import Instruments
 
 __all__ = ["Settings", "make_coalescer", "make_instruments", "read_credential", "read_sources"]
@@ -65,7 +65,7 @@ def read_credential(credential: object) -> Any:
         if not credential:
             return None
         credential = credential["Authorization"]
-    from casdk._transport import check_token
+    from casdk._credentials import check_token
 
     return check_token(credential)
 
@@ -88,7 +88,7 @@ def make_coalescer(settings: Settings) -> Coalescer | None:
     Raises:
         ConfigError: ``coalesce`` is no such number.
     """
-    from casdk._coalesce import Coalescer
+    from casdk._merging import Coalescer
 
     coalesce = settings.coalesce
     if isinstance(coalesce, bool):

@@ -1,42 +1,31 @@
-"""What each verb is: its endpoint, how its items are read, where its replies go.
+"""What each verb is: its endpoint, how its items are read, where its replies go, and what its caller gets.
 
-Every function here returns a job for `casdk._callers.run` or `run_async`; the job returns a function that makes the
-result where the caller is, since touching a hundred thousand Documents would hold up the engine.
+The verbs are five values, and a function each that makes a call of one. A call is run by `casdk._callers`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 from msgspec import UnsetType
 
-from casdk._batches import Repeats
 from casdk._callers import apart
 from casdk._columns import check_arrow
 from casdk._engine import Caller
-from casdk._feeds import length_of
 from casdk._foreign import hold_documents
 from casdk._inputs import Chunk, check_content, read_chunk
 from casdk._merging import Part, merging_key
-from casdk._options import MINIBATCH, Options, check_limit, check_timeout
+from casdk._options import DEFAULTS, MINIBATCH, Options, check_limit, check_timeout
 from casdk._originals import Originals, open_piece, present, write_embeddings
-from casdk._plan import Job, Plan, job_of
-from casdk._reading import Manner
-from casdk._results import (
-    Embeddings,
-    IndexedEmbeddings,
-    Matrix,
-    Nothing,
-    Piece,
-    Pieces,
-    Rankings,
-    SearchResults,
-)
-from casdk._transport import Transport
+from casdk._outcome import Outcome
+from casdk._results import Answer, Embeddings, IndexedEmbeddings, Nothing, Piece, Pieces, Rankings, SearchResults
+from casdk._run import Run
+from casdk._session import Session
 from casdk.documents import Document
 from casdk.errors import (
     CasdkError,
@@ -49,61 +38,113 @@ from casdk.errors import (
     message_of,
     shown,
 )
-from casdk.models import Profile
 
-__all__ = ["Job", "encode", "index", "open_on_loop", "profile", "rank", "search", "stream"]
+__all__ = ["Verb", "encode", "index", "open_on_loop", "profile", "rank", "search", "stream"]
 
 
-def encode(transport: Transport, content: Iterable[Any], options: Options) -> Job | Part:
+class Verb(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verb is.
+
+    Attributes:
+        endpoint: Of the executor, without a model's name.
+        answer: Makes what takes the replies, of the number of items, if known, and the call's options.
+        finish: Makes the result of what the call came to; if the call was stopped, it puts what was finished into the
+            error and returns that. Runs where the caller is.
+        read: Reads a chunk that is none of builtin items, on a worker.
+        keep: Takes each chunk that was read, on the engine.
+        plain: Whether chunks of builtin items are read without `read`.
+        confirm: Finds out, when every reply is there, whether the flow did what was asked.
+        resend: Whether requests may be repeated once sent.
+        candidates: Attribute of nested Documents that travel too.
+        whole: Whether the server stores what it gets: Documents travel whole, with their uri, and it matters which
+            requests were answered.
+        allow_empty: Whether a Document without content may travel.
+        batch_size: Items per request, unless the options say.
+        extra: Parameters that the verb adds.
+    """
+
+    endpoint: str
+    answer: Callable[[int | None, Options], Answer]
+    finish: Callable[[Run, Outcome], Any]
+    read: Callable[..., Chunk]
+    keep: Callable[[Originals, list[Any], Chunk], Chunk] | None = None
+    plain: bool = True
+    confirm: Callable[[Run, Caller[Any]], Coroutine[Any, Any, None]] | None = None
+    resend: bool = True
+    candidates: str | None = None
+    whole: bool = False
+    allow_empty: bool = False
+    batch_size: int = MINIBATCH
+    extra: Mapping[str, Any] = {}
+
+
+def _read(originals: Originals, answer: Answer, items: list[Any], indices: Sequence[int], **how: Any) -> Chunk:
+    return originals.read(items, indices, **how)
+
+
+# encode
+
+
+def _finish_encode(run: Run, outcome: Outcome) -> Any:
+    assert isinstance(run.answer, Embeddings)
+    rows = run.answer.rows_of(outcome)
+    if rows is not None and run.repeats is not None:
+        run.repeats.copy(rows)
+    return present(rows, outcome, run.originals if run.originals.all_documents else None, run.options)
+
+
+def encode(session: Session, content: Iterable[Any], options: Options) -> Run | Part:
     """Texts and images -> ``[N, D]``."""
-    content = check_content(content, transport.sources)
+    content = check_content(content, session.sources)
     if options.result is not None:
         check_arrow()
-    if transport.coalescer is not None and (key := merging_key(transport.coalescer, content, options)) is not None:
-        return Part(transport, transport.coalescer, content, options, key)
-    originals = Originals(content)
-    total = length_of(content)
-    matrix = Matrix(total, options.dtype, options.out)
-    repeats = Repeats() if options.dedupe else None
-    manner = Manner(originals.read, originals.keep)
-    plan = Plan(transport, "/encode", content, options, Embeddings(matrix), manner=manner, repeats=repeats)
-
-    def finish(stopped: CasdkError | None) -> Any:
-        plan.conclude(stopped)
-        if not plan.gathers:
-            return stopped or plan.responses()
-        rows = plan.rows(matrix, stopped)
-        if repeats is not None and rows is not None:
-            repeats.copy(rows)
-        documents = originals if originals.all_documents else None
-        return present(rows, plan.errors, plan.missing, documents, options, stopped)
-
-    return job_of(plan, finish, originals=originals)
+    if session.coalescer is not None and (key := merging_key(session.coalescer, content, options)) is not None:
+        return Part(session, session.coalescer, ENCODE, content, options, key)
+    return Run(session, ENCODE, content, options)
 
 
-def stream(transport: Transport, content: Iterable[Any], options: Options) -> Job:
+ENCODE: Final = Verb(
+    endpoint="/encode",
+    read=_read,
+    keep=Originals.keep,
+    answer=Embeddings,
+    finish=_finish_encode,
+)
+
+
+# encode, in pieces
+
+
+def _finish_stream(run: Run, outcome: Outcome) -> CasdkError | None:
+    stopped, answer = outcome.stopped, run.answer
+    if stopped is not None:
+        assert isinstance(answer, Pieces)
+        rest = answer.rest(set(outcome.missing))
+        stopped.start = rest.start
+        if rest.items:
+            found = open_piece(rest, msgspec.structs.replace(run.options, errors="raise"))
+            if not isinstance(found, np.ndarray):
+                stopped.documents = found
+            elif found.shape[1]:
+                stopped.partial = found
+    return stopped
+
+
+IN_PIECES: Final = msgspec.structs.replace(
+    ENCODE,
+    keep=None,  # what has been handed over is let go of
+    answer=Pieces,
+    finish=_finish_stream,
+)
+
+
+def stream(session: Session, content: Iterable[Any], options: Options) -> Run:
     """Texts and images -> pieces of `encode`'s result, in order."""
-    content = check_content(content, transport.sources)
-    for name in ("out", "on_done", "on_always", "result"):
-        if getattr(options, name) is not None:
+    content = check_content(content, session.sources)
+    for name in ("out", "on_done", "on_always", "return_responses", "result"):
+        if getattr(options, name) is not getattr(DEFAULTS, name):
             raise InputValueError(f"{name}= does not go with a stream")
-    pieces = Pieces(options.dtype, options.batch_size or MINIBATCH)
-    plan = Plan(transport, "/encode", content, options, pieces)
-
-    def finish(stopped: CasdkError | None) -> CasdkError | None:
-        if stopped is not None:
-            plan.conclude(stopped)
-            rest = pieces.rest(set(plan.missing))
-            stopped.start = rest.start
-            if rest.items:
-                found = open_piece(rest, msgspec.structs.replace(options, errors="raise"))
-                if not isinstance(found, np.ndarray):
-                    stopped.documents = found
-                elif found.shape[1]:
-                    stopped.partial = found
-        return stopped
-
-    return job_of(plan, finish)
+    return Run(session, IN_PIECES, content, options)
 
 
 async def open_on_loop(piece: Piece, options: Options) -> Any:
@@ -113,61 +154,74 @@ async def open_on_loop(piece: Piece, options: Options) -> Any:
     return open_piece(piece, options)
 
 
-def rank(transport: Transport, content: Iterable[Any], options: Options, source: str, *, on_loop: bool = False) -> Job:
+# rank
+
+
+def _finish_rank(run: Run, outcome: Outcome) -> Any:
+    answer = run.answer
+    assert isinstance(answer, Rankings)
+    answer.write()
+    ranked = run.originals.array(missing=set(outcome.missing), candidates=run.verb.candidates)
+    if outcome.stopped is None:
+        return ranked
+    outcome.stopped.documents = ranked
+    return outcome.stopped
+
+
+def _read_checked(
+    originals: Originals, answer: Rankings, items: list[Any], indices: Sequence[int], **how: Any
+) -> Chunk:
+    chunk = originals.read(items, indices, **how)
+    _check_candidates(chunk, indices, answer)
+    return chunk
+
+
+RANK: Final = Verb(
+    endpoint="/rank",
+    read=_read_checked,
+    keep=Originals.keep,
+    plain=False,
+    answer=partial(Rankings, "matches"),
+    finish=_finish_rank,
+    candidates="matches",
+    # A server scores every query of a request against the candidates of all of them.
+    batch_size=1,
+)
+
+
+def rank(session: Session, content: Iterable[Any], options: Options, source: str, *, on_loop: bool = False) -> Run:
     """Documents with candidates -> the same Documents, candidates by score.
 
     Args:
-        transport: The way to the server.
+        session: The client's.
         content: All of them are looked at before one is sent, unless it is an iterator.
         options: The call's.
         source: Attribute that holds the candidates.
         on_loop: Whether the caller is a loop, which looking at them would hold up.
     """
-    content = check_content(content, transport.sources)
+    content = check_content(content, session.sources)
     if not isinstance(source, str) or source not in ("matches", "chunks"):
         raise InputValueError(f"source must be 'matches' or 'chunks', not {shown(source)}")
-    originals = Originals(content, candidates=source)
-    answer = Rankings(source)
-    checked = isinstance(content, Sequence)
-
-    def check_all() -> None:
-        for index, document in enumerate(content):
-            _check_candidates(read_chunk([document], [index], candidates=source), [index], source, answer)
-
-    def read(items: list[Any], indices: Sequence[int], **how: Any) -> Chunk:
-        chunk = originals.read(items, indices, **how)
-        if not checked:
-            _check_candidates(chunk, indices, source, answer)
-        return chunk
-
-    if checked and not on_loop:
-        check_all()
-    plan = Plan(
-        transport,
-        "/rank",
-        content,
-        options,
-        answer,
-        manner=Manner(read, originals.keep, plain=checked),
-        candidates=source,
-        batch_size=1,
-    )
-
-    def finish(stopped: CasdkError | None) -> Any:
-        plan.conclude(stopped)
-        if not plan.gathers:
-            return stopped or plan.responses()
-        answer.write()
-        ranked = originals.array(missing=set(plan.missing), candidates=source)
-        if stopped is None:
-            return ranked
-        stopped.documents = ranked
-        return stopped
-
-    return job_of(plan, finish, first=check_all if checked and on_loop else None, originals=originals)
+    verb = msgspec.structs.replace(RANK, candidates=source, answer=partial(Rankings, source))
+    if not isinstance(content, Sequence):
+        return Run(session, verb, content, options)
+    run = Run(session, msgspec.structs.replace(verb, read=_read, plain=True), content, options)
+    assert isinstance(run.answer, Rankings)
+    check = partial(_check_all, content, run.answer)
+    if on_loop:
+        run.before = check
+    else:
+        check()
+    return run
 
 
-def _check_candidates(chunk: Chunk, indices: Sequence[int], source: str, answer: Rankings) -> None:
+def _check_all(content: Sequence[Any], answer: Rankings) -> None:
+    for index, document in enumerate(content):
+        _check_candidates(read_chunk([document], [index], candidates=answer.source), [index], answer)
+
+
+def _check_candidates(chunk: Chunk, indices: Sequence[int], answer: Rankings) -> None:
+    source = answer.source
     for position, (document, verdict) in enumerate(zip(chunk.items, chunk.verdicts, strict=True)):
         if chunk.errors is not None and position in chunk.errors:
             continue
@@ -207,118 +261,120 @@ def _has_content(document: Document) -> bool:
     return bool(document.text or document.blob or document.uri) or document.tensor is not None
 
 
-def index(transport: Transport, content: Iterable[Any], options: Options, resend: bool) -> Job:
-    """Texts, images or Documents -> DocumentArray with embeddings, stored by the server."""
-    content = check_content(content, transport.sources)
-    originals = Originals(content, whole=True, keep=options.gathers)
-    matrix = Matrix(length_of(content))
-    answer = IndexedEmbeddings(matrix)
-    plan = Plan(
-        transport,
-        "/index",
-        content,
-        options,
-        answer,
-        manner=Manner(originals.read, originals.keep_as_documents),
-        resend=resend,
-        whole=True,
-        storing=True,
-    )
-
-    async def check(caller: Caller[Any]) -> None:
-        if answer.executors == 1 and transport.indexes is None:
-            stored = (document for index, document in enumerate(originals.documents) if index not in plan.call.bad)
-            if (first := next(stored, None)) is not None:
-                await _probe_index(transport, first, caller, plan.deadline)
-
-    def finish(stopped: CasdkError | None) -> Any:
-        result = _embedded(plan, matrix, originals, stopped)
-        if stopped is not None:
-            stopped.unconfirmed = plan.call.unconfirmed
-            if isinstance(stopped, NotSupportedError):
-                stopped.done = 0
-        return result
-
-    return job_of(plan, finish, check, originals=originals)
+# index
 
 
-def _embedded(
-    plan: Plan, matrix: Matrix, originals: Originals, stopped: CasdkError | None, *, matches: bool = False
-) -> Any:
-    """Return the Documents, embeddings set, or the responses the call was made for, or what stopped it."""
-    plan.conclude(stopped)
-    if not plan.gathers:
-        return stopped or plan.responses()
-    rows, missing = plan.rows(matrix, stopped), plan.missing
+async def _confirm_index(run: Run, caller: Caller[Any]) -> None:
+    """Search for what was just indexed: a lone executor may be an encoder that took ``/index`` for ``/encode``."""
+    flow = run.session.flow
+    assert isinstance(run.answer, IndexedEmbeddings)
+    if run.answer.executors != 1 or flow.indexes is not None:
+        return
+    stored = (document for index, document in enumerate(run.originals.documents) if index not in run.call.bad)
+    if (document := next(stored, None)) is None:
+        return
+    query = Document(text=document.text, uri=document.uri, blob=document.blob, tensor=document.tensor)
+    # What is left of the call's own time; a limit of 0 s would be none.
+    left = None if run.deadline is None else max(run.deadline - monotonic(), 1e-9)
+    probe = search(run.session, [query], Options(timeout=left), 1)
+    (await probe.run(caller))()
+
+
+def _finish_index(run: Run, outcome: Outcome) -> Any:
+    result = _embedded(run, outcome)
+    stopped = outcome.stopped
+    if stopped is not None:
+        stopped.unconfirmed = run.call.unconfirmed
+        if isinstance(stopped, NotSupportedError):
+            stopped.done = 0
+    return result
+
+
+def _embedded(run: Run, outcome: Outcome, *, matches: bool = False) -> Any:
+    """Return the Documents, embeddings set, or what stopped the call, with them."""
+    originals, missing = run.originals, outcome.missing
+    assert isinstance(run.answer, Embeddings)
+    rows = run.answer.rows_of(outcome)
     if rows is not None:
         write_embeddings(originals.documents, rows[: len(originals.documents)], missing)
     documents = originals.array(missing=set(missing), matches=matches)
-    if stopped is None:
+    if outcome.stopped is None:
         return documents
-    stopped.documents = documents
+    outcome.stopped.documents = documents
     if not originals.all_given:
-        stopped.partial = rows
-    return stopped
+        outcome.stopped.partial = rows
+    return outcome.stopped
 
 
-async def _probe_index(transport: Transport, document: Document, caller: Caller[Any], deadline: float | None) -> None:
-    """Search for what was just indexed: a lone executor may be an encoder that took ``/index`` for ``/encode``."""
-    query = Document(text=document.text, uri=document.uri, blob=document.blob, tensor=document.tensor)
-    # What is left of the call's own time; a limit of 0 s would be none.
-    left = None if deadline is None else max(deadline - monotonic(), 1e-9)
-    probe = search(transport, [query], Options(timeout=left), 1)
-    (await probe(caller))()
+INDEX: Final = Verb(
+    endpoint="/index",
+    read=_read,
+    keep=Originals.keep_as_documents,
+    answer=IndexedEmbeddings,
+    confirm=_confirm_index,
+    finish=_finish_index,
+    resend=False,
+    whole=True,
+)
 
 
-def search(transport: Transport, content: Iterable[Any], options: Options, limit: int) -> Job:
+def index(session: Session, content: Iterable[Any], options: Options, resend: bool) -> Run:
+    """Texts, images or Documents -> DocumentArray with embeddings, stored by the server."""
+    content = check_content(content, session.sources)
+    return Run(session, msgspec.structs.replace(INDEX, resend=resend), content, options)
+
+
+# search
+
+
+async def _confirm_search(run: Run, caller: Caller[Any]) -> None:
+    flow = run.session.flow
+    assert isinstance(run.answer, SearchResults)
+    if run.answer.matched:
+        flow.indexes = True
+    elif run.answer.executors == 1 and flow.indexes is None:
+        raise NotSupportedError(
+            "the server answered without a single match and its flow has one executor: it has no indexer "
+            "(or nothing was ever indexed)"
+        )
+
+
+def _finish_search(run: Run, outcome: Outcome) -> Any:
+    assert isinstance(run.answer, SearchResults)
+    run.answer.write()
+    return _embedded(run, outcome, matches=True)
+
+
+SEARCH: Final = Verb(
+    endpoint="/search",
+    read=_read,
+    keep=Originals.keep_as_documents,
+    answer=SearchResults,
+    confirm=_confirm_search,
+    finish=_finish_search,
+)
+
+
+def search(session: Session, content: Iterable[Any], options: Options, limit: int) -> Run:
     """Texts, images or Documents -> DocumentArray with matches by ascending distance."""
-    content = check_content(content, transport.sources)
-    limit = check_limit(limit)
-    originals = Originals(content)
-    matrix = Matrix(length_of(content))
-    answer = SearchResults(matrix)
-    manner = Manner(originals.read, originals.keep_as_documents)
-    plan = Plan(transport, "/search", content, options, answer, manner=manner, limit=limit)
-
-    async def check(caller: Caller[Any]) -> None:
-        if answer.matched:
-            transport.indexes = True
-        elif answer.executors == 1 and transport.indexes is None:
-            raise NotSupportedError(
-                "the server answered without a single match and its flow has one executor: it has no indexer "
-                "(or nothing was ever indexed)"
-            )
-
-    def finish(stopped: CasdkError | None) -> Any:
-        if plan.gathers:
-            answer.write()
-        return _embedded(plan, matrix, originals, stopped, matches=True)
-
-    return job_of(plan, finish, check, originals=originals)
+    content = check_content(content, session.sources)
+    verb = msgspec.structs.replace(SEARCH, extra={"limit": check_limit(limit)})
+    return Run(session, verb, content, options)
 
 
-def profile(transport: Transport, content: Any, timeout: float | UnsetType | None) -> Job:
-    """Nothing, a text or an image -> where the time of one request goes."""
-    originals = Originals(None)
+# profile
+
+PROFILE: Final = Verb(
+    endpoint="/",
+    read=_read,
+    keep=Originals.keep_as_documents,
+    answer=Nothing,
+    finish=lambda run, outcome: outcome.stopped,
+)
+
+
+def profile(session: Session, content: Any, timeout: float | UnsetType | None) -> Run:
+    """Nothing, a text or an image -> the Response of one request, with all that was measured."""
     options = Options(timeout=check_timeout(timeout), return_responses=True, batch_size=1)
     items = [Document() if content is None else content]
-    plan = Plan(
-        transport,
-        "/",
-        items,
-        options,
-        Nothing(),
-        manner=Manner(originals.read, originals.keep_as_documents),
-        allow_empty=content is None,
-    )
-
-    def finish(stopped: CasdkError | None) -> Any:
-        plan.conclude(stopped)
-        return stopped or found[0]
-
-    found: list[Profile] = []
-
-    async def check(caller: Caller[Any]) -> None:
-        found.append(Profile.from_response(plan.hooks.responses[0][1]))
-
-    return job_of(plan, finish, check)
+    return Run(session, msgspec.structs.replace(PROFILE, allow_empty=content is None), items, options)

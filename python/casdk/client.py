@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack, overload
 
@@ -20,8 +20,10 @@ from casdk._options import (
     CallOptions,
     EncodeOptions,
     Known,
+    Options,
     ReplyOptions,
     ResultOptions,
+    StreamOptions,
     read_options,
 )
 from casdk._originals import open_piece
@@ -37,13 +39,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
     from casdk import _callers, _engine, _verbs
-    from casdk._transport import Credential, Transport
+    from casdk._credentials import Credential
+    from casdk._session import Session
 else:
     from casdk._modules import Late
 
     _callers, _engine, _verbs = map(Late, ("casdk._callers", "casdk._engine", "casdk._verbs"))
 
-__all__ = ["ArrowArray", "ArrowStream", "CallOptions", "Client", "EncodeOptions", "Item"]
+__all__ = ["ArrowArray", "ArrowStream", "CallOptions", "Client", "EncodeOptions", "Item", "StreamOptions"]
 
 Item: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | PILImage | Text | Image"
 """What can be encoded, beside Documents."""
@@ -159,22 +162,11 @@ class Client:
         self._check()
         check_greenlets(self._settings.endpoint)
         load(self._settings.endpoint)
-        from casdk._transport import Transport
+        from casdk._session import Session
 
         settings = self._settings
-        self._transport = Transport(
-            settings.endpoint,
-            settings.credential,
-            settings.tls,
-            settings.timeouts,
-            settings.limits,
-            settings.retry,
-            settings.proxy,
-            make_coalescer(settings),
-            make_instruments(settings),
-            settings.sources,
-        )
-        self._finalizer = weakref.finalize(self, _leave, self._transport)
+        self._session = Session(settings, make_coalescer(settings), make_instruments(settings))
+        self._finalizer = weakref.finalize(self, _leave, self._session)
         self._finalizer.atexit = False
 
     def __getstate__(self) -> Settings:
@@ -261,7 +253,7 @@ class Client:
         result: None = None,
         **options: Unpack[EncodeOptions],
     ) -> Embeddings | DocumentArray: ...
-    @takes(CallOptions, EncodeOptions, ReplyOptions, ResultOptions)
+    @takes(CallOptions, StreamOptions, EncodeOptions, ReplyOptions, ResultOptions)
     def encode(self, content: Any, **options: Any) -> Any:
         """Turn texts and images into embeddings.
 
@@ -286,7 +278,7 @@ class Client:
             TypeError: An unknown option.
         """
         self._check()
-        return self._run(_verbs.encode(self._transport, content, read_options(options)))
+        return _callers.run_call(_verbs.encode(self._session, content, read_options(options)))
 
     @overload
     async def aencode(
@@ -354,15 +346,37 @@ class Client:
         result: None = None,
         **options: Unpack[EncodeOptions],
     ) -> Embeddings | DocumentArray: ...
-    @takes(CallOptions, EncodeOptions, ReplyOptions, ResultOptions)
+    @takes(CallOptions, StreamOptions, EncodeOptions, ReplyOptions, ResultOptions)
     async def aencode(self, content: Any, **options: Any) -> Any:
         """`encode`, asynchronously; ``content`` may be an async iterable, callbacks may be coroutine functions."""
         self._check()
-        job = _verbs.encode(self._transport, content, read_options(options))
-        return (await _callers.run_async(job))()
+        call = _verbs.encode(self._session, content, read_options(options))
+        return await _callers.run_call_async(call)
 
-    @takes(CallOptions, EncodeOptions, ResultOptions, without=("out", "result", *ReplyOptions.__annotations__))
-    def stream(self, content: Any, **options: Any) -> Iterator[Any]:
+    # stream
+
+    @overload
+    def stream(
+        self, content: Mixture, *, errors: Literal["return"], **options: Unpack[StreamOptions]
+    ) -> Generator[EncodeResult, None, None]: ...
+    @overload
+    def stream(
+        self, content: Column, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[StreamOptions]
+    ) -> Generator[Embeddings, None, None]: ...
+    @overload
+    def stream(
+        self, content: Documents, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[StreamOptions]
+    ) -> Generator[DocumentArray, None, None]: ...
+    @overload
+    def stream(
+        self, content: Items, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[StreamOptions]
+    ) -> Generator[Embeddings, None, None]: ...
+    @overload
+    def stream(
+        self, content: Mixture, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[StreamOptions]
+    ) -> Generator[Embeddings | DocumentArray, None, None]: ...
+    @takes(CallOptions, StreamOptions, ResultOptions, without=("result", *ReplyOptions.__annotations__))
+    def stream(self, content: Any, **options: Any) -> Generator[Any, None, None]:
         """Yield `encode`'s result in pieces of ``batch_size`` items, in order, while the input is still being read.
 
         At most ``prefetch`` pieces are under way, so an endless generator runs in flat memory. Closing the generator
@@ -375,29 +389,41 @@ class Client:
         Yields:
             ``[n, D] float32``; a `DocumentArray` where every item of the piece is a Document. With
             ``errors="return"`` an `EncodeResult`, whose ``start`` is the index of the piece's first item.
+
+        Raises:
+            InputError: The content is no iterable of items, or an option does not go with a stream; at once, before
+                the first piece is asked for.
         """
         self._check()
         read = read_options(options)
-        pieces = _callers.run_pieces(_verbs.stream(self._transport, content, read))
-        try:
-            for piece in pieces:
-                yield open_piece(piece, read)
-                del piece  # an error's traceback leads to this frame
-        finally:
-            pieces.close()
+        return _open_pieces(_callers.run_pieces(_verbs.stream(self._session, content, read).run), read)
 
-    @takes(CallOptions, EncodeOptions, ResultOptions, without=("out", "result", *ReplyOptions.__annotations__))
-    async def astream(self, content: Any, **options: Any) -> AsyncIterator[Any]:
+    @overload
+    def astream(
+        self, content: AsyncMixture, *, errors: Literal["return"], **options: Unpack[StreamOptions]
+    ) -> AsyncGenerator[EncodeResult, None]: ...
+    @overload
+    def astream(
+        self, content: Column, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[StreamOptions]
+    ) -> AsyncGenerator[Embeddings, None]: ...
+    @overload
+    def astream(
+        self, content: AsyncDocuments, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[StreamOptions]
+    ) -> AsyncGenerator[DocumentArray, None]: ...
+    @overload
+    def astream(
+        self, content: AsyncItems, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[StreamOptions]
+    ) -> AsyncGenerator[Embeddings, None]: ...
+    @overload
+    def astream(
+        self, content: AsyncMixture, *, errors: Literal["raise", "skip"] = "raise", **options: Unpack[StreamOptions]
+    ) -> AsyncGenerator[Embeddings | DocumentArray, None]: ...
+    @takes(CallOptions, StreamOptions, ResultOptions, without=("result", *ReplyOptions.__annotations__))
+    def astream(self, content: Any, **options: Any) -> AsyncGenerator[Any, None]:
         """`stream`, asynchronously."""
         self._check()
         read = read_options(options)
-        pieces = _callers.run_pieces_async(_verbs.stream(self._transport, content, read))
-        try:
-            async for piece in pieces:
-                yield await _verbs.open_on_loop(piece, read)
-                del piece  # as above
-        finally:
-            await pieces.aclose()
+        return _open_pieces_async(_callers.run_pieces_async(_verbs.stream(self._session, content, read).run), read)
 
     # rank
 
@@ -446,7 +472,7 @@ class Client:
             NotSupportedError: The flow does not rank at that endpoint.
         """
         self._check()
-        return self._run(_verbs.rank(self._transport, docs, read_options(options, OF_RANK), source))
+        return _callers.run_call(_verbs.rank(self._session, docs, read_options(options, OF_RANK), source))
 
     @overload
     async def arank(
@@ -479,8 +505,8 @@ class Client:
     async def arank(self, docs: Any, *, source: str = "matches", **options: Any) -> Any:
         """`rank`, asynchronously."""
         self._check()
-        job = _verbs.rank(self._transport, docs, read_options(options, OF_RANK), source, on_loop=True)
-        return (await _callers.run_async(job))()
+        call = _verbs.rank(self._session, docs, read_options(options, OF_RANK), source, on_loop=True)
+        return await _callers.run_call_async(call)
 
     # index
 
@@ -533,7 +559,9 @@ class Client:
             NotSupportedError: The flow has no indexer.
         """
         self._check()
-        return self._run(_verbs.index(self._transport, content, read_options(options, OF_INDEX), idempotent_index))
+        return _callers.run_call(
+            _verbs.index(self._session, content, read_options(options, OF_INDEX), idempotent_index)
+        )
 
     @overload
     async def aindex(
@@ -571,8 +599,8 @@ class Client:
     async def aindex(self, content: Any, *, idempotent_index: bool = False, **options: Any) -> Any:
         """`index`, asynchronously."""
         self._check()
-        job = _verbs.index(self._transport, content, read_options(options, OF_INDEX), idempotent_index)
-        return (await _callers.run_async(job))()
+        call = _verbs.index(self._session, content, read_options(options, OF_INDEX), idempotent_index)
+        return await _callers.run_call_async(call)
 
     # search
 
@@ -617,7 +645,7 @@ class Client:
             NotSupportedError: The flow has no indexer.
         """
         self._check()
-        return self._run(_verbs.search(self._transport, content, read_options(options, OF_SEARCH), limit))
+        return _callers.run_call(_verbs.search(self._session, content, read_options(options, OF_SEARCH), limit))
 
     @overload
     async def asearch(
@@ -650,8 +678,8 @@ class Client:
     async def asearch(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
         """`search`, asynchronously."""
         self._check()
-        job = _verbs.search(self._transport, content, read_options(options, OF_SEARCH), limit)
-        return (await _callers.run_async(job))()
+        call = _verbs.search(self._session, content, read_options(options, OF_SEARCH), limit)
+        return await _callers.run_call_async(call)
 
     # profile
 
@@ -669,15 +697,15 @@ class Client:
             Every figure, in milliseconds; it also reads like upstream's dict (``p['Roundtrip']``).
         """
         self._check()
-        return _show(self._run(_verbs.profile(self._transport, content, timeout)), quiet)
+        return _show(_callers.run_call(_verbs.profile(self._session, content, timeout)), quiet)
 
     async def aprofile(
         self, content: Item | Document | None = None, *, timeout: float | UnsetType | None = UNSET, quiet: bool = False
     ) -> Profile:
         """`profile`, asynchronously."""
         self._check()
-        job = _verbs.profile(self._transport, content, timeout)
-        return _show((await _callers.run_async(job))(), quiet)
+        call = _verbs.profile(self._session, content, timeout)
+        return _show(await _callers.run_call_async(call), quiet)
 
     # running and closing
 
@@ -692,9 +720,6 @@ class Client:
 
     _exiting = staticmethod(sys.is_finalizing)
 
-    def _run(self, job: _engine.Job[Any]) -> Any:
-        return _callers.run(job)()
-
     def close(self) -> None:
         """Cancel calls that run, close every connection; the client cannot be used afterwards."""
         if self._exiting():
@@ -702,21 +727,21 @@ class Client:
         from casdk._threads import is_ours
 
         self._finalizer.detach()
-        if self._transport.opened:
+        if self._session.opened:
             if is_ours():  # a finalizer that Python happens to run there: nobody waits for anything
-                _leave(self._transport)
+                _leave(self._session)
             else:
-                _callers.run(_closing(self._transport))
-        self._transport.closed = True
+                _callers.run(_closing(self._session))
+        self._session.closed = True
 
     async def aclose(self) -> None:
         """`close`, asynchronously."""
         if self._exiting():
             return
         self._finalizer.detach()
-        if self._transport.opened:
-            await _callers.run_async(_closing(self._transport))
-        self._transport.closed = True
+        if self._session.opened:
+            await _callers.run_async(_closing(self._session))
+        self._session.closed = True
 
     def __enter__(self) -> Client:
         return self
@@ -735,20 +760,39 @@ class Client:
         await self.aclose()
 
 
-def _show(profile: Profile, quiet: bool) -> Profile:
+def _open_pieces(pieces: Generator[Any, None, Any], options: Options) -> Generator[Any, None, None]:
+    try:
+        for piece in pieces:
+            yield open_piece(piece, options)
+            del piece  # an error's traceback leads to this frame
+    finally:
+        pieces.close()
+
+
+async def _open_pieces_async(pieces: AsyncGenerator[Any, None], options: Options) -> AsyncGenerator[Any, None]:
+    try:
+        async for piece in pieces:
+            yield await _verbs.open_on_loop(piece, options)
+            del piece  # as above
+    finally:
+        await pieces.aclose()
+
+
+def _show(responses: Sequence[Response], quiet: bool) -> Profile:
+    profile = Profile.from_response(responses[0])
     if not quiet:
         profile.print()
     return profile
 
 
-def _closing(transport: Transport) -> Callable[[Any], Any]:
+def _closing(session: Session) -> Callable[[Any], Any]:
     async def close(caller: object) -> None:
-        await transport.aclose()
+        await session.aclose()
 
     return close
 
 
-def _leave(transport: Transport) -> None:
+def _leave(session: Session) -> None:
     """Close what a client left behind that nobody closed; runs wherever the garbage collector does."""
-    if transport.opened:
-        _engine.engine().post(lambda: _engine.engine().loop.create_task(transport.aclose()))
+    if session.opened:
+        _engine.engine().post(lambda: _engine.engine().loop.create_task(session.aclose()))

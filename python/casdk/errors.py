@@ -32,7 +32,7 @@
     └── CallbackError                       a callback of the caller's raised
 
 Data live in attributes; the text is made of them in ``__str__``. An error that stops a call carries what the call had
-finished: `casdk._plan` puts it there, in one place for all verbs.
+finished: `casdk._run` puts it there, in one place for all verbs.
 """
 
 from __future__ import annotations

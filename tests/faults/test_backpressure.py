@@ -189,13 +189,13 @@ def test_a_stream_that_is_left_gives_its_bytes_back(make_server, connect_to, sch
     texts = [f"text {number}" for number in range(40)]
 
     async def leave():
-        stream = client.astream(iter(texts), batch_size=2)
+        stream = client.astream(texts, batch_size=2)
         await anext(stream)
         await stream.aclose()
 
     for _ in range(20):
         replies = server.counters.replies
-        stream = client.stream(iter(texts), batch_size=2)
+        stream = client.stream(texts, batch_size=2)
         next(stream)
         server.wait_for(lambda seen, replies=replies: seen.replies >= replies + 8)
         stream.close()

@@ -303,7 +303,7 @@ def test_a_record_stays_as_it_was(client, attach):
     ended = time.time()
     [call] = [record for record in records if record.name == "casdk.calls"]
     assert contexts[records.index(call)] == "number 7"
-    assert (call.threadName, call.filename, call.levelno) == ("casdk-engine", "_plan.py", logging.DEBUG)
+    assert (call.threadName, call.filename, call.levelno) == ("casdk-engine", "_run.py", logging.DEBUG)
     assert call.thread == engine()._ident
     assert began <= call.created <= ended
     assert "1 of 1 items done" in call.getMessage()

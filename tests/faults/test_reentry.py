@@ -302,13 +302,13 @@ def test_a_finalizer_on_the_engine_closes_without_a_wait(connect, scheme):
     client, closed = connect(scheme), threading.Event()
     client.encode(["a"])
 
-    shut = client._transport.aclose
+    shut = client._session.aclose
 
     async def aclose():
         await shut()
         closed.set()
 
-    client._transport.aclose = aclose
+    client._session.aclose = aclose
     _engine.engine().post(client.close)
     assert closed.wait(10)
     with pytest.raises(ClosedError, match="the client is closed"):

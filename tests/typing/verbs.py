@@ -1,6 +1,6 @@
 """What a type checker says of every verb; mypy and pyright read this file in `make lint`, nothing runs it."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -125,9 +125,17 @@ async def profile() -> None:
     assert_type(await client.aprofile(Document(text="a")), Profile)
 
 
-async def streams() -> None:
-    assert_type(client.stream(texts()), Iterator[Any])
-    assert_type(client.astream(later()), AsyncIterator[Any])
+async def streams(mixture: list[str | Document]) -> None:
+    assert_type(client.stream(texts()), Generator[Rows, None, None])
+    assert_type(client.stream(texts(), errors="skip", dtype="float16"), Generator[Rows, None, None])
+    assert_type(client.stream(texts(), errors="return"), Generator[EncodeResult, None, None])
+    assert_type(client.stream(documents()), Generator[DocumentArray, None, None])
+    assert_type(client.stream(mixture), Generator[Rows | DocumentArray, None, None])
+    client.stream(texts(), out=None)  # type: ignore[call-overload]
+    assert_type(client.astream(later()), AsyncGenerator[Rows, None])
+    assert_type(client.astream(later(), errors="return"), AsyncGenerator[EncodeResult, None])
+    assert_type(client.astream(documents()), AsyncGenerator[DocumentArray, None])
+    assert_type(client.astream(mixture), AsyncGenerator[Rows | DocumentArray, None])
 
 
 async def contexts() -> None:

@@ -15,9 +15,9 @@ from casdk import TLS, Limits, Retry
 from casdk._channels import channel_of
 from casdk._channels.causes import BEHIND
 from casdk._codecs import read_status
+from casdk._credentials import TOKEN_VARIABLE, check_token
 from casdk._engine import engine
 from casdk._proxy import proxy_of
-from casdk._transport import TOKEN_VARIABLE, check_token
 from casdk._uri import SCHEMES, Endpoint, counterpart, parse_address
 from casdk.cli.access import Access
 from casdk.cli.exits import Exit, exit_of

@@ -2,12 +2,15 @@ import asyncio
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import numpy as np
 import pytest
-from casdk import _coalesce
-from casdk._callers import run, run_async
-from casdk._coalesce import LANES, Coalescer, Share
+from casdk import _merging
+from casdk._callers import run_async, run_call, run_call_async
 from casdk._engine import engine
+from casdk._merging import LANES, Coalescer, Share, merging_key
+from casdk._options import DEFAULTS, MERGES, Options
 from casdk.errors import DeadlineError
 
 
@@ -43,8 +46,8 @@ class Word(Share):
     async def send(self, items, answer_by):
         return await self.sender(items)
 
-    def result(self, outcome, start):
-        return outcome[start : start + len(self.items)]
+    def take(self, outcome, start):
+        return partial(list, outcome[start : start + len(self.items)])
 
 
 class Desk:
@@ -60,7 +63,7 @@ class Desk:
 
     def submit(self, *items, key="k", timeout=None):
         word = Word(self.coalescer, self.sender, list(items), key, timeout)
-        return asyncio.ensure_future(run_async(word))
+        return asyncio.ensure_future(run_call_async(word))
 
     async def occupy(self):
         """Fill every lane with one call, and return the calls."""
@@ -125,24 +128,24 @@ async def test_what_comes_while_the_engine_is_busy_travels_together():
 
 
 async def test_batches_grow_while_they_come_back_at_once(monkeypatch):
-    monkeypatch.setattr(_coalesce, "QUICK", math.inf)
+    monkeypatch.setattr(_merging, "QUICK_SECONDS", math.inf)
     sizes = await sizes_of(Sender, [f"t{i}" for i in range(100)])
     assert sizes[:3] == [2, 2, 4]
     assert sorted({*sizes[:-1]}) == [2, 4, 8, 16]
 
 
 async def test_batches_do_not_grow_where_the_server_takes_its_time(monkeypatch):
-    monkeypatch.setattr(_coalesce, "QUICK", -1.0)
+    monkeypatch.setattr(_merging, "QUICK_SECONDS", -1.0)
     assert await sizes_of(Sender, [f"t{i}" for i in range(20)]) == [2] * 10
 
 
 async def test_batches_shrink_when_the_server_slows_down(monkeypatch):
-    monkeypatch.setattr(_coalesce, "QUICK", math.inf)
+    monkeypatch.setattr(_merging, "QUICK_SECONDS", math.inf)
 
     class Tiring(Sender):
         async def __call__(self, items):
             if len(items) == 16:
-                monkeypatch.setattr(_coalesce, "QUICK", -1.0)
+                monkeypatch.setattr(_merging, "QUICK_SECONDS", -1.0)
             return await super().__call__(items)
 
     sizes = await sizes_of(Tiring, [f"t{i}" for i in range(200)])
@@ -151,7 +154,7 @@ async def test_batches_shrink_when_the_server_slows_down(monkeypatch):
 
 
 async def test_what_is_not_light_travels_in_batches_that_have_not_grown(monkeypatch):
-    monkeypatch.setattr(_coalesce, "QUICK", math.inf)
+    monkeypatch.setattr(_merging, "QUICK_SECONDS", math.inf)
     sender = []
 
     class Noting(Sender):
@@ -175,7 +178,7 @@ def test_threads_lose_nothing(window):
 
     def work(name):
         for number in range(200):
-            assert run(Echo(coalescer, None, [(name, number)], number % 2, None)) == [(name, number)]
+            assert run_call(Echo(coalescer, None, [(name, number)], number % 2, None)) == [(name, number)]
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
@@ -281,3 +284,40 @@ async def test_a_window_waits_for_company():
     await desk.let_go()
     assert await asyncio.gather(*[desk.submit(f"t{i}") for i in range(4)]) == [[f"T{i}"] for i in range(4)]
     assert len(desk.sender.batches) == 1
+
+
+def test_every_option_says_how_it_is_merged():
+    assert MERGES.keys() == set(Options.__struct_fields__)
+    assert set(MERGES.values()) == {"same", "own", "alone"}
+
+
+OTHERS = {
+    "batch_size": 8,
+    "prefetch": 2,
+    "parameters": {"model_name": "other"},
+    "show_progress": True,
+    "timeout": 5.0,
+    "reader": "thread",
+    "check_images": False,
+    "on_done": print,
+    "on_error": print,
+    "on_always": print,
+    "return_responses": True,
+    "errors": "skip",
+    "dtype": "float16",
+    "out": np.empty((1, 4), np.float32),
+    "dedupe": True,
+    "result": "arrow",
+}
+
+
+@pytest.mark.parametrize(("name", "how"), MERGES.items())
+def test_an_option_is_merged_as_it_says(name, how):
+    coalescer = Coalescer(8, 0.0)
+    plain = merging_key(coalescer, ["a"], DEFAULTS)
+    assert merging_key(coalescer, ["a"], Options()) == plain
+    key = merging_key(coalescer, ["a"], Options(**{name: OTHERS[name]}))
+    if how == "alone":
+        assert key is None
+    else:
+        assert (key == plain) is (how == "own")

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 from casdk import Client, Limits
-from casdk._transport import SHARES, ByteBudget, ByteShare
+from casdk._session import SHARES, ByteBudget, ByteShare
 from casdk.testing import FaultServer, Gate, Hold
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -19,7 +19,7 @@ def test_a_call_is_full_at_its_share_and_all_are_at_the_whole():
     assert not other.full
     budget.hold(100 * SHARES - 100)
     assert other.full
-    one.release(1)
+    one.hold(-1)
     assert not other.full
 
 
@@ -31,8 +31,8 @@ async def test_whoever_waits_for_room_gets_it_when_there_is_some():
     for _ in range(2):
         await asyncio.sleep(0)
         assert not waiting.done()
-        share.release(1)
-    share.release(1)
+        share.hold(-1)
+    share.hold(-1)
     await asyncio.wait_for(waiting, 10)
 
 

@@ -1,0 +1,37 @@
+"""What became of each item of a call that is over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from casdk.errors import CasdkError, ItemError, NotDoneError
+
+__all__ = ["Outcome"]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of each item of a call that is over.
+
+    Attributes:
+        read: Items that were read.
+        bad: What each bad item failed with, by its index.
+        left: Items that were read, and not done when the call was stopped, by their index.
+        stopped: What stopped the call, if anything.
+        missing: Indices of all items without a result, ascending.
+    """
+
+    read: int
+    bad: dict[int, ItemError]
+    left: dict[int, Any]
+    stopped: CasdkError | None
+    missing: list[int]
+
+    def errors(self) -> dict[int, ItemError]:
+        """Return one error for each item without a result, by its index."""
+        errors = dict(self.bad)
+        reason = f"it was read, but not done when the call was stopped: {self.stopped}"
+        for index, item in self.left.items():
+            errors[index] = NotDoneError(index, item, reason, self.stopped)
+        return errors

@@ -1,0 +1,31 @@
+"""Which frames of a traceback are let go of, so that an error that somebody keeps does not keep the call in memory."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from casdk.errors import CasdkError
+
+__all__ = ["drop_frames"]
+
+BELOW: Final = frozenset({"casdk", "asyncio", "grpc", "httpx", "httpcore", "anyio", "websockets", "ssl", "socket"})
+"""Packages whose frames a traceback leads through before it comes to the caller's own code, if it does."""
+
+
+def drop_frames(error: BaseException) -> None:
+    """Drop the tracebacks of an error, and of what led to it: their frames hold the call, its content and its rows.
+
+    Frames of the caller's own code stay: what a callback raised is found by them.
+    """
+    seen: set[int] = set()
+    chain: list[BaseException | None] = [error]
+    while chain:
+        one = chain.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        at = None if isinstance(one, CasdkError) else one.__traceback__
+        while at is not None and at.tb_frame.f_globals.get("__name__", "").partition(".")[0] in BELOW:
+            at = at.tb_next
+        one.__traceback__ = at
+        chain += one.__cause__, one.__context__, getattr(one, "cause", None)

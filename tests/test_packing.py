@@ -1,0 +1,51 @@
+from types import SimpleNamespace
+
+from casdk import FileMissingError
+from casdk._batches import Batch
+from casdk._packing import leave_out
+
+
+class Decisions:
+    def __init__(self):
+        self.rest, self.refused = [], []
+
+    def cut(self, batch):
+        self.rest.append(list(batch.indices))
+
+    def refuse(self, error):
+        self.refused.append(error)
+
+
+def packed(taken, failures=(), causes=None):
+    return SimpleNamespace(taken=taken, failures=list(failures), causes=causes or {})
+
+
+def batch_of(*items):
+    return Batch(range(10, 10 + len(items)), list(items), b"P" * len(items))
+
+
+def test_what_there_was_no_room_for_goes_next():
+    batch, call = batch_of("a", "b", "c"), Decisions()
+    leave_out(batch, packed(2), call)
+    assert (list(batch.indices), batch.items, batch.verdicts) == ([10, 11], ["a", "b"], b"PP")
+    assert call.rest == [[12]]
+    assert call.refused == []
+
+
+def test_what_is_unfit_is_refused_by_its_index():
+    batch, call, cause = batch_of("a.png", "b.png", "c.png"), Decisions(), OSError("gone")
+    leave_out(batch, packed(3, [(1, "missing", "there is no such file")], {1: cause}), call)
+    assert (list(batch.indices), batch.items) == ([10, 12], ["a.png", "c.png"])
+    [error] = call.refused
+    assert type(error) is FileMissingError
+    assert (error.index, error.item, error.cause) == (11, "b.png", cause)
+
+
+def test_a_url_that_could_not_be_fetched_says_why():
+    batch, call = batch_of("http://host/a.png"), Decisions()
+    lost = ConnectionError("refused")
+    batch.errors = {"http://host/a.png": lost}
+    leave_out(batch, packed(1, [(0, "not_fetched", "it could not be fetched")]), call)
+    assert call.refused[0].cause is lost
+    assert call.refused[0].reason == "it could not be fetched: refused"
+    assert batch.items == []
