@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from casdk import TLS, Client, Retry
 from casdk._channels.grpc import CHANNEL, _is_silence, _lost
-from casdk.errors import ServerError, TLSError, TransportError
+from casdk.errors import ProtocolMismatchError, ServerError, TLSError, TransportError
 from casdk.testing import FaultServer, Refuse
 
 ADDRESS = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:43251: "
@@ -138,6 +138,27 @@ def test_whatever_language_refuses_a_large_message(code, words):
         with Client(server.address("grpc"), retry=Retry(attempts=1), timeout=20) as client:
             assert client.encode(["a", "b", "c"]).shape == (3, 512)
         assert server.counters.requests == 4  # of 3, 2, 1 and 1: what was too large once is not tried again
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "other"),
+    [
+        (2, "Stream removed (Failed parsing HTTP/2 (Frame size 5460808 is larger than max frame size 16384))", True),
+        (
+            14,
+            "Stream removed (Delayed close due to in-progress write (Failed parsing HTTP/2 (Frame size 5460808)))",
+            True,
+        ),
+        (14, "Stream removed (Failed parsing HTTP/2 (x)) |Gateway: Communication error with deployment clip", False),
+    ],
+)
+def test_what_grpc_says_of_bytes_that_are_none_of_its_protocol(code, details, other):
+    """It depends on what it is about when it reads them; and a gateway says it of the executor behind it."""
+    with FaultServer(Refuse(code, message=details)) as server:
+        client = Client(server.address("grpc"), retry=Retry(attempts=1), timeout=20)
+        with client, pytest.raises(TransportError) as caught:
+            client.encode(["a"])
+    assert type(caught.value) is (ProtocolMismatchError if other else TransportError)
 
 
 @pytest.mark.parametrize("code", [2, 12, 13])

@@ -61,7 +61,7 @@ def test_a_stream(make_server, connect_to, scheme, mode, rows, errors):
     pieces, error = take(mode, client, content(), batch_size=BATCH, prefetch=2, errors=errors)
     [first] = pieces
     np.testing.assert_array_equal(first.embeddings if errors == "return" else first, rows(TEXTS[:BATCH]))
-    assert isinstance(error, AuthError)
+    assert type(error) is AuthError
     assert (error.start, len(error.partial)) == (BATCH, len(TEXTS) - BATCH)
     good = np.isfinite(error.partial).all(axis=1)
     assert not good[:BATCH].any()

@@ -80,8 +80,8 @@ HTTP_STATUS: Final = re.compile(r"received http2 header with status: (\d{3})", r
 """Words for the answer of a proxy that is none of gRPC's."""
 NO_STATUS: Final = "No status received"
 """Said by gRPC of an answer that HTTP calls a success and that is none of gRPC's."""
-UNREADABLE: Final = "Failed parsing HTTP/2"
-"""Said by gRPC of bytes on a connection that are none of its protocol's."""
+UNREADABLE: Final = re.compile(r"Stream removed \((?!.*\|Gateway: ).*Failed parsing HTTP/2")
+"""Words of gRPC for bytes on this connection that are none of its protocol's, with one of several codes."""
 EARLY_SECONDS: Final = 0.05
 """By how much gRPC, which has another clock, may end a call before its time."""
 NO_TUNNEL: Final = re.compile(r"http proxy returned response code (\d{3})", re.IGNORECASE)
@@ -386,7 +386,7 @@ class GrpcChannel(Channel):
             return AuthError(where, request_id=request_id)
         if COMPRESSED in details:
             return ReplyError(f"{self.endpoint}: the reply is compressed, which was not asked for")
-        if code is Code.UNKNOWN and UNREADABLE in details:
+        if UNREADABLE.match(details):
             return ProtocolMismatchError(f"{self.endpoint}: this port does not speak gRPC", retryable=False)
         if code in SIZE_CODES and (larger := self._too_large(details, where)) is not None:
             return larger
