@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Words after ``casdk``; those of this process by default.
     """
+    _mend_streams()
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words == ["--version"]:
         return _tell_version()
@@ -29,6 +32,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from casdk.cli.commands import run
 
     return run(words)
+
+
+def _mend_streams() -> None:
+    """Have three streams that take every character.
+
+    What a shell closes (``>&-``) is None for Python, and a connection would get its descriptor. What is written to a
+    standard error that is None goes to standard output.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _tell_version() -> int:

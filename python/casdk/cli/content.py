@@ -8,6 +8,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from glob import has_magic
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -175,11 +176,13 @@ def _sentence(word: str, path: Path) -> Entry:
     """
     if os.path.islink(path):
         raise InputValueError(f"{word}: a link to {os.readlink(path)}, which does not exist")
-    suffix = path.suffix.lower()
-    if len(word.split()) < 2:
-        hint = "a sentence of one word goes to standard input, or into a .txt file"
-    elif word.startswith(("/", "./", "../", "~")) or word.endswith("/") or suffix in IMAGES | LINES | RECORDS:
+    is_path = word.startswith(("/", "./", "../", "~")) or word.endswith("/")
+    if has_magic(word) and len(word.split()) < 2:
+        hint = "the shell replaces a pattern by the files that it matches if it stands without quotes"
+    elif is_path or path.suffix.lower() in IMAGES | LINES | RECORDS:
         hint = "if it is a sentence, it goes to standard input with --text"
+    elif len(word.split()) < 2:
+        hint = "a sentence of one word goes to standard input, or into a .txt file"
     else:
         return Entry(word, Text(word))
     raise InputValueError(f"{word}: no such file; {hint}")

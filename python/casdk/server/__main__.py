@@ -46,6 +46,8 @@ OVERTIME_SECONDS = 3.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code: 2 if there is no serving with these options, else 0."""
+    if sys.stderr is None:  # it is closed, and what is written there would go to standard output
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     parser = _parser()
     options = parser.parse_args(arguments)
     _log(verbose=options.verbose)
