@@ -6,9 +6,10 @@ import sys
 import threading
 
 import pytest
+from casdk import Client
 from casdk._callers import run, run_async, run_pieces, run_pieces_async
 from casdk._engine import engine
-from casdk.errors import ClosedError
+from casdk.errors import ClosedError, ConfigError
 
 
 def where():
@@ -248,3 +249,10 @@ print(hits > 0)
 def test_an_interrupt_of_the_first_call_leaves_an_engine_that_works():
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+def test_an_async_call_without_a_loop_says_what_works():
+    with Client("http://127.0.0.1:1") as client:
+        call = client.aencode(["a"])
+        with pytest.raises(ConfigError, match="the async verbs need a running asyncio loop; elsewhere"):
+            call.send(None)

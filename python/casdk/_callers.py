@@ -9,9 +9,10 @@ import queue
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar, cast
+from weakref import WeakSet
 
-from casdk._engine import Caller, Ending, EscapedError, Job, Member, engine, notice_fork
+from casdk._engine import Caller, Ending, Engine, EscapedError, Job, Member, engine, notice_fork
 from casdk._mailbox import mailbox_of
 from casdk.errors import ClosedError, ConfigError, InputTypeError
 
@@ -168,9 +169,18 @@ class _LoopCaller(Caller[T]):
             )
 
     def begin(self) -> None:
-        self.loop = loop = asyncio.get_running_loop()
+        try:
+            self.loop = loop = asyncio.get_running_loop()
+        except RuntimeError:  # trio's, for one
+            raise ConfigError(
+                "the async verbs need a running asyncio loop; elsewhere call the others in a thread, as "
+                "`await trio.to_thread.run_sync(client.encode, content)` does"
+            ) from None
         self._done = loop.create_future()
         super().begin()
+        if self.engine not in _watching:
+            _watching.add(self.engine)
+            self.engine.post(_watch, self.engine)
 
     def _deliver(self, function: Callable[..., object], *arguments: object) -> None:
         assert self.loop is not None
@@ -282,6 +292,24 @@ class _LoopCaller(Caller[T]):
             self._done.cancel()  # nobody will ask how it ended, and asyncio logs an error that nobody asks for
         if self._running is not None:
             self._running.cancel()
+
+
+_watching: Final[WeakSet[Engine]] = WeakSet()
+"""Engines that look for loops that were closed."""
+WATCH_SECONDS: Final = 0.5
+
+
+def _watch(engine: Engine) -> None:
+    """Take back the calls of loops that were closed under them, which nobody else does; runs on the engine."""
+    _watching.discard(engine)  # first: whoever begins a call later starts it anew
+    waiting = [caller for caller in tuple(engine.callers) if caller.loop is not None]
+    for caller in waiting:
+        if caller.loop is not None and caller.loop.is_closed():
+            engine.callers.discard(caller)
+            caller._cancel()
+    if waiting and engine not in _watching:
+        _watching.add(engine)
+        engine.loop.call_later(WATCH_SECONDS, _watch, engine)
 
 
 def _part(loop: asyncio.AbstractEventLoop) -> None:

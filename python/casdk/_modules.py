@@ -35,7 +35,7 @@ def load(endpoint: Endpoint) -> None:
     An import on the engine would wait for logging's lock, and a signal's handler may make a call at any line.
 
     Raises:
-        ConfigError: A signal's handler or a finalizer makes a client in the middle of this.
+        ConfigError: A signal's handler or a finalizer makes a client in the middle of this, or a module cannot be read.
     """
     thread = get_ident()
     if endpoint.channel in _loaded:
@@ -47,5 +47,7 @@ def load(endpoint: Endpoint) -> None:
         for module in (*MODULES, f"casdk._channels.{endpoint.channel}"):
             import_module(module)
         _loaded.add(endpoint.channel)
+    except OSError as error:  # no descriptors are left, for one
+        raise ConfigError(f"what a client needs cannot be imported: {error}") from error
     finally:
         _loading.discard(thread)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from casdk import ClosedError
+from casdk import ClosedError, Limits
 from casdk._engine import engine
 from casdk.testing import Delay, Gate, Hold, Silent
 
@@ -89,6 +89,27 @@ def test_close_from_another_thread(make_server, connect_to, scheme):
     server.wait_for(lambda seen: seen.open == 0)
     with pytest.raises(ClosedError):
         client.encode(["b"])
+    gate.open()
+
+
+def test_a_loop_closed_under_its_calls(make_server, connect_to, scheme, rows):
+    """Without a word to its tasks. What they asked for is taken back, and keeps no room."""
+    gate = Gate()
+    server = make_server(lambda request: Hold(gate) if request.texts == ("held",) else None)
+    client = connect_to(server, scheme, limits=Limits(requests=2), timeout=60)
+
+    async def begin():
+        tasks = [asyncio.ensure_future(client.aencode(["held"])) for _ in range(4)]
+        await asyncio.to_thread(gate.wait_for, 2)
+        return tasks
+
+    loop = asyncio.new_event_loop()
+    tasks = loop.run_until_complete(begin())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+    for task in tasks:
+        task._log_destroy_pending = False  # asyncio is right: they are ours
+    np.testing.assert_array_equal(client.encode(["a"], timeout=10), rows(["a"]))
     gate.open()
 
 

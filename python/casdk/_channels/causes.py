@@ -71,6 +71,9 @@ OLD_TLS: Final = Cause(
     "the server speaks no TLS newer than 1.1, which is not safe any more",
     "have it speak TLS 1.2 or 1.3",
 )
+NO_DESCRIPTOR: Final = Cause(
+    "this process has too many files and connections open", "close some, or raise the limit (ulimit -n)"
+)
 CLIENT_REFUSED: Final = Cause(
     "the server refuses this client in the TLS handshake",
     "it asks for a client's certificate that it trusts: give TLS(cert=..., key=...)",
@@ -82,6 +85,7 @@ CLOSED_IN_TLS: Final = Cause(
 
 NUMBERED: Final[dict[int, Cause]] = {
     errno.ECONNREFUSED: REFUSED,
+    errno.EMFILE: NO_DESCRIPTOR,
     errno.ECONNRESET: CLOSED,
     errno.ENETUNREACH: NO_ROUTE,
     errno.EHOSTUNREACH: NO_ROUTE,
@@ -101,6 +105,7 @@ WORDED: Final[tuple[tuple[str, Cause], ...]] = (
     (r"self.signed certificate", SELF_SIGNED),
     (r"eof (occurred|in the tls handshake)|unexpected eof|handshake (read )?failed[ (:]+socket closed", CLOSED_IN_TLS),
     (r"connection refused", REFUSED),
+    (r"too many open files", NO_DESCRIPTOR),
     (r"network is unreachable|no route to host", NO_ROUTE),
     (r"contact(ing)? dns servers|query timed out|temporary failure in name", NO_LOOK_UP),
     (r"domain name not found|name or service not known|errors resolving|dns resolution failed", NO_ADDRESS),

@@ -228,6 +228,8 @@ class HttpChannel(Channel):
             raise DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s") from None
         except FOREIGN as error:
             raise self._ours(error) from error
+        except OSError as error:  # httpcore imports something before it connects, for which there is no descriptor left
+            raise TransportError(f"{self.endpoint}: {cause_of(str(error)) or error.strerror}", sent=False) from error
         return response, body
 
     async def _read(self, response: httpcore.Response) -> bytes:
