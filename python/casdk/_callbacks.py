@@ -13,7 +13,7 @@ from casdk._engine import Caller
 from casdk._options import Options
 from casdk._transport import Received
 from casdk.documents import DocumentArray
-from casdk.errors import CallbackError, CasdkError
+from casdk.errors import CallbackError, CasdkError, class_name, message_of
 from casdk.models import Header, Response, Status
 
 __all__ = ["Callbacks"]
@@ -94,4 +94,4 @@ async def _call(caller: Caller[Any], callback: Callback | None, response: Respon
     except Exception as error:
         if isinstance(error.__cause__, StopIteration):  # which Python lets no coroutine raise
             error = error.__cause__
-        raise CallbackError(f"a callback raised {type(error).__name__}: {error}") from error
+        raise CallbackError(f"a callback raised {class_name(error)}: {message_of(error)}") from error

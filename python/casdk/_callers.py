@@ -148,7 +148,7 @@ def _awaited_by_nobody(answer: Any) -> Any:
     Raises:
         InputTypeError: It is a coroutine, of an async iterable or of a callback.
     """
-    if asyncio.iscoroutine(answer):
+    if isinstance(answer, Coroutine):
         answer.close()
         raise InputTypeError("an async iterable or a coroutine function needs the async twin: aencode, arank...")
     return answer
@@ -195,12 +195,13 @@ class _LoopCaller(Caller[T]):
     def _run(self, function: Callable[[], Any], answer: Answer) -> None:
         try:
             result = function()
+            awaits = isinstance(result, Coroutine)  # its class may be the caller's, and answer by itself
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as raised:
             self._answer(answer, None, raised)
             return
-        if not asyncio.iscoroutine(result):
+        if not awaits:
             self._answer(answer, result, None)
             return
         task = asyncio.get_running_loop().create_task(result)

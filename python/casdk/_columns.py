@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
+from casdk._foreign import origins
 from casdk.errors import ConfigError, InputTypeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ArrowArray", "ArrowStream", "Column", "PandasColumn", "column_of", "to_arrow"]
+__all__ = ["ArrowArray", "ArrowStream", "Column", "PandasColumn", "Unreadable", "column_of", "to_arrow"]
 
 SLICE: Final = 1024
 """Rows turned into Python objects at a time."""
@@ -68,12 +69,35 @@ class Column:
 
     def __iter__(self) -> Iterator[Any]:
         for start in range(0, len(self._source), SLICE):
-            yield from self._read(self._source, start, min(start + SLICE, len(self._source)))
+            stop = min(start + SLICE, len(self._source))
+            try:
+                rows = list(self._read(self._source, start, stop))
+            except Exception:  # one by one, to find out which it is
+                rows = [self._read_row(row) for row in range(start, stop)]
+            yield from rows
+
+    def _read_row(self, row: int) -> Any:
+        try:
+            [item] = self._read(self._source, row, row + 1)
+        except Exception as error:
+            return Unreadable(error)
+        return item
+
+
+class Unreadable:
+    """A row that cannot be read.
+
+    Attributes:
+        cause: What reading it raised.
+    """
+
+    def __init__(self, cause: Exception) -> None:
+        self.cause = cause
 
 
 def _read_pandas(column: Any, start: int, stop: int) -> Iterable[Any]:
     part = (column.iloc if hasattr(column, "iloc") else column)[start:stop]
-    return (None if null else item for item, null in zip(part.tolist(), np.asarray(part.isna()), strict=True))
+    return [None if null else item for item, null in zip(part.tolist(), np.asarray(part.isna()), strict=True)]
 
 
 def _read_polars(column: Any, start: int, stop: int) -> Iterable[Any]:
@@ -105,9 +129,9 @@ def column_of(content: object) -> Column | None:
     streams, arrays = hasattr(kind, "__arrow_c_stream__"), hasattr(kind, "__arrow_c_array__")
     if (streams or arrays) and not callable(getattr(content, "columns", len)):
         raise _table(content)
-    for base in kind.__mro__:
-        root = base.__module__.partition(".")[0]
-        if root in CLASSES and base.__name__ in CLASSES[root]:
+    for module, name in origins(kind):
+        root = module.partition(".")[0]
+        if root in CLASSES and name in CLASSES[root]:
             return Column(content, root)
     if not streams and not arrays:
         return None

@@ -30,6 +30,7 @@ from casdk._threads import Workers, check_process, forget_ours, is_ours, start
 from casdk.errors import EXITING, ClosedError, TransportError
 
 __all__ = [
+    "READERS",
     "WORKERS",
     "Caller",
     "Ending",

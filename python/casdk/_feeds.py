@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from casdk._threads import check_process, start
+from casdk.errors import InputTypeError
 
 if TYPE_CHECKING:
     from casdk._engine import Caller
@@ -72,7 +73,7 @@ class Feed:
     """
 
     def __init__(self, content: Any, size: int, *, threaded: bool = False, hurried: bool = False) -> None:
-        if isinstance(content, np.ndarray) and content.dtype.kind in "UO":
+        if issubclass(type(content), np.ndarray) and content.dtype.kind in "UO":
             content = content.ravel().tolist()
         plain = type(content) is list  # most of the time
         self.total = len(content) if plain else length_of(content)
@@ -84,9 +85,9 @@ class Feed:
         self._reader = Reader() if threaded else None
         self._iterator: Any = None
         if threaded and not self.direct:
-            self._open = partial(iter, content)  # its own code, too
+            self._open = partial(_begin, content)  # its own code, too
         else:
-            self._iterator = aiter(content) if isinstance(content, AsyncIterable) else iter(content)
+            self._iterator = iter(content) if plain else _begin(content, asynchronous=self._asynchronous)
         # An iterator over it ends when the engine empties it, so that no item is asked for after the end of the call.
         self._gate: list[None] | None = [None] * min(size, GATE) if hurried and not self.direct else None
         self._task: asyncio.Task[Any] | None = None
@@ -184,6 +185,24 @@ class Feed:
         if self._task is not None and not self._task.done():
             with suppress(RuntimeError):  # its loop is closed
                 self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+
+def _begin(content: Any, *, asynchronous: bool = False) -> Any:
+    """Return an iterator of the content; what its own code raises passes as it is.
+
+    The content is asked once. Each chunk is read by a loop of its own, which asks the iterator for an iterator again:
+    one that begins anew whenever it is asked would give its first items for ever, so `islice` answers for it.
+
+    Raises:
+        InputTypeError: The interpreter says that there is none.
+    """
+    try:
+        return aiter(content) if asynchronous else islice(content, None)
+    except TypeError as error:
+        here = error.__traceback__
+        if here is not None and here.tb_next is not None:  # it was raised deeper, by Python code of the content's
+            raise
+        raise InputTypeError(f"content must be an iterable of items: {error}") from error
 
 
 class Reader:

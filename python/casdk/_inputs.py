@@ -30,11 +30,12 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from casdk._columns import column_of
-from casdk._foreign import recognise
+from casdk._columns import Unreadable, column_of
+from casdk._foreign import origins, recognise
 from casdk._rust import classify
-from casdk.documents import Document
+from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import (
+    ConfigError,
     EmptyItemError,
     FileMissingError,
     FileUnreadableError,
@@ -54,6 +55,7 @@ __all__ = [
     "Chunk",
     "Sources",
     "advise",
+    "are_plain",
     "are_texts",
     "as_document",
     "check_content",
@@ -70,6 +72,9 @@ URL: Final = ord("U")
 DOCUMENT: Final = ord("O")
 SINGLE: Final = (str, bytes, bytearray, memoryview, os.PathLike, Text, Image, Document)
 LONGEST_SHOWN: Final = 60
+PLAIN: Final = frozenset({str, bytes, bytearray, int, float, bool, type(None), np.ndarray})
+MOST_VALUES: Final = 10_000
+"""Values that are looked at in Documents: some tenths of a millisecond."""
 CHANNELS: Final = (1, 3, 4)
 """Grey, RGB and RGBA: what image servers accept in ``[H, W, C]``."""
 
@@ -119,10 +124,20 @@ def check_content(content: Any, sources: Sources = EVERYTHING) -> Any:
         The content itself; a `Column` for a column of pandas, polars or Arrow.
 
     Raises:
-        InputTypeError: With the call that was probably meant.
+        InputTypeError: With the call that was probably meant, or with what asking the content what it is has raised.
+        ConfigError: It can only be read with a library that is not installed.
     """
     if type(content) is list:
         return content
+    try:
+        return _readable(content, sources)
+    except (InputTypeError, ConfigError):
+        raise
+    except Exception as error:  # of a class of the caller's own
+        raise InputTypeError(f"content cannot be read: {class_name(error)}: {message_of(error)}") from error
+
+
+def _readable(content: Any, sources: Sources) -> Any:
     if type(content) is str and sources.local_files and classify([content]) == UNCLEAR and not _is_url(content):
         raise InputTypeError(f"content is the name of a directory: write {_listing(content)} for what is in it")
     if isinstance(content, SINGLE) or _is_picture(content) or recognise(content):
@@ -136,7 +151,8 @@ def check_content(content: Any, sources: Sources = EVERYTHING) -> Any:
         raise InputTypeError("content looks like one image [H, W, C]: write [image]")
     if (column := column_of(content)) is not None:
         return column
-    if not hasattr(content, "__iter__") and not hasattr(content, "__aiter__"):
+    kind = type(content)  # `iter` looks for its methods there, and nowhere else
+    if not any(hasattr(kind, name) for name in ("__iter__", "__aiter__")):
         raise InputTypeError(f"content must be an iterable of items, not {class_name(content)}")
     return content
 
@@ -151,7 +167,7 @@ def _listing(directory: str) -> str:
 
 def _is_picture(item: object) -> bool:
     """Whether this is an image of PIL's, by the modules its class comes from."""
-    return any(base.__module__.startswith("PIL.") for base in type(item).__mro__)
+    return any(module.startswith("PIL.") for module, _ in origins(type(item)))
 
 
 def are_texts(items: list[Any], sources: Sources) -> bool:
@@ -248,6 +264,9 @@ class _Look:
         if isinstance(item, str):
             plain = str.__str__(item)  # an Enum's own str() is its name
             return self._clear(plain), plain
+        if type(item) is Unreadable:
+            reason = f"the row cannot be read: {class_name(item.cause)}: {message_of(item.cause)}"
+            raise _UnfitError(reason) from item.cause
         if item is None:
             reason = "is None (null): fill it, leave it out, or give errors='skip' or 'return'"
             raise _UnfitError(reason, EmptyItemError)
@@ -316,6 +335,8 @@ class _Look:
 
     def _png(self, image: Any) -> bytes:
         """Pixels as they are: PNG is lossless, and servers would turn a tensor into PNG anyway."""
+        if 0 in image.size:
+            raise _UnfitError(f"the PIL image of {image.width} x {image.height} has no pixels", EmptyItemError)
         with _PNG(self._check_size) as file:
             try:
                 image.save(file, format="PNG", compress_level=1)
@@ -392,6 +413,28 @@ def urls_of(items: Sequence[Any], verdicts: bytes, candidates: str | None) -> li
             except Exception:
                 continue  # the packer comes to it, too, and says what is wrong
     return list(urls)
+
+
+def are_plain(items: Sequence[Any]) -> bool:
+    """Whether reading these items and Documents runs none of the caller's code; what has very much in it is not asked.
+
+    A class of the caller's may take its time, or never return.
+    """
+    values = list(items)
+    for value in values:  # which grows
+        kind = type(value)
+        if kind is Document or kind is NamedScore:
+            values += msgspec.structs.astuple(value)
+        elif kind is dict:
+            values += value.keys()
+            values += value.values()
+        elif kind in (list, tuple, DocumentArray):
+            values += value
+        elif kind not in PLAIN:
+            return False
+        if len(values) > MOST_VALUES:
+            return False
+    return True
 
 
 def _is_fetched(document: Document) -> bool:

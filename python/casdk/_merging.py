@@ -68,7 +68,7 @@ def merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashabl
 def _key_of(options: Options) -> Hashable | None:
     try:
         return tuple(_comparable(getattr(options, name)) for name in SAME)
-    except TypeError:  # parameters that have no JSON
+    except Exception:  # whatever is wrong with the parameters, it is said where they are packed
         return None
 
 

@@ -342,22 +342,25 @@ def _read_parameters(name: str, value: Any) -> Any:
 
 def _read_dtype(name: str, value: Any) -> Any:
     try:
-        known = np.dtype(value) in FLOATS
+        given = np.dtype(value)
+        known = given in FLOATS
     except Exception:  # NumPy asks it for its own dtype
         known = False
     if not known:
         raise InputValueError(f"{name} must be float32 or float16, not {shown(value)}")
-    return value
+    return DTYPE if given == FLOATS[0] else given.name  # it is not asked again
 
 
 def _read_matrix(name: str, value: Any) -> Any:
     if value is None:
         return None
-    if not isinstance(value, np.ndarray):
-        raise InputTypeError(f"{name} must be an ndarray, not {type(value).__name__}")
-    if value.ndim != 2 or value.dtype not in FLOATS or not value.flags.c_contiguous or not value.flags.writeable:
+    if not issubclass(type(value), np.ndarray):
+        raise InputTypeError(f"{name} must be an ndarray, not {class_name(value)}")
+    plain = np.ndarray.view(value, np.ndarray)  # a subclass may say of itself what it likes
+    if plain.ndim != 2 or plain.dtype not in FLOATS or not plain.flags.carray:
         raise InputValueError(
-            f"{name} must be a writeable C-contiguous [N, D] float32 or float16, not {list(value.shape)} {value.dtype}"
+            f"{name} must be a writeable, aligned, C-contiguous [N, D] float32 or float16, "
+            f"not {list(plain.shape)} {plain.dtype}"
         )
     return value
 
@@ -407,7 +410,8 @@ def route(verb: str, parameters: Mapping[str, Any] | None, **extra: Any) -> tupl
     if model is None:
         return verb, sent
     if not isinstance(model, str):
-        raise InputTypeError(f"parameters: model_name must be a str, not {type(model).__name__}")
+        raise InputTypeError(f"parameters: model_name must be a str, not {class_name(model)}")
+    model = str.__str__(model)  # a class of its own may write itself as it likes
     try:
         model.encode()
     except UnicodeEncodeError as error:

@@ -12,9 +12,9 @@ from casdk._foreign import hold_documents, is_array, recognise
 from casdk._inputs import Chunk, as_document, read_chunk
 from casdk._options import Options
 from casdk._outcome import Outcome
-from casdk._results import Piece
+from casdk._results import Piece, not_taken
 from casdk.documents import Document, DocumentArray
-from casdk.errors import ItemError
+from casdk.errors import ItemError, ItemTypeError
 from casdk.models import EncodeResult
 
 __all__ = ["Originals", "are_ours", "open_piece", "present", "write_embeddings"]
@@ -138,13 +138,34 @@ def are_ours(items: Sequence[Any]) -> bool:
     return all(issubclass(type(item), Document) for item in items)
 
 
-def write_embeddings(documents: Sequence[Document], rows: np.ndarray[Any, Any], bad: Iterable[int]) -> None:
-    """Give each Document its row, a view; those without one stay as they are."""
-    pairs: Iterable[Any] = zip(documents, rows, strict=True)
-    if missing := set(bad):
-        pairs = (pair for index, pair in enumerate(pairs) if index not in missing)
-    for document, row in pairs:
-        document.embedding = row
+def write_embeddings(
+    documents: Sequence[Document], rows: np.ndarray[Any, Any], bad: Iterable[int], start: int = 0
+) -> None:
+    """Give each Document its row, a view; those without one stay as they are.
+
+    Args:
+        documents: Of the caller's own classes, too.
+        rows: ``[N, D]``.
+        bad: Positions of those without one.
+        start: Index of the first.
+
+    Raises:
+        ItemTypeError: A class of the caller's own does not take it. All others have theirs, and `partial` all rows.
+    """
+    missing = set(bad)
+    failed: ItemTypeError | None = None
+    for position, (document, row) in enumerate(zip(documents, rows, strict=True)):
+        if missing and position in missing:
+            continue
+        try:
+            document.embedding = row
+        except Exception as error:
+            if failed is None:
+                failed = not_taken(start + position, document, "embedding", error)
+                failed.partial, failed.start = rows, start
+                failed.done, failed.total = len(rows) - len(missing), len(rows)
+    if failed is not None:
+        raise failed from failed.cause
 
 
 def present(rows: np.ndarray[Any, Any] | None, outcome: Outcome, originals: Originals | None, options: Options) -> Any:
@@ -160,6 +181,8 @@ def present(rows: np.ndarray[Any, Any] | None, outcome: Outcome, originals: Orig
     gone = set(missing) if options.errors == "skip" else ()
     if originals is not None and rows is not None:
         write_embeddings(originals.documents, rows[: len(originals.documents)], missing)
+    if options.out is not None and stopped is None:
+        rows = options.out  # and no view of it
     if stopped is not None:
         if originals is None:
             stopped.partial = rows
@@ -185,7 +208,7 @@ def open_piece(piece: Piece, options: Options) -> Any:
     ours = are_ours(items)
     theirs = not ours and all(map(recognise, items))
     if ours:
-        write_embeddings(items, rows, piece.bad)
+        write_embeddings(items, rows, piece.bad, piece.start)
     elif theirs:
         from casdk.interop.docarray import write_back
 

@@ -10,7 +10,7 @@ from casdk._batches import Batch
 from casdk._calls import Call
 from casdk._codecs import Packed, Packer, failure_of
 from casdk._engine import Caller, engine
-from casdk._inputs import DOCUMENT, urls_of
+from casdk._inputs import DOCUMENT, are_plain, urls_of
 from casdk._options import Options, route
 from casdk._session import ByteShare, Session
 from casdk.documents import Document
@@ -84,10 +84,12 @@ class Packing:
             patient: Whether it may wait until other requests are answered.
         """
         items, verdicts, pack = batch.items, batch.verdicts, self._pack
+        theirs = False
         if DOCUMENT in verdicts:
             # Documents may be of the caller's own class: where they are packed they are asked for their URLs, too.
+            theirs = not are_plain(items)
             find = partial(urls_of, items, verdicts, self._candidates)
-            found = await self._on_worker(lambda: find() or pack(request_id, items, verdicts), caller, patient)
+            found = await self._on_worker(lambda: find() or pack(request_id, items, verdicts), caller, patient, theirs)
             if isinstance(found, Packed):
                 return found
             urls = found
@@ -96,14 +98,18 @@ class Packing:
         fetched = None
         if urls and self._session.sources.fetch_urls:  # the packer refuses the others
             fetched, batch.errors = await self._session.downloads.fetch(urls)
-        return await self._on_worker(lambda: pack(request_id, items, verdicts, fetched), caller, patient)
+        return await self._on_worker(lambda: pack(request_id, items, verdicts, fetched), caller, patient, theirs)
 
-    async def _on_worker(self, pack: Callable[[], T], caller: Caller[Any], patient: bool) -> T:
+    async def _on_worker(self, pack: Callable[[], T], caller: Caller[Any], patient: bool, theirs: bool) -> T:
+        """Pack where it holds up no other call: what runs the caller's code is run where such code is read."""
+        turns, workers = self._session.packing, engine().workers
+        if theirs:
+            turns, workers = self._session.packing_theirs, engine().readers
         while True:
             # One after the other, as far as there are threads: the size is known when it is packed, and counts then.
-            async with self._session.packing:
+            async with turns:
                 if not (patient and self._share.full):
-                    packed: T = await caller.apart(pack, engine().workers)
+                    packed: T = await caller.apart(pack, workers)
                     return packed
             await self._share.room()
 

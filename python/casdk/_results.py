@@ -14,7 +14,15 @@ from casdk._codecs import Reply, read_documents
 from casdk._options import MINIBATCH, Options
 from casdk._outcome import Outcome
 from casdk.documents import Document, DocumentArray, NamedScore
-from casdk.errors import InputValueError, ItemError, NotSupportedError, ReplyError
+from casdk.errors import (
+    InputValueError,
+    ItemError,
+    ItemTypeError,
+    NotSupportedError,
+    ReplyError,
+    class_name,
+    message_of,
+)
 
 __all__ = ["Answer", "Embeddings", "IndexedEmbeddings", "Nothing", "Piece", "Pieces", "Rankings", "SearchResults"]
 
@@ -93,7 +101,9 @@ class Embeddings(Answer):
         self._total = total
         self._dtype = np.dtype(options.dtype)
         self._given = options.out is not None
-        self.rows: np.ndarray[Any, Any] | None = options.out
+        self.rows: np.ndarray[Any, Any] | None = None
+        if options.out is not None:  # of a subclass, which may answer as it likes, the memory is all that is needed
+            self.rows = np.ndarray.view(options.out, np.ndarray)
 
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
@@ -369,27 +379,39 @@ class Rankings(Answer):
 
         Raises:
             InputValueError: A Document has other candidates by now; then none has changed.
+            ItemTypeError: A class of the caller's own does not take them, all others have theirs; or it does not tell
+                its candidates any more, then none has changed.
         """
         owners: dict[int, Document] = {}
+        failed: ItemTypeError | None = None
         ranked = [
-            (document, self._candidates(index, document, scored))
+            (index, document, self._candidates(index, document, scored))
             for index, (document, scored) in sorted(self._rankings.items(), key=itemgetter(0))
         ]
-        for document, candidates in ranked:
+        for index, document, candidates in ranked:
             found = DocumentArray()
-            for candidate, scores in candidates:
-                if owners.setdefault(id(candidate), document) is not document:
-                    candidate = copy.copy(candidate)
-                    candidate.scores = dict(candidate.scores)
-                candidate.scores.update(scores)
-                found.append(candidate)
-            setattr(document, self.source, found)
+            try:
+                for candidate, scores in candidates:
+                    if owners.setdefault(id(candidate), document) is not document:
+                        candidate = copy.copy(candidate)
+                        candidate.scores = dict(candidate.scores)
+                    candidate.scores.update(scores)
+                    found.append(candidate)
+                setattr(document, self.source, found)
+            except Exception as error:
+                failed = failed or not_taken(index, document, self.source, error)
+        if failed is not None:
+            raise failed from failed.cause
 
     def _candidates(
         self, index: int, document: Document, scored: list[Scored]
     ) -> list[tuple[Document, dict[str, NamedScore]]]:
         """Return the candidates of a Document, whose class may be the caller's own, with their scores."""
-        candidates = list(getattr(document, self.source))
+        try:
+            candidates = list(getattr(document, self.source))
+        except Exception as error:
+            reason = f"reading its {self.source} raised {class_name(error)}: {message_of(error)}"
+            raise ItemTypeError(index, document, reason, error) from error
         if len(candidates) != len(scored):
             raise InputValueError(f"document {index}: its .{self.source} changed while they were ranked")
         return [(candidates[at], scores) for at, scores in scored]
@@ -426,9 +448,25 @@ class SearchResults(Embeddings):
         return super().place(indices, items, reply, sent, request_id)
 
     def write(self) -> None:
-        """Give each query its matches, where its owner is: a Document's class may be the caller's own."""
-        for document, matches in self._found.values():
-            document.matches = matches
+        """Give each query its matches, where its owner is: a Document's class may be the caller's own.
+
+        Raises:
+            ItemTypeError: It is, and does not take them; all others have theirs.
+        """
+        failed: ItemTypeError | None = None
+        for index, (document, matches) in self._found.items():
+            try:
+                document.matches = matches
+            except Exception as error:
+                failed = failed or not_taken(index, document, "matches", error)
+        if failed is not None:
+            raise failed from failed.cause
+
+
+def not_taken(index: int, document: Document, name: str, error: Exception) -> ItemTypeError:
+    """Return the error of a Document, of a class of the caller's own, that does not take what the server said."""
+    reason = f"setting its {name} raised {class_name(error)}: {message_of(error)}"
+    return ItemTypeError(index, document, reason, error)
 
 
 def _distance(match: Document) -> float:

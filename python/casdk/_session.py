@@ -9,7 +9,7 @@ import msgspec
 
 from casdk._calls import GROWN, WINDOW, RetryBudget, Window
 from casdk._downloads import Downloads
-from casdk._engine import WORKERS, Engine, notice_fork
+from casdk._engine import READERS, WORKERS, Engine, notice_fork
 from casdk._forks import Resident
 from casdk._greenlets import check_greenlets
 from casdk._logging import are_pending, emitted
@@ -122,6 +122,7 @@ class Session(Resident):
         window: Requests in flight of a call that does not say how many.
         bytes: Bytes in flight, over all calls.
         packing: Held by a call that packs on a worker.
+        packing_theirs: The same, while that runs the caller's code.
         downloads: Fetches images.
         calls: The tasks of the calls under way.
         closed: Whether it takes no more calls.
@@ -155,6 +156,7 @@ class Session(Resident):
         self.server = ServerState(answered)
         self.bytes = ByteBudget(self.limits.max_inflight_bytes)
         self.packing = asyncio.Semaphore(WORKERS)
+        self.packing_theirs = asyncio.Semaphore(READERS)
         self.downloads = Downloads(self.timeouts, self.limits)
         self.calls: set[asyncio.Task[Any]] = set()
 

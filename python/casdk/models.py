@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casdk.documents import DocumentArray
-from casdk.errors import CasdkError, InputTypeError, ItemError, ReplyError
+from casdk.errors import CasdkError, InputTypeError, ItemError, ReplyError, class_name, message_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -57,13 +57,20 @@ class Image(msgspec.Struct, frozen=True, eq=False):
     source: ImageSource
 
     def __post_init__(self) -> None:
-        source = self.source
-        if isinstance(source, np.ndarray):
+        try:
+            self._check()
+        except InputTypeError:
+            raise
+        except Exception as error:  # of a class of the caller's own
+            reason = f"Image cannot read its source: {class_name(error)}: {message_of(error)}"
+            raise InputTypeError(reason) from error
+
+    def _check(self) -> None:
+        source: Any = self.source
+        if issubclass(type(source), np.ndarray):
             if source.dtype != np.uint8 or source.ndim != 3:
                 raise InputTypeError(f"Image takes pixels [H, W, C] uint8, not {list(source.shape)} {source.dtype}")
-        elif not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) and not (
-            hasattr(source, "__array_interface__") or hasattr(source, "__array__")
-        ):
+        elif not isinstance(source, str | os.PathLike | bytes | bytearray | memoryview) and not _is_array(source):
             raise InputTypeError(
                 "Image takes a path, a URI, bytes, an array or tensor [H, W, C] uint8 or a PIL.Image, "
                 f"not {type(source).__name__}"
@@ -77,6 +84,15 @@ class Image(msgspec.Struct, frozen=True, eq=False):
             return f"Image({source.dtype}{list(source.shape)})"
         shown = repr(source)
         return f"Image({shown if len(shown) <= 60 else shown[:60] + '…'})"
+
+
+def _is_array(source: object) -> bool:
+    """Whether this is an array or tensor, or an image of PIL's.
+
+    Its class is asked first: one of PIL's copies all of its pixels for its own answer.
+    """
+    names = ("__array_interface__", "__array__")
+    return any(hasattr(of, name) for of in (type(source), source) for name in names)
 
 
 class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):

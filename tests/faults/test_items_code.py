@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import Enum
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from casdk import DeadlineError, Document, DocumentArray, Image, ItemError, Text
+from casdk.testing import Never
 from PIL import Image as Pillow
 from places import SPAN, Watch
 
@@ -372,3 +374,75 @@ def test_enums_and_numpys_texts_are_texts(client, call, expected):
     words = Enum("Words", {"ONE": "a red apple"}, type=str)
     rows = call(client, "encode", [words.ONE, np.str_("a pear")])
     np.testing.assert_array_equal(rows, expected(["a red apple", "a pear"]))
+
+
+def blocking(block, base, name, answer):
+    """A class of which one method, or the property ``text``, blocks."""
+
+    def run(*_, **__):
+        block()
+        return answer
+
+    return type("Blocking", (base,), {name: property(run) if name == "text" else run})
+
+
+FOREIGN = {
+    "a class": lambda block: blocking(block, Document, "text", "a")(),
+    "a tensor": lambda block: Document(tensor=blocking(block, object, "__array__", PIXELS)()),
+    "tags": lambda block: Document(text="a", tags=blocking(block, dict, "__len__", 1)(b=1)),
+    "a number": lambda block: Document(text="a", weight=blocking(block, int, "__float__", 1.0)(1)),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_documents_whose_code_blocks_hold_up_no_others(client, connect, call, images, kind):
+    """Not of the same client, and without a deadline: they are packed where such code runs, and no others are."""
+    release, entered = threading.Event(), threading.Semaphore(0)
+
+    def block():
+        if threading.current_thread().name.startswith("casdk"):
+            entered.release()
+            release.wait(20)
+
+    other = connect("grpc")
+    client.encode(["connected"])
+    calls = [
+        threading.Thread(target=client.encode, args=([FOREIGN[kind](block)],), kwargs={"batch_size": 1})
+        for _ in range(4)
+    ]
+    for thread in calls:
+        thread.start()
+    try:
+        for _ in calls:
+            assert entered.acquire(timeout=10)
+        plain = [Document(uri=str(images["png"])), Document(blob=images["png"].read_bytes(), tags={"a": [1, "b"]})]
+        plain.append(Document(tensor=PIXELS))
+        for one in (client, other):
+            assert len(call(one, "encode", plain, timeout=5)) == 3
+            assert len(call(one, "encode", [images["png"], PIXELS, "a"], timeout=5)) == 3
+    finally:
+        release.set()
+        for thread in calls:
+            thread.join(20)
+    assert not any(thread.is_alive() for thread in calls)
+
+
+def test_a_large_picture_holds_up_no_other_call(make_server, connect_to, scheme, figure):
+    """While it is encoded, calls of another thread keep their deadlines."""
+    client, other = connect_to(make_server(), scheme), connect_to(make_server(Never()), scheme)
+    noise = np.random.default_rng(0).integers(0, 255, (500, 500, 3), np.uint8)
+    picture = Pillow.fromarray(np.tile(noise, (10, 10, 1)))
+    assert picture.size == (5000, 5000)
+    client.encode(["connected"])
+    overruns, found = [], []
+    encoding = threading.Thread(target=lambda: found.append(client.encode([picture])))
+    encoding.start()
+    while encoding.is_alive():
+        begun = time.monotonic()
+        with pytest.raises(DeadlineError):
+            other.encode(["a"], timeout=0.1)
+        overruns.append(time.monotonic() - begun - 0.1)
+    encoding.join()
+    assert len(found[0]) == 1
+    figure("deadline beside a picture of 5000 x 5000: worst overrun, ms", round(max(overruns) * 1000, 1))
+    assert all(overrun <= 0.1 for overrun in sorted(overruns)[:-1])  # a shared machine may pause us once

@@ -25,10 +25,6 @@ pub struct OwnedTensor {
 
 impl OwnedTensor {
     /// Copies an array; Python's own memory may change while the GIL is released.
-    pub fn read(array: &Bound<'_, PyAny>, what: &str) -> PyResult<Self> {
-        Self::copy(&as_array(array)?, what)
-    }
-
     fn copy(array: &Bound<'_, PyAny>, what: &str) -> PyResult<Self> {
         let py = array.py();
         let dtype: String = array
@@ -327,12 +323,19 @@ impl Reading<'_> {
     /// Copies the pixels of an image, unless there are too many.
     fn read_tensor(&self, tensor: &Bound<'_, PyAny>, what: &str) -> PyResult<OwnedContent> {
         let array = as_array(tensor)?;
-        let len: u64 = array.getattr(intern!(tensor.py(), "nbytes"))?.extract()?;
-        if len > self.max_item_bytes {
-            let (what, max) = ("the tensor".into(), self.max_item_bytes);
-            return Ok(OwnedContent::Refused(Error::TooLarge { what, len, max }));
+        if let Some(refused) = self.refusal(&array, "the tensor")? {
+            return Ok(refused);
         }
         OwnedTensor::copy(&array, what).map(OwnedContent::Tensor)
+    }
+
+    /// What becomes of an array that is too large, by what it says of itself: nothing of it is copied.
+    fn refusal(&self, array: &Bound<'_, PyAny>, what: &str) -> PyResult<Option<OwnedContent>> {
+        let len: u64 = array.getattr(intern!(array.py(), "nbytes"))?.extract()?;
+        Ok((len > self.max_item_bytes).then(|| {
+            let (what, max) = (what.into(), self.max_item_bytes);
+            OwnedContent::Refused(Error::TooLarge { what, len, max })
+        }))
     }
 
     fn image(&self, py: Python<'_>, verdict: u8, uri: PyBackedStr) -> OwnedContent {
@@ -418,7 +421,11 @@ impl Reading<'_> {
     ) -> PyResult<()> {
         let embedding = values.get(Field::embedding)?;
         if !embedding.is_none() {
-            document.embedding = Some(OwnedTensor::read(&embedding, "an embedding")?);
+            let array = as_array(&embedding)?;
+            match self.refusal(&array, "the embedding")? {
+                Some(refused) => document.content = refused,
+                None => document.embedding = Some(OwnedTensor::copy(&array, "an embedding")?),
+            }
         }
         document.scores = read_scores(&*values.get(Field::scores)?)?;
         document.evaluations = read_scores(&*values.get(Field::evaluations)?)?;

@@ -23,12 +23,12 @@ fn document_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     DOCUMENT.import(py, "casdk.documents", "Document")
 }
 
-/// Whether an item is a `casdk.Document`, told by the bases of its class: `isinstance` would ask for its `__class__`,
-/// which may be the caller's code.
+/// Whether an item is a `casdk.Document`, told by its class: `isinstance` would ask for its `__class__`, which may be the
+/// caller's code, and `__mro__` may be that of its metaclass.
 pub fn is_document(item: &Bound<'_, PyAny>) -> PyResult<bool> {
     let class = document_class(item.py())?;
     let kind = item.get_type();
-    Ok(kind.is(class) || kind.mro().iter().any(|base| base.is(class)))
+    Ok(kind.is(class) || kind.is_subclass(class)?)
 }
 
 macro_rules! fields {
