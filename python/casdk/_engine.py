@@ -307,10 +307,7 @@ def _leave_parent(closed: bool) -> None:
 
 
 def _keep_for_ever(things: object) -> None:
-    """Let nothing of this be deallocated, not even when the process exits.
-
-    It would speak to the parent's sockets, or to libraries whose threads are in the parent.
-    """
+    """Let nothing of this be deallocated, not even at exit: it would speak to sockets or threads of the parent's."""
     from ctypes import py_object, pythonapi
 
     pythonapi.Py_IncRef(py_object(things))

@@ -343,10 +343,9 @@ def _read_parameters(name: str, value: Any) -> Any:
 def _read_dtype(name: str, value: Any) -> Any:
     try:
         given = np.dtype(value)
-        known = given in FLOATS
     except Exception:  # NumPy asks it for its own dtype
-        known = False
-    if not known:
+        given = None
+    if given is None or given not in FLOATS:
         raise InputValueError(f"{name} must be float32 or float16, not {shown(value)}")
     return DTYPE if given == FLOATS[0] else given.name  # it is not asked again
 
