@@ -55,10 +55,11 @@ class Turn:
         if self.mode == "sync":
             found = getattr(self.client, verb)(*arguments, **options)
             return list(found) if inspect.isgenerator(found) else found
-        twin = getattr(self.client, f"a{verb}")
-        if inspect.isasyncgenfunction(twin):
-            return asyncio.run(_gather(twin(*arguments, **options)))
-        return asyncio.run(twin(*arguments, **options))
+        return asyncio.run(self._acall(f"a{verb}", *arguments, **options))
+
+    async def _acall(self, twin: str, *arguments: Any, **options: Any) -> Any:
+        found = getattr(self.client, twin)(*arguments, **options)
+        return [piece async for piece in found] if inspect.isasyncgen(found) else await found
 
     def encode(self, content: Any, **options: Any) -> list[str]:
         """Return what became of each item: the name of its row, or of its error."""
@@ -72,10 +73,6 @@ class Turn:
     def name_of(self, row: Any) -> str:
         """Return what a row is of."""
         return self._names.get(np.ascontiguousarray(row, np.float32).tobytes(), "another row")
-
-
-async def _gather(pieces: Any) -> list[Any]:
-    return [piece async for piece in pieces]
 
 
 def turns_of(connect: Callable[[str], Client], expected: Callable[..., Any]) -> Iterator[list[Turn]]:
