@@ -21,6 +21,7 @@ class Site(ThreadingHTTPServer):
 
     Attributes:
         asked: Paths, in order.
+        cookies: What requests for ``/cookie`` brought along.
         connections: Accepted.
         crowd: Where requests of ``/meet/...`` wait for each other.
     """
@@ -32,6 +33,7 @@ class Site(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Page)
         self.body = body
         self.asked: list[str] = []
+        self.cookies: list[str | None] = []
         self.connections = 0
         self.crowd = threading.Barrier(4, timeout=20)
         self.closing = threading.Event()
@@ -71,6 +73,11 @@ class Page(BaseHTTPRequestHandler):
             self.end_headers()
             while True:
                 self.wfile.write(bytes(100_000))
+        elif kind == "cookie":
+            self.server.cookies.append(self.headers.get("cookie"))
+            self.reply(200, self.server.body, **{"set-cookie": f"number{len(self.server.asked)}=1; path=/"})
+        elif kind == "html-encoding":
+            self.reply(200, self.server.body, **{"content-encoding": "<html><h1>Hello</h1>"})
         elif kind == "as-it-is":
             self.reply(200, self.server.body, **{"content-encoding": "Identity"})
         elif kind == "drip":
@@ -226,3 +233,18 @@ def test_a_document_that_loads_its_uri_believes_no_host_either(site: Site, path:
             load(max_bytes=50_000)
     assert document.blob == b""
     assert psutil.Process().memory_info().rss - before < BOMB // 4
+
+
+def test_cookies_are_not_kept(client, site):
+    """They would grow, and tell one call's host of another's."""
+    for _ in range(3):
+        client.encode([site.url("/cookie")])
+    assert site.cookies == [None] * 3
+
+
+def test_neither_a_password_nor_a_page_is_in_a_message(client, site):
+    url = site.url("/html-encoding").replace("http://", "http://user:tok-0123@")
+    with pytest.raises(DownloadError, match="a web page, 'Hello'") as caught:
+        client.encode([url])
+    assert "tok-0123" not in str(caught.value)
+    assert caught.value.item == url

@@ -12,7 +12,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "casdk"
 LEAVES = ("interop", "server", "compat", "cli", "testing", "__main__")
-LIBRARIES = {"grpc": "grpc", "http": "httpx", "websocket": "websockets", "frames": "websockets"}
+LIBRARIES = {
+    "grpc": "grpc",
+    "http": "httpcore",
+    "network": "httpcore",
+    "websocket": "websockets",
+    "frames": "websockets",
+}
 """The one transport library of each channel."""
 LAZY = {
     "rich",
@@ -86,7 +92,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_batches": {"_foreign", "errors"},
     "_feeds": {"_threads", "errors"},
     "_credentials": {"_engine", "_threads", "errors"},
-    "_downloads": {"_logging", "config", "errors"},
+    "_downloads": {"_logging", "_remarks", "config", "errors"},
     "_callers": {"_engine", "_mailbox", "errors"},
     "_greenlets": {"_uri", "errors"},
     "_modules": {"_uri", "errors"},
@@ -103,15 +109,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_channels": {"_channels.base", "_uri", "config", "errors"},
     "_channels.base": {"_logging", "_remarks", "_uri", "config", "errors"},
     "_channels.grpc": {
-        *("_channels.base", "_channels.causes", "_channels.certificates", "_channels.forks"),
+        *("_channels.base", "_channels.causes", "_channels.certificates", "_channels.ends", "_channels.forks"),
         "_channels.silence",
         *("_logging", "_remarks", "errors", "config"),
     },
     "_channels.http": {
-        *("_channels.base", "_channels.causes", "_channels.network", "_logging", "_remarks"),
+        *("_channels.addresses", "_channels.base", "_channels.causes", "_channels.network", "_logging", "_remarks"),
         *("errors", "config", "_rust"),
     },
     "_channels.causes": set(),
+    "_channels.ends": set(),
     "_channels.silence": set(),
     "_channels.forks": {"_channels.base", "errors"},
     "_channels.certificates": {"_channels.base", "errors"},
@@ -205,7 +212,7 @@ def test_imports_of_others(module):
     for name, line, late in imports(CORE[module]):
         root = name.split(".")[0]
         assert root not in FORBIDDEN.get(module, ()), f"{module}, line {line}: may not import {name}"
-        if root in LIBRARIES.values():
+        if root in {*LIBRARIES.values(), "httpx"}:
             fits = root == library and not late if library else late and root == "httpx"
             assert fits, f"{module}, line {line}: may not import {name}"
         if root in LAZY:

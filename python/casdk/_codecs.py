@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -77,13 +78,20 @@ TOO_LARGE: Final = ("gateway", "TooLargeError")
 """Who raises, and what, in the embedded server where others hold the memory, and where there is not as much: it answers
 so where a refusal in the protocol's own words would end a connection that others use, too."""
 
-
+REASON_CHARACTERS: Final = 1000
+"""Shown of why an image was not fetched, its URL included."""
+USER_INFO: Final = re.compile(r"(https?://)[^\s/@]+@", re.IGNORECASE)
+"""Of a URL, which may hold a password."""
 DESCRIPTION_CHARACTERS: Final = 2000
 """Shown of what an executor says went wrong; all of it is in ``stacks``."""
 
 
 def failure_of(kind: str, index: int, item: object, reason: str, cause: BaseException | None) -> ItemError:
     """Return the error of an item that the packer left out."""
+    if kind == "not_fetched":  # what the image's host said is among it
+        reason = remark(reason, REASON_CHARACTERS)
+    if "@" in reason:
+        reason = USER_INFO.sub(r"\1***@", reason)
     return FAILURES[kind](index, item, reason, cause)
 
 
@@ -117,7 +125,7 @@ def read_error(reply: Reply) -> ServerError | TransportError | None:
     status = reply.status
     assert status is not None
     _, description, name, arguments, stacks, executor = status
-    said = remark(description, DESCRIPTION_CHARACTERS) or name or "the server failed without a word"
+    said = remark(description, DESCRIPTION_CHARACTERS) or remark(name) or "the server failed without a word"
     if name in DEAD_EXECUTOR:
         return TransportError(said)
     if (executor, name) == BUSY:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from casdk._logging import divert
+from casdk._remarks import remark
 from casdk.config import Limits, Timeouts
 
 if TYPE_CHECKING:
@@ -22,6 +25,8 @@ __all__ = ["HEADERS", "Downloads", "fetch"]
 AT_ONCE: Final = 16
 """Downloads at once, over all calls of a client."""
 HEADERS: Final = {"user-agent": "casdk", "accept": "image/*", "accept-encoding": "identity"}
+PIECES_IN_A_TURN: Final = 64
+"""Of a body, that are taken before others have their turn."""
 SHOWN_CHARACTERS: Final = 60
 """Characters of a host's header that an error repeats."""
 
@@ -40,7 +45,7 @@ def _redirected(response: httpx.Response, followed: int, most: int) -> httpx.Req
         raise OSError(f"HTTP {response.status_code}")
     encoding = response.headers.get("content-encoding", "")
     if encoding.strip().lower() not in ("", "identity"):
-        raise OSError(f"sent with Content-Encoding {encoding[:SHOWN_CHARACTERS]!r}, which was not asked for")
+        raise OSError(f"sent with Content-Encoding {remark(encoding, SHOWN_CHARACTERS)!r}, which was not asked for")
     return None
 
 
@@ -85,6 +90,8 @@ class Downloads:
 
     async def fetch(self, urls: Sequence[str]) -> tuple[dict[str, bytes], dict[str, Exception]]:
         """Return the bytes of each URL that could be fetched, and what was wrong with each other one."""
+        if self._client is None and "httpx" not in sys.modules:  # its import takes its time, which is everybody's
+            await asyncio.get_running_loop().run_in_executor(None, import_module, "httpx")
         results = await asyncio.gather(*(self._fetch_one(url) for url in urls), return_exceptions=True)
         fetched: dict[str, bytes] = {}
         failed: dict[str, Exception] = {}
@@ -117,21 +124,34 @@ class Downloads:
                 request = _redirected(response, followed, self._limits.redirects)
                 followed += 1
                 if request is None:
+                    pieces = 0
                     async for piece in response.aiter_raw():
                         body += piece
+                        pieces += 1
+                        if pieces % PIECES_IN_A_TURN == 0:  # chunks of a byte each would hold up everybody else
+                            await asyncio.sleep(0)
                         if len(body) > most:
                             raise ValueError(f"larger than Limits.max_item_bytes ({most})")
         return bytes(body)
 
     def _open(self) -> httpx.AsyncClient:
         if self._client is None:
+            from http.cookiejar import CookieJar
+
             import httpx
+
+            class NoCookies(CookieJar):
+                """Takes none: they would be kept as long as the client is, and sent for other calls."""
+
+                def extract_cookies(self, response: object, request: object) -> None:
+                    pass
 
             divert("httpx", "httpcore")
             self._client = httpx.AsyncClient(
                 timeout=httpx.Timeout(self._timeouts.download, connect=self._timeouts.connect),
                 limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE),
                 headers=HEADERS,
+                cookies=NoCookies(),
             )
         return self._client
 

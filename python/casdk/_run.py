@@ -352,6 +352,7 @@ class Run:
             if self._awaited is not None:
                 self._note_outage()
         if error is not None:
+            self.session.transport.hide_token(error)
             if self._callbacks is not None:
                 await self._callbacks.report(self.caller, batch, request.id, received, error)
             request.reported = True

@@ -15,7 +15,7 @@ from casdk._logging import logger_of
 from casdk._proxy import proxy_of
 from casdk._uri import SCHEMES, Endpoint
 from casdk.config import TLS, Limits, Timeouts
-from casdk.errors import AuthError, ClosedError, ReplyError, ServerError, TransportError
+from casdk.errors import AuthError, CasdkError, ClosedError, ReplyError, ServerError, TransportError
 
 __all__ = ["Credential", "InterruptedByForkError", "Received", "Transport"]
 
@@ -152,20 +152,33 @@ class Transport:
                 raise ReplyError(f"{self.endpoint} answered another request than this one")
             return Received(scanned, len(reply), sent_at, received_at, connecting)
         except TransportError as error:
+            self.hide_token(error)
             if generation != self._generation and (repeatable or not error.sent):
                 raise InterruptedByForkError from None
             if self.closed:
                 raise ClosedError("the client was closed during the call") from None
             raise
         except ServerError as error:
+            self.hide_token(error)
             if error.too_large:
                 self._note_refusal(error, len(message))
+            raise
+        except ReplyError as error:
+            self.hide_token(error)
             raise
         finally:
             self._slots.release()
             if ended is not None:
                 ended.set_result(None)
                 self._unrepeatable.discard(ended)
+
+    def hide_token(self, error: CasdkError) -> None:
+        """Take the credential out of an error, where a server or a proxy has sent it back."""
+        for _, value in self._headers or ():
+            for token in (str(value), value.rpartition(" ")[2]):
+                error.args = tuple(part.replace(token, "***") if isinstance(part, str) else part for part in error.args)
+                if token in str(error.__cause__) or token in str(error.__context__):
+                    error.__cause__ = error.__context__ = None
 
     def _note_refusal(self, error: ServerError, size: int) -> None:
         """A request of so many bytes was too large: half of it may pass, as it is tried next."""

@@ -13,7 +13,7 @@ from casdk._channels.base import PING_SECONDS, PONG_SECONDS, no_tunnel, proxy_he
 from casdk._uri import Endpoint
 from casdk.errors import ProxyError
 
-__all__ = ["Address", "Addresses"]
+__all__ = ["PROXY_PORT", "Address", "Addresses"]
 
 Address: TypeAlias = "tuple[Any, ...]"
 """What a socket of its family connects to, as `socket.getaddrinfo` has it."""
@@ -143,8 +143,10 @@ async def _open_tunnel(sock: socket.socket, proxy: SplitResult, endpoint: Endpoi
     while b"\r\n\r\n" not in answer:
         piece = await loop.sock_recv(sock, 4096)
         answer += piece
-        if not piece or len(answer) > LONGEST_ANSWER_BYTES:
-            raise ProxyError(f"{endpoint}: the proxy broke off its answer", retryable=False, sent=False)
+        if not piece:
+            raise ProxyError(f"{endpoint}: the proxy broke off its answer", sent=False)
+        if len(answer) > LONGEST_ANSWER_BYTES:
+            raise ProxyError(f"{endpoint}: the proxy's answer has no end", retryable=False, sent=False)
     version, _, status = answer.partition(b"\r\n")[0].decode("latin-1").partition(" ")
     if not version.startswith("HTTP/1."):
         raise ProxyError(f"{endpoint}: the proxy does not speak HTTP", retryable=False, sent=False)

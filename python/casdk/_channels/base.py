@@ -219,7 +219,8 @@ def no_tls(endpoint: Endpoint) -> ProtocolMismatchError:
 CREDENTIAL_REFUSED: Final = frozenset({401, 403})
 PROXY_CREDENTIAL_WANTED: Final = 407
 BUSY: Final = 429
-PASSING: Final = frozenset({502, 503, 504})
+REQUEST_TIMEOUT: Final = 408
+PASSING: Final = frozenset({REQUEST_TIMEOUT, 502, 503, 504})
 AWAY: Final = frozenset({502, 503})
 """Status codes of a proxy whose server does not answer now; of these, what it says of a server that is not there."""
 UPGRADE_REQUIRED: Final = 426
@@ -258,7 +259,9 @@ def refused(
         return ServerError(said, sent=sent, name=name, request_id=request_id)
     asked = None
     if retry_after:
-        said, asked = f"{said} (Retry-After: {retry_after[:SHOWN]!r})", seconds_asked(retry_after)
+        said, asked = f"{said} (Retry-After: {remark(retry_after, SHOWN)!r})", seconds_asked(retry_after)
+    if status == REQUEST_TIMEOUT:  # the server gave up before it had a whole request, e.g. on an idle connection
+        sent = False
     if status == BUSY:
         return overloaded(said, asked, sent=sent, name=name, request_id=request_id)
     return unavailable(said, asked, sent=sent, away=status in AWAY)
@@ -375,12 +378,11 @@ def ssl_context(tls: TLS, alpn: list[str]) -> ssl.SSLContext:
     Raises:
         ConfigError: A certificate or key cannot be read or does not fit.
     """
-    context = ssl.create_default_context()
+    # To load the system's certificates takes its time, which is everybody's.
+    context = ssl.create_default_context() if tls.ca is None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         if tls.ca is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.load_verify_locations(cadata=read_pem(tls.ca, "ca").decode("ascii"))
         if tls.cert is not None and tls.key is not None:
             _load_chain(context, tls.cert, tls.key)

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "BEHIND",
+    "BROKE",
     "CLIENT_REFUSED",
     "CLOSED",
     "CLOSED_IN_TLS",
@@ -78,6 +79,10 @@ CLIENT_REFUSED: Final = Cause(
     "the server refuses this client in the TLS handshake",
     "it asks for a client's certificate that it trusts: give TLS(cert=..., key=...)",
 )
+BROKEN_OFF: Final = Cause("the server broke off the TLS handshake with an alert", "see its log for the reason")
+NO_SENSE: Final = Cause(
+    "what the server sent in the TLS handshake makes no sense", "see whether a TLS server listens there"
+)
 CLOSED_IN_TLS: Final = Cause(
     "the connection was closed in the TLS handshake, or right after it",
     f"{BEHIND}; if it wants a client's certificate, give TLS(cert=..., key=...)",
@@ -104,6 +109,12 @@ WORDED: Final[tuple[tuple[str, Cause], ...]] = (
     (r"unable to get (local )?issuer certificate|unable to verify the first certificate", UNKNOWN_AUTHORITY),
     (r"self.signed certificate", SELF_SIGNED),
     (r"eof (occurred|in the tls handshake)|unexpected eof|handshake (read )?failed[ (:]+socket closed", CLOSED_IN_TLS),
+    (r"alert|unrecognized name", BROKEN_OFF),
+    (
+        r"unexpected (record|message)|(packet|encrypted) length too long|too many (warn|empty)|record too small"
+        r"|ssl routines:openssl internal:reason",
+        NO_SENSE,
+    ),
     (r"connection refused", REFUSED),
     (r"too many open files", NO_DESCRIPTOR),
     (r"network is unreachable|no route to host", NO_ROUTE),

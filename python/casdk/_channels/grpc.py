@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Generator
 from math import nan
 from typing import Any, Final
 
@@ -33,8 +32,9 @@ from casdk._channels.base import (
     too_large,
     unavailable,
 )
-from casdk._channels.causes import CLOSED, CLOSED_IN_TLS, cause_of, without_grpc
+from casdk._channels.causes import BROKE, CLOSED, CLOSED_IN_TLS, cause_of, without_grpc
 from casdk._channels.certificates import shown_certificate, system_roots
+from casdk._channels.ends import answer, without_frames
 from casdk._channels.forks import check_fork, settle, strand
 from casdk._logging import divert
 from casdk._remarks import remark
@@ -64,6 +64,8 @@ AUTH_CODES: Final = frozenset({Code.UNAUTHENTICATED, Code.PERMISSION_DENIED})
 READY: Final = grpc.ChannelConnectivity.READY
 FAILED: Final = frozenset({grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN})
 LOST_CODES: Final = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED})
+STREAM_CODES: Final = frozenset({Code.INTERNAL, Code.UNKNOWN})
+NO_MESSAGE: Final = "says that the request succeeded, and sent no whole message"
 SIZE_CODES: Final = frozenset({Code.RESOURCE_EXHAUSTED, Code.OUT_OF_RANGE, Code.UNKNOWN})
 TOO_LARGE: Final = re.compile(
     r"larger than max|exceeds (the )?maximum|length too large|(payload|entity|content) too large", re.IGNORECASE
@@ -143,7 +145,7 @@ class GrpcChannel(Channel):
         try:
             return await self._exchange(request_id, message, (*headers, *context) if context else headers, answer_by)
         except BaseException as error:
-            raise _without_frames(error)  # noqa: B904 - it is the same one
+            raise without_frames(error)  # noqa: B904 - it is the same one
 
     async def _exchange(self, request_id: str, message: bytes, headers: Headers, answer_by: float | None) -> bytes:
         connection, loop = await self._ready(), asyncio.get_running_loop()
@@ -203,14 +205,14 @@ class GrpcChannel(Channel):
         try:
             return await self._dry_run(headers)
         except BaseException as error:
-            raise _without_frames(error)  # noqa: B904 - it is the same one
+            raise without_frames(error)  # noqa: B904 - it is the same one
 
     async def _dry_run(self, headers: Headers) -> bytes | None:
         connection = await self._ready()
         connected, began = connection.channel.get_state() is READY, asyncio.get_running_loop().time()
         ask: Any = connection.channel.unary_unary(DRY_RUN)
         try:
-            return await _answer(ask(b"", timeout=self.timeouts.read, metadata=headers))
+            return self._whole(await answer(ask(b"", timeout=self.timeouts.read, metadata=headers)))
         except grpc.aio.AioRpcError as error:
             self._leave_spoilt(connection, error, connected)
             ours = self._ours(error, "", connected, began)
@@ -230,16 +232,26 @@ class GrpcChannel(Channel):
         timeout = self.timeouts.read
         if not self._streams_only:
             try:
-                return await _answer(connection.unary(message, timeout=timeout, metadata=headers))
+                return self._whole(await answer(connection.unary(message, timeout=timeout, metadata=headers)))
             except grpc.aio.AioRpcError as error:
                 if error.code() is not Code.UNIMPLEMENTED:
                     raise
                 self._streams_only = True
         call = connection.stream(iter((message,)), timeout=timeout, metadata=headers)
-        replies = [reply async for reply in call]
-        if len(replies) != 1:
-            raise ReplyError(f"the server sent {len(replies)} replies to one request")
-        return replies[0]  # type: ignore[no-any-return]
+        replies: list[bytes] = []
+        async for reply in call:
+            replies.append(reply)
+            if len(replies) > 1:  # there may be no end of them
+                call.cancel()
+                raise ReplyError(f"{self.endpoint} sent more than one reply to one request")
+        if not replies:
+            raise ReplyError(f"{self.endpoint} {NO_MESSAGE}")
+        return replies[0]
+
+    def _whole(self, reply: bytes | None) -> bytes:
+        if reply is None:
+            raise ReplyError(f"{self.endpoint} {NO_MESSAGE}")
+        return reply
 
     async def _connect(self) -> Connection:
         """Return the connection when it is ready, or if it failed: the call that follows has gRPC say why."""
@@ -391,7 +403,7 @@ class GrpcChannel(Channel):
         if code in SIZE_CODES and (larger := self._too_large(details, where)) is not None:
             return larger
         if code in PUSHED_BACK and (asked := _pushback(error)) is not None:
-            said = f"{where} ({PUSHBACK}: {asked[:SHOWN]!r})"
+            said = f"{where} ({PUSHBACK}: {remark(asked, SHOWN)!r})"
             # Less than 0 is gRPC's way to say that it is not to be tried again.
             seconds = nan if asked.startswith("-") else seconds_asked(asked) / 1000
             if code is Code.UNAVAILABLE:
@@ -422,6 +434,8 @@ class GrpcChannel(Channel):
             return no_tls(self.endpoint) if is_plain(details) else _lost(self.endpoint.tls, details, str(self.endpoint))
         if code is Code.UNKNOWN and details == NO_STATUS:
             return ReplyError(f"{self.endpoint}: what it answers with is no gRPC reply")
+        if code in STREAM_CODES and BROKE.match(details):  # a stream that was reset, and no word of the server's
+            return TransportError(where, away=False)
         return ServerError(f"{where} ({code.name})", request_id=request_id)
 
     def _too_large(self, details: str, where: str) -> CasdkError | None:
@@ -451,56 +465,6 @@ class GrpcChannel(Channel):
 
 
 CHANNEL = GrpcChannel
-
-
-class CallEnd:
-    """The end of a call, to be awaited; a task cancelled meanwhile resets the call, and still waits for its end.
-
-    grpc.aio frees the C structures of a call when its own task takes gRPC's event, and never if that task is cancelled,
-    as it is by awaiting the call and by ``call.cancel()``: a kilobyte a call, and a reply that has come meanwhile
-    (https://github.com/grpc/grpc/issues/43360). This is no real future but what a task takes for one, because another
-    future between the two tasks costs a turn of the loop.
-    """
-
-    __slots__ = ("_asyncio_future_blocking", "_call", "_task", "add_done_callback", "get_loop")
-
-    def __init__(self, call: Any, task: asyncio.Task[object]) -> None:
-        self._asyncio_future_blocking = False
-        self._call = call
-        self._task = task
-        self.add_done_callback = task.add_done_callback
-        self.get_loop = task.get_loop
-
-    def cancel(self, msg: object = None) -> bool:
-        """Reset the call; the task that asks is cancelled when it goes on."""
-        self._call._cancel("taken back by the caller")
-        return False
-
-    def __await__(self) -> Generator[CallEnd, None, None]:
-        if not self._task.done():
-            self._asyncio_future_blocking = True
-            yield self
-
-
-async def _answer(call: Any) -> bytes:
-    """Wait for a call's reply."""
-    task: asyncio.Task[object] | None = getattr(call, "_call_response", None)
-    if task is not None:  # else somebody's instrumentation has put interceptors around it
-        await CallEnd(call, task)
-    return await call  # type: ignore[no-any-return]
-
-
-def _without_frames(error: BaseException) -> BaseException:
-    """Return the exception without the frames it came through, and so each one it came from.
-
-    grpc's frames hold the call, and whoever keeps the exception would keep it: grpc.aio's thread runs until the last
-    call and channel of the process are gone, and a child forked meanwhile aborts or hangs in its first call.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        seen.__traceback__ = None
-        seen = seen.__cause__ or seen.__context__
-    return error
 
 
 PINGS_REFUSED: Final = "too many pings"

@@ -7,11 +7,12 @@ import ssl
 from collections.abc import AsyncIterable
 from socket import gaierror
 from typing import Any, Final, NamedTuple, TypeAlias, cast
+from urllib.parse import urlsplit
 
 import httpcore
-import httpx
 import msgspec
 
+from casdk._channels.addresses import PROXY_PORT
 from casdk._channels.base import (
     CONTENT_TOO_LARGE,
     LOG,
@@ -21,6 +22,7 @@ from casdk._channels.base import (
     is_plain,
     no_tls,
     no_tunnel,
+    proxy_headers,
     refused,
     run_out,
     ssl_context,
@@ -53,10 +55,17 @@ HEADERS: Final = (
     (b"content-type", b"application/json"),
 )
 FOREIGN: Final = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 KEPT: Final = 60.0
 """Seconds after which a connection that was idle is not used again."""
 REMEMBERED: Final = 256
 """Ids of users that a connection goes on with."""
+PIECES_IN_A_TURN: Final = 64
+"""Of a reply, that are taken before others have their turn; one that comes as it should has a piece for each read."""
+LONGEST_DESCRIBED: Final = 256 * 1024
+"""Bytes of an error's body in which its description is looked for."""
+NO_HEAD: Final = ("illegal status line", "illegal request line", "no response line", "Receive buffer too long")
+"""Words of h11 for what does not begin as a reply of HTTP/1.1 does."""
 UNKNOWN: Final = frozenset({404, 405})
 
 
@@ -81,10 +90,13 @@ class HttpChannel(Channel):
         # Waiting for a free connection is not waiting for the server, so it happens outside the timeout.
         self._free = asyncio.Semaphore(self.limits.connections)
         self._network = Network(self.connected, self.endpoint.tls)
-        url = httpx.URL(f"{'https' if self.endpoint.tls else 'http'}://{self.endpoint.authority}")
-        self._url = _url(url, "/post")
-        self._dry_run_url = _url(url, "/dry_run")
-        self._head = [(b"host", url.netloc), *HEADERS]
+        scheme, host = "https" if self.endpoint.tls else "http", _ascii(self.endpoint.host)
+        self._url = httpcore.URL(scheme=scheme, host=host, port=self.endpoint.port, target="/post")
+        self._dry_run_url = httpcore.URL(scheme=scheme, host=host, port=self.endpoint.port, target="/dry_run")
+        authority = f"[{host}]" if ":" in host else host
+        if self.endpoint.port != DEFAULT_PORTS[scheme]:
+            authority += f":{self.endpoint.port}"
+        self._head = [(b"host", authority.encode("ascii")), *HEADERS]
         # The whole exchange is timed below; connecting has a limit of its own.
         self._extensions: dict[str, Any] = {"timeout": {"connect": self.timeouts.connect}}
         if self.endpoint.tls and self.tls.server_name is not None:
@@ -97,9 +109,14 @@ class HttpChannel(Channel):
         if self.proxy is None:
             lane = Lane(httpcore.AsyncHTTPConnection(self._url.origin, keepalive_expiry=KEPT, **options))
         else:
-            proxy = httpx.Proxy(self.proxy)
+            proxy = urlsplit(self.proxy)
+            host, port = _ascii(proxy.hostname or ""), proxy.port or PROXY_PORT
             way = httpcore.AsyncHTTPProxy(
-                _url(proxy.url, "/"), proxy.raw_auth, max_connections=1, keepalive_expiry=KEPT, **options
+                httpcore.URL(scheme="http", host=host, port=port, target="/"),
+                proxy_headers=[(name.encode(), Hidden(value, "ascii")) for name, value in proxy_headers(proxy).items()],
+                max_connections=1,
+                keepalive_expiry=KEPT,
+                **options,
             )
             lane = Lane(way)
         self._lanes.add(lane)
@@ -135,7 +152,8 @@ class HttpChannel(Channel):
         return body
 
     def _refusal(self, response: httpcore.Response, body: bytes) -> CasdkError:
-        refusal = _status_error(response, body, str(self.endpoint))
+        readable = _encoding(response) == "identity"
+        refusal = _status_error(response, body if readable else b"", str(self.endpoint))
         refusal.code = str(response.status)
         return refusal
 
@@ -208,11 +226,13 @@ class HttpChannel(Channel):
         raise TransportError(f"{self.endpoint} answered another request than this one", away=False)
 
     async def _ask_on(self, transport: Transport, request: httpcore.Request) -> tuple[httpcore.Response, bytes]:
+        begun = False
         try:
             async with asyncio.timeout(self.timeouts.read) as limit:
                 self._underway.add(limit)
                 try:
                     response = await transport.handle_async_request(request)
+                    begun = True
                     try:
                         body = await self._read(response)
                     finally:
@@ -227,18 +247,18 @@ class HttpChannel(Channel):
                 raise TransportError(f"the connections to {self.endpoint} were closed") from None
             raise DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s") from None
         except FOREIGN as error:
-            raise self._ours(error) from error
+            raise self._ours(error, begun) from error
         except OSError as error:  # httpcore imports something before it connects, for which there is no descriptor left
             raise TransportError(f"{self.endpoint}: {cause_of(str(error)) or error.strerror}", sent=False) from error
         return response, body
 
     async def _read(self, response: httpcore.Response) -> bytes:
-        encoding = _header(response, b"content-encoding") or "identity"
-        if response.status == 200 and encoding.strip().lower() != "identity":
+        encoding = _encoding(response)
+        if response.status == 200 and encoding != "identity":
             said = f"the reply has a Content-Encoding ({remark(encoding)!r}), which was not asked for"
             raise ReplyError(f"{self.endpoint}: {said}")
         most = self.limits.max_reply_bytes
-        pieces = []
+        pieces: list[bytes] = []
         size = int(_header(response, b"content-length") or 0)
         if size <= most:
             size = 0
@@ -247,11 +267,14 @@ class HttpChannel(Channel):
                 if size > most:
                     break
                 pieces.append(piece)
+                if len(pieces) % PIECES_IN_A_TURN == 0:  # chunks of a byte each would hold up everybody else
+                    await asyncio.sleep(0)
         if size > most:
             raise ReplyError(f"{self.endpoint}: the reply is larger than Limits.max_reply_bytes ({most})")
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def _ours(self, error: Exception) -> CasdkError:
+    def _ours(self, error: Exception, begun: bool) -> CasdkError:
+        """Return our error for one of httpcore's; ``begun`` says whether the reply's head had been read."""
         where, text = str(self.endpoint), remark(str(error))
         if isinstance(error, httpcore.ConnectTimeout):
             return TransportError(f"no connection to {where} within {self.timeouts.connect:g} s", sent=False)
@@ -266,6 +289,8 @@ class HttpChannel(Channel):
             said = f"{where}: {cause_of(text) or text or 'the connection broke while it was made'}"
             return TransportError(said, sent=False, away=away)
         if isinstance(error, httpcore.RemoteProtocolError) and "disconnected" not in text and "peer closed" not in text:
+            if begun or not text.startswith(NO_HEAD):
+                return ReplyError(f"{where}: the reply breaks the rules of HTTP/1.1 ({text})")
             other = "grpcs" if self.endpoint.tls else "grpc"
             return ProtocolMismatchError(
                 f"{where}: this port does not speak HTTP/1.1 ({text}); try {other}://", retryable=False
@@ -346,8 +371,9 @@ class Lane:
 CHANNEL = HttpChannel
 
 
-def _url(url: httpx.URL, target: str) -> httpcore.URL:
-    return httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=target)
+def _ascii(host: str) -> str:
+    """Return a host as it is asked for; what it stands for, if anything, is found out where it is looked up."""
+    return host if host.isascii() else host.encode("idna").decode("ascii")
 
 
 class Hidden(bytes):
@@ -361,6 +387,10 @@ class Hidden(bytes):
 
 def _raw(headers: Headers) -> RawHeaders:
     return [(name.encode("ascii"), Hidden(value, "ascii")) for name, value in headers]
+
+
+def _encoding(response: httpcore.Response) -> str:
+    return (_header(response, b"content-encoding") or "identity").strip().lower()
 
 
 def _header(response: httpcore.Response, wanted: bytes) -> str | None:
@@ -395,16 +425,23 @@ class _Header(msgspec.Struct):
 
 class _ErrorBody(msgspec.Struct):
     header: _Header | None = None
-    detail: Any = None
+    detail: msgspec.Raw = msgspec.Raw(b"null")
 
 
 def _described(body: bytes) -> tuple[str, str]:
-    """Return exception name and description of a gateway's error body, empty where it has none."""
+    """Return exception name and description of a gateway's error body, empty where it has none.
+
+    What a proxy or a stranger sends in its place may be as long as a reply, and a hundred times as long in objects.
+    """
+    if len(body) > LONGEST_DESCRIBED:
+        return "", ""
     try:
         error = msgspec.json.decode(body, type=_ErrorBody)
+        detail = bytes(error.detail)  # which nobody has looked at yet
+        said = msgspec.json.decode(detail, type=str) if detail.startswith(b'"') else detail.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # lists in lists, as deep as a body is long
         return "", ""
     if error.header is not None and error.header.status is not None:
         status = error.header.status
         return (status.exception.name if status.exception else ""), status.description
-    return "", "" if error.detail is None else str(error.detail)
+    return "", "" if said == "null" else said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -22,6 +23,10 @@ BEGINNING: Final = b"HTTP/"
 """Of whatever HTTP/1.1 is answered with."""
 SHOWN: Final = 40
 """Bytes shown of what is none of HTTP."""
+FINAL: Final = re.compile(rb"HTTP/1\.\d [2-9]")
+"""Beginning of a reply that is no interim one (status 1xx), of which a server may send any number before it."""
+INTERIM_BYTES: Final = 2 * 1024
+"""Bytes of a reply that began with an interim one which are read in one turn of the loop."""
 AHEAD: Final = 1024 * 1024
 """Bytes received before anybody wants them."""
 
@@ -84,6 +89,8 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._full = False
+        # Whether the next bytes begin a reply, and whether they began it with others than the final one.
+        self._asked = self._interim = False
 
     # what httpcore asks
 
@@ -93,8 +100,15 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         if not self._pieces and not self._ended:
             self._readable = asyncio.get_running_loop().create_future()
             await self._readable
+        if self._interim and self._pieces:  # httpcore passes over all that there are at once
+            await asyncio.sleep(0)
         if self._pieces:
             piece = self._pieces.popleft()
+            if self._asked:
+                self._asked, self._interim = False, FINAL.match(piece) is None
+            if self._interim and len(piece) > INTERIM_BYTES:
+                self._pieces.appendleft(piece[INTERIM_BYTES:])
+                piece = piece[:INTERIM_BYTES]
             self._ahead -= len(piece)
             if not self._pieces:
                 self._transport.resume_reading()
@@ -113,6 +127,7 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
                 need not be sent, and httpcore goes on to the answer.
         """
         self._check_open()
+        self._asked = True
         if len(buffer) < TOGETHER:
             self._unsent.append(buffer)
             return

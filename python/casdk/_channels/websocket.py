@@ -13,7 +13,7 @@ from socket import gaierror
 from typing import Any, Final, cast
 from weakref import WeakSet
 
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
@@ -39,12 +39,12 @@ from casdk._channels.base import (
     ssl_context,
     too_large,
 )
-from casdk._channels.causes import cause_of, without_grpc
+from casdk._channels.causes import CLOSED_IN_TLS, cause_of, without_grpc
 from casdk._channels.frames import Connection
 from casdk._logging import logger_of
 from casdk._remarks import remark
 from casdk._rust import frame_message, request_id_of
-from casdk._uri import counterpart
+from casdk._uri import SCHEMES, counterpart
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -73,7 +73,7 @@ SERVER_LIMIT: Final = "the server takes less (uvicorn: ws_max_size, 16 MB by def
 AWAY_CLOSES: Final = frozenset({1000, 1001, 1005, 1011, 1012, 1014})
 """Codes under a request of a server that goes, or has lost what is behind it: 1011 is what jina's gateway closes with
 where it answers 503 over http."""
-HANDSHAKE_REFUSALS: Final = frozenset({401, 403, 407, 429})
+HANDSHAKE_REFUSALS: Final = frozenset({401, 403, 407, 408, 429})
 """HTTP statuses, besides those of 500 and more, of a server that may speak websocket all the same."""
 
 
@@ -100,8 +100,6 @@ class Socket:
 
     def __init__(self, connection: Connection, headers: Headers, channel: WebsocketChannel) -> None:
         self.connection = connection
-        connection.deliver, connection.largest = self._deliver, channel.limits.max_reply_bytes
-        connection.flooded = self._flooded
         self.headers = headers
         self.waiting: dict[str, tuple[asyncio.Future[bytes], float, int]] = {}
         self.open = True
@@ -114,6 +112,7 @@ class Socket:
         self._unsent = 0
         self._given_up = 0
         self._reader = asyncio.ensure_future(self._read())
+        connection.begin(self._deliver, self._refuse, channel.limits.max_reply_bytes)
 
     def _deliver(self, message: bytes) -> None:
         try:
@@ -124,22 +123,24 @@ class Socket:
             if waiter is not None and not waiter.done():
                 waiter.set_result(message)
 
+    @property
+    def usable(self) -> bool:
+        """Whether a request can be begun on it."""
+        return self.open and self.connection.protocol.state is OPEN
+
     def _break(self, error: CasdkError) -> None:
-        self._broken = error
+        self._broken = self._broken or error
         self.connection.transport.abort()
 
-    def _flooded(self) -> None:
-        self._break(ReplyError(f"{self._channel.endpoint} sends pings and does not read the answers"))
+    def _refuse(self, reason: str) -> None:
+        self._break(ReplyError(f"{self._channel.endpoint}: {reason}"))
 
     async def _read(self) -> None:
         ended: CasdkError = self._channel.was_closed(sent=True)
         too_big = False
         try:
-            async for message in self.connection:  # what came in fragments
-                if isinstance(message, str):
-                    self._break(ReplyError("the server sent text where a binary message belongs"))
-                else:
-                    self._deliver(message)
+            async for _ in self.connection:  # there is none: messages are handed over where they arrive
+                pass
         except ConnectionClosed as error:
             # Whoever gave one up does not know whether the server still reads it.
             shared = len(self.waiting) + (self._given_up > 0) > 1
@@ -351,7 +352,7 @@ class WebsocketChannel(Channel):
             await apart.enter(untried, once)
         try:
             socket = self.socket
-            if socket is None or not socket.open or socket.headers != headers:
+            if socket is None or not socket.usable or socket.headers != headers:
                 socket = await self._connected(headers, context)
             reply = await socket.send(request_id, message, answer_by)
             apart.taken = max(apart.taken, len(message))
@@ -370,9 +371,9 @@ class WebsocketChannel(Channel):
     async def _connected(self, headers: Headers, context: Headers) -> Socket:
         async with self._opening:
             socket = self.socket
-            if socket is not None and socket.open and socket.headers == headers:
+            if socket is not None and socket.usable and socket.headers == headers:
                 return socket
-            connection = await self._connect((*headers, *context))
+            connection = cast(Connection, await self._connect((*headers, *context)))
             if self._closed:  # in the turn in which it was there
                 await connection.close()
                 raise self.was_closed(sent=False)
@@ -383,7 +384,7 @@ class WebsocketChannel(Channel):
             return self.socket
 
     async def dry_run(self, headers: Headers) -> bytes | None:
-        connection = await self._connect(headers, "/dry_run")
+        connection = await self._connect(headers, "/dry_run", ClientConnection)
         try:
             async with asyncio.timeout(self.timeouts.read):
                 with contextlib.suppress(ConnectionClosed):  # some answer before they are asked, and close
@@ -397,7 +398,7 @@ class WebsocketChannel(Channel):
             await connection.close()
         return status
 
-    async def _connect(self, headers: Headers, path: str = "/") -> Connection:
+    async def _connect(self, headers: Headers, path: str = "/", kind: type[Any] = Connection) -> ClientConnection:
         if self._closed:
             raise self.was_closed(sent=False)
         uri = f"{'wss' if self.endpoint.tls else 'ws'}://{self.endpoint.authority}{path}"
@@ -412,10 +413,10 @@ class WebsocketChannel(Channel):
         try:
             async with self._until_closed(self.timeouts.connect):
                 sock, address = await self._addresses.reach(self.endpoint, self.proxy, self.timeouts.connect)
-                connection = await Opening(
+                return await Opening(
                     uri,
                     sock=sock,
-                    create_connection=Connection,
+                    create_connection=kind,
                     subprotocols=[SUBPROTOCOL],
                     additional_headers=headers,
                     user_agent_header="casdk",
@@ -428,7 +429,6 @@ class WebsocketChannel(Channel):
                     proxy=None,  # the socket's other end is the server already
                     **options,
                 )
-                return cast(Connection, connection)
         except ProxyError:
             raise
         except TimeoutError:
@@ -495,6 +495,8 @@ def _refused(error: Exception, where: str) -> CasdkError:
         return ProtocolMismatchError(
             f"{where}: this port does not speak websocket ({remark(str(error))})", retryable=False, sent=False
         )
+    if SCHEMES[where.partition("://")[0]].tls and isinstance(error, ConnectionError) and not error.errno:
+        return TLSError(f"{where}: {CLOSED_IN_TLS}", sent=False)
     away = not isinstance(error, gaierror)
     said = str(cause_of(str(error)) or error) or "the connection broke while it was made"
     return TransportError(f"{where}: {said}", sent=False, away=away)
@@ -526,7 +528,7 @@ def _closed(error: ConnectionClosed, where: str, shared: bool = False) -> CasdkE
     if frame is None:
         if error.sent is not None and error.sent.code == 1009:
             return ReplyError(f"{where}: the reply is larger than Limits.max_reply_bytes")
-        if error.sent is not None and error.sent.code == 1002:
+        if error.sent is not None and error.sent.code in (1002, 1007):
             return ReplyError(f"{where}: {error.sent.reason or 'the server broke the websocket protocol'}")
         return TransportError(f"{where}: the connection was closed without a word")
     words = remark(without_grpc(frame.reason))

@@ -8,6 +8,7 @@ mod number;
 mod reader;
 mod reply;
 mod request;
+mod time;
 
 pub use reply::{documents, first_id, parameters, scan};
 pub use request::pack;

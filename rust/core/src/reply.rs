@@ -138,8 +138,8 @@ pub struct Reply {
     pub numbers: Vec<f32>,
 }
 
-/// How many documents and routes a reply may still have. Each has at least an id or a name; one that is nothing but empty
-/// ones would take hundreds of times its own memory.
+/// How many documents, routes, arguments and lines of tracebacks a reply may still have. Each has at least an id, a name or
+/// a word; one that is nothing but empty ones would take hundreds of times its own memory.
 #[derive(Debug)]
 pub(crate) struct Budget(usize);
 
@@ -154,7 +154,7 @@ impl Budget {
         self.0 = self
             .0
             .checked_sub(1)
-            .ok_or_else(|| broken(offset, "it has more empty documents than any server sends"))?;
+            .ok_or_else(|| broken(offset, "it has more that is empty than any server sends"))?;
         Ok(())
     }
 }
@@ -190,14 +190,14 @@ pub fn scan(bytes: &[u8]) -> Result<Reply, Error> {
     let mut fields = Reader::new(bytes);
     while let Some(field) = fields.next()? {
         match field.number {
-            1 => scan_header(&field, &mut reply)?,
+            1 => scan_header(&field, &mut reply, &mut budget)?,
             2 => {
                 message(&field)?;
                 reply.parameters = span(&field);
             }
             3 => {
                 budget.spend(field.offset)?;
-                reply.routes.push(scan_route(&field)?);
+                reply.routes.push(scan_route(&field, &mut budget)?);
             }
             4 => scan_data(&field, &mut reply, &mut budget)?,
             _ => {}
@@ -227,12 +227,12 @@ pub fn request_id_of(bytes: &[u8]) -> Result<&str, Error> {
     Err(broken(0, "it has no header"))
 }
 
-fn scan_header(field: &Field<'_>, reply: &mut Reply) -> Result<(), Error> {
+fn scan_header(field: &Field<'_>, reply: &mut Reply, budget: &mut Budget) -> Result<(), Error> {
     let mut fields = message(field)?;
     while let Some(field) = fields.next()? {
         match field.number {
             1 => reply.request_id = text(&field)?,
-            2 => reply.status = Some(scan_status(&field)?),
+            2 => reply.status = Some(scan_status(&field, budget)?),
             3 => reply.endpoint = text(&field)?,
             4 => reply.target_executor = text(&field)?,
             _ => {}
@@ -241,7 +241,7 @@ fn scan_header(field: &Field<'_>, reply: &mut Reply) -> Result<(), Error> {
     Ok(())
 }
 
-fn scan_status(field: &Field<'_>) -> Result<Status, Error> {
+fn scan_status(field: &Field<'_>, budget: &mut Budget) -> Result<Status, Error> {
     let mut status = Status::default();
     let mut fields = message(field)?;
     while let Some(field) = fields.next()? {
@@ -253,8 +253,14 @@ fn scan_status(field: &Field<'_>) -> Result<Status, Error> {
                 while let Some(field) = exception.next()? {
                     match field.number {
                         1 => status.name = text(&field)?,
-                        2 => status.args.push(text(&field)?),
-                        3 => status.stacks.push(text(&field)?),
+                        2 => {
+                            budget.spend(field.offset)?;
+                            status.args.push(text(&field)?);
+                        }
+                        3 => {
+                            budget.spend(field.offset)?;
+                            status.stacks.push(text(&field)?);
+                        }
                         4 => status.executor = text(&field)?,
                         _ => {}
                     }
@@ -266,7 +272,7 @@ fn scan_status(field: &Field<'_>) -> Result<Status, Error> {
     Ok(status)
 }
 
-fn scan_route(field: &Field<'_>) -> Result<Route, Error> {
+fn scan_route(field: &Field<'_>, budget: &mut Budget) -> Result<Route, Error> {
     let mut route = Route::default();
     let mut fields = message(field)?;
     while let Some(field) = fields.next()? {
@@ -274,7 +280,7 @@ fn scan_route(field: &Field<'_>) -> Result<Route, Error> {
             1 => route.executor = text(&field)?,
             2 => route.start_ns = scan_timestamp(&field)?,
             3 => route.end_ns = scan_timestamp(&field)?,
-            4 => route.status = Some(scan_status(&field)?),
+            4 => route.status = Some(scan_status(&field, budget)?),
             _ => {}
         }
     }
@@ -407,9 +413,14 @@ fn scan_dense(field: &Field<'_>) -> Result<Option<Numbers>, Error> {
         }
     }
     let Some(kind) = Dtype::parse(dtype) else {
+        let shown: String = dtype
+            .chars()
+            .take(20)
+            .flat_map(char::escape_debug)
+            .collect();
         return Err(broken(
             field.offset,
-            &format!("the embedding has the dtype {dtype:.20}, which is not supported"),
+            &format!("the embedding has the dtype {shown}, which is not supported"),
         ));
     };
     if bytes.is_empty() {

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::reader::Reader;
+use super::time::nanoseconds;
 use crate::data_uri::decode_base64;
 use crate::document::{Content, Document, Fields, Id, Score, Scores, Tensor};
 use crate::error::Error;
@@ -26,7 +27,7 @@ pub fn scan(bytes: &[u8]) -> Result<Reply, Error> {
     reader.object(|reader, key| {
         known |= matches!(key, "header" | "data");
         match key {
-            "header" => scan_header(reader, &mut reply),
+            "header" => scan_header(reader, &mut reply, &mut budget),
             "parameters" => {
                 reply.parameters = span(reader)?;
                 Ok(())
@@ -35,7 +36,7 @@ pub fn scan(bytes: &[u8]) -> Result<Reply, Error> {
                 reply.routes.clear();
                 list(reader, |reader| {
                     budget.spend(reader.offset())?;
-                    reply.routes.push(route(reader)?);
+                    reply.routes.push(route(reader, &mut budget)?);
                     Ok(())
                 })
             }
@@ -183,20 +184,24 @@ fn small(reader: &mut Reader<'_>) -> Result<u32, Error> {
     }
 }
 
-fn scan_header(reader: &mut Reader<'_>, reply: &mut Reply) -> Result<(), Error> {
+fn scan_header(
+    reader: &mut Reader<'_>,
+    reply: &mut Reply,
+    budget: &mut Budget,
+) -> Result<(), Error> {
     fields(reader, |reader, key| {
         match key {
             "requestId" | "request_id" => reply.request_id = owned(reader)?,
             "execEndpoint" | "exec_endpoint" => reply.endpoint = owned(reader)?,
             "targetExecutor" | "target_executor" => reply.target_executor = owned(reader)?,
-            "status" => reply.status = status(reader)?,
+            "status" => reply.status = status(reader, budget)?,
             _ => reader.skip()?,
         }
         Ok(())
     })
 }
 
-fn status(reader: &mut Reader<'_>) -> Result<Option<Status>, Error> {
+fn status(reader: &mut Reader<'_>, budget: &mut Budget) -> Result<Option<Status>, Error> {
     if reader.null()? {
         return Ok(None);
     }
@@ -205,7 +210,9 @@ fn status(reader: &mut Reader<'_>) -> Result<Option<Status>, Error> {
         match key {
             "code" => status.code = code(reader)?,
             "description" => status.description = owned(reader)?,
-            "exception" => fields(reader, |reader, key| exception(reader, key, &mut status))?,
+            "exception" => fields(reader, |reader, key| {
+                exception(reader, key, &mut status, budget)
+            })?,
             _ => reader.skip()?,
         }
         Ok(())
@@ -230,10 +237,16 @@ fn code(reader: &mut Reader<'_>) -> Result<i64, Error> {
     }
 }
 
-fn exception(reader: &mut Reader<'_>, key: &str, status: &mut Status) -> Result<(), Error> {
-    let strings = |reader: &mut Reader<'_>| {
+fn exception(
+    reader: &mut Reader<'_>,
+    key: &str,
+    status: &mut Status,
+    budget: &mut Budget,
+) -> Result<(), Error> {
+    let mut strings = |reader: &mut Reader<'_>| {
         let mut strings = Vec::new();
         list(reader, |reader| {
+            budget.spend(reader.offset())?;
             strings.push(owned(reader)?);
             Ok(())
         })?;
@@ -249,14 +262,14 @@ fn exception(reader: &mut Reader<'_>, key: &str, status: &mut Status) -> Result<
     Ok(())
 }
 
-fn route(reader: &mut Reader<'_>) -> Result<Route, Error> {
+fn route(reader: &mut Reader<'_>, budget: &mut Budget) -> Result<Route, Error> {
     let mut route = Route::default();
     reader.object(|reader, key| {
         match key {
             "executor" => route.executor = owned(reader)?,
             "startTime" | "start_time" => route.start_ns = time(reader)?,
             "endTime" | "end_time" => route.end_ns = time(reader)?,
-            "status" => route.status = status(reader)?,
+            "status" => route.status = status(reader, budget)?,
             _ => reader.skip()?,
         }
         Ok(())
@@ -273,74 +286,6 @@ fn time(reader: &mut Reader<'_>) -> Result<i64, Error> {
     let at = reader.offset();
     let written = reader.string()?;
     nanoseconds(&written).ok_or_else(|| broken(at, "a time of ISO 8601 was expected"))
-}
-
-/// `2022-04-01T15:24:28[.267003][Z|+00:00]`; without a zone it is UTC.
-fn nanoseconds(written: &str) -> Option<i64> {
-    let (date, rest) = written.split_at_checked(10)?;
-    let (clock, rest) = rest.strip_prefix(['T', 't', ' '])?.split_at_checked(8)?;
-    let [year, month, day] = parts(date, '-')?;
-    let [hour, minute, second] = parts(clock, ':')?;
-    let in_range = (1..=12).contains(&month)
-        && (1..=31).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second <= 60;
-    let (fraction, zone) = match rest.strip_prefix('.') {
-        Some(rest) => rest.split_at(
-            rest.find(|digit: char| !digit.is_ascii_digit())
-                .unwrap_or(rest.len()),
-        ),
-        None => ("0", rest),
-    };
-    let mut nanos = 0;
-    for place in 0..9 {
-        nanos = nanos * 10
-            + i64::from(
-                fraction
-                    .as_bytes()
-                    .get(place)
-                    .map_or(0, |digit| digit - b'0'),
-            );
-    }
-    let seconds =
-        days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - offset(zone)?;
-    (in_range && !fraction.is_empty())
-        .then(|| seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
-}
-
-fn parts<const N: usize>(written: &str, separator: char) -> Option<[i64; N]> {
-    let mut parts = [0; N];
-    let mut texts = written.split(separator);
-    for part in &mut parts {
-        let text = texts.next()?;
-        if text.len() < 2 || !text.bytes().all(|digit| digit.is_ascii_digit()) {
-            return None;
-        }
-        *part = text.parse().ok()?;
-    }
-    texts.next().is_none().then_some(parts)
-}
-
-/// Seconds a zone is ahead of UTC.
-fn offset(zone: &str) -> Option<i64> {
-    let sign = match zone.as_bytes() {
-        [] | b"Z" | b"z" => return Some(0),
-        [b'+', ..] => 1,
-        [b'-', ..] => -1,
-        _ => return None,
-    };
-    let [hours, minutes] = parts(zone.get(1..)?, ':')?;
-    (hours < 24 && minutes < 60).then_some(sign * (hours * 3_600 + minutes * 60))
-}
-
-/// Days since the epoch of a day of the Gregorian calendar: <https://howardhinnant.github.io/date_algorithms.html>.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
 /// Reads `data`: a list of documents, or an object that has it as `docs`.
