@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from casdk._logging import divert
@@ -86,12 +84,15 @@ class Downloads:
         self._timeouts = timeouts
         self._limits = limits
         self._client: httpx.AsyncClient | None = None
+        self._making = asyncio.Lock()
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def fetch(self, urls: Sequence[str]) -> tuple[dict[str, bytes], dict[str, Exception]]:
         """Return the bytes of each URL that could be fetched, and what was wrong with each other one."""
-        if self._client is None and "httpx" not in sys.modules:  # its import takes its time, which is everybody's
-            await asyncio.get_running_loop().run_in_executor(None, import_module, "httpx")
+        if self._client is None:
+            async with self._making:
+                if self._client is None:  # to make one takes its time, and that of the engine is everybody's
+                    self._client = await asyncio.get_running_loop().run_in_executor(None, self._make)
         results = await asyncio.gather(*(self._fetch_one(url) for url in urls), return_exceptions=True)
         fetched: dict[str, bytes] = {}
         failed: dict[str, Exception] = {}
@@ -113,7 +114,9 @@ class Downloads:
                 raise TimeoutError(f"not there within {self._timeouts.download:g} s") from None
 
     async def _get(self, url: str) -> bytes:
-        client = self._open()
+        client = self._client
+        if client is None:  # closed meanwhile, for a fork
+            client = self._client = self._make()
         most = self._limits.max_item_bytes
         request: httpx.Request | None = client.build_request("GET", url)
         followed = 0
@@ -134,26 +137,24 @@ class Downloads:
                             raise ValueError(f"larger than Limits.max_item_bytes ({most})")
         return bytes(body)
 
-    def _open(self) -> httpx.AsyncClient:
-        if self._client is None:
-            from http.cookiejar import CookieJar
+    def _make(self) -> httpx.AsyncClient:
+        from http.cookiejar import CookieJar
 
-            import httpx
+        import httpx
 
-            class NoCookies(CookieJar):
-                """Takes none: they would be kept as long as the client is, and sent for other calls."""
+        class NoCookies(CookieJar):
+            """Takes none: they would be kept as long as the client is, and sent for other calls."""
 
-                def extract_cookies(self, response: object, request: object) -> None:
-                    pass
+            def extract_cookies(self, response: object, request: object) -> None:
+                pass
 
-            divert("httpx", "httpcore")
-            self._client = httpx.AsyncClient(
-                timeout=httpx.Timeout(self._timeouts.download, connect=self._timeouts.connect),
-                limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE),
-                headers=HEADERS,
-                cookies=NoCookies(),
-            )
-        return self._client
+        divert("httpx", "httpcore")
+        return httpx.AsyncClient(
+            timeout=httpx.Timeout(self._timeouts.download, connect=self._timeouts.connect),
+            limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE),
+            headers=HEADERS,
+            cookies=NoCookies(),
+        )
 
     async def aclose(self) -> None:
         """Close the pool."""
