@@ -34,6 +34,8 @@ FRAMES_IN_A_TURN: Final = 128
 """That are read before others have their turn."""
 PASSED_ON: Final = 2048
 """Bytes that the library is given in one turn."""
+TURNS_AT_THE_END: Final = 32
+"""That what was received has at once when there is nothing more: over TLS, an end does not wait for its turn."""
 MOST_FRAGMENTS: Final = 1024
 FRAGMENT_BYTES: Final = 16
 """A message comes in at most so many fragments, and one more for each so many bytes: an empty one takes memory, too."""
@@ -102,13 +104,9 @@ class Connection(ClientConnection):
         """Read what has its turn, and keep the rest."""
         if self._ended:
             return
-        if not self._opened:
-            rest = self._shake_hands(data)
-        elif self._refused:
-            rest = self._pass_on(data)
-        else:
-            rest = self._read(data)
-        self._unread = rest
+        rest = self._unread = self._read_some(data)
+        if self.transport.is_closing():
+            return
         if bool(rest) is not self._paused:
             self._paused = bool(rest)
             (self.transport.pause_reading if rest else self.transport.resume_reading)()
@@ -120,6 +118,19 @@ class Connection(ClientConnection):
         if data and not self.transport.is_closing():
             self._take(data)
 
+    def eof_received(self) -> None:
+        """Take the end, behind what had no turn yet, as far as that has an end itself."""
+        for _ in range(TURNS_AT_THE_END):
+            if self._unread and not self._ended:
+                self._unread = self._read_some(self._unread)
+        super().eof_received()
+
+    def _read_some(self, data: bytes) -> bytes:
+        """Read what has its turn; return what is left."""
+        if not self._opened:
+            return self._shake_hands(data)
+        return self._pass_on(data) if self._refused else self._read(data)
+
     def _shake_hands(self, data: bytes) -> bytes:
         """Give the library some of the answer to the handshake, and not a byte behind the head of a good one."""
         piece = data[:PASSED_ON]
@@ -128,10 +139,16 @@ class Connection(ClientConnection):
             piece = piece[: end + len(END_OF_HEAD) - len(self._tail)]
         self._tail = (self._tail + piece)[1 - len(END_OF_HEAD) :]
         super().data_received(piece)
+        rest = data[len(piece) :]
         self._opened = self.response is not None and self.protocol.state is OPEN
         if self.protocol.close_expected():
             self._leave()
-        return data[len(piece) :]
+        elif end >= 0 and rest and not self._opened:  # what says why there is no websocket
+            super().data_received(rest[:PASSED_ON])
+            rest = rest[PASSED_ON:]
+            if self.protocol.close_expected():
+                self._leave()
+        return rest
 
     def _pass_on(self, data: bytes) -> bytes:
         """Give the library some of what follows a frame that it has to refuse; of that it makes no messages."""
