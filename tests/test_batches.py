@@ -63,13 +63,14 @@ def test_documents_of_docarray_never_repeat(monkeypatch):
     assert repeats.found == [(6, 1)]
 
 
+@given(st.integers(1, 5), st.lists(st.just("item"), max_size=30), st.data())
 def test_what_has_no_result_is_known(size, items, data):
     """Against a dict of every item; a request has items of one chunk, in any order."""
     unfinished, left = Unfinished(size), {}
     items = [f"{item} {index}" for index, item in enumerate(items)]
     for start in range(0, len(items), size):
         chunk = items[start : start + size]
-        unfinished.add(start, chunk)
+        unfinished.chunks[start] = chunk
         left |= dict(enumerate(chunk, start))
         for _ in range(data.draw(st.integers(0, 3))):
             earlier = data.draw(st.sampled_from(range(0, start + 1, size)))

@@ -7,7 +7,17 @@ from enum import Enum, StrEnum
 import numpy as np
 import pytest
 from casdk import Client, Document, InputTypeError, InputValueError
-from casdk._options import CHECKS, DEFAULTS, CallOptions, EncodeOptions, Options, check_limit, read_options, route
+from casdk._options import (
+    CHECKS,
+    DEFAULTS,
+    CallOptions,
+    EncodeOptions,
+    Options,
+    StreamOptions,
+    check_limit,
+    read_options,
+    route,
+)
 
 
 class Hostile:
@@ -104,12 +114,12 @@ def test_a_value_of_another_class_is_read_as_what_it_is(name, value, read):
 
 def test_every_option_is_checked_and_documented():
     assert set(CHECKS) == set(Options.__struct_fields__)
-    for kind in (CallOptions, EncodeOptions):
-        own = set(kind.__annotations__)
-        assert own <= set(CHECKS)
-        assert all(
-            f"{name}:" in kind.__doc__ for name in own if kind is CallOptions or name not in CallOptions.__annotations__
-        )
+    inherited = set()
+    for kind in (CallOptions, StreamOptions, EncodeOptions):
+        names = set(kind.__annotations__)
+        assert names <= set(CHECKS)
+        assert all(f"{name}:" in kind.__doc__ for name in names - inherited)
+        inherited |= names
     assert read_options({}) == DEFAULTS
 
 

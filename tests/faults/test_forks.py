@@ -134,7 +134,7 @@ def test_a_fork_waits_for_what_cannot_be_sent_twice(make_server, connect_to, sch
     client = connect_to(server, scheme, timeout=PATIENCE)
 
     def open_during_the_fork():
-        while not engine().forking:
+        while engine().fork is None:
             time.sleep(0.001)
         gate.open()
 
