@@ -134,3 +134,26 @@ def test_a_limit_of_no_number_is_the_error_of_its_request(served, limit):
     assert ask(served, "/search", limit=limit).header.status.code == 1
     assert ask(served, "/search", {"text": "a"}, limit=limit).header.status.code == 1
     assert "Traceback" not in served.log()
+
+
+def http2_frame(kind, flags, stream, payload=b""):
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + struct.pack(">I", stream) + payload
+
+
+def http2_header(name, value):
+    return bytes([0, len(name)]) + name + bytes([len(value)]) + value
+
+
+def test_calls_that_one_connection_opens_by_the_thousand_cancel_no_call_of_another(served):
+    """gRPC cancels any of those that wait to be taken when they are more than a thousand."""
+    told = {b":method": b"POST", b":scheme": b"http", b":path": SINGLE.encode(), b":authority": b"localhost"}
+    head = b"".join(http2_header(*each) for each in (told | {b"content-type": b"application/grpc"}).items())
+    begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + http2_frame(4, 0, 0)
+    with contextlib.ExitStack() as stack:
+        for _ in range(4):
+            opened = stack.enter_context(socket.create_connection(place(served, "grpc"), timeout=WAIT))
+            with contextlib.suppress(ConnectionError):  # it is not told how many it may open until it reads
+                opened.sendall(begin + b"".join(http2_frame(1, 4, 1 + 2 * at, head) for at in range(20_000)))
+        for _ in range(5):
+            assert ask(served, "/encode", {"text": "a"}).header.status.code == 0
+    assert "Traceback" not in served.log()

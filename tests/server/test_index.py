@@ -163,3 +163,15 @@ def test_a_file_that_is_no_index_is_named(tmp_path, name):
     BROKEN[name](tmp_path / FILE)
     with pytest.raises(ValueError, match=rf"^cannot use the index {tmp_path / FILE}: "):
         Index(tmp_path, "encoder", DIM)
+
+
+def test_a_full_disk_is_said_and_keeps_what_there_was(tmp_path):
+    index = Index(tmp_path, "encoder", DIM)
+    _fill(index, _rows(1, 10))
+    index._database.execute("pragma max_page_count=12")
+    with pytest.raises(OSError, match=rf"^cannot write the index {tmp_path / FILE}: database or disk is full"):
+        _fill(index, _rows(2, 5000))
+    assert index.status()["total_docs"] == 10
+    index.delete(["d0"])
+    assert index.status()["total_docs"] == 9
+    index.close()

@@ -5,7 +5,8 @@ A reply to ``/index`` is sent after its transaction is on disk, so it outlives a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import apsw
@@ -95,9 +96,26 @@ class Index:
                     f"document {shown(key)} has an embedding of {row.size} numbers; the index holds {self._dim}"
                 )
             rows.append((key, document, row.tobytes()))
-        with self._database:
+        with self._transaction():
             self._database.executemany("insert or replace into documents values (?, ?, ?)", rows)
         self.largest = max(self.largest, *(len(document) for _, document, _ in rows), 0)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Keep all that is done in a ``with``, or nothing of it.
+
+        Raises:
+            OSError: It cannot be written; the message names the file.
+        """
+        try:
+            self._database.execute("begin immediate")
+            yield
+            self._database.execute("commit")
+        except apsw.Error as error:
+            raise OSError(f"cannot write the index {self._file}: {error}") from error
+        finally:
+            if self._database.in_transaction:  # SQLite has ended it by itself where the disk is full
+                self._database.execute("rollback")
 
     def known(self, ids: Sequence[str]) -> set[str]:
         """Return those of the ids that are in the index."""
@@ -106,7 +124,7 @@ class Index:
 
     def delete(self, ids: Iterable[str]) -> None:
         """Remove documents; an unknown id is no error."""
-        with self._database:
+        with self._transaction():
             self._database.executemany("delete from documents where id = ?", ((key,) for key in ids))
 
     def nearest(self, row: NDArray[np.float32], limit: int, most: int) -> list[tuple[bytes, float]]:

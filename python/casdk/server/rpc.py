@@ -30,6 +30,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 NO_MEMORY = "the server has no memory for this now"
 IN_FLIGHT = 128
 """Requests of one stream worked on at once, unless its ``__prefetch__`` asks for fewer."""
+STREAMS = 128
+"""Calls of one connection at once."""
 PING_SECONDS = 10
 """Seconds from one ping of a client to the next."""
 HEALTH = "grpc.health.v1.Health"
@@ -65,6 +67,8 @@ class RpcServer:
                 # A compressed message is decompressed whole before its size is looked at.
                 ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression.value),
                 ("grpc.so_reuseport", 0),
+                # Beyond a thousand calls that wait to be taken, gRPC cancels any, whoever made them.
+                ("grpc.max_concurrent_streams", STREAMS),
                 # Clients may ask whether a connection still is one while they wait for a reply; gRPC would allow it
                 # every five minutes, and end the connection of one that asks more often.
                 ("grpc.http2.min_ping_interval_without_data_ms", PING_SECONDS * 1000),
@@ -260,6 +264,8 @@ async def _write(context: Context, reply: bytes) -> None:
     try:
         async with asyncio.timeout(send_seconds(len(reply))):
             await context.write(reply)
+    except grpc.aio.InternalError:
+        logger.info("a client left before it was answered")
     except TimeoutError:
         await context.abort(Code.DEADLINE_EXCEEDED, "the client does not take the reply")
 
