@@ -69,10 +69,6 @@ FLOODS = {
     "http, chunks": ("http", HEAD + b"1\r\n \r\n" * 100_000 + b'15\r\n{"data":[{"text":""}]\r\n1\r\n}\r\n0\r\n\r\n'),
     "websocket, pings": ("websocket", HANDSHAKE + frame(9) * 40_000 + LAST),
     "websocket, pongs": ("websocket", HANDSHAKE + frame(10) * 40_000 + LAST),
-    "websocket, fragments": (
-        "websocket",
-        HANDSHAKE + (frame(2, last=False) + frame(0, last=False) * 4000 + frame(0)) * 10 + LAST,
-    ),
 }
 
 
@@ -109,7 +105,6 @@ def picture(side):
 
 LONG = {
     "images": ("/encode", [{"blob": picture(900)}] * 6, {"blob": picture(16)}),
-    "texts": ("/encode", [{"text": "some words of a long text " * 400}] * 8, {"text": "a"}),
     "queries": ("/search", [{"text": f"query {at}"} for at in range(6)], {"text": "a query"}),
 }
 
