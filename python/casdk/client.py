@@ -396,7 +396,7 @@ class Client:
         """
         self._check()
         read = read_options(options)
-        return _open_pieces(_callers.run_pieces(_verbs.stream(self._session, content, read).run), read)
+        return _open_pieces(self, _callers.run_pieces(_verbs.stream(self._session, content, read).run), read)
 
     @overload
     def astream(
@@ -423,7 +423,8 @@ class Client:
         """`stream`, asynchronously."""
         self._check()
         read = read_options(options)
-        return _open_pieces_async(_callers.run_pieces_async(_verbs.stream(self._session, content, read).run), read)
+        pieces = _callers.run_pieces_async(_verbs.stream(self._session, content, read).run)
+        return _open_pieces_async(self, pieces, read)
 
     # rank
 
@@ -760,7 +761,8 @@ class Client:
         await self.aclose()
 
 
-def _open_pieces(pieces: Generator[Any, None, Any], options: Options) -> Generator[Any, None, None]:
+def _open_pieces(client: Client, pieces: Generator[Any, None, Any], options: Options) -> Generator[Any, None, None]:
+    """Open what a stream hands out, which keeps its client: one that nobody has any more would close under it."""
     try:
         for piece in pieces:
             yield open_piece(piece, options)
@@ -769,7 +771,9 @@ def _open_pieces(pieces: Generator[Any, None, Any], options: Options) -> Generat
         pieces.close()
 
 
-async def _open_pieces_async(pieces: AsyncGenerator[Any, None], options: Options) -> AsyncGenerator[Any, None]:
+async def _open_pieces_async(
+    client: Client, pieces: AsyncGenerator[Any, None], options: Options
+) -> AsyncGenerator[Any, None]:
     try:
         async for piece in pieces:
             yield await _verbs.open_on_loop(piece, options)

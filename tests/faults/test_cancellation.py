@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from casdk import ClosedError, Limits
+from casdk import TLS, Client, ClosedError, Limits
 from casdk._engine import engine
 from casdk.testing import Delay, Gate, Hold, Silent
 
@@ -90,6 +90,34 @@ def test_close_from_another_thread(make_server, connect_to, scheme):
     with pytest.raises(ClosedError):
         client.encode(["b"])
     gate.open()
+
+
+def test_a_call_keeps_a_client_that_nobody_has_any_more(make_server, scheme, rows):
+    """It would be closed under the call as it is collected."""
+    server, texts = make_server(), [f"text {number}" for number in range(9)]
+    options = {"tls": TLS(ca=server.ca)} if scheme.endswith("s") else {}
+
+    def connect():  # the fixture keeps its clients
+        return Client(server.address(scheme), timeout=20, **options)
+
+    client = connect()
+    pieces = client.stream(iter(texts), batch_size=1, prefetch=1)
+    found = [next(pieces)]
+    del client
+    gc.collect()
+    np.testing.assert_array_equal(np.concatenate(found + list(pieces)), rows(texts))
+
+    async def later():
+        client = connect()
+        pieces = client.astream(iter(texts), batch_size=1, prefetch=1)
+        found = [await anext(pieces)]
+        del client
+        gc.collect()
+        found += [piece async for piece in pieces]
+        return np.concatenate(found), await connect().aencode(iter(texts), batch_size=1, prefetch=1)
+
+    for matrix in asyncio.run(later()):
+        np.testing.assert_array_equal(matrix, rows(texts))
 
 
 def test_a_loop_closed_under_its_calls(make_server, connect_to, scheme, rows):
