@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from casdk import TLS, Client
-from casdk._uri import SCHEMES as ROWS
+from casdk._transport.address import SCHEMES as ROWS
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:

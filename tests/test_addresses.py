@@ -3,7 +3,7 @@ import gc
 import socket
 
 import pytest
-from casdk._channels.addresses import Addresses
+from casdk._transport.channels.addresses import Addresses
 from casdk.testing import BlackHole
 
 SECONDS = 0.4

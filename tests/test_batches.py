@@ -1,7 +1,7 @@
 import sys
 
 import pytest
-from casdk._batches import Batch, Repeats, Unfinished
+from casdk._calls.batches import Batch, Repeats, Unfinished
 from hypothesis import given
 from hypothesis import strategies as st
 

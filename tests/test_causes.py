@@ -5,8 +5,8 @@ import socket
 
 import pytest
 from casdk import TLS, Client, Retry, TLSError, TransportError
-from casdk._channels import causes
-from casdk._channels.causes import cause_of, without_grpc
+from casdk._transport.channels import causes
+from casdk._transport.channels.causes import cause_of, without_grpc
 from casdk.cli.exits import for_command_line
 from casdk.testing import DeadExecutor, FaultServer, Shut, certificates
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import casdk
 import numpy as np
 import pytest
-from casdk import _summary
 from casdk._rust import FIELDS
 from casdk.documents import Document, DocumentArray, NamedScore
+from casdk.documents import summary as _summary
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -31,7 +31,7 @@ def test_every_list_of_fields_has_the_same_ones():
     stub = ast.parse((PACKAGE / "_rust.pyi").read_text())
     [raw] = [node for node in stub.body if isinstance(node, ast.ClassDef) and node.name == "RawDocument"]
     assert sorted(line.target.id for line in raw.body if isinstance(line, ast.AnnAssign)) == fields
-    model = ast.parse((PACKAGE / "documents.py").read_text())
+    model = ast.parse((PACKAGE / "documents" / "model.py").read_text())
     [init] = [
         node
         for node in ast.walk(model)

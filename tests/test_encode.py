@@ -22,10 +22,10 @@ from casdk import (
     NotAnImageError,
     RejectedError,
     Text,
-    _merging,
-    _verbs,
 )
-from casdk._options import Options
+from casdk._calls import merging as _merging
+from casdk._calls import verbs as _verbs
+from casdk._calls.options import Options
 
 TEXTS = ["she smiled, with pain", "hello world", "setup", "日本語の文章", "a photo of cat.png"]
 

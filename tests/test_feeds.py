@@ -3,8 +3,8 @@ import threading
 
 import numpy as np
 import pytest
-from casdk._callers import run, run_async
-from casdk._feeds import Feed
+from casdk._content.feeds import Feed
+from casdk._engine.waiting import run, run_async
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -12,8 +12,8 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
-from casdk import _greenlets
-from casdk._uri import parse_address
+from casdk._engine import greenlets as _greenlets
+from casdk._transport.address import parse_address
 
 LIBRARIES = ("gevent", "eventlet")
 PATCH = {

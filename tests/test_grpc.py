@@ -4,7 +4,7 @@ import grpc.aio
 import numpy as np
 import pytest
 from casdk import TLS, Client, Retry
-from casdk._channels.grpc import CHANNEL, _is_silence, _lost
+from casdk._transport.channels.grpc import CHANNEL, _is_silence, _lost
 from casdk.errors import ProtocolMismatchError, ServerError, TLSError, TransportError
 from casdk.testing import FaultServer, Refuse
 

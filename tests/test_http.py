@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from casdk._channels import http
+from casdk._transport.channels import http
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 import pytest
-from casdk import Document, Image, ItemError, Text, _inputs
-from casdk._inputs import Sources, as_document, check_content, read_chunk, urls_of
+from casdk import Document, Image, ItemError, Text
+from casdk._content import inputs as _inputs
+from casdk._content.inputs import Sources, as_document, check_content, read_chunk, urls_of
 from casdk._rust import classify
 from casdk.errors import EmptyItemError, FileMissingError, InputTypeError, ItemTypeError, NotAnImageError
 from PIL import Image as Pillow

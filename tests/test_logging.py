@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 from casdk import TLS, AuthError, Client, Retry, ServerError
-from casdk._logging import flush
+from casdk._engine.logging import flush
 from casdk.testing import Cut, ExecutorError, FaultServer, Refuse
 
 QUICK = Retry(backoff=0.001, max_backoff=0.01)

@@ -3,7 +3,7 @@ import contextvars
 import gc
 import weakref
 
-from casdk._mailbox import mailbox_of
+from casdk._engine.mailbox import mailbox_of
 
 
 def test_a_closed_loop_is_let_go_with_what_it_never_read():

@@ -6,11 +6,11 @@ from functools import partial
 
 import numpy as np
 import pytest
-from casdk import _merging
-from casdk._callers import run_async, run_call, run_call_async
-from casdk._engine import engine
-from casdk._merging import LANES, Coalescer, Share, merging_key
-from casdk._options import DEFAULTS, MERGES, Options
+from casdk._calls import merging as _merging
+from casdk._calls.merging import LANES, Coalescer, Share, merging_key
+from casdk._calls.options import DEFAULTS, MERGES, Options
+from casdk._engine.process import engine
+from casdk._engine.waiting import run_async, run_call, run_call_async
 from casdk.errors import DeadlineError
 
 

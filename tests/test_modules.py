@@ -4,7 +4,7 @@ import sys
 import pytest
 from casdk import _modules
 from casdk._modules import Late, load
-from casdk._uri import parse_address
+from casdk._transport.address import parse_address
 from casdk.errors import ConfigError
 
 ADDRESSES = {"grpc": "grpc://127.0.0.1:1", "http": "http://127.0.0.1:1", "websocket": "ws://127.0.0.1:1"}
@@ -28,9 +28,10 @@ def test_the_first_client_imports_what_its_calls_need_and_of_the_channels_its_ow
     script = NEW.format(address=ADDRESSES[channel])
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     by_client, by_call = (line.split() for line in told.stdout.splitlines())
-    channels = [f"casdk._channels.{other}" for other in ADDRESSES if f"casdk._channels.{other}" in by_client]
+    every = [f"casdk._transport.channels.{other}" for other in ADDRESSES]
+    channels = [module for module in every if module in by_client]
     assert {*_modules.MODULES} <= {*by_client}
-    assert channels == [f"casdk._channels.{channel}"]
+    assert channels == [f"casdk._transport.channels.{channel}"]
     assert by_call == []
 
 
@@ -58,7 +59,7 @@ def test_a_client_in_the_middle_of_the_first_one_is_an_error_and_harms_nothing(m
 
     monkeypatch.setattr(_modules, "import_module", import_module)
     load(endpoint)
-    assert imported == [*_modules.MODULES, "casdk._channels.http"]
+    assert imported == [*_modules.MODULES, "casdk._transport.channels.http"]
     load(endpoint)
     assert len(imported) == len(_modules.MODULES) + 1
 

@@ -7,7 +7,7 @@ from enum import Enum, StrEnum
 import numpy as np
 import pytest
 from casdk import Client, Document, InputTypeError, InputValueError
-from casdk._options import (
+from casdk._calls.options import (
     CHECKS,
     DEFAULTS,
     CallOptions,

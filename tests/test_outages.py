@@ -6,9 +6,9 @@ import math
 from collections import Counter
 
 import pytest
-from casdk._batches import Batch
-from casdk._calls import CULPRIT, Call, RetryBudget, Window
-from casdk._outages import PATIENCE, Outage, ServerState
+from casdk._calls.batches import Batch
+from casdk._calls.decisions import CULPRIT, Call, RetryBudget, Window
+from casdk._calls.outages import PATIENCE, Outage, ServerState
 from casdk.config import Retry
 from casdk.errors import AuthError, OverloadedError, ProtocolMismatchError, ServerError, TLSError, TransportError
 from hypothesis import given

@@ -1,5 +1,5 @@
 from casdk import DeadlineError, EmptyItemError, NotDoneError
-from casdk._outcome import Outcome
+from casdk._calls.outcome import Outcome
 
 
 def test_each_item_without_a_result_has_an_error():

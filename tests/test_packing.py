@@ -1,8 +1,8 @@
 from types import SimpleNamespace
 
 from casdk import FileMissingError
-from casdk._batches import Batch
-from casdk._packing import leave_out
+from casdk._calls.batches import Batch
+from casdk._calls.packing import leave_out
 
 
 class Decisions:

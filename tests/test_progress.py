@@ -3,8 +3,8 @@ import threading
 import nbformat
 import pytest
 import rich
-from casdk import _progress
-from casdk._progress import Progress
+from casdk._calls import progress as _progress
+from casdk._calls.progress import Progress
 from nbclient import NotebookClient
 
 

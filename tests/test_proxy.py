@@ -1,8 +1,8 @@
 import os
 
 import pytest
-from casdk._proxy import check_proxy, proxy_of
-from casdk._uri import parse_address
+from casdk._transport.address import parse_address
+from casdk._transport.proxy import check_proxy, proxy_of
 from casdk.errors import ConfigError
 
 SECURE, PLAIN = parse_address("grpcs://clip.example:1"), parse_address("websocket://clip.example:1")

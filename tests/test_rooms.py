@@ -1,6 +1,7 @@
-"""Who may import whom: reads the imports and holds every file to the table of ARCHITECTURE.md."""
+"""Who may import whom: reads the table of ARCHITECTURE.md and the imports of every file, and holds one to the other."""
 
 import ast
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -35,122 +36,13 @@ LAZY = {
     "polars",
 }
 """Libraries that a core module imports only inside the function that needs them."""
-LATE_ROOMS = ("_summary", "_telemetry")
+LATE_ROOMS = ("documents.summary", "_calls.telemetry")
 """Rooms that are themselves imported so."""
-EVERYTHING = {"*"}
 LINES = 550
 
-# Modules of ours that each room may import to run.
-MAY_IMPORT: dict[str, set[str]] = {
-    "__init__": {"_rust", "client", "config", "documents", "errors", "models"},
-    "client": EVERYTHING,
-    "_verbs": {
-        *("_callers", "_columns", "_engine", "_foreign", "_inputs", "_merging", "_options", "_originals", "_outcome"),
-        *("_results", "_run", "_session", "documents", "errors"),
-    },
-    "_merging": {
-        *("_batches", "_codecs", "_engine", "_feeds", "_foreign", "_inputs", "_options", "_originals", "_outcome"),
-        *("_results", "_run", "errors"),
-    },
-    "_run": {
-        *("_batches", "_callbacks", "_calls", "_codecs", "_engine", "_feeds", "_inputs", "_logging", "_options"),
-        *("_originals", "_outages", "_outcome", "_packing", "_progress", "_reading", "_results", "_rust", "_session"),
-        *("_tasks", "_tracebacks", "_transport", "errors"),
-    },
-    "_reading": {
-        *("_batches", "_calls", "_engine", "_feeds", "_inputs", "_progress", "_results", "_tasks", "errors"),
-    },
-    "_packing": {
-        *("_batches", "_calls", "_codecs", "_engine", "_inputs", "_options", "_session", "documents", "errors"),
-    },
-    "_callbacks": {
-        *("_batches", "_codecs", "_engine", "_options", "_transport", "documents", "errors", "models"),
-    },
-    "_tasks": set(),
-    "_tracebacks": {"errors"},
-    "_outcome": {"errors"},
-    "_session": {
-        "_forks",
-        *("_calls", "_downloads", "_engine", "_greenlets", "_logging", "_outages", "_transport", "errors"),
-    },
-    "_transport": {
-        *("_channels", "_codecs", "_credentials", "_engine", "_logging", "_proxy", "_uri", "config", "errors"),
-    },
-    "_calls": {"_batches", "_outages", "models", "errors", "config"},
-    "_outages": set(),
-    "_signatures": {"_options"},
-    "_settings": {"_credentials", "_inputs", "_merging", "_options", "_telemetry", "_uri", "config", "errors"},
-    "_options": {"_calls", "models", "errors", "config"},
-    "_results": {"_codecs", "_options", "_outcome", "documents", "errors"},
-    "_remarks": set(),
-    "_codecs": {"_remarks", "_rust", "models", "documents", "errors"},
-    "_foreign": set(),
-    "_originals": {
-        *("_columns", "_foreign", "_inputs", "_options", "_outcome", "_results", "documents", "errors", "models"),
-    },
-    "_inputs": {"_columns", "_foreign", "_rust", "models", "documents", "errors"},
-    "_batches": {"_foreign", "errors"},
-    "_feeds": {"_threads", "errors"},
-    "_credentials": {"_engine", "_threads", "errors"},
-    "_downloads": {"_logging", "_remarks", "config", "errors"},
-    "_callers": {"_engine", "_mailbox", "errors"},
-    "_greenlets": {"_uri", "errors"},
-    "_modules": {"_uri", "errors"},
-    "_forks": set(),
-    "_engine": {"_forks", "_greenlets", "_logging", "_mailbox", "_threads", "errors"},
-    "_logging": {"_threads", "errors"},
-    "_threads": {"errors"},
-    "_mailbox": set(),
-    "_columns": {"_foreign", "errors"},
-    "_progress": {"_logging", "_threads", "errors"},
-    "_telemetry": {"_codecs", "_logging", "_rust", "_uri", "errors"},
-    "_uri": {"errors"},
-    "_proxy": {"_uri", "errors"},
-    "_channels": {"_channels.base", "_uri", "config", "errors"},
-    "_channels.base": {"_logging", "_remarks", "_uri", "config", "errors"},
-    "_channels.grpc": {
-        *("_channels.base", "_channels.causes", "_channels.certificates", "_channels.ends", "_channels.forks"),
-        "_channels.silence",
-        *("_logging", "_remarks", "errors", "config"),
-    },
-    "_channels.http": {
-        *("_channels.addresses", "_channels.base", "_channels.causes", "_channels.network", "_logging", "_remarks"),
-        *("errors", "config", "_rust"),
-    },
-    "_channels.causes": set(),
-    "_channels.ends": set(),
-    "_channels.silence": set(),
-    "_channels.forks": {"_channels.base", "errors"},
-    "_channels.certificates": {"_channels.base", "errors"},
-    "_channels.addresses": {"_channels.base", "_uri", "errors"},
-    "_channels.network": {"_channels.addresses", "_channels.base"},
-    "_channels.frames": set(),
-    "_channels.websocket": {
-        *("_channels.addresses", "_channels.base", "_channels.causes", "_channels.frames"),
-        *("_logging", "_remarks", "_uri", "errors", "config", "_rust"),
-    },
-    "models": {"documents", "errors"},
-    "documents": {"_archive", "_rust", "_selectors", "errors"},
-    "_archive": {"documents", "errors"},
-    "_selectors": {"_rust", "errors"},
-    "_summary": set(),
-    "_images": {"errors"},
-    "config": {"errors"},
-    "_extras": set(),
-    "errors": set(),
-}
-# What a room may import inside a function on top of that.
-MAY_IMPORT_LATE: dict[str, set[str]] = {
-    "documents": {"_images", "_summary", "interop"},
-    "_inputs": {"interop"},
-    "_originals": {"interop"},
-    "_archive": {"documents"},
-    "_images": {"_downloads", "_rust"},
-    "models": {"_columns"},
-}
 # Standard modules that would make a decision into an act.
 ACTS = {"asyncio", "socket", "time", "threading", "ssl", "selectors", "os", "random"}
-FORBIDDEN = {"_calls": ACTS, "_batches": ACTS, "_outages": ACTS}
+FORBIDDEN = {f"_calls.{name}": ACTS for name in ("decisions", "batches", "outages")}
 
 
 class Import(NamedTuple):
@@ -190,25 +82,82 @@ def _walk(node: ast.AST, late: bool) -> Iterator[Import]:
         yield from _walk(child, late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-def is_within(name: str, rooms: set[str]) -> bool:
-    return rooms == EVERYTHING or any(name == room or name.startswith(f"{room}.") for room in rooms)
+def rooms() -> Iterator[tuple[str, set[str]]]:
+    """Yield each room of ARCHITECTURE.md's table, a file or a folder, and the rooms that it may import."""
+    _, _, page = (ROOT / "ARCHITECTURE.md").read_text().partition("## Rooms")
+    for line in page.partition("\n## ")[0].splitlines():
+        if line.startswith("| `") and "rust/" not in line:
+            room, _, others = line.split("|")[1:4]
+            yield (
+                room.split("`")[1].removesuffix(".py").rstrip("/"),
+                {name.removesuffix(".py") for name in re.findall(r"`([^`]+)`", others)},
+            )
 
 
-@pytest.mark.parametrize("module", CORE)
+ROOMS = dict(rooms())
+
+
+def room_of(name: str) -> str:
+    """Return the room of a module; a name that is none is imported from the package itself."""
+    root = name.split(".")[0]
+    return root if root in ROOMS else "__init__"
+
+
+def used(module: str) -> Iterator[tuple[str, Import]]:
+    """Yield the modules of ours that one imports."""
+    for found in imports(FILES[module]):
+        if found.name.split(".")[0] == "casdk":
+            name = found.name.removeprefix("casdk").lstrip(".")
+            yield (name or "__init__"), found
+
+
+@pytest.mark.parametrize("module", FILES)
 def test_imports_of_ours(module):
-    assert module in MAY_IMPORT, f"{module} is a new room: give it a row here and in ARCHITECTURE.md"
-    allowed, late = MAY_IMPORT[module], MAY_IMPORT_LATE.get(module, set())
-    for name, line, is_late in imports(CORE[module]):
-        if name.split(".")[0] != "casdk":
-            continue
-        name = name.removeprefix("casdk.")
-        fits = (is_within(name, allowed) and name.split(".")[0] not in LEAVES) or (is_late and is_within(name, late))
-        assert fits, f"{module}, line {line}: may not import casdk.{name}"
+    room = module.split(".")[0]
+    assert room in ROOMS, f"{module} is in a new room: give it a row in ARCHITECTURE.md"
+    for name, found in used(module):
+        other = room_of(name)
+        assert other == room or other in ROOMS[room], f"{module}, line {found.line}: may not import casdk.{name}"
+
+
+def test_every_row_is_a_room_and_every_permission_is_used():
+    seen: dict[str, set[str]] = {room_of(module): set() for module in (*FILES, "_rust")}
+    for module in FILES:
+        seen[room_of(module)] |= {room_of(name) for name, _ in used(module)}
+    assert {room: others - {room} for room, others in seen.items()} == ROOMS
+
+
+def test_no_room_imports_in_a_circle():
+    def reached(room: str, path: tuple[str, ...]) -> None:
+        assert room not in path, " -> ".join((*path, room))
+        for other in ROOMS[room]:
+            reached(other, (*path, room))
+
+    for room in ROOMS:
+        reached(room, ())
+
+
+PUBLISHED = {
+    module: set(ast.literal_eval(node.value))
+    for module, path in FILES.items()
+    for node in ast.parse(path.read_text()).body
+    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+}
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_only_what_a_file_publishes_is_imported_from_it(module):
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("casdk."):
+            source = (node.module or "").removeprefix("casdk.")
+            for alias in node.names:
+                if f"{source}.{alias.name}" not in FILES and source in PUBLISHED:
+                    assert alias.name in PUBLISHED[source], f"{module}, line {node.lineno}: {source} keeps {alias.name}"
 
 
 @pytest.mark.parametrize("module", CORE)
 def test_imports_of_others(module):
-    library = LIBRARIES.get(module.removeprefix("_channels."))
+    library = LIBRARIES.get(module.removeprefix("_transport.channels."))
     for name, line, late in imports(CORE[module]):
         root = name.split(".")[0]
         assert root not in FORBIDDEN.get(module, ()), f"{module}, line {line}: may not import {name}"
@@ -226,7 +175,7 @@ def test_extras_are_those_promised():
 
 @pytest.mark.parametrize(("channel", "library"), LIBRARIES.items())
 def test_a_channel_imports_its_library(channel, library):
-    assert library in {name.split(".")[0] for name, _, _ in imports(CORE[f"_channels.{channel}"])}
+    assert library in {name.split(".")[0] for name, _, _ in imports(CORE[f"_transport.channels.{channel}"])}
 
 
 def test_runtime_dependencies_are_declared():
@@ -241,16 +190,8 @@ def test_runtime_dependencies_are_declared():
             assert name.split(".")[0] in known, f"{module}, line {line}: {name} is no declared dependency"
 
 
-def test_every_rule_has_a_room():
-    assert set(MAY_IMPORT) == set(CORE)
-    assert set(MAY_IMPORT_LATE) | set(FORBIDDEN) <= set(CORE)
-
-
-@pytest.mark.parametrize("module", [m for m in CORE if m != "__init__"])
-def test_architecture_names_the_room(module):
-    table = [line for line in (ROOT / "ARCHITECTURE.md").read_text().splitlines() if line.startswith("|")]
-    room = f"`{module.split('.')[0]}{'/' if module.startswith('_channels') else '.py'}`"
-    assert any(room in line.split("|")[1] for line in table), f"ARCHITECTURE.md has no row for {room}"
+def test_every_rule_has_a_file():
+    assert set(FORBIDDEN) | set(LATE_ROOMS) <= set(CORE)
 
 
 def lines_of(path: Path) -> int:

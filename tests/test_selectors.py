@@ -4,8 +4,8 @@ import string
 
 import numpy as np
 import pytest
-from casdk._selectors import STEP
 from casdk.documents import Document, DocumentArray, NamedScore
+from casdk.documents.selectors import STEP
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 from casdk import Client, Limits
-from casdk._session import SHARES, ByteBudget, ByteShare
+from casdk._calls.session import SHARES, ByteBudget, ByteShare
 from casdk.testing import FaultServer, Gate, Hold
 
 PNG = b"\x89PNG\r\n\x1a\n"

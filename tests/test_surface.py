@@ -12,7 +12,7 @@ import typing
 
 import casdk
 import pytest
-from casdk._options import Options
+from casdk._calls.options import Options
 
 PUBLIC = ("client", "config", "documents", "errors", "models")
 VERBS = ("encode", "stream", "rank", "index", "search", "profile", "close")

@@ -1,7 +1,7 @@
 import asyncio
 
 import pytest
-from casdk._tasks import Tasks
+from casdk._calls.tasks import Tasks
 
 
 class Call:

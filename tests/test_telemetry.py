@@ -338,7 +338,7 @@ import sys
 sys.modules["opentelemetry"] = None
 import casdk
 casdk.Client("grpc://127.0.0.1:1")
-assert not any(name.startswith("opentelemetry.") or name == "casdk._telemetry" for name in sys.modules)
+assert not any(name.startswith("opentelemetry.") or name == "casdk._calls.telemetry" for name in sys.modules)
 try:
     casdk.Client("grpc://127.0.0.1:1", telemetry=True)
 except casdk.ConfigError as error:

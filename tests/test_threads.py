@@ -6,7 +6,7 @@ import weakref
 from concurrent.futures import CancelledError
 
 import pytest
-from casdk._threads import Workers, start
+from casdk._engine.threads import Workers, start
 from casdk.errors import TransportError
 
 
@@ -68,7 +68,7 @@ def test_an_idle_thread_keeps_nothing():
 NO_THREADS = """
 import resource, threading
 from casdk import Client
-from casdk._threads import Workers, start
+from casdk._engine.threads import Workers, start
 from casdk.errors import TransportError
 pool, gate = Workers(2, "cook"), threading.Event()
 first = pool.submit(gate.wait)

@@ -2,7 +2,7 @@ import traceback
 
 import casdk
 from casdk import CallbackError, CasdkError
-from casdk._tracebacks import drop_frames
+from casdk._calls.tracebacks import drop_frames
 
 
 def names_of(error):

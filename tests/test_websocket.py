@@ -9,9 +9,9 @@ from itertools import pairwise
 
 import pytest
 from casdk import TLS, Limits, ReplyError, Timeouts, TransportError
-from casdk._channels.base import SLICE
-from casdk._channels.websocket import SMALL, Connection, WebsocketChannel
-from casdk._uri import Endpoint
+from casdk._transport.address import Endpoint
+from casdk._transport.channels.base import SLICE
+from casdk._transport.channels.websocket import SMALL, Connection, WebsocketChannel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
-from casdk._foreign import origins
+from casdk.documents.recognise import origins
 from casdk.errors import ConfigError, InputTypeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ArrowArray", "ArrowStream", "Column", "PandasColumn", "Unreadable", "column_of", "to_arrow"]
+__all__ = ["ArrowArray", "ArrowStream", "Column", "PandasColumn", "Unreadable", "check_arrow", "column_of", "to_arrow"]
 
 SLICE: Final = 1024
 """Rows turned into Python objects at a time."""

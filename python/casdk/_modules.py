@@ -6,12 +6,18 @@ from importlib import import_module
 from threading import get_ident
 from typing import Any, Final
 
-from casdk._uri import Endpoint
+from casdk._transport.address import Endpoint
 from casdk.errors import ConfigError
 
 __all__ = ["Late", "load"]
 
-MODULES: Final = tuple(f"casdk._{name}" for name in ("callers", "engine", "merging", "proxy", "session", "verbs"))
+MODULES: Final = (
+    "casdk._calls.merging",
+    "casdk._calls.session",
+    "casdk._calls.verbs",
+    "casdk._engine.waiting",
+    "casdk._transport.proxy",
+)
 _loading: Final[set[int]] = set()
 """Threads that import what the first client of a scheme needs."""
 _loaded: Final[set[str]] = set()
@@ -44,7 +50,7 @@ def load(endpoint: Endpoint) -> None:
         raise ConfigError("a client cannot be made while the code that this interrupts makes the first one")
     try:
         _loading.add(thread)
-        for module in (*MODULES, f"casdk._channels.{endpoint.channel}"):
+        for module in (*MODULES, f"casdk._transport.channels.{endpoint.channel}"):
             import_module(module)
         _loaded.add(endpoint.channel)
     except OSError as error:  # no descriptors are left, for one

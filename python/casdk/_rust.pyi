@@ -60,7 +60,7 @@ def classify(items: Sequence[object], *, look: bool = True) -> bytes:
 
     ``T`` sentence, ``P`` path of an image file, ``D`` data URI, ``F`` file URL, ``U`` http(s) URL (all ``str``);
     ``B`` ``bytes``; ``O`` a ``casdk.Document``; ``?`` anything else, for Python to look at. The rule for strings is the
-    table in ``casdk._inputs``.
+    table in ``casdk._content.inputs``.
     """
 
 def decode_data_uri(uri: str) -> tuple[str, bytes]:

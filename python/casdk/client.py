@@ -13,10 +13,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
-from casdk._columns import ArrowArray, ArrowStream, PandasColumn
-from casdk._greenlets import check_greenlets
-from casdk._modules import load
-from casdk._options import (
+from casdk._calls.options import (
     CallOptions,
     EncodeOptions,
     Known,
@@ -26,25 +23,30 @@ from casdk._options import (
     StreamOptions,
     read_options,
 )
-from casdk._originals import open_piece
-from casdk._settings import Settings, make_coalescer, make_instruments, read_credential, read_sources
-from casdk._signatures import takes
-from casdk._uri import counterpart, parse_address
+from casdk._calls.originals import open_piece
+from casdk._calls.settings import Settings, make_coalescer, make_instruments, read_credential, read_sources
+from casdk._calls.signatures import takes
+from casdk._columns import ArrowArray, ArrowStream, PandasColumn
+from casdk._modules import load
+from casdk._transport.address import counterpart, parse_address
+from casdk._transport.channels import check_greenlets
+from casdk._wording import EXITING
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray
-from casdk.errors import EXITING, ClosedError, ConfigError
+from casdk.errors import ClosedError, ConfigError
 from casdk.models import EncodeResult, Image, Profile, Response, Text
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-    from casdk import _callers, _engine, _verbs
-    from casdk._credentials import Credential
-    from casdk._session import Session
+    from casdk._calls import verbs
+    from casdk._calls.session import Session
+    from casdk._engine import process, waiting
+    from casdk._transport.credentials import Credential
 else:
     from casdk._modules import Late
 
-    _callers, _engine, _verbs = map(Late, ("casdk._callers", "casdk._engine", "casdk._verbs"))
+    verbs, process, waiting = map(Late, ("casdk._calls.verbs", "casdk._engine.process", "casdk._engine.waiting"))
 
 __all__ = ["ArrowArray", "ArrowStream", "CallOptions", "Client", "EncodeOptions", "Item", "StreamOptions"]
 
@@ -126,7 +128,7 @@ class Client:
         endpoint = parse_address(server)
         check_greenlets(endpoint)
         load(endpoint)
-        from casdk._proxy import check_proxy
+        from casdk._transport.proxy import check_proxy
 
         if tls is not None and not endpoint.tls:
             raise ConfigError(
@@ -162,7 +164,7 @@ class Client:
         self._check()
         check_greenlets(self._settings.endpoint)
         load(self._settings.endpoint)
-        from casdk._session import Session
+        from casdk._calls.session import Session
 
         settings = self._settings
         self._session = Session(settings, make_coalescer(settings), make_instruments(settings))
@@ -278,7 +280,7 @@ class Client:
             TypeError: An unknown option.
         """
         self._check()
-        return _callers.run_call(_verbs.encode(self._session, content, read_options(options)))
+        return waiting.run_call(verbs.encode(self._session, content, read_options(options)))
 
     @overload
     async def aencode(
@@ -350,8 +352,8 @@ class Client:
     async def aencode(self, content: Any, **options: Any) -> Any:
         """`encode`, asynchronously; ``content`` may be an async iterable, callbacks may be coroutine functions."""
         self._check()
-        call = _verbs.encode(self._session, content, read_options(options))
-        return await _callers.run_call_async(call)
+        call = verbs.encode(self._session, content, read_options(options))
+        return await waiting.run_call_async(call)
 
     # stream
 
@@ -396,7 +398,7 @@ class Client:
         """
         self._check()
         read = read_options(options)
-        return _open_pieces(self, _callers.run_pieces(_verbs.stream(self._session, content, read).run), read)
+        return _open_pieces(self, waiting.run_pieces(verbs.stream(self._session, content, read).run), read)
 
     @overload
     def astream(
@@ -423,7 +425,7 @@ class Client:
         """`stream`, asynchronously."""
         self._check()
         read = read_options(options)
-        pieces = _callers.run_pieces_async(_verbs.stream(self._session, content, read).run)
+        pieces = waiting.run_pieces_async(verbs.stream(self._session, content, read).run)
         return _open_pieces_async(self, pieces, read)
 
     # rank
@@ -473,7 +475,7 @@ class Client:
             NotSupportedError: The flow does not rank at that endpoint.
         """
         self._check()
-        return _callers.run_call(_verbs.rank(self._session, docs, read_options(options, OF_RANK), source))
+        return waiting.run_call(verbs.rank(self._session, docs, read_options(options, OF_RANK), source))
 
     @overload
     async def arank(
@@ -506,8 +508,8 @@ class Client:
     async def arank(self, docs: Any, *, source: str = "matches", **options: Any) -> Any:
         """`rank`, asynchronously."""
         self._check()
-        call = _verbs.rank(self._session, docs, read_options(options, OF_RANK), source, on_loop=True)
-        return await _callers.run_call_async(call)
+        call = verbs.rank(self._session, docs, read_options(options, OF_RANK), source, on_loop=True)
+        return await waiting.run_call_async(call)
 
     # index
 
@@ -560,9 +562,7 @@ class Client:
             NotSupportedError: The flow has no indexer.
         """
         self._check()
-        return _callers.run_call(
-            _verbs.index(self._session, content, read_options(options, OF_INDEX), idempotent_index)
-        )
+        return waiting.run_call(verbs.index(self._session, content, read_options(options, OF_INDEX), idempotent_index))
 
     @overload
     async def aindex(
@@ -600,8 +600,8 @@ class Client:
     async def aindex(self, content: Any, *, idempotent_index: bool = False, **options: Any) -> Any:
         """`index`, asynchronously."""
         self._check()
-        call = _verbs.index(self._session, content, read_options(options, OF_INDEX), idempotent_index)
-        return await _callers.run_call_async(call)
+        call = verbs.index(self._session, content, read_options(options, OF_INDEX), idempotent_index)
+        return await waiting.run_call_async(call)
 
     # search
 
@@ -646,7 +646,7 @@ class Client:
             NotSupportedError: The flow has no indexer.
         """
         self._check()
-        return _callers.run_call(_verbs.search(self._session, content, read_options(options, OF_SEARCH), limit))
+        return waiting.run_call(verbs.search(self._session, content, read_options(options, OF_SEARCH), limit))
 
     @overload
     async def asearch(
@@ -679,8 +679,8 @@ class Client:
     async def asearch(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
         """`search`, asynchronously."""
         self._check()
-        call = _verbs.search(self._session, content, read_options(options, OF_SEARCH), limit)
-        return await _callers.run_call_async(call)
+        call = verbs.search(self._session, content, read_options(options, OF_SEARCH), limit)
+        return await waiting.run_call_async(call)
 
     # profile
 
@@ -698,15 +698,15 @@ class Client:
             Every figure, in milliseconds; it also reads like upstream's dict (``p['Roundtrip']``).
         """
         self._check()
-        return _show(_callers.run_call(_verbs.profile(self._session, content, timeout)), quiet)
+        return _show(waiting.run_call(verbs.profile(self._session, content, timeout)), quiet)
 
     async def aprofile(
         self, content: Item | Document | None = None, *, timeout: float | UnsetType | None = UNSET, quiet: bool = False
     ) -> Profile:
         """`profile`, asynchronously."""
         self._check()
-        call = _verbs.profile(self._session, content, timeout)
-        return _show(await _callers.run_call_async(call), quiet)
+        call = verbs.profile(self._session, content, timeout)
+        return _show(await waiting.run_call_async(call), quiet)
 
     # running and closing
 
@@ -725,14 +725,14 @@ class Client:
         """Cancel calls that run, close every connection; the client cannot be used afterwards."""
         if self._exiting():
             return
-        from casdk._threads import is_ours
+        from casdk._engine.threads import is_ours
 
         self._finalizer.detach()
         if self._session.opened:
             if is_ours():  # a finalizer that Python happens to run there: nobody waits for anything
                 _leave(self._session)
             else:
-                _callers.run(_closing(self._session))
+                waiting.run(_closing(self._session))
         self._session.closed = True
 
     async def aclose(self) -> None:
@@ -741,7 +741,7 @@ class Client:
             return
         self._finalizer.detach()
         if self._session.opened:
-            await _callers.run_async(_closing(self._session))
+            await waiting.run_async(_closing(self._session))
         self._session.closed = True
 
     def __enter__(self) -> Client:
@@ -776,7 +776,7 @@ async def _open_pieces_async(
 ) -> AsyncGenerator[Any, None]:
     try:
         async for piece in pieces:
-            yield await _verbs.open_on_loop(piece, options)
+            yield await verbs.open_on_loop(piece, options)
             del piece  # as above
     finally:
         await pieces.aclose()
@@ -799,4 +799,4 @@ def _closing(session: Session) -> Callable[[Any], Any]:
 def _leave(session: Session) -> None:
     """Close what a client left behind that nobody closed; runs wherever the garbage collector does."""
     if session.opened:
-        _engine.engine().post(lambda: _engine.engine().loop.create_task(session.aclose()))
+        process.engine().post(lambda: process.engine().loop.create_task(session.aclose()))

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any, Literal, TypedDict, Unpack
 
 import casdk
-from casdk._foreign import is_array
-from casdk.interop.docarray import collect, to_docarray
+from casdk.documents.docarray import collect, to_docarray
+from casdk.documents.recognise import is_array
 from casdk.models import Header, Route, Status
 
 __all__ = ["CallOptions", "Client", "Data", "DataRequest"]

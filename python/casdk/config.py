@@ -10,7 +10,8 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from casdk.errors import ConfigError, shown
+from casdk._wording import shown
+from casdk.errors import ConfigError
 
 __all__ = ["TLS", "Limits", "Retry", "Telemetry", "Timeouts"]
 

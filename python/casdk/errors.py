@@ -32,14 +32,14 @@
     └── CallbackError                       a callback of the caller's raised
 
 Data live in attributes; the text is made of them in ``__str__``. An error that stops a call carries what the call had
-finished: `casdk._run` puts it there, in one place for all verbs.
+finished: `casdk._calls.run` puts it there, in one place for all verbs.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,42 +79,6 @@ __all__ = [
     "TLSError",
     "TransportError",
 ]
-
-
-MOST_SHOWN: Final = 60
-"""Characters of a value of the caller's in the text of an error."""
-
-
-def shown(value: object) -> str:
-    """Return a value of the caller's as an error's text shows it: short, and by its type where it cannot be shown."""
-    try:
-        if isinstance(value, bytes | bytearray) and len(value) > MOST_SHOWN:
-            return f"<{len(value)} bytes>"
-        text = repr(value[: MOST_SHOWN + 1] if type(value) is str else value)
-        text.encode()
-    except Exception:
-        return f"a {class_name(value)}"
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
-
-
-def message_of(error: BaseException) -> str:
-    """Return what an exception of the caller's says, or its class where it cannot say anything."""
-    try:
-        message = str(error)
-        message.encode()
-    except Exception:
-        return class_name(error)
-    return message
-
-
-def class_name(value: object) -> str:
-    """Return the name of a value's class, which may have a class of its own to tell it."""
-    try:
-        name = str(type(value).__name__)
-        name.encode()
-    except Exception:
-        return "object"
-    return name
 
 
 class CasdkError(Exception):
@@ -211,10 +175,6 @@ class ConfigError(CasdkError, ValueError):
 
 class ClosedError(CasdkError, RuntimeError):
     """The client was closed before or during the call."""
-
-
-EXITING = "Python is exiting: no call can be made any more"
-"""What a `ClosedError` says where the engine's thread stands still for good."""
 
 
 class InputError(CasdkError):

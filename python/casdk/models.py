@@ -10,8 +10,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from casdk._wording import class_name, message_of
 from casdk.documents import DocumentArray
-from casdk.errors import CasdkError, InputTypeError, ItemError, ReplyError, class_name, message_of
+from casdk.errors import CasdkError, InputTypeError, ItemError, ReplyError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from threading import Thread
 
 import pytest
-from casdk._channels.base import Connected
+from casdk._transport.channels.base import Connected
 from casdk.cli.handshake import unverified
 from casdk.testing import (
     FaultServer,

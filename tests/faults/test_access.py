@@ -13,8 +13,8 @@ import casdk
 import numpy as np
 import pytest
 from casdk import TLS, AuthError, ConfigError, ProxyError, Retry, TLSError, TransportError
-from casdk._channels.base import Connected
-from casdk._logging import flush
+from casdk._engine.logging import flush
+from casdk._transport.channels.base import Connected
 from casdk.testing import ConnectProxy, certificates
 from cryptography.hazmat.primitives import serialization
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from casdk import CasdkError, Client, Document, DocumentArray, Image, NamedScore, Text
-from casdk._options import CHECKS
+from casdk._calls.options import CHECKS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow

@@ -11,7 +11,8 @@ from io import StringIO
 import numpy as np
 import pytest
 import rich
-from casdk import Client, DeadlineError, _progress
+from casdk import Client, DeadlineError
+from casdk._calls import progress as _progress
 from casdk.testing import Never
 from rich.console import Console
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from casdk import TLS, Client, ClosedError, Limits
-from casdk._engine import engine
+from casdk._engine.process import engine
 from casdk.testing import Delay, Gate, Hold, Silent
 
 

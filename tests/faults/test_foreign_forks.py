@@ -17,7 +17,9 @@ PRELUDE = """
 import asyncio, ctypes, os, signal, sys, threading, traceback
 from pathlib import Path
 import numpy as np
-from casdk import TLS, Client, ConfigError, _engine, _threads
+from casdk import TLS, Client, ConfigError
+from casdk._engine import process as _engine
+from casdk._engine import threads as _threads
 address, other, ca, image = sys.argv[1:]
 tls = TLS(ca=ca) if address.partition(":")[0].endswith("s") else None
 client = Client(address, tls=tls, coalesce=True)

@@ -17,7 +17,7 @@ import grpc.aio
 import numpy as np
 import pytest
 from casdk import TLS, CasdkError, Client, ConfigError, Retry, Timeouts
-from casdk._engine import engine
+from casdk._engine.process import engine
 from casdk.testing import Cut, ExecutorError, Gate, Hold, Never, Refuse
 
 # The children are forks of a process with threads on purpose: that is what is shown to be safe here.

@@ -13,7 +13,9 @@ import time
 
 import numpy as np
 import pytest
-from casdk import ItemError, Retry, _logging, _threads
+from casdk import ItemError, Retry
+from casdk._engine import logging as _logging
+from casdk._engine import threads as _threads
 from casdk.testing import Cut, Refuse
 
 PATIENCE = 20
@@ -223,7 +225,7 @@ logging.getLogger().addHandler(Handler())
 logging.warning("the first call of the process is made in here")
 assert found[0] == (1, 512), found
 assert client.encode(["outer"]).shape == (1, 512)
-from casdk import _logging
+from casdk._engine import logging as _logging
 assert _logging.flush(10)
 assert set(found) == {(1, 512)} and len(found) > 5, found
 assert threads == {"MainThread", "casdk-log"}, threads
@@ -249,7 +251,7 @@ LIBRARIES = {
 
 def test_no_library_emits_on_a_thread_of_ours(make_server, connect_to, scheme, attach, monkeypatch, web, images):
     """Connections that break, refusals, downloads, asyncio's debug mode, PIL images, warnings that are logged."""
-    from casdk._engine import engine
+    from casdk._engine.process import engine
     from PIL import Image
 
     handler = attach(Handler())
@@ -287,7 +289,7 @@ def print_a_warning():
 
 def test_a_record_stays_as_it_was(client, attach):
     """Its time, thread, logger, exception and context are those of where it was logged."""
-    from casdk._engine import engine
+    from casdk._engine.process import engine
 
     request = contextvars.ContextVar("request", default="none")
     records, contexts = [], []
@@ -303,7 +305,7 @@ def test_a_record_stays_as_it_was(client, attach):
     ended = time.time()
     [call] = [record for record in records if record.name == "casdk.calls"]
     assert contexts[records.index(call)] == "number 7"
-    assert (call.threadName, call.filename, call.levelno) == ("casdk-engine", "_run.py", logging.DEBUG)
+    assert (call.threadName, call.filename, call.levelno) == ("casdk-engine", "run.py", logging.DEBUG)
     assert call.thread == engine()._ident
     assert began <= call.created <= ended
     assert "1 of 1 items done" in call.getMessage()

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 from casdk import CasdkError, Document, ProtocolMismatchError, Retry, TransportError
-from casdk._channels.http import REMEMBERED
+from casdk._transport.channels.http import REMEMBERED
 from casdk.testing import (
     AddDocument,
     Babble,

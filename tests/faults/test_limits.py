@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from casdk._channels.causes import NO_DESCRIPTOR
+from casdk._transport.channels.causes import NO_DESCRIPTOR
 
 HEAD = """
 import os, resource, sys

@@ -19,8 +19,9 @@ from pathlib import Path
 import casdk
 import numpy as np
 import pytest
-from casdk import CasdkError, Client, ClosedError, _engine, _modules
-from casdk._callers import run
+from casdk import CasdkError, Client, ClosedError, _modules
+from casdk._engine import process as _engine
+from casdk._engine.waiting import run
 
 OURS = str(Path(casdk.__file__).parent)
 CHANNELS = ("grpc", "http", "websocket")

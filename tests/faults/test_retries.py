@@ -17,7 +17,7 @@ from casdk import (
     ServerError,
     TransportError,
 )
-from casdk._channels.base import seconds_asked
+from casdk._transport.channels.base import seconds_asked
 from casdk.testing import Babble, Cut, DeadExecutor, ExecutorError, Page, Refuse
 from hypothesis import given
 from hypothesis import strategies as st

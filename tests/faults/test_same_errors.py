@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from casdk import AuthError, Document, OverloadedError, Retry, Timeouts, TransportError
-from casdk._uri import SCHEMES
+from casdk._transport.address import SCHEMES
 from casdk.testing import (
     Babble,
     ConnectProxy,

@@ -11,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 from casdk import Retry
-from casdk._engine import engine
+from casdk._engine.process import engine
 from casdk.testing import Cut, Delay, Mix, Refuse, Reorder
 
 SECONDS = float(os.environ.get("SOAK_SECONDS", "1800"))

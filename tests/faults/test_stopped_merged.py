@@ -5,7 +5,7 @@ import asyncio
 import numpy as np
 import pytest
 from casdk import ClosedError, DeadlineError, Document, RejectedError, Retry, TransportError
-from casdk._merging import LANES
+from casdk._calls.merging import LANES
 from casdk.testing import Cut, Gate, Hold
 
 ONCE = Retry(attempts=1)

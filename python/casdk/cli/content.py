@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import msgspec
 
 from casdk import Document, Image, Text
-from casdk._inputs import as_document, read_chunk
+from casdk._content.inputs import as_document, read_chunk
 from casdk._rust import classify
 from casdk.client import Item
 from casdk.errors import InputValueError

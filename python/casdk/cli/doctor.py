@@ -12,13 +12,13 @@ import msgspec
 import numpy as np
 
 from casdk import TLS, Limits, Retry
-from casdk._channels import channel_of
-from casdk._channels.causes import BEHIND
-from casdk._codecs import read_status
-from casdk._credentials import TOKEN_VARIABLE, check_token
-from casdk._engine import engine
-from casdk._proxy import proxy_of
-from casdk._uri import SCHEMES, Endpoint, counterpart, parse_address
+from casdk._engine.process import engine
+from casdk._transport.address import SCHEMES, Endpoint, counterpart, parse_address
+from casdk._transport.channels import channel_of
+from casdk._transport.channels.causes import BEHIND
+from casdk._transport.codecs import read_status
+from casdk._transport.credentials import TOKEN_VARIABLE, check_token
+from casdk._transport.proxy import proxy_of
 from casdk.cli.access import Access
 from casdk.cli.exits import Exit, exit_of
 from casdk.cli.greetings import addresses_that_work, greet

@@ -8,9 +8,9 @@ from base64 import b64encode
 from typing import Final, NamedTuple
 
 from casdk import TLS
-from casdk._channels.base import PROXY_CREDENTIAL_WANTED, secured, ssl_context
-from casdk._channels.causes import BEHIND
-from casdk._uri import SCHEMES, counterpart
+from casdk._transport.address import SCHEMES, counterpart
+from casdk._transport.channels.base import PROXY_CREDENTIAL_WANTED, secured, ssl_context
+from casdk._transport.channels.causes import BEHIND
 from casdk.cli.handshake import refused, unverified
 from casdk.cli.route import CURE_OF_PROXY, Route
 from casdk.cli.trouble import TroubleError

@@ -11,8 +11,9 @@ from typing import Final
 from cryptography import x509
 
 from casdk import TLS
-from casdk._channels.base import secured, ssl_context
-from casdk._channels.causes import (
+from casdk._transport.address import SCHEMES, Endpoint
+from casdk._transport.channels.base import secured, ssl_context
+from casdk._transport.channels.causes import (
     CLIENT_REFUSED,
     CLOSED_IN_TLS,
     EXPIRED,
@@ -23,11 +24,10 @@ from casdk._channels.causes import (
     UNKNOWN_AUTHORITY,
     cause_of,
 )
-from casdk._uri import SCHEMES, Endpoint
 from casdk.cli.route import Route
 from casdk.cli.trouble import TroubleError
 
-__all__ = ["Identity", "shake", "unverified"]
+__all__ = ["Identity", "refused", "shake", "unverified"]
 
 SOON_DAYS: Final = 14
 VERDICT: Final = 0.3

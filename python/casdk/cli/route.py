@@ -10,10 +10,10 @@ from copy import copy
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from casdk._channels.base import proxy_headers
-from casdk._channels.causes import BEHIND, NO_LOOK_UP, NO_ROUTE
-from casdk._proxy import proxy_of
-from casdk._uri import SCHEMES, Endpoint
+from casdk._transport.address import SCHEMES, Endpoint
+from casdk._transport.channels.base import proxy_headers
+from casdk._transport.channels.causes import BEHIND, NO_LOOK_UP, NO_ROUTE
+from casdk._transport.proxy import proxy_of
 from casdk.cli.trouble import TroubleError
 
 __all__ = ["CURE_OF_PROXY", "Route"]

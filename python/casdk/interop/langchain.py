@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Unpack
 
+from casdk._calls.options import EncodeOptions
 from casdk._extras import missing_extra
-from casdk._options import EncodeOptions
 from casdk.client import Client
 from casdk.models import Image, Text
 

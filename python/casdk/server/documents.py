@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from casdk.server.wire.docarray_pb2 import DenseNdArrayProto, DocumentProto, NdArrayProto
 from casdk.server.wire.jina_pb2 import DataRequestProto
 
-__all__ = ["DEEPEST", "Place", "array_of", "count", "finish", "plain", "put_array", "select", "shown"]
+__all__ = ["DEEPEST", "MOST", "Place", "array_of", "count", "finish", "plain", "put_array", "select", "shown"]
 
 Place: TypeAlias = tuple[str, DocumentProto]
 """How an error names a document, and the document."""

@@ -24,7 +24,7 @@ from casdk.server.memory import BusyError
 from casdk.server.wire.docarray_pb2 import DocumentProto
 from casdk.server.wire.jina_pb2 import DataRequestProto
 
-__all__ = ["EncodeExecutor", "Executor", "IndexExecutor", "clip_scores"]
+__all__ = ["EncodeExecutor", "Executor", "IndexExecutor", "clip_scores", "on"]
 
 TEMPERATURE = float(np.exp(4.60517))
 """What CLIP multiplies cosines by before the softmax."""

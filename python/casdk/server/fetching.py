@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import time
 
-from casdk._downloads import Downloads
+from casdk._transport.downloads import Downloads
 from casdk.config import Limits, Timeouts
 
 __all__ = ["REQUEST_SECONDS", "Fetcher"]

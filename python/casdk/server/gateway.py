@@ -18,7 +18,7 @@ from pathlib import Path
 
 import uvicorn
 
-from casdk._uri import SCHEMES
+from casdk._transport.address import SCHEMES
 from casdk.server.access import Access
 from casdk.server.dispatch import Dispatcher
 from casdk.server.doors import BACKLOG, Door, HttpProtocol, SocketProtocol

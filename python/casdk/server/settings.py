@@ -8,7 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 
-from casdk._uri import SCHEMES
+from casdk._transport.address import SCHEMES
 
 __all__ = ["DEFAULT_PORTS", "Settings"]
 

@@ -19,7 +19,7 @@ from casdk.testing.scripts import AnsweredError, Fault, Request
 if TYPE_CHECKING:
     from casdk.testing.server import FaultServer
 
-__all__ = ["Connection", "Exchange", "Incoming"]
+__all__ = ["Connection", "Exchange", "Family", "Incoming"]
 
 Family = Literal["grpc", "http", "websocket"]
 

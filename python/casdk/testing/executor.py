@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from casdk.server.wire import docarray_pb2, jina_pb2
 
-__all__ = ["Executor", "embed"]
+__all__ = ["Executor", "embed", "embedding_of", "fail", "put_embedding"]
 
 Documents = list[docarray_pb2.DocumentProto]
 ROUTES = ("gateway", "clip")

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from casdk._uri import SCHEMES as ROWS
+from casdk._transport.address import SCHEMES as ROWS
 from casdk.server.wire import jina_pb2
 from casdk.testing._connection import Connection, Family, Incoming
 from casdk.testing._grpc import GrpcConnection

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import uvloop
 from casdk import TLS, Client, Retry
-from casdk._engine import engine
+from casdk._engine.process import engine
 from casdk.testing import SCHEMES, Cut, FaultServer, Refuse, embed
 
 TEXTS = [f"text {number}" for number in range(100)]

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from casdk._foreign import hold_documents, recognise
 from casdk.documents import Document, DocumentArray, NamedScore
+from casdk.documents.docarray import collect, to_docarray, to_document, write_back
+from casdk.documents.recognise import hold_documents, recognise
 from casdk.errors import InputTypeError, ReplyError
-from casdk.interop.docarray import collect, to_docarray, to_document, write_back
 from docarray import BaseDoc, DocList, DocVec
 from docarray.documents import AudioDoc, ImageDoc, TextDoc
 from docarray.typing import AudioUrl, ImageBytes, ImageUrl, NdArray, TextUrl

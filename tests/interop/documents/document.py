@@ -7,10 +7,10 @@ from contextlib import redirect_stdout
 import docarray
 import numpy as np
 import pytest
-from casdk._foreign import hold_documents, recognise
 from casdk.documents import Document, DocumentArray, NamedScore
+from casdk.documents.docarray import collect, to_docarray, to_document, write_back
+from casdk.documents.recognise import hold_documents, recognise
 from casdk.errors import ReplyError
-from casdk.interop.docarray import collect, to_docarray, to_document, write_back
 from docarray.score import NamedScore as TheirScore
 from hypothesis import given, settings
 from hypothesis import strategies as st

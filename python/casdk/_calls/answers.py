@@ -1,0 +1,489 @@
+"""Replies -> what the caller gets back: one class per kind of answer."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Container, Iterator, Sequence
+from operator import itemgetter
+from typing import Any, ClassVar, Final, TypeAlias
+
+import numpy as np
+
+from casdk._calls.options import MINIBATCH, Options
+from casdk._calls.outcome import Outcome
+from casdk._transport.codecs import Reply, read_documents
+from casdk._wording import class_name, message_of
+from casdk.documents import Document, DocumentArray, NamedScore
+from casdk.errors import InputValueError, ItemError, ItemTypeError, NotSupportedError, ReplyError
+
+__all__ = [
+    "Answer",
+    "Embeddings",
+    "IndexedEmbeddings",
+    "Nothing",
+    "Piece",
+    "Pieces",
+    "Rankings",
+    "SearchResults",
+    "not_taken",
+]
+
+Scored: TypeAlias = "tuple[int, dict[str, NamedScore]]"
+"""Which candidate, and its scores."""
+GROWTH: Final = 1.125
+"""An array of unknown length grows by mremap, which moves no byte, but NumPy zeroes what it adds: small steps."""
+
+
+class Answer(ABC):
+    """Collects the replies of one call, in any order.
+
+    Attributes:
+        pieces: Whether parts of it are handed over before the end.
+    """
+
+    pieces: ClassVar[bool] = False
+
+    def opened(self, start: int, items: Sequence[Any]) -> None:
+        """A chunk was read."""
+
+    def refused(self, error: ItemError) -> None:
+        """An item will have no result."""
+
+    def urgent(self, batch_start: int) -> bool:
+        """Whether results wait in memory for this batch, so that it must not wait for memory."""
+        return False
+
+    def ready(self) -> Iterator[Piece]:
+        """Yield what can be handed over before the end."""
+        return iter(())
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """How many pieces are whole before their turn, and their bytes."""
+        return 0, 0
+
+    def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
+        """Notice whether the flow did what was asked, without taking the reply in.
+
+        Raises:
+            NotSupportedError: The flow cannot do what was asked.
+        """
+
+    @abstractmethod
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
+        """Take one reply in.
+
+        Args:
+            indices: Index of each document that was sent, by its position in the message.
+            items: What each of them was made of.
+            reply: The reply.
+            sent: Documents that were sent.
+            request_id: Of the request.
+
+        Returns:
+            Positions the server left without a result.
+
+        Raises:
+            ReplyError: The reply does not fit the request, or the replies before it.
+            NotSupportedError: The flow cannot do what was asked.
+        """
+
+
+class Embeddings(Answer):
+    """Rows ``[N, D]`` by index, in any order, allocated when the first one says how wide they are.
+
+    Args:
+        total: Rows in all, if known.
+        options: The call's: its dtype, and the caller's own matrix, which is filled instead.
+    """
+
+    def __init__(self, total: int | None, options: Options) -> None:
+        self._total = total
+        self._dtype = np.dtype(options.dtype)
+        self._given = options.out is not None
+        self.rows: np.ndarray[Any, Any] | None = None
+        if options.out is not None:  # of a subclass, which may answer as it likes, the memory is all that is needed
+            self.rows = np.ndarray.view(options.out, np.ndarray)
+
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
+        width = reply.width
+        if width == 0:
+            if reply.rows > sent:
+                raise ReplyError(f"the server sent {reply.rows} documents for {sent}")
+            return list(range(sent))
+        if self._given and self.rows is not None and (wide := self.rows.shape[1]) != width:
+            raise InputValueError(f"out has rows of {wide} numbers, the server's have {width}: make it [N, {width}]")
+        in_order = isinstance(indices, range)
+        count = indices[-1] + 1 if in_order else max(indices) + 1
+        rows = self.rows
+        if rows is None or len(rows) < count:
+            rows = self._reserve(count, width)
+        if in_order:
+            return reply.place(rows, indices[0], sent, request_id)
+        return reply.place(rows, 0, sent, request_id, indices)
+
+    def _reserve(self, count: int, width: int) -> np.ndarray[Any, Any]:
+        rows = self.rows
+        if rows is None:
+            total = max(count, self._total or 0)
+            try:
+                rows = self.rows = np.empty((total, width), self._dtype)
+            except (MemoryError, ValueError) as error:  # NumPy says ValueError of what no memory can hold
+                raise InputValueError(
+                    f"no memory can hold a matrix [{total}, {width}] of {self._dtype}, a row for each item that the "
+                    "content says it has: read it with stream(), or give out= a memmap"
+                ) from error
+        elif len(rows) < count:
+            if self._given:
+                raise InputValueError(f"out has {len(rows)} rows, the content has more")
+            # Nobody else holds the array before the call ends, so its memory may move.
+            rows.resize((max(count, int(len(rows) * GROWTH) + 1024), width), refcheck=False)
+        return rows
+
+    def rows_of(self, outcome: Outcome) -> np.ndarray[Any, Any] | None:
+        """Return the rows of a call that is over, NaN where there is none; a view of the caller's matrix, if stopped.
+
+        Returns:
+            ``[read, 0]`` while their width is not known; ``None`` if the call was stopped by then.
+        """
+        count, missing, rows = outcome.read, outcome.missing, self.rows
+        if outcome.stopped is not None and (rows is None or self._given):
+            return None if rows is None else _view(rows, count, missing)
+        if rows is None:
+            return np.full((count, 0), np.nan, self._dtype) if count else np.empty((0, 0), self._dtype)
+        if len(rows) > count and not self._given:
+            rows.resize((count, rows.shape[1]), refcheck=False)
+        elif len(rows) < count:
+            self._reserve(count, rows.shape[1])
+            rows.resize((count, rows.shape[1]), refcheck=False)
+        if missing:
+            rows[missing] = np.nan
+        return rows
+
+
+def _view(rows: np.ndarray[Any, Any], count: int, missing: Sequence[int]) -> np.ndarray[Any, Any]:
+    """Return what a call that was stopped has filled of the caller's own matrix."""
+    rows = rows[:count]
+    rows[[index for index in missing if index < len(rows)]] = np.nan
+    return rows
+
+
+class IndexedEmbeddings(Embeddings):
+    """Embeddings of an indexing call.
+
+    Attributes:
+        executors: Executors the requests went through, at most.
+    """
+
+    executors = 0
+
+    def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
+        self.executors = max(self.executors, len(reply.routes) - 1)
+
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
+        self.check(indices, reply, request_id)
+        return super().place(indices, items, reply, sent, request_id)
+
+
+class Piece:
+    """The rows of one chunk of a stream.
+
+    Attributes:
+        start: Index of its first item.
+        items: The user's items.
+        rows: ``[len(items), D]``; ``None`` while no reply came.
+        bad: Positions without a row.
+        errors: What each of these items failed with, in no order.
+    """
+
+    __slots__ = ("bad", "errors", "items", "outstanding", "rows", "start")
+
+    def __init__(self, start: int, items: Sequence[Any]) -> None:
+        self.start = start
+        self.items = items
+        self.rows: np.ndarray[Any, Any] | None = None
+        self.bad: list[int] = []
+        self.errors: list[ItemError] = []
+        self.outstanding = len(items)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its rows."""
+        return 0 if self.rows is None else self.rows.nbytes
+
+
+class Pieces(Answer):
+    """Rows in input order, chunk by chunk, while later ones are still on their way.
+
+    Args:
+        total: Items in all, if known.
+        options: The call's: its dtype, and the items per chunk, all but the last.
+    """
+
+    pieces = True
+
+    def __init__(self, total: int | None, options: Options) -> None:
+        self._dtype = np.dtype(options.dtype)
+        self._size = options.batch_size or MINIBATCH
+        self._pieces: dict[int, Piece] = {}
+        self._head = 0
+        self._width = 0
+        self._kept = 0
+        self._kept_bytes = 0
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        return self._kept, self._kept_bytes
+
+    def opened(self, start: int, items: Sequence[Any]) -> None:
+        self._pieces[start] = Piece(start, items)
+
+    def urgent(self, batch_start: int) -> bool:
+        return batch_start - batch_start % self._size == self._head
+
+    def _piece_of(self, index: int) -> Piece:
+        return self._pieces[index - index % self._size]
+
+    def refused(self, error: ItemError) -> None:
+        piece = self._piece_of(error.index)
+        piece.bad.append(error.index - piece.start)
+        piece.errors.append(error)
+        self._settle(piece, 1)
+
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
+        piece = self._piece_of(indices[0])
+        if reply.width == 0:
+            return list(range(sent))
+        if self._width and reply.width != self._width:
+            raise ReplyError(f"a row of width {reply.width} came after rows of width {self._width}")
+        self._width = reply.width
+        if piece.rows is None:
+            piece.rows = np.empty((len(piece.items), reply.width), self._dtype)
+        rows = [index - piece.start for index in indices]
+        missing = reply.place(piece.rows, 0, sent, request_id, rows)
+        self._settle(piece, sent - len(missing))
+        return missing
+
+    def _settle(self, piece: Piece, items: int) -> None:
+        piece.outstanding -= items
+        if items and piece.outstanding == 0:
+            self._kept += 1
+            self._kept_bytes += piece.nbytes
+
+    def ready(self) -> Iterator[Piece]:
+        """Yield the pieces that are whole and whose turn it is."""
+        while (piece := self._pieces.get(self._head)) is not None and piece.outstanding == 0:
+            del self._pieces[self._head]
+            self._head += len(piece.items)
+            self._kept -= 1
+            self._kept_bytes -= piece.nbytes
+            if piece.rows is None:
+                piece.rows = np.empty((len(piece.items), self._width), self._dtype)
+            piece.rows[piece.bad] = np.nan
+            yield piece
+
+    def rest(self, missing: Container[int]) -> Piece:
+        """Return all that was read and not handed over as one piece, when the call was stopped.
+
+        Args:
+            missing: Indices of the items without a row.
+        """
+        pieces = [piece for _, piece in sorted(self._pieces.items(), key=itemgetter(0))]
+        rest = Piece(self._head, [item for piece in pieces for item in piece.items])
+        rest.bad = [at for at in range(len(rest.items)) if rest.start + at in missing]
+        rest.rows = np.full((len(rest.items), self._width), np.nan, self._dtype)
+        for piece in pieces:
+            if piece.rows is not None:
+                rest.rows[piece.start - rest.start :][: len(piece.items)] = piece.rows
+        rest.rows[rest.bad] = np.nan
+        return rest
+
+
+class Nothing(Answer):
+    """For calls whose callbacks take the replies.
+
+    Args:
+        total: Items in all, if known.
+        options: The call's.
+        answer: What would take them, and checks them.
+    """
+
+    def __init__(self, total: int | None, options: Options, answer: Answer | None = None) -> None:
+        self._answer = answer
+
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
+        if self._answer is not None:
+            self._answer.check(indices, reply, request_id)
+        return []
+
+
+class Rankings(Answer):
+    """What the server says of each Document's candidates; the Documents change when the call has ended well.
+
+    Until then they are as they were packed, and a Document may stand in the content more than once.
+
+    Args:
+        source: Attribute that holds the candidates.
+        total: Documents in all, if known.
+        options: The call's.
+    """
+
+    def __init__(self, source: str, total: int | None, options: Options) -> None:
+        self.source = source
+        self._counts: dict[int, int] = {}
+        self._rankings: dict[int, tuple[Document, list[Scored]]] = {}
+
+    def expect(self, index: int, candidates: int) -> None:
+        """A Document with so many candidates is going to be sent."""
+        self._counts[index] = candidates
+
+    def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
+        self._ranked(indices, reply, len(indices), request_id)
+
+    def _ranked(self, indices: Sequence[int], reply: Reply, sent: int, request_id: str) -> DocumentArray:
+        answers = _paired(reply, sent)
+        for index, answer in zip(indices, answers, strict=True):
+            if any("clip_score" not in match.scores for match in answer.matches):
+                raise NotSupportedError(
+                    f"document {index}: the matches came back without clip_score: this flow does not rank at that "
+                    "endpoint (a model_name needs a flow that maps /rank/{model_name})",
+                    request_id=request_id,
+                )
+        return answers
+
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
+        answers = self._ranked(indices, reply, sent, request_id)
+        for index, document, answer in zip(indices, items, answers, strict=True):
+            count = self._counts[index]
+            scored = [(_position(match.id, count, index), match.scores) for match in answer.matches]
+            if len({at for at, _ in scored}) != count or len(scored) != count:
+                raise ReplyError(f"document {index}: {count} matches were sent, {len(scored)} came back")
+            scored.sort(key=lambda pair: -pair[1]["clip_score"].value)
+            self._rankings[index] = document, scored
+        return []
+
+    def write(self) -> None:
+        """Give each Document its candidates in their new order, with their scores.
+
+        A candidate of several Documents has scores of each of them: the later ones get copies.
+
+        Raises:
+            InputValueError: A Document has other candidates by now; then none has changed.
+            ItemTypeError: A class of the caller's own does not take them, all others have theirs; or it does not tell
+                its candidates any more, then none has changed.
+        """
+        owners: dict[int, Document] = {}
+        failed: ItemTypeError | None = None
+        ranked = [
+            (index, document, self._candidates(index, document, scored))
+            for index, (document, scored) in sorted(self._rankings.items(), key=itemgetter(0))
+        ]
+        for index, document, candidates in ranked:
+            found = DocumentArray()
+            try:
+                for candidate, scores in candidates:
+                    if owners.setdefault(id(candidate), document) is not document:
+                        candidate = copy.copy(candidate)
+                        candidate.scores = dict(candidate.scores)
+                    candidate.scores.update(scores)
+                    found.append(candidate)
+                setattr(document, self.source, found)
+            except Exception as error:
+                failed = failed or not_taken(index, document, self.source, error)
+        if failed is not None:
+            raise failed from failed.cause
+
+    def _candidates(
+        self, index: int, document: Document, scored: list[Scored]
+    ) -> list[tuple[Document, dict[str, NamedScore]]]:
+        """Return the candidates of a Document, whose class may be the caller's own, with their scores."""
+        try:
+            candidates = list(getattr(document, self.source))
+        except Exception as error:
+            reason = f"reading its {self.source} raised {class_name(error)}: {message_of(error)}"
+            raise ItemTypeError(index, document, reason, error) from error
+        if len(candidates) != len(scored):
+            raise InputValueError(f"document {index}: its .{self.source} changed while they were ranked")
+        return [(candidates[at], scores) for at, scores in scored]
+
+
+class SearchResults(Embeddings):
+    """The queries, each with its matches by ascending distance.
+
+    Attributes:
+        executors: Executors the requests went through, at most.
+        matched: Whether any query has a match.
+    """
+
+    def __init__(self, total: int | None, options: Options) -> None:
+        super().__init__(total, options)
+        self.executors = 0
+        self.matched = False
+        self._found: dict[int, tuple[Document, DocumentArray]] = {}
+
+    def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
+        self._note(reply, len(indices))
+
+    def _note(self, reply: Reply, sent: int) -> DocumentArray:
+        answers = _paired(reply, sent)
+        self.executors = max(self.executors, len(reply.routes) - 1)
+        self.matched = self.matched or any(answer.matches for answer in answers)
+        return answers
+
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+    ) -> list[int]:
+        for index, document, answer in zip(indices, items, self._note(reply, sent), strict=True):
+            self._found[index] = document, DocumentArray(sorted(answer.matches, key=_distance))
+        return super().place(indices, items, reply, sent, request_id)
+
+    def write(self) -> None:
+        """Give each query its matches, where its owner is: a Document's class may be the caller's own.
+
+        Raises:
+            ItemTypeError: It is, and does not take them; all others have theirs.
+        """
+        failed: ItemTypeError | None = None
+        for index, (document, matches) in self._found.items():
+            try:
+                document.matches = matches
+            except Exception as error:
+                failed = failed or not_taken(index, document, "matches", error)
+        if failed is not None:
+            raise failed from failed.cause
+
+
+def not_taken(index: int, document: Document, name: str, error: Exception) -> ItemTypeError:
+    """Return the error of a Document, of a class of the caller's own, that does not take what the server said."""
+    reason = f"setting its {name} raised {class_name(error)}: {message_of(error)}"
+    return ItemTypeError(index, document, reason, error)
+
+
+def _distance(match: Document) -> float:
+    return match.scores["cosine"].value if "cosine" in match.scores else 0.0
+
+
+def _paired(reply: Reply, sent: int) -> DocumentArray:
+    if reply.rows != sent:
+        raise ReplyError(f"{sent} documents were sent, {reply.rows} came back")
+    return read_documents(reply.documents())
+
+
+def _position(wire_id: str, count: int, index: int) -> int:
+    """Return which candidate came back: the packer numbers them, see `casdk._rust.Packer`."""
+    if wire_id.isascii() and wire_id.isdigit() and len(wire_id) <= len(str(count)) and int(wire_id) < count:
+        return int(wire_id)
+    raise ReplyError(f"document {index}: a match came back with an id that was not sent: {wire_id[:40]!r}")

@@ -1,0 +1,230 @@
+"""Batches: items of one request, which items need not travel twice, which have no result yet."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Container, Sequence
+from contextlib import suppress
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from casdk.documents.recognise import hold_documents, recognise
+from casdk.errors import ItemError
+
+__all__ = ["Batch", "Repeats", "Sifted", "Unfinished", "moved"]
+
+
+class Batch(msgspec.Struct, eq=False):
+    """Items that travel in one request.
+
+    Attributes:
+        indices: Index of each item in the content.
+        items: The items, in the packer's types.
+        verdicts: One byte per item.
+        attempts: Times it was sent.
+        excused: Those of them that found the server away, and count as none.
+        outages: Times the server went away while it was there.
+        errors: What was wrong with each URL that could not be fetched.
+        isolation: The search for a bad item that it is a part of.
+        not_before: When it may be sent again, in the engine's time.
+        sent: Whether it was handed to the connection, in its latest attempt.
+        read_at: When its items were read; this and the next two as `time.perf_counter` has it.
+        taken_at: When its turn came, the last time.
+        packed_at: When it was packed, the last time.
+    """
+
+    indices: Sequence[int]
+    items: list[Any]
+    verdicts: bytes
+    read_at: float = 0.0
+    attempts: int = 0
+    excused: int = 0
+    outages: int = 0
+    errors: dict[str, Exception] | None = None
+    isolation: Any = None
+    not_before: float = 0.0
+    sent: bool = False
+    taken_at: float = 0.0
+    packed_at: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def part(self, start: int, stop: int | None = None) -> Batch:
+        """Return some of it as a batch of its own, never sent so far."""
+        return Batch(self.indices[start:stop], self.items[start:stop], self.verdicts[start:stop], self.read_at)
+
+    def without(self, positions: Container[int]) -> Batch:
+        """Return a batch of the items at all other positions."""
+        kept = [position for position in range(len(self)) if position not in positions]
+        return Batch(
+            [self.indices[position] for position in kept],
+            [self.items[position] for position in kept],
+            bytes(self.verdicts[position] for position in kept),
+            self.read_at,
+        )
+
+    def joined(self, other: Batch) -> Batch:
+        """Return both as one batch, this one's items first."""
+        read_at = min(self.read_at, other.read_at)
+        return Batch([*self.indices, *other.indices], self.items + other.items, self.verdicts + other.verdicts, read_at)
+
+
+class Sifted(NamedTuple):
+    """What is left of a chunk without its repeats.
+
+    Attributes:
+        positions: Of the items that are new.
+        failed: What was raised by items that were compared with others, by position.
+    """
+
+    positions: list[int]
+    failed: dict[int, Exception]
+
+
+class Repeats:
+    """Finds items that equal earlier ones of the same call.
+
+    Attributes:
+        found: Index of each repeat and of what it repeats.
+        are_plain: Whether comparing builtin items with those seen so far runs none of the caller's code.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[tuple[int, int]] = []
+        self.are_plain = True
+        # Until something repeats, its items in a set are enough, which takes a tenth of the time of their indices.
+        self._seen: set[Any] = set()
+        self._read: list[Any] = []
+        self._firsts: dict[Any, int] | None = None
+
+    def sift(self, items: list[Any], start: int, *, plain: bool) -> Sifted | None:
+        """Tell the items that are new from repeats; ``None`` where all are new.
+
+        What cannot be hashed (arrays, Documents) never repeats; neither do docarray's documents, which can.
+
+        Args:
+            items: The chunk that follows the one before.
+            start: Index of the first.
+            plain: Whether all of them are builtin; otherwise their ``__hash__`` and ``__eq__`` are run.
+        """
+        self.are_plain &= plain
+        theirs = hold_documents(items)
+        if self._firsts is None:
+            if not theirs and self._are_new(items):
+                return None
+            self._firsts = dict(zip(self._read, range(start - len(self._read), start), strict=True))
+            self._seen, self._read = set(), []
+        known, firsts = self._firsts, None
+        if not theirs:
+            with suppress(Exception):  # one by one, then
+                firsts = list(map(known.setdefault, items, range(start, start + len(items))))
+        failed: dict[int, Exception] = {}
+        if firsts is None:
+            firsts = [_first(known, item, start + position, position, failed) for position, item in enumerate(items)]
+        if not failed and firsts == list(range(start, start + len(items))):
+            return None
+        self.found += [(start + position, first) for position, first in enumerate(firsts) if first != start + position]
+        new = [position for position, first in enumerate(firsts) if first == start + position]
+        return Sifted([position for position in new if position not in failed], failed)
+
+    def spread(self, bad: dict[int, ItemError], left: dict[int, Any]) -> None:
+        """What repeats an item without a result has none either.
+
+        Args:
+            bad: Errors by index; those of repeats are added.
+            left: Items that were read and not done, by index; repeats are added.
+        """
+        for index, first in self.found:
+            if first in bad:
+                bad[index] = moved(bad[first], index - first)
+            elif first in left:
+                left[index] = left[first]
+
+    def copy(self, rows: np.ndarray[Any, Any]) -> None:
+        """Give each repeat the row of what it repeats.
+
+        Args:
+            rows: ``[N, D]``; fewer, if the call was stopped because there is no room for more.
+        """
+        if self.found and rows.size:
+            again, firsts = np.array([pair for pair in self.found if pair[0] < len(rows)], int).reshape(-1, 2).T
+            rows[again] = rows[firsts]
+
+    def _are_new(self, items: list[Any]) -> bool:
+        count = len(self._seen) + len(items)
+        try:
+            self._seen.update(items)
+        except Exception:
+            return False
+        if len(self._seen) < count:
+            return False
+        self._read += items
+        return True
+
+
+def _first(known: dict[Any, int], item: Any, index: int, position: int, failed: dict[int, Exception]) -> int:
+    if recognise(item):
+        return index
+    try:
+        return known.setdefault(item, index)
+    except TypeError:  # it cannot be hashed
+        return index
+    except Exception as error:
+        failed[position] = error
+        return index
+
+
+def moved(error: ItemError, by: int) -> ItemError:
+    """Return a copy of the error whose index is another."""
+    copied = copy.copy(error)
+    copied.index += by
+    return copied
+
+
+class Unfinished(msgspec.Struct, eq=False):
+    """Items that were read and have no result so far, as the caller gave them.
+
+    Attributes:
+        size: Items per chunk, all but the last of a call; a request never has items of two chunks.
+        chunks: What was read, by the index of its first item.
+        parts: Indices that are left of a chunk, by its start, once some of it has a result and some has not.
+    """
+
+    size: int
+    chunks: dict[int, Sequence[Any]] = {}
+    parts: dict[int, set[int]] = {}
+
+    def settle(self, indices: Sequence[int]) -> None:
+        """Items of one chunk have a result, or never will."""
+        if not indices:
+            return
+        start = indices[0] - indices[0] % self.size
+        if (items := self.chunks.get(start)) is None:
+            return
+        if len(indices) == len(items):  # most of the time
+            del self.chunks[start]
+            self.parts.pop(start, None)
+            return
+        left = self.parts.setdefault(start, set(range(start, start + len(items))))
+        left.difference_update(indices)
+        if not left:
+            del self.chunks[start], self.parts[start]
+
+    def item(self, index: int, otherwise: Any) -> Any:
+        """Return an item of a chunk that is not settled, else ``otherwise``."""
+        start = index - index % self.size
+        items = self.chunks.get(start)
+        return otherwise if items is None else items[index - start]
+
+    def left(self) -> dict[int, Any]:
+        """Return what has no result, by index, ascending."""
+        return {
+            start + position: item
+            for start, items in sorted(self.chunks.items(), key=itemgetter(0))
+            for position, item in enumerate(items)
+            if start not in self.parts or start + position in self.parts[start]
+        }

@@ -1,0 +1,542 @@
+"""The sans-I/O core: what a call does next.
+
+Rule 1: every decision about a call lives here: the window, retries, splitting, which failure ends it.
+Rule 2: nothing here awaits, sleeps, reads a clock, opens anything or draws a random number of its own. Events come in
+with their time; what to do next is asked for.
+
+A bad item is found by `Isolation`: of a batch that the executor failed on, only the first half is sent; if it passes,
+the bad item is in the other half, which then need not be sent as it is. So one bad item of a batch of ``b`` costs
+``ceil(log2 b)`` requests, and one more for all the halves that were put off.
+
+A server that is away, e.g. restarting, is waited for (`Outage`): one request of the call at a time asks whether it is
+back, at growing intervals, and all others wait for the answer. What finds it away counts as no attempt.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias, cast
+
+from casdk._calls.batches import Batch
+from casdk._calls.outages import PATIENCE, Outage, ServerState
+from casdk.config import Retry
+from casdk.errors import (
+    AuthError,
+    CasdkError,
+    ItemError,
+    NotSupportedError,
+    OverloadedError,
+    RejectedError,
+    ServerError,
+    TransportError,
+)
+
+__all__ = ["GROWN", "WINDOW", "Call", "ErrorMode", "Outcome", "RetryBudget", "Window"]
+
+ErrorMode: TypeAlias = Literal["raise", "return", "skip"]
+Outcome: TypeAlias = Literal["abandoned", "split", "repeat", "wait", "lost", "stop"]
+"""What becomes of a batch that failed: nothing any more, halves, another attempt, another one when the server is back,
+the next batch, the call's end."""
+
+HOPELESS: Final = 64
+"""Items an executor may fail on, one after the other without one success in the call, before the fault is its own."""
+FREE_RETRIES: Final = 100
+"""Repeats a client may make before its budget's share counts."""
+WINDOW: Final = 8
+"""Requests in flight per call, unless the client says: enough to keep a server busy that takes its time."""
+GROWN: Final = 32
+"""Those that it may grow to. Each one leaves a share of the client's own work to be done for several at once."""
+QUICK: Final = 0.02
+"""Seconds within which a request is answered, the wait behind all others in flight included, where one more is of use:
+a server that takes longer always has the next request to work at."""
+LIGHT: Final = 8 << 20
+"""Bytes that all in flight, requests and replies, may have for one more: so it costs no memory to speak of."""
+
+
+MOST_DOUBLINGS: Final = 63
+"""Of the wait between attempts: after a thousand, it would be more than a float can hold."""
+CULPRIT: Final = 5
+"""Times a server may go away under the same request; from then on, that request is taken for the reason."""
+
+
+class RetryBudget:
+    """How many repeats a client may still make, over all its calls: a dying server is not stormed."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._left = float(FREE_RETRIES)
+
+    def earn(self) -> None:
+        """Count a request that was not a repeat."""
+        if self._left < FREE_RETRIES:
+            self._left += self._share
+
+    def spend(self) -> bool:
+        """Take one repeat out, if there is one."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Window:
+    """How many requests of a call may be in flight; those calls share it that were not told a number of their own.
+
+    Args:
+        size: How many, whatever the server does.
+        most: Where it stops growing, if it may grow.
+
+    Attributes:
+        size: How many now.
+    """
+
+    def __init__(self, size: int, most: int | None = None) -> None:
+        self.size = self._least = size
+        self._most = size if most is None else most
+
+    def answered(self, took: float, size: int) -> None:
+        """A request was answered.
+
+        Args:
+            took: Seconds from handing it to the channel until its reply was there.
+            size: Bytes of both.
+        """
+        if took <= QUICK and self.size * size <= LIGHT:
+            self.size += self.size < self._most
+        else:
+            self.size -= self.size > self._least
+
+    def failed(self) -> None:
+        """A request failed: the server may be overloaded."""
+        self.size = self._least
+
+
+class Isolation:
+    """The search for the bad item among some that are known to fail together.
+
+    Attributes:
+        group: Items known to fail together.
+        error: What the server said of them last.
+        put_off: Halves that were never sent.
+    """
+
+    def __init__(self, batch: Batch, error: ServerError) -> None:
+        self.group = batch
+        self.error = error
+        self.put_off: list[Batch] = []
+
+    @property
+    def middle(self) -> int:
+        return (len(self.group) + 1) // 2
+
+    def probe(self) -> Batch:
+        """Return the next half to send."""
+        half = self.group.part(0, self.middle)
+        half.isolation = self
+        return half
+
+    def passed(self) -> None:
+        """The half just sent is good, so the other one is not."""
+        self.group = self.group.part(self.middle)
+
+    def failed(self, error: ServerError) -> None:
+        """The half just sent is bad; nothing is known of the other one."""
+        self.put_off.append(self.group.part(self.middle))
+        self.group = self.group.part(0, self.middle)
+        self.error = error
+
+    def leave(self) -> list[Batch]:
+        """End the search; return all but the half just sent."""
+        return [self.group.part(self.middle), *reversed(self.put_off)]
+
+    def rest(self) -> Batch | None:
+        """Return all that was put off as one batch."""
+        rest: Batch | None = None
+        for batch in reversed(self.put_off):
+            rest = batch if rest is None else rest.joined(batch)
+        return rest
+
+
+class Call:
+    """One call's state.
+
+    Args:
+        window: Requests in flight.
+        retry: When to send again.
+        budget: The client's repeats.
+        errors: What a bad item does.
+        resend: Whether a request may be sent again, or split, once its bytes may have reached the server.
+        draw: Returns a random number in ``[0, 1)``, for jitter.
+        tolerant: Whether a batch that failed for good does not end the call (``on_error`` is given), and is not split.
+        on_refuse: Told of each item that will have no result, before anyone else.
+        server: What the client's other calls know of the server.
+
+    Attributes:
+        resend: As given.
+        outage: While the server is away, and waited for.
+        stopped: What ended the call early.
+        done: Items with a result.
+        bad: Items without, by index.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: Window,
+        retry: Retry,
+        budget: RetryBudget,
+        errors: ErrorMode,
+        resend: bool,
+        draw: Callable[[], float],
+        tolerant: bool = False,
+        on_refuse: Callable[[ItemError], None] | None = None,
+        server: ServerState | None = None,
+    ) -> None:
+        self._server = server or ServerState()
+        self._window = window
+        self._retry = retry
+        self._budget = budget
+        self._errors = errors
+        self.resend = resend
+        self._draw = draw
+        self._tolerant = tolerant
+        self._on_refuse = on_refuse
+        self._ready: deque[Batch] = deque()
+        self._delayed: list[Batch] = []
+        self._in_flight: set[Batch] = set()
+        self._undelivered = 0
+        self._kept = 0
+        self._full = False
+        self._open = True
+        self._begun = 0
+        self._successes = 0
+        self._hopeless = 0
+        self.outage: Outage | None = None
+        self.stopped: BaseException | None = None
+        self.done = 0
+        self.bad: dict[int, ItemError] = {}
+        self._unsure: set[int] = set()
+
+    # what is asked
+
+    @property
+    def room(self) -> int:
+        """Chunks that may be read now."""
+        if not self._open or self.stopped is not None or self._full:
+            return 0
+        under_way = len(self._ready) + len(self._delayed) + len(self._in_flight) + self._undelivered
+        # As many again may be done before their turn, so that a slow reply does not hold up all the others at once.
+        window = self._window.size
+        return window - under_way - max(0, self._kept - window)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        if self.stopped is not None:
+            return True
+        return not (self._open or self._ready or self._delayed or self._in_flight)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more than one request is in flight."""
+        return len(self._in_flight) > 1
+
+    @property
+    def alone(self) -> bool:
+        """Whether the one batch just handed out is all there is."""
+        return not self._open and len(self._in_flight) == 1 and not self._ready and not self._delayed
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the server may be away, as far as is known now."""
+        if self._retry.patience is not None:
+            return self._retry.patience
+        more_than_one = self._begun + len(self._ready) > 1
+        return PATIENCE if self._retry.attempts > 1 and self._server.answered and more_than_one else 0.0
+
+    def next_batch(self, now: float) -> Batch | None:
+        """Return a batch to send now, which is in flight from here on."""
+        if self.stopped is not None or len(self._in_flight) >= self._window.size:
+            return None
+        outage = self.outage
+        if outage is not None and not outage.may_ask(now):
+            return None
+        batch = self._pop_delayed(now) if self._delayed else None
+        if batch is None and self._ready:
+            batch = self._ready.popleft()
+        if batch is not None:
+            self._in_flight.add(batch)
+            if batch.attempts == 0:
+                self._begun += 1
+                self._budget.earn()
+            batch.attempts += 1
+            batch.sent = False
+            if outage is not None and not outage.given_up:
+                outage.asking = batch
+        return batch
+
+    def _pop_delayed(self, now: float) -> Batch | None:
+        for position, batch in enumerate(self._delayed):
+            if batch.not_before <= now:
+                return self._delayed.pop(position)
+        return None
+
+    @property
+    def ended(self) -> bool:
+        """Whether all there is has been read."""
+        return not self._open
+
+    @property
+    def attempts(self) -> int:
+        """The most times that a batch without an answer was sent."""
+        return max((batch.attempts for batch in (*self._in_flight, *self._ready, *self._delayed)), default=0)
+
+    @property
+    def unconfirmed(self) -> list[int]:
+        """Indices of items that were sent while no answer says what the server made of them, ascending."""
+        in_flight = (index for batch in self._in_flight if batch.sent for index in batch.indices)
+        return sorted(self._unsure.union(in_flight))
+
+    @property
+    def wake_at(self) -> float | None:
+        """When to ask again although nothing happened."""
+        delayed = min((batch.not_before for batch in self._delayed), default=None)
+        outage = self.outage
+        if outage is None or outage.given_up:
+            return delayed
+        if outage.asking is not None:
+            return None
+        if self._ready:
+            return outage.ask_at
+        return None if delayed is None else max(outage.ask_at, delayed)
+
+    # what happens
+
+    def add(self, batch: Batch) -> None:
+        """A batch was read."""
+        self._ready.append(batch)
+
+    def end_input(self) -> None:
+        """There is no more to read."""
+        self._open = False
+
+    def cut(self, rest: Batch) -> None:
+        """A batch was too large for one message; this is what did not go."""
+        self._ready.appendleft(rest)
+
+    def refuse(self, error: ItemError) -> None:
+        """An item will have no result."""
+        self._mark(error)
+        if self._errors == "raise":
+            self.stop(error)
+
+    def _mark(self, error: ItemError) -> None:
+        if self._on_refuse is not None:
+            self._on_refuse(error)
+        self.bad[error.index] = error
+
+    def stop(self, error: BaseException) -> None:
+        """End the call; the first reason stays."""
+        if self.stopped is None:
+            self.stopped = error
+
+    def answered(self, took: float, size: int, batch: Batch | None = None) -> None:
+        """A request was answered, with whatever it was.
+
+        Args:
+            took: As `Window.answered` has it, as the next one.
+            size: Bytes of request and reply.
+            batch: What was in the request.
+        """
+        self._window.answered(took, size)
+        self._server.answered = True
+        # The server is back if this was sent while it was away; other answers may have been on their way before.
+        if self.outage is not None and (self.outage.given_up or self.outage.asking is batch):
+            self.outage = None
+
+    def succeed(self, batch: Batch, rows: int) -> None:
+        """A reply was placed."""
+        self._in_flight.discard(batch)
+        if self.outage is not None:
+            self._stop_asking(batch)
+        if self._unsure:
+            self._unsure.difference_update(batch.indices)
+        self._successes += 1
+        self.done += rows
+        if batch.isolation is not None:
+            batch.isolation.passed()
+            self._go_on(batch.isolation)
+
+    def deliver(self) -> None:
+        """A finished piece waits for the caller."""
+        self._undelivered += 1
+
+    def delivered(self) -> None:
+        """The caller took a piece."""
+        self._undelivered -= 1
+
+    def keep(self, pieces: int, *, full: bool) -> None:
+        """So many pieces are whole before their turn; ``full``: in as many bytes as there may be."""
+        self._kept, self._full = pieces, full
+
+    def interrupt(self, batch: Batch) -> None:
+        """The engine took the batch back, e.g. for a fork: not the server's fault."""
+        self._in_flight.discard(batch)
+        self._stop_asking(batch)
+        batch.attempts -= 1
+        self._ready.appendleft(batch)
+
+    def _stop_asking(self, batch: Batch) -> bool:
+        """The batch is not in flight any more; return whether it was the one that asked for the server."""
+        if self.outage is None or self.outage.asking is not batch:
+            return False
+        self.outage.asking = None
+        return True
+
+    def fail(self, batch: Batch, error: CasdkError, now: float) -> Outcome:
+        """A request failed; return what becomes of its batch."""
+        self._in_flight.discard(batch)
+        error.attempts = batch.attempts
+        if batch.sent and not _took_nothing(error):
+            self._unsure.update(batch.indices)
+        asked = self._stop_asking(batch)
+        if self._is_too_large(batch, error):
+            if self.stopped is not None:
+                return "abandoned"
+            self._halve(batch, cast(ServerError, error))
+            return "split"
+        self._window.failed()
+        failure = error if isinstance(error, TransportError | ServerError) else None
+        if failure is None or not failure.away:
+            self._found_present(error, asked)
+        elif failure.sent and not asked:
+            batch.outages += 1
+        if self.stopped is not None:
+            return "abandoned"
+        if self._may_split(batch, error):
+            self._isolate(batch, cast(ServerError, error))
+            return "split"
+        if failure is not None and self._may_help(failure):
+            if isinstance(failure, TransportError) and failure.blameless:
+                batch.attempts -= 1
+                self._ready.appendleft(batch)
+                return "repeat"
+            if failure.away and self._may_wait(batch, now):
+                self._put_off(batch, failure, asked, now)
+                return "wait"
+            if self._may_repeat(batch, failure):
+                batch.not_before = now + max(self._backoff(batch.attempts), failure.retry_after or 0.0)
+                self._delayed.append(batch)
+                return "repeat"
+        if self._tolerant:
+            for index, item in zip(batch.indices, batch.items, strict=True):
+                self._mark(ItemError(index, item, f"its request failed: {error}", error))
+            return "lost"
+        self.stop(error)
+        return "stop"
+
+    def _found_present(self, error: CasdkError, asked: bool) -> None:
+        """A request failed, and not because the server is away."""
+        given_up = self.outage is not None and self.outage.given_up
+        if isinstance(error, ServerError):
+            self._server.answered = True
+        if asked or (given_up and isinstance(error, ServerError)):
+            self.outage = None
+
+    def _is_too_large(self, batch: Batch, error: CasdkError) -> bool:
+        """Whether somebody takes no request as large as this one, and it may be sent in parts."""
+        if not (isinstance(error, ServerError) and error.too_large and (self.resend or not error.sent)):
+            return False
+        return len(batch) > 1 or not self._tolerant
+
+    def _halve(self, batch: Batch, error: ServerError) -> None:
+        """Send the halves of what is too large as it is; an item that is too large by itself has no result."""
+        # A search for a bad item ends here, since no more can be said of the half just sent.
+        unsent = [] if batch.isolation is None else batch.isolation.leave()
+        if len(batch) == 1:
+            self.refuse(RejectedError(batch.indices[0], batch.items[0], f"it is too large by itself: {error}", error))
+        else:
+            middle = (len(batch) + 1) // 2
+            unsent[:0] = [batch.part(0, middle), batch.part(middle)]
+        if self.stopped is None:
+            self._ready.extendleft(reversed(unsent))
+
+    def _may_split(self, batch: Batch, error: CasdkError) -> bool:
+        if not (isinstance(error, ServerError) and error.for_item) or self._tolerant or not self.resend:
+            return False
+        return self._successes > 0 or self._hopeless < HOPELESS
+
+    def _may_help(self, error: TransportError | ServerError) -> bool:
+        """Whether to send the same again is safe, and can help in a time that is waited for."""
+        given = self._retry.patience
+        longest = max(self._retry.max_backoff, PATIENCE if given is None else given)
+        if not error.retryable or (error.retry_after or 0.0) > longest:
+            return False
+        # A server that only asks to be left alone has not begun with the request; one that went away may have.
+        refused = isinstance(error, OverloadedError) and not error.shared
+        return self.resend or refused or not error.sent
+
+    def _may_wait(self, batch: Batch, now: float) -> bool:
+        """Whether the server may still be away, and that is not the batch's own doing."""
+        if self.outage is not None and now >= self.outage.since + self.patience:
+            self.outage.given_up = True
+        return self.patience > 0 and batch.outages < CULPRIT and not (self.outage and self.outage.given_up)
+
+    def _put_off(self, batch: Batch, error: TransportError | ServerError, asked: bool, now: float) -> None:
+        """Send the batch again when the server is back."""
+        outage = self.outage
+        if outage is None:
+            outage, asked = Outage(now), True
+            self.outage = outage
+        if asked:
+            outage.tries += 1
+            outage.wait(now, self._backoff(outage.tries), error.retry_after or 0.0, self.patience)
+        batch.excused += 1
+        batch.not_before = outage.ask_at
+        # Who has asked asks again, so that the order of all others stays what it was.
+        self._delayed.insert(0 if asked else len(self._delayed), batch)
+
+    def _may_repeat(self, batch: Batch, error: TransportError | ServerError) -> bool:
+        # Once the server is not waited for any longer, what was sent meanwhile was an attempt like any other.
+        attempts = batch.attempts if error.away else batch.attempts - batch.excused
+        if attempts >= self._retry.attempts:
+            return False
+        # What never left the client is no load on the server, so it costs nothing of the budget; a handshake that was
+        # answered did.
+        unheard = isinstance(error, TransportError) and not error.sent and not error.code
+        return unheard or self._budget.spend()
+
+    def _backoff(self, tries: int) -> float:
+        """Return the seconds between this try and the next."""
+        policy = self._retry
+        longest = min(policy.max_backoff, policy.backoff * 2.0 ** min(tries - 1, MOST_DOUBLINGS))
+        return longest * (1 - policy.jitter * self._draw())
+
+    def _isolate(self, batch: Batch, error: ServerError) -> None:
+        isolation = batch.isolation
+        if isolation is None:
+            isolation = Isolation(batch, error)
+        else:
+            isolation.failed(error)
+        self._go_on(isolation)
+
+    def _go_on(self, isolation: Isolation) -> None:
+        if len(isolation.group) > 1:
+            self._ready.appendleft(isolation.probe())
+            return
+        self._hopeless += 1
+        culprit = isolation.group
+        said = isolation.error
+        rejected = RejectedError(culprit.indices[0], culprit.items[0], f"the server fails on this item: {said}", said)
+        rejected.attempts = said.attempts
+        self.refuse(rejected)
+        if self.stopped is None and (rest := isolation.rest()) is not None:
+            self._ready.appendleft(rest)
+
+
+def _took_nothing(error: CasdkError) -> bool:
+    """Whether the error says that the server has made nothing of the request."""
+    if isinstance(error, TransportError | ServerError) and not error.sent:
+        return True
+    return isinstance(error, AuthError | NotSupportedError | OverloadedError) and not error.shared

@@ -1,0 +1,419 @@
+"""What a call can be told, for both twins of every verb."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
+from typing import Any, Final, Literal, TypeAlias, TypedDict
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, UnsetType
+
+from casdk._calls.decisions import ErrorMode
+from casdk._wording import class_name, message_of, shown
+from casdk.errors import InputError, InputTypeError, InputValueError
+from casdk.models import Response
+
+__all__ = [
+    "DEFAULTS",
+    "DTYPE",
+    "MERGES",
+    "MINIBATCH",
+    "CallOptions",
+    "EncodeOptions",
+    "Known",
+    "Options",
+    "ReplyOptions",
+    "ResultOptions",
+    "StreamOptions",
+    "check_limit",
+    "check_timeout",
+    "read_options",
+    "route",
+]
+
+
+Reader: TypeAlias = Literal["caller", "thread"]
+"""Where a sync iterable is read."""
+
+
+class CallOptions(TypedDict, total=False):
+    """Options of every verb.
+
+    Attributes:
+        batch_size: Items per request; 32, the server's own minibatch. For ``rank`` 1: a server scores every
+            query of a request against the candidates of all of them.
+        prefetch: Requests in flight for this call; ``Limits.prefetch`` by default.
+        parameters: Sent to the executors; ``model_name`` in it selects ``/encode/{model_name}``. Never changed.
+        show_progress: Show a bar.
+        timeout: Seconds for the whole call, loading and retries included; ``None`` for as long as it takes. Not given,
+            it is the client's own, ``Timeouts.total``.
+        reader: Where a sync iterable is read: by the ``"caller"``, in the thread or on the loop that made the call, or
+            in a ``"thread"`` of its own, in a copy of the caller's context: then a call whose time runs out ends
+            although the iterable blocks.
+        check_images: Refuse what is not an image before it is sent.
+        on_error: Called with the `Response` of each failed request, which then does not stop the call.
+    """
+
+    batch_size: int
+    prefetch: int | None
+    parameters: Mapping[str, Any] | None
+    show_progress: bool
+    timeout: float | None
+    reader: Reader
+    check_images: bool
+    on_error: Callable[[Response], Any] | None
+
+
+class ReplyOptions(TypedDict, total=False):
+    """Options of every verb that decide what it returns.
+
+    Attributes:
+        on_done: Called with the `Response` of each request that went well; the call then returns ``None``.
+        on_always: Called with each `Response`, after ``on_done`` and ``on_error``; the call then returns ``None``.
+        return_responses: Return the list of Responses, in input order.
+    """
+
+    on_done: Callable[[Response], Any] | None
+    on_always: Callable[[Response], Any] | None
+    return_responses: bool
+
+
+class ResultOptions(ReplyOptions, total=False):
+    """Options of ``encode`` that decide what it returns.
+
+    Attributes:
+        errors: ``"raise"`` stops at the first bad item with an `ItemError`; ``"return"`` returns an `EncodeResult`
+            with NaN rows and the errors; ``"skip"`` leaves the rows out.
+        result: ``"arrow"`` returns the rows as a ``pyarrow.FixedSizeListArray`` on the memory of the matrix, which any
+            Arrow library takes over.
+    """
+
+    errors: ErrorMode
+    result: Literal["arrow"] | None
+
+
+class StreamOptions(CallOptions, total=False):
+    """Options of ``stream`` beside those of every verb.
+
+    Attributes:
+        dtype: ``float32`` or ``float16``.
+        dedupe: Send equal items once.
+    """
+
+    dtype: Any
+    dedupe: bool
+
+
+class EncodeOptions(StreamOptions, total=False):
+    """Options of ``encode`` beside those of ``stream``.
+
+    Attributes:
+        out: C-contiguous matrix ``[>= N, D]`` to fill, e.g. a memmap.
+    """
+
+    out: np.ndarray[Any, Any] | None
+
+
+MINIBATCH: Final = 32
+"""What CLIP servers put on their device at once (``minibatch_size``)."""
+DTYPE: Final = "float32"
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of one call; `read_options` checks what the caller gave."""
+
+    batch_size: int | None = None
+    prefetch: int | None = None
+    parameters: Any = None
+    show_progress: bool = False
+    timeout: float | UnsetType | None = UNSET
+    reader: Reader = "caller"
+    check_images: bool = True
+    on_done: Any = None
+    on_error: Any = None
+    on_always: Any = None
+    return_responses: bool = False
+    errors: ErrorMode = "raise"
+    dtype: Any = DTYPE
+    out: Any = None
+    dedupe: bool = False
+    result: Literal["arrow"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.result is not None:
+            self._check_result()
+
+    @property
+    def gathers(self) -> bool:
+        """Whether the call returns what the replies come to, and not the responses, or nothing."""
+        return self.on_done is None and self.on_always is None and not self.return_responses
+
+    def deadline_after(self, total: float | None) -> float | None:
+        """Return the seconds that the call has.
+
+        Args:
+            total: Of a call that is not told otherwise.
+        """
+        return total if self.timeout is UNSET else self.timeout
+
+    def _check_result(self) -> None:
+        if self.errors == "return":
+            raise InputValueError("result='arrow' does not go with errors='return': call its .to_arrow()")
+        if self.return_responses or self.on_done is not None or self.on_always is not None:
+            raise InputValueError("result='arrow' does not go with on_done, on_always or return_responses")
+
+
+DEFAULTS: Final = Options()
+"""Those of a call that is told nothing, made once."""
+FLOATS: Final = (np.dtype(np.float32), np.dtype(np.float16))
+MOST_MATCHES: Final = 2**31 - 1
+"""What ``limit`` may be: every server holds it in an integer of its own."""
+
+
+MERGES: Final[dict[str, Literal["same", "own", "alone"]]] = {
+    "batch_size": "own",
+    "prefetch": "alone",
+    "parameters": "same",
+    "show_progress": "alone",
+    "timeout": "own",
+    "reader": "own",
+    "check_images": "same",
+    "on_done": "alone",
+    "on_error": "alone",
+    "on_always": "alone",
+    "return_responses": "alone",
+    "errors": "own",
+    "dtype": "same",
+    "out": "alone",
+    "dedupe": "alone",
+    "result": "own",
+}
+"""How each option of calls that travel in one request goes together: they have the ``same``, each has its ``own``, or a
+call that is told it travels ``alone``."""
+
+
+class Known:
+    """Names of the options that a verb takes.
+
+    Args:
+        kinds: TypedDicts of options.
+        own: A parameter of the verb itself, which may be meant where an option is not known.
+    """
+
+    def __init__(self, kinds: Iterable[type], own: str = "") -> None:
+        self.names: Final[frozenset[str]] = frozenset(name for kind in kinds for name in kind.__annotations__)
+        self.own: Final[str] = own
+
+    def check(self, given: Mapping[str, Any]) -> None:
+        """Refuse what the verb does not take, and say what was probably meant.
+
+        Raises:
+            TypeError: There is no option of that name.
+        """
+        if not (others := given.keys() - self.names):
+            return
+        from difflib import get_close_matches
+
+        name = min(others)
+        meant = get_close_matches(name, self.names | {self.own}, 1)
+        hint = f": did you mean {meant[0]!r}?" if meant else ""
+        raise TypeError(f"unexpected keyword argument {name!r}{hint}")
+
+
+OF_ENCODE: Final = Known([EncodeOptions, ResultOptions])
+
+
+PYTHONS_OWN: Final = (NoneType, bool, int, float, str, dict, FunctionType, MethodType, BuiltinFunctionType)
+"""What runs no code of the caller's as it is read: whatever is raised meanwhile is a signal handler's, and passes."""
+
+
+def read_options(given: Mapping[str, Any], known: Known = OF_ENCODE) -> Options:
+    """Return the options of a call, each value that the caller gave checked.
+
+    Args:
+        given: By name.
+        known: What the verb takes.
+
+    Raises:
+        InputTypeError: A value is of a type that the option does not take.
+        InputValueError: A value is none that the option takes.
+        TypeError: There is no option of that name.
+    """
+    if not given:
+        return DEFAULTS
+    known.check(given)
+    return Options(**{name: _read_option(name, value) for name, value in given.items()})
+
+
+def _read_option(name: str, value: Any) -> Any:
+    try:
+        return CHECKS[name](name, value) if name in CHECKS else value
+    except InputError:
+        raise
+    except Exception as error:  # of its own class: `isinstance` may ask what it is
+        if type(value) in PYTHONS_OWN:
+            raise
+        raise InputTypeError(f"{name} cannot be read: {class_name(error)}: {message_of(error)}") from error
+
+
+def check_limit(limit: object) -> int:
+    """Return how many matches a query may have.
+
+    Raises:
+        InputTypeError: It is no int.
+        InputValueError: It is less than 1, or more than any server can take.
+    """
+    try:
+        return _read_count("limit", limit, MOST_MATCHES)
+    except InputError:
+        raise
+    except Exception as error:
+        if type(limit) in PYTHONS_OWN:
+            raise
+        raise InputTypeError(f"limit cannot be read: {class_name(error)}: {message_of(error)}") from error
+
+
+def check_timeout(timeout: float | UnsetType | None) -> float | UnsetType | None:
+    """Return the seconds of a call, if it was told any; raises as `read_options` does."""
+    return timeout if timeout is UNSET else _read_seconds("timeout", timeout)
+
+
+def _read_count(name: str, value: Any, most: int = sys.maxsize) -> int:
+    """Return a count as Python's own ``int``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InputTypeError(f"{name} must be an int, not {type(value).__name__}")
+    count = int(value)
+    if count < 1:
+        raise InputValueError(f"{name} must be at least 1, not {shown(count)}")
+    if count > most:
+        raise InputValueError(f"{name} must be at most {most}, not {shown(count)}")
+    return count
+
+
+def _read_count_or_none(name: str, value: Any) -> int | None:
+    return None if value is None else _read_count(name, value)
+
+
+def _read_seconds(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise InputTypeError(f"{name} must be a number of seconds or None, not {type(value).__name__}")
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not seconds > 0:
+        raise InputValueError(f"{name} must be more than 0 seconds, not {shown(value)}")
+    if seconds == math.inf:
+        raise InputValueError(f"{name} must be finite; None is for as long as it takes")
+    return seconds
+
+
+def _read_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, int | np.bool_):
+        raise InputTypeError(f"{name} must be True or False, not {shown(value)}")
+    return bool(value)
+
+
+def _read_word(name: str, value: Any, *words: str | None) -> str | None:
+    """Return one of a few words as a plain ``str``: a class of the caller's may compare as it likes."""
+    word = str.__str__(value) if isinstance(value, str) else None
+    if word not in words or (word is None and value is not None):
+        quoted = [repr(word) for word in words]
+        raise InputValueError(f"{name} must be {', '.join(quoted[:-1])} or {quoted[-1]}, not {shown(value)}")
+    return word
+
+
+def _read_callback(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise InputTypeError(f"{name} must be callable, not {type(value).__name__}")
+    return value
+
+
+def _read_parameters(name: str, value: Any) -> Any:
+    if value is not None and not isinstance(value, Mapping):
+        raise InputTypeError(f"{name} must be a mapping, not {type(value).__name__}")
+    return value
+
+
+def _read_dtype(name: str, value: Any) -> Any:
+    try:
+        given = np.dtype(value)
+    except Exception:  # NumPy asks it for its own dtype
+        given = None
+    if given is None or given not in FLOATS:
+        raise InputValueError(f"{name} must be float32 or float16, not {shown(value)}")
+    return DTYPE if given == FLOATS[0] else given.name  # it is not asked again
+
+
+def _read_matrix(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if not issubclass(type(value), np.ndarray):
+        raise InputTypeError(f"{name} must be an ndarray, not {class_name(value)}")
+    plain = np.ndarray.view(value, np.ndarray)  # a subclass may say of itself what it likes
+    if plain.ndim != 2 or plain.dtype not in FLOATS or not plain.flags.carray:
+        raise InputValueError(
+            f"{name} must be a writeable, aligned, C-contiguous [N, D] float32 or float16, "
+            f"not {list(plain.shape)} {plain.dtype}"
+        )
+    return value
+
+
+CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "batch_size": _read_count_or_none,
+    "prefetch": _read_count_or_none,
+    "parameters": _read_parameters,
+    "show_progress": _read_flag,
+    "timeout": _read_seconds,
+    "reader": lambda name, value: _read_word(name, value, "caller", "thread"),
+    "check_images": _read_flag,
+    "on_done": _read_callback,
+    "on_error": _read_callback,
+    "on_always": _read_callback,
+    "return_responses": _read_flag,
+    "errors": lambda name, value: _read_word(name, value, "raise", "return", "skip"),
+    "dtype": _read_dtype,
+    "out": _read_matrix,
+    "dedupe": _read_flag,
+    "result": lambda name, value: _read_word(name, value, "arrow", None),
+}
+"""What each option takes, by its name."""
+
+
+def route(verb: str, parameters: Mapping[str, Any] | None, **extra: Any) -> tuple[str, dict[str, Any]]:
+    """Return endpoint and parameters of a request; the caller's mapping stays as it is.
+
+    Args:
+        verb: ``/encode``, ``/rank``...
+        parameters: The caller's; of ``/encode`` and ``/rank``, ``model_name`` is taken out and becomes part of the
+            endpoint. No indexer listens at ``/index/{model_name}``, where an encoder would answer in its place.
+        extra: Added; the caller's own ``drop_image_content`` wins.
+
+    Raises:
+        InputTypeError: ``model_name`` cannot be part of an endpoint, or the mapping cannot be read.
+    """
+    sent = {"drop_image_content": True}
+    try:
+        sent |= parameters or {}
+    except Exception as error:
+        if parameters is None:  # a signal handler's
+            raise
+        raise InputTypeError(f"parameters cannot be read: {class_name(error)}: {message_of(error)}") from error
+    sent |= extra
+    model: object = sent.pop("model_name", None) if verb in ("/encode", "/rank") else None
+    if model is None:
+        return verb, sent
+    if not isinstance(model, str):
+        raise InputTypeError(f"parameters: model_name must be a str, not {class_name(model)}")
+    model = str.__str__(model)  # a class of its own may write itself as it likes
+    try:
+        model.encode()
+    except UnicodeEncodeError as error:
+        raise InputTypeError(f"parameters: model_name {shown(model)} cannot be sent: {error.reason}") from None
+    return f"{verb}/{model}", sent

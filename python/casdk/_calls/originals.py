@@ -1,0 +1,232 @@
+"""The caller's own Documents: read on the way in, given back as the same objects with what the server said."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from casdk._calls.answers import Piece, not_taken
+from casdk._calls.options import Options
+from casdk._calls.outcome import Outcome
+from casdk._columns import to_arrow
+from casdk._content.inputs import Chunk, as_document, read_chunk
+from casdk.documents import Document, DocumentArray
+from casdk.documents.recognise import hold_documents, is_array, recognise
+from casdk.errors import ItemError, ItemTypeError
+from casdk.models import EncodeResult
+
+__all__ = ["Originals", "are_ours", "open_piece", "present", "write_embeddings"]
+
+MANY: Final = 1000
+"""Documents that are given their results in a tenth of a millisecond; docarray's take as long one by one."""
+
+
+class Originals:
+    """The user's Documents, ours or docarray's, in order, while every item is one.
+
+    Args:
+        content: What the user handed over.
+        candidates: Attribute of docarray's documents whose documents travel too.
+        whole: Whether docarray's documents travel whole.
+        keep: Whether they are given back; if not, only those of the first chunk are kept.
+    """
+
+    def __init__(self, content: Any, *, candidates: str | None = None, whole: bool = False, keep: bool = True) -> None:
+        self.items: list[Any] | None = []
+        self.documents: list[Document] = []
+        self.like = content
+        self._candidates = candidates
+        self._whole = whole
+        self._keep = keep
+        self._foreign = False
+
+    def read(self, items: list[Any], indices: Sequence[int], **how: Any) -> Chunk:
+        """Read a chunk apart, see `read_chunk`."""
+        return read_chunk(items, indices, candidates=self._candidates, whole=self._whole, **how)
+
+    def keep(self, items: list[Any], chunk: Chunk) -> Chunk:
+        """Keep the Documents of a chunk that was read."""
+        if chunk.items is not items and not self._foreign:
+            self._foreign = hold_documents(items)
+        if self.items is not None:
+            if chunk.verdicts.count(b"O") == len(items):
+                self.items += items
+                self.documents += chunk.items
+            else:
+                self.items = None
+                self.documents = []
+        return chunk
+
+    def keep_as_documents(self, items: list[Any], chunk: Chunk) -> Chunk:
+        """Make Documents of what is none in a chunk that was read, and keep them."""
+        if chunk.items is not items and not self._foreign:
+            self._foreign = hold_documents(items)
+        documents: list[Any] = []
+        for position, item in enumerate(chunk.items):
+            bad = chunk.errors is not None and position in chunk.errors
+            documents.append("" if bad else as_document(item, chr(chunk.verdicts[position])))
+        if self.items is not None and (self._keep or not self.items):
+            self.items += items
+            # A Document for a bad item, too, so that positions stay indices: with one, no call goes on to its end.
+            self.documents += [document if isinstance(document, Document) else Document() for document in documents]
+        verdicts = bytes(ord("O") if isinstance(document, Document) else ord("T") for document in documents)
+        return Chunk(documents, verdicts, chunk.errors)
+
+    @property
+    def are_many(self) -> bool:
+        """Whether giving them back takes longer than a loop of the caller's should wait."""
+        return self._foreign or len(self.documents) > MANY
+
+    @property
+    def all_given(self) -> bool:
+        """Whether every item is a Document of the caller's, ours or docarray's."""
+        return self.items is not None and all(
+            issubclass(type(item), Document) or recognise(item) for item in self.items
+        )
+
+    @property
+    def all_documents(self) -> bool:
+        """Whether there was nothing else; for no items at all, the content says which it is."""
+        if self.items:
+            return True
+        return self.items is not None and (isinstance(self.like, DocumentArray) or is_array(self.like))
+
+    def array(
+        self,
+        gone: Container[int] = (),
+        *,
+        missing: Container[int] = (),
+        candidates: str | None = None,
+        matches: bool = False,
+    ) -> Any:
+        """Return the Documents as the caller's kind of array; docarray's get back what the server said.
+
+        Args:
+            gone: Indices to leave out.
+            missing: Indices without a result: docarray's documents stay as they are there.
+            candidates: Attribute of docarray's documents that was ranked.
+            matches: Whether docarray's documents get matches.
+        """
+        items = self.items or []
+        if self._foreign:
+            from casdk.documents.docarray import write_back
+
+            owners: dict[int, Any] = {}
+            written: set[int] = set()
+            for index, (item, document) in enumerate(zip(items, self.documents, strict=True)):
+                if index in missing or not recognise(item):
+                    continue
+                if candidates is not None and id(item) in written:  # what was ranked is in another order now
+                    continue
+                write_back(item, document, candidates=candidates, owners=owners, matches=matches)
+                written.add(id(item))
+        theirs = all(map(recognise, items)) if self._foreign else not items and is_array(self.like)
+        kept = items if theirs else self.documents
+        if gone:
+            kept = [item for index, item in enumerate(kept) if index not in gone]
+        if not theirs:
+            return DocumentArray(kept)
+        from casdk.documents.docarray import collect
+
+        return collect(kept, self.like)
+
+
+def are_ours(items: Sequence[Any]) -> bool:
+    """Whether these are Documents, by their types: `isinstance` would ask what is none for its ``__class__``."""
+    return all(issubclass(type(item), Document) for item in items)
+
+
+def write_embeddings(
+    documents: Sequence[Document], rows: np.ndarray[Any, Any], bad: Iterable[int], start: int = 0
+) -> None:
+    """Give each Document its row, a view; those without one stay as they are.
+
+    Args:
+        documents: Of the caller's own classes, too.
+        rows: ``[N, D]``.
+        bad: Positions of those without one.
+        start: Index of the first.
+
+    Raises:
+        ItemTypeError: A class of the caller's own does not take it. All others have theirs, and `partial` all rows.
+    """
+    missing = set(bad)
+    failed: ItemTypeError | None = None
+    for position, (document, row) in enumerate(zip(documents, rows, strict=True)):
+        if missing and position in missing:
+            continue
+        try:
+            document.embedding = row
+        except Exception as error:
+            if failed is None:
+                failed = not_taken(start + position, document, "embedding", error)
+                failed.partial, failed.start = rows, start
+                failed.done, failed.total = len(rows) - len(missing), len(rows)
+    if failed is not None:
+        raise failed from failed.cause
+
+
+def present(rows: np.ndarray[Any, Any] | None, outcome: Outcome, originals: Originals | None, options: Options) -> Any:
+    """Return the result of ``encode`` as ``errors=`` wants it, or what stopped the call, with what was finished.
+
+    Args:
+        rows: ``[N, D]``, NaN where there is none; ``None`` if the call was stopped before there was any.
+        outcome: What became of each item.
+        originals: The user's Documents, if there is nothing else.
+        options: The call's.
+    """
+    stopped, missing = outcome.stopped, outcome.missing
+    gone = set(missing) if options.errors == "skip" else ()
+    if originals is not None and rows is not None:
+        write_embeddings(originals.documents, rows[: len(originals.documents)], missing)
+    if options.out is not None and stopped is None:
+        rows = options.out  # and no view of it
+    if stopped is not None:
+        if originals is None:
+            stopped.partial = rows
+        else:
+            stopped.documents = originals.array(missing=set(missing))
+    if options.errors == "return" and rows is not None and (stopped is None or stopped.done):
+        found = outcome.errors()
+        return EncodeResult(embeddings=rows, errors=tuple(found[index] for index in sorted(found)), stopped=stopped)
+    if stopped is not None:
+        return stopped
+    assert rows is not None
+    if originals is not None and options.result is None:
+        return originals.array(gone)
+    left = np.delete(rows, missing, axis=0) if gone else rows
+    return left if options.result is None else to_arrow(left)
+
+
+def open_piece(piece: Piece, options: Options) -> Any:
+    """Return what the caller of a stream gets for a piece."""
+    rows = piece.rows
+    assert rows is not None
+    items = piece.items
+    ours = are_ours(items)
+    theirs = not ours and all(map(recognise, items))
+    if ours:
+        write_embeddings(items, rows, piece.bad, piece.start)
+    elif theirs:
+        from casdk.documents.docarray import write_back
+
+        bad = set(piece.bad)
+        for position, item in enumerate(items):
+            if position not in bad:
+                write_back(item, Document(embedding=rows[position]))
+    if options.errors == "return":
+        return EncodeResult(embeddings=rows, errors=tuple(sorted(piece.errors, key=_index_of)), start=piece.start)
+    if options.errors == "skip" and piece.bad:
+        good = [position for position in range(len(rows)) if position not in piece.bad]
+        rows, items = rows[good], [items[position] for position in good]
+    if theirs:
+        from casdk.documents.docarray import collect
+
+        return collect(items)
+    return DocumentArray(items) if ours else rows
+
+
+def _index_of(error: ItemError) -> int:
+    return error.index

@@ -1,0 +1,146 @@
+"""Batches -> requests: what lies behind URLs is fetched, files are read, and all of it is packed, on workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from casdk._calls.batches import Batch
+from casdk._calls.decisions import Call
+from casdk._calls.options import Options, route
+from casdk._calls.session import ByteShare, Session
+from casdk._content.inputs import DOCUMENT, are_plain, urls_of
+from casdk._engine.callers import Caller
+from casdk._engine.process import engine
+from casdk._transport.codecs import Packed, Packer, failure_of
+from casdk._wording import class_name, message_of
+from casdk.documents import Document
+from casdk.errors import InputTypeError
+
+if TYPE_CHECKING:
+    from casdk._calls.verbs import Verb
+
+__all__ = ["Packing", "leave_out"]
+
+T = TypeVar("T")
+
+URI: Final = Document.__dict__["uri"]
+
+
+class Packing:
+    """How one call's batches become requests.
+
+    Args:
+        session: The client's.
+        verb: What is asked for.
+        options: The call's.
+        share: The call's part of the bytes that may be in flight.
+
+    Attributes:
+        endpoint: Of the executor, a model's name at its end if there is one.
+
+    Raises:
+        InputTypeError: The call's parameters cannot be sent.
+    """
+
+    def __init__(self, session: Session, verb: Verb, options: Options, share: ByteShare) -> None:
+        self.endpoint, parameters = route(verb.endpoint, options.parameters, **verb.extra)
+        limits, sources = session.limits, session.sources
+        try:
+            packer = Packer(
+                session.transport.codec,
+                self.endpoint,
+                parameters,
+                check_images=options.check_images,
+                max_item_bytes=limits.max_item_bytes,
+                max_message_bytes=limits.max_message_bytes,
+                whole=verb.whole,
+                candidates=verb.candidates,
+                allow_empty=verb.allow_empty,
+                local_files=sources.local_files,
+                fetch_urls=sources.fetch_urls,
+            )
+        except TypeError as error:  # of a parameter, which it names
+            if options.parameters is None:  # a signal handler's
+                raise
+            raise InputTypeError(str(error)) from error.__cause__
+        except Exception as error:  # of a parameter's own class
+            if options.parameters is None:
+                raise
+            raise InputTypeError(f"parameters cannot be read: {class_name(error)}: {message_of(error)}") from error
+        self.pack_sentences: Final = packer.pack_sentences
+        """Packs a batch that has nothing but sentences in it, which takes no time; ``None`` for any other."""
+        self._pack: Final = packer.pack
+        self._session = session
+        self._candidates = verb.candidates
+        self._share = share
+
+    async def pack(self, batch: Batch, request_id: str, caller: Caller[Any], patient: bool) -> Packed:
+        """Pack a batch whatever is in it.
+
+        Args:
+            batch: The batch.
+            request_id: Of its request.
+            caller: Whose objects are in it.
+            patient: Whether it may wait until other requests are answered.
+        """
+        items, verdicts, pack = batch.items, batch.verdicts, self._pack
+        theirs = False
+        if DOCUMENT in verdicts:
+            # Documents may be of the caller's own class: where they are packed they are asked for their URLs, too.
+            theirs = not are_plain(items)
+            find = partial(urls_of, items, verdicts, self._candidates)
+            found = await self._on_worker(lambda: find() or pack(request_id, items, verdicts), caller, patient, theirs)
+            if isinstance(found, Packed):
+                return found
+            urls = found
+        else:
+            urls = urls_of(items, verdicts, None)
+        fetched = None
+        if urls and self._session.sources.fetch_urls:  # the packer refuses the others
+            fetched, batch.errors = await self._session.downloads.fetch(urls)
+        return await self._on_worker(lambda: pack(request_id, items, verdicts, fetched), caller, patient, theirs)
+
+    async def _on_worker(self, pack: Callable[[], T], caller: Caller[Any], patient: bool, theirs: bool) -> T:
+        """Pack where it holds up no other call: what runs the caller's code is run where such code is read."""
+        turns, workers = self._session.packing, engine().workers
+        if theirs:
+            turns, workers = self._session.packing_theirs, engine().readers
+        while True:
+            # One after the other, as far as there are threads: the size is known when it is packed, and counts then.
+            async with turns:
+                if not (patient and self._share.full):
+                    packed: T = await caller.apart(pack, workers)
+                    return packed
+            await self._share.room()
+
+
+def leave_out(batch: Batch, packed: Packed, call: Call) -> None:
+    """Leave in a batch what went into its message; what there was no room for goes next, what is unfit is refused."""
+    if packed.taken < len(batch):
+        call.cut(batch.part(packed.taken))
+        batch.indices = batch.indices[: packed.taken]
+        batch.items = batch.items[: packed.taken]
+        batch.verdicts = batch.verdicts[: packed.taken]
+    if not packed.failures:
+        return
+    for position, kind, reason in packed.failures:
+        item = batch.items[position]
+        place = _place_of(item)
+        cause: BaseException | None = packed.causes.get(position)
+        if (lost := (batch.errors or {}).get(place)) is not None:
+            cause, reason = lost, f"{reason}: {lost}"
+        elif kind == "not_image" and reason.startswith("it ") and place and place[:5].lower() != "data:":
+            reason = f"{place}: {reason}"
+        call.refuse(failure_of(kind, batch.indices[position], item, reason, cause))
+    rest = batch.without({position for position, _, _ in packed.failures})
+    batch.indices, batch.items, batch.verdicts = rest.indices, rest.items, rest.verdicts
+
+
+def _place_of(item: object) -> str:
+    """Return the path or URL that an item is or has; a Document's from its own slot, as a subclass's may be code."""
+    if isinstance(item, str):
+        return item
+    uri = URI.__get__(item) if isinstance(item, Document) else ""
+    return uri if type(uri) is str else ""

@@ -1,0 +1,309 @@
+"""The bar of ``show_progress=True`` (rich).
+
+It is drawn by a thread of its own, which nobody waits for without a limit: what it writes to may block (a terminal that
+is stopped, a pipe that nobody reads, a file of the caller's), and is the caller's code if the console is. A call counts
+and does nothing else; the thread looks at what was counted a few times a second, and once more when the call is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from contextlib import suppress
+from functools import partial
+from importlib.util import find_spec
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+from casdk._engine.logging import logger_of
+from casdk._engine.threads import check_process, start
+from casdk.errors import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+__all__ = ["Progress"]
+
+LOG: Final = logger_of("casdk.progress")
+TICK: Final = 0.1
+"""Seconds between two looks at what was counted."""
+END_SECONDS: Final = 1.0
+"""Seconds that the end of a call, and of the process, waits until the bar shows how it ended. Once it has taken longer,
+nobody waits again until it can be written to."""
+
+
+class Progress:
+    """One call's row: items done of all when known, items per second, bytes out and in, elapsed and remaining.
+
+    Args:
+        title: Shown before the bar.
+        total: Items in all, if known.
+    """
+
+    def __init__(self, title: str, total: int | None) -> None:
+        self.title: Final = title
+        self.total = total
+        self.done = 0
+        self.over = False
+        self._out = self._in = 0
+        self._waits = False
+        self._display: _Display | None = None
+
+    def __enter__(self) -> Progress:
+        self._display = _display_of_process()
+        self._display.open(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None and self.total is None:
+            self.total = self.done
+        self._waits = False
+        self.over = True
+        if self._display is not None:
+            self._display.hurry()
+
+    def advance(self, items: int, sent: int, got: int) -> None:
+        """Count one reply."""
+        self._out += sent
+        self._in += got
+        self.done += items
+
+    def wait(self, waits: bool) -> None:
+        """Say that the server is away and the call waits for it, or that it does no more."""
+        self._waits = waits
+
+    async def shown(self, deadline: float | None = None) -> None:
+        """Wait until the bar shows how the call ended, or until that has taken too long.
+
+        Args:
+            deadline: When the call has to end, in the loop's time.
+        """
+        if self._display is not None:
+            await self._display.shown(deadline)
+
+    def traffic(self) -> str:
+        """Say what the call does beside items."""
+        from rich.filesize import decimal
+
+        return "waiting for the server" if self._waits else f"out {decimal(self._out)} in {decimal(self._in)}"
+
+
+class _Display:
+    """All rows of a process, and the thread that draws them while there are any: a terminal has room for one display.
+
+    The lock is held to hand rows and wishes over, and never while something is drawn.
+    """
+
+    def __init__(self) -> None:
+        self._lock: Final = threading.Lock()
+        self._bell: Final = threading.Event()
+        self._new: list[Progress] = []
+        self._told: list[Callable[[], object]] = []
+        self._running = self._late = False
+
+    def open(self, row: Progress) -> None:
+        """Show a row until its call is over."""
+        with self._lock:
+            self._new.append(row)
+            if self._running:
+                return
+            self._running = True
+        try:
+            start(self._run, "casdk-bar")
+        except TransportError as error:
+            # A bar is no reason to end a call.
+            LOG.warning("no bar is shown: %s", error)
+            with self._lock:
+                self._running = False
+                self._new.clear()
+
+    def hurry(self) -> None:
+        """Look at once at what was counted."""
+        self._bell.set()
+
+    def tell(self, function: Callable[[], object]) -> bool:
+        """Have a function called when all that is known now has been drawn; return whether it will be."""
+        with self._lock:
+            if not self._running or self._late:
+                return False
+            self._told.append(function)
+        self._bell.set()
+        return True
+
+    def give_up(self) -> None:
+        """Take note that it cannot be waited for."""
+        self._late = True
+
+    async def shown(self, deadline: float | None) -> None:
+        """Wait until what is known now has been drawn, as `Progress.shown` does."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + END_SECONDS
+        if deadline is not None:
+            until = min(until, deadline)
+        if until <= loop.time():
+            return
+        done: asyncio.Future[None] = loop.create_future()
+        if not self.tell(partial(_post, loop, done)):
+            return
+        timer = loop.call_at(until, self._leave, done)
+        try:
+            await done
+        finally:
+            timer.cancel()
+
+    def _leave(self, done: asyncio.Future[None]) -> None:
+        self.give_up()
+        _settle(done)
+
+    def _run(self) -> None:
+        process = os.getpid()
+        drawing = _Drawing()
+        while True:
+            self._bell.wait(TICK)
+            self._bell.clear()
+            with self._lock:
+                new, self._new = self._new, []
+                told, self._told = self._told, []
+            try:
+                drawing.draw(new)
+            except BaseException as error:  # of the console, which may be the caller's own
+                if os.getpid() != process:
+                    raise
+                drawing.fail(error)
+            check_process(process)
+            self._late = False
+            with self._lock:
+                # Rows and wishes that came meanwhile are for another turn.
+                ended = not (drawing.rows or self._new or self._told)
+                if ended:
+                    self._running = False
+            for tell in told:
+                tell()
+            if ended:
+                return
+
+
+class _Drawing:
+    """What the thread draws, and with what."""
+
+    def __init__(self) -> None:
+        self.rows: dict[Progress, TaskID | None] = {}
+        self._bars: Bars | None = None
+        self._failed = False
+
+    def draw(self, new: list[Progress]) -> None:
+        """Draw all rows as they are now, and the new ones; close the display when the last call is over."""
+        self.rows |= dict.fromkeys(new)
+        over = [row for row in self.rows if row.over]
+        left = self.rows
+        try:
+            if not self._failed:
+                self._draw(over)
+        finally:
+            self.rows = {row: place for row, place in left.items() if row not in over}
+        if not self.rows and self._bars is not None:
+            bars, self._bars = self._bars, None
+            bars.stop()
+
+    def _draw(self, over: list[Progress]) -> None:
+        if self._bars is None:
+            self._bars = _make_bars()
+            self._bars.start()
+        bars = self._bars
+        for row, known in self.rows.items():
+            place = known
+            if place is None:
+                self.rows[row] = place = bars.add_task(row.title, total=row.total, traffic=row.traffic())
+            bars.update(place, total=row.total, completed=row.done, traffic=row.traffic())
+            if row in over:
+                bars.stop_task(place)
+        bars.refresh()
+
+    def fail(self, error: BaseException) -> None:
+        """Draw no more until all calls are over: nothing can be drawn on."""
+        if not self._failed:
+            self._failed = True
+            if isinstance(error, SystemExit) and error.__context__ is not None:  # which rich makes of a broken pipe
+                error = error.__context__
+            LOG.warning("the bar cannot be drawn: %s: %s", type(error).__name__, error)
+        bars, self._bars = self._bars, None
+        if bars is not None:
+            with suppress(BaseException):  # it fails as drawing has failed, which was logged
+                bars.stop()
+
+
+def _post(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(_settle, done)
+
+
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+_displays: dict[int, _Display] = {}
+"""The one of this process, by its id: a forked child has no thread to draw the parent's, and draws none of its rows."""
+
+
+def _display_of_process() -> _Display:
+    return _displays.setdefault(os.getpid(), _Display())
+
+
+def _flush() -> None:
+    display = _displays.get(os.getpid())
+    done = threading.Event()
+    if display is not None and display.tell(done.set):
+        done.wait(END_SECONDS)
+
+
+atexit.register(_flush)
+
+
+def _make_bars() -> Bars:
+    import rich
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        SpinnerColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import (
+        Progress as Bars,
+    )
+    from rich.table import Column
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("- items/s" if speed is None else f"{speed:,.0f} items/s", style="progress.data.speed")
+
+    console = rich.get_console()
+    if console.is_jupyter and find_spec("ipywidgets") is None:
+        # There, rich would show a warning and no bar; as text it shows how it ended.
+        console = Console(force_jupyter=False)
+    return Bars(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        Rate(Column(no_wrap=True)),
+        TextColumn("{task.fields[traffic]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        auto_refresh=False,
+    )

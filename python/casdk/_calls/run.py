@@ -1,0 +1,499 @@
+"""One call: reads the content, packs it into requests, sends them, places the replies, and makes the result.
+
+A `Run` is made where the caller is, runs on the engine (`Run.run`), and makes its result where the caller is again
+(`Run.result`): touching a hundred thousand Documents would hold up the engine. What is done next is decided by
+`casdk._calls.decisions.Call`, which is asked for it in `Run._drive` and told there what happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterable, Callable
+from contextlib import nullcontext
+from functools import partial
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from casdk._calls.answers import Answer, Nothing
+from casdk._calls.batches import Batch, Repeats, Unfinished
+from casdk._calls.callbacks import Callbacks
+from casdk._calls.decisions import Call, Window
+from casdk._calls.options import Options
+from casdk._calls.originals import Originals
+from casdk._calls.outages import Outage
+from casdk._calls.outcome import Outcome
+from casdk._calls.packing import Packing, leave_out
+from casdk._calls.progress import Progress
+from casdk._calls.reading import Manner, Reading
+from casdk._calls.session import SHARES, ByteShare, Session
+from casdk._calls.tasks import Tasks
+from casdk._calls.tracebacks import drop_frames
+from casdk._content.feeds import Feed
+from casdk._content.inputs import advise
+from casdk._engine.callers import Caller
+from casdk._engine.logging import are_pending, emitted, logger_of
+from casdk._rust import new_id
+from casdk._transport.codecs import read_error
+from casdk._transport.transport import InterruptedByForkError, Received
+from casdk.errors import (
+    CallbackError,
+    CasdkError,
+    ClosedError,
+    DeadlineError,
+    InputValueError,
+    ItemError,
+    NoEmbeddingError,
+    ServerError,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from casdk._calls.verbs import Verb
+
+__all__ = ["Run"]
+
+LOG: Final = logger_of("casdk.calls")
+UNWATCHED: Final = nullcontext()
+ANSWER_SECONDS: Final = 1.0
+"""What a call that was stopped, and that stores, waits for the answers to its other requests."""
+
+
+class _Request(msgspec.Struct, eq=False):
+    """A batch on its way to the server and back, once.
+
+    Attributes:
+        batch: What is in it.
+        id: What its reply is paired by.
+        message: Packed, until it is handed over.
+        rows: Documents in the message.
+        size: Bytes that count as in flight.
+        reported: Whether the caller was called back for it.
+    """
+
+    batch: Batch
+    id: str
+    message: bytes = b""
+    rows: int = 0
+    size: int = 0
+    reported: bool = False
+
+
+class Run:
+    """One call.
+
+    Args:
+        session: The client's.
+        verb: What is asked for.
+        content: The caller's iterable, checked.
+        options: The call's.
+        answer_by: When whoever waits for its requests gives up, in the engine's time; its deadline, unless others
+            wait than the call.
+        merged: Whether it carries the items of several calls.
+
+    Attributes:
+        caller: Where it came from, once it runs.
+        answer: What its replies come to.
+        call: Its decisions.
+        tasks: What is under way.
+        before: What has to be looked at before anything is sent, on a worker.
+        stopped: What stopped it, when it is over.
+    """
+
+    before: Callable[[], None] | None = None
+    stopped: CasdkError | None = None
+    caller: Caller[Any]
+    _awaited: Outage | None = None
+    """The outage that the log and the bar have spoken of."""
+    _untaken: int | None = None
+    """Bytes of pieces that the caller has not taken; ``None`` when the call is over, as it may never take them."""
+    _made: tuple[Any] | None = None
+    """The result, if it was made before the caller asked for it."""
+
+    def __init__(
+        self,
+        session: Session,
+        verb: Verb,
+        content: Any,
+        options: Options,
+        *,
+        answer_by: float | None = None,
+        merged: bool = False,
+    ) -> None:
+        self.session = session
+        self.verb = verb
+        self.options = options
+        self._bytes = ByteShare(session.bytes)
+        self._packing = Packing(session, verb, options, self._bytes)
+        timeout = options.deadline_after(session.timeouts.total)
+        self.deadline = None if timeout is None else monotonic() + timeout
+        self._answer_by = self.deadline if answer_by is None else answer_by
+        size = options.batch_size or verb.batch_size
+        threaded = options.reader == "thread"
+        if threaded and isinstance(content, AsyncIterable):
+            raise InputValueError("reader='thread' reads a sync iterable; an async one belongs to its loop")
+        self._feed = feed = Feed(content, size, threaded=threaded, hurried=timeout is not None)
+        self.total = feed.total
+        self.gathers = gathers = options.gathers
+        self.originals = Originals(content, candidates=verb.candidates, whole=verb.whole, keep=gathers)
+        self.answer = verb.answer(feed.total, options)
+        self._receiver = self.answer if gathers else Nothing(feed.total, options, self.answer)
+        self._callbacks = None if gathers and options.on_error is None else Callbacks(options)
+        self._unfinished = Unfinished(size)
+        self.repeats = Repeats() if options.dedupe else None
+        self.call = Call(
+            window=session.window if options.prefetch is None else Window(options.prefetch),
+            retry=session.retry,
+            budget=session.retries,
+            errors=options.errors,
+            resend=verb.resend,
+            draw=random.random,
+            tolerant=options.on_error is not None,
+            on_refuse=partial(_refuse, self._receiver, self._unfinished),
+            server=session.server,
+        )
+        name = verb.endpoint[1:]
+        self._name = name or "profile"
+        self._progress = Progress(name, self.total) if options.show_progress else None
+        self.watch = None
+        if session.telemetry is not None:
+            self.watch = session.telemetry.watch(self._name, self._packing.endpoint, self.total, merged)
+        # Not of this object's own methods: a cycle would keep the result until a garbage collection.
+        read = partial(
+            verb.read,
+            self.originals,
+            self.answer,
+            max_item_bytes=session.limits.max_item_bytes,
+            sources=session.sources,
+        )
+        keep = None if verb.keep is None else partial(verb.keep, self.originals)
+        self._reading = Reading(
+            self.call,
+            feed,
+            self._receiver,
+            Manner(read, keep, verb.plain, session.sources),
+            self._unfinished,
+            self.repeats,
+            self._progress,
+        )
+        self.tasks = Tasks(self.call.stop)
+        self._untaken = 0
+
+    # On the engine, from its beginning to its end
+
+    async def run(self, caller: Caller[Any]) -> Callable[[], Any]:
+        """Carry the call out; return what makes its result where the caller is.
+
+        Args:
+            caller: Where the call came from.
+
+        Raises:
+            BaseException: What the caller's own code raised, or what took the call back, as it is.
+        """
+        self.caller = caller
+        if self.before is not None:
+            await caller.apart(self.before)
+        try:
+            with self.watch or UNWATCHED:
+                with self._progress or UNWATCHED:
+                    await self._carry_out()
+                if self.verb.confirm is not None:
+                    await self.verb.confirm(self, caller)
+        except CasdkError as error:
+            self.stopped = error
+        except asyncio.CancelledError:
+            if not self.session.closed:
+                raise
+            self.stopped = ClosedError("the client was closed during the call")
+        finally:
+            if self._progress is not None:
+                await self._progress.shown(self.deadline)
+        if self.stopped is not None:
+            drop_frames(self.stopped)
+        if caller.loop is not None and self.originals.are_many:
+            # Where it would hold up the caller's loop, the result is made already.
+            self._made = (await caller.apart(self._make),)
+        return self.result
+
+    async def _carry_out(self) -> None:
+        """Do all that the call has to do, and clean up after it; raise what stopped it."""
+        began, session, task = monotonic(), self.session, asyncio.current_task()
+        assert task is not None
+        session.enter(self.caller.engine)
+        session.calls.add(task)
+        try:
+            if self.deadline is None:
+                await self._drive()
+            else:
+                await self._drive_until(self.deadline)
+        finally:
+            self._reading.close()
+            try:
+                if self.tasks.running:
+                    await self.tasks.abandon()
+            finally:
+                session.calls.discard(task)
+                if self._awaited is not None:
+                    session.server.leave(self.call)
+                del task  # which holds what is raised here, and that this frame
+                if self._receiver.pieces:
+                    self._let_go()
+                await self._log_end(began)
+        if (stopped := self.call.stopped) is not None:
+            self.call.stopped = None  # whose traceback leads there, to all the call's memory
+            try:
+                raise stopped
+            finally:
+                del stopped
+
+    async def _drive_until(self, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._drive()
+        except TimeoutError:
+            self.call.stop(DeadlineError("the call's time ran out"))
+
+    async def _drive(self) -> None:
+        """Read while there is room, send what may be sent, sleep until something happens; until nothing is left."""
+        call, reading, now = self.call, self._reading, asyncio.get_running_loop().time
+        while True:
+            reading.go_on(self)
+            while (batch := call.next_batch(now())) is not None:
+                if call.alone:
+                    await self._attempt(batch)
+                else:
+                    self.tasks.spawn(self._attempt, batch)
+            # A request that failed for good is spoken of when nothing is in flight any more.
+            if call.finished and not (call.stopped is None and self.tasks.running):
+                if self.verb.whole and isinstance(call.stopped, CasdkError):
+                    await self.tasks.wait_for_answers(ANSWER_SECONDS)
+                return
+            if not reading.may_go_on:
+                await self.tasks.sleep(call.wake_at)
+
+    async def _log_end(self, began: float) -> None:
+        done, read = self.call.done, self._reading.count
+        if self.watch is not None:
+            self.watch.count(done)
+        if LOG.isEnabledFor(logging.DEBUG):
+            where, took = self.session.transport.endpoint, monotonic() - began
+            LOG.debug("%s at %s: %d of %d items done in %.3f s", self._name, where, done, read, took)
+        if are_pending():
+            await emitted(self.deadline)
+
+    # A request: pack, send, place
+
+    async def _attempt(self, batch: Batch) -> None:
+        """Send one batch and place its reply; how it ends is told to the call, which decides what comes next."""
+        request = _Request(batch, new_id())
+        if self.watch is not None:
+            self.watch.begin(batch)
+        try:
+            done = 0
+            await self._pack(request)
+            if request.rows and self.call.stopped is None:
+                received = await self._send(request)
+                done = await self._place(request, received)
+            self.call.succeed(batch, done)
+            if self.watch is not None:
+                self.watch.succeed(batch, done)
+            if self._receiver.pieces:
+                self.give()
+        except InterruptedByForkError:
+            self.call.interrupt(batch)
+        except CallbackError as error:
+            self.call.stop(error)
+        except CasdkError as error:
+            await self._fail(request, error)
+        finally:
+            if request.size:
+                self._bytes.hold(-request.size)
+
+    async def _pack(self, request: _Request) -> None:
+        batch, packing = request.batch, self._packing
+        patient = self.call.crowded and not self._receiver.urgent(batch.indices[0])
+        if patient and self._bytes.full:
+            await self._bytes.room()
+        batch.taken_at = perf_counter()
+        packed = packing.pack_sentences(request.id, batch.items, batch.verdicts)
+        if packed is None:
+            packed = await packing.pack(batch, request.id, self.caller, patient)
+        batch.packed_at = perf_counter()
+        if packed.failures or packed.taken < len(batch.items):
+            leave_out(batch, packed, self.call)
+        request.message, request.rows = packed.message, packed.rows
+
+    async def _send(self, request: _Request) -> Received:
+        batch, transport = request.batch, self.session.transport
+        message, request.message = request.message, b""  # so that nothing holds it when it has been sent
+        size = len(message)
+        if size > transport.largest and len(batch) > 1:
+            raise ServerError(f"{size:,} bytes are more than was taken so far", too_large=True, sent=False)
+        request.size = size
+        self._bytes.hold(size)
+        batch.sent = True
+        repeatable, answer_by = self.verb.resend, self._answer_by
+        if self.watch is None:
+            return await transport.exchange(request.id, message, repeatable=repeatable, answer_by=answer_by)
+        return await self.watch.exchange(
+            transport, batch, request.id, message, repeatable=repeatable, answer_by=answer_by
+        )
+
+    async def _place(self, request: _Request, received: Received) -> int:
+        """Take the reply in; return how many items have a result."""
+        batch, reply = request.batch, received.reply
+        indices, items = batch.indices, batch.items
+        error = read_error(reply) if reply.failed else None
+        if not isinstance(error, TransportError):  # else what is behind the gateway is away
+            self.call.answered(received.received_at - received.sent_at, request.size + received.size, batch)
+            if self._awaited is not None:
+                self._note_outage()
+        if error is not None:
+            self.session.transport.hide_token(error)
+            if self._callbacks is not None:
+                await self._callbacks.report(self.caller, batch, request.id, received, error)
+            request.reported = True
+            raise error
+        missing = self._receiver.place(indices, items, reply, len(items), request.id)
+        if self._callbacks is not None:
+            await self._callbacks.report(self.caller, batch, request.id, received, None)
+        for position in missing:
+            reason = "the server answered without an embedding for it"
+            self.call.refuse(NoEmbeddingError(indices[position], items[position], reason))
+        self._unfinished.settle(indices)
+        if self._progress is not None:
+            self._progress.advance(len(items), request.size, received.size)
+        return len(items) - len(missing)
+
+    async def _fail(self, request: _Request, error: CasdkError) -> None:
+        batch, now = request.batch, asyncio.get_running_loop().time()
+        outcome = self.call.fail(batch, error, now)
+        wait = max(0.0, batch.not_before - now)
+        self._note_outage(error)
+        if self.watch is not None:
+            self.watch.fail(batch, error, outcome, wait)
+        which = (self.session.transport.endpoint, request.id, len(batch), batch.indices[0], batch.attempts)
+        said = "%s: request %s of %d items from item %d failed on attempt %d"
+        if outcome == "wait":
+            LOG.debug(f"{said}, and is sent again when the server is back: %s", *which, error)
+        elif outcome == "repeat":
+            LOG.warning(f"{said}, and is sent again in %.2f s: %s", *which, wait, error)
+        elif outcome == "split":
+            why = ", as it is too large" if getattr(error, "too_large", False) else " to find the item"
+            LOG.info(f"{said}, and is halved{why}: %s", *which, error)
+        else:
+            LOG.log(logging.WARNING if outcome == "lost" else logging.DEBUG, f"{said} for good: %s", *which, error)
+        self.give()
+        if outcome == "lost" and not request.reported:
+            assert self._callbacks is not None  # on_error is what lets a batch be lost
+            await self._callbacks.report_lost(self.caller, request.id, error)
+
+    def _note_outage(self, error: CasdkError | None = None) -> None:
+        """Say in the log and on the bar that the call waits for the server, or that it does no more."""
+        outage, ended = self.call.outage, self._awaited
+        self._awaited = awaited = None if outage is None or outage.given_up else outage
+        if awaited is ended:
+            return
+        if self._progress is not None:
+            self._progress.wait(awaited is not None)
+        server, where = self.session.server, self.session.transport.endpoint
+        if awaited is not None:
+            if server.wait(self.call):
+                LOG.warning("%s is away: waiting for it, for %g s at most: %s", where, self.call.patience, error)
+        elif outage is not None:
+            server.leave(self.call)
+        elif ended is not None and server.is_back():
+            LOG.info("%s answers again after %.1f s", where, asyncio.get_running_loop().time() - ended.since)
+
+    # Pieces of a stream
+
+    def give(self) -> None:
+        """Hand over the pieces whose turn it is, if the answer comes in pieces."""
+        if not self._receiver.pieces:
+            return
+        for piece in self._receiver.ready():
+            size = piece.nbytes
+            self.call.deliver()
+            self._hold(size)
+            self.caller.give(piece, partial(self._taken, size))
+        whole, size = self._receiver.kept
+        self.call.keep(whole, full=size >= self.session.bytes.most // SHARES)
+
+    def _taken(self, size: int) -> None:
+        """The caller has taken a piece; it may say so when the call is over."""
+        if self._untaken is None:
+            return
+        self.call.delivered()
+        self._hold(-size)
+        self.tasks.wake()
+
+    def _hold(self, size: int) -> None:
+        if self._untaken is not None:
+            self._untaken += size
+            self.session.bytes.hold(size)
+
+    def _let_go(self) -> None:
+        if self._untaken:
+            self._hold(-self._untaken)
+        self._untaken = None
+
+    # Where the caller is: the result
+
+    def result(self) -> Any:
+        """Return the call's result, or raise what stopped it; once."""
+        result = None
+        try:
+            result = self._make() if self._made is None else self._made[0]
+            if isinstance(result, CasdkError):
+                raise result
+            return result
+        finally:
+            # The error's traceback leads to this frame, and what it holds to all that the call had in memory.
+            vars(self).clear()
+            del result
+
+    def _make(self) -> Any:
+        outcome = self.outcome()
+        if not self.gathers:
+            return outcome.stopped or self.responses()
+        return self.verb.finish(self, outcome)
+
+    def outcome(self, stopped: CasdkError | None = None) -> Outcome:
+        """Return what became of each item, and tell the error that stopped the call how far it came.
+
+        Args:
+            stopped: What stopped it, if it does not know yet.
+        """
+        stopped = stopped or self.stopped
+        if stopped is not None:
+            self._reading.take_rest()
+        left = {} if stopped is None else self._unfinished.left()
+        read, bad = self._reading.count, self.call.bad
+        if self.repeats is not None:
+            self.repeats.spread(bad, left)
+        outcome = Outcome(read, bad, left, stopped, sorted({*bad, *left}))
+        if stopped is not None:
+            stopped.done = read - len(outcome.missing)
+            stopped.total = read if self.total is None and self.call.ended else self.total
+            stopped.attempts = stopped.attempts or self.call.attempts
+            stopped.server = str(self.session.transport.endpoint)
+            if not self.gathers:
+                stopped.responses = self.responses()
+        return outcome
+
+    def responses(self) -> Any:
+        """Return what a call returns that does not gather: nothing, or the responses in input order."""
+        return None if self._callbacks is None else self._callbacks.responses()
+
+
+def _refuse(answer: Answer, unfinished: Unfinished, error: ItemError) -> None:
+    # No method of Run's, which holds the call that holds this: a cycle keeps the result until a garbage collection.
+    index = error.index
+    error.item = unfinished.item(index, error.item)
+    unfinished.settle([index])
+    drop_frames(error)
+    advise(error)
+    answer.refused(error)

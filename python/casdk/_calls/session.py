@@ -1,0 +1,209 @@
+"""What the calls of one client share: the way to its server, budgets, the window, downloads, telemetry, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from casdk._calls.decisions import GROWN, WINDOW, RetryBudget, Window
+from casdk._calls.outages import ServerState
+from casdk._engine.forks import Resident
+from casdk._engine.logging import are_pending, emitted
+from casdk._engine.loop import READERS, WORKERS, Engine
+from casdk._engine.process import notice_fork
+from casdk._transport.channels import check_greenlets
+from casdk._transport.downloads import Downloads
+from casdk._transport.transport import Transport
+from casdk.errors import ClosedError
+
+if TYPE_CHECKING:
+    from casdk._calls.merging import Coalescer
+    from casdk._calls.settings import Settings
+    from casdk._calls.telemetry import Instruments
+
+__all__ = ["SHARES", "ByteBudget", "ByteShare", "Flow", "Session"]
+
+SHARES: Final = 8
+"""Calls that can be under way with large images, or many results out of their turn, before one of them waits for
+another's."""
+
+
+class ByteBudget:
+    """Bytes in flight over all calls of a client; waiting for room costs nothing.
+
+    Attributes:
+        most: Bytes that may be in flight.
+        held: Bytes that are.
+        waiting: Those who wait for room.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.held = 0
+        self.waiting: list[asyncio.Future[None]] = []
+
+    async def change(self) -> None:
+        """Wait until something is released."""
+        waiter = asyncio.get_running_loop().create_future()
+        self.waiting.append(waiter)
+        await waiter
+
+    def hold(self, size: int) -> None:
+        """Count bytes as in flight, or out again if there are less than none."""
+        self.held += size
+        if size < 0 and self.waiting:
+            self.wake()
+
+    def wake(self) -> None:
+        """Something was released: whoever waits for room looks again."""
+        waiting, self.waiting = self.waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class ByteShare(msgspec.Struct):
+    """One call's part of the budget: requests of large images leave room for other calls.
+
+    A channel copies what it sends, so this is also what keeps the memory of a long run low.
+
+    Attributes:
+        budget: The client's.
+        held: Bytes of it that this call has in flight.
+    """
+
+    budget: ByteBudget
+    held: int = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more should be packed; what is packed all the same exceeds the budget by itself, once."""
+        return self.held >= self.budget.most // SHARES or self.budget.held >= self.budget.most
+
+    async def room(self) -> None:
+        """Wait until something may be packed."""
+        while self.full:
+            await self.budget.change()
+
+    def hold(self, size: int) -> None:
+        """Count bytes as in flight, or out again if there are less than none."""
+        budget = self.budget
+        self.held += size
+        budget.held += size
+        if size < 0 and budget.waiting:
+            budget.wake()
+
+
+class Flow:
+    """What the flow behind a server can do, as far as its replies have shown.
+
+    Attributes:
+        indexes: Whether it has an indexer; ``None`` while nobody knows.
+    """
+
+    indexes: bool | None = None
+
+
+class Session(Resident):
+    """Made with the client, opened on the engine by its first call.
+
+    Args:
+        settings: What the client was made with.
+        coalescer: Merges small calls, if the client wants it.
+        telemetry: What is told of calls, if the client wants it.
+
+    Attributes:
+        transport: The way to the server.
+        sources: Where images may be read from.
+        retries: What may be sent again, over all calls.
+        server: Whether the server is away, and which calls wait for it.
+        flow: What the flow behind it can do.
+        window: Requests in flight of a call that does not say how many.
+        bytes: Bytes in flight, over all calls.
+        packing: Held by a call that packs on a worker.
+        packing_theirs: The same, while that runs the caller's code.
+        downloads: Fetches images.
+        calls: The tasks of the calls under way.
+        closed: Whether it takes no more calls.
+    """
+
+    def __init__(self, settings: Settings, coalescer: Coalescer | None, telemetry: Instruments | None) -> None:
+        self.transport: Final = Transport(
+            settings.endpoint,
+            settings.credential,
+            settings.tls,
+            settings.timeouts,
+            settings.limits,
+            settings.proxy,
+        )
+        self.limits: Final = settings.limits
+        self.retry: Final = settings.retry
+        self.timeouts: Final = settings.timeouts
+        self.sources: Final = settings.sources
+        self.coalescer: Final = coalescer
+        self.telemetry: Final = telemetry
+        self.retries: Final = RetryBudget(settings.retry.budget)
+        self.flow: Final = Flow()
+        prefetch = settings.limits.prefetch
+        self.window: Final = Window(WINDOW, GROWN) if prefetch is None else Window(prefetch)
+        self._open(answered=False)
+        self.closed = False
+        self._engine: Engine | None = None
+
+    def _open(self, *, answered: bool) -> None:
+        """Make what belongs to one process: locks, budgets and whatever holds tasks or connections."""
+        self.server = ServerState(answered)
+        self.bytes = ByteBudget(self.limits.max_inflight_bytes)
+        self.packing = asyncio.Semaphore(WORKERS)
+        self.packing_theirs = asyncio.Semaphore(READERS)
+        self.downloads = Downloads(self.timeouts, self.limits)
+        self.calls: set[asyncio.Task[Any]] = set()
+
+    def enter(self, engine: Engine) -> None:
+        """Take part in the engine that a call runs on: after a fork it is a new one.
+
+        Raises:
+            ClosedError: The client is closed.
+        """
+        if self.closed:
+            raise ClosedError("the client is closed")
+        if self._engine is not engine:
+            check_greenlets(self.transport.endpoint)  # again: they may have come since the client was made
+            self._engine = engine
+            self.transport.engine = engine
+            engine.residents.add(self)
+
+    @property
+    def opened(self) -> bool:
+        """Whether this process has connections of it, or had."""
+        notice_fork()
+        return not self.closed and self._engine is not None
+
+    async def aclose(self) -> None:
+        """Cancel every call and close every connection; return when the calls have ended, too."""
+        self.closed = self.transport.closed = True
+        calls = tuple(self.calls)
+        for call in calls:
+            if not call.cancelling():  # else it is being taken back: it is not to be disturbed in that
+                call.cancel()
+        await self.transport.aclose()
+        await self.downloads.aclose()
+        if calls:
+            await asyncio.wait(calls)
+        if are_pending():
+            await emitted()
+
+    async def before_fork(self) -> None:
+        await self.transport.before_fork()
+        await self.downloads.aclose()
+
+    def after_fork_in_child(self) -> object:
+        parents = vars(self).copy()
+        if self.coalescer is not None:
+            parents["kinds"] = self.coalescer.leave()
+        parents["transport's"] = self.transport.after_fork_in_child()
+        self._engine = None
+        self._open(answered=self.server.answered)
+        return parents

@@ -1,0 +1,56 @@
+"""What a verb takes, for whoever asks at run time: `help`, Shift-Tab, `inspect.signature` and the reference."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Final, TypeVar
+
+from casdk._calls.options import Options
+
+__all__ = ["takes"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+ENTRY: Final = re.compile(r"    (\w+): .*(?:\n      .*)*")
+"""An attribute in a docstring, with the lines that go on with it."""
+PLACE: Final = re.compile(r"    \*\*options: .*(?:\n      .*)*")
+"""Where a verb's docstring stands for its options."""
+
+
+def takes(*kinds: type, without: Collection[str] = ()) -> Callable[[F], F]:
+    """Name the options of a function that takes ``**options`` in its signature, and in its docstring in their place.
+
+    Checkers read its overloads; at run time there would be nothing to see. What an option is stands in its TypedDict,
+    its default in `Options`: nowhere else.
+
+    Args:
+        kinds: TypedDicts of options, each documented by its ``Attributes``; one that extends another comes after it.
+        without: Options of them that it does not take.
+    """
+    parameters = [parameter for parameter in _parameters(kinds) if parameter.name not in without]
+    names = {parameter.name for parameter in parameters}
+    documented = [found for kind in kinds for found in ENTRY.finditer(inspect.cleandoc(kind.__doc__ or ""))]
+    described = "\n".join(found[0] for found in documented if found[1] in names)
+
+    def describe(function: F) -> F:
+        own = inspect.signature(function)
+        kept = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        function.__signature__ = own.replace(parameters=[*kept, *parameters])  # type: ignore[attr-defined]
+        function.__doc__ = PLACE.sub(lambda _: described, inspect.cleandoc(function.__doc__ or ""), count=1)
+        return function
+
+    return describe
+
+
+def _parameters(kinds: tuple[type, ...]) -> Iterator[inspect.Parameter]:
+    defaults = dict(zip(reversed(Options.__struct_fields__), reversed(Options.__struct_defaults__), strict=False))
+    annotations = {name: annotation for kind in kinds for name, annotation in kind.__annotations__.items()}
+    for name, annotation in annotations.items():
+        yield inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=defaults[name],
+            annotation=getattr(annotation, "__forward_arg__", annotation),
+        )

@@ -1,0 +1,248 @@
+"""What OpenTelemetry is told: spans of calls, batches and attempts, metrics, and the context that goes to the server.
+
+Imported by a client that was made with ``telemetry=``, and by nothing else. Names are those of OpenTelemetry's
+conventions for generative AI, RPC and HTTP where they have one, and begin with ``casdk.`` where they have none.
+
+::
+
+    embeddings {model}              one call                     CLIENT
+    └── casdk.batch                 items that travel together   INTERNAL
+        ├── jina.../process_single_data   one attempt            CLIENT
+        └── jina.../process_single_data   sent again             CLIENT
+
+A batch that is halved to find a bad item ends with an error; its halves are batches of the same call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import context, propagate
+from opentelemetry.metrics import MeterProvider, get_meter
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider, get_tracer, set_span_in_context
+
+from casdk._engine.logging import divert
+from casdk._rust import __version__
+from casdk._transport.address import Endpoint
+from casdk._transport.codecs import read_error
+from casdk.errors import CasdkError
+
+if TYPE_CHECKING:
+    from casdk._calls.batches import Batch
+    from casdk._transport.transport import Received, Transport
+
+__all__ = ["Instruments", "Watch"]
+
+OPERATIONS: Final = {"encode": "embeddings", "search": "retrieval"}
+"""Verbs that ``gen_ai.operation.name`` has a word for."""
+HTTP_STATUS: Final = "http.response.status_code"
+PROVIDER: Final = "clip-as-service"
+METHODS: Final = {
+    "grpc": ("grpc", "jina.JinaSingleDataRequestRPC/process_single_data"),
+    "http": ("jina", "POST /post"),
+    "websocket": ("jina", "jina.websocket"),
+}
+"""``rpc.system.name`` and ``rpc.method`` of each kind of channel."""
+SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
+"""Bounds of the histograms; the SDK's own are meant for milliseconds."""
+
+
+class Instruments:
+    """A client's tracer and meters.
+
+    Args:
+        endpoint: The server.
+        tracer_provider: The process's global one by default.
+        meter_provider: The same.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+    ) -> None:
+        divert("opentelemetry")
+        kind = endpoint.channel
+        system, self.method = METHODS[kind]
+        self.server: Final[dict[str, Any]] = {"server.address": endpoint.host, "server.port": endpoint.port}
+        self.wire: Final[dict[str, Any]] = {"rpc.system.name": system, "rpc.method": self.method, **self.server}
+        if kind == "http":
+            self.wire["http.request.method"] = "POST"
+            self.wire["url.full"] = f"{endpoint}/post"
+        elif kind == "websocket":
+            self.wire["network.protocol.name"] = "websocket"
+        self.status: Final = HTTP_STATUS if kind == "http" else "rpc.response.status_code"
+        self.success: Final[Any] = {"grpc": "OK", "http": 200, "websocket": None}[kind]
+        self.tracer: Final = get_tracer("casdk", __version__, tracer_provider)
+        meter = get_meter("casdk", __version__, meter_provider)
+        self.calls: Final = meter.create_histogram(
+            "gen_ai.client.operation.duration", "s", "Calls, from the first item to the last row.",
+            explicit_bucket_boundaries_advisory=SECONDS,
+        )  # fmt: skip
+        self.attempts: Final = meter.create_histogram(
+            "rpc.client.call.duration", "s", "Requests, from being sent to the reply.",
+            explicit_bucket_boundaries_advisory=SECONDS,
+        )  # fmt: skip
+        self.rows: Final = meter.create_counter("casdk.client.rows", "{row}", "Items that got a result.")
+        self.batches: Final = meter.create_counter("casdk.client.batches", "{batch}", "Batches that came to an end.")
+        self.retries: Final = meter.create_counter("casdk.client.retries", "{request}", "Requests sent again.")
+        self.in_flight: Final = meter.create_up_down_counter(
+            "casdk.client.active_requests", "{request}", "Requests sent and not answered."
+        )
+
+    def watch(self, verb: str, endpoint: str, total: int | None, merged: bool = False) -> Watch:
+        """Return what looks on at one call.
+
+        Args:
+            verb: ``encode``, ``rank``...
+            endpoint: Of the executor, the model's name at its end if there is one.
+            total: Items in all, if known.
+            merged: It carries the items of several calls, which count them themselves.
+        """
+        return Watch(self, verb, endpoint, total, merged)
+
+
+class Watch:
+    """Looks on at one call; a context manager around it, on the engine."""
+
+    def __init__(self, instruments: Instruments, verb: str, endpoint: str, total: int | None, merged: bool) -> None:
+        self._instruments = instruments
+        self._merged = merged
+        operation = OPERATIONS.get(verb, verb)
+        model = endpoint.removeprefix(f"/{verb}").removeprefix("/")
+        self._names: dict[str, Any] = {"gen_ai.operation.name": operation, "gen_ai.provider.name": PROVIDER}
+        if model:
+            self._names["gen_ai.request.model"] = model
+        self._title = "casdk.merged" if merged else f"{operation} {model}".rstrip()
+        self._attributes: dict[str, Any] = {"casdk.endpoint": endpoint}
+        if total is not None:
+            self._attributes["casdk.items"] = total
+        self._open: dict[Batch, Span] = {}
+        self._width = 0
+        self._rows = 0
+
+    def __enter__(self) -> Watch:
+        instruments = self._instruments
+        attributes = {**self._names, **instruments.server, **self._attributes}
+        kind = SpanKind.INTERNAL if self._merged else SpanKind.CLIENT
+        self.span = instruments.tracer.start_span(self._title, kind=kind, attributes=attributes)
+        self._token = context.attach(set_span_in_context(self.span))
+        self._began = perf_counter()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        instruments, span = self._instruments, self.span
+        context.detach(self._token)
+        for batch in tuple(self._open):
+            self._end(batch, "abandoned")
+        labels = {**self._names, **instruments.server}
+        span.set_attribute("casdk.rows", self._rows)
+        if self._width:
+            span.set_attribute("gen_ai.embeddings.dimension.count", self._width)
+        if error is not None:
+            labels["error.type"] = _fail(span, error)
+        span.end()
+        if not self._merged:
+            instruments.calls.record(perf_counter() - self._began, labels)
+            instruments.rows.add(self._rows, self._names)
+
+    def link(self, merged: Watch) -> None:
+        """Point to the merged call that this one's items travelled in."""
+        self.span.add_link(merged.span.get_span_context())
+
+    def count(self, rows: int) -> None:
+        """Take note of how many items got a result."""
+        self._rows = rows
+
+    # batches
+
+    def begin(self, batch: Batch) -> None:
+        """A batch is about to be packed, for the first time or again."""
+        if batch not in self._open:
+            attributes = {"casdk.batch.items": len(batch), "casdk.batch.first_index": batch.indices[0]}
+            self._open[batch] = self._instruments.tracer.start_span("casdk.batch", attributes=attributes)
+
+    def succeed(self, batch: Batch, rows: int) -> None:
+        """A batch's reply was placed."""
+        self._open[batch].set_attribute("casdk.rows", rows)
+        self._end(batch, "done")
+
+    def fail(self, batch: Batch, error: CasdkError, outcome: str, wait: float) -> None:
+        """A batch failed.
+
+        Args:
+            batch: The batch.
+            error: Why.
+            outcome: What `Call.fail` made of it.
+            wait: Seconds until it is sent again, if it is.
+        """
+        span = self._open[batch]
+        if outcome in ("repeat", "wait"):
+            self._instruments.retries.add(1, {**self._names, "error.type": type(error).__name__})
+            span.add_event("casdk.retry", {"error.type": type(error).__name__, "casdk.retry.wait": wait})
+            return
+        _fail(span, error)
+        self._end(batch, outcome)
+
+    def _end(self, batch: Batch, outcome: str) -> None:
+        span = self._open.pop(batch)
+        span.set_attribute("casdk.batch.outcome", outcome)
+        span.end()
+        self._instruments.batches.add(1, {**self._names, "casdk.batch.outcome": outcome})
+
+    # attempts
+
+    async def exchange(
+        self, transport: Transport, batch: Batch, request_id: str, message: bytes, **options: Any
+    ) -> Received:
+        """Send one request, its span's context beside it; the rest, and the options, are `Transport.exchange`'s."""
+        instruments = self._instruments
+        attributes: dict[str, Any] = {
+            **instruments.wire,
+            "casdk.request.id": request_id,
+            "casdk.request.bytes": len(message),
+            "casdk.request.attempt": batch.attempts,
+        }
+        if batch.attempts > 1 and "http.request.method" in instruments.wire:
+            attributes["http.request.resend_count"] = batch.attempts - 1
+        span = instruments.tracer.start_span(
+            instruments.method, set_span_in_context(self._open[batch]), SpanKind.CLIENT, attributes
+        )
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, set_span_in_context(span))
+        labels = dict(instruments.wire)
+        began = perf_counter()
+        instruments.in_flight.add(1, instruments.wire)
+        try:
+            received = await transport.exchange(request_id, message, tuple(carrier.items()), **options)
+            self._width = received.reply.width or self._width
+            span.set_attribute("casdk.reply.bytes", received.size)
+            if instruments.success is not None:
+                labels[instruments.status] = instruments.success
+                span.set_attribute(instruments.status, instruments.success)
+            if (refused := read_error(received.reply)) is not None:
+                labels["error.type"] = _fail(span, refused)
+            return received
+        except BaseException as error:
+            labels["error.type"] = _fail(span, error)
+            if code := getattr(error, "code", ""):
+                labels[instruments.status] = int(code) if instruments.status == HTTP_STATUS else code
+                span.set_attribute(instruments.status, labels[instruments.status])
+            raise
+        finally:
+            span.end()
+            instruments.in_flight.add(-1, instruments.wire)
+            instruments.attempts.record(perf_counter() - began, labels)
+
+
+def _fail(span: Span, error: BaseException) -> str:
+    """Mark a span, and return the error's name. A call taken back by its caller did not fail."""
+    name = getattr(error, "name", "") or type(error).__name__
+    span.set_attribute("error.type", name)
+    if not isinstance(error, asyncio.CancelledError):
+        span.set_status(Status(StatusCode.ERROR, str(error)))
+    return str(name)

@@ -1,0 +1,371 @@
+"""What each verb is: its endpoint, how its items are read, where its replies go, and what its caller gets.
+
+The verbs are five values, and a function each that makes a call of one. A call is run by `casdk._engine.waiting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
+from time import monotonic
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from msgspec import UnsetType
+
+from casdk._calls.answers import Answer, Embeddings, IndexedEmbeddings, Nothing, Piece, Pieces, Rankings, SearchResults
+from casdk._calls.merging import Part, merging_key
+from casdk._calls.options import DEFAULTS, MINIBATCH, Options, check_limit, check_timeout
+from casdk._calls.originals import Originals, open_piece, present, write_embeddings
+from casdk._calls.outcome import Outcome
+from casdk._calls.run import Run
+from casdk._calls.session import Session
+from casdk._columns import check_arrow
+from casdk._content.inputs import Chunk, check_content, read_chunk
+from casdk._engine.callers import Caller
+from casdk._engine.waiting import apart
+from casdk._wording import class_name, message_of, shown
+from casdk.documents import Document
+from casdk.documents.recognise import hold_documents
+from casdk.errors import CasdkError, InputError, InputTypeError, InputValueError, ItemTypeError, NotSupportedError
+
+__all__ = ["Verb", "encode", "index", "open_on_loop", "profile", "rank", "search", "stream"]
+
+
+class Verb(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verb is.
+
+    Attributes:
+        endpoint: Of the executor, without a model's name.
+        answer: Makes what takes the replies, of the number of items, if known, and the call's options.
+        finish: Makes the result of what the call came to; if the call was stopped, it puts what was finished into the
+            error and returns that. Runs where the caller is.
+        read: Reads a chunk that is none of builtin items, on a worker.
+        keep: Takes each chunk that was read, on the engine.
+        plain: Whether chunks of builtin items are read without `read`.
+        confirm: Finds out, when every reply is there, whether the flow did what was asked.
+        resend: Whether requests may be repeated once sent.
+        candidates: Attribute of nested Documents that travel too.
+        whole: Whether the server stores what it gets: Documents travel whole, with their uri, and it matters which
+            requests were answered.
+        allow_empty: Whether a Document without content may travel.
+        batch_size: Items per request, unless the options say.
+        extra: Parameters that the verb adds.
+    """
+
+    endpoint: str
+    answer: Callable[[int | None, Options], Answer]
+    finish: Callable[[Run, Outcome], Any]
+    read: Callable[..., Chunk]
+    keep: Callable[[Originals, list[Any], Chunk], Chunk] | None = None
+    plain: bool = True
+    confirm: Callable[[Run, Caller[Any]], Coroutine[Any, Any, None]] | None = None
+    resend: bool = True
+    candidates: str | None = None
+    whole: bool = False
+    allow_empty: bool = False
+    batch_size: int = MINIBATCH
+    extra: Mapping[str, Any] = {}
+
+
+def _read(originals: Originals, answer: Answer, items: list[Any], indices: Sequence[int], **how: Any) -> Chunk:
+    return originals.read(items, indices, **how)
+
+
+# encode
+
+
+def _finish_encode(run: Run, outcome: Outcome) -> Any:
+    assert isinstance(run.answer, Embeddings)
+    rows = run.answer.rows_of(outcome)
+    if rows is not None and run.repeats is not None:
+        run.repeats.copy(rows)
+    return present(rows, outcome, run.originals if run.originals.all_documents else None, run.options)
+
+
+def encode(session: Session, content: Iterable[Any], options: Options) -> Run | Part:
+    """Texts and images -> ``[N, D]``."""
+    content = check_content(content, session.sources)
+    if options.result is not None:
+        check_arrow()
+    if session.coalescer is not None and (key := merging_key(session.coalescer, content, options)) is not None:
+        return Part(session, session.coalescer, ENCODE, content, options, key)
+    return Run(session, ENCODE, content, options)
+
+
+ENCODE: Final = Verb(
+    endpoint="/encode",
+    read=_read,
+    keep=Originals.keep,
+    answer=Embeddings,
+    finish=_finish_encode,
+)
+
+
+# encode, in pieces
+
+
+def _finish_stream(run: Run, outcome: Outcome) -> CasdkError | None:
+    stopped, answer = outcome.stopped, run.answer
+    if stopped is not None:
+        assert isinstance(answer, Pieces)
+        rest = answer.rest(set(outcome.missing))
+        stopped.start = rest.start
+        if rest.items:
+            found = open_piece(rest, msgspec.structs.replace(run.options, errors="raise"))
+            if not isinstance(found, np.ndarray):
+                stopped.documents = found
+            elif found.shape[1]:
+                stopped.partial = found
+    return stopped
+
+
+IN_PIECES: Final = msgspec.structs.replace(
+    ENCODE,
+    keep=None,  # what has been handed over is let go of
+    answer=Pieces,
+    finish=_finish_stream,
+)
+
+
+def stream(session: Session, content: Iterable[Any], options: Options) -> Run:
+    """Texts and images -> pieces of `encode`'s result, in order."""
+    content = check_content(content, session.sources)
+    for name in ("out", "on_done", "on_always", "return_responses", "result"):
+        if getattr(options, name) is not getattr(DEFAULTS, name):
+            raise InputValueError(f"{name}= does not go with a stream")
+    return Run(session, IN_PIECES, content, options)
+
+
+async def open_on_loop(piece: Piece, options: Options) -> Any:
+    """`open_piece` for a caller on a loop, which docarray's documents, or the caller's code in them, would hold up."""
+    if hold_documents(piece.items):
+        return await apart(open_piece, piece, options)
+    return open_piece(piece, options)
+
+
+# rank
+
+
+def _finish_rank(run: Run, outcome: Outcome) -> Any:
+    answer = run.answer
+    assert isinstance(answer, Rankings)
+    answer.write()
+    ranked = run.originals.array(missing=set(outcome.missing), candidates=run.verb.candidates)
+    if outcome.stopped is None:
+        return ranked
+    outcome.stopped.documents = ranked
+    return outcome.stopped
+
+
+def _read_checked(
+    originals: Originals, answer: Rankings, items: list[Any], indices: Sequence[int], **how: Any
+) -> Chunk:
+    chunk = originals.read(items, indices, **how)
+    _check_candidates(chunk, indices, answer)
+    return chunk
+
+
+RANK: Final = Verb(
+    endpoint="/rank",
+    read=_read_checked,
+    keep=Originals.keep,
+    plain=False,
+    answer=partial(Rankings, "matches"),
+    finish=_finish_rank,
+    candidates="matches",
+    # A server scores every query of a request against the candidates of all of them.
+    batch_size=1,
+)
+
+
+def rank(session: Session, content: Iterable[Any], options: Options, source: str, *, on_loop: bool = False) -> Run:
+    """Documents with candidates -> the same Documents, candidates by score.
+
+    Args:
+        session: The client's.
+        content: All of them are looked at before one is sent, unless it is an iterator.
+        options: The call's.
+        source: Attribute that holds the candidates.
+        on_loop: Whether the caller is a loop, which looking at them would hold up.
+    """
+    content = check_content(content, session.sources)
+    if not isinstance(source, str) or source not in ("matches", "chunks"):
+        raise InputValueError(f"source must be 'matches' or 'chunks', not {shown(source)}")
+    verb = msgspec.structs.replace(RANK, candidates=source, answer=partial(Rankings, source))
+    if not isinstance(content, Sequence):
+        return Run(session, verb, content, options)
+    run = Run(session, msgspec.structs.replace(verb, read=_read, plain=True), content, options)
+    assert isinstance(run.answer, Rankings)
+    check = partial(_check_all, content, run.answer)
+    if on_loop:
+        run.before = check
+    else:
+        check()
+    return run
+
+
+def _check_all(content: Sequence[Any], answer: Rankings) -> None:
+    for index, document in enumerate(content):
+        _check_candidates(read_chunk([document], [index], candidates=answer.source), [index], answer)
+
+
+def _check_candidates(chunk: Chunk, indices: Sequence[int], answer: Rankings) -> None:
+    source = answer.source
+    for position, (document, verdict) in enumerate(zip(chunk.items, chunk.verdicts, strict=True)):
+        if chunk.errors is not None and position in chunk.errors:
+            continue
+        index = indices[position]
+        if verdict != ord("O"):
+            raise InputTypeError(
+                f"document {index}: rank takes Documents with .{source}, not {class_name(document)}: "
+                f"write Document(text=..., {source}=[Document(uri=...), ...])"
+            )
+        try:
+            answer.expect(index, _check_document(document, index, source))
+        except InputError:
+            raise
+        except Exception as error:  # of a value or a class of the caller's own
+            reason = f"reading it raised {class_name(error)}: {message_of(error)}"
+            raise ItemTypeError(index, document, reason, error) from error
+
+
+def _check_document(document: Document, index: int, source: str) -> int:
+    """Look at a Document and its candidates; return how many there are."""
+    candidates = list(getattr(document, source))
+    if not candidates:
+        raise InputValueError(f"document {index}: .{source} is empty, there is nothing to rank")
+    for place, candidate in enumerate(candidates):
+        if not isinstance(candidate, Document):
+            raise InputTypeError(f"document {index}: match {place} is a {class_name(candidate)}, not a Document")
+        if not isinstance(candidate.scores, dict):  # they are added to
+            raise InputTypeError(f"document {index}: the scores of match {place} are no dict")
+        if not _has_content(candidate):
+            raise InputValueError(f"document {index}: match {place} has no text, blob, tensor or uri")
+    if not _has_content(document):
+        raise InputValueError(f"document {index} has no text, blob, tensor or uri")
+    return len(candidates)
+
+
+def _has_content(document: Document) -> bool:
+    return bool(document.text or document.blob or document.uri) or document.tensor is not None
+
+
+# index
+
+
+async def _confirm_index(run: Run, caller: Caller[Any]) -> None:
+    """Search for what was just indexed: a lone executor may be an encoder that took ``/index`` for ``/encode``."""
+    flow = run.session.flow
+    assert isinstance(run.answer, IndexedEmbeddings)
+    if run.answer.executors != 1 or flow.indexes is not None:
+        return
+    stored = (document for index, document in enumerate(run.originals.documents) if index not in run.call.bad)
+    if (document := next(stored, None)) is None:
+        return
+    query = Document(text=document.text, uri=document.uri, blob=document.blob, tensor=document.tensor)
+    # What is left of the call's own time; a limit of 0 s would be none.
+    left = None if run.deadline is None else max(run.deadline - monotonic(), 1e-9)
+    probe = search(run.session, [query], Options(timeout=left), 1)
+    (await probe.run(caller))()
+
+
+def _finish_index(run: Run, outcome: Outcome) -> Any:
+    result = _embedded(run, outcome)
+    stopped = outcome.stopped
+    if stopped is not None:
+        stopped.unconfirmed = run.call.unconfirmed
+        if isinstance(stopped, NotSupportedError):
+            stopped.done = 0
+    return result
+
+
+def _embedded(run: Run, outcome: Outcome, *, matches: bool = False) -> Any:
+    """Return the Documents, embeddings set, or what stopped the call, with them."""
+    originals, missing = run.originals, outcome.missing
+    assert isinstance(run.answer, Embeddings)
+    rows = run.answer.rows_of(outcome)
+    if rows is not None:
+        write_embeddings(originals.documents, rows[: len(originals.documents)], missing)
+    documents = originals.array(missing=set(missing), matches=matches)
+    if outcome.stopped is None:
+        return documents
+    outcome.stopped.documents = documents
+    if not originals.all_given:
+        outcome.stopped.partial = rows
+    return outcome.stopped
+
+
+INDEX: Final = Verb(
+    endpoint="/index",
+    read=_read,
+    keep=Originals.keep_as_documents,
+    answer=IndexedEmbeddings,
+    confirm=_confirm_index,
+    finish=_finish_index,
+    resend=False,
+    whole=True,
+)
+
+
+def index(session: Session, content: Iterable[Any], options: Options, resend: bool) -> Run:
+    """Texts, images or Documents -> DocumentArray with embeddings, stored by the server."""
+    content = check_content(content, session.sources)
+    return Run(session, msgspec.structs.replace(INDEX, resend=resend), content, options)
+
+
+# search
+
+
+async def _confirm_search(run: Run, caller: Caller[Any]) -> None:
+    flow = run.session.flow
+    assert isinstance(run.answer, SearchResults)
+    if run.answer.matched:
+        flow.indexes = True
+    elif run.answer.executors == 1 and flow.indexes is None:
+        raise NotSupportedError(
+            "the server answered without a single match and its flow has one executor: it has no indexer "
+            "(or nothing was ever indexed)"
+        )
+
+
+def _finish_search(run: Run, outcome: Outcome) -> Any:
+    assert isinstance(run.answer, SearchResults)
+    run.answer.write()
+    return _embedded(run, outcome, matches=True)
+
+
+SEARCH: Final = Verb(
+    endpoint="/search",
+    read=_read,
+    keep=Originals.keep_as_documents,
+    answer=SearchResults,
+    confirm=_confirm_search,
+    finish=_finish_search,
+)
+
+
+def search(session: Session, content: Iterable[Any], options: Options, limit: int) -> Run:
+    """Texts, images or Documents -> DocumentArray with matches by ascending distance."""
+    content = check_content(content, session.sources)
+    verb = msgspec.structs.replace(SEARCH, extra={"limit": check_limit(limit)})
+    return Run(session, verb, content, options)
+
+
+# profile
+
+PROFILE: Final = Verb(
+    endpoint="/",
+    read=_read,
+    keep=Originals.keep_as_documents,
+    answer=Nothing,
+    finish=lambda run, outcome: outcome.stopped,
+)
+
+
+def profile(session: Session, content: Any, timeout: float | UnsetType | None) -> Run:
+    """Nothing, a text or an image -> the Response of one request, with all that was measured."""
+    options = Options(timeout=check_timeout(timeout), return_responses=True, batch_size=1)
+    items = [Document() if content is None else content]
+    return Run(session, msgspec.structs.replace(PROFILE, allow_empty=content is None), items, options)

@@ -1,0 +1,254 @@
+"""Content -> chunks: how the user's iterable is read, wherever it has to be read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import queue
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+
+from casdk._engine.threads import check_process, start
+from casdk.errors import InputTypeError
+
+if TYPE_CHECKING:
+    from casdk._engine.callers import Caller
+
+__all__ = ["Feed", "is_held", "length_of"]
+
+T = TypeVar("T")
+
+PATIENCE: Final = 0.002
+"""Seconds a caller's iterator may go on filling further batches before the first one is sent."""
+HELD: Final[tuple[type[Iterable[Any]], ...]] = (list, tuple, set, frozenset, type({}.keys()), type({}.values()))
+"""Containers whose iteration runs no code of the caller's: the engine reads them by itself."""
+GATE: Final = 1024
+"""Items that are read at once, at most, of an iterable that may have to be left in the middle of a chunk."""
+
+
+def is_held(content: object) -> bool:
+    """Whether iterating this runs no code of the caller's, as that of a list's subclass may."""
+    kind = type(content)
+    if kind in HELD:
+        return True
+    iterate = getattr(kind, "__iter__", None)
+    return any(iterate is held.__iter__ for held in HELD)
+
+
+def length_of(content: Any) -> int | None:
+    """Return how many items there are, if the content knows: as `list` does, it may be asked in vain."""
+    if not hasattr(type(content), "__len__"):
+        return None
+    try:
+        return len(content)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+class Feed:
+    """Where chunks come from.
+
+    The caller reads an iterable of its own: in the thread of a sync call, on the loop of an async one. What is in it is
+    looked at elsewhere, see `casdk._calls.reading`.
+
+    Attributes:
+        total: Items in all, if known.
+        size: Items per chunk.
+        direct: Whether the engine reads it itself, without asking the caller.
+
+    Args:
+        content: The user's iterable, which has passed ``check_content``.
+        size: Items per chunk.
+        threaded: Whether it is read in a thread of its own instead, in a copy of the caller's context, so that its
+            blocking cannot outlive a deadline.
+        hurried: Whether there is a deadline, at which the caller stops after the item that it is reading.
+    """
+
+    def __init__(self, content: Any, size: int, *, threaded: bool = False, hurried: bool = False) -> None:
+        if issubclass(type(content), np.ndarray) and content.dtype.kind in "UO":
+            content = content.ravel().tolist()
+        plain = type(content) is list  # most of the time
+        self.total = len(content) if plain else length_of(content)
+        self.direct = plain or is_held(content)
+        self.size = size
+        self._asynchronous = isinstance(content, AsyncIterable)
+        self._untaken: deque[list[Any]] = deque()
+        self._closed = False
+        self._reader = Reader() if threaded else None
+        self._iterator: Any = None
+        if threaded and not self.direct:
+            self._open = partial(_begin, content)  # its own code, too
+        else:
+            self._iterator = iter(content) if plain else _begin(content, asynchronous=self._asynchronous)
+        # An iterator over it ends when the engine empties it, so that no item is asked for after the end of the call.
+        self._gate: list[None] | None = [None] * min(size, GATE) if hurried and not self.direct else None
+        self._task: asyncio.Task[Any] | None = None
+
+    async def read(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
+        """Read up to ``most`` chunks where the iterable has to be read. What it raises passes as it is.
+
+        Args:
+            most: Chunks.
+            caller: Where the call came from.
+            take: Gets each chunk on the engine, as soon as it is there: the next one may be long in coming.
+
+        Returns:
+            Whether that was the end.
+        """
+        if self._reader is not None:
+            return bool(caller.heed(*await self._reader.call(lambda: self._read(most, caller, take))))
+        read = self._read_asynchronously if self._asynchronous else self._read
+        ended: bool = await caller.call(lambda: read(most, caller, take))
+        return ended
+
+    def read_held(self, most: int) -> list[list[Any]]:
+        """Return up to ``most`` chunks of a container; none means the end."""
+        chunks: list[list[Any]] = []
+        while len(chunks) < most and (chunk := list(islice(self._iterator, self.size))):
+            chunks.append(chunk)
+        return chunks
+
+    def _read(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
+        if self._iterator is None:
+            self._iterator = self._open()
+        until = monotonic() + PATIENCE
+        for _ in range(most):
+            if self._closed:
+                break
+            chunk = self._fill()
+            if chunk:
+                self._untaken.append(chunk)
+                caller.post(take, chunk)
+            if len(chunk) < self.size:
+                return True
+            if monotonic() > until:
+                break
+        return False
+
+    def _fill(self) -> list[Any]:
+        """Return the next chunk, a short one where the iterable ends or the call is over."""
+        gate = self._gate
+        if gate is None:
+            return list(islice(self._iterator, self.size))
+        chunk: list[Any] = []
+        while left := self.size - len(chunk):
+            # The gate is asked first: an item that was asked for is never lost.
+            part = [item for _, item in zip(islice(gate, left), self._iterator, strict=False)]
+            chunk += part
+            if not part or len(part) < min(left, len(gate)):
+                break
+        return chunk
+
+    async def _read_asynchronously(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
+        self._task = asyncio.current_task()
+        until = monotonic() + PATIENCE
+        for _ in range(most):
+            chunk: list[Any] = []
+            self._untaken.append(chunk)  # before it is full: what is in it was read, should the call end now
+            while len(chunk) < self.size and not self._closed:
+                try:
+                    chunk.append(await anext(self._iterator))
+                except StopAsyncIteration:
+                    break
+            if chunk:
+                caller.post(take, chunk)
+            if len(chunk) < self.size:
+                return True
+            if monotonic() > until:
+                break
+        return False
+
+    def taken(self) -> None:
+        """The oldest chunk that was posted has been taken."""
+        self._untaken.popleft()
+
+    def untaken(self) -> list[list[Any]]:
+        """Return the chunks that were read and not taken when the call had ended."""
+        chunks, self._untaken = self._untaken, deque()
+        return [chunk for chunk in chunks if chunk]
+
+    def close(self) -> None:
+        """Read no more; runs on the engine, while the caller may still be waiting for an item."""
+        self._closed = True
+        if self._gate is not None:
+            self._gate.clear()
+        if self._reader is not None:
+            self._reader.close()
+        if self._task is not None and not self._task.done():
+            with suppress(RuntimeError):  # its loop is closed
+                self._task.get_loop().call_soon_threadsafe(self._task.cancel)
+
+
+def _begin(content: Any, *, asynchronous: bool = False) -> Any:
+    """Return an iterator of the content; what its own code raises passes as it is.
+
+    The content is asked once. Each chunk is read by a loop of its own, which asks the iterator for an iterator again:
+    one that begins anew whenever it is asked would give its first items for ever, so `islice` answers for it.
+
+    Raises:
+        InputTypeError: The interpreter says that there is none.
+    """
+    try:
+        return aiter(content) if asynchronous else islice(content, None)
+    except TypeError as error:
+        here = error.__traceback__
+        if here is not None and here.tb_next is not None:  # it was raised deeper, by Python code of the content's
+            raise
+        raise InputTypeError(f"content must be an iterable of items: {error}") from error
+
+
+class Reader:
+    """A thread that runs a user's iterator, in a copy of the context in which this is made.
+
+    It is a daemon: what blocks in there cannot be stopped.
+    """
+
+    def __init__(self) -> None:
+        self._context = contextvars.copy_context()
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._started = False
+
+    async def call(self, function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+        """Run a function in the thread and wait for it; return what it returned, and what it raised."""
+        loop, process = asyncio.get_running_loop(), os.getpid()
+        answer: asyncio.Future[list[Any]] = loop.create_future()
+
+        def settle(result: T | None, error: BaseException | None) -> None:
+            if not answer.done():
+                answer.set_result([result, error])
+
+        def work() -> None:
+            try:
+                result = function()
+            except BaseException as error:
+                if os.getpid() != process:
+                    raise
+                loop.call_soon_threadsafe(settle, None, error)
+            else:
+                check_process(process)
+                loop.call_soon_threadsafe(settle, result, None)
+
+        if not self._started:
+            start(self._run, "casdk-reader")
+            self._started = True
+        self._inbox.put(work)
+        outcome = await answer
+        # Taken out, as in `Caller.call`.
+        error, result = outcome.pop(), outcome.pop()
+        return result, error
+
+    def _run(self) -> None:
+        while (work := self._inbox.get()) is not None:
+            self._context.run(work)
+
+    def close(self) -> None:
+        """End the thread as soon as the iterator lets go."""
+        self._inbox.put(None)

@@ -1,0 +1,446 @@
+r"""What the user handed over -> items with a verdict each.
+
+How a ``str`` is read (the one table; the rule itself runs in Rust, ``rust/core/src/classify.rs``):
+
+===========================================================  =========================================
+a string                                                     is
+===========================================================  =========================================
+``data:...,...`` (RFC 2397)                                  an image: data URI
+``http://`` ``https://`` ``file://``, no white space         an image: URL
+one of these with white space and an image extension         an error: percent-encode it
+a separator, no white space, and names a directory           an error: list what is in it
+begins with ``/`` ``./`` ``../`` ``~/`` or a drive ``C:\``     an image: path, if it has no white space
+                                                             or a file of that name exists
+ends in ``.png .jpg .jpeg .jpe .jfif .gif .webp .bmp .dib    an image: path, under the same condition, or
+.tif .tiff .avif .heic .heif``                               with a separator before its first white space
+anything else, and any one word                              a sentence, whatever files lie around
+===========================================================  =========================================
+
+``Text(...)`` and ``Image(...)`` override it; ``os.PathLike`` and ``bytes`` are always images.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from casdk._columns import Unreadable, column_of
+from casdk._rust import classify
+from casdk._wording import class_name, message_of, shown
+from casdk.documents import Document, DocumentArray, NamedScore
+from casdk.documents.recognise import origins, recognise
+from casdk.errors import (
+    ConfigError,
+    EmptyItemError,
+    FileMissingError,
+    FileUnreadableError,
+    InputTypeError,
+    ItemError,
+    ItemTooLargeError,
+    ItemTypeError,
+    NotAnImageError,
+)
+from casdk.models import Image, Text
+
+__all__ = [
+    "DOCUMENT",
+    "EVERYTHING",
+    "Chunk",
+    "Sources",
+    "advise",
+    "are_plain",
+    "are_texts",
+    "as_document",
+    "check_content",
+    "glance",
+    "read_chunk",
+    "unread",
+    "urls_of",
+]
+
+UNKNOWN: Final = ord("?")
+UNCLEAR: Final = b"?"
+"""The verdict on one string that is neither a sentence nor an image."""
+URL: Final = ord("U")
+DOCUMENT: Final = ord("O")
+SINGLE: Final = (str, bytes, bytearray, memoryview, os.PathLike, Text, Image, Document)
+LONGEST_SHOWN: Final = 60
+PLAIN: Final = frozenset({str, bytes, bytearray, int, float, bool, type(None), np.ndarray})
+MOST_VALUES: Final = 10_000
+"""Values that are looked at in Documents: some tenths of a millisecond."""
+CHANNELS: Final = (1, 3, 4)
+"""Grey, RGB and RGBA: what image servers accept in ``[H, W, C]``."""
+
+
+class Sources(msgspec.Struct, frozen=True):
+    """Where a client may read images from, beside what it is handed over.
+
+    Attributes:
+        local_files: Whether files are opened, and strings looked up on disk.
+        fetch_urls: Whether ``http(s)://`` URLs are fetched.
+    """
+
+    local_files: bool = True
+    fetch_urls: bool = True
+
+
+EVERYTHING: Final = Sources()
+
+
+class Chunk(msgspec.Struct, eq=False):
+    """Items of one batch, ready to pack.
+
+    Attributes:
+        items: What `casdk._rust.Packer` takes.
+        verdicts: One byte per item.
+        errors: Items that cannot be sent, by their position; their place in ``items`` is taken by ``""``, which
+            packs to nothing.
+    """
+
+    items: list[Any]
+    verdicts: bytes
+    errors: dict[int, ItemError] | None = None
+
+    def of(self, positions: Sequence[int]) -> Chunk:
+        """Return some of it, in which nothing is wrong."""
+        return Chunk([self.items[at] for at in positions], bytes([self.verdicts[at] for at in positions]))
+
+
+def check_content(content: Any, sources: Sources = EVERYTHING) -> Any:
+    """Refuse at once what is one item where an iterable of items belongs; return what to read items from.
+
+    Args:
+        content: As the user gave it.
+        sources: Where the client may look.
+
+    Returns:
+        The content itself; a `Column` for a column of pandas, polars or Arrow.
+
+    Raises:
+        InputTypeError: With the call that was probably meant, or with what asking the content what it is has raised.
+        ConfigError: It can only be read with a library that is not installed.
+    """
+    if type(content) is list:
+        return content
+    try:
+        return _readable(content, sources)
+    except (InputTypeError, ConfigError):
+        raise
+    except Exception as error:  # of a class of the caller's own
+        raise InputTypeError(f"content cannot be read: {class_name(error)}: {message_of(error)}") from error
+
+
+def _readable(content: Any, sources: Sources) -> Any:
+    if type(content) is str and sources.local_files and classify([content]) == UNCLEAR and not _is_url(content):
+        raise InputTypeError(f"content is the name of a directory: write {_listing(content)} for what is in it")
+    if isinstance(content, SINGLE) or _is_picture(content) or recognise(content):
+        raise InputTypeError(f"content must be an iterable of items, not one item: write [{shown(content)}]")
+    if isinstance(content, Mapping):
+        raise InputTypeError("content must be an iterable of items, not a mapping: choose .keys() or .values()")
+    dimensions = getattr(content, "ndim", None)
+    if dimensions == 0:
+        raise InputTypeError("content must be an iterable of items, not an array without dimensions")
+    if dimensions == 3 and str(content.dtype).endswith("uint8"):  # NumPy's, or torch's
+        raise InputTypeError("content looks like one image [H, W, C]: write [image]")
+    if (column := column_of(content)) is not None:
+        return column
+    kind = type(content)  # `iter` looks for its methods there, and nowhere else
+    if not any(hasattr(kind, name) for name in ("__iter__", "__aiter__")):
+        raise InputTypeError(f"content must be an iterable of items, not {class_name(content)}")
+    return content
+
+
+def _is_url(text: str) -> bool:
+    return text[:4].lower() in ("http", "file") and "://" in text
+
+
+def _listing(directory: str) -> str:
+    return f"sorted(Path({directory!r}).iterdir())"
+
+
+def _is_picture(item: object) -> bool:
+    """Whether this is an image of PIL's, by the modules its class comes from."""
+    return any(module.startswith("PIL.") for module, _ in origins(type(item)))
+
+
+def are_texts(items: list[Any], sources: Sources) -> bool:
+    """Whether these are plain sentences, all of them."""
+    return not classify(items, look=sources.local_files).strip(b"T")
+
+
+def glance(items: list[Any], sources: Sources) -> Chunk | None:
+    """Read items of which it takes none of the caller's code to tell what they are; ``None`` if there are others."""
+    verdicts = classify(items, look=sources.local_files)
+    return None if UNKNOWN in verdicts else Chunk(items, verdicts)
+
+
+def read_chunk(
+    items: list[Any],
+    indices: Sequence[int],
+    *,
+    candidates: str | None = None,
+    whole: bool = False,
+    max_item_bytes: int | None = None,
+    sources: Sources = EVERYTHING,
+    is_over: Callable[[], bool] = bool,
+) -> Chunk:
+    """Give each item its verdict. It runs the caller's code: what that raises is the item's error.
+
+    Args:
+        items: As the user gave them.
+        indices: Of each, for errors.
+        candidates: Attribute of docarray's documents whose documents travel too.
+        whole: Take all of docarray's documents, their tags too, not the content only.
+        max_item_bytes: What an image may have, which is looked at before it is copied.
+        sources: Where the client may look: what is not allowed is the packer's to refuse.
+        is_over: Whether nobody waits for it any more: then the rest stays unread.
+    """
+    verdicts = classify(items, look=sources.local_files)
+    if UNKNOWN not in verdicts:
+        return Chunk(items, verdicts)
+    read, marks, errors = list(items), bytearray(verdicts), {}
+    look = _Look(candidates, whole, max_item_bytes, sources)
+    for position, verdict in enumerate(verdicts):
+        if verdict != UNKNOWN:
+            continue
+        if is_over():
+            break
+        try:
+            mark, read[position] = look.at(items[position])
+            marks[position] = ord(mark)
+        except Exception as error:
+            unfit = error if isinstance(error, _UnfitError) else _unread(items[position], error)
+            errors[position] = unfit.kind(indices[position], items[position], str(unfit), unfit.__cause__)
+            read[position], marks[position] = "", ord("T")
+    return Chunk(read, bytes(marks), errors)
+
+
+def unread(items: list[Any]) -> Chunk:
+    """Return a chunk of items that nobody will look at: Documents as they are, ours and others, and no content else."""
+    read, marks = list(items), bytearray(classify(items))
+    for position, verdict in enumerate(marks):
+        if verdict != DOCUMENT:
+            is_theirs = recognise(items[position])
+            read[position], marks[position] = (Document(), DOCUMENT) if is_theirs else ("", ord("T"))
+    return Chunk(read, bytes(marks))
+
+
+class _UnfitError(Exception):
+    def __init__(self, reason: str, kind: type[ItemError] = ItemTypeError) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def _unread(item: object, error: Exception) -> _UnfitError:
+    unfit = _UnfitError(f"reading the {class_name(item)} raised {class_name(error)}: {message_of(error)}")
+    unfit.__cause__ = error
+    return unfit
+
+
+class _Look:
+    """How items that are no plain ones are read, in one call."""
+
+    def __init__(self, candidates: str | None, whole: bool, most: int | None, sources: Sources) -> None:
+        self._candidates = candidates
+        self._whole = whole
+        self._most = sys.maxsize if most is None else most
+        self._files = sources.local_files
+
+    def at(self, item: object) -> tuple[str, object]:
+        """Return the verdict on an item and what is packed for it: of Python's own types, or NumPy's, or ours."""
+        if recognise(item):
+            return "O", self._as_ours(item)
+        if isinstance(item, Text):
+            return "T", str.__str__(item.text)
+        if isinstance(item, Image):
+            return self._at_image(item.source)
+        if isinstance(item, str):
+            plain = str.__str__(item)  # an Enum's own str() is its name
+            return self._clear(plain), plain
+        if type(item) is Unreadable:
+            reason = f"the row cannot be read: {class_name(item.cause)}: {message_of(item.cause)}"
+            raise _UnfitError(reason) from item.cause
+        if item is None:
+            reason = "is None (null): fill it, leave it out, or give errors='skip' or 'return'"
+            raise _UnfitError(reason, EmptyItemError)
+        return self._at_image(item)
+
+    def _clear(self, text: str) -> str:
+        """Return the verdict on a string, unless it is neither a sentence nor an image."""
+        verdict = classify([text], look=self._files)
+        if verdict != UNCLEAR:
+            return chr(verdict[0])
+        if _is_url(text):
+            raise _UnfitError(f"a URL has no white space: percent-encode it (%20); a sentence is Text({shown(text)})")
+        raise _UnfitError(
+            f"is the name of a directory: write {_listing(text)} for what is in it; a sentence is Text({shown(text)})",
+            FileUnreadableError,
+        )
+
+    def _as_ours(self, item: object) -> Document:
+        from casdk.documents.docarray import to_document
+
+        try:
+            return to_document(item, candidates=self._candidates, whole=self._whole)
+        except InputTypeError as error:
+            raise _UnfitError(str(error)) from error
+
+    def _at_image(self, source: object) -> tuple[str, object]:
+        if isinstance(source, str):
+            plain = str.__str__(source)
+            verdict = self._clear(plain)
+            return ("P" if verdict == "T" else verdict), plain
+        if isinstance(source, os.PathLike):
+            return "P", str.__str__(os.fsdecode(source))
+        if isinstance(source, bytes | bytearray | memoryview):
+            with memoryview(source) as view:
+                self._check_size("the image", view.nbytes)
+                return "B", view.tobytes()
+        if _is_picture(source):
+            return "B", self._png(source)
+        if hasattr(source, "__array__") or hasattr(source, "__array_interface__"):
+            return "N", self._tensor(source)
+        raise _UnfitError(
+            f"a {class_name(source)} cannot be encoded: give str, PathLike, bytes, ndarray [H, W, C] uint8, "
+            "PIL.Image, Text, Image or Document"
+        )
+
+    def _check_size(self, what: str, size: int) -> None:
+        if size > self._most:
+            reason = f"{what} has {size} bytes, more than the {self._most} of Limits.max_item_bytes"
+            raise _UnfitError(reason, ItemTooLargeError)
+
+    def _tensor(self, source: Any) -> np.ndarray[Any, Any]:
+        """Read any array by NumPy's protocol; torch's are taken off their device and their graph first."""
+        try:
+            if type(size := getattr(source, "nbytes", None)) is int:
+                self._check_size("the tensor", size)
+            if hasattr(source, "detach"):
+                source = source.detach().cpu()
+            array = np.asarray(source)
+        except _UnfitError:
+            raise
+        except Exception as error:
+            raise _UnfitError(f"the {class_name(source)} cannot be read as an array: {message_of(error)}") from error
+        _check_pixels(array)
+        self._check_size("the tensor", array.nbytes)
+        return np.ascontiguousarray(array)
+
+    def _png(self, image: Any) -> bytes:
+        """Pixels as they are: PNG is lossless, and servers would turn a tensor into PNG anyway."""
+        if 0 in image.size:
+            raise _UnfitError(f"the PIL image of {image.width} x {image.height} has no pixels", EmptyItemError)
+        with _PNG(self._check_size) as file:
+            try:
+                image.save(file, format="PNG", compress_level=1)
+            except (OSError, ValueError) as error:
+                raise _UnfitError(f"the PIL image cannot be written as PNG: {error}") from error
+            return file.getvalue()
+
+
+class _PNG(BytesIO):
+    """A file in memory that grows no larger than an item may be."""
+
+    def __init__(self, check_size: Callable[[str, int], None]) -> None:
+        super().__init__()
+        self._check_size = check_size
+
+    def write(self, part: Any) -> int:
+        self._check_size("the image as PNG", self.tell() + len(part))
+        return super().write(part)
+
+
+def _check_pixels(array: np.ndarray[Any, Any]) -> None:
+    if array.ndim == 0 and array.dtype.kind == "U":
+        raise _UnfitError("is an array without dimensions")
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in CHANNELS:
+        first = array.ndim == 3 and array.shape[0] in CHANNELS and array.shape[2] not in CHANNELS
+        hint = ": move the channels from the first to the last place" if first else ""
+        raise _UnfitError(
+            f"an image array must be [H, W, C] uint8 with C 1, 3 or 4, not {list(array.shape)} {array.dtype}{hint}"
+        )
+    if array.size == 0:
+        raise _UnfitError(f"an image array of shape {list(array.shape)} has no pixels", EmptyItemError)
+
+
+def advise(error: ItemError) -> None:
+    """Have the error of an item, as the caller gave it, say how a sentence is told from a path, if it may be one."""
+    item = error.item
+    if type(item) is str and isinstance(error, FileMissingError | NotAnImageError) and classify([item]) == b"P":
+        words = item if len(item) <= LONGEST_SHOWN else f"{item[:LONGEST_SHOWN]}..."
+        advice = error.reason.partition("; give check_images=False")[0]
+        error.reason = f'{advice}; if it is a sentence, write Text("{words}")'
+
+
+def as_document(item: Any, verdict: str) -> Document:
+    """Return the Document of a read item, for the verbs whose answers are Documents; Documents pass as they are."""
+    return _DOCUMENTS[verdict](item)
+
+
+_DOCUMENTS: Final[dict[str, Callable[[Any], Document]]] = {
+    "T": lambda text: Document(text=text),
+    "P": lambda path: Document(uri=path),
+    "D": lambda uri: Document(uri=uri),
+    "F": lambda uri: Document(uri=uri),
+    "U": lambda uri: Document(uri=uri),
+    "B": lambda blob: Document(blob=blob),
+    "N": lambda tensor: Document(tensor=tensor),
+    "O": lambda document: document,
+}
+
+
+def urls_of(items: Sequence[Any], verdicts: bytes, candidates: str | None) -> list[str]:
+    """Return the http(s) URLs whose images have to be fetched before these items can be packed.
+
+    Documents may be of the caller's own class, whose code is run then.
+    """
+    urls: dict[str, None] = {}
+    for item, verdict in zip(items, verdicts, strict=True):
+        if verdict == URL:
+            urls[item] = None
+        elif verdict == DOCUMENT:
+            try:
+                for document in (item, *(getattr(item, candidates) if candidates else ())):
+                    if _is_fetched(document):
+                        urls[str.__str__(document.uri)] = None
+            except Exception:
+                continue  # the packer comes to it, too, and says what is wrong
+    return list(urls)
+
+
+def are_plain(items: Sequence[Any]) -> bool:
+    """Whether reading these items and Documents runs none of the caller's code; what has very much in it is not asked.
+
+    A class of the caller's may take its time, or never return.
+    """
+    values = list(items)
+    for value in values:  # which grows
+        kind = type(value)
+        if kind is Document or kind is NamedScore:
+            values += msgspec.structs.astuple(value)
+        elif kind is dict:
+            values += value.keys()
+            values += value.values()
+        elif kind in (list, tuple, DocumentArray):
+            values += value
+        elif kind not in PLAIN:
+            return False
+        if len(values) > MOST_VALUES:
+            return False
+    return True
+
+
+def _is_fetched(document: Document) -> bool:
+    return (
+        isinstance(document.uri, str)  # the packer says what is wrong with another
+        and document.uri[:8].lower().startswith(("http://", "https://"))
+        and not document.text
+        and not document.blob
+        and document.tensor is None
+    )

@@ -1,0 +1,96 @@
+"""What gevent and eventlet have made of threads and sockets, told without importing them."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Final, NamedTuple
+
+from casdk.errors import ConfigError
+
+__all__ = ["PATCHERS", "Ground", "patcher"]
+
+
+class Patcher(NamedTuple):
+    """A library that puts its own in the place of Python's modules.
+
+    Attributes:
+        call: What does it.
+        module: The module that knows what it has patched.
+        question: Its function that says whether a module is patched.
+        needed: Modules that have to be patched all together, or not at all.
+    """
+
+    call: str
+    module: str
+    question: str
+    needed: tuple[str, ...]
+
+
+PATCHERS: Final = {
+    "gevent": Patcher(
+        "gevent.monkey.patch_all()", "gevent.monkey", "is_module_patched", ("threading", "queue", "socket", "select")
+    ),
+    "eventlet": Patcher(
+        "eventlet.monkey_patch()", "eventlet.patcher", "is_monkey_patched", ("thread", "socket", "select")
+    ),
+}
+
+
+def patcher() -> str | None:
+    """Return which library has made greenlets of the threads, if one has.
+
+    Raises:
+        ConfigError: It has patched only a part of what has to go together.
+    """
+    for name, row in PATCHERS.items():
+        is_patched = getattr(sys.modules.get(row.module), row.question, None)
+        if is_patched is None:
+            continue
+        left = [module for module in row.needed if not is_patched(module)]
+        if not left:
+            return name
+        if len(left) < len(row.needed):
+            raise ConfigError(
+                f"{name} has patched a part of Python, and not {' and '.join(left)}: a call would stop every greenlet, "
+                f"or never end. {row.call} with its defaults, and an http:// or websocket:// address, work"
+            )
+    return None
+
+
+class Ground:
+    """What threads were when the engine was started: greenlets, all in one thread of the system, or such threads.
+
+    Attributes:
+        patcher: The library that made greenlets of them, if one had.
+    """
+
+    def __init__(self) -> None:
+        self.patcher: Final = patcher()
+        self._native: Final = threading.get_native_id()
+
+    def check_start(self) -> None:
+        """Check that the engine's loop can be run.
+
+        Raises:
+            ConfigError: Its greenlet would be in the thread of another loop that runs.
+        """
+        from asyncio import _get_running_loop  # the engine has imported it, and `import casdk` should not
+
+        if self.patcher is not None and _get_running_loop() is not None:
+            raise ConfigError(f"with {self.patcher}, the first call cannot be made while an asyncio loop is running")
+
+    def check_caller(self) -> None:
+        """Check that the engine can wake whoever is about to wait for it.
+
+        Raises:
+            ConfigError: One of the two is a greenlet, and the other belongs to another thread.
+        """
+        name = patcher()
+        if name is not None and name != self.patcher:
+            raise ConfigError(
+                f"{PATCHERS[name].call} was called after casdk's first call: call it before, and use an http:// or "
+                "websocket:// address"
+            )
+        if self.patcher is not None and threading.get_native_id() != self._native:
+            raise ConfigError(f"with {self.patcher}, all calls have to come from greenlets of one thread")

@@ -1,0 +1,327 @@
+"""What is logged on casdk's own threads is emitted on another one.
+
+A handler, a filter and a record factory are the caller's code. One of them may encode, or wait for a lock that is held
+by a thread that waits for the engine. So casdk's threads leave their records here, and a thread that nobody waits for
+without a limit makes and emits them, in the order in which they were left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import functools
+import logging
+import os
+import queue
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+from casdk._engine.threads import check_process, is_ours, start
+from casdk.errors import TransportError
+
+__all__ = ["are_pending", "begin_call", "divert", "emitted", "flush", "logger_of"]
+
+MOST: Final = 10_000
+"""Records that may wait to be emitted; those beyond are counted and left out."""
+END_SECONDS: Final = 0.05
+"""Seconds that the end of a call waits for its records to be emitted, so that the log shows them before what the caller
+logs next. A handler that takes longer, or that waits for the caller, gets them later."""
+EXIT_SECONDS: Final = 1.0
+"""Seconds that the end of the process waits for the last records."""
+STAMPS: Final = (
+    *("created", "msecs", "relativeCreated", "thread", "threadName"),
+    *("process", "processName", "taskName"),
+)
+"""What a record says of when and where it was logged."""
+
+
+class _Draft(logging.LogRecord):
+    """What a record is made of: making it is up to the record factory, which is the caller's code."""
+
+    extra: Mapping[str, object] | None = None
+
+
+class _Diverted(logging.Logger):
+    """A logger that keeps the caller's code, and every lock, away from casdk's threads; elsewhere it is as it was."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
+        if not is_ours():
+            return super().isEnabledFor(level)
+        # As the method above answers, which may take logging's lock for it: `dictConfig` makes handlers under that.
+        return not self.disabled and self.manager.disable < level and level >= self.getEffectiveLevel()
+
+    def makeRecord(self, *arguments: Any, **options: Any) -> logging.LogRecord:  # noqa: N802
+        if not is_ours():
+            return super().makeRecord(*arguments, **options)
+        return self._draft(*arguments, **options)
+
+    def _draft(
+        self,
+        name: str,
+        level: int,
+        path: str,
+        line: int,
+        message: object,
+        arguments: Any,
+        exc_info: Any,
+        function: str | None = None,
+        extra: Mapping[str, object] | None = None,
+        stack: str | None = None,
+    ) -> _Draft:
+        draft = _Draft(name, level, path, line, message, arguments, exc_info, function, stack)
+        draft.extra = extra
+        with suppress(Exception):  # a handler will say that it cannot be formatted
+            # Formatted at once: what it is about may change until it is emitted, or be large.
+            draft.msg, draft.args = draft.getMessage(), None
+        return draft
+
+    def handle(self, record: logging.LogRecord) -> None:
+        if isinstance(record, _Draft):
+            _emitter().leave(_Delivery(functools.partial(self._emit, record)))
+        else:
+            super().handle(record)
+
+    def _emit(self, draft: _Draft) -> None:
+        record = super().makeRecord(
+            draft.name,
+            draft.levelno,
+            draft.pathname,
+            draft.lineno,
+            draft.msg,
+            (),
+            draft.exc_info,
+            draft.funcName,
+            draft.extra,
+            draft.stack_info,
+        )
+        record.args = draft.args or ()
+        for stamp in STAMPS:
+            if hasattr(draft, stamp):
+                setattr(record, stamp, getattr(draft, stamp))
+        super().handle(record)
+
+
+class _Delivery:
+    """One record on its way, in the context it was logged in.
+
+    Attributes:
+        under_way: Whether handlers have it now.
+        called: Whether one of them has made a call.
+    """
+
+    def __init__(self, emit: Callable[[], None]) -> None:
+        self._emit = emit
+        self._context = contextvars.copy_context()
+        self.under_way = self.called = False
+
+    def run(self) -> None:
+        """Emit it."""
+        self.under_way = True
+        try:
+            self._context.run(self._run)
+        finally:
+            self.under_way = False
+
+    def _run(self) -> None:
+        _delivery.set(self)
+        self._emit()
+
+
+_delivery: Final = contextvars.ContextVar[_Delivery | None]("casdk-record", default=None)
+"""The record that handlers have been given in this context."""
+
+
+class _Emitter:
+    """The records of one process, and the thread that emits them."""
+
+    def __init__(self) -> None:
+        self.late = False
+        self._waiting: Final[deque[_Delivery | Callable[[], object]]] = deque()
+        self._bell: Final[queue.SimpleQueue[None]] = queue.SimpleQueue()
+        self._turn: Final = threading.Lock()
+        self._started = False
+        self._current: _Delivery | None = None
+        self._left_out = 0
+        self._echoed = False
+
+    @property
+    def pending(self) -> bool:
+        """Whether a record waits, or is being emitted."""
+        return bool(self._waiting)
+
+    def leave(self, delivery: _Delivery) -> None:
+        """Have a record emitted, soon."""
+        current = self._current
+        if current is not None and current.called:
+            # A handler that encodes whatever it is given would be given what that logs, without an end.
+            if not self._echoed:
+                self._echoed = True
+                self.add(_Delivery(functools.partial(LOG.warning, ECHO)))
+            return
+        if len(self._waiting) >= MOST:
+            self._left_out += 1
+            return
+        self.add(delivery)
+
+    def add(self, step: _Delivery | Callable[[], object]) -> None:
+        """Let the thread emit a record, or do something after all that were left before."""
+        # A record stays in the row until it is emitted: only then it is no longer pending.
+        self._waiting.append(step)
+        self._bell.put(None)
+        if not self._started:
+            with suppress(TransportError):  # no thread can be had now: the next record tries again
+                start(self._run, "casdk-log")
+                self._started = True
+
+    def _run(self) -> None:
+        if not self._turn.acquire(blocking=False):
+            return
+        process = os.getpid()
+        while True:
+            self._bell.get()
+            step = self._waiting[0]
+            if isinstance(step, _Delivery):
+                self._emit(step)
+                check_process(process)
+                self._waiting.popleft()
+                self.late = False
+            else:
+                self._waiting.popleft()
+                step()
+            del step
+            if self._left_out and len(self._waiting) < MOST // 2:
+                left_out, self._left_out = self._left_out, 0
+                self._emit(_Delivery(functools.partial(LOG.warning, LEFT_OUT, left_out)))
+
+    def _emit(self, delivery: _Delivery) -> None:
+        self._current = delivery
+        try:
+            delivery.run()
+        except BaseException:  # a handler's, and nobody else will tell
+            with suppress(BaseException):
+                threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), threading.current_thread()]))
+        self._current = None
+
+
+ECHO: Final = (
+    "a handler that is given casdk's records calls casdk: what casdk logs until such a handler returns is left out, "
+    "or this would go on for ever"
+)
+LEFT_OUT: Final = "%d records were left out: they came faster than the handlers took them"
+LOG: Final = logging.getLogger("casdk.logging")
+
+_emitters: dict[int, _Emitter] = {}
+"""The one of this process, by its id: a child forked by C code, which Python does not know of, makes its own, too."""
+_left_behind: dict[int, _Emitter] = {}
+"""The parent's, in a forked child. What it holds must not be collected here."""
+
+
+def _after_fork_in_child() -> None:
+    global _emitters, _left_behind
+    _left_behind, _emitters = _emitters, {}
+
+
+def _emitter() -> _Emitter:
+    process = os.getpid()
+    found = _emitters.get(process)
+    # Not under a lock: whatever finalizer the garbage collector runs here may log, too.
+    return _emitters.setdefault(process, _Emitter()) if found is None else found
+
+
+def logger_of(name: str) -> logging.Logger:
+    """Return the logger of a name, for use on any thread."""
+    logger = logging.getLogger(name)
+    if not isinstance(logger, _Diverted):
+        # Its class and no filter: a filter would come after the locks and the record factory.
+        kind = type(logger)
+        logger.__class__ = type(kind.__name__, (_Diverted, kind), {})
+    return logger
+
+
+def divert(*packages: str) -> None:
+    """Divert the loggers of libraries that log on casdk's threads: all that there are, so after their import."""
+    for package in packages:
+        logger_of(package)
+    for name, logger in logging.Logger.manager.loggerDict.copy().items():
+        if isinstance(logger, logging.Logger) and any(f"{name}.".startswith(f"{package}.") for package in packages):
+            logger_of(name)
+
+
+def begin_call() -> None:
+    """Take note of a call, which may be that of a handler that has been given a record of ours."""
+    delivery = _delivery.get()
+    if delivery is not None and delivery.under_way:
+        delivery.called = True
+
+
+def are_pending() -> bool:
+    """Whether the end of a call is to wait for records to be emitted."""
+    emitter = _emitters.get(os.getpid())
+    if emitter is None or emitter.late or not emitter.pending:
+        return False
+    delivery = _delivery.get()
+    return delivery is None or not delivery.under_way  # else the record that is being emitted waits for this call
+
+
+async def emitted(deadline: float | None = None) -> None:
+    """Wait until the records left so far are emitted, or until that has taken too long.
+
+    Args:
+        deadline: When the call has to end, in the loop's time.
+    """
+    loop, emitter = asyncio.get_running_loop(), _emitter()
+    until = loop.time() + END_SECONDS
+    if deadline is not None:
+        until = min(until, deadline)
+    if until <= loop.time():
+        return
+    done: asyncio.Future[None] = loop.create_future()
+    emitter.add(functools.partial(_tell, loop, done))
+    timer = loop.call_at(until, _give_up, emitter, done)
+    try:
+        await done
+    finally:
+        timer.cancel()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(_settle, done)
+
+
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+def _give_up(emitter: _Emitter, done: asyncio.Future[None]) -> None:
+    # Nobody else waits for a handler that is this slow, until it has let a record go.
+    emitter.late = True
+    _settle(done)
+
+
+def flush(seconds: float) -> bool:
+    """Wait until the records left so far are emitted.
+
+    Args:
+        seconds: To wait at most.
+
+    Returns:
+        Whether they are.
+    """
+    emitter = _emitters.get(os.getpid())
+    if emitter is None or not emitter.pending:
+        return True
+    done = threading.Event()
+    emitter.add(done.set)
+    return done.wait(seconds)
+
+
+atexit.register(flush, EXIT_SECONDS)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,382 @@
+"""How a thread, or a task on another loop, waits for what it asked of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import queue
+from asyncio.selector_events import BaseSelectorEventLoop
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from functools import partial
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar, cast
+from weakref import WeakSet
+
+from casdk._engine.callers import Caller, Ending, EscapedError, Job, Member
+from casdk._engine.loop import Engine
+from casdk._engine.mailbox import mailbox_of
+from casdk._engine.process import engine, notice_fork
+from casdk.errors import ClosedError, ConfigError, InputTypeError
+
+__all__ = ["apart", "run", "run_async", "run_call", "run_call_async", "run_pieces", "run_pieces_async"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+Answer: TypeAlias = Callable[[object, BaseException | None], None]
+"""Takes what the caller's own code returned, or what it raised."""
+
+
+class Runs(Protocol[T_co]):
+    """A call that runs on the engine, and makes its result where its caller is."""
+
+    async def run(self, caller: Caller[Any]) -> Callable[[], T_co]:
+        """Run on the engine; return what makes the result."""
+        ...
+
+
+def _told(error: BaseException) -> BaseException:
+    """Return what the caller is told of what ended its job."""
+    if isinstance(error, asyncio.CancelledError):
+        return ClosedError("the client was closed during the call")
+    return error.original if isinstance(error, EscapedError) else error
+
+
+class _Ask(NamedTuple):
+    """The call asks the thread to run the caller's own code."""
+
+    function: Callable[[], Any]
+    answer: Answer
+
+
+class _Give(NamedTuple):
+    """The call hands over a piece."""
+
+    piece: Any
+    taken: Callable[[], None]
+
+
+class _End(NamedTuple):
+    """The call is over."""
+
+    result: Any
+    error: BaseException | None
+
+
+class _ThreadCaller(Caller[T]):
+    """A thread that waits in `serve`, and runs there what the call asks of it."""
+
+    _messages: queue.SimpleQueue[_Ask | _Give | _End]
+
+    def _ask(self, function: Callable[[], Any], answer: Answer) -> None:
+        self._messages.put(_Ask(function, answer))
+
+    def _put(self, piece: Any, taken: Callable[[], None]) -> None:
+        self._messages.put(_Give(piece, taken))
+
+    def _cancel(self) -> None:
+        super()._cancel()
+        self._messages = queue.SimpleQueue()  # pieces that nobody takes lead back here
+
+    def hear(self, endings: list[Ending]) -> None:
+        for _, result, error in endings:
+            self._messages.put(_End(result, None if error is None else _told(error)))
+
+    def abandon(self, error: ClosedError) -> None:
+        # Into its queue, as a signal's handler may have forked while it waits there.
+        self._messages.put(_End(None, error))
+
+    def serve(self) -> T:
+        """Wait for the result."""
+        pieces = self.pieces()
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+
+    def pieces(self) -> Generator[Any, None, T]:
+        """Yield what is given on the way; return the result."""
+        message: _Ask | _Give | _End | None = None
+        self._messages = queue.SimpleQueue()
+        try:
+            self.begin()
+            while True:
+                if self.engine.obstacle() is not None:
+                    self.engine.check()
+                message = self._messages.get()
+                match message:
+                    case _End(result, error):
+                        break
+                    case _Give(piece, taken):
+                        taken()
+                        message = None  # an error's traceback leads to this frame
+                        yield piece
+                        del piece, taken
+                    case _Ask(function, answer):
+                        self._run(function, answer)
+        except BaseException:
+            self.cancel()
+            raise
+        finally:
+            self.engine.callers.discard(self)
+        try:
+            if error is not None:
+                raise error
+            return result  # type: ignore[no-any-return]
+        finally:
+            # The exception's traceback would keep this frame, and the frame the exception.
+            del error, result, message
+
+    def _run(self, function: Callable[[], Any], answer: Answer) -> None:
+        """Run the caller's own code, and answer with what came of it."""
+        try:
+            result = _awaited_by_nobody(function())
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as raised:
+            if self.engine.obstacle() is not None:
+                raise
+            answer(None, raised)
+        else:
+            self.engine.check()
+            answer(result, None)
+
+
+def _awaited_by_nobody(answer: Any) -> Any:
+    """Return what the caller's own code returned to a sync call.
+
+    Raises:
+        InputTypeError: It is a coroutine, of an async iterable or of a callback.
+    """
+    if isinstance(answer, Coroutine):
+        answer.close()
+        raise InputTypeError("an async iterable or a coroutine function needs the async twin: aencode, arank...")
+    return answer
+
+
+class _LoopCaller(Caller[T]):
+    """A task on a loop of the caller's."""
+
+    _done: asyncio.Future[T] | None
+    _pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] | None = None
+    _running: asyncio.Task[Any] | None = None
+
+    def __init__(self, job: Job[T]) -> None:
+        super().__init__(job)
+        if self.engine.ground.patcher is not None:
+            raise ConfigError(
+                f"with {self.engine.ground.patcher}, use the verbs that are not async: greenlets share one loop"
+            )
+
+    def begin(self) -> None:
+        try:
+            self.loop = loop = asyncio.get_running_loop()
+        except RuntimeError:  # trio's, for one
+            raise ConfigError(
+                "the async verbs need a running asyncio loop; elsewhere call the others in a thread, as "
+                "`await trio.to_thread.run_sync(client.encode, content)` does"
+            ) from None
+        self._done = loop.create_future()
+        super().begin()
+        if self.engine not in _watching:
+            _watching.add(self.engine)
+            self.engine.post(_watch, self.engine)
+
+    def _deliver(self, function: Callable[..., object], *arguments: object) -> None:
+        assert self.loop is not None
+        try:
+            mailbox_of(self.loop).post(self.loop, self.context, function, *arguments)
+        except RuntimeError:  # the caller's loop is closed: nobody waits any more
+            self._cancel()
+
+    def _ask(self, function: Callable[[], Any], answer: Answer) -> None:
+        self._deliver(self._run, function, answer)
+
+    def _run(self, function: Callable[[], Any], answer: Answer) -> None:
+        try:
+            result = function()
+            awaits = isinstance(result, Coroutine)  # its class may be the caller's, and answer by itself
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as raised:
+            self._answer(answer, None, raised)
+            return
+        if not awaits:
+            self._answer(answer, result, None)
+            return
+        task = asyncio.get_running_loop().create_task(result)
+        self._running = task  # a loop keeps only weak references to its tasks
+
+        def done(task: asyncio.Task[Any]) -> None:
+            error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
+            self._answer(answer, None if error is not None else task.result(), error)
+
+        task.add_done_callback(done)
+
+    def _answer(self, answer: Answer, result: object, error: BaseException | None) -> None:
+        if self.engine.obstacle() is None:
+            answer(result, error)
+        else:
+            notice_fork()
+
+    def abandon(self, error: ClosedError) -> None:
+        assert self.loop is not None
+        if not self.loop.is_closed():
+            _part(self.loop)
+            endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]] = [(self, None, error)]
+            self.loop.call_soon(_settle, endings)
+
+    def _put(self, piece: Any, taken: Callable[[], None]) -> None:
+        if (pieces := self._pieces) is not None:
+            self._deliver(pieces.put_nowait, (piece, taken))
+
+    def hear(self, endings: list[Ending]) -> None:
+        self._deliver(_settle, endings)
+
+    def settle(self, result: T, error: BaseException | None) -> None:
+        """Let the call end; runs on the loop."""
+        if self._pieces is not None:
+            self._pieces.put_nowait(None)
+        if self._done is None or self._done.done():
+            return
+        if error is None:
+            self._done.set_result(result)
+        else:
+            self._done.set_exception(_told(error))
+
+    async def serve(self) -> T:
+        """Wait for the result."""
+        self.begin()
+        assert self._done is not None
+        try:
+            self.engine.check()
+            return await self._done
+        except asyncio.CancelledError:
+            self._leave()
+            raise
+        finally:
+            self.engine.callers.discard(self)
+            self._done = None  # what it holds leads back here
+
+    async def pieces(self) -> AsyncGenerator[Any, None]:
+        """Yield what is given on the way; raise what ended the call early."""
+        pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] = asyncio.Queue()
+        self._pieces = pieces
+        self.begin()
+        assert self._done is not None
+        try:
+            self.engine.check()
+            while (given := await pieces.get()) is not None:
+                piece, taken = given
+                taken()
+                yield piece
+                del given, piece, taken  # an error's traceback leads to this frame
+                self.engine.check()
+            await self._done
+            self._result()()
+        except BaseException:
+            self._leave()
+            raise
+        finally:
+            self.engine.callers.discard(self)
+
+    def _result(self) -> Any:
+        """Return the result, and let go of it: it leads to the whole call, and an error's traceback leads here."""
+        done, self._done = self._done, None
+        assert done is not None
+        return done.result()
+
+    def _leave(self) -> None:
+        self.cancel()
+        self._pieces = None  # those that nobody takes lead back here
+        if self._done is not None:
+            self._done.cancel()  # nobody will ask how it ended, and asyncio logs an error that nobody asks for
+        if self._running is not None:
+            self._running.cancel()
+
+
+_watching: Final[WeakSet[Engine]] = WeakSet()
+"""Engines that look for loops that were closed."""
+WATCH_SECONDS: Final = 0.5
+
+
+def _watch(engine: Engine) -> None:
+    """Take back the calls of loops that were closed under them, which nobody else does; runs on the engine."""
+    _watching.discard(engine)  # first: whoever begins a call later starts it anew
+    waiting = [caller for caller in tuple(engine.callers) if caller.loop is not None]
+    for caller in waiting:
+        if caller.loop is not None and caller.loop.is_closed():
+            engine.callers.discard(caller)
+            caller._cancel()
+    if waiting and engine not in _watching:
+        _watching.add(engine)
+        engine.loop.call_later(WATCH_SECONDS, _watch, engine)
+
+
+def _part(loop: asyncio.AbstractEventLoop) -> None:
+    """Part a loop in a forked child from its parent's, and wake it.
+
+    asyncio leaves them one epoll and one pipe: what one of them takes out of the pipe the other never sees, and when
+    the child closes its loop, nobody wakes the parent's any more. Other loops see to that themselves, as uvloop's.
+    """
+    if not isinstance(loop, BaseSelectorEventLoop):
+        return
+    parted = cast(Any, loop)
+    shared = parted._selector
+    with type(shared)() as own:
+        for key in tuple(shared.get_map().values()):
+            own.register(key.fileobj, key.events)
+        if hasattr(shared, "fileno"):
+            # Under the same number, since the loop may be waiting for it: a signal's handler may have forked.
+            os.dup2(own.fileno(), shared.fileno(), inheritable=False)
+    parted._close_self_pipe()
+    parted._make_self_pipe()
+    parted._write_to_self()
+
+
+def _settle(endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]]) -> None:
+    for caller, result, error in endings:
+        caller.settle(result, error)
+
+
+def run(job: Job[T]) -> T:
+    """Run a job on the engine and wait for it in this thread, which may be inside a running loop.
+
+    Ctrl-C takes the job back; its clean-up goes on in the background.
+    """
+    return _ThreadCaller(job).serve()
+
+
+def run_async(job: Job[T]) -> Coroutine[Any, Any, T]:
+    """Run a job on the engine and wait for it on this loop; cancelling the task takes the job back."""
+    return _LoopCaller(job).serve()
+
+
+def run_call(call: Runs[T] | Member) -> T:
+    """`run` a call, and make its result here."""
+    job: Job[Callable[[], T]] = call if isinstance(call, Member) else call.run
+    return _ThreadCaller(job).serve()()
+
+
+async def run_call_async(call: Runs[T] | Member) -> T:
+    """`run_call` on this loop."""
+    job: Job[Callable[[], T]] = call if isinstance(call, Member) else call.run
+    return (await _LoopCaller(job).serve())()
+
+
+async def apart(function: Callable[..., T], *arguments: Any) -> T:
+    """Run on a worker what would hold up this loop, in a copy of its context."""
+    work = partial(contextvars.copy_context().run, function, *arguments)
+    return await asyncio.get_running_loop().run_in_executor(engine().readers, work)
+
+
+def run_pieces(job: Job[Callable[[], object]]) -> Generator[Any, None, Any]:
+    """Run a job on the engine, yield what it gives, then call what it returns; closing the generator takes it back."""
+    (yield from _ThreadCaller(job).pieces())()
+
+
+def run_pieces_async(job: Job[Callable[[], object]]) -> AsyncGenerator[Any, None]:
+    """`run_pieces` on this loop."""
+    return _LoopCaller(job).pieces()

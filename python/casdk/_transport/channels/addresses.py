@@ -1,0 +1,154 @@
+"""Sockets to a host that may have several addresses, some of them dead; and on through a proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import socket
+from typing import Any, Final, TypeAlias
+from urllib.parse import SplitResult, urlsplit
+
+from casdk._transport.address import Endpoint
+from casdk._transport.channels.base import PING_SECONDS, PONG_SECONDS, no_tunnel, proxy_headers
+from casdk.errors import ProxyError
+
+__all__ = ["PROXY_PORT", "Address", "Addresses"]
+
+Address: TypeAlias = "tuple[Any, ...]"
+"""What a socket of its family connects to, as `socket.getaddrinfo` has it."""
+
+PROXY_PORT: Final = 80
+"""Of a proxy's URL that names none."""
+LONGEST_ANSWER_BYTES: Final = 64 * 1024
+"""Of a proxy to CONNECT."""
+PROBES: Final = {"TCP_KEEPIDLE": PING_SECONDS, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": PONG_SECONDS}
+"""When the system asks whether a connection still is one, where it can be told: http has no ping of its own."""
+
+
+class Addresses:
+    """The addresses of the hosts that a channel connects to: its server's, or its proxy's.
+
+    They are tried one after the other. Each gets an equal share of the time that is left, so that a dead one, which
+    answers nothing, leaves time for those behind it; and the one that failed last is the last to be tried next time.
+    (asyncio's own race of addresses, RFC 8305, leaks a socket where it is cancelled.)
+    """
+
+    def __init__(self) -> None:
+        self._failed_at: dict[Address, float] = {}
+
+    async def connect(self, host: str, port: int, seconds: float) -> tuple[socket.socket, Address]:
+        """Return a socket that is connected and does not block, and the address that it is connected to.
+
+        Args:
+            host: Name or address.
+            port: Its port.
+            seconds: For the look-up of the name and all addresses together.
+
+        Raises:
+            TimeoutError: No address answered in time.
+            OSError: There is no address, or they failed.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        async with asyncio.timeout_at(end):
+            found = _numeric(host, port) or await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        untried = list(dict.fromkeys((family, kind, protocol, to) for family, kind, protocol, _, to in found))
+        untried.sort(key=lambda entry: self._failed_at.get(entry[3], 0.0))
+        failures: list[OSError] = []
+        while untried:
+            share = (end - loop.time()) / len(untried)
+            family, kind, protocol, address = untried.pop(0)
+            try:
+                return await _connected(socket.socket(family, kind, protocol), address, share), address
+            except OSError as error:
+                self.avoid(address)
+                failures.append(error)
+        if all(isinstance(error, TimeoutError) for error in failures):
+            raise TimeoutError
+        if len(failures) == 1:
+            raise failures[0]
+        raise OSError("; ".join(str(error) for error in failures))
+
+    async def reach(self, endpoint: Endpoint, proxy: str | None, seconds: float) -> tuple[socket.socket, Address]:
+        """Return a socket whose other end is the server, through a tunnel if there is a proxy, as `connect` does.
+
+        Raises:
+            ProxyError: The proxy refuses, or does not speak HTTP.
+            TimeoutError: No address answered in time.
+            OSError: There is no address, or they failed.
+        """
+        if proxy is None:
+            return await self.connect(endpoint.host, endpoint.port, seconds)
+        way = urlsplit(proxy)
+        sock, address = await self.connect(way.hostname or "", way.port or PROXY_PORT, seconds)
+        try:
+            await _open_tunnel(sock, way, endpoint)
+        except BaseException:
+            asyncio.get_running_loop().remove_reader(sock)
+            sock.close()
+            raise
+        return sock, address
+
+    def avoid(self, address: Address) -> None:
+        """Try an address last next time: the connection could not be made there."""
+        self._failed_at[address] = asyncio.get_running_loop().time()
+
+
+def _numeric(host: str, port: int) -> list[tuple[Any, ...]]:
+    """Return what a literal address stands for, nothing for a name: only names need a look-up, which may block."""
+    with contextlib.suppress(socket.gaierror):
+        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
+    return []
+
+
+async def _connected(sock: socket.socket, address: Address, seconds: float) -> socket.socket:
+    """Connect a socket, or close it.
+
+    Raises:
+        TimeoutError: It was not connected in time; the message names the address.
+        OSError: It could not be connected.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in PROBES.items():
+            if hasattr(socket, name):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), math.ceil(value))
+        async with asyncio.timeout(seconds):
+            await loop.sock_connect(sock, address)
+        return sock
+    except BaseException as error:
+        # asyncio stops to watch the descriptor a turn later, when it may belong to another socket.
+        loop.remove_writer(sock)
+        sock.close()
+        if isinstance(error, TimeoutError) and not error.errno:
+            raise TimeoutError(f"{address[0]} did not answer within {seconds:.2g} s") from None
+        raise
+
+
+async def _open_tunnel(sock: socket.socket, proxy: SplitResult, endpoint: Endpoint) -> None:
+    """Have an HTTP proxy pass on to a server what is sent on a socket that is connected to the proxy.
+
+    Raises:
+        ProxyError: It refuses, or does not speak HTTP.
+        OSError: The connection broke.
+    """
+    loop = asyncio.get_running_loop()
+    head = [f"CONNECT {endpoint.authority} HTTP/1.1", f"Host: {endpoint.authority}"]
+    head += [f"{name}: {value}" for name, value in proxy_headers(proxy).items()]
+    await loop.sock_sendall(sock, "\r\n".join([*head, "", ""]).encode("latin-1"))
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        piece = await loop.sock_recv(sock, 4096)
+        answer += piece
+        if not piece:
+            raise ProxyError(f"{endpoint}: the proxy broke off its answer", sent=False)
+        if len(answer) > LONGEST_ANSWER_BYTES:
+            raise ProxyError(f"{endpoint}: the proxy's answer has no end", retryable=False, sent=False)
+    version, _, status = answer.partition(b"\r\n")[0].decode("latin-1").partition(" ")
+    if not version.startswith("HTTP/1."):
+        raise ProxyError(f"{endpoint}: the proxy does not speak HTTP", retryable=False, sent=False)
+    if not status.startswith("2"):
+        raise no_tunnel(endpoint, status)

@@ -1,0 +1,79 @@
+"""What a fork does to gRPC: its threads have to end before it, or the child must not use it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from casdk._transport.channels.base import LOG
+from casdk.errors import ConfigError
+
+__all__ = ["check_fork", "settle", "strand"]
+
+TURNS: Final = 20
+SETTLE: Final = 0.5
+"""Turns of the loop, then seconds, that a fork waits for gRPC's threads to end."""
+THEIRS: Final = "grpc.aio objects that are not casdk's are in use: gRPC may abort or hang in a forked child"
+
+_stranded = False
+
+
+async def settle() -> None:
+    """Wait until gRPC's threads have ended: a child forked before aborts or hangs in its first call.
+
+    grpc.aio's runs until the last call and channel of the process are deallocated. A cancelled call takes turns of the
+    loop to get there; one in a reference cycle of somebody's, a garbage collection. The core's end after it.
+    """
+    for _ in range(TURNS):
+        if not _polling():
+            break
+        await asyncio.sleep(0)
+    else:
+        gc.collect()
+    give_up = time.monotonic() + SETTLE
+    while _polling() or _core_runs():
+        if time.monotonic() > give_up:
+            if _polling():
+                LOG.warning(THEIRS)
+            return
+        await asyncio.sleep(0.001)
+
+
+def strand() -> None:
+    """Take note that this process was forked while gRPC was in use: what its threads held is locked here for ever."""
+    global _stranded
+    _stranded = True
+
+
+def check_fork() -> None:
+    """Check that gRPC can be used here.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if _stranded:
+        raise ConfigError(
+            "gRPC does not survive how this process was forked: without Python's hooks, from one in which gRPC was in "
+            "use; with uWSGI, set lazy-apps or py-call-uwsgi-fork-hooks to true, or use http:// or websocket://"
+        )
+
+
+def _polling() -> bool:
+    """Whether grpc.aio's thread runs (``PollerCompletionQueue._poll_wrapper`` in grpcio's completion_queue.pyx.pxi)."""
+    return any("_poll_wrapper" in thread.name for thread in threading.enumerate())
+
+
+def _core_runs() -> bool:
+    """Whether threads of gRPC's core run, by the names it gives them on Linux; elsewhere there is no telling."""
+    for task in Path("/proc/self/task").glob("*/comm"):
+        try:
+            name = task.read_text()
+        except OSError:  # it has ended
+            continue
+        if name.startswith(("grpc", "event_engine", "lifeguard")):
+            return True
+    return False

@@ -1,0 +1,447 @@
+"""http and https: one POST per request on kept connections (httpcore, the lower half of httpx)."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterable
+from socket import gaierror
+from typing import Any, Final, NamedTuple, TypeAlias, cast
+from urllib.parse import urlsplit
+
+import httpcore
+import msgspec
+
+from casdk._engine.logging import divert
+from casdk._remarks import remark
+from casdk._rust import first_id_of
+from casdk._transport.channels.addresses import PROXY_PORT
+from casdk._transport.channels.base import (
+    CONTENT_TOO_LARGE,
+    LOG,
+    PROXY_LIMIT,
+    Channel,
+    Headers,
+    is_plain,
+    no_tls,
+    no_tunnel,
+    proxy_headers,
+    refused,
+    run_out,
+    ssl_context,
+    too_large,
+)
+from casdk._transport.channels.causes import cause_of, without_grpc
+from casdk._transport.channels.network import Network
+from casdk.errors import (
+    CasdkError,
+    DeadlineError,
+    ProtocolMismatchError,
+    ReplyError,
+    TLSError,
+    TransportError,
+)
+
+__all__ = ["CHANNEL"]
+
+divert("httpcore")
+
+Transport: TypeAlias = "httpcore.AsyncHTTPConnection | httpcore.AsyncHTTPProxy"
+RawHeaders: TypeAlias = "list[tuple[bytes, bytes]]"
+HEADERS: Final = (
+    (b"user-agent", b"casdk"),
+    (b"accept", b"application/json"),
+    (b"accept-encoding", b"identity"),
+    (b"content-type", b"application/json"),
+)
+FOREIGN: Final = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+KEPT: Final = 60.0
+"""Seconds after which a connection that was idle is not used again."""
+REMEMBERED: Final = 256
+"""Ids of users that a connection goes on with."""
+PIECES_IN_A_TURN: Final = 64
+"""Of a reply, that are taken before others have their turn; one that comes as it should has a piece for each read."""
+LONGEST_DESCRIBED: Final = 256 * 1024
+"""Bytes of an error's body in which its description is looked for."""
+NO_HEAD: Final = ("illegal status line", "illegal request line", "no response line", "Receive buffer too long")
+"""Words of h11 for what does not begin as a reply of HTTP/1.1 does."""
+UNKNOWN: Final = frozenset({404, 405})
+
+
+class HttpChannel(Channel):
+    """JSON bodies to ``/post`` on at most ``limits.connections`` connections, the last one used first.
+
+    HTTP/1.1 has no request ids, so a second reply to one request would be taken for the reply to the next one. jina's
+    gateway makes up a new id for each reply, but sends back the documents' own: a reply that does not begin with the
+    document its request began with ends the connection. It counts only if it was the first one there, which can be
+    nobody else's.
+    """
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self._lanes: set[Lane] = set()
+        self._idle: list[Lane] = []
+        self._trusted = True
+        self._context: ssl.SSLContext | None = None
+        self._closed = False
+        self._underway: set[asyncio.Timeout] = set()
+        self._ended = asyncio.Event()
+        # Waiting for a free connection is not waiting for the server, so it happens outside the timeout.
+        self._free = asyncio.Semaphore(self.limits.connections)
+        self._network = Network(self.connected, self.endpoint.tls)
+        scheme, host = "https" if self.endpoint.tls else "http", _ascii(self.endpoint.host)
+        self._url = httpcore.URL(scheme=scheme, host=host, port=self.endpoint.port, target="/post")
+        self._dry_run_url = httpcore.URL(scheme=scheme, host=host, port=self.endpoint.port, target="/dry_run")
+        authority = f"[{host}]" if ":" in host else host
+        if self.endpoint.port != DEFAULT_PORTS[scheme]:
+            authority += f":{self.endpoint.port}"
+        self._head = [(b"host", authority.encode("ascii")), *HEADERS]
+        # The whole exchange is timed below; connecting has a limit of its own.
+        self._extensions: dict[str, Any] = {"timeout": {"connect": self.timeouts.connect}}
+        if self.endpoint.tls and self.tls.server_name is not None:
+            self._extensions["sni_hostname"] = self.tls.server_name
+
+    def _open(self) -> Lane:
+        if self.endpoint.tls and self._context is None:
+            self._context = ssl_context(self.tls, ["http/1.1"])
+        options: dict[str, Any] = {"ssl_context": self._context, "network_backend": self._network}
+        if self.proxy is None:
+            lane = Lane(httpcore.AsyncHTTPConnection(self._url.origin, keepalive_expiry=KEPT, **options))
+        else:
+            proxy = urlsplit(self.proxy)
+            host, port = _ascii(proxy.hostname or ""), proxy.port or PROXY_PORT
+            way = httpcore.AsyncHTTPProxy(
+                httpcore.URL(scheme="http", host=host, port=port, target="/"),
+                proxy_headers=[(name.encode(), Hidden(value, "ascii")) for name, value in proxy_headers(proxy).items()],
+                max_connections=1,
+                keepalive_expiry=KEPT,
+                **options,
+            )
+            lane = Lane(way)
+        self._lanes.add(lane)
+        return lane
+
+    async def _end(self, lane: Lane) -> None:
+        self._lanes.discard(lane)
+        await asyncio.shield(lane.transport.aclose())
+
+    async def exchange(
+        self,
+        request_id: str,
+        message: bytes,
+        headers: Headers,
+        context: Headers = (),
+        answer_by: float | None = None,
+        repeatable: bool = True,
+    ) -> bytes:
+        length = (b"content-length", b"%d" % len(message))
+        asked = Asked(request_id, first_id_of(message))
+        sent = [*self._head, length, *_raw(headers), *_raw(context)]
+        response, body = await self._ask("POST", self._url, sent, message, asked, answer_by)
+        if response.status != 200:
+            raise self._refusal(response, body)
+        return body
+
+    async def dry_run(self, headers: Headers) -> bytes | None:
+        response, body = await self._ask("GET", self._dry_run_url, [*self._head, *_raw(headers)])
+        if response.status in UNKNOWN:
+            return None
+        if response.status != 200:
+            raise self._refusal(response, body)
+        return body
+
+    def _refusal(self, response: httpcore.Response, body: bytes) -> CasdkError:
+        readable = _encoding(response) == "identity"
+        refusal = _status_error(response, body if readable else b"", str(self.endpoint))
+        refusal.code = str(response.status)
+        return refusal
+
+    async def _ask(
+        self,
+        method: str,
+        url: httpcore.URL,
+        headers: RawHeaders,
+        content: bytes = b"",
+        asked: Asked | None = None,
+        answer_by: float | None = None,
+    ) -> tuple[httpcore.Response, bytes]:
+        loop = asyncio.get_running_loop()
+        request = httpcore.Request(method, url, headers=headers, content=content, extensions=self._extensions)
+        async with self._free:
+            lane = await self._lane(asked)
+            began = loop.time()
+            try:
+                response, body = await self._ask_on(lane.transport, request)
+                named = response.status == 200 and self._pair(lane, asked, body)
+            except BaseException as error:
+                # httpcore may take a cancelled request's connection for busy ever after: nobody else gets the lane.
+                await self._end(lane)
+                given_up = isinstance(error, asyncio.CancelledError) and self.had_time(began, answer_by)
+                if given_up or isinstance(error, DeadlineError):
+                    await self._retire(began)
+                raise
+            if asked is None or not (named and self._trusted):
+                await self._end(lane)
+            elif lane in self._lanes:  # not closed meanwhile
+                lane.keep(asked, loop.time())
+                self._idle.append(lane)
+            return response, body
+
+    async def _retire(self, began: float) -> None:
+        """End the idle connections that may have gone silent as one did: on which nothing was received since."""
+        silent = [lane for lane in self._idle if lane.answered_at < began]
+        self._idle = [lane for lane in self._idle if lane not in silent]
+        if silent:
+            LOG.info("%s answered nothing: its %d idle connections are not used again", self.endpoint, len(silent))
+        await asyncio.gather(*map(self._end, silent))
+
+    async def _lane(self, asked: Asked | None) -> Lane:
+        while not self._closed:
+            if not self._idle:
+                return self._open()
+            lane = self._idle.pop()
+            if asked is not None and self._trusted and lane.tells(asked) and not lane.gone:
+                return lane
+            await self._end(lane)
+        raise TransportError(f"the connections to {self.endpoint} were closed", sent=False)
+
+    def _pair(self, lane: Lane, asked: Asked | None, body: bytes) -> bool:
+        """Return whether a reply names its request.
+
+        Raises:
+            ReplyError: It cannot be read.
+            TransportError: It names another one, and may be that one's.
+        """
+        if asked is None:
+            return False
+        found = first_id_of(body)
+        if found and (found == asked.first or asked.owns(found)):
+            return True
+        if found is None or not lane.used:  # no row to get wrong, or nobody else's
+            return False
+        if self._trusted:
+            self._trusted = False
+            LOG.warning("%s answered out of turn: each request gets a connection of its own from now on", self.endpoint)
+        raise TransportError(f"{self.endpoint} answered another request than this one", away=False)
+
+    async def _ask_on(self, transport: Transport, request: httpcore.Request) -> tuple[httpcore.Response, bytes]:
+        begun = False
+        try:
+            async with asyncio.timeout(self.timeouts.read) as limit:
+                self._underway.add(limit)
+                try:
+                    response = await transport.handle_async_request(request)
+                    begun = True
+                    try:
+                        body = await self._read(response)
+                    finally:
+                        await response.aclose()
+                finally:
+                    self._underway.discard(limit)
+                    del limit  # which holds the task, and that what is raised here, and that this frame
+                    if self._closed and not self._underway:
+                        self._ended.set()
+        except TimeoutError:
+            if self._closed:
+                raise TransportError(f"the connections to {self.endpoint} were closed") from None
+            raise DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s") from None
+        except FOREIGN as error:
+            raise self._ours(error, begun) from error
+        except OSError as error:  # httpcore imports something before it connects, for which there is no descriptor left
+            raise TransportError(f"{self.endpoint}: {cause_of(str(error)) or error.strerror}", sent=False) from error
+        return response, body
+
+    async def _read(self, response: httpcore.Response) -> bytes:
+        encoding = _encoding(response)
+        if response.status == 200 and encoding != "identity":
+            said = f"the reply has a Content-Encoding ({remark(encoding)!r}), which was not asked for"
+            raise ReplyError(f"{self.endpoint}: {said}")
+        most = self.limits.max_reply_bytes
+        pieces: list[bytes] = []
+        size = int(_header(response, b"content-length") or 0)
+        if size <= most:
+            size = 0
+            async for piece in cast(AsyncIterable[bytes], response.stream):
+                size += len(piece)
+                if size > most:
+                    break
+                pieces.append(piece)
+                if len(pieces) % PIECES_IN_A_TURN == 0:  # chunks of a byte each would hold up everybody else
+                    await asyncio.sleep(0)
+        if size > most:
+            raise ReplyError(f"{self.endpoint}: the reply is larger than Limits.max_reply_bytes ({most})")
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _ours(self, error: Exception, begun: bool) -> CasdkError:
+        """Return our error for one of httpcore's; ``begun`` says whether the reply's head had been read."""
+        where, text = str(self.endpoint), remark(str(error))
+        if isinstance(error, httpcore.ConnectTimeout):
+            return TransportError(f"no connection to {where} within {self.timeouts.connect:g} s", sent=False)
+        if isinstance(error, httpcore.ProxyError):
+            return no_tunnel(self.endpoint, text)
+        if isinstance(error, httpcore.ConnectError):
+            if is_plain(text):
+                return no_tls(self.endpoint)
+            if "SSL" in text or "TLS" in text or "certificate" in text:
+                return TLSError(f"{where}: {cause_of(text) or text}", retryable="EOF" in text, sent=False)
+            away = not isinstance(error.__cause__, gaierror)
+            said = f"{where}: {cause_of(text) or text or 'the connection broke while it was made'}"
+            return TransportError(said, sent=False, away=away)
+        if isinstance(error, httpcore.RemoteProtocolError) and "disconnected" not in text and "peer closed" not in text:
+            if begun or not text.startswith(NO_HEAD):
+                return ReplyError(f"{where}: the reply breaks the rules of HTTP/1.1 ({text})")
+            other = "grpcs" if self.endpoint.tls else "grpc"
+            return ProtocolMismatchError(
+                f"{where}: this port does not speak HTTP/1.1 ({text}); try {other}://", retryable=False
+            )
+        return TransportError(f"{where}: {text or type(error).__name__}")
+
+    async def aclose(self) -> None:
+        self._closed = True
+        # A connection that is still being made is in no lane: closing lanes alone would leave it open.
+        run_out(self._underway)
+        if self._underway:
+            await self._ended.wait()
+        lanes, self._lanes, self._idle = self._lanes, set(), []
+        for lane in lanes:
+            await lane.transport.aclose()
+        if lanes:
+            LOG.info("the connections to %s are closed", self.endpoint)
+
+
+class Asked(NamedTuple):
+    """What one request can be told by.
+
+    Attributes:
+        request_id: The packer gives documents that have no id of their own its first 24 characters and a number.
+        first: Id of its first document.
+    """
+
+    request_id: str
+    first: str | None
+
+    def owns(self, found: str) -> bool:
+        """Whether the packer made up this id for this request."""
+        return found[:24] == self.request_id[:24]
+
+
+class Lane:
+    """A connection.
+
+    It is no part of a pool: httpcore's looks at all its connections several times a request, which costs more than the
+    request; so do the redirects, cookies and auth flow of httpx's client, which have no part here.
+
+    Attributes:
+        used: Whether there was a request on it, to which there may be another reply on its way.
+        answered_at: When the last one was answered, in the engine's time.
+        names: What these began with, where that was a user's id: it may come again, and then tells nothing.
+    """
+
+    __slots__ = ("answered_at", "names", "transport", "used")
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.used = False
+        self.answered_at = 0.0
+        self.names: set[str] = set()
+
+    def tells(self, asked: Asked) -> bool:
+        """Whether no reply to an earlier request would look like one to this."""
+        if not self.used:
+            return True
+        first = asked.first or ""
+        return asked.owns(first) or (first not in self.names and first != "" and len(self.names) < REMEMBERED)
+
+    @property
+    def gone(self) -> bool:
+        """Whether it ended while it was idle; a proxy's connection sees to that by itself."""
+        transport = self.transport
+        return isinstance(transport, httpcore.AsyncConnectionInterface) and (
+            transport.is_closed() or transport.has_expired()
+        )
+
+    def keep(self, asked: Asked, now: float) -> None:
+        """A request was answered here."""
+        self.used, self.answered_at = True, now
+        if asked.first and not asked.owns(asked.first):
+            self.names.add(asked.first)
+
+
+CHANNEL = HttpChannel
+
+
+def _ascii(host: str) -> str:
+    """Return a host as it is asked for; what it stands for, if anything, is found out where it is looked up."""
+    return host if host.isascii() else host.encode("idna").decode("ascii")
+
+
+class Hidden(bytes):
+    """A header's value that does not show itself in the locals of a traceback: it may be the credential."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
+
+
+def _raw(headers: Headers) -> RawHeaders:
+    return [(name.encode("ascii"), Hidden(value, "ascii")) for name, value in headers]
+
+
+def _encoding(response: httpcore.Response) -> str:
+    return (_header(response, b"content-encoding") or "identity").strip().lower()
+
+
+def _header(response: httpcore.Response, wanted: bytes) -> str | None:
+    return next((value.decode("latin-1") for name, value in response.headers if name.lower() == wanted), None)
+
+
+def _status_error(response: httpcore.Response, body: bytes, where: str) -> CasdkError:
+    status = response.status
+    name, description = _described(body)
+    said = f"{where}: HTTP {status}: {remark(without_grpc(description)) if description else remark(body)}".rstrip(": ")
+    if status == CONTENT_TOO_LARGE:
+        return too_large(f"{where}: HTTP {status}: {PROXY_LIMIT}")
+    if status == 400 and b"HTTPS port" in body:
+        return ProtocolMismatchError(f"{said}; use https://", retryable=False)
+    if status in UNKNOWN:
+        said = f"{said}: no CLIP server answers POST /post there"
+    return refused(said, status, _header(response, b"retry-after"), name=name)
+
+
+class _Exception(msgspec.Struct):
+    name: str = ""
+
+
+class _Status(msgspec.Struct):
+    description: str = ""
+    exception: _Exception | None = None
+
+
+class _Header(msgspec.Struct):
+    status: _Status | None = None
+
+
+class _ErrorBody(msgspec.Struct):
+    header: _Header | None = None
+    detail: msgspec.Raw = msgspec.Raw(b"null")
+
+
+def _described(body: bytes) -> tuple[str, str]:
+    """Return exception name and description of a gateway's error body, empty where it has none.
+
+    What a proxy or a stranger sends in its place may be as long as a reply, and a hundred times as long in objects.
+    """
+    if len(body) > LONGEST_DESCRIBED:
+        return "", ""
+    try:
+        error = msgspec.json.decode(body, type=_ErrorBody)
+        detail = bytes(error.detail)  # which nobody has looked at yet
+        said = msgspec.json.decode(detail, type=str) if detail.startswith(b'"') else detail.decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # lists in lists, as deep as a body is long
+        return "", ""
+    if error.header is not None and error.header.status is not None:
+        status = error.header.status
+        return (status.exception.name if status.exception else ""), status.description
+    return "", "" if said == "null" else said

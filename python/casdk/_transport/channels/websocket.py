@@ -1,0 +1,550 @@
+"""websocket and websockets: every request of a client on one socket, replies paired by id (websockets)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import ssl
+from collections.abc import AsyncIterator
+from copy import copy
+from socket import gaierror
+from typing import Any, Final, cast
+from weakref import WeakSet
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidMessage,
+    InvalidStatus,
+)
+from websockets.protocol import OPEN
+from websockets.typing import Subprotocol
+
+from casdk._engine.logging import logger_of
+from casdk._remarks import remark
+from casdk._rust import frame_message, request_id_of
+from casdk._transport.address import SCHEMES, counterpart
+from casdk._transport.channels.addresses import Address, Addresses
+from casdk._transport.channels.base import (
+    LOG,
+    SLICE,
+    TICK_SECONDS,
+    Channel,
+    Headers,
+    is_plain,
+    no_tls,
+    overloaded,
+    refused,
+    run_out,
+    slices,
+    ssl_context,
+    too_large,
+)
+from casdk._transport.channels.causes import CLOSED_IN_TLS, cause_of, without_grpc
+from casdk._transport.channels.frames import Connection
+from casdk.errors import (
+    AuthError,
+    CasdkError,
+    DeadlineError,
+    ProtocolMismatchError,
+    ProxyError,
+    ReplyError,
+    ServerError,
+    TLSError,
+    TransportError,
+)
+
+__all__ = ["CHANNEL"]
+
+SUBPROTOCOL: Final = Subprotocol("bytes")
+"""Asked for, since the gateway speaks JSON without it; the gateway does not echo it."""
+END: Final = b"\x00"
+"""Jina's end of input, ``bytes(True)``: the server finishes what is in flight and closes."""
+AUTH_CLOSES: Final = frozenset({1008, 4401, 4403})
+FINAL_CLOSES: Final = frozenset({1002, 1003, 1007, 1010})
+"""Codes of a server that will not take the same request another time, as 400, 404 and 500 over http."""
+TRY_LATER: Final = 1013
+TOO_BIG: Final = 1009
+SERVER_LIMIT: Final = "the server takes less (uvicorn: ws_max_size, 16 MB by default; websockets: max_size, 1 MB)"
+"""Whose limit `TOO_BIG` is, and where it is likely to be raised."""
+AWAY_CLOSES: Final = frozenset({1000, 1001, 1005, 1011, 1012, 1014})
+"""Codes under a request of a server that goes, or has lost what is behind it: 1011 is what jina's gateway closes with
+where it answers 503 over http."""
+HANDSHAKE_REFUSALS: Final = frozenset({401, 403, 407, 408, 429})
+"""HTTP statuses, besides those of 500 and more, of a server that may speak websocket all the same."""
+
+
+SMALL: Final = 32 * 1024
+"""Bytes that an empty buffer takes without waiting for the server to read (websockets' ``write_limit``)."""
+
+
+class Opening(connect):
+    """The library's, but that it follows no redirect: that is an answer of a server that speaks no websocket."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        """Return what ends it."""
+        return exc
+
+
+class Socket:
+    """One open socket: who waits for which reply, and until when; the oldest first, as all wait equally long.
+
+    Attributes:
+        waiting: Who waits, until when, and for how large a request, by its id.
+        open: Whether it can be written to.
+        retired: Whether it may have gone silent: no request is begun on it any more.
+    """
+
+    def __init__(self, connection: Connection, headers: Headers, channel: WebsocketChannel) -> None:
+        self.connection = connection
+        self.headers = headers
+        self.waiting: dict[str, tuple[asyncio.Future[bytes], float, int]] = {}
+        self.open = True
+        self.retired = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        self._pinger = self._loop.call_later(channel.ping_seconds, self._ping)
+        self._broken: CasdkError | None = None
+        self._unsent = 0
+        self._given_up = 0
+        self._reader = asyncio.ensure_future(self._read())
+        connection.begin(self._deliver, self._refuse, channel.limits.max_reply_bytes)
+
+    def _deliver(self, message: bytes) -> None:
+        try:
+            waiter, _, _ = self.waiting.pop(request_id_of(message), (None, 0.0, 0))
+        except ReplyError as error:
+            self._break(error)
+        else:
+            if waiter is not None and not waiter.done():
+                waiter.set_result(message)
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request can be begun on it."""
+        return self.open and self.connection.protocol.state is OPEN
+
+    def _break(self, error: CasdkError) -> None:
+        self._broken = self._broken or error
+        self.connection.transport.abort()
+
+    def _refuse(self, reason: str) -> None:
+        self._break(ReplyError(f"{self._channel.endpoint}: {reason}"))
+
+    async def _read(self) -> None:
+        ended: CasdkError = self._channel.was_closed(sent=True)
+        too_big = False
+        try:
+            async for _ in self.connection:  # there is none: messages are handed over where they arrive
+                pass
+        except ConnectionClosed as error:
+            # Whoever gave one up does not know whether the server still reads it.
+            shared = len(self.waiting) + (self._given_up > 0) > 1
+            ended = _closed(error, str(self._channel.endpoint), shared)
+            too_big = error.rcvd is not None and error.rcvd.code == TOO_BIG
+        except OSError as error:
+            ended = TransportError(str(error))
+        finally:
+            self.open = False
+            ended = self._broken or ended
+            waiting, self.waiting = self.waiting, {}
+            LOG.info("%s (%d requests were under way)", ended, len(waiting))
+            self._pinger.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+            # Whichever the server refused, the largest one was too large; of a smaller one nobody knows.
+            largest = max([self._given_up, *(size for _, _, size in waiting.values())])
+            for waiter, _, size in waiting.values():
+                if not waiter.done():
+                    is_largest = too_big and size == largest
+                    # A copy for each: what its call had finished is put into it.
+                    waiter.set_exception(too_large(f"{ended}: {SERVER_LIMIT}") if is_largest else copy(ended))
+
+    def _ping(self) -> None:
+        """Ask whether the connection still is one, if nothing was received of late; ask again later."""
+        now, due = self._loop.time(), self.connection.received_at + self._channel.ping_seconds
+        if now < due - TICK_SECONDS:
+            self._pinger = self._loop.call_at(due, self._ping)
+            return
+        protocol, transport = self.connection.protocol, self.connection.transport
+        if protocol.state is OPEN:
+            protocol.send_ping(b"")
+            self._flush()
+        unsent = transport.get_write_buffer_size()
+        self._pinger = self._loop.call_later(self._channel.pong_seconds, self._expect_pong, now, unsent)
+
+    def _expect_pong(self, asked_at: float, unsent: int) -> None:
+        left = self.connection.transport.get_write_buffer_size()
+        if self.connection.received_at >= asked_at:
+            self._ping()
+        elif left < unsent:  # the ping is behind a large message, whose bytes are still taken
+            self._pinger = self._loop.call_later(self._channel.pong_seconds, self._expect_pong, asked_at, left)
+        else:
+            seconds = self._channel.pong_seconds
+            self._break(TransportError(f"{self._channel.endpoint} did not answer a ping within {seconds:g} s"))
+
+    async def send(self, request_id: str, message: bytes, answer_by: float | None) -> bytes:
+        loop = self._loop
+        waiter: asyncio.Future[bytes] = loop.create_future()
+        began = loop.time()
+        deadline = began + self._channel.timeouts.read
+        self.waiting[request_id] = waiter, deadline, len(message)
+        # One timer for all: one for each request costs more than anything else here does.
+        if self._timer is None:
+            self._timer = loop.call_at(deadline, self._expire)
+        try:
+            if not self._post(message):
+                await self._write(message, deadline)
+            return await waiter
+        except ConnectionClosed:
+            if not waiter.done():
+                await asyncio.wait([self._reader])
+            if not waiter.done():
+                raise self._channel.was_closed(sent=True) from None
+            return await waiter
+        except DeadlineError:
+            self._retire_if_silent(began)
+            raise
+        except asyncio.CancelledError:
+            if self._channel.had_time(began, answer_by):
+                self._retire_if_silent(began)
+            raise
+        finally:
+            if self.waiting.pop(request_id, None) is not None:  # the server may still read it
+                self._given_up = max(self._given_up, len(message))
+            if not waiter.cancel() and not waiter.cancelled():
+                waiter.exception()  # retrieved, whoever was not there to await it
+            if not self.waiting and self is not self._channel.socket and self.open:
+                if self.retired:
+                    self.connection.transport.abort()  # a good-bye would wait for an answer
+                else:
+                    await self.aclose()
+
+    def _retire_if_silent(self, began: float) -> None:
+        if self.connection.received_at < began and self.open and not self.retired:
+            self.retired = True
+            LOG.info("%s answered nothing: its connection is not used again", self._channel.endpoint)
+            self._channel.retire(self)
+
+    def _post(self, message: bytes) -> bool:
+        """Send a message that need not wait, in one system call with others of the same turn of the loop."""
+        protocol, transport = self.connection.protocol, self.connection.transport
+        if (
+            self._unsent + len(message) > SMALL
+            or protocol.state is not OPEN
+            or protocol.expect_continuation_frame
+            or transport.get_write_buffer_size()
+        ):
+            return False
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent += len(message)
+        # As `send_binary` would, with a Frame and in six times the time; among the library's own, which keeps order.
+        protocol.writes.append(frame_message(message))
+        return True
+
+    def _flush(self) -> None:
+        self._unsent = 0
+        # Otherwise the library, which closed it, has sent what there was.
+        if (protocol := self.connection.protocol).state is OPEN:
+            self.connection.transport.writelines(protocol.data_to_send())
+
+    async def _write(self, message: bytes, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self.connection.send(message if len(message) <= SLICE else slices(message))
+        except TimeoutError:
+            raise self._late() from None
+
+    def _expire(self) -> None:
+        self._timer = None
+        loop = self._loop
+        for waiter, deadline, _ in self.waiting.values():
+            if waiter.done():
+                continue
+            if deadline > loop.time():
+                self._timer = loop.call_at(deadline, self._expire)
+                return
+            waiter.set_exception(self._late())
+
+    def _late(self) -> DeadlineError:
+        channel = self._channel
+        return DeadlineError(f"{channel.endpoint} sent no reply within {channel.timeouts.read:g} s")
+
+    async def aclose(self) -> None:
+        self.open = False
+        with contextlib.suppress(ConnectionClosed):
+            if not self.waiting:
+                await self.connection.send(END)
+        await self.connection.close()
+        await asyncio.wait([self._reader])
+
+
+class Apart:
+    """Keeps requests apart of which one may end the connection, and the other must not be sent twice.
+
+    A request that is larger than any before may be too large. A websocket is closed for it, and whether the server has
+    begun with those that were in flight with it, nobody knows.
+
+    Attributes:
+        taken: Bytes of the largest request that was answered.
+    """
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self._untried = self._once = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def enter(self, untried: bool, once: bool) -> None:
+        """Wait until a request may be sent.
+
+        Args:
+            untried: Whether it is larger than any before.
+            once: Whether it must not be sent twice.
+        """
+        while (once and self._untried) or (untried and self._once):
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+        self._untried += untried
+        self._once += once
+
+    def leave(self, untried: bool, once: bool) -> None:
+        """The request is over."""
+        self._untried -= untried
+        self._once -= once
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class WebsocketChannel(Channel):
+    """One socket for all calls; a new one when it broke or when the credential changed."""
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.socket: Socket | None = None
+        self._opening = asyncio.Lock()
+        self._context: ssl.SSLContext | None = None
+        self._closed = False
+        self._connecting: set[asyncio.Timeout] = set()
+        self._addresses = Addresses()
+        self._retired: WeakSet[Socket] = WeakSet()
+        self._apart = Apart()
+
+    async def exchange(
+        self,
+        request_id: str,
+        message: bytes,
+        headers: Headers,
+        context: Headers = (),
+        answer_by: float | None = None,
+        repeatable: bool = True,
+    ) -> bytes:
+        apart = self._apart
+        untried, once = len(message) > apart.taken, not repeatable
+        if untried or once:
+            await apart.enter(untried, once)
+        try:
+            socket = self.socket
+            if socket is None or not socket.usable or socket.headers != headers:
+                socket = await self._connected(headers, context)
+            reply = await socket.send(request_id, message, answer_by)
+            apart.taken = max(apart.taken, len(message))
+            return reply
+        finally:
+            if untried or once:
+                apart.leave(untried, once)
+
+    def retire(self, socket: Socket) -> None:
+        """Begin no request any more on a socket, which ends with those that are in flight there."""
+        if self.socket is socket:
+            self.socket = None
+        if socket.waiting:
+            self._retired.add(socket)
+
+    async def _connected(self, headers: Headers, context: Headers) -> Socket:
+        async with self._opening:
+            socket = self.socket
+            if socket is not None and socket.usable and socket.headers == headers:
+                return socket
+            connection = cast(Connection, await self._connect((*headers, *context)))
+            if self._closed:  # in the turn in which it was there
+                await connection.close()
+                raise self.was_closed(sent=False)
+            self.socket = Socket(connection, headers, self)
+            self.connected()
+            if socket is not None and socket.open and not socket.waiting:
+                await socket.aclose()
+            return self.socket
+
+    async def dry_run(self, headers: Headers) -> bytes | None:
+        connection = await self._connect(headers, "/dry_run", ClientConnection)
+        try:
+            async with asyncio.timeout(self.timeouts.read):
+                with contextlib.suppress(ConnectionClosed):  # some answer before they are asked, and close
+                    await connection.send(b"")
+                status = await connection.recv(decode=False)
+        except TimeoutError:
+            raise DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s") from None
+        except ConnectionClosed as error:
+            raise _closed(error, str(self.endpoint)) from error
+        finally:
+            await connection.close()
+        return status
+
+    async def _connect(self, headers: Headers, path: str = "/", kind: type[Any] = Connection) -> ClientConnection:
+        if self._closed:
+            raise self.was_closed(sent=False)
+        uri = f"{'wss' if self.endpoint.tls else 'ws'}://{self.endpoint.authority}{path}"
+        options: dict[str, Any] = {}
+        if self.endpoint.tls:
+            if self._context is None:
+                self._context = ssl_context(self.tls, ["http/1.1"])
+            options["ssl"] = self._context
+            if self.tls.server_name is not None:
+                options["server_hostname"] = self.tls.server_name
+        address: Address | None = None
+        try:
+            async with self._until_closed(self.timeouts.connect):
+                sock, address = await self._addresses.reach(self.endpoint, self.proxy, self.timeouts.connect)
+                return await Opening(
+                    uri,
+                    sock=sock,
+                    create_connection=kind,
+                    subprotocols=[SUBPROTOCOL],
+                    additional_headers=headers,
+                    user_agent_header="casdk",
+                    compression=None,
+                    max_size=self.limits.max_reply_bytes,
+                    open_timeout=None,
+                    close_timeout=1,
+                    logger=WIRE_LOG,
+                    ping_interval=None,  # see `Socket`
+                    proxy=None,  # the socket's other end is the server already
+                    **options,
+                )
+        except ProxyError:
+            raise
+        except TimeoutError:
+            if self._closed:
+                raise self.was_closed(sent=False) from None
+            if address is not None:
+                self._addresses.avoid(address)
+            seconds = self.timeouts.connect
+            raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
+        except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:
+            if address is not None and isinstance(error, OSError):
+                self._addresses.avoid(address)
+            if is_plain(str(error)):
+                raise no_tls(self.endpoint) from error
+            raise _refused(error, str(self.endpoint)) from error
+
+    @contextlib.asynccontextmanager
+    async def _until_closed(self, seconds: float) -> AsyncIterator[None]:
+        async with asyncio.timeout(seconds) as limit:
+            self._connecting.add(limit)
+            try:
+                yield
+            finally:
+                self._connecting.discard(limit)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        # What is still being opened is nobody's yet, and would stay open.
+        run_out(self._connecting)
+        async with self._opening:
+            socket, self.socket = self.socket, None
+        for retired in tuple(self._retired):
+            retired.connection.transport.abort()
+        if socket is not None:
+            await socket.aclose()
+
+
+CHANNEL = WebsocketChannel
+
+
+def _refused(error: Exception, where: str) -> CasdkError:
+    if isinstance(error, InvalidStatus):
+        status = error.response.status_code
+        said = f"{where}: the server answered the handshake with HTTP {status}"
+        if status in HANDSHAKE_REFUSALS or status >= 500:
+            retry_after = next(iter(error.response.headers.get_all("Retry-After")), None)
+            ours = refused(said, status, retry_after, sent=False)
+            ours.code = str(status)
+            return ours
+        other = counterpart(where.partition("://")[0], channel="http")
+        said = f"{said}: this port speaks HTTP but no websocket; use {other}://"
+        return ProtocolMismatchError(said, retryable=False, sent=False)
+    if isinstance(error, ssl.SSLError):
+        said = f"{where}: {cause_of(str(error)) or error}"
+        return TLSError(said, retryable=isinstance(error, ssl.SSLEOFError), sent=False)
+    if isinstance(error, InvalidMessage):
+        cause = error.__cause__
+        if isinstance(cause, EOFError | ConnectionError):
+            return TransportError(f"{where}: the connection was closed during the handshake", sent=False)
+        return ProtocolMismatchError(
+            f"{where}: this port does not speak websocket ({remark(str(cause))})", retryable=False, sent=False
+        )
+    if isinstance(error, InvalidHandshake):
+        return ProtocolMismatchError(
+            f"{where}: this port does not speak websocket ({remark(str(error))})", retryable=False, sent=False
+        )
+    if SCHEMES[where.partition("://")[0]].tls and isinstance(error, ConnectionError) and not error.errno:
+        return TLSError(f"{where}: {CLOSED_IN_TLS}", sent=False)
+    away = not isinstance(error, gaierror)
+    said = str(cause_of(str(error)) or error) or "the connection broke while it was made"
+    return TransportError(f"{where}: {said}", sent=False, away=away)
+
+
+CREDENTIAL: Final = re.compile("(authorization: ).*", re.IGNORECASE)
+
+
+def _redact(record: logging.LogRecord) -> bool:
+    """Hide the credentials that websockets logs among the headers, at DEBUG."""
+    record.msg, record.args = CREDENTIAL.sub(r"\1***", record.getMessage()), ()
+    return True
+
+
+WIRE_LOG: Final = logger_of("casdk.connections.websocket")
+"""The library's own would show the credential."""
+WIRE_LOG.addFilter(_redact)
+
+
+def _closed(error: ConnectionClosed, where: str, shared: bool = False) -> CasdkError:
+    """Return the error of a socket's end.
+
+    Args:
+        error: How it ended.
+        where: The server.
+        shared: Whether more than one request was in flight on it.
+    """
+    frame = error.rcvd
+    if frame is None:
+        if error.sent is not None and error.sent.code == 1009:
+            return ReplyError(f"{where}: the reply is larger than Limits.max_reply_bytes")
+        if error.sent is not None and error.sent.code in (1002, 1007):
+            return ReplyError(f"{where}: {error.sent.reason or 'the server broke the websocket protocol'}")
+        return TransportError(f"{where}: the connection was closed without a word")
+    words = remark(without_grpc(frame.reason))
+    said = f"{where}: the server closed the connection with {frame.code} {words}".rstrip()
+    ours = _meant(frame.code, said, shared)
+    ours.code = str(frame.code)
+    return ours
+
+
+def _meant(code: int, said: str, shared: bool) -> CasdkError:
+    if code in AUTH_CLOSES:
+        return AuthError(said, shared=shared)
+    if code == TRY_LATER:
+        return overloaded(said, shared=shared)
+    if code in FINAL_CLOSES:
+        return ServerError(said, shared=shared)
+    if code == TOO_BIG:
+        return TransportError(said, away=False, blameless=True)
+    return TransportError(said, away=code in AWAY_CLOSES)

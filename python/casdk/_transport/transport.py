@@ -1,0 +1,232 @@
+"""The way to one server: its channel, the credential, the slots of its connections, and what a fork asks of them."""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from time import perf_counter
+from typing import Final, NamedTuple
+
+from casdk._engine.logging import logger_of
+from casdk._engine.loop import Engine
+from casdk._transport.address import SCHEMES, Endpoint
+from casdk._transport.channels import Channel, Headers, channel_of
+from casdk._transport.codecs import Reply, scan
+from casdk._transport.credentials import Credential, authorize
+from casdk._transport.proxy import proxy_of
+from casdk.config import TLS, Limits, Timeouts
+from casdk.errors import AuthError, CasdkError, ClosedError, ReplyError, ServerError, TransportError
+
+__all__ = ["Credential", "InterruptedByForkError", "Received", "Transport"]
+
+LOG: Final = logger_of("casdk.connections")
+
+FORK_WAIT: Final = 5.0
+"""Seconds that a fork waits for replies to requests that cannot be sent twice."""
+
+
+class InterruptedByForkError(Exception):
+    """The engine took a request back, for a fork: it is sent again, and no attempt is counted."""
+
+
+class Received(NamedTuple):
+    """A reply.
+
+    Attributes:
+        reply: Scanned.
+        size: Its bytes.
+        sent_at: When its request was handed to the channel, as `time.perf_counter` has it.
+        received_at: When the channel had the reply.
+        connecting: Seconds in between until a connection was open, if one was opened.
+    """
+
+    reply: Reply
+    size: int
+    sent_at: float
+    received_at: float
+    connecting: float
+
+
+class Transport:
+    """Made with the client, opened on the engine by its first request.
+
+    Args:
+        endpoint: The server.
+        credential: Sent with every request; ``CLIP_AUTH_TOKEN`` where none is given.
+        tls: How a secure scheme verifies.
+        timeouts: Connecting, and one request.
+        limits: Requests at once, and bytes of a message.
+        proxy: The client's ``proxy=``.
+
+    Attributes:
+        endpoint: As given.
+        codec: How its requests and replies are written.
+        engine: The one that its connections are on, once there is any.
+        largest: Bytes of the largest request of several items that is worth sending, as far as is known: the server,
+            or a proxy before it, may have a limit.
+        closed: Whether it sends nothing any more.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        credential: Credential | None,
+        tls: TLS,
+        timeouts: Timeouts,
+        limits: Limits,
+        proxy: str | None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.codec: Final = SCHEMES[endpoint.scheme].codec
+        self.engine: Engine | None = None
+        self.largest: float = inf
+        self.closed = False
+        self._taken = 0
+        """Bytes of the largest request that was taken so far."""
+        self._credential = credential
+        self._tls = tls
+        self._timeouts = timeouts
+        self._limits = limits
+        self._proxy = proxy
+        self._kind: Final = channel_of(endpoint)
+        self._channel: Channel | None = None
+        self._generation = 0
+        """Counts the forks: a request that one of them interrupted belongs to an earlier generation."""
+        self._headers: Headers | None = None
+        self._open()
+
+    def _open(self) -> None:
+        """Make what belongs to one process."""
+        self._slots = asyncio.Semaphore(self._limits.requests)
+        self._unrepeatable: set[asyncio.Future[None]] = set()
+
+    async def exchange(
+        self,
+        request_id: str,
+        message: bytes,
+        context: Headers = (),
+        *,
+        repeatable: bool = True,
+        answer_by: float | None = None,
+    ) -> Received:
+        """Send one packed request, its trace context beside it; return its scanned reply.
+
+        Args:
+            request_id: What the reply is paired by.
+            message: The packed request.
+            context: W3C trace context.
+            repeatable: Whether it may be sent again once its bytes may have reached the server.
+            answer_by: When whoever waits for it gives up, in the engine's time.
+
+        Raises:
+            CasdkError: As `Channel.exchange` and `scan` have it.
+            InterruptedByForkError: A fork took it back, and it may be sent again.
+        """
+        # Not `async with`: two coroutines more for each request.
+        await self._slots.acquire()
+        generation = self._generation
+        ended = None if repeatable else self._hold_forks()
+        sent_at = perf_counter()
+        try:
+            if self.engine is not None and self.engine.fork is not None:
+                await self.engine.forked()
+            channel = self._channel or self._open_channel()
+            headers = self._headers
+            if headers is None:
+                headers = await self._authorize()
+            try:
+                reply = await channel.exchange(request_id, message, headers, context, answer_by, repeatable)
+            except AuthError as error:
+                if not callable(self._credential) or (error.shared and not repeatable):
+                    raise
+                headers = await self._authorize_again(headers)
+                reply = await channel.exchange(request_id, message, headers, context, answer_by, repeatable)
+            received_at = perf_counter()
+            if len(message) > self._taken:
+                self._taken = len(message)
+                self.largest = max(self.largest, len(message))
+            connecting = max(0.0, channel.connected_at - sent_at)
+            scanned = scan(self.codec, reply)
+            # The JSON of jina's gateway has an id of its own making: there, documents tell (see HttpChannel).
+            if self.codec == "proto" and scanned.request_id not in ("", request_id):
+                raise ReplyError(f"{self.endpoint} answered another request than this one")
+            return Received(scanned, len(reply), sent_at, received_at, connecting)
+        except TransportError as error:
+            self.hide_token(error)
+            if generation != self._generation and (repeatable or not error.sent):
+                raise InterruptedByForkError from None
+            if self.closed:
+                raise ClosedError("the client was closed during the call") from None
+            raise
+        except ServerError as error:
+            self.hide_token(error)
+            if error.too_large:
+                self._note_refusal(error, len(message))
+            raise
+        except ReplyError as error:
+            self.hide_token(error)
+            raise
+        finally:
+            self._slots.release()
+            if ended is not None:
+                ended.set_result(None)
+                self._unrepeatable.discard(ended)
+
+    def hide_token(self, error: CasdkError) -> None:
+        """Take the credential out of an error, where a server or a proxy has sent it back."""
+        for _, value in self._headers or ():
+            for token in (str(value), value.rpartition(" ")[2]):
+                error.args = tuple(part.replace(token, "***") if isinstance(part, str) else part for part in error.args)
+                if token in str(error.__cause__) or token in str(error.__context__):
+                    error.__cause__ = error.__context__ = None
+
+    def _note_refusal(self, error: ServerError, size: int) -> None:
+        """A request of so many bytes was too large: half of it may pass, as it is tried next."""
+        self.largest = max(self._taken, size // 2)
+        if not error.sent:
+            error.args = (f"a request of {size:,} bytes was refused: {error.args[0]}",)
+
+    def _hold_forks(self) -> asyncio.Future[None]:
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._unrepeatable.add(ended)
+        return ended
+
+    def _open_channel(self) -> Channel:
+        proxy = proxy_of(self.endpoint, self._proxy)
+        channel = self._channel = self._kind(self.endpoint, self._tls, self._timeouts, self._limits, proxy)
+        if self.engine is not None:
+            self.engine.libraries.add(type(channel))
+        return channel
+
+    async def _authorize(self) -> Headers:
+        self._headers = await authorize(self._credential)
+        return self._headers
+
+    async def _authorize_again(self, refused: Headers) -> Headers:
+        """Ask for another token than the one that was refused, unless another request has done so already."""
+        if self._headers is refused:
+            LOG.info("%s refused the credential: asking for another one", self.endpoint)
+            await self._authorize()
+        return self._headers or ()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.aclose()
+
+    async def before_fork(self) -> None:
+        """Close the connections for a fork; what is in flight on them is sent again, or waited for if it must not."""
+        if self._unrepeatable:
+            await asyncio.wait(self._unrepeatable, timeout=FORK_WAIT)
+        LOG.debug("closing the connections to %s for a fork", self.endpoint)
+        self._generation += 1
+        await self.aclose()
+
+    def after_fork_in_child(self) -> object:
+        """Forget the connections of the parent, and return them: they must never be deallocated."""
+        parents = vars(self).copy()
+        self._generation += 1
+        self._channel = self.engine = self._headers = None
+        self._open()
+        return parents

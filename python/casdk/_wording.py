@@ -1,0 +1,44 @@
+"""What the messages of errors are made of."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["EXITING", "class_name", "message_of", "shown"]
+
+MOST_SHOWN: Final = 60
+"""Characters of a value of the caller's in the text of an error."""
+EXITING = "Python is exiting: no call can be made any more"
+"""What a `ClosedError` says where the engine's thread stands still for good."""
+
+
+def shown(value: object) -> str:
+    """Return a value of the caller's as an error's text shows it: short, and by its type where it cannot be shown."""
+    try:
+        if isinstance(value, bytes | bytearray) and len(value) > MOST_SHOWN:
+            return f"<{len(value)} bytes>"
+        text = repr(value[: MOST_SHOWN + 1] if type(value) is str else value)
+        text.encode()
+    except Exception:
+        return f"a {class_name(value)}"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+def message_of(error: BaseException) -> str:
+    """Return what an exception of the caller's says, or its class where it cannot say anything."""
+    try:
+        message = str(error)
+        message.encode()
+    except Exception:
+        return class_name(error)
+    return message
+
+
+def class_name(value: object) -> str:
+    """Return the name of a value's class, which may have a class of its own to tell it."""
+    try:
+        name = str(type(value).__name__)
+        name.encode()
+    except Exception:
+        return "object"
+    return name

@@ -1,0 +1,85 @@
+"""The bytes and the pixels behind a Document's URI, for the methods that load them here and now."""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["read_pixels", "read_uri"]
+
+MISSING: Final = "reading pixels takes Pillow: pip install 'casdk[image]'"
+REDIRECTS: Final = 5
+
+
+def read_uri(uri: str, timeout: float, max_bytes: int) -> bytes:
+    """Return what a path, a ``file:``, ``http(s):`` or ``data:`` URI leads to.
+
+    Raises:
+        ValueError: There is no URI, or it is broken.
+        OSError: The file cannot be read, or the URL not be fetched.
+    """
+    if not uri:
+        raise ValueError("the document has no uri to load")
+    scheme = uri[:8].lower()
+    if scheme.startswith("data:"):
+        from casdk._rust import decode_data_uri
+
+        return decode_data_uri(uri)[1]
+    if scheme.startswith(("http://", "https://")):
+        return _download(uri, timeout, max_bytes)
+    if scheme.startswith("file:"):
+        return Path(url2pathname(urlsplit(uri).path)).read_bytes()
+    return Path(os.path.expanduser(uri)).read_bytes()
+
+
+def _download(url: str, timeout: float, max_bytes: int) -> bytes:
+    import httpx
+
+    from casdk.documents.fetching import HEADERS, fetch
+
+    try:
+        with httpx.Client(timeout=timeout, headers=HEADERS) as client:
+            return fetch(client, url, max_bytes, REDIRECTS)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{url!r} is no URL: {error}") from error
+    except httpx.TimeoutException as error:
+        raise TimeoutError(f"{url} could not be fetched: silent for {timeout:g} s") from error
+    except (httpx.HTTPError, OSError, ValueError) as error:
+        raise ConnectionError(f"{url} could not be fetched: {error}") from error
+
+
+def read_pixels(data: bytes, width: int | None, height: int | None) -> NDArray[Any]:
+    """Return the pixels ``[H, W, 3]`` uint8 of an image file's bytes.
+
+    Raises:
+        ImportError: Pillow is missing.
+        ValueError: These bytes are no image that Pillow can read, or one of more pixels than ``PIL.Image`` allows.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(MISSING, name="PIL") from error
+    try:
+        with Image.open(BytesIO(data)) as image:
+            _check_pixels(image.width * image.height, Image.MAX_IMAGE_PIXELS)
+            if image.format == "EPS":
+                raise ValueError("PostScript is a program, and is not run")
+            pixels = image.convert("RGB")
+    except Exception as error:  # broken bytes make Pillow's decoders raise whatever they come upon
+        raise ValueError(f"these {len(data)} bytes are no image that Pillow can read: {error}") from error
+    if width or height:
+        pixels = pixels.resize((width or pixels.width, height or pixels.height))
+    return np.array(pixels, dtype=np.uint8)
+
+
+def _check_pixels(count: int, most: int | None) -> None:
+    # Pillow itself warns up to twice as many, and decodes them.
+    if most is not None and count > most:
+        raise ValueError(f"it has {count} pixels, more than the {most} of PIL.Image.MAX_IMAGE_PIXELS")
