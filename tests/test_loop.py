@@ -144,7 +144,7 @@ def test_a_job_taken_back_before_its_first_line_never_begins(recwarn):
 async def count(caller):
     for number in range(5):
         taken = asyncio.get_running_loop().create_future()
-        caller.give(number, lambda taken=taken: taken.done() or taken.set_result(None))
+        caller.hand_over(number, lambda taken=taken: taken.done() or taken.set_result(None))
         await taken
     return lambda: None
 

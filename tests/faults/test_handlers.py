@@ -352,7 +352,7 @@ def test_nobody_waits_for_a_handler_that_blocks(client, attach, stopwatch):
 
 
 def test_a_handler_that_blocks_gets_a_bounded_number_of_records(client, attach, monkeypatch):
-    monkeypatch.setattr(_logging, "MOST", 20)
+    monkeypatch.setattr(_logging, "MOST_RECORDS", 20)
     gate, lines = threading.Event(), []
 
     def block(record):

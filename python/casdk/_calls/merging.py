@@ -31,7 +31,7 @@ from casdk._calls.outcome import Outcome
 from casdk._calls.run import Run
 from casdk._content.feeds import is_held
 from casdk._content.inputs import are_texts
-from casdk._engine.callers import Caller, Ending, Member, tell
+from casdk._engine.callers import Caller, Ending, Member, report_endings
 from casdk._engine.loop import Engine
 from casdk._transport.codecs import copy_rows
 from casdk.documents.recognise import hold_documents
@@ -197,9 +197,9 @@ class Share(Member, ABC):
         batch, ending = self.batch, self.end(None, error)
         if batch is not None and batch.miss():
             # As any other call, it is over when nothing of it is in flight any more.
-            batch.task.add_done_callback(lambda task: tell([ending]))
+            batch.task.add_done_callback(lambda task: report_endings([ending]))
         else:
-            tell([ending])
+            report_endings([ending])
 
 
 class Part(Share):
@@ -363,7 +363,7 @@ class Batch:
                 if not share.over:
                     endings.append(share.settle(outcome, start))
                 start += len(share.items)
-        tell(endings)
+        report_endings(endings)
 
     def start_of(self, share: Share) -> int:
         """Return the position of a share's first item among all."""

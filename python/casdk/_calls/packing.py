@@ -111,7 +111,7 @@ class Packing:
             # One after the other, as far as there are threads: the size is known when it is packed, and counts then.
             async with turns:
                 if not (patient and self._share.full):
-                    packed: T = await caller.apart(pack, workers)
+                    packed: T = await caller.run_on_worker(pack, workers)
                     return packed
             await self._share.room()
 

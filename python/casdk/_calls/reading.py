@@ -182,7 +182,7 @@ class Reading:
         while self._unread and self._host is not None:
             chunk = self._unread[0]
             if not self._read_here(chunk):
-                sifted, read = await self._host.caller.apart(partial(self._look_at, chunk.items, chunk.indices))
+                sifted, read = await self._host.caller.run_on_worker(partial(self._look_at, chunk.items, chunk.indices))
                 self._add(chunk, read, sifted)
             self._unread.popleft()
         self._end_if_read()

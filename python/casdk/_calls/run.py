@@ -195,7 +195,7 @@ class Run:
         """
         self.caller = caller
         if self.before is not None:
-            await caller.apart(self.before)
+            await caller.run_on_worker(self.before)
         try:
             with self.watch or UNWATCHED:
                 with self._progress or UNWATCHED:
@@ -215,7 +215,7 @@ class Run:
             drop_frames(self.stopped)
         if caller.loop is not None and self.originals.are_many:
             # Where it would hold up the caller's loop, the result is made already.
-            self._made = (await caller.apart(self._make),)
+            self._made = (await caller.run_on_worker(self._make),)
         return self.result
 
     async def _carry_out(self) -> None:
@@ -418,7 +418,7 @@ class Run:
             size = piece.nbytes
             self.call.deliver()
             self._hold(size)
-            self.caller.give(piece, partial(self._taken, size))
+            self.caller.hand_over(piece, partial(self._taken, size))
         whole, size = self._receiver.kept
         self.call.keep(whole, full=size >= self.session.bytes.most // SHARES)
 

@@ -9,9 +9,9 @@ import msgspec
 
 from casdk._calls.decisions import GROWN, WINDOW, RetryBudget, Window
 from casdk._calls.outages import ServerState
-from casdk._engine.forks import Resident
+from casdk._engine.forks import ConnectionOwner
 from casdk._engine.logging import are_pending, emitted
-from casdk._engine.loop import READERS, WORKERS, Engine
+from casdk._engine.loop import READER_THREADS, WORKER_THREADS, Engine
 from casdk._engine.process import notice_fork
 from casdk._transport.channels import check_greenlets
 from casdk._transport.downloads import Downloads
@@ -106,7 +106,7 @@ class Flow:
     indexes: bool | None = None
 
 
-class Session(Resident):
+class Session(ConnectionOwner):
     """Made with the client, opened on the engine by its first call.
 
     Args:
@@ -156,8 +156,8 @@ class Session(Resident):
         """Make what belongs to one process: locks, budgets and whatever holds tasks or connections."""
         self.server = ServerState(answered)
         self.bytes = ByteBudget(self.limits.max_inflight_bytes)
-        self.packing = asyncio.Semaphore(WORKERS)
-        self.packing_theirs = asyncio.Semaphore(READERS)
+        self.packing = asyncio.Semaphore(WORKER_THREADS)
+        self.packing_theirs = asyncio.Semaphore(READER_THREADS)
         self.downloads = Downloads(self.timeouts, self.limits)
         self.calls: set[asyncio.Task[Any]] = set()
 
@@ -173,7 +173,7 @@ class Session(Resident):
             check_greenlets(self.transport.endpoint)  # again: they may have come since the client was made
             self._engine = engine
             self.transport.engine = engine
-            engine.residents.add(self)
+            engine.owners.add(self)
 
     @property
     def opened(self) -> bool:

@@ -24,7 +24,7 @@ from casdk._calls.session import Session
 from casdk._columns import check_arrow
 from casdk._content.inputs import Chunk, check_content, read_chunk
 from casdk._engine.callers import Caller
-from casdk._engine.waiting import apart
+from casdk._engine.waiting import run_on_worker
 from casdk._wording import class_name, message_of, shown
 from casdk.documents import Document
 from casdk.documents.recognise import hold_documents
@@ -141,7 +141,7 @@ def stream(session: Session, content: Iterable[Any], options: Options) -> Run:
 async def open_on_loop(piece: Piece, options: Options) -> Any:
     """`open_piece` for a caller on a loop, which docarray's documents, or the caller's code in them, would hold up."""
     if hold_documents(piece.items):
-        return await apart(open_piece, piece, options)
+        return await run_on_worker(open_piece, piece, options)
     return open_piece(piece, options)
 
 

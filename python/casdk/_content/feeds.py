@@ -104,7 +104,7 @@ class Feed:
             Whether that was the end.
         """
         if self._reader is not None:
-            return bool(caller.heed(*await self._reader.call(lambda: self._read(most, caller, take))))
+            return bool(caller.unwrap(*await self._reader.call(lambda: self._read(most, caller, take))))
         read = self._read_asynchronously if self._asynchronous else self._read
         ended: bool = await caller.call(lambda: read(most, caller, take))
         return ended

@@ -1,4 +1,4 @@
-"""The thread or the loop that a call came from, seen from the engine: the call's way back.
+"""The thread or the loop that a call came from, as the engine sees it: where results and errors go back to.
 
 A call runs on the engine, but the caller's own code (its iterable, its callbacks) must not.
 """
@@ -18,13 +18,13 @@ from casdk._engine.process import engine
 from casdk._engine.threads import Workers
 from casdk.errors import ClosedError
 
-__all__ = ["Caller", "Ending", "EscapedError", "Job", "Member", "tell"]
+__all__ = ["Caller", "Ending", "EscapedError", "Job", "Member", "report_endings"]
 
 T = TypeVar("T")
 
 
 class EscapedError(BaseException):
-    """What the caller's own code raised to end more than a call: asyncio would end the engine with it, too.
+    """Wraps what the caller's own code raised to end more than a call, because asyncio would end the engine with it.
 
     Attributes:
         original: What was raised: a ``KeyboardInterrupt``, ``SystemExit``, ``CancelledError``...
@@ -36,21 +36,24 @@ class EscapedError(BaseException):
 
 
 class Cancellable(Protocol):
-    """What a call became on the engine: a task, or a share in one."""
+    """What runs a call on the engine: a task, or a part of a merged request."""
 
     def cancel(self) -> object:
-        """Take it back."""
+        """Stop it."""
 
 
 class Member:
-    """A call that joins others, where its caller is; it tells by itself how it ended."""
+    """A call that is merged with others, and so has no task of its own; it reports its own end.
+
+    `Caller.begin` joins it instead of starting a coroutine.
+    """
 
     def join(self, caller: Caller[Any]) -> None:
-        """Begin, and be the caller's task."""
+        """Begin, and become the caller's ``task``; runs where the caller is."""
         raise NotImplementedError
 
     def cancel(self) -> None:
-        """Take it back; runs on the engine."""
+        """Stop it; runs on the engine."""
         raise NotImplementedError
 
 
@@ -58,17 +61,19 @@ Job: TypeAlias = "Callable[[Caller[T]], Coroutine[Any, Any, T]] | Member"
 
 
 class Caller(ABC, Generic[T]):
-    """The thread or the loop a call came from, seen from the engine.
+    """The thread or the loop that a call came from, as the engine sees it.
+
+    `Run` and `Member` use it to run the caller's own code and to hand over pieces; `waiting.py` has its two kinds.
 
     Args:
-        job: Begins the call on the engine, or joins others.
+        job: Makes the coroutine that the engine runs, or is a call that is merged with others.
 
     Attributes:
-        task: What runs on the engine, once it does.
-        loop: The caller's, if it is on one.
-        engine: The one it waits for.
-        thread: The one that waits.
-        context: What surrounded the call when it began.
+        task: What runs the call on the engine, once it has begun there.
+        loop: The caller's event loop, if it is on one.
+        engine: The engine it waits for.
+        thread: The thread that it began in.
+        context: The context variables when the call began.
     """
 
     task: Cancellable | None = None
@@ -84,11 +89,12 @@ class Caller(ABC, Generic[T]):
 
     def begin(self) -> None:
         """Start the job."""
-        # Before anything else, since the handler of a signal may fork in any line.
+        # Noted before anything else: a signal's handler may fork in any line, and the child looks its callers up.
         self.thread = threading.get_ident()
         self.engine.callers.add(self)
         self.context = contextvars.copy_context()
-        # The job leads back here: a cycle would keep the result, long after its owner dropped it.
+        # The job refers to this caller. It is dropped here, or the cycle would hold the result long after its owner has
+        # dropped it.
         job, self._job = self._job, None
         if isinstance(job, Member):
             job.join(self)
@@ -101,29 +107,29 @@ class Caller(ABC, Generic[T]):
         try:
             work = job(self)
         except Exception as error:
-            tell([(self, None, error)])
+            report_endings([(self, None, error)])
             return
         self.engine.loop.create_task(self._carry_out(work))
 
     async def _carry_out(self, work: Coroutine[Any, Any, T]) -> None:
-        # It tells by itself how the job ended: a task's callback would, a turn of the loop later.
-        if self._cancelled:  # in the turn before
+        # The end is reported from here, since a done-callback of the task would run one turn of the loop later.
+        if self._cancelled:  # in the turn of the loop before this one
             work.close()
             return
         self.task = asyncio.current_task()
         try:
             result = await work
         except BaseException as error:
-            tell([(self, None, error)])
+            report_endings([(self, None, error)])
         else:
-            tell([(self, result, None)])
+            report_endings([(self, result, None)])
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:
-        """Run a function on the engine, soon, from any thread."""
+        """Run a function on the engine soon; may be called from any thread."""
         self.engine.post(function, *arguments)
 
     def cancel(self) -> None:
-        """Take the call back, from any thread."""
+        """Stop the call; may be called from any thread."""
         if self.engine.obstacle() is None:
             self.engine.post(self._cancel)
 
@@ -140,30 +146,31 @@ class Caller(ABC, Generic[T]):
         """
         answer: asyncio.Future[list[Any]] = self.engine.loop.create_future()
 
-        def settle(result: object, error: BaseException | None) -> None:
+        def set_answer(result: object, error: BaseException | None) -> None:
             if not answer.done():
-                answer.set_result([result, error])  # a future takes not every exception for one
+                # Set as a result, since `Future.set_exception` refuses StopIteration.
+                answer.set_result([result, error])
 
-        self._ask(function, lambda result, error: self.engine.post(settle, result, error))
+        self._ask(function, lambda result, error: self.engine.post(set_answer, result, error))
         outcome = await answer
-        # Taken out: what an error's traceback leads to must not lead back to it.
+        # Popped, so that no list that the error's traceback can reach holds the error: that would be a reference cycle.
         error, result = outcome.pop(), outcome.pop()
         try:
-            return self.heed(result, error)
+            return self.unwrap(result, error)
         finally:
             del error
 
-    async def apart(self, function: Callable[[], T], workers: Workers | None = None) -> T:
-        """Run what may run code of the caller's objects, on a worker and in a copy of the caller's context."""
+    async def run_on_worker(self, function: Callable[[], T], workers: Workers | None = None) -> T:
+        """Run, on a worker and in a copy of the caller's context, what may call methods of the caller's objects."""
         call = (workers or self.engine.readers).call
-        return cast(T, self.heed(*await call(partial(self.context.copy().run, function))))
+        return cast(T, self.unwrap(*await call(partial(self.context.copy().run, function))))
 
     @staticmethod
-    def heed(result: Any, error: BaseException | None) -> Any:
+    def unwrap(result: Any, error: BaseException | None) -> Any:
         """Return what the caller's own code returned, or raise on the engine what it raised.
 
         Raises:
-            EscapedError: It was no ``Exception``; the caller gets the original.
+            EscapedError: What it raised is no ``Exception``; the caller gets the original.
         """
         if error is None:
             return result
@@ -172,41 +179,43 @@ class Caller(ABC, Generic[T]):
         finally:
             del error
 
-    def give(self, piece: Any, taken: Callable[[], None]) -> None:
+    def hand_over(self, piece: Any, taken: Callable[[], None]) -> None:
         """Hand over a piece of a stream; ``taken`` runs on the engine when the caller has it."""
         self._put(piece, lambda: self.engine.post(taken))
 
     @abstractmethod
-    def _put(self, piece: Any, taken: Callable[[], None]) -> None: ...
+    def _put(self, piece: Any, taken: Callable[[], None]) -> None:
+        """Leave a piece where the caller takes it; the caller then calls ``taken``."""
 
     @abstractmethod
-    def _ask(self, function: Callable[[], Any], answer: Callable[[object, BaseException | None], None]) -> None: ...
+    def _ask(self, function: Callable[[], Any], answer: Callable[[object, BaseException | None], None]) -> None:
+        """Run the caller's own code where the caller is, then call ``answer`` there."""
 
     @abstractmethod
-    def abandon(self, error: ClosedError) -> None:
-        """End in a forked child, where nobody answers."""
+    def end_in_child(self, error: ClosedError) -> None:
+        """End the wait in a forked child, which has no engine that would answer."""
 
     @abstractmethod
-    def hear(self, endings: list[Ending]) -> None:
-        """Take how calls ended: this one's, and those of others on the same loop."""
+    def receive(self, endings: list[Ending]) -> None:
+        """Take how this call ended, and those of other callers on the same loop."""
 
 
 Ending: TypeAlias = "tuple[Caller[Any], Any, BaseException | None]"
 """A caller, and the result of its call or what ended it."""
 
 
-def tell(endings: list[Ending]) -> None:
-    """Tell callers how their calls ended; each loop is woken once, for all of them: who is woken takes the GIL."""
-    together: dict[asyncio.AbstractEventLoop, list[Ending]] = {}
+def report_endings(endings: list[Ending]) -> None:
+    """Report to callers how their calls ended. Each loop is woken once for all of them, since that costs the GIL."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Ending]] = {}
     for ending in endings:
         caller = ending[0]
         caller.task = None
         loop = caller.loop
         if loop is None:
-            caller.hear([ending])
-        elif loop in together:
-            together[loop].append(ending)
+            caller.receive([ending])
+        elif loop in by_loop:
+            by_loop[loop].append(ending)
         else:
-            together[loop] = [ending]
-    for ended in together.values():
-        ended[0][0].hear(ended)
+            by_loop[loop] = [ending]
+    for endings_of_loop in by_loop.values():
+        endings_of_loop[0][0].receive(endings_of_loop)

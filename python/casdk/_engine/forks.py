@@ -1,4 +1,4 @@
-"""What a fork asks of the engine's loop, and of those who own connections on it."""
+"""What a fork needs of the engine's loop, and of those who own connections on it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import threading
 from abc import ABC, abstractmethod
 from typing import Final, Protocol
 
-__all__ = ["Library", "Pause", "Pauses", "Resident"]
+__all__ = ["ConnectionOwner", "Library", "Pause", "Pauses"]
 
-GLANCE: Final = 0.01
-"""Seconds after which a fork in the middle of another one looks again whether the loop stands still."""
-REMEMBERED: Final = 100
-"""Pauses, for who was interrupted by as many."""
+RECHECK_SECONDS: Final = 0.01
+"""A fork in the middle of another one looks again after this time whether the loop stands still."""
+REMEMBERED_PAUSES: Final = 100
+"""Ended pauses that are still known, for a fork that was interrupted while so many others began and ended."""
 
 
 class Pause:
-    """A time in which the loop stands still, for a fork and for those in the middle of it.
+    """A time in which the loop stands still for a fork. `Pauses` makes them, `Engine.pause` waits for them.
 
-    Such a handler may run at any line, and so nothing here waits for what the code that it interrupts would do.
+    A signal's handler may fork in the middle of another fork, at any line of this code. So nothing here waits for
+    something that only the interrupted code would do.
 
     Attributes:
         task: What stands still, once it has begun.
@@ -30,19 +31,20 @@ class Pause:
         self.task: asyncio.Task[None] | None = None
         self.over = False
         self._still = False
-        self._bell: Final = threading.Lock()
-        self._bell.acquire()
+        self._stopped: Final = threading.Lock()
+        """Locked until the loop stands still. An event would not do: an interrupted `Event.wait` may hold its lock."""
+        self._stopped.acquire()
         self._end: Final[queue.SimpleQueue[None]] = queue.SimpleQueue()
 
     def wait(self) -> None:
         """Wait until the loop stands still."""
         while not self._still:
-            self._bell.acquire(timeout=GLANCE)
+            self._stopped.acquire(timeout=RECHECK_SECONDS)
 
     def hold(self) -> None:
-        """Stand still until the end."""
+        """Stand still until `end` is called; runs on the loop, which it blocks."""
         self._still = True
-        self._bell.release()
+        self._stopped.release()
         self._end.get()
 
     def end(self) -> None:
@@ -52,7 +54,7 @@ class Pause:
 
 
 class Pauses:
-    """The pauses of a loop, one after another. Each step can be interrupted by one that begins and ends others."""
+    """The pauses of one loop, one after another; any step may be interrupted by a fork that begins and ends others."""
 
     def __init__(self) -> None:
         self._number = 0
@@ -65,33 +67,34 @@ class Pauses:
             pause = self._pauses.setdefault(number, Pause())
             if not pause.over:
                 return pause
-            pause.end()  # for what this interrupts, which may be about to do it
+            # The fork that this one interrupts may be just about to end that pause, so it is ended here, too.
+            pause.end()
             self._number = number + 1
 
     def end(self) -> None:
-        """End the one that is under way, if there is one."""
+        """End the pause that is under way, if there is one."""
         number = self._number
         pause = self._pauses.get(number)
         if pause is not None:
             pause.end()
             self._number = number + 1
-            self._pauses.pop(number - REMEMBERED, None)
+            self._pauses.pop(number - REMEMBERED_PAUSES, None)
 
 
 class Library(Protocol):
-    """What connections are made with, as far as forks go."""
+    """A library that connections are made with, as far as forks go: each class of channels is one."""
 
     @staticmethod
-    async def settle() -> None:
+    async def finish_closing() -> None:
         """Wait, when all connections are closed, until nothing is left that a fork would break."""
 
     @staticmethod
-    def strand() -> None:
-        """Take note that this process was forked from one with open connections."""
+    def mark_forked() -> None:
+        """Note, in a forked child, that the parent had open connections when it was forked."""
 
 
-class Resident(ABC):
-    """What owns connections on the engine's loop and must know about forks."""
+class ConnectionOwner(ABC):
+    """Owns connections on the engine's loop and closes them before a fork; a client's session is one."""
 
     @abstractmethod
     async def before_fork(self) -> None:

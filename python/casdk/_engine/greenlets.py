@@ -1,4 +1,4 @@
-"""What gevent and eventlet have made of threads and sockets, told without importing them."""
+"""Whether gevent or eventlet has replaced threads and sockets, found out without importing them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from casdk.errors import ConfigError
 
-__all__ = ["PATCHERS", "Ground", "patcher"]
+__all__ = ["PATCHERS", "ThreadModel", "patcher"]
 
 
 class Patcher(NamedTuple):
@@ -18,7 +18,7 @@ class Patcher(NamedTuple):
         call: What does it.
         module: The module that knows what it has patched.
         question: Its function that says whether a module is patched.
-        needed: Modules that have to be patched all together, or not at all.
+        needed: Modules of which either all have to be patched, or none.
     """
 
     call: str
@@ -41,7 +41,7 @@ def patcher() -> str | None:
     """Return which library has made greenlets of the threads, if one has.
 
     Raises:
-        ConfigError: It has patched only a part of what has to go together.
+        ConfigError: It has patched some of the needed modules and not the others.
     """
     for name, row in PATCHERS.items():
         is_patched = getattr(sys.modules.get(row.module), row.question, None)
@@ -58,8 +58,10 @@ def patcher() -> str | None:
     return None
 
 
-class Ground:
-    """What threads were when the engine was started: greenlets, all in one thread of the system, or such threads.
+class ThreadModel:
+    """What `threading.Thread` made when the engine was started: threads of the system, or greenlets within one.
+
+    The engine asks it before it starts and before anybody waits for it: a greenlet cannot wait for another thread.
 
     Attributes:
         patcher: The library that made greenlets of them, if one had.
@@ -75,7 +77,8 @@ class Ground:
         Raises:
             ConfigError: Its greenlet would be in the thread of another loop that runs.
         """
-        from asyncio import _get_running_loop  # the engine has imported it, and `import casdk` should not
+        # Imported here, since `import casdk` should not import asyncio; the engine has it by now.
+        from asyncio import _get_running_loop
 
         if self.patcher is not None and _get_running_loop() is not None:
             raise ConfigError(f"with {self.patcher}, the first call cannot be made while an asyncio loop is running")

@@ -26,8 +26,8 @@ from casdk.errors import TransportError
 
 __all__ = ["are_pending", "begin_call", "divert", "emitted", "flush", "logger_of"]
 
-MOST: Final = 10_000
-"""Records that may wait to be emitted; those beyond are counted and left out."""
+MOST_RECORDS: Final = 10_000
+"""So many may wait to be emitted; those beyond are counted and left out."""
 END_SECONDS: Final = 0.05
 """Seconds that the end of a call waits for its records to be emitted, so that the log shows them before what the caller
 logs next. A handler that takes longer, or that waits for the caller, gets them later."""
@@ -37,11 +37,11 @@ STAMPS: Final = (
     *("created", "msecs", "relativeCreated", "thread", "threadName"),
     *("process", "processName", "taskName"),
 )
-"""What a record says of when and where it was logged."""
+"""Attributes of a record that say when and where it was logged: they are copied, since it is made on another thread."""
 
 
 class _Draft(logging.LogRecord):
-    """What a record is made of: making it is up to the record factory, which is the caller's code."""
+    """What a record will be made of. The record factory is the caller's code, so the emitting thread calls it."""
 
     extra: Mapping[str, object] | None = None
 
@@ -52,7 +52,8 @@ class _Diverted(logging.Logger):
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802
         if not is_ours():
             return super().isEnabledFor(level)
-        # As the method above answers, which may take logging's lock for it: `dictConfig` makes handlers under that.
+        # The same answer as the method above gives, without its lock: `dictConfig` holds that while it makes handlers,
+        # and those may be the caller's code and encode.
         return not self.disabled and self.manager.disable < level and level >= self.getEffectiveLevel()
 
     def makeRecord(self, *arguments: Any, **options: Any) -> logging.LogRecord:  # noqa: N802
@@ -75,14 +76,15 @@ class _Diverted(logging.Logger):
     ) -> _Draft:
         draft = _Draft(name, level, path, line, message, arguments, exc_info, function, stack)
         draft.extra = extra
-        with suppress(Exception):  # a handler will say that it cannot be formatted
-            # Formatted at once: what it is about may change until it is emitted, or be large.
+        # Formatted at once, since the arguments may change until it is emitted, or be large. If that fails, the handler
+        # will fail at it again and report it.
+        with suppress(Exception):
             draft.msg, draft.args = draft.getMessage(), None
         return draft
 
     def handle(self, record: logging.LogRecord) -> None:
         if isinstance(record, _Draft):
-            _emitter().leave(_Delivery(functools.partial(self._emit, record)))
+            _emitter().queue(_Delivery(functools.partial(self._emit, record)))
         else:
             super().handle(record)
 
@@ -133,16 +135,20 @@ class _Delivery:
 
 
 _delivery: Final = contextvars.ContextVar[_Delivery | None]("casdk-record", default=None)
-"""The record that handlers have been given in this context."""
+"""The record that handlers are working on in this context."""
 
 
 class _Emitter:
-    """The records of one process, and the thread that emits them."""
+    """The records of one process, and the thread that emits them.
+
+    Attributes:
+        late: Whether a handler was too slow for the end of a call, so that nobody waits for it until it has finished.
+    """
 
     def __init__(self) -> None:
         self.late = False
         self._waiting: Final[deque[_Delivery | Callable[[], object]]] = deque()
-        self._bell: Final[queue.SimpleQueue[None]] = queue.SimpleQueue()
+        self._wakeups: Final[queue.SimpleQueue[None]] = queue.SimpleQueue()
         self._turn: Final = threading.Lock()
         self._started = False
         self._current: _Delivery | None = None
@@ -154,27 +160,27 @@ class _Emitter:
         """Whether a record waits, or is being emitted."""
         return bool(self._waiting)
 
-    def leave(self, delivery: _Delivery) -> None:
-        """Have a record emitted, soon."""
+    def queue(self, delivery: _Delivery) -> None:
+        """Have a record emitted soon, unless too many wait or it is the echo of one that is being emitted."""
         current = self._current
         if current is not None and current.called:
-            # A handler that encodes whatever it is given would be given what that logs, without an end.
+            # A handler that encodes each record makes a call, which logs records, which it would encode, and so on.
             if not self._echoed:
                 self._echoed = True
                 self.add(_Delivery(functools.partial(LOG.warning, ECHO)))
             return
-        if len(self._waiting) >= MOST:
+        if len(self._waiting) >= MOST_RECORDS:
             self._left_out += 1
             return
         self.add(delivery)
 
     def add(self, step: _Delivery | Callable[[], object]) -> None:
-        """Let the thread emit a record, or do something after all that were left before."""
-        # A record stays in the row until it is emitted: only then it is no longer pending.
+        """Let the thread emit a record, or call a function after all records that were queued before."""
+        # A record stays in the queue until it has been emitted, so that it counts as pending for as long.
         self._waiting.append(step)
-        self._bell.put(None)
+        self._wakeups.put(None)
         if not self._started:
-            with suppress(TransportError):  # no thread can be had now: the next record tries again
+            with suppress(TransportError):  # the system has no thread now, and the next record tries again
                 start(self._run, "casdk-log")
                 self._started = True
 
@@ -183,7 +189,7 @@ class _Emitter:
             return
         process = os.getpid()
         while True:
-            self._bell.get()
+            self._wakeups.get()
             step = self._waiting[0]
             if isinstance(step, _Delivery):
                 self._emit(step)
@@ -194,7 +200,7 @@ class _Emitter:
                 self._waiting.popleft()
                 step()
             del step
-            if self._left_out and len(self._waiting) < MOST // 2:
+            if self._left_out and len(self._waiting) < MOST_RECORDS // 2:
                 left_out, self._left_out = self._left_out, 0
                 self._emit(_Delivery(functools.partial(LOG.warning, LEFT_OUT, left_out)))
 
@@ -202,7 +208,7 @@ class _Emitter:
         self._current = delivery
         try:
             delivery.run()
-        except BaseException:  # a handler's, and nobody else will tell
+        except BaseException:  # raised by a handler, and reported by nobody else
             with suppress(BaseException):
                 threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), threading.current_thread()]))
         self._current = None
@@ -216,20 +222,20 @@ LEFT_OUT: Final = "%d records were left out: they came faster than the handlers 
 LOG: Final = logging.getLogger("casdk.logging")
 
 _emitters: dict[int, _Emitter] = {}
-"""The one of this process, by its id: a child forked by C code, which Python does not know of, makes its own, too."""
-_left_behind: dict[int, _Emitter] = {}
-"""The parent's, in a forked child. What it holds must not be collected here."""
+"""The emitter of this process, by its id: a child makes its own, even if it was forked without Python's hooks."""
+_of_parent: dict[int, _Emitter] = {}
+"""The parent's emitter, in a forked child. It is held here so that nothing of it is deallocated."""
 
 
 def _after_fork_in_child() -> None:
-    global _emitters, _left_behind
-    _left_behind, _emitters = _emitters, {}
+    global _emitters, _of_parent
+    _of_parent, _emitters = _emitters, {}
 
 
 def _emitter() -> _Emitter:
     process = os.getpid()
     found = _emitters.get(process)
-    # Not under a lock: whatever finalizer the garbage collector runs here may log, too.
+    # Without a lock: the garbage collector may run a finalizer here that logs, too, and would wait for itself.
     return _emitters.setdefault(process, _Emitter()) if found is None else found
 
 
@@ -237,7 +243,7 @@ def logger_of(name: str) -> logging.Logger:
     """Return the logger of a name, for use on any thread."""
     logger = logging.getLogger(name)
     if not isinstance(logger, _Diverted):
-        # Its class and no filter: a filter would come after the locks and the record factory.
+        # The class is replaced, since a filter would run too late: after the locks and the record factory.
         kind = type(logger)
         logger.__class__ = type(kind.__name__, (_Diverted, kind), {})
     return logger
@@ -253,7 +259,7 @@ def divert(*packages: str) -> None:
 
 
 def begin_call() -> None:
-    """Take note of a call, which may be that of a handler that has been given a record of ours."""
+    """Note that a call is made: if a handler makes it, what the call logs is left out as long as the handler runs."""
     delivery = _delivery.get()
     if delivery is not None and delivery.under_way:
         delivery.called = True
@@ -264,12 +270,13 @@ def are_pending() -> bool:
     emitter = _emitters.get(os.getpid())
     if emitter is None or emitter.late or not emitter.pending:
         return False
+    # Not if this call was made by the handler that is at work: its record waits for the call.
     delivery = _delivery.get()
-    return delivery is None or not delivery.under_way  # else the record that is being emitted waits for this call
+    return delivery is None or not delivery.under_way
 
 
 async def emitted(deadline: float | None = None) -> None:
-    """Wait until the records left so far are emitted, or until that has taken too long.
+    """Wait until the records queued so far are emitted, or until that has taken too long.
 
     Args:
         deadline: When the call has to end, in the loop's time.
@@ -281,7 +288,7 @@ async def emitted(deadline: float | None = None) -> None:
     if until <= loop.time():
         return
     done: asyncio.Future[None] = loop.create_future()
-    emitter.add(functools.partial(_tell, loop, done))
+    emitter.add(functools.partial(_notify, loop, done))
     timer = loop.call_at(until, _give_up, emitter, done)
     try:
         await done
@@ -289,24 +296,24 @@ async def emitted(deadline: float | None = None) -> None:
         timer.cancel()
 
 
-def _tell(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
-    with suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(_settle, done)
+def _notify(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
+    with suppress(RuntimeError):  # the loop is closed, so nobody waits
+        loop.call_soon_threadsafe(_set_done, done)
 
 
-def _settle(done: asyncio.Future[None]) -> None:
+def _set_done(done: asyncio.Future[None]) -> None:
     if not done.done():
         done.set_result(None)
 
 
 def _give_up(emitter: _Emitter, done: asyncio.Future[None]) -> None:
-    # Nobody else waits for a handler that is this slow, until it has let a record go.
+    # The calls that end from now on do not wait for so slow a handler, until it has finished a record.
     emitter.late = True
-    _settle(done)
+    _set_done(done)
 
 
 def flush(seconds: float) -> bool:
-    """Wait until the records left so far are emitted.
+    """Wait until the records queued so far are emitted.
 
     Args:
         seconds: To wait at most.

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from casdk._engine import logging
-from casdk._engine.forks import Library, Pause, Pauses, Resident
-from casdk._engine.greenlets import PATCHERS, Ground
+from casdk._engine.forks import ConnectionOwner, Library, Pause, Pauses
+from casdk._engine.greenlets import PATCHERS, ThreadModel
 from casdk._engine.mailbox import Mailbox
 from casdk._engine.threads import Workers, check_process, is_ours, start
 from casdk._wording import EXITING
@@ -25,18 +25,18 @@ from casdk.errors import ClosedError, TransportError
 if TYPE_CHECKING:
     from casdk._engine.callers import Caller
 
-__all__ = ["LOOKUPS", "READERS", "WORKERS", "Engine"]
+__all__ = ["LOOKUP_THREADS", "READER_THREADS", "WORKER_THREADS", "Engine"]
 
 logging.divert("asyncio", "concurrent.futures", "py.warnings")
 
-WORKERS: Final = 2
-"""Threads that read files and pack images, GIL released."""
-READERS: Final = 8
-"""Threads in which items of the caller's own types are read: theirs is the code, and it may take its time."""
-LOOKUPS: Final = 8
-"""Threads in which asyncio looks up names, each of which can take seconds."""
-KEPT: Final = 16 << 20
-"""Bytes of the largest messages whose memory is used again.
+WORKER_THREADS: Final = 2
+"""They read files and pack images, GIL released."""
+READER_THREADS: Final = 8
+"""They read items of the caller's own types, whose code may take its time."""
+LOOKUP_THREADS: Final = 8
+"""In them asyncio looks up names of hosts, each of which can take seconds."""
+REUSED_BYTES: Final = 16 << 20
+"""Messages up to this size are written to memory that was used before.
 
 glibc gives freed memory back to the system, and the next message costs a page fault for each 4 KiB of it, until a block
 of this size was freed once: it takes that for the program's habit. The block is never touched, so it costs nothing.
@@ -56,23 +56,25 @@ class Engine:
 
     def __init__(self) -> None:
         self.pid: Final = os.getpid()
-        self.ground: Final = Ground()
-        self.residents: Final[WeakSet[Resident]] = WeakSet()
+        self.thread_model: Final = ThreadModel()
+        self.owners: Final[WeakSet[ConnectionOwner]] = WeakSet()
         self.libraries: Final[set[Library]] = set()
-        """What the residents' connections are made with."""
+        """The libraries that the owners' connections are made with."""
         self.callers: Final[set[Caller[Any]]] = set()
-        """Those that wait for it."""
-        self.workers: Final = Workers(WORKERS, "casdk-pack")
-        self.readers: Final = Workers(READERS, "casdk-read")
+        """Threads and loops that wait for the engine."""
+        self.workers: Final = Workers(WORKER_THREADS, "casdk-pack")
+        self.readers: Final = Workers(READER_THREADS, "casdk-read")
         self.mailbox: Final = Mailbox()
-        bytearray(KEPT)
+        bytearray(REUSED_BYTES)  # freed at once, which is all that it is for
         self.fork: asyncio.Future[None] | None = None
-        """While a fork is under way: what opens a connection then has it in both processes."""
+        """There while a fork is under way, and done when it is over. No connection is opened meanwhile, since both
+        processes would have it."""
         self._turn: Final = threading.Lock()
         self._begun: Final = threading.Event()
         self._error: Exception | None = None
         self._ident: int | None = None
         self._forker: int | None = None
+        """The thread that forks."""
         self._pauses: Final = Pauses()
         self.running = False
 
@@ -86,7 +88,7 @@ class Engine:
         """
         if self.running:
             return
-        self.ground.check_start()
+        self.thread_model.check_start()
         if not self._begun.is_set():
             start(self._run, "casdk-engine", ours=True)
             self._begun.wait()
@@ -102,7 +104,7 @@ class Engine:
             # Here and not where the first caller is, since asyncio logs it: a handler that encodes would be called in
             # the middle of the start.
             self.loop = asyncio.new_event_loop()
-            self.loop.set_default_executor(Workers(LOOKUPS, "casdk-lookup"))
+            self.loop.set_default_executor(Workers(LOOKUP_THREADS, "casdk-lookup"))
             asyncio.set_event_loop(self.loop)
         except Exception as error:
             self._error = error
@@ -115,18 +117,19 @@ class Engine:
             check_process(self.pid)
 
     def pause(self) -> None:
-        """Let go of what cannot be forked, then hold the loop still until `resume`.
+        """Close what cannot be forked, then hold the loop still until `resume`.
 
         The thread waits and does not end: a thread that ends runs the clean-up of OpenSSL and others long after
         `threading` calls it ended, and a lock that it holds in a fork is locked in the child for ever.
         """
         self._forker = threading.get_ident()
         pause = self._pauses.begin()
-        # Also where another fork of this thread has begun it: that one may have got no further than this line.
+        # Posted even if the pause is that of another fork, of this thread: its own post may not have been made yet.
         self.loop.call_soon_threadsafe(self._begin_pause, pause)
         try:
             pause.wait()
         finally:
+            # Once more, since Ctrl-C may have ended the first wait, and nothing forks before the loop stands still.
             pause.wait()
 
     def _begin_pause(self, pause: Pause) -> None:
@@ -149,15 +152,16 @@ class Engine:
         self._forker = None
 
     async def _quiesce(self) -> None:
-        for resident in tuple(self.residents):
-            await resident.before_fork()
+        for owner in tuple(self.owners):
+            await owner.before_fork()
         for library in self.libraries:
-            await library.settle()
-        if logging.are_pending():  # a handler that is at work holds locks, which the child would have for ever
+            await library.finish_closing()
+        # A log handler that is at work holds locks, and in the child these would stay locked for ever.
+        if logging.are_pending():
             await logging.emitted()
 
     async def forked(self) -> None:
-        """Wait until no fork is under way."""
+        """Wait until no fork is under way; runs on the loop."""
         while self.fork is not None:
             await asyncio.shield(self.fork)
 
@@ -172,9 +176,9 @@ class Engine:
         said: str = EXITING,
         process: Callable[[], int] = os.getpid,
     ) -> str | None:
-        """Say why nobody would answer here: the engine's thread is in another process, or stands still for an exit.
+        """Return why nobody would answer here, if so: the engine's thread is in another process, or stopped by an exit.
 
-        What it needs is bound to it: as an exit ends, the names of modules are None.
+        The functions it calls are bound as defaults, because the names of modules are None near the end of an exit.
         """
         if exiting():
             return said
@@ -195,10 +199,10 @@ class Engine:
         """Check that the engine does not wait for the current thread, which is about to wait for the engine.
 
         Raises:
-            ClosedError: It does; a ConfigError as `Ground.check_caller` has it.
+            ClosedError: It does; a ConfigError as `ThreadModel.check_caller` has it.
         """
         if not PATCHERS.keys().isdisjoint(sys.modules):
-            self.ground.check_caller()
+            self.thread_model.check_caller()
         if is_ours():
             raise ClosedError("casdk cannot be called from its own engine thread, nor from its workers")
         if self._forker is not None and self._forker == threading.get_ident():

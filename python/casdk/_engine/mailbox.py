@@ -13,15 +13,18 @@ __all__ = ["Mailbox", "mailbox_of"]
 
 
 class Mailbox:
-    """Functions that other threads want to be run on a loop, which is woken once for all of them.
+    """Functions that other threads have posted to a loop, which is woken once to run all of them.
 
-    ``call_soon_threadsafe`` wakes it for each, by a system call that gives the GIL away.
+    ``call_soon_threadsafe`` would wake it for each function, by a system call that releases the GIL. The engine's loop
+    has one mailbox, and so has each loop of the caller's (`mailbox_of`).
     """
 
     def __init__(self) -> None:
-        self._letters: deque[tuple[contextvars.Context, Callable[..., object], tuple[object, ...]]] = deque()
+        self._posts: deque[tuple[contextvars.Context, Callable[..., object], tuple[object, ...]]] = deque()
         self._reads = 0
-        self._rung = -1
+        """How many times the loop has begun to run what was posted."""
+        self._woken_at = -1
+        """What `_reads` was when the loop was last woken: as long as they are equal, it is sure to read once more."""
 
     def post(
         self,
@@ -37,28 +40,29 @@ class Mailbox:
         """
         if loop.is_closed():
             raise RuntimeError("the loop is closed")
-        self._letters.append((context, function, arguments))
-        # In this order. Whoever finds that the loop is woken for the next read has left the letter before that read
-        # begins; and nobody finds it before it is true: a signal's handler may post here in the middle of a post.
+        self._posts.append((context, function, arguments))
+        # The order of these lines matters. The function is appended first, so that the next read will find it. The loop
+        # is noted as woken only after it was: a signal's handler that posts in between wakes it once more, and
+        # would wait for ever if it relied on a wake-up that has not been made.
         reads = self._reads
-        if self._rung != reads:
+        if self._woken_at != reads:
             loop.call_soon_threadsafe(self._read, loop)
-            self._rung = reads
+            self._woken_at = reads
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:
         self._reads += 1
-        letters = self._letters
+        posts = self._posts
         try:
-            for _ in range(len(letters)):
-                context, function, arguments = letters.popleft()
+            for _ in range(len(posts)):
+                context, function, arguments = posts.popleft()
                 try:
                     context.run(function, *arguments)
                 except Exception as error:
                     loop.call_exception_handler({"message": f"{function!r} failed", "exception": error})
         finally:
-            if letters and self._rung != self._reads:
+            if posts and self._woken_at != self._reads:
                 loop.call_soon(self._read, loop)
-                self._rung = self._reads
+                self._woken_at = self._reads
 
 
 _mailboxes: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox]] = WeakKeyDictionary()
@@ -68,7 +72,7 @@ def mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
     """Return the mailbox of a caller's loop; called on the engine."""
     mailbox = _mailboxes.get(loop)
     if mailbox is None:
-        # An unread letter leads back to its loop, so that a closed one would be kept for ever.
+        # An unread post refers to its loop, so that the weak dictionary would never drop a loop that was closed.
         for other in (reference() for reference in _mailboxes.keyrefs()):
             if other is not None and other.is_closed():
                 _mailboxes.pop(other, None)

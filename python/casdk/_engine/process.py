@@ -25,10 +25,10 @@ _forks: Final[list[tuple[threading.RLock, Engine | None]]] = []
 """Forks that are under way, each with its lock and the engine that stands still for it: several if a signal's handler
 forks in the middle of another fork of its thread."""
 _engines: Final[dict[int, Engine]] = {}
-"""The one of this process, by its id."""
+"""The engine of this process, by its id."""
 _locks: Final[dict[int, threading.RLock]] = {}
-"""Held while an engine starts, and by a fork. Reentrant: a signal's handler or a finalizer may make the first call in
-the middle of another first call of its thread. By the process's id: a child's copy may be locked for ever."""
+"""One lock for each process, by its id, since a child's copy may be locked for ever. Held while an engine starts and by
+a fork. Reentrant: a signal's handler or a finalizer may make the first call in the middle of another first call."""
 
 
 def _starting() -> threading.RLock:
@@ -50,7 +50,7 @@ def engine() -> Engine:
         return current
     notice_fork()
     with _starting():
-        # One step for Python: of two calls in this thread, one in the middle of the other, the first to get here wins.
+        # `setdefault` is atomic: if a signal's handler makes a call in the middle of another, both get the same engine.
         current = _engines.setdefault(os.getpid(), Engine())
         try:
             current.start()
@@ -62,14 +62,15 @@ def engine() -> Engine:
 
 
 def notice_fork() -> None:
-    """Look whether this process was forked by what runs no hook of Python's, as uWSGI forks."""
+    """Forget the parent's engine if this process was forked without Python's hooks, as uWSGI forks."""
     if _engine is not None and _engine.pid != os.getpid():
         with _starting():
             if _engine is not None and _engine.pid != os.getpid():
                 _leave_parent(closed=False)
 
 
-atexit.register(notice_fork)  # else the exit would deallocate what the child has of its parent
+# Otherwise the exit of a child would deallocate what belongs to its parent.
+atexit.register(notice_fork)
 
 
 def _leave_parent(closed: bool) -> None:
@@ -84,22 +85,24 @@ def _leave_parent(closed: bool) -> None:
     forget_ours()
     if parent is None:
         return
-    if parent.inside():  # what has forked ran on the loop, which must not turn here: its sockets are the parent's
+    if parent.inside():
+        # The code that forked ran on the loop. It must not go on here, since its sockets are the parent's.
         parent.loop.stop()
         with suppress(AttributeError):  # uvloop's
             cast(Any, parent.loop)._ready.clear()
-    _keep_for_ever((parent, [resident.after_fork_in_child() for resident in tuple(parent.residents)]))
+    _never_deallocate((parent, [owner.after_fork_in_child() for owner in tuple(parent.owners)]))
     if not closed:
         for library in parent.libraries:
-            library.strand()
+            library.mark_forked()
     error = ClosedError(str(parent.obstacle()))
     for caller in tuple(parent.callers):
-        if caller.thread == threading.get_ident():  # the only one that there is here
-            caller.abandon(error)
+        # Of the parent's threads only the one that forked goes on in the child.
+        if caller.thread == threading.get_ident():
+            caller.end_in_child(error)
 
 
-def _keep_for_ever(things: object) -> None:
-    """Let nothing of this be deallocated, not even at exit: it would speak to sockets or threads of the parent's."""
+def _never_deallocate(things: object) -> None:
+    """Raise the reference count, so that not even the exit deallocates these: that would use the parent's sockets."""
     from ctypes import py_object, pythonapi
 
     pythonapi.Py_IncRef(py_object(things))
@@ -118,7 +121,8 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    if not _forks:  # this is the child of a fork in the middle of this one
+    if not _forks:
+        # A signal's handler has forked in the middle of this fork, and this is its child, which has cleared the list.
         return
     lock, paused = _forks.pop()
     if paused is not None and all(other is not paused for _, other in _forks):

@@ -35,7 +35,7 @@ def start(work: Callable[[], object], name: str, *, ours: bool = False) -> None:
     try:
         threading.Thread(target=_run, args=(work, os.getpid(), ours), name=name, daemon=True).start()
     except RuntimeError as error:
-        if "new thread" not in str(error):  # what Ctrl-C in the middle of it can leave
+        if "new thread" not in str(error):  # another one, which Ctrl-C in the middle of a start can cause
             raise
         said = f"the thread {name} cannot be started: {error}"
         raise TransportError(said, retryable=False, sent=False) from error
@@ -67,7 +67,10 @@ def _end_child(error: BaseException) -> NoReturn:
 
 
 _ours: Final[set[int]] = set()
-"""Ids and no thread-local value: one made before gevent patched `threading` would hold for all greenlets."""
+"""Ids of the threads that callers wait for.
+
+A set and no `threading.local`: one made before gevent patched `threading` would hold for all greenlets.
+"""
 
 
 def is_ours() -> bool:
@@ -93,22 +96,22 @@ def check_process(process: int) -> None:
 class Workers(ThreadPoolExecutor):
     """Threads that take work from a queue, for a loop's `run_in_executor`.
 
-    ``concurrent.futures`` has its own refuse all work from the moment in which the main thread ends, and exit waits for
-    them. Other threads and ``atexit`` handlers still make calls then. asyncio takes no default executor that is not of
-    its class; nothing else of it is used.
+    The threads of ``concurrent.futures`` refuse all work from the moment in which the main thread ends, and the exit
+    waits for them; but other threads and ``atexit`` handlers still make calls then. This is a subclass of its executor
+    only because asyncio takes no other one as default; nothing of it is used.
 
     Args:
-        most: Threads, each of which is started when all before it are busy.
+        most_threads: Each of them is started when all before it are busy.
         name: Theirs.
     """
 
-    def __init__(self, most: int, name: str) -> None:
-        super().__init__(most)
-        self._most = most
+    def __init__(self, most_threads: int, name: str) -> None:
+        super().__init__(most_threads)
+        self._most_threads = most_threads
         self._name = name
         self._process = os.getpid()
         self._queue: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
-        self._count = threading.Lock()
+        self._count_lock = threading.Lock()
         self._started = 0
         self._unfinished = 0
 
@@ -119,8 +122,8 @@ class Workers(ThreadPoolExecutor):
             TransportError: There is none, and none can be started.
         """
         future: Future[T] = Future()
-        with self._count:
-            if self._started == 0 or (self._unfinished >= self._started and self._started < self._most):
+        with self._count_lock:
+            if self._started == 0 or (self._unfinished >= self._started and self._started < self._most_threads):
                 self._start_another()
             self._unfinished += 1
         self._queue.put((future, partial(function, *arguments, **options)))
@@ -133,14 +136,14 @@ class Workers(ThreadPoolExecutor):
             TransportError: There is none, and none can be started.
         """
         outcome = await asyncio.get_running_loop().run_in_executor(self, self._outcome_of, function)
-        # Taken out: what an error's traceback leads to must not lead back to it.
+        # Popped, so that no list that the error's traceback can reach holds the error: that would be a reference cycle.
         error, result = outcome.pop(), outcome.pop()
         return result, error
 
     def _outcome_of(self, function: Callable[[], T]) -> list[Any]:
         try:
             return [function(), None]
-        except BaseException as error:  # a future takes not every exception for one
+        except BaseException as error:  # returned, since `Future.set_exception` refuses StopIteration
             if os.getpid() != self._process:
                 raise
             return [None, error]
@@ -151,7 +154,7 @@ class Workers(ThreadPoolExecutor):
         except TransportError:
             if self._started == 0:
                 raise
-            return  # those that there are take it in turn
+            return  # the threads that have been started will do the work
         self._started += 1
 
     def _work(self) -> None:
@@ -177,8 +180,8 @@ class Workers(ThreadPoolExecutor):
             future.set_result(result)
 
     def _count_out(self) -> None:
-        # Before the future is settled: who waits for it may hand over more work at once, which needs no other thread.
-        with self._count:
+        # Called before the future is done: whoever waits for it may submit work at once, for which this thread is free.
+        with self._count_lock:
             self._unfinished -= 1
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""How a thread, or a task on another loop, waits for what it asked of the engine."""
+"""How a thread, or a task on another loop, waits for a call that runs on the engine."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from casdk._engine.mailbox import mailbox_of
 from casdk._engine.process import engine, notice_fork
 from casdk.errors import ClosedError, ConfigError, InputTypeError
 
-__all__ = ["apart", "run", "run_async", "run_call", "run_call_async", "run_pieces", "run_pieces_async"]
+__all__ = ["run", "run_async", "run_call", "run_call_async", "run_on_worker", "run_pieces", "run_pieces_async"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
 Answer: TypeAlias = Callable[[object, BaseException | None], None]
-"""Takes what the caller's own code returned, or what it raised."""
+"""Called with what the caller's own code returned, or with what it raised."""
 
 
 class Runs(Protocol[T_co]):
@@ -36,8 +36,8 @@ class Runs(Protocol[T_co]):
         ...
 
 
-def _told(error: BaseException) -> BaseException:
-    """Return what the caller is told of what ended its job."""
+def _error_for_caller(error: BaseException) -> BaseException:
+    """Return what is raised where the caller is, of what ended its job on the engine."""
     if isinstance(error, asyncio.CancelledError):
         return ClosedError("the client was closed during the call")
     return error.original if isinstance(error, EscapedError) else error
@@ -50,8 +50,8 @@ class _Ask(NamedTuple):
     answer: Answer
 
 
-class _Give(NamedTuple):
-    """The call hands over a piece."""
+class _Piece(NamedTuple):
+    """The call hands over a piece of its result."""
 
     piece: Any
     taken: Callable[[], None]
@@ -65,26 +65,27 @@ class _End(NamedTuple):
 
 
 class _ThreadCaller(Caller[T]):
-    """A thread that waits in `serve`, and runs there what the call asks of it."""
+    """A thread of the caller's that waits in `serve` and runs what the call asks for; every sync call makes one."""
 
-    _messages: queue.SimpleQueue[_Ask | _Give | _End]
+    _messages: queue.SimpleQueue[_Ask | _Piece | _End]
 
     def _ask(self, function: Callable[[], Any], answer: Answer) -> None:
         self._messages.put(_Ask(function, answer))
 
     def _put(self, piece: Any, taken: Callable[[], None]) -> None:
-        self._messages.put(_Give(piece, taken))
+        self._messages.put(_Piece(piece, taken))
 
     def _cancel(self) -> None:
         super()._cancel()
-        self._messages = queue.SimpleQueue()  # pieces that nobody takes lead back here
+        # Pieces that nobody takes refer to this caller, and it to them through the queue.
+        self._messages = queue.SimpleQueue()
 
-    def hear(self, endings: list[Ending]) -> None:
+    def receive(self, endings: list[Ending]) -> None:
         for _, result, error in endings:
-            self._messages.put(_End(result, None if error is None else _told(error)))
+            self._messages.put(_End(result, None if error is None else _error_for_caller(error)))
 
-    def abandon(self, error: ClosedError) -> None:
-        # Into its queue, as a signal's handler may have forked while it waits there.
+    def end_in_child(self, error: ClosedError) -> None:
+        # Put into the queue, since the thread may wait there: a signal's handler that ran meanwhile may have forked.
         self._messages.put(_End(None, error))
 
     def serve(self) -> T:
@@ -97,8 +98,8 @@ class _ThreadCaller(Caller[T]):
                 return end.value  # type: ignore[no-any-return]
 
     def pieces(self) -> Generator[Any, None, T]:
-        """Yield what is given on the way; return the result."""
-        message: _Ask | _Give | _End | None = None
+        """Yield the pieces as they come; return the result."""
+        message: _Ask | _Piece | _End | None = None
         self._messages = queue.SimpleQueue()
         try:
             self.begin()
@@ -109,9 +110,9 @@ class _ThreadCaller(Caller[T]):
                 match message:
                     case _End(result, error):
                         break
-                    case _Give(piece, taken):
+                    case _Piece(piece, taken):
                         taken()
-                        message = None  # an error's traceback leads to this frame
+                        message = None  # the traceback of an error would hold the piece
                         yield piece
                         del piece, taken
                     case _Ask(function, answer):
@@ -126,11 +127,11 @@ class _ThreadCaller(Caller[T]):
                 raise error
             return result  # type: ignore[no-any-return]
         finally:
-            # The exception's traceback would keep this frame, and the frame the exception.
+            # Breaks the reference cycle of the error, its traceback, and this frame, which refers to the error.
             del error, result, message
 
     def _run(self, function: Callable[[], Any], answer: Answer) -> None:
-        """Run the caller's own code, and answer with what came of it."""
+        """Run the caller's own code in this thread, and answer with what it returned or raised."""
         try:
             result = _awaited_by_nobody(function())
         except (KeyboardInterrupt, SystemExit):
@@ -157,7 +158,7 @@ def _awaited_by_nobody(answer: Any) -> Any:
 
 
 class _LoopCaller(Caller[T]):
-    """A task on a loop of the caller's."""
+    """A task on a loop of the caller's that waits for the engine; every async call makes one."""
 
     _done: asyncio.Future[T] | None
     _pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] | None = None
@@ -165,15 +166,15 @@ class _LoopCaller(Caller[T]):
 
     def __init__(self, job: Job[T]) -> None:
         super().__init__(job)
-        if self.engine.ground.patcher is not None:
+        if self.engine.thread_model.patcher is not None:
             raise ConfigError(
-                f"with {self.engine.ground.patcher}, use the verbs that are not async: greenlets share one loop"
+                f"with {self.engine.thread_model.patcher}, use the verbs that are not async: greenlets share one loop"
             )
 
     def begin(self) -> None:
         try:
             self.loop = loop = asyncio.get_running_loop()
-        except RuntimeError:  # trio's, for one
+        except RuntimeError:  # no loop, or one of another library, as trio's
             raise ConfigError(
                 "the async verbs need a running asyncio loop; elsewhere call the others in a thread, as "
                 "`await trio.to_thread.run_sync(client.encode, content)` does"
@@ -188,7 +189,7 @@ class _LoopCaller(Caller[T]):
         assert self.loop is not None
         try:
             mailbox_of(self.loop).post(self.loop, self.context, function, *arguments)
-        except RuntimeError:  # the caller's loop is closed: nobody waits any more
+        except RuntimeError:  # the caller's loop is closed, so nobody waits any more
             self._cancel()
 
     def _ask(self, function: Callable[[], Any], answer: Answer) -> None:
@@ -197,7 +198,8 @@ class _LoopCaller(Caller[T]):
     def _run(self, function: Callable[[], Any], answer: Answer) -> None:
         try:
             result = function()
-            awaits = isinstance(result, Coroutine)  # its class may be the caller's, and answer by itself
+            # Within the try: `isinstance` asks the class of the result, which may be the caller's code.
+            awaits = isinstance(result, Coroutine)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as raised:
@@ -221,22 +223,22 @@ class _LoopCaller(Caller[T]):
         else:
             notice_fork()
 
-    def abandon(self, error: ClosedError) -> None:
+    def end_in_child(self, error: ClosedError) -> None:
         assert self.loop is not None
         if not self.loop.is_closed():
-            _part(self.loop)
+            _separate_from_parent(self.loop)
             endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]] = [(self, None, error)]
-            self.loop.call_soon(_settle, endings)
+            self.loop.call_soon(_finish_all, endings)
 
     def _put(self, piece: Any, taken: Callable[[], None]) -> None:
         if (pieces := self._pieces) is not None:
             self._deliver(pieces.put_nowait, (piece, taken))
 
-    def hear(self, endings: list[Ending]) -> None:
-        self._deliver(_settle, endings)
+    def receive(self, endings: list[Ending]) -> None:
+        self._deliver(_finish_all, endings)
 
-    def settle(self, result: T, error: BaseException | None) -> None:
-        """Let the call end; runs on the loop."""
+    def finish(self, result: T, error: BaseException | None) -> None:
+        """Wake the task that waits, with the result or the error; runs on the caller's loop."""
         if self._pieces is not None:
             self._pieces.put_nowait(None)
         if self._done is None or self._done.done():
@@ -244,7 +246,7 @@ class _LoopCaller(Caller[T]):
         if error is None:
             self._done.set_result(result)
         else:
-            self._done.set_exception(_told(error))
+            self._done.set_exception(_error_for_caller(error))
 
     async def serve(self) -> T:
         """Wait for the result."""
@@ -258,21 +260,21 @@ class _LoopCaller(Caller[T]):
             raise
         finally:
             self.engine.callers.discard(self)
-            self._done = None  # what it holds leads back here
+            self._done = None  # it may hold an error whose traceback refers to this frame, and so to this caller
 
     async def pieces(self) -> AsyncGenerator[Any, None]:
-        """Yield what is given on the way; raise what ended the call early."""
+        """Yield the pieces as they come; raise what ended the call early."""
         pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] = asyncio.Queue()
         self._pieces = pieces
         self.begin()
         assert self._done is not None
         try:
             self.engine.check()
-            while (given := await pieces.get()) is not None:
-                piece, taken = given
+            while (message := await pieces.get()) is not None:
+                piece, taken = message
                 taken()
                 yield piece
-                del given, piece, taken  # an error's traceback leads to this frame
+                del message, piece, taken  # the traceback of an error would hold the piece
                 self.engine.check()
             await self._done
             self._result()()
@@ -283,28 +285,31 @@ class _LoopCaller(Caller[T]):
             self.engine.callers.discard(self)
 
     def _result(self) -> Any:
-        """Return the result, and let go of it: it leads to the whole call, and an error's traceback leads here."""
+        """Return the result and drop the future, which an error's traceback would hold through this caller."""
         done, self._done = self._done, None
         assert done is not None
         return done.result()
 
     def _leave(self) -> None:
         self.cancel()
-        self._pieces = None  # those that nobody takes lead back here
+        self._pieces = None  # pieces that nobody takes refer to this caller
         if self._done is not None:
-            self._done.cancel()  # nobody will ask how it ended, and asyncio logs an error that nobody asks for
+            # Nobody will ask for its outcome any more, and asyncio logs an error that nobody has asked for.
+            self._done.cancel()
         if self._running is not None:
             self._running.cancel()
 
 
 _watching: Final[WeakSet[Engine]] = WeakSet()
-"""Engines that look for loops that were closed."""
+"""Engines that look, every so often, for callers' loops that were closed."""
 WATCH_SECONDS: Final = 0.5
+"""How often they look."""
 
 
 def _watch(engine: Engine) -> None:
-    """Take back the calls of loops that were closed under them, which nobody else does; runs on the engine."""
-    _watching.discard(engine)  # first: whoever begins a call later starts it anew
+    """Stop the calls whose loops were closed while they ran, which nobody else does; runs on the engine."""
+    # Done first, so that a call that begins from now on starts the watch again.
+    _watching.discard(engine)
     waiting = [caller for caller in tuple(engine.callers) if caller.loop is not None]
     for caller in waiting:
         if caller.loop is not None and caller.loop.is_closed():
@@ -315,42 +320,42 @@ def _watch(engine: Engine) -> None:
         engine.loop.call_later(WATCH_SECONDS, _watch, engine)
 
 
-def _part(loop: asyncio.AbstractEventLoop) -> None:
-    """Part a loop in a forked child from its parent's, and wake it.
+def _separate_from_parent(loop: asyncio.AbstractEventLoop) -> None:
+    """Give a loop in a forked child a selector and a pipe of its own, and wake it.
 
-    asyncio leaves them one epoll and one pipe: what one of them takes out of the pipe the other never sees, and when
-    the child closes its loop, nobody wakes the parent's any more. Other loops see to that themselves, as uvloop's.
+    asyncio leaves parent and child one epoll and one pipe. What one of them reads from the pipe the other never sees,
+    and when the child closes its loop, nothing wakes the parent's any more. uvloop's loops see to that themselves.
     """
     if not isinstance(loop, BaseSelectorEventLoop):
         return
-    parted = cast(Any, loop)
-    shared = parted._selector
+    opened = cast(Any, loop)
+    shared = opened._selector
     with type(shared)() as own:
         for key in tuple(shared.get_map().values()):
             own.register(key.fileobj, key.events)
         if hasattr(shared, "fileno"):
-            # Under the same number, since the loop may be waiting for it: a signal's handler may have forked.
+            # The descriptor keeps its number: if a signal's handler has forked, the loop may be waiting for it now.
             os.dup2(own.fileno(), shared.fileno(), inheritable=False)
-    parted._close_self_pipe()
-    parted._make_self_pipe()
-    parted._write_to_self()
+    opened._close_self_pipe()
+    opened._make_self_pipe()
+    opened._write_to_self()
 
 
-def _settle(endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]]) -> None:
+def _finish_all(endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]]) -> None:
     for caller, result, error in endings:
-        caller.settle(result, error)
+        caller.finish(result, error)
 
 
 def run(job: Job[T]) -> T:
     """Run a job on the engine and wait for it in this thread, which may be inside a running loop.
 
-    Ctrl-C takes the job back; its clean-up goes on in the background.
+    Ctrl-C stops the job; its clean-up goes on in the background.
     """
     return _ThreadCaller(job).serve()
 
 
 def run_async(job: Job[T]) -> Coroutine[Any, Any, T]:
-    """Run a job on the engine and wait for it on this loop; cancelling the task takes the job back."""
+    """Run a job on the engine and wait for it on this loop; cancelling the task stops the job."""
     return _LoopCaller(job).serve()
 
 
@@ -366,14 +371,14 @@ async def run_call_async(call: Runs[T] | Member) -> T:
     return (await _LoopCaller(job).serve())()
 
 
-async def apart(function: Callable[..., T], *arguments: Any) -> T:
-    """Run on a worker what would hold up this loop, in a copy of its context."""
+async def run_on_worker(function: Callable[..., T], *arguments: Any) -> T:
+    """Run on a worker, in a copy of the current context, what would block this loop."""
     work = partial(contextvars.copy_context().run, function, *arguments)
     return await asyncio.get_running_loop().run_in_executor(engine().readers, work)
 
 
 def run_pieces(job: Job[Callable[[], object]]) -> Generator[Any, None, Any]:
-    """Run a job on the engine, yield what it gives, then call what it returns; closing the generator takes it back."""
+    """Run a job on the engine, yield its pieces, then call what it returns; closing the generator stops it."""
     (yield from _ThreadCaller(job).pieces())()
 
 

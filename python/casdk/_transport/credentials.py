@@ -16,7 +16,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from casdk._engine.callers import Caller
-from casdk._engine.loop import LOOKUPS
+from casdk._engine.loop import LOOKUP_THREADS
 from casdk._engine.process import engine, notice_fork
 from casdk._engine.threads import Workers, check_process, start
 from casdk.errors import CasdkError, ConfigError
@@ -81,10 +81,10 @@ async def _ask(credential: Callable[[], object]) -> object:
         ConfigError: The callable raised something.
     """
     try:
-        given = Caller.heed(*await engine().readers.call(credential))
+        given = Caller.unwrap(*await engine().readers.call(credential))
         if not isawaitable(given):
             return given
-        if engine().ground.patcher is not None:  # greenlets share one loop, the engine's
+        if engine().thread_model.patcher is not None:  # greenlets share one loop, the engine's
             return await given
         return await _await_apart(given)
     except CasdkError:
@@ -98,7 +98,7 @@ class _Loop:
 
     def __init__(self) -> None:
         self.loop: Final = asyncio.new_event_loop()
-        self.loop.set_default_executor(Workers(LOOKUPS, "casdk-credential-work"))
+        self.loop.set_default_executor(Workers(LOOKUP_THREADS, "casdk-credential-work"))
         self.thread: int | None = None
         self._process: Final = os.getpid()
         try:
@@ -173,7 +173,7 @@ async def _await_apart(given: Awaitable[T]) -> T:
     # Taken out: what an error's traceback leads to must not lead back to it.
     error, result = outcome.pop(), outcome.pop()
     try:
-        return cast(T, Caller.heed(result, error))
+        return cast(T, Caller.unwrap(result, error))
     finally:
         del error
 

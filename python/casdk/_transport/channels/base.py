@@ -188,12 +188,12 @@ class Channel(ABC):
         """Close every connection; what is in flight fails with `TransportError`."""
 
     @staticmethod
-    async def settle() -> None:
+    async def finish_closing() -> None:
         """Wait until nothing of the closed channels of this kind is left that a fork would break."""
 
     @staticmethod
-    def strand() -> None:
-        """Take note that this process was forked while channels of this kind were open, or had been."""
+    def mark_forked() -> None:
+        """Note, in a forked child, that this process was forked while channels of this kind were open, or had been."""
 
 
 def run_out(limits: Iterable[asyncio.Timeout]) -> None:

@@ -12,29 +12,30 @@ from typing import Final
 from casdk._transport.channels.base import LOG
 from casdk.errors import ConfigError
 
-__all__ = ["check_fork", "settle", "strand"]
+__all__ = ["check_fork", "finish_closing", "mark_forked"]
 
-TURNS: Final = 20
-SETTLE: Final = 0.5
-"""Turns of the loop, then seconds, that a fork waits for gRPC's threads to end."""
+CLOSING_TURNS: Final = 20
+"""Turns of the loop that a fork waits for gRPC's threads to end, before it runs a garbage collection."""
+CLOSING_SECONDS: Final = 0.5
+"""Seconds that it waits after those turns."""
 THEIRS: Final = "grpc.aio objects that are not casdk's are in use: gRPC may abort or hang in a forked child"
 
-_stranded = False
+_forked_in_use = False
 
 
-async def settle() -> None:
+async def finish_closing() -> None:
     """Wait until gRPC's threads have ended: a child forked before aborts or hangs in its first call.
 
     grpc.aio's runs until the last call and channel of the process are deallocated. A cancelled call takes turns of the
     loop to get there; one in a reference cycle of somebody's, a garbage collection. The core's end after it.
     """
-    for _ in range(TURNS):
+    for _ in range(CLOSING_TURNS):
         if not _polling():
             break
         await asyncio.sleep(0)
     else:
         gc.collect()
-    give_up = time.monotonic() + SETTLE
+    give_up = time.monotonic() + CLOSING_SECONDS
     while _polling() or _core_runs():
         if time.monotonic() > give_up:
             if _polling():
@@ -43,10 +44,10 @@ async def settle() -> None:
         await asyncio.sleep(0.001)
 
 
-def strand() -> None:
-    """Take note that this process was forked while gRPC was in use: what its threads held is locked here for ever."""
-    global _stranded
-    _stranded = True
+def mark_forked() -> None:
+    """Note, in a forked child, that gRPC was in use in the parent: what its threads held is locked here for ever."""
+    global _forked_in_use
+    _forked_in_use = True
 
 
 def check_fork() -> None:
@@ -55,7 +56,7 @@ def check_fork() -> None:
     Raises:
         ConfigError: It cannot.
     """
-    if _stranded:
+    if _forked_in_use:
         raise ConfigError(
             "gRPC does not survive how this process was forked: without Python's hooks, from one in which gRPC was in "
             "use; with uWSGI, set lazy-apps or py-call-uwsgi-fork-hooks to true, or use http:// or websocket://"

@@ -37,7 +37,7 @@ from casdk._transport.channels.base import (
 from casdk._transport.channels.causes import BROKE, CLOSED, CLOSED_IN_TLS, cause_of, without_grpc
 from casdk._transport.channels.certificates import shown_certificate, system_roots
 from casdk._transport.channels.ends import answer, without_frames
-from casdk._transport.channels.forks import check_fork, settle, strand
+from casdk._transport.channels.forks import check_fork, finish_closing, mark_forked
 from casdk.errors import (
     AuthError,
     CasdkError,
@@ -119,8 +119,8 @@ class Connection:
 class GrpcChannel(Channel):
     """Bytes over grpc.aio with identity serializers: no stub, no protobuf objects."""
 
-    settle = staticmethod(settle)
-    strand = staticmethod(strand)
+    finish_closing = staticmethod(finish_closing)
+    mark_forked = staticmethod(mark_forked)
 
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
