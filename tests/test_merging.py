@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 from casdk._calls import merging as _merging
-from casdk._calls.merging import LANES, Coalescer, Share, merging_key
+from casdk._calls.merging import REQUESTS_IN_FLIGHT, Coalescer, MergedCall, merging_key
 from casdk._calls.options import DEFAULTS, MERGES, Options
 from casdk._engine.process import engine
 from casdk._engine.waiting import run_async, run_call, run_call_async
@@ -34,7 +34,7 @@ class Sender:
         return [item.upper() for item in items]
 
 
-class Word(Share):
+class Word(MergedCall):
     def __init__(self, coalescer, sender, items, key, timeout):
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         super().__init__(coalescer, key, items, deadline)
@@ -66,15 +66,15 @@ class Desk:
         return asyncio.ensure_future(run_call_async(word))
 
     async def occupy(self):
-        """Fill every lane with one call, and return the calls."""
+        """Have as many requests in flight as there may be, and return the calls."""
         calls = []
-        for lane in range(LANES):
-            calls.append(self.submit(f"t{lane}"))
-            await self.settle()
-        assert self.sender.batches == [[f"t{lane}"] for lane in range(LANES)]
+        for number in range(REQUESTS_IN_FLIGHT):
+            calls.append(self.submit(f"t{number}"))
+            await self.quiet()
+        assert self.sender.batches == [[f"t{number}"] for number in range(REQUESTS_IN_FLIGHT)]
         return calls
 
-    async def settle(self):
+    async def quiet(self):
         """Return when the engine has done what it was asked for so far."""
         for _ in range(5):
             await on_the_engine(lambda: None)
@@ -99,15 +99,15 @@ async def test_an_idle_client_sends_at_once():
     assert desk.sender.batches == [["a"]]
 
 
-async def test_calls_gather_while_the_lanes_are_busy():
+async def test_calls_gather_while_requests_are_in_flight():
     desk = await Desk().open()
     first = await desk.occupy()
     calls = [desk.submit(f"a{i}", f"b{i}") for i in range(9)]
-    await desk.settle()
-    assert len(desk.sender.batches) == LANES
+    await desk.quiet()
+    assert len(desk.sender.batches) == REQUESTS_IN_FLIGHT
     await desk.let_go()
     assert await asyncio.gather(*first, *calls) == [["T0"], ["T1"], *([f"A{i}", f"B{i}"] for i in range(9))]
-    assert [len(batch) for batch in desk.sender.batches[LANES:]] == [8, 8, 2]
+    assert [len(batch) for batch in desk.sender.batches[REQUESTS_IN_FLIGHT:]] == [8, 8, 2]
 
 
 async def sizes_of(sender, items, most=2):
@@ -123,7 +123,7 @@ async def sizes_of(sender, items, most=2):
     return [len(batch) for batch in desk.sender.batches]
 
 
-async def test_what_comes_while_the_engine_is_busy_travels_together():
+async def test_what_comes_while_the_engine_is_busy_is_sent_in_one_request():
     assert await sizes_of(Sender, [f"t{i}" for i in range(8)], most=8) == [8]
 
 
@@ -169,7 +169,7 @@ async def test_what_is_not_light_travels_in_batches_that_have_not_grown(monkeypa
 
 @pytest.mark.parametrize("window", [0.0, 0.001])
 def test_threads_lose_nothing(window):
-    """A kind comes and goes all the time, and whoever leaves a share may find the engine just turning away."""
+    """A queue comes and goes all the time, and whoever adds a call may find the engine just about to stop looking."""
     coalescer = Coalescer(4, window)
 
     class Echo(Word):
@@ -190,23 +190,23 @@ def test_a_new_engine_begins_afresh():
 
     class Caller:
         def __init__(self):
-            self.engine, self.letters = object(), []
+            self.engine, self.posts = object(), []
 
-        def post(self, *letter):
-            self.letters.append(letter)
+        def post(self, *post):
+            self.posts.append(post)
 
     parent, child = Caller(), Caller()
     Word(coalescer, None, ["parent's"], "k", None).join(parent)
     Word(coalescer, None, ["child's"], "k", None).join(child)
-    [(_, _, theirs)], [(_, _, ours)] = parent.letters, child.letters
-    assert [share.items for share in theirs.waiting] == [["parent's"]]
-    assert [share.items for share in ours.waiting] == [["child's"]]
+    [(_, _, theirs)], [(_, _, ours)] = parent.posts, child.posts
+    assert [call.items for call in theirs.waiting] == [["parent's"]]
+    assert [call.items for call in ours.waiting] == [["child's"]]
 
 
-async def test_kinds_do_not_mix():
+async def test_calls_with_other_keys_do_not_mix():
     desk = await Desk().open()
     calls = [desk.submit(f"t{i}", key=i % 2) for i in range(12)]
-    await desk.settle()
+    await desk.quiet()
     await desk.let_go()
     await asyncio.gather(*calls)
     assert all(len({int(item[1:]) % 2 for item in batch}) == 1 for batch in desk.sender.batches)
@@ -216,7 +216,7 @@ async def test_an_error_reaches_each_caller_as_its_own():
     desk = await Desk().open()
     calls = await desk.occupy()
     calls += [desk.submit(item) for item in ("bad", "good")]
-    await desk.settle()
+    await desk.quiet()
     await desk.let_go()
     *first, one, two = await asyncio.gather(*calls, return_exceptions=True)
     assert first == [["T0"], ["T1"]]
@@ -228,41 +228,41 @@ async def test_an_error_reaches_each_caller_as_its_own():
 async def test_a_caller_that_left_costs_nothing():
     desk = await Desk().open()
     calls = await desk.occupy()
-    calls += [desk.submit(f"t{i}") for i in range(LANES, LANES + 3)]
-    await desk.settle()
+    calls += [desk.submit(f"t{i}") for i in range(REQUESTS_IN_FLIGHT, REQUESTS_IN_FLIGHT + 3)]
+    await desk.quiet()
     calls[-1].cancel()
     with pytest.raises(asyncio.CancelledError):
         await calls[-1]
     await desk.let_go()
-    assert await asyncio.gather(*calls[:-1]) == [[f"T{i}"] for i in range(LANES + 2)]
-    assert sum(map(len, desk.sender.batches)) == LANES + 2
+    assert await asyncio.gather(*calls[:-1]) == [[f"T{i}"] for i in range(REQUESTS_IN_FLIGHT + 2)]
+    assert sum(map(len, desk.sender.batches)) == REQUESTS_IN_FLIGHT + 2
 
 
 async def test_who_leaves_a_batch_on_its_way_takes_nobody_along():
     desk = await Desk().open()
     first = await desk.occupy()
-    together = [desk.submit("a"), desk.submit("b")]
-    await desk.settle()
+    merged = [desk.submit("a"), desk.submit("b")]
+    await desk.quiet()
     gate, desk.sender.gate = desk.sender.gate, await on_the_engine(asyncio.Event)
     await on_the_engine(gate.set)
     await asyncio.gather(*first)
-    await desk.settle()
-    assert desk.sender.batches[LANES:] == [["a", "b"]]
-    together[0].cancel()
-    await desk.settle()
+    await desk.quiet()
+    assert desk.sender.batches[REQUESTS_IN_FLIGHT:] == [["a", "b"]]
+    merged[0].cancel()
+    await desk.quiet()
     assert desk.sender.cancelled == []
     await desk.let_go()
-    assert await together[1] == ["B"]
+    assert await merged[1] == ["B"]
 
 
 async def test_the_last_to_leave_takes_the_request_back():
     desk = await Desk().open()
     calls = [desk.submit("a"), desk.submit("b", timeout=0.01)]
-    await desk.settle()
+    await desk.quiet()
     calls[0].cancel()
     with pytest.raises(DeadlineError):
         await calls[1]
-    await desk.settle()
+    await desk.quiet()
     assert sorted(item for batch in desk.sender.cancelled for item in batch) == ["a", "b"]
 
 
@@ -279,7 +279,7 @@ async def test_a_deadline_ends_its_own_call():
     assert ["late"] not in desk.sender.batches
 
 
-async def test_a_window_waits_for_company():
+async def test_a_window_waits_for_other_calls():
     desk = await Desk(window=0.02).open()
     await desk.let_go()
     assert await asyncio.gather(*[desk.submit(f"t{i}") for i in range(4)]) == [[f"T{i}"] for i in range(4)]

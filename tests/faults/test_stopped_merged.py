@@ -5,19 +5,19 @@ import asyncio
 import numpy as np
 import pytest
 from casdk import ClosedError, DeadlineError, Document, RejectedError, Retry, TransportError
-from casdk._calls.merging import LANES
+from casdk._calls.merging import REQUESTS_IN_FLIGHT
 from casdk.testing import Cut, Gate, Hold
 
 ONCE = Retry(attempts=1)
 TEXTS = [f"text {number}" for number in range(12)]
 
 
-async def company(client, server, gate, contents, **options):
+async def merged_calls(client, server, gate, contents, **options):
     """Return calls that travel as one batch, on its way, and what they wait for."""
     busy = []
-    for lane in range(LANES):
+    for number in range(REQUESTS_IN_FLIGHT):
         busy.append(asyncio.create_task(client.aencode(["busy"])))
-        await asyncio.to_thread(gate.wait_for, lane + 1)
+        await asyncio.to_thread(gate.wait_for, number + 1)
     calls = [asyncio.create_task(client.aencode(content, **options)) for content in contents]
     for _ in range(5):
         await asyncio.sleep(0)
@@ -41,7 +41,7 @@ def test_merged_calls_carry_their_own_rows(make_server, connect_to, scheme, rows
     client = connect_to(server, scheme, retry=ONCE, timeout=30, coalesce=True)
 
     async def main():
-        calls, busy = await company(client, server, gate, CONTENTS, errors=errors)
+        calls, busy = await merged_calls(client, server, gate, CONTENTS, errors=errors)
         gate.open()
         await asyncio.gather(*busy)
         return await asyncio.gather(*calls, return_exceptions=True)
@@ -80,7 +80,7 @@ def test_a_deadline_of_one_of_the_merged_calls(make_server, connect_to, rows):
     client = connect_to(server, "grpc", retry=ONCE, coalesce=True)
 
     async def main():
-        calls, busy = await company(client, server, gate, CONTENTS[:1])
+        calls, busy = await merged_calls(client, server, gate, CONTENTS[:1])
         late = asyncio.create_task(client.aencode(CONTENTS[1], errors="return", timeout=1))
         calls.append(asyncio.create_task(client.aencode(CONTENTS[2])))
         await asyncio.sleep(0)
@@ -112,7 +112,7 @@ def test_merged_documents_keep_what_they_have(make_server, connect_to, rows):
     documents = [Document(text=text) for text in CONTENTS[1]]
 
     async def main():
-        calls, busy = await company(client, server, gate, [CONTENTS[0], documents, CONTENTS[2]])
+        calls, busy = await merged_calls(client, server, gate, [CONTENTS[0], documents, CONTENTS[2]])
         gate.open()
         await asyncio.gather(*busy)
         return await asyncio.gather(*calls, return_exceptions=True)
@@ -130,12 +130,14 @@ def test_merged_calls_of_a_client_that_is_closed(make_server, connect_to, scheme
     client = connect_to(server, scheme, timeout=30, coalesce=True)
 
     async def main():
-        calls, busy = await company(client, server, gate, CONTENTS)
+        calls, busy = await merged_calls(client, server, gate, CONTENTS)
         await client.aclose()
         return await asyncio.gather(*busy, *calls, return_exceptions=True)
 
     ended = asyncio.run(main())
     gate.open()
     assert [type(error) for error in ended] == [ClosedError] * 5
-    assert [(error.done, error.total, error.server) for error in ended[LANES:]] == [(0, 4, server.address(scheme))] * 3
+    assert [(error.done, error.total, error.server) for error in ended[REQUESTS_IN_FLIGHT:]] == [
+        (0, 4, server.address(scheme))
+    ] * 3
     assert len(set(map(id, ended))) == 5

@@ -1,12 +1,13 @@
 """Concurrent small calls of ``encode`` -> one request: "batch while busy".
 
-An idle client adds no delay: a call that finds a free lane goes at once, by itself. While the lanes are busy, calls of
-the same kind gather, and the next free lane takes as many of them as fill a batch. What a batch costs the client counts
-only where the server answers at once: there, and for texts alone, batches grow while calls come faster than they go.
+An idle client adds no delay: a call that comes while fewer than `REQUESTS_IN_FLIGHT` merged requests are under way is
+sent at once, by itself. Otherwise calls that may be merged wait in a queue, and as soon as a reply comes, as many of
+them as fill a batch are sent as one request. Larger batches cost the client less per text, which counts only where the
+server answers at once: there, and for texts alone, batches grow while calls come faster than they are answered.
 
-Callers leave their shares where the engine finds them, and tell it only when it would not look by itself. All else
-happens on the engine, and nothing per call that could be done per batch: a `Share` is neither a task nor a future, and
-the one task of its batch tells the caller.
+Callers put their calls into a queue that the engine reads, and wake the engine only when it would not look again by
+itself. All else happens on the engine, and as little as possible for each call: a `MergedCall` has no task and no
+future of its own, since the one task of its batch reports to all callers.
 """
 
 from __future__ import annotations
@@ -42,34 +43,34 @@ if TYPE_CHECKING:
     from casdk._calls.telemetry import Watch
     from casdk._calls.verbs import Verb
 
-__all__ = ["Coalescer", "Part", "Share", "merging_key"]
+__all__ = ["Coalescer", "MergedCall", "MergedEncode", "merging_key"]
 
-LANES: Final = 2
-"""Merged requests in flight per kind: one being answered, one on its way; more would make smaller batches."""
-GROWTH: Final = 8
-"""Times as many items as a batch takes may travel together in the end."""
+REQUESTS_IN_FLIGHT: Final = 2
+"""Merged requests under way per queue: one being answered, one on its way; more would make smaller batches."""
+LARGEST_FACTOR: Final = 8
+"""A batch that has grown has at most so many times the items of one that has not."""
 QUICK_SECONDS: Final = 0.01
-"""Within which a full batch comes back that is followed by one of twice as many items: nobody notices them."""
-NOTHING: Final[Mapping[int, ItemError]] = MappingProxyType({})
-SAME: Final = tuple(name for name, how in MERGES.items() if how == "same")
-ALONE: Final = tuple((name, getattr(DEFAULTS, name)) for name, how in MERGES.items() if how == "alone")
+"""If a full batch comes back within this time, the next may have twice as many items: no caller notices the wait."""
+NO_ERRORS: Final[Mapping[int, ItemError]] = MappingProxyType({})
+SAME_OPTIONS: Final = tuple(name for name, how in MERGES.items() if how == "same")
+DEFAULTS_OF_ALONE: Final = tuple((name, getattr(DEFAULTS, name)) for name, how in MERGES.items() if how == "alone")
 
 
 def merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashable | None:
-    """Return what calls must have in common to travel together, or ``None`` for one that travels alone."""
+    """Return a key that must be the same for calls to be sent in one request, or ``None`` for a call that is sent alone."""
     if not is_held(content) or not 0 < len(content) <= coalescer.most or hold_documents(content):
         return None
     if options is DEFAULTS:
-        return ALIKE
-    if any(getattr(options, name) is not default for name, default in ALONE):
+        return KEY_OF_DEFAULTS
+    if any(getattr(options, name) is not default for name, default in DEFAULTS_OF_ALONE):
         return None
     return _key_of(options)
 
 
 def _key_of(options: Options) -> Hashable | None:
     try:
-        return tuple(_comparable(getattr(options, name)) for name in SAME)
-    except Exception:  # whatever is wrong with the parameters, it is said where they are packed
+        return tuple(_comparable(getattr(options, name)) for name in SAME_OPTIONS)
+    except Exception:  # what is wrong with the parameters is reported where they are packed
         return None
 
 
@@ -81,18 +82,18 @@ def _comparable(value: Any) -> Hashable:
     return str(np.dtype(value))
 
 
-ALIKE: Final = _key_of(DEFAULTS)
-"""What calls that are told nothing have in common, made once."""
+KEY_OF_DEFAULTS: Final = _key_of(DEFAULTS)
+"""The key of a call without any options, made once."""
 
 
-class Merged(NamedTuple):
-    """What became of items that travelled together.
+class MergedOutcome(NamedTuple):
+    """What became of the items of one batch; each of its calls takes its own out of it.
 
     Attributes:
         rows: ``[M, D]`` of the items that were read, NaN where there is none; ``None`` while nothing came.
         errors: One for each of these without a row, by index.
         stopped: What ended it early.
-        watch: What the spans of the calls are linked to.
+        watch: The span of the request, to which those of the calls are linked.
     """
 
     rows: np.ndarray[Any, Any] | None
@@ -101,32 +102,32 @@ class Merged(NamedTuple):
     watch: Watch | None = None
 
 
-def _outcome_of(run: Run, stopped: CasdkError | None = None) -> Merged:
+def _outcome_of(run: Run, stopped: CasdkError | None = None) -> MergedOutcome:
     outcome = run.outcome(stopped)
     assert isinstance(run.answer, Embeddings)
-    return Merged(run.answer.rows_of(outcome), outcome.errors(), outcome.stopped, run.watch)
+    return MergedOutcome(run.answer.rows_of(outcome), outcome.errors(), outcome.stopped, run.watch)
 
 
-class Share(Member, ABC):
-    """What one call has in a merged batch. It ends once, and tells its caller how.
+class MergedCall(Member, ABC):
+    """One call whose items are sent in a request with those of others. It ends once.
 
     Args:
-        coalescer: Who merges it.
-        key: Shares with equal keys may be merged.
+        coalescer: What merges it.
+        key: Calls with equal keys may be merged.
         items: At most as many as a batch takes.
-        deadline: When it ends, come what may, in the engine's time.
+        deadline: When it ends at the latest, in the engine's time.
 
     Attributes:
-        items: As given.
-        deadline: As given.
-        caller: Whom to tell.
-        over: Whether that is done.
-        batch: What it travels in.
+        items: The items.
+        deadline: The deadline.
+        caller: Where its end is reported.
+        over: Whether it has ended.
+        batch: The batch it is sent in, once it is.
     """
 
     caller: Caller[Any]
     over = False
-    batch: Batch | None = None
+    batch: MergedBatch | None = None
     _timer: asyncio.TimerHandle | None = None
 
     def __init__(self, coalescer: Coalescer, key: Hashable, items: list[Any], deadline: float | None) -> None:
@@ -136,16 +137,16 @@ class Share(Member, ABC):
         self.deadline = deadline
 
     def is_light(self) -> bool:
-        """Whether it may travel in a batch that has grown."""
+        """Whether it may be sent in a batch that has grown."""
         return True
 
     @abstractmethod
     async def send(self, items: list[Any], answer_by: float | None) -> Any:
-        """Send a batch that this is the first share of; return its outcome.
+        """Send a batch whose first call this is; return its outcome.
 
         Args:
-            items: Of all its shares.
-            answer_by: When the last of them ends, come what may.
+            items: Those of all its calls.
+            answer_by: When the last of them ends at the latest.
         """
 
     @abstractmethod
@@ -153,24 +154,24 @@ class Share(Member, ABC):
         """Return what makes the call's result where its caller is.
 
         Args:
-            outcome: Of the batch.
-            start: Position of the first item in it.
+            outcome: That of the batch.
+            start: Position of the call's first item in it.
         """
 
     def join(self, caller: Caller[Any]) -> None:
-        """Wait for company, and for an end; runs where the caller is."""
+        """Join the queue; runs where the caller is."""
         self.caller = caller
         caller.task = self
         if self.deadline is not None:
-            caller.post(self._expect, self.deadline)
+            caller.post(self._start_timer, self.deadline)
         self._coalescer.add(self._key, self)
 
-    def _expect(self, deadline: float) -> None:
+    def _start_timer(self, deadline: float) -> None:
         if not self.over:
             self._timer = asyncio.get_running_loop().call_at(deadline, self._expire)
 
-    def settle(self, outcome: Any, start: int) -> Ending:
-        """Come to an end with what a batch came to."""
+    def end_with(self, outcome: Any, start: int) -> Ending:
+        """End with the outcome of the batch; return what is to be reported."""
         try:
             result = self.take(outcome, start)
         except Exception as error:
@@ -178,14 +179,14 @@ class Share(Member, ABC):
         return self.end(result, None)
 
     def end(self, result: Callable[[], Any] | None, error: BaseException | None) -> Ending:
-        """Come to an end, which is still to be told. It must not be over."""
+        """End, with a result or an error; return what is to be reported. It must not be over."""
         self.over, self.batch = True, None
         if self._timer is not None:
             self._timer.cancel()
         return self.caller, result, error
 
     def cancel(self) -> None:
-        """Leave, since the caller did."""
+        """Leave the batch or the queue, since the caller waits no more."""
         self._leave(asyncio.CancelledError())
 
     def _expire(self) -> None:
@@ -195,15 +196,15 @@ class Share(Member, ABC):
         if self.over:
             return
         batch, ending = self.batch, self.end(None, error)
-        if batch is not None and batch.miss():
-            # As any other call, it is over when nothing of it is in flight any more.
+        if batch is not None and batch.cancel_if_unwanted():
+            # Reported when the request has been taken back: any other call, too, has nothing in flight when it ends.
             batch.task.add_done_callback(lambda task: report_endings([ending]))
         else:
             report_endings([ending])
 
 
-class Part(Share):
-    """A call of ``encode`` that travels in company.
+class MergedEncode(MergedCall):
+    """A call of ``encode`` whose items are sent with those of other calls; `verbs.encode` makes it.
 
     Args:
         session: The client's.
@@ -211,15 +212,15 @@ class Part(Share):
         verb: What is asked for.
         content: The user's items.
         options: The call's.
-        key: What it has in common with its company.
+        key: Its `merging_key`.
 
     Attributes:
-        run: What carries the whole company, if this is its first.
+        run: The run that sends the whole batch, while it does, if this is the first call of it.
     """
 
     run: Run | None = None
     _rows: np.ndarray[Any, Any] | None = None
-    _errors: Mapping[int, ItemError] = NOTHING
+    _errors: Mapping[int, ItemError] = NO_ERRORS
     _stopped: CasdkError | None = None
     _watch: Watch | None = None
 
@@ -234,18 +235,18 @@ class Part(Share):
         self._options = options
 
     def is_light(self) -> bool:
-        """Whether it is texts, of a caller who did not say how many may travel in a request."""
+        """Whether it has only texts, and the caller did not say how many may be in a request."""
         return self._options.batch_size is None and are_texts(self.items, self._session.sources)
 
     def join(self, caller: Caller[Any]) -> None:
-        """Wait for company, and for an end; runs where the caller is."""
+        """Join the queue; runs where the caller is."""
         if (telemetry := self._session.telemetry) is not None:
             endpoint, _ = route(self._verb.endpoint, self._options.parameters)
             self._watch = telemetry.watch("encode", endpoint, len(self.items))
             caller.context.run(self._watch.__enter__)
         super().join(caller)
 
-    async def send(self, items: list[Any], answer_by: float | None) -> Merged:
+    async def send(self, items: list[Any], answer_by: float | None) -> MergedOutcome:
         """Send the items of several calls as one call, whose bad items go back to their callers."""
         options = msgspec.structs.replace(self._options, errors="return", timeout=None, batch_size=len(items))
         self.run = run = Run(self._session, self._verb, items, options, answer_by=answer_by, merged=True)
@@ -255,7 +256,7 @@ class Part(Share):
         finally:
             self.run = None
 
-    def take(self, outcome: Merged, start: int) -> Callable[[], Any]:
+    def take(self, outcome: MergedOutcome, start: int) -> Callable[[], Any]:
         """Take its rows and errors out of a batch's."""
         self._take(outcome, start)
         if self._watch is not None and outcome.watch is not None:
@@ -263,22 +264,22 @@ class Part(Share):
             self._watch.count(len(self.items) - len(self._errors))
         return self.result
 
-    def _take(self, outcome: Merged, start: int) -> None:
+    def _take(self, outcome: MergedOutcome, start: int) -> None:
         rows, errors, stopped, _ = outcome
         stop = start + len(self.items)
         if errors:
             self._errors = {i - start: moved(errors[i], -start) for i in errors if start <= i < stop}
         if rows is not None:
-            # A copy: a view would keep everybody's rows alive, and writeable.
+            # A copy, since a view would hold the rows of all callers in memory, and let one caller change them.
             self._rows = copy_rows(rows, min(start, len(rows)), min(stop, len(rows)))
         bad = [index for index, error in self._errors.items() if not isinstance(error, NotDoneError)]
         if bad and self._options.errors == "raise":
             self._stop(self._errors[min(bad)])
         elif stopped is not None:
-            self._share_end(stopped)
+            self._stop_with_batch(stopped)
 
-    def _share_end(self, stopped: CasdkError) -> None:
-        """Be stopped by what stopped the company, unless this call's items were done by then."""
+    def _stop_with_batch(self, stopped: CasdkError) -> None:
+        """Be stopped by what stopped the batch, unless this call's items were done by then."""
         waiting = [error for error in self._errors.values() if isinstance(error, NotDoneError)]
         if not waiting and self._rows is not None and len(self._rows) == len(self.items):
             return
@@ -295,7 +296,7 @@ class Part(Share):
         error.server = str(self._session.transport.endpoint)
 
     def end(self, result: Callable[[], Any] | None, error: BaseException | None) -> Ending:
-        """Come to an end, which is still to be told to the caller; telemetry is told."""
+        """End, as `MergedCall.end` does, and end the call's span."""
         if isinstance(error, CasdkError):  # its time ran out, or nothing could be sent
             self._take_so_far(error)
             result, error = self.result, None
@@ -305,8 +306,8 @@ class Part(Share):
         return super().end(result, error)
 
     def _take_so_far(self, stopped: CasdkError) -> None:
-        first = None if self.batch is None else self.batch.shares[0]
-        if self.batch is None or not isinstance(first, Part) or first.run is None:
+        first = None if self.batch is None else self.batch.calls[0]
+        if self.batch is None or not isinstance(first, MergedEncode) or first.run is None:
             self._stop(stopped)
         else:
             self._take(_outcome_of(first.run, stopped), self.batch.start_of(self))
@@ -328,50 +329,50 @@ class Part(Share):
                 raise result
             return result
         finally:
-            # The error's traceback leads to this frame, and what it holds to all that the call had in memory.
-            self._errors, self._stopped, self._rows = NOTHING, None, None
+            # The error's traceback refers to this frame, and so would hold all that the call had in memory.
+            self._errors, self._stopped, self._rows = NO_ERRORS, None, None
             del result, errors, stopped
 
 
-class Batch:
-    """Shares that travel together.
+class MergedBatch:
+    """Calls whose items are sent in one request, and the task that sends them and reports to all callers.
 
     Attributes:
-        shares: The first one sends them all.
+        calls: The first one sends the items of all.
     """
 
-    def __init__(self, shares: list[Share]) -> None:
-        self.shares = shares
-        first = shares[0]
-        for share in shares:
-            share.batch = self
-        # A trace sees the batch below the first of its callers.
+    def __init__(self, calls: list[MergedCall]) -> None:
+        self.calls = calls
+        first = calls[0]
+        for call in calls:
+            call.batch = self
+        # In the context of the first caller, so that a trace shows the request below that call.
         self.task = asyncio.get_running_loop().create_task(self._run(), context=first.caller.context.copy())
 
     async def _run(self) -> None:
-        shares, endings = self.shares, []
+        calls, endings = self.calls, []
         try:
-            deadlines = [share.deadline for share in shares]
+            deadlines = [call.deadline for call in calls]
             answer_by = None if None in deadlines else max(cast("list[float]", deadlines))
-            outcome = await shares[0].send([item for share in shares for item in share.items], answer_by)
+            outcome = await calls[0].send([item for call in calls for item in call.items], answer_by)
         except BaseException as error:
             # Each caller raises its own copy: a traceback grows with every raise.
-            endings = [share.end(None, _copy(error)) for share in shares if not share.over]
+            endings = [call.end(None, _copy(error)) for call in calls if not call.over]
         else:
             start = 0
-            for share in shares:
-                if not share.over:
-                    endings.append(share.settle(outcome, start))
-                start += len(share.items)
+            for call in calls:
+                if not call.over:
+                    endings.append(call.end_with(outcome, start))
+                start += len(call.items)
         report_endings(endings)
 
-    def start_of(self, share: Share) -> int:
-        """Return the position of a share's first item among all."""
-        return sum(len(other.items) for other in self.shares[: self.shares.index(share)])
+    def start_of(self, call: MergedCall) -> int:
+        """Return the position of a call's first item in the request."""
+        return sum(len(other.items) for other in self.calls[: self.calls.index(call)])
 
-    def miss(self) -> bool:
-        """A share left; return whether it was the last one, which takes the batch along."""
-        gone = all(share.over for share in self.shares)
+    def cancel_if_unwanted(self) -> bool:
+        """Take the request back if no call waits for it any more; return whether that is so."""
+        gone = all(call.over for call in self.calls)
         if gone:
             self.task.cancel()
         return gone
@@ -385,119 +386,119 @@ def _copy(error: BaseException) -> BaseException:
     return duplicate
 
 
-class _Kind:
-    """Shares that may travel together, and their batches in flight.
+class _Queue:
+    """Calls with one key, which may be merged, and their batches in flight.
 
     Attributes:
-        most: Items the next batch may take.
-        waiting: Left by any thread, taken on the engine.
-        lanes: Its batches in flight.
-        rests: How many times the engine has stopped looking for what waits, until it is told of more.
-        told: The rest that has been ended so.
+        most: Items that the next batch may have.
+        waiting: Added to by any thread, taken from on the engine.
+        in_flight: The tasks of its batches that are under way.
+        stops: How many times the engine has stopped looking for waiting calls.
+        woken_at: What ``stops`` was when the engine was last woken: as long as they are equal, it looks once more.
     """
 
-    __slots__ = ("lanes", "most", "rests", "told", "waiting")
+    __slots__ = ("in_flight", "most", "stops", "waiting", "woken_at")
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.waiting: deque[Share] = deque()
-        self.lanes: set[asyncio.Task[None]] = set()
-        self.rests = 0
-        self.told = -1
+        self.waiting: deque[MergedCall] = deque()
+        self.in_flight: set[asyncio.Task[None]] = set()
+        self.stops = 0
+        self.woken_at = -1
 
 
 class Coalescer:
-    """Merges the calls of one client.
+    """Merges the calls of one client; made with it if ``coalesce=`` asks for that.
 
     Args:
         most: Items per merged batch, until it grows; a call with more is not merged.
-        window: Seconds a call waits for company although a lane is free.
+        window: Seconds that a call waits for others although it could be sent.
     """
 
     def __init__(self, most: int, window: float) -> None:
         self.most: Final = most
         self._window = window
-        self._kinds: dict[Hashable, _Kind] = {}
+        self._queues: dict[Hashable, _Queue] = {}
         self._engine: Engine | None = None
 
-    def add(self, key: Hashable, share: Share) -> None:
-        """Send a share, alone or in company; called where its caller is.
+    def add(self, key: Hashable, call: MergedCall) -> None:
+        """Queue a call, to be sent alone or with others; called where its caller is.
 
         Args:
-            key: Shares with equal keys may be merged.
-            share: Joined.
+            key: Calls with equal keys may be merged.
+            call: The call.
         """
-        caller = share.caller
+        caller = call.caller
         if caller.engine is not self._engine:
-            # The first one, or that of a forked child: what waits belongs to its parent.
-            self._kinds, self._engine = {}, caller.engine
-        kind = self._kinds.get(key)
-        if kind is None:
-            kind = self._kinds.setdefault(key, _Kind(self.most))
-        # In this order, as in `Mailbox.post`: whoever finds that the engine is told has left the share before the
-        # engine looks, and nobody finds it before it is true.
-        kind.waiting.append(share)
-        rests = kind.rests
-        if kind.told != rests:
-            caller.post(self._attend, key, kind)
-            kind.told = rests
+            # The client's first call, or the first one in a forked child, where what waits belongs to the parent.
+            self._queues, self._engine = {}, caller.engine
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues.setdefault(key, _Queue(self.most))
+        # The order of these lines matters, as in `Mailbox.post`: the call is appended before it is decided whether the
+        # engine looks once more, and the engine is noted as woken only after it was.
+        queue.waiting.append(call)
+        stops = queue.stops
+        if queue.woken_at != stops:
+            caller.post(self._send_soon, key, queue)
+            queue.woken_at = stops
 
-    def leave(self) -> object:
-        """Forget what waits and what is in flight, in a forked child, and return it."""
-        kinds, self._kinds = self._kinds, {}
-        return kinds
+    def after_fork_in_child(self) -> object:
+        """Forget what waits and what is in flight, and return it: it is the parent's and must not be deallocated."""
+        queues, self._queues = self._queues, {}
+        return queues
 
-    def _attend(self, key: Hashable, kind: _Kind) -> None:
+    def _send_soon(self, key: Hashable, queue: _Queue) -> None:
         if self._window:
-            asyncio.get_running_loop().call_later(self._window, self._go_on, key, kind)
+            asyncio.get_running_loop().call_later(self._window, self._send_waiting, key, queue)
         else:
-            self._go_on(key, kind)
+            self._send_waiting(key, queue)
 
-    def _go_on(self, key: Hashable, kind: _Kind) -> None:
-        while kind.waiting and len(kind.lanes) < LANES:
-            shares, size = self._gather(kind)
-            if shares:
-                self._start(key, kind, shares, size)
-        if len(kind.lanes) == LANES:  # the next one that is free looks again
+    def _send_waiting(self, key: Hashable, queue: _Queue) -> None:
+        while queue.waiting and len(queue.in_flight) < REQUESTS_IN_FLIGHT:
+            calls, size = self._gather(queue)
+            if calls:
+                self._start(key, queue, calls, size)
+        if len(queue.in_flight) == REQUESTS_IN_FLIGHT:  # it looks again when one of them ends
             return
-        kind.rests += 1
-        if kind.waiting:
-            kind.told = kind.rests
-            self._attend(key, kind)
-        elif not kind.lanes and self._kinds.get(key) is kind:
-            del self._kinds[key]
+        queue.stops += 1
+        if queue.waiting:
+            queue.woken_at = queue.stops
+            self._send_soon(key, queue)
+        elif not queue.in_flight and self._queues.get(key) is queue:
+            del self._queues[key]
 
-    def _start(self, key: Hashable, kind: _Kind, shares: list[Share], size: int) -> None:
+    def _start(self, key: Hashable, queue: _Queue, calls: list[MergedCall], size: int) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
 
-        def free(task: asyncio.Task[None]) -> None:
-            kind.lanes.discard(task)
-            self._learn(kind, size, loop.time() - began)
-            self._go_on(key, kind)
+        def end(task: asyncio.Task[None]) -> None:
+            queue.in_flight.discard(task)
+            self._learn(queue, size, loop.time() - began)
+            self._send_waiting(key, queue)
 
-        task = Batch(shares).task
-        kind.lanes.add(task)
-        # It may be cancelled before its first line, so that it cannot free the lane itself.
-        task.add_done_callback(free)
+        task = MergedBatch(calls).task
+        queue.in_flight.add(task)
+        # A callback, since a task that is cancelled before its first line runs no line of its own at its end.
+        task.add_done_callback(end)
 
-    def _learn(self, kind: _Kind, size: int, took: float) -> None:
+    def _learn(self, queue: _Queue, size: int, took: float) -> None:
         if took > QUICK_SECONDS:
-            kind.most = max(self.most, kind.most // 2)
-        elif size == kind.most:
-            kind.most = min(2 * kind.most, GROWTH * self.most)
+            queue.most = max(self.most, queue.most // 2)
+        elif size == queue.most:
+            queue.most = min(2 * queue.most, LARGEST_FACTOR * self.most)
 
-    def _gather(self, kind: _Kind) -> tuple[list[Share], int]:
-        """Take as many waiting shares as fill a batch, leaving out those whose caller is gone; count their items."""
-        shares, size, most = [], 0, kind.most
-        while kind.waiting:
-            share = kind.waiting[0]
-            if not share.over:
-                if most > self.most and not share.is_light():
+    def _gather(self, queue: _Queue) -> tuple[list[MergedCall], int]:
+        """Take as many waiting calls as fill a batch, but none whose caller is gone; return how many items they have, too."""
+        calls, size, most = [], 0, queue.most
+        while queue.waiting:
+            call = queue.waiting[0]
+            if not call.over:
+                if most > self.most and not call.is_light():
                     most = self.most
-                if size + len(share.items) > most:
+                if size + len(call.items) > most:
                     break
-                shares.append(share)
-                size += len(share.items)
-            kind.waiting.popleft()
-        return shares, size
+                calls.append(call)
+                size += len(call.items)
+            queue.waiting.popleft()
+        return calls, size

@@ -202,7 +202,7 @@ class Session(ConnectionOwner):
     def after_fork_in_child(self) -> object:
         parents = vars(self).copy()
         if self.coalescer is not None:
-            parents["kinds"] = self.coalescer.leave()
+            parents["queues"] = self.coalescer.after_fork_in_child()
         parents["transport's"] = self.transport.after_fork_in_child()
         self._engine = None
         self._open(answered=self.server.answered)

@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import UnsetType
 
 from casdk._calls.answers import Answer, Embeddings, IndexedEmbeddings, Nothing, Piece, Pieces, Rankings, SearchResults
-from casdk._calls.merging import Part, merging_key
+from casdk._calls.merging import MergedEncode, merging_key
 from casdk._calls.options import DEFAULTS, MINIBATCH, Options, check_limit, check_timeout
 from casdk._calls.originals import Originals, open_piece, present, write_embeddings
 from casdk._calls.outcome import Outcome
@@ -84,13 +84,13 @@ def _finish_encode(run: Run, outcome: Outcome) -> Any:
     return present(rows, outcome, run.originals if run.originals.all_documents else None, run.options)
 
 
-def encode(session: Session, content: Iterable[Any], options: Options) -> Run | Part:
+def encode(session: Session, content: Iterable[Any], options: Options) -> Run | MergedEncode:
     """Texts and images -> ``[N, D]``."""
     content = check_content(content, session.sources)
     if options.result is not None:
         check_arrow()
     if session.coalescer is not None and (key := merging_key(session.coalescer, content, options)) is not None:
-        return Part(session, session.coalescer, ENCODE, content, options, key)
+        return MergedEncode(session, session.coalescer, ENCODE, content, options, key)
     return Run(session, ENCODE, content, options)
 
 
