@@ -26,8 +26,8 @@ def test_without(count, data):
     assert len(kept) == count - len(gone) == len(kept.verdicts)
 
 
-def positions(sifted):
-    return None if sifted is None else sifted.positions
+def positions(new):
+    return None if new is None else new.positions
 
 
 @given(st.data())
@@ -41,15 +41,15 @@ def test_repeats_are_found_across_chunks(data):
     repeats, start = Repeats(), 0
     for chunk in chunks:
         new = [position for position in range(len(chunk)) if firsts[start + position] == start + position]
-        assert positions(repeats.sift(chunk, start, plain=True)) == (None if len(new) == len(chunk) else new)
+        assert positions(repeats.find_new(chunk, start, plain=True)) == (None if len(new) == len(chunk) else new)
         start += len(chunk)
     assert repeats.found == [(index, first) for index, first in enumerate(firsts) if first != index]
 
 
 def test_what_cannot_be_hashed_never_repeats():
     repeats = Repeats()
-    assert repeats.sift([[1], [1], "a"], 0, plain=False) is None
-    assert positions(repeats.sift([[1], "a"], 3, plain=False)) == [0]
+    assert repeats.find_new([[1], [1], "a"], 0, plain=False) is None
+    assert positions(repeats.find_new([[1], "a"], 3, plain=False)) == [0]
     assert repeats.found == [(4, 2)]
 
 
@@ -57,9 +57,9 @@ def test_documents_of_docarray_never_repeat(monkeypatch):
     theirs = type("Theirs", (), {"__module__": "docarray.document"})()
     monkeypatch.setitem(sys.modules, "docarray", None)
     repeats = Repeats()
-    assert repeats.sift(["a", "b"], 0, plain=False) is None
-    assert repeats.sift([theirs, theirs, "c"], 2, plain=False) is None
-    assert positions(repeats.sift([theirs, "b"], 5, plain=False)) == [0]
+    assert repeats.find_new(["a", "b"], 0, plain=False) is None
+    assert repeats.find_new([theirs, theirs, "c"], 2, plain=False) is None
+    assert positions(repeats.find_new([theirs, "b"], 5, plain=False)) == [0]
     assert repeats.found == [(6, 1)]
 
 
@@ -75,15 +75,15 @@ def test_what_has_no_result_is_known(size, items, data):
         for _ in range(data.draw(st.integers(0, 3))):
             earlier = data.draw(st.sampled_from(range(0, start + 1, size)))
             indices = range(earlier, min(earlier + size, len(items)))
-            settled = data.draw(st.lists(st.sampled_from(indices), unique=True) | st.just(indices))
-            for index in settled:
+            done = data.draw(st.lists(st.sampled_from(indices), unique=True) | st.just(indices))
+            for index in done:
                 if index in left:
                     assert unfinished.item(index, None) == items[index]
-            unfinished.settle(settled)
-            left = {index: item for index, item in left.items() if index not in settled}
+            unfinished.mark_done(done)
+            left = {index: item for index, item in left.items() if index not in done}
         assert list(unfinished.left().items()) == sorted(left.items())
     for index in range(len(items)):
-        unfinished.settle([index])
+        unfinished.mark_done([index])
     assert unfinished.left() == {}
     assert unfinished.item(0, "otherwise") == "otherwise"
 
@@ -106,11 +106,11 @@ class Raises:
 @pytest.mark.parametrize("before", [[], ["b", "b"]], ids=["nothing repeated so far", "something did"])
 def test_what_raises_when_it_is_compared_is_told_of_and_hurts_no_other(before):
     repeats, count = Repeats(), len(before)
-    repeats.sift(before, 0, plain=True)
+    repeats.find_new(before, 0, plain=True)
     assert repeats.are_plain
-    sifted = repeats.sift(["a", Raises("hash"), "c", Raises("eq"), "a"], count, plain=False)
-    assert sifted is not None
+    new = repeats.find_new(["a", Raises("hash"), "c", Raises("eq"), "a"], count, plain=False)
+    assert new is not None
     assert not repeats.are_plain
-    assert sifted.positions == [0, 2]
-    assert {position: str(error) for position, error in sifted.failed.items()} == {1: "hash", 3: "eq"}
+    assert new.positions == [0, 2]
+    assert {position: str(error) for position, error in new.failed.items()} == {1: "hash", 3: "eq"}
     assert (count + 4, count) in repeats.found

@@ -4,7 +4,7 @@ import math
 
 import pytest
 from casdk._calls.batches import Batch
-from casdk._calls.decisions import FREE_RETRIES, LIGHT, QUICK, Call, RetryBudget, Window
+from casdk._calls.decisions import FREE_RETRIES, LIGHT_BYTES, QUICK_SECONDS, Call, RetryBudget, Window
 from casdk.config import Retry
 from casdk.errors import (
     AuthError,
@@ -42,13 +42,13 @@ def boom(name="ValueError"):
 
 def test_pieces_before_their_turn_hold_back_what_is_read():
     call = make_call(window=Window(2))
-    call.keep(2, full=False)
+    call.hold_back(2, full=False)
     assert call.room == 2
-    call.keep(3, full=False)
+    call.hold_back(3, full=False)
     assert call.room == 1
-    call.keep(1, full=True)
+    call.hold_back(1, full=True)
     assert call.room == 0
-    call.keep(0, full=False)
+    call.hold_back(0, full=False)
     assert call.room == 2
 
 
@@ -75,25 +75,25 @@ def test_a_window_grows_while_the_server_answers_at_once():
     window = Window(8, 32)
     call = make_call(window=window)
     for _ in range(5):
-        call.answered(QUICK, 100)
+        call.answered(QUICK_SECONDS, 100)
     assert (window.size, call.room) == (13, 13)
     for _ in range(30):
-        call.answered(QUICK / 2, 100)
+        call.answered(QUICK_SECONDS / 2, 100)
     assert (window.size, call.room) == (32, 32)
-    call.answered(QUICK * 1.01, 100)
+    call.answered(QUICK_SECONDS * 1.01, 100)
     assert window.size == 31
     for _ in range(40):
-        call.answered(QUICK * 2, 100)
+        call.answered(QUICK_SECONDS * 2, 100)
     assert window.size == 8
 
 
 def test_a_window_does_not_grow_for_large_requests():
     window = Window(8, 32)
     for _ in range(30):
-        window.answered(0.0, LIGHT // 16)
+        window.answered(0.0, LIGHT_BYTES // 16)
     # One more than fits, and back again.
     assert window.size in (16, 17)
-    window.answered(0.0, LIGHT)
+    window.answered(0.0, LIGHT_BYTES)
     assert window.size in (15, 16)
 
 
@@ -107,7 +107,7 @@ def test_a_failed_request_takes_the_window_back():
     assert window.size == 8
 
 
-@given(st.lists(st.one_of(st.none(), st.tuples(st.floats(0, 1), st.integers(0, 2 * LIGHT))), max_size=200))
+@given(st.lists(st.one_of(st.none(), st.tuples(st.floats(0, 1), st.integers(0, 2 * LIGHT_BYTES))), max_size=200))
 def test_a_window_keeps_within_its_bounds(replies):
     grows, stays = Window(3, 9), Window(3)
     for reply in replies:

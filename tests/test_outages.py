@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 from casdk._calls.batches import Batch
-from casdk._calls.decisions import CULPRIT, Call, RetryBudget, Window
-from casdk._calls.outages import PATIENCE, Outage, ServerState
+from casdk._calls.decisions import CULPRIT_OUTAGES, Call, RetryBudget, Window
+from casdk._calls.outages import PATIENCE_SECONDS, Outage, ServerState
 from casdk.config import Retry
 from casdk.errors import AuthError, OverloadedError, ProtocolMismatchError, ServerError, TLSError, TransportError
 from hypothesis import given
@@ -123,7 +123,7 @@ def outages(draw):
     away, now = [], 0.0
     for _ in range(draw(st.integers(1, 6))):
         now += draw(st.floats(6.0, 12.0))
-        end = now + draw(st.floats(0.01, PATIENCE - 6.0))
+        end = now + draw(st.floats(0.01, PATIENCE_SECONDS - 6.0))
         away.append((now, end))
         now = end
     return away
@@ -153,7 +153,7 @@ def test_a_server_that_comes_back_is_waited_for(away, what, window, random, atte
 @given(st.floats(2.0, 200.0), st.floats(0, 1), st.sampled_from(sorted(AWAY)), st.booleans())
 def test_a_server_that_stays_away_is_given_up_when_patience_is_over(patience, random, what, on_its_own):
     given_one = Retry(attempts=5, patience=patience)
-    retry, patience = (Retry(attempts=5), PATIENCE) if on_its_own else (given_one, patience)
+    retry, patience = (Retry(attempts=5), PATIENCE_SECONDS) if on_its_own else (given_one, patience)
     call = make_patient_call(retry=retry, draw=lambda: random)
     run = Simulation(call, 1000, [(3.0, math.inf)], AWAY[what])
     assert type(call.stopped) is TransportError
@@ -195,14 +195,14 @@ def test_one_request_does_not_wait_and_a_second_one_changes_that():
         call.add(make_batch(0, 1))
         assert call.patience == 0
         call.add(make_batch(1, 1))
-        assert call.patience == PATIENCE
+        assert call.patience == PATIENCE_SECONDS
         call.next_batch(0.0)
-        assert call.patience == PATIENCE
+        assert call.patience == PATIENCE_SECONDS
     halves = make_patient_call(window=Window(1), errors="return")
     halves.add(make_batch(0, 4))
     halves.end_input()
     halves.fail(halves.next_batch(0.0), ServerError("boom", for_item=True), 0.0)
-    assert halves.patience == PATIENCE
+    assert halves.patience == PATIENCE_SECONDS
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
@@ -307,7 +307,7 @@ def test_a_request_that_takes_the_server_down_each_time_is_the_reason():
             call.answered(0.1, 100, batch)
             call.interrupt(batch)
     assert isinstance(call.stopped, TransportError)
-    assert crashes == CULPRIT
+    assert crashes == CULPRIT_OUTAGES
 
 
 def test_who_tolerates_losses_loses_nothing_to_a_restart():

@@ -3,28 +3,28 @@ import threading
 
 import pytest
 from casdk import Client, Limits
-from casdk._calls.session import SHARES, ByteBudget, ByteShare
+from casdk._calls.session import BYTE_SHARES, ByteBudget, ByteShare
 from casdk.testing import FaultServer, Gate, Hold
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def test_a_call_is_full_at_its_share_and_all_are_at_the_whole():
-    budget = ByteBudget(100 * SHARES)
+    budget = ByteBudget(100 * BYTE_SHARES)
     one, other = ByteShare(budget), ByteShare(budget)
     one.hold(99)
     assert not one.full
     one.hold(1)
     assert one.full
     assert not other.full
-    budget.hold(100 * SHARES - 100)
+    budget.hold(100 * BYTE_SHARES - 100)
     assert other.full
     one.hold(-1)
     assert not other.full
 
 
 async def test_whoever_waits_for_room_gets_it_when_there_is_some():
-    budget = ByteBudget(SHARES)
+    budget = ByteBudget(BYTE_SHARES)
     share = ByteShare(budget)
     share.hold(3)
     waiting = asyncio.create_task(share.room())
@@ -40,7 +40,7 @@ async def test_whoever_waits_for_room_gets_it_when_there_is_some():
 def test_large_images_of_one_call_leave_room_for_another(scheme):
     gate = Gate()
     size = 50_000
-    limits = Limits(max_inflight_bytes=2 * size * SHARES, prefetch=16)
+    limits = Limits(max_inflight_bytes=2 * size * BYTE_SHARES, prefetch=16)
     images = [PNG + bytes([number]) * size for number in range(24)]
     with (
         FaultServer(lambda request: None if "quick" in request.texts else Hold(gate), width=8) as server,

@@ -40,7 +40,7 @@ async def test_a_wake_without_a_sleep_is_none():
     await asyncio.wait_for(sleeping, 10)
 
 
-async def test_abandoned_tasks_have_ended():
+async def test_cancelled_tasks_have_ended():
     call, ended = Call(), []
 
     async def work(name):
@@ -52,7 +52,7 @@ async def test_abandoned_tasks_have_ended():
     call.tasks.spawn(work, "sends")
     call.tasks.spawn(work, "reads", reads=True)
     await asyncio.sleep(0)
-    await asyncio.wait_for(call.tasks.abandon(), 10)
+    await asyncio.wait_for(call.tasks.cancel_all(), 10)
     assert sorted(ended) == ["reads", "sends"]
     assert not call.tasks.running
     assert not call.tasks.readers

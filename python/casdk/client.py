@@ -87,7 +87,7 @@ class Client:
         proxy: ``http://[user:password@]host:port`` to go through; ``""`` for none. By default ``HTTPS_PROXY`` (secure
             schemes) or ``HTTP_PROXY``, else ``ALL_PROXY``, and ``NO_PROXY``, are read, and never changed.
         coalesce: Merge concurrent `encode` calls of up to 32 items into requests of as many: ``True`` while requests
-            are in flight, a number of milliseconds also waits that long for company. Texts whose ``batch_size`` is
+            are in flight, a number of milliseconds also waits that long for other calls. Texts whose ``batch_size`` is
             not given travel in larger ones, of up to 256, while the server answers each within 10 ms. Errors and
             deadlines stay with their caller.
         local_files: ``False`` opens no file and asks the file system about no string: paths, ``PathLike``,

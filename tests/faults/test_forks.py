@@ -112,7 +112,7 @@ def test_a_fork_with_calls_in_flight(make_server, connect_to, scheme, rows, tall
 
 
 def test_a_fork_with_merged_calls_under_way(make_server, connect_to, scheme, rows):
-    """Those in flight and those that wait for company end in the parent; the child begins afresh."""
+    """Those in flight and those that wait to be merged end in the parent; the child begins afresh."""
     gate = Gate()
     server = make_server(lambda request: Hold(gate) if request.texts[0].startswith("held") else None)
     client = connect_to(server, scheme, timeout=40, coalesce=True)

@@ -31,12 +31,12 @@ __all__ = [
 
 Scored: TypeAlias = "tuple[int, dict[str, NamedScore]]"
 """Which candidate, and its scores."""
-GROWTH: Final = 1.125
-"""An array of unknown length grows by mremap, which moves no byte, but NumPy zeroes what it adds: small steps."""
+GROWTH_FACTOR: Final = 1.125
+"""By which an array of unknown length grows. `mremap` moves no byte, but NumPy zeroes what is new: steps are small."""
 
 
 class Answer(ABC):
-    """Collects the replies of one call, in any order.
+    """Collects the replies of one call, in any order; a `Run` passes them to it, and each verb has its class.
 
     Attributes:
         pieces: Whether parts of it are handed over before the end.
@@ -59,12 +59,12 @@ class Answer(ABC):
         return iter(())
 
     @property
-    def kept(self) -> tuple[int, int]:
+    def held_back(self) -> tuple[int, int]:
         """How many pieces are whole before their turn, and their bytes."""
         return 0, 0
 
     def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
-        """Notice whether the flow did what was asked, without taking the reply in.
+        """Check whether the flow did what was asked, without storing the reply.
 
         Raises:
             NotSupportedError: The flow cannot do what was asked.
@@ -74,7 +74,7 @@ class Answer(ABC):
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
     ) -> list[int]:
-        """Take one reply in.
+        """Store one reply.
 
         Args:
             indices: Index of each document that was sent, by its position in the message.
@@ -103,9 +103,10 @@ class Embeddings(Answer):
     def __init__(self, total: int | None, options: Options) -> None:
         self._total = total
         self._dtype = np.dtype(options.dtype)
-        self._given = options.out is not None
+        self._fills_out = options.out is not None
         self.rows: np.ndarray[Any, Any] | None = None
-        if options.out is not None:  # of a subclass, which may answer as it likes, the memory is all that is needed
+        if options.out is not None:
+            # A plain view: a subclass may override anything, and only its memory is needed.
             self.rows = np.ndarray.view(options.out, np.ndarray)
 
     def place(
@@ -116,7 +117,7 @@ class Embeddings(Answer):
             if reply.rows > sent:
                 raise ReplyError(f"the server sent {reply.rows} documents for {sent}")
             return list(range(sent))
-        if self._given and self.rows is not None and (wide := self.rows.shape[1]) != width:
+        if self._fills_out and self.rows is not None and (wide := self.rows.shape[1]) != width:
             raise InputValueError(f"out has rows of {wide} numbers, the server's have {width}: make it [N, {width}]")
         in_order = isinstance(indices, range)
         count = indices[-1] + 1 if in_order else max(indices) + 1
@@ -139,10 +140,10 @@ class Embeddings(Answer):
                     "content says it has: read it with stream(), or give out= a memmap"
                 ) from error
         elif len(rows) < count:
-            if self._given:
+            if self._fills_out:
                 raise InputValueError(f"out has {len(rows)} rows, the content has more")
-            # Nobody else holds the array before the call ends, so its memory may move.
-            rows.resize((max(count, int(len(rows) * GROWTH) + 1024), width), refcheck=False)
+            # Nobody else refers to the array before the call ends, so its memory may move.
+            rows.resize((max(count, int(len(rows) * GROWTH_FACTOR) + 1024), width), refcheck=False)
         return rows
 
     def rows_of(self, outcome: Outcome) -> np.ndarray[Any, Any] | None:
@@ -152,11 +153,11 @@ class Embeddings(Answer):
             ``[read, 0]`` while their width is not known; ``None`` if the call was stopped by then.
         """
         count, missing, rows = outcome.read, outcome.missing, self.rows
-        if outcome.stopped is not None and (rows is None or self._given):
+        if outcome.stopped is not None and (rows is None or self._fills_out):
             return None if rows is None else _view(rows, count, missing)
         if rows is None:
             return np.full((count, 0), np.nan, self._dtype) if count else np.empty((0, 0), self._dtype)
-        if len(rows) > count and not self._given:
+        if len(rows) > count and not self._fills_out:
             rows.resize((count, rows.shape[1]), refcheck=False)
         elif len(rows) < count:
             self._reserve(count, rows.shape[1])
@@ -235,12 +236,12 @@ class Pieces(Answer):
         self._pieces: dict[int, Piece] = {}
         self._head = 0
         self._width = 0
-        self._kept = 0
-        self._kept_bytes = 0
+        self._held_back = 0
+        self._held_back_bytes = 0
 
     @property
-    def kept(self) -> tuple[int, int]:
-        return self._kept, self._kept_bytes
+    def held_back(self) -> tuple[int, int]:
+        return self._held_back, self._held_back_bytes
 
     def opened(self, start: int, items: Sequence[Any]) -> None:
         self._pieces[start] = Piece(start, items)
@@ -255,7 +256,7 @@ class Pieces(Answer):
         piece = self._piece_of(error.index)
         piece.bad.append(error.index - piece.start)
         piece.errors.append(error)
-        self._settle(piece, 1)
+        self._count_done(piece, 1)
 
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
@@ -270,22 +271,22 @@ class Pieces(Answer):
             piece.rows = np.empty((len(piece.items), reply.width), self._dtype)
         rows = [index - piece.start for index in indices]
         missing = reply.place(piece.rows, 0, sent, request_id, rows)
-        self._settle(piece, sent - len(missing))
+        self._count_done(piece, sent - len(missing))
         return missing
 
-    def _settle(self, piece: Piece, items: int) -> None:
+    def _count_done(self, piece: Piece, items: int) -> None:
         piece.outstanding -= items
         if items and piece.outstanding == 0:
-            self._kept += 1
-            self._kept_bytes += piece.nbytes
+            self._held_back += 1
+            self._held_back_bytes += piece.nbytes
 
     def ready(self) -> Iterator[Piece]:
         """Yield the pieces that are whole and whose turn it is."""
         while (piece := self._pieces.get(self._head)) is not None and piece.outstanding == 0:
             del self._pieces[self._head]
             self._head += len(piece.items)
-            self._kept -= 1
-            self._kept_bytes -= piece.nbytes
+            self._held_back -= 1
+            self._held_back_bytes -= piece.nbytes
             if piece.rows is None:
                 piece.rows = np.empty((len(piece.items), self._width), self._dtype)
             piece.rows[piece.bad] = np.nan
@@ -309,7 +310,7 @@ class Pieces(Answer):
 
 
 class Nothing(Answer):
-    """For calls whose callbacks take the replies.
+    """Stores nothing: for calls whose callbacks take the replies.
 
     Args:
         total: Items in all, if known.
@@ -329,9 +330,9 @@ class Nothing(Answer):
 
 
 class Rankings(Answer):
-    """What the server says of each Document's candidates; the Documents change when the call has ended well.
+    """The scores of each Document's candidates. They are written into the Documents when the call has ended well.
 
-    Until then they are as they were packed, and a Document may stand in the content more than once.
+    Until then the Documents stay as they were packed: one may be in the content more than once.
 
     Args:
         source: Attribute that holds the candidates.
@@ -382,8 +383,8 @@ class Rankings(Answer):
 
         Raises:
             InputValueError: A Document has other candidates by now; then none has changed.
-            ItemTypeError: A class of the caller's own does not take them, all others have theirs; or it does not tell
-                its candidates any more, then none has changed.
+            ItemTypeError: A class of the caller's own does not take them, all others have theirs; or its candidates
+                cannot be read any more, then none has changed.
         """
         owners: dict[int, Document] = {}
         failed: ItemTypeError | None = None

@@ -14,7 +14,7 @@ import numpy as np
 from casdk.documents.recognise import hold_documents, recognise
 from casdk.errors import ItemError
 
-__all__ = ["Batch", "Repeats", "Sifted", "Unfinished", "moved"]
+__all__ = ["Batch", "NewItems", "Repeats", "Unfinished", "moved"]
 
 
 class Batch(msgspec.Struct, eq=False):
@@ -25,8 +25,8 @@ class Batch(msgspec.Struct, eq=False):
         items: The items, in the packer's types.
         verdicts: One byte per item.
         attempts: Times it was sent.
-        excused: Those of them that found the server away, and count as none.
-        outages: Times the server went away while it was there.
+        excused: Attempts that found the server away, and so do not count.
+        outages: Times the server went away while the batch was with it.
         errors: What was wrong with each URL that could not be fetched.
         isolation: The search for a bad item that it is a part of.
         not_before: When it may be sent again, in the engine's time.
@@ -59,11 +59,11 @@ class Batch(msgspec.Struct, eq=False):
 
     def without(self, positions: Container[int]) -> Batch:
         """Return a batch of the items at all other positions."""
-        kept = [position for position in range(len(self)) if position not in positions]
+        left = [position for position in range(len(self)) if position not in positions]
         return Batch(
-            [self.indices[position] for position in kept],
-            [self.items[position] for position in kept],
-            bytes(self.verdicts[position] for position in kept),
+            [self.indices[position] for position in left],
+            [self.items[position] for position in left],
+            bytes(self.verdicts[position] for position in left),
             self.read_at,
         )
 
@@ -73,11 +73,11 @@ class Batch(msgspec.Struct, eq=False):
         return Batch([*self.indices, *other.indices], self.items + other.items, self.verdicts + other.verdicts, read_at)
 
 
-class Sifted(NamedTuple):
-    """What is left of a chunk without its repeats.
+class NewItems(NamedTuple):
+    """The items of a chunk that repeat no earlier one.
 
     Attributes:
-        positions: Of the items that are new.
+        positions: Where they are in the chunk.
         failed: What was raised by items that were compared with others, by position.
     """
 
@@ -86,7 +86,7 @@ class Sifted(NamedTuple):
 
 
 class Repeats:
-    """Finds items that equal earlier ones of the same call.
+    """Finds items that equal earlier ones of the same call, for ``dedupe=True``.
 
     Attributes:
         found: Index of each repeat and of what it repeats.
@@ -96,13 +96,13 @@ class Repeats:
     def __init__(self) -> None:
         self.found: list[tuple[int, int]] = []
         self.are_plain = True
-        # Until something repeats, its items in a set are enough, which takes a tenth of the time of their indices.
+        # A set of the items is enough until one repeats; filling it takes a tenth of the time of a dict of indices.
         self._seen: set[Any] = set()
         self._read: list[Any] = []
         self._firsts: dict[Any, int] | None = None
 
-    def sift(self, items: list[Any], start: int, *, plain: bool) -> Sifted | None:
-        """Tell the items that are new from repeats; ``None`` where all are new.
+    def find_new(self, items: list[Any], start: int, *, plain: bool) -> NewItems | None:
+        """Return which items repeat no earlier one; ``None`` if that is all of them.
 
         What cannot be hashed (arrays, Documents) never repeats; neither do docarray's documents, which can.
 
@@ -120,7 +120,7 @@ class Repeats:
             self._seen, self._read = set(), []
         known, firsts = self._firsts, None
         if not theirs:
-            with suppress(Exception):  # one by one, then
+            with suppress(Exception):  # one that fails is found below, one by one
                 firsts = list(map(known.setdefault, items, range(start, start + len(items))))
         failed: dict[int, Exception] = {}
         if firsts is None:
@@ -129,10 +129,10 @@ class Repeats:
             return None
         self.found += [(start + position, first) for position, first in enumerate(firsts) if first != start + position]
         new = [position for position, first in enumerate(firsts) if first == start + position]
-        return Sifted([position for position in new if position not in failed], failed)
+        return NewItems([position for position in new if position not in failed], failed)
 
     def spread(self, bad: dict[int, ItemError], left: dict[int, Any]) -> None:
-        """What repeats an item without a result has none either.
+        """Mark what repeats an item without a result as having none, either.
 
         Args:
             bad: Errors by index; those of repeats are added.
@@ -198,8 +198,8 @@ class Unfinished(msgspec.Struct, eq=False):
     chunks: dict[int, Sequence[Any]] = {}
     parts: dict[int, set[int]] = {}
 
-    def settle(self, indices: Sequence[int]) -> None:
-        """Items of one chunk have a result, or never will."""
+    def mark_done(self, indices: Sequence[int]) -> None:
+        """Note that items of one chunk have a result, or never will."""
         if not indices:
             return
         start = indices[0] - indices[0] % self.size
@@ -215,7 +215,7 @@ class Unfinished(msgspec.Struct, eq=False):
             del self.chunks[start], self.parts[start]
 
     def item(self, index: int, otherwise: Any) -> Any:
-        """Return an item of a chunk that is not settled, else ``otherwise``."""
+        """Return an item of a chunk that is not done as a whole, else ``otherwise``."""
         start = index - index % self.size
         items = self.chunks.get(start)
         return otherwise if items is None else items[index - start]

@@ -1,4 +1,4 @@
-"""What a call tells its caller of each request: the callbacks, and the responses that it returns."""
+"""The callbacks of a call, and the responses that it returns: what its caller learns of each request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Callback: TypeAlias = Callable[[Response], Any]
 
 
 class Callbacks:
-    """What one call's caller wants to be called with, and the responses it wants to have.
+    """Calls one call's ``on_done``, ``on_error`` and ``on_always``, and collects its responses if it returns them.
 
     Args:
         options: The call's.
@@ -33,7 +33,7 @@ class Callbacks:
         self._on_done: Callback | None = options.on_done
         self._on_error: Callback | None = options.on_error
         self._on_always: Callback | None = options.on_always
-        self._keeps: bool = options.return_responses
+        self._returns_responses: bool = options.return_responses
         self._responses: list[tuple[int, Response]] = []
 
     async def report(
@@ -60,7 +60,7 @@ class Callbacks:
             perf_counter(),
         )
         response = read_response(received.reply, request_id, stamps, received.connecting)
-        if self._keeps:
+        if self._returns_responses:
             self._responses.append((batch.indices[0], response))
         await _call(caller, self._on_done if error is None else self._on_error, response)
         await _call(caller, self._on_always, response)
@@ -78,13 +78,13 @@ class Callbacks:
 
     def responses(self) -> list[Response] | None:
         """Return the responses in input order, if the call returns them."""
-        if not self._keeps:
+        if not self._returns_responses:
             return None
         return [response for _, response in sorted(self._responses, key=_start_of)]
 
 
-def _start_of(kept: tuple[int, Response]) -> int:
-    return kept[0]
+def _start_of(start_and_response: tuple[int, Response]) -> int:
+    return start_and_response[0]
 
 
 async def _call(caller: Caller[Any], callback: Callback | None, response: Response) -> None:
@@ -93,6 +93,6 @@ async def _call(caller: Caller[Any], callback: Callback | None, response: Respon
     try:
         await caller.call(partial(callback, response))
     except Exception as error:
-        if isinstance(error.__cause__, StopIteration):  # which Python lets no coroutine raise
+        if isinstance(error.__cause__, StopIteration):  # Python turns that into a RuntimeError in a coroutine
             error = error.__cause__
         raise CallbackError(f"a callback raised {class_name(error)}: {message_of(error)}") from error

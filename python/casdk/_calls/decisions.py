@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, cast
 
 from casdk._calls.batches import Batch
-from casdk._calls.outages import PATIENCE, Outage, ServerState
+from casdk._calls.outages import PATIENCE_SECONDS, Outage, ServerState
 from casdk.config import Retry
 from casdk.errors import (
     AuthError,
@@ -32,45 +32,49 @@ from casdk.errors import (
     TransportError,
 )
 
-__all__ = ["GROWN", "WINDOW", "Call", "ErrorMode", "Outcome", "RetryBudget", "Window"]
+__all__ = ["GROWN_WINDOW_REQUESTS", "WINDOW_REQUESTS", "Call", "ErrorMode", "NextStep", "RetryBudget", "Window"]
 
 ErrorMode: TypeAlias = Literal["raise", "return", "skip"]
-Outcome: TypeAlias = Literal["abandoned", "split", "repeat", "wait", "lost", "stop"]
-"""What becomes of a batch that failed: nothing any more, halves, another attempt, another one when the server is back,
-the next batch, the call's end."""
+NextStep: TypeAlias = Literal["abandoned", "split", "repeat", "wait", "lost", "stop"]
+"""What follows on a batch that failed: nothing, as the call is over; its halves are sent; it is sent again; it is sent
+again when the server is back; it is left without a result, and the call goes on; the call ends."""
 
-HOPELESS: Final = 64
-"""Items an executor may fail on, one after the other without one success in the call, before the fault is its own."""
+HOPELESS_ITEMS: Final = 64
+"""An executor that has failed on so many items of a call, and succeeded on none, is at fault, and not the items."""
 FREE_RETRIES: Final = 100
-"""Repeats a client may make before its budget's share counts."""
-WINDOW: Final = 8
+"""Repeats that a client may make before they are counted against its requests."""
+WINDOW_REQUESTS: Final = 8
 """Requests in flight per call, unless the client says: enough to keep a server busy that takes its time."""
-GROWN: Final = 32
-"""Those that it may grow to. Each one leaves a share of the client's own work to be done for several at once."""
-QUICK: Final = 0.02
-"""Seconds within which a request is answered, the wait behind all others in flight included, where one more is of use:
-a server that takes longer always has the next request to work at."""
-LIGHT: Final = 8 << 20
-"""Bytes that all in flight, requests and replies, may have for one more: so it costs no memory to speak of."""
+GROWN_WINDOW_REQUESTS: Final = 32
+"""Requests in flight that a window may grow to: with more of them, the client often does a step for several at once."""
+QUICK_SECONDS: Final = 0.02
+"""The window grows if a request is answered within this time, the wait behind all others in flight included. A server
+that takes longer has another request to work at already."""
+LIGHT_BYTES: Final = 8 << 20
+"""The window grows only while all requests and replies in flight come to no more: then it costs little memory."""
 
 
 MOST_DOUBLINGS: Final = 63
-"""Of the wait between attempts: after a thousand, it would be more than a float can hold."""
-CULPRIT: Final = 5
-"""Times a server may go away under the same request; from then on, that request is taken for the reason."""
+"""Doublings of the wait between attempts: after a thousand of them, it would be more than a float can hold."""
+CULPRIT_OUTAGES: Final = 5
+"""A request under which the server has gone away so many times is taken for the reason."""
 
 
 class RetryBudget:
-    """How many repeats a client may still make, over all its calls: a dying server is not stormed."""
+    """How many repeats a client may still make, over all its calls, so that a dying server is not flooded with them.
 
-    def __init__(self, share: float) -> None:
-        self._share = share
+    Args:
+        per_request: Repeats that each first attempt allows.
+    """
+
+    def __init__(self, per_request: float) -> None:
+        self._per_request = per_request
         self._left = float(FREE_RETRIES)
 
     def earn(self) -> None:
         """Count a request that was not a repeat."""
         if self._left < FREE_RETRIES:
-            self._left += self._share
+            self._left += self._per_request
 
     def spend(self) -> bool:
         """Take one repeat out, if there is one."""
@@ -81,7 +85,7 @@ class RetryBudget:
 
 
 class Window:
-    """How many requests of a call may be in flight; those calls share it that were not told a number of their own.
+    """How many requests of a call may be in flight. The calls of a client without a ``prefetch`` of their own use one.
 
     Args:
         size: How many, whatever the server does.
@@ -102,7 +106,7 @@ class Window:
             took: Seconds from handing it to the channel until its reply was there.
             size: Bytes of both.
         """
-        if took <= QUICK and self.size * size <= LIGHT:
+        if took <= QUICK_SECONDS and self.size * size <= LIGHT_BYTES:
             self.size += self.size < self._most
         else:
             self.size -= self.size > self._least
@@ -113,10 +117,10 @@ class Window:
 
 
 class Isolation:
-    """The search for the bad item among some that are known to fail together.
+    """The search for the bad item of a batch that the executor failed on.
 
     Attributes:
-        group: Items known to fail together.
+        group: Items of which at least one is bad.
         error: What the server said of them last.
         put_off: Halves that were never sent.
     """
@@ -131,7 +135,7 @@ class Isolation:
         return (len(self.group) + 1) // 2
 
     def probe(self) -> Batch:
-        """Return the next half to send."""
+        """Return the half of the group that is sent next."""
         half = self.group.part(0, self.middle)
         half.isolation = self
         return half
@@ -159,7 +163,7 @@ class Isolation:
 
 
 class Call:
-    """One call's state.
+    """One call's state, and what it does next; `Run` asks it and reports to it what happened.
 
     Args:
         window: Requests in flight.
@@ -168,12 +172,12 @@ class Call:
         errors: What a bad item does.
         resend: Whether a request may be sent again, or split, once its bytes may have reached the server.
         draw: Returns a random number in ``[0, 1)``, for jitter.
-        tolerant: Whether a batch that failed for good does not end the call (``on_error`` is given), and is not split.
-        on_refuse: Told of each item that will have no result, before anyone else.
+        tolerant: Whether a batch that failed for good is not split and does not end the call: there is an ``on_error``.
+        on_refuse: Called first with the error of each item that will have no result.
         server: What the client's other calls know of the server.
 
     Attributes:
-        resend: As given.
+        resend: The argument.
         outage: While the server is away, and waited for.
         stopped: What ended the call early.
         done: Items with a result.
@@ -206,7 +210,7 @@ class Call:
         self._delayed: list[Batch] = []
         self._in_flight: set[Batch] = set()
         self._undelivered = 0
-        self._kept = 0
+        self._held_back = 0
         self._full = False
         self._open = True
         self._begun = 0
@@ -226,9 +230,9 @@ class Call:
         if not self._open or self.stopped is not None or self._full:
             return 0
         under_way = len(self._ready) + len(self._delayed) + len(self._in_flight) + self._undelivered
-        # As many again may be done before their turn, so that a slow reply does not hold up all the others at once.
+        # Beside the window, as many pieces again may be held back, so that one slow reply does not stop all others.
         window = self._window.size
-        return window - under_way - max(0, self._kept - window)
+        return window - under_way - max(0, self._held_back - window)
 
     @property
     def finished(self) -> bool:
@@ -253,7 +257,7 @@ class Call:
         if self._retry.patience is not None:
             return self._retry.patience
         more_than_one = self._begun + len(self._ready) > 1
-        return PATIENCE if self._retry.attempts > 1 and self._server.answered and more_than_one else 0.0
+        return PATIENCE_SECONDS if self._retry.attempts > 1 and self._server.answered and more_than_one else 0.0
 
     def next_batch(self, now: float) -> Batch | None:
         """Return a batch to send now, which is in flight from here on."""
@@ -376,12 +380,12 @@ class Call:
         """The caller took a piece."""
         self._undelivered -= 1
 
-    def keep(self, pieces: int, *, full: bool) -> None:
-        """So many pieces are whole before their turn; ``full``: in as many bytes as there may be."""
-        self._kept, self._full = pieces, full
+    def hold_back(self, pieces: int, *, full: bool) -> None:
+        """So many pieces are whole before their turn; ``full`` says that they have as many bytes as there may be."""
+        self._held_back, self._full = pieces, full
 
     def interrupt(self, batch: Batch) -> None:
-        """The engine took the batch back, e.g. for a fork: not the server's fault."""
+        """The engine took the batch back, e.g. for a fork, which is not the server's fault and counts as no attempt."""
         self._in_flight.discard(batch)
         self._stop_asking(batch)
         batch.attempts -= 1
@@ -394,7 +398,7 @@ class Call:
         self.outage.asking = None
         return True
 
-    def fail(self, batch: Batch, error: CasdkError, now: float) -> Outcome:
+    def fail(self, batch: Batch, error: CasdkError, now: float) -> NextStep:
         """A request failed; return what becomes of its batch."""
         self._in_flight.discard(batch)
         error.attempts = batch.attempts
@@ -452,7 +456,7 @@ class Call:
 
     def _halve(self, batch: Batch, error: ServerError) -> None:
         """Send the halves of what is too large as it is; an item that is too large by itself has no result."""
-        # A search for a bad item ends here, since no more can be said of the half just sent.
+        # A search for a bad item ends here: whether this half is bad cannot be found out, as it is too large.
         unsent = [] if batch.isolation is None else batch.isolation.leave()
         if len(batch) == 1:
             self.refuse(RejectedError(batch.indices[0], batch.items[0], f"it is too large by itself: {error}", error))
@@ -465,12 +469,12 @@ class Call:
     def _may_split(self, batch: Batch, error: CasdkError) -> bool:
         if not (isinstance(error, ServerError) and error.for_item) or self._tolerant or not self.resend:
             return False
-        return self._successes > 0 or self._hopeless < HOPELESS
+        return self._successes > 0 or self._hopeless < HOPELESS_ITEMS
 
     def _may_help(self, error: TransportError | ServerError) -> bool:
         """Whether to send the same again is safe, and can help in a time that is waited for."""
-        given = self._retry.patience
-        longest = max(self._retry.max_backoff, PATIENCE if given is None else given)
+        patience = self._retry.patience
+        longest = max(self._retry.max_backoff, PATIENCE_SECONDS if patience is None else patience)
         if not error.retryable or (error.retry_after or 0.0) > longest:
             return False
         # A server that only asks to be left alone has not begun with the request; one that went away may have.
@@ -481,7 +485,7 @@ class Call:
         """Whether the server may still be away, and that is not the batch's own doing."""
         if self.outage is not None and now >= self.outage.since + self.patience:
             self.outage.given_up = True
-        return self.patience > 0 and batch.outages < CULPRIT and not (self.outage and self.outage.given_up)
+        return self.patience > 0 and batch.outages < CULPRIT_OUTAGES and not (self.outage and self.outage.given_up)
 
     def _put_off(self, batch: Batch, error: TransportError | ServerError, asked: bool, now: float) -> None:
         """Send the batch again when the server is back."""
@@ -494,18 +498,18 @@ class Call:
             outage.wait(now, self._backoff(outage.tries), error.retry_after or 0.0, self.patience)
         batch.excused += 1
         batch.not_before = outage.ask_at
-        # Who has asked asks again, so that the order of all others stays what it was.
+        # The batch that has asked is the next to ask, so that the order of all others stays what it was.
         self._delayed.insert(0 if asked else len(self._delayed), batch)
 
     def _may_repeat(self, batch: Batch, error: TransportError | ServerError) -> bool:
-        # Once the server is not waited for any longer, what was sent meanwhile was an attempt like any other.
+        # An attempt that found the server away counts only once the server is not waited for any longer.
         attempts = batch.attempts if error.away else batch.attempts - batch.excused
         if attempts >= self._retry.attempts:
             return False
-        # What never left the client is no load on the server, so it costs nothing of the budget; a handshake that was
-        # answered did.
-        unheard = isinstance(error, TransportError) and not error.sent and not error.code
-        return unheard or self._budget.spend()
+        # What never left the client is no load on the server and costs nothing of the budget. An answered handshake
+        # has a code, and was a load.
+        never_left = isinstance(error, TransportError) and not error.sent and not error.code
+        return never_left or self._budget.spend()
 
     def _backoff(self, tries: int) -> float:
         """Return the seconds between this try and the next."""

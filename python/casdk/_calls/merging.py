@@ -57,7 +57,7 @@ DEFAULTS_OF_ALONE: Final = tuple((name, getattr(DEFAULTS, name)) for name, how i
 
 
 def merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashable | None:
-    """Return a key that must be the same for calls to be sent in one request, or ``None`` for a call that is sent alone."""
+    """Return a key, equal for all calls that may be sent in one request, or ``None`` for a call that is sent alone."""
     if not is_held(content) or not 0 < len(content) <= coalescer.most or hold_documents(content):
         return None
     if options is DEFAULTS:
@@ -489,7 +489,7 @@ class Coalescer:
             queue.most = min(2 * queue.most, LARGEST_FACTOR * self.most)
 
     def _gather(self, queue: _Queue) -> tuple[list[MergedCall], int]:
-        """Take as many waiting calls as fill a batch, but none whose caller is gone; return how many items they have, too."""
+        """Take as many waiting calls as fill a batch, leaving out those whose caller is gone; count their items."""
         calls, size, most = [], 0, queue.most
         while queue.waiting:
             call = queue.waiting[0]

@@ -1,4 +1,4 @@
-"""What a call can be told, for both twins of every verb."""
+"""The options of a call, for both twins of every verb."""
 
 from __future__ import annotations
 
@@ -119,12 +119,12 @@ class EncodeOptions(StreamOptions, total=False):
 
 
 MINIBATCH: Final = 32
-"""What CLIP servers put on their device at once (``minibatch_size``)."""
+"""Items that CLIP servers put on their device at once (``minibatch_size``)."""
 DTYPE: Final = "float32"
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """Options of one call; `read_options` checks what the caller gave."""
+    """Options of one call; `read_options` makes it of what the caller wrote."""
 
     batch_size: int | None = None
     prefetch: int | None = None
@@ -156,7 +156,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """Return the seconds that the call has.
 
         Args:
-            total: Of a call that is not told otherwise.
+            total: The client's, for a call without a ``timeout`` of its own.
         """
         return total if self.timeout is UNSET else self.timeout
 
@@ -168,10 +168,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 DEFAULTS: Final = Options()
-"""Those of a call that is told nothing, made once."""
+"""The options of a call that names none, made once."""
 FLOATS: Final = (np.dtype(np.float32), np.dtype(np.float16))
 MOST_MATCHES: Final = 2**31 - 1
-"""What ``limit`` may be: every server holds it in an integer of its own."""
+"""The largest ``limit``; what a server can take depends on its integers."""
 
 
 MERGES: Final[dict[str, Literal["same", "own", "alone"]]] = {
@@ -192,12 +192,12 @@ MERGES: Final[dict[str, Literal["same", "own", "alone"]]] = {
     "dedupe": "alone",
     "result": "own",
 }
-"""How each option of calls that travel in one request goes together: they have the ``same``, each has its ``own``, or a
-call that is told it travels ``alone``."""
+"""How each option goes with merging: calls in one request have the ``same`` value, each has its ``own``, or a call that
+sets it is sent ``alone``."""
 
 
 class Known:
-    """Names of the options that a verb takes.
+    """The names of the options that a verb takes; `read_options` checks a call's against them.
 
     Args:
         kinds: TypedDicts of options.
@@ -208,13 +208,13 @@ class Known:
         self.names: Final[frozenset[str]] = frozenset(name for kind in kinds for name in kind.__annotations__)
         self.own: Final[str] = own
 
-    def check(self, given: Mapping[str, Any]) -> None:
+    def check(self, options: Mapping[str, Any]) -> None:
         """Refuse what the verb does not take, and say what was probably meant.
 
         Raises:
             TypeError: There is no option of that name.
         """
-        if not (others := given.keys() - self.names):
+        if not (others := options.keys() - self.names):
             return
         from difflib import get_close_matches
 
@@ -228,14 +228,14 @@ OF_ENCODE: Final = Known([EncodeOptions, ResultOptions])
 
 
 PYTHONS_OWN: Final = (NoneType, bool, int, float, str, dict, FunctionType, MethodType, BuiltinFunctionType)
-"""What runs no code of the caller's as it is read: whatever is raised meanwhile is a signal handler's, and passes."""
+"""Types whose values run none of the caller's code as they are read: an error raised then is a signal handler's."""
 
 
-def read_options(given: Mapping[str, Any], known: Known = OF_ENCODE) -> Options:
-    """Return the options of a call, each value that the caller gave checked.
+def read_options(options: Mapping[str, Any], known: Known = OF_ENCODE) -> Options:
+    """Return the options of a call, each value of the caller's checked.
 
     Args:
-        given: By name.
+        options: The caller's, by name.
         known: What the verb takes.
 
     Raises:
@@ -243,10 +243,10 @@ def read_options(given: Mapping[str, Any], known: Known = OF_ENCODE) -> Options:
         InputValueError: A value is none that the option takes.
         TypeError: There is no option of that name.
     """
-    if not given:
+    if not options:
         return DEFAULTS
-    known.check(given)
-    return Options(**{name: _read_option(name, value) for name, value in given.items()})
+    known.check(options)
+    return Options(**{name: _read_option(name, value) for name, value in options.items()})
 
 
 def _read_option(name: str, value: Any) -> Any:
@@ -254,7 +254,7 @@ def _read_option(name: str, value: Any) -> Any:
         return CHECKS[name](name, value) if name in CHECKS else value
     except InputError:
         raise
-    except Exception as error:  # of its own class: `isinstance` may ask what it is
+    except Exception as error:  # raised by the caller's own class, whose code `isinstance` may run
         if type(value) in PYTHONS_OWN:
             raise
         raise InputTypeError(f"{name} cannot be read: {class_name(error)}: {message_of(error)}") from error
@@ -278,7 +278,7 @@ def check_limit(limit: object) -> int:
 
 
 def check_timeout(timeout: float | UnsetType | None) -> float | UnsetType | None:
-    """Return the seconds of a call, if it was told any; raises as `read_options` does."""
+    """Return the checked ``timeout`` of a call; raises as `read_options` does."""
     return timeout if timeout is UNSET else _read_seconds("timeout", timeout)
 
 
@@ -343,12 +343,12 @@ def _read_parameters(name: str, value: Any) -> Any:
 
 def _read_dtype(name: str, value: Any) -> Any:
     try:
-        given = np.dtype(value)
+        dtype = np.dtype(value)
     except Exception:  # NumPy asks it for its own dtype
-        given = None
-    if given is None or given not in FLOATS:
+        dtype = None
+    if dtype is None or dtype not in FLOATS:
         raise InputValueError(f"{name} must be float32 or float16, not {shown(value)}")
-    return DTYPE if given == FLOATS[0] else given.name  # it is not asked again
+    return DTYPE if dtype == FLOATS[0] else dtype.name
 
 
 def _read_matrix(name: str, value: Any) -> Any:

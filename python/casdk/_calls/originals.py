@@ -1,4 +1,4 @@
-"""The caller's own Documents: read on the way in, given back as the same objects with what the server said."""
+"""The caller's own Documents: read on the way in, and returned as the same objects, with their results."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from casdk.models import EncodeResult
 
 __all__ = ["Originals", "are_ours", "open_piece", "present", "write_embeddings"]
 
-MANY: Final = 1000
-"""Documents that are given their results in a tenth of a millisecond; docarray's take as long one by one."""
+MANY_DOCUMENTS: Final = 1000
+"""Writing the results of so many takes a tenth of a millisecond; of docarray's, a single one takes as long."""
 
 
 class Originals:
@@ -30,7 +30,7 @@ class Originals:
         content: What the user handed over.
         candidates: Attribute of docarray's documents whose documents travel too.
         whole: Whether docarray's documents travel whole.
-        keep: Whether they are given back; if not, only those of the first chunk are kept.
+        keep: Whether the call returns them; if not, only those of the first chunk are stored.
     """
 
     def __init__(self, content: Any, *, candidates: str | None = None, whole: bool = False, keep: bool = True) -> None:
@@ -47,7 +47,7 @@ class Originals:
         return read_chunk(items, indices, candidates=self._candidates, whole=self._whole, **how)
 
     def keep(self, items: list[Any], chunk: Chunk) -> Chunk:
-        """Keep the Documents of a chunk that was read."""
+        """Store the Documents of a chunk that was read."""
         if chunk.items is not items and not self._foreign:
             self._foreign = hold_documents(items)
         if self.items is not None:
@@ -60,7 +60,7 @@ class Originals:
         return chunk
 
     def keep_as_documents(self, items: list[Any], chunk: Chunk) -> Chunk:
-        """Make Documents of what is none in a chunk that was read, and keep them."""
+        """Make Documents of all items of a chunk that was read, and store them."""
         if chunk.items is not items and not self._foreign:
             self._foreign = hold_documents(items)
         documents: list[Any] = []
@@ -76,11 +76,11 @@ class Originals:
 
     @property
     def are_many(self) -> bool:
-        """Whether giving them back takes longer than a loop of the caller's should wait."""
-        return self._foreign or len(self.documents) > MANY
+        """Whether making the result takes longer than it may block a loop of the caller's."""
+        return self._foreign or len(self.documents) > MANY_DOCUMENTS
 
     @property
-    def all_given(self) -> bool:
+    def all_from_caller(self) -> bool:
         """Whether every item is a Document of the caller's, ours or docarray's."""
         return self.items is not None and all(
             issubclass(type(item), Document) or recognise(item) for item in self.items
@@ -88,7 +88,7 @@ class Originals:
 
     @property
     def all_documents(self) -> bool:
-        """Whether there was nothing else; for no items at all, the content says which it is."""
+        """Whether all items were Documents; if there were no items, whether the content is an array of Documents."""
         if self.items:
             return True
         return self.items is not None and (isinstance(self.like, DocumentArray) or is_array(self.like))
@@ -118,19 +118,19 @@ class Originals:
             for index, (item, document) in enumerate(zip(items, self.documents, strict=True)):
                 if index in missing or not recognise(item):
                     continue
-                if candidates is not None and id(item) in written:  # what was ranked is in another order now
+                if candidates is not None and id(item) in written:  # its candidates have changed their order already
                     continue
                 write_back(item, document, candidates=candidates, owners=owners, matches=matches)
                 written.add(id(item))
         theirs = all(map(recognise, items)) if self._foreign else not items and is_array(self.like)
-        kept = items if theirs else self.documents
+        result = items if theirs else self.documents
         if gone:
-            kept = [item for index, item in enumerate(kept) if index not in gone]
+            result = [item for index, item in enumerate(result) if index not in gone]
         if not theirs:
-            return DocumentArray(kept)
+            return DocumentArray(result)
         from casdk.documents.docarray import collect
 
-        return collect(kept, self.like)
+        return collect(result, self.like)
 
 
 def are_ours(items: Sequence[Any]) -> bool:

@@ -1,19 +1,19 @@
-"""Times in which a server is away, as a call and a client find them; no I/O here either."""
+"""Outages: times in which a server is away, as one call and all calls of a client see them; there is no I/O here."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["PATIENCE", "Outage", "ServerState"]
+__all__ = ["PATIENCE_SECONDS", "Outage", "ServerState"]
 
-PATIENCE: Final = 60.0
-"""Seconds that a server may be away, unless the client says: it may take as long to load its weights."""
-LEAST_WAIT: Final = 0.02
-"""Seconds between two requests to a server that is away, at least: nothing but time puts an end to them."""
+PATIENCE_SECONDS: Final = 60.0
+"""How long a server may be away, unless the client says: it may take as long to load its weights."""
+LEAST_WAIT_SECONDS: Final = 0.02
+"""The least time between two requests to a server that is away: their number is not limited, only their time is."""
 
 
 class ServerState:
-    """What the calls of a client know of its server together.
+    """What the calls of one client have found out about its server.
 
     Attributes:
         answered: Whether it has ever answered: until then, nobody knows whether it is there at all.
@@ -29,10 +29,10 @@ class ServerState:
         return len(self._waiting) == 1
 
     def is_back(self) -> bool:
-        """It has answered a call that waited; return whether none of them was told of that so far."""
-        untold = bool(self._waiting)
+        """It has answered a call that waited; return whether this is the first to report it."""
+        first = bool(self._waiting)
         self._waiting.clear()
-        return untold
+        return first
 
     def leave(self, call: object) -> None:
         """A call is over."""
@@ -69,4 +69,4 @@ class Outage:
             asked: Seconds that the server, or a proxy before it, asked to wait.
             patience: Seconds that the server may be away.
         """
-        self.ask_at = max(min(now + max(LEAST_WAIT, backoff), self.since + patience), now + asked)
+        self.ask_at = max(min(now + max(LEAST_WAIT_SECONDS, backoff), self.since + patience), now + asked)

@@ -1,4 +1,4 @@
-"""Batches -> requests: what lies behind URLs is fetched, files are read, and all of it is packed, on workers."""
+"""Batches -> requests: URLs are fetched, files are read, and all of it is packed, on workers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ URI: Final = Document.__dict__["uri"]
 
 
 class Packing:
-    """How one call's batches become requests.
+    """Makes requests of one call's batches; its `Run` has one.
 
     Args:
         session: The client's.
@@ -103,12 +103,12 @@ class Packing:
         return await self._on_worker(lambda: pack(request_id, items, verdicts, fetched), caller, patient, theirs)
 
     async def _on_worker(self, pack: Callable[[], T], caller: Caller[Any], patient: bool, theirs: bool) -> T:
-        """Pack where it holds up no other call: what runs the caller's code is run where such code is read."""
+        """Pack on a worker, or on a reader thread if that runs the caller's code, so that it holds up no other call."""
         turns, workers = self._session.packing, engine().workers
         if theirs:
             turns, workers = self._session.packing_theirs, engine().readers
         while True:
-            # One after the other, as far as there are threads: the size is known when it is packed, and counts then.
+            # No more at a time than there are threads: a message counts as bytes in flight only once it is packed.
             async with turns:
                 if not (patient and self._share.full):
                     packed: T = await caller.run_on_worker(pack, workers)
@@ -117,7 +117,7 @@ class Packing:
 
 
 def leave_out(batch: Batch, packed: Packed, call: Call) -> None:
-    """Leave in a batch what went into its message; what there was no room for goes next, what is unfit is refused."""
+    """Reduce a batch to what went into its message; what had no room is sent next, and what is unfit is refused."""
     if packed.taken < len(batch):
         call.cut(batch.part(packed.taken))
         batch.indices = batch.indices[: packed.taken]

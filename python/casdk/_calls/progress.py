@@ -30,15 +30,17 @@ if TYPE_CHECKING:
 __all__ = ["Progress"]
 
 LOG: Final = logger_of("casdk.progress")
-TICK: Final = 0.1
-"""Seconds between two looks at what was counted."""
+TICK_SECONDS: Final = 0.1
+"""How often the bar is drawn."""
 END_SECONDS: Final = 1.0
-"""Seconds that the end of a call, and of the process, waits until the bar shows how it ended. Once it has taken longer,
-nobody waits again until it can be written to."""
+"""How long the end of a call, and of the process, waits until the bar shows how it ended. Once drawing has taken
+longer, nobody waits for it again until it has succeeded."""
 
 
 class Progress:
-    """One call's row: items done of all when known, items per second, bytes out and in, elapsed and remaining.
+    """One call's row in the display.
+
+    It shows items done, of all if known, items per second, bytes out and in, time elapsed and remaining.
 
     Args:
         title: Shown before the bar.
@@ -76,7 +78,7 @@ class Progress:
         self.done += items
 
     def wait(self, waits: bool) -> None:
-        """Say that the server is away and the call waits for it, or that it does no more."""
+        """Show that the server is away and the call waits for it, or that it waits no longer."""
         self._waits = waits
 
     async def shown(self, deadline: float | None = None) -> None:
@@ -89,7 +91,7 @@ class Progress:
             await self._display.shown(deadline)
 
     def traffic(self) -> str:
-        """Say what the call does beside items."""
+        """Return the row's text beside the count of items: bytes out and in, or that the call waits."""
         from rich.filesize import decimal
 
         return "waiting for the server" if self._waits else f"out {decimal(self._out)} in {decimal(self._in)}"
@@ -98,14 +100,14 @@ class Progress:
 class _Display:
     """All rows of a process, and the thread that draws them while there are any: a terminal has room for one display.
 
-    The lock is held to hand rows and wishes over, and never while something is drawn.
+    The lock is held while rows and callbacks are passed to the thread, and never while something is drawn.
     """
 
     def __init__(self) -> None:
         self._lock: Final = threading.Lock()
-        self._bell: Final = threading.Event()
+        self._wakeup: Final = threading.Event()
         self._new: list[Progress] = []
-        self._told: list[Callable[[], object]] = []
+        self._when_drawn: list[Callable[[], object]] = []
         self._running = self._late = False
 
     def open(self, row: Progress) -> None:
@@ -125,24 +127,24 @@ class _Display:
                 self._new.clear()
 
     def hurry(self) -> None:
-        """Look at once at what was counted."""
-        self._bell.set()
+        """Draw at once."""
+        self._wakeup.set()
 
-    def tell(self, function: Callable[[], object]) -> bool:
-        """Have a function called when all that is known now has been drawn; return whether it will be."""
+    def call_when_drawn(self, function: Callable[[], object]) -> bool:
+        """Have a function called when all that was counted so far has been drawn; return whether it will be."""
         with self._lock:
             if not self._running or self._late:
                 return False
-            self._told.append(function)
-        self._bell.set()
+            self._when_drawn.append(function)
+        self._wakeup.set()
         return True
 
-    def give_up(self) -> None:
-        """Take note that it cannot be waited for."""
+    def mark_late(self) -> None:
+        """Note that it was too slow, so that nobody waits for it until it has drawn again."""
         self._late = True
 
     async def shown(self, deadline: float | None) -> None:
-        """Wait until what is known now has been drawn, as `Progress.shown` does."""
+        """Wait until all that was counted so far has been drawn, as `Progress.shown` does."""
         loop = asyncio.get_running_loop()
         until = loop.time() + END_SECONDS
         if deadline is not None:
@@ -150,27 +152,27 @@ class _Display:
         if until <= loop.time():
             return
         done: asyncio.Future[None] = loop.create_future()
-        if not self.tell(partial(_post, loop, done)):
+        if not self.call_when_drawn(partial(_post, loop, done)):
             return
-        timer = loop.call_at(until, self._leave, done)
+        timer = loop.call_at(until, self._give_up, done)
         try:
             await done
         finally:
             timer.cancel()
 
-    def _leave(self, done: asyncio.Future[None]) -> None:
-        self.give_up()
-        _settle(done)
+    def _give_up(self, done: asyncio.Future[None]) -> None:
+        self.mark_late()
+        _set_done(done)
 
     def _run(self) -> None:
         process = os.getpid()
         drawing = _Drawing()
         while True:
-            self._bell.wait(TICK)
-            self._bell.clear()
+            self._wakeup.wait(TICK_SECONDS)
+            self._wakeup.clear()
             with self._lock:
                 new, self._new = self._new, []
-                told, self._told = self._told, []
+                when_drawn, self._when_drawn = self._when_drawn, []
             try:
                 drawing.draw(new)
             except BaseException as error:  # of the console, which may be the caller's own
@@ -180,18 +182,18 @@ class _Display:
             check_process(process)
             self._late = False
             with self._lock:
-                # Rows and wishes that came meanwhile are for another turn.
-                ended = not (drawing.rows or self._new or self._told)
+                # Rows and callbacks that were added while it drew need another turn.
+                ended = not (drawing.rows or self._new or self._when_drawn)
                 if ended:
                     self._running = False
-            for tell in told:
-                tell()
+            for function in when_drawn:
+                function()
             if ended:
                 return
 
 
 class _Drawing:
-    """What the thread draws, and with what."""
+    """The rows that the display's thread draws, and rich's bars for them; used on that thread only."""
 
     def __init__(self) -> None:
         self.rows: dict[Progress, TaskID | None] = {}
@@ -227,10 +229,10 @@ class _Drawing:
         bars.refresh()
 
     def fail(self, error: BaseException) -> None:
-        """Draw no more until all calls are over: nothing can be drawn on."""
+        """Draw no more until all calls are over, since the console cannot be written to."""
         if not self._failed:
             self._failed = True
-            if isinstance(error, SystemExit) and error.__context__ is not None:  # which rich makes of a broken pipe
+            if isinstance(error, SystemExit) and error.__context__ is not None:  # rich raises it for a broken pipe
                 error = error.__context__
             LOG.warning("the bar cannot be drawn: %s: %s", type(error).__name__, error)
         bars, self._bars = self._bars, None
@@ -241,16 +243,16 @@ class _Drawing:
 
 def _post(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
     with suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(_settle, done)
+        loop.call_soon_threadsafe(_set_done, done)
 
 
-def _settle(done: asyncio.Future[None]) -> None:
+def _set_done(done: asyncio.Future[None]) -> None:
     if not done.done():
         done.set_result(None)
 
 
 _displays: dict[int, _Display] = {}
-"""The one of this process, by its id: a forked child has no thread to draw the parent's, and draws none of its rows."""
+"""The display of this process, by its id: a forked child makes its own, and draws none of its parent's rows."""
 
 
 def _display_of_process() -> _Display:
@@ -260,7 +262,7 @@ def _display_of_process() -> _Display:
 def _flush() -> None:
     display = _displays.get(os.getpid())
     done = threading.Event()
-    if display is not None and display.tell(done.set):
+    if display is not None and display.call_when_drawn(done.set):
         done.wait(END_SECONDS)
 
 
@@ -293,7 +295,7 @@ def _make_bars() -> Bars:
 
     console = rich.get_console()
     if console.is_jupyter and find_spec("ipywidgets") is None:
-        # There, rich would show a warning and no bar; as text it shows how it ended.
+        # In Jupyter without ipywidgets, rich shows a warning and no bar; as text, it shows the last state of the bar.
         console = Console(force_jupyter=False)
     return Bars(
         SpinnerColumn(),

@@ -1,9 +1,9 @@
 """Content -> batches: which code runs where while it is read.
 
-Of the caller's own code nothing runs on the engine. Its iterable is read where the caller is, or in a thread of its own
-(see `casdk._content.feeds`). Items of other types than builtin ones are read apart, on a worker: arrays, images of
-PIL's, paths, documents of docarray's, classes of the caller's own. Chunks stay in order: what comes after one that is
-being read apart waits for it, while no other call does.
+None of the caller's own code runs on the engine. The iterable is read where the caller is, or in a thread of its own
+(see `casdk._content.feeds`). A chunk with items of other types than builtin ones is read on a worker: arrays, images of
+PIL's, paths, documents of docarray's, classes of the caller's own. Chunks stay in order: the next chunks of the same
+call wait for one that a worker reads, while other calls go on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 from casdk._calls.answers import Answer
-from casdk._calls.batches import Batch, Repeats, Sifted, Unfinished
+from casdk._calls.batches import Batch, NewItems, Repeats, Unfinished
 from casdk._calls.decisions import Call
 from casdk._calls.progress import Progress
 from casdk._calls.tasks import Tasks
@@ -32,10 +32,10 @@ class Manner(NamedTuple):
     """How a verb reads its items.
 
     Attributes:
-        read: Reads a chunk apart, as `read_chunk` does.
-        keep: Takes a chunk that was read, on the engine.
-        plain: Whether items of builtin types need not be read apart.
-        sources: Where the client may look.
+        read: Reads a chunk on a worker, as `read_chunk` does.
+        keep: Takes each chunk that was read, on the engine.
+        plain: Whether items of builtin types are read without ``read``.
+        sources: Where the client may look for images.
     """
 
     read: Callable[..., Chunk]
@@ -45,7 +45,7 @@ class Manner(NamedTuple):
 
 
 class Host(Protocol):
-    """What runs the call that is read for.
+    """What runs the call whose content is read: a `Run`.
 
     Attributes:
         caller: Where the call came from.
@@ -55,25 +55,27 @@ class Host(Protocol):
     caller: Caller[Any]
     tasks: Tasks
 
-    def give(self) -> None:
+    def hand_over_pieces(self) -> None:
         """Hand over the pieces whose turn it is."""
 
 
 class _Unread(NamedTuple):
+    """A chunk from the iterable whose items have not been looked at yet."""
+
     items: list[Any]
     indices: range
     read_at: float
 
 
 class Reading:
-    """Reads one call's content.
+    """Reads one call's content into batches, as far as the call has room for them.
 
     Args:
         call: Gets the batches.
         feed: The content.
-        answer: Told of each chunk.
+        answer: Notified of each chunk.
         manner: How items are read.
-        unfinished: Takes note of the items that were read and have no result.
+        unfinished: Stores the items that were read and have no result.
         repeats: Finds items that need not be sent again.
         progress: The bar.
 
@@ -132,14 +134,14 @@ class Reading:
         """Read no more: the call is over."""
         if not self._feed.direct:
             self._feed.close()
-        self._host = None  # which holds this
+        self._host = None  # it refers to this object
 
     async def _read_from_caller(self) -> None:
         host = self._host
         assert host is not None
         try:
             self._ended = await self._feed.read(self._call.room, host.caller, self._arrive)
-        except CasdkError as error:  # of a call inside the iterable: it is none of this call's
+        except CasdkError as error:  # of another call, which the iterable has made
             raise EscapedError(error) from None
         finally:
             self._asking = False
@@ -157,17 +159,17 @@ class Reading:
         self._feed.taken()
         try:
             self._take(items)
-        except Exception as error:  # whoever posts a chunk does not wait for what becomes of it
+        except Exception as error:  # nobody waits for this function, which the caller has posted
             self._call.stop(error)
         host.tasks.wake()
 
     def _take(self, items: list[Any]) -> None:
-        """Read a chunk here, or have it read apart, behind those that are."""
+        """Read a chunk here, or on a worker, after the chunks that wait for one."""
         chunk = _Unread(items, self._open(items), perf_counter())
         if self._unread or not self._read_here(chunk):
             self._unread.append(chunk)
             if len(self._unread) == 1 and self._host is not None:
-                self._host.tasks.spawn(self._read_apart, reads=True)
+                self._host.tasks.spawn(self._read_on_worker, reads=True)
 
     def _open(self, items: list[Any]) -> range:
         """Count items as read; return their indices."""
@@ -178,12 +180,12 @@ class Reading:
             self._answer.opened(start, items)
         return range(start, self.count)
 
-    async def _read_apart(self) -> None:
+    async def _read_on_worker(self) -> None:
         while self._unread and self._host is not None:
             chunk = self._unread[0]
             if not self._read_here(chunk):
-                sifted, read = await self._host.caller.run_on_worker(partial(self._look_at, chunk.items, chunk.indices))
-                self._add(chunk, read, sifted)
+                new, read = await self._host.caller.run_on_worker(partial(self._look_at, chunk.items, chunk.indices))
+                self._add(chunk, read, new)
             self._unread.popleft()
         self._end_if_read()
 
@@ -192,30 +194,30 @@ class Reading:
         read = glance(chunk.items, self._manner.sources) if self._manner.plain else None
         if read is None:
             return False
-        sifted = None
+        new = None
         if self._repeats is not None:
             if DOCUMENT in read.verdicts or not self._repeats.are_plain:
-                return False  # they may be compared in a way of their own
-            sifted = self._repeats.sift(chunk.items, chunk.indices.start, plain=True)
-            if sifted is not None:
-                read = read.of(sifted.positions)
-        self._add(chunk, read, sifted)
+                return False  # comparing them may run the caller's code
+            new = self._repeats.find_new(chunk.items, chunk.indices.start, plain=True)
+            if new is not None:
+                read = read.of(new.positions)
+        self._add(chunk, read, new)
         return True
 
-    def _look_at(self, items: list[Any], indices: range) -> tuple[Sifted | None, Chunk]:
-        """Read a chunk whatever it runs; called on a worker."""
-        sifted = None if self._repeats is None else self._repeats.sift(items, indices.start, plain=False)
-        new: Sequence[int] = indices
-        if sifted is not None:
-            items, new = _picked(items, sifted), _picked(indices, sifted)
-        return sifted, self._manner.read(items, new, is_over=lambda: self._host is None)
+    def _look_at(self, items: list[Any], indices: range) -> tuple[NewItems | None, Chunk]:
+        """Read a chunk, which may run the caller's code; called on a worker."""
+        new = None if self._repeats is None else self._repeats.find_new(items, indices.start, plain=False)
+        left: Sequence[int] = indices
+        if new is not None:
+            items, left = _picked(items, new), _picked(indices, new)
+        return new, self._manner.read(items, left, is_over=lambda: self._host is None)
 
-    def _add(self, chunk: _Unread, read: Chunk, sifted: Sifted | None) -> None:
+    def _add(self, chunk: _Unread, read: Chunk, new: NewItems | None) -> None:
         items: list[Any] = chunk.items
         indices: Sequence[int] = chunk.indices
-        if sifted is not None:
-            self._leave_out(chunk, sifted)
-            items, indices = _picked(items, sifted), _picked(indices, sifted)
+        if new is not None:
+            self._leave_out(chunk, new)
+            items, indices = _picked(items, new), _picked(indices, new)
         if self._manner.keep is not None:
             read = self._manner.keep(items, read)
         batch = Batch(indices, read.items, read.verdicts, chunk.read_at)
@@ -226,22 +228,23 @@ class Reading:
         if batch.items:
             self._call.add(batch)
         elif self._host is not None:
-            self._host.give()
+            self._host.hand_over_pieces()
 
-    def _leave_out(self, chunk: _Unread, sifted: Sifted) -> None:
-        """See to the repeats in a chunk, and to what could not be compared."""
-        for position, cause in sifted.failed.items():
+    def _leave_out(self, chunk: _Unread, new: NewItems) -> None:
+        """Mark the repeats in a chunk as done, and refuse the items that could not be compared."""
+        for position, cause in new.failed.items():
             reason = f"comparing it with the others, for dedupe=True, raised {class_name(cause)}: {message_of(cause)}"
             self._call.refuse(ItemTypeError(chunk.indices[position], chunk.items[position], reason, cause))
-        repeats = sorted({*range(len(chunk.items))}.difference(sifted.positions, sifted.failed))
-        self._unfinished.settle([chunk.indices[position] for position in repeats])
+        repeats = sorted({*range(len(chunk.items))}.difference(new.positions, new.failed))
+        self._unfinished.mark_done([chunk.indices[position] for position in repeats])
         if self._progress is not None:
             self._progress.advance(len(repeats), 0, 0)
 
     def take_rest(self) -> None:
-        """Count what had been read, but not looked at when the call ended; called where the caller is.
+        """Count the items that had been read from the iterable and not been looked at when the call ended.
 
-        A caller whose iterable cannot be read a second time has to know of these items, too. No code of theirs is run.
+        A caller whose iterable cannot be read a second time has to get these items back, too. Called where the caller
+        is; none of the items' code is run.
         """
         for items in self._feed.untaken():
             self._unread.append(_Unread(items, self._open(items), perf_counter()))
@@ -251,5 +254,5 @@ class Reading:
                 self._manner.keep(items, unread(items))
 
 
-def _picked(of: Sequence[Any], sifted: Sifted) -> list[Any]:
-    return [of[position] for position in sifted.positions]
+def _picked(of: Sequence[Any], new: NewItems) -> list[Any]:
+    return [of[position] for position in new.positions]

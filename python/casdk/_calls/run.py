@@ -2,7 +2,7 @@
 
 A `Run` is made where the caller is, runs on the engine (`Run.run`), and makes its result where the caller is again
 (`Run.result`): touching a hundred thousand Documents would hold up the engine. What is done next is decided by
-`casdk._calls.decisions.Call`, which is asked for it in `Run._drive` and told there what happened.
+`casdk._calls.decisions.Call`: `Run._drive` asks it, and reports to it what happened.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from casdk._calls.outcome import Outcome
 from casdk._calls.packing import Packing, leave_out
 from casdk._calls.progress import Progress
 from casdk._calls.reading import Manner, Reading
-from casdk._calls.session import SHARES, ByteShare, Session
+from casdk._calls.session import BYTE_SHARES, ByteShare, Session
 from casdk._calls.tasks import Tasks
 from casdk._calls.tracebacks import drop_frames
 from casdk._content.feeds import Feed
@@ -59,7 +59,7 @@ __all__ = ["Run"]
 LOG: Final = logger_of("casdk.calls")
 UNWATCHED: Final = nullcontext()
 ANSWER_SECONDS: Final = 1.0
-"""What a call that was stopped, and that stores, waits for the answers to its other requests."""
+"""How long a stopped call of ``index`` waits for the answers to its other requests, to know what the server stored."""
 
 
 class _Request(msgspec.Struct, eq=False):
@@ -68,10 +68,10 @@ class _Request(msgspec.Struct, eq=False):
     Attributes:
         batch: What is in it.
         id: What its reply is paired by.
-        message: Packed, until it is handed over.
+        message: The packed bytes, until they are sent.
         rows: Documents in the message.
         size: Bytes that count as in flight.
-        reported: Whether the caller was called back for it.
+        reported: Whether the callbacks were called for it.
     """
 
     batch: Batch
@@ -107,9 +107,9 @@ class Run:
     stopped: CasdkError | None = None
     caller: Caller[Any]
     _awaited: Outage | None = None
-    """The outage that the log and the bar have spoken of."""
+    """The outage that was reported to the log and the bar."""
     _untaken: int | None = None
-    """Bytes of pieces that the caller has not taken; ``None`` when the call is over, as it may never take them."""
+    """Bytes of pieces that the caller has not taken; ``None`` when the call is over, as they may never be taken."""
     _made: tuple[Any] | None = None
     """The result, if it was made before the caller asked for it."""
 
@@ -161,7 +161,7 @@ class Run:
         self.watch = None
         if session.telemetry is not None:
             self.watch = session.telemetry.watch(self._name, self._packing.endpoint, self.total, merged)
-        # Not of this object's own methods: a cycle would keep the result until a garbage collection.
+        # No methods of this object: the reference cycle would hold the result until a garbage collection.
         read = partial(
             verb.read,
             self.originals,
@@ -191,7 +191,7 @@ class Run:
             caller: Where the call came from.
 
         Raises:
-            BaseException: What the caller's own code raised, or what took the call back, as it is.
+            BaseException: What the caller's own code raised, or the cancellation of the call, as it is.
         """
         self.caller = caller
         if self.before is not None:
@@ -214,7 +214,7 @@ class Run:
         if self.stopped is not None:
             drop_frames(self.stopped)
         if caller.loop is not None and self.originals.are_many:
-            # Where it would hold up the caller's loop, the result is made already.
+            # The result is made on a worker, since it would block the caller's loop.
             self._made = (await caller.run_on_worker(self._make),)
         return self.result
 
@@ -233,17 +233,18 @@ class Run:
             self._reading.close()
             try:
                 if self.tasks.running:
-                    await self.tasks.abandon()
+                    await self.tasks.cancel_all()
             finally:
                 session.calls.discard(task)
                 if self._awaited is not None:
                     session.server.leave(self.call)
-                del task  # which holds what is raised here, and that this frame
+                del task  # breaks the reference cycle of the task, the error raised here, its traceback and this frame
                 if self._receiver.pieces:
-                    self._let_go()
+                    self._release_pieces()
                 await self._log_end(began)
         if (stopped := self.call.stopped) is not None:
-            self.call.stopped = None  # whose traceback leads there, to all the call's memory
+            # The error's traceback will refer to this frame, and so to the call, which therefore must not refer to it.
+            self.call.stopped = None
             try:
                 raise stopped
             finally:
@@ -266,7 +267,7 @@ class Run:
                     await self._attempt(batch)
                 else:
                     self.tasks.spawn(self._attempt, batch)
-            # A request that failed for good is spoken of when nothing is in flight any more.
+            # A task that has reported its failure may still be calling callbacks: the call ends after it.
             if call.finished and not (call.stopped is None and self.tasks.running):
                 if self.verb.whole and isinstance(call.stopped, CasdkError):
                     await self.tasks.wait_for_answers(ANSWER_SECONDS)
@@ -287,7 +288,7 @@ class Run:
     # A request: pack, send, place
 
     async def _attempt(self, batch: Batch) -> None:
-        """Send one batch and place its reply; how it ends is told to the call, which decides what comes next."""
+        """Send one batch, place its reply, and report how it ended to the decisions."""
         request = _Request(batch, new_id())
         if self.watch is not None:
             self.watch.begin(batch)
@@ -301,7 +302,7 @@ class Run:
             if self.watch is not None:
                 self.watch.succeed(batch, done)
             if self._receiver.pieces:
-                self.give()
+                self.hand_over_pieces()
         except InterruptedByForkError:
             self.call.interrupt(batch)
         except CallbackError as error:
@@ -328,7 +329,7 @@ class Run:
 
     async def _send(self, request: _Request) -> Received:
         batch, transport = request.batch, self.session.transport
-        message, request.message = request.message, b""  # so that nothing holds it when it has been sent
+        message, request.message = request.message, b""  # so that it is deallocated once it has been sent
         size = len(message)
         if size > transport.largest and len(batch) > 1:
             raise ServerError(f"{size:,} bytes are more than was taken so far", too_large=True, sent=False)
@@ -347,7 +348,7 @@ class Run:
         batch, reply = request.batch, received.reply
         indices, items = batch.indices, batch.items
         error = read_error(reply) if reply.failed else None
-        if not isinstance(error, TransportError):  # else what is behind the gateway is away
+        if not isinstance(error, TransportError):  # such a reply says that the executor behind the gateway is away
             self.call.answered(received.received_at - received.sent_at, request.size + received.size, batch)
             if self._awaited is not None:
                 self._note_outage()
@@ -363,7 +364,7 @@ class Run:
         for position in missing:
             reason = "the server answered without an embedding for it"
             self.call.refuse(NoEmbeddingError(indices[position], items[position], reason))
-        self._unfinished.settle(indices)
+        self._unfinished.mark_done(indices)
         if self._progress is not None:
             self._progress.advance(len(items), request.size, received.size)
         return len(items) - len(missing)
@@ -386,13 +387,13 @@ class Run:
             LOG.info(f"{said}, and is halved{why}: %s", *which, error)
         else:
             LOG.log(logging.WARNING if outcome == "lost" else logging.DEBUG, f"{said} for good: %s", *which, error)
-        self.give()
+        self.hand_over_pieces()
         if outcome == "lost" and not request.reported:
             assert self._callbacks is not None  # on_error is what lets a batch be lost
             await self._callbacks.report_lost(self.caller, request.id, error)
 
     def _note_outage(self, error: CasdkError | None = None) -> None:
-        """Say in the log and on the bar that the call waits for the server, or that it does no more."""
+        """Report to the log and the bar that the call waits for the server, or that it waits no longer."""
         outage, ended = self.call.outage, self._awaited
         self._awaited = awaited = None if outage is None or outage.given_up else outage
         if awaited is ended:
@@ -410,7 +411,7 @@ class Run:
 
     # Pieces of a stream
 
-    def give(self) -> None:
+    def hand_over_pieces(self) -> None:
         """Hand over the pieces whose turn it is, if the answer comes in pieces."""
         if not self._receiver.pieces:
             return
@@ -419,11 +420,11 @@ class Run:
             self.call.deliver()
             self._hold(size)
             self.caller.hand_over(piece, partial(self._taken, size))
-        whole, size = self._receiver.kept
-        self.call.keep(whole, full=size >= self.session.bytes.most // SHARES)
+        whole, size = self._receiver.held_back
+        self.call.hold_back(whole, full=size >= self.session.bytes.most // BYTE_SHARES)
 
     def _taken(self, size: int) -> None:
-        """The caller has taken a piece; it may say so when the call is over."""
+        """The caller has taken a piece; this may come when the call is over."""
         if self._untaken is None:
             return
         self.call.delivered()
@@ -435,7 +436,8 @@ class Run:
             self._untaken += size
             self.session.bytes.hold(size)
 
-    def _let_go(self) -> None:
+    def _release_pieces(self) -> None:
+        """Count no pieces as untaken any more, as the call is over."""
         if self._untaken:
             self._hold(-self._untaken)
         self._untaken = None
@@ -451,7 +453,7 @@ class Run:
                 raise result
             return result
         finally:
-            # The error's traceback leads to this frame, and what it holds to all that the call had in memory.
+            # The error's traceback refers to this frame, and so would hold all that the call had in memory.
             vars(self).clear()
             del result
 
@@ -462,10 +464,10 @@ class Run:
         return self.verb.finish(self, outcome)
 
     def outcome(self, stopped: CasdkError | None = None) -> Outcome:
-        """Return what became of each item, and tell the error that stopped the call how far it came.
+        """Return what became of each item, and note in the error that stopped the call how far it came.
 
         Args:
-            stopped: What stopped it, if it does not know yet.
+            stopped: What stopped it, if that is not noted yet.
         """
         stopped = stopped or self.stopped
         if stopped is not None:
@@ -490,10 +492,10 @@ class Run:
 
 
 def _refuse(answer: Answer, unfinished: Unfinished, error: ItemError) -> None:
-    # No method of Run's, which holds the call that holds this: a cycle keeps the result until a garbage collection.
+    # Not a method of Run, which refers to the call that refers to this: the cycle would hold the result in memory.
     index = error.index
     error.item = unfinished.item(index, error.item)
-    unfinished.settle([index])
+    unfinished.mark_done([index])
     drop_frames(error)
     advise(error)
     answer.refused(error)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from casdk._calls.decisions import GROWN, WINDOW, RetryBudget, Window
+from casdk._calls.decisions import GROWN_WINDOW_REQUESTS, WINDOW_REQUESTS, RetryBudget, Window
 from casdk._calls.outages import ServerState
 from casdk._engine.forks import ConnectionOwner
 from casdk._engine.logging import are_pending, emitted
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from casdk._calls.settings import Settings
     from casdk._calls.telemetry import Instruments
 
-__all__ = ["SHARES", "ByteBudget", "ByteShare", "Flow", "Session"]
+__all__ = ["BYTE_SHARES", "ByteBudget", "ByteShare", "Flow", "Session"]
 
-SHARES: Final = 8
-"""Calls that can be under way with large images, or many results out of their turn, before one of them waits for
-another's."""
+BYTE_SHARES: Final = 8
+"""Parts that the bytes in flight are divided into: no call takes more than one, so that as many calls of large images
+can be under way at the same time."""
 
 
 class ByteBudget:
-    """Bytes in flight over all calls of a client; waiting for room costs nothing.
+    """Counts the bytes in flight over all calls of a client; those who wait for room are woken when some is freed.
 
     Attributes:
         most: Bytes that may be in flight.
-        held: Bytes that are.
-        waiting: Those who wait for room.
+        held: Bytes that are in flight.
+        waiting: Futures of those who wait for room.
     """
 
     def __init__(self, most: int) -> None:
@@ -57,7 +57,7 @@ class ByteBudget:
             self.wake()
 
     def wake(self) -> None:
-        """Something was released: whoever waits for room looks again."""
+        """Wake all who wait for room, since something was released."""
         waiting, self.waiting = self.waiting, []
         for waiter in waiting:
             if not waiter.done():
@@ -65,9 +65,9 @@ class ByteBudget:
 
 
 class ByteShare(msgspec.Struct):
-    """One call's part of the budget: requests of large images leave room for other calls.
+    """One call's share of the byte budget, so that requests of large images leave room for other calls.
 
-    A channel copies what it sends, so this is also what keeps the memory of a long run low.
+    A channel copies what it sends, so this also limits the memory of a long run.
 
     Attributes:
         budget: The client's.
@@ -80,7 +80,7 @@ class ByteShare(msgspec.Struct):
     @property
     def full(self) -> bool:
         """Whether nothing more should be packed; what is packed all the same exceeds the budget by itself, once."""
-        return self.held >= self.budget.most // SHARES or self.budget.held >= self.budget.most
+        return self.held >= self.budget.most // BYTE_SHARES or self.budget.held >= self.budget.most
 
     async def room(self) -> None:
         """Wait until something may be packed."""
@@ -97,7 +97,7 @@ class ByteShare(msgspec.Struct):
 
 
 class Flow:
-    """What the flow behind a server can do, as far as its replies have shown.
+    """What is known of the flow behind a server, from its replies.
 
     Attributes:
         indexes: Whether it has an indexer; ``None`` while nobody knows.
@@ -107,17 +107,17 @@ class Flow:
 
 
 class Session(ConnectionOwner):
-    """Made with the client, opened on the engine by its first call.
+    """What the calls of one client share. Made with the client, opened on the engine by its first call.
 
     Args:
         settings: What the client was made with.
         coalescer: Merges small calls, if the client wants it.
-        telemetry: What is told of calls, if the client wants it.
+        telemetry: Records calls, if the client wants it.
 
     Attributes:
         transport: The way to the server.
         sources: Where images may be read from.
-        retries: What may be sent again, over all calls.
+        retries: How many requests may be sent again, over all calls.
         server: Whether the server is away, and which calls wait for it.
         flow: What the flow behind it can do.
         window: Requests in flight of a call that does not say how many.
@@ -147,7 +147,7 @@ class Session(ConnectionOwner):
         self.retries: Final = RetryBudget(settings.retry.budget)
         self.flow: Final = Flow()
         prefetch = settings.limits.prefetch
-        self.window: Final = Window(WINDOW, GROWN) if prefetch is None else Window(prefetch)
+        self.window: Final = Window(WINDOW_REQUESTS, GROWN_WINDOW_REQUESTS) if prefetch is None else Window(prefetch)
         self._open(answered=False)
         self.closed = False
         self._engine: Engine | None = None
@@ -162,7 +162,7 @@ class Session(ConnectionOwner):
         self.calls: set[asyncio.Task[Any]] = set()
 
     def enter(self, engine: Engine) -> None:
-        """Take part in the engine that a call runs on: after a fork it is a new one.
+        """Join the engine that a call runs on; in a forked child it is another one than before.
 
         Raises:
             ClosedError: The client is closed.
@@ -170,7 +170,8 @@ class Session(ConnectionOwner):
         if self.closed:
             raise ClosedError("the client is closed")
         if self._engine is not engine:
-            check_greenlets(self.transport.endpoint)  # again: they may have come since the client was made
+            # Checked again: a library may have patched the threads since the client was made.
+            check_greenlets(self.transport.endpoint)
             self._engine = engine
             self.transport.engine = engine
             engine.owners.add(self)
@@ -186,7 +187,7 @@ class Session(ConnectionOwner):
         self.closed = self.transport.closed = True
         calls = tuple(self.calls)
         for call in calls:
-            if not call.cancelling():  # else it is being taken back: it is not to be disturbed in that
+            if not call.cancelling():  # a second cancellation would interrupt its clean-up
                 call.cancel()
         await self.transport.aclose()
         await self.downloads.aclose()

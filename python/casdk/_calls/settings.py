@@ -1,4 +1,4 @@
-"""What a client was made with: checked, kept for a pickle, and turned into what its calls share."""
+"""The settings of a client: checked, stored for a pickle, and turned into what its calls share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Settings", "make_coalescer", "make_instruments", "read_credential", 
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client was made with, checked; it travels in a pickle."""
+    """What a client was made with, checked; they are pickled with it."""
 
     endpoint: Endpoint
     credential: Any
@@ -35,7 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sources: Sources
 
     def obstacle(self) -> str | None:
-        """Say what cannot travel, a secret in clear above all, and what to do instead."""
+        """Return what cannot be pickled, a secret in clear above all, and what to do instead; ``None`` if all can."""
         if isinstance(self.credential, str):
             return "credential is a str (set CLIP_AUTH_TOKEN where it is used, or give a function of a module)"
         if isinstance(self.tls.key, bytes):
@@ -99,7 +99,7 @@ def make_coalescer(settings: Settings) -> Coalescer | None:
 
 
 def make_instruments(settings: Settings) -> Instruments | None:
-    """Return what is told of calls, if telemetry is wanted.
+    """Return what records calls, if telemetry is wanted.
 
     Raises:
         ConfigError: ``telemetry`` is something else, or OpenTelemetry is missing.

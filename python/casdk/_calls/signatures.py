@@ -36,8 +36,8 @@ def takes(*kinds: type, without: Collection[str] = ()) -> Callable[[F], F]:
 
     def describe(function: F) -> F:
         own = inspect.signature(function)
-        kept = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        function.__signature__ = own.replace(parameters=[*kept, *parameters])  # type: ignore[attr-defined]
+        own_parameters = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        function.__signature__ = own.replace(parameters=[*own_parameters, *parameters])  # type: ignore[attr-defined]
         function.__doc__ = PLACE.sub(lambda _: described, inspect.cleandoc(function.__doc__ or ""), count=1)
         return function
 

@@ -1,4 +1,4 @@
-"""The tasks of one call, and what the call sleeps on until one of them, or its caller, wakes it."""
+"""The tasks of one call, and the future it waits for until one of them, or its caller, wakes it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import msgspec
 __all__ = ["Tasks", "Work"]
 
 Work = Callable[..., Coroutine[Any, Any, None]]
-"""A coroutine function. A coroutine would be awaited by nobody if its task was cancelled before its first step."""
+"""A coroutine function, and no coroutine: nobody would await that if its task was cancelled before its first step."""
 
 
 class Tasks(msgspec.Struct, eq=False):
-    """What one call does at the same time. Made on the engine or before; used on it.
+    """The tasks that one call has under way. Made on the engine or before; used on it, by `Run` and `Reading`.
 
     Attributes:
-        stop: Told what a task raised.
+        stop: Called with what a task raised.
         running: The tasks that have not ended.
         readers: Those of them that read, and send nothing.
-        wakeup: What the call sleeps on, if it sleeps.
+        wakeup: The future that the call waits for, while it sleeps.
     """
 
     stop: Callable[[BaseException], None]
@@ -37,14 +37,14 @@ class Tasks(msgspec.Struct, eq=False):
             *arguments: Its own.
             reads: Whether it reads, and sends nothing.
         """
-        task = asyncio.get_running_loop().create_task(self._see_to(work, *arguments))
+        task = asyncio.get_running_loop().create_task(self._run(work, *arguments))
         self.running.add(task)
         if reads:
             self.readers.add(task)
             task.add_done_callback(self.readers.discard)
 
-    async def _see_to(self, work: Work, *arguments: Any) -> None:
-        # It wakes the call by itself: a task's callback would, a turn of the loop later.
+    async def _run(self, work: Work, *arguments: Any) -> None:
+        # The call is woken from here, since a done-callback of the task would run one turn of the loop later.
         try:
             await work(*arguments)
         except asyncio.CancelledError:
@@ -81,13 +81,13 @@ class Tasks(msgspec.Struct, eq=False):
         if senders := self.running - self.readers:
             await asyncio.wait(senders, timeout=seconds)
 
-    async def abandon(self) -> None:
-        """Take back what is still under way."""
+    async def cancel_all(self) -> None:
+        """Cancel the tasks that are still under way, and wait for their end."""
         tasks = tuple(self.running)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self.readers.clear()  # cancelled, they hold the frames of their end, and these the call
+        self.readers.clear()  # a cancelled task refers to its last frames, and these to the call
 
 
 def _end(wakeup: asyncio.Future[None]) -> None:

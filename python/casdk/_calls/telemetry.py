@@ -1,4 +1,4 @@
-"""What OpenTelemetry is told: spans of calls, batches and attempts, metrics, and the context that goes to the server.
+"""What OpenTelemetry records: spans of calls, batches and attempts, metrics, and the context that goes to the server.
 
 Imported by a client that was made with ``telemetry=``, and by nothing else. Names are those of OpenTelemetry's
 conventions for generative AI, RPC and HTTP where they have one, and begin with ``casdk.`` where they have none.
@@ -6,7 +6,7 @@ conventions for generative AI, RPC and HTTP where they have one, and begin with 
 ::
 
     embeddings {model}              one call                     CLIENT
-    └── casdk.batch                 items that travel together   INTERNAL
+    └── casdk.batch                 items of one request         INTERNAL
         ├── jina.../process_single_data   one attempt            CLIENT
         └── jina.../process_single_data   sent again             CLIENT
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Instruments", "Watch"]
 
 OPERATIONS: Final = {"encode": "embeddings", "search": "retrieval"}
-"""Verbs that ``gen_ai.operation.name`` has a word for."""
+"""Verbs that OpenTelemetry has a value of ``gen_ai.operation.name`` for."""
 HTTP_STATUS: Final = "http.response.status_code"
 PROVIDER: Final = "clip-as-service"
 METHODS: Final = {
@@ -46,7 +46,7 @@ METHODS: Final = {
     "websocket": ("jina", "jina.websocket"),
 }
 """``rpc.system.name`` and ``rpc.method`` of each kind of channel."""
-SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
+BUCKET_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60)
 """Bounds of the histograms; the SDK's own are meant for milliseconds."""
 
 
@@ -81,11 +81,11 @@ class Instruments:
         meter = get_meter("casdk", __version__, meter_provider)
         self.calls: Final = meter.create_histogram(
             "gen_ai.client.operation.duration", "s", "Calls, from the first item to the last row.",
-            explicit_bucket_boundaries_advisory=SECONDS,
+            explicit_bucket_boundaries_advisory=BUCKET_SECONDS,
         )  # fmt: skip
         self.attempts: Final = meter.create_histogram(
             "rpc.client.call.duration", "s", "Requests, from being sent to the reply.",
-            explicit_bucket_boundaries_advisory=SECONDS,
+            explicit_bucket_boundaries_advisory=BUCKET_SECONDS,
         )  # fmt: skip
         self.rows: Final = meter.create_counter("casdk.client.rows", "{row}", "Items that got a result.")
         self.batches: Final = meter.create_counter("casdk.client.batches", "{batch}", "Batches that came to an end.")
@@ -95,7 +95,7 @@ class Instruments:
         )
 
     def watch(self, verb: str, endpoint: str, total: int | None, merged: bool = False) -> Watch:
-        """Return what looks on at one call.
+        """Return what records one call.
 
         Args:
             verb: ``encode``, ``rank``...
@@ -155,7 +155,7 @@ class Watch:
         self.span.add_link(merged.span.get_span_context())
 
     def count(self, rows: int) -> None:
-        """Take note of how many items got a result."""
+        """Note how many items got a result."""
         self._rows = rows
 
     # batches
@@ -240,7 +240,7 @@ class Watch:
 
 
 def _fail(span: Span, error: BaseException) -> str:
-    """Mark a span, and return the error's name. A call taken back by its caller did not fail."""
+    """Mark a span, and return the error's name. A call that its caller has cancelled did not fail."""
     name = getattr(error, "name", "") or type(error).__name__
     span.set_attribute("error.type", name)
     if not isinstance(error, asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""Which frames of a traceback are let go of, so that an error that somebody keeps does not keep the call in memory."""
+"""Drops frames from tracebacks, so that an error that somebody stores does not hold the call in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from casdk.errors import CasdkError
 __all__ = ["drop_frames"]
 
 BELOW: Final = frozenset({"casdk", "asyncio", "grpc", "httpx", "httpcore", "anyio", "websockets", "ssl", "socket"})
-"""Packages whose frames a traceback leads through before it comes to the caller's own code, if it does."""
+"""Packages whose frames are dropped from the beginning of a traceback, up to the caller's own code, if there is any."""
 
 
 def drop_frames(error: BaseException) -> None:

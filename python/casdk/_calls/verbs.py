@@ -292,7 +292,7 @@ def _embedded(run: Run, outcome: Outcome, *, matches: bool = False) -> Any:
     if outcome.stopped is None:
         return documents
     outcome.stopped.documents = documents
-    if not originals.all_given:
+    if not originals.all_from_caller:
         outcome.stopped.partial = rows
     return outcome.stopped
 
