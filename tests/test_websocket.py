@@ -10,8 +10,8 @@ from itertools import pairwise
 import pytest
 from casdk import TLS, Limits, ReplyError, Timeouts, TransportError
 from casdk._transport.address import Endpoint
-from casdk._transport.channels.base import SLICE
-from casdk._transport.channels.websocket import SMALL, Connection, WebsocketChannel
+from casdk._transport.channels.base import SLICE_BYTES
+from casdk._transport.channels.websocket import SMALL_BYTES, Connection, WebsocketChannel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import connect
@@ -122,7 +122,10 @@ def test_what_the_library_refuses_is_refused(frame, code):
 
 PING = 0
 TURNS = st.lists(
-    st.lists(st.sampled_from([PING, 2, 125, 126, 8_000, SMALL - 2, SMALL, SMALL + 1, SLICE + 1]), max_size=9),
+    st.lists(
+        st.sampled_from([PING, 2, 125, 126, 8_000, SMALL_BYTES - 2, SMALL_BYTES, SMALL_BYTES + 1, SLICE_BYTES + 1]),
+        max_size=9,
+    ),
     min_size=1,
     max_size=3,
 )
@@ -158,7 +161,8 @@ def test_frames_of_one_turn_arrive_in_their_order(turns):
                 while len(arrived) < len(turn):
                     await (await connection.ping())
                     arrived[:] = [name for name in arrived if name in names]
-                if max(turn, default=0) > SLICE:  # pings come between fragments, and before what waits for their end
+                # Pings come between fragments, and before what waits for their end.
+                if max(turn, default=0) > SLICE_BYTES:
                     names.sort(key=lambda name: turn[name[1]] is PING)
                     arrived.sort(key=lambda name: turn[name[1]] is PING)
                 assert arrived == names

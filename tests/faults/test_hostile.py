@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 from casdk import CasdkError, Document, ProtocolMismatchError, Retry, TransportError
-from casdk._transport.channels.http import REMEMBERED
+from casdk._transport.channels.http import REMEMBERED_IDS
 from casdk.testing import (
     AddDocument,
     Babble,
@@ -164,7 +164,7 @@ def test_ids_of_users_keep_their_connection(make_server, connect_to):
     """As far as they are others each time."""
     server = make_server()
     client = connect_to(server, "http")
-    for number in range(REMEMBERED + 1):
+    for number in range(REMEMBERED_IDS + 1):
         client.encode([Document(id=f"{number}", text="a")])
     assert server.counters.connected == 2
 

@@ -14,7 +14,7 @@ __all__ = ["SCHEMES", "Endpoint", "Scheme", "counterpart", "parse_address"]
 
 
 class Scheme(msgspec.Struct, frozen=True):
-    """All that is particular to one scheme; whoever needs to know asks for the row.
+    """All that is particular to one scheme; no other place knows it.
 
     Attributes:
         channel: Module of ``casdk._transport.channels`` that carries it, named after what is spoken.
@@ -47,7 +47,7 @@ SCHEMES: Final = {
 
 
 def counterpart(scheme: str, *, channel: str | None = None, tls: bool | None = None) -> str:
-    """Return the scheme that differs from another one in what is given here: ``counterpart("https", tls=False)``."""
+    """Return the scheme that differs from another one in these fields alone: ``counterpart("https", tls=False)``."""
     row = SCHEMES[scheme]
     wanted = (channel or row.channel, row.tls if tls is None else tls)
     return next(name for name, other in SCHEMES.items() if (other.channel, other.tls) == wanted)

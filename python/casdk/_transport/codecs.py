@@ -55,7 +55,7 @@ FAILURES: Final[dict[str, type[ItemError]]] = {
     "type": ItemTypeError,
     "not_fetched": DownloadError,
 }
-"""The packer's words -> our errors."""
+"""The packer's names of failures -> our errors."""
 
 SERVER_FAULTS: Final = frozenset(
     {
@@ -75,20 +75,20 @@ DEAD_EXECUTOR: Final = frozenset({"InternalNetworkError", "<class 'jina.excepts.
 """Exceptions of a gateway that does not reach an executor."""
 BUSY: Final = ("gateway", "BusyError")
 TOO_LARGE: Final = ("gateway", "TooLargeError")
-"""Who raises, and what, in the embedded server where others hold the memory, and where there is not as much: it answers
-so where a refusal in the protocol's own words would end a connection that others use, too."""
+"""Executor and exception in the status by which the embedded server refuses a request: `BUSY` if other requests use the
+memory, `TOO_LARGE` if there never is as much. Refusals of the protocol would end a connection that others use, too."""
 
 REASON_CHARACTERS: Final = 1000
-"""Shown of why an image was not fetched, its URL included."""
+"""Characters that are shown of why an image was not fetched, its URL included."""
 USER_INFO: Final = re.compile(r"(https?://)[^\s/@]+@", re.IGNORECASE)
-"""Of a URL, which may hold a password."""
+"""The user and password in a URL."""
 DESCRIPTION_CHARACTERS: Final = 2000
-"""Shown of what an executor says went wrong; all of it is in ``stacks``."""
+"""Characters that are shown of an executor's error; all of it is in ``stacks``."""
 
 
 def failure_of(kind: str, index: int, item: object, reason: str, cause: BaseException | None) -> ItemError:
     """Return the error of an item that the packer left out."""
-    if kind == "not_fetched":  # what the image's host said is among it
+    if kind == "not_fetched":  # the reason quotes the image's host, and its URL
         reason = remark(reason, REASON_CHARACTERS)
     if "@" in reason:
         reason = USER_INFO.sub(r"\1***@", reason)

@@ -32,10 +32,10 @@ Credential: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
 
 TOKEN_VARIABLE: Final = "CLIP_AUTH_TOKEN"
 
-PATIENCE: Final = 0.25
-"""Seconds in which a loop has to turn. One that does not is held up by a coroutine that blocks; another takes over."""
-MOST: Final = 8
-"""Loops, each in a thread: so many coroutines may block for ever."""
+TURN_SECONDS: Final = 0.25
+"""A loop that does not turn within this time is blocked by a coroutine, and another one takes its place."""
+MOST_LOOPS: Final = 8
+"""Loops, each in a thread, and so the number of coroutines that may block for ever."""
 
 
 async def authorize(credential: Credential | None) -> Headers:
@@ -81,12 +81,12 @@ async def _ask(credential: Callable[[], object]) -> object:
         ConfigError: The callable raised something.
     """
     try:
-        given = Caller.unwrap(*await engine().readers.call(credential))
-        if not isawaitable(given):
-            return given
+        token = Caller.unwrap(*await engine().readers.call(credential))
+        if not isawaitable(token):
+            return token
         if engine().thread_model.patcher is not None:  # greenlets share one loop, the engine's
-            return await given
-        return await _await_apart(given)
+            return await token
+        return await _await_off_engine(token)
     except CasdkError:
         raise
     except Exception as error:
@@ -94,7 +94,7 @@ async def _ask(credential: Callable[[], object]) -> object:
 
 
 class _Loop:
-    """A loop for coroutines, in a thread of ours."""
+    """A loop in a thread of its own, which awaits what credential functions return."""
 
     def __init__(self) -> None:
         self.loop: Final = asyncio.new_event_loop()
@@ -115,17 +115,17 @@ class _Loop:
         finally:
             check_process(self._process)
 
-    def leave(self) -> None:
-        """Turn no more, in a child that a coroutine has forked: the sockets are the parent's."""
+    def stop(self) -> None:
+        """Stop the loop in a child that a coroutine has forked, since its sockets are the parent's."""
         self.loop.stop()
         with suppress(AttributeError):  # uvloop's
             cast(Any, self.loop)._ready.clear()
 
-    async def outcome_of(self, given: Awaitable[T]) -> list[Any]:
+    async def outcome_of(self, awaitable: Awaitable[T]) -> list[Any]:
         """Await what a callable returned; return what that returned, and what it raised."""
         outcome: list[Any]
         try:
-            outcome = [await given, None]
+            outcome = [await awaitable, None]
         except BaseException as error:  # a SystemExit would end the loop
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -133,44 +133,44 @@ class _Loop:
             outcome = [None, error]
         if os.getpid() != self._process:
             notice_fork()
-            self.leave()
+            self.stop()
             await self.loop.create_future()
         return outcome
 
-    def knock(self) -> asyncio.Future[_Loop]:
-        """Return what is done when this loop has turned."""
+    def next_turn(self) -> asyncio.Future[_Loop]:
+        """Return a future that is done when this loop has turned once more."""
         here = asyncio.get_running_loop()
         answer: asyncio.Future[_Loop] = here.create_future()
-        self.loop.call_soon_threadsafe(here.call_soon_threadsafe, _settle, answer, self)
+        self.loop.call_soon_threadsafe(here.call_soon_threadsafe, _set_answer, answer, self)
         return answer
 
 
-def _settle(answer: asyncio.Future[_Loop], loop: _Loop) -> None:
+def _set_answer(answer: asyncio.Future[_Loop], loop: _Loop) -> None:
     if not answer.done():
         answer.set_result(loop)
 
 
 _loops: Final[dict[int, list[_Loop]]] = {}
-"""Those of this process, by its id, the oldest first. A child keeps its parent's, without a touch."""
+"""The loops of this process, by its id, the oldest first. A child does not touch its parent's, nor deallocate them."""
 
 
 def _after_fork_in_child() -> None:
     for loops in _loops.values():
         for loop in loops:
             if loop.thread == threading.get_ident():
-                loop.leave()
+                loop.stop()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-async def _await_apart(given: Awaitable[T]) -> T:
+async def _await_off_engine(awaitable: Awaitable[T]) -> T:
     """Await on the oldest loop that turns, which is the only one as long as no coroutine has blocked."""
     turning = await _turning()
-    task = asyncio.run_coroutine_threadsafe(turning.outcome_of(given), turning.loop)
+    task = asyncio.run_coroutine_threadsafe(turning.outcome_of(awaitable), turning.loop)
     outcome = await asyncio.wrap_future(task)
-    # Taken out: what an error's traceback leads to must not lead back to it.
+    # Popped, so that no list that the error's traceback can reach holds the error: that would be a reference cycle.
     error, result = outcome.pop(), outcome.pop()
     try:
         return cast(T, Caller.unwrap(result, error))
@@ -179,14 +179,15 @@ async def _await_apart(given: Awaitable[T]) -> T:
 
 
 async def _turning() -> _Loop:
+    """Return the first loop that turns; start another one each time that none does for `TURN_SECONDS`."""
     loops = _loops.setdefault(os.getpid(), [])
-    knocks: list[asyncio.Future[_Loop]] = []
+    turns: list[asyncio.Future[_Loop]] = []
     while True:
-        if len(knocks) == len(loops) < MOST:
+        if len(turns) == len(loops) < MOST_LOOPS:
             loops.append(_Loop())
-        knocks += [loop.knock() for loop in loops[len(knocks) :]]
-        patience = PATIENCE if len(knocks) < MOST else None
-        await asyncio.wait(knocks, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        for knock in knocks:
-            if knock.done():
-                return knock.result()
+        turns += [loop.next_turn() for loop in loops[len(turns) :]]
+        seconds = TURN_SECONDS if len(turns) < MOST_LOOPS else None
+        await asyncio.wait(turns, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for turn in turns:
+            if turn.done():
+                return turn.result()

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Downloads"]
 
-AT_ONCE: Final = 16
+DOWNLOADS_AT_ONCE: Final = 16
 """Downloads at once, over all calls of a client."""
 PIECES_IN_A_TURN: Final = 64
-"""Of a body, that are taken before others have their turn."""
+"""Pieces of a body that are read in one turn of the loop."""
 
 
 class Downloads:
@@ -38,13 +38,13 @@ class Downloads:
         self._limits = limits
         self._client: httpx.AsyncClient | None = None
         self._making = asyncio.Lock()
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
 
     async def fetch(self, urls: Sequence[str]) -> tuple[dict[str, bytes], dict[str, Exception]]:
         """Return the bytes of each URL that could be fetched, and what was wrong with each other one."""
         if self._client is None:
             async with self._making:
-                if self._client is None:  # to make one takes its time, and that of the engine is everybody's
+                if self._client is None:  # made on a worker, since it takes long enough to delay all calls
                     self._client = await asyncio.get_running_loop().run_in_executor(None, self._make)
         results = await asyncio.gather(*(self._fetch_one(url) for url in urls), return_exceptions=True)
         fetched: dict[str, bytes] = {}
@@ -84,7 +84,7 @@ class Downloads:
                     async for piece in response.aiter_raw():
                         body += piece
                         pieces += 1
-                        if pieces % PIECES_IN_A_TURN == 0:  # chunks of a byte each would hold up everybody else
+                        if pieces % PIECES_IN_A_TURN == 0:  # a server that sends a byte at a time would block the loop
                             await asyncio.sleep(0)
                         if len(body) > most:
                             raise ValueError(f"larger than Limits.max_item_bytes ({most})")
@@ -96,7 +96,7 @@ class Downloads:
         import httpx
 
         class NoCookies(CookieJar):
-            """Takes none: they would be kept as long as the client is, and sent for other calls."""
+            """Stores no cookies: they would live as long as the client, and be sent for other calls."""
 
             def extract_cookies(self, response: object, request: object) -> None:
                 pass
@@ -104,7 +104,7 @@ class Downloads:
         divert("httpx", "httpcore")
         return httpx.AsyncClient(
             timeout=httpx.Timeout(self._timeouts.download, connect=self._timeouts.connect),
-            limits=httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE),
+            limits=httpx.Limits(max_connections=DOWNLOADS_AT_ONCE, max_keepalive_connections=DOWNLOADS_AT_ONCE),
             headers=HEADERS,
             cookies=NoCookies(),
         )

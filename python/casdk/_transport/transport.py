@@ -21,8 +21,8 @@ __all__ = ["Credential", "InterruptedByForkError", "Received", "Transport"]
 
 LOG: Final = logger_of("casdk.connections")
 
-FORK_WAIT: Final = 5.0
-"""Seconds that a fork waits for replies to requests that cannot be sent twice."""
+FORK_WAIT_SECONDS: Final = 5.0
+"""How long a fork waits for replies to requests that cannot be sent twice."""
 
 
 class InterruptedByForkError(Exception):
@@ -30,14 +30,14 @@ class InterruptedByForkError(Exception):
 
 
 class Received(NamedTuple):
-    """A reply.
+    """A reply, and when it came.
 
     Attributes:
-        reply: Scanned.
+        reply: The scanned reply.
         size: Its bytes.
         sent_at: When its request was handed to the channel, as `time.perf_counter` has it.
         received_at: When the channel had the reply.
-        connecting: Seconds in between until a connection was open, if one was opened.
+        connecting: Seconds from then until a connection was open, if one was opened.
     """
 
     reply: Reply
@@ -48,20 +48,20 @@ class Received(NamedTuple):
 
 
 class Transport:
-    """Made with the client, opened on the engine by its first request.
+    """The way to one server. A client's session has one; it opens its channel at the first request, on the engine.
 
     Args:
         endpoint: The server.
-        credential: Sent with every request; ``CLIP_AUTH_TOKEN`` where none is given.
+        credential: Sent with every request; ``CLIP_AUTH_TOKEN`` if it is ``None``.
         tls: How a secure scheme verifies.
         timeouts: Connecting, and one request.
         limits: Requests at once, and bytes of a message.
         proxy: The client's ``proxy=``.
 
     Attributes:
-        endpoint: As given.
+        endpoint: The server.
         codec: How its requests and replies are written.
-        engine: The one that its connections are on, once there is any.
+        engine: The engine that its connections are on, once there are any.
         largest: Bytes of the largest request of several items that is worth sending, as far as is known: the server,
             or a proxy before it, may have a limit.
         closed: Whether it sends nothing any more.
@@ -81,8 +81,8 @@ class Transport:
         self.engine: Engine | None = None
         self.largest: float = inf
         self.closed = False
-        self._taken = 0
-        """Bytes of the largest request that was taken so far."""
+        self._accepted_bytes = 0
+        """Bytes of the largest request that the server has answered so far."""
         self._credential = credential
         self._tls = tls
         self._timeouts = timeouts
@@ -122,10 +122,10 @@ class Transport:
             CasdkError: As `Channel.exchange` and `scan` have it.
             InterruptedByForkError: A fork took it back, and it may be sent again.
         """
-        # Not `async with`: two coroutines more for each request.
+        # Not by `async with`, which costs two coroutines more for each request.
         await self._slots.acquire()
         generation = self._generation
-        ended = None if repeatable else self._hold_forks()
+        ended = None if repeatable else self._delay_forks()
         sent_at = perf_counter()
         try:
             if self.engine is not None and self.engine.fork is not None:
@@ -142,12 +142,12 @@ class Transport:
                 headers = await self._authorize_again(headers)
                 reply = await channel.exchange(request_id, message, headers, context, answer_by, repeatable)
             received_at = perf_counter()
-            if len(message) > self._taken:
-                self._taken = len(message)
+            if len(message) > self._accepted_bytes:
+                self._accepted_bytes = len(message)
                 self.largest = max(self.largest, len(message))
             connecting = max(0.0, channel.connected_at - sent_at)
             scanned = scan(self.codec, reply)
-            # The JSON of jina's gateway has an id of its own making: there, documents tell (see HttpChannel).
+            # Not in JSON, where jina's gateway makes up an id: there `HttpChannel` compares the documents' ids.
             if self.codec == "proto" and scanned.request_id not in ("", request_id):
                 raise ReplyError(f"{self.endpoint} answered another request than this one")
             return Received(scanned, len(reply), sent_at, received_at, connecting)
@@ -173,7 +173,7 @@ class Transport:
                 self._unrepeatable.discard(ended)
 
     def hide_token(self, error: CasdkError) -> None:
-        """Take the credential out of an error, where a server or a proxy has sent it back."""
+        """Replace the credential in an error's message, in case a server or a proxy has sent it back."""
         for _, value in self._headers or ():
             for token in (str(value), value.rpartition(" ")[2]):
                 error.args = tuple(part.replace(token, "***") if isinstance(part, str) else part for part in error.args)
@@ -181,12 +181,12 @@ class Transport:
                     error.__cause__ = error.__context__ = None
 
     def _note_refusal(self, error: ServerError, size: int) -> None:
-        """A request of so many bytes was too large: half of it may pass, as it is tried next."""
-        self.largest = max(self._taken, size // 2)
+        """Note that a request of so many bytes was too large: half of it is tried next."""
+        self.largest = max(self._accepted_bytes, size // 2)
         if not error.sent:
             error.args = (f"a request of {size:,} bytes was refused: {error.args[0]}",)
 
-    def _hold_forks(self) -> asyncio.Future[None]:
+    def _delay_forks(self) -> asyncio.Future[None]:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._unrepeatable.add(ended)
         return ended
@@ -218,7 +218,7 @@ class Transport:
     async def before_fork(self) -> None:
         """Close the connections for a fork; what is in flight on them is sent again, or waited for if it must not."""
         if self._unrepeatable:
-            await asyncio.wait(self._unrepeatable, timeout=FORK_WAIT)
+            await asyncio.wait(self._unrepeatable, timeout=FORK_WAIT_SECONDS)
         LOG.debug("closing the connections to %s for a fork", self.endpoint)
         self._generation += 1
         await self.aclose()

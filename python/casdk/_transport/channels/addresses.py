@@ -16,14 +16,14 @@ from casdk.errors import ProxyError
 __all__ = ["PROXY_PORT", "Address", "Addresses"]
 
 Address: TypeAlias = "tuple[Any, ...]"
-"""What a socket of its family connects to, as `socket.getaddrinfo` has it."""
+"""The address of a socket, as `socket.getaddrinfo` returns it."""
 
 PROXY_PORT: Final = 80
-"""Of a proxy's URL that names none."""
+"""The port of a proxy whose URL names none."""
 LONGEST_ANSWER_BYTES: Final = 64 * 1024
-"""Of a proxy to CONNECT."""
-PROBES: Final = {"TCP_KEEPIDLE": PING_SECONDS, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": PONG_SECONDS}
-"""When the system asks whether a connection still is one, where it can be told: http has no ping of its own."""
+"""The longest answer of a proxy to CONNECT."""
+KEEPALIVE_OPTIONS: Final = {"TCP_KEEPIDLE": PING_SECONDS, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": PONG_SECONDS}
+"""When the system checks an idle connection, where it has these options: http has no ping of its own."""
 
 
 class Addresses:
@@ -96,7 +96,7 @@ class Addresses:
 
 
 def _numeric(host: str, port: int) -> list[tuple[Any, ...]]:
-    """Return what a literal address stands for, nothing for a name: only names need a look-up, which may block."""
+    """Return the entries of a literal address, none for a name: a name needs a look-up, which may block."""
     with contextlib.suppress(socket.gaierror):
         return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
     return []
@@ -113,14 +113,14 @@ async def _connected(sock: socket.socket, address: Address, seconds: float) -> s
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in PROBES.items():
+        for name, value in KEEPALIVE_OPTIONS.items():
             if hasattr(socket, name):
                 sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), math.ceil(value))
         async with asyncio.timeout(seconds):
             await loop.sock_connect(sock, address)
         return sock
     except BaseException as error:
-        # asyncio stops to watch the descriptor a turn later, when it may belong to another socket.
+        # Removed at once: asyncio does it a turn later, when the descriptor may belong to another socket.
         loop.remove_writer(sock)
         sock.close()
         if isinstance(error, TimeoutError) and not error.errno:

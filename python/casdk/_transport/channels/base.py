@@ -38,8 +38,8 @@ __all__ = [
     "PONG_SECONDS",
     "PROXY_CREDENTIAL_WANTED",
     "PROXY_LIMIT",
-    "SHOWN",
-    "SLICE",
+    "SHOWN_CHARACTERS",
+    "SLICE_BYTES",
     "TICK_SECONDS",
     "Channel",
     "Connected",
@@ -70,30 +70,30 @@ PING_SECONDS = 20.0
 """Seconds in which nothing was received, while requests are in flight, after which a connection is asked by a ping
 whether it still is one: a NAT or a load balancer that has forgotten it says nothing of it to either side."""
 PONG_SECONDS = 5.0
-"""Seconds it has to answer."""
+"""Seconds that it has to answer the ping."""
 TICK_SECONDS: Final = 0.001
 """Seconds by which a timer may be early."""
 
-SLICE: Final = 1 << 20
-"""Bytes of a large message handed to a library at once: each of them copies what it is given, more than once. Smaller
-ones wake the server for each."""
+SLICE_BYTES: Final = 1 << 20
+"""A large message is passed to a library in slices of this size, since libraries copy what they get, more than once.
+Smaller slices would wake the server more often."""
 
 
 def slices(message: bytes) -> Iterator[memoryview]:
     """Cut a large message without a copy, so that only a slice of it is in a library's buffers."""
     view = memoryview(message)
-    for start in range(0, len(message), SLICE):
-        yield view[start : start + SLICE]
+    for start in range(0, len(message), SLICE_BYTES):
+        yield view[start : start + SLICE_BYTES]
 
 
 class Channel(ABC):
-    """A way to one server, shared by all calls of a client; lives on the engine's loop.
+    """The connections to one server, shared by all calls of a client; lives on the engine's loop.
 
-    Connections are opened when first needed, kept, and opened again when they broke. A channel never retries.
+    Connections are opened when first needed, used again, and replaced when they broke. A channel never retries.
 
-    A connection that may have gone silent is retired: what is in flight there may still be answered, and the next
-    request opens another. It is one on which a request was given up, after it had time for an answer, without a byte
-    received since the request was sent.
+    If a request was given up after it had time for an answer, and no byte was received since it was sent, its
+    connection may have gone silent. It is retired: what is in flight there may still be answered, and the next request
+    opens another one.
 
     Args:
         endpoint: The server.
@@ -156,8 +156,8 @@ class Channel(ABC):
             headers: Sent beside it, where the protocol has a place for them.
             context: W3C trace context of this one request, sent in the same place; a websocket has none for a
                 message, so there it goes with the handshake of the request that opens the socket.
-            answer_by: When it is given up, in the engine's time: who cancels it then has waited for an answer, and
-                has not changed their mind.
+            answer_by: When it is given up, in the engine's time. A cancellation from then on means that no answer
+                came, and not that nobody wants one any more.
             repeatable: Whether it may be sent again once its bytes may have reached the server.
 
         Returns:
@@ -197,7 +197,7 @@ class Channel(ABC):
 
 
 def run_out(limits: Iterable[asyncio.Timeout]) -> None:
-    """End what waits under these timeouts, as if its time had run out."""
+    """Make these timeouts expire now."""
     for limit in limits:
         if not limit.expired():
             limit.reschedule(0)
@@ -220,13 +220,13 @@ CREDENTIAL_REFUSED: Final = frozenset({401, 403})
 PROXY_CREDENTIAL_WANTED: Final = 407
 BUSY: Final = 429
 REQUEST_TIMEOUT: Final = 408
-PASSING: Final = frozenset({REQUEST_TIMEOUT, 502, 503, 504})
+TEMPORARY: Final = frozenset({REQUEST_TIMEOUT, 502, 503, 504})
 AWAY: Final = frozenset({502, 503})
-"""Status codes of a proxy whose server does not answer now; of these, what it says of a server that is not there."""
+"""Status codes of a proxy whose server does not answer now; `AWAY` has those that say that there is no server."""
 UPGRADE_REQUIRED: Final = 426
 REASON_CHARACTERS: Final = 100
-"""Shown of the line that a proxy refuses with."""
-SHOWN: Final = 500
+"""Characters of the line that a proxy refuses with which go into a message."""
+SHOWN_CHARACTERS: Final = 500
 """Characters of a header that go into a message."""
 
 
@@ -255,11 +255,11 @@ def refused(
         return ProxyError(f"{said}: the proxy wants a user and a password", retryable=False, sent=False)
     if status == UPGRADE_REQUIRED:
         return ProtocolMismatchError(f"{said}: another protocol is spoken there", retryable=False, sent=sent)
-    if status != BUSY and status not in PASSING:
+    if status != BUSY and status not in TEMPORARY:
         return ServerError(said, sent=sent, name=name, request_id=request_id)
     asked = None
     if retry_after:
-        said, asked = f"{said} (Retry-After: {remark(retry_after, SHOWN)!r})", seconds_asked(retry_after)
+        said, asked = f"{said} (Retry-After: {remark(retry_after, SHOWN_CHARACTERS)!r})", seconds_asked(retry_after)
     if status == REQUEST_TIMEOUT:  # the server gave up before it had a whole request, e.g. on an idle connection
         sent = False
     if status == BUSY:
@@ -268,7 +268,7 @@ def refused(
 
 
 def overloaded(said: str, asked: float | None = None, **details: Any) -> OverloadedError:
-    """Return the error of a server that asks to be left alone.
+    """Return the error of a server that has too much to do.
 
     Args:
         said: The message, with the words in which it asked for a wait.
@@ -320,7 +320,7 @@ def no_tunnel(endpoint: Endpoint, answer: str) -> ProxyError:
     status = int(answer[:3]) if answer[:3].isascii() and answer[:3].isdigit() else 0
     error = ProxyError(
         f"{endpoint}: the proxy opens no tunnel: HTTP {remark(answer, REASON_CHARACTERS)}",
-        retryable=status == BUSY or status in PASSING,
+        retryable=status == BUSY or status in TEMPORARY,
         sent=False,
         away=status in AWAY,
     )

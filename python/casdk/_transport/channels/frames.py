@@ -1,4 +1,4 @@
-"""What of a websocket's frames is read here and not by the library (websockets)."""
+"""The frames of a websocket that are read here, and not by the library (websockets), which costs more."""
 
 from __future__ import annotations
 
@@ -13,47 +13,48 @@ __all__ = ["Connection"]
 WHOLE: Final = 0x82
 """First byte of a binary message in one frame: what nearly every reply is."""
 FIRST: Final = 0x02
-"""That of its first fragment, if it comes in fragments."""
+"""First byte of a message's first fragment, if it comes in fragments."""
 MORE: Final = 0x00
-"""That of every fragment behind it,"""
+"""First byte of each further fragment but the last."""
 LAST: Final = 0x80
-"""and that of the last one."""
+"""First byte of the last fragment."""
 FRAGMENTS: Final = frozenset({FIRST, MORE, LAST})
 TEXTS: Final = frozenset({0x01, 0x81})
 CONTROLS: Final = frozenset({0x88, 0x89, 0x8A})
 MASKED: Final = -1
-"""For the first byte of a masked frame, which no server may send."""
+"""Stands for the first byte of a masked frame, which no server may send."""
 UNKNOWN: Final = -2
-"""For that of a frame whose head is not all there."""
+"""Stands for the first byte of a frame whose head has not come as a whole."""
 MOST_UNREAD_BYTES: Final = 4 << 20
 """Bytes that may wait for the server to read them: requests are at most 1 MiB of it at once, so the rest is answers to
 its pings."""
-SHORT: Final = 125
-"""Bytes of the longest frame whose length stands in its second byte, and of the longest one that carries no data."""
+SHORT_BYTES: Final = 125
+"""The longest payload whose length is in a frame's second byte, and the longest of a control frame."""
 FRAMES_IN_A_TURN: Final = 128
-"""That are read before others have their turn."""
-PASSED_ON: Final = 2048
-"""Bytes that the library is given in one turn."""
+"""Frames that are read in one turn of the loop."""
+PASSED_ON_BYTES: Final = 2048
+"""Bytes that are passed on to the library in one turn of the loop."""
 TURNS_AT_THE_END: Final = 32
-"""That what was received has at once when there is nothing more: over TLS, an end does not wait for its turn."""
+"""At the end of the connection, what was received and not read yet is read in at most so many turns, all at once: over
+TLS, the end is reported without a wait."""
 MOST_FRAGMENTS: Final = 1024
 FRAGMENT_BYTES: Final = 16
-"""A message comes in at most so many fragments, and one more for each so many bytes: an empty one takes memory, too."""
-MOST_CONTROLS: Final = 1000
-"""Pings and pongs in a second."""
+"""A message has at most `MOST_FRAGMENTS` fragments, and one more for each `FRAGMENT_BYTES`: each takes memory."""
+MOST_CONTROLS_PER_SECOND: Final = 1000
+"""Pings and pongs that a server may send in a second."""
 END_OF_HEAD: Final = b"\r\n\r\n"
 CLOSE_SECONDS: Final = 1.0
-"""For what was written last to be taken by a server that is to be left."""
+"""How long a connection that is closed waits until the server has read what was written last."""
 
 
 class Connection(ClientConnection):
-    """The library's, but that a reply is handed over where it arrives, in as few copies as that takes.
+    """A connection of the library's that reads binary messages itself and passes each on as soon as it is whole.
 
-    On its way through the library a reply is copied five times, queued, and its reader woken: half of what it costs to
-    receive it. Here frames are told apart; the library gets the handshake, frames that carry no data, and what it has
-    to refuse. Whatever a server sends, others have their turn after `FRAMES_IN_A_TURN` frames.
+    The library would copy a reply five times, queue it and wake its reader: half of the cost of receiving it. Here, the
+    library gets the handshake, control frames, and what it has to refuse. Whatever a server sends, the loop goes on
+    with other work after `FRAMES_IN_A_TURN` frames.
 
-    What comes behind the handshake waits for `begin`.
+    What comes after the handshake is not read before `begin` is called.
 
     Attributes:
         received_at: When the last bytes came, in the engine's time.
@@ -65,13 +66,13 @@ class Connection(ClientConnection):
         self._deliver: Callable[[bytes], None] | None = None
         self._refuse: Callable[[str], object] = str
         self._largest = 0
-        # What was received and has not had its turn; nothing more is read meanwhile.
+        # What was received and not read yet; reading from the socket is paused meanwhile.
         self._unread = b""
         self._paused = False
         self._tail = b""
         self._opened = self._refused = self._ended = False
         self._head = b""
-        # The message that is being received, as far as it is here, and what is missing of its frame.
+        # The pieces of the message that is being received, and the bytes that are missing of its frame.
         self._pieces: list[bytes | memoryview] = []
         self._begun = False
         self._size = self._fragments = 0
@@ -101,7 +102,7 @@ class Connection(ClientConnection):
             self._end("it sends pings and does not read the answers")
 
     def _take(self, data: bytes) -> None:
-        """Read what has its turn, and keep the rest."""
+        """Read what may be read in this turn of the loop, and store the rest for the next."""
         if self._ended:
             return
         rest = self._unread = self._read_some(data)
@@ -119,21 +120,21 @@ class Connection(ClientConnection):
             self._take(data)
 
     def eof_received(self) -> None:
-        """Take the end, behind what had no turn yet, as far as that has an end itself."""
+        """Read what was received and not read yet, within limits, then pass the end on to the library."""
         for _ in range(TURNS_AT_THE_END):
             if self._unread and not self._ended:
                 self._unread = self._read_some(self._unread)
         super().eof_received()
 
     def _read_some(self, data: bytes) -> bytes:
-        """Read what has its turn; return what is left."""
+        """Read what may be read in one turn of the loop; return the rest."""
         if not self._opened:
             return self._shake_hands(data)
         return self._pass_on(data) if self._refused else self._read(data)
 
     def _shake_hands(self, data: bytes) -> bytes:
-        """Give the library some of the answer to the handshake, and not a byte behind the head of a good one."""
-        piece = data[:PASSED_ON]
+        """Pass on to the library some of the answer to the handshake, but nothing after the head if it is accepted."""
+        piece = data[:PASSED_ON_BYTES]
         end = (self._tail + piece).find(END_OF_HEAD)
         if end >= 0:
             piece = piece[: end + len(END_OF_HEAD) - len(self._tail)]
@@ -142,24 +143,24 @@ class Connection(ClientConnection):
         rest = data[len(piece) :]
         self._opened = self.response is not None and self.protocol.state is OPEN
         if self.protocol.close_expected():
-            self._leave()
-        elif end >= 0 and rest and not self._opened:  # what says why there is no websocket
-            super().data_received(rest[:PASSED_ON])
-            rest = rest[PASSED_ON:]
+            self._close_soon()
+        elif end >= 0 and rest and not self._opened:  # the body of a refusal
+            super().data_received(rest[:PASSED_ON_BYTES])
+            rest = rest[PASSED_ON_BYTES:]
             if self.protocol.close_expected():
-                self._leave()
+                self._close_soon()
         return rest
 
     def _pass_on(self, data: bytes) -> bytes:
-        """Give the library some of what follows a frame that it has to refuse; of that it makes no messages."""
-        super().data_received(data[:PASSED_ON])
+        """Pass on to the library some of what follows a frame that it has to refuse; it makes no messages of it."""
+        super().data_received(data[:PASSED_ON_BYTES])
         protocol = self.protocol
         if protocol.close_expected() and (protocol.close_rcvd is not None or protocol.parser_exc is not None):
-            self._leave()
-        return data[PASSED_ON:]
+            self._close_soon()
+        return data[PASSED_ON_BYTES:]
 
-    def _leave(self) -> None:
-        """Close the connection: a server that has said its last word, or made no sense, may keep it for ever."""
+    def _close_soon(self) -> None:
+        """Close the connection here, since a server that has ended it, or sent nonsense, may never close its end."""
         self._ended = True
         self.transport.close()
         self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
@@ -192,10 +193,10 @@ class Connection(ClientConnection):
                 self._last = kind & LAST != 0
                 self._missing = max(end - len(data), 0)
                 self._add(data, start, end)
-            elif kind == UNKNOWN or (kind in CONTROLS and size <= SHORT and end > len(data)):
+            elif kind == UNKNOWN or (kind in CONTROLS and size <= SHORT_BYTES and end > len(data)):
                 self._head = data[at:]
                 return b""
-            elif kind in CONTROLS and size <= SHORT:
+            elif kind in CONTROLS and size <= SHORT_BYTES:
                 self._take_control(data[at:end])
             elif kind in TEXTS:
                 self._end("it sent text where a binary message belongs")
@@ -207,7 +208,7 @@ class Connection(ClientConnection):
 
     def _take_control(self, frame: bytes) -> None:
         self._controls += 1
-        if self._controls > MOST_CONTROLS:
+        if self._controls > MOST_CONTROLS_PER_SECOND:
             if self.loop.time() < self._counted_at + 1:
                 self._end("it sends pings or pongs without end")
                 return
@@ -215,7 +216,7 @@ class Connection(ClientConnection):
         self._pass_on(frame)
 
     def _belongs(self, kind: int, size: int) -> bool:
-        """Whether a frame of a message is what may come now; what the library refuses is not, either."""
+        """Whether a frame of a message may come now; a frame that the library will refuse may not, either."""
         if self._begun is not (kind in (MORE, LAST)):
             if self._begun:
                 self._end("it began a message before the end of the one before")
@@ -232,8 +233,8 @@ class Connection(ClientConnection):
         return True
 
     def _add(self, data: bytes, start: int, end: int) -> None:
-        """Take bytes of a message, and hand it over when it is whole."""
-        large = end - start > PASSED_ON
+        """Add bytes to a message, and deliver it when it is whole."""
+        large = end - start > PASSED_ON_BYTES
         self._pieces.append(memoryview(data)[start:end] if large else data[start:end])
         if self._missing:
             return
@@ -249,11 +250,11 @@ def _frame(data: bytes, at: int) -> tuple[int, int, int]:
     if at + 1 == len(data):
         return UNKNOWN, at, 0
     size = data[at + 1]
-    if size <= SHORT:
+    if size <= SHORT_BYTES:
         return data[at], at + 2, size
-    if size > SHORT + 2:
+    if size > SHORT_BYTES + 2:
         return MASKED, at, size
-    start = at + (4 if size == SHORT + 1 else 10)
+    start = at + (4 if size == SHORT_BYTES + 1 else 10)
     if start > len(data):
         return UNKNOWN, at, 0
     return data[at], start, int.from_bytes(data[at + 2 : start])

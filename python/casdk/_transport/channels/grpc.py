@@ -20,7 +20,7 @@ from casdk._transport.channels.base import (
     CONTENT_TOO_LARGE,
     LOG,
     PROXY_LIMIT,
-    SHOWN,
+    SHOWN_CHARACTERS,
     Channel,
     Headers,
     is_plain,
@@ -85,20 +85,20 @@ NO_STATUS: Final = "No status received"
 UNREADABLE: Final = re.compile(r"Stream removed \((?!.*\|Gateway: ).*Failed parsing HTTP/2")
 """Words of gRPC for bytes on this connection that are none of its protocol's, with one of several codes."""
 EARLY_SECONDS: Final = 0.05
-"""By how much gRPC, which has another clock, may end a call before its time."""
+"""gRPC has another clock, and may end a call by so much before its time."""
 NO_TUNNEL: Final = re.compile(r"http proxy returned response code (\d{3})", re.IGNORECASE)
 
 
 class Connection:
-    """A channel of grpc.aio, which is one connection to the server.
+    """A channel of grpc.aio, which is one connection to the server; a `GrpcChannel` uses one at a time.
 
     Attributes:
-        channel: As given.
+        channel: The channel.
         unary: Its method for single requests.
-        stream: The one that takes a stream of them.
+        stream: Its method for a stream of requests.
         calls: Requests in flight.
-        answered_at: When the server answered the last time, in the engine's time; gRPC tells nothing else of what it
-            receives.
+        answered_at: When the server answered the last time, in the engine's time; gRPC does not report what
+            else it receives.
         open: Whether nobody has closed it.
     """
 
@@ -157,7 +157,7 @@ class GrpcChannel(Channel):
             connection.answered_at = loop.time()
             return reply
         except grpc.aio.AioRpcError as error:
-            self._leave_spoilt(connection, error, connected)
+            self._replace_if_broken(connection, error, connected)
             if self._is_late(error, began):
                 self._retire_if_silent(connection, began)
             else:
@@ -214,7 +214,7 @@ class GrpcChannel(Channel):
         try:
             return self._whole(await answer(ask(b"", timeout=self.timeouts.read, metadata=headers)))
         except grpc.aio.AioRpcError as error:
-            self._leave_spoilt(connection, error, connected)
+            self._replace_if_broken(connection, error, connected)
             ours = self._ours(error, "", connected, began)
             if error.code() is Code.UNIMPLEMENTED and not isinstance(ours, ProtocolMismatchError):
                 return None
@@ -287,19 +287,18 @@ class GrpcChannel(Channel):
     def _unconnected(self) -> TransportError:
         return TransportError(f"no connection to {self.endpoint} within {self.timeouts.connect:g} s", sent=False)
 
-    def _leave_spoilt(self, connection: Connection, error: grpc.aio.AioRpcError, connected: bool) -> None:
-        """Have the next request open another channel where this one is of no use any more.
+    def _replace_if_broken(self, connection: Connection, error: grpc.aio.AioRpcError, connected: bool) -> None:
+        """Retire a channel that is of no use any more, so that the next request opens another one.
 
-        A channel that could not connect goes on trying ten times a second by itself, and tells every call meanwhile
-        what it met last: a server that is away would be stormed, and a call's next attempt would be none.
-
-        Another one may ping too often for its server, and one on TLS may never connect again. Each reconnection
-        watches gRPC's store of trusted certificates anew. Where that crosses the end of the watch before it, the store
-        takes it for ended and gives it none, nor any that follows it (seen with grpcio 1.85, whose credentials are
-        those of ``grpc_tls_certificate_provider.cc``).
+        There are three such channels. One that could not connect goes on trying ten times a second, and meanwhile fails
+        every call with its last error: it would flood a server that is away, and a call's next attempt would never
+        reach it. One may ping more often than its server allows. And one on TLS may never connect again: each
+        reconnection registers a new watch of gRPC's store of trusted certificates; if that happens while the watch
+        before is being removed, the store treats the new one as ended, and neither that nor any later one gets
+        certificates (seen with grpcio 1.85, ``grpc_tls_certificate_provider.cc``).
         """
         said = (error.details() or "").lower().replace("_", " ")
-        if SPOILT in said and connection is self._connection:
+        if NO_HANDSHAKER in said and connection is self._connection:
             LOG.warning("gRPC has lost the trusted certificates of %s: its channel is replaced", self.endpoint)
             self._retire(connection)
         elif PINGS_REFUSED in said and not self._pings_refused:
@@ -403,7 +402,7 @@ class GrpcChannel(Channel):
         if code in SIZE_CODES and (larger := self._too_large(details, where)) is not None:
             return larger
         if code in PUSHED_BACK and (asked := _pushback(error)) is not None:
-            said = f"{where} ({PUSHBACK}: {remark(asked, SHOWN)!r})"
+            said = f"{where} ({PUSHBACK}: {remark(asked, SHOWN_CHARACTERS)!r})"
             # Less than 0 is gRPC's way to say that it is not to be tried again.
             seconds = nan if asked.startswith("-") else seconds_asked(asked) / 1000
             if code is Code.UNAVAILABLE:
@@ -468,11 +467,11 @@ CHANNEL = GrpcChannel
 
 
 PINGS_REFUSED: Final = "too many pings"
-"""Said by servers that allow two pings more often than every five minutes, gRPC's default, while they work at requests;
-jina's sends pings itself, to which ours need not be added."""
-SPOILT: Final = "failed to create security handshaker"
-"""Seen where a server resets connections, never for wrong settings: those are read before."""
-BROKEN: Final = ("socket closed", "connection reset", SPOILT)
+"""gRPC's words where a server allows pings only every five minutes, its default, while it works at requests. jina's
+server sends pings itself, so that a connection to it is checked without ours."""
+NO_HANDSHAKER: Final = "failed to create security handshaker"
+"""Seen where a server resets connections, and never for wrong settings, since those are read before."""
+BROKEN: Final = ("socket closed", "connection reset", NO_HANDSHAKER)
 SILENCE: Final = ("timed out", "timeout occurred", "endpoint closing", "tcp handshaker shutdown")
 UNKNOWN_HOST: Final = ("dns resolution", "errors resolving", "hostname lookup")
 OTHER_PROTOCOL: Final = ("alpn", "http1.x", "trying to connect an http", "failed parsing http/2")
@@ -486,7 +485,7 @@ def _pushback(error: grpc.aio.AioRpcError) -> str | None:
 
 
 def _is_silence(details: str) -> bool:
-    """Whether gRPC gave up a connection on which nobody had said anything: its limit is the same as ours."""
+    """Whether gRPC gave up a connection on which nothing had been received: its limit is the same as ours."""
     text = details.lower()
     return any(words in text for words in SILENCE) and not any(words in text for words in UNKNOWN_HOST)
 

@@ -46,7 +46,7 @@ __all__ = ["CHANNEL"]
 
 divert("httpcore")
 
-Transport: TypeAlias = "httpcore.AsyncHTTPConnection | httpcore.AsyncHTTPProxy"
+HttpcoreConnection: TypeAlias = "httpcore.AsyncHTTPConnection | httpcore.AsyncHTTPProxy"
 RawHeaders: TypeAlias = "list[tuple[bytes, bytes]]"
 HEADERS: Final = (
     (b"user-agent", b"casdk"),
@@ -56,17 +56,17 @@ HEADERS: Final = (
 )
 FOREIGN: Final = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-KEPT: Final = 60.0
-"""Seconds after which a connection that was idle is not used again."""
-REMEMBERED: Final = 256
-"""Ids of users that a connection goes on with."""
+IDLE_SECONDS: Final = 60.0
+"""A connection that was idle for longer is not used again."""
+REMEMBERED_IDS: Final = 256
+"""Ids of the user's that a connection remembers at most; then it is replaced."""
 PIECES_IN_A_TURN: Final = 64
-"""Of a reply, that are taken before others have their turn; one that comes as it should has a piece for each read."""
-LONGEST_DESCRIBED: Final = 256 * 1024
-"""Bytes of an error's body in which its description is looked for."""
+"""Pieces of a reply that are read in one turn of the loop. Usually each read of the socket is one piece."""
+MOST_DESCRIBED_BYTES: Final = 256 * 1024
+"""An error's body that is larger is not parsed for a description."""
 NO_HEAD: Final = ("illegal status line", "illegal request line", "no response line", "Receive buffer too long")
 """Words of h11 for what does not begin as a reply of HTTP/1.1 does."""
-UNKNOWN: Final = frozenset({404, 405})
+NO_SUCH_PATH: Final = frozenset({404, 405})
 
 
 class HttpChannel(Channel):
@@ -80,8 +80,8 @@ class HttpChannel(Channel):
 
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
-        self._lanes: set[Lane] = set()
-        self._idle: list[Lane] = []
+        self._connections_open: set[Connection] = set()
+        self._idle: list[Connection] = []
         self._trusted = True
         self._context: ssl.SSLContext | None = None
         self._closed = False
@@ -102,12 +102,14 @@ class HttpChannel(Channel):
         if self.endpoint.tls and self.tls.server_name is not None:
             self._extensions["sni_hostname"] = self.tls.server_name
 
-    def _open(self) -> Lane:
+    def _open(self) -> Connection:
         if self.endpoint.tls and self._context is None:
             self._context = ssl_context(self.tls, ["http/1.1"])
         options: dict[str, Any] = {"ssl_context": self._context, "network_backend": self._network}
         if self.proxy is None:
-            lane = Lane(httpcore.AsyncHTTPConnection(self._url.origin, keepalive_expiry=KEPT, **options))
+            connection = Connection(
+                httpcore.AsyncHTTPConnection(self._url.origin, keepalive_expiry=IDLE_SECONDS, **options)
+            )
         else:
             proxy = urlsplit(self.proxy)
             host, port = _ascii(proxy.hostname or ""), proxy.port or PROXY_PORT
@@ -115,16 +117,16 @@ class HttpChannel(Channel):
                 httpcore.URL(scheme="http", host=host, port=port, target="/"),
                 proxy_headers=[(name.encode(), Hidden(value, "ascii")) for name, value in proxy_headers(proxy).items()],
                 max_connections=1,
-                keepalive_expiry=KEPT,
+                keepalive_expiry=IDLE_SECONDS,
                 **options,
             )
-            lane = Lane(way)
-        self._lanes.add(lane)
-        return lane
+            connection = Connection(way)
+        self._connections_open.add(connection)
+        return connection
 
-    async def _end(self, lane: Lane) -> None:
-        self._lanes.discard(lane)
-        await asyncio.shield(lane.transport.aclose())
+    async def _end(self, connection: Connection) -> None:
+        self._connections_open.discard(connection)
+        await asyncio.shield(connection.transport.aclose())
 
     async def exchange(
         self,
@@ -145,7 +147,7 @@ class HttpChannel(Channel):
 
     async def dry_run(self, headers: Headers) -> bytes | None:
         response, body = await self._ask("GET", self._dry_run_url, [*self._head, *_raw(headers)])
-        if response.status in UNKNOWN:
+        if response.status in NO_SUCH_PATH:
             return None
         if response.status != 200:
             raise self._refusal(response, body)
@@ -169,44 +171,44 @@ class HttpChannel(Channel):
         loop = asyncio.get_running_loop()
         request = httpcore.Request(method, url, headers=headers, content=content, extensions=self._extensions)
         async with self._free:
-            lane = await self._lane(asked)
+            connection = await self._connection_for(asked)
             began = loop.time()
             try:
-                response, body = await self._ask_on(lane.transport, request)
-                named = response.status == 200 and self._pair(lane, asked, body)
+                response, body = await self._ask_on(connection.transport, request)
+                named = response.status == 200 and self._pair(connection, asked, body)
             except BaseException as error:
-                # httpcore may take a cancelled request's connection for busy ever after: nobody else gets the lane.
-                await self._end(lane)
+                # httpcore may treat the connection of a cancelled request as busy for ever, so it is closed.
+                await self._end(connection)
                 given_up = isinstance(error, asyncio.CancelledError) and self.had_time(began, answer_by)
                 if given_up or isinstance(error, DeadlineError):
                     await self._retire(began)
                 raise
             if asked is None or not (named and self._trusted):
-                await self._end(lane)
-            elif lane in self._lanes:  # not closed meanwhile
-                lane.keep(asked, loop.time())
-                self._idle.append(lane)
+                await self._end(connection)
+            elif connection in self._connections_open:  # not closed meanwhile
+                connection.note_answer(asked, loop.time())
+                self._idle.append(connection)
             return response, body
 
     async def _retire(self, began: float) -> None:
-        """End the idle connections that may have gone silent as one did: on which nothing was received since."""
-        silent = [lane for lane in self._idle if lane.answered_at < began]
-        self._idle = [lane for lane in self._idle if lane not in silent]
+        """Close the idle connections that may have gone silent, as one did: those that received nothing since then."""
+        silent = [connection for connection in self._idle if connection.answered_at < began]
+        self._idle = [connection for connection in self._idle if connection not in silent]
         if silent:
             LOG.info("%s answered nothing: its %d idle connections are not used again", self.endpoint, len(silent))
         await asyncio.gather(*map(self._end, silent))
 
-    async def _lane(self, asked: Asked | None) -> Lane:
+    async def _connection_for(self, asked: Asked | None) -> Connection:
         while not self._closed:
             if not self._idle:
                 return self._open()
-            lane = self._idle.pop()
-            if asked is not None and self._trusted and lane.tells(asked) and not lane.gone:
-                return lane
-            await self._end(lane)
+            connection = self._idle.pop()
+            if asked is not None and self._trusted and connection.can_pair(asked) and not connection.gone:
+                return connection
+            await self._end(connection)
         raise TransportError(f"the connections to {self.endpoint} were closed", sent=False)
 
-    def _pair(self, lane: Lane, asked: Asked | None, body: bytes) -> bool:
+    def _pair(self, connection: Connection, asked: Asked | None, body: bytes) -> bool:
         """Return whether a reply names its request.
 
         Raises:
@@ -218,14 +220,16 @@ class HttpChannel(Channel):
         found = first_id_of(body)
         if found and (found == asked.first or asked.owns(found)):
             return True
-        if found is None or not lane.used:  # no row to get wrong, or nobody else's
+        if found is None or not connection.used:  # no row to get wrong, or nobody else's
             return False
         if self._trusted:
             self._trusted = False
             LOG.warning("%s answered out of turn: each request gets a connection of its own from now on", self.endpoint)
         raise TransportError(f"{self.endpoint} answered another request than this one", away=False)
 
-    async def _ask_on(self, transport: Transport, request: httpcore.Request) -> tuple[httpcore.Response, bytes]:
+    async def _ask_on(
+        self, transport: HttpcoreConnection, request: httpcore.Request
+    ) -> tuple[httpcore.Response, bytes]:
         begun = False
         try:
             async with asyncio.timeout(self.timeouts.read) as limit:
@@ -239,7 +243,8 @@ class HttpChannel(Channel):
                         await response.aclose()
                 finally:
                     self._underway.discard(limit)
-                    del limit  # which holds the task, and that what is raised here, and that this frame
+                    # Breaks the reference cycle of the timeout, its task, the error raised here and this frame.
+                    del limit
                     if self._closed and not self._underway:
                         self._ended.set()
         except TimeoutError:
@@ -267,7 +272,7 @@ class HttpChannel(Channel):
                 if size > most:
                     break
                 pieces.append(piece)
-                if len(pieces) % PIECES_IN_A_TURN == 0:  # chunks of a byte each would hold up everybody else
+                if len(pieces) % PIECES_IN_A_TURN == 0:  # a server that sends a byte at a time would block the loop
                     await asyncio.sleep(0)
         if size > most:
             raise ReplyError(f"{self.endpoint}: the reply is larger than Limits.max_reply_bytes ({most})")
@@ -299,19 +304,19 @@ class HttpChannel(Channel):
 
     async def aclose(self) -> None:
         self._closed = True
-        # A connection that is still being made is in no lane: closing lanes alone would leave it open.
+        # First those that are still being made, which are not among the open ones yet.
         run_out(self._underway)
         if self._underway:
             await self._ended.wait()
-        lanes, self._lanes, self._idle = self._lanes, set(), []
-        for lane in lanes:
-            await lane.transport.aclose()
-        if lanes:
+        connections, self._connections_open, self._idle = self._connections_open, set(), []
+        for connection in connections:
+            await connection.transport.aclose()
+        if connections:
             LOG.info("the connections to %s are closed", self.endpoint)
 
 
 class Asked(NamedTuple):
-    """What one request can be told by.
+    """What the reply to one request is recognised by.
 
     Attributes:
         request_id: The packer gives documents that have no id of their own its first 24 characters and a number.
@@ -326,58 +331,58 @@ class Asked(NamedTuple):
         return found[:24] == self.request_id[:24]
 
 
-class Lane:
-    """A connection.
+class Connection:
+    """A connection of httpcore's, and which requests were made on it; `HttpChannel` has a list of idle ones.
 
-    It is no part of a pool: httpcore's looks at all its connections several times a request, which costs more than the
-    request; so do the redirects, cookies and auth flow of httpx's client, which have no part here.
+    httpcore's pool is not used: it looks at all its connections several times a request, which costs more than the
+    request. Nor is httpx's client, whose redirects, cookies and auth flow cost as much and are not needed here.
 
     Attributes:
-        used: Whether there was a request on it, to which there may be another reply on its way.
+        used: Whether there was a request on it: a second reply to that may be on its way.
         answered_at: When the last one was answered, in the engine's time.
-        names: What these began with, where that was a user's id: it may come again, and then tells nothing.
+        seen_ids: The user's ids that earlier requests began with: a reply that begins with one may be to either.
     """
 
-    __slots__ = ("answered_at", "names", "transport", "used")
+    __slots__ = ("answered_at", "seen_ids", "transport", "used")
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: HttpcoreConnection) -> None:
         self.transport = transport
         self.used = False
         self.answered_at = 0.0
-        self.names: set[str] = set()
+        self.seen_ids: set[str] = set()
 
-    def tells(self, asked: Asked) -> bool:
-        """Whether no reply to an earlier request would look like one to this."""
+    def can_pair(self, asked: Asked) -> bool:
+        """Whether a reply to this request could not be mistaken for a reply to an earlier one."""
         if not self.used:
             return True
         first = asked.first or ""
-        return asked.owns(first) or (first not in self.names and first != "" and len(self.names) < REMEMBERED)
+        return asked.owns(first) or (first not in self.seen_ids and first != "" and len(self.seen_ids) < REMEMBERED_IDS)
 
     @property
     def gone(self) -> bool:
-        """Whether it ended while it was idle; a proxy's connection sees to that by itself."""
+        """Whether it was closed while it was idle; a connection through a proxy checks that itself."""
         transport = self.transport
         return isinstance(transport, httpcore.AsyncConnectionInterface) and (
             transport.is_closed() or transport.has_expired()
         )
 
-    def keep(self, asked: Asked, now: float) -> None:
-        """A request was answered here."""
+    def note_answer(self, asked: Asked, now: float) -> None:
+        """Note that a request was answered on it."""
         self.used, self.answered_at = True, now
         if asked.first and not asked.owns(asked.first):
-            self.names.add(asked.first)
+            self.seen_ids.add(asked.first)
 
 
 CHANNEL = HttpChannel
 
 
 def _ascii(host: str) -> str:
-    """Return a host as it is asked for; what it stands for, if anything, is found out where it is looked up."""
+    """Return a host as DNS has it. Whether it has an address is found out when it is looked up."""
     return host if host.isascii() else host.encode("idna").decode("ascii")
 
 
 class Hidden(bytes):
-    """A header's value that does not show itself in the locals of a traceback: it may be the credential."""
+    """A header's value whose `repr` hides it, as it may be the credential: a traceback may show locals."""
 
     __slots__ = ()
 
@@ -405,7 +410,7 @@ def _status_error(response: httpcore.Response, body: bytes, where: str) -> Casdk
         return too_large(f"{where}: HTTP {status}: {PROXY_LIMIT}")
     if status == 400 and b"HTTPS port" in body:
         return ProtocolMismatchError(f"{said}; use https://", retryable=False)
-    if status in UNKNOWN:
+    if status in NO_SUCH_PATH:
         said = f"{said}: no CLIP server answers POST /post there"
     return refused(said, status, _header(response, b"retry-after"), name=name)
 
@@ -433,11 +438,11 @@ def _described(body: bytes) -> tuple[str, str]:
 
     What a proxy or a stranger sends in its place may be as long as a reply, and a hundred times as long in objects.
     """
-    if len(body) > LONGEST_DESCRIBED:
+    if len(body) > MOST_DESCRIBED_BYTES:
         return "", ""
     try:
         error = msgspec.json.decode(body, type=_ErrorBody)
-        detail = bytes(error.detail)  # which nobody has looked at yet
+        detail = bytes(error.detail)  # not parsed yet
         said = msgspec.json.decode(detail, type=str) if detail.startswith(b'"') else detail.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # lists in lists, as deep as a body is long
         return "", ""

@@ -17,26 +17,26 @@ from casdk._transport.channels.base import slices
 
 __all__ = ["Network"]
 
-TOGETHER: Final = 64 * 1024
-"""Bytes that wait for what is written next, so that a request's head and its body leave in one system call."""
+WRITE_BUFFER_BYTES: Final = 64 * 1024
+"""Writes of fewer bytes wait for the next one, so that a request's head and its body are sent in one system call."""
 BEGINNING: Final = b"HTTP/"
-"""Of whatever HTTP/1.1 is answered with."""
-SHOWN: Final = 40
-"""Bytes shown of what is none of HTTP."""
+"""First bytes of every reply of HTTP/1.1."""
+SHOWN_BYTES: Final = 40
+"""Bytes that are shown of a reply that is not HTTP."""
 FINAL: Final = re.compile(rb"HTTP/1\.\d [2-9]")
 """Beginning of a reply that is no interim one (status 1xx), of which a server may send any number before it."""
 INTERIM_BYTES: Final = 2 * 1024
-"""Bytes of a reply that began with an interim one which are read in one turn of the loop."""
-AHEAD: Final = 1024 * 1024
-"""Bytes received before anybody wants them."""
+"""Bytes read in one turn of the loop as long as interim replies come."""
+READ_AHEAD_BYTES: Final = 1024 * 1024
+"""Reading pauses when more bytes than this were received that nobody has read yet."""
 
 
 class Network(httpcore.AsyncNetworkBackend):
-    """Opens connections.
+    """Opens connections for httpcore; each `HttpChannel` has one.
 
     Args:
-        connected: Told of each that is open, its TLS handshake included.
-        tls: Whether there is one.
+        connected: Called when a connection is open, its TLS handshake included.
+        tls: Whether there is a TLS handshake.
     """
 
     def __init__(self, connected: Callable[[], None], tls: bool) -> None:
@@ -52,8 +52,8 @@ class Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> Stream:
-        """Open one; the last two are never asked for."""
-        assert timeout is not None  # as the channel has it
+        """Open a connection; the last two arguments are never used."""
+        assert timeout is not None  # the channel always sets one
         try:
             sock, address = await self._addresses.connect(host, port, timeout)
             _, stream = await asyncio.get_running_loop().create_connection(
@@ -69,11 +69,11 @@ class Network(httpcore.AsyncNetworkBackend):
 
 
 class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
-    """One connection. Reading and writing have no time limit here: whoever asks limits the whole exchange.
+    """One connection. Reading and writing have no time limit here: the channel limits the whole exchange.
 
     Args:
-        connected: Told when its TLS handshake is done.
-        failed: Told when that failed.
+        connected: Called when its TLS handshake is done.
+        failed: Called when that failed.
     """
 
     def __init__(self, connected: Callable[[], None], failed: Callable[[], None]) -> None:
@@ -92,7 +92,7 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         # Whether the next bytes begin a reply, and whether they began it with others than the final one.
         self._asked = self._interim = False
 
-    # what httpcore asks
+    # called by httpcore
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return what has come, as much as there is; nothing at the end."""
@@ -100,7 +100,7 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         if not self._pieces and not self._ended:
             self._readable = asyncio.get_running_loop().create_future()
             await self._readable
-        if self._interim and self._pieces:  # httpcore passes over all that there are at once
+        if self._interim and self._pieces:  # httpcore would skip any number of interim replies in one turn of the loop
             await asyncio.sleep(0)
         if self._pieces:
             piece = self._pieces.popleft()
@@ -120,7 +120,7 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         return b""
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Send, together with what was written before if both are small; reading sends what waits.
+        """Send the bytes. Few bytes wait for the next write, or for a read, and are sent with it.
 
         Raises:
             httpcore.WriteError: The connection is closed, or the server has answered in the middle of it: what is left
@@ -128,11 +128,11 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         """
         self._check_open()
         self._asked = True
-        if len(buffer) < TOGETHER:
+        if len(buffer) < WRITE_BUFFER_BYTES:
             self._unsent.append(buffer)
             return
         self._flush()
-        # What the socket does not take of a slice, asyncio copies.
+        # In slices, since asyncio copies what the socket does not take at once.
         for piece in slices(buffer):
             self._check_open()
             if self._pieces:
@@ -143,7 +143,7 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
                 await self._writable
 
     def _check_open(self) -> None:
-        if self._ended or self._transport.is_closing():  # by a write that failed: the end is told a turn later
+        if self._ended or self._transport.is_closing():  # after a failed write, `connection_lost` comes a turn later
             raise httpcore.WriteError("the connection is closed")
 
     def _flush(self) -> None:
@@ -171,18 +171,18 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         return self
 
     async def aclose(self) -> None:
-        """Close it, without a wait for the server's word."""
+        """Close it, without waiting for the server to close its end."""
         self._transport.close()
         await asyncio.sleep(0)
         self._transport.abort()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return what httpcore wants to know of it."""
+        """Return a property of the connection that httpcore asks for."""
         if info == "is_readable":  # while idle: the server has closed it
             return self._ended or bool(self._pieces)
         return self._transport.get_extra_info(info)
 
-    # what asyncio tells
+    # called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
@@ -191,12 +191,13 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes."""
         if len(self._beginning) < len(BEGINNING) and not self._begins(data):
-            # h11 would wait for the end of a head, which other protocols do not send.
-            self._ended, self._error = True, httpcore.RemoteProtocolError(f"illegal status line: {data[:SHOWN]!r}")
+            # Refused here, since h11 would wait for the end of a head, which other protocols do not send.
+            self._ended = True
+            self._error = httpcore.RemoteProtocolError(f"illegal status line: {data[:SHOWN_BYTES]!r}")
         else:
             self._pieces.append(data)
             self._ahead += len(data)
-            if self._ahead > AHEAD:
+            if self._ahead > READ_AHEAD_BYTES:
                 self._transport.pause_reading()
         _wake(self._readable)
         _wake(self._writable)
@@ -219,11 +220,11 @@ class Stream(httpcore.AsyncNetworkStream, asyncio.Protocol):
         _wake(self._writable)
 
     def pause_writing(self) -> None:
-        """Let who writes wait."""
+        """Note that the write buffer is full, so that `write` waits."""
         self._full = True
 
     def resume_writing(self) -> None:
-        """Let who writes go on."""
+        """Note that the write buffer has room, and let `write` go on."""
         self._full = False
         _wake(self._writable)
 

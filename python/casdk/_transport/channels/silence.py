@@ -21,7 +21,7 @@ __all__ = ["keep_silent"]
 
 VERBOSITY: Final = "GRPC_VERBOSITY"
 CHOSEN_BY: Final = (VERBOSITY, "GRPC_TRACE")
-"""What a user sets who wants to read the lines."""
+"""Variables of the environment by which a user chooses what gRPC writes."""
 READS_WHEN_LOADED: Final = (1, 74)
 
 

@@ -30,7 +30,7 @@ from casdk._transport.address import SCHEMES, counterpart
 from casdk._transport.channels.addresses import Address, Addresses
 from casdk._transport.channels.base import (
     LOG,
-    SLICE,
+    SLICE_BYTES,
     TICK_SECONDS,
     Channel,
     Headers,
@@ -77,12 +77,12 @@ HANDSHAKE_REFUSALS: Final = frozenset({401, 403, 407, 408, 429})
 """HTTP statuses, besides those of 500 and more, of a server that may speak websocket all the same."""
 
 
-SMALL: Final = 32 * 1024
-"""Bytes that an empty buffer takes without waiting for the server to read (websockets' ``write_limit``)."""
+SMALL_BYTES: Final = 32 * 1024
+"""Small messages are sent at once, up to so many bytes in one turn of the loop (websockets' ``write_limit``)."""
 
 
 class Opening(connect):
-    """The library's, but that it follows no redirect: that is an answer of a server that speaks no websocket."""
+    """The library's ``connect`` that follows no redirect, since a server that redirects speaks no websocket."""
 
     def process_redirect(self, exc: Exception) -> Exception:
         """Return what ends it."""
@@ -90,7 +90,7 @@ class Opening(connect):
 
 
 class Socket:
-    """One open socket: who waits for which reply, and until when; the oldest first, as all wait equally long.
+    """One open socket, and who waits for which reply and until when: the oldest first, as all wait equally long.
 
     Attributes:
         waiting: Who waits, until when, and for how large a request, by its id.
@@ -139,10 +139,10 @@ class Socket:
         ended: CasdkError = self._channel.was_closed(sent=True)
         too_big = False
         try:
-            async for _ in self.connection:  # there is none: messages are handed over where they arrive
+            async for _ in self.connection:  # ends with the connection; messages go to `_deliver` and never come here
                 pass
         except ConnectionClosed as error:
-            # Whoever gave one up does not know whether the server still reads it.
+            # A request that was given up counts, since the server may still work at it.
             shared = len(self.waiting) + (self._given_up > 0) > 1
             ended = _closed(error, str(self._channel.endpoint), shared)
             too_big = error.rcvd is not None and error.rcvd.code == TOO_BIG
@@ -156,12 +156,12 @@ class Socket:
             self._pinger.cancel()
             if self._timer is not None:
                 self._timer.cancel()
-            # Whichever the server refused, the largest one was too large; of a smaller one nobody knows.
+            # Whichever request the server refused, the largest was too large; whether a smaller one was, nobody knows.
             largest = max([self._given_up, *(size for _, _, size in waiting.values())])
             for waiter, _, size in waiting.values():
                 if not waiter.done():
                     is_largest = too_big and size == largest
-                    # A copy for each: what its call had finished is put into it.
+                    # A copy for each call, since the call adds to it what it had finished.
                     waiter.set_exception(too_large(f"{ended}: {SERVER_LIMIT}") if is_largest else copy(ended))
 
     def _ping(self) -> None:
@@ -181,7 +181,7 @@ class Socket:
         left = self.connection.transport.get_write_buffer_size()
         if self.connection.received_at >= asked_at:
             self._ping()
-        elif left < unsent:  # the ping is behind a large message, whose bytes are still taken
+        elif left < unsent:  # the ping waits behind a large message, which the server is still reading
             self._pinger = self._loop.call_later(self._channel.pong_seconds, self._expect_pong, asked_at, left)
         else:
             seconds = self._channel.pong_seconds
@@ -193,7 +193,7 @@ class Socket:
         began = loop.time()
         deadline = began + self._channel.timeouts.read
         self.waiting[request_id] = waiter, deadline, len(message)
-        # One timer for all: one for each request costs more than anything else here does.
+        # One timer for all requests, since one for each would cost more than anything else here.
         if self._timer is None:
             self._timer = loop.call_at(deadline, self._expire)
         try:
@@ -217,10 +217,10 @@ class Socket:
             if self.waiting.pop(request_id, None) is not None:  # the server may still read it
                 self._given_up = max(self._given_up, len(message))
             if not waiter.cancel() and not waiter.cancelled():
-                waiter.exception()  # retrieved, whoever was not there to await it
+                waiter.exception()  # retrieved, or asyncio would log that nobody has
             if not self.waiting and self is not self._channel.socket and self.open:
                 if self.retired:
-                    self.connection.transport.abort()  # a good-bye would wait for an answer
+                    self.connection.transport.abort()  # a closing handshake would wait for an answer
                 else:
                     await self.aclose()
 
@@ -234,7 +234,7 @@ class Socket:
         """Send a message that need not wait, in one system call with others of the same turn of the loop."""
         protocol, transport = self.connection.protocol, self.connection.transport
         if (
-            self._unsent + len(message) > SMALL
+            self._unsent + len(message) > SMALL_BYTES
             or protocol.state is not OPEN
             or protocol.expect_continuation_frame
             or transport.get_write_buffer_size()
@@ -243,20 +243,20 @@ class Socket:
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent += len(message)
-        # As `send_binary` would, with a Frame and in six times the time; among the library's own, which keeps order.
+        # As `send_binary` does in six times the time. The frame goes into the library's list, which keeps the order.
         protocol.writes.append(frame_message(message))
         return True
 
     def _flush(self) -> None:
         self._unsent = 0
-        # Otherwise the library, which closed it, has sent what there was.
+        # If it is not open any more, the library has sent what there was when it closed it.
         if (protocol := self.connection.protocol).state is OPEN:
             self.connection.transport.writelines(protocol.data_to_send())
 
     async def _write(self, message: bytes, deadline: float) -> None:
         try:
             async with asyncio.timeout_at(deadline):
-                await self.connection.send(message if len(message) <= SLICE else slices(message))
+                await self.connection.send(message if len(message) <= SLICE_BYTES else slices(message))
         except TimeoutError:
             raise self._late() from None
 
@@ -284,18 +284,18 @@ class Socket:
         await asyncio.wait([self._reader])
 
 
-class Apart:
+class Separation:
     """Keeps requests apart of which one may end the connection, and the other must not be sent twice.
 
-    A request that is larger than any before may be too large. A websocket is closed for it, and whether the server has
-    begun with those that were in flight with it, nobody knows.
+    A request that is larger than any before may be too large. A server closes the websocket for that, and then nobody
+    knows whether it has begun with the others in flight.
 
     Attributes:
-        taken: Bytes of the largest request that was answered.
+        accepted_bytes: Bytes of the largest request that was answered.
     """
 
     def __init__(self) -> None:
-        self.taken = 0
+        self.accepted_bytes = 0
         self._untried = self._once = 0
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -335,7 +335,7 @@ class WebsocketChannel(Channel):
         self._connecting: set[asyncio.Timeout] = set()
         self._addresses = Addresses()
         self._retired: WeakSet[Socket] = WeakSet()
-        self._apart = Apart()
+        self._separation = Separation()
 
     async def exchange(
         self,
@@ -346,23 +346,23 @@ class WebsocketChannel(Channel):
         answer_by: float | None = None,
         repeatable: bool = True,
     ) -> bytes:
-        apart = self._apart
-        untried, once = len(message) > apart.taken, not repeatable
+        separation = self._separation
+        untried, once = len(message) > separation.accepted_bytes, not repeatable
         if untried or once:
-            await apart.enter(untried, once)
+            await separation.enter(untried, once)
         try:
             socket = self.socket
             if socket is None or not socket.usable or socket.headers != headers:
                 socket = await self._connected(headers, context)
             reply = await socket.send(request_id, message, answer_by)
-            apart.taken = max(apart.taken, len(message))
+            separation.accepted_bytes = max(separation.accepted_bytes, len(message))
             return reply
         finally:
             if untried or once:
-                apart.leave(untried, once)
+                separation.leave(untried, once)
 
     def retire(self, socket: Socket) -> None:
-        """Begin no request any more on a socket, which ends with those that are in flight there."""
+        """Send no more requests on a socket; it is closed when those in flight there have ended."""
         if self.socket is socket:
             self.socket = None
         if socket.waiting:
@@ -374,7 +374,7 @@ class WebsocketChannel(Channel):
             if socket is not None and socket.usable and socket.headers == headers:
                 return socket
             connection = cast(Connection, await self._connect((*headers, *context)))
-            if self._closed:  # in the turn in which it was there
+            if self._closed:  # in the same turn of the loop as the connection was opened
                 await connection.close()
                 raise self.was_closed(sent=False)
             self.socket = Socket(connection, headers, self)
@@ -387,7 +387,7 @@ class WebsocketChannel(Channel):
         connection = await self._connect(headers, "/dry_run", ClientConnection)
         try:
             async with asyncio.timeout(self.timeouts.read):
-                with contextlib.suppress(ConnectionClosed):  # some answer before they are asked, and close
+                with contextlib.suppress(ConnectionClosed):  # some servers answer and close before they have read
                     await connection.send(b"")
                 status = await connection.recv(decode=False)
         except TimeoutError:
@@ -456,7 +456,7 @@ class WebsocketChannel(Channel):
 
     async def aclose(self) -> None:
         self._closed = True
-        # What is still being opened is nobody's yet, and would stay open.
+        # First what is still being opened, which would stay open otherwise.
         run_out(self._connecting)
         async with self._opening:
             socket, self.socket = self.socket, None
@@ -512,7 +512,7 @@ def _redact(record: logging.LogRecord) -> bool:
 
 
 WIRE_LOG: Final = logger_of("casdk.connections.websocket")
-"""The library's own would show the credential."""
+"""Used in place of the library's logger, which would show the credential."""
 WIRE_LOG.addFilter(_redact)
 
 
