@@ -31,7 +31,7 @@ class _File(msgspec.Struct):
 
 
 def encode(value: Any) -> Any:
-    """Say in plain types what msgspec cannot: an array, a NumPy scalar.
+    """Return in plain types what msgspec cannot write: an array, a NumPy scalar.
 
     Raises:
         TypeError: The value cannot be written.
@@ -56,7 +56,7 @@ def decode(kind: Any, value: Any) -> Any:
             return DocumentArray(msgspec.convert(value, list[Document], dec_hook=decode))
         array = msgspec.convert(value, _Array)
     except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from error  # a ValueError gets the way to here added
+        raise ValueError(str(error)) from error  # msgspec adds the path of the value to a ValueError
     return np.frombuffer(bytearray(array.data), dtype=array.dtype).reshape(array.shape)
 
 

@@ -1,7 +1,7 @@
 """docarray's documents: ``docarray.Document`` up to 0.21, ``docarray.BaseDoc`` from 0.30 on.
 
-A document is read into a `casdk.Document` that travels for it, and what the server said is written back to it, so
-that the program keeps its own objects. docarray is never imported unless an object of its own was handed over, or
+A document is read into a `casdk.Document` that is sent in its place, and what the server said is written back to it, so
+that the program keeps its own objects. docarray is never imported unless one of its objects is an item, or
 `to_docarray` is called.
 
 A ``BaseDoc`` is read by the names of its fields: ``text``; ``url`` or ``uri``; ``bytes_``, ``bytes`` or ``blob``;
@@ -24,22 +24,22 @@ from casdk.errors import InputTypeError, ReplyError
 __all__ = ["collect", "to_docarray", "to_document", "write_back"]
 
 NAMES: Final[dict[str, tuple[str, ...]]] = {"uri": ("url", "uri"), "blob": ("bytes_", "bytes", "blob")}
-"""What a ``BaseDoc`` calls our fields, where it does not call them as we do."""
+"""Names of our fields in a ``BaseDoc``, where they differ from ours."""
 ARRAYS: Final = ("tensor", "embedding")
 NESTED: Final = ("matches", "chunks")
 SCORES: Final = ("scores", "evaluations")
 CONTENT: Final = ("id", "text", "uri", "blob", "tensor")
 NOT_IMAGES: Final = ("Text", "Audio", "Video", "Mesh3D", "PointCloud3D")
-"""How docarray's own types of URLs and bytes begin that lead to no image."""
+"""First words in the names of docarray's types of URLs and bytes that are of no image."""
 
 
 def to_document(item: Any, *, candidates: str | None = None, whole: bool = False) -> Document:
-    """Return the Document that travels for one of docarray's; the item is not changed.
+    """Return the Document that is sent for one of docarray's; the item is not changed.
 
     Args:
         item: What `casdk.documents.recognise.recognise` accepts.
-        candidates: Attribute whose documents travel too, ``matches`` or ``chunks``; the ids of theirs are their
-            positions, which is how `write_back` finds them again.
+        candidates: Attribute whose documents travel too, ``matches`` or ``chunks``; their ids are replaced by their
+            positions, by which `write_back` finds them again.
         whole: Take everything there is, nested documents and embeddings too, instead of the content only.
 
     Raises:
@@ -104,7 +104,7 @@ def _annotation(kind: type[Any], name: str) -> Any:
 
 
 def _get(item: Any, name: str) -> Any:
-    """Return a value, or ``None``: a document of 0.21 fills in what is asked for, so it is not asked in vain."""
+    """Return a value, or ``None``; reading an empty field of a document of 0.21 would fill it, so that is not done."""
     if _is_first(item):
         return getattr(item, name) if name in item.non_empty_fields else None
     for theirs in NAMES.get(name, (name,)):
@@ -136,8 +136,8 @@ def _as_score(score: Any) -> NamedScore:
     if isinstance(score, int | float):
         return NamedScore(float(score))
     names = NamedScore.__struct_fields__
-    told = score if isinstance(score, Mapping) else {name: getattr(score, name, None) for name in names}
-    return NamedScore(**{name: value for name in names if (value := told.get(name)) is not None})
+    fields = score if isinstance(score, Mapping) else {name: getattr(score, name, None) for name in names}
+    return NamedScore(**{name: value for name in names if (value := fields.get(name)) is not None})
 
 
 def write_back(
@@ -153,10 +153,10 @@ def write_back(
     Args:
         foreign: What `to_document` read.
         document: What it returned, after the call.
-        candidates: The attribute given to `to_document`: its documents get their scores, and the order of
+        candidates: The same as for `to_document`: its documents get their scores, and the order of
             ``document``'s. A ``BaseDoc`` without a field ``scores`` gets the order only.
-        owners: Which document was the first to have a candidate, by the candidate's ``id()``, kept from one document
-            of a call to the next: the others get copies, since each has scores of its own.
+        owners: Which document was the first to have a candidate, by the candidate's ``id()``; passed on from one
+            document of a call to the next: the others get copies, since each has scores of its own.
         matches: Replace the matches by ``document``'s, as after a search.
 
     Raises:
@@ -209,12 +209,12 @@ def _write_scores(foreign: Any, scores: Mapping[str, NamedScore]) -> None:
     if _is_first(foreign):
         their_score = import_module("docarray.score").NamedScore
         for name, score in scores.items():
-            foreign.scores[name] = their_score(**_told(score))
+            foreign.scores[name] = their_score(**_as_fields(score))
     elif "scores" in _fields(type(foreign)):
-        foreign.scores = {**(foreign.scores or {}), **{name: _told(score) for name, score in scores.items()}}
+        foreign.scores = {**(foreign.scores or {}), **{name: _as_fields(score) for name, score in scores.items()}}
 
 
-def _told(score: NamedScore) -> dict[str, Any]:
+def _as_fields(score: NamedScore) -> dict[str, Any]:
     return {"value": score.value} | {
         name: value for name in score.__struct_fields__[1:] if (value := getattr(score, name))
     }
@@ -225,7 +225,7 @@ def collect(items: Sequence[Any], like: object = None) -> Any:
 
     Args:
         items: Documents of one version of docarray.
-        like: What the program handed over; a ``DocList`` gets a ``DocList`` of the same type back.
+        like: The content of the call; for a ``DocList`` the result is a ``DocList`` of the same type.
 
     Returns:
         ``docarray.DocumentArray``, or ``docarray.DocList`` of the class the items have in common.
@@ -263,7 +263,7 @@ def to_docarray(documents: Iterable[Document]) -> Any:
         theirs = docarray.Document(**fields)
         for name in SCORES:
             for key, score in getattr(document, name).items():
-                getattr(theirs, name)[key] = their_score(**_told(score))
+                getattr(theirs, name)[key] = their_score(**_as_fields(score))
         for name in NESTED:
             if nested := getattr(document, name):
                 setattr(theirs, name, their_array([copy(one) for one in nested]))

@@ -1,4 +1,4 @@
-"""One image behind an http(s) URL: what is asked of a host, and what is believed of its answer.
+"""One image behind an http(s) URL: the request that is made of a host, and what of its answer is accepted.
 
 No host is believed: the body is taken as it comes, never decompressed, and counted while it arrives, and that of a
 redirect is not read at all. httpx by itself would decompress both, whatever they grow to, before anybody could count.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 __all__ = ["read_pixels", "read_uri"]
 
 MISSING: Final = "reading pixels takes Pillow: pip install 'casdk[image]'"
-REDIRECTS: Final = 5
+MOST_REDIRECTS: Final = 5
 
 
 def read_uri(uri: str, timeout: float, max_bytes: int) -> bytes:
@@ -46,7 +46,7 @@ def _download(url: str, timeout: float, max_bytes: int) -> bytes:
 
     try:
         with httpx.Client(timeout=timeout, headers=HEADERS) as client:
-            return fetch(client, url, max_bytes, REDIRECTS)
+            return fetch(client, url, max_bytes, MOST_REDIRECTS)
     except httpx.InvalidURL as error:
         raise ValueError(f"{url!r} is no URL: {error}") from error
     except httpx.TimeoutException as error:
@@ -72,7 +72,7 @@ def read_pixels(data: bytes, width: int | None, height: int | None) -> NDArray[A
             if image.format == "EPS":
                 raise ValueError("PostScript is a program, and is not run")
             pixels = image.convert("RGB")
-    except Exception as error:  # broken bytes make Pillow's decoders raise whatever they come upon
+    except Exception as error:  # on broken bytes, Pillow's decoders raise errors of any class
         raise ValueError(f"these {len(data)} bytes are no image that Pillow can read: {error}") from error
     if width or height:
         pixels = pixels.resize((width or pixels.width, height or pixels.height))
@@ -80,6 +80,6 @@ def read_pixels(data: bytes, width: int | None, height: int | None) -> NDArray[A
 
 
 def _check_pixels(count: int, most: int | None) -> None:
-    # Pillow itself warns up to twice as many, and decodes them.
+    # Pillow itself decodes up to twice as many, with a warning.
     if most is not None and count > most:
         raise ValueError(f"it has {count} pixels, more than the {most} of PIL.Image.MAX_IMAGE_PIXELS")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Document", "DocumentArray", "NamedScore"]
 
-MOST_SHOWN: Final = 60
+SHOWN_CHARACTERS: Final = 60
 """Characters of one value in a repr."""
 DOWNLOAD_BYTES: Final = 64 * 1024 * 1024
 """Largest file behind a URL that a Document loads, unless told otherwise; as `casdk.Limits.max_item_bytes` is."""
@@ -76,7 +76,7 @@ class DocumentArray(list["Document"]):
 
     def __init__(self, documents: Iterable[Document] | Document = ()) -> None:
         super().__init__((documents,) if isinstance(documents, Document) else documents)
-        # By their types all at once: looking at one after the other takes three times as long.
+        # The types of all at once, since checking one document after the other takes three times as long.
         if not isinstance(documents, DocumentArray) and not {Document}.issuperset(map(type, self)):
             for position, document in enumerate(self):
                 _require_document(document, position)
@@ -125,7 +125,7 @@ class DocumentArray(list["Document"]):
 
     # brackets
 
-    # a list takes whatever has __index__ for one position, but arrays have it, and are masks here
+    # `list` takes anything with __index__ as one position; arrays have that, too, but are masks here
     @overload  # type: ignore[override]
     def __getitem__(self, index: int | np.integer[Any], /) -> Document: ...
     @overload
@@ -286,7 +286,7 @@ def _require_document(document: object, position: int | None = None) -> Document
     if isinstance(document, Document):
         return document
     at = "" if position is None else f"item {position}: "
-    hint = f", write Document(text={document[:MOST_SHOWN]!r})" if isinstance(document, str) else ""
+    hint = f", write Document(text={document[:SHOWN_CHARACTERS]!r})" if isinstance(document, str) else ""
     raise TypeError(f"{at}a DocumentArray holds Documents, not {type(document).__name__}{hint}")
 
 
@@ -339,7 +339,7 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
     location: list[float] = []
     modality: str = ""
 
-    if TYPE_CHECKING:  # what a checker cannot know: nested documents are taken from any iterable
+    if TYPE_CHECKING:  # for checkers: nested documents may be assigned from any iterable
 
         def __init__(
             self,
@@ -380,6 +380,7 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         def chunks(self, nested: Iterable[Document] | Document) -> None: ...
 
     def __post_init__(self) -> None:
+        # Assigning makes a DocumentArray of any iterable: the setters below do (`_take_any_iterable`).
         if type(self.matches) is not DocumentArray:
             self.matches = self.matches
         if type(self.chunks) is not DocumentArray:
@@ -504,8 +505,11 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         return f"Document({', '.join(shown)})"
 
 
-def _own(name: str) -> None:
-    """Let a field take any iterable of Documents; it is read at C speed all the same."""
+def _take_any_iterable(name: str) -> None:
+    """Let a field take any iterable of Documents, by a property in place of msgspec's slot.
+
+    Reading stays as fast as before, since the property's getter is the slot's own, in C.
+    """
     slot = getattr(Document, name)
 
     def assign(document: Document, nested: Iterable[Document] | Document) -> None:
@@ -514,8 +518,8 @@ def _own(name: str) -> None:
     setattr(Document, name, property(slot.__get__, assign, doc=slot.__doc__))
 
 
-_own("matches")
-_own("chunks")
+_take_any_iterable("matches")
+_take_any_iterable("chunks")
 
 
 def _same(mine: Any, theirs: Any) -> bool:
@@ -535,5 +539,5 @@ def _shown(value: Any) -> str:
         return f"{value.dtype}{list(value.shape)}"
     if isinstance(value, DocumentArray):
         return repr(value)
-    text = repr(value[: MOST_SHOWN + 1] if isinstance(value, str) else value)
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+    text = repr(value[: SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"

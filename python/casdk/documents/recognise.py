@@ -1,4 +1,4 @@
-"""docarray's documents, told by their class alone; what reads and writes them is `casdk.documents.docarray`."""
+"""Recognises docarray's documents by their class alone; what reads and writes them is `casdk.documents.docarray`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 __all__ = ["hold_documents", "is_array", "origins", "recognise"]
 
-# A metaclass, which may be the caller's, is not asked: it may answer these in a way of its own.
+# Read from `type` itself: a metaclass may be the caller's, and define these attributes in a way of its own.
 BASES: Final[Callable[[type], tuple[type, ...]]] = type.__dict__["__mro__"].__get__
 MODULE: Final[Callable[[type], Any]] = type.__dict__["__module__"].__get__
 NAME: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__

@@ -1,4 +1,4 @@
-"""What stands between the brackets of a `casdk.DocumentArray`, read and applied.
+"""Reads and applies what is between the brackets of a `casdk.DocumentArray`.
 
 ::
 
@@ -289,7 +289,7 @@ def _follow(value: Any, name: str) -> Any:
 
 
 def write(document: Document, column: str, value: Any) -> None:
-    """Set what `read` would return; a last key that is not there is added.
+    """Set the value that `read` would return; a missing last key is added.
 
     Raises:
         AttributeError: Documents have no such field.
@@ -339,14 +339,14 @@ def stack(documents: Sequence[Document], field: str) -> NDArray[Any] | None:
 
 
 def _as_view(rows: list[NDArray[Any]]) -> NDArray[Any] | None:
-    """Return the part of a matrix that consecutive rows are, if they lie in one."""
+    """Return the part of a matrix that the rows make up, if they are consecutive rows of one."""
     first = rows[0]
     owner = first.base
     if not isinstance(owner, np.ndarray) or not owner.flags.c_contiguous or owner.dtype != first.dtype:
         return None
     start, apart = divmod(_address(first) - _address(owner), first.itemsize)
     stop = start + len(rows) * first.size
-    # What lies inside the memory of an array that is alive is its own: no row has to be asked whose it is.
+    # Memory within that of an array that is alive belongs to it, so no row's `base` needs to be checked.
     if apart or start < 0 or stop > owner.size:
         return None
     return owner.reshape(-1)[start:stop].reshape(len(rows), *first.shape)
