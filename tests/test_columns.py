@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from casdk import Document, EmptyItemError, InputTypeError, InputValueError, ItemTypeError
-from casdk._columns import SLICE, Column, column_of, to_arrow
+from casdk._columns import SLICE_ROWS, Column, column_of, to_arrow
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -105,7 +105,7 @@ def test_a_null_is_an_error_of_its_item(connect, expected, kind):
 
 @pytest.mark.parametrize("make", [pd.Series, pl.Series, pa.array])
 def test_a_long_column_is_read_in_slices(make):
-    texts = [f"text {number}" for number in range(2 * SLICE + 3)]
+    texts = [f"text {number}" for number in range(2 * SLICE_ROWS + 3)]
     assert list(column_of(make(texts))) == texts
 
 

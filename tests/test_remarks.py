@@ -1,5 +1,5 @@
 import pytest
-from casdk._remarks import CHARACTERS, remark
+from casdk._remarks import SHOWN_CHARACTERS, remark
 
 NGINX = b"<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>\r\n<center>nginx</center>"
 
@@ -22,7 +22,7 @@ NGINX = b"<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n
         ("<Error><Code>EntityTooLarge</Code></Error>", "<Error><Code>EntityTooLarge</Code></Error>"),
         ("\x1b[31mred\x07\ttab", "\ufffd[31mred\ufffd\ttab"),
         (b"\xff\xfe", "\ufffd\ufffd"),
-        ("x" * (CHARACTERS + 1), "x" * CHARACTERS + "..."),
+        ("x" * (SHOWN_CHARACTERS + 1), "x" * SHOWN_CHARACTERS + "..."),
         (f"<title>{'y' * 500}</title>", f"a web page, {'y' * 100!r}"),
     ],
 )

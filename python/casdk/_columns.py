@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ArrowArray", "ArrowStream", "Column", "PandasColumn", "Unreadable", "check_arrow", "column_of", "to_arrow"]
 
-SLICE: Final = 1024
+SLICE_ROWS: Final = 1024
 """Rows turned into Python objects at a time."""
 
 
@@ -68,11 +68,11 @@ class Column:
         return len(self._source)
 
     def __iter__(self) -> Iterator[Any]:
-        for start in range(0, len(self._source), SLICE):
-            stop = min(start + SLICE, len(self._source))
+        for start in range(0, len(self._source), SLICE_ROWS):
+            stop = min(start + SLICE_ROWS, len(self._source))
             try:
                 rows = list(self._read(self._source, start, stop))
-            except Exception:  # one by one, to find out which it is
+            except Exception:  # read again one by one, to find the row that fails
                 rows = [self._read_row(row) for row in range(start, stop)]
             yield from rows
 
@@ -170,7 +170,7 @@ def to_arrow(rows: NDArray[Any], bad: Iterable[int] = ()) -> Any:
 
 
 def check_arrow() -> None:
-    """Find out whether there can be an Arrow result before anything is done for one.
+    """Check that there can be an Arrow result, before anything is sent.
 
     Raises:
         ConfigError: pyarrow is not installed.

@@ -1,4 +1,4 @@
-"""What servers and proxies say in words of their own, made fit for an error's message."""
+"""Texts of servers and proxies, made fit for an error's message."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Final
 
 __all__ = ["remark"]
 
-CHARACTERS: Final = 500
-"""Shown of what is long."""
+SHOWN_CHARACTERS: Final = 500
+"""Characters that are shown of a long text."""
 UNPRINTABLE: Final = "\N{REPLACEMENT CHARACTER}"
 TITLE_CHARACTERS: Final = 100
 MARKUP: Final = re.compile(
     r"(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+html|(?:html|head|body|title|meta|center|h1|script)\b)", re.IGNORECASE
 )
-"""Where a page begins."""
+"""The beginning of a page of HTML."""
 TITLE: Final = re.compile(r"<(title|h1)\b[^>]*>(.*?)</\1", re.IGNORECASE | re.DOTALL)
-LOOKED_AT: Final = 4096
-"""Characters of a page in which its title is looked for: whoever sent it may have made the search a long one."""
+SEARCHED_CHARACTERS: Final = 4096
+"""Characters of a page in which its title is looked for: a hostile page may make the search slow."""
 
 
-def remark(words: str | bytes, most: int = CHARACTERS) -> str:
-    """Return what was said without what nobody wants to read in a terminal or a log.
+def remark(words: str | bytes, most: int = SHOWN_CHARACTERS) -> str:
+    """Return a text without what does not belong in a terminal or a log.
 
     A page of HTML becomes its title, control characters are replaced, and of the rest the beginning is left.
 
@@ -30,7 +30,8 @@ def remark(words: str | bytes, most: int = CHARACTERS) -> str:
         words: As they were sent.
         most: Characters that are shown.
     """
-    text = (words[:LOOKED_AT].decode(errors="replace") if isinstance(words, bytes) else words[:LOOKED_AT]).strip()
+    beginning = words[:SEARCHED_CHARACTERS]
+    text = (beginning.decode(errors="replace") if isinstance(beginning, bytes) else beginning).strip()
     page = MARKUP.search(text)
     if page is not None:
         text = f"{text[: page.start()]}{_described(text[page.start() :])}"

@@ -6,7 +6,7 @@ from typing import Final
 
 __all__ = ["EXITING", "class_name", "message_of", "shown"]
 
-MOST_SHOWN: Final = 60
+SHOWN_CHARACTERS: Final = 60
 """Characters of a value of the caller's in the text of an error."""
 EXITING = "Python is exiting: no call can be made any more"
 """What a `ClosedError` says where the engine's thread stands still for good."""
@@ -15,13 +15,13 @@ EXITING = "Python is exiting: no call can be made any more"
 def shown(value: object) -> str:
     """Return a value of the caller's as an error's text shows it: short, and by its type where it cannot be shown."""
     try:
-        if isinstance(value, bytes | bytearray) and len(value) > MOST_SHOWN:
+        if isinstance(value, bytes | bytearray) and len(value) > SHOWN_CHARACTERS:
             return f"<{len(value)} bytes>"
-        text = repr(value[: MOST_SHOWN + 1] if type(value) is str else value)
+        text = repr(value[: SHOWN_CHARACTERS + 1] if type(value) is str else value)
         text.encode()
     except Exception:
         return f"a {class_name(value)}"
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def message_of(error: BaseException) -> str:

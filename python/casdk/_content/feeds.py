@@ -1,4 +1,4 @@
-"""Content -> chunks: how the user's iterable is read, wherever it has to be read."""
+"""Content -> chunks: reads the user's iterable where it has to be read: on the engine, or where the caller is."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ __all__ = ["Feed", "is_held", "length_of"]
 
 T = TypeVar("T")
 
-PATIENCE: Final = 0.002
-"""Seconds a caller's iterator may go on filling further batches before the first one is sent."""
-HELD: Final[tuple[type[Iterable[Any]], ...]] = (list, tuple, set, frozenset, type({}.keys()), type({}.values()))
+FILL_SECONDS: Final = 0.002
+"""How long a caller's iterator may go on filling further batches before the first one is sent."""
+CONTAINERS: Final[tuple[type[Iterable[Any]], ...]] = (list, tuple, set, frozenset, type({}.keys()), type({}.values()))
 """Containers whose iteration runs no code of the caller's: the engine reads them by itself."""
-GATE: Final = 1024
-"""Items that are read at once, at most, of an iterable that may have to be left in the middle of a chunk."""
+MOST_AT_ONCE_ITEMS: Final = 1024
+"""Items that are read without a break from an iterable that may have to be left in the middle of a chunk."""
 
 
 def is_held(content: object) -> bool:
     """Whether iterating this runs no code of the caller's, as that of a list's subclass may."""
     kind = type(content)
-    if kind in HELD:
+    if kind in CONTAINERS:
         return True
     iterate = getattr(kind, "__iter__", None)
-    return any(iterate is held.__iter__ for held in HELD)
+    return any(iterate is container.__iter__ for container in CONTAINERS)
 
 
 def length_of(content: Any) -> int | None:
-    """Return how many items there are, if the content knows: as `list` does, it may be asked in vain."""
+    """Return how many items there are, if the content knows; its ``__len__`` may fail, as `list` allows, too."""
     if not hasattr(type(content), "__len__"):
         return None
     try:
@@ -54,10 +54,10 @@ def length_of(content: Any) -> int | None:
 
 
 class Feed:
-    """Where chunks come from.
+    """Reads one call's content, chunk by chunk; `casdk._calls.reading` has one and looks at the items.
 
-    The caller reads an iterable of its own: in the thread of a sync call, on the loop of an async one. What is in it is
-    looked at elsewhere, see `casdk._calls.reading`.
+    An iterable that may run the caller's code is read where the caller is: in the thread of a sync call, on the loop of
+    an async one.
 
     Attributes:
         total: Items in all, if known.
@@ -85,20 +85,21 @@ class Feed:
         self._reader = Reader() if threaded else None
         self._iterator: Any = None
         if threaded and not self.direct:
-            self._open = partial(_begin, content)  # its own code, too
+            self._open = partial(_begin, content)  # called in that thread, since `iter` runs the caller's code, too
         else:
             self._iterator = iter(content) if plain else _begin(content, asynchronous=self._asynchronous)
-        # An iterator over it ends when the engine empties it, so that no item is asked for after the end of the call.
-        self._gate: list[None] | None = [None] * min(size, GATE) if hurried and not self.direct else None
+        # Reading advances by the entries of this list. The engine empties it at the end of the call, and so no item is
+        # taken from the iterable after that.
+        self._gate: list[None] | None = [None] * min(size, MOST_AT_ONCE_ITEMS) if hurried and not self.direct else None
         self._task: asyncio.Task[Any] | None = None
 
     async def read(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
-        """Read up to ``most`` chunks where the iterable has to be read. What it raises passes as it is.
+        """Read up to ``most`` chunks where the iterable has to be read. What it raises is raised here as it is.
 
         Args:
             most: Chunks.
             caller: Where the call came from.
-            take: Gets each chunk on the engine, as soon as it is there: the next one may be long in coming.
+            take: Gets each chunk on the engine as soon as it is there, since the next one may take long.
 
         Returns:
             Whether that was the end.
@@ -119,7 +120,7 @@ class Feed:
     def _read(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
         if self._iterator is None:
             self._iterator = self._open()
-        until = monotonic() + PATIENCE
+        until = monotonic() + FILL_SECONDS
         for _ in range(most):
             if self._closed:
                 break
@@ -140,7 +141,7 @@ class Feed:
             return list(islice(self._iterator, self.size))
         chunk: list[Any] = []
         while left := self.size - len(chunk):
-            # The gate is asked first: an item that was asked for is never lost.
+            # `zip` asks the gate first, so that it never drops an item that the iterator has returned already.
             part = [item for _, item in zip(islice(gate, left), self._iterator, strict=False)]
             chunk += part
             if not part or len(part) < min(left, len(gate)):
@@ -149,10 +150,10 @@ class Feed:
 
     async def _read_asynchronously(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
         self._task = asyncio.current_task()
-        until = monotonic() + PATIENCE
+        until = monotonic() + FILL_SECONDS
         for _ in range(most):
             chunk: list[Any] = []
-            self._untaken.append(chunk)  # before it is full: what is in it was read, should the call end now
+            self._untaken.append(chunk)  # before it is full: if the call ends now, its items count as read
             while len(chunk) < self.size and not self._closed:
                 try:
                     chunk.append(await anext(self._iterator))
@@ -188,10 +189,10 @@ class Feed:
 
 
 def _begin(content: Any, *, asynchronous: bool = False) -> Any:
-    """Return an iterator of the content; what its own code raises passes as it is.
+    """Return an iterator of the content; what the content's own code raises is raised as it is.
 
-    The content is asked once. Each chunk is read by a loop of its own, which asks the iterator for an iterator again:
-    one that begins anew whenever it is asked would give its first items for ever, so `islice` answers for it.
+    `iter` is called on the content only once. Each chunk is read by a loop of its own, which calls `iter` again: an
+    iterator that begins anew at each `iter` would return its first items for ever. `islice` around it prevents that.
 
     Raises:
         InputTypeError: The interpreter says that there is none.
@@ -200,15 +201,15 @@ def _begin(content: Any, *, asynchronous: bool = False) -> Any:
         return aiter(content) if asynchronous else islice(content, None)
     except TypeError as error:
         here = error.__traceback__
-        if here is not None and here.tb_next is not None:  # it was raised deeper, by Python code of the content's
+        if here is not None and here.tb_next is not None:  # raised by Python code of the content's, deeper down
             raise
         raise InputTypeError(f"content must be an iterable of items: {error}") from error
 
 
 class Reader:
-    """A thread that runs a user's iterator, in a copy of the context in which this is made.
+    """A thread that runs a user's iterator for ``reader="thread"``, in a copy of the context in which this is made.
 
-    It is a daemon: what blocks in there cannot be stopped.
+    It is a daemon, since an iterator that blocks in it cannot be stopped.
     """
 
     def __init__(self) -> None:
@@ -221,7 +222,7 @@ class Reader:
         loop, process = asyncio.get_running_loop(), os.getpid()
         answer: asyncio.Future[list[Any]] = loop.create_future()
 
-        def settle(result: T | None, error: BaseException | None) -> None:
+        def set_answer(result: T | None, error: BaseException | None) -> None:
             if not answer.done():
                 answer.set_result([result, error])
 
@@ -231,17 +232,17 @@ class Reader:
             except BaseException as error:
                 if os.getpid() != process:
                     raise
-                loop.call_soon_threadsafe(settle, None, error)
+                loop.call_soon_threadsafe(set_answer, None, error)
             else:
                 check_process(process)
-                loop.call_soon_threadsafe(settle, result, None)
+                loop.call_soon_threadsafe(set_answer, result, None)
 
         if not self._started:
             start(self._run, "casdk-reader")
             self._started = True
         self._inbox.put(work)
         outcome = await answer
-        # Taken out, as in `Caller.call`.
+        # Popped, as in `Caller.call`, so that the list does not hold the error.
         error, result = outcome.pop(), outcome.pop()
         return result, error
 
@@ -250,5 +251,5 @@ class Reader:
             self._context.run(work)
 
     def close(self) -> None:
-        """End the thread as soon as the iterator lets go."""
+        """End the thread as soon as the iterator returns."""
         self._inbox.put(None)

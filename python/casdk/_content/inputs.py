@@ -70,16 +70,16 @@ UNCLEAR: Final = b"?"
 URL: Final = ord("U")
 DOCUMENT: Final = ord("O")
 SINGLE: Final = (str, bytes, bytearray, memoryview, os.PathLike, Text, Image, Document)
-LONGEST_SHOWN: Final = 60
+SHOWN_CHARACTERS: Final = 60
 PLAIN: Final = frozenset({str, bytes, bytearray, int, float, bool, type(None), np.ndarray})
 MOST_VALUES: Final = 10_000
-"""Values that are looked at in Documents: some tenths of a millisecond."""
+"""Values of Documents that are looked at on the engine, which takes some tenths of a millisecond."""
 CHANNELS: Final = (1, 3, 4)
 """Grey, RGB and RGBA: what image servers accept in ``[H, W, C]``."""
 
 
 class Sources(msgspec.Struct, frozen=True):
-    """Where a client may read images from, beside what it is handed over.
+    """Where a client may read images from, beside the items themselves.
 
     Attributes:
         local_files: Whether files are opened, and strings looked up on disk.
@@ -150,7 +150,7 @@ def _readable(content: Any, sources: Sources) -> Any:
         raise InputTypeError("content looks like one image [H, W, C]: write [image]")
     if (column := column_of(content)) is not None:
         return column
-    kind = type(content)  # `iter` looks for its methods there, and nowhere else
+    kind = type(content)  # `iter` looks for its methods only there
     if not any(hasattr(kind, name) for name in ("__iter__", "__aiter__")):
         raise InputTypeError(f"content must be an iterable of items, not {class_name(content)}")
     return content
@@ -232,6 +232,8 @@ def unread(items: list[Any]) -> Chunk:
 
 
 class _UnfitError(Exception):
+    """Why an item cannot be sent; `read_chunk` makes the item's error of it."""
+
     def __init__(self, reason: str, kind: type[ItemError] = ItemTypeError) -> None:
         super().__init__(reason)
         self.kind = kind
@@ -244,7 +246,7 @@ def _unread(item: object, error: Exception) -> _UnfitError:
 
 
 class _Look:
-    """How items that are no plain ones are read, in one call."""
+    """Reads the items of a chunk that are of other than builtin types; `read_chunk` makes one."""
 
     def __init__(self, candidates: str | None, whole: bool, most: int | None, sources: Sources) -> None:
         self._candidates = candidates
@@ -261,7 +263,7 @@ class _Look:
         if isinstance(item, Image):
             return self._at_image(item.source)
         if isinstance(item, str):
-            plain = str.__str__(item)  # an Enum's own str() is its name
+            plain = str.__str__(item)  # `str` of an Enum would be its name
             return self._clear(plain), plain
         if type(item) is Unreadable:
             reason = f"the row cannot be read: {class_name(item.cause)}: {message_of(item.cause)}"
@@ -333,7 +335,7 @@ class _Look:
         return np.ascontiguousarray(array)
 
     def _png(self, image: Any) -> bytes:
-        """Pixels as they are: PNG is lossless, and servers would turn a tensor into PNG anyway."""
+        """Return the image as PNG, which is lossless; servers would turn a tensor into PNG anyway."""
         if 0 in image.size:
             raise _UnfitError(f"the PIL image of {image.width} x {image.height} has no pixels", EmptyItemError)
         with _PNG(self._check_size) as file:
@@ -345,7 +347,7 @@ class _Look:
 
 
 class _PNG(BytesIO):
-    """A file in memory that grows no larger than an item may be."""
+    """A file in memory that raises when it grows larger than an item may be."""
 
     def __init__(self, check_size: Callable[[str, int], None]) -> None:
         super().__init__()
@@ -370,10 +372,10 @@ def _check_pixels(array: np.ndarray[Any, Any]) -> None:
 
 
 def advise(error: ItemError) -> None:
-    """Have the error of an item, as the caller gave it, say how a sentence is told from a path, if it may be one."""
+    """Add to an item's error how to write a sentence that looks like a path, if the item may be one."""
     item = error.item
     if type(item) is str and isinstance(error, FileMissingError | NotAnImageError) and classify([item]) == b"P":
-        words = item if len(item) <= LONGEST_SHOWN else f"{item[:LONGEST_SHOWN]}..."
+        words = item if len(item) <= SHOWN_CHARACTERS else f"{item[:SHOWN_CHARACTERS]}..."
         advice = error.reason.partition("; give check_images=False")[0]
         error.reason = f'{advice}; if it is a sentence, write Text("{words}")'
 
@@ -410,7 +412,7 @@ def urls_of(items: Sequence[Any], verdicts: bytes, candidates: str | None) -> li
                     if _is_fetched(document):
                         urls[str.__str__(document.uri)] = None
             except Exception:
-                continue  # the packer comes to it, too, and says what is wrong
+                continue  # the packer will fail on it, too, and report it
     return list(urls)
 
 
@@ -420,7 +422,7 @@ def are_plain(items: Sequence[Any]) -> bool:
     A class of the caller's may take its time, or never return.
     """
     values = list(items)
-    for value in values:  # which grows
+    for value in values:  # the list grows in the loop
         kind = type(value)
         if kind is Document or kind is NamedScore:
             values += msgspec.structs.astuple(value)
@@ -438,7 +440,7 @@ def are_plain(items: Sequence[Any]) -> bool:
 
 def _is_fetched(document: Document) -> bool:
     return (
-        isinstance(document.uri, str)  # the packer says what is wrong with another
+        isinstance(document.uri, str)  # the packer reports what is wrong with another type
         and document.uri[:8].lower().startswith(("http://", "https://"))
         and not document.text
         and not document.blob
