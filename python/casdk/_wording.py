@@ -1,4 +1,4 @@
-"""What the messages of errors are made of."""
+"""Builds the messages of errors: values, classes and errors of the caller's, shortened and never raising."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["EXITING", "class_name", "message_of", "shown"]
 SHOWN_CHARACTERS: Final = 60
 """Characters of a value of the caller's in the text of an error."""
 EXITING = "Python is exiting: no call can be made any more"
-"""What a `ClosedError` says where the engine's thread stands still for good."""
+"""Message of the `ClosedError` of a call that is made while Python exits."""
 
 
 def shown(value: object) -> str:

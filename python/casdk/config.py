@@ -1,4 +1,4 @@
-"""What a client can be told: frozen structs, checked when they are made."""
+"""Settings of a client: frozen structs, checked when they are made."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ class CallOptions(TypedDict, total=False):
         prefetch: Requests in flight for this call; ``Limits.prefetch`` by default.
         parameters: Sent to the executors; ``model_name`` in it selects ``/encode/{model_name}``. Never changed.
         show_progress: Show a bar.
-        timeout: Seconds for the whole call, loading and retries included; ``None`` for as long as it takes. Not given,
-            it is the client's own, ``Timeouts.total``.
+        timeout: Seconds for the whole call, loading and retries included; ``None`` for as long as it takes. By
+            default it is the client's own, ``Timeouts.total``.
         reader: Where a sync iterable is read: by the ``"caller"``, in the thread or on the loop that made the call, or
             in a ``"thread"`` of its own, in a copy of the caller's context: then a call whose time runs out ends
             although the iterable blocks.

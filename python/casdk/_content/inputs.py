@@ -175,7 +175,7 @@ def are_texts(items: list[Any], sources: Sources) -> bool:
 
 
 def glance(items: list[Any], sources: Sources) -> Chunk | None:
-    """Read items of which it takes none of the caller's code to tell what they are; ``None`` if there are others."""
+    """Read items if none of the caller's code has to run to find out what they are; else return ``None``."""
     verdicts = classify(items, look=sources.local_files)
     return None if UNKNOWN in verdicts else Chunk(items, verdicts)
 

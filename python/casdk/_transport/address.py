@@ -21,7 +21,7 @@ class Scheme(msgspec.Struct, frozen=True):
         codec: Form of its messages.
         tls: Whether it is the secure one of its pair.
         port: Port of an address that names none, as jina's own client has it.
-        served_port: Port of the embedded server, unless it is told another.
+        served_port: Default port of the embedded server.
         alpn: Protocol that is asked for in the TLS handshake.
         alias: Another name of it.
     """

@@ -1,4 +1,4 @@
-"""The document model: `Document`, `NamedScore`, `DocumentArray`; and docarray's, which are taken and given back."""
+"""The document model: `Document`, `NamedScore`, `DocumentArray`; docarray's documents are read and written back."""
 
 from casdk.documents.model import Document, DocumentArray, NamedScore
 

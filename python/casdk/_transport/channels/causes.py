@@ -140,7 +140,7 @@ def cause_of(said: str) -> Cause | None:
 
 BEHIND_THE_SERVER: Final = "the server does not reach what is behind it: "
 OF_GATEWAY: Final = re.compile(r"failed to connect to all addresses[^|]*\|Gateway: ")
-"""What gRPC told a gateway of the executors behind it, before what the gateway says itself."""
+"""gRPC's error at a gateway that did not reach an executor, which comes before the gateway's own words."""
 OF_GRPC: Final = re.compile(r"^failed to connect to all addresses; last error: \w+: ")
 ADDRESS: Final = re.compile(r"^(ipv4|ipv6|unix):\S+: ")
 BROKE: Final = re.compile(

@@ -27,7 +27,7 @@ def system_roots() -> bytes | None:
 def shown_certificate(channel: Channel) -> tuple[bytes, str]:
     """Return the certificate a server shows, PEM, and a name it is good for.
 
-    Two handshakes: Python tells what is in a certificate only after it has verified it.
+    It takes two handshakes, since Python parses a certificate only after it has verified it.
     """
     endpoint = channel.endpoint
     asked = channel.tls.server_name or endpoint.host

@@ -56,7 +56,7 @@ keep_silent(grpc)
 
 UNARY: Final = "/jina.JinaSingleDataRequestRPC/process_single_data"
 STREAM: Final = "/jina.JinaRPC/Call"
-"""What gateways without `UNARY` have (jina before 3.10)."""
+"""The method of gateways that do not have `UNARY` (jina before 3.10)."""
 DRY_RUN: Final = "/jina.JinaGatewayDryRunRPC/dry_run"
 
 Code = grpc.StatusCode
@@ -74,16 +74,16 @@ TOO_LARGE: Final = re.compile(
 TOO_LARGE_REPLY: Final = re.compile(r"(sent|send) message larger than max", re.IGNORECASE)
 SERVER_LIMIT: Final = "the server, or a proxy before it, takes less (grpc.max_receive_message_length, 4 MB by default)"
 COMPRESSED: Final = "Compression algorithm"
-"""With which gRPC begins to say that it does not decompress a message."""
+"""The beginning of gRPC's words for a message that it does not decompress."""
 PUSHED_BACK: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
 PUSHBACK: Final = "grpc-retry-pushback-ms"
 """What gRPC calls Retry-After; milliseconds, in a trailer."""
 HTTP_STATUS: Final = re.compile(r"received http2 header with status: (\d{3})", re.IGNORECASE)
-"""Words for the answer of a proxy that is none of gRPC's."""
+"""gRPC's words for an answer of a proxy that speaks plain HTTP."""
 NO_STATUS: Final = "No status received"
-"""Said by gRPC of an answer that HTTP calls a success and that is none of gRPC's."""
+"""gRPC's words for an answer with a status of success in HTTP and none in gRPC."""
 UNREADABLE: Final = re.compile(r"Stream removed \((?!.*\|Gateway: ).*Failed parsing HTTP/2")
-"""Words of gRPC for bytes on this connection that are none of its protocol's, with one of several codes."""
+"""gRPC's words for bytes on this connection that are not HTTP/2; they come with one of several codes."""
 EARLY_SECONDS: Final = 0.05
 """gRPC has another clock, and may end a call by so much before its time."""
 NO_TUNNEL: Final = re.compile(r"http proxy returned response code (\d{3})", re.IGNORECASE)
@@ -241,7 +241,7 @@ class GrpcChannel(Channel):
         replies: list[bytes] = []
         async for reply in call:
             replies.append(reply)
-            if len(replies) > 1:  # there may be no end of them
+            if len(replies) > 1:  # stop here, since the server may go on without end
                 call.cancel()
                 raise ReplyError(f"{self.endpoint} sent more than one reply to one request")
         if not replies:
@@ -254,7 +254,7 @@ class GrpcChannel(Channel):
         return reply
 
     async def _connect(self) -> Connection:
-        """Return the connection when it is ready, or if it failed: the call that follows has gRPC say why."""
+        """Return the connection when it is ready, or has failed: then the call on it fails with gRPC's reason."""
         connection = self._connection
         if connection is None:
             if self._opening is None:
@@ -313,7 +313,7 @@ class GrpcChannel(Channel):
         options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", min(self.limits.max_reply_bytes, 2**31 - 1)),
-            # A few kilobytes would be gigabytes before their size is looked at.
+            # No compression, since a few kilobytes could become gigabytes before gRPC checks their size.
             ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression.value),
             # A client owns its connection: closing it must not depend on other channels to the same server.
             ("grpc.use_local_subchannel_pool", 1),
@@ -385,8 +385,8 @@ class GrpcChannel(Channel):
         Args:
             error: What ended the call.
             request_id: Of the call.
-            connected: Whether there was a connection when the call began. If so the words may be the server's, which
-                repeats gRPC's own where it has lost what is behind it: they tell nothing of this connection.
+            connected: Whether there was a connection when the call began. If so, the words may be a gateway's, which
+                repeats gRPC's error of its own connection to an executor: then they say nothing of this connection.
             began: When the call began, in the engine's time.
         """
         code, details = error.code(), error.details() or ""
@@ -409,8 +409,8 @@ class GrpcChannel(Channel):
                 return unavailable(said, seconds, away=True)
             return overloaded(said, seconds, request_id=request_id)
         if PUSHBACK in details:
-            # gRPC could not read it, and shows neither it nor the code that came with it: of the two that it may have
-            # been, UNAVAILABLE leaves open what became of the request.
+            # gRPC could not read the value, and shows neither it nor the code that came with it. That was one of two;
+            # UNAVAILABLE is assumed, which leaves open what became of the request.
             said = f"{self.endpoint}: asked for a wait ({PUSHBACK}) that is no number"
             return unavailable(said, nan, away=False)
         if code is Code.RESOURCE_EXHAUSTED:
@@ -475,7 +475,7 @@ BROKEN: Final = ("socket closed", "connection reset", NO_HANDSHAKER)
 SILENCE: Final = ("timed out", "timeout occurred", "endpoint closing", "tcp handshaker shutdown")
 UNKNOWN_HOST: Final = ("dns resolution", "errors resolving", "hostname lookup")
 OTHER_PROTOCOL: Final = ("alpn", "http1.x", "trying to connect an http", "failed parsing http/2")
-"""Words that gRPC has only for bytes that came, and were none of its own."""
+"""gRPC's words that come only where bytes of another protocol were received."""
 TLS_WORDS: Final = ("ssl", "tls", "certificate", "handshak", "verification check")
 
 

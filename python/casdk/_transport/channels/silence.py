@@ -1,4 +1,4 @@
-"""Lines that gRPC's core writes to standard error by itself, which nobody sees who has not asked for them.
+"""Keeps gRPC's core from writing lines to standard error, unless the user has asked for them.
 
 The core reads ``GRPC_VERBOSITY`` once: as its library is loaded or, before grpcio 1.74, as it is used for the first
 time. So this module is imported before grpc, and has the core loaded with that variable set. It is taken away at once,
@@ -23,11 +23,12 @@ VERBOSITY: Final = "GRPC_VERBOSITY"
 CHOSEN_BY: Final = (VERBOSITY, "GRPC_TRACE")
 """Variables of the environment by which a user chooses what gRPC writes."""
 READS_WHEN_LOADED: Final = (1, 74)
+"""Version of grpcio from which on the core reads the variable as it is loaded."""
 
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    # Of the C library alone. Another thread that starts a program in these milliseconds hands it on all the same.
+    # Set in the C library only. A program that another thread starts in these milliseconds inherits it all the same.
     os.putenv(VERBOSITY, "NONE")
     try:
         yield
