@@ -1,4 +1,4 @@
-"""Write python/casdk/server/wire/ from the .proto files: ``python protos/generate.py [DIRECTORY]``."""
+"""Write python/casdk/wire/ from the .proto files: ``python protos/generate.py [DIRECTORY]``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from grpc_tools import protoc
 
 HERE = Path(__file__).parent
-WIRE = HERE.parent / "python" / "casdk" / "server" / "wire"
+WIRE = HERE.parent / "python" / "casdk" / "wire"
 SOURCES = ("docarray.proto", "jina.proto")
 
 

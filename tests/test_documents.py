@@ -11,6 +11,8 @@ import pytest
 from casdk._rust import FIELDS
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.documents import summary as _summary
+from casdk.wire.jina_pb2 import DataRequestProto
+from casdk.wire.json_form import write_reply
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -24,7 +26,10 @@ def documents(*texts):
 
 
 def test_every_list_of_fields_has_the_same_ones():
-    """Rust's, the model's, the stub's and the summary's; a checker reads the one of `Document.__init__`."""
+    """Rust's, the model's, the stub's and the summary's; a checker reads the one of `Document.__init__`.
+
+    The wire's JSON form has no list of its own: it has the fields of the protobuf message.
+    """
     fields = sorted(Document.__struct_fields__)
     assert sorted(FIELDS) == fields
     assert sorted(_summary.ORDER) == fields
@@ -38,6 +43,9 @@ def test_every_list_of_fields_has_the_same_ones():
         if isinstance(node, ast.FunctionDef) and node.name == "__init__" and len(node.args.kwonlyargs) > 1
     ]
     assert sorted(argument.arg for argument in init.args.kwonlyargs) == fields
+    reply = DataRequestProto()
+    reply.data.docs.docs.add()
+    assert sorted(json.loads(b"".join(write_reply(reply, camel=True)))["data"][0]) == fields
 
 
 @pytest.fixture

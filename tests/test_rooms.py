@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "casdk"
-LEAVES = ("interop", "server", "compat", "cli", "testing", "__main__")
+LEAVES = ("interop", "server", "compat", "cli", "testing", "wire", "__main__")
 LIBRARIES = {
     "grpc": "grpc",
     "http": "httpcore",
@@ -56,9 +56,7 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
 
 
-FILES = {
-    module_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if "wire" not in path.relative_to(PACKAGE).parts
-}
+FILES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py")) if not path.stem.endswith("_pb2")}
 CORE = {module: path for module, path in FILES.items() if module.split(".")[0] not in LEAVES}
 
 
@@ -212,7 +210,7 @@ SOURCES = [
     path.relative_to(ROOT)
     for folder, pattern in (("python", "*.py"), ("rust", "*.rs"), ("tests", "*.py"), ("benches", "*.py"))
     for path in sorted((ROOT / folder).rglob(pattern))
-    if not {"wire", "target"} & set(path.relative_to(ROOT).parts)
+    if not path.stem.endswith("_pb2") and "target" not in path.relative_to(ROOT).parts
 ]
 
 

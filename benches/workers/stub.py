@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 import numpy as np
-from casdk.server.wire import jina_pb2
+from casdk.wire import jina_pb2
 from loop import Call, Case, serve
 from wire import batches, request
 

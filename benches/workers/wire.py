@@ -3,7 +3,7 @@
 import json
 from uuid import uuid4
 
-from casdk.server.wire import jina_pb2
+from casdk.wire import jina_pb2
 from content import texts
 from loop import Case
 

@@ -17,7 +17,7 @@ from urllib.request import Request, urlopen
 import grpc
 import pytest
 from casdk.server import Served, serve
-from casdk.server.wire.jina_pb2 import DataRequestProto
+from casdk.wire.jina_pb2 import DataRequestProto
 from PIL import Image
 from websockets.sync.client import connect as open_socket
 

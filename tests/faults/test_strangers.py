@@ -22,7 +22,7 @@ import psutil
 import pytest
 from casdk import Client
 from casdk.server import Served, serve
-from casdk.server.wire.jina_pb2 import DataRequestProto
+from casdk.wire.jina_pb2 import DataRequestProto
 from websockets.sync.client import connect as open_socket
 
 DOORS = ("grpc", "http", "websocket")

@@ -10,7 +10,7 @@ from http.client import HTTPConnection
 import grpc
 import pytest
 from casdk.server import serve
-from casdk.server.wire.jina_pb2 import DataRequestProto
+from casdk.wire.jina_pb2 import DataRequestProto
 from PIL import Image
 
 SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from casdk import Document, DocumentArray, NamedScore
 from casdk._rust import Packer, classify
-from casdk.server.wire.docarray_pb2 import DocumentProto, NdArrayProto
-from casdk.server.wire.jina_pb2 import DataRequestProto
+from casdk.wire.docarray_pb2 import DocumentProto, NdArrayProto
+from casdk.wire.jina_pb2 import DataRequestProto
 from hypothesis import strategies as st
 
 REQUEST_ID = "0123456789abcdef0123456789abcdef"

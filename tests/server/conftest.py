@@ -14,8 +14,8 @@ import httpx
 import numpy as np
 import pytest
 from casdk.server import Served
-from casdk.server.wire.docarray_pb2 import DocumentProto
-from casdk.server.wire.jina_pb2 import DataRequestProto
+from casdk.wire.docarray_pb2 import DocumentProto
+from casdk.wire.jina_pb2 import DataRequestProto
 from google.protobuf.json_format import MessageToDict
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket

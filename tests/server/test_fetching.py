@@ -10,7 +10,7 @@ import grpc
 import pytest
 from casdk.server import serve
 from casdk.server.fetching import REQUEST_SECONDS, Fetcher
-from casdk.server.wire.jina_pb2 import DataRequestProto
+from casdk.wire.jina_pb2 import DataRequestProto
 from PIL import Image
 
 SIZE = 200_000_000

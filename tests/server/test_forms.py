@@ -1,8 +1,8 @@
 import pytest
-from casdk.server.documents import DEEPEST
 from casdk.server.forms import BINARY, SNAKE, json_form, request_bytes
-from casdk.server.json_form import TooDeepError
-from casdk.server.wire.jina_pb2 import DataRequestProto
+from casdk.wire.jina_pb2 import DataRequestProto
+from casdk.wire.json_form import TooDeepError
+from casdk.wire.values import DEEPEST
 from google.protobuf.message import DecodeError
 
 

@@ -9,7 +9,7 @@ from casdk.server import images
 from casdk.server.images import ImageReader
 from casdk.server.memory import Memory
 from casdk.server.settings import Settings
-from casdk.server.wire.docarray_pb2 import DocumentProto
+from casdk.wire.docarray_pb2 import DocumentProto
 from PIL import Image, TiffImagePlugin
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (6, 5, 3), np.uint8)

@@ -144,7 +144,7 @@ def test_there_are_two_encoders(name):
 
 def test_a_server_runs_the_models(directory, doors):
     from casdk.server import serve
-    from casdk.server.wire.jina_pb2 import DataRequestProto
+    from casdk.wire.jina_pb2 import DataRequestProto
 
     with serve(schemes=["grpc"], encoder=f"onnx:{directory}") as served, doors.channel(served) as channel:
         call = channel.unary_unary(doors.SINGLE, DataRequestProto.SerializeToString, DataRequestProto.FromString)

@@ -1,6 +1,6 @@
 import grpc
 import pytest
-from casdk.server.wire.jina_pb2 import DataRequestProto, JinaInfoProto, StatusProto
+from casdk.wire.jina_pb2 import DataRequestProto, JinaInfoProto, StatusProto
 from google.protobuf.empty_pb2 import Empty
 
 

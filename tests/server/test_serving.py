@@ -25,7 +25,7 @@ from casdk.server.certificates import write_certificate
 from casdk.server.encoders import Features
 from casdk.server.gateway import Gateway
 from casdk.server.settings import Settings
-from casdk.server.wire.jina_pb2 import DataRequestProto
+from casdk.wire.jina_pb2 import DataRequestProto
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from PIL import Image

@@ -2,7 +2,7 @@ import json
 
 import httpx
 import pytest
-from casdk.server.wire.jina_pb2 import DataRequestProto
+from casdk.wire.jina_pb2 import DataRequestProto
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 

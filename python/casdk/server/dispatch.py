@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from casdk.server.documents import plain, shown
 from casdk.server.executors import Executor, on
 from casdk.server.forms import Form, request_bytes
 from casdk.server.memory import BusyError, Memory
-from casdk.server.wire.jina_pb2 import DataRequestProto, RouteProto, StatusProto
+from casdk.wire.jina_pb2 import DataRequestProto, RouteProto, StatusProto
+from casdk.wire.values import plain, shown
 
 __all__ = ["Dispatcher", "failure"]
 
@@ -78,7 +78,7 @@ class Dispatcher:
 
         Raises:
             google.protobuf.message.DecodeError: The bytes are no request.
-            casdk.server.json_form.FormError: Likewise.
+            casdk.wire.json_form.FormError: Likewise.
             TooLargeError: It would take more memory than there is.
             BusyError: Others hold the memory.
         """

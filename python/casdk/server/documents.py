@@ -7,37 +7,19 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
-import numpy as np
-from google.protobuf.struct_pb2 import Struct, Value
-from numpy.typing import NDArray
+from casdk.wire.docarray_pb2 import DocumentProto
+from casdk.wire.jina_pb2 import DataRequestProto
+from casdk.wire.values import DEEPEST, MOST, shown
 
-from casdk.server.wire.docarray_pb2 import DenseNdArrayProto, DocumentProto, NdArrayProto
-from casdk.server.wire.jina_pb2 import DataRequestProto
-
-__all__ = ["DEEPEST", "MOST", "Place", "array_of", "count", "finish", "plain", "put_array", "select", "shown"]
+__all__ = ["Place", "count", "finish", "select"]
 
 Place: TypeAlias = tuple[str, DocumentProto]
 """How an error names a document, and the document."""
 
-DEEPEST = 90
-"""Messages in each other, of a request: protobuf reads 100, and what is indexed stands deeper when it is found."""
-MOST = 2**32 - 1
-"""Largest number of a ``uint32``."""
-AXES = 8
-"""Of an array: an image has three."""
 PATHS = 16
 """Access paths of a request."""
-SHOWN_CHARACTERS = 100
-"""Characters of a client's value that an error repeats."""
 _PATHS = re.compile(r"@[rcm]+(,[rcm]+)*")
-_DTYPE = re.compile(r"[<>=|]?[biufUSOVcMm]\d{0,2}|[a-z]+\d{0,3}")
 _STEP = {"c": "chunk", "m": "match"}
-
-
-def shown(value: object) -> str:
-    """Return a client's value as an error repeats it."""
-    text = repr(value[: SHOWN_CHARACTERS + 1] if isinstance(value, (str, list)) else value)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
 
 
 def finish(request: DataRequestProto) -> int:
@@ -91,56 +73,6 @@ def _inside(place: Place, step: str) -> Iterator[Place]:
     name, document = place
     for position, inner in enumerate(document.matches if step == "m" else document.chunks):
         yield f"{name}, {_STEP[step]} {position}", inner
-
-
-def array_of(proto: NdArrayProto) -> NDArray[np.generic]:
-    """Return the array of a dense message, read-only, without a copy.
-
-    Raises:
-        ValueError: The array is sparse, of a dtype that holds no numbers, or its bytes do not fill its shape.
-    """
-    if proto.WhichOneof("content") != "dense":
-        raise ValueError("the array is not dense")
-    dense = proto.dense
-    if len(dense.shape) > AXES:
-        raise ValueError(f"an array of {len(dense.shape)} axes; at most {AXES} are read")
-    if not _DTYPE.fullmatch(dense.dtype):  # NumPy reads a whole language there
-        raise ValueError(f"no dtype {shown(dense.dtype)}")
-    try:
-        dtype = np.dtype(dense.dtype)
-    except TypeError as error:
-        raise ValueError(f"no dtype {shown(dense.dtype)}: {error}") from None
-    if dtype.kind not in "biuf":
-        raise ValueError(f"an array of dtype {shown(dense.dtype)} holds no numbers")
-    return np.frombuffer(dense.buffer, dtype).reshape(tuple(dense.shape))
-
-
-def put_array(proto: NdArrayProto, array: NDArray[np.generic]) -> None:
-    """Write an array of any shape into a message."""
-    proto.dense.CopyFrom(
-        DenseNdArrayProto(buffer=array.tobytes(), shape=array.shape, dtype=array.dtype.str),
-    )
-    proto.cls_name = "numpy"
-
-
-def plain(parameters: Struct) -> dict[str, object]:
-    """Return a Struct as Python values; every number is a float."""
-    return {key: _value(value) for key, value in parameters.fields.items()}
-
-
-def _value(value: Value) -> object:
-    match value.WhichOneof("kind"):
-        case "struct_value":
-            return plain(value.struct_value)
-        case "list_value":
-            return [_value(item) for item in value.list_value.values]
-        case "number_value":
-            return value.number_value
-        case "string_value":
-            return value.string_value
-        case "bool_value":
-            return value.bool_value
-    return None
 
 
 def count(parameters: Mapping[str, object], name: str, default: int) -> int:

@@ -15,14 +15,15 @@ from typing import Protocol, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from casdk.server.documents import MOST, Place, array_of, count, plain, put_array, select, shown
+from casdk.server.documents import Place, count, select
 from casdk.server.encoders import Encoder
 from casdk.server.fetching import REQUEST_SECONDS
 from casdk.server.images import ImageReader
 from casdk.server.index import Index
 from casdk.server.memory import BusyError
-from casdk.server.wire.docarray_pb2 import DocumentProto
-from casdk.server.wire.jina_pb2 import DataRequestProto
+from casdk.wire.docarray_pb2 import DocumentProto
+from casdk.wire.jina_pb2 import DataRequestProto
+from casdk.wire.values import MOST, array_of, plain, put_array, shown
 
 __all__ = ["EncodeExecutor", "Executor", "IndexExecutor", "clip_scores", "on"]
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from casdk._rust import weigh_json, weigh_request
-from casdk.server.documents import DEEPEST, finish
-from casdk.server.json_form import TooDeepError, read_request, write_reply
-from casdk.server.wire.jina_pb2 import DataRequestProto
+from casdk.server.documents import finish
+from casdk.wire.jina_pb2 import DataRequestProto
+from casdk.wire.json_form import TooDeepError, read_request, write_reply
+from casdk.wire.values import DEEPEST
 
 if TYPE_CHECKING:
     from casdk._rust import Weight

@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from casdk._rust import decode_data_uri
-from casdk.server.documents import array_of
+from casdk.wire.values import array_of
 
 if TYPE_CHECKING:
     from casdk.server.fetching import Fetcher
     from casdk.server.memory import Memory
-    from casdk.server.wire.docarray_pb2 import DocumentProto
+    from casdk.wire.docarray_pb2 import DocumentProto
 
 __all__ = ["ImageReader"]
 

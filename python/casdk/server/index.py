@@ -14,7 +14,7 @@ import numpy as np
 import sqlite_vec
 from numpy.typing import NDArray
 
-from casdk.server.documents import shown
+from casdk.wire.values import shown
 
 __all__ = ["Index"]
 

@@ -21,7 +21,7 @@ from casdk.server.doors import send_seconds
 from casdk.server.forms import BINARY
 from casdk.server.memory import BusyError, Pressure, TooLargeError
 from casdk.server.status import info
-from casdk.server.wire.jina_pb2 import DataRequestProto, JinaInfoProto
+from casdk.wire.jina_pb2 import DataRequestProto, JinaInfoProto
 
 __all__ = ["RpcServer"]
 

@@ -12,10 +12,10 @@ from casdk.errors import ReplyError
 from casdk.server.access import Access
 from casdk.server.dispatch import Dispatcher, failure
 from casdk.server.forms import BINARY, SNAKE
-from casdk.server.json_form import FormError, TooDeepError
 from casdk.server.memory import BusyError, TooLargeError
 from casdk.server.web import Message, Receive, Scope, Send, respond
-from casdk.server.wire.jina_pb2 import DataRequestProto
+from casdk.wire.jina_pb2 import DataRequestProto
+from casdk.wire.json_form import FormError, TooDeepError
 
 __all__ = ["SocketApp"]
 

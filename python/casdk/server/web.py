@@ -13,9 +13,9 @@ from casdk.server.access import Access
 from casdk.server.dispatch import Dispatcher
 from casdk.server.doors import send_seconds
 from casdk.server.forms import json_form
-from casdk.server.json_form import FormError, status_form
 from casdk.server.memory import BusyError, Pressure, TooLargeError
 from casdk.server.status import info
+from casdk.wire.json_form import FormError, status_form
 
 __all__ = ["Message", "Receive", "Scope", "Send", "WebApp", "respond"]
 

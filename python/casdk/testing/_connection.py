@@ -10,11 +10,11 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from casdk.server.wire import jina_pb2
 from casdk.testing._thread import end_socket
 from casdk.testing.connections import ConnectionFault
 from casdk.testing.faults import Page, Refuse
 from casdk.testing.scripts import AnsweredError, Fault, Request
+from casdk.wire import jina_pb2
 
 if TYPE_CHECKING:
     from casdk.testing.server import FaultServer

@@ -15,10 +15,10 @@ import h2.exceptions
 import h2.settings
 from google.protobuf.message import DecodeError
 
-from casdk.server.wire import jina_pb2
 from casdk.testing._connection import Connection, Exchange, Family
 from casdk.testing.faults import Page, Refuse
 from casdk.testing.scripts import Request
+from casdk.wire import jina_pb2
 
 __all__ = ["GrpcConnection"]
 

@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Final
 
 import h11
 
-from casdk.server.wire import jina_pb2
 from casdk.testing._connection import Connection, Exchange, Family
-from casdk.testing._json import read_request, write_reply
 from casdk.testing.faults import Page, Refuse
 from casdk.testing.scripts import Request
+from casdk.wire import jina_pb2
+from casdk.wire.json_form import read_request, write_reply
 
 __all__ = ["HttpConnection"]
 
@@ -74,7 +74,7 @@ class HttpConnection(Connection):
             await self.send(404, b'{"detail":"Not Found"}')
         else:
             try:
-                message = read_request(bytes(self._body))
+                message = read_request(bytes(self._body), keep_id=True)
             except Exception as error:  # whatever was wrong with the body, the client shall hear of it
                 await self.send(
                     422, json.dumps({"detail": [{"type": type(error).__name__, "msg": str(error)}]}).encode()
@@ -122,7 +122,8 @@ class HttpExchange(Exchange):
         self._begun = False
 
     def encode(self, reply: jina_pb2.DataRequestProto) -> bytes:
-        return write_reply(reply)
+        # Python writes NaN as such: it is no JSON, and what a careless server sends.
+        return b"".join(write_reply(reply, camel=True, encode=lambda form: json.dumps(form).encode()))
 
     async def begin(self, size: int) -> None:
         if self._begun:

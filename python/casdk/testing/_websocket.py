@@ -13,10 +13,10 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request as Handshake
 from websockets.server import ServerProtocol
 
-from casdk.server.wire import jina_pb2
 from casdk.testing._connection import Connection, Exchange, Family
 from casdk.testing.faults import Page, Refuse
 from casdk.testing.scripts import Request
+from casdk.wire import jina_pb2
 
 __all__ = ["WebsocketConnection"]
 

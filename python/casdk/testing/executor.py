@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from casdk.server.wire import docarray_pb2, jina_pb2
+from casdk.wire import docarray_pb2, jina_pb2
 
 __all__ = ["Executor", "embed", "embedding_of", "fail", "put_embedding"]
 

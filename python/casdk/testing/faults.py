@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from casdk.server.wire import jina_pb2
 from casdk.testing.connections import Manner
 from casdk.testing.executor import embed, embedding_of, fail, put_embedding
 from casdk.testing.scripts import AnsweredError, Fault, Gate
+from casdk.wire import jina_pb2
 
 if TYPE_CHECKING:
     from casdk.testing._connection import Exchange

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from casdk.server.wire import jina_pb2
+from casdk.wire import jina_pb2
 
 if TYPE_CHECKING:
     from casdk.testing._connection import Exchange

@@ -16,7 +16,6 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from casdk._transport.address import SCHEMES as ROWS
-from casdk.server.wire import jina_pb2
 from casdk.testing._connection import Connection, Family, Incoming
 from casdk.testing._grpc import GrpcConnection
 from casdk.testing._http import HttpConnection
@@ -26,6 +25,7 @@ from casdk.testing.certificates import Certificate, authority, server_context
 from casdk.testing.connections import ConnectionFault, Manner
 from casdk.testing.executor import Executor
 from casdk.testing.scripts import Fault, Request, Rules, planner
+from casdk.wire import jina_pb2
 
 __all__ = ["SCHEMES", "Counters", "FaultServer"]
 

@@ -1,4 +1,7 @@
-"""Requests and replies as JSON: camelCase around the documents over http, snake_case over a websocket."""
+"""Requests and replies as JSON: camelCase around the documents over http, snake_case over a websocket.
+
+The fields of a document are those of its protobuf message; how one is written in JSON follows from its type.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,17 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from casdk.server.documents import DEEPEST, array_of, plain, put_array
-from casdk.server.wire.docarray_pb2 import DocumentProto, NamedScoreProto, NdArrayProto
-from casdk.server.wire.jina_pb2 import DataRequestProto, RouteProto, StatusProto
+from casdk.wire.docarray_pb2 import DocumentProto, NamedScoreProto, NdArrayProto
+from casdk.wire.jina_pb2 import DataRequestProto, RouteProto, StatusProto
+from casdk.wire.values import DEEPEST, array_of, plain, put_array
 
 __all__ = ["FormError", "TooDeepError", "read_request", "status_form", "write_reply"]
 
@@ -26,8 +31,6 @@ Form: TypeAlias = dict[str, Any]
 DOCUMENTS_DEPTH = 3
 """A request, its data, its array of documents: what the first documents stand in."""
 
-_WORDS = ("id", "parent_id", "uri", "modality", "mime_type")
-_COUNTS = ("granularity", "adjacency")
 _SCORE_WORDS = ("op_name", "description", "ref_id")
 
 
@@ -52,15 +55,15 @@ class TooDeepError(FormError):
     """The JSON is of that form, and nested more deeply than anybody reads."""
 
 
-def read_request(body: bytes, endpoint: str | None = None) -> DataRequestProto:
+def read_request(body: bytes, endpoint: str | None = None, *, keep_id: bool = False) -> DataRequestProto:
     """Return the request of a JSON text.
-
-    Its id is a new one: over http the exchange says which reply is whose.
 
     Args:
         body: ``{"data": [...], "parameters": {...}, "execEndpoint": "/encode", "targetExecutor": ""}``; the last
             two in camelCase or snake_case. ``data`` may be ``{"docs": [...]}``, and any of them may be missing.
         endpoint: The endpoint, where the path says it.
+        keep_id: Whether its id is the one in ``header.request_id``. jina gives it a new one: over http the exchange
+            says which reply is whose.
 
     Raises:
         FormError: The text is of another form.
@@ -73,7 +76,7 @@ def read_request(body: bytes, endpoint: str | None = None) -> DataRequestProto:
         form = {}
     _expect(form, dict, (), "an object")
     request = DataRequestProto()
-    request.header.request_id = uuid.uuid4().hex
+    request.header.request_id = (keep_id and _id_of(form)) or uuid.uuid4().hex
     request.header.exec_endpoint = endpoint or _either(form, "exec_endpoint", "execEndpoint") or "/"
     request.header.target_executor = _either(form, "target_executor", "targetExecutor")
     parameters = form.get("parameters")
@@ -87,6 +90,11 @@ def read_request(body: bytes, endpoint: str | None = None) -> DataRequestProto:
     if data is not None:
         _read_documents(request.data.docs.docs, data, ("data",), DOCUMENTS_DEPTH)
     return request
+
+
+def _id_of(form: Form) -> str:
+    header = form.get("header")
+    return _either(header, "request_id", "requestId") if isinstance(header, dict) else ""
 
 
 def _either(form: Form, snake: str, camel: str) -> str:
@@ -133,47 +141,42 @@ def _read_documents(target: Any, forms: object, place: tuple[str | int, ...], de
 
 def _read_document(document: DocumentProto, form: Form, place: tuple[str | int, ...], depth: int) -> None:
     for key, value in form.items():
-        read = _READERS.get(key)
-        if value is None:
+        kind = _KINDS.get(key)
+        if value is None or kind is None:  # what is unknown is ignored, as jina does
             continue
-        if key in ("chunks", "matches"):
-            _read_documents(getattr(document, key), value, (*place, key), depth)
-        elif key == "tags":
-            _put_struct(document.tags, _expect(value, dict, (*place, key), "an object"), (*place, key), depth)
-        elif read is not None:
-            try:
-                read(document, key, value, (*place, key))
-            except (OverflowError, TypeError) as error:
-                raise FormError((*place, key), str(error)) from None
+        try:
+            kind.read(document, key, value, (*place, key), depth)
+        except (OverflowError, TypeError) as error:
+            raise FormError((*place, key), str(error)) from None
 
 
-def _word(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+def _read_word(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...], depth: int) -> None:
     setattr(document, key, _expect(value, str, place, "a string"))
 
 
-def _text(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
-    document.text = _expect(value, str, place, "a string")
-
-
-def _count(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+def _read_count(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...], depth: int) -> None:
     try:
         setattr(document, key, _expect(value, int, place, "a whole number"))
     except ValueError as error:
         raise FormError(place, str(error)) from None
 
 
-def _number(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+def _read_number(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...], depth: int) -> None:
     setattr(document, key, _expect(value, (int, float), place, "a number"))
 
 
-def _blob(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+def _read_numbers(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...], depth: int) -> None:
+    getattr(document, key).extend(_expect(value, list, place, "a list of numbers"))
+
+
+def _read_blob(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...], depth: int) -> None:
     try:
-        document.blob = b64decode(_expect(value, str, place, "a string of base64"), validate=True)
+        setattr(document, key, b64decode(_expect(value, str, place, "a string of base64"), validate=True))
     except (Base64Error, ValueError) as error:
         raise FormError(place, f"not standard base64: {error}") from None
 
 
-def _array(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+def _read_array(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...], depth: int) -> None:
     try:
         array = np.asarray(_expect(value, list, place, "a list"))
         if array.dtype.kind not in "biuf":
@@ -183,11 +186,15 @@ def _array(document: DocumentProto, key: str, value: object, place: tuple[str | 
     put_array(getattr(document, key), array)
 
 
-def _location(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
-    document.location.extend(_expect(value, list, place, "a list of numbers"))
+def _read_struct(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...], depth: int) -> None:
+    _put_struct(getattr(document, key), _expect(value, dict, place, "an object"), place, depth)
 
 
-def _scores(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...]) -> None:
+def _read_nested(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...], depth: int) -> None:
+    _read_documents(getattr(document, key), value, place, depth)
+
+
+def _read_scores(document: DocumentProto, key: str, value: object, place: tuple[str | int, ...], depth: int) -> None:
     target = getattr(document, key)
     for name, form in _expect(value, dict, place, "an object").items():
         _expect(form, dict, (*place, name), "an object")
@@ -195,22 +202,17 @@ def _scores(document: DocumentProto, key: str, value: object, place: tuple[str |
         target[name].CopyFrom(NamedScoreProto(**given))
 
 
-_Reader: TypeAlias = Callable[[DocumentProto, str, object, tuple[str | int, ...]], None]
-_READERS: Mapping[str, _Reader] = {
-    **dict.fromkeys(_WORDS, _word),
-    **dict.fromkeys(_COUNTS, _count),
-    **dict.fromkeys(("weight", "offset"), _number),
-    **dict.fromkeys(("tensor", "embedding"), _array),
-    **dict.fromkeys(("scores", "evaluations"), _scores),
-    "text": _text,
-    "blob": _blob,
-    "location": _location,
-}
-"""Fields of a document that are read, beside those that hold others; what is unknown is ignored, as jina does."""
+def write_reply(
+    reply: DataRequestProto, *, camel: bool, encode: Callable[[object], bytes] = msgspec.json.encode
+) -> list[bytes]:
+    """Return the JSON text of a reply, a document in each piece: as Python objects, numbers take ten times as much.
 
-
-def write_reply(reply: DataRequestProto, *, camel: bool) -> list[bytes]:
-    """Return the JSON text of a reply, a document in each piece: as Python objects, numbers take ten times as much."""
+    Args:
+        reply: The reply.
+        camel: Whether what stands around the documents is written in camelCase.
+        encode: What makes text of objects, lists and numbers. msgspec writes ``null`` for a number that is not finite,
+            for which JSON has no word.
+    """
     header = reply.header
     status = status_form(header.status) if header.HasField("status") else None
     around = {
@@ -220,7 +222,7 @@ def write_reply(reply: DataRequestProto, *, camel: bool) -> list[bytes]:
         "target_executor": header.target_executor,
     }
     routes = [_route_form(route, camel=camel) for route in reply.routes]
-    head = msgspec.json.encode(
+    head = encode(
         {
             "header": {_camel(key): value for key, value in around.items()} if camel else _given(around),
             "parameters": plain(reply.parameters),
@@ -229,7 +231,7 @@ def write_reply(reply: DataRequestProto, *, camel: bool) -> list[bytes]:
     )
     pieces = [head[:-1], b',"data":[']
     for document in reply.data.docs.docs:
-        pieces += (msgspec.json.encode(_document_form(document)), b",")
+        pieces += (encode(_document_form(document)), b",")
     pieces[-1] = b"]}" if reply.data.docs.docs else b',"data":[]}'
     return pieces
 
@@ -272,42 +274,88 @@ def _time(time: Timestamp, *, camel: bool) -> str:
 
 
 def _document_form(document: DocumentProto) -> Form:
-    return {
-        "id": document.id,
-        "parent_id": document.parent_id or None,
-        "granularity": document.granularity or None,
-        "adjacency": document.adjacency or None,
-        "blob": b64encode(document.blob).decode() if document.blob else None,
-        "tensor": _array_form(document.tensor) if document.WhichOneof("content") == "tensor" else None,
-        "mime_type": document.mime_type or None,
-        "text": document.text or None,
-        "weight": document.weight or None,
-        "uri": document.uri or None,
-        "tags": plain(document.tags) or None,
-        "offset": document.offset or None,
-        "location": _finite(document.location),
-        "embedding": _array_form(document.embedding) if document.HasField("embedding") else None,
-        "modality": document.modality or None,
-        "evaluations": _scores_form(document.evaluations.items()),
-        "scores": _scores_form(document.scores.items()),
-        "chunks": [_document_form(chunk) for chunk in document.chunks] or None,
-        "matches": [_document_form(match) for match in document.matches] or None,
-    }
+    return {name: kind.write(getattr(document, name)) for name, kind in _KINDS.items()}
 
 
-def _finite(numbers: Iterable[float]) -> list[float] | None:
+def _write_plain(value: object) -> object:
+    return value or None
+
+
+def _write_numbers(numbers: Iterable[float]) -> list[float] | None:
     """Return numbers, if there are any and JSON has a word for each; a null among them would spoil the reply."""
     listed = list(numbers)
     return listed if listed and all(map(math.isfinite, listed)) else None
 
 
-def _array_form(proto: NdArrayProto) -> list[Any]:
+def _write_blob(value: bytes) -> str | None:
+    return b64encode(value).decode() if value else None
+
+
+def _write_array(proto: NdArrayProto) -> list[Any] | None:
+    # A message that is not there reads like an empty one, which has no array to write.
+    if proto.WhichOneof("content") is None:
+        return None
     listed: list[Any] = array_of(proto).tolist()
     return listed
 
 
-def _scores_form(scores: Iterable[tuple[str, NamedScoreProto]]) -> Form | None:
+def _write_struct(struct: Struct) -> Form | None:
+    return plain(struct) or None
+
+
+def _write_nested(documents: Iterable[DocumentProto]) -> list[Form] | None:
+    return [_document_form(document) for document in documents] or None
+
+
+def _write_scores(scores: Mapping[str, NamedScoreProto]) -> Form | None:
     return {
         name: {"value": score.value or None, **{word: getattr(score, word) or None for word in _SCORE_WORDS}}
-        for name, score in scores
+        for name, score in scores.items()
     } or None
+
+
+class _Kind(NamedTuple):
+    """How the fields of one type are read from JSON and written in it."""
+
+    read: Callable[[DocumentProto, str, object, tuple[str | int, ...], int], None]
+    write: Callable[[Any], object]
+
+
+def _kind_of(field: Any) -> _Kind:  # types-protobuf has no one type of descriptors
+    message = field.message_type
+    if message is None:
+        return _REPEATED[field.type] if field.is_repeated else _PLAIN[field.type]
+    if message.GetOptions().map_entry:
+        message = message.fields_by_name["value"].message_type
+    return _MESSAGES[message.name]
+
+
+_PLAIN = {
+    FieldDescriptor.TYPE_STRING: _Kind(_read_word, _write_plain),
+    FieldDescriptor.TYPE_UINT32: _Kind(_read_count, _write_plain),
+    FieldDescriptor.TYPE_FLOAT: _Kind(_read_number, _write_plain),
+    FieldDescriptor.TYPE_BYTES: _Kind(_read_blob, _write_blob),
+}
+_REPEATED = {FieldDescriptor.TYPE_FLOAT: _Kind(_read_numbers, _write_numbers)}
+_MESSAGES = {
+    "NdArrayProto": _Kind(_read_array, _write_array),
+    "NamedScoreProto": _Kind(_read_scores, _write_scores),
+    "DocumentProto": _Kind(_read_nested, _write_nested),
+    "Struct": _Kind(_read_struct, _write_struct),
+}
+_ORDER = (
+    "id parent_id granularity adjacency blob tensor mime_type text weight uri tags offset location embedding modality "
+    "evaluations scores chunks matches"
+)
+"""How jina orders a document's fields; one that is not among them comes after these."""
+
+
+def _kinds() -> dict[str, _Kind]:
+    order = _ORDER.split()
+    fields = DocumentProto.DESCRIPTOR.fields_by_name
+    names = sorted(fields, key=lambda name: order.index(name) if name in order else len(order))
+    return {name: _kind_of(fields[name]) for name in names if not name.startswith("_")}
+
+
+_KINDS: dict[str, _Kind] = _kinds()
+"""Fields of a document; ``_metadata`` is docarray's own, and has no place in JSON."""

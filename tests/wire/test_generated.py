@@ -2,7 +2,7 @@ from pathlib import Path
 from runpy import run_path
 
 import pytest
-from casdk.server.wire import docarray_pb2, jina_pb2
+from casdk.wire import docarray_pb2, jina_pb2
 
 GENERATOR = Path(__file__).parents[2] / "protos" / "generate.py"
 

@@ -2,8 +2,8 @@ import json
 
 import numpy as np
 import pytest
-from casdk.server.json_form import FormError, read_request, write_reply
-from casdk.server.wire.docarray_pb2 import DocumentProto
+from casdk.wire.docarray_pb2 import DocumentProto
+from casdk.wire.json_form import FormError, read_request, write_reply
 from hypothesis import given
 from hypothesis import strategies as st
 
