@@ -277,3 +277,10 @@ def frame_message(message: bytes) -> bytes:
 
 def scan(codec: Codec, message: bytes) -> Reply:
     """Scan one reply."""
+
+def scan_status(codec: Codec, message: bytes) -> Status | None:
+    """Scan a status that travels by itself, as the answer to a dry run does; JSON's ``null`` is none.
+
+    Raises:
+        casdk.errors.ReplyError: The bytes break.
+    """

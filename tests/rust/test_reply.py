@@ -7,13 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from casdk import Document
-from casdk._rust import first_id_of, request_id_of, scan
+from casdk._rust import first_id_of, request_id_of, scan, scan_status
 from casdk.errors import ReplyError
-from casdk.server.wire.docarray_pb2 import DocumentProto
-from casdk.server.wire.jina_pb2 import DataRequestProto
+from casdk.wire.docarray_pb2 import DocumentProto
+from casdk.wire.jina_pb2 import DataRequestProto
+from casdk.wire.json_form import status_form
 from google.protobuf.json_format import MessageToDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -162,6 +164,10 @@ def test_status_and_routes_are_scanned() -> None:
     scanned = scan("proto", reply.SerializeToString())
     assert (scanned.request_id, scanned.endpoint, scanned.target_executor) == (REQUEST_ID, "/encode", "")
     assert scanned.status == known
+    assert scan_status("proto", status.SerializeToString()) == known
+    assert scan_status("json", msgspec.json.encode(status_form(status))) == known
+    assert scan_status("proto", b"") == (0, "", "", (), (), "")
+    assert scan_status("json", b"null") is None
     assert scanned.routes == [
         ("gateway", 1_700_000_000_123_456_789, 1_700_000_001_000_000_001, None),
         ("clip", 0, 0, known),
@@ -188,6 +194,8 @@ def test_broken_replies_are_reply_errors(documents: list[Document], data: Any, c
             first_id_of(broken)
         reply_read = scan(codec, broken)
         _ = (reply_read.documents(), reply_read.parameters)
+    with contextlib.suppress(ReplyError):
+        scan_status(codec, broken)
         reply_read.place(np.empty((9, reply_read.width), np.float32), 0, 9, REQUEST_ID)
 
 

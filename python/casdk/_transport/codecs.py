@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from casdk._remarks import remark
-from casdk._rust import Packed, Packer, Reply, copy_rows, scan
+from casdk._rust import Packed, Packer, Reply, copy_rows, scan, scan_status
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import (
     DataURIError,
@@ -101,21 +101,7 @@ def read_status(codec: Codec, message: bytes) -> Status:
     Raises:
         ReplyError: The bytes are no status.
     """
-    if codec == "json":
-        whole = b'{"header":{"status":' + message + b"}}"
-    else:
-        # Field 1 of a reply is its header, whose field 2 is the status; lengths are written as varints.
-        status = b"\x12" + _varint(len(message)) + message
-        whole = b"\x0a" + _varint(len(status)) + status
-    return _read_status(scan(codec, whole).status)
-
-
-def _varint(value: int) -> bytes:
-    written = bytearray()
-    while value > 0x7F:
-        written.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*written, value])
+    return _read_status(scan_status(codec, message))
 
 
 def read_error(reply: Reply) -> ServerError | TransportError | None:

@@ -10,5 +10,5 @@ mod reply;
 mod request;
 mod time;
 
-pub use reply::{documents, first_id, parameters, scan};
+pub use reply::{documents, first_id, parameters, scan, scan_status};
 pub use request::pack;

@@ -206,6 +206,15 @@ pub fn scan(bytes: &[u8]) -> Result<Reply, Error> {
     Ok(reply)
 }
 
+/// Scans a `jina.StatusProto` that travels by itself, as the answer to a dry run does.
+///
+/// # Errors
+///
+/// [`Error::Reply`] with the offset where the bytes break.
+pub fn scan_status(bytes: &[u8]) -> Result<Status, Error> {
+    read_status(Reader::new(bytes), &mut Budget::of(bytes.len()))
+}
+
 /// Returns the request id without scanning the rest.
 ///
 /// # Errors
@@ -232,7 +241,7 @@ fn scan_header(field: &Field<'_>, reply: &mut Reply, budget: &mut Budget) -> Res
     while let Some(field) = fields.next()? {
         match field.number {
             1 => reply.request_id = text(&field)?,
-            2 => reply.status = Some(scan_status(&field, budget)?),
+            2 => reply.status = Some(read_status(message(&field)?, budget)?),
             3 => reply.endpoint = text(&field)?,
             4 => reply.target_executor = text(&field)?,
             _ => {}
@@ -241,9 +250,8 @@ fn scan_header(field: &Field<'_>, reply: &mut Reply, budget: &mut Budget) -> Res
     Ok(())
 }
 
-fn scan_status(field: &Field<'_>, budget: &mut Budget) -> Result<Status, Error> {
+fn read_status(mut fields: Reader<'_>, budget: &mut Budget) -> Result<Status, Error> {
     let mut status = Status::default();
-    let mut fields = message(field)?;
     while let Some(field) = fields.next()? {
         match field.number {
             1 => status.code = signed(field.value),
@@ -280,7 +288,7 @@ fn scan_route(field: &Field<'_>, budget: &mut Budget) -> Result<Route, Error> {
             1 => route.executor = text(&field)?,
             2 => route.start_ns = scan_timestamp(&field)?,
             3 => route.end_ns = scan_timestamp(&field)?,
-            4 => route.status = Some(scan_status(&field, budget)?),
+            4 => route.status = Some(read_status(message(&field)?, budget)?),
             _ => {}
         }
     }

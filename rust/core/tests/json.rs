@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use casdk_core::document::{Content, Document, Tensor, Value};
 use casdk_core::error::Error;
-use casdk_core::json::{documents, pack, parameters, scan};
+use casdk_core::json::{documents, pack, parameters, scan, scan_status};
 use casdk_core::load::Options;
 use casdk_core::reply::{Numbers, Reply, Status};
 use oracle::same;
@@ -260,7 +260,14 @@ fn a_reply_is_scanned() {
         stacks: vec!["Traceback\n".into(), "  File \"x.py\"\n".into()],
         executor: "clip_t".into(),
     };
-    assert_eq!(reply.status, Some(status));
+    assert_eq!(reply.status, Some(status.clone()));
+    let form = REPLY.split_once("\"status\":").unwrap().1;
+    let alone = form.split_once(",\n    \"execEndpoint").unwrap().0;
+    assert_eq!(scan_status(alone.as_bytes()).unwrap(), Some(status));
+    assert_eq!(scan_status(b"null").unwrap(), None);
+    for broken in [&b""[..], b"{", b"[]", b"{\"code\":0} x"] {
+        assert!(matches!(scan_status(broken), Err(Error::Reply { .. })));
+    }
     let times: Vec<_> = reply
         .routes
         .iter()

@@ -7,7 +7,7 @@ mod strategies;
 use casdk_core::document::{Content, Document, Fields, Id, Value};
 use casdk_core::error::Error;
 use casdk_core::matrix::{Rows, place};
-use casdk_core::reply::{Numbers, Reply, documents, parameters, request_id_of, scan};
+use casdk_core::reply::{Numbers, Reply, documents, parameters, request_id_of, scan, scan_status};
 use oracle::{
     DataContent, DataRequest, DenseNdArray, Doc, DocumentArray, Exception, Header, NdArray, Route,
     Status, Timestamp, data_content, doc, structure,
@@ -133,6 +133,12 @@ proptest! {
             assert_status(scanned.status.as_ref(), sent.status.as_ref());
         }
         prop_assert_eq!(sorted(&parameters(&bytes, &reply).unwrap()), fields);
+    }
+
+    #[test]
+    fn a_status_by_itself_is_scanned(sent in status()) {
+        let scanned = scan_status(&sent.encode_to_vec()).unwrap();
+        assert_status(Some(&scanned), Some(&sent));
     }
 
     #[test]

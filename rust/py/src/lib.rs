@@ -79,7 +79,7 @@ mod _rust {
     #[pymodule_export]
     use super::packer::{Packed, Packer};
     #[pymodule_export]
-    use super::reply::{Reply, first_id_of, request_id_of, scan};
+    use super::reply::{Reply, first_id_of, request_id_of, scan, scan_status};
     #[pymodule_export]
     use super::rows::{are_consecutive, copy_rows};
     #[pymodule_export]

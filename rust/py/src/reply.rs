@@ -20,16 +20,16 @@ use crate::{ReplyError, reply_error};
 /// from a busy thread takes milliseconds.
 const WORTH_DETACHING: usize = 256 << 10;
 
-type StatusTuple<'py> = (
+type StatusTuple<'a, 'py> = (
     i64,
-    &'py str,
-    &'py str,
+    &'a str,
+    &'a str,
     Bound<'py, PyTuple>,
     Bound<'py, PyTuple>,
-    &'py str,
+    &'a str,
 );
 
-fn status_tuple<'py>(py: Python<'py>, status: &'py Status) -> PyResult<StatusTuple<'py>> {
+fn status_tuple<'a, 'py>(py: Python<'py>, status: &'a Status) -> PyResult<StatusTuple<'a, 'py>> {
     let (args, stacks) = (
         PyTuple::new(py, &status.args)?,
         PyTuple::new(py, &status.stacks)?,
@@ -93,7 +93,7 @@ impl Reply {
     }
 
     #[getter]
-    fn status<'py>(slf: &'py Bound<'py, Self>) -> PyResult<Option<StatusTuple<'py>>> {
+    fn status<'a, 'py>(slf: &'a Bound<'py, Self>) -> PyResult<Option<StatusTuple<'a, 'py>>> {
         let status = slf.get().inner.status.as_ref();
         status
             .map(|status| status_tuple(slf.py(), status))
@@ -205,6 +205,23 @@ pub fn scan(py: Python<'_>, codec: &str, message: PyBackedBytes) -> PyResult<Rep
         message,
         inner,
     })
+}
+
+/// Scans a status that travels by itself.
+#[pyfunction]
+pub fn scan_status<'py>(
+    py: Python<'py>,
+    codec: &str,
+    message: &[u8],
+) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    let status = match Codec::parse(codec)? {
+        Codec::Proto => reply::scan_status(message).map(Some),
+        Codec::Json => json::scan_status(message),
+    };
+    let status = status.map_err(|error| reply_error(&error))?;
+    status
+        .map(|status| status_tuple(py, &status)?.into_pyobject(py))
+        .transpose()
 }
 
 /// Returns a reply's request id.

@@ -7,11 +7,14 @@
 
 mod checks;
 
-use casdk_core::json::{first_id, scan};
+use casdk_core::json::{first_id, scan, scan_status};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     scanned(bytes);
+    if let Err(error) = scan_status(bytes) {
+        checks::is_of_reply(&error, bytes);
+    }
     scanned(&[b"{\"header\":{\"status\":", bytes].concat());
     scanned(&[b"{\"data\":[{\"id\":\"x\",\"embedding\":[", bytes, b"]}]}"].concat());
     if let Ok(text) = std::str::from_utf8(bytes) {

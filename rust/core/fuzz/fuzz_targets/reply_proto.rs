@@ -6,11 +6,14 @@
 
 mod checks;
 
-use casdk_core::reply::{request_id_of, scan};
+use casdk_core::reply::{request_id_of, scan, scan_status};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|message: &[u8]| {
     if let Err(error) = request_id_of(message) {
+        checks::is_of_reply(&error, message);
+    }
+    if let Err(error) = scan_status(message) {
         checks::is_of_reply(&error, message);
     }
     match scan(message) {

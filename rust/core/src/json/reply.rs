@@ -55,6 +55,18 @@ pub fn scan(bytes: &[u8]) -> Result<Reply, Error> {
     }
 }
 
+/// Scans the JSON of a `jina.StatusProto` that travels by itself; `null` is none.
+///
+/// # Errors
+///
+/// [`Error::Reply`] with the offset where the text breaks.
+pub fn scan_status(bytes: &[u8]) -> Result<Option<Status>, Error> {
+    let mut reader = Reader::new(bytes);
+    let scanned = status(&mut reader, &mut Budget::of(bytes.len()))?;
+    reader.finish()?;
+    Ok(scanned)
+}
+
 /// Returns the id of the first document of a request or reply, reading no further than it must: `None` where there is no
 /// document, an empty one where it has no id.
 ///
