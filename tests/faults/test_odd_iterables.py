@@ -306,7 +306,9 @@ def test_what_a_callback_raises(turns, kind, name):
         assert str(caught.value)
 
 
-@pytest.mark.parametrize("make", [lambda: waiting, lambda: functools.partial(waiting), AsyncMock], ids=["function", "partial", "mock"])
+@pytest.mark.parametrize(
+    "make", [lambda: waiting, lambda: functools.partial(waiting), AsyncMock], ids=["function", "partial", "mock"]
+)
 def test_coroutine_functions_are_callbacks_of_async_calls(turns, make):
     for turn in turns:
         if turn.mode == "async":
