@@ -52,6 +52,16 @@ def test_a_module_without_its_extra(module, library, extra):
     assert ran.stderr.rstrip().endswith(f': pip install "casdk[{extra}]"')
 
 
+def test_testing_needs_nothing_of_the_servers_extra():
+    """It shares what the server answers, and neither its images nor its index."""
+    program = "import casdk; from casdk.testing import FaultServer\n"
+    program += "with FaultServer(width=4) as server, casdk.Client(server.address('grpc')) as client:\n"
+    program += "    client.index(['a', 'b'])\n"
+    program += "    print(client.search(['b'], limit=1)[0].matches[0].text)"
+    ran = run(["PIL", "uvicorn", "apsw", "sqlite_vec"], program)
+    assert (ran.returncode, ran.stdout) == (0, "b\n"), ran.stderr
+
+
 def test_a_function_without_its_extra():
     ran = run(["pyspark"], "import casdk; from casdk.interop.spark import udf; udf(casdk.Client('grpc://there:1'))")
     assert "casdk.interop.spark needs pyspark" in ran.stderr.splitlines()[-1]

@@ -7,18 +7,18 @@ import contextlib
 import logging
 import re
 import time
-import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from casdk.server.answers import failure
 from casdk.server.executors import Executor, on
 from casdk.server.forms import Form, request_bytes
 from casdk.server.memory import BusyError, Memory
 from casdk.wire.jina_pb2 import DataRequestProto, RouteProto, StatusProto
 from casdk.wire.values import plain, shown
 
-__all__ = ["Dispatcher", "failure"]
+__all__ = ["Dispatcher"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -35,8 +35,6 @@ WAIT_SECONDS = 30.0
 """For memory that other requests hold."""
 NAME_CHARACTERS = 256
 """Longest endpoint and ``target_executor`` that are read."""
-TOLD_CHARACTERS = 1000
-"""Characters of each part of a failure: what an error repeats of a request may be as large as that."""
 
 _TARGET = re.compile(r"\^?([\w/-]*)(\$|\.\*\$?)?")
 
@@ -170,17 +168,3 @@ def _means(target: str, name: str) -> bool:
         )
     beginning, end = found.groups()
     return name == beginning if end == "$" else name.startswith(beginning)
-
-
-def failure(error: Exception, executor: str) -> StatusProto:
-    """Return the status of what was raised, cut where it repeats much of the request."""
-    return StatusProto(
-        code=StatusProto.ERROR,
-        description=repr(error)[:TOLD_CHARACTERS],
-        exception=StatusProto.ExceptionProto(
-            name=type(error).__name__,
-            args=[str(argument)[:TOLD_CHARACTERS] for argument in error.args],
-            stacks=[line[:TOLD_CHARACTERS] for line in traceback.format_exception(error)],
-            executor=executor,
-        ),
-    )

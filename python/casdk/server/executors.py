@@ -3,58 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import re
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from casdk.server.documents import Place, count, select
+from casdk.server.answers import NO_ROW, Documents, Indexing, Parameters, Row, Work, encode, lose
+from casdk.server.documents import Place, select
 from casdk.server.encoders import Encoder
 from casdk.server.fetching import REQUEST_SECONDS
 from casdk.server.images import ImageReader
 from casdk.server.index import Index
 from casdk.server.memory import BusyError
-from casdk.wire.docarray_pb2 import DocumentProto
 from casdk.wire.jina_pb2 import DataRequestProto
-from casdk.wire.values import MOST, array_of, plain, put_array, shown
 
-__all__ = ["EncodeExecutor", "Executor", "IndexExecutor", "clip_scores", "on"]
+__all__ = ["EncodeExecutor", "Executor", "IndexExecutor", "on"]
 
-TEMPERATURE = float(np.exp(4.60517))
-"""What CLIP multiplies cosines by before the softmax."""
-TEXT_TYPE = "text/plain"
-DEFAULT_LIMIT = 10
-MATCHES = 100_000
-"""Documents that one request may ask a search for, over all its queries."""
-MATCH_BYTES = 1000
-"""What one takes in a reply, beside what was kept of it."""
-KEPT_BYTES = 1 << 20
-"""Largest document that is indexed, without its image and embedding."""
-FOUND_BYTES = 16 << 20
-"""Bytes of what was kept of all documents that one request finds."""
-COPIES = 4
-"""Of them, until a reply is written."""
 AT_ONCE = 32
 """Texts or images of a request that are encoded together."""
 CHARACTERS = 1 << 16
 """Texts that have as many are encoded without any others."""
 TURN_SECONDS = 0.02
 """That a request keeps a thread for, if others wait for one."""
-NO_ROW, LOST, BUSY, STUCK = ("!!noemb", "!!drop"), "!!drop", "!!busy", "!!stuck"
+BUSY, STUCK = "!!busy", "!!stuck"
 
 T = TypeVar("T")
-Documents: TypeAlias = MutableSequence[DocumentProto]
-Parameters: TypeAlias = Mapping[str, object]
-Row: TypeAlias = NDArray[np.float32]
-Work: TypeAlias = Generator[None, None, None]
-"""Something to do, which may be left for a while wherever it yields."""
 
 
 class Executor(Protocol):
@@ -107,7 +83,7 @@ class EncodeExecutor:
         self._images = images
         self._workers = workers
         self._later = asyncio.Semaphore(threads)
-        self._passes = ("/delete", "/status") if indexed else ()
+        self._passes = Indexing.ALONE if indexed else ()
         self._chaos = chaos
 
     def serves(self, endpoint: str) -> bool:
@@ -130,19 +106,10 @@ class EncodeExecutor:
         return self._encoder.for_model(model) if model and verb in ("encode", "rank") else self._encoder
 
     def _answer(self, endpoint: str, documents: Documents, parameters: Parameters) -> Work:
-        ranks = endpoint == "/rank"
-        paths = "@r,m" if ranks else parameters.get("access_paths", parameters.get("traversal_paths", "@r"))
-        drop = bool(parameters.get("drop_image_content"))
-        places = select(documents, paths)
-        rows = yield from self._rows(self._encoder_of(endpoint), places)
-        scores = _scores(documents, rows) if ranks else []
-        for (_, document), row in zip(places, rows, strict=True):
-            if row is not None:
-                _put_row(document, row, drop=drop)
-        for document, (probabilities, cosines) in zip(documents, scores, strict=bool(scores)):
-            _put_scores(document, probabilities, cosines)
+        encoder = self._encoder_of(endpoint)
+        yield from encode(endpoint, documents, parameters, lambda places: self._rows(encoder, places))
         if self._chaos:
-            _lose(documents)
+            lose(documents)
 
     def _rows(self, encoder: Encoder, places: Sequence[Place]) -> Generator[None, None, list[Row | None]]:
         """Return the embedding of each document that has content."""
@@ -174,11 +141,7 @@ class EncodeExecutor:
 
 
 class IndexExecutor:
-    """Keeps documents with their embeddings, and finds the nearest ones.
-
-    ``/index`` inserts or replaces by id, ``/update`` replaces what is there, ``/delete`` removes the documents sent
-    and the ids in ``parameters['ids']``, ``/search`` sets the ``matches`` of each document, at most
-    ``parameters['limit']`` (10), and ``/status`` answers one document whose tags tell the size.
+    """Keeps documents with their embeddings, and finds the nearest ones: `Indexing`, on a thread.
 
     Args:
         index: The database; it is used on a thread of its own.
@@ -188,92 +151,27 @@ class IndexExecutor:
 
     def __init__(self, index: Index) -> None:
         self._index = index
+        self._indexing = Indexing(index)
         self._thread = ThreadPoolExecutor(1, "casdk-index")
         self._later = asyncio.Semaphore(1)
-        self._answers: dict[str, Callable[[Documents, Parameters], Work | None]] = {
-            "/index": self._insert,
-            "/update": self._update,
-            "/delete": self._delete,
-            "/search": self._search,
-            "/status": self._status,
-        }
 
     def serves(self, endpoint: str) -> bool:
         """The five endpoints."""
-        return endpoint in self._answers
+        return self._indexing.serves(endpoint)
+
+    def reply_bytes(self, request: DataRequestProto, parameters: Parameters) -> int:
+        """Return what the matches of a search take at most."""
+        return self._indexing.reply_bytes(request, parameters)
 
     async def __call__(self, endpoint: str, documents: Documents, parameters: Parameters) -> None:
         """Do what the endpoint says."""
         is_long = endpoint == "/search" and len(documents) > 1
-        await in_turns(self._thread, self._work(endpoint, documents, parameters), self._later, is_long=is_long)
+        await in_turns(self._thread, self._indexing.work(endpoint, documents, parameters), self._later, is_long=is_long)
 
     def close(self) -> None:
         """Finish what was begun and close the database."""
         self._thread.submit(self._index.close)
         self._thread.shutdown()
-
-    def _work(self, endpoint: str, documents: Documents, parameters: Parameters) -> Work:
-        work = self._answers[endpoint](documents, parameters)
-        if work is not None:
-            yield from work
-
-    def _insert(self, documents: Documents, parameters: Parameters) -> None:
-        self._index.put(_entries(documents))
-
-    def _update(self, documents: Documents, parameters: Parameters) -> None:
-        known = self._index.known([document.id for document in documents])
-        self._index.put(_entries(document for document in documents if document.id in known))
-
-    def _delete(self, documents: Documents, parameters: Parameters) -> None:
-        ids = parameters.get("ids", [])
-        if not isinstance(ids, list):
-            raise ValueError(f"parameter 'ids' is {shown(ids)}; it must be a list of ids")
-        self._index.delete([*map(str, ids), *(document.id for document in documents)])
-
-    def reply_bytes(self, request: DataRequestProto, parameters: Parameters) -> int:
-        """Return what the matches of a search take at most."""
-        limit = parameters.get("limit", DEFAULT_LIMIT)
-        if request.header.exec_endpoint != "/search" or not isinstance(limit, (int, float)) or not limit >= 1:
-            return 0
-        matches = int(min(len(request.data.docs.docs) * min(limit, MATCHES), MATCHES))  # of which inf * 0 is none
-        return matches * MATCH_BYTES + COPIES * min(matches * self._index.largest, FOUND_BYTES)
-
-    def _search(self, documents: Documents, parameters: Parameters) -> Work:
-        limit = count(parameters, "limit", DEFAULT_LIMIT)
-        asked = [document for document in documents if document.HasField("embedding")]
-        if len(asked) * limit > MATCHES:
-            raise ValueError(
-                f"{len(asked)} queries with a limit of {limit} ask for {len(asked) * limit} documents, and one request "
-                f"gets {MATCHES}: lower the limit, or send fewer queries at a time"
-            )
-        left = FOUND_BYTES
-        found = []
-        for document in asked:
-            nearest = self._index.nearest(_row(document), limit, left)
-            left -= sum(len(stored) for stored, _ in nearest)
-            found.append(nearest)
-            yield
-        for document, matches in zip(asked, found, strict=True):
-            del document.matches[:]
-            for stored, distance in matches:
-                match = document.matches.add()
-                match.ParseFromString(stored)
-                match.adjacency = min(document.adjacency + 1, MOST)
-                match.scores["cosine"].value = distance
-
-    def _status(self, documents: Documents, parameters: Parameters) -> None:
-        del documents[:]
-        status = DocumentProto(id="status")
-        status.tags.update(self._index.status())
-        documents.append(status)
-
-
-def clip_scores(query: Row, candidates: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return CLIP's ranking of candidates ``[C, D]`` for a query ``[D]``: probabilities and cosines, both ``[C]``."""
-    cosines = _unit(candidates) @ _unit(query[None])[0]
-    exponents = TEMPERATURE * cosines
-    weights = np.exp(exponents - exponents.max())
-    return weights / weights.sum(), cosines
 
 
 async def on(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
@@ -329,90 +227,6 @@ def _batches_of_texts(sizes: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
         yield some
 
 
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    wide = rows.astype(np.float64)
-    unit: NDArray[np.float64] = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-12)
-    return unit
-
-
-def _scores(documents: Documents, rows: Sequence[Row | None]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Return the scores of each document's matches; ``rows`` are those of all roots, then of their matches."""
-    candidates = iter(rows[len(documents) :])
-    scores = []
-    for position, (document, query) in enumerate(zip(documents, rows, strict=False)):
-        group = list(islice(candidates, len(document.matches)))
-        if query is None:
-            raise ValueError(f"document {position} has no content to rank by")
-        if not group:
-            raise ValueError(f"document {position} has no matches to rank")
-        if None in (missing := {at: row for at, row in enumerate(group) if row is None}).values():
-            raise ValueError(f"document {position}, match {min(missing)} has no content to rank")
-        scores.append(clip_scores(query, np.stack([row for row in group if row is not None])))
-    return scores
-
-
-def _put_row(document: DocumentProto, row: Row, *, drop: bool) -> None:
-    put_array(document.embedding, row)
-    if document.text:
-        document.mime_type = TEXT_TYPE
-    elif drop:
-        document.ClearField("content")
-
-
-def _put_scores(document: DocumentProto, probabilities: Iterable[float], cosines: Iterable[float]) -> None:
-    for match, probability, cosine in zip(document.matches, probabilities, cosines, strict=True):
-        match.ClearField("embedding")
-        match.scores["clip_score"].value = probability
-        match.scores["clip_score"].op_name = "softmax"
-        match.scores["clip_score_cosine"].value = cosine
-        match.scores["clip_score_cosine"].op_name = "cosine"
-    document.matches.sort(key=lambda match: match.scores["clip_score"].value, reverse=True)
-
-
-def _entries(documents: Iterable[DocumentProto]) -> list[tuple[str, bytes, Row]]:
-    """Return id, what to keep, and row of each document that has an embedding.
-
-    Raises:
-        ValueError: A document would spoil every reply in which it is found.
-    """
-    entries = []
-    for document in documents:
-        if document.HasField("embedding"):
-            kept = DocumentProto()
-            kept.CopyFrom(document)
-            for field in ("embedding", "tensor", "blob", "matches", "chunks", "scores", "evaluations"):
-                kept.ClearField(field)
-            stored, row = kept.SerializeToString(), _row(document)
-            if not (np.isfinite(row).all() and _is_finite(kept)):
-                raise ValueError(f"document {shown(document.id)} holds a number that is not finite, and is not indexed")
-            if len(stored) > KEPT_BYTES:
-                raise ValueError(
-                    f"document {shown(document.id)} has {len(stored)} bytes beside its image, and the index takes "
-                    f"{KEPT_BYTES}"
-                )
-            entries.append((document.id, stored, row))
-    return entries
-
-
-def _is_finite(document: DocumentProto) -> bool:
-    """Return whether JSON has words for all numbers of a document."""
-    numbers = (document.weight, document.offset, *document.location)
-    return all(map(math.isfinite, numbers)) and _is_finite_value(plain(document.tags))
-
-
-def _is_finite_value(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_finite_value, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_finite_value, value))
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _row(document: DocumentProto) -> Row:
-    with np.errstate(over="ignore"):  # what is infinite then is seen to
-        return array_of(document.embedding).astype(np.float32, copy=False).ravel()
-
-
 async def _misbehave(places: Iterable[Place]) -> None:
     for _, document in places:
         if document.text.startswith("!!raise"):
@@ -421,9 +235,3 @@ async def _misbehave(places: Iterable[Place]) -> None:
             await asyncio.sleep(float(document.text.split(":")[1]))
         if document.text == STUCK:
             re.match("(a+)+$", "a" * 100 + "!")
-
-
-def _lose(documents: Documents) -> None:
-    for position in reversed(range(len(documents))):
-        if documents[position].text == LOST:
-            del documents[position]

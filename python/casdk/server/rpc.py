@@ -16,7 +16,8 @@ from google.protobuf.message import DecodeError
 from casdk._rust import request_id_of
 from casdk.errors import ReplyError
 from casdk.server.access import Access
-from casdk.server.dispatch import Dispatcher, failure
+from casdk.server.answers import failure
+from casdk.server.dispatch import Dispatcher
 from casdk.server.doors import send_seconds
 from casdk.server.forms import BINARY
 from casdk.server.memory import BusyError, Pressure, TooLargeError

@@ -10,7 +10,8 @@ from google.protobuf.message import DecodeError
 from casdk._rust import request_id_of
 from casdk.errors import ReplyError
 from casdk.server.access import Access
-from casdk.server.dispatch import Dispatcher, failure
+from casdk.server.answers import failure
+from casdk.server.dispatch import Dispatcher
 from casdk.server.forms import BINARY, SNAKE
 from casdk.server.memory import BusyError, TooLargeError
 from casdk.server.web import Message, Receive, Scope, Send, respond

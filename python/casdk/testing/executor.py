@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from casdk.wire import docarray_pb2, jina_pb2
+from casdk.server.answers import NO_ROW, Indexing, Row, cosines_of, encode, failure, lose
+from casdk.server.documents import Place, finish
+from casdk.wire.docarray_pb2 import DocumentProto
+from casdk.wire.jina_pb2 import DataRequestProto
+from casdk.wire.values import plain
 
-__all__ = ["Executor", "embed", "embedding_of", "fail", "put_embedding"]
+__all__ = ["Executor", "embed", "fail"]
 
-Documents = list[docarray_pb2.DocumentProto]
 ROUTES = ("gateway", "clip")
 
 
@@ -31,7 +34,7 @@ def embed(content: str | bytes, width: int = 512) -> NDArray[np.float32]:
 
 
 class Executor:
-    """Encode, rank, index and search in memory, as the reference executors do.
+    """Encode, rank, index and search in memory, as the embedded server does.
 
     Texts that begin with ``!!raise`` fail their whole request, ``!!noemb`` stays without an embedding and
     ``!!drop`` is left out of the reply.
@@ -44,175 +47,97 @@ class Executor:
     def __init__(self, width: int = 512, poison: Callable[[str], bool] | None = None) -> None:
         self.width = width
         self.poison = poison
-        self._index: list[tuple[docarray_pb2.DocumentProto, NDArray[np.float32]]] = []
-        self._verbs: dict[str, Callable[[Documents, dict[str, object]], Documents]] = {
-            "rank": self._rank,
-            "index": self._add,
-            "search": self._search,
-            "delete": self._delete,
-        }
+        self._store = _Store()
+        self._indexing = Indexing(self._store)
 
-    def answer(self, request: jina_pb2.DataRequestProto) -> jina_pb2.DataRequestProto:
+    def answer(self, request: DataRequestProto) -> DataRequestProto:
         """Return the reply to a request; an executor's exception is a status in it."""
-        reply = jina_pb2.DataRequestProto()
+        reply = DataRequestProto()
         reply.CopyFrom(request)
-        reply.header.status.code = jina_pb2.StatusProto.SUCCESS
+        finish(reply)
         reply.header.target_executor = ""
         for name in ROUTES:
             route = reply.routes.add(executor=name)
             route.start_time.GetCurrentTime()
             route.end_time.GetCurrentTime()
-        docs = list(reply.data.docs.docs)
-        verb = self._verbs.get(request.header.exec_endpoint.strip("/"), self._encode)
-        parameters = {name: _plain(value) for name, value in request.parameters.fields.items()}
         try:
-            kept = verb(docs, parameters)
+            self._work(reply)
         except ValueError as error:
             reply.data.CopyFrom(request.data)
             fail(reply, error)
-            return reply
-        if len(kept) != len(docs):
-            kept = [_copy(document) for document in kept]
-            del reply.data.docs.docs[:]
-            reply.data.docs.docs.extend(kept)
         return reply
 
-    # verbs
+    def _work(self, reply: DataRequestProto) -> None:
+        endpoint, documents = reply.header.exec_endpoint or "/", reply.data.docs.docs
+        parameters = plain(reply.parameters)
+        if endpoint not in Indexing.ALONE:
+            for _ in encode(endpoint, documents, parameters, self._rows):
+                pass
+            lose(documents)
+        if self._indexing.serves(endpoint):
+            for _ in self._indexing.work(endpoint, documents, parameters):
+                pass
 
-    def _encode(self, docs: Documents, parameters: dict[str, object]) -> Documents:
-        kept = []
-        for document in docs:
-            if document.text == "!!drop":
-                continue
-            kept.append(document)
-            content = _content(document)
-            if document.text:
-                if document.text.startswith("!!raise") or (self.poison is not None and self.poison(document.text)):
-                    raise ValueError(f"boom: {document.text[:100]}")
-                document.mime_type = "text/plain"
-            if parameters.get("drop_image_content"):
-                _drop_image(document)
-            if content and document.text != "!!noemb":
-                put_embedding(document, embed(content, self.width))
-        return kept
+    def _rows(self, places: Sequence[Place]) -> Generator[None, None, list[Row | None]]:
+        yield from ()
+        return [self._row(document) for _, document in places]
 
-    def _rank(self, docs: Documents, parameters: dict[str, object]) -> Documents:
-        for document in docs:
-            self._encode([document, *document.matches], parameters)
-            query = _unit(embedding_of(document))
-            cosines = [float(query @ _unit(embedding_of(match))) for match in document.matches]
-            weights = np.exp(100 * (np.array(cosines) - max(cosines, default=0.0)))
-            for match, cosine, weight in zip(document.matches, cosines, weights, strict=True):
-                match.ClearField("embedding")
-                match.scores["clip_score"].value = float(weight / weights.sum())
-                match.scores["clip_score"].op_name = "softmax"
-                match.scores["clip_score_cosine"].value = cosine
-                match.scores["clip_score_cosine"].op_name = "cosine"
-            order = sorted(document.matches, key=lambda match: -match.scores["clip_score"].value)
-            ordered = [_copy(match) for match in order]
-            del document.matches[:]
-            document.matches.extend(ordered)
-        return docs
-
-    def _add(self, docs: Documents, parameters: dict[str, object]) -> Documents:
-        kept = self._encode(docs, parameters)
-        for document in kept:
-            if document.HasField("embedding"):
-                row = _unit(embedding_of(document))
-                stored = docarray_pb2.DocumentProto(id=document.id, text=document.text, uri=document.uri)
-                stored.mime_type = document.mime_type
-                stored.tags.CopyFrom(document.tags)
-                # An id that is there already is replaced, as annlite does.
-                self._index = [entry for entry in self._index if entry[0].id != document.id or not document.id]
-                self._index.append((stored, row))
-        return kept
-
-    def _search(self, docs: Documents, parameters: dict[str, object]) -> Documents:
-        kept = self._encode(docs, parameters)
-        limit = parameters.get("limit", 10.0)
-        for document in kept:
-            if not document.HasField("embedding"):
-                continue
-            query = _unit(embedding_of(document))
-            distances = [1.0 - float(query @ row) for _, row in self._index]
-            del document.matches[:]
-            nearest = sorted(range(len(distances)), key=distances.__getitem__)
-            for position in nearest[: int(limit) if isinstance(limit, float) else 10]:
-                match = document.matches.add()
-                match.CopyFrom(self._index[position][0])
-                match.adjacency = 1
-                match.scores["cosine"].value = distances[position]
-        return kept
-
-    def _delete(self, docs: Documents, parameters: dict[str, object]) -> Documents:
-        self._index.clear()
-        return docs
+    def _row(self, document: DocumentProto) -> Row | None:
+        text = document.text
+        if text in NO_ROW:
+            return None
+        if text.startswith("!!raise") or (text and self.poison is not None and self.poison(text)):
+            raise ValueError(f"boom: {text[:100]}")
+        content = text.encode() or document.blob or document.tensor.dense.buffer
+        return embed(content, self.width) if content else None
 
     @property
     def indexed(self) -> int:
         """Documents in the index."""
-        return len(self._index)
+        return len(self._store)
 
 
-def fail(reply: jina_pb2.DataRequestProto, error: Exception, name: str = "") -> None:
+class _Store:
+    """An index in memory, the oldest document first."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, tuple[bytes, Row]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def largest(self) -> int:
+        return max((len(document) for document, _ in self._entries.values()), default=0)
+
+    def put(self, entries: Iterable[tuple[str, bytes, Row]]) -> None:
+        for key, document, row in list(entries):
+            self._entries.pop(key, None)
+            self._entries[key] = (document, row)
+
+    def known(self, ids: Sequence[str]) -> set[str]:
+        return self._entries.keys() & set(ids)
+
+    def delete(self, ids: Iterable[str]) -> None:
+        for key in ids:
+            self._entries.pop(key, None)
+
+    def nearest(self, row: Row, limit: int, most: int) -> list[tuple[bytes, float]]:
+        if not self._entries:
+            return []
+        documents, rows = zip(*self._entries.values(), strict=True)
+        distances = 1.0 - cosines_of(row, np.stack(rows))
+        return [(documents[at], float(distances[at])) for at in np.argsort(distances, kind="stable")[:limit]]
+
+    def status(self) -> dict[str, str | float]:
+        return {"total_docs": len(self), "index_size": len(self)}
+
+
+def fail(reply: DataRequestProto, error: Exception, name: str = "") -> None:
     """Make a reply say that the executor raised."""
-    status = reply.header.status
-    status.code = jina_pb2.StatusProto.ERROR
-    status.description = repr(error)
-    status.exception.name = name or type(error).__name__
-    status.exception.args[:] = [str(argument) for argument in error.args]
-    status.exception.stacks[:] = ["Traceback (most recent call last):\n", f"{error!r}\n"]
-    status.exception.executor = "Executor"
+    status = failure(error, "Executor")
+    status.exception.name = name or status.exception.name
+    reply.header.status.CopyFrom(status)
     for route in reply.routes:
         if route.executor != ROUTES[0]:
             route.status.CopyFrom(status)
-
-
-def put_embedding(document: docarray_pb2.DocumentProto, row: NDArray[np.float32]) -> None:
-    """Give a document a row, as docarray writes one."""
-    document.embedding.Clear()
-    dense = document.embedding.dense
-    dense.buffer = row.astype("<f4").tobytes()
-    dense.shape.append(len(row))
-    dense.dtype = "<f4"
-    document.embedding.cls_name = "numpy"
-
-
-def embedding_of(document: docarray_pb2.DocumentProto) -> NDArray[np.float32]:
-    """Return a document's row."""
-    dense = document.embedding.dense
-    return np.frombuffer(dense.buffer, dense.dtype or "<f4")
-
-
-def nested(document: docarray_pb2.DocumentProto) -> Iterator[docarray_pb2.DocumentProto]:
-    """Yield a document and everything in it."""
-    yield document
-    for inside in (*document.chunks, *document.matches):
-        yield from nested(inside)
-
-
-def _content(document: docarray_pb2.DocumentProto) -> bytes:
-    if document.text:
-        return document.text.encode()
-    return document.blob or document.tensor.dense.buffer
-
-
-def _drop_image(document: docarray_pb2.DocumentProto) -> None:
-    if document.WhichOneof("content") in ("blob", "tensor"):
-        document.ClearField("blob")
-        document.ClearField("tensor")
-
-
-def _copy(document: docarray_pb2.DocumentProto) -> docarray_pb2.DocumentProto:
-    copy = docarray_pb2.DocumentProto()
-    copy.CopyFrom(document)
-    return copy
-
-
-def _unit(row: NDArray[np.float32]) -> NDArray[np.float32]:
-    return row / max(float(np.linalg.norm(row)), 1e-12)
-
-
-def _plain(value: object) -> object:
-    kind = value.WhichOneof("kind")  # type: ignore[attr-defined]
-    return getattr(value, kind) if kind in ("number_value", "string_value", "bool_value") else None

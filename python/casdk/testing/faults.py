@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from casdk.testing.connections import Manner
-from casdk.testing.executor import embed, embedding_of, fail, put_embedding
+from casdk.testing.executor import embed, fail
 from casdk.testing.scripts import AnsweredError, Fault, Gate
 from casdk.wire import jina_pb2
+from casdk.wire.docarray_pb2 import DocumentArrayProto, DocumentProto
+from casdk.wire.layers import wrap
+from casdk.wire.values import array_of, put_array
 
 if TYPE_CHECKING:
     from casdk.testing._connection import Exchange
@@ -360,7 +363,7 @@ class AddDocument(Fault):
         width = _width_of(reply)
         for number in range(self.count):
             document = reply.data.docs.docs.add(id=f"{number:032x}", text="uninvited")
-            put_embedding(document, embed("uninvited", width))
+            put_array(document.embedding, embed("uninvited", width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +412,7 @@ class Width(Fault):
     def change(self, reply: jina_pb2.DataRequestProto, exchange: Exchange) -> None:
         for position, document in enumerate(reply.data.docs.docs):
             if self.position in (None, position):
-                put_embedding(document, embed(document.text, self.width))
+                put_array(document.embedding, embed(document.text, self.width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,16 +424,16 @@ class NotFinite(Fault):
 
     def change(self, reply: jina_pb2.DataRequestProto, exchange: Exchange) -> None:
         for document in list(reply.data.docs.docs)[self.position : self.position + 1]:
-            row = embedding_of(document).astype(np.float32)
+            row = array_of(document.embedding).astype(np.float32)
             row[len(row) // 2] = self.value
-            put_embedding(document, row)
+            put_array(document.embedding, row)
 
 
 @dataclass(frozen=True, slots=True)
 class DeepNesting(Fault):
     """Nest the reply's first document as many levels deep.
 
-    The bytes are made by hand: google's protobuf refuses to write, and to read, more than 100 levels.
+    They are written level by level: google's protobuf refuses to write, and to read, more than 100 at a time.
     """
 
     depth: int = 10_000
@@ -439,23 +442,14 @@ class DeepNesting(Fault):
         if exchange.family == "http":
             nest = b'{"chunks":[' * self.depth + b"{}" + b"]}" * self.depth
             return b'{"header":{"requestId":"0"},"data":[' + nest + b"]}"
-        nest = b""
+        document = b""
         for _ in range(self.depth):
-            nest = _field(14, nest)
-        header = _field(1, _field(1, exchange.message.header.request_id.encode()))
-        return header + _field(4, _field(1, _field(1, nest)))
-
-
-def _field(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _varint(value: int) -> bytes:
-    written = bytearray()
-    while value > 0x7F:
-        written.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*written, value])
+            document = wrap(DocumentProto, "chunks", document)
+        header = jina_pb2.DataRequestProto()
+        header.header.request_id = exchange.message.header.request_id
+        documents = wrap(DocumentArrayProto, "docs", document)
+        data = wrap(jina_pb2.DataRequestProto.DataContentProto, "docs", documents)
+        return header.SerializeToString() + wrap(jina_pb2.DataRequestProto, "data", data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,5 +501,5 @@ class TextReply(Fault):
 def _width_of(reply: jina_pb2.DataRequestProto) -> int:
     for document in reply.data.docs.docs:
         if document.HasField("embedding"):
-            return len(embedding_of(document))
+            return len(array_of(document.embedding))
     return 512
