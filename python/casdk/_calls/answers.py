@@ -40,9 +40,11 @@ class Answer(ABC):
 
     Attributes:
         pieces: Whether parts of it are handed over before the end.
+        unpacks: Whether it is made of the documents of the replies.
     """
 
     pieces: ClassVar[bool] = False
+    unpacks: bool = False
 
     def opened(self, start: int, items: Sequence[Any]) -> None:
         """A chunk was read."""
@@ -63,16 +65,25 @@ class Answer(ABC):
         """How many pieces are whole before their turn, and their bytes."""
         return 0, 0
 
-    def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
-        """Check whether the flow did what was asked, without storing the reply.
+    def unpack(self, indices: Sequence[int], reply: Reply, request_id: str) -> Any:
+        """Read the documents of a reply, where the answer is made of them; this changes nothing, and may take long.
+
+        Args:
+            indices: Index of each document that was sent, by its position in the message.
+            reply: The reply.
+            request_id: Of the request.
 
         Raises:
+            ReplyError: The reply does not fit the request.
             NotSupportedError: The flow cannot do what was asked.
         """
 
+    def note(self, reply: Reply, unpacked: Any) -> None:
+        """Notice what the flow did, whether or not the reply is taken in."""
+
     @abstractmethod
     def place(
-        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, unpacked: Any, request_id: str
     ) -> list[int]:
         """Store one reply.
 
@@ -80,7 +91,7 @@ class Answer(ABC):
             indices: Index of each document that was sent, by its position in the message.
             items: What each of them was made of.
             reply: The reply.
-            sent: Documents that were sent.
+            unpacked: What `unpack` has returned.
             request_id: Of the request.
 
         Returns:
@@ -110,9 +121,9 @@ class Embeddings(Answer):
             self.rows = np.ndarray.view(options.out, np.ndarray)
 
     def place(
-        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, unpacked: Any, request_id: str
     ) -> list[int]:
-        width = reply.width
+        width, sent = reply.width, len(items)
         if width == 0:
             if reply.rows > sent:
                 raise ReplyError(f"the server sent {reply.rows} documents for {sent}")
@@ -183,14 +194,14 @@ class IndexedEmbeddings(Embeddings):
 
     executors = 0
 
-    def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
+    def note(self, reply: Reply, unpacked: Any) -> None:
         self.executors = max(self.executors, len(reply.routes) - 1)
 
     def place(
-        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, unpacked: Any, request_id: str
     ) -> list[int]:
-        self.check(indices, reply, request_id)
-        return super().place(indices, items, reply, sent, request_id)
+        self.note(reply, unpacked)
+        return super().place(indices, items, reply, unpacked, request_id)
 
 
 class Piece:
@@ -259,9 +270,9 @@ class Pieces(Answer):
         self._count_done(piece, 1)
 
     def place(
-        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, unpacked: Any, request_id: str
     ) -> list[int]:
-        piece = self._piece_of(indices[0])
+        piece, sent = self._piece_of(indices[0]), len(items)
         if reply.width == 0:
             return list(range(sent))
         if self._width and reply.width != self._width:
@@ -320,12 +331,16 @@ class Nothing(Answer):
 
     def __init__(self, total: int | None, options: Options, answer: Answer | None = None) -> None:
         self._answer = answer
+        self.unpacks = answer is not None and answer.unpacks
+
+    def unpack(self, indices: Sequence[int], reply: Reply, request_id: str) -> Any:
+        return None if self._answer is None else self._answer.unpack(indices, reply, request_id)
 
     def place(
-        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, unpacked: Any, request_id: str
     ) -> list[int]:
         if self._answer is not None:
-            self._answer.check(indices, reply, request_id)
+            self._answer.note(reply, unpacked)
         return []
 
 
@@ -340,6 +355,8 @@ class Rankings(Answer):
         options: The call's.
     """
 
+    unpacks = True
+
     def __init__(self, source: str, total: int | None, options: Options) -> None:
         self.source = source
         self._counts: dict[int, int] = {}
@@ -349,30 +366,26 @@ class Rankings(Answer):
         """A Document with so many candidates is going to be sent."""
         self._counts[index] = candidates
 
-    def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
-        self._ranked(indices, reply, len(indices), request_id)
-
-    def _ranked(self, indices: Sequence[int], reply: Reply, sent: int, request_id: str) -> DocumentArray:
-        answers = _paired(reply, sent)
-        for index, answer in zip(indices, answers, strict=True):
+    def unpack(self, indices: Sequence[int], reply: Reply, request_id: str) -> list[list[Scored]]:
+        unpacked = []
+        for index, answer in zip(indices, _paired(reply, len(indices)), strict=True):
             if any("clip_score" not in match.scores for match in answer.matches):
                 raise NotSupportedError(
                     f"document {index}: the matches came back without clip_score: this flow does not rank at that "
                     "endpoint (a model_name needs a flow that maps /rank/{model_name})",
                     request_id=request_id,
                 )
-        return answers
-
-    def place(
-        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
-    ) -> list[int]:
-        answers = self._ranked(indices, reply, sent, request_id)
-        for index, document, answer in zip(indices, items, answers, strict=True):
             count = self._counts[index]
             scored = [(_position(match.id, count, index), match.scores) for match in answer.matches]
             if len({at for at, _ in scored}) != count or len(scored) != count:
                 raise ReplyError(f"document {index}: {count} matches were sent, {len(scored)} came back")
-            scored.sort(key=lambda pair: -pair[1]["clip_score"].value)
+            unpacked.append(sorted(scored, key=lambda pair: -pair[1]["clip_score"].value))
+        return unpacked
+
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, unpacked: list[list[Scored]], request_id: str
+    ) -> list[int]:
+        for index, document, scored in zip(indices, items, unpacked, strict=True):
             self._rankings[index] = document, scored
         return []
 
@@ -429,27 +442,28 @@ class SearchResults(Embeddings):
         matched: Whether any query has a match.
     """
 
+    unpacks = True
+
     def __init__(self, total: int | None, options: Options) -> None:
         super().__init__(total, options)
         self.executors = 0
         self.matched = False
         self._found: dict[int, tuple[Document, DocumentArray]] = {}
 
-    def check(self, indices: Sequence[int], reply: Reply, request_id: str) -> None:
-        self._note(reply, len(indices))
+    def unpack(self, indices: Sequence[int], reply: Reply, request_id: str) -> list[DocumentArray]:
+        return [DocumentArray(sorted(found.matches, key=_distance)) for found in _paired(reply, len(indices))]
 
-    def _note(self, reply: Reply, sent: int) -> DocumentArray:
-        answers = _paired(reply, sent)
+    def note(self, reply: Reply, unpacked: list[DocumentArray]) -> None:
         self.executors = max(self.executors, len(reply.routes) - 1)
-        self.matched = self.matched or any(answer.matches for answer in answers)
-        return answers
+        self.matched = self.matched or any(unpacked)
 
     def place(
-        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, sent: int, request_id: str
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, unpacked: list[DocumentArray], request_id: str
     ) -> list[int]:
-        for index, document, answer in zip(indices, items, self._note(reply, sent), strict=True):
-            self._found[index] = document, DocumentArray(sorted(answer.matches, key=_distance))
-        return super().place(indices, items, reply, sent, request_id)
+        self.note(reply, unpacked)
+        for index, document, matches in zip(indices, items, unpacked, strict=True):
+            self._found[index] = document, matches
+        return super().place(indices, items, reply, unpacked, request_id)
 
     def write(self) -> None:
         """Give each query its matches, where its owner is: a Document's class may be the caller's own.

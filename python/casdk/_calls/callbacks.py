@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from casdk._calls.batches import Batch
 from casdk._calls.options import Options
@@ -17,8 +17,11 @@ from casdk.documents import DocumentArray
 from casdk.errors import CallbackError, CasdkError
 from casdk.models import Header, Response, Status
 
-__all__ = ["Callbacks"]
+__all__ = ["Callbacks", "read_apart_if_large"]
 
+T = TypeVar("T")
+LARGE_REPLY_BYTES: Final = 1 << 18
+"""Whose documents are read in about 50 ms, if each of them is as small as can be."""
 Callback: TypeAlias = Callable[[Response], Any]
 
 
@@ -59,7 +62,9 @@ class Callbacks:
             received.received_at,
             perf_counter(),
         )
-        response = read_response(received.reply, request_id, stamps, received.connecting)
+        response = await read_apart_if_large(
+            partial(read_response, received.reply, request_id, stamps, received.connecting), received, caller
+        )
         if self._returns_responses:
             self._responses.append((batch.indices[0], response))
         await _call(caller, self._on_done if error is None else self._on_error, response)
@@ -81,6 +86,14 @@ class Callbacks:
         if not self._returns_responses:
             return None
         return [response for _, response in sorted(self._responses, key=_start_of)]
+
+
+async def read_apart_if_large(read: Callable[[], T], received: Received, caller: Caller[Any]) -> T:
+    """Read the documents of a reply, those of a large one on a worker, since that would hold up other calls."""
+    if received.size <= LARGE_REPLY_BYTES:
+        return read()
+    found: T = await caller.apart(read)
+    return found
 
 
 def _start_of(start_and_response: tuple[int, Response]) -> int:

@@ -20,7 +20,7 @@ import msgspec
 
 from casdk._calls.answers import Answer, Nothing
 from casdk._calls.batches import Batch, Repeats, Unfinished
-from casdk._calls.callbacks import Callbacks
+from casdk._calls.callbacks import Callbacks, read_apart_if_large
 from casdk._calls.decisions import Call, Window
 from casdk._calls.options import Options
 from casdk._calls.originals import Originals
@@ -358,7 +358,12 @@ class Run:
                 await self._callbacks.report(self.caller, batch, request.id, received, error)
             request.reported = True
             raise error
-        missing = self._receiver.place(indices, items, reply, len(items), request.id)
+        unpacked = None
+        if self._receiver.unpacks:
+            unpacked = await read_apart_if_large(
+                partial(self._receiver.unpack, indices, reply, request.id), received, self.caller
+            )
+        missing = self._receiver.place(indices, items, reply, unpacked, request.id)
         if self._callbacks is not None:
             await self._callbacks.report(self.caller, batch, request.id, received, None)
         for position in missing:
