@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from casdk._engine import greenlets as _greenlets
 from casdk._transport.address import parse_address
+from casdk._transport.greenlets import check_greenlets
 
 LIBRARIES = ("gevent", "eventlet")
 PATCH = {
@@ -270,7 +271,7 @@ def test_what_concerns_no_greenlet_may_be_patched():
 
 def test_nothing_is_imported_for_it():
     assert _greenlets.patcher() is None
-    _greenlets.check_greenlets(parse_address("grpc://127.0.0.1:1"))
+    check_greenlets(parse_address("grpc://127.0.0.1:1"))
     assert not {"gevent", "eventlet"} & set(sys.modules)
 
 

@@ -29,7 +29,7 @@ from casdk._calls.signatures import takes
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
 from casdk._modules import load
 from casdk._transport.address import counterpart, parse_address
-from casdk._transport.channels import check_greenlets
+from casdk._transport.greenlets import check_greenlets
 from casdk._wording import EXITING
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray

@@ -483,6 +483,8 @@ class SearchResults(Embeddings):
 
 def not_taken(index: int, document: Document, name: str, error: Exception) -> ItemTypeError:
     """Return the error of a Document, of a class of the caller's own, that does not take what the server said."""
+    if type(document) is Document:  # which takes them: a signal's handler has raised this
+        raise error
     reason = f"setting its {name} raised {class_name(error)}: {message_of(error)}"
     return ItemTypeError(index, document, reason, error)
 

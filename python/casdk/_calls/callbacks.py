@@ -92,7 +92,7 @@ async def read_apart_if_large(read: Callable[[], T], received: Received, caller:
     """Read the documents of a reply, those of a large one on a worker, since that would hold up other calls."""
     if received.size <= LARGE_REPLY_BYTES:
         return read()
-    found: T = await caller.apart(read)
+    found: T = await caller.run_on_worker(read)
     return found
 
 

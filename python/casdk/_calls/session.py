@@ -13,8 +13,8 @@ from casdk._engine.forks import ConnectionOwner
 from casdk._engine.logging import are_pending, emitted
 from casdk._engine.loop import READER_THREADS, WORKER_THREADS, Engine
 from casdk._engine.process import notice_fork
-from casdk._transport.channels import check_greenlets
 from casdk._transport.downloads import Downloads
+from casdk._transport.greenlets import check_greenlets
 from casdk._transport.transport import Transport
 from casdk.errors import ClosedError
 

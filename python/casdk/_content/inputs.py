@@ -25,6 +25,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
 
 import msgspec
@@ -91,6 +92,12 @@ class Sources(msgspec.Struct, frozen=True):
 
 
 EVERYTHING: Final = Sources()
+PYTHONS_OWN: Final = frozenset(
+    {str, bytes, tuple, set, frozenset, dict, range, map, filter, zip, enumerate, GeneratorType, AsyncGeneratorType}
+    | {type(iter(kind())) for kind in (list, tuple, set, dict)}
+)
+"""Contents that run no code of the caller's as they are asked what they are: whatever is raised meanwhile is a signal
+handler's, and passes."""
 
 
 class Chunk(msgspec.Struct, eq=False):
@@ -133,6 +140,8 @@ def check_content(content: Any, sources: Sources = EVERYTHING) -> Any:
     except (InputTypeError, ConfigError):
         raise
     except Exception as error:  # of a class of the caller's own
+        if type(content) in PYTHONS_OWN:
+            raise
         raise InputTypeError(f"content cannot be read: {class_name(error)}: {message_of(error)}") from error
 
 

@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from inspect import isawaitable
+from inspect import CORO_CREATED, getcoroutinestate, isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 from casdk._engine.callers import Caller
@@ -167,8 +167,14 @@ if hasattr(os, "register_at_fork"):
 
 async def _await_off_engine(awaitable: Awaitable[T]) -> T:
     """Await on the oldest loop that turns, which is the only one as long as no coroutine has blocked."""
-    turning = await _turning()
+    try:
+        turning = await _turning()
+    except BaseException:
+        _close_unbegun(awaitable)
+        raise
     task = asyncio.run_coroutine_threadsafe(turning.outcome_of(awaitable), turning.loop)
+    # The call may be taken back before the loop comes to it; on that loop nothing begins it meanwhile.
+    task.add_done_callback(lambda _: turning.loop.call_soon_threadsafe(_close_unbegun, awaitable))
     outcome = await asyncio.wrap_future(task)
     # Popped, so that no list that the error's traceback can reach holds the error: that would be a reference cycle.
     error, result = outcome.pop(), outcome.pop()
@@ -176,6 +182,12 @@ async def _await_off_engine(awaitable: Awaitable[T]) -> T:
         return cast(T, Caller.unwrap(result, error))
     finally:
         del error
+
+
+def _close_unbegun(awaitable: object) -> None:
+    """Close a coroutine that nobody will await, which Python would warn of; none of its code runs."""
+    if iscoroutine(awaitable) and getcoroutinestate(awaitable) == CORO_CREATED:
+        awaitable.close()
 
 
 async def _turning() -> _Loop:

@@ -98,7 +98,8 @@ class Connection(ClientConnection):
         """Take bytes of the network."""
         self.received_at = self.loop.time()
         self._take(self._unread + data if self._unread else data)
-        if self.transport.get_write_buffer_size() > MOST_UNREAD_BYTES:
+        # One that is closing has no buffer any more, if it is TLS's.
+        if not self.transport.is_closing() and self.transport.get_write_buffer_size() > MOST_UNREAD_BYTES:
             self._end("it sends pings and does not read the answers")
 
     def _take(self, data: bytes) -> None:
