@@ -25,6 +25,24 @@ def test_a_job_runs_on_the_one_engine():
     assert loop is again is engine().loop
 
 
+def test_a_call_does_not_walk_through_the_modules_of_its_process(monkeypatch):
+    class Modules(dict):
+        """What a large program has thousands of."""
+
+        walks = 0
+
+        def __iter__(self):
+            Modules.walks += 1
+            return super().__iter__()
+
+    async def job(caller):
+        return where()
+
+    monkeypatch.setattr(sys, "modules", Modules(sys.modules))
+    assert run(job) == "casdk-engine"
+    assert Modules.walks == 0
+
+
 def test_the_callers_code_runs_where_the_caller_is():
     async def job(caller):
         return await caller.call(where)

@@ -201,7 +201,8 @@ class Engine:
         Raises:
             ClosedError: It does; a ConfigError as `ThreadModel.check_caller` has it.
         """
-        if not PATCHERS.keys().isdisjoint(sys.modules):
+        # It walks through what it is given: the two names, and not all modules of the process.
+        if not sys.modules.keys().isdisjoint(PATCHERS):
             self.thread_model.check_caller()
         if is_ours():
             raise ClosedError("casdk cannot be called from its own engine thread, nor from its workers")
