@@ -33,7 +33,7 @@ def lines_of(rows: Sequence[Row]) -> list[str]:
             _cell(row, "floor", lambda row: _inverse(row.ratio("floor", "cpu"))),
         ]
         lines.append(f"| {row.claim} | {row.scheme} | {' | '.join(cells)} |")
-    return [*lines, "", *_others(rows), "", *_instructions(rows), "", *_aims(rows)]
+    return [*lines, "", *_others(rows), "", *_instructions(rows), "", *_calls(rows), "", *_aims(rows)]
 
 
 def main_lines(rows: Sequence[Row]) -> list[str]:
@@ -55,6 +55,19 @@ def _instructions(rows: Sequence[Row]) -> list[str]:
     lines = ["| Rust piece | instructions |", "|---|---|"]
     counted = [row for row in rows if "instructions" in row.figures[OURS]]
     return lines + [f"| {row.claim} | {row.figures[OURS]['instructions'][0]:,.0f} |" for row in counted]
+
+
+def _calls(rows: Sequence[Row]) -> list[str]:
+    """Return the instructions of whole calls, and those of another checkout, if one was measured beside."""
+    figure = "instructions a call"
+    lines = ["| what | scheme | instructions | of the other checkout | casdk takes |", "|---|---|---|---|---|"]
+    for row in rows:
+        if figure in row.figures[OURS]:
+            ours = row.figures[OURS][figure][0]
+            other = row.figures.get("other", {}).get(figure)
+            beside = f"{other[0]:,.0f} | {ours / other[0]:.2f}" if other else " |"
+            lines.append(f"| {row.claim} | {row.scheme} | {ours:,.0f} | {beside} |")
+    return lines
 
 
 def _aims(rows: Sequence[Row]) -> list[str]:
@@ -80,7 +93,7 @@ def _others(rows: Sequence[Row]) -> list[str]:
         if "requests" in ours:
             lines.append(f"| {row.claim} | {row.scheme} | calls a request | | {1 / median(ours['requests']):.1f} |")
         for rival in row.figures:
-            if rival == OURS or (rival in IN_TABLE and "cpu" in ours):
+            if rival == OURS or (rival in IN_TABLE and "cpu" in ours) or "instructions a call" in ours:
                 continue
             place = f"| {row.claim} | {row.scheme} |"
             if "beyond" in ours:
