@@ -238,3 +238,98 @@ def test_the_rust_core_knows_no_python():
     assert "forbid(unsafe_code)" in (ROOT / "rust" / "core" / "src" / "lib.rs").read_text() or (
         tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["lints"]["rust"]["unsafe_code"] == "forbid"
     )
+
+
+def name_of(path: Path) -> str:
+    """Return what the test file of a source file is named after: itself, or its folder."""
+    return (path.parent.name if path.stem in ("__init__", "__main__") else path.stem).strip("_")
+
+
+def names_of_tests(path: Path) -> set[str]:
+    """Return the names that the tests of a source file may have."""
+    if path.suffix == ".py":
+        tests = (ROOT / "tests").rglob("*_*.py")
+        # Those of another library run in an environment of its own, where they are named after it: with_ray.py.
+        return {name for test in tests for kind, _, name in [test.stem.partition("_")] if kind in ("test", "with")}
+    if "core" in path.parts:
+        return {test.stem for test in (ROOT / "rust" / "core" / "tests").glob("*.rs")}
+    return {test.stem.removeprefix("test_") for test in (ROOT / "tests" / "rust").glob("test_*.py")}
+
+
+TESTED = [
+    path
+    for path in SOURCES
+    if path.parts[0] in ("python", "rust") and ("src" in path.parts or path.parts[0] == "python")
+    # An empty file, or one of three lines that imports a folder's names, has nothing to be tested.
+    if path.stem != "__init__" or lines_of(ROOT / path) > 10
+]
+WITHOUT_A_TEST_OF_THEIR_OWN = {
+    "python/casdk/__init__.py",
+    "python/casdk/__main__.py",
+    "python/casdk/_calls/answers.py",
+    "python/casdk/_calls/originals.py",
+    "python/casdk/_calls/reading.py",
+    "python/casdk/_calls/run.py",
+    "python/casdk/_calls/settings.py",
+    "python/casdk/_calls/signatures.py",
+    "python/casdk/_engine/callers.py",
+    "python/casdk/_engine/process.py",
+    "python/casdk/_engine/waiting.py",
+    "python/casdk/_transport/channels/__init__.py",
+    "python/casdk/_transport/channels/base.py",
+    "python/casdk/_transport/channels/certificates.py",
+    "python/casdk/_transport/channels/ends.py",
+    "python/casdk/_transport/channels/frames.py",
+    "python/casdk/_transport/codecs.py",
+    "python/casdk/_transport/transport.py",
+    "python/casdk/cli/__init__.py",
+    "python/casdk/cli/bar.py",
+    "python/casdk/cli/signals.py",
+    "python/casdk/documents/model.py",
+    "python/casdk/documents/recognise.py",
+    "python/casdk/server/__main__.py",
+    "python/casdk/server/certificates.py",
+    "python/casdk/server/encoders/__init__.py",
+    "python/casdk/server/executors.py",
+    "python/casdk/server/gateway.py",
+    "python/casdk/server/settings.py",
+    "python/casdk/testing/__init__.py",
+    "python/casdk/testing/_connection.py",
+    "python/casdk/testing/_json.py",
+    "python/casdk/testing/_thread.py",
+    "python/casdk/testing/certificates.py",
+    "python/casdk/testing/executor.py",
+    "python/casdk/testing/faults.py",
+    "python/casdk/testing/fixtures.py",
+    "python/casdk/testing/scripts.py",
+    "python/casdk/testing/server.py",
+    "rust/core/src/document.rs",
+    "rust/core/src/error.rs",
+    "rust/core/src/json/measure.rs",
+    "rust/core/src/json/number.rs",
+    "rust/core/src/json/reader.rs",
+    "rust/core/src/json/time.rs",
+    "rust/core/src/lib.rs",
+    "rust/core/src/load.rs",
+    "rust/core/src/numbers.rs",
+    "rust/core/src/reply/documents.rs",
+    "rust/core/src/sentences.rs",
+    "rust/core/src/wire.rs",
+    "rust/py/src/documents.rs",
+    "rust/py/src/fields.rs",
+    "rust/py/src/values.rs",
+    "rust/py/src/weigh.rs",
+}
+"""Files that only the tests of others pass through. The list gets shorter, never longer."""
+
+
+@pytest.mark.parametrize("path", TESTED, ids=str)
+def test_a_file_has_a_test_file_of_its_name(path):
+    if path.as_posix() in WITHOUT_A_TEST_OF_THEIR_OWN:
+        assert name_of(path) not in names_of_tests(path), f"{path} has tests now: take it off the list"
+    else:
+        assert name_of(path) in names_of_tests(path), f"write the tests of {path} in a file test_{name_of(path)}"
+
+
+def test_every_file_without_a_test_is_there():
+    assert {path.as_posix() for path in TESTED} >= WITHOUT_A_TEST_OF_THEIR_OWN
