@@ -15,7 +15,7 @@ def test_parts_make_the_whole(count, data):
     cut = data.draw(st.integers(0, count))
     whole, joined = make(count), make(count).part(0, cut).joined(make(count).part(cut))
     assert list(joined.indices) == list(whole.indices)
-    assert (joined.items, joined.verdicts) == (whole.items, whole.verdicts)
+    assert (joined.items, joined.kinds) == (whole.items, whole.kinds)
 
 
 @given(st.integers(1, 50), st.data())
@@ -23,7 +23,7 @@ def test_without(count, data):
     gone = data.draw(st.sets(st.integers(0, count - 1)))
     kept = make(count, start=100).without(gone)
     assert kept.indices == [100 + position for position in range(count) if position not in gone]
-    assert len(kept) == count - len(gone) == len(kept.verdicts)
+    assert len(kept) == count - len(gone) == len(kept.kinds)
 
 
 def positions(new):

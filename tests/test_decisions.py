@@ -5,6 +5,7 @@ import math
 import pytest
 from casdk._calls.batches import Batch
 from casdk._calls.decisions import FREE_RETRIES, LIGHT_BYTES, QUICK_SECONDS, Call, RetryBudget, Window
+from casdk._rust import Kind
 from casdk.config import Retry
 from casdk.errors import (
     AuthError,
@@ -33,7 +34,9 @@ def make_call(**changes):
 
 
 def make_batch(start, size):
-    return Batch(range(start, start + size), [f"text {i}" for i in range(start, start + size)], b"T" * size)
+    return Batch(
+        range(start, start + size), [f"text {i}" for i in range(start, start + size)], bytes([Kind.TEXT]) * size
+    )
 
 
 def boom(name="ValueError"):

@@ -8,7 +8,7 @@ import pytest
 from casdk import Document, Image, ItemError, Text
 from casdk._content import inputs as _inputs
 from casdk._content.inputs import Sources, as_document, check_content, read_chunk, urls_of
-from casdk._rust import classify
+from casdk._rust import Kind, classify
 from casdk.errors import EmptyItemError, FileMissingError, InputTypeError, ItemTypeError, NotAnImageError
 from PIL import Image as Pillow
 
@@ -98,7 +98,7 @@ trailing spaces
 """.strip("\n").split("\n")
 
 IMAGES = [
-    *((path, "P") for path in (
+    *((path, Kind.PATH) for path in (
         "apple.png", "..png", "apple.PNG",
         "apple.jpg", "apple.jpeg", "apple.JPE", "apple.jfif", "apple.gif", "apple.webp",
         "apple.bmp", "apple.dib", "apple.tif", "apple.tiff", "apple.avif", "apple.heic", "apple.heif", "nosuch.png",
@@ -107,17 +107,17 @@ IMAGES = [
         "d:\\x", "Z:/x",
         "photos/my holiday.png", "./my holiday.JPG", "/a b/c d.webp", "s3://bucket/my cat.png",
     )),
-    *((uri, "D") for uri in (
+    *((uri, Kind.DATA_URI) for uri in (
         "data:,hello", "data:;base64,aGk=", "data:image/png;base64,aGk=", "DATA:image/png;base64,aGk=",
         "Data:text/plain,hi", "data:text/plain;charset=utf-8,hi", "data:image/svg+xml,%3Csvg/%3E",
         "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7",
     )),
-    *((url, "U") for url in (
+    *((url, Kind.WEB_URL) for url in (
         "http://example.com/a.png", "https://example.com/a.png", "HTTPS://EXAMPLE.COM/A.PNG", "http://127.0.0.1:8000/x",
         "https://picsum.photos/200", "https://a/b.jpg?w=100", "http://a/b.png#frag", "https://a/b?img=x.jpg",
         "http://[::1]/x", "http://例え.jp/猫.png",
     )),
-    *((url, "F") for url in (
+    *((url, Kind.FILE_URL) for url in (
         "file:///tmp/a.png", "FILE:///tmp/a", "file://localhost/tmp/a", "file:///tmp/with%20space.png",
     )),
 ]  # fmt: skip
@@ -130,19 +130,19 @@ def test_the_table_is_long_enough():
 @pytest.mark.parametrize("string", SENTENCES)
 def test_sentence(string, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert classify([string]) == b"T"
+    assert classify([string]) == bytes([Kind.TEXT])
 
 
-@pytest.mark.parametrize(("string", "verdict"), IMAGES)
-def test_image(string, verdict):
-    assert classify([string]) == verdict.encode()
+@pytest.mark.parametrize(("string", "kind"), IMAGES)
+def test_image(string, kind):
+    assert classify([string]) == bytes([kind])
 
 
 @pytest.mark.parametrize("name", ["setup", "README.md", "hello world", "a photo of a cat"])
 def test_a_sentence_stays_one_whatever_files_lie_around(name, tmp_path, monkeypatch):
     (tmp_path / name).write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
-    assert classify([name]) == b"T"
+    assert classify([name]) == bytes([Kind.TEXT])
 
 
 @pytest.mark.parametrize(
@@ -161,20 +161,20 @@ def test_a_sentence_stays_one_whatever_files_lie_around(name, tmp_path, monkeypa
 def test_what_is_neither_says_what_to_write(string, says, tmp_path, monkeypatch):
     (tmp_path / "photos" / "2024").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert classify([string]) == b"?"
+    assert classify([string]) == bytes([Kind.UNCLEAR])
     chunk = read_chunk(["a", string], [7, 8])
     [error] = chunk.errors.values()
     assert (error.index, error.item) == (8, string)
     with pytest.raises(ItemError, match=says):
         raise error
-    assert read_chunk([Text(string)], [0]).verdicts == b"T"
+    assert read_chunk([Text(string)], [0]).kinds == bytes([Kind.TEXT])
 
 
 @pytest.mark.parametrize("word", ["photos", "2024", "cat.d", "my photos", "a photo of photos/"])
 def test_a_word_is_never_looked_for(word, tmp_path, monkeypatch):
     (tmp_path / word).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert classify([word]) == b"T"
+    assert classify([word]) == bytes([Kind.TEXT])
 
 
 def test_a_directory_for_content_says_how_to_list_it(tmp_path, monkeypatch):
@@ -189,53 +189,53 @@ def test_a_directory_for_content_says_how_to_list_it(tmp_path, monkeypatch):
 def test_white_space_in_a_path_needs_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ["a photo of cat.png", "./my photo", str(tmp_path / "my photo")]
-    assert classify(names) == b"TTT"
+    assert classify(names) == bytes([Kind.TEXT]) * 3
     (tmp_path / "a photo of cat.png").write_bytes(b"x")
     (tmp_path / "my photo").write_bytes(b"x")
-    assert classify(names) == b"PPP"
+    assert classify(names) == bytes([Kind.PATH]) * 3
 
 
 def test_a_directory_does_not_turn_a_sentence_into_an_image(tmp_path, monkeypatch):
     (tmp_path / "a photo of cat.png").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert classify(["a photo of cat.png"]) == b"T"
+    assert classify(["a photo of cat.png"]) == bytes([Kind.TEXT])
 
 
-def verdict_of(item):
+def kind_of(item):
     chunk = read_chunk([item], [7])
     assert not chunk.errors
-    return chr(chunk.verdicts[0]), chunk.items[0]
+    return chunk.kinds[0], chunk.items[0]
 
 
 @pytest.mark.parametrize(
     ("item", "expected"),
     [
-        (Text("apple.png"), ("T", "apple.png")),
-        (Text("https://example.com/a.png"), ("T", "https://example.com/a.png")),
-        (Image("setup"), ("P", "setup")),
-        (Image("a photo of cat.png"), ("P", "a photo of cat.png")),
-        (Image("data:,x"), ("D", "data:,x")),
-        (Image("https://example.com/x"), ("U", "https://example.com/x")),
-        (Image(b"abc"), ("B", b"abc")),
-        (Image(pathlib.Path("x y")), ("P", "x y")),
-        (pathlib.Path("a") / "b", ("P", os.path.join("a", "b"))),
-        (b"abc", ("B", b"abc")),
-        (bytearray(b"abc"), ("B", b"abc")),
-        (memoryview(b"abc"), ("B", b"abc")),
-        (np.str_("hello"), ("T", "hello")),
-        (np.str_("apple.png"), ("P", "apple.png")),
-        (enum.Enum("Named", {"ONE": "hello"}, type=str).ONE, ("T", "hello")),
+        (Text("apple.png"), (Kind.TEXT, "apple.png")),
+        (Text("https://example.com/a.png"), (Kind.TEXT, "https://example.com/a.png")),
+        (Image("setup"), (Kind.PATH, "setup")),
+        (Image("a photo of cat.png"), (Kind.PATH, "a photo of cat.png")),
+        (Image("data:,x"), (Kind.DATA_URI, "data:,x")),
+        (Image("https://example.com/x"), (Kind.WEB_URL, "https://example.com/x")),
+        (Image(b"abc"), (Kind.BLOB, b"abc")),
+        (Image(pathlib.Path("x y")), (Kind.PATH, "x y")),
+        (pathlib.Path("a") / "b", (Kind.PATH, os.path.join("a", "b"))),
+        (b"abc", (Kind.BLOB, b"abc")),
+        (bytearray(b"abc"), (Kind.BLOB, b"abc")),
+        (memoryview(b"abc"), (Kind.BLOB, b"abc")),
+        (np.str_("hello"), (Kind.TEXT, "hello")),
+        (np.str_("apple.png"), (Kind.PATH, "apple.png")),
+        (enum.Enum("Named", {"ONE": "hello"}, type=str).ONE, (Kind.TEXT, "hello")),
     ],
 )
 def test_explicit_items(item, expected):
-    assert verdict_of(item) == expected
+    assert kind_of(item) == expected
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_tensor(channels):
     array = np.arange(4 * 6 * channels, dtype=np.uint8).reshape(4, 6, channels)[::-1, ::2]
-    verdict, item = verdict_of(array)
-    assert verdict == "N"
+    kind, item = kind_of(array)
+    assert kind == Kind.TENSOR
     assert item.flags.c_contiguous
     np.testing.assert_array_equal(item, array)
 
@@ -244,15 +244,15 @@ def test_pil_image_travels_losslessly():
     from io import BytesIO
 
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    verdict, item = verdict_of(Pillow.fromarray(pixels))
-    assert verdict == "B"
+    kind, item = kind_of(Pillow.fromarray(pixels))
+    assert kind == Kind.BLOB
     np.testing.assert_array_equal(np.asarray(Pillow.open(BytesIO(item))), pixels)
 
 
 def test_document_passes_as_it_is():
     document = Document(text="x")
-    assert verdict_of(document) == ("O", document)
-    assert verdict_of(document)[1] is document
+    assert kind_of(document) == (Kind.DOCUMENT, document)
+    assert kind_of(document)[1] is document
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_unfit_item_is_named_by_index(item, kind, says):
     assert error.item is item
     with pytest.raises(kind, match=f"item 8: .*{says}"):
         raise error
-    assert len(chunk.items) == len(chunk.verdicts) == 3
+    assert len(chunk.items) == len(chunk.kinds) == 3
 
 
 class Broken:
@@ -318,11 +318,11 @@ def test_content_that_is_one_item(content, says):
         check_content(content)
 
 
-@pytest.mark.parametrize("verdict", "TPDFUB")
-def test_items_become_documents(verdict):
-    item = b"abc" if verdict == "B" else "abc"
-    document = as_document(item, verdict)
-    field = {"T": "text", "B": "blob"}.get(verdict, "uri")
+@pytest.mark.parametrize("kind", [Kind.TEXT, Kind.PATH, Kind.DATA_URI, Kind.FILE_URL, Kind.WEB_URL, Kind.BLOB])
+def test_items_become_documents(kind):
+    item = b"abc" if kind == Kind.BLOB else "abc"
+    document = as_document(item, kind)
+    field = {Kind.TEXT: "text", Kind.BLOB: "blob"}.get(kind, "uri")
     assert getattr(document, field) == item
 
 
@@ -335,8 +335,8 @@ def test_urls_are_found_once_each_also_in_candidates():
         Document(uri="https://a/5", blob=b"here already"),
     ]
     chunk = read_chunk(documents, range(5))
-    assert urls_of(chunk.items, chunk.verdicts, None) == ["https://a/1", "https://a/2"]
-    assert urls_of(chunk.items, chunk.verdicts, "matches") == ["https://a/1", "https://a/2", "https://a/3"]
+    assert urls_of(chunk.items, chunk.kinds, None) == ["https://a/1", "https://a/2"]
+    assert urls_of(chunk.items, chunk.kinds, "matches") == ["https://a/1", "https://a/2", "https://a/3"]
 
 
 def test_the_docstrings_table_is_the_rule():
@@ -347,9 +347,9 @@ def test_the_docstrings_table_is_the_rule():
     beginnings = re.search(r"begins with (.*?) or a drive", cells)[1].replace("`", "").split()
     assert len(extensions) == 14
     assert beginnings == ["/", "./", "../", "~/"]
-    assert classify([f"apple{extension}" for extension in extensions]) == b"P" * len(extensions)
-    assert classify([f"{beginning}apple" for beginning in beginnings]) == b"P" * len(beginnings)
-    listed = {pathlib.PurePath(string).suffix.lower() for string, verdict in IMAGES if verdict == "P"} - {""}
+    assert classify([f"apple{extension}" for extension in extensions]) == bytes([Kind.PATH]) * len(extensions)
+    assert classify([f"{beginning}apple" for beginning in beginnings]) == bytes([Kind.PATH]) * len(beginnings)
+    listed = {pathlib.PurePath(string).suffix.lower() for string, kind in IMAGES if kind == Kind.PATH} - {""}
     assert listed <= extensions
 
 

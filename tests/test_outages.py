@@ -9,6 +9,7 @@ import pytest
 from casdk._calls.batches import Batch
 from casdk._calls.decisions import CULPRIT_OUTAGES, Call, RetryBudget, Window
 from casdk._calls.outages import PATIENCE_SECONDS, Outage, ServerState
+from casdk._rust import Kind
 from casdk.config import Retry
 from casdk.errors import AuthError, OverloadedError, ProtocolMismatchError, ServerError, TLSError, TransportError
 from hypothesis import given
@@ -16,7 +17,9 @@ from hypothesis import strategies as st
 
 
 def make_batch(start, size):
-    return Batch(range(start, start + size), [f"text {i}" for i in range(start, start + size)], b"T" * size)
+    return Batch(
+        range(start, start + size), [f"text {i}" for i in range(start, start + size)], bytes([Kind.TEXT]) * size
+    )
 
 
 AWAY = {

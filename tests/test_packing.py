@@ -3,6 +3,7 @@ from types import SimpleNamespace
 from casdk import FileMissingError
 from casdk._calls.batches import Batch
 from casdk._calls.packing import leave_out
+from casdk._rust import Kind
 
 
 class Decisions:
@@ -21,13 +22,13 @@ def packed(taken, failures=(), causes=None):
 
 
 def batch_of(*items):
-    return Batch(range(10, 10 + len(items)), list(items), b"P" * len(items))
+    return Batch(range(10, 10 + len(items)), list(items), bytes([Kind.PATH]) * len(items))
 
 
 def test_what_there_was_no_room_for_goes_next():
     batch, call = batch_of("a", "b", "c"), Decisions()
     leave_out(batch, packed(2), call)
-    assert (list(batch.indices), batch.items, batch.verdicts) == ([10, 11], ["a", "b"], b"PP")
+    assert (list(batch.indices), batch.items, batch.kinds) == ([10, 11], ["a", "b"], bytes([Kind.PATH]) * 2)
     assert call.rest == [[12]]
     assert call.refused == []
 

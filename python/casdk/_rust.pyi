@@ -1,4 +1,4 @@
-"""The Rust extension: verdicts on inputs, requests into bytes, replies out of bytes.
+"""The Rust extension: kinds of inputs, requests into bytes, replies out of bytes.
 
 It opens image files and nothing else. Every function that works on a batch releases the GIL while it does, unless that
 is a matter of microseconds.
@@ -52,15 +52,41 @@ class RawDocument(TypedDict, total=False):
     chunks: list["RawDocument"]
     matches: list["RawDocument"]
 
+@final
+class Kind:
+    """What an item is: the numbers that stand for it where there is one byte for each item of a batch.
+
+    Attributes:
+        TEXT: A sentence.
+        PATH: The path of an image file.
+        DATA_URI: An image inside its ``data:`` URI.
+        FILE_URL: The ``file://`` URL of an image.
+        WEB_URL: The ``http://`` or ``https://`` URL of an image.
+        BLOB: An image's bytes.
+        TENSOR: An image's pixels.
+        DOCUMENT: A ``casdk.Document``.
+        UNCLEAR: What nobody can tell yet, or a string that is neither a sentence nor an image: the name of a
+            directory, or a URL with white space in it.
+    """
+
+    TEXT: Final[int]
+    PATH: Final[int]
+    DATA_URI: Final[int]
+    FILE_URL: Final[int]
+    WEB_URL: Final[int]
+    BLOB: Final[int]
+    TENSOR: Final[int]
+    DOCUMENT: Final[int]
+    UNCLEAR: Final[int]
+
 def new_id() -> str:
     """Return a fresh id of 32 hex characters, also in a forked process; only a thread's first is slow."""
 
 def classify(items: Sequence[object], *, look: bool = True) -> bytes:
-    """Return one verdict byte per item.
+    """Return the `Kind` of each item, one byte per item.
 
-    ``T`` sentence, ``P`` path of an image file, ``D`` data URI, ``F`` file URL, ``U`` http(s) URL (all ``str``);
-    ``B`` ``bytes``; ``O`` a ``casdk.Document``; ``?`` anything else, for Python to look at. The rule for strings is the
-    table in ``casdk._content.inputs``.
+    The rule for strings is the table in ``casdk._content.inputs``; ``bytes`` are a blob, and whatever is neither of
+    these nor a ``casdk.Document`` is unclear, for Python to look at.
     """
 
 def decode_data_uri(uri: str) -> tuple[str, bytes]:
@@ -112,7 +138,7 @@ class Packer:
         self,
         request_id: str,
         items: Sequence[object],
-        verdicts: bytes,
+        kinds: bytes,
         fetched: Mapping[str, bytes] | None = None,
     ) -> Packed:
         """Write one request.
@@ -125,13 +151,13 @@ class Packer:
         Args:
             request_id: 32 hex characters.
             items: One batch.
-            verdicts: One byte per item: those of `classify`, with ``N`` for a C-contiguous ``ndarray`` (a
-                tensor). ``?`` is not allowed.
+            kinds: The `Kind` of each item, one byte per item: those of `classify`, and ``TENSOR`` for a C-contiguous
+                ``ndarray``. What is unclear cannot be packed.
             fetched: Bytes of the http(s) URLs among the items.
 
         A Document may be of the caller's own class, or hold values of the caller's own types: then their code is run.
         """
-    def pack_sentences(self, request_id: str, items: Sequence[object], verdicts: bytes) -> Packed | None:
+    def pack_sentences(self, request_id: str, items: Sequence[object], kinds: bytes) -> Packed | None:
         """Write one request of nothing but text, in Documents too: that takes less than handing it to a thread.
 
         It runs no code of the caller's.

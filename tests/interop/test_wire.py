@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from casdk import Document, DocumentArray
-from casdk._rust import Packer, classify, new_id, scan
+from casdk._rust import Kind, Packer, classify, new_id, scan
 from casdk.documents import NamedScore
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -112,7 +112,7 @@ def test_documents_are_sent_as_jina_sends_them(
     reference: Ask, content: list[dict[str, Any]], parameters: dict[str, Any]
 ) -> None:
     packer = Packer("proto", "/index", parameters, whole=True, check_images=False)
-    packed = packer.pack(new_id(), list(map(ours, content)), b"O" * len(content))
+    packed = packer.pack(new_id(), list(map(ours, content)), bytes([Kind.DOCUMENT]) * len(content))
     assert packed.failures == []
     theirs = reference().ask("request", verb="index", content=content, parameters=parameters)
     assert aligned(reference().ask("tree", message=packed.message)) == aligned(reference().ask("tree", message=theirs))
@@ -135,7 +135,7 @@ def test_rankings_are_asked_for_as_the_original_asks(
 ) -> None:
     asked = {**_content(query), "id": query["id"], "matches": [_content(m) for m in matches]}
     packer = Packer("proto", "/rank", PARAMETERS, candidates="matches", check_images=False)
-    packed = packer.pack(new_id(), [ours(asked)], b"O")
+    packed = packer.pack(new_id(), [ours(asked)], bytes([Kind.DOCUMENT]))
     theirs = reference().ask("request", verb="rank", content=[asked], parameters=PARAMETERS)
     sent, known = (reference().ask("tree", message=m) for m in (packed.message, theirs))
     assert aligned(sent, "id") == aligned(known, "id")
@@ -152,7 +152,7 @@ def _content(fields: dict[str, Any]) -> dict[str, Any]:
 def test_the_http_gateway_reads_what_the_original_sends(reference: Ask, content: list[dict[str, Any]]) -> None:
     items = list(map(ours, content))
     packer = Packer("json", "/index", PARAMETERS, whole=True, check_images=False)
-    packed = packer.pack(new_id(), items, b"O" * len(items))
+    packed = packer.pack(new_id(), items, bytes([Kind.DOCUMENT]) * len(items))
     read = reference().ask("http_request", body=packed.message.decode())
     theirs = reference().ask("request", verb="index", content=content, parameters=PARAMETERS)
     got, known = (reference().ask("tree", message=m) for m in (read, theirs))

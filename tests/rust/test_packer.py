@@ -6,7 +6,6 @@ import base64
 import json
 import math
 import os
-import re
 import resource
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from casdk import Document, DocumentArray, NamedScore
-from casdk._rust import Packer
+from casdk._rust import Kind, Packer
 from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,7 +91,7 @@ def test_what_json_has_no_number_for_is_sent_in_neither_form(number: float) -> N
     for codec in CODECS:
         with pytest.raises(TypeError, match=r"a\.b"):
             Packer(codec, "/encode", {"a": {"b": number}})  # type: ignore[arg-type]
-        packed = Packer(codec, "/encode", {}, whole=True).pack(REQUEST_ID, bad, b"O" * len(bad))  # type: ignore[arg-type]
+        packed = Packer(codec, "/encode", {}, whole=True).pack(REQUEST_ID, bad, bytes([Kind.DOCUMENT]) * len(bad))  # type: ignore[arg-type]
         assert [(at, kind) for at, kind, _ in packed.failures] == [(at, "type") for at in range(len(bad))]
 
 
@@ -101,7 +100,7 @@ def test_arrays_that_json_cannot_hold_are_sent_in_neither_form(dtype: str) -> No
     for codec in CODECS:
         for whole in (False, True):
             item = Document(text="a", embedding=np.zeros(2, dtype)) if whole else Document(tensor=np.zeros(2, dtype))
-            packed = Packer(codec, "/encode", {}, whole=whole).pack(REQUEST_ID, [item], b"O")  # type: ignore[arg-type]
+            packed = Packer(codec, "/encode", {}, whole=whole).pack(REQUEST_ID, [item], bytes([Kind.DOCUMENT]))  # type: ignore[arg-type]
             assert [(at, kind) for at, kind, _ in packed.failures] == [(0, "type")]
 
 
@@ -124,12 +123,14 @@ def test_the_header_says_who_and_where() -> None:
 @given(st.lists(texts.filter(bool), min_size=1, max_size=50), st.sampled_from([list, tuple]))
 def test_sentences_travel_as_they_are(sentences: list[str], kind: type) -> None:
     packer = Packer("proto", "/encode", {})
-    packed = packer.pack(REQUEST_ID, kind(sentences), b"T" * len(sentences))
+    packed = packer.pack(REQUEST_ID, kind(sentences), bytes([Kind.TEXT]) * len(sentences))
     assert (packed.rows, packed.taken, packed.failures) == (len(sentences), len(sentences), [])
     assert [(d.id, d.text) for d in documents_of(packed)] == [
         (f"{REQUEST_ID[:24]}{at:08x}", text) for at, text in enumerate(sentences)
     ]
-    body = json.loads(Packer("json", "/encode", {}).pack(REQUEST_ID, sentences, b"T" * len(sentences)).message)
+    body = json.loads(
+        Packer("json", "/encode", {}).pack(REQUEST_ID, sentences, bytes([Kind.TEXT]) * len(sentences)).message
+    )
     assert [d["text"] for d in body["data"]] == sentences
 
 
@@ -165,7 +166,7 @@ def test_tensors_travel_in_c_order(dtype: str, shape: list[int], turned: bool) -
     if turned:
         array = array.T
     packer = Packer("proto", "/encode", {})
-    for packed in (packer.pack(REQUEST_ID, [array], b"N"), pack([Document(tensor=array)])):
+    for packed in (packer.pack(REQUEST_ID, [array], bytes([Kind.TENSOR])), pack([Document(tensor=array)])):
         (document,) = documents_of(packed)
         np.testing.assert_array_equal(read_array(document.tensor), array)
         assert document.tensor.dense.dtype == dtype
@@ -199,10 +200,11 @@ named = st.builds(Document, id=texts, text=texts.filter(bool))
 )
 def test_sentences_are_packed_as_anything_is(items: list[Any], whole: bool, codec: Any) -> None:
     packer = Packer(codec, "/encode", {}, whole=whole, check_images=False)
-    verdicts = bytes(
-        ord("O" if isinstance(item, Document) else "T" if isinstance(item, str) else "B") for item in items
+    kinds = bytes(
+        Kind.DOCUMENT if isinstance(item, Document) else Kind.TEXT if isinstance(item, str) else Kind.BLOB
+        for item in items
     )
-    packed, expected = packer.pack_sentences(REQUEST_ID, items, verdicts), packer.pack(REQUEST_ID, items, verdicts)
+    packed, expected = packer.pack_sentences(REQUEST_ID, items, kinds), packer.pack(REQUEST_ID, items, kinds)
     if any(not isinstance(item, str | Document) for item in items) or any(
         not item.text or item.matches or item.chunks or (whole and (item.scores or item.evaluations))
         for item in items
@@ -230,11 +232,15 @@ def test_what_is_wrong_with_a_sentence_is_found() -> None:
         packer = Packer(codec, "/encode", {}, max_item_bytes=200)  # type: ignore[arg-type]
         for item in bad:
             items: list[Any] = [Document(text="a"), item, Document(text="b")]
-            verdicts = b"OTO" if isinstance(item, str) else b"OOO"
-            packed = packer.pack_sentences(REQUEST_ID, items, verdicts)
+            kinds = (
+                bytes([Kind.DOCUMENT, Kind.TEXT, Kind.DOCUMENT])
+                if isinstance(item, str)
+                else bytes([Kind.DOCUMENT]) * 3
+            )
+            packed = packer.pack_sentences(REQUEST_ID, items, kinds)
             assert packed is not None
             assert packed.rows == 2
-            assert packed.failures == packer.pack(REQUEST_ID, items, verdicts).failures
+            assert packed.failures == packer.pack(REQUEST_ID, items, kinds).failures
             assert [(at, kind) for at, kind, _ in packed.failures] == [
                 (1, "too_large" if item is bad[-1] else "type")
             ], item
@@ -292,7 +298,7 @@ def test_an_array_without_dimensions_is_sent_in_neither_form(whole: bool) -> Non
     for codec in CODECS:
         array = np.array(1, np.float32)
         item = Document(text="a", embedding=array) if whole else Document(tensor=array)
-        packed = Packer(codec, "/encode", {}, whole=whole).pack(REQUEST_ID, [item], b"O")  # type: ignore[arg-type]
+        packed = Packer(codec, "/encode", {}, whole=whole).pack(REQUEST_ID, [item], bytes([Kind.DOCUMENT]))  # type: ignore[arg-type]
         assert [(at, kind) for at, kind, _ in packed.failures] == [(0, "type")]
 
 
@@ -303,10 +309,10 @@ def test_sentences_are_packed_without_the_callers_code(whole: bool) -> None:
         packer = Packer(codec, "/encode", {}, whole=whole)  # type: ignore[arg-type]
         for item in ODD:
             items = [Document(text="a"), item]
-            packed = packer.pack(REQUEST_ID, items, b"OO")
+            packed = packer.pack(REQUEST_ID, items, bytes([Kind.DOCUMENT]) * 2)
             assert list(packed.causes) == [at for at, _, _ in packed.failures]
             assert {type(cause) for cause in packed.causes.values()} <= {RuntimeError, TypeError}
-            sentences = packer.pack_sentences(REQUEST_ID, items, b"OO")
+            sentences = packer.pack_sentences(REQUEST_ID, items, bytes([Kind.DOCUMENT]) * 2)
             # What travels of it may be plain all the same: then nobody asked for the rest.
             assert sentences is None or (sentences.rows, packed.rows) == (2, 2)
 
@@ -315,8 +321,8 @@ def test_an_array_over_the_limit_is_not_copied() -> None:
     array = np.zeros(2000, np.uint8)
     for codec in CODECS:
         packer = Packer(codec, "/encode", {}, max_item_bytes=1999)  # type: ignore[arg-type]
-        for items, verdict in (([array], b"N"), ([Document(tensor=array)], b"O")):
-            [(at, kind, reason)] = packer.pack(REQUEST_ID, items, verdict).failures
+        for items, kind_of_it in (([array], Kind.TENSOR), ([Document(tensor=array)], Kind.DOCUMENT)):
+            [(at, kind, reason)] = packer.pack(REQUEST_ID, items, bytes([kind_of_it])).failures
             assert (at, kind) == (0, "too_large")
             assert "2000 bytes" in reason
 
@@ -344,8 +350,8 @@ def test_a_kind_of_document_may_have_fields_of_its_own() -> None:
 
     items = [Mine(id="a", tags={"name": "b"}), Same(id="c", text="d", weight=2.0), Document(id="e", text="f")]
     packer = Packer("proto", "/encode", {})
-    assert packer.pack_sentences(REQUEST_ID, items, b"OOO") is None
-    packed = packer.pack(REQUEST_ID, items, b"OOO")
+    assert packer.pack_sentences(REQUEST_ID, items, bytes([Kind.DOCUMENT]) * 3) is None
+    packed = packer.pack(REQUEST_ID, items, bytes([Kind.DOCUMENT]) * 3)
     assert packed.failures == []
     assert [(d.id, d.text, d.weight) for d in documents_of(packed)] == [
         ("a", "first b", 0.0),
@@ -449,7 +455,7 @@ def test_a_batch_is_cut_at_the_limit_and_nothing_is_lost(sizes: list[int], limit
     packer = Packer(codec, "/encode", {}, max_message_bytes=limit)  # type: ignore[arg-type]
     rest, rows = items, 0
     while rest:
-        packed = packer.pack(REQUEST_ID, rest, b"T" * len(rest))
+        packed = packer.pack(REQUEST_ID, rest, bytes([Kind.TEXT]) * len(rest))
         assert 1 <= packed.taken == packed.rows
         rest, rows = rest[packed.taken :], rows + packed.rows
     assert rows == len(items)
@@ -457,19 +463,21 @@ def test_a_batch_is_cut_at_the_limit_and_nothing_is_lost(sizes: list[int], limit
 
 def test_misuse_is_an_error_of_the_call() -> None:
     packer = Packer("proto", "/encode", {})
-    with pytest.raises(ValueError, match="2 verdicts for 1 items"):
-        packer.pack(REQUEST_ID, ["a"], b"TT")
-    with pytest.raises(ValueError, match=re.escape("'?'")):
-        packer.pack(REQUEST_ID, ["a"], b"?")
+    with pytest.raises(ValueError, match="2 kinds for 1 items"):
+        packer.pack(REQUEST_ID, ["a"], bytes([Kind.TEXT]) * 2)
+    with pytest.raises(ValueError, match="unclear cannot be packed"):
+        packer.pack(REQUEST_ID, ["a"], bytes([Kind.UNCLEAR]))
+    with pytest.raises(ValueError, match="no kind of item has the byte 0"):
+        packer.pack(REQUEST_ID, ["a"], bytes(1))
 
 
 FEW_DESCRIPTORS = """
 import resource, sys
-from casdk._rust import Packer
+from casdk._rust import Kind, Packer
 resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
 paths = [sys.argv[1]] * 500
 for codec in ("proto", "json"):
-    packed = Packer(codec, "/encode", {}).pack("0" * 32, paths, b"P" * 500)
+    packed = Packer(codec, "/encode", {}).pack("0" * 32, paths, bytes([Kind.PATH]) * 500)
     assert (packed.rows, packed.failures) == (500, []), packed.failures[:1]
 """
 
@@ -498,7 +506,7 @@ def test_reading_files_lets_other_threads_run(tmp_path: Path) -> None:
     sys.setswitchinterval(60)  # nobody is made to let go of the GIL: the other thread runs only if `pack` lets go
     try:
         gate.release()
-        packed = packer.pack(REQUEST_ID, [str(path)] * 4, b"PPPP")
+        packed = packer.pack(REQUEST_ID, [str(path)] * 4, bytes([Kind.PATH]) * 4)
         ran_meanwhile = ran.is_set()
     finally:
         sys.setswitchinterval(interval)

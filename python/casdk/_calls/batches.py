@@ -23,7 +23,7 @@ class Batch(msgspec.Struct, eq=False):
     Attributes:
         indices: Index of each item in the content.
         items: The items, in the packer's types.
-        verdicts: One byte per item.
+        kinds: What each of them is, a `casdk._rust.Kind`, one byte per item.
         attempts: Times it was sent.
         excused: Attempts that found the server away, and so do not count.
         outages: Times the server went away while the batch was with it.
@@ -38,7 +38,7 @@ class Batch(msgspec.Struct, eq=False):
 
     indices: Sequence[int]
     items: list[Any]
-    verdicts: bytes
+    kinds: bytes
     read_at: float = 0.0
     attempts: int = 0
     excused: int = 0
@@ -55,7 +55,7 @@ class Batch(msgspec.Struct, eq=False):
 
     def part(self, start: int, stop: int | None = None) -> Batch:
         """Return some of it as a batch of its own, never sent so far."""
-        return Batch(self.indices[start:stop], self.items[start:stop], self.verdicts[start:stop], self.read_at)
+        return Batch(self.indices[start:stop], self.items[start:stop], self.kinds[start:stop], self.read_at)
 
     def without(self, positions: Container[int]) -> Batch:
         """Return a batch of the items at all other positions."""
@@ -63,14 +63,14 @@ class Batch(msgspec.Struct, eq=False):
         return Batch(
             [self.indices[position] for position in left],
             [self.items[position] for position in left],
-            bytes(self.verdicts[position] for position in left),
+            bytes(self.kinds[position] for position in left),
             self.read_at,
         )
 
     def joined(self, other: Batch) -> Batch:
         """Return both as one batch, this one's items first."""
         read_at = min(self.read_at, other.read_at)
-        return Batch([*self.indices, *other.indices], self.items + other.items, self.verdicts + other.verdicts, read_at)
+        return Batch([*self.indices, *other.indices], self.items + other.items, self.kinds + other.kinds, read_at)
 
 
 class NewItems(NamedTuple):

@@ -12,6 +12,7 @@ from casdk._calls.options import Options
 from casdk._calls.outcome import Outcome
 from casdk._columns import to_arrow
 from casdk._content.inputs import Chunk, as_document, read_chunk
+from casdk._rust import Kind
 from casdk.documents import Document, DocumentArray
 from casdk.documents.recognise import hold_documents, is_array, recognise
 from casdk.errors import ItemError, ItemTypeError
@@ -51,7 +52,7 @@ class Originals:
         if chunk.items is not items and not self._foreign:
             self._foreign = hold_documents(items)
         if self.items is not None:
-            if chunk.verdicts.count(b"O") == len(items):
+            if chunk.kinds.count(Kind.DOCUMENT) == len(items):
                 self.items += items
                 self.documents += chunk.items
             else:
@@ -66,13 +67,13 @@ class Originals:
         documents: list[Any] = []
         for position, item in enumerate(chunk.items):
             bad = chunk.errors is not None and position in chunk.errors
-            documents.append("" if bad else as_document(item, chr(chunk.verdicts[position])))
+            documents.append("" if bad else as_document(item, chunk.kinds[position]))
         if self.items is not None and (self._keep or not self.items):
             self.items += items
             # A Document for a bad item, too, so that positions stay indices: with one, no call goes on to its end.
             self.documents += [document if isinstance(document, Document) else Document() for document in documents]
-        verdicts = bytes(ord("O") if isinstance(document, Document) else ord("T") for document in documents)
-        return Chunk(documents, verdicts, chunk.errors)
+        kinds = bytes(Kind.DOCUMENT if isinstance(document, Document) else Kind.TEXT for document in documents)
+        return Chunk(documents, kinds, chunk.errors)
 
     @property
     def are_many(self) -> bool:

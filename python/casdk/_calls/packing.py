@@ -10,9 +10,10 @@ from casdk._calls.batches import Batch
 from casdk._calls.decisions import Call
 from casdk._calls.options import Options, route
 from casdk._calls.session import ByteShare, Session
-from casdk._content.inputs import DOCUMENT, are_plain, urls_of
+from casdk._content.inputs import are_plain, urls_of
 from casdk._engine.callers import Caller
 from casdk._engine.process import engine
+from casdk._rust import Kind
 from casdk._transport.codecs import Packed, Packer, failure_of
 from casdk._wording import class_name, message_of
 from casdk.documents import Document
@@ -85,22 +86,22 @@ class Packing:
             caller: Whose objects are in it.
             patient: Whether it may wait until other requests are answered.
         """
-        items, verdicts, pack = batch.items, batch.verdicts, self._pack
+        items, kinds, pack = batch.items, batch.kinds, self._pack
         theirs = False
-        if DOCUMENT in verdicts:
+        if Kind.DOCUMENT in kinds:
             # Documents may be of the caller's own class: where they are packed they are asked for their URLs, too.
             theirs = not are_plain(items)
-            find = partial(urls_of, items, verdicts, self._candidates)
-            found = await self._on_worker(lambda: find() or pack(request_id, items, verdicts), caller, patient, theirs)
+            find = partial(urls_of, items, kinds, self._candidates)
+            found = await self._on_worker(lambda: find() or pack(request_id, items, kinds), caller, patient, theirs)
             if isinstance(found, Packed):
                 return found
             urls = found
         else:
-            urls = urls_of(items, verdicts, None)
+            urls = urls_of(items, kinds, None)
         fetched = None
         if urls and self._session.sources.fetch_urls:  # the packer refuses the others
             fetched, batch.errors = await self._session.downloads.fetch(urls)
-        return await self._on_worker(lambda: pack(request_id, items, verdicts, fetched), caller, patient, theirs)
+        return await self._on_worker(lambda: pack(request_id, items, kinds, fetched), caller, patient, theirs)
 
     async def _on_worker(self, pack: Callable[[], T], caller: Caller[Any], patient: bool, theirs: bool) -> T:
         """Pack on a worker, or on a reader thread if that runs the caller's code, so that it holds up no other call."""
@@ -122,7 +123,7 @@ def leave_out(batch: Batch, packed: Packed, call: Call) -> None:
         call.cut(batch.part(packed.taken))
         batch.indices = batch.indices[: packed.taken]
         batch.items = batch.items[: packed.taken]
-        batch.verdicts = batch.verdicts[: packed.taken]
+        batch.kinds = batch.kinds[: packed.taken]
     if not packed.failures:
         return
     for position, kind, reason in packed.failures:
@@ -135,7 +136,7 @@ def leave_out(batch: Batch, packed: Packed, call: Call) -> None:
             reason = f"{place}: {reason}"
         call.refuse(failure_of(kind, batch.indices[position], item, reason, cause))
     rest = batch.without({position for position, _, _ in packed.failures})
-    batch.indices, batch.items, batch.verdicts = rest.indices, rest.items, rest.verdicts
+    batch.indices, batch.items, batch.kinds = rest.indices, rest.items, rest.kinds
 
 
 def _place_of(item: object) -> str:

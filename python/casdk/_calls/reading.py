@@ -20,8 +20,9 @@ from casdk._calls.decisions import Call
 from casdk._calls.progress import Progress
 from casdk._calls.tasks import Tasks
 from casdk._content.feeds import Feed
-from casdk._content.inputs import DOCUMENT, EVERYTHING, Chunk, Sources, glance, unread
+from casdk._content.inputs import EVERYTHING, Chunk, Sources, glance, unread
 from casdk._engine.callers import Caller, EscapedError
+from casdk._rust import Kind
 from casdk._wording import class_name, message_of
 from casdk.errors import CasdkError, ItemTypeError
 
@@ -196,7 +197,7 @@ class Reading:
             return False
         new = None
         if self._repeats is not None:
-            if DOCUMENT in read.verdicts or not self._repeats.are_plain:
+            if Kind.DOCUMENT in read.kinds or not self._repeats.are_plain:
                 return False  # comparing them may run the caller's code
             new = self._repeats.find_new(chunk.items, chunk.indices.start, plain=True)
             if new is not None:
@@ -220,7 +221,7 @@ class Reading:
             items, indices = _picked(items, new), _picked(indices, new)
         if self._manner.keep is not None:
             read = self._manner.keep(items, read)
-        batch = Batch(indices, read.items, read.verdicts, chunk.read_at)
+        batch = Batch(indices, read.items, read.kinds, chunk.read_at)
         if read.errors:
             for error in read.errors.values():
                 self._call.refuse(error)

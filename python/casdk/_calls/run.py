@@ -319,7 +319,7 @@ class Run:
         if patient and self._bytes.full:
             await self._bytes.room()
         batch.taken_at = perf_counter()
-        packed = packing.pack_sentences(request.id, batch.items, batch.verdicts)
+        packed = packing.pack_sentences(request.id, batch.items, batch.kinds)
         if packed is None:
             packed = await packing.pack(batch, request.id, self.caller, patient)
         batch.packed_at = perf_counter()

@@ -25,6 +25,7 @@ from casdk._columns import check_arrow
 from casdk._content.inputs import Chunk, check_content, read_chunk
 from casdk._engine.callers import Caller
 from casdk._engine.waiting import run_on_worker
+from casdk._rust import Kind
 from casdk._wording import class_name, message_of, shown
 from casdk.documents import Document
 from casdk.documents.recognise import hold_documents
@@ -213,11 +214,11 @@ def _check_all(content: Sequence[Any], answer: Rankings) -> None:
 
 def _check_candidates(chunk: Chunk, indices: Sequence[int], answer: Rankings) -> None:
     source = answer.source
-    for position, (document, verdict) in enumerate(zip(chunk.items, chunk.verdicts, strict=True)):
+    for position, (document, kind) in enumerate(zip(chunk.items, chunk.kinds, strict=True)):
         if chunk.errors is not None and position in chunk.errors:
             continue
         index = indices[position]
-        if verdict != ord("O"):
+        if kind != Kind.DOCUMENT:
             raise InputTypeError(
                 f"document {index}: rank takes Documents with .{source}, not {class_name(document)}: "
                 f"write Document(text=..., {source}=[Document(uri=...), ...])"

@@ -1,4 +1,4 @@
-r"""What the user handed over -> items with a verdict each.
+r"""What the user handed over -> items, each with its kind.
 
 How a ``str`` is read (the one table; the rule itself runs in Rust, ``rust/core/src/classify.rs``):
 
@@ -32,7 +32,7 @@ import msgspec
 import numpy as np
 
 from casdk._columns import Unreadable, column_of
-from casdk._rust import classify
+from casdk._rust import Kind, classify
 from casdk._wording import class_name, message_of, shown
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.documents.recognise import origins, recognise
@@ -50,7 +50,6 @@ from casdk.errors import (
 from casdk.models import Image, Text
 
 __all__ = [
-    "DOCUMENT",
     "EVERYTHING",
     "Chunk",
     "Sources",
@@ -65,12 +64,8 @@ __all__ = [
     "urls_of",
 ]
 
-UNKNOWN: Final = ord("?")
-UNCLEAR: Final = b"?"
-"""The verdict on one string that is neither a sentence nor an image."""
-URL: Final = ord("U")
-DOCUMENT: Final = ord("O")
 SINGLE: Final = (str, bytes, bytearray, memoryview, os.PathLike, Text, Image, Document)
+SENTENCE: Final = bytes([Kind.TEXT])
 SHOWN_CHARACTERS: Final = 60
 PLAIN: Final = frozenset({str, bytes, bytearray, int, float, bool, type(None), np.ndarray})
 MOST_VALUES: Final = 10_000
@@ -105,18 +100,18 @@ class Chunk(msgspec.Struct, eq=False):
 
     Attributes:
         items: What `casdk._rust.Packer` takes.
-        verdicts: One byte per item.
+        kinds: The `Kind` of each, one byte per item.
         errors: Items that cannot be sent, by their position; their place in ``items`` is taken by ``""``, which
             packs to nothing.
     """
 
     items: list[Any]
-    verdicts: bytes
+    kinds: bytes
     errors: dict[int, ItemError] | None = None
 
     def of(self, positions: Sequence[int]) -> Chunk:
         """Return some of it, in which nothing is wrong."""
-        return Chunk([self.items[at] for at in positions], bytes([self.verdicts[at] for at in positions]))
+        return Chunk([self.items[at] for at in positions], bytes([self.kinds[at] for at in positions]))
 
 
 def check_content(content: Any, sources: Sources = EVERYTHING) -> Any:
@@ -146,7 +141,7 @@ def check_content(content: Any, sources: Sources = EVERYTHING) -> Any:
 
 
 def _readable(content: Any, sources: Sources) -> Any:
-    if type(content) is str and sources.local_files and classify([content]) == UNCLEAR and not _is_url(content):
+    if type(content) is str and sources.local_files and classify([content])[0] == Kind.UNCLEAR and not _is_url(content):
         raise InputTypeError(f"content is the name of a directory: write {_listing(content)} for what is in it")
     if isinstance(content, SINGLE) or _is_picture(content) or recognise(content):
         raise InputTypeError(f"content must be an iterable of items, not one item: write [{shown(content)}]")
@@ -159,8 +154,8 @@ def _readable(content: Any, sources: Sources) -> Any:
         raise InputTypeError("content looks like one image [H, W, C]: write [image]")
     if (column := column_of(content)) is not None:
         return column
-    kind = type(content)  # `iter` looks for its methods only there
-    if not any(hasattr(kind, name) for name in ("__iter__", "__aiter__")):
+    its_class = type(content)  # `iter` looks for its methods only there
+    if not any(hasattr(its_class, name) for name in ("__iter__", "__aiter__")):
         raise InputTypeError(f"content must be an iterable of items, not {class_name(content)}")
     return content
 
@@ -180,13 +175,13 @@ def _is_picture(item: object) -> bool:
 
 def are_texts(items: list[Any], sources: Sources) -> bool:
     """Whether these are plain sentences, all of them."""
-    return not classify(items, look=sources.local_files).strip(b"T")
+    return not classify(items, look=sources.local_files).strip(SENTENCE)
 
 
 def glance(items: list[Any], sources: Sources) -> Chunk | None:
     """Read items if none of the caller's code has to run to find out what they are; else return ``None``."""
-    verdicts = classify(items, look=sources.local_files)
-    return None if UNKNOWN in verdicts else Chunk(items, verdicts)
+    kinds = classify(items, look=sources.local_files)
+    return None if Kind.UNCLEAR in kinds else Chunk(items, kinds)
 
 
 def read_chunk(
@@ -199,7 +194,7 @@ def read_chunk(
     sources: Sources = EVERYTHING,
     is_over: Callable[[], bool] = bool,
 ) -> Chunk:
-    """Give each item its verdict. It runs the caller's code: what that raises is the item's error.
+    """Tell the kind of each item. It runs the caller's code: what that raises is the item's error.
 
     Args:
         items: As the user gave them.
@@ -210,42 +205,42 @@ def read_chunk(
         sources: Where the client may look: what is not allowed is the packer's to refuse.
         is_over: Whether nobody waits for it any more: then the rest stays unread.
     """
-    verdicts = classify(items, look=sources.local_files)
-    if UNKNOWN not in verdicts:
-        return Chunk(items, verdicts)
-    read, marks, errors = list(items), bytearray(verdicts), {}
+    kinds = classify(items, look=sources.local_files)
+    if Kind.UNCLEAR not in kinds:
+        return Chunk(items, kinds)
+    read, errors = list(items), {}
+    read_kinds = bytearray(kinds)
     look = _Look(candidates, whole, max_item_bytes, sources)
-    for position, verdict in enumerate(verdicts):
-        if verdict != UNKNOWN:
+    for position, kind in enumerate(kinds):
+        if kind != Kind.UNCLEAR:
             continue
         if is_over():
             break
         try:
-            mark, read[position] = look.at(items[position])
-            marks[position] = ord(mark)
+            read_kinds[position], read[position] = look.at(items[position])
         except Exception as error:
             unfit = error if isinstance(error, _UnfitError) else _unread(items[position], error)
-            errors[position] = unfit.kind(indices[position], items[position], str(unfit), unfit.__cause__)
-            read[position], marks[position] = "", ord("T")
-    return Chunk(read, bytes(marks), errors)
+            errors[position] = unfit.error_class(indices[position], items[position], str(unfit), unfit.__cause__)
+            read[position], read_kinds[position] = "", Kind.TEXT
+    return Chunk(read, bytes(read_kinds), errors)
 
 
 def unread(items: list[Any]) -> Chunk:
     """Return a chunk of items that nobody will look at: Documents as they are, ours and others, and no content else."""
-    read, marks = list(items), bytearray(classify(items))
-    for position, verdict in enumerate(marks):
-        if verdict != DOCUMENT:
+    read, kinds = list(items), bytearray(classify(items))
+    for position, kind in enumerate(kinds):
+        if kind != Kind.DOCUMENT:
             is_theirs = recognise(items[position])
-            read[position], marks[position] = (Document(), DOCUMENT) if is_theirs else ("", ord("T"))
-    return Chunk(read, bytes(marks))
+            read[position], kinds[position] = (Document(), Kind.DOCUMENT) if is_theirs else ("", Kind.TEXT)
+    return Chunk(read, bytes(kinds))
 
 
 class _UnfitError(Exception):
     """Why an item cannot be sent; `read_chunk` makes the item's error of it."""
 
-    def __init__(self, reason: str, kind: type[ItemError] = ItemTypeError) -> None:
+    def __init__(self, reason: str, error_class: type[ItemError] = ItemTypeError) -> None:
         super().__init__(reason)
-        self.kind = kind
+        self.error_class = error_class
 
 
 def _unread(item: object, error: Exception) -> _UnfitError:
@@ -263,12 +258,12 @@ class _Look:
         self._most = sys.maxsize if most is None else most
         self._files = sources.local_files
 
-    def at(self, item: object) -> tuple[str, object]:
-        """Return the verdict on an item and what is packed for it: of Python's own types, or NumPy's, or ours."""
+    def at(self, item: object) -> tuple[int, object]:
+        """Return the kind of an item and what is packed for it: of Python's own types, or NumPy's, or ours."""
         if recognise(item):
-            return "O", self._as_ours(item)
+            return Kind.DOCUMENT, self._as_ours(item)
         if isinstance(item, Text):
-            return "T", str.__str__(item.text)
+            return Kind.TEXT, str.__str__(item.text)
         if isinstance(item, Image):
             return self._at_image(item.source)
         if isinstance(item, str):
@@ -282,11 +277,11 @@ class _Look:
             raise _UnfitError(reason, EmptyItemError)
         return self._at_image(item)
 
-    def _clear(self, text: str) -> str:
-        """Return the verdict on a string, unless it is neither a sentence nor an image."""
-        verdict = classify([text], look=self._files)
-        if verdict != UNCLEAR:
-            return chr(verdict[0])
+    def _clear(self, text: str) -> int:
+        """Return the kind of a string, unless it is neither a sentence nor an image."""
+        kind = classify([text], look=self._files)[0]
+        if kind != Kind.UNCLEAR:
+            return kind
         if _is_url(text):
             raise _UnfitError(f"a URL has no white space: percent-encode it (%20); a sentence is Text({shown(text)})")
         raise _UnfitError(
@@ -302,21 +297,21 @@ class _Look:
         except InputTypeError as error:
             raise _UnfitError(str(error)) from error
 
-    def _at_image(self, source: object) -> tuple[str, object]:
+    def _at_image(self, source: object) -> tuple[int, object]:
         if isinstance(source, str):
             plain = str.__str__(source)
-            verdict = self._clear(plain)
-            return ("P" if verdict == "T" else verdict), plain
+            kind = self._clear(plain)
+            return (Kind.PATH if kind == Kind.TEXT else kind), plain
         if isinstance(source, os.PathLike):
-            return "P", str.__str__(os.fsdecode(source))
+            return Kind.PATH, str.__str__(os.fsdecode(source))
         if isinstance(source, bytes | bytearray | memoryview):
             with memoryview(source) as view:
                 self._check_size("the image", view.nbytes)
-                return "B", view.tobytes()
+                return Kind.BLOB, view.tobytes()
         if _is_picture(source):
-            return "B", self._png(source)
+            return Kind.BLOB, self._png(source)
         if hasattr(source, "__array__") or hasattr(source, "__array_interface__"):
-            return "N", self._tensor(source)
+            return Kind.TENSOR, self._tensor(source)
         raise _UnfitError(
             f"a {class_name(source)} cannot be encoded: give str, PathLike, bytes, ndarray [H, W, C] uint8, "
             "PIL.Image, Text, Image or Document"
@@ -383,39 +378,39 @@ def _check_pixels(array: np.ndarray[Any, Any]) -> None:
 def advise(error: ItemError) -> None:
     """Add to an item's error how to write a sentence that looks like a path, if the item may be one."""
     item = error.item
-    if type(item) is str and isinstance(error, FileMissingError | NotAnImageError) and classify([item]) == b"P":
+    if type(item) is str and isinstance(error, FileMissingError | NotAnImageError) and classify([item])[0] == Kind.PATH:
         words = item if len(item) <= SHOWN_CHARACTERS else f"{item[:SHOWN_CHARACTERS]}..."
         advice = error.reason.partition("; give check_images=False")[0]
         error.reason = f'{advice}; if it is a sentence, write Text("{words}")'
 
 
-def as_document(item: Any, verdict: str) -> Document:
+def as_document(item: Any, kind: int) -> Document:
     """Return the Document of a read item, for the verbs whose answers are Documents; Documents pass as they are."""
-    return _DOCUMENTS[verdict](item)
+    return _DOCUMENTS[kind](item)
 
 
-_DOCUMENTS: Final[dict[str, Callable[[Any], Document]]] = {
-    "T": lambda text: Document(text=text),
-    "P": lambda path: Document(uri=path),
-    "D": lambda uri: Document(uri=uri),
-    "F": lambda uri: Document(uri=uri),
-    "U": lambda uri: Document(uri=uri),
-    "B": lambda blob: Document(blob=blob),
-    "N": lambda tensor: Document(tensor=tensor),
-    "O": lambda document: document,
+_DOCUMENTS: Final[dict[int, Callable[[Any], Document]]] = {
+    Kind.TEXT: lambda text: Document(text=text),
+    Kind.PATH: lambda path: Document(uri=path),
+    Kind.DATA_URI: lambda uri: Document(uri=uri),
+    Kind.FILE_URL: lambda uri: Document(uri=uri),
+    Kind.WEB_URL: lambda uri: Document(uri=uri),
+    Kind.BLOB: lambda blob: Document(blob=blob),
+    Kind.TENSOR: lambda tensor: Document(tensor=tensor),
+    Kind.DOCUMENT: lambda document: document,
 }
 
 
-def urls_of(items: Sequence[Any], verdicts: bytes, candidates: str | None) -> list[str]:
+def urls_of(items: Sequence[Any], kinds: bytes, candidates: str | None) -> list[str]:
     """Return the http(s) URLs whose images have to be fetched before these items can be packed.
 
     Documents may be of the caller's own class, whose code is run then.
     """
     urls: dict[str, None] = {}
-    for item, verdict in zip(items, verdicts, strict=True):
-        if verdict == URL:
+    for item, kind in zip(items, kinds, strict=True):
+        if kind == Kind.WEB_URL:
             urls[item] = None
-        elif verdict == DOCUMENT:
+        elif kind == Kind.DOCUMENT:
             try:
                 for document in (item, *(getattr(item, candidates) if candidates else ())):
                     if _is_fetched(document):
@@ -432,15 +427,15 @@ def are_plain(items: Sequence[Any]) -> bool:
     """
     values = list(items)
     for value in values:  # the list grows in the loop
-        kind = type(value)
-        if kind is Document or kind is NamedScore:
+        value_class = type(value)
+        if value_class is Document or value_class is NamedScore:
             values += msgspec.structs.astuple(value)
-        elif kind is dict:
+        elif value_class is dict:
             values += value.keys()
             values += value.values()
-        elif kind in (list, tuple, DocumentArray):
+        elif value_class in (list, tuple, DocumentArray):
             values += value
-        elif kind not in PLAIN:
+        elif value_class not in PLAIN:
             return False
         if len(values) > MOST_VALUES:
             return False

@@ -16,7 +16,7 @@ import msgspec
 
 from casdk import Document, Image, Text
 from casdk._content.inputs import as_document, read_chunk
-from casdk._rust import classify
+from casdk._rust import Kind, classify
 from casdk.client import Item
 from casdk.errors import InputValueError
 
@@ -32,6 +32,7 @@ IMAGES: Final = frozenset(
 """What is taken of a directory; a file named itself is taken whatever it is called."""
 NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 ID_BYTES: Final = 16
+URIS: Final = (Kind.WEB_URL, Kind.DATA_URI, Kind.FILE_URL)
 
 
 class Entry(NamedTuple):
@@ -105,7 +106,7 @@ class Content:
 
     def _expand(self, word: str) -> list[Source]:
         """Return what a word stands for."""
-        if _kind(word) in "UDF":
+        if _kind(word) in URIS:
             return [Entry(word, word)]
         found = Path(os.path.expanduser(word))
         try:
@@ -205,7 +206,7 @@ def read_document(words: str) -> Document:
     chunk = read_chunk([words], [0])
     if chunk.errors:
         raise chunk.errors[0]
-    return as_document(words, chr(chunk.verdicts[0]))
+    return as_document(words, chunk.kinds[0])
 
 
 def stored(entry: Entry) -> Document:
@@ -228,17 +229,17 @@ def stored(entry: Entry) -> Document:
 
 def _id_of(document: Document) -> str:
     content = document.text or document.uri
-    kind = "T" if document.text else _kind(content)
-    if kind in "UF":
+    kind = Kind.TEXT if document.text else _kind(content)
+    if kind in (Kind.WEB_URL, Kind.FILE_URL):
         return content
-    if kind == "D" or document.text:
+    if kind == Kind.DATA_URI or document.text:
         return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=ID_BYTES).hexdigest()
     # A name that is no UTF-8 cannot be sent as it is; escaped, it is still the same each time.
     return os.fsencode(os.path.abspath(os.path.expanduser(content))).decode("utf-8", "backslashreplace")
 
 
-def _kind(word: str) -> str:
-    return chr(classify([word])[0])
+def _kind(word: str) -> int:
+    return classify([word])[0]
 
 
 def _suffix(source: Path | Entry) -> str:

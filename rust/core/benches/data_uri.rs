@@ -62,7 +62,7 @@ fn read(criterion: &mut Criterion) {
     }
 }
 
-fn verdict(criterion: &mut Criterion) {
+fn kinds(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("classify");
     let items = [
         (
@@ -83,5 +83,5 @@ fn verdict(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decode, read, verdict);
+criterion_group!(benches, decode, read, kinds);
 criterion_main!(benches);

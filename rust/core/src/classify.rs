@@ -1,19 +1,7 @@
 //! What a string item is: a sentence, or an image and where it lies.
 
+use crate::kind::Kind;
 use crate::{data_uri, source};
-
-/// A sentence.
-pub const SENTENCE: u8 = b'T';
-/// The path of an image file.
-pub const PATH: u8 = b'P';
-/// A data URI.
-pub const DATA_URI: u8 = b'D';
-/// A `file://` URL.
-pub const FILE_URL: u8 = b'F';
-/// An `http://` or `https://` URL.
-pub const WEB_URL: u8 = b'U';
-/// What is neither a sentence nor an image: the name of a directory, or a URL with white space in it.
-pub const UNCLEAR: u8 = b'?';
 
 /// Extensions that make a string a path, lower case.
 const EXTENSIONS: [&str; 14] = [
@@ -22,18 +10,18 @@ const EXTENSIONS: [&str; 14] = [
 ];
 const LONGEST_EXTENSION: usize = 4;
 
-/// Returns the verdict on a string item.
+/// Returns the kind of a string item.
 ///
-/// | a string | verdict |
+/// | a string | kind |
 /// |---|---|
-/// | `data:`, a media type or `;...` or nothing, no white space, a comma | [`DATA_URI`] |
-/// | `http://` or `https://` and more, no white space | [`WEB_URL`] |
-/// | `file://` and more, no white space | [`FILE_URL`] |
-/// | one of these with white space, and ends in an image extension | [`UNCLEAR`] |
-/// | begins with `/` `./` `../` `~/` or a drive (`C:\`, `C:/`) or ends in an image extension, and has no white space or is the name of a file | [`PATH`] |
-/// | has a separator before its first white space, and ends in an image extension | [`PATH`] |
-/// | has a separator and no white space, and is the name of a directory | [`UNCLEAR`] |
-/// | anything else | [`SENTENCE`] |
+/// | `data:`, a media type or `;...` or nothing, no white space, a comma | [`Kind::DataUri`] |
+/// | `http://` or `https://` and more, no white space | [`Kind::WebUrl`] |
+/// | `file://` and more, no white space | [`Kind::FileUrl`] |
+/// | one of these with white space, and ends in an image extension | [`Kind::Unclear`] |
+/// | begins with `/` `./` `../` `~/` or a drive (`C:\`, `C:/`) or ends in an image extension, and has no white space or is the name of a file | [`Kind::Path`] |
+/// | has a separator before its first white space, and ends in an image extension | [`Kind::Path`] |
+/// | has a separator and no white space, and is the name of a directory | [`Kind::Unclear`] |
+/// | anything else | [`Kind::Text`] |
 ///
 /// Schemes, drives and extensions are read in any case. On Windows `.\`, `..\`, `~\` and `\\` begin a path too, and `\`
 /// separates. The file system is asked about nothing but a string that begins like a path and has white space, and one
@@ -43,13 +31,13 @@ const LONGEST_EXTENSION: usize = 4;
 ///
 /// * `look`: whether the file system is asked at all.
 #[must_use]
-pub fn classify(item: &str, look: bool) -> u8 {
+pub fn classify(item: &str, look: bool) -> Kind {
     match item.as_bytes().first() {
-        Some(b'd' | b'D') if data_uri::looks_like(item) => return DATA_URI,
+        Some(b'd' | b'D') if data_uri::looks_like(item) => return Kind::DataUri,
         Some(b'h' | b'H') if begins(item, "http://") || begins(item, "https://") => {
-            return url(item, WEB_URL);
+            return url(item, Kind::WebUrl);
         }
-        Some(b'f' | b'F') if begins(item, "file://") => return url(item, FILE_URL),
+        Some(b'f' | b'F') if begins(item, "file://") => return url(item, Kind::FileUrl),
         _ => {}
     }
     let first_word = item.split(char::is_whitespace).next().unwrap_or_default();
@@ -58,25 +46,25 @@ pub fn classify(item: &str, look: bool) -> u8 {
     let is_path = begins_like_path(item.as_bytes());
     let is_separated = is_path || first_word.bytes().any(is_separator);
     if is_separated && is_word && look && source::expand_home(item).is_dir() {
-        UNCLEAR
+        Kind::Unclear
     } else if is_image && (is_word || is_separated)
         || is_path && is_word
         || (is_image || is_path) && look && source::expand_home(item).is_file()
     {
-        PATH
+        Kind::Path
     } else {
-        SENTENCE
+        Kind::Text
     }
 }
 
-/// Returns the verdict on what begins like a URL, which has no white space.
-fn url(item: &str, verdict: u8) -> u8 {
+/// Returns the kind of what begins like a URL, which has no white space.
+fn url(item: &str, kind: Kind) -> Kind {
     if !has_white_space(item) {
-        verdict
+        kind
     } else if has_image_extension(item) {
-        UNCLEAR
+        Kind::Unclear
     } else {
-        SENTENCE
+        Kind::Text
     }
 }
 

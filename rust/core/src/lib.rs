@@ -9,6 +9,7 @@ pub mod document;
 pub mod error;
 pub mod frame;
 pub mod json;
+pub mod kind;
 pub mod load;
 pub mod matrix;
 mod numbers;

@@ -1,12 +1,22 @@
-//! The verdict on string items.
+//! The kind of string items.
 
 use std::fs;
 
 use casdk_core::classify::classify;
+use casdk_core::kind::Kind;
 
-const TABLE: &[(u8, &[&str])] = &[
+const STRINGS: [Kind; 6] = [
+    Kind::Text,
+    Kind::Path,
+    Kind::DataUri,
+    Kind::FileUrl,
+    Kind::WebUrl,
+    Kind::Unclear,
+];
+
+const TABLE: &[(Kind, &[&str])] = &[
     (
-        b'T',
+        Kind::Text,
         &[
             "",
             " ",
@@ -73,7 +83,7 @@ const TABLE: &[(u8, &[&str])] = &[
         ],
     ),
     (
-        b'P',
+        Kind::Path,
         &[
             "cat.png",
             "nosuch.png",
@@ -119,7 +129,7 @@ const TABLE: &[(u8, &[&str])] = &[
         ],
     ),
     (
-        b'D',
+        Kind::DataUri,
         &[
             "data:,",
             "data:,hello",
@@ -136,7 +146,7 @@ const TABLE: &[(u8, &[&str])] = &[
         ],
     ),
     (
-        b'F',
+        Kind::FileUrl,
         &[
             "file:///cat",
             "FILE:///cat.png",
@@ -146,7 +156,7 @@ const TABLE: &[(u8, &[&str])] = &[
         ],
     ),
     (
-        b'U',
+        Kind::WebUrl,
         &[
             "http://example.com",
             "http://x",
@@ -157,7 +167,7 @@ const TABLE: &[(u8, &[&str])] = &[
         ],
     ),
     (
-        b'?',
+        Kind::Unclear,
         &[
             "https://example.com/a b.png",
             "HTTP://example.com/a\tb.jpeg",
@@ -174,14 +184,10 @@ const TABLE: &[(u8, &[&str])] = &[
 ];
 
 #[test]
-fn verdicts() {
-    for (verdict, items) in TABLE {
+fn strings_are_of_the_kind_of_the_table() {
+    for (kind, items) in TABLE {
         for item in *items {
-            assert_eq!(
-                char::from(classify(item, true)),
-                char::from(*verdict),
-                "{item:?}"
-            );
+            assert_eq!(classify(item, true), *kind, "{item:?}");
         }
     }
 }
@@ -192,22 +198,26 @@ fn white_space_is_allowed_in_names_that_exist() {
     for name in ["my cat", "my other cat"] {
         let path = room.path().join(name);
         let item = path.to_str().unwrap();
-        assert_eq!(classify(item, true), b'T', "{item:?} does not exist yet");
+        assert_eq!(
+            classify(item, true),
+            Kind::Text,
+            "{item:?} does not exist yet"
+        );
         fs::write(&path, b"x").unwrap();
-        assert_eq!(classify(item, true), b'P', "{item:?} exists");
+        assert_eq!(classify(item, true), Kind::Path, "{item:?} exists");
     }
     let album = room.path().join("my album.jpg");
     fs::create_dir(&album).unwrap();
     let item = album.to_str().unwrap();
     assert_eq!(
         classify(item, true),
-        b'P',
+        Kind::Path,
         "{item:?} ends like an image, and opening it says what it is"
     );
     let words = room.path().join("my words");
     fs::create_dir(&words).unwrap();
     let item = words.to_str().unwrap();
-    assert_eq!(classify(item, true), b'T', "{item:?} is no file");
+    assert_eq!(classify(item, true), Kind::Text, "{item:?} is no file");
 }
 
 #[test]
@@ -216,30 +226,30 @@ fn the_file_system_is_asked_only_where_it_may_be() {
         assert_ne!(classify(item, true), classify(item, false), "{item:?}");
     }
     // One word is never looked for: there is a folder of this name beside the test.
-    assert_eq!(classify("tests", true), b'T');
+    assert_eq!(classify("tests", true), Kind::Text);
     let room = tempfile::tempdir().unwrap();
     let path = room.path().join("my cat");
     fs::write(&path, b"x").unwrap();
-    assert_eq!(classify(path.to_str().unwrap(), false), b'T');
+    assert_eq!(classify(path.to_str().unwrap(), false), Kind::Text);
 }
 
 #[cfg(windows)]
 #[test]
 fn backslashes_begin_paths_on_windows() {
     for item in [".\\cat", "..\\cat", "~\\cat", "\\\\server\\share\\cat"] {
-        assert_eq!(classify(item, true), b'P', "{item:?}");
+        assert_eq!(classify(item, true), Kind::Path, "{item:?}");
     }
 }
 
 proptest::proptest! {
     #[test]
-    fn never_panics_and_knows_only_five(item in proptest::prelude::any::<String>()) {
-        proptest::prop_assert!(b"TPDFU?".contains(&classify(&item, true)));
+    fn never_panics_and_knows_only_six(item in proptest::prelude::any::<String>()) {
+        proptest::prop_assert!(STRINGS.contains(&classify(&item, true)));
     }
 
     /// Words are a sentence however they are spaced, unless they begin or end like a path.
     #[test]
     fn words_are_a_sentence(words in proptest::collection::vec("[A-Za-z0-9]{1,12}", 1..9)) {
-        proptest::prop_assert_eq!(classify(&words.join(" "), true), b'T');
+        proptest::prop_assert_eq!(classify(&words.join(" "), true), Kind::Text);
     }
 }

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use casdk_core::classify;
+use casdk_core::classify::classify;
 use casdk_core::document::{Content, DEEPEST, Document, Fields, Id, Score, Tensor};
 use casdk_core::error::Error;
+use casdk_core::kind::Kind;
 use casdk_core::plain_fields;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
@@ -62,8 +63,8 @@ fn as_array<'py>(array: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 pub enum OwnedContent {
     /// Nothing.
     Empty,
-    /// A string, by its verdict.
-    Text(u8, PyBackedStr),
+    /// A string, by its kind.
+    Text(Kind, PyBackedStr),
     /// Bytes.
     Blob(PyBackedBytes),
     /// An array.
@@ -79,13 +80,13 @@ impl OwnedContent {
             Self::Blob(bytes) => Content::Blob(Cow::Borrowed(bytes)),
             Self::Tensor(tensor) => Content::Tensor(tensor.borrow()),
             Self::Refused(error) => Content::Refused(error.clone()),
-            Self::Text(verdict, text) => {
+            Self::Text(kind, text) => {
                 let text: Cow<'a, str> = Cow::Borrowed(text);
-                match verdict {
-                    b'P' => Content::Path(text),
-                    b'F' => Content::FileUrl(text),
-                    b'D' => Content::DataUri(text),
-                    b'U' => Content::NotFetched(text),
+                match kind {
+                    Kind::Path => Content::Path(text),
+                    Kind::FileUrl => Content::FileUrl(text),
+                    Kind::DataUri => Content::DataUri(text),
+                    Kind::WebUrl => Content::NotFetched(text),
                     _ => Content::Text(text),
                 }
             }
@@ -277,22 +278,22 @@ enum Role<'a> {
 }
 
 impl Reading<'_> {
-    /// Reads an item by its verdict; what is wrong with the item itself is found when it is packed.
+    /// Reads an item by its kind; what is wrong with the item itself is found when it is packed.
     ///
     /// It may run the caller's code: `__array__`, `__len__`, properties.
-    pub fn read(&self, item: &Bound<'_, PyAny>, verdict: u8) -> PyResult<Owned> {
-        match verdict {
-            b'O' => self.read_document(item, Role::Root, 0).map(Owned::from),
-            _ => self.read_plain(item, verdict),
+    pub fn read(&self, item: &Bound<'_, PyAny>, kind: Kind) -> PyResult<Owned> {
+        match kind {
+            Kind::Document => self.read_document(item, Role::Root, 0).map(Owned::from),
+            _ => self.read_plain(item, kind),
         }
     }
 
     /// Reads a sentence, or a document that is nothing but one, without running any code of the caller's; `None` for
     /// anything else.
-    pub fn read_sentence(&self, item: &Bound<'_, PyAny>, verdict: u8) -> PyResult<Option<Owned>> {
-        match verdict {
-            b'T' => self.read_plain(item, verdict).map(Some),
-            b'O' => match Values::of_plain_sentence(item, self.whole)? {
+    pub fn read_sentence(&self, item: &Bound<'_, PyAny>, kind: Kind) -> PyResult<Option<Owned>> {
+        match kind {
+            Kind::Text => self.read_plain(item, kind).map(Some),
+            Kind::Document => match Values::of_plain_sentence(item, self.whole)? {
                 Some(values) => {
                     let document = self.read_values(item, &values, Role::Root, 0)?;
                     Ok(Some(document.into()))
@@ -303,19 +304,19 @@ impl Reading<'_> {
         }
     }
 
-    fn read_plain(&self, item: &Bound<'_, PyAny>, verdict: u8) -> PyResult<Owned> {
+    fn read_plain(&self, item: &Bound<'_, PyAny>, kind: Kind) -> PyResult<Owned> {
         let py = item.py();
-        Ok(match verdict {
-            b'T' => Owned::Plain(OwnedContent::Text(verdict, item.extract()?), None),
-            b'B' => Owned::Plain(OwnedContent::Blob(item.extract()?), None),
-            b'N' => Owned::Plain(self.read_tensor(item, "an image array")?, None),
+        Ok(match kind {
+            Kind::Text => Owned::Plain(OwnedContent::Text(kind, item.extract()?), None),
+            Kind::Blob => Owned::Plain(OwnedContent::Blob(item.extract()?), None),
+            Kind::Tensor => Owned::Plain(self.read_tensor(item, "an image array")?, None),
             _ => {
-                let (verdict, uri) = match url_of_name(item) {
-                    Some(url) if verdict == b'P' => (b'F', url?),
-                    _ => (verdict, item.extract()?),
+                let (kind, uri) = match url_of_name(item) {
+                    Some(url) if kind == Kind::Path => (Kind::FileUrl, url?),
+                    _ => (kind, item.extract()?),
                 };
                 let kept = self.whole.then(|| uri.clone_ref(py));
-                Owned::Plain(self.image(py, verdict, uri), kept)
+                Owned::Plain(self.image(py, kind, uri), kept)
             }
         })
     }
@@ -338,10 +339,10 @@ impl Reading<'_> {
         }))
     }
 
-    fn image(&self, py: Python<'_>, verdict: u8, uri: PyBackedStr) -> OwnedContent {
+    fn image(&self, py: Python<'_>, kind: Kind, uri: PyBackedStr) -> OwnedContent {
         match self.fetched.get(&*uri) {
-            Some(bytes) if verdict == b'U' => OwnedContent::Blob(bytes.clone_ref(py)),
-            _ => OwnedContent::Text(verdict, uri),
+            Some(bytes) if kind == Kind::WebUrl => OwnedContent::Blob(bytes.clone_ref(py)),
+            _ => OwnedContent::Text(kind, uri),
         }
     }
 
@@ -449,7 +450,7 @@ impl Reading<'_> {
         loaded: bool,
     ) -> PyResult<OwnedContent> {
         if let Some(text) = values.read_text(Field::text)? {
-            return Ok(OwnedContent::Text(b'T', text));
+            return Ok(OwnedContent::Text(Kind::Text, text));
         }
         let blob: PyBackedBytes = values.read(Field::blob)?;
         if !blob.is_empty() {
@@ -463,17 +464,17 @@ impl Reading<'_> {
             return Ok(OwnedContent::Empty);
         };
         // It is an image, whatever it looks like: there is nothing to ask the file system.
-        let verdict = match classify::classify(uri, false) {
-            verdict @ (b'U' | b'D' | b'F') => verdict,
-            b'?' => {
+        let kind = match classify(uri, false) {
+            kind @ (Kind::WebUrl | Kind::DataUri | Kind::FileUrl) => kind,
+            Kind::Unclear => {
                 return Err(PyValueError::new_err(
                     "uri: a URL has no white space: percent-encode it (%20)",
                 ));
             }
-            _ => b'P',
+            _ => Kind::Path,
         };
         let py = tensor.py();
-        Ok(self.image(py, verdict, uri.clone_ref(py)))
+        Ok(self.image(py, kind, uri.clone_ref(py)))
     }
 }
 

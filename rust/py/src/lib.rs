@@ -4,13 +4,16 @@ mod documents;
 mod fields;
 mod frame;
 mod ids;
+mod kind;
 mod packer;
 mod reply;
 mod rows;
 mod values;
 mod weigh;
 
-use casdk_core::{classify, data_uri};
+use casdk_core::classify::classify;
+use casdk_core::data_uri;
+use casdk_core::kind::Kind;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -22,16 +25,14 @@ fn reply_error(error: &casdk_core::error::Error) -> PyErr {
     ReplyError::new_err(error.to_string())
 }
 
-/// Returns the verdict on a string; one that is no UTF-8 can only be the name of a file.
-fn verdict_on(text: &Bound<'_, PyString>, look: bool) -> u8 {
+/// Returns the kind of a string; one that is no UTF-8 can only be the name of a file.
+fn kind_of(text: &Bound<'_, PyString>, look: bool) -> Kind {
     if let Ok(text) = text.to_str() {
-        return classify::classify(text, look);
+        return classify(text, look);
     }
     match fields::name_of(text) {
-        Some(name) if classify::classify(&name.to_string_lossy(), look) == classify::PATH => {
-            classify::PATH
-        }
-        _ => classify::SENTENCE,
+        Some(name) if classify(&name.to_string_lossy(), look) == Kind::Path => Kind::Path,
+        _ => Kind::Text,
     }
 }
 
@@ -39,20 +40,21 @@ fn verdict_on(text: &Bound<'_, PyString>, look: bool) -> u8 {
 #[pyo3(name = "classify", signature = (items, *, look=true))]
 fn classify_items<'py>(items: &Bound<'py, PyAny>, look: bool) -> PyResult<Bound<'py, PyBytes>> {
     let py = items.py();
-    let mut verdicts = Vec::with_capacity(items.len().unwrap_or_default());
+    let mut kinds = Vec::with_capacity(items.len().unwrap_or_default());
     for item in items.try_iter()? {
         let item = item?;
-        verdicts.push(if let Ok(text) = item.cast_exact::<PyString>() {
-            verdict_on(text, look)
+        let kind = if let Ok(text) = item.cast_exact::<PyString>() {
+            kind_of(text, look)
         } else if item.is_exact_instance_of::<PyBytes>() {
-            b'B'
+            Kind::Blob
         } else if fields::is_document(&item)? {
-            b'O'
+            Kind::Document
         } else {
-            b'?'
-        });
+            Kind::Unclear
+        };
+        kinds.push(kind.byte());
     }
-    Ok(PyBytes::new(py, &verdicts))
+    Ok(PyBytes::new(py, &kinds))
 }
 
 #[pyfunction]
@@ -76,6 +78,8 @@ mod _rust {
     use super::frame::frame_message;
     #[pymodule_export]
     use super::ids::new_id;
+    #[pymodule_export]
+    use super::kind::Kinds;
     #[pymodule_export]
     use super::packer::{Packed, Packer};
     #[pymodule_export]

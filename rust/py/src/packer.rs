@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use casdk_core::document::Document;
 use casdk_core::json;
+use casdk_core::kind::Kind;
 use casdk_core::load::{Failure, Options};
 use casdk_core::request::Plan;
 use casdk_core::sentences::TextPlan;
@@ -19,7 +20,6 @@ use crate::values::read_fields;
 /// Bytes of sentences below which letting go of the GIL costs more than it gives: writing them takes microseconds,
 /// getting it back from a busy thread milliseconds.
 const WORTH_DETACHING: usize = 64 << 10;
-const VERDICTS: &[u8] = b"TPDFUBNO";
 
 /// The form of the wire.
 #[derive(Clone, Copy, PartialEq)]
@@ -95,22 +95,22 @@ impl Packer {
         })
     }
 
-    #[pyo3(signature = (request_id, items, verdicts, fetched=None))]
+    #[pyo3(signature = (request_id, items, kinds, fetched=None))]
     fn pack(
         &self,
         py: Python<'_>,
         request_id: &str,
         items: &Bound<'_, PyAny>,
-        verdicts: &[u8],
+        kinds: &[u8],
         fetched: Option<HashMap<String, PyBackedBytes>>,
     ) -> PyResult<Packed> {
-        let items = sequence(items, verdicts)?;
+        let items = sequence(items, kinds)?;
         let fetched = fetched.unwrap_or_default();
         let reading = self.reading(&fetched);
         let mut causes = Vec::new();
         let mut owned = Vec::with_capacity(items.len());
-        for (position, (item, &verdict)) in items.iter().zip(verdicts).enumerate() {
-            let read = reading.read(item, verdict);
+        for (position, (item, &kind)) in items.iter().zip(kinds).enumerate() {
+            let read = reading.read(item, packable(kind)?);
             owned.push(read.or_else(|error| unfit(py, position, error, &mut causes))?);
         }
         let mut packed = self.pack_owned(py, owned, request_id, Contents::Any)?;
@@ -123,18 +123,18 @@ impl Packer {
         py: Python<'_>,
         request_id: &str,
         items: &Bound<'_, PyAny>,
-        verdicts: &[u8],
+        kinds: &[u8],
     ) -> PyResult<Option<Packed>> {
-        let items = sequence(items, verdicts)?;
-        if let Some(packed) = self.pack_plain(py, &items, verdicts, request_id)? {
+        let items = sequence(items, kinds)?;
+        if let Some(packed) = self.pack_plain(py, &items, kinds, request_id)? {
             return Ok(Some(packed));
         }
         let fetched = HashMap::new();
         let reading = self.reading(&fetched);
         let mut causes = Vec::new();
         let mut owned = Vec::with_capacity(items.len());
-        for (position, (item, &verdict)) in items.iter().zip(verdicts).enumerate() {
-            let read = reading.read_sentence(item, verdict);
+        for (position, (item, &kind)) in items.iter().zip(kinds).enumerate() {
+            let read = reading.read_sentence(item, packable(kind)?);
             match read.or_else(|error| unfit(py, position, error, &mut causes).map(Some))? {
                 Some(sentence) => owned.push(sentence),
                 None => return Ok(None),
@@ -155,23 +155,29 @@ enum Contents {
     Sentences,
 }
 
-fn sequence<'py>(items: &Bound<'py, PyAny>, verdicts: &[u8]) -> PyResult<Vec<Bound<'py, PyAny>>> {
+fn sequence<'py>(items: &Bound<'py, PyAny>, kinds: &[u8]) -> PyResult<Vec<Bound<'py, PyAny>>> {
     let items: Vec<_> = match items.cast::<PyList>() {
         Ok(list) => list.iter().collect(),
         Err(_) => items.try_iter()?.collect::<PyResult<_>>()?,
     };
-    if items.len() != verdicts.len() {
+    if items.len() != kinds.len() {
         return Err(PyValueError::new_err(format!(
-            "{} verdicts for {} items",
-            verdicts.len(),
+            "{} kinds for {} items",
+            kinds.len(),
             items.len()
         )));
     }
-    if let Some(&other) = verdicts.iter().find(|verdict| !VERDICTS.contains(verdict)) {
-        let message = format!("verdict {:?} cannot be packed", char::from(other));
-        return Err(PyValueError::new_err(message));
-    }
     Ok(items)
+}
+
+/// The kind that a byte stands for, of those that can be packed.
+fn packable(byte: u8) -> PyResult<Kind> {
+    let reason = match Kind::try_from(byte) {
+        Ok(Kind::Unclear) => "what is unclear cannot be packed".into(),
+        Ok(kind) => return Ok(kind),
+        Err(unknown) => unknown.to_string(),
+    };
+    Err(PyValueError::new_err(reason))
 }
 
 /// What is packed for an item that could not be read, whose exception is kept; one that is to end more than an item is
@@ -231,21 +237,21 @@ impl Packer {
         &self,
         py: Python<'_>,
         items: &[Bound<'_, PyAny>],
-        verdicts: &[u8],
+        kinds: &[u8],
         request_id: &str,
     ) -> PyResult<Option<Packed>> {
         if self.codec != Codec::Proto {
             return Ok(None);
         }
-        let all = |kind| verdicts.iter().all(|&verdict| verdict == kind);
-        if all(b'T') {
+        let all = |kind: Kind| kinds.iter().all(|&byte| byte == kind.byte());
+        if all(Kind::Text) {
             let Some(texts) = texts(items) else {
                 return Ok(None);
             };
             let plan = TextPlan::new(&texts, None, &self.options, request_id);
             return write_texts(py, plan).map(Some);
         }
-        if self.whole || self.candidates.is_some() || !all(b'O') {
+        if self.whole || self.candidates.is_some() || !all(Kind::Document) {
             return Ok(None);
         }
         let defaults = Defaults::new(py)?;

@@ -1,6 +1,5 @@
-//! Every string gets one of six verdicts, without a look at the file system; URLs and data URIs are what they are
-//! called; a file URL's path is read or
-//! refused.
+//! Every string is of one of six kinds, without a look at the file system; URLs and data URIs are what they are
+//! called; a file URL's path is read or refused.
 //!
 //! Allowed error: `Error::Unreadable` of `path_of_file_url`.
 
@@ -8,19 +7,20 @@
 
 use casdk_core::classify::classify;
 use casdk_core::error::Error;
+use casdk_core::kind::Kind;
 use casdk_core::source::{expand_home, path_of_file_url};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let lower = text.to_ascii_lowercase();
     match classify(text, false) {
-        b'D' => assert!(lower.starts_with("data:") && text.contains(',')),
-        b'U' => assert!(lower.starts_with("http")),
-        b'F' => assert!(lower.starts_with("file://")),
-        b'T' => assert!(text.contains(char::is_whitespace) || !text.starts_with('/')),
-        b'P' => assert!(!text.is_empty()),
-        b'?' => assert!((lower.starts_with("http") || lower.starts_with("file")) && text.contains(char::is_whitespace)),
-        other => panic!("verdict {other}"),
+        Kind::DataUri => assert!(lower.starts_with("data:") && text.contains(',')),
+        Kind::WebUrl => assert!(lower.starts_with("http")),
+        Kind::FileUrl => assert!(lower.starts_with("file://")),
+        Kind::Text => assert!(text.contains(char::is_whitespace) || !text.starts_with('/')),
+        Kind::Path => assert!(!text.is_empty()),
+        Kind::Unclear => assert!((lower.starts_with("http") || lower.starts_with("file")) && text.contains(char::is_whitespace)),
+        Kind::Blob | Kind::Tensor | Kind::Document => panic!("no string is of this kind"),
     }
     assert!(expand_home(text).as_os_str().len() >= text.len().min(1));
     if let Err(error) = path_of_file_url(&format!("file://{text}")) {
