@@ -16,6 +16,9 @@ DEBUG: Final[bool]
 FIELDS: Final[list[str]]
 """Every field of ``casdk.Document`` that is read and written, plain ones last; ``rust/core`` lists these."""
 
+IMAGE_EXTENSIONS: Final[list[str]]
+"""The extensions of image files, with the point, lower case."""
+
 Codec: TypeAlias = Literal["proto", "json"]
 Tensor: TypeAlias = tuple[bytes, tuple[int, ...], str]
 """Buffer in C order, shape, NumPy's ``dtype.str``."""
@@ -87,6 +90,12 @@ def classify(items: Sequence[object], *, look: bool = True) -> bytes:
 
     The rule for strings is the table in ``casdk._content.inputs``; ``bytes`` are a blob, and whatever is neither of
     these nor a ``casdk.Document`` is unclear, for Python to look at.
+    """
+
+def kind_of_uri(uri: str) -> int:
+    """Return the `Kind` of a Document's uri, which is an image's whatever it looks like: a URL's, a data URI's or a path's.
+
+    Its scheme decides. It is unclear if it is a URL with white space in it.
     """
 
 def decode_data_uri(uri: str) -> tuple[str, bytes]:

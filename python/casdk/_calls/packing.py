@@ -13,7 +13,7 @@ from casdk._calls.session import ByteShare, Session
 from casdk._content.inputs import are_plain, urls_of
 from casdk._engine.callers import Caller
 from casdk._engine.process import engine
-from casdk._rust import Kind
+from casdk._rust import Kind, kind_of_uri
 from casdk._transport.codecs import Packed, Packer, failure_of
 from casdk._wording import class_name, message_of
 from casdk.documents import Document
@@ -132,7 +132,7 @@ def leave_out(batch: Batch, packed: Packed, call: Call) -> None:
         cause: BaseException | None = packed.causes.get(position)
         if (lost := (batch.errors or {}).get(place)) is not None:
             cause, reason = lost, f"{reason}: {lost}"
-        elif kind == "not_image" and reason.startswith("it ") and place and place[:5].lower() != "data:":
+        elif kind == "not_image" and reason.startswith("it ") and place and kind_of_uri(place) != Kind.DATA_URI:
             reason = f"{place}: {reason}"
         call.refuse(failure_of(kind, batch.indices[position], item, reason, cause))
     rest = batch.without({position for position, _, _ in packed.failures})

@@ -32,7 +32,7 @@ import msgspec
 import numpy as np
 
 from casdk._columns import Unreadable, column_of
-from casdk._rust import Kind, classify
+from casdk._rust import Kind, classify, kind_of_uri
 from casdk._wording import class_name, message_of, shown
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.documents.recognise import origins, recognise
@@ -141,7 +141,12 @@ def check_content(content: Any, sources: Sources = EVERYTHING) -> Any:
 
 
 def _readable(content: Any, sources: Sources) -> Any:
-    if type(content) is str and sources.local_files and classify([content])[0] == Kind.UNCLEAR and not _is_url(content):
+    if (
+        type(content) is str
+        and sources.local_files
+        and classify([content])[0] == Kind.UNCLEAR
+        and kind_of_uri(content) == Kind.PATH
+    ):
         raise InputTypeError(f"content is the name of a directory: write {_listing(content)} for what is in it")
     if isinstance(content, SINGLE) or _is_picture(content) or recognise(content):
         raise InputTypeError(f"content must be an iterable of items, not one item: write [{shown(content)}]")
@@ -158,10 +163,6 @@ def _readable(content: Any, sources: Sources) -> Any:
     if not any(hasattr(its_class, name) for name in ("__iter__", "__aiter__")):
         raise InputTypeError(f"content must be an iterable of items, not {class_name(content)}")
     return content
-
-
-def _is_url(text: str) -> bool:
-    return text[:4].lower() in ("http", "file") and "://" in text
 
 
 def _listing(directory: str) -> str:
@@ -282,7 +283,7 @@ class _Look:
         kind = classify([text], look=self._files)[0]
         if kind != Kind.UNCLEAR:
             return kind
-        if _is_url(text):
+        if kind_of_uri(text) != Kind.PATH:
             raise _UnfitError(f"a URL has no white space: percent-encode it (%20); a sentence is Text({shown(text)})")
         raise _UnfitError(
             f"is the name of a directory: write {_listing(text)} for what is in it; a sentence is Text({shown(text)})",
@@ -445,7 +446,7 @@ def are_plain(items: Sequence[Any]) -> bool:
 def _is_fetched(document: Document) -> bool:
     return (
         isinstance(document.uri, str)  # the packer reports what is wrong with another type
-        and document.uri[:8].lower().startswith(("http://", "https://"))
+        and kind_of_uri(document.uri) == Kind.WEB_URL
         and not document.text
         and not document.blob
         and document.tensor is None

@@ -16,7 +16,7 @@ import msgspec
 
 from casdk import Document, Image, Text
 from casdk._content.inputs import as_document, read_chunk
-from casdk._rust import Kind, classify
+from casdk._rust import IMAGE_EXTENSIONS, Kind, classify, kind_of_uri
 from casdk.client import Item
 from casdk.errors import InputValueError
 
@@ -25,10 +25,7 @@ __all__ = ["STDIN", "Content", "Entry", "read_document", "read_lines", "stored"]
 STDIN: Final = "-"
 LINES: Final = frozenset({".txt"})
 RECORDS: Final = frozenset({".jsonl", ".ndjson"})
-IMAGES: Final = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".webp", ".bmp"}
-    | {".dib", ".tif", ".tiff", ".avif", ".heic", ".heif"}
-)
+IMAGES: Final = frozenset(IMAGE_EXTENSIONS)
 """What is taken of a directory; a file named itself is taken whatever it is called."""
 NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 ID_BYTES: Final = 16
@@ -106,7 +103,7 @@ class Content:
 
     def _expand(self, word: str) -> list[Source]:
         """Return what a word stands for."""
-        if _kind(word) in URIS:
+        if classify([word])[0] in URIS:
             return [Entry(word, word)]
         found = Path(os.path.expanduser(word))
         try:
@@ -229,17 +226,13 @@ def stored(entry: Entry) -> Document:
 
 def _id_of(document: Document) -> str:
     content = document.text or document.uri
-    kind = Kind.TEXT if document.text else _kind(content)
+    kind = Kind.TEXT if document.text else kind_of_uri(content)
     if kind in (Kind.WEB_URL, Kind.FILE_URL):
         return content
-    if kind == Kind.DATA_URI or document.text:
+    if kind in (Kind.DATA_URI, Kind.TEXT):
         return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=ID_BYTES).hexdigest()
     # A name that is no UTF-8 cannot be sent as it is; escaped, it is still the same each time.
     return os.fsencode(os.path.abspath(os.path.expanduser(content))).decode("utf-8", "backslashreplace")
-
-
-def _kind(word: str) -> int:
-    return classify([word])[0]
 
 
 def _suffix(source: Path | Entry) -> str:

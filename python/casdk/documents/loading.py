@@ -12,6 +12,8 @@ from urllib.request import url2pathname
 import numpy as np
 from numpy.typing import NDArray
 
+from casdk._rust import Kind, decode_data_uri, kind_of_uri
+
 __all__ = ["read_pixels", "read_uri"]
 
 MISSING: Final = "reading pixels takes Pillow: pip install 'casdk[image]'"
@@ -27,14 +29,12 @@ def read_uri(uri: str, timeout: float, max_bytes: int) -> bytes:
     """
     if not uri:
         raise ValueError("the document has no uri to load")
-    scheme = uri[:8].lower()
-    if scheme.startswith("data:"):
-        from casdk._rust import decode_data_uri
-
+    kind = kind_of_uri(uri)
+    if kind == Kind.DATA_URI:
         return decode_data_uri(uri)[1]
-    if scheme.startswith(("http://", "https://")):
+    if kind == Kind.WEB_URL:
         return _download(uri, timeout, max_bytes)
-    if scheme.startswith("file:"):
+    if kind == Kind.FILE_URL:
         return Path(url2pathname(urlsplit(uri).path)).read_bytes()
     return Path(os.path.expanduser(uri)).read_bytes()
 

@@ -1,14 +1,8 @@
 //! What a string item is: a sentence, or an image and where it lies.
 
 use crate::kind::Kind;
+use crate::uri::{self, LONGEST_EXTENSION};
 use crate::{data_uri, source};
-
-/// Extensions that make a string a path, lower case.
-const EXTENSIONS: [&str; 14] = [
-    "png", "jpg", "jpeg", "jpe", "jfif", "gif", "webp", "bmp", "dib", "tif", "tiff", "avif",
-    "heic", "heif",
-];
-const LONGEST_EXTENSION: usize = 4;
 
 /// Returns the kind of a string item.
 ///
@@ -32,12 +26,11 @@ const LONGEST_EXTENSION: usize = 4;
 /// * `look`: whether the file system is asked at all.
 #[must_use]
 pub fn classify(item: &str, look: bool) -> Kind {
-    match item.as_bytes().first() {
-        Some(b'd' | b'D') if data_uri::looks_like(item) => return Kind::DataUri,
-        Some(b'h' | b'H') if begins(item, "http://") || begins(item, "https://") => {
-            return url(item, Kind::WebUrl);
+    match uri::split(item) {
+        Some((Kind::DataUri, _)) if data_uri::looks_like(item) => return Kind::DataUri,
+        Some((kind @ (Kind::WebUrl | Kind::FileUrl), rest)) if !rest.is_empty() => {
+            return url(item, kind);
         }
-        Some(b'f' | b'F') if begins(item, "file://") => return url(item, Kind::FileUrl),
         _ => {}
     }
     let first_word = item.split(char::is_whitespace).next().unwrap_or_default();
@@ -66,12 +59,6 @@ fn url(item: &str, kind: Kind) -> Kind {
     } else {
         Kind::Text
     }
-}
-
-/// Whether it is a scheme, in any case, and more.
-fn begins(item: &str, scheme: &str) -> bool {
-    item.len() > scheme.len()
-        && item.as_bytes()[..scheme.len()].eq_ignore_ascii_case(scheme.as_bytes())
 }
 
 fn has_white_space(item: &str) -> bool {
@@ -105,8 +92,5 @@ fn has_image_extension(item: &str) -> bool {
     };
     // A name that is only an extension, like `.png` or `dir/.png`, is a hidden file without one.
     let has_stem = dot > 0 && !is_separator(bytes[dot - 1]);
-    has_stem
-        && EXTENSIONS
-            .iter()
-            .any(|known| known.as_bytes().eq_ignore_ascii_case(&bytes[dot + 1..]))
+    has_stem && uri::media_type_of(&item[dot + 1..]).is_some()
 }

@@ -16,6 +16,7 @@ use base64::engine::Simd;
 use base64::{DecodeError, DecodeSliceError, Engine};
 
 use crate::error::Error;
+use crate::uri::{self, DATA};
 
 /// The fastest engine this processor has.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -38,7 +39,6 @@ static URL_SAFE: LazyLock<Base64> = LazyLock::new(|| {
     return GeneralPurpose::new(&base64::alphabet::URL_SAFE, GeneralPurposeConfig::new());
 });
 
-const SCHEME: &str = "data:";
 /// Bytes at each end of a long payload that [`glance`] looks at: wrapped or escaped base64 shows in far fewer.
 const GLANCE: usize = 4 << 10;
 /// Symbols that are decoded at once where only their being right is wanted, so that the bytes stay in the nearest cache.
@@ -98,7 +98,7 @@ fn read(uri: &str, glance: bool) -> Result<DataUri<'_>, Error> {
     let written = &uri.as_bytes()[start..];
     let (parameters, is_base64) = without_mark(parameters);
     if let Some(at) = misplaced_mark(parameters) {
-        let at = SCHEME.len() + media_type.len() + at;
+        let at = DATA.len() + media_type.len() + at;
         return Err(broken(
             at,
             "';base64' must be the last parameter, before the comma",
@@ -220,14 +220,7 @@ struct Header<'a> {
 }
 
 fn header(uri: &str) -> Result<Header<'_>, (usize, &'static str)> {
-    if !uri
-        .as_bytes()
-        .get(..SCHEME.len())
-        .is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME.as_bytes()))
-    {
-        return Err((0, "a data URI begins with 'data:'"));
-    }
-    let rest = &uri[SCHEME.len()..];
+    let rest = uri::after(uri, DATA).ok_or((0, "a data URI begins with 'data:'"))?;
     let comma = rest
         .find(',')
         .ok_or((uri.len(), "no comma before the data"))?;
@@ -236,7 +229,7 @@ fn header(uri: &str) -> Result<Header<'_>, (usize, &'static str)> {
         .position(|byte| !byte.is_ascii_graphic() || byte == b'#')
     {
         return Err((
-            SCHEME.len() + at,
+            DATA.len() + at,
             "only printable ASCII without white space and '#' stands before the comma",
         ));
     }
@@ -245,12 +238,12 @@ fn header(uri: &str) -> Result<Header<'_>, (usize, &'static str)> {
         .split_once('/')
         .is_some_and(|(kind, sub)| is_token(kind) && is_token(sub));
     if !media_type.is_empty() && !is_media_type {
-        return Err((SCHEME.len(), "a media type has the form type/subtype"));
+        return Err((DATA.len(), "a media type has the form type/subtype"));
     }
     Ok(Header {
         media_type,
         parameters,
-        start: SCHEME.len() + comma + 1,
+        start: DATA.len() + comma + 1,
     })
 }
 

@@ -17,5 +17,6 @@ pub mod reply;
 pub mod request;
 pub mod sentences;
 pub mod source;
+pub mod uri;
 pub mod weigh;
 pub mod wire;

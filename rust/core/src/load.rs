@@ -8,6 +8,7 @@ use crate::document::{Content, Document, Fields, Id, Tensor};
 use crate::error::Error;
 use crate::numbers;
 use crate::source::{self, OpenedFile};
+use crate::uri::media_type_of;
 
 /// Files of a batch that stay open until they are read; the others are opened again, so that no batch, and no number of
 /// batches at once, needs more descriptors than a process has.
@@ -239,35 +240,17 @@ impl Item<'_> {
             return &document.mime_type;
         }
         match &self.loaded {
-            Loaded::Blob(bytes) => source::sniff(bytes).map_or("", mime_type_of),
+            Loaded::Blob(bytes) => source::sniff(bytes).and_then(media_type_of).unwrap_or(""),
             Loaded::Uri(uri) => uri.media_type,
             Loaded::File(file) => {
                 let extension = file
                     .path
                     .extension()
                     .and_then(|extension| extension.to_str());
-                extension.map_or("", |extension| {
-                    mime_type_of(&extension.to_ascii_lowercase())
-                })
+                extension.and_then(media_type_of).unwrap_or("")
             }
             Loaded::Nothing | Loaded::Text(_) | Loaded::Tensor(_) => "",
         }
-    }
-}
-
-/// The media type of an image's kind or extension.
-fn mime_type_of(kind: &str) -> &'static str {
-    match kind {
-        "png" => "image/png",
-        "jpeg" | "jpg" | "jpe" | "jfif" => "image/jpeg",
-        "gif" => "image/gif",
-        "webp" => "image/webp",
-        "bmp" | "dib" => "image/bmp",
-        "tiff" | "tif" => "image/tiff",
-        "avif" => "image/avif",
-        "heic" => "image/heic",
-        "heif" => "image/heif",
-        _ => "",
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::data_uri::unescape;
 use crate::error::Error;
+use crate::uri::{self, FILE};
 
 /// A regular file that is open, and how long it was then.
 #[derive(Debug)]
@@ -177,7 +178,7 @@ pub fn expand_home(path: &str) -> PathBuf {
 pub fn file_url_of(path: &Path) -> Result<String, Error> {
     let path = path.to_str().map_or_else(|| path.to_owned(), expand_home);
     let path = std::path::absolute(&path).map_err(|error| refusal(&path, &error))?;
-    let mut url = String::from("file://");
+    let mut url = String::from(FILE);
     for &byte in path.as_os_str().as_encoded_bytes() {
         if byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte) {
             url.push(char::from(byte));
@@ -197,10 +198,7 @@ pub fn file_url_of(path: &Path) -> Result<String, Error> {
 /// `#` of a file's name has to be escaped, and a guess could read another file.
 pub fn path_of_file_url(url: &str) -> Result<PathBuf, Error> {
     let broken = |reason: String| Error::Unreadable(format!("{reason} in the file URL {url}"));
-    let after = match url.get(..7) {
-        Some(scheme) if scheme.eq_ignore_ascii_case("file://") => &url[7..],
-        _ => return Err(broken("no file:// at the start".into())),
-    };
+    let after = uri::after(url, FILE).ok_or_else(|| broken(format!("no {FILE} at the start")))?;
     let slash = after.find('/').ok_or_else(|| broken("no path".into()))?;
     let (host, path) = after.split_at(slash);
     if !host.is_empty() && !host.eq_ignore_ascii_case("localhost") {
@@ -222,12 +220,17 @@ pub fn path_of_file_url(url: &str) -> Result<PathBuf, Error> {
     let mut name = Vec::with_capacity(path.len());
     for (at, byte) in unescape(path.as_bytes()) {
         match byte {
-            Some(0) => return Err(broken(format!("a NUL at offset {}", 7 + slash + at))),
+            Some(0) => {
+                return Err(broken(format!(
+                    "a NUL at offset {}",
+                    FILE.len() + slash + at
+                )));
+            }
             Some(byte) => name.push(byte),
             None => {
                 return Err(broken(format!(
                     "a broken % escape at offset {}",
-                    7 + slash + at
+                    FILE.len() + slash + at
                 )));
             }
         }

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use casdk_core::classify::classify;
 use casdk_core::document::{Content, DEEPEST, Document, Fields, Id, Score, Tensor};
 use casdk_core::error::Error;
 use casdk_core::kind::Kind;
 use casdk_core::plain_fields;
+use casdk_core::uri::kind_of_uri;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -463,16 +463,12 @@ impl Reading<'_> {
         let Some(uri) = uri.filter(|_| loaded) else {
             return Ok(OwnedContent::Empty);
         };
-        // It is an image, whatever it looks like: there is nothing to ask the file system.
-        let kind = match classify(uri, false) {
-            kind @ (Kind::WebUrl | Kind::DataUri | Kind::FileUrl) => kind,
-            Kind::Unclear => {
-                return Err(PyValueError::new_err(
-                    "uri: a URL has no white space: percent-encode it (%20)",
-                ));
-            }
-            _ => Kind::Path,
-        };
+        let kind = kind_of_uri(uri);
+        if kind == Kind::Unclear {
+            return Err(PyValueError::new_err(
+                "uri: a URL has no white space: percent-encode it (%20)",
+            ));
+        }
         let py = tensor.py();
         Ok(self.image(py, kind, uri.clone_ref(py)))
     }

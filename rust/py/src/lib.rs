@@ -14,6 +14,7 @@ mod weigh;
 use casdk_core::classify::classify;
 use casdk_core::data_uri;
 use casdk_core::kind::Kind;
+use casdk_core::uri;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -58,6 +59,12 @@ fn classify_items<'py>(items: &Bound<'py, PyAny>, look: bool) -> PyResult<Bound<
 }
 
 #[pyfunction]
+fn kind_of_uri(uri: &Bound<'_, PyString>) -> u8 {
+    // What is no UTF-8 can only be the name of a file.
+    uri.to_str().map_or(Kind::Path, uri::kind_of_uri).byte()
+}
+
+#[pyfunction]
 fn decode_data_uri<'py>(py: Python<'py>, uri: &str) -> PyResult<(String, Bound<'py, PyBytes>)> {
     let value_error = |error: casdk_core::error::Error| PyValueError::new_err(error.to_string());
     let parsed = data_uri::parse(uri).map_err(value_error)?;
@@ -81,6 +88,8 @@ mod _rust {
     #[pymodule_export]
     use super::kind::Kinds;
     #[pymodule_export]
+    use super::kind_of_uri;
+    #[pymodule_export]
     use super::packer::{Packed, Packer};
     #[pymodule_export]
     use super::reply::{Reply, first_id_of, request_id_of, scan, scan_status};
@@ -89,12 +98,15 @@ mod _rust {
     #[pymodule_export]
     use super::weigh::{weigh_json, weigh_request};
     use crate::fields::NAMES;
+    use casdk_core::uri::IMAGES;
     use pyo3::prelude::*;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("DEBUG", cfg!(debug_assertions))?;
-        module.add("FIELDS", NAMES.to_vec())
+        module.add("FIELDS", NAMES.to_vec())?;
+        let extensions = IMAGES.map(|(extension, _)| format!(".{extension}"));
+        module.add("IMAGE_EXTENSIONS", extensions.to_vec())
     }
 }
