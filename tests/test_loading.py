@@ -1,3 +1,4 @@
+import os
 import socket
 import sys
 import threading
@@ -104,6 +105,9 @@ def test_scaling(path, size, shape):
         ("data:image/png;base64,@@@@", ValueError, "base64"),
         ("data:image/png", ValueError, "comma"),
         ("http://[::1", ValueError, "no URL"),
+        ("https://example.com/a b.png", ValueError, "percent-encode"),
+        ("file:///a b.png", ValueError, "percent-encode"),
+        ("file://elsewhere/a.png", OSError, "elsewhere"),
     ],
 )
 def test_what_cannot_be_read(uri, error, message):
@@ -112,6 +116,34 @@ def test_what_cannot_be_read(uri, error, message):
         with pytest.raises(error, match=message):
             load()
     assert (document.blob, document.tensor) == (b"", None)
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_nothing_but_a_regular_file_is_read(tmp_path, scheme):
+    """Reading a FIFO would wait for its writer, and a device has no end."""
+    os.mkfifo(tmp_path / "fifo")
+    for path, what in ((tmp_path / "fifo", "a FIFO"), ("/dev/zero", "a device"), (tmp_path, "a directory")):
+        document = Document(uri=f"{scheme}{path}")
+        for load in (document.load_uri_to_blob, document.load_uri_to_image_tensor):
+            with pytest.raises(OSError, match=f"{path} is {what}, not a regular file"):
+                load()
+        assert document.blob == b""
+
+
+def test_no_more_is_read_than_allowed(path):
+    data = f"data:image/png;base64,{b64encode(png()).decode()}"
+    for uri in (str(path), path.as_uri(), data):
+        document = Document(uri=uri)
+        with pytest.raises(OSError, match=rf"has {len(png())} bytes, more than the {len(png()) - 1} of max_bytes"):
+            document.load_uri_to_blob(max_bytes=len(png()) - 1)
+        assert document.load_uri_to_blob(max_bytes=len(png())).blob == png()
+
+
+def test_a_name_that_is_no_utf8_is_read(tmp_path):
+    name = os.fsencode(tmp_path) + b"/\xff.png"
+    with open(name, "wb") as file:
+        file.write(png())
+    assert Document(uri=os.fsdecode(name)).load_uri_to_blob().blob == png()
 
 
 def test_http_errors(site):

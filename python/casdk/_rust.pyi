@@ -93,9 +93,20 @@ def classify(items: Sequence[object], *, look: bool = True) -> bytes:
     """
 
 def kind_of_uri(uri: str) -> int:
-    """Return the `Kind` of a Document's uri, which is an image's whatever it looks like: a URL's, a data URI's or a path's.
+    """Return the `Kind` of a Document's uri, which leads to an image whatever it looks like.
 
-    Its scheme decides. It is unclear if it is a URL with white space in it.
+    Its scheme decides, and without one it is a path. A URL with white space in it is unclear.
+    """
+
+def read_uri(uri: str, max_bytes: int) -> bytes:
+    """Return what a path, a ``file://`` URL or a data URI leads to, read as `Packer` reads it, an image or not.
+
+    Nothing but a regular file is opened, so that this never waits for another program. The GIL is released.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        OSError: It is no regular file, or may not be read, or there are more bytes than allowed.
+        ValueError: The data URI is broken, or it is a URL with white space in it, or one to be fetched.
     """
 
 def decode_data_uri(uri: str) -> tuple[str, bytes]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from io import BytesIO
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 from numpy.typing import NDArray
 
-from casdk._rust import Kind, decode_data_uri, kind_of_uri
+from casdk import _rust
+from casdk._rust import Kind, kind_of_uri
 
 __all__ = ["read_pixels", "read_uri"]
 
@@ -21,22 +18,17 @@ MOST_REDIRECTS: Final = 5
 
 
 def read_uri(uri: str, timeout: float, max_bytes: int) -> bytes:
-    """Return what a path, a ``file:``, ``http(s):`` or ``data:`` URI leads to.
+    """Return what a path, a ``file://``, ``http(s)://`` or ``data:`` URI leads to.
 
     Raises:
         ValueError: There is no URI, or it is broken.
-        OSError: The file cannot be read, or the URL not be fetched.
+        OSError: The file cannot be read, the URL not be fetched, or there is more than ``max_bytes``.
     """
     if not uri:
         raise ValueError("the document has no uri to load")
-    kind = kind_of_uri(uri)
-    if kind == Kind.DATA_URI:
-        return decode_data_uri(uri)[1]
-    if kind == Kind.WEB_URL:
+    if kind_of_uri(uri) == Kind.WEB_URL:
         return _download(uri, timeout, max_bytes)
-    if kind == Kind.FILE_URL:
-        return Path(url2pathname(urlsplit(uri).path)).read_bytes()
-    return Path(os.path.expanduser(uri)).read_bytes()
+    return _rust.read_uri(uri, max_bytes)
 
 
 def _download(url: str, timeout: float, max_bytes: int) -> bytes:

@@ -411,14 +411,15 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
 
         Args:
             timeout: Seconds of silence after which a download is given up.
-            max_bytes: Largest download, in bytes (64 MiB).
+            max_bytes: Most bytes that are read or fetched (64 MiB).
 
         Returns:
             This document.
 
         Raises:
-            ValueError: There is no uri, or it is a broken data URI.
-            OSError: The file cannot be read, or the URL not be fetched.
+            ValueError: There is no uri, or it is a broken data URI, or a URL with white space in it.
+            OSError: The file cannot be read, or is no regular one; the URL cannot be fetched; or there is more than
+                ``max_bytes``.
         """
         from casdk.documents.loading import read_uri
 
@@ -439,7 +440,7 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
             width: Pixels to scale to; the image's own unless given.
             height: Likewise.
             timeout: Seconds of silence after which a download is given up.
-            max_bytes: Largest download, in bytes (64 MiB).
+            max_bytes: Most bytes that are read or fetched (64 MiB).
 
         Returns:
             This document.

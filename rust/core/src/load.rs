@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::data_uri::{self, DataUri};
 use crate::document::{Content, Document, Fields, Id, Tensor};
 use crate::error::Error;
+use crate::kind::Kind;
 use crate::numbers;
 use crate::source::{self, OpenedFile};
-use crate::uri::media_type_of;
+use crate::uri::{kind_of_uri, media_type_of};
 
 /// Files of a batch that stay open until they are read; the others are opened again, so that no batch, and no number of
 /// batches at once, needs more descriptors than a process has.
@@ -119,12 +120,6 @@ pub struct SizedFile {
 impl SizedFile {
     fn open(path: &Path, max: u64, keep_open: bool) -> Result<Self, Error> {
         let open = source::open(path, max)?;
-        if open.is_empty() {
-            return Err(Error::Empty(format!(
-                "the file {} is empty",
-                path.display()
-            )));
-        }
         Ok(Self {
             path: path.to_owned(),
             len: open.len(),
@@ -319,6 +314,34 @@ pub fn load<'a>(
     }
 }
 
+/// Opens what a document's uri leads to on this machine, whatever it is: a file, guarded as those of a request are, or
+/// what a data URI holds.
+///
+/// # Errors
+///
+/// What [`source::open`], [`source::path_of_file_url`] and [`data_uri::parse`] find, [`Error::TooLarge`] for more than
+/// `max_bytes`, [`Error::Unfit`] for a URL with white space in it, and [`Error::NotFetched`] for any other one.
+pub fn open_uri(uri: &str, max_bytes: u64) -> Result<Loaded<'_>, Error> {
+    let path = match kind_of_uri(uri) {
+        Kind::DataUri => {
+            let parsed = data_uri::parse(uri)?;
+            check_size("the data URI", parsed.decoded_len(), max_bytes)?;
+            return Ok(Loaded::Uri(parsed));
+        }
+        Kind::WebUrl => return Err(Error::NotFetched(uri.into())),
+        Kind::Unclear => return Err(white_space()),
+        Kind::FileUrl => source::path_of_file_url(uri)?,
+        _ => source::expand_home(uri),
+    };
+    SizedFile::open(&path, max_bytes, true).map(Loaded::File)
+}
+
+/// The error of a URL with white space in it.
+#[must_use]
+pub fn white_space() -> Error {
+    Error::Unfit("a URL has no white space: percent-encode it (%20)".into())
+}
+
 /// The error of what has no content.
 pub(crate) fn empty() -> Error {
     Error::Empty("it is empty: it has no text, blob, tensor or uri".into())
@@ -470,7 +493,14 @@ impl Loader<'_> {
     fn file<'a>(&mut self, path: &Path) -> Result<Loaded<'a>, Error> {
         let keep_open = self.opened < MOST_OPEN;
         self.opened += 1;
-        SizedFile::open(path, self.options.max_item_bytes, keep_open).map(Loaded::File)
+        let file = SizedFile::open(path, self.options.max_item_bytes, keep_open)?;
+        if file.len == 0 {
+            return Err(Error::Empty(format!(
+                "the file {} is empty",
+                path.display()
+            )));
+        }
+        Ok(Loaded::File(file))
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use casdk_core::document::{Content, DEEPEST, Document, Fields, Id, Score, Tensor};
 use casdk_core::error::Error;
 use casdk_core::kind::Kind;
+use casdk_core::load::white_space;
 use casdk_core::plain_fields;
 use casdk_core::uri::kind_of_uri;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -465,9 +466,7 @@ impl Reading<'_> {
         };
         let kind = kind_of_uri(uri);
         if kind == Kind::Unclear {
-            return Err(PyValueError::new_err(
-                "uri: a URL has no white space: percent-encode it (%20)",
-            ));
+            return Err(PyValueError::new_err(format!("uri: {}", white_space())));
         }
         let py = tensor.py();
         Ok(self.image(py, kind, uri.clone_ref(py)))

@@ -8,13 +8,13 @@ mod kind;
 mod packer;
 mod reply;
 mod rows;
+mod uri;
 mod values;
 mod weigh;
 
 use casdk_core::classify::classify;
 use casdk_core::data_uri;
 use casdk_core::kind::Kind;
-use casdk_core::uri;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
@@ -59,12 +59,6 @@ fn classify_items<'py>(items: &Bound<'py, PyAny>, look: bool) -> PyResult<Bound<
 }
 
 #[pyfunction]
-fn kind_of_uri(uri: &Bound<'_, PyString>) -> u8 {
-    // What is no UTF-8 can only be the name of a file.
-    uri.to_str().map_or(Kind::Path, uri::kind_of_uri).byte()
-}
-
-#[pyfunction]
 fn decode_data_uri<'py>(py: Python<'py>, uri: &str) -> PyResult<(String, Bound<'py, PyBytes>)> {
     let value_error = |error: casdk_core::error::Error| PyValueError::new_err(error.to_string());
     let parsed = data_uri::parse(uri).map_err(value_error)?;
@@ -88,13 +82,13 @@ mod _rust {
     #[pymodule_export]
     use super::kind::Kinds;
     #[pymodule_export]
-    use super::kind_of_uri;
-    #[pymodule_export]
     use super::packer::{Packed, Packer};
     #[pymodule_export]
     use super::reply::{Reply, first_id_of, request_id_of, scan, scan_status};
     #[pymodule_export]
     use super::rows::{are_consecutive, copy_rows};
+    #[pymodule_export]
+    use super::uri::{kind_of_uri, read_uri};
     #[pymodule_export]
     use super::weigh::{weigh_json, weigh_request};
     use crate::fields::NAMES;
