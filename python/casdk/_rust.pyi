@@ -85,6 +85,9 @@ class Kind:
 def new_id() -> str:
     """Return a fresh id of 32 hex characters, also in a forked process; only a thread's first is slow."""
 
+def place_of(id: str, request_id: str) -> int | None:
+    """Return the position in the message that an id tells, if the packer made it up for this request."""
+
 def classify(items: Sequence[object], *, look: bool = True) -> bytes:
     """Return the `Kind` of each item, one byte per item.
 
@@ -163,8 +166,8 @@ class Packer:
     ) -> Packed:
         """Write one request.
 
-        Items that are no Documents get the id ``request_id[:24]`` + their position in the message as 8 hex
-        digits. Documents keep theirs. A Document's text wins over blob, tensor and uri, in that order; a uri is
+        Items that are no Documents get an id that is made of the request's and tells their position in the message, see
+        `place_of`. Documents keep theirs. A Document's text wins over blob, tensor and uri, in that order; a uri is
         read like a string item's, without looking at its extension (it is an image), and an http(s) URL is
         looked up in ``fetched``.
 
@@ -249,8 +252,8 @@ class Reply:
     ) -> list[int]:
         """Copy the embeddings into rows of ``out`` ``[R, D]``.
 
-        A document whose id is ``request_id[:24]`` + 8 hex digits goes to that position, any other to its
-        position in the reply.
+        A document goes to the position that its id tells, see `place_of`, and where it tells none to its position in
+        the reply.
 
         Args:
             out: C-contiguous matrix; other dtypes on the wire are converted.

@@ -10,9 +10,29 @@ pub const DEEPEST: usize = 64;
 /// Messages in messages that a request may have around and in a document: protobuf's readers, with which servers are
 /// built, refuse more than 100, the embedded server more than 90, and a few stand around them all. JSON has no messages, but its
 /// servers make them of it.
-pub const MOST_MESSAGES: usize = 86;
+const MOST_MESSAGES: usize = 86;
 /// Messages that each level of values is: a struct, an entry of it, a value.
-pub const MESSAGES_OF_VALUE: usize = 3;
+const MESSAGES_OF_VALUE: usize = 3;
+
+/// Refuses a document that is nested too deeply in others, which may be one that holds itself.
+///
+/// # Errors
+///
+/// [`Error::Unfit`].
+pub fn check_depth(depth: usize) -> Result<(), Error> {
+    if depth > DEEPEST {
+        return Err(Error::Unfit(format!(
+            "documents nested more than {DEEPEST} deep"
+        )));
+    }
+    Ok(())
+}
+
+/// Returns how many values may be nested in a mapping that is in so many documents.
+#[must_use]
+pub fn deepest_value(outer: usize) -> usize {
+    MOST_MESSAGES.saturating_sub(outer) / MESSAGES_OF_VALUE
+}
 
 /// A value of `google.protobuf.Struct`; every number is a double.
 #[derive(Debug, Clone, PartialEq)]
@@ -189,3 +209,16 @@ macro_rules! document {
     };
 }
 plain_fields!(document);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_and_values_are_nested_as_deeply_as_servers_read_them() {
+        assert_eq!(check_depth(DEEPEST), Ok(()));
+        let refused = check_depth(DEEPEST + 1).unwrap_err();
+        assert_eq!(refused.to_string(), "documents nested more than 64 deep");
+        assert_eq!([0, 2, 64, 86, 200].map(deepest_value), [28, 28, 7, 0, 0]);
+    }
+}

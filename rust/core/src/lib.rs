@@ -8,6 +8,7 @@ pub mod data_uri;
 pub mod document;
 pub mod error;
 pub mod frame;
+pub mod ids;
 pub mod json;
 pub mod kind;
 pub mod load;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::data_uri::{self, DataUri};
 use crate::document::{Content, Document, Fields, Id, Tensor};
 use crate::error::Error;
+use crate::ids::{DIGITS, PREFIX, place_digits, prefix};
 use crate::kind::Kind;
 use crate::numbers;
 use crate::source::{self, OpenedFile};
@@ -14,8 +15,6 @@ use crate::uri::{kind_of_uri, media_type_of};
 /// Files of a batch that stay open until they are read; the others are opened again, so that no batch, and no number of
 /// batches at once, needs more descriptors than a process has.
 const MOST_OPEN: usize = 32;
-/// Characters of a request id that begin the ids made from it.
-const PREFIX: usize = 24;
 
 /// What is the same for every request of a call.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,21 +158,21 @@ pub enum Name<'a> {
     /// The document's own.
     Given(&'a str),
     /// One that was made here: ASCII.
-    Made([u8; PREFIX + 8], usize),
+    Made([u8; PREFIX + DIGITS], usize),
 }
 
 impl Name<'_> {
     /// The request's first 24 characters and a place in 8 hex digits: unique, and it tells the place.
     fn of_place(request_id: &str, place: usize) -> Self {
         let prefix = prefix(request_id).as_bytes();
-        let mut text = [0; PREFIX + 8];
+        let mut text = [0; PREFIX + DIGITS];
         text[..prefix.len()].copy_from_slice(prefix);
-        text[prefix.len()..prefix.len() + 8].copy_from_slice(&place_digits(place));
-        Self::Made(text, prefix.len() + 8)
+        text[prefix.len()..prefix.len() + DIGITS].copy_from_slice(&place_digits(place));
+        Self::Made(text, prefix.len() + DIGITS)
     }
 
     fn of_number(number: usize) -> Self {
-        let mut text = [0; PREFIX + 8];
+        let mut text = [0; PREFIX + DIGITS];
         let digits = number.to_string();
         text[..digits.len()].copy_from_slice(digits.as_bytes());
         Self::Made(text, digits.len())
@@ -190,23 +189,6 @@ impl Deref for Name<'_> {
             Self::Made(text, len) => std::str::from_utf8(&text[..*len]).unwrap_or_default(),
         }
     }
-}
-
-/// What ids made from a request id begin with.
-pub(crate) fn prefix(request_id: &str) -> &str {
-    let end = (0..=PREFIX.min(request_id.len())).rfind(|&end| request_id.is_char_boundary(end));
-    &request_id[..end.unwrap_or_default()]
-}
-
-/// A place in a message, as ids tell it.
-pub(crate) fn place_digits(place: usize) -> [u8; 8] {
-    let mut left = place;
-    let mut digits = [b'0'; 8];
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[left & 15];
-        left >>= 4;
-    }
-    digits
 }
 
 /// A document with its content loaded.
@@ -311,6 +293,41 @@ pub fn load<'a>(
         items,
         taken,
         failures,
+    }
+}
+
+/// What came of writing a batch.
+#[derive(Debug)]
+pub enum Written<T> {
+    /// The message.
+    Whole(T),
+    /// Nothing of use: items turned out bad only while they were written.
+    Broken {
+        /// Those that had been left out before.
+        left_out: Vec<Failure>,
+        /// Those that were found now.
+        found: Vec<Failure>,
+    },
+}
+
+/// Writes a batch, and again without what turns out bad while it is written, until a message is whole.
+///
+/// # Arguments
+///
+/// * `write`: loads the batch without the failures known, as [`load`] does, and writes it.
+///
+/// # Errors
+///
+/// Those of `write`.
+pub fn write_whole<T, E>(
+    mut write: impl FnMut(&[Failure]) -> Result<Written<T>, E>,
+) -> Result<T, E> {
+    let mut known = Vec::new();
+    loop {
+        match write(&known)? {
+            Written::Whole(message) => return Ok(message),
+            Written::Broken { left_out, found } => known = [left_out, found].concat(),
+        }
     }
 }
 
@@ -542,5 +559,36 @@ pub(crate) fn within(at: usize, error: Error) -> Error {
             reason,
         },
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_written_again_without_what_was_bad() {
+        let failure = |position| Failure {
+            position,
+            error: empty(),
+        };
+        let mut known = Vec::new();
+        let written: Result<_, ()> = write_whole(|failures| {
+            known.push(failures.iter().map(|bad| bad.position).collect::<Vec<_>>());
+            Ok(match failures.len() {
+                0 => Written::Broken {
+                    left_out: vec![failure(3)],
+                    found: vec![failure(1), failure(2)],
+                },
+                3 => Written::Broken {
+                    left_out: failures.to_vec(),
+                    found: vec![failure(0)],
+                },
+                count => Written::Whole(count),
+            })
+        });
+        assert_eq!(written, Ok(4));
+        assert_eq!(known, [vec![], vec![3, 1, 2], vec![3, 1, 2, 0]]);
+        assert_eq!(write_whole::<(), _>(|_| Err("no memory")), Err("no memory"));
     }
 }

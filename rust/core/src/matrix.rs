@@ -4,6 +4,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 
 use crate::error::Error;
+use crate::ids::place_of;
 use crate::reply::{Dtype, Numbers, Reply};
 
 /// What a matrix is made of.
@@ -73,8 +74,7 @@ impl Rows<'_> {
 
 /// Copies the embeddings of a reply into rows.
 ///
-/// A document whose id is the request's first 24 characters and 8 hex digits goes to that position, any other to its
-/// position in the reply.
+/// A document whose id was made for the request goes to the position it tells, any other to its position in the reply.
 ///
 /// # Returns
 ///
@@ -129,7 +129,6 @@ fn positions(
     sent: usize,
     request_id: &str,
 ) -> Result<Vec<usize>, Error> {
-    let prefix = request_id.as_bytes().get(..24);
     let mut taken = vec![false; sent];
     let mut positions = Vec::with_capacity(reply.rows.len().min(sent));
     let (count, mut named) = (reply.rows.len(), 0);
@@ -140,7 +139,7 @@ fn positions(
     }
     for (at, row) in reply.rows.iter().enumerate() {
         let id = message.get(row.id.clone()).unwrap_or_default();
-        let position = match numbered(id, prefix) {
+        let position = match place_of(id, request_id) {
             Some(position) => {
                 named += 1;
                 position
@@ -161,16 +160,6 @@ fn positions(
         )));
     }
     Ok(positions)
-}
-
-fn numbered(id: &[u8], prefix: Option<&[u8]>) -> Option<usize> {
-    let digits = id.strip_prefix(prefix?)?;
-    if digits.len() != 8 {
-        return None;
-    }
-    digits.iter().try_fold(0usize, |value, &digit| {
-        Some(value << 4 | (digit as char).to_digit(16)? as usize)
-    })
 }
 
 fn copy<T: Number>(numbers: &Numbers, reply: &Reply, message: &[u8], row: &mut [T]) {

@@ -1,7 +1,8 @@
 //! Requests of sentences and nothing else as protobuf.
 
 use crate::error::Error;
-use crate::load::{Failure, Options, check_size, empty, place_digits, prefix};
+use crate::ids::{DIGITS, place_digits, prefix};
+use crate::load::{Failure, Options, check_size, empty};
 use crate::request::{Head, text_len, write_text};
 use crate::wire::{Writer, field_len};
 
@@ -68,7 +69,7 @@ impl<'a> TextPlan<'a> {
     fn body_len(&self, position: usize, text: &str) -> usize {
         let id = match self.ids {
             Some(ids) => text_len(1, ids[position]),
-            None => field_len(1, self.prefix.len() + 8),
+            None => field_len(1, self.prefix.len() + DIGITS),
         };
         id + field_len(4, text.len())
     }
@@ -116,7 +117,7 @@ impl<'a> TextPlan<'a> {
             if let Some(ids) = self.ids {
                 write_text(&mut writer, 1, ids[position]);
             } else {
-                writer.head(1, self.prefix.len() + 8);
+                writer.head(1, self.prefix.len() + DIGITS);
                 writer.raw(self.prefix);
                 writer.raw(&place_digits(place));
             }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use casdk_core::document::{Content, DEEPEST, Document, Fields, Id, Score, Tensor};
+use casdk_core::document::{Content, Document, Fields, Id, Score, Tensor, check_depth};
 use casdk_core::error::Error;
 use casdk_core::kind::Kind;
 use casdk_core::load::white_space;
@@ -353,9 +353,7 @@ impl Reading<'_> {
         role: Role<'_>,
         depth: usize,
     ) -> PyResult<OwnedDocument> {
-        if depth > DEEPEST {
-            return Err(PyTypeError::new_err("documents nested more than 64 deep"));
-        }
+        check_depth(depth).map_err(|error| PyTypeError::new_err(error.to_string()))?;
         self.read_values(item, &Values::of(item)?, role, depth)
     }
 

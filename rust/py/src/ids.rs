@@ -4,11 +4,10 @@ use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hasher};
 use std::process;
 
+use casdk_core::ids;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
-
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 thread_local! {
     static SOURCE: RefCell<Option<Source>> = const { RefCell::new(None) };
@@ -42,28 +41,29 @@ impl Source {
         Ok(source.insert(known.map_or_else(|| Self::new(process), Ok)?))
     }
 
-    fn draw(&mut self) -> [u64; 2] {
+    fn draw(&mut self) -> u128 {
         self.count = self.count.wrapping_add(1);
-        [0, 1].map(|half| {
+        let [high, low] = [0, 1].map(|half| {
             let mut hasher = self.seeded.clone();
             hasher.write_u64(self.count);
             hasher.write_u8(half);
-            hasher.finish()
-        })
+            u128::from(hasher.finish())
+        });
+        high << 64 | low
     }
 }
 
 /// Returns a fresh id.
 #[pyfunction]
 pub fn new_id(py: Python<'_>) -> PyResult<Bound<'_, PyString>> {
-    let halves = SOURCE
+    let number = SOURCE
         .with_borrow_mut(|source| Source::current(source).map(Source::draw))
         .map_err(|error| PyOSError::new_err(error.to_string()))?;
-    let mut text = [0; 32];
-    let bytes = halves.into_iter().flat_map(u64::to_be_bytes);
-    for (digits, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        digits[0] = DIGITS[usize::from(byte >> 4)];
-        digits[1] = DIGITS[usize::from(byte & 15)];
-    }
-    PyString::from_bytes(py, &text)
+    PyString::from_bytes(py, &ids::text_of(number))
+}
+
+/// Returns the place that an id tells, if it was made for this request.
+#[pyfunction]
+pub fn place_of(id: &str, request_id: &str) -> Option<usize> {
+    ids::place_of(id.as_bytes(), request_id)
 }

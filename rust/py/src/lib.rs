@@ -78,7 +78,7 @@ mod _rust {
     #[pymodule_export]
     use super::frame::frame_message;
     #[pymodule_export]
-    use super::ids::new_id;
+    use super::ids::{new_id, place_of};
     #[pymodule_export]
     use super::kind::Kinds;
     #[pymodule_export]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use casdk_core::document::Document;
 use casdk_core::json;
 use casdk_core::kind::Kind;
-use casdk_core::load::{Failure, Options};
+use casdk_core::load::{Failure, Options, Written, write_whole};
 use casdk_core::request::Plan;
 use casdk_core::sentences::TextPlan;
 use pyo3::exceptions::{PyBaseException, PyException, PyValueError};
@@ -296,9 +296,8 @@ impl Packer {
         contents: Contents,
     ) -> PyResult<Packed> {
         let are_sentences = contents == Contents::Sentences;
-        let mut bad = Vec::new();
-        loop {
-            let make = || Plan::new(documents, &self.options, request_id, &bad);
+        write_whole(|known| {
+            let make = || Plan::new(documents, &self.options, request_id, known);
             let mut plan = if are_sentences {
                 make()
             } else {
@@ -315,17 +314,21 @@ impl Packer {
                 Ok(())
             })?;
             let batch = plan.into_batch();
-            if found.is_empty() {
-                return Ok(Packed {
+            Ok(if found.is_empty() {
+                Written::Whole(Packed {
                     message: message.unbind(),
                     rows: batch.items.len(),
                     taken: batch.taken,
                     failures: batch.failures,
                     causes: Vec::new(),
-                });
-            }
-            bad = [batch.failures, found].concat();
-        }
+                })
+            } else {
+                Written::Broken {
+                    left_out: batch.failures,
+                    found,
+                }
+            })
+        })
     }
 }
 

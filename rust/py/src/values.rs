@@ -1,6 +1,6 @@
 //! `google.protobuf.Struct` <-> Python.
 
-use casdk_core::document::{DEEPEST, Fields, MESSAGES_OF_VALUE, MOST_MESSAGES, Value};
+use casdk_core::document::{DEEPEST, Fields, Value, deepest_value};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -12,7 +12,7 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyT
 ///
 /// `outer` is how many documents the mapping is in.
 pub fn read_fields(mapping: &Bound<'_, PyAny>, path: &str, outer: usize) -> PyResult<Fields> {
-    let most = (MOST_MESSAGES - outer) / MESSAGES_OF_VALUE;
+    let most = deepest_value(outer);
     read_struct(mapping, path, Depth { now: 0, most })
 }
 

@@ -14,7 +14,7 @@ import msgspec
 
 from casdk._engine.logging import divert
 from casdk._remarks import remark
-from casdk._rust import first_id_of
+from casdk._rust import first_id_of, place_of
 from casdk._transport.channels.addresses import PROXY_PORT
 from casdk._transport.channels.base import (
     CONTENT_TOO_LARGE,
@@ -319,7 +319,7 @@ class Asked(NamedTuple):
     """What the reply to one request is recognised by.
 
     Attributes:
-        request_id: The packer gives documents that have no id of their own its first 24 characters and a number.
+        request_id: The packer makes the ids of documents that have none of their own from it.
         first: Id of its first document.
     """
 
@@ -328,7 +328,7 @@ class Asked(NamedTuple):
 
     def owns(self, found: str) -> bool:
         """Whether the packer made up this id for this request."""
-        return found[:24] == self.request_id[:24]
+        return place_of(found, self.request_id) is not None
 
 
 class Connection:

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::io::Write as _;
 
 use base64::Engine;
@@ -11,7 +12,7 @@ use super::measure::{base64_len, is_plain, measure};
 use crate::data_uri::STANDARD;
 use crate::document::{Document, Fields, Scores, Tensor, Value};
 use crate::error::Error;
-use crate::load::{Batch, Failure, Item, Loaded, Options, load, within};
+use crate::load::{Batch, Failure, Item, Loaded, Options, Written, load, within, write_whole};
 use crate::plain_fields;
 use crate::reply::Dtype;
 use crate::source::sniff;
@@ -31,19 +32,25 @@ pub fn pack<'a>(
     options: &Options,
     request_id: &str,
 ) -> (Vec<u8>, usize, usize, Vec<Failure>) {
-    let mut excluded = Vec::new();
-    loop {
+    let written = write_whole(|known| {
         let size = Cell::new(0usize);
-        let mut batch = load(documents, options, request_id, &excluded, |item| {
+        let mut batch = load(documents, options, request_id, known, |item| {
             let len = measure(item);
             size.set(size.get().saturating_add(len));
             len
         });
-        match write(&mut batch, options, request_id, size.get()) {
-            Ok(message) => return (message, batch.items.len(), batch.taken, batch.failures),
-            Err(found) => excluded = [batch.failures, found].concat(),
-        }
-    }
+        let written = write(&mut batch, options, request_id, size.get());
+        Ok::<_, Infallible>(match written {
+            Ok(message) => {
+                Written::Whole((message, batch.items.len(), batch.taken, batch.failures))
+            }
+            Err(found) => Written::Broken {
+                left_out: batch.failures,
+                found,
+            },
+        })
+    });
+    written.unwrap_or_else(|never| match never {})
 }
 
 fn write(
