@@ -21,3 +21,4 @@ pub mod source;
 pub mod uri;
 pub mod weigh;
 pub mod wire;
+pub mod writing;

@@ -12,10 +12,11 @@ use super::measure::{base64_len, is_plain, measure};
 use crate::data_uri::STANDARD;
 use crate::document::{Document, Fields, Scores, Tensor, Value};
 use crate::error::Error;
-use crate::load::{Batch, Failure, Item, Loaded, Options, Written, load, within, write_whole};
+use crate::load::{Batch, Failure, Item, Loaded, Options, load, within};
 use crate::plain_fields;
 use crate::reply::Dtype;
 use crate::source::sniff;
+use crate::writing::{Written, write_whole};
 
 /// Bytes that are made base64 at once, so that the symbols stay in the nearest cache until they are copied.
 const PIECE: usize = 12 << 10;
