@@ -194,9 +194,9 @@ def test_broken_replies_are_reply_errors(documents: list[Document], data: Any, c
             first_id_of(broken)
         reply_read = scan(codec, broken)
         _ = (reply_read.documents(), reply_read.parameters)
+        reply_read.place(np.empty((9, reply_read.width), np.float32), 0, 9, REQUEST_ID)
     with contextlib.suppress(ReplyError):
         scan_status(codec, broken)
-        reply_read.place(np.empty((9, reply_read.width), np.float32), 0, 9, REQUEST_ID)
 
 
 @pytest.mark.parametrize("codec", CODECS)
