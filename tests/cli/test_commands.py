@@ -16,6 +16,7 @@ from casdk import __version__
 from casdk.cli import main
 from casdk.server import serve
 from casdk.testing import Delay, FaultServer, Never
+from PIL import Image
 
 MODULE = [sys.executable, "-m", "casdk"]
 
@@ -212,18 +213,20 @@ def test_an_index_that_stops_says_how_far_it_came(command, tmp_path):
     assert 1000 <= int(indexed) <= 2500
 
 
-def test_index_and_search(command, url, tmp_path, images):
+def test_index_and_search(command, url, tmp_path):
     records = tmp_path / "records.jsonl"
     records.write_text('{"text": "the command line", "id": "c1", "tags": {"colour": "red"}}\n')
-    assert command("index", url, records, images["png"], "--json").json == {"indexed": 2}
+    picture = tmp_path / "picture.png"  # of its own: the index is shared, and the others' pictures may be in it already
+    Image.fromarray(np.random.default_rng(8).integers(0, 255, (24, 32, 3), dtype=np.uint8)).save(picture)
+    assert command("index", url, records, picture, "--json").json == {"indexed": 2}
     assert command("index", url, records).out == "1 indexed\n"
-    ran = command("search", url, "the command line", images["png"], "--limit", "1", "--json")
+    ran = command("search", url, "the command line", picture, "--limit", "1", "--json")
     first, second = ran.lines
     assert first["query"] == "the command line"
     [match] = first["matches"]
     assert match["cosine"] == pytest.approx(0, abs=1e-6)
     assert (match["id"], match["text"], match["tags"]) == ("c1", "the command line", {"colour": "red"})
-    assert second["matches"][0]["uri"] == str(images["png"])
+    assert second["matches"][0]["uri"] == str(picture)
     table = command("search", url, "the command line", "--limit", "2").out
     assert "c1" in table
     assert table.startswith("the command line")
