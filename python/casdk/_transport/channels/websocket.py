@@ -375,7 +375,7 @@ class WebsocketChannel(Channel):
                 return socket
             connection = cast(Connection, await self._connect((*headers, *context)))
             if self._closed:  # in the same turn of the loop as the connection was opened
-                await connection.close()
+                connection.transport.abort()  # not `close`: the call is being cancelled, and the next await ends it
                 raise self.was_closed(sent=False)
             self.socket = Socket(connection, headers, self)
             self.connected()
