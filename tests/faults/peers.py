@@ -59,19 +59,6 @@ def keep(connection: socket.socket) -> None:
         pass
 
 
-def say(answer: bytes, then: bytes = b"") -> Answer:
-    """Return what answers a request over http with these bytes, and then with others without end."""
-
-    def answering(connection: socket.socket) -> None:
-        read_post(connection)
-        connection.sendall(answer)
-        while then:
-            connection.sendall(then)
-        keep(connection)
-
-    return answering
-
-
 def read_head(connection: socket.socket) -> bytes:
     """Return the head of a request over http, and what came with it."""
     head = b""
@@ -89,6 +76,19 @@ def read_post(connection: socket.socket) -> bytes:
     while missing > 0:
         missing -= len(connection.recv(65536))
     return head
+
+
+def say(answer: bytes, then: bytes = b"", read: Callable[[socket.socket], object] = read_post) -> Answer:
+    """Return what reads a request over http and answers with these bytes, and then with others without end."""
+
+    def answering(connection: socket.socket) -> None:
+        read(connection)
+        connection.sendall(answer)
+        while then:
+            connection.sendall(then)
+        keep(connection)
+
+    return answering
 
 
 def accepted(head: bytes) -> bytes:

@@ -23,6 +23,7 @@ from casdk import Client, Limits, ReplyError, Retry
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import StreamEnded
+from peers import read_head, read_post
 
 SIZE = 200_000_000
 MOST = 1_000_000
@@ -51,18 +52,8 @@ def answer_grpc(connection: socket.socket) -> None:
         connection.sendall(h2.data_to_send())
 
 
-def read_head(connection: socket.socket) -> bytes:
-    head = b""
-    while b"\r\n\r\n" not in head:
-        head += connection.recv(65536)
-    return head
-
-
 def answer_http(connection: socket.socket) -> None:
-    head, _, body = read_head(connection).partition(b"\r\n\r\n")
-    missing = int(re.search(rb"content-length: (\d+)", head, re.IGNORECASE)[1]) - len(body)
-    while missing > 0:
-        missing -= len(connection.recv(65536))
+    read_post(connection)
     packed = gzip.compress(bomb())
     encoding = b"gzip, gzip"
     answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-encoding: %b\r\ncontent-length: %d\r\n\r\n"

@@ -134,14 +134,7 @@ def test_an_exact_error_at_once(scheme, answer, kind, words):
 
 
 def handshake(head: bytes, then: bytes = b""):
-    def answering(connection):
-        read_head(connection)
-        connection.sendall(head)
-        while then:
-            connection.sendall(then)
-        keep(connection)
-
-    return answering
+    return say(head, then, read=read_head)
 
 
 HANDSHAKES = {

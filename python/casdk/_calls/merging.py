@@ -314,24 +314,27 @@ class MergedEncode(MergedCall):
 
     def result(self) -> Any:
         """Return the call's result, or raise what stopped it; runs where the caller is, once."""
-        errors, stopped = self._errors, self._stopped
-        if stopped is None and not errors and self._options is DEFAULTS and type(self.items[0]) is str:
+        if self._stopped is None and not self._errors and self._options is DEFAULTS and type(self.items[0]) is str:
             return self._rows
         result = None
         try:
-            originals = None
-            if are_ours(self.items):
-                originals = Originals(self._content)
-                originals.items, originals.documents = self.items, self.items
-            outcome = Outcome(len(self.items), dict(errors), {}, stopped, sorted(errors))
-            result = present(self._rows, outcome, originals, self._options)
+            result = self._make()
             if isinstance(result, CasdkError):
                 raise result
             return result
         finally:
             # The error's traceback refers to this frame, and so would hold all that the call had in memory.
             self._errors, self._stopped, self._rows = NO_ERRORS, None, None
-            del result, errors, stopped
+            del result
+
+    def _make(self) -> Any:
+        originals = None
+        if are_ours(self.items):
+            originals = Originals(self._content)
+            originals.items, originals.documents = self.items, self.items
+        errors = dict(self._errors)
+        outcome = Outcome(len(self.items), errors, {}, self._stopped, sorted(errors))
+        return present(self._rows, outcome, originals, self._options)
 
 
 class MergedBatch:

@@ -62,13 +62,12 @@ class Packing:
                 local_files=sources.local_files,
                 fetch_urls=sources.fetch_urls,
             )
-        except TypeError as error:  # of a parameter, which it names
-            if options.parameters is None:  # a signal handler's
+        except Exception as error:
+            if options.parameters is None:  # a signal's handler has raised it
                 raise
-            raise InputTypeError(str(error)) from error.__cause__
-        except Exception as error:  # of a parameter's own class
-            if options.parameters is None:
-                raise
+            if isinstance(error, TypeError):  # the packer's, which names the parameter
+                raise InputTypeError(str(error)) from error.__cause__
+            # Of a parameter's own class.
             raise InputTypeError(f"parameters cannot be read: {class_name(error)}: {message_of(error)}") from error
         self.pack_sentences: Final = packer.pack_sentences
         """Packs a batch that has nothing but sentences in it, which takes no time; ``None`` for any other."""

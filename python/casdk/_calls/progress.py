@@ -7,18 +7,16 @@ and does nothing else; the thread looks at what was counted a few times a second
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import os
 import threading
 from contextlib import suppress
-from functools import partial
 from importlib.util import find_spec
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from casdk._engine.logging import logger_of
-from casdk._engine.threads import check_process, start
+from casdk._engine.threads import check_process, start, wait_for_thread
 from casdk.errors import TransportError
 
 if TYPE_CHECKING:
@@ -145,24 +143,7 @@ class _Display:
 
     async def shown(self, deadline: float | None) -> None:
         """Wait until all that was counted so far has been drawn, as `Progress.shown` does."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + END_SECONDS
-        if deadline is not None:
-            until = min(until, deadline)
-        if until <= loop.time():
-            return
-        done: asyncio.Future[None] = loop.create_future()
-        if not self.call_when_drawn(partial(_post, loop, done)):
-            return
-        timer = loop.call_at(until, self._give_up, done)
-        try:
-            await done
-        finally:
-            timer.cancel()
-
-    def _give_up(self, done: asyncio.Future[None]) -> None:
-        self.mark_late()
-        _set_done(done)
+        await wait_for_thread(self.call_when_drawn, END_SECONDS, deadline, self.mark_late)
 
     def _run(self) -> None:
         process = os.getpid()
@@ -239,16 +220,6 @@ class _Drawing:
         if bars is not None:
             with suppress(BaseException):  # it fails as drawing has failed, which was logged
                 bars.stop()
-
-
-def _post(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
-    with suppress(RuntimeError):  # the loop is closed
-        loop.call_soon_threadsafe(_set_done, done)
-
-
-def _set_done(done: asyncio.Future[None]) -> None:
-    if not done.done():
-        done.set_result(None)
 
 
 _displays: dict[int, _Display] = {}

@@ -126,8 +126,7 @@ class Reading:
                 self._take(chunk)
             if len(chunks) < room or len(chunks[-1]) < self._feed.size:
                 self._ended = True
-                if not self._unread:
-                    self._call.end_input()
+                self._end_if_read()
                 return
             room = self._call.room
 

@@ -36,32 +36,27 @@ class ByteBudget:
     Attributes:
         most: Bytes that may be in flight.
         held: Bytes that are in flight.
-        waiting: Futures of those who wait for room.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.held = 0
-        self.waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[None]] = []
 
     async def change(self) -> None:
         """Wait until something is released."""
         waiter = asyncio.get_running_loop().create_future()
-        self.waiting.append(waiter)
+        self._waiting.append(waiter)
         await waiter
 
     def hold(self, size: int) -> None:
         """Count bytes as in flight, or out again if there are less than none."""
         self.held += size
-        if size < 0 and self.waiting:
-            self.wake()
-
-    def wake(self) -> None:
-        """Wake all who wait for room, since something was released."""
-        waiting, self.waiting = self.waiting, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+        if size < 0 and self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
 
 
 class ByteShare(msgspec.Struct):
@@ -89,11 +84,8 @@ class ByteShare(msgspec.Struct):
 
     def hold(self, size: int) -> None:
         """Count bytes as in flight, or out again if there are less than none."""
-        budget = self.budget
         self.held += size
-        budget.held += size
-        if size < 0 and budget.waiting:
-            budget.wake()
+        self.budget.hold(size)
 
 
 class Flow:

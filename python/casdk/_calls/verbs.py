@@ -42,9 +42,9 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
         answer: Makes what takes the replies, of the number of items, if known, and the call's options.
         finish: Makes the result of what the call came to; if the call was stopped, it puts what was finished into the
             error and returns that. Runs where the caller is.
-        read: Reads a chunk that is none of builtin items, on a worker.
+        read: Reads, on a worker, a chunk that has items of other types than builtin ones.
         keep: Takes each chunk that was read, on the engine.
-        plain: Whether chunks of builtin items are read without `read`.
+        plain: Whether chunks of nothing but builtin items are read on the engine instead.
         confirm: Finds out, when every reply is there, whether the flow did what was asked.
         resend: Whether requests may be repeated once sent.
         candidates: Attribute of nested Documents that travel too.

@@ -87,7 +87,7 @@ class Sources(msgspec.Struct, frozen=True):
 
 
 EVERYTHING: Final = Sources()
-PYTHONS_OWN: Final = frozenset(
+BUILTIN_CONTENTS: Final = frozenset(
     {str, bytes, tuple, set, frozenset, dict, range, map, filter, zip, enumerate, GeneratorType, AsyncGeneratorType}
     | {type(iter(kind())) for kind in (list, tuple, set, dict)}
 )
@@ -135,7 +135,7 @@ def check_content(content: Any, sources: Sources = EVERYTHING) -> Any:
     except (InputTypeError, ConfigError):
         raise
     except Exception as error:  # of a class of the caller's own
-        if type(content) in PYTHONS_OWN:
+        if type(content) in BUILTIN_CONTENTS:
             raise
         raise InputTypeError(f"content cannot be read: {class_name(error)}: {message_of(error)}") from error
 

@@ -7,7 +7,6 @@ without a limit makes and emits them, in the order in which they were left.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import contextvars
 import functools
@@ -21,7 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from casdk._engine.threads import check_process, is_ours, start
+from casdk._engine.threads import check_process, is_ours, start, wait_for_thread
 from casdk.errors import TransportError
 
 __all__ = ["are_pending", "begin_call", "divert", "emitted", "flush", "logger_of"]
@@ -281,35 +280,17 @@ async def emitted(deadline: float | None = None) -> None:
     Args:
         deadline: When the call has to end, in the loop's time.
     """
-    loop, emitter = asyncio.get_running_loop(), _emitter()
-    until = loop.time() + END_SECONDS
-    if deadline is not None:
-        until = min(until, deadline)
-    if until <= loop.time():
-        return
-    done: asyncio.Future[None] = loop.create_future()
-    emitter.add(functools.partial(_notify, loop, done))
-    timer = loop.call_at(until, _give_up, emitter, done)
-    try:
-        await done
-    finally:
-        timer.cancel()
+    emitter = _emitter()
 
+    def ask(notify: Callable[[], object]) -> bool:
+        emitter.add(notify)
+        return True
 
-def _notify(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> None:
-    with suppress(RuntimeError):  # the loop is closed, so nobody waits
-        loop.call_soon_threadsafe(_set_done, done)
+    def give_up() -> None:
+        # The calls that end from now on do not wait for so slow a handler, until it has finished a record.
+        emitter.late = True
 
-
-def _set_done(done: asyncio.Future[None]) -> None:
-    if not done.done():
-        done.set_result(None)
-
-
-def _give_up(emitter: _Emitter, done: asyncio.Future[None]) -> None:
-    # The calls that end from now on do not wait for so slow a handler, until it has finished a record.
-    emitter.late = True
-    _set_done(done)
+    await wait_for_thread(ask, END_SECONDS, deadline, give_up)
 
 
 def flush(seconds: float) -> bool:

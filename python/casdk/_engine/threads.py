@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 from casdk.errors import ClosedError, TransportError
 
-__all__ = ["Workers", "check_process", "forget_ours", "is_ours", "start"]
+__all__ = ["Workers", "check_process", "forget_ours", "is_ours", "start", "wait_for_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -186,3 +186,43 @@ class Workers(ThreadPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Do nothing: the threads end with the process."""
+
+
+async def wait_for_thread(
+    ask: Callable[[Callable[[], object]], bool], seconds: float, deadline: float | None, give_up: Callable[[], object]
+) -> None:
+    """Wait on a loop until a thread has come to what it was asked for, or until that has taken too long.
+
+    Args:
+        ask: Hands the thread a function to be called then; returns whether it will be.
+        seconds: To wait at most.
+        deadline: When the wait ends at the latest, in the loop's time.
+        give_up: Called if it has taken too long.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + seconds
+    if deadline is not None:
+        until = min(until, deadline)
+    if until <= loop.time():
+        return
+    done: asyncio.Future[None] = loop.create_future()
+
+    def end() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    def notify() -> None:
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits
+            loop.call_soon_threadsafe(end)
+
+    def expire() -> None:
+        give_up()
+        end()
+
+    if not ask(notify):
+        return
+    timer = loop.call_at(until, expire)
+    try:
+        await done
+    finally:
+        timer.cancel()

@@ -23,7 +23,10 @@ __all__ = ["run", "run_async", "run_call", "run_call_async", "run_on_worker", "r
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-
+WATCH_SECONDS: Final = 0.5
+"""How often an engine looks for callers' loops that were closed."""
+_watching: Final[WeakSet[Engine]] = WeakSet()
+"""The engines that do so."""
 Answer: TypeAlias = Callable[[object, BaseException | None], None]
 """Called with what the caller's own code returned, or with what it raised."""
 
@@ -298,12 +301,6 @@ class _LoopCaller(Caller[T]):
             self._done.cancel()
         if self._running is not None:
             self._running.cancel()
-
-
-_watching: Final[WeakSet[Engine]] = WeakSet()
-"""Engines that look, every so often, for callers' loops that were closed."""
-WATCH_SECONDS: Final = 0.5
-"""How often they look."""
 
 
 def _watch(engine: Engine) -> None:

@@ -151,20 +151,15 @@ class Transport:
             if self.codec == "proto" and scanned.request_id not in ("", request_id):
                 raise ReplyError(f"{self.endpoint} answered another request than this one")
             return Received(scanned, len(reply), sent_at, received_at, connecting)
-        except TransportError as error:
+        except (TransportError, ServerError, ReplyError) as error:
             self.hide_token(error)
-            if generation != self._generation and (repeatable or not error.sent):
-                raise InterruptedByForkError from None
-            if self.closed:
-                raise ClosedError("the client was closed during the call") from None
-            raise
-        except ServerError as error:
-            self.hide_token(error)
-            if error.too_large:
+            if isinstance(error, ServerError) and error.too_large:
                 self._note_refusal(error, len(message))
-            raise
-        except ReplyError as error:
-            self.hide_token(error)
+            if isinstance(error, TransportError):
+                if generation != self._generation and (repeatable or not error.sent):
+                    raise InterruptedByForkError from None
+                if self.closed:
+                    raise ClosedError("the client was closed during the call") from None
             raise
         finally:
             self._slots.release()
