@@ -66,29 +66,42 @@ def frame(kind, payload=b"", *, last=True):
 
 LAST = frame(1, b'{"data":[{"text":"the last"}]}')
 FLOODS = {
-    "http, chunks": ("http", HEAD + b"1\r\n \r\n" * 100_000 + b'15\r\n{"data":[{"text":""}]\r\n1\r\n}\r\n0\r\n\r\n'),
-    "websocket, pings": ("websocket", HANDSHAKE + frame(9) * 40_000 + LAST),
-    "websocket, pongs": ("websocket", HANDSHAKE + frame(10) * 40_000 + LAST),
+    "http, chunks": ("http", HEAD, b"1\r\n \r\n", b'15\r\n{"data":[{"text":""}]\r\n1\r\n}\r\n0\r\n\r\n'),
+    "websocket, pings": ("websocket", HANDSHAKE, frame(9), LAST),
+    "websocket, pongs": ("websocket", HANDSHAKE, frame(10), LAST),
 }
+"""The door, and what is sent there: the beginning, the piece that comes thousands of times, the end."""
+PIECES = 40_000
+TRIES = 5
 
 
 @pytest.mark.parametrize("name", FLOODS)
 def test_what_comes_in_tiny_pieces_is_read_in_turns(served, name):
-    """One connection had the loop for seconds; now all doors answer before it has been read."""
-    door, flood = FLOODS[name]
+    """One connection had the loop for seconds; now all doors answer before it has been read.
+
+    A machine that runs this test late may see the answers only after all has been read, which says nothing, so it is
+    tried again. Where one connection has the loop, no try succeeds.
+    """
+    assert any(_answers_before_it_has_read(served, *FLOODS[name]) for _ in range(TRIES))
+
+
+def _answers_before_it_has_read(served, door, beginning, piece, end):
+    """Send a flood; return whether all doors answered while the server was still reading it."""
     with (
         socket.create_connection(place(served, door), timeout=WAIT) as opened,
         opened.makefile("rb") as reading,
-        ThreadPoolExecutor(1) as threads,
+        ThreadPoolExecutor(1 + len(DOORS)) as threads,
     ):
         read = threads.submit(reading.read, 1) if door == "http" else threads.submit(_last_of, reading)
-        opened.sendall(flood)
-        answered = [look(served, "http"), look(served, "websocket")]
-        status = ask(served, "/encode", {"text": "a"}).header.status.code
+        opened.sendall(beginning + piece * PIECES + end)
+        looks = [threads.submit(look, served, "http"), threads.submit(look, served, "websocket")]
+        asked = threads.submit(ask, served, "/encode", {"text": "a"})
+        answered = [each.result(WAIT) for each in looks]
+        status = asked.result(WAIT).header.status.code
         unread = not read.done()
         read.result(WAIT)
     assert (answered, status) == ([200, 200], 0)
-    assert unread
+    return unread
 
 
 def _last_of(reading):
