@@ -1,4 +1,4 @@
-"""Sockets to a host that may have several addresses, some of them dead; and on through a proxy."""
+"""Sockets to a host that may have several addresses, some of them dead."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import contextlib
 import math
 import socket
 from typing import Any, Final, TypeAlias
-from urllib.parse import SplitResult, urlsplit
 
-from casdk._transport.address import Endpoint
-from casdk._transport.channels.base import PING_SECONDS, PONG_SECONDS, no_tunnel, proxy_headers
-from casdk.errors import ProxyError
+from casdk._transport.channels.base import PING_SECONDS, PONG_SECONDS
 
 __all__ = ["PROXY_PORT", "Address", "Addresses"]
 
@@ -20,8 +17,6 @@ Address: TypeAlias = "tuple[Any, ...]"
 
 PROXY_PORT: Final = 80
 """The port of a proxy whose URL names none."""
-LONGEST_ANSWER_BYTES: Final = 64 * 1024
-"""The longest answer of a proxy to CONNECT."""
 KEEPALIVE_OPTIONS: Final = {"TCP_KEEPIDLE": PING_SECONDS, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": PONG_SECONDS}
 """When the system checks an idle connection, where it has these options: http has no ping of its own."""
 
@@ -70,26 +65,6 @@ class Addresses:
             raise failures[0]
         raise OSError("; ".join(str(error) for error in failures))
 
-    async def reach(self, endpoint: Endpoint, proxy: str | None, seconds: float) -> tuple[socket.socket, Address]:
-        """Return a socket whose other end is the server, through a tunnel if there is a proxy, as `connect` does.
-
-        Raises:
-            ProxyError: The proxy refuses, or does not speak HTTP.
-            TimeoutError: No address answered in time.
-            OSError: There is no address, or they failed.
-        """
-        if proxy is None:
-            return await self.connect(endpoint.host, endpoint.port, seconds)
-        way = urlsplit(proxy)
-        sock, address = await self.connect(way.hostname or "", way.port or PROXY_PORT, seconds)
-        try:
-            await _open_tunnel(sock, way, endpoint)
-        except BaseException:
-            asyncio.get_running_loop().remove_reader(sock)
-            sock.close()
-            raise
-        return sock, address
-
     def avoid(self, address: Address) -> None:
         """Try an address last next time: the connection could not be made there."""
         self._failed_at[address] = asyncio.get_running_loop().time()
@@ -126,29 +101,3 @@ async def _connected(sock: socket.socket, address: Address, seconds: float) -> s
         if isinstance(error, TimeoutError) and not error.errno:
             raise TimeoutError(f"{address[0]} did not answer within {seconds:.2g} s") from None
         raise
-
-
-async def _open_tunnel(sock: socket.socket, proxy: SplitResult, endpoint: Endpoint) -> None:
-    """Have an HTTP proxy pass on to a server what is sent on a socket that is connected to the proxy.
-
-    Raises:
-        ProxyError: It refuses, or does not speak HTTP.
-        OSError: The connection broke.
-    """
-    loop = asyncio.get_running_loop()
-    head = [f"CONNECT {endpoint.authority} HTTP/1.1", f"Host: {endpoint.authority}"]
-    head += [f"{name}: {value}" for name, value in proxy_headers(proxy).items()]
-    await loop.sock_sendall(sock, "\r\n".join([*head, "", ""]).encode("latin-1"))
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        piece = await loop.sock_recv(sock, 4096)
-        answer += piece
-        if not piece:
-            raise ProxyError(f"{endpoint}: the proxy broke off its answer", sent=False)
-        if len(answer) > LONGEST_ANSWER_BYTES:
-            raise ProxyError(f"{endpoint}: the proxy's answer has no end", retryable=False, sent=False)
-    version, _, status = answer.partition(b"\r\n")[0].decode("latin-1").partition(" ")
-    if not version.startswith("HTTP/1."):
-        raise ProxyError(f"{endpoint}: the proxy does not speak HTTP", retryable=False, sent=False)
-    if not status.startswith("2"):
-        raise no_tunnel(endpoint, status)

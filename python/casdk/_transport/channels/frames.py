@@ -8,7 +8,7 @@ from typing import Any, Final
 from websockets.asyncio.client import ClientConnection
 from websockets.protocol import OPEN
 
-__all__ = ["Connection"]
+__all__ = ["CLOSE_SECONDS", "Connection"]
 
 WHOLE: Final = 0x82
 """First byte of a binary message in one frame: what nearly every reply is."""

@@ -6,14 +6,12 @@ import asyncio
 import contextlib
 import logging
 import re
-import ssl
-from collections.abc import AsyncIterator
 from copy import copy
-from socket import gaierror
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
+from websockets.client import ClientProtocol
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
@@ -22,42 +20,39 @@ from websockets.exceptions import (
 )
 from websockets.protocol import OPEN
 from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
 
 from casdk._engine.logging import logger_of
 from casdk._remarks import remark
 from casdk._rust import frame_message, request_id_of
-from casdk._transport.address import SCHEMES, counterpart
-from casdk._transport.channels.addresses import Address, Addresses
+from casdk._transport.address import counterpart
 from casdk._transport.channels.base import (
     LOG,
     SLICE_BYTES,
     TICK_SECONDS,
     Channel,
     Headers,
-    is_plain,
-    no_tls,
     overloaded,
     refused,
-    run_out,
     slices,
-    ssl_context,
     too_large,
 )
-from casdk._transport.channels.causes import CLOSED_IN_TLS, cause_of, without_grpc
-from casdk._transport.channels.frames import Connection
+from casdk._transport.channels.causes import without_grpc
+from casdk._transport.channels.frames import CLOSE_SECONDS, Connection
+from casdk._transport.connecting import Connector
 from casdk.errors import (
     AuthError,
     CasdkError,
     DeadlineError,
     ProtocolMismatchError,
-    ProxyError,
     ReplyError,
     ServerError,
-    TLSError,
     TransportError,
 )
 
 __all__ = ["CHANNEL"]
+
+C = TypeVar("C", bound=ClientConnection)
 
 SUBPROTOCOL: Final = Subprotocol("bytes")
 """Asked for, since the gateway speaks JSON without it; the gateway does not echo it."""
@@ -79,14 +74,6 @@ HANDSHAKE_REFUSALS: Final = frozenset({401, 403, 407, 408, 429})
 
 SMALL_BYTES: Final = 32 * 1024
 """Small messages are sent at once, up to so many bytes in one turn of the loop (websockets' ``write_limit``)."""
-
-
-class Opening(connect):
-    """The library's ``connect`` that follows no redirect, since a server that redirects speaks no websocket."""
-
-    def process_redirect(self, exc: Exception) -> Exception:
-        """Return what ends it."""
-        return exc
 
 
 class Socket:
@@ -330,10 +317,8 @@ class WebsocketChannel(Channel):
         super().__init__(*settings)
         self.socket: Socket | None = None
         self._opening = asyncio.Lock()
-        self._context: ssl.SSLContext | None = None
         self._closed = False
-        self._connecting: set[asyncio.Timeout] = set()
-        self._addresses = Addresses()
+        self._connector = Connector(self.endpoint, self.tls, self.proxy, self.timeouts.connect)
         self._retired: WeakSet[Socket] = WeakSet()
         self._separation = Separation()
 
@@ -373,7 +358,7 @@ class WebsocketChannel(Channel):
             socket = self.socket
             if socket is not None and socket.usable and socket.headers == headers:
                 return socket
-            connection = cast(Connection, await self._connect((*headers, *context)))
+            connection = await self._connect((*headers, *context), "/", Connection)
             if self._closed:  # in the same turn of the loop as the connection was opened
                 connection.transport.abort()  # not `close`: the call is being cancelled, and the next await ends it
                 raise self.was_closed(sent=False)
@@ -398,66 +383,28 @@ class WebsocketChannel(Channel):
             await connection.close()
         return status
 
-    async def _connect(self, headers: Headers, path: str = "/", kind: type[Any] = Connection) -> ClientConnection:
-        if self._closed:
-            raise self.was_closed(sent=False)
-        uri = f"{'wss' if self.endpoint.tls else 'ws'}://{self.endpoint.authority}{path}"
-        options: dict[str, Any] = {}
-        if self.endpoint.tls:
-            if self._context is None:
-                self._context = ssl_context(self.tls, ["http/1.1"])
-            options["ssl"] = self._context
-            if self.tls.server_name is not None:
-                options["server_hostname"] = self.tls.server_name
-        address: Address | None = None
-        try:
-            async with self._until_closed(self.timeouts.connect):
-                sock, address = await self._addresses.reach(self.endpoint, self.proxy, self.timeouts.connect)
-                return await Opening(
-                    uri,
-                    sock=sock,
-                    create_connection=kind,
-                    subprotocols=[SUBPROTOCOL],
-                    additional_headers=headers,
-                    user_agent_header="casdk",
-                    compression=None,
-                    max_size=self.limits.max_reply_bytes,
-                    open_timeout=None,
-                    close_timeout=1,
-                    logger=WIRE_LOG,
-                    ping_interval=None,  # see `Socket`
-                    proxy=None,  # the socket's other end is the server already
-                    **options,
-                )
-        except ProxyError:
-            raise
-        except TimeoutError:
-            if self._closed:
-                raise self.was_closed(sent=False) from None
-            if address is not None:
-                self._addresses.avoid(address)
-            seconds = self.timeouts.connect
-            raise TransportError(f"no connection to {self.endpoint} within {seconds:g} s", sent=False) from None
-        except (OSError, InvalidHandshake, ConnectionClosed, EOFError) as error:
-            if address is not None and isinstance(error, OSError):
-                self._addresses.avoid(address)
-            if is_plain(str(error)):
-                raise no_tls(self.endpoint) from error
-            raise _refused(error, str(self.endpoint)) from error
+    async def _connect(self, headers: Headers, path: str, kind: type[C]) -> C:
+        uri = parse_uri(f"{'wss' if self.endpoint.tls else 'ws'}://{self.endpoint.authority}{path}")
 
-    @contextlib.asynccontextmanager
-    async def _until_closed(self, seconds: float) -> AsyncIterator[None]:
-        async with asyncio.timeout(seconds) as limit:
-            self._connecting.add(limit)
-            try:
-                yield
-            finally:
-                self._connecting.discard(limit)
+        def connection() -> C:
+            protocol = ClientProtocol(
+                uri, subprotocols=[SUBPROTOCOL], max_size=self.limits.max_reply_bytes, logger=WIRE_LOG
+            )
+            # It sends no pings, since `Socket` does.
+            return kind(protocol, ping_interval=None, close_timeout=CLOSE_SECONDS)
+
+        async def shake_hands(connection: C) -> None:
+            await connection.handshake(headers, "casdk")
+
+        try:
+            return await self._connector.connect(connection, shake_hands)
+        except (InvalidHandshake, ConnectionClosed, EOFError) as error:
+            raise _refused(error, str(self.endpoint)) from error
 
     async def aclose(self) -> None:
         self._closed = True
         # First what is still being opened, which would stay open otherwise.
-        run_out(self._connecting)
+        self._connector.close()
         async with self._opening:
             socket, self.socket = self.socket, None
         for retired in tuple(self._retired):
@@ -481,9 +428,6 @@ def _refused(error: Exception, where: str) -> CasdkError:
         other = counterpart(where.partition("://")[0], channel="http")
         said = f"{said}: this port speaks HTTP but no websocket; use {other}://"
         return ProtocolMismatchError(said, retryable=False, sent=False)
-    if isinstance(error, ssl.SSLError):
-        said = f"{where}: {cause_of(str(error)) or error}"
-        return TLSError(said, retryable=isinstance(error, ssl.SSLEOFError), sent=False)
     if isinstance(error, InvalidMessage):
         cause = error.__cause__
         if isinstance(cause, EOFError | ConnectionError):
@@ -491,15 +435,9 @@ def _refused(error: Exception, where: str) -> CasdkError:
         return ProtocolMismatchError(
             f"{where}: this port does not speak websocket ({remark(str(cause))})", retryable=False, sent=False
         )
-    if isinstance(error, InvalidHandshake):
-        return ProtocolMismatchError(
-            f"{where}: this port does not speak websocket ({remark(str(error))})", retryable=False, sent=False
-        )
-    if SCHEMES[where.partition("://")[0]].tls and isinstance(error, ConnectionError) and not error.errno:
-        return TLSError(f"{where}: {CLOSED_IN_TLS}", sent=False)
-    away = not isinstance(error, gaierror)
-    said = str(cause_of(str(error)) or error) or "the connection broke while it was made"
-    return TransportError(f"{where}: {said}", sent=False, away=away)
+    return ProtocolMismatchError(
+        f"{where}: this port does not speak websocket ({remark(str(error))})", retryable=False, sent=False
+    )
 
 
 CREDENTIAL: Final = re.compile("(authorization: ).*", re.IGNORECASE)

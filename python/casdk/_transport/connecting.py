@@ -1,0 +1,272 @@
+"""Connections for every channel: the addresses of a server, the way through a proxy, TLS, and why one was not made."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TypeVar, cast
+from urllib.parse import SplitResult, urlsplit
+
+from casdk._transport.address import SCHEMES, Endpoint
+from casdk._transport.channels.addresses import PROXY_PORT, Address, Addresses
+from casdk._transport.channels.base import is_plain, no_tls, no_tunnel, proxy_headers, run_out, ssl_context
+from casdk._transport.channels.causes import CLOSED_IN_TLS, cause_of
+from casdk.config import TLS
+from casdk.errors import CasdkError, ProxyError, TLSError, TransportError
+
+__all__ = ["Connector"]
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+LONGEST_ANSWER_BYTES: Final = 64 * 1024
+"""The longest answer of a proxy to CONNECT."""
+END_OF_HEAD: Final = b"\r\n\r\n"
+HANDSHAKE_SECONDS: Final = 60.0
+"""asyncio's own limit of a TLS handshake, which must not come before the limit of the whole connection."""
+
+
+class Connector:
+    """Opens the connections of one channel, each within the connect limit.
+
+    A connection goes to the server, or to the proxy. The proxy is asked for a tunnel (CONNECT), except for those who
+    send it whole requests to pass on, as plain http does.
+
+    Args:
+        endpoint: The server; its scheme says whether there is TLS, and what is asked for in it (ALPN).
+        tls: How to verify it.
+        proxy: URL of the HTTP proxy to go through, if any.
+        seconds: The limit of one connection, from the look-up of the name to the end of the last handshake.
+        tunnel: Whether a proxy is asked for a tunnel.
+    """
+
+    def __init__(self, endpoint: Endpoint, tls: TLS, proxy: str | None, seconds: float, *, tunnel: bool = True) -> None:
+        self._endpoint = endpoint
+        self._tls = tls
+        self._proxy = None if proxy is None else urlsplit(proxy)
+        self._seconds = seconds
+        self._tunnel = tunnel
+        self._addresses = Addresses()
+        self._context: ssl.SSLContext | None = None
+        self._underway: set[asyncio.Timeout] = set()
+        self._closed = False
+
+    async def connect(
+        self, make_protocol: Callable[[], P], shake_hands: Callable[[P], Awaitable[object]] | None = None
+    ) -> P:
+        """Open a connection and return its protocol, which has its transport by then.
+
+        Whatever ends this before, its connection is closed.
+
+        Args:
+            make_protocol: Makes the protocol of a connection that is open, its TLS handshake included.
+            shake_hands: Waits until that protocol can be used, if there is more to wait for.
+
+        Raises:
+            ConfigError: A certificate of the client's cannot be used.
+            ProxyError: The proxy refuses, or does not speak HTTP.
+            TLSError: The handshake failed, or the server is not who it should be.
+            ProtocolMismatchError: The port does not speak TLS.
+            TransportError: There is no connection, or `close` was called meanwhile.
+        """
+        if self._closed:
+            raise self._was_closed()
+        if self._endpoint.tls and self._context is None:
+            self._context = ssl_context(self._tls, [SCHEMES[self._endpoint.scheme].alpn])
+        host, port = self._endpoint.host, self._endpoint.port
+        if self._proxy is not None:
+            host, port = self._proxy.hostname or "", self._proxy.port or PROXY_PORT
+        address: Address | None = None
+        try:
+            async with self._limited():
+                sock, address = await self._addresses.connect(host, port, self._seconds)
+                return await self._open(sock, make_protocol, shake_hands)
+        except CasdkError:
+            raise
+        except TimeoutError:
+            if self._closed:
+                raise self._was_closed() from None
+            self._avoid(address)
+            seconds = self._seconds
+            raise TransportError(f"no connection to {self._endpoint} within {seconds:g} s", sent=False) from None
+        except OSError as error:
+            self._avoid(address)
+            raise self._failed(error) from error
+
+    @contextlib.asynccontextmanager
+    async def _limited(self) -> AsyncIterator[None]:
+        async with asyncio.timeout(self._seconds) as limit:
+            self._underway.add(limit)
+            try:
+                yield
+            finally:
+                self._underway.discard(limit)
+
+    def _avoid(self, address: Address | None) -> None:
+        """Try another address first next time: this one took the connection, which then was of no use."""
+        if address is not None:
+            self._addresses.avoid(address)
+
+    async def _open(
+        self,
+        sock: socket.socket,
+        make_protocol: Callable[[], P],
+        shake_hands: Callable[[P], Awaitable[object]] | None,
+    ) -> P:
+        beginning = Beginning()
+        await asyncio.get_running_loop().create_connection(lambda: beginning, sock=sock)
+        plain = beginning.transport
+        try:
+            if self._proxy is not None and self._tunnel:
+                await self._open_tunnel(beginning, self._proxy)
+            if self._context is not None:
+                beginning.transport = await self._secure(beginning, self._context)
+            protocol = beginning.hand_over(make_protocol())
+            if shake_hands is not None:
+                await shake_hands(protocol)
+            if self._closed:  # in the turn of the loop in which this was ready
+                raise self._was_closed()
+            return protocol
+        except BaseException:
+            plain.abort()
+            raise
+
+    async def _open_tunnel(self, beginning: Beginning, proxy: SplitResult) -> None:
+        """Have the proxy pass on to the server what is sent from now on.
+
+        Raises:
+            ProxyError: It refuses, or does not speak HTTP.
+            OSError: The connection broke.
+        """
+        endpoint = self._endpoint
+        authority = Endpoint(endpoint.scheme, _ascii(endpoint.host), endpoint.port).authority
+        head = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
+        head += [f"{name}: {value}" for name, value in proxy_headers(proxy).items()]
+        beginning.transport.write("\r\n".join([*head, "", ""]).encode("ascii"))
+        received = beginning.received
+        while (end := received.find(END_OF_HEAD)) < 0:
+            if beginning.error is not None:
+                raise beginning.error
+            if beginning.ended:
+                raise ProxyError(f"{endpoint}: the proxy broke off its answer", sent=False)
+            if len(received) > LONGEST_ANSWER_BYTES:
+                raise ProxyError(f"{endpoint}: the proxy's answer has no end", retryable=False, sent=False)
+            await beginning.more()
+        version, _, status = received.partition(b"\r\n")[0].decode("latin-1").partition(" ")
+        del received[: end + len(END_OF_HEAD)]
+        if not version.startswith("HTTP/1."):
+            raise ProxyError(f"{endpoint}: the proxy does not speak HTTP", retryable=False, sent=False)
+        if not status.startswith("2"):
+            raise no_tunnel(endpoint, status)
+
+    async def _secure(self, beginning: Beginning, context: ssl.SSLContext) -> asyncio.Transport:
+        """Shake hands by TLS on an open connection.
+
+        Raises:
+            OSError: It failed; so does the verification of a certificate (ssl.SSLError).
+        """
+        if beginning.received:  # a server of TLS says nothing before the client has
+            raise no_tls(self._endpoint)
+        if beginning.ended:
+            raise beginning.error or ConnectionResetError
+        secure = await asyncio.get_running_loop().start_tls(
+            beginning.transport,
+            beginning,
+            context,
+            server_hostname=self._tls.server_name or self._endpoint.host,
+            ssl_handshake_timeout=max(HANDSHAKE_SECONDS, 2 * self._seconds),
+        )
+        if secure is None:  # closed in the handshake, without an error
+            raise ConnectionResetError
+        return secure
+
+    def close(self) -> None:
+        """Open no more connections, and close those that are being made."""
+        self._closed = True
+        run_out(self._underway)
+
+    def _was_closed(self) -> TransportError:
+        return TransportError(f"the connection to {self._endpoint} was closed", sent=False)
+
+    def _failed(self, error: OSError) -> TransportError:
+        """Return our error for a connection that was not made."""
+        where, text = str(self._endpoint), str(error)
+        if is_plain(text):
+            return no_tls(self._endpoint)
+        if isinstance(error, ssl.SSLError):
+            retryable = isinstance(error, ssl.SSLEOFError)
+            return TLSError(f"{where}: {cause_of(text) or text}", retryable=retryable, sent=False)
+        if self._endpoint.tls and isinstance(error, ConnectionError) and not error.errno:
+            return TLSError(f"{where}: {CLOSED_IN_TLS}", sent=False)
+        said = str(cause_of(text) or text) or "the connection broke while it was made"
+        return TransportError(f"{where}: {said}", sent=False, away=not isinstance(error, socket.gaierror))
+
+
+class Beginning(asyncio.Protocol):
+    """What a connection has until its own protocol can take it: it keeps what comes meanwhile, and its end.
+
+    A proxy's answer is read here, and behind it may be the first bytes of the server, which some send before the
+    client has said anything. The same holds for the end of a TLS handshake.
+
+    Attributes:
+        transport: The connection; once there is TLS, the one that speaks it.
+        received: What has come and nobody has read yet.
+        ended: Whether nothing more will come.
+        error: What broke the connection, if something did.
+    """
+
+    def __init__(self) -> None:
+        self.transport = cast(asyncio.Transport, None)
+        self.received = bytearray()
+        self.ended = False
+        self.error: Exception | None = None
+        self._lost = False
+        self._more: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep bytes."""
+        self.received += data
+        self._wake()
+
+    def eof_received(self) -> None:
+        """Note the end; asyncio closes the transport."""
+        self.ended = True
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end, and what was the reason."""
+        self.ended = self._lost = True
+        self.error = exc
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._more is not None and not self._more.done():
+            self._more.set_result(None)
+
+    async def more(self) -> None:
+        """Wait until something comes, or the end."""
+        self._more = asyncio.get_running_loop().create_future()
+        await self._more
+
+    def hand_over(self, protocol: P) -> P:
+        """Let another protocol have the connection, and what has come on it."""
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        if self.received:
+            protocol.data_received(bytes(self.received))
+        if self.ended:
+            protocol.eof_received()
+        if self._lost:
+            protocol.connection_lost(self.error)
+        return protocol
+
+
+def _ascii(host: str) -> str:
+    """Return a host as DNS has it. Whether it has an address is found out when it is looked up."""
+    return host if host.isascii() else host.encode("idna").decode("ascii")
