@@ -288,17 +288,6 @@ class TestJson:
             Document(tensor=np.array([object()])).to_json()
 
 
-class TestNamedScore:
-    def test_repr(self):
-        assert repr(NamedScore(0.09604918956756592)) == "{'value': 0.09604918956756592}"
-        assert repr(NamedScore()) == "{'value': 0.0}"
-        assert repr(NamedScore(1.0, "softmax", ref_id="7")) == "{'value': 1.0, 'op_name': 'softmax', 'ref_id': '7'}"
-
-    def test_a_missing_score_is_a_key_error(self):
-        with pytest.raises(KeyError):
-            Document().scores["cosine"]
-
-
 class TestArray:
     def test_takes_documents_only(self, four):
         for wrong in ("text", 1, None, {"text": "a"}):

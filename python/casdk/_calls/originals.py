@@ -14,6 +14,7 @@ from casdk._columns import to_arrow
 from casdk._content.inputs import Chunk, as_document, read_chunk
 from casdk._rust import Kind
 from casdk.documents import Document, DocumentArray
+from casdk.documents.docarray import collect, write_back
 from casdk.documents.recognise import hold_documents, is_array, recognise
 from casdk.errors import ItemError, ItemTypeError
 from casdk.models import EncodeResult
@@ -112,8 +113,6 @@ class Originals:
         """
         items = self.items or []
         if self._foreign:
-            from casdk.documents.docarray import write_back
-
             owners: dict[int, Any] = {}
             written: set[int] = set()
             for index, (item, document) in enumerate(zip(items, self.documents, strict=True)):
@@ -129,8 +128,6 @@ class Originals:
             result = [item for index, item in enumerate(result) if index not in gone]
         if not theirs:
             return DocumentArray(result)
-        from casdk.documents.docarray import collect
-
         return collect(result, self.like)
 
 
@@ -211,8 +208,6 @@ def open_piece(piece: Piece, options: Options) -> Any:
     if ours:
         write_embeddings(items, rows, piece.bad, piece.start)
     elif theirs:
-        from casdk.documents.docarray import write_back
-
         bad = set(piece.bad)
         for position, item in enumerate(items):
             if position not in bad:
@@ -223,8 +218,6 @@ def open_piece(piece: Piece, options: Options) -> Any:
         good = [position for position in range(len(rows)) if position not in piece.bad]
         rows, items = rows[good], [items[position] for position in good]
     if theirs:
-        from casdk.documents.docarray import collect
-
         return collect(items)
     return DocumentArray(items) if ours else rows
 

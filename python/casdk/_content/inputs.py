@@ -35,6 +35,7 @@ from casdk._columns import Unreadable, column_of
 from casdk._rust import Kind, classify, kind_of_uri
 from casdk._wording import class_name, message_of, shown
 from casdk.documents import Document, DocumentArray, NamedScore
+from casdk.documents.docarray import to_document
 from casdk.documents.recognise import origins, recognise
 from casdk.errors import (
     ConfigError,
@@ -291,10 +292,8 @@ class _Look:
         )
 
     def _as_ours(self, item: object) -> Document:
-        from casdk.documents.docarray import to_document
-
         try:
-            return to_document(item, candidates=self._candidates, whole=self._whole)
+            return to_document(Document, item, candidates=self._candidates, whole=self._whole)
         except InputTypeError as error:
             raise _UnfitError(str(error)) from error
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from casdk.documents.model import DocumentArray
 
-__all__ = ["decode", "encode", "load", "save"]
+__all__ = ["convert", "decode", "encode", "load", "save"]
+
+T = TypeVar("T")
+Decode = Callable[[Any, Any], Any]
 
 FORMAT: Final = "casdk.DocumentArray"
 VERSION: Final = 1
@@ -43,21 +48,27 @@ def encode(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__} cannot be written")
 
 
-def decode(kind: Any, value: Any) -> Any:
-    """Make an array, or an array of documents, of what `encode` and msgspec wrote.
+def decode(value: Any) -> NDArray[Any]:
+    """Make an array of what `encode` and msgspec wrote.
 
     Raises:
         ValueError: It is not what they would have written.
     """
-    from casdk.documents.model import Document, DocumentArray
-
-    try:
-        if kind is DocumentArray:
-            return DocumentArray(msgspec.convert(value, list[Document], dec_hook=decode))
-        array = msgspec.convert(value, _Array)
-    except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from error  # msgspec adds the path of the value to a ValueError
+    array = convert(value, _Array)
     return np.frombuffer(bytearray(array.data), dtype=array.dtype).reshape(array.shape)
+
+
+def convert(value: Any, kind: type[T], decode: Decode | None = None) -> T:
+    """Make what plain values stand for, where msgspec asks for what it does not know of itself.
+
+    Raises:
+        ValueError: They stand for no such thing. msgspec adds the path of the value to a ValueError, which it does not
+            to an error of its own that another call of it has raised.
+    """
+    try:
+        return msgspec.convert(value, kind, dec_hook=decode)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
 
 
 def save(documents: DocumentArray, path: str | os.PathLike[str]) -> None:
@@ -78,18 +89,21 @@ def save(documents: DocumentArray, path: str | os.PathLike[str]) -> None:
         part.unlink(missing_ok=True)
 
 
-def load(path: str | os.PathLike[str]) -> DocumentArray:
+def load(path: str | os.PathLike[str], kind: type[T], decode: Decode) -> T:
     """Read what `save` wrote.
+
+    Args:
+        path: The file.
+        kind: `casdk.DocumentArray`.
+        decode: msgspec's ``dec_hook`` for what it does not know of itself.
 
     Raises:
         ValueError: The file is none of ours, broken, or of a later version.
     """
-    from casdk.documents.model import DocumentArray
-
     try:
         file = msgspec.msgpack.decode(Path(path).read_bytes(), type=_File)
         if file.format == FORMAT and file.version <= VERSION:
-            return msgspec.msgpack.decode(file.documents, type=DocumentArray, dec_hook=decode)
+            return msgspec.msgpack.decode(file.documents, type=kind, dec_hook=decode)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} holds no documents of casdk: {error}") from error
     if file.format != FORMAT:

@@ -13,13 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from types import NoneType, UnionType
-from typing import Any, Final, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, Union, get_args, get_origin
 
 import numpy as np
 
-from casdk.documents.model import Document, DocumentArray, NamedScore
+from casdk.documents.fields import NamedScore
 from casdk.documents.recognise import recognise
 from casdk.errors import InputTypeError, ReplyError
+
+if TYPE_CHECKING:
+    from casdk.documents.model import Document, DocumentArray
 
 __all__ = ["collect", "to_docarray", "to_document", "write_back"]
 
@@ -33,10 +36,11 @@ NOT_IMAGES: Final = ("Text", "Audio", "Video", "Mesh3D", "PointCloud3D")
 """First words in the names of docarray's types of URLs and bytes that are of no image."""
 
 
-def to_document(item: Any, *, candidates: str | None = None, whole: bool = False) -> Document:
+def to_document(kind: type[Document], item: Any, *, candidates: str | None = None, whole: bool = False) -> Document:
     """Return the Document that is sent for one of docarray's; the item is not changed.
 
     Args:
+        kind: `casdk.Document`, whose own file imports this one.
         item: What `casdk.documents.recognise.recognise` accepts.
         candidates: Attribute whose documents travel too, ``matches`` or ``chunks``; their ids are replaced by their
             positions, by which `write_back` finds them again.
@@ -47,9 +51,7 @@ def to_document(item: Any, *, candidates: str | None = None, whole: bool = False
     """
     if not whole:
         _check_fields(item, candidates or "embedding")
-    fields = {
-        name: value for name in (Document.__struct_fields__ if whole else CONTENT) if _is(value := _get(item, name))
-    }
+    fields = {name: value for name in (kind.__struct_fields__ if whole else CONTENT) if _is(value := _get(item, name))}
     for name in ARRAYS:
         if name in fields:
             fields[name] = _as_array(fields[name])
@@ -58,21 +60,21 @@ def to_document(item: Any, *, candidates: str | None = None, whole: bool = False
             fields[name] = {key: _as_score(score) for key, score in fields[name].items()}
     for name in NESTED:
         if name in fields:
-            fields[name] = [to_document(nested, whole=True) for nested in fields[name]]
+            fields[name] = [to_document(kind, nested, whole=True) for nested in fields[name]]
     if "tags" in fields:
         fields["tags"] = dict(fields["tags"])
     if candidates is not None and not whole:
-        fields[candidates] = [_to_candidate(nested, at) for at, nested in enumerate(_get(item, candidates) or ())]
-    return Document(**fields)
+        fields[candidates] = [_to_candidate(kind, nested, at) for at, nested in enumerate(_get(item, candidates) or ())]
+    return kind(**fields)
 
 
-def _to_candidate(item: Any, position: int) -> Document:
+def _to_candidate(kind: type[Document], item: Any, position: int) -> Document:
     if not recognise(item):
         raise InputTypeError(f"candidate {position} is a {type(item).__name__}, not a document of docarray's")
     fields = {name: value for name in CONTENT[1:] if _is(value := _get(item, name))}
     if "tensor" in fields:
         fields["tensor"] = _as_array(fields["tensor"])
-    return Document(id=str(position), **fields)
+    return kind(id=str(position), **fields)
 
 
 def _check_fields(item: Any, name: str) -> None:
@@ -257,7 +259,7 @@ def to_docarray(documents: Iterable[Document]) -> Any:
 
     def copy(document: Document) -> Any:
         fields = _content(document)
-        for name in Document.__struct_fields__:
+        for name in document.__struct_fields__:
             if name not in ("text", "blob", "tensor", *NESTED, *SCORES) and _is(value := getattr(document, name)):
                 fields[name] = value.copy() if isinstance(value, dict | list) else value
         theirs = docarray.Document(**fields)

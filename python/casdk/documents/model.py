@@ -6,43 +6,18 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from glob import iglob
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, SupportsIndex, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, SupportsIndex, overload
 
 import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from casdk._rust import new_id
-from casdk.documents import archive, selectors
+from casdk.documents import archive, docarray, selectors
+from casdk.documents.fields import SHOWN_CHARACTERS, NamedScore, same, shown
+from casdk.documents.loading import DOWNLOAD_BYTES, read_pixels, read_uri
 
-if TYPE_CHECKING:
-    from typing import Self
-
-__all__ = ["Document", "DocumentArray", "NamedScore"]
-
-SHOWN_CHARACTERS: Final = 60
-"""Characters of one value in a repr."""
-DOWNLOAD_BYTES: Final = 64 * 1024 * 1024
-"""Largest file behind a URL that a Document loads, unless told otherwise; as `casdk.Limits.max_item_bytes` is."""
-
-
-class NamedScore(msgspec.Struct, omit_defaults=True):
-    """One score of a document.
-
-    Attributes:
-        value: The number.
-        op_name: How it was made, e.g. ``cosine``.
-        description: For people.
-        ref_id: Id of the document it was measured against.
-    """
-
-    value: float = 0.0
-    op_name: str = ""
-    description: str = ""
-    ref_id: str = ""
-
-    def __repr__(self) -> str:
-        return repr({"value": self.value} | {k: v for k in self.__struct_fields__[1:] if (v := getattr(self, k))})
+__all__ = ["Document", "DocumentArray"]
 
 
 class DocumentArray(list["Document"]):
@@ -262,7 +237,7 @@ class DocumentArray(list["Document"]):
             ValueError: The file is none of ours, broken, or of a later version.
             OSError: The file cannot be read.
         """
-        return cls(archive.load(path))
+        return cls(archive.load(path, DocumentArray, _decode))
 
     def to_docarray(self) -> Any:
         """Return a ``docarray.DocumentArray`` (docarray 0.21) of copies.
@@ -270,16 +245,12 @@ class DocumentArray(list["Document"]):
         Raises:
             ImportError: docarray is missing, or is not that version.
         """
-        from casdk.documents.docarray import to_docarray
-
-        return to_docarray(self)
+        return docarray.to_docarray(self)
 
     @classmethod
     def from_docarray(cls, documents: Iterable[Any]) -> Self:
         """Return copies of docarray's documents: 0.21 ``DocumentArray``, or ``DocList`` and ``BaseDoc`` of 0.30 on."""
-        from casdk.documents.docarray import to_document
-
-        return cls(to_document(document, whole=True) for document in documents)
+        return cls(docarray.to_document(Document, document, whole=True) for document in documents)
 
 
 def _require_document(document: object, position: int | None = None) -> Document:
@@ -421,8 +392,6 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
             OSError: The file cannot be read, or is no regular one; the URL cannot be fetched; or there is more than
                 ``max_bytes``.
         """
-        from casdk.documents.loading import read_uri
-
         self.blob = read_uri(self.uri, timeout, max_bytes)
         return self
 
@@ -451,8 +420,6 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
                 than ``PIL.Image.MAX_IMAGE_PIXELS``.
             OSError: The file cannot be read, or the URL not be fetched.
         """
-        from casdk.documents.loading import read_pixels, read_uri
-
         self.tensor = read_pixels(read_uri(self.uri, timeout, max_bytes), width, height)
         return self
 
@@ -468,7 +435,7 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         Raises:
             ValueError: A value is of the wrong type; the message names its path.
         """
-        return msgspec.convert(plain, cls, dec_hook=archive.decode)
+        return msgspec.convert(plain, cls, dec_hook=_decode)
 
     def to_json(self) -> str:
         """Return JSON: bytes in base64, arrays as ``{"dtype", "shape", "data"}``, defaults left out.
@@ -487,23 +454,23 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         Raises:
             ValueError: No JSON, or a value of the wrong type; the message names its path.
         """
-        return msgspec.json.decode(text, type=cls, dec_hook=archive.decode)
+        return msgspec.json.decode(text, type=cls, dec_hook=_decode)
 
     def __eq__(self, other: object) -> bool:
         """Whether all fields are equal; arrays by dtype, shape and values."""
         if not isinstance(other, Document):
             return NotImplemented
-        return self is other or all(_same(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__)
+        return self is other or all(same(getattr(self, name), getattr(other, name)) for name in self.__struct_fields__)
 
     __hash__: ClassVar[None] = None  # type: ignore[assignment]  # it is mutable
 
     def __repr__(self) -> str:
-        shown = [f"id={self.id!r}"]
+        parts = [f"id={self.id!r}"]
         for name in self.__struct_fields__[1:]:
             value = getattr(self, name)
             if value is not None and (isinstance(value, np.ndarray) or value):
-                shown.append(f"{name}={_shown(value)}")
-        return f"Document({', '.join(shown)})"
+                parts.append(f"{name}={shown(value)}")
+        return f"Document({', '.join(parts)})"
 
 
 def _take_any_iterable(name: str) -> None:
@@ -523,22 +490,8 @@ _take_any_iterable("matches")
 _take_any_iterable("chunks")
 
 
-def _same(mine: Any, theirs: Any) -> bool:
-    if isinstance(mine, np.ndarray) or isinstance(theirs, np.ndarray):
-        return (
-            type(mine) is type(theirs)
-            and mine.dtype == theirs.dtype
-            and np.array_equal(mine, theirs, equal_nan=mine.dtype.kind in "fc")
-        )
-    return bool(mine == theirs)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return f"<{len(value)} bytes>"
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype}{list(value.shape)}"
-    if isinstance(value, DocumentArray):
-        return repr(value)
-    text = repr(value[: SHOWN_CHARACTERS + 1] if isinstance(value, str) else value)
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+def _decode(kind: Any, value: Any) -> Any:
+    """Make an array, or an array of documents, of what `archive.encode` and msgspec wrote; msgspec's ``dec_hook``."""
+    if kind is DocumentArray:
+        return DocumentArray(archive.convert(value, list[Document], _decode))
+    return archive.decode(value)

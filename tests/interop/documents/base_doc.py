@@ -1,11 +1,13 @@
 """Run by the interpreters of docarray 0.30 and later: its documents, read and written."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from casdk.documents import Document, DocumentArray, NamedScore
-from casdk.documents.docarray import collect, to_docarray, to_document, write_back
+from casdk.documents import docarray as conversion
+from casdk.documents.docarray import collect, to_docarray, write_back
 from casdk.documents.recognise import hold_documents, recognise
 from casdk.errors import InputTypeError, ReplyError
 from docarray import BaseDoc, DocList, DocVec
@@ -13,6 +15,8 @@ from docarray.documents import AudioDoc, ImageDoc, TextDoc
 from docarray.typing import AudioUrl, ImageBytes, ImageUrl, NdArray, TextUrl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+to_document = partial(conversion.to_document, Document)
 
 
 class Scored(BaseDoc):

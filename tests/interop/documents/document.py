@@ -3,17 +3,21 @@
 import io
 import re
 from contextlib import redirect_stdout
+from functools import partial
 
 import docarray
 import numpy as np
 import pytest
 from casdk.documents import Document, DocumentArray, NamedScore
-from casdk.documents.docarray import collect, to_docarray, to_document, write_back
+from casdk.documents import docarray as conversion
+from casdk.documents.docarray import collect, to_docarray, write_back
 from casdk.documents.recognise import hold_documents, recognise
 from casdk.errors import ReplyError
 from docarray.score import NamedScore as TheirScore
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+to_document = partial(conversion.to_document, Document)
 
 # the same documents, made in both libraries
 
