@@ -11,13 +11,13 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 def test_a_call_is_full_at_its_share_and_all_are_at_the_whole():
     budget = ByteBudget(100 * BYTE_SHARES)
-    one, other = ByteShare(budget), ByteShare(budget)
+    one, other, third = ByteShare(budget), ByteShare(budget), ByteShare(budget)
     one.hold(99)
     assert not one.full
     one.hold(1)
     assert one.full
     assert not other.full
-    budget.hold(100 * BYTE_SHARES - 100)
+    third.hold(100 * BYTE_SHARES - 100)
     assert other.full
     one.hold(-1)
     assert not other.full

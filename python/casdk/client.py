@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
@@ -725,11 +726,11 @@ class Client:
         """Cancel calls that run, close every connection; the client cannot be used afterwards."""
         if self._exiting():
             return
-        from casdk._engine.threads import is_ours
+        from casdk._engine.threads import our_threads
 
         self._finalizer.detach()
         if self._session.opened:
-            if is_ours():  # a finalizer that Python happens to run there: nobody waits for anything
+            if threading.get_ident() in our_threads:  # in a finalizer that Python happens to run there
                 _leave(self._session)
             else:
                 waiting.run(_closing(self._session))

@@ -18,6 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, cast
 
+import msgspec
+
 from casdk._calls.batches import Batch
 from casdk._calls.outages import PATIENCE_SECONDS, Outage, ServerState
 from casdk.config import Retry
@@ -60,27 +62,26 @@ CULPRIT_OUTAGES: Final = 5
 """A request under which the server has gone away so many times is taken for the reason."""
 
 
-class RetryBudget:
+class RetryBudget(msgspec.Struct):
     """How many repeats a client may still make, over all its calls, so that a dying server is not flooded with them.
 
-    Args:
+    Attributes:
         per_request: Repeats that each first attempt allows.
+        spent: Repeats that were made and not allowed again since.
     """
 
-    def __init__(self, per_request: float) -> None:
-        self._per_request = per_request
-        self._left = float(FREE_RETRIES)
+    per_request: float
+    spent: float = 0.0
 
     def earn(self) -> None:
         """Count a request that was not a repeat."""
-        if self._left < FREE_RETRIES:
-            self._left += self._per_request
+        self.spent = max(0.0, self.spent - self.per_request)
 
     def spend(self) -> bool:
         """Take one repeat out, if there is one."""
-        if self._left < 1:
+        if self.spent > FREE_RETRIES - 1:
             return False
-        self._left -= 1
+        self.spent += 1
         return True
 
 
@@ -162,10 +163,10 @@ class Isolation:
         return rest
 
 
-class Call:
+class Call(msgspec.Struct, kw_only=True, eq=False):
     """One call's state, and what it does next; `Run` asks it and reports to it what happened.
 
-    Args:
+    Attributes:
         window: Requests in flight.
         retry: When to send again.
         budget: The client's repeats.
@@ -175,52 +176,36 @@ class Call:
         tolerant: Whether a batch that failed for good is not split and does not end the call: there is an ``on_error``.
         on_refuse: Called first with the error of each item that will have no result.
         server: What the client's other calls know of the server.
-
-    Attributes:
-        resend: The argument.
         outage: While the server is away, and waited for.
         stopped: What ended the call early.
         done: Items with a result.
         bad: Items without, by index.
     """
 
-    def __init__(
-        self,
-        *,
-        window: Window,
-        retry: Retry,
-        budget: RetryBudget,
-        errors: ErrorMode,
-        resend: bool,
-        draw: Callable[[], float],
-        tolerant: bool = False,
-        on_refuse: Callable[[ItemError], None] | None = None,
-        server: ServerState | None = None,
-    ) -> None:
-        self._server = server or ServerState()
-        self._window = window
-        self._retry = retry
-        self._budget = budget
-        self._errors = errors
-        self.resend = resend
-        self._draw = draw
-        self._tolerant = tolerant
-        self._on_refuse = on_refuse
-        self._ready: deque[Batch] = deque()
-        self._delayed: list[Batch] = []
-        self._in_flight: set[Batch] = set()
-        self._undelivered = 0
-        self._held_back = 0
-        self._full = False
-        self._open = True
-        self._begun = 0
-        self._successes = 0
-        self._hopeless = 0
-        self.outage: Outage | None = None
-        self.stopped: BaseException | None = None
-        self.done = 0
-        self.bad: dict[int, ItemError] = {}
-        self._unsure: set[int] = set()
+    window: Window
+    retry: Retry
+    budget: RetryBudget
+    errors: ErrorMode
+    resend: bool
+    draw: Callable[[], float]
+    tolerant: bool = False
+    on_refuse: Callable[[ItemError], None] | None = None
+    server: ServerState = msgspec.field(default_factory=ServerState)
+    outage: Outage | None = None
+    stopped: BaseException | None = None
+    done: int = 0
+    bad: dict[int, ItemError] = {}
+    _ready: deque[Batch] = msgspec.field(default_factory=deque)
+    _delayed: list[Batch] = []
+    _in_flight: set[Batch] = set()
+    _undelivered: int = 0
+    _held_back: int = 0
+    _full: bool = False
+    _open: bool = True
+    _begun: int = 0
+    _successes: int = 0
+    _hopeless: int = 0
+    _unsure: set[int] = set()
 
     # what is asked
 
@@ -231,7 +216,7 @@ class Call:
             return 0
         under_way = len(self._ready) + len(self._delayed) + len(self._in_flight) + self._undelivered
         # Beside the window, as many pieces again may be held back, so that one slow reply does not stop all others.
-        window = self._window.size
+        window = self.window.size
         return window - under_way - max(0, self._held_back - window)
 
     @property
@@ -254,14 +239,14 @@ class Call:
     @property
     def patience(self) -> float:
         """Seconds that the server may be away, as far as is known now."""
-        if self._retry.patience is not None:
-            return self._retry.patience
+        if self.retry.patience is not None:
+            return self.retry.patience
         more_than_one = self._begun + len(self._ready) > 1
-        return PATIENCE_SECONDS if self._retry.attempts > 1 and self._server.answered and more_than_one else 0.0
+        return PATIENCE_SECONDS if self.retry.attempts > 1 and self.server.answered and more_than_one else 0.0
 
     def next_batch(self, now: float) -> Batch | None:
         """Return a batch to send now, which is in flight from here on."""
-        if self.stopped is not None or len(self._in_flight) >= self._window.size:
+        if self.stopped is not None or len(self._in_flight) >= self.window.size:
             return None
         outage = self.outage
         if outage is not None and not outage.may_ask(now):
@@ -273,7 +258,8 @@ class Call:
             self._in_flight.add(batch)
             if batch.attempts == 0:
                 self._begun += 1
-                self._budget.earn()
+                if self.budget.spent:
+                    self.budget.earn()
             batch.attempts += 1
             batch.sent = False
             if outage is not None and not outage.given_up:
@@ -332,12 +318,12 @@ class Call:
     def refuse(self, error: ItemError) -> None:
         """An item will have no result."""
         self._mark(error)
-        if self._errors == "raise":
+        if self.errors == "raise":
             self.stop(error)
 
     def _mark(self, error: ItemError) -> None:
-        if self._on_refuse is not None:
-            self._on_refuse(error)
+        if self.on_refuse is not None:
+            self.on_refuse(error)
         self.bad[error.index] = error
 
     def stop(self, error: BaseException) -> None:
@@ -353,8 +339,8 @@ class Call:
             size: Bytes of request and reply.
             batch: What was in the request.
         """
-        self._window.answered(took, size)
-        self._server.answered = True
+        self.window.answered(took, size)
+        self.server.answered = True
         # The server is back if this was sent while it was away; other answers may have been on their way before.
         if self.outage is not None and (self.outage.given_up or self.outage.asking is batch):
             self.outage = None
@@ -410,7 +396,7 @@ class Call:
                 return "abandoned"
             self._halve(batch, cast(ServerError, error))
             return "split"
-        self._window.failed()
+        self.window.failed()
         failure = error if isinstance(error, TransportError | ServerError) else None
         if failure is None or not failure.away:
             self._found_present(error, asked)
@@ -433,7 +419,7 @@ class Call:
                 batch.not_before = now + max(self._backoff(batch.attempts), failure.retry_after or 0.0)
                 self._delayed.append(batch)
                 return "repeat"
-        if self._tolerant:
+        if self.tolerant:
             for index, item in zip(batch.indices, batch.items, strict=True):
                 self._mark(ItemError(index, item, f"its request failed: {error}", error))
             return "lost"
@@ -444,7 +430,7 @@ class Call:
         """A request failed, and not because the server is away."""
         given_up = self.outage is not None and self.outage.given_up
         if isinstance(error, ServerError):
-            self._server.answered = True
+            self.server.answered = True
         if asked or (given_up and isinstance(error, ServerError)):
             self.outage = None
 
@@ -452,7 +438,7 @@ class Call:
         """Whether somebody takes no request as large as this one, and it may be sent in parts."""
         if not (isinstance(error, ServerError) and error.too_large and (self.resend or not error.sent)):
             return False
-        return len(batch) > 1 or not self._tolerant
+        return len(batch) > 1 or not self.tolerant
 
     def _halve(self, batch: Batch, error: ServerError) -> None:
         """Send the halves of what is too large as it is; an item that is too large by itself has no result."""
@@ -467,14 +453,14 @@ class Call:
             self._ready.extendleft(reversed(unsent))
 
     def _may_split(self, batch: Batch, error: CasdkError) -> bool:
-        if not (isinstance(error, ServerError) and error.for_item) or self._tolerant or not self.resend:
+        if not (isinstance(error, ServerError) and error.for_item) or self.tolerant or not self.resend:
             return False
         return self._successes > 0 or self._hopeless < HOPELESS_ITEMS
 
     def _may_help(self, error: TransportError | ServerError) -> bool:
         """Whether to send the same again is safe, and can help in a time that is waited for."""
-        patience = self._retry.patience
-        longest = max(self._retry.max_backoff, PATIENCE_SECONDS if patience is None else patience)
+        patience = self.retry.patience
+        longest = max(self.retry.max_backoff, PATIENCE_SECONDS if patience is None else patience)
         if not error.retryable or (error.retry_after or 0.0) > longest:
             return False
         # A server that only asks to be left alone has not begun with the request; one that went away may have.
@@ -504,18 +490,18 @@ class Call:
     def _may_repeat(self, batch: Batch, error: TransportError | ServerError) -> bool:
         # An attempt that found the server away counts only once the server is not waited for any longer.
         attempts = batch.attempts if error.away else batch.attempts - batch.excused
-        if attempts >= self._retry.attempts:
+        if attempts >= self.retry.attempts:
             return False
         # What never left the client is no load on the server and costs nothing of the budget. An answered handshake
         # has a code, and was a load.
         never_left = isinstance(error, TransportError) and not error.sent and not error.code
-        return never_left or self._budget.spend()
+        return never_left or self.budget.spend()
 
     def _backoff(self, tries: int) -> float:
         """Return the seconds between this try and the next."""
-        policy = self._retry
+        policy = self.retry
         longest = min(policy.max_backoff, policy.backoff * 2.0 ** min(tries - 1, MOST_DOUBLINGS))
-        return longest * (1 - policy.jitter * self._draw())
+        return longest * (1 - policy.jitter * self.draw())
 
     def _isolate(self, batch: Batch, error: ServerError) -> None:
         isolation = batch.isolation

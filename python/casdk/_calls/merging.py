@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
 from casdk._calls.answers import Embeddings
 from casdk._calls.batches import moved
@@ -227,7 +228,7 @@ class MergedEncode(MergedCall):
     def __init__(
         self, session: Session, coalescer: Coalescer, verb: Verb, content: Any, options: Options, key: Hashable
     ) -> None:
-        timeout = options.deadline_after(session.timeouts.total)
+        timeout = session.timeouts.total if options.timeout is UNSET else options.timeout
         super().__init__(coalescer, key, list(content), None if timeout is None else monotonic() + timeout)
         self._session = session
         self._verb = verb

@@ -147,19 +147,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         if self.result is not None:
             self._check_result()
 
-    @property
-    def gathers(self) -> bool:
-        """Whether the call returns what the replies come to, and not the responses, or nothing."""
-        return self.on_done is None and self.on_always is None and not self.return_responses
-
-    def deadline_after(self, total: float | None) -> float | None:
-        """Return the seconds that the call has.
-
-        Args:
-            total: The client's, for a call without a ``timeout`` of its own.
-        """
-        return total if self.timeout is UNSET else self.timeout
-
     def _check_result(self) -> None:
         if self.errors == "return":
             raise InputValueError("result='arrow' does not go with errors='return': call its .to_arrow()")

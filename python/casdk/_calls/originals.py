@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from casdk._calls.answers import Piece, not_taken
@@ -25,33 +26,35 @@ MANY_DOCUMENTS: Final = 1000
 """Writing the results of so many takes a tenth of a millisecond; of docarray's, a single one takes as long."""
 
 
-class Originals:
+class Originals(msgspec.Struct, eq=False):
     """The user's Documents, ours or docarray's, in order, while every item is one.
 
-    Args:
+    Attributes:
         content: What the user handed over.
         candidates: Attribute of docarray's documents whose documents travel too.
         whole: Whether docarray's documents travel whole.
-        keep: Whether the call returns them; if not, only those of the first chunk are stored.
+        keeps_all: Whether the call returns them; if not, only those of the first chunk are stored.
+        items: The items, as the user gave them; ``None`` once one of them was no Document.
+        documents: What was read of each.
+        has_foreign: Whether docarray's are among them.
     """
 
-    def __init__(self, content: Any, *, candidates: str | None = None, whole: bool = False, keep: bool = True) -> None:
-        self.items: list[Any] | None = []
-        self.documents: list[Document] = []
-        self.like = content
-        self._candidates = candidates
-        self._whole = whole
-        self._keep = keep
-        self._foreign = False
+    content: Any
+    candidates: str | None = None
+    whole: bool = False
+    keeps_all: bool = True
+    items: list[Any] | None = []
+    documents: list[Document] = []
+    has_foreign: bool = False
 
     def read(self, items: list[Any], indices: Sequence[int], **how: Any) -> Chunk:
         """Read a chunk apart, see `read_chunk`."""
-        return read_chunk(items, indices, candidates=self._candidates, whole=self._whole, **how)
+        return read_chunk(items, indices, candidates=self.candidates, whole=self.whole, **how)
 
     def keep(self, items: list[Any], chunk: Chunk) -> Chunk:
         """Store the Documents of a chunk that was read."""
-        if chunk.items is not items and not self._foreign:
-            self._foreign = hold_documents(items)
+        if chunk.items is not items and not self.has_foreign:
+            self.has_foreign = hold_documents(items)
         if self.items is not None:
             if chunk.kinds.count(Kind.DOCUMENT) == len(items):
                 self.items += items
@@ -63,13 +66,13 @@ class Originals:
 
     def keep_as_documents(self, items: list[Any], chunk: Chunk) -> Chunk:
         """Make Documents of all items of a chunk that was read, and store them."""
-        if chunk.items is not items and not self._foreign:
-            self._foreign = hold_documents(items)
+        if chunk.items is not items and not self.has_foreign:
+            self.has_foreign = hold_documents(items)
         documents: list[Any] = []
         for position, item in enumerate(chunk.items):
             bad = chunk.errors is not None and position in chunk.errors
             documents.append("" if bad else as_document(item, chunk.kinds[position]))
-        if self.items is not None and (self._keep or not self.items):
+        if self.items is not None and (self.keeps_all or not self.items):
             self.items += items
             # A Document for a bad item, too, so that positions stay indices: with one, no call goes on to its end.
             self.documents += [document if isinstance(document, Document) else Document() for document in documents]
@@ -79,7 +82,7 @@ class Originals:
     @property
     def are_many(self) -> bool:
         """Whether making the result takes longer than it may block a loop of the caller's."""
-        return self._foreign or len(self.documents) > MANY_DOCUMENTS
+        return self.has_foreign or len(self.documents) > MANY_DOCUMENTS
 
     @property
     def all_from_caller(self) -> bool:
@@ -93,7 +96,7 @@ class Originals:
         """Whether all items were Documents; if there were no items, whether the content is an array of Documents."""
         if self.items:
             return True
-        return self.items is not None and (isinstance(self.like, DocumentArray) or is_array(self.like))
+        return self.items is not None and (isinstance(self.content, DocumentArray) or is_array(self.content))
 
     def array(
         self,
@@ -112,7 +115,7 @@ class Originals:
             matches: Whether docarray's documents get matches.
         """
         items = self.items or []
-        if self._foreign:
+        if self.has_foreign:
             owners: dict[int, Any] = {}
             written: set[int] = set()
             for index, (item, document) in enumerate(zip(items, self.documents, strict=True)):
@@ -122,13 +125,13 @@ class Originals:
                     continue
                 write_back(item, document, candidates=candidates, owners=owners, matches=matches)
                 written.add(id(item))
-        theirs = all(map(recognise, items)) if self._foreign else not items and is_array(self.like)
+        theirs = all(map(recognise, items)) if self.has_foreign else not items and is_array(self.content)
         result = items if theirs else self.documents
         if gone:
             result = [item for index, item in enumerate(result) if index not in gone]
         if not theirs:
             return DocumentArray(result)
-        return collect(result, self.like)
+        return collect(result, self.content)
 
 
 def are_ours(items: Sequence[Any]) -> bool:

@@ -14,15 +14,17 @@ from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
 from casdk._calls.answers import Answer
 from casdk._calls.batches import Batch, NewItems, Repeats, Unfinished
 from casdk._calls.decisions import Call
 from casdk._calls.progress import Progress
 from casdk._calls.tasks import Tasks
 from casdk._content.feeds import Feed
-from casdk._content.inputs import EVERYTHING, Chunk, Sources, glance, unread
+from casdk._content.inputs import EVERYTHING, Chunk, Sources, unread
 from casdk._engine.callers import Caller, EscapedError
-from casdk._rust import Kind
+from casdk._rust import Kind, classify
 from casdk._wording import class_name, message_of
 from casdk.errors import CasdkError, ItemTypeError
 
@@ -68,10 +70,10 @@ class _Unread(NamedTuple):
     read_at: float
 
 
-class Reading:
+class Reading(msgspec.Struct, eq=False):
     """Reads one call's content into batches, as far as the call has room for them.
 
-    Args:
+    Attributes:
         call: Gets the batches.
         feed: The content.
         answer: Notified of each chunk.
@@ -79,126 +81,120 @@ class Reading:
         unfinished: Stores the items that were read and have no result.
         repeats: Finds items that need not be sent again.
         progress: The bar.
-
-    Attributes:
         count: Items read.
+        asking: Whether the caller reads its iterable now.
+        ended: Whether the iterable has no more items.
+        unread: Chunks from the iterable that wait for a worker, which looks at the first.
+        host: What runs the call, while it does.
     """
 
-    def __init__(
-        self,
-        call: Call,
-        feed: Feed,
-        answer: Answer,
-        manner: Manner,
-        unfinished: Unfinished,
-        repeats: Repeats | None,
-        progress: Progress | None,
-    ) -> None:
-        self.count = 0
-        self._call = call
-        self._feed = feed
-        self._answer = answer
-        self._manner = manner
-        self._unfinished = unfinished
-        self._repeats = repeats
-        self._progress = progress
-        self._asking = self._ended = False
-        self._unread: deque[_Unread] = deque()
-        self._host: Host | None = None
+    call: Call
+    feed: Feed
+    answer: Answer
+    manner: Manner
+    unfinished: Unfinished
+    repeats: Repeats | None = None
+    progress: Progress | None = None
+    count: int = 0
+    asking: bool = False
+    ended: bool = False
+    unread: deque[_Unread] = msgspec.field(default_factory=deque)
+    host: Host | None = None
 
     @property
     def may_go_on(self) -> bool:
         """Whether there is more to be read at once."""
-        return self._feed.direct and not self._unread and self._call.room > 0
+        return self.feed.direct and not self.unread and self.call.room > 0
 
     def go_on(self, host: Host) -> None:
         """Read as far as there is room, or begin to; what has begun comes first."""
-        if self._asking or self._unread or (room := self._call.room) <= 0:
+        if self.asking or self.unread or (room := self.call.room) <= 0:
             return
-        self._host = host
-        if not self._feed.direct:
-            self._asking = True
+        self.host = host
+        if not self.feed.direct:
+            self.asking = True
             host.tasks.spawn(self._read_from_caller, reads=True)
             return
-        while room > 0 and not self._unread:
-            chunks = self._feed.read_held(room)
+        while room > 0 and not self.unread:
+            chunks = self.feed.read_held(room)
             for chunk in chunks:
                 self._take(chunk)
-            if len(chunks) < room or len(chunks[-1]) < self._feed.size:
-                self._ended = True
-                self._end_if_read()
+            if len(chunks) < room or len(chunks[-1]) < self.feed.size:
+                self.ended = True
+                if not self.unread:
+                    self.call.end_input()
                 return
-            room = self._call.room
+            room = self.call.room
 
     def close(self) -> None:
         """Read no more: the call is over."""
-        if not self._feed.direct:
-            self._feed.close()
-        self._host = None  # it refers to this object
+        if not self.feed.direct:
+            self.feed.close()
+        self.host = None  # it refers to this object
 
     async def _read_from_caller(self) -> None:
-        host = self._host
+        host = self.host
         assert host is not None
         try:
-            self._ended = await self._feed.read(self._call.room, host.caller, self._arrive)
+            self.ended = await self.feed.read(self.call.room, host.caller, self._arrive)
         except CasdkError as error:  # of another call, which the iterable has made
             raise EscapedError(error) from None
         finally:
-            self._asking = False
+            self.asking = False
             del host
         self._end_if_read()
 
     def _end_if_read(self) -> None:
-        if self._ended and not self._unread:
-            self._call.end_input()
+        if self.ended and not self.unread:
+            self.call.end_input()
 
     def _arrive(self, items: list[Any]) -> None:
-        host = self._host
+        host = self.host
         if host is None:
             return
-        self._feed.taken()
+        self.feed.taken()
         try:
             self._take(items)
         except Exception as error:  # nobody waits for this function, which the caller has posted
-            self._call.stop(error)
+            self.call.stop(error)
         host.tasks.wake()
 
     def _take(self, items: list[Any]) -> None:
         """Read a chunk here, or on a worker, after the chunks that wait for one."""
         chunk = _Unread(items, self._open(items), perf_counter())
-        if self._unread or not self._read_here(chunk):
-            self._unread.append(chunk)
-            if len(self._unread) == 1 and self._host is not None:
-                self._host.tasks.spawn(self._read_on_worker, reads=True)
+        if self.unread or not self._read_here(chunk):
+            self.unread.append(chunk)
+            if len(self.unread) == 1 and self.host is not None:
+                self.host.tasks.spawn(self._read_on_worker, reads=True)
 
     def _open(self, items: list[Any]) -> range:
         """Count items as read; return their indices."""
         start = self.count
         self.count += len(items)
-        self._unfinished.chunks[start] = items
-        if self._answer.pieces:
-            self._answer.opened(start, items)
+        self.unfinished.chunks[start] = items
+        if self.answer.pieces:
+            self.answer.opened(start, items)
         return range(start, self.count)
 
     async def _read_on_worker(self) -> None:
-        while self._unread and self._host is not None:
-            chunk = self._unread[0]
+        while self.unread and self.host is not None:
+            chunk = self.unread[0]
             if not self._read_here(chunk):
-                new, read = await self._host.caller.run_on_worker(partial(self._look_at, chunk.items, chunk.indices))
+                new, read = await self.host.caller.run_on_worker(partial(self._look_at, chunk.items, chunk.indices))
                 self._add(chunk, read, new)
-            self._unread.popleft()
+            self.unread.popleft()
         self._end_if_read()
 
     def _read_here(self, chunk: _Unread) -> bool:
         """Read a chunk on the engine if that runs none of the caller's code; return whether it did."""
-        read = glance(chunk.items, self._manner.sources) if self._manner.plain else None
-        if read is None:
+        kinds = classify(chunk.items, look=self.manner.sources.local_files) if self.manner.plain else None
+        if kinds is None or Kind.UNCLEAR in kinds:
             return False
-        new = None
-        if self._repeats is not None:
-            if Kind.DOCUMENT in read.kinds or not self._repeats.are_plain:
+        read, new = Chunk(chunk.items, kinds), None
+        if self.repeats is not None:
+            if Kind.DOCUMENT in kinds or not self.repeats.are_plain:
                 return False  # comparing them may run the caller's code
-            new = self._repeats.find_new(chunk.items, chunk.indices.start, plain=True)
+            new = self.repeats.find_new(chunk.items, chunk.indices.start, plain=True)
             if new is not None:
                 read = read.of(new.positions)
         self._add(chunk, read, new)
@@ -206,11 +202,11 @@ class Reading:
 
     def _look_at(self, items: list[Any], indices: range) -> tuple[NewItems | None, Chunk]:
         """Read a chunk, which may run the caller's code; called on a worker."""
-        new = None if self._repeats is None else self._repeats.find_new(items, indices.start, plain=False)
+        new = None if self.repeats is None else self.repeats.find_new(items, indices.start, plain=False)
         left: Sequence[int] = indices
         if new is not None:
             items, left = _picked(items, new), _picked(indices, new)
-        return new, self._manner.read(items, left, is_over=lambda: self._host is None)
+        return new, self.manner.read(items, left, is_over=lambda: self.host is None)
 
     def _add(self, chunk: _Unread, read: Chunk, new: NewItems | None) -> None:
         items: list[Any] = chunk.items
@@ -218,27 +214,27 @@ class Reading:
         if new is not None:
             self._leave_out(chunk, new)
             items, indices = _picked(items, new), _picked(indices, new)
-        if self._manner.keep is not None:
-            read = self._manner.keep(items, read)
+        if self.manner.keep is not None:
+            read = self.manner.keep(items, read)
         batch = Batch(indices, read.items, read.kinds, chunk.read_at)
         if read.errors:
             for error in read.errors.values():
-                self._call.refuse(error)
+                self.call.refuse(error)
             batch = batch.without(read.errors)
         if batch.items:
-            self._call.add(batch)
-        elif self._host is not None:
-            self._host.hand_over_pieces()
+            self.call.add(batch)
+        elif self.host is not None:
+            self.host.hand_over_pieces()
 
     def _leave_out(self, chunk: _Unread, new: NewItems) -> None:
         """Mark the repeats in a chunk as done, and refuse the items that could not be compared."""
         for position, cause in new.failed.items():
             reason = f"comparing it with the others, for dedupe=True, raised {class_name(cause)}: {message_of(cause)}"
-            self._call.refuse(ItemTypeError(chunk.indices[position], chunk.items[position], reason, cause))
+            self.call.refuse(ItemTypeError(chunk.indices[position], chunk.items[position], reason, cause))
         repeats = sorted({*range(len(chunk.items))}.difference(new.positions, new.failed))
-        self._unfinished.mark_done([chunk.indices[position] for position in repeats])
-        if self._progress is not None:
-            self._progress.advance(len(repeats), 0, 0)
+        self.unfinished.mark_done([chunk.indices[position] for position in repeats])
+        if self.progress is not None:
+            self.progress.advance(len(repeats), 0, 0)
 
     def take_rest(self) -> None:
         """Count the items that had been read from the iterable and not been looked at when the call ended.
@@ -246,12 +242,12 @@ class Reading:
         A caller whose iterable cannot be read a second time has to get these items back, too. Called where the caller
         is; none of the items' code is run.
         """
-        for items in self._feed.untaken():
-            self._unread.append(_Unread(items, self._open(items), perf_counter()))
-        while self._unread:
-            items = self._unread.popleft().items
-            if self._manner.keep is not None:
-                self._manner.keep(items, unread(items))
+        for items in self.feed.untaken():
+            self.unread.append(_Unread(items, self._open(items), perf_counter()))
+        while self.unread:
+            items = self.unread.popleft().items
+            if self.manner.keep is not None:
+                self.manner.keep(items, unread(items))
 
 
 def _picked(of: Sequence[Any], new: NewItems) -> list[Any]:

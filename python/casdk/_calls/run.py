@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Coroutine
 from contextlib import nullcontext
 from functools import partial
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
+from msgspec import UNSET
 
 from casdk._calls.answers import Answer, Nothing
 from casdk._calls.batches import Batch, Repeats, Unfinished
@@ -108,7 +109,7 @@ class Run:
     caller: Caller[Any]
     _awaited: Outage | None = None
     """The outage that was reported to the log and the bar."""
-    _untaken: int | None = None
+    _untaken: ByteShare | None = None
     """Bytes of pieces that the caller has not taken; ``None`` when the call is over, as they may never be taken."""
     _made: tuple[Any] | None = None
     """The result, if it was made before the caller asked for it."""
@@ -128,7 +129,7 @@ class Run:
         self.options = options
         self._bytes = ByteShare(session.bytes)
         self._packing = Packing(session, verb, options, self._bytes)
-        timeout = options.deadline_after(session.timeouts.total)
+        timeout = session.timeouts.total if options.timeout is UNSET else options.timeout
         self.deadline = None if timeout is None else monotonic() + timeout
         self._answer_by = self.deadline if answer_by is None else answer_by
         size = options.batch_size or verb.batch_size
@@ -137,8 +138,9 @@ class Run:
             raise InputValueError("reader='thread' reads a sync iterable; an async one belongs to its loop")
         self._feed = feed = Feed(content, size, threaded=threaded, hurried=timeout is not None)
         self.total = feed.total
-        self.gathers = gathers = options.gathers
-        self.originals = Originals(content, candidates=verb.candidates, whole=verb.whole, keep=gathers)
+        # Whether it returns what the replies come to, and not the responses, or nothing.
+        self.gathers = gathers = options.on_done is None and options.on_always is None and not options.return_responses
+        self.originals = Originals(content, candidates=verb.candidates, whole=verb.whole, keeps_all=gathers)
         self.answer = verb.answer(feed.total, options)
         self._receiver = self.answer if gathers else Nothing(feed.total, options, self.answer)
         self._callbacks = None if gathers and options.on_error is None else Callbacks(options)
@@ -180,7 +182,7 @@ class Run:
             self._progress,
         )
         self.tasks = Tasks(self.call.stop)
-        self._untaken = 0
+        self._untaken = ByteShare(session.bytes)
 
     # On the engine, from its beginning to its end
 
@@ -196,10 +198,17 @@ class Run:
         self.caller = caller
         if self.before is not None:
             await caller.run_on_worker(self.before)
+        began = monotonic()
         try:
             with self.watch or UNWATCHED:
                 with self._progress or UNWATCHED:
-                    await self._carry_out()
+                    self.session.enter(caller.engine)
+                    try:
+                        await (self._drive() if self.deadline is None else self._drive_until(self.deadline))
+                    finally:
+                        await self._leave(began)
+                    if self.call.stopped is not None:
+                        self._raise_stopped()
                 if self.verb.confirm is not None:
                     await self.verb.confirm(self, caller)
         except CasdkError as error:
@@ -217,38 +226,6 @@ class Run:
             # The result is made on a worker, since it would block the caller's loop.
             self._made = (await caller.run_on_worker(self._make),)
         return self.result
-
-    async def _carry_out(self) -> None:
-        """Do all that the call has to do, and clean up after it; raise what stopped it."""
-        began, session, task = monotonic(), self.session, asyncio.current_task()
-        assert task is not None
-        session.enter(self.caller.engine)
-        session.calls.add(task)
-        try:
-            if self.deadline is None:
-                await self._drive()
-            else:
-                await self._drive_until(self.deadline)
-        finally:
-            self._reading.close()
-            try:
-                if self.tasks.running:
-                    await self.tasks.cancel_all()
-            finally:
-                session.calls.discard(task)
-                if self._awaited is not None:
-                    session.server.leave(self.call)
-                del task  # breaks the reference cycle of the task, the error raised here, its traceback and this frame
-                if self._receiver.pieces:
-                    self._release_pieces()
-                await self._log_end(began)
-        if (stopped := self.call.stopped) is not None:
-            # The error's traceback will refer to this frame, and so to the call, which therefore must not refer to it.
-            self.call.stopped = None
-            try:
-                raise stopped
-            finally:
-                del stopped
 
     async def _drive_until(self, deadline: float) -> None:
         try:
@@ -275,15 +252,36 @@ class Run:
             if not reading.may_go_on:
                 await self.tasks.sleep(call.wake_at)
 
-    async def _log_end(self, began: float) -> None:
-        done, read = self.call.done, self._reading.count
-        if self.watch is not None:
-            self.watch.count(done)
-        if LOG.isEnabledFor(logging.DEBUG):
-            where, took = self.session.transport.endpoint, monotonic() - began
-            LOG.debug("%s at %s: %d of %d items done in %.3f s", self._name, where, done, read, took)
-        if are_pending():
-            await emitted(self.deadline)
+    async def _leave(self, began: float) -> None:
+        """Clean up when the call has nothing left to do, or was stopped; report how far it came."""
+        session = self.session
+        self._reading.close()
+        try:
+            if self.tasks.running:
+                await self.tasks.cancel_all()
+        finally:
+            session.calls.discard(cast("asyncio.Task[Any]", asyncio.current_task()))
+            if self._awaited is not None:
+                session.server.leave(self.call)
+            if self._receiver.pieces:
+                self._release_pieces()
+            done = self.call.done
+            if self.watch is not None:
+                self.watch.count(done)
+            if LOG.isEnabledFor(logging.DEBUG):
+                where, took = session.transport.endpoint, monotonic() - began
+                LOG.debug("%s at %s: %d of %d items done in %.3f s", self._name, where, done, self._reading.count, took)
+            if are_pending():
+                await emitted(self.deadline)
+
+    def _raise_stopped(self) -> None:
+        # The error's traceback will refer to this frame, and so to the call, which therefore must not refer to it.
+        stopped, self.call.stopped = self.call.stopped, None
+        assert stopped is not None
+        try:
+            raise stopped
+        finally:
+            del stopped
 
     # A request: pack, send, place
 
@@ -327,7 +325,7 @@ class Run:
             leave_out(batch, packed, self.call)
         request.message, request.rows = packed.message, packed.rows
 
-    async def _send(self, request: _Request) -> Received:
+    def _send(self, request: _Request) -> Coroutine[Any, Any, Received]:
         batch, transport = request.batch, self.session.transport
         message, request.message = request.message, b""  # so that it is deallocated once it has been sent
         size = len(message)
@@ -338,10 +336,8 @@ class Run:
         batch.sent = True
         repeatable, answer_by = self.verb.resend, self._answer_by
         if self.watch is None:
-            return await transport.exchange(request.id, message, repeatable=repeatable, answer_by=answer_by)
-        return await self.watch.exchange(
-            transport, batch, request.id, message, repeatable=repeatable, answer_by=answer_by
-        )
+            return transport.exchange(request.id, message, repeatable=repeatable, answer_by=answer_by)
+        return self.watch.exchange(transport, batch, request.id, message, repeatable=repeatable, answer_by=answer_by)
 
     async def _place(self, request: _Request, received: Received) -> int:
         """Take the reply in; return how many items have a result."""
@@ -423,7 +419,8 @@ class Run:
         for piece in self._receiver.ready():
             size = piece.nbytes
             self.call.deliver()
-            self._hold(size)
+            if self._untaken is not None:
+                self._untaken.hold(size)
             self.caller.hand_over(piece, partial(self._taken, size))
         whole, size = self._receiver.held_back
         self.call.hold_back(whole, full=size >= self.session.bytes.most // BYTE_SHARES)
@@ -433,19 +430,14 @@ class Run:
         if self._untaken is None:
             return
         self.call.delivered()
-        self._hold(-size)
+        self._untaken.hold(-size)
         self.tasks.wake()
-
-    def _hold(self, size: int) -> None:
-        if self._untaken is not None:
-            self._untaken += size
-            self.session.bytes.hold(size)
 
     def _release_pieces(self) -> None:
         """Count no pieces as untaken any more, as the call is over."""
-        if self._untaken:
-            self._hold(-self._untaken)
-        self._untaken = None
+        untaken, self._untaken = self._untaken, None
+        if untaken is not None:
+            untaken.hold(-untaken.held)
 
     # Where the caller is: the result
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
@@ -36,27 +36,26 @@ class ByteBudget:
     Attributes:
         most: Bytes that may be in flight.
         held: Bytes that are in flight.
+        waiting: Who waits until some are released.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self.held = 0
-        self._waiting: list[asyncio.Future[None]] = []
+        self.waiting: list[asyncio.Future[None]] = []
 
     async def change(self) -> None:
         """Wait until something is released."""
         waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
+        self.waiting.append(waiter)
         await waiter
 
-    def hold(self, size: int) -> None:
-        """Count bytes as in flight, or out again if there are less than none."""
-        self.held += size
-        if size < 0 and self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for waiter in waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
+    def wake(self) -> None:
+        """Let those who wait look again, as something was released."""
+        waiting, self.waiting = self.waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class ByteShare(msgspec.Struct):
@@ -84,8 +83,11 @@ class ByteShare(msgspec.Struct):
 
     def hold(self, size: int) -> None:
         """Count bytes as in flight, or out again if there are less than none."""
+        budget = self.budget
         self.held += size
-        self.budget.hold(size)
+        budget.held += size
+        if size < 0 and budget.waiting:
+            budget.wake()
 
 
 class Flow:
@@ -154,7 +156,7 @@ class Session(ConnectionOwner):
         self.calls: set[asyncio.Task[Any]] = set()
 
     def enter(self, engine: Engine) -> None:
-        """Join the engine that a call runs on; in a forked child it is another one than before.
+        """Note that the current task runs a call, and on which engine: in a forked child it is another one than before.
 
         Raises:
             ClosedError: The client is closed.
@@ -167,6 +169,7 @@ class Session(ConnectionOwner):
             self._engine = engine
             self.transport.engine = engine
             engine.owners.add(self)
+        self.calls.add(cast("asyncio.Task[Any]", asyncio.current_task()))
 
     @property
     def opened(self) -> bool:

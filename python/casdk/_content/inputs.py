@@ -59,7 +59,6 @@ __all__ = [
     "are_texts",
     "as_document",
     "check_content",
-    "glance",
     "read_chunk",
     "unread",
     "urls_of",
@@ -178,12 +177,6 @@ def _is_picture(item: object) -> bool:
 def are_texts(items: list[Any], sources: Sources) -> bool:
     """Whether these are plain sentences, all of them."""
     return not classify(items, look=sources.local_files).strip(SENTENCE)
-
-
-def glance(items: list[Any], sources: Sources) -> Chunk | None:
-    """Read items if none of the caller's code has to run to find out what they are; else return ``None``."""
-    kinds = classify(items, look=sources.local_files)
-    return None if Kind.UNCLEAR in kinds else Chunk(items, kinds)
 
 
 def read_chunk(

@@ -85,7 +85,8 @@ class Caller(ABC, Generic[T]):
         self._job: Job[T] | None = job
         self.engine = engine()
         self.engine.check_caller()
-        logging.begin_call()
+        if (record := logging.handled.get()) is not None:  # a log handler makes this call
+            record.note_call()
 
     def begin(self) -> None:
         """Start the job."""
@@ -102,27 +103,21 @@ class Caller(ABC, Generic[T]):
             self.engine.mailbox.post(self.engine.loop, self.context, self._start, job)
 
     def _start(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
-        if self._cancelled:
-            return
-        try:
-            work = job(self)
-        except Exception as error:
-            report_endings([(self, None, error)])
-            return
-        self.engine.loop.create_task(self._carry_out(work))
+        self.engine.loop.create_task(self._carry_out(job))
 
-    async def _carry_out(self, work: Coroutine[Any, Any, T]) -> None:
-        # The end is reported from here, since a done-callback of the task would run one turn of the loop later.
-        if self._cancelled:  # in the turn of the loop before this one
-            work.close()
+    async def _carry_out(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
+        if self._cancelled:  # before this task's first turn
             return
         self.task = asyncio.current_task()
+        # The end is reported from here, since a done-callback of the task would run one turn of the loop later.
         try:
-            result = await work
+            result = await job(self)
         except BaseException as error:
-            report_endings([(self, None, error)])
+            self.task = None
+            self.receive([(self, None, error)])
         else:
-            report_endings([(self, result, None)])
+            self.task = None
+            self.receive([(self, result, None)])
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:
         """Run a function on the engine soon; may be called from any thread."""
@@ -205,7 +200,7 @@ Ending: TypeAlias = "tuple[Caller[Any], Any, BaseException | None]"
 
 
 def report_endings(endings: list[Ending]) -> None:
-    """Report to callers how their calls ended. Each loop is woken once for all of them, since that costs the GIL."""
+    """Report to callers how merged calls ended. Each loop is woken once for all of them, since that costs the GIL."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Ending]] = {}
     for ending in endings:
         caller = ending[0]

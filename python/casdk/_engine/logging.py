@@ -20,10 +20,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
-from casdk._engine.threads import check_process, is_ours, start, wait_for_thread
+from casdk._engine.threads import check_process, our_threads, start, wait_for_thread
 from casdk.errors import TransportError
 
-__all__ = ["are_pending", "begin_call", "divert", "emitted", "flush", "logger_of"]
+__all__ = ["are_pending", "divert", "emitted", "flush", "handled", "logger_of"]
 
 MOST_RECORDS: Final = 10_000
 """So many may wait to be emitted; those beyond are counted and left out."""
@@ -49,14 +49,14 @@ class _Diverted(logging.Logger):
     """A logger that keeps the caller's code, and every lock, away from casdk's threads; elsewhere it is as it was."""
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802
-        if not is_ours():
+        if threading.get_ident() not in our_threads:
             return super().isEnabledFor(level)
         # The same answer as the method above gives, without its lock: `dictConfig` holds that while it makes handlers,
         # and those may be the caller's code and encode.
         return not self.disabled and self.manager.disable < level and level >= self.getEffectiveLevel()
 
     def makeRecord(self, *arguments: Any, **options: Any) -> logging.LogRecord:  # noqa: N802
-        if not is_ours():
+        if threading.get_ident() not in our_threads:
             return super().makeRecord(*arguments, **options)
         return self._draft(*arguments, **options)
 
@@ -120,6 +120,10 @@ class _Delivery:
         self._context = contextvars.copy_context()
         self.under_way = self.called = False
 
+    def note_call(self) -> None:
+        """Note that a handler makes a call: what that logs is left out as long as the handler runs."""
+        self.called = self.called or self.under_way
+
     def run(self) -> None:
         """Emit it."""
         self.under_way = True
@@ -129,11 +133,11 @@ class _Delivery:
             self.under_way = False
 
     def _run(self) -> None:
-        _delivery.set(self)
+        handled.set(self)
         self._emit()
 
 
-_delivery: Final = contextvars.ContextVar[_Delivery | None]("casdk-record", default=None)
+handled: Final = contextvars.ContextVar[_Delivery | None]("casdk-record", default=None)
 """The record that handlers are working on in this context."""
 
 
@@ -257,20 +261,13 @@ def divert(*packages: str) -> None:
             logger_of(name)
 
 
-def begin_call() -> None:
-    """Note that a call is made: if a handler makes it, what the call logs is left out as long as the handler runs."""
-    delivery = _delivery.get()
-    if delivery is not None and delivery.under_way:
-        delivery.called = True
-
-
 def are_pending() -> bool:
     """Whether the end of a call is to wait for records to be emitted."""
     emitter = _emitters.get(os.getpid())
     if emitter is None or emitter.late or not emitter.pending:
         return False
     # Not if this call was made by the handler that is at work: its record waits for the call.
-    delivery = _delivery.get()
+    delivery = handled.get()
     return delivery is None or not delivery.under_way
 
 

@@ -18,7 +18,7 @@ from casdk._engine import logging
 from casdk._engine.forks import ConnectionOwner, Library, Pause, Pauses
 from casdk._engine.greenlets import PATCHERS, ThreadModel
 from casdk._engine.mailbox import Mailbox
-from casdk._engine.threads import Workers, check_process, is_ours, start
+from casdk._engine.threads import Workers, check_process, our_threads, start
 from casdk._wording import EXITING
 from casdk.errors import ClosedError, TransportError
 
@@ -204,9 +204,10 @@ class Engine:
         # It walks through what it is given: the two names, and not all modules of the process.
         if not sys.modules.keys().isdisjoint(PATCHERS):
             self.thread_model.check_caller()
-        if is_ours():
+        thread = threading.get_ident()
+        if thread in our_threads:
             raise ClosedError("casdk cannot be called from its own engine thread, nor from its workers")
-        if self._forker is not None and self._forker == threading.get_ident():
+        if thread == self._forker:
             raise ClosedError("casdk cannot be called in the middle of a fork of the same thread")
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:

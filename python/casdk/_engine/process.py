@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Final, cast
 
 from casdk._engine.loop import Engine
-from casdk._engine.threads import forget_ours
+from casdk._engine.threads import our_threads
 from casdk._wording import EXITING
 from casdk.errors import ClosedError, TransportError
 
@@ -82,7 +82,7 @@ def _leave_parent(closed: bool) -> None:
     global _engine
     parent, _engine = _engine, None
     _engines.clear()
-    forget_ours()
+    our_threads.clear()  # other threads will have their ids
     if parent is None:
         return
     if parent.inside():

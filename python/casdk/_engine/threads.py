@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 from casdk.errors import ClosedError, TransportError
 
-__all__ = ["Workers", "check_process", "forget_ours", "is_ours", "start", "wait_for_thread"]
+__all__ = ["Workers", "check_process", "our_threads", "start", "wait_for_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def start(work: Callable[[], object], name: str, *, ours: bool = False) -> None:
 def _run(work: Callable[[], object], process: int, ours: bool) -> None:
     thread = threading.get_ident()
     if ours:
-        _ours.add(thread)
+        our_threads.add(thread)
     try:
         work()
     except BaseException as error:
@@ -52,7 +52,7 @@ def _run(work: Callable[[], object], process: int, ours: bool) -> None:
             raise
         _end_child(error)
     finally:
-        _ours.discard(thread)
+        our_threads.discard(thread)
 
 
 def _end_child(error: BaseException) -> NoReturn:
@@ -66,21 +66,11 @@ def _end_child(error: BaseException) -> NoReturn:
     os._exit(status if isinstance(status, int) else int(status is not None))
 
 
-_ours: Final[set[int]] = set()
-"""Ids of the threads that callers wait for.
+our_threads: Final[set[int]] = set()
+"""Ids, as `threading.get_ident` has them, of the threads that callers wait for.
 
 A set and no `threading.local`: one made before gevent patched `threading` would hold for all greenlets.
 """
-
-
-def is_ours() -> bool:
-    """Whether callers wait for the current thread."""
-    return threading.get_ident() in _ours
-
-
-def forget_ours() -> None:
-    """Forget, in a forked child, the threads of the parent: others will have their numbers."""
-    _ours.clear()
 
 
 def check_process(process: int) -> None:

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Generator
 from typing import Any
 
-__all__ = ["answer", "without_frames"]
+__all__ = ["PendingReply", "without_frames"]
 
 
-class CallEnd:
-    """Awaits the end of a call, also if the task that awaits it is cancelled: then it resets the call, and waits on.
+class PendingReply:
+    """Awaits the reply of a call. If the task that does so is cancelled, it resets the call and awaits its end.
 
     grpc.aio frees the C structures of a call when its own task takes gRPC's event, and never if that task is cancelled,
     as it is by awaiting the call and by ``call.cancel()``: a kilobyte a call, and a reply that has come meanwhile
@@ -20,30 +20,26 @@ class CallEnd:
 
     __slots__ = ("_asyncio_future_blocking", "_call", "_task", "add_done_callback", "get_loop")
 
-    def __init__(self, call: Any, task: asyncio.Task[object]) -> None:
+    def __init__(self, call: Any) -> None:
         self._asyncio_future_blocking = False
         self._call = call
-        self._task = task
-        self.add_done_callback = task.add_done_callback
-        self.get_loop = task.get_loop
+        # There is none if interceptors of an instrumentation are around the call.
+        self._task: asyncio.Task[object] | None = getattr(call, "_call_response", None)
+        if self._task is not None:
+            self.add_done_callback = self._task.add_done_callback
+            self.get_loop = self._task.get_loop
 
     def cancel(self, msg: object = None) -> bool:
         """Reset the call; the task that awaits this is cancelled when the call has ended."""
         self._call._cancel("taken back by the caller")
         return False
 
-    def __await__(self) -> Generator[CallEnd, None, None]:
-        if not self._task.done():
+    def __await__(self) -> Generator[Any, None, bytes | None]:
+        """Return the reply; grpc.aio says None where the server sent none, or less than one, and success."""
+        if self._task is not None and not self._task.done():
             self._asyncio_future_blocking = True
             yield self
-
-
-async def answer(call: Any) -> bytes | None:
-    """Wait for a call's reply; grpc.aio says None where the server sent none, or less than one, and success."""
-    task: asyncio.Task[object] | None = getattr(call, "_call_response", None)
-    if task is not None:  # there is none if interceptors of an instrumentation are around the call
-        await CallEnd(call, task)
-    return await call  # type: ignore[no-any-return]
+        return (yield from self._call.__await__())  # type: ignore[no-any-return]
 
 
 def without_frames(error: BaseException) -> BaseException:

@@ -36,7 +36,7 @@ from casdk._transport.channels.base import (
 )
 from casdk._transport.channels.causes import BROKE, CLOSED, CLOSED_IN_TLS, cause_of, without_grpc
 from casdk._transport.channels.certificates import shown_certificate, system_roots
-from casdk._transport.channels.ends import answer, without_frames
+from casdk._transport.channels.ends import PendingReply, without_frames
 from casdk._transport.channels.forks import check_fork, finish_closing, mark_forked
 from casdk.errors import (
     AuthError,
@@ -65,7 +65,6 @@ READY: Final = grpc.ChannelConnectivity.READY
 FAILED: Final = frozenset({grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN})
 LOST_CODES: Final = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED})
 STREAM_CODES: Final = frozenset({Code.INTERNAL, Code.UNKNOWN})
-NO_MESSAGE: Final = "says that the request succeeded, and sent no whole message"
 SIZE_CODES: Final = frozenset({Code.RESOURCE_EXHAUSTED, Code.OUT_OF_RANGE, Code.UNKNOWN})
 TOO_LARGE: Final = re.compile(
     r"larger than max|exceeds (the )?maximum|length too large|(payload|entity|content) too large", re.IGNORECASE
@@ -152,9 +151,21 @@ class GrpcChannel(Channel):
         connected = connection.channel.get_state() is READY
         began = loop.time()
         connection.calls += 1
+        reply: bytes | None = None
         try:
-            reply = await self._call(connection, message, headers)
+            if not self._streams_only:
+                try:
+                    call = connection.unary(message, timeout=self.timeouts.read, metadata=headers)
+                    reply = await PendingReply(call)
+                except grpc.aio.AioRpcError as error:
+                    if error.code() is not Code.UNIMPLEMENTED:
+                        raise
+                    self._streams_only = True
+            if self._streams_only:
+                reply = await self._exchange_by_stream(connection, message, headers)
             connection.answered_at = loop.time()
+            if reply is None:
+                raise self._not_whole()
             return reply
         except grpc.aio.AioRpcError as error:
             self._replace_if_broken(connection, error, connected)
@@ -174,13 +185,22 @@ class GrpcChannel(Channel):
                 self._retire_if_silent(connection, began)
             raise
         finally:
-            self._let_go(connection)
+            connection.calls -= 1
+            if self._retired:
+                self._close_retired()
 
-    def _let_go(self, connection: Connection) -> None:
-        """A request on a connection, or one that waited for it, is over."""
-        connection.calls -= 1
-        if connection in self._retired and not connection.calls:
-            self._close_retired(connection)
+    async def _exchange_by_stream(self, connection: Connection, message: bytes, headers: Headers) -> bytes | None:
+        call = connection.stream(iter((message,)), timeout=self.timeouts.read, metadata=headers)
+        only: bytes | None = None
+        async for reply in call:
+            if only is not None:  # stop here, since the server may go on without end
+                call.cancel()
+                raise ReplyError(f"{self.endpoint} sent more than one reply to one request")
+            only = reply
+        return only
+
+    def _not_whole(self) -> ReplyError:
+        return ReplyError(f"{self.endpoint} says that the request succeeded, and sent no whole message")
 
     def _retire_if_silent(self, connection: Connection, began: float) -> None:
         if connection.answered_at < began and connection is self._connection:
@@ -192,14 +212,15 @@ class GrpcChannel(Channel):
         if connection is self._connection:
             self._connection = None
             self._retired.add(connection)
-            if not connection.calls:
-                self._close_retired(connection)
+            self._close_retired()
 
-    def _close_retired(self, connection: Connection) -> None:
-        self._retired.discard(connection)
-        task = asyncio.ensure_future(connection.aclose())
-        self._closing.add(task)  # a loop keeps only weak references to its tasks
-        task.add_done_callback(self._closing.discard)
+    def _close_retired(self) -> None:
+        """Close the retired connections on which nothing is in flight any more."""
+        for connection in [connection for connection in self._retired if not connection.calls]:
+            self._retired.discard(connection)
+            task = asyncio.ensure_future(connection.aclose())
+            self._closing.add(task)  # a loop keeps only weak references to its tasks
+            task.add_done_callback(self._closing.discard)
 
     async def dry_run(self, headers: Headers) -> bytes | None:
         try:
@@ -212,13 +233,16 @@ class GrpcChannel(Channel):
         connected, began = connection.channel.get_state() is READY, asyncio.get_running_loop().time()
         ask: Any = connection.channel.unary_unary(DRY_RUN)
         try:
-            return self._whole(await answer(ask(b"", timeout=self.timeouts.read, metadata=headers)))
+            reply = await PendingReply(ask(b"", timeout=self.timeouts.read, metadata=headers))
         except grpc.aio.AioRpcError as error:
             self._replace_if_broken(connection, error, connected)
             ours = self._ours(error, "", connected, began)
             if error.code() is Code.UNIMPLEMENTED and not isinstance(ours, ProtocolMismatchError):
                 return None
             raise ours from error
+        if reply is None:
+            raise self._not_whole()
+        return reply
 
     async def _ready(self) -> Connection:
         connection = self._connection
@@ -227,31 +251,6 @@ class GrpcChannel(Channel):
         if not connection.open:  # closed while it was being opened
             raise self.was_closed(sent=False)
         return connection
-
-    async def _call(self, connection: Connection, message: bytes, headers: Headers) -> bytes:
-        timeout = self.timeouts.read
-        if not self._streams_only:
-            try:
-                return self._whole(await answer(connection.unary(message, timeout=timeout, metadata=headers)))
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not Code.UNIMPLEMENTED:
-                    raise
-                self._streams_only = True
-        call = connection.stream(iter((message,)), timeout=timeout, metadata=headers)
-        replies: list[bytes] = []
-        async for reply in call:
-            replies.append(reply)
-            if len(replies) > 1:  # stop here, since the server may go on without end
-                call.cancel()
-                raise ReplyError(f"{self.endpoint} sent more than one reply to one request")
-        if not replies:
-            raise ReplyError(f"{self.endpoint} {NO_MESSAGE}")
-        return replies[0]
-
-    def _whole(self, reply: bytes | None) -> bytes:
-        if reply is None:
-            raise ReplyError(f"{self.endpoint} {NO_MESSAGE}")
-        return reply
 
     async def _connect(self) -> Connection:
         """Return the connection when it is ready, or has failed: then the call on it fails with gRPC's reason."""
@@ -281,7 +280,9 @@ class GrpcChannel(Channel):
             self._retire(connection)
             raise self._unconnected() from None
         finally:
-            self._let_go(connection)
+            connection.calls -= 1
+            if self._retired:
+                self._close_retired()
         return connection
 
     def _unconnected(self) -> TransportError:
