@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 from casdk import Document
-from casdk._calls import answers, callbacks
+from casdk._calls import answers
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def places(monkeypatch):
 @pytest.mark.parametrize("scheme", ["grpc", "http", "websocket"])
 def test_the_documents_of_a_large_reply_are_read_on_a_worker(connect, scheme, monkeypatch, places, large):
     if large:
-        monkeypatch.setattr(callbacks, "LARGE_REPLY_BYTES", 0)
+        monkeypatch.setattr(answers, "LARGE_REPLY_BYTES", 0)
     with connect(scheme) as client:
         client.index([Document(id=f"answers {number}", text=f"text {number}") for number in range(4)])
         (found,) = client.search(["text 2"], limit=2)

@@ -4,7 +4,8 @@ import math
 
 import pytest
 from casdk._calls.batches import Batch
-from casdk._calls.decisions import FREE_RETRIES, LIGHT_BYTES, QUICK_SECONDS, Call, RetryBudget, Window
+from casdk._calls.decisions import FREE_RETRIES, Call, RetryBudget
+from casdk._calls.window import QUICK_SECONDS, Window
 from casdk._rust import Kind
 from casdk.config import Retry
 from casdk.errors import (
@@ -90,16 +91,6 @@ def test_a_window_grows_while_the_server_answers_at_once():
     assert window.size == 8
 
 
-def test_a_window_does_not_grow_for_large_requests():
-    window = Window(8, 32)
-    for _ in range(30):
-        window.answered(0.0, LIGHT_BYTES // 16)
-    # One more than fits, and back again.
-    assert window.size in (16, 17)
-    window.answered(0.0, LIGHT_BYTES)
-    assert window.size in (15, 16)
-
-
 def test_a_failed_request_takes_the_window_back():
     window = Window(8, 32)
     for _ in range(30):
@@ -108,19 +99,6 @@ def test_a_failed_request_takes_the_window_back():
     call.add(make_batch(0, 1))
     call.fail(call.next_batch(0), OverloadedError("busy"), 0)
     assert window.size == 8
-
-
-@given(st.lists(st.one_of(st.none(), st.tuples(st.floats(0, 1), st.integers(0, 2 * LIGHT_BYTES))), max_size=200))
-def test_a_window_keeps_within_its_bounds(replies):
-    grows, stays = Window(3, 9), Window(3)
-    for reply in replies:
-        for window in grows, stays:
-            if reply is None:
-                window.failed()
-            else:
-                window.answered(*reply)
-        assert 3 <= grows.size <= 9
-        assert stays.size == 3
 
 
 def test_empty_input_finishes_at_once():

@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 from casdk._calls.batches import Batch
-from casdk._calls.decisions import CULPRIT_OUTAGES, Call, RetryBudget, Window
+from casdk._calls.decisions import CULPRIT_OUTAGES, Call, RetryBudget
 from casdk._calls.outages import PATIENCE_SECONDS, Outage, ServerState
+from casdk._calls.window import Window
 from casdk._rust import Kind
 from casdk.config import Retry
 from casdk.errors import AuthError, OverloadedError, ProtocolMismatchError, ServerError, TLSError, TransportError

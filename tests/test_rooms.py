@@ -39,11 +39,23 @@ LAZY = {
 """Libraries that a core module imports only inside the function that needs them."""
 LATE_ROOMS = ("documents.summary", "_calls.telemetry")
 """Rooms that are themselves imported so."""
-LINES = 550
+LINES = 500
+LONGER_LINES = 550
+LONGER = {
+    "python/casdk/_transport/channels/grpc.py",
+    "python/casdk/testing/faults.py",
+    "rust/core/src/json/reply.rs",
+    "rust/core/src/load.rs",
+    "rust/core/src/reply.rs",
+    "tests/rust/test_packer.py",
+    "tests/server/test_serving.py",
+    "tests/test_selectors.py",
+}
+"""Files that have grown longer than others may be. The list gets shorter, never longer."""
 
 # Standard modules that would make a decision into an act.
 ACTS = {"asyncio", "socket", "time", "threading", "ssl", "selectors", "os", "random"}
-FORBIDDEN = {f"_calls.{name}": ACTS for name in ("decisions", "batches", "outages")}
+FORBIDDEN = {f"_calls.{name}": ACTS for name in ("decisions", "batches", "isolation", "outages", "window")}
 
 
 class Import(NamedTuple):
@@ -226,7 +238,8 @@ SOURCES = [
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_a_file_can_be_seen_at_once(path):
-    assert lines_of(ROOT / path) <= LINES, f"{path} has grown beyond {LINES} lines: find the second noun in it"
+    most = LONGER_LINES if path.as_posix() in LONGER else LINES
+    assert lines_of(ROOT / path) <= most, f"{path} has grown beyond {most} lines: find the second noun in it"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)

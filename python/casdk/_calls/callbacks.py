@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
+from casdk._calls.answers import read_apart_if_large
 from casdk._calls.batches import Batch
 from casdk._calls.options import Options
 from casdk._engine.callers import Caller
@@ -17,11 +18,8 @@ from casdk.documents import DocumentArray
 from casdk.errors import CallbackError, CasdkError
 from casdk.models import Header, Response, Status
 
-__all__ = ["Callbacks", "read_apart_if_large"]
+__all__ = ["Callbacks"]
 
-T = TypeVar("T")
-LARGE_REPLY_BYTES: Final = 1 << 18
-"""Whose documents are read in about 50 ms, if each of them is as small as can be."""
 Callback: TypeAlias = Callable[[Response], Any]
 
 
@@ -86,14 +84,6 @@ class Callbacks:
         if not self._returns_responses:
             return None
         return [response for _, response in sorted(self._responses, key=_start_of)]
-
-
-async def read_apart_if_large(read: Callable[[], T], received: Received, caller: Caller[Any]) -> T:
-    """Read the documents of a reply, those of a large one on a worker, since that would hold up other calls."""
-    if received.size <= LARGE_REPLY_BYTES:
-        return read()
-    found: T = await caller.run_on_worker(read)
-    return found
 
 
 def _start_of(start_and_response: tuple[int, Response]) -> int:

@@ -4,9 +4,7 @@ Rule 1: every decision about a call lives here: the window, retries, splitting, 
 Rule 2: nothing here awaits, sleeps, reads a clock, opens anything or draws a random number of its own. Events come in
 with their time; what to do next is asked for.
 
-A bad item is found by `Isolation`: of a batch that the executor failed on, only the first half is sent; if it passes,
-the bad item is in the other half, which then need not be sent as it is. So one bad item of a batch of ``b`` costs
-``ceil(log2 b)`` requests, and one more for all the halves that were put off.
+How many requests are in flight is the `Window`'s to say, and a bad item of a batch is found by `Isolation`.
 
 A server that is away, e.g. restarting, is waited for (`Outage`): one request of the call at a time asks whether it is
 back, at growing intervals, and all others wait for the answer. What finds it away counts as no attempt.
@@ -21,7 +19,9 @@ from typing import Final, Literal, TypeAlias, cast
 import msgspec
 
 from casdk._calls.batches import Batch
+from casdk._calls.isolation import Isolation
 from casdk._calls.outages import PATIENCE_SECONDS, Outage, ServerState
+from casdk._calls.window import Window
 from casdk.config import Retry
 from casdk.errors import (
     AuthError,
@@ -34,7 +34,7 @@ from casdk.errors import (
     TransportError,
 )
 
-__all__ = ["GROWN_WINDOW_REQUESTS", "WINDOW_REQUESTS", "Call", "ErrorMode", "NextStep", "RetryBudget", "Window"]
+__all__ = ["Call", "ErrorMode", "NextStep", "RetryBudget"]
 
 ErrorMode: TypeAlias = Literal["raise", "return", "skip"]
 NextStep: TypeAlias = Literal["abandoned", "split", "repeat", "wait", "lost", "stop"]
@@ -45,17 +45,6 @@ HOPELESS_ITEMS: Final = 64
 """An executor that has failed on so many items of a call, and succeeded on none, is at fault, and not the items."""
 FREE_RETRIES: Final = 100
 """Repeats that a client may make before they are counted against its requests."""
-WINDOW_REQUESTS: Final = 8
-"""Requests in flight per call, unless the client says: enough to keep a server busy that takes its time."""
-GROWN_WINDOW_REQUESTS: Final = 32
-"""Requests in flight that a window may grow to: with more of them, the client often does a step for several at once."""
-QUICK_SECONDS: Final = 0.02
-"""The window grows if a request is answered within this time, the wait behind all others in flight included. A server
-that takes longer has another request to work at already."""
-LIGHT_BYTES: Final = 8 << 20
-"""The window grows only while all requests and replies in flight come to no more: then it costs little memory."""
-
-
 MOST_DOUBLINGS: Final = 63
 """Doublings of the wait between attempts: after a thousand of them, it would be more than a float can hold."""
 CULPRIT_OUTAGES: Final = 5
@@ -83,84 +72,6 @@ class RetryBudget(msgspec.Struct):
             return False
         self.spent += 1
         return True
-
-
-class Window:
-    """How many requests of a call may be in flight. The calls of a client without a ``prefetch`` of their own use one.
-
-    Args:
-        size: How many, whatever the server does.
-        most: Where it stops growing, if it may grow.
-
-    Attributes:
-        size: How many now.
-    """
-
-    def __init__(self, size: int, most: int | None = None) -> None:
-        self.size = self._least = size
-        self._most = size if most is None else most
-
-    def answered(self, took: float, size: int) -> None:
-        """A request was answered.
-
-        Args:
-            took: Seconds from handing it to the channel until its reply was there.
-            size: Bytes of both.
-        """
-        if took <= QUICK_SECONDS and self.size * size <= LIGHT_BYTES:
-            self.size += self.size < self._most
-        else:
-            self.size -= self.size > self._least
-
-    def failed(self) -> None:
-        """A request failed: the server may be overloaded."""
-        self.size = self._least
-
-
-class Isolation:
-    """The search for the bad item of a batch that the executor failed on.
-
-    Attributes:
-        group: Items of which at least one is bad.
-        error: What the server said of them last.
-        put_off: Halves that were never sent.
-    """
-
-    def __init__(self, batch: Batch, error: ServerError) -> None:
-        self.group = batch
-        self.error = error
-        self.put_off: list[Batch] = []
-
-    @property
-    def middle(self) -> int:
-        return (len(self.group) + 1) // 2
-
-    def probe(self) -> Batch:
-        """Return the half of the group that is sent next."""
-        half = self.group.part(0, self.middle)
-        half.isolation = self
-        return half
-
-    def passed(self) -> None:
-        """The half just sent is good, so the other one is not."""
-        self.group = self.group.part(self.middle)
-
-    def failed(self, error: ServerError) -> None:
-        """The half just sent is bad; nothing is known of the other one."""
-        self.put_off.append(self.group.part(self.middle))
-        self.group = self.group.part(0, self.middle)
-        self.error = error
-
-    def leave(self) -> list[Batch]:
-        """End the search; return all but the half just sent."""
-        return [self.group.part(self.middle), *reversed(self.put_off)]
-
-    def rest(self) -> Batch | None:
-        """Return all that was put off as one batch."""
-        rest: Batch | None = None
-        for batch in reversed(self.put_off):
-            rest = batch if rest is None else rest.joined(batch)
-        return rest
 
 
 class Call(msgspec.Struct, kw_only=True, eq=False):

@@ -27,7 +27,7 @@ from msgspec import UNSET
 
 from casdk._calls.answers import Embeddings
 from casdk._calls.batches import moved
-from casdk._calls.options import DEFAULTS, MERGES, Options, route
+from casdk._calls.options import DEFAULTS, Options, key_of, route
 from casdk._calls.originals import Originals, are_ours, present
 from casdk._calls.outcome import Outcome
 from casdk._calls.run import Run
@@ -53,38 +53,13 @@ LARGEST_FACTOR: Final = 8
 QUICK_SECONDS: Final = 0.01
 """If a full batch comes back within this time, the next may have twice as many items: no caller notices the wait."""
 NO_ERRORS: Final[Mapping[int, ItemError]] = MappingProxyType({})
-SAME_OPTIONS: Final = tuple(name for name, how in MERGES.items() if how == "same")
-DEFAULTS_OF_ALONE: Final = tuple((name, getattr(DEFAULTS, name)) for name, how in MERGES.items() if how == "alone")
 
 
 def merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashable | None:
     """Return a key, equal for all calls that may be sent in one request, or ``None`` for a call that is sent alone."""
     if not is_held(content) or not 0 < len(content) <= coalescer.most or hold_documents(content):
         return None
-    if options is DEFAULTS:
-        return KEY_OF_DEFAULTS
-    if any(getattr(options, name) is not default for name, default in DEFAULTS_OF_ALONE):
-        return None
-    return _key_of(options)
-
-
-def _key_of(options: Options) -> Hashable | None:
-    try:
-        return tuple(_comparable(getattr(options, name)) for name in SAME_OPTIONS)
-    except Exception:  # what is wrong with the parameters is reported where they are packed
-        return None
-
-
-def _comparable(value: Any) -> Hashable:
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, Mapping):
-        return msgspec.json.encode(value, order="deterministic") if value else None
-    return str(np.dtype(value))
-
-
-KEY_OF_DEFAULTS: Final = _key_of(DEFAULTS)
-"""The key of a call without any options, made once."""
+    return key_of(options)
 
 
 class MergedOutcome(NamedTuple):

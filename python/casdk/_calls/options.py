@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import Any, Final, Literal, TypeAlias, TypedDict
 
@@ -31,6 +31,7 @@ __all__ = [
     "StreamOptions",
     "check_limit",
     "check_timeout",
+    "key_of",
     "read_options",
     "route",
 ]
@@ -181,6 +182,32 @@ MERGES: Final[dict[str, Literal["same", "own", "alone"]]] = {
 }
 """How each option goes with merging: calls in one request have the ``same`` value, each has its ``own``, or a call that
 sets it is sent ``alone``."""
+SAME: Final = tuple(name for name, how in MERGES.items() if how == "same")
+DEFAULTS_OF_ALONE: Final = tuple((name, getattr(DEFAULTS, name)) for name, how in MERGES.items() if how == "alone")
+
+
+def key_of(options: Options) -> Hashable | None:
+    """Return a key, equal for all calls whose options go together in one request; ``None`` for a call sent alone."""
+    if options is DEFAULTS:
+        return KEY_OF_DEFAULTS
+    if any(getattr(options, name) is not default for name, default in DEFAULTS_OF_ALONE):
+        return None
+    try:
+        return tuple(_comparable(getattr(options, name)) for name in SAME)
+    except Exception:  # what is wrong with the parameters is reported where they are packed
+        return None
+
+
+def _comparable(value: Any) -> Hashable:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Mapping):
+        return msgspec.json.encode(value, order="deterministic") if value else None
+    return str(np.dtype(value))
+
+
+KEY_OF_DEFAULTS: Final = tuple(_comparable(getattr(DEFAULTS, name)) for name in SAME)
+"""The key of a call without any options, made once."""
 
 
 class Known:

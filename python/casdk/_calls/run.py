@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 from msgspec import UNSET
 
-from casdk._calls.answers import Answer, Nothing
+from casdk._calls.answers import Answer, Nothing, read_apart_if_large
 from casdk._calls.batches import Batch, Repeats, Unfinished
-from casdk._calls.callbacks import Callbacks, read_apart_if_large
-from casdk._calls.decisions import Call, Window
+from casdk._calls.callbacks import Callbacks
+from casdk._calls.decisions import Call
 from casdk._calls.options import Options
 from casdk._calls.originals import Originals
 from casdk._calls.outages import Outage
@@ -33,6 +33,7 @@ from casdk._calls.reading import Manner, Reading
 from casdk._calls.session import BYTE_SHARES, ByteShare, Session
 from casdk._calls.tasks import Tasks
 from casdk._calls.tracebacks import drop_frames
+from casdk._calls.window import Window
 from casdk._content.feeds import Feed
 from casdk._content.inputs import advise
 from casdk._engine.callers import Caller

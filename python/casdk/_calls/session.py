@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
-from casdk._calls.decisions import GROWN_WINDOW_REQUESTS, WINDOW_REQUESTS, RetryBudget, Window
+from casdk._calls.decisions import RetryBudget
 from casdk._calls.outages import ServerState
+from casdk._calls.window import GROWN_WINDOW_REQUESTS, WINDOW_REQUESTS, Window
 from casdk._engine.forks import ConnectionOwner
 from casdk._engine.logging import are_pending, emitted
 from casdk._engine.loop import READER_THREADS, WORKER_THREADS, Engine

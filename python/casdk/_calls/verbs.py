@@ -14,11 +14,12 @@ import msgspec
 import numpy as np
 from msgspec import UnsetType
 
-from casdk._calls.answers import Answer, Embeddings, IndexedEmbeddings, Nothing, Piece, Pieces, Rankings, SearchResults
+from casdk._calls.answers import Answer, Embeddings, IndexedEmbeddings, Nothing, Piece, Rankings, SearchResults
 from casdk._calls.merging import MergedEncode, merging_key
 from casdk._calls.options import DEFAULTS, MINIBATCH, Options, check_limit, check_timeout
 from casdk._calls.originals import Originals, open_piece, present, write_embeddings
 from casdk._calls.outcome import Outcome
+from casdk._calls.pieces import Pieces
 from casdk._calls.run import Run
 from casdk._calls.session import Session
 from casdk._columns import check_arrow

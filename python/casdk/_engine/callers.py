@@ -139,15 +139,15 @@ class Caller(ABC, Generic[T]):
         Args:
             function: May return an awaitable if the caller is a loop.
         """
-        answer: asyncio.Future[list[Any]] = self.engine.loop.create_future()
+        reported: asyncio.Future[list[Any]] = self.engine.loop.create_future()
 
-        def set_answer(result: object, error: BaseException | None) -> None:
-            if not answer.done():
+        def set_reported(result: object, error: BaseException | None) -> None:
+            if not reported.done():
                 # Set as a result, since `Future.set_exception` refuses StopIteration.
-                answer.set_result([result, error])
+                reported.set_result([result, error])
 
-        self._ask(function, lambda result, error: self.engine.post(set_answer, result, error))
-        outcome = await answer
+        self._ask(function, lambda result, error: self.engine.post(set_reported, result, error))
+        outcome = await reported
         # Popped, so that no list that the error's traceback can reach holds the error: that would be a reference cycle.
         error, result = outcome.pop(), outcome.pop()
         try:
@@ -183,8 +183,8 @@ class Caller(ABC, Generic[T]):
         """Leave a piece where the caller takes it; the caller then calls ``taken``."""
 
     @abstractmethod
-    def _ask(self, function: Callable[[], Any], answer: Callable[[object, BaseException | None], None]) -> None:
-        """Run the caller's own code where the caller is, then call ``answer`` there."""
+    def _ask(self, function: Callable[[], Any], report: Callable[[object, BaseException | None], None]) -> None:
+        """Run the caller's own code where the caller is, then call ``report`` there."""
 
     @abstractmethod
     def end_in_child(self, error: ClosedError) -> None:

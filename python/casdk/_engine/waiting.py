@@ -27,7 +27,7 @@ WATCH_SECONDS: Final = 0.5
 """How often an engine looks for callers' loops that were closed."""
 _watching: Final[WeakSet[Engine]] = WeakSet()
 """The engines that do so."""
-Answer: TypeAlias = Callable[[object, BaseException | None], None]
+Report: TypeAlias = Callable[[object, BaseException | None], None]
 """Called with what the caller's own code returned, or with what it raised."""
 
 
@@ -50,7 +50,7 @@ class _Ask(NamedTuple):
     """The call asks the thread to run the caller's own code."""
 
     function: Callable[[], Any]
-    answer: Answer
+    report: Report
 
 
 class _Piece(NamedTuple):
@@ -72,8 +72,8 @@ class _ThreadCaller(Caller[T]):
 
     _messages: queue.SimpleQueue[_Ask | _Piece | _End]
 
-    def _ask(self, function: Callable[[], Any], answer: Answer) -> None:
-        self._messages.put(_Ask(function, answer))
+    def _ask(self, function: Callable[[], Any], report: Report) -> None:
+        self._messages.put(_Ask(function, report))
 
     def _put(self, piece: Any, taken: Callable[[], None]) -> None:
         self._messages.put(_Piece(piece, taken))
@@ -118,8 +118,8 @@ class _ThreadCaller(Caller[T]):
                         message = None  # the traceback of an error would hold the piece
                         yield piece
                         del piece, taken
-                    case _Ask(function, answer):
-                        self._run(function, answer)
+                    case _Ask(function, report):
+                        self._run(function, report)
         except BaseException:
             self.cancel()
             raise
@@ -133,8 +133,8 @@ class _ThreadCaller(Caller[T]):
             # Breaks the reference cycle of the error, its traceback, and this frame, which refers to the error.
             del error, result, message
 
-    def _run(self, function: Callable[[], Any], answer: Answer) -> None:
-        """Run the caller's own code in this thread, and answer with what it returned or raised."""
+    def _run(self, function: Callable[[], Any], report: Report) -> None:
+        """Run the caller's own code in this thread, and report what it returned or raised."""
         try:
             result = _awaited_by_nobody(function())
         except (KeyboardInterrupt, SystemExit):
@@ -142,22 +142,22 @@ class _ThreadCaller(Caller[T]):
         except BaseException as raised:
             if self.engine.obstacle() is not None:
                 raise
-            answer(None, raised)
+            report(None, raised)
         else:
             self.engine.check()
-            answer(result, None)
+            report(result, None)
 
 
-def _awaited_by_nobody(answer: Any) -> Any:
+def _awaited_by_nobody(result: Any) -> Any:
     """Return what the caller's own code returned to a sync call.
 
     Raises:
         InputTypeError: It is a coroutine, of an async iterable or of a callback.
     """
-    if isinstance(answer, Coroutine):
-        answer.close()
+    if isinstance(result, Coroutine):
+        result.close()
         raise InputTypeError("an async iterable or a coroutine function needs the async twin: aencode, arank...")
-    return answer
+    return result
 
 
 class _LoopCaller(Caller[T]):
@@ -195,10 +195,10 @@ class _LoopCaller(Caller[T]):
         except RuntimeError:  # the caller's loop is closed, so nobody waits any more
             self._cancel()
 
-    def _ask(self, function: Callable[[], Any], answer: Answer) -> None:
-        self._deliver(self._run, function, answer)
+    def _ask(self, function: Callable[[], Any], report: Report) -> None:
+        self._deliver(self._run, function, report)
 
-    def _run(self, function: Callable[[], Any], answer: Answer) -> None:
+    def _run(self, function: Callable[[], Any], report: Report) -> None:
         try:
             result = function()
             # Within the try: `isinstance` asks the class of the result, which may be the caller's code.
@@ -206,23 +206,23 @@ class _LoopCaller(Caller[T]):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as raised:
-            self._answer(answer, None, raised)
+            self._report(report, None, raised)
             return
         if not awaits:
-            self._answer(answer, result, None)
+            self._report(report, result, None)
             return
         task = asyncio.get_running_loop().create_task(result)
         self._running = task  # a loop keeps only weak references to its tasks
 
         def done(task: asyncio.Task[Any]) -> None:
             error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
-            self._answer(answer, None if error is not None else task.result(), error)
+            self._report(report, None if error is not None else task.result(), error)
 
         task.add_done_callback(done)
 
-    def _answer(self, answer: Answer, result: object, error: BaseException | None) -> None:
+    def _report(self, report: Report, result: object, error: BaseException | None) -> None:
         if self.engine.obstacle() is None:
-            answer(result, error)
+            report(result, error)
         else:
             notice_fork()
 

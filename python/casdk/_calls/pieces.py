@@ -1,0 +1,105 @@
+"""Replies -> the pieces of a stream, in input order."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator, Sequence
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from casdk._calls.answers import Answer, Piece
+from casdk._calls.options import MINIBATCH, Options
+from casdk._transport.codecs import Reply
+from casdk.errors import ItemError, ReplyError
+
+__all__ = ["Pieces"]
+
+
+class Pieces(Answer):
+    """Rows in input order, chunk by chunk, while later ones are still on their way.
+
+    Args:
+        total: Items in all, if known.
+        options: The call's: its dtype, and the items per chunk, all but the last.
+    """
+
+    pieces = True
+
+    def __init__(self, total: int | None, options: Options) -> None:
+        self._dtype = np.dtype(options.dtype)
+        self._size = options.batch_size or MINIBATCH
+        self._pieces: dict[int, Piece] = {}
+        self._head = 0
+        self._width = 0
+        self._held_back = 0
+        self._held_back_bytes = 0
+
+    @property
+    def held_back(self) -> tuple[int, int]:
+        return self._held_back, self._held_back_bytes
+
+    def opened(self, start: int, items: Sequence[Any]) -> None:
+        self._pieces[start] = Piece(start, items)
+
+    def urgent(self, batch_start: int) -> bool:
+        return batch_start - batch_start % self._size == self._head
+
+    def _piece_of(self, index: int) -> Piece:
+        return self._pieces[index - index % self._size]
+
+    def refused(self, error: ItemError) -> None:
+        piece = self._piece_of(error.index)
+        piece.bad.append(error.index - piece.start)
+        piece.errors.append(error)
+        self._count_done(piece, 1)
+
+    def place(
+        self, indices: Sequence[int], items: Sequence[Any], reply: Reply, unpacked: Any, request_id: str
+    ) -> list[int]:
+        piece, sent = self._piece_of(indices[0]), len(items)
+        if reply.width == 0:
+            return list(range(sent))
+        if self._width and reply.width != self._width:
+            raise ReplyError(f"a row of width {reply.width} came after rows of width {self._width}")
+        self._width = reply.width
+        if piece.rows is None:
+            piece.rows = np.empty((len(piece.items), reply.width), self._dtype)
+        rows = [index - piece.start for index in indices]
+        missing = reply.place(piece.rows, 0, sent, request_id, rows)
+        self._count_done(piece, sent - len(missing))
+        return missing
+
+    def _count_done(self, piece: Piece, items: int) -> None:
+        piece.outstanding -= items
+        if items and piece.outstanding == 0:
+            self._held_back += 1
+            self._held_back_bytes += piece.nbytes
+
+    def ready(self) -> Iterator[Piece]:
+        """Yield the pieces that are whole and whose turn it is."""
+        while (piece := self._pieces.get(self._head)) is not None and piece.outstanding == 0:
+            del self._pieces[self._head]
+            self._head += len(piece.items)
+            self._held_back -= 1
+            self._held_back_bytes -= piece.nbytes
+            if piece.rows is None:
+                piece.rows = np.empty((len(piece.items), self._width), self._dtype)
+            piece.rows[piece.bad] = np.nan
+            yield piece
+
+    def rest(self, missing: Container[int]) -> Piece:
+        """Return all that was read and not handed over as one piece, when the call was stopped.
+
+        Args:
+            missing: Indices of the items without a row.
+        """
+        pieces = [piece for _, piece in sorted(self._pieces.items(), key=itemgetter(0))]
+        rest = Piece(self._head, [item for piece in pieces for item in piece.items])
+        rest.bad = [at for at in range(len(rest.items)) if rest.start + at in missing]
+        rest.rows = np.full((len(rest.items), self._width), np.nan, self._dtype)
+        for piece in pieces:
+            if piece.rows is not None:
+                rest.rows[piece.start - rest.start :][: len(piece.items)] = piece.rows
+        rest.rows[rest.bad] = np.nan
+        return rest

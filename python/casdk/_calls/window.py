@@ -1,0 +1,49 @@
+"""How many requests of a call may be in flight; there is no I/O here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["GROWN_WINDOW_REQUESTS", "WINDOW_REQUESTS", "Window"]
+
+WINDOW_REQUESTS: Final = 8
+"""Requests in flight per call, unless the client says: enough to keep a server busy that takes its time."""
+GROWN_WINDOW_REQUESTS: Final = 32
+"""Requests in flight that a window may grow to: with more of them, the client often does a step for several at once."""
+QUICK_SECONDS: Final = 0.02
+"""The window grows if a request is answered within this time, the wait behind all others in flight included. A server
+that takes longer has another request to work at already."""
+LIGHT_BYTES: Final = 8 << 20
+"""The window grows only while all requests and replies in flight come to no more: then it costs little memory."""
+
+
+class Window:
+    """How many requests of a call may be in flight. The calls of a client without a ``prefetch`` of their own use one.
+
+    Args:
+        size: How many, whatever the server does.
+        most: Where it stops growing, if it may grow.
+
+    Attributes:
+        size: How many now.
+    """
+
+    def __init__(self, size: int, most: int | None = None) -> None:
+        self.size = self._least = size
+        self._most = size if most is None else most
+
+    def answered(self, took: float, size: int) -> None:
+        """A request was answered.
+
+        Args:
+            took: Seconds from handing it to the channel until its reply was there.
+            size: Bytes of both.
+        """
+        if took <= QUICK_SECONDS and self.size * size <= LIGHT_BYTES:
+            self.size += self.size < self._most
+        else:
+            self.size -= self.size > self._least
+
+    def failed(self) -> None:
+        """A request failed: the server may be overloaded."""
+        self.size = self._least
