@@ -1,7 +1,9 @@
 //! What a string item is: a sentence, or an image and where it lies.
 
+use std::path::Path;
+
 use crate::kind::Kind;
-use crate::uri::{self, LONGEST_EXTENSION};
+use crate::uri::{self, EXTENSION_BYTES};
 use crate::{data_uri, source};
 
 /// Returns the kind of a string item.
@@ -28,9 +30,7 @@ use crate::{data_uri, source};
 pub fn classify(item: &str, look: bool) -> Kind {
     match uri::split(item) {
         Some((Kind::DataUri, _)) if data_uri::looks_like(item) => return Kind::DataUri,
-        Some((kind @ (Kind::WebUrl | Kind::FileUrl), rest)) if !rest.is_empty() => {
-            return url(item, kind);
-        }
+        Some((kind, rest)) if kind.is_url() && !rest.is_empty() => return url(item, kind),
         _ => {}
     }
     let first_word = item.split(char::is_whitespace).next().unwrap_or_default();
@@ -47,6 +47,16 @@ pub fn classify(item: &str, look: bool) -> Kind {
         Kind::Path
     } else {
         Kind::Text
+    }
+}
+
+/// Returns the kind of a string that is no UTF-8, which can be nothing but the name of a file: [`Kind::Path`] if it looks
+/// like one, or [`Kind::Text`], which cannot be sent.
+#[must_use]
+pub fn classify_name(name: &Path, look: bool) -> Kind {
+    match classify(&name.to_string_lossy(), look) {
+        Kind::Path => Kind::Path,
+        _ => Kind::Text,
     }
 }
 
@@ -82,7 +92,7 @@ fn begins_like_path(item: &[u8]) -> bool {
 
 fn has_image_extension(item: &str) -> bool {
     let bytes = item.as_bytes();
-    let earliest = bytes.len().saturating_sub(LONGEST_EXTENSION + 1);
+    let earliest = bytes.len().saturating_sub(EXTENSION_BYTES + 1);
     let Some(dot) = bytes[earliest..]
         .iter()
         .rposition(|&byte| byte == b'.')

@@ -40,9 +40,9 @@ static URL_SAFE: LazyLock<Base64> = LazyLock::new(|| {
 });
 
 /// Bytes at each end of a long payload that [`glance`] looks at: wrapped or escaped base64 shows in far fewer.
-const GLANCE: usize = 4 << 10;
-/// Symbols that are decoded at once where only their being right is wanted, so that the bytes stay in the nearest cache.
-const PIECE: usize = 16 << 10;
+const GLANCED_BYTES: usize = 4 << 10;
+/// Symbols that are decoded at once where base64 is only checked: so few that the bytes stay in the nearest cache.
+const PIECE_SYMBOLS: usize = 16 << 10;
 const MARK: &str = "base64";
 /// Every character of base64 lies above it; white space and `%` lie below.
 const LOWEST_SYMBOL: u8 = b'+';
@@ -170,18 +170,18 @@ impl DataUri<'_> {
         }
     }
 
-    /// Returns the payload as base64 of the standard alphabet if that is what it is, and if its first bytes pass a look;
-    /// `None` says nothing of what is wrong with it.
+    /// Returns the payload as it is written, if that is base64 of the standard alphabet and `look` accepts its first bytes;
+    /// otherwise `None`, without saying what is wrong: decoding it tells.
     #[must_use]
     pub fn as_base64(&self, look: impl FnOnce(&[u8]) -> bool) -> Option<&[u8]> {
         let Payload::Base64(symbols) = &self.payload else {
             return None;
         };
-        let mut bytes = [0; PIECE / 4 * 3];
+        let mut bytes = [0; PIECE_SYMBOLS / 4 * 3];
         let mut look = Some(look);
         let mut left = &**symbols;
         while !left.is_empty() {
-            let (piece, rest) = left.split_at(left.len().min(PIECE));
+            let (piece, rest) = left.split_at(left.len().min(PIECE_SYMBOLS));
             let is_padded = piece.ends_with(b"=");
             if is_padded && !rest.is_empty() {
                 return None;
@@ -215,7 +215,7 @@ pub(crate) fn looks_like(text: &str) -> bool {
 struct Header<'a> {
     media_type: &'a str,
     parameters: &'a str,
-    /// Of the payload.
+    /// Where the payload begins in the URI.
     start: usize,
 }
 
@@ -262,7 +262,7 @@ fn without_mark(parameters: &str) -> (&str, bool) {
     }
 }
 
-/// Finds the mark where it does not count: the payload would be taken for text.
+/// Finds `base64` where it is not the last parameter: it has no meaning there, and the payload would be read as text.
 fn misplaced_mark(parameters: &str) -> Option<usize> {
     let mut at = 0;
     for parameter in parameters.split(';') {
@@ -293,7 +293,7 @@ fn symbols(written: &[u8], start: usize) -> Result<Cow<'_, [u8]>, Error> {
 
 /// Whether base64 has neither white space nor escapes in it.
 fn is_clean(written: &[u8]) -> bool {
-    // A fold that vectorises, where a search would look at byte after byte.
+    // The compiler makes vector instructions of a fold, but not of a search, which may end at any byte.
     let lowest = written
         .iter()
         .fold(u8::MAX, |lowest, &byte| lowest.min(byte));
@@ -302,8 +302,11 @@ fn is_clean(written: &[u8]) -> bool {
 
 /// Whether base64 is long, in whole groups of four, and clean at its ends.
 fn ends_are_clean(written: &[u8]) -> bool {
-    let (len, ends) = (written.len(), 2 * GLANCE);
-    len > ends && len % 4 == 0 && is_clean(&written[..GLANCE]) && is_clean(&written[len - GLANCE..])
+    let (len, ends) = (written.len(), 2 * GLANCED_BYTES);
+    len > ends
+        && len % 4 == 0
+        && is_clean(&written[..GLANCED_BYTES])
+        && is_clean(&written[len - GLANCED_BYTES..])
 }
 
 const NOT_IN_FOURS: &str = "base64 ends inside a group of four: truncated, or not padded with '='";
@@ -424,7 +427,7 @@ fn hex(digit: u8) -> Option<u8> {
         .and_then(|value| u8::try_from(value).ok())
 }
 
-/// What is left of base64 without white space, escapes resolved.
+/// The symbols of base64: its escapes resolved, its white space left out.
 fn significant(written: &[u8]) -> impl Iterator<Item = (usize, Option<u8>)> {
     unescape(written).filter(|(_, byte)| !byte.is_some_and(|byte| byte.is_ascii_whitespace()))
 }

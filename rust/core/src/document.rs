@@ -3,15 +3,16 @@
 use std::borrow::Cow;
 
 use crate::error::Error;
+use crate::kind::Kind;
 
-/// Documents in documents, and values in a document's tags, that are written and read; what is deeper is refused, so that
-/// neither a document that holds itself nor a reply can exhaust the stack.
-pub const DEEPEST: usize = 64;
-/// Messages in messages that a request may have around and in a document: protobuf's readers, with which servers are
-/// built, refuse more than 100, the embedded server more than 90, and a few stand around them all. JSON has no messages, but its
-/// servers make them of it.
+/// Levels of documents in documents, and of values in a document's tags, that are written and read. What is deeper is
+/// refused, so that neither a document that holds itself nor a hostile reply can exhaust the stack.
+pub const MOST_LEVELS: usize = 64;
+/// Levels of protobuf messages that a document and the documents around it may come to. Servers are built with
+/// protobuf's readers, which refuse more than 100 levels; the embedded server refuses more than 90; and a request has a few
+/// of its own around its documents. The same holds for JSON, since its servers make messages of it.
 const MOST_MESSAGES: usize = 86;
-/// Messages that each level of values is: a struct, an entry of it, a value.
+/// Levels of messages in each level of values: the struct, its entry, the value of the entry.
 const MESSAGES_OF_VALUE: usize = 3;
 
 /// Refuses a document that is nested too deeply in others, which may be one that holds itself.
@@ -20,18 +21,43 @@ const MESSAGES_OF_VALUE: usize = 3;
 ///
 /// [`Error::Unfit`].
 pub fn check_depth(depth: usize) -> Result<(), Error> {
-    if depth > DEEPEST {
+    if depth > MOST_LEVELS {
         return Err(Error::Unfit(format!(
-            "documents nested more than {DEEPEST} deep"
+            "documents nested more than {MOST_LEVELS} deep"
         )));
     }
     Ok(())
 }
 
-/// Returns how many values may be nested in a mapping that is in so many documents.
-#[must_use]
-pub fn deepest_value(outer: usize) -> usize {
-    MOST_MESSAGES.saturating_sub(outer) / MESSAGES_OF_VALUE
+/// How deep a value is nested in a mapping, and how deep it may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    now: usize,
+    most: usize,
+}
+
+impl Depth {
+    /// Returns the depth of a mapping that is in so many documents.
+    #[must_use]
+    pub fn within(documents: usize) -> Self {
+        let most = MOST_MESSAGES.saturating_sub(documents) / MESSAGES_OF_VALUE;
+        Self { now: 0, most }
+    }
+
+    /// Returns the depth of what is in a value of this one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unfit`] if nothing may be that deep.
+    pub fn deeper(self) -> Result<Self, Error> {
+        if self.now >= self.most {
+            return Err(Error::Unfit("is nested too deeply".into()));
+        }
+        Ok(Self {
+            now: self.now + 1,
+            ..self
+        })
+    }
 }
 
 /// A value of `google.protobuf.Struct`; every number is a double.
@@ -49,6 +75,20 @@ pub enum Value {
     Struct(Fields),
     /// A list.
     List(Vec<Value>),
+}
+
+impl Value {
+    /// Returns a number as a value.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unfit`] for NaN and the infinities: JSON cannot hold them, so they travel in neither form.
+    pub fn number(number: f64) -> Result<Self, Error> {
+        if number.is_finite() {
+            return Ok(Self::Number(number));
+        }
+        Err(Error::Unfit(format!("is {number}, which JSON cannot hold")))
+    }
 }
 
 /// The fields of an object, in order; of a key that a reply has twice the last one counts.
@@ -87,6 +127,20 @@ pub enum Content<'a> {
     NotFetched(Cow<'a, str>),
     /// What cannot be sent, and why.
     Refused(Error),
+}
+
+impl<'a> Content<'a> {
+    /// Returns the content that a text stands for: itself, or where it lies.
+    #[must_use]
+    pub fn of(kind: Kind, text: Cow<'a, str>) -> Self {
+        match kind {
+            Kind::Path => Self::Path(text),
+            Kind::FileUrl => Self::FileUrl(text),
+            Kind::DataUri => Self::DataUri(text),
+            Kind::WebUrl => Self::NotFetched(text),
+            _ => Self::Text(text),
+        }
+    }
 }
 
 /// Who a document is.
@@ -215,10 +269,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_text_is_what_its_kind_says() {
+        let of = |kind| Content::of(kind, Cow::Borrowed("a"));
+        assert_eq!(of(Kind::Text), Content::Text("a".into()));
+        assert_eq!(of(Kind::Path), Content::Path("a".into()));
+        assert_eq!(of(Kind::FileUrl), Content::FileUrl("a".into()));
+        assert_eq!(of(Kind::DataUri), Content::DataUri("a".into()));
+        assert_eq!(of(Kind::WebUrl), Content::NotFetched("a".into()));
+    }
+
+    #[test]
+    fn a_number_is_one_that_json_has() {
+        assert_eq!(Value::number(-0.5), Ok(Value::Number(-0.5)));
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let refused = Value::number(number).unwrap_err();
+            assert_eq!(
+                refused.to_string(),
+                format!("is {number}, which JSON cannot hold")
+            );
+        }
+    }
+
+    #[test]
     fn documents_and_values_are_nested_as_deeply_as_servers_read_them() {
-        assert_eq!(check_depth(DEEPEST), Ok(()));
-        let refused = check_depth(DEEPEST + 1).unwrap_err();
+        assert_eq!(check_depth(MOST_LEVELS), Ok(()));
+        let refused = check_depth(MOST_LEVELS + 1).unwrap_err();
         assert_eq!(refused.to_string(), "documents nested more than 64 deep");
-        assert_eq!([0, 2, 64, 86, 200].map(deepest_value), [28, 28, 7, 0, 0]);
+        let deepest = |documents| {
+            std::iter::successors(Some(Depth::within(documents)), |depth| depth.deeper().ok())
+                .count()
+                - 1
+        };
+        assert_eq!([0, 2, 64, 86, 200].map(deepest), [28, 28, 7, 0, 0]);
     }
 }

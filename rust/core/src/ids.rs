@@ -1,26 +1,79 @@
 //! Ids of 32 hex digits, and those that are made of a request's: its first 24 characters, and the place of the document
 //! in the message as 8 hex digits. Such an id is unique, and it tells the place.
 
+use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hasher};
+
+use crate::random::{self, Drawn};
+
 /// Characters of a request id that begin the ids made from it.
-pub(crate) const PREFIX: usize = 24;
+pub(crate) const PREFIX_BYTES: usize = 24;
 /// Hex digits of a place.
-pub(crate) const DIGITS: usize = 8;
+pub(crate) const PLACE_DIGITS: usize = 8;
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
+thread_local! {
+    static SOURCE: RefCell<Drawn<Source>> = const { RefCell::new(Drawn::nothing()) };
+}
+
+/// Where a thread's ids come from: a seed of the operating system's, hashed with a number.
+#[derive(Debug)]
+struct Source {
+    seeded: DefaultHasher,
+    count: u64,
+}
+
+impl Source {
+    fn new() -> Result<Self, random::Error> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed)?;
+        Ok(Self::of_seed(seed))
+    }
+
+    fn of_seed(seed: [u8; 32]) -> Self {
+        let mut seeded = DefaultHasher::new();
+        seeded.write(&seed);
+        Self { seeded, count: 0 }
+    }
+
+    fn draw(&mut self) -> u128 {
+        self.count = self.count.wrapping_add(1);
+        let [high, low] = [0, 1].map(|half| {
+            let mut hasher = self.seeded.clone();
+            hasher.write_u64(self.count);
+            hasher.write_u8(half);
+            u128::from(hasher.finish())
+        });
+        high << 64 | low
+    }
+}
+
+/// Returns an id that nobody else draws, without asking the operating system for each: 32 hex digits.
+///
+/// # Errors
+///
+/// The operating system gives no seed.
+pub fn fresh() -> Result<[u8; 32], random::Error> {
+    SOURCE.with_borrow_mut(|source| {
+        let source = source.of_this_process(Source::new)?;
+        Ok(text_of(source.draw()))
+    })
+}
+
 /// Returns a number of 128 bits as an id: ASCII.
-#[must_use]
-pub fn text_of(number: u128) -> [u8; 32] {
+fn text_of(number: u128) -> [u8; 32] {
     hex(number)
 }
 
 /// What ids made from a request id begin with.
 pub(crate) fn prefix(request_id: &str) -> &str {
-    let end = (0..=PREFIX.min(request_id.len())).rfind(|&end| request_id.is_char_boundary(end));
+    let end =
+        (0..=PREFIX_BYTES.min(request_id.len())).rfind(|&end| request_id.is_char_boundary(end));
     &request_id[..end.unwrap_or_default()]
 }
 
 /// A place in a message, as ids tell it.
-pub(crate) fn place_digits(place: usize) -> [u8; DIGITS] {
+pub(crate) fn place_digits(place: usize) -> [u8; PLACE_DIGITS] {
     hex(place as u128)
 }
 
@@ -29,8 +82,8 @@ pub(crate) fn place_digits(place: usize) -> [u8; DIGITS] {
 /// For a request id of less than 24 characters that is none: its ids could be anybody's.
 #[must_use]
 pub fn place_of(id: &[u8], request_id: &str) -> Option<usize> {
-    let digits = id.strip_prefix(request_id.as_bytes().get(..PREFIX)?)?;
-    if digits.len() != DIGITS {
+    let digits = id.strip_prefix(request_id.as_bytes().get(..PREFIX_BYTES)?)?;
+    if digits.len() != PLACE_DIGITS {
         return None;
     }
     digits.iter().try_fold(0usize, |value, &digit| {
@@ -51,6 +104,8 @@ fn hex<const N: usize>(number: u128) -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     const REQUEST: &str = "0123456789abcdef0123456789abcdef";
@@ -76,6 +131,16 @@ mod tests {
         assert_eq!(prefix("short"), "short");
         assert_eq!(prefix(&"\u{732b}".repeat(9)).len(), 24);
         assert_eq!(prefix(&format!("a{}", "\u{732b}".repeat(9))).len(), 22);
+    }
+
+    #[test]
+    fn sources_of_other_seeds_draw_other_ids() {
+        let mut drawn = HashSet::new();
+        for seed in 0..8 {
+            let mut source = Source::of_seed([seed; 32]);
+            drawn.extend((0..100).map(|_| source.draw()));
+        }
+        assert_eq!(drawn.len(), 800);
     }
 
     #[test]

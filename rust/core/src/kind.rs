@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::error::Error;
+
 /// Hands the list of kinds to a macro: name in Rust, name in Python, and the byte that stands for it where there is one
 /// byte for each item of a batch.
 ///
@@ -74,6 +76,25 @@ impl Kind {
     #[must_use]
     pub const fn byte(self) -> u8 {
         self as u8
+    }
+
+    /// Whether it is a URL: it leads elsewhere, and has no white space.
+    #[must_use]
+    pub const fn is_url(self) -> bool {
+        matches!(self, Self::FileUrl | Self::WebUrl)
+    }
+
+    /// Returns the kind of an item that is to be packed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unfit`] if the byte stands for none, or for [`Kind::Unclear`].
+    pub fn of_packed(byte: u8) -> Result<Self, Error> {
+        match Self::try_from(byte) {
+            Ok(Self::Unclear) => Err(Error::Unfit("what is unclear cannot be packed".into())),
+            Ok(kind) => Ok(kind),
+            Err(unknown) => Err(Error::Unfit(unknown.to_string())),
+        }
     }
 }
 

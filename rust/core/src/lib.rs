@@ -4,9 +4,11 @@
 //! offsets, and their embeddings copied into rows of one matrix. Nothing here knows Python, and nothing is unsafe.
 
 pub mod classify;
+pub mod codec;
 pub mod data_uri;
 pub mod document;
 pub mod error;
+pub mod fields;
 pub mod frame;
 pub mod ids;
 pub mod json;
@@ -14,8 +16,10 @@ pub mod kind;
 pub mod load;
 pub mod matrix;
 mod numbers;
+pub mod random;
 pub mod reply;
 pub mod request;
+pub mod roles;
 pub mod sentences;
 pub mod source;
 pub mod uri;

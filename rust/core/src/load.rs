@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use crate::data_uri::{self, DataUri};
 use crate::document::{Content, Document, Fields, Id, Tensor};
 use crate::error::Error;
-use crate::ids::{DIGITS, PREFIX, place_digits, prefix};
+use crate::ids::{PLACE_DIGITS, PREFIX_BYTES, place_digits, prefix};
 use crate::kind::Kind;
 use crate::numbers;
 use crate::source::{self, OpenedFile};
-use crate::uri::{kind_of_uri, media_type_of};
+use crate::uri::{media_type_of, readable_kind};
 
 /// Files of a batch that stay open until they are read; the others are opened again, so that no batch, and no number of
 /// batches at once, needs more descriptors than a process has.
-const MOST_OPEN: usize = 32;
+const MOST_FILES_OPEN: usize = 32;
 
 /// What is the same for every request of a call.
 #[derive(Debug, Clone, PartialEq)]
@@ -158,21 +158,21 @@ pub enum Name<'a> {
     /// The document's own.
     Given(&'a str),
     /// One that was made here: ASCII.
-    Made([u8; PREFIX + DIGITS], usize),
+    Made([u8; PREFIX_BYTES + PLACE_DIGITS], usize),
 }
 
 impl Name<'_> {
     /// The request's first 24 characters and a place in 8 hex digits: unique, and it tells the place.
     fn of_place(request_id: &str, place: usize) -> Self {
         let prefix = prefix(request_id).as_bytes();
-        let mut text = [0; PREFIX + DIGITS];
+        let mut text = [0; PREFIX_BYTES + PLACE_DIGITS];
         text[..prefix.len()].copy_from_slice(prefix);
-        text[prefix.len()..prefix.len() + DIGITS].copy_from_slice(&place_digits(place));
-        Self::Made(text, prefix.len() + DIGITS)
+        text[prefix.len()..prefix.len() + PLACE_DIGITS].copy_from_slice(&place_digits(place));
+        Self::Made(text, prefix.len() + PLACE_DIGITS)
     }
 
     fn of_number(number: usize) -> Self {
-        let mut text = [0; PREFIX + DIGITS];
+        let mut text = [0; PREFIX_BYTES + PLACE_DIGITS];
         let digits = number.to_string();
         text[..digits.len()].copy_from_slice(digits.as_bytes());
         Self::Made(text, digits.len())
@@ -304,24 +304,17 @@ pub fn load<'a>(
 /// What [`source::open`], [`source::path_of_file_url`] and [`data_uri::parse`] find, [`Error::TooLarge`] for more than
 /// `max_bytes`, [`Error::Unfit`] for a URL with white space in it, and [`Error::NotFetched`] for any other one.
 pub fn open_uri(uri: &str, max_bytes: u64) -> Result<Loaded<'_>, Error> {
-    let path = match kind_of_uri(uri) {
+    let path = match readable_kind(uri)? {
         Kind::DataUri => {
             let parsed = data_uri::parse(uri)?;
             check_size("the data URI", parsed.decoded_len(), max_bytes)?;
             return Ok(Loaded::Uri(parsed));
         }
         Kind::WebUrl => return Err(Error::NotFetched(uri.into())),
-        Kind::Unclear => return Err(white_space()),
         Kind::FileUrl => source::path_of_file_url(uri)?,
         _ => source::expand_home(uri),
     };
     SizedFile::open(&path, max_bytes, true).map(Loaded::File)
-}
-
-/// The error of a URL with white space in it.
-#[must_use]
-pub fn white_space() -> Error {
-    Error::Unfit("a URL has no white space: percent-encode it (%20)".into())
 }
 
 /// The error of what has no content.
@@ -329,7 +322,12 @@ pub(crate) fn empty() -> Error {
     Error::Empty("it is empty: it has no text, blob, tensor or uri".into())
 }
 
-pub(crate) fn check_size(what: &str, len: usize, max: u64) -> Result<(), Error> {
+/// Refuses what is larger than an item may be.
+///
+/// # Errors
+///
+/// [`Error::TooLarge`].
+pub fn check_size(what: &str, len: usize, max: u64) -> Result<(), Error> {
     let len = len as u64;
     if len <= max {
         return Ok(());
@@ -380,7 +378,7 @@ impl Loader<'_> {
         let id = match &document.id {
             Id::Given(id) => Name::Given(id),
             Id::Position => Name::Given(""),
-            // There is nothing to rank it by.
+            // A candidate without content has nothing to be ranked by.
             Id::Candidate(_) if matches!(loaded, Loaded::Nothing) => return Err(empty()),
             Id::Candidate(at) => Name::of_number(*at),
         };
@@ -449,7 +447,7 @@ impl Loader<'_> {
             Content::DataUri(uri) => {
                 let mut parsed = self.data_uri(uri)?;
                 if parsed.decoded_len() as u64 > max {
-                    // White space would count that a glance did not see.
+                    // A glance counts white space and escapes in the middle as symbols: they may be what is too much.
                     parsed = data_uri::parse(uri)?;
                 }
                 if parsed.decoded_len() == 0 {
@@ -473,7 +471,7 @@ impl Loader<'_> {
     }
 
     fn file<'a>(&mut self, path: &Path) -> Result<Loaded<'a>, Error> {
-        let keep_open = self.opened < MOST_OPEN;
+        let keep_open = self.opened < MOST_FILES_OPEN;
         self.opened += 1;
         let file = SizedFile::open(path, self.options.max_item_bytes, keep_open)?;
         if file.len == 0 {

@@ -9,11 +9,11 @@ use crate::reply::{Dtype, Numbers, Reply};
 
 /// What a matrix is made of.
 pub trait Number: Copy {
-    /// Makes one of a single.
+    /// Converts a single-precision number.
     fn from_single(value: f32) -> Self;
-    /// Makes one of a double, as `NumPy` casts it.
+    /// Converts a double-precision number, as `NumPy` casts it.
     fn from_double(value: f64) -> Self;
-    /// Copies a row of little-endian singles.
+    /// Copies a row of little-endian single-precision numbers.
     fn copy_singles(bytes: &[u8], row: &mut [Self]);
 }
 
@@ -44,7 +44,7 @@ impl Number for f16 {
         f16::from_f64(value)
     }
     fn copy_singles(bytes: &[u8], row: &mut [Self]) {
-        // By pieces, so that the conversion runs on whole vectors without a row-sized buffer.
+        // In pieces: the conversion uses vector instructions, and needs no buffer as long as a row.
         let mut singles = [0f32; 64];
         for (to, from) in row.chunks_mut(64).zip(bytes.chunks(256)) {
             let singles = &mut singles[..to.len()];

@@ -14,7 +14,7 @@ const MOST_AXES: usize = 64;
 ///
 /// # Errors
 ///
-/// [`Error::Value`] for a number that is none or infinite, and for an array that no reader would understand.
+/// [`Error::Value`] for NaN and the infinities, and for an array that no reader would understand.
 pub(crate) fn check(document: &Document<'_>) -> Result<(), Error> {
     macro_rules! check_value {
         ($name:ident, float) => {
@@ -58,7 +58,7 @@ fn check_number(name: &str, number: f32) -> Result<(), Error> {
 ///
 /// # Errors
 ///
-/// [`Error::Value`]: its dtype is none that travels, its bytes are not its shape's, or a number in it is none.
+/// [`Error::Value`]: its dtype cannot be sent, its bytes do not fit its shape, or a number in it is NaN or infinite.
 pub(crate) fn check_array(name: &str, array: &Tensor<'_>) -> Result<(), Error> {
     let Some(dtype) = Dtype::parse(&array.dtype) else {
         return refuse(
@@ -91,7 +91,7 @@ pub(crate) fn check_array(name: &str, array: &Tensor<'_>) -> Result<(), Error> {
 }
 
 fn are_finite(bytes: &[u8], dtype: Dtype) -> bool {
-    // Without branches inside, so that it vectorises.
+    // Without branches in the loop, so that the compiler makes vector instructions of it.
     fn all<const N: usize>(bytes: &[u8], is_finite: impl Fn([u8; N]) -> bool) -> bool {
         let numbers = bytes.chunks_exact(N);
         numbers.fold(true, |all, number| {

@@ -138,8 +138,23 @@ pub struct Reply {
     pub numbers: Vec<f32>,
 }
 
-/// How many documents, routes, arguments and lines of tracebacks a reply may still have. Each has at least an id, a name or
-/// a word; one that is nothing but empty ones would take hundreds of times its own memory.
+impl Reply {
+    /// Whether the server says that the request failed.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.status.as_ref().is_some_and(|status| status.code != 0)
+    }
+
+    /// Returns how many numbers the first embedding has; 0 if there is none.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        let mut embeddings = self.rows.iter().filter_map(|row| row.embedding.as_ref());
+        embeddings.next().map_or(0, Numbers::count)
+    }
+}
+
+/// How many documents, routes, arguments and lines of tracebacks may still come in a reply. A server writes some bytes
+/// into each of them; a reply that holds nothing but empty ones would take hundreds of times its own length in memory.
 #[derive(Debug)]
 pub(crate) struct Budget(usize);
 
@@ -342,7 +357,8 @@ fn scan_row<'a>(field: &Field<'a>, last: &mut Option<Frame<'a>>) -> Result<Row, 
     Ok(row)
 }
 
-/// All of an embedding but its numbers; in most replies that of one row is that of the next.
+/// The bytes of an embedding before and after its numbers: in most replies they are the same in every row, so that the
+/// next row need not be read field by field.
 struct Frame<'a> {
     before: &'a [u8],
     after: &'a [u8],
@@ -351,7 +367,7 @@ struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Takes the frame off an embedding whose numbers are known.
+    /// Returns the frame of an embedding whose numbers were found.
     fn of(field: &Field<'a>, numbers: &Numbers) -> Option<Self> {
         let Numbers::Raw(range, dtype) = numbers else {
             return None;

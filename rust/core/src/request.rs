@@ -4,12 +4,14 @@
 //! batch whose writing finds bad items is laid out again without them.
 
 use std::borrow::Cow;
+use std::convert::Infallible;
 
 use crate::document::{Document, Fields, Plain, Score, Tensor, Value};
 use crate::error::Error;
 use crate::load::{Batch, Failure, Item, Loaded, Options, load, within};
 use crate::plain_fields;
 use crate::wire::{FIXED32, FIXED64, VARINT, Writer, field_len, tag_len, varint_len};
+use crate::writing::{Written, write_whole};
 
 /// What a message has before its documents.
 #[derive(Debug)]
@@ -56,7 +58,7 @@ impl<'a> Head<'a> {
 pub struct Plan<'a> {
     head: Head<'a>,
     batch: Batch<'a>,
-    /// Of each document, in the order they are written.
+    /// The bytes of each document, in the order in which they are written.
     sizes: Vec<usize>,
     array: usize,
 }
@@ -423,24 +425,29 @@ fn write_value(writer: &mut Writer<'_>, value: &Value) {
     }
 }
 
-/// Returns a whole message; for programs that do not write into memory of their own.
-///
-/// # Panics
-///
-/// Never: a batch gets smaller with every attempt.
+/// Returns a whole message, the documents looked at, and those left out; for programs that do not write into memory of
+/// their own.
 #[must_use]
 pub fn pack<'a>(
     documents: &'a [Document<'a>],
     options: &'a Options,
     request_id: &'a str,
 ) -> (Vec<u8>, usize, Vec<Failure>) {
-    let mut excluded = Vec::new();
-    loop {
-        let mut plan = Plan::new(documents, options, request_id, &excluded);
+    let written = write_whole(|known| {
+        let mut plan = Plan::new(documents, options, request_id, known);
         let mut message = vec![0; plan.len()];
-        match plan.write(&mut message) {
-            Ok(()) => return (message, plan.batch.taken, plan.batch.failures),
-            Err(found) => excluded = [plan.batch.failures, found].concat(),
-        }
-    }
+        let found = plan.write(&mut message).err().unwrap_or_default();
+        let Batch {
+            taken, failures, ..
+        } = plan.into_batch();
+        Ok::<_, Infallible>(if found.is_empty() {
+            Written::Whole((message, taken, failures))
+        } else {
+            Written::Broken {
+                left_out: failures,
+                found,
+            }
+        })
+    });
+    written.unwrap_or_else(|never| match never {})
 }

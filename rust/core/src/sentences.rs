@@ -1,7 +1,7 @@
 //! Requests of sentences and nothing else as protobuf.
 
 use crate::error::Error;
-use crate::ids::{DIGITS, place_digits, prefix};
+use crate::ids::{PLACE_DIGITS, place_digits, prefix};
 use crate::load::{Failure, Options, check_size, empty};
 use crate::request::{Head, text_len, write_text};
 use crate::wire::{Writer, field_len};
@@ -13,7 +13,7 @@ use crate::wire::{Writer, field_len};
 pub struct TextPlan<'a> {
     head: Head<'a>,
     prefix: &'a [u8],
-    /// Of each sentence, unless they are numbered.
+    /// The id of each sentence; without them, ids are made of the request's and the place in the message.
     ids: Option<&'a [&'a str]>,
     texts: &'a [&'a str],
     array: usize,
@@ -69,7 +69,7 @@ impl<'a> TextPlan<'a> {
     fn body_len(&self, position: usize, text: &str) -> usize {
         let id = match self.ids {
             Some(ids) => text_len(1, ids[position]),
-            None => field_len(1, self.prefix.len() + DIGITS),
+            None => field_len(1, self.prefix.len() + PLACE_DIGITS),
         };
         id + field_len(4, text.len())
     }
@@ -117,7 +117,7 @@ impl<'a> TextPlan<'a> {
             if let Some(ids) = self.ids {
                 write_text(&mut writer, 1, ids[position]);
             } else {
-                writer.head(1, self.prefix.len() + DIGITS);
+                writer.head(1, self.prefix.len() + PLACE_DIGITS);
                 writer.raw(self.prefix);
                 writer.raw(&place_digits(place));
             }

@@ -1,5 +1,6 @@
 //! The schemes of URIs, and the names of image files: each is decided here and nowhere else.
 
+use crate::error::Error;
 use crate::kind::Kind;
 
 /// How URIs begin that lead to an image, in any case.
@@ -9,6 +10,18 @@ const SCHEMES: [(&str, Kind); 4] = [
     ("https://", Kind::WebUrl),
     (FILE, Kind::FileUrl),
 ];
+/// Whether a scheme begins with a byte: of most texts the first one tells that they begin with none.
+const BEGINS_SCHEME: [bool; 256] = {
+    let mut begins = [false; 256];
+    let mut row = 0;
+    while row < SCHEMES.len() {
+        let first = SCHEMES[row].0.as_bytes()[0];
+        begins[first.to_ascii_lowercase() as usize] = true;
+        begins[first.to_ascii_uppercase() as usize] = true;
+        row += 1;
+    }
+    begins
+};
 pub(crate) const DATA: &str = "data:";
 pub(crate) const FILE: &str = "file://";
 
@@ -30,7 +43,8 @@ pub const IMAGES: [(&str, &str); 14] = [
     ("heic", "image/heic"),
     ("heif", "image/heif"),
 ];
-pub(crate) const LONGEST_EXTENSION: usize = 4;
+/// Bytes of the longest of these extensions.
+pub(crate) const EXTENSION_BYTES: usize = 4;
 
 /// Returns the media type of an image by its extension, in any case; `None` for the extension of anything else.
 #[must_use]
@@ -51,10 +65,11 @@ pub(crate) fn after<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
 
 /// Returns the kind of URI that a text begins like, and what follows the scheme.
 pub(crate) fn split(text: &str) -> Option<(Kind, &str)> {
-    if !matches!(
-        text.as_bytes().first(),
-        Some(b'd' | b'D' | b'h' | b'H' | b'f' | b'F')
-    ) {
+    if !text
+        .bytes()
+        .next()
+        .is_some_and(|first| BEGINS_SCHEME[usize::from(first)])
+    {
         return None;
     }
     SCHEMES
@@ -69,10 +84,22 @@ pub(crate) fn split(text: &str) -> Option<(Kind, &str)> {
 #[must_use]
 pub fn kind_of_uri(uri: &str) -> Kind {
     match split(uri) {
-        Some((Kind::WebUrl | Kind::FileUrl, rest)) if rest.contains(char::is_whitespace) => {
-            Kind::Unclear
-        }
+        Some((kind, rest)) if kind.is_url() && rest.contains(char::is_whitespace) => Kind::Unclear,
         Some((kind, _)) => kind,
         None => Kind::Path,
+    }
+}
+
+/// Returns what the uri of a document is, unless nothing can be read from it.
+///
+/// # Errors
+///
+/// [`Error::Unfit`] for a URL with white space in it.
+pub fn readable_kind(uri: &str) -> Result<Kind, Error> {
+    match kind_of_uri(uri) {
+        Kind::Unclear => Err(Error::Unfit(
+            "a URL has no white space: percent-encode it (%20)".into(),
+        )),
+        kind => Ok(kind),
     }
 }

@@ -1,13 +1,13 @@
 //! How much a request from outside becomes when it is parsed: counted before anybody parses it.
 //!
 //! A parser makes hundreds of bytes of an empty document that came in two, and one that follows every bracket overflows
-//! the stack. Counting keeps nothing and nests no further than [`DEEPEST`].
+//! the stack. Counting keeps nothing and nests no further than [`WEIGHED_LEVELS`].
 
 use crate::error::Error;
 use crate::wire::{BYTES, Field, Reader, broken};
 
-/// Messages in messages that are looked into; every protobuf library refuses more than 100.
-pub const DEEPEST: usize = 100;
+/// Levels of messages that are looked into; every protobuf library refuses more than 100.
+pub const WEIGHED_LEVELS: usize = 100;
 
 /// What was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,7 +73,7 @@ impl Kind {
 ///
 /// # Errors
 ///
-/// [`Error::Reply`] with the offset where the bytes break, or go deeper than [`DEEPEST`].
+/// [`Error::Reply`] with the offset where the bytes break, or go deeper than [`WEIGHED_LEVELS`].
 pub fn weigh(bytes: &[u8]) -> Result<Weight, Error> {
     let mut weight = Weight::default();
     weigh_message(Kind::Request, Reader::new(bytes), 1, &mut weight)?;
@@ -102,7 +102,7 @@ fn weigh_message(
 }
 
 fn deeper(depth: usize, field: &Field<'_>) -> Result<usize, Error> {
-    if depth < DEEPEST {
+    if depth < WEIGHED_LEVELS {
         Ok(depth + 1)
     } else {
         Err(broken(field.offset, "it is nested too deeply"))
@@ -128,7 +128,7 @@ pub fn weigh_json(text: &[u8]) -> Weight {
                 weight.depth = weight.depth.max(depth);
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
-            // A key is a string of its own.
+            // Parsers make a string of the key, too.
             b',' | b':' => weight.values += 1,
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use casdk_core::classify::classify;
+use casdk_core::classify::{classify, classify_name};
 use casdk_core::kind::Kind;
 
 const STRINGS: [Kind; 6] = [
@@ -251,5 +251,27 @@ proptest::proptest! {
     #[test]
     fn words_are_a_sentence(words in proptest::collection::vec("[A-Za-z0-9]{1,12}", 1..9)) {
         proptest::prop_assert_eq!(classify(&words.join(" "), true), Kind::Text);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_string_that_is_no_utf8_is_the_name_of_a_file_or_nothing() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::path::Path;
+
+    let kind = |name: &[u8]| classify_name(Path::new(OsStr::from_bytes(name)), false);
+    assert_eq!(kind(b"/a/\xff.png"), Kind::Path);
+    assert_eq!(kind(b"\xff.JPG"), Kind::Path);
+    assert_eq!(kind(b"./\xff"), Kind::Path);
+    for text in [
+        &b"\xff"[..],
+        b"a photo of \xff",
+        b"https://a/\xff.png",
+        b"data:,\xff",
+        b"file:///\xff a.png",
+    ] {
+        assert_eq!(kind(text), Kind::Text);
     }
 }

@@ -1,6 +1,8 @@
 //! Frames, with the table of RFC 6455 written out byte by byte as the oracle.
 
-use casdk_core::frame::{Mask, frame_len, write_frame};
+use std::collections::HashSet;
+
+use casdk_core::frame::{Mask, frame_len, fresh_mask, write_frame};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -54,6 +56,16 @@ fn the_example_of_the_rfc() {
     // Section 5.7 has it as text: "Hello", masked with 37 fa 21 3d.
     let frame = frame(b"Hello", [0x37, 0xfa, 0x21, 0x3d]);
     assert_eq!(frame, b"\x82\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58");
+}
+
+#[test]
+fn no_mask_is_used_for_the_next_frames() {
+    let mut drawn = HashSet::new();
+    for _ in 0..2000 {
+        drawn.insert(fresh_mask().unwrap());
+    }
+    // Of two thousand out of four thousand million, two are the same in one run of two thousand.
+    assert!(drawn.len() >= 1999);
 }
 
 #[test]

@@ -19,6 +19,21 @@ fn a_byte_stands_for_one_kind_or_for_none() {
 }
 
 #[test]
+fn what_is_unclear_is_not_packed() {
+    for byte in 0..=u8::MAX {
+        let packed = Kind::of_packed(byte);
+        match Kind::try_from(byte) {
+            Ok(Kind::Unclear) => assert_eq!(
+                packed.unwrap_err().to_string(),
+                "what is unclear cannot be packed"
+            ),
+            Ok(kind) => assert_eq!(packed, Ok(kind)),
+            Err(unknown) => assert_eq!(packed.unwrap_err().to_string(), unknown.to_string()),
+        }
+    }
+}
+
+#[test]
 fn names_are_those_of_the_enum_in_capitals() {
     for kind in Kind::ALL {
         let shouted = format!("{kind:?}").to_uppercase();

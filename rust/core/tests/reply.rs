@@ -136,6 +136,13 @@ proptest! {
     }
 
     #[test]
+    fn a_reply_that_failed_says_so(code in prop::option::of(-2i64..3)) {
+        let status = code.map(|code| casdk_core::reply::Status { code, ..Default::default() });
+        let reply = Reply { status, ..Reply::default() };
+        prop_assert_eq!(reply.failed(), code.is_some_and(|code| code != 0));
+    }
+
+    #[test]
     fn a_status_by_itself_is_scanned(sent in status()) {
         let scanned = scan_status(&sent.encode_to_vec()).unwrap();
         assert_status(Some(&scanned), Some(&sent));
@@ -477,4 +484,16 @@ fn unknown_fields_are_skipped() {
     );
     bytes.extend(unknown);
     assert_eq!(scan(&bytes).unwrap().rows.len(), 1);
+}
+
+#[test]
+fn the_first_embedding_has_the_width() {
+    let empty = || Doc {
+        id: "a".into(),
+        ..Doc::default()
+    };
+    let three = row("b", "<f4", &[0; 12], &[3]);
+    assert_eq!(scanned(vec![]).unwrap().width(), 0);
+    assert_eq!(scanned(vec![empty()]).unwrap().width(), 0);
+    assert_eq!(scanned(vec![empty(), three, empty()]).unwrap().width(), 3);
 }

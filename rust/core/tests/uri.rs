@@ -3,7 +3,7 @@
 use casdk_core::classify::classify;
 use casdk_core::kind::Kind;
 use casdk_core::source::sniff;
-use casdk_core::uri::{IMAGES, kind_of_uri, media_type_of};
+use casdk_core::uri::{IMAGES, kind_of_uri, media_type_of, readable_kind};
 
 #[test]
 fn the_scheme_of_a_uri_decides() {
@@ -54,6 +54,13 @@ fn the_scheme_of_a_uri_decides() {
     for (kind, uris) in table {
         for uri in *uris {
             assert_eq!(kind_of_uri(uri), *kind, "{uri:?}");
+            match readable_kind(uri) {
+                Ok(readable) => assert_eq!(readable, *kind),
+                Err(error) => {
+                    assert_eq!(*kind, Kind::Unclear);
+                    assert!(error.to_string().contains("%20"), "{error}");
+                }
+            }
         }
     }
 }

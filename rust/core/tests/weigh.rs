@@ -6,7 +6,7 @@ mod strategies;
 
 use casdk_core::error::Error;
 use casdk_core::load::Options;
-use casdk_core::weigh::{DEEPEST, Weight, weigh, weigh_json};
+use casdk_core::weigh::{WEIGHED_LEVELS, Weight, weigh, weigh_json};
 use casdk_core::{json, request};
 use oracle::{DataRequest, Doc, data_content};
 use proptest::collection::vec;
@@ -122,8 +122,11 @@ fn what_is_nested_too_deeply_is_refused_without_a_stack() {
         }
         request_of(&field(1, &inner))
     };
-    assert_eq!(weigh(&nest(DEEPEST - 4)).unwrap().depth, DEEPEST);
-    for times in [DEEPEST - 3, 50_000] {
+    assert_eq!(
+        weigh(&nest(WEIGHED_LEVELS - 4)).unwrap().depth,
+        WEIGHED_LEVELS
+    );
+    for times in [WEIGHED_LEVELS - 3, 50_000] {
         assert!(matches!(weigh(&nest(times)), Err(Error::Reply { .. })));
     }
     assert_eq!(weigh_json(&b"[".repeat(1_000_000)).depth, 1_000_000);

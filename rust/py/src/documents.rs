@@ -5,17 +5,19 @@ use std::collections::HashMap;
 
 use casdk_core::document::{Content, Document, Fields, Id, Score, Tensor, check_depth};
 use casdk_core::error::Error;
+use casdk_core::fields::Field;
 use casdk_core::kind::Kind;
-use casdk_core::load::white_space;
+use casdk_core::load::check_size;
 use casdk_core::plain_fields;
-use casdk_core::uri::kind_of_uri;
+use casdk_core::roles::{self, Parts, Role};
+use casdk_core::uri::readable_kind;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::PyDict;
 
-use crate::fields::{Field, Values, named, url_of_name};
+use crate::fields::{Values, named, url_of_name};
 use crate::values::read_fields;
 
 /// Bytes of an array, and what they mean.
@@ -26,22 +28,15 @@ pub struct OwnedTensor {
 }
 
 impl OwnedTensor {
-    /// Copies an array; Python's own memory may change while the GIL is released.
-    fn copy(array: &Bound<'_, PyAny>, what: &str) -> PyResult<Self> {
+    /// Copies an array; Python's own memory may change while the GIL is released. Whether it can be sent is found when
+    /// it is packed.
+    fn copy(array: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = array.py();
-        let dtype: String = array
-            .getattr(intern!(py, "dtype"))?
-            .getattr(intern!(py, "str"))?
-            .extract()?;
-        if dtype.starts_with('>') || dtype.contains(['O', 'U', 'S', 'V']) {
-            return Err(PyTypeError::new_err(format!(
-                "{what} of dtype {dtype} cannot be sent"
-            )));
-        }
+        let dtype = array.getattr(intern!(py, "dtype"))?;
         Ok(Self {
             buffer: array.call_method0(intern!(py, "tobytes"))?.extract()?,
             shape: array.getattr(intern!(py, "shape"))?.extract()?,
-            dtype,
+            dtype: dtype.getattr(intern!(py, "str"))?.extract()?,
         })
     }
 
@@ -75,22 +70,13 @@ pub enum OwnedContent {
 }
 
 impl OwnedContent {
-    fn borrow<'a>(&'a self) -> Content<'a> {
+    fn borrow(&self) -> Content<'_> {
         match self {
             Self::Empty => Content::Empty,
             Self::Blob(bytes) => Content::Blob(Cow::Borrowed(bytes)),
             Self::Tensor(tensor) => Content::Tensor(tensor.borrow()),
             Self::Refused(error) => Content::Refused(error.clone()),
-            Self::Text(kind, text) => {
-                let text: Cow<'a, str> = Cow::Borrowed(text);
-                match kind {
-                    Kind::Path => Content::Path(text),
-                    Kind::FileUrl => Content::FileUrl(text),
-                    Kind::DataUri => Content::DataUri(text),
-                    Kind::WebUrl => Content::NotFetched(text),
-                    _ => Content::Text(text),
-                }
-            }
+            Self::Text(kind, text) => Content::of(*kind, Cow::Borrowed(text)),
         }
     }
 }
@@ -116,9 +102,7 @@ impl Owned {
             Self::Document(document) => document.borrow(),
         }
     }
-}
 
-impl Owned {
     /// What is packed for an item that cannot be sent.
     pub fn unfit(reason: String) -> Self {
         Self::Plain(OwnedContent::Refused(Error::Unfit(reason)), None)
@@ -190,8 +174,9 @@ plain_fields!(owned_plain);
 
 /// A `casdk.Document`, read.
 pub struct OwnedDocument {
+    /// `None` for a candidate.
     id: Option<PyBackedStr>,
-    candidate: usize,
+    role: Role,
     content: OwnedContent,
     mime_type: Option<PyBackedStr>,
     plain: OwnedPlain,
@@ -217,31 +202,11 @@ impl OwnedScore {
 }
 
 impl OwnedDocument {
-    /// Fills in what follows from the document around this one, as docarray does.
-    fn take_place(&mut self, py: Python<'_>, role: Role<'_>) {
-        let plain = &mut self.plain;
-        match role {
-            Role::Candidate(_) => plain.adjacency = 1,
-            Role::Match(parent) if plain.adjacency == 0 => {
-                plain.adjacency = parent.plain.adjacency.saturating_add(1);
-            }
-            Role::Root | Role::Match(_) => {}
-            Role::Chunk(parent) => {
-                if plain.granularity == 0 {
-                    plain.granularity = parent.plain.granularity.saturating_add(1);
-                }
-                if plain.parent_id.is_none() {
-                    plain.parent_id = parent.id.as_ref().map(|id| id.clone_ref(py));
-                }
-            }
-        }
-    }
-
     fn borrow(&mut self) -> Document<'_> {
         Document {
-            id: match &self.id {
-                Some(id) => Id::Given(Cow::Borrowed(id)),
-                None => Id::Candidate(self.candidate),
+            id: match self.role {
+                Role::Candidate(at) => Id::Candidate(at),
+                _ => Id::Given(text_of(self.id.as_ref())),
             },
             content: self.content.borrow(),
             mime_type: text_of(self.mime_type.as_ref()),
@@ -267,15 +232,6 @@ pub struct Reading<'a> {
     pub max_item_bytes: u64,
     /// Bytes of http(s) URLs.
     pub fetched: &'a HashMap<String, PyBackedBytes>,
-}
-
-/// What a document is to the one around it.
-#[derive(Clone, Copy)]
-enum Role<'a> {
-    Root,
-    Candidate(usize),
-    Chunk(&'a OwnedDocument),
-    Match(&'a OwnedDocument),
 }
 
 impl Reading<'_> {
@@ -310,7 +266,7 @@ impl Reading<'_> {
         Ok(match kind {
             Kind::Text => Owned::Plain(OwnedContent::Text(kind, item.extract()?), None),
             Kind::Blob => Owned::Plain(OwnedContent::Blob(item.extract()?), None),
-            Kind::Tensor => Owned::Plain(self.read_tensor(item, "an image array")?, None),
+            Kind::Tensor => Owned::Plain(self.read_tensor(item)?, None),
             _ => {
                 let (kind, uri) = match url_of_name(item) {
                     Some(url) if kind == Kind::Path => (Kind::FileUrl, url?),
@@ -322,22 +278,23 @@ impl Reading<'_> {
         })
     }
 
-    /// Copies the pixels of an image, unless there are too many.
-    fn read_tensor(&self, tensor: &Bound<'_, PyAny>, what: &str) -> PyResult<OwnedContent> {
-        let array = as_array(tensor)?;
-        if let Some(refused) = self.refusal(&array, "the tensor")? {
-            return Ok(refused);
+    /// Copies an array, unless it is too large by what it says of itself: nothing of it is copied then.
+    fn read_array(
+        &self,
+        array: &Bound<'_, PyAny>,
+        what: &str,
+    ) -> PyResult<Result<OwnedTensor, Error>> {
+        let array = as_array(array)?;
+        let len = array.getattr(intern!(array.py(), "nbytes"))?.extract()?;
+        match check_size(what, len, self.max_item_bytes) {
+            Ok(()) => OwnedTensor::copy(&array).map(Ok),
+            Err(refused) => Ok(Err(refused)),
         }
-        OwnedTensor::copy(&array, what).map(OwnedContent::Tensor)
     }
 
-    /// What becomes of an array that is too large, by what it says of itself: nothing of it is copied.
-    fn refusal(&self, array: &Bound<'_, PyAny>, what: &str) -> PyResult<Option<OwnedContent>> {
-        let len: u64 = array.getattr(intern!(array.py(), "nbytes"))?.extract()?;
-        Ok((len > self.max_item_bytes).then(|| {
-            let (what, max) = (what.into(), self.max_item_bytes);
-            OwnedContent::Refused(Error::TooLarge { what, len, max })
-        }))
+    fn read_tensor(&self, tensor: &Bound<'_, PyAny>) -> PyResult<OwnedContent> {
+        let read = self.read_array(tensor, "the tensor")?;
+        Ok(read.map_or_else(OwnedContent::Refused, OwnedContent::Tensor))
     }
 
     fn image(&self, py: Python<'_>, kind: Kind, uri: PyBackedStr) -> OwnedContent {
@@ -350,7 +307,7 @@ impl Reading<'_> {
     fn read_document(
         &self,
         item: &Bound<'_, PyAny>,
-        role: Role<'_>,
+        role: Role,
         depth: usize,
     ) -> PyResult<OwnedDocument> {
         check_depth(depth).map_err(|error| PyTypeError::new_err(error.to_string()))?;
@@ -361,26 +318,24 @@ impl Reading<'_> {
         &self,
         item: &Bound<'_, PyAny>,
         values: &Values<'_>,
-        role: Role<'_>,
+        role: Role,
         depth: usize,
     ) -> PyResult<OwnedDocument> {
         let py = item.py();
-        let is_loaded = matches!(role, Role::Root | Role::Candidate(_));
         let mut plain = OwnedPlain::read(values)?;
-        let content = self.read_content(values, plain.uri.as_ref(), is_loaded)?;
-        if is_loaded && !self.whole {
+        let parts = Described {
+            reading: self,
+            values,
+            uri: plain.uri.as_ref(),
+        };
+        let content = roles::content(&parts, role)?.unwrap_or(OwnedContent::Empty);
+        if !role.sends_uri(self.whole) {
             plain.uri = None;
         }
+        let id = role.sends_id().then(|| values.read(Field::id));
         let mut document = OwnedDocument {
-            id: match role {
-                Role::Candidate(_) => None,
-                _ => Some(values.read(Field::id)?),
-            },
-            candidate: if let Role::Candidate(at) = role {
-                at
-            } else {
-                0
-            },
+            id: id.transpose()?,
+            role,
             content,
             mime_type: values.read_text(Field::mime_type)?,
             plain,
@@ -392,12 +347,11 @@ impl Reading<'_> {
             chunks: Vec::new(),
             matches: Vec::new(),
         };
-        document.take_place(py, role);
         let tags = values.get(Field::tags)?;
         if tags.is_truthy()? {
             document.tags = read_fields(&tags, "tags", depth)?;
         }
-        if !is_loaded || self.whole && matches!(role, Role::Root) {
+        if role.sends_all(self.whole) {
             self.read_rest(values, &mut document, depth)?;
         }
         if let (Role::Root, Some(name)) = (role, self.candidates) {
@@ -421,53 +375,65 @@ impl Reading<'_> {
     ) -> PyResult<()> {
         let embedding = values.get(Field::embedding)?;
         if !embedding.is_none() {
-            let array = as_array(&embedding)?;
-            match self.refusal(&array, "the embedding")? {
-                Some(refused) => document.content = refused,
-                None => document.embedding = Some(OwnedTensor::copy(&array, "an embedding")?),
+            match self.read_array(&embedding, "the embedding")? {
+                Ok(embedding) => document.embedding = Some(embedding),
+                Err(refused) => document.content = OwnedContent::Refused(refused),
             }
         }
         document.scores = read_scores(&*values.get(Field::scores)?)?;
         document.evaluations = read_scores(&*values.get(Field::evaluations)?)?;
-        let read = |field, role: Role<'_>| -> PyResult<Vec<OwnedDocument>> {
+        let read = |field, role| -> PyResult<Vec<OwnedDocument>> {
             let nested = values.get(field)?.try_iter()?;
             nested
                 .map(|nested| self.read_document(&nested?, role, depth + 1))
                 .collect()
         };
-        let chunks = read(Field::chunks, Role::Chunk(document))?;
-        let matches = read(Field::matches, Role::Match(document))?;
-        (document.chunks, document.matches) = (chunks, matches);
+        document.chunks = read(Field::chunks, Role::Chunk)?;
+        document.matches = read(Field::matches, Role::Match)?;
         Ok(())
     }
+}
 
-    /// The first of text, blob, tensor and uri that is there; a nested document's uri is not read.
-    fn read_content(
-        &self,
-        values: &Values<'_>,
-        uri: Option<&PyBackedStr>,
-        loaded: bool,
-    ) -> PyResult<OwnedContent> {
-        if let Some(text) = values.read_text(Field::text)? {
-            return Ok(OwnedContent::Text(Kind::Text, text));
-        }
-        let blob: PyBackedBytes = values.read(Field::blob)?;
-        if !blob.is_empty() {
-            return Ok(OwnedContent::Blob(blob));
-        }
-        let tensor = values.get(Field::tensor)?;
-        if !tensor.is_none() {
-            return self.read_tensor(&tensor, "a tensor");
-        }
-        let Some(uri) = uri.filter(|_| loaded) else {
-            return Ok(OwnedContent::Empty);
+/// What a document says of its content.
+struct Described<'a, 'py> {
+    reading: &'a Reading<'a>,
+    values: &'a Values<'py>,
+    uri: Option<&'a PyBackedStr>,
+}
+
+impl Parts for Described<'_, '_> {
+    type Content = OwnedContent;
+    type Error = PyErr;
+
+    #[inline]
+    fn text(&self) -> PyResult<Option<OwnedContent>> {
+        let text = self.values.read_text(Field::text)?;
+        Ok(text.map(|text| OwnedContent::Text(Kind::Text, text)))
+    }
+
+    #[inline]
+    fn blob(&self) -> PyResult<Option<OwnedContent>> {
+        let blob: PyBackedBytes = self.values.read(Field::blob)?;
+        Ok((!blob.is_empty()).then_some(OwnedContent::Blob(blob)))
+    }
+
+    #[inline]
+    fn tensor(&self) -> PyResult<Option<OwnedContent>> {
+        let tensor = self.values.get(Field::tensor)?;
+        (!tensor.is_none())
+            .then(|| self.reading.read_tensor(&tensor))
+            .transpose()
+    }
+
+    #[inline]
+    fn uri(&self) -> PyResult<Option<OwnedContent>> {
+        let Some(uri) = self.uri else {
+            return Ok(None);
         };
-        let kind = kind_of_uri(uri);
-        if kind == Kind::Unclear {
-            return Err(PyValueError::new_err(format!("uri: {}", white_space())));
-        }
-        let py = tensor.py();
-        Ok(self.image(py, kind, uri.clone_ref(py)))
+        let kind =
+            readable_kind(uri).map_err(|error| PyValueError::new_err(format!("uri: {error}")))?;
+        let py = self.values.py();
+        Ok(Some(self.reading.image(py, kind, uri.clone_ref(py))))
     }
 }
 

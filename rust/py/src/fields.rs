@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
-use casdk_core::plain_fields;
+use casdk_core::fields::{Field, Outline, is_bare_sentence, is_plain_sentence};
 use casdk_core::source::file_url_of;
 use pyo3::conversion::FromPyObjectOwned;
 use pyo3::exceptions::{PyException, PyOverflowError, PyTypeError, PyValueError};
@@ -31,64 +31,29 @@ pub fn is_document(item: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(kind.is(class) || kind.is_subclass(class)?)
 }
 
-macro_rules! fields {
-    ($($(#[$says:meta])* $name:ident: $kind:ident = $number:literal,)*) => {
-        /// Fields of a `casdk.Document`, under its own names: the plain ones, and those of a form of their own.
-        #[derive(Clone, Copy)]
-        #[expect(non_camel_case_types, reason = "they are named as in Python")]
-        pub enum Field {
-            id,
-            text,
-            blob,
-            tensor,
-            embedding,
-            matches,
-            chunks,
-            scores,
-            evaluations,
-            tags,
-            mime_type,
-            location,
-            $($name,)*
-        }
-
-        /// The names of all fields.
-        pub const NAMES: &[&str] = &[
-            "id",
-            "text",
-            "blob",
-            "tensor",
-            "embedding",
-            "matches",
-            "chunks",
-            "scores",
-            "evaluations",
-            "tags",
-            "mime_type",
-            "location",
-            $(stringify!($name),)*
-        ];
-
-        /// The plain fields, and `mime_type`, which is one but for what a request says in its place.
-        const SHARED: &[Field] = &[Field::mime_type, $(Field::$name,)*];
-    };
+/// What is the same for all documents, field by field: where it stands in the tuple of their values, and what it is unless
+/// it was set.
+struct Model {
+    places: Vec<usize>,
+    defaults: Vec<Py<PyAny>>,
 }
-plain_fields!(fields);
 
-/// Where each field stands in the tuple of a document's values.
-fn places(py: Python<'_>) -> PyResult<&'static [usize]> {
-    static PLACES: PyOnceLock<Vec<usize>> = PyOnceLock::new();
-    let places = PLACES.get_or_try_init(py, || {
-        let order: Vec<String> = document_class(py)?
-            .getattr(intern!(py, "__struct_fields__"))?
-            .extract()?;
-        let place_of = |name: &&str| {
-            let place = order.iter().position(|field| field == name);
+fn model(py: Python<'_>) -> PyResult<&'static Model> {
+    static MODEL: PyOnceLock<Model> = PyOnceLock::new();
+    MODEL.get_or_try_init(py, || {
+        let class = document_class(py)?;
+        let order: Vec<String> = class.getattr(intern!(py, "__struct_fields__"))?.extract()?;
+        let place_of = |field: &Field| {
+            let name = field.name();
+            let place = order.iter().position(|known| known == name);
             place.ok_or_else(|| PyTypeError::new_err(format!("casdk.Document has no field {name}")))
         };
-        NAMES.iter().map(place_of).collect::<PyResult<_>>()
-    })?;
-    Ok(places)
+        let places: Vec<usize> = Field::ALL.iter().map(place_of).collect::<PyResult<_>>()?;
+        let defaults = class.getattr(intern!(py, "__struct_defaults__"))?;
+        let default_of = |&place: &usize| defaults.get_item(place).map(Bound::unbind);
+        let defaults = places.iter().map(default_of).collect::<PyResult<_>>()?;
+        Ok(Model { places, defaults })
+    })
 }
 
 /// Returns the name of a file that a string stands for, by Python's own rule (PEP 383); `None` if it stands for none.
@@ -116,7 +81,7 @@ pub fn url_of_name(name: &Bound<'_, PyAny>) -> Option<PyResult<PyBackedStr>> {
 /// The values of all fields of a document.
 pub struct Values<'py> {
     values: Bound<'py, PyTuple>,
-    places: &'static [usize],
+    model: &'static Model,
 }
 
 impl<'py> Values<'py> {
@@ -125,11 +90,11 @@ impl<'py> Values<'py> {
     pub fn of(item: &Bound<'py, PyAny>) -> PyResult<Self> {
         static TAKE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = item.py();
-        let places = places(py)?;
+        let model = model(py)?;
         if item.get_type().is(document_class(py)?) {
             let take = TAKE.import(py, "msgspec.structs", "astuple")?;
             let values = take.call1((item,))?.cast_into()?;
-            return Ok(Self { values, places });
+            return Ok(Self { values, model });
         }
         let order = document_class(py)?.getattr(intern!(py, "__struct_fields__"))?;
         let values = order
@@ -137,7 +102,7 @@ impl<'py> Values<'py> {
             .map(|name| item.getattr(name?.cast::<PyString>()?));
         let values = values.collect::<PyResult<Vec<_>>>()?;
         let values = PyTuple::new(py, values)?;
-        Ok(Self { values, places })
+        Ok(Self { values, model })
     }
 
     /// Takes them out of a document that is a sentence and what can be said of one, if reading all that travels of it
@@ -147,45 +112,24 @@ impl<'py> Values<'py> {
             return Ok(None);
         }
         let values = Self::of(item)?;
-        let is_sentence = values.is_plain_sentence()? && (!whole || values.is_rest_plain()?);
-        Ok(is_sentence.then_some(values))
+        Ok(is_plain_sentence(&values, whole)?.then_some(values))
     }
 
-    fn is_plain_sentence(&self) -> PyResult<bool> {
-        for field in [Field::id, Field::text, Field::tags, Field::location] {
-            if !is_plain(&*self.get(field)?) {
-                return Ok(false);
-            }
-        }
-        for &field in SHARED {
-            if !is_plain(&*self.get(field)?) {
-                return Ok(false);
-            }
-        }
-        Ok(self.read_text(Field::text)?.is_some()
-            && is_empty_list(&*self.get(Field::matches)?)
-            && is_empty_list(&*self.get(Field::chunks)?))
+    pub fn py(&self) -> Python<'py> {
+        self.values.py()
     }
 
-    /// Whether all else that can be said of a document is said in builtin types and `NumPy`'s.
-    fn is_rest_plain(&self) -> PyResult<bool> {
-        static ARRAY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        let embedding = self.get(Field::embedding)?;
-        let array = ARRAY.import(self.values.py(), "numpy", "ndarray")?;
-        Ok((embedding.is_none() || embedding.get_type().is(array))
-            && is_empty_dict(&*self.get(Field::scores)?)
-            && is_empty_dict(&*self.get(Field::evaluations)?))
-    }
-
+    #[inline]
     pub fn get(&self, field: Field) -> PyResult<Borrowed<'_, 'py, PyAny>> {
-        self.values.get_borrowed_item(self.places[field as usize])
+        self.values
+            .get_borrowed_item(self.model.places[field as usize])
     }
 
     /// Reads a field; what is wrong with it is said under its name.
     pub fn read<T: FromPyObjectOwned<'py>>(&self, field: Field) -> PyResult<T> {
         self.get(field)?
             .extract::<T>()
-            .map_err(|error| named(self.values.py(), NAMES[field as usize], error.into()))
+            .map_err(|error| named(self.values.py(), field.name(), error.into()))
     }
 
     /// Reads a string, which is the empty one most of the time.
@@ -224,48 +168,43 @@ fn is_empty_dict(value: &Bound<'_, PyAny>) -> bool {
         .is_ok_and(PyDictMethods::is_empty)
 }
 
-/// What a field is unless it was set: what every document shares, by which it is told fast that there is nothing to send.
-pub struct Defaults<'py> {
-    values: Bound<'py, PyTuple>,
-    places: &'static [usize],
-}
+impl Outline for Values<'_> {
+    type Error = PyErr;
 
-impl<'py> Defaults<'py> {
-    /// Reads them.
-    pub fn new(py: Python<'py>) -> PyResult<Self> {
-        let defaults = document_class(py)?.getattr(intern!(py, "__struct_defaults__"))?;
-        Ok(Self {
-            values: defaults.cast_into()?,
-            places: places(py)?,
+    #[inline]
+    fn is_unset(&self, field: Field) -> PyResult<bool> {
+        let value = self.get(field)?;
+        Ok(match field {
+            Field::matches | Field::chunks | Field::location => is_empty_list(&value),
+            Field::tags | Field::scores | Field::evaluations => is_empty_dict(&value),
+            _ => value.is(&self.model.defaults[field as usize]),
         })
     }
 
-    /// Returns id and text of a document that says nothing else; `None` for any other, and for a broken one.
-    pub fn sentence(&self, item: &Bound<'py, PyAny>) -> Option<(PyBackedStr, PyBackedStr)> {
-        if !item.get_type().is(document_class(item.py()).ok()?) {
-            return None;
+    /// Builtin types themselves, and `NumPy`'s array of an embedding.
+    #[inline]
+    fn is_plain(&self, field: Field) -> PyResult<bool> {
+        static ARRAY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let value = self.get(field)?;
+        if let Field::embedding = field {
+            let array = ARRAY.import(self.values.py(), "numpy", "ndarray")?;
+            return Ok(value.is_none() || value.get_type().is(array));
         }
-        let values = Values::of(item).ok()?;
-        for &field in SHARED {
-            let default = self
-                .values
-                .get_borrowed_item(self.places[field as usize])
-                .ok()?;
-            if !values.get(field).ok()?.is(default) {
-                return None;
-            }
-        }
-        for field in [Field::matches, Field::chunks, Field::location] {
-            if !is_empty_list(&*values.get(field).ok()?) {
-                return None;
-            }
-        }
-        if !is_empty_dict(&*values.get(Field::tags).ok()?) {
-            return None;
-        }
-        let text: PyBackedStr = values.read_text(Field::text).ok()??;
-        Some((values.read(Field::id).ok()?, text))
+        Ok(is_plain(&value))
     }
+}
+
+/// Reads id and text of a document that says nothing else; `None` for any other, and for a broken one.
+pub fn read_bare_sentence(item: &Bound<'_, PyAny>) -> Option<(PyBackedStr, PyBackedStr)> {
+    if !item.get_type().is(document_class(item.py()).ok()?) {
+        return None;
+    }
+    let values = Values::of(item).ok()?;
+    if !is_bare_sentence(&values).ok()? {
+        return None;
+    }
+    let text: PyBackedStr = values.read_text(Field::text).ok()??;
+    Some((values.read(Field::id).ok()?, text))
 }
 
 /// What is wrong with an item, in words; the type too where it is no error of reading a value.

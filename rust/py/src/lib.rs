@@ -12,7 +12,7 @@ mod uri;
 mod values;
 mod weigh;
 
-use casdk_core::classify::classify;
+use casdk_core::classify::{classify, classify_name};
 use casdk_core::data_uri;
 use casdk_core::kind::Kind;
 use pyo3::exceptions::PyValueError;
@@ -26,15 +26,12 @@ fn reply_error(error: &casdk_core::error::Error) -> PyErr {
     ReplyError::new_err(error.to_string())
 }
 
-/// Returns the kind of a string; one that is no UTF-8 can only be the name of a file.
+/// Returns the kind of a string, which may be the name of a file that is no UTF-8.
 fn kind_of(text: &Bound<'_, PyString>, look: bool) -> Kind {
     if let Ok(text) = text.to_str() {
         return classify(text, look);
     }
-    match fields::name_of(text) {
-        Some(name) if classify(&name.to_string_lossy(), look) == Kind::Path => Kind::Path,
-        _ => Kind::Text,
-    }
+    fields::name_of(text).map_or(Kind::Text, |name| classify_name(&name, look))
 }
 
 #[pyfunction]
@@ -91,7 +88,7 @@ mod _rust {
     use super::uri::{kind_of_uri, read_uri};
     #[pymodule_export]
     use super::weigh::{weigh_json, weigh_request};
-    use crate::fields::NAMES;
+    use casdk_core::fields::Field;
     use casdk_core::uri::IMAGES;
     use pyo3::prelude::*;
 
@@ -99,7 +96,8 @@ mod _rust {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         module.add("DEBUG", cfg!(debug_assertions))?;
-        module.add("FIELDS", NAMES.to_vec())?;
+        let names: Vec<_> = Field::ALL.iter().map(|field| field.name()).collect();
+        module.add("FIELDS", names)?;
         let extensions = IMAGES.map(|(extension, _)| format!(".{extension}"));
         module.add("IMAGE_EXTENSIONS", extensions.to_vec())
     }

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
+use casdk_core::codec::Codec;
 use casdk_core::document::Document;
+use casdk_core::error::Error;
 use casdk_core::json;
 use casdk_core::kind::Kind;
 use casdk_core::load::{Failure, Options};
@@ -15,33 +17,17 @@ use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use crate::documents::{Owned, Reading};
-use crate::fields::{Defaults, reason_of};
+use crate::fields::{read_bare_sentence, reason_of};
 use crate::values::read_fields;
 
-/// Bytes of sentences below which letting go of the GIL costs more than it gives: writing them takes microseconds,
-/// getting it back from a busy thread milliseconds.
-const WORTH_DETACHING: usize = 64 << 10;
+/// Bytes of sentences from which on the GIL is let go of while they are written: fewer are written in microseconds, and
+/// getting it back from a busy thread takes milliseconds.
+const DETACHED_BYTES: usize = 64 << 10;
 
-/// The form of the wire.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Codec {
-    /// Protobuf.
-    Proto,
-    /// JSON.
-    Json,
-}
-
-impl Codec {
-    /// Reads a codec's name.
-    pub fn parse(name: &str) -> PyResult<Self> {
-        match name {
-            "proto" => Ok(Self::Proto),
-            "json" => Ok(Self::Json),
-            _ => Err(PyValueError::new_err(format!(
-                "no codec is called {name:?}"
-            ))),
-        }
-    }
+/// Reads a codec's name.
+pub fn parse_codec(name: &str) -> PyResult<Codec> {
+    name.parse()
+        .map_err(|error: Error| PyValueError::new_err(error.to_string()))
 }
 
 /// How the requests of one call are written.
@@ -77,7 +63,7 @@ impl Packer {
         local_files: bool,
         fetch_urls: bool,
     ) -> PyResult<Self> {
-        let codec = Codec::parse(codec)?;
+        let codec = parse_codec(codec)?;
         let options = Options {
             endpoint,
             parameters: read_fields(parameters, "parameters", 0)?,
@@ -111,7 +97,7 @@ impl Packer {
         let mut causes = Vec::new();
         let mut owned = Vec::with_capacity(items.len());
         for (position, (item, &kind)) in items.iter().zip(kinds).enumerate() {
-            let read = reading.read(item, packable(kind)?);
+            let read = reading.read(item, packed_kind(kind)?);
             owned.push(read.or_else(|error| unfit(py, position, error, &mut causes))?);
         }
         let mut packed = self.pack_owned(py, owned, request_id, Contents::Any)?;
@@ -135,7 +121,7 @@ impl Packer {
         let mut causes = Vec::new();
         let mut owned = Vec::with_capacity(items.len());
         for (position, (item, &kind)) in items.iter().zip(kinds).enumerate() {
-            let read = reading.read_sentence(item, packable(kind)?);
+            let read = reading.read_sentence(item, packed_kind(kind)?);
             match read.or_else(|error| unfit(py, position, error, &mut causes).map(Some))? {
                 Some(sentence) => owned.push(sentence),
                 None => return Ok(None),
@@ -171,14 +157,8 @@ fn sequence<'py>(items: &Bound<'py, PyAny>, kinds: &[u8]) -> PyResult<Vec<Bound<
     Ok(items)
 }
 
-/// The kind that a byte stands for, of those that can be packed.
-fn packable(byte: u8) -> PyResult<Kind> {
-    let reason = match Kind::try_from(byte) {
-        Ok(Kind::Unclear) => "what is unclear cannot be packed".into(),
-        Ok(kind) => return Ok(kind),
-        Err(unknown) => unknown.to_string(),
-    };
-    Err(PyValueError::new_err(reason))
+fn packed_kind(byte: u8) -> PyResult<Kind> {
+    Kind::of_packed(byte).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 /// What is packed for an item that could not be read, whose exception is kept; one that is to end more than an item is
@@ -198,7 +178,8 @@ fn unfit(
     Ok(Owned::unfit(reason))
 }
 
-/// The strings, unless one of them is none or has no UTF-8: which one, and why, is found item by item.
+/// Returns the strings, or `None` if one of the items is no string, or no UTF-8: reading them item by item finds which
+/// one, and why.
 fn texts<'a>(items: &'a [Bound<'_, PyAny>]) -> Option<Vec<&'a str>> {
     let text = |item: &'a Bound<'_, PyAny>| item.cast::<PyString>().ok()?.to_str().ok();
     items.iter().map(text).collect()
@@ -206,7 +187,7 @@ fn texts<'a>(items: &'a [Bound<'_, PyAny>]) -> Option<Vec<&'a str>> {
 
 fn write_texts(py: Python<'_>, plan: TextPlan<'_>) -> PyResult<Packed> {
     let message = PyBytes::new_with(py, plan.len(), |out| {
-        if out.len() < WORTH_DETACHING {
+        if out.len() < DETACHED_BYTES {
             plan.write(out);
         } else {
             py.detach(|| plan.write(out));
@@ -255,8 +236,7 @@ impl Packer {
         if self.whole || self.candidates.is_some() || !all(Kind::Document) {
             return Ok(None);
         }
-        let defaults = Defaults::new(py)?;
-        let sentences = items.iter().map(|item| defaults.sentence(item));
+        let sentences = items.iter().map(read_bare_sentence);
         let Some(sentences) = sentences.collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
@@ -273,7 +253,8 @@ impl Packer {
         request_id: &str,
         contents: Contents,
     ) -> PyResult<Packed> {
-        let documents: Vec<Document<'_>> = owned.iter_mut().map(Owned::borrow).collect();
+        let mut documents: Vec<Document<'_>> = owned.iter_mut().map(Owned::borrow).collect();
+        documents.iter_mut().for_each(Document::place_nested);
         if self.codec == Codec::Proto {
             return self.pack_documents(py, &documents, request_id, contents);
         }
@@ -306,7 +287,7 @@ impl Packer {
             };
             let mut found = Vec::new();
             let message = PyBytes::new_with(py, plan.len(), |out| {
-                let written = if are_sentences && out.len() < WORTH_DETACHING {
+                let written = if are_sentences && out.len() < DETACHED_BYTES {
                     plan.write(out)
                 } else {
                     py.detach(|| plan.write(out))

@@ -1,5 +1,6 @@
 //! Replies.
 
+use casdk_core::codec::Codec;
 use casdk_core::document::{Content, Document, Id, Plain, Scores, Tensor};
 use casdk_core::matrix::{self, Number, Rows};
 use casdk_core::plain_fields;
@@ -12,13 +13,13 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
-use crate::packer::Codec;
+use crate::packer::parse_codec;
 use crate::values::write_fields;
 use crate::{ReplyError, reply_error};
 
-/// Bytes below which letting go of the GIL costs more than it gives: they are copied in microseconds, and getting it back
-/// from a busy thread takes milliseconds.
-const WORTH_DETACHING: usize = 256 << 10;
+/// Bytes of a reply from which on the GIL is let go of while they are read: fewer are copied in microseconds, and getting
+/// it back from a busy thread takes milliseconds.
+const DETACHED_BYTES: usize = 256 << 10;
 
 type StatusTuple<'a, 'py> = (
     i64,
@@ -61,10 +62,7 @@ impl Reply {
 
     #[getter]
     fn failed(&self) -> bool {
-        self.inner
-            .status
-            .as_ref()
-            .is_some_and(|status| status.code != 0)
+        self.inner.failed()
     }
 
     #[getter]
@@ -84,12 +82,7 @@ impl Reply {
 
     #[getter]
     fn width(&self) -> usize {
-        let first = self
-            .inner
-            .rows
-            .iter()
-            .find_map(|row| row.embedding.as_ref());
-        first.map_or(0, reply::Numbers::count)
+        self.inner.width()
     }
 
     #[getter]
@@ -117,10 +110,7 @@ impl Reply {
 
     #[getter]
     fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let read = match self.codec {
-            Codec::Proto => reply::parameters(&self.message, &self.inner),
-            Codec::Json => json::parameters(&self.message, &self.inner),
-        };
+        let read = self.codec.parameters(&self.message, &self.inner);
         write_fields(py, &read.map_err(|error| reply_error(&error))?)
     }
 
@@ -150,10 +140,7 @@ impl Reply {
     }
 
     fn documents<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let documents = match self.codec {
-            Codec::Proto => reply::documents(&self.message, &self.inner),
-            Codec::Json => json::documents(&self.message, &self.inner),
-        };
+        let documents = self.codec.documents(&self.message, &self.inner);
         write_documents(py, &documents.map_err(|error| reply_error(&error))?)
     }
 }
@@ -176,7 +163,7 @@ impl Reply {
             .map_err(|_| PyTypeError::new_err("out must be C-contiguous"))?;
         let (message, inner): (&[u8], _) = (&self.message, &self.inner);
         let mut place = || matrix::place(inner, message, matrix, width, rows, sent, request_id);
-        let placed = if message.len() < WORTH_DETACHING {
+        let placed = if message.len() < DETACHED_BYTES {
             place()
         } else {
             py.detach(place)
@@ -188,13 +175,10 @@ impl Reply {
 /// Scans one reply.
 #[pyfunction]
 pub fn scan(py: Python<'_>, codec: &str, message: PyBackedBytes) -> PyResult<Reply> {
-    let codec = Codec::parse(codec)?;
+    let codec = parse_codec(codec)?;
     let bytes: &[u8] = &message;
-    let scan = || match codec {
-        Codec::Proto => reply::scan(bytes),
-        Codec::Json => json::scan(bytes),
-    };
-    let scanned = if codec == Codec::Proto && bytes.len() < WORTH_DETACHING {
+    let scan = || codec.scan(bytes);
+    let scanned = if codec == Codec::Proto && bytes.len() < DETACHED_BYTES {
         scan()
     } else {
         py.detach(scan)
@@ -214,10 +198,7 @@ pub fn scan_status<'py>(
     codec: &str,
     message: &[u8],
 ) -> PyResult<Option<Bound<'py, PyTuple>>> {
-    let status = match Codec::parse(codec)? {
-        Codec::Proto => reply::scan_status(message).map(Some),
-        Codec::Json => json::scan_status(message),
-    };
+    let status = parse_codec(codec)?.scan_status(message);
     let status = status.map_err(|error| reply_error(&error))?;
     status
         .map(|status| status_tuple(py, &status)?.into_pyobject(py))

@@ -1,6 +1,6 @@
 //! `google.protobuf.Struct` <-> Python.
 
-use casdk_core::document::{DEEPEST, Fields, Value, deepest_value};
+use casdk_core::document::{Depth, Fields, MOST_LEVELS, Value};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -12,8 +12,7 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyT
 ///
 /// `outer` is how many documents the mapping is in.
 pub fn read_fields(mapping: &Bound<'_, PyAny>, path: &str, outer: usize) -> PyResult<Fields> {
-    let most = deepest_value(outer);
-    read_struct(mapping, path, Depth { now: 0, most })
+    read_struct(mapping, path, Depth::within(outer))
 }
 
 /// Whether reading a value runs no code of the caller's: builtin types themselves, all the way down.
@@ -22,13 +21,15 @@ pub fn is_plain(value: &Bound<'_, PyAny>) -> bool {
 }
 
 fn is_plain_within(value: &Bound<'_, PyAny>, depth: usize) -> bool {
-    if depth > DEEPEST {
+    if depth > MOST_LEVELS {
         return false;
     }
     if let Ok(mapping) = value.cast_exact::<PyDict>() {
-        return mapping.iter().all(|(key, value)| {
-            key.is_exact_instance_of::<PyString>() && is_plain_within(&value, depth + 1)
-        });
+        // Most mappings of a document are empty, and an iterator would be an object of its own.
+        return mapping.is_empty()
+            || mapping.iter().all(|(key, value)| {
+                key.is_exact_instance_of::<PyString>() && is_plain_within(&value, depth + 1)
+            });
     }
     if let Ok(values) = value.cast_exact::<PyList>() {
         return values
@@ -51,23 +52,7 @@ fn refuse<T>(path: &str, reason: impl std::fmt::Display) -> PyResult<T> {
     Err(PyTypeError::new_err(format!("{path}: {reason}")))
 }
 
-/// Values in values, and how many there may be.
-#[derive(Clone, Copy)]
-struct Depth {
-    now: usize,
-    most: usize,
-}
-
-impl Depth {
-    fn deeper(self) -> Self {
-        Self {
-            now: self.now + 1,
-            ..self
-        }
-    }
-}
-
-/// Whether this is a mapping; what its class raises when it is asked is handed on, where a cast would print it.
+/// Whether this is a mapping. What its class raises when it is asked is returned; a cast of pyo3 would print it and go on.
 fn is_mapping(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     static MAPPING: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     if value.is_instance_of::<PyDict>() {
@@ -96,7 +81,7 @@ fn read_struct(mapping: &Bound<'_, PyAny>, path: &str, depth: Depth) -> PyResult
             );
         };
         let key = text(key, path)?;
-        let value = read_value(&value, &format!("{path}.{key}"), depth.deeper())?;
+        let value = read_value(&value, &format!("{path}.{key}"), depth)?;
         fields.push((key, value));
     }
     Ok(fields)
@@ -109,10 +94,9 @@ fn text(text: &Bound<'_, PyString>, path: &str) -> PyResult<String> {
     }
 }
 
+/// Reads what is in a value of this depth.
 fn read_value(value: &Bound<'_, PyAny>, path: &str, depth: Depth) -> PyResult<Value> {
-    if depth.now > depth.most {
-        return refuse(path, "is nested too deeply");
-    }
+    let depth = depth.deeper().or_else(|error| refuse(path, error))?;
     if value.is_none() {
         return Ok(Value::Null);
     }
@@ -126,19 +110,12 @@ fn read_value(value: &Bound<'_, PyAny>, path: &str, depth: Depth) -> PyResult<Va
         let Ok(number) = value.extract::<f64>() else {
             return refuse(path, "is too large for a double");
         };
-        if !number.is_finite() {
-            return refuse(path, format_args!("is {number}, which JSON cannot hold"));
-        }
-        return Ok(Value::Number(number));
+        return Value::number(number).or_else(|error| refuse(path, error));
     }
     if value.is_instance_of::<PyList>() || value.is_instance_of::<PyTuple>() {
         let mut values = Vec::new();
         for (at, item) in value.try_iter()?.enumerate() {
-            values.push(read_value(
-                &item?,
-                &format!("{path}[{at}]"),
-                depth.deeper(),
-            )?);
+            values.push(read_value(&item?, &format!("{path}[{at}]"), depth)?);
         }
         return Ok(Value::List(values));
     }
@@ -146,7 +123,7 @@ fn read_value(value: &Bound<'_, PyAny>, path: &str, depth: Depth) -> PyResult<Va
         return Ok(Value::Struct(read_struct(value, path, depth)?));
     }
     if is_numpy_scalar(value)? {
-        return read_value(&value.call_method0("item")?, path, depth.deeper());
+        return read_value(&value.call_method0("item")?, path, depth);
     }
     refuse(
         path,

@@ -8,11 +8,11 @@ use crate::plain_fields;
 use crate::reply::Dtype;
 
 /// Most characters of a number, a comma included.
-const LONGEST_NUMBER: usize = 25;
+const NUMBER_CHARACTERS: usize = 25;
 
 /// Whether JSON escapes nothing in a text.
 pub(super) fn is_plain(text: &str) -> bool {
-    // Without branches, so that it vectorises.
+    // Without branches in the loop, so that the compiler makes vector instructions of it.
     let special =
         |byte: u8| u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\');
     text.bytes().fold(0, |found, byte| found | special(byte)) == 0
@@ -60,7 +60,7 @@ pub(super) fn measure(item: &Item<'_>) -> usize {
     }
     plain_fields!(measure);
     if !document.location.is_empty() {
-        len += named_len("location", document.location.len() * LONGEST_NUMBER + 2);
+        len += named_len("location", document.location.len() * NUMBER_CHARACTERS + 2);
     }
     if !document.tags.is_empty() {
         len += named_len("tags", fields_len(&document.tags));
@@ -77,7 +77,7 @@ pub(super) fn measure(item: &Item<'_>) -> usize {
 trait PlainMember: Plain {
     /// Returns its bytes, or somewhat more.
     fn value_len(&self) -> usize {
-        LONGEST_NUMBER
+        NUMBER_CHARACTERS
     }
 
     /// Returns the bytes that it takes under this name, or somewhat more.
@@ -132,7 +132,7 @@ fn scores_len(name: &str, scores: &Scores<'_>) -> usize {
         },
     ) in scores
     {
-        len += text_len(name) + named_len("value", LONGEST_NUMBER) + 4;
+        len += text_len(name) + named_len("value", NUMBER_CHARACTERS) + 4;
         len += field_len("op_name", op_name)
             + field_len("description", description)
             + field_len("ref_id", ref_id);
@@ -151,7 +151,7 @@ fn fields_len(fields: &Fields) -> usize {
 fn value_len(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) => 5,
-        Value::Number(_) => LONGEST_NUMBER,
+        Value::Number(_) => NUMBER_CHARACTERS,
         Value::Text(text) => text_len(text),
         Value::Struct(fields) => fields_len(fields),
         Value::List(values) => {
@@ -169,7 +169,7 @@ fn array_len(array: &Tensor<'_>) -> usize {
     let each = if dtype == Some(Dtype::U8) {
         4
     } else {
-        LONGEST_NUMBER
+        NUMBER_CHARACTERS
     };
     let count = array.buffer.len() / dtype.map_or(1, Dtype::size);
     // A list has at least one number in it, and every axis adds lists, with brackets and a comma each.

@@ -105,8 +105,9 @@ fn long_fraction(text: &[u8]) -> Option<(f32, usize)> {
 
 /// Whether a quotient of a rounded `i64` and a rounded power of ten rounds to the same `f32` as the exact quotient.
 ///
-/// Rounding thrice leaves an error below 3 units in the last place, and the next `f32` begins where the 29 bits that
-/// it lacks pass one half. Below the normal numbers of `f32` it lacks more than 29.
+/// An `f32` lacks the last 29 bits of a double, and is rounded up where these come to more than a half. The quotient was
+/// rounded three times, so it is less than 3 units in its last place away from the exact one: only where the 29 bits are
+/// that near to a half could the two round to different `f32`. Below the normal numbers an `f32` lacks more than 29 bits.
 #[inline]
 fn rounds_like_exact(value: f64) -> bool {
     const LACKING: u64 = (1 << 29) - 1;
@@ -116,7 +117,7 @@ fn rounds_like_exact(value: f64) -> bool {
     value > f64::from(f32::MIN_POSITIVE) && (value.to_bits() & LACKING).abs_diff(HALF) > SLACK
 }
 
-/// Eight characters, each less `0`: digits become their values.
+/// Eight characters with the code of `0` taken away from each, so that digits become their values.
 #[inline]
 fn word<const AT: usize>(text: &[u8; 26]) -> u64 {
     let mut bytes = [0; 8];
@@ -124,7 +125,8 @@ fn word<const AT: usize>(text: &[u8; 26]) -> u64 {
     u64::from_le_bytes(bytes) ^ 0x3030_3030_3030_3030
 }
 
-/// The high bit of each byte that is no digit, right up to the first of them; a carry spoils only those after it.
+/// Sets the high bit of each byte that is no digit. That is right up to the first such byte; behind it, the carry of the
+/// addition may have changed others.
 #[inline]
 fn others(word: u64) -> u64 {
     (word.wrapping_add(0x7676_7676_7676_7676) | word) & 0x8080_8080_8080_8080

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::document::{DEEPEST, Fields, Value};
+use crate::document::{Fields, MOST_LEVELS, Value};
 use crate::error::Error;
 use crate::wire::broken;
 
 /// Containers in containers, as many as the deepest document with the deepest tags has: each document is an object in a
 /// list, and a few more stand around them all.
-const MOST_CONTAINERS: usize = 2 * (DEEPEST + 1) + DEEPEST + 8;
+const MOST_CONTAINERS: usize = 2 * (MOST_LEVELS + 1) + MOST_LEVELS + 8;
 
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
@@ -304,7 +304,7 @@ struct Shape {
 const RAGGED: &str = "the lists of an array have different lengths or depths";
 
 fn control_character(text: &[u8]) -> Option<usize> {
-    // A fold that vectorises; the search is for the error only.
+    // The compiler makes vector instructions of a fold; the search, which is slower, is for the error only.
     let lowest = text.iter().fold(u8::MAX, |lowest, &byte| lowest.min(byte));
     if lowest >= b' ' {
         None

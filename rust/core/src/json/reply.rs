@@ -84,7 +84,7 @@ pub fn first_id(bytes: &[u8]) -> Result<Option<String>, Error> {
         "data" => find_id(reader, &mut found),
         _ => reader.skip(),
     });
-    // What was looked for ended the reading, as an error does.
+    // `find_id` ends the reading with an error of its own when it has found the id.
     if found.is_none() {
         read?;
     }
@@ -411,7 +411,7 @@ fn plain<'a>(reader: &mut Reader<'a>, key: &str, read: &mut Document<'a>) -> Res
     Ok(())
 }
 
-/// Keeps content that is there when a field that is not comes after it.
+/// Takes new content in place of what was read before, unless the new one is empty.
 fn replace<'a>(content: &mut Content<'a>, new: Content<'a>) {
     let is_empty = match &new {
         Content::Text(text) => text.is_empty(),

@@ -19,7 +19,7 @@ use crate::source::sniff;
 use crate::writing::{Written, write_whole};
 
 /// Bytes that are made base64 at once, so that the symbols stay in the nearest cache until they are copied.
-const PIECE: usize = 12 << 10;
+const PIECE_BYTES: usize = 12 << 10;
 
 /// Writes a request.
 ///
@@ -98,8 +98,8 @@ fn write(
 
 /// Appends bytes as base64.
 fn encode(bytes: &[u8], out: &mut Vec<u8>) {
-    let mut symbols = [0; base64_len(PIECE)];
-    for piece in bytes.chunks(PIECE) {
+    let mut symbols = [0; base64_len(PIECE_BYTES)];
+    for piece in bytes.chunks(PIECE_BYTES) {
         // It fails only for too little space.
         let len = STANDARD.encode_slice(piece, &mut symbols);
         out.extend_from_slice(&symbols[..len.unwrap_or_default()]);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{Budget, Reply, Row, message, read_axes, text};
-use crate::document::{Content, DEEPEST, Document, Fields, Id, Score, Scores, Tensor, Value};
+use crate::document::{Content, Document, Fields, Id, MOST_LEVELS, Score, Scores, Tensor, Value};
 use crate::error::Error;
 use crate::plain_fields;
 use crate::wire::{FIXED32, FIXED64, Field, Reader, broken};
@@ -35,7 +35,7 @@ pub fn documents<'a>(bytes: &'a [u8], reply: &Reply) -> Result<Vec<Document<'a>>
 }
 
 fn deeper(depth: usize, offset: usize) -> Result<usize, Error> {
-    if depth >= DEEPEST {
+    if depth >= MOST_LEVELS {
         Err(broken(offset, "it is nested too deeply"))
     } else {
         Ok(depth + 1)

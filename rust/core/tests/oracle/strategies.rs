@@ -145,8 +145,7 @@ pub fn document() -> impl Strategy<Value = Document<'static>> {
                 embedding,
                 scores,
                 evaluations,
-                chunks: Vec::new(),
-                matches: Vec::new(),
+                ..Document::default()
             }
         });
     leaf.prop_recursive(2, 6, 2, |inner| {
