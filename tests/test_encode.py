@@ -2,13 +2,11 @@
 
 import asyncio
 import base64
-import math
 import pathlib
 
 import numpy as np
 import pytest
 from casdk import (
-    Client,
     DataURIError,
     Document,
     DocumentArray,
@@ -23,9 +21,6 @@ from casdk import (
     RejectedError,
     Text,
 )
-from casdk._calls import merging as _merging
-from casdk._calls import verbs as _verbs
-from casdk._calls.options import Options
 
 TEXTS = ["she smiled, with pain", "hello world", "setup", "日本語の文章", "a photo of cat.png"]
 
@@ -130,34 +125,6 @@ def test_a_subclass_of_document_is_one(connect, call, expected, coalesce):
     assert type(got) is DocumentArray
     assert all(a is b for a, b in zip(got, sent, strict=True))
     np.testing.assert_array_equal(got.embeddings, expected(["hello", "world"]))
-
-
-@pytest.mark.parametrize(
-    ("content", "options", "light"),
-    [
-        (["a text", "another"], {}, True),
-        (["a text"], {"batch_size": 32}, False),  # the caller said how many may travel together
-        (["a text", "cat.png"], {}, False),
-        ([b"an image"], {}, False),
-        ([Document(text="a text")], {}, False),
-    ],
-)
-def test_which_calls_travel_in_a_batch_that_grew(content, options, light):
-    client = Client("grpc://127.0.0.1:1", coalesce=True)
-    assert _verbs.encode(client._session, content, Options(**options)).is_light() is light
-
-
-async def test_merged_calls_get_their_own_out_of_a_batch_that_grew(connect, expected, monkeypatch):
-    monkeypatch.setattr(_merging, "QUICK_SECONDS", math.inf)
-    client = connect("grpc", coalesce=True)
-    sent = [[f"text {number}", f"other {number}"] if number % 7 == 0 else [f"text {number}"] for number in range(600)]
-    sent[500] = ["missing.png"]
-    found = await asyncio.gather(*map(client.aencode, sent), return_exceptions=True)
-    error = found.pop(500)
-    assert isinstance(error, FileMissingError)
-    assert error.index == 0
-    del sent[500]
-    np.testing.assert_array_equal(np.concatenate(found), expected([text for texts in sent for text in texts]))
 
 
 def test_a_mixture_is_an_array(client, call, expected, images):

@@ -6,12 +6,14 @@ from functools import partial
 
 import numpy as np
 import pytest
+from casdk import Client, Document
 from casdk._calls import merging as _merging
+from casdk._calls import verbs as _verbs
 from casdk._calls.merging import REQUESTS_IN_FLIGHT, Coalescer, MergedCall, merging_key
 from casdk._calls.options import DEFAULTS, MERGES, Options
 from casdk._engine.process import engine
 from casdk._engine.waiting import run_async, run_call, run_call_async
-from casdk.errors import DeadlineError
+from casdk.errors import DeadlineError, FileMissingError
 
 
 class Sender:
@@ -321,3 +323,31 @@ def test_an_option_is_merged_as_it_says(name, how):
         assert key is None
     else:
         assert (key == plain) is (how == "own")
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "light"),
+    [
+        (["a text", "another"], {}, True),
+        (["a text"], {"batch_size": 32}, False),  # the caller said how many may travel together
+        (["a text", "cat.png"], {}, False),
+        ([b"an image"], {}, False),
+        ([Document(text="a text")], {}, False),
+    ],
+)
+def test_which_calls_travel_in_a_batch_that_grew(content, options, light):
+    client = Client("grpc://127.0.0.1:1", coalesce=True)
+    assert _verbs.encode(client._session, content, Options(**options)).is_light() is light
+
+
+async def test_merged_calls_get_their_own_out_of_a_batch_that_grew(connect, expected, monkeypatch):
+    monkeypatch.setattr(_merging, "QUICK_SECONDS", math.inf)
+    client = connect("grpc", coalesce=True)
+    sent = [[f"text {number}", f"other {number}"] if number % 7 == 0 else [f"text {number}"] for number in range(600)]
+    sent[500] = ["missing.png"]
+    found = await asyncio.gather(*map(client.aencode, sent), return_exceptions=True)
+    error = found.pop(500)
+    assert isinstance(error, FileMissingError)
+    assert error.index == 0
+    del sent[500]
+    np.testing.assert_array_equal(np.concatenate(found), expected([text for texts in sent for text in texts]))

@@ -300,8 +300,7 @@ class Run:
             self.call.succeed(batch, done)
             if self.watch is not None:
                 self.watch.succeed(batch, done)
-            if self._receiver.pieces:
-                self.hand_over_pieces()
+            self.hand_over_pieces()
         except InterruptedByForkError:
             self.call.interrupt(batch)
         except CallbackError as error:

@@ -70,6 +70,8 @@ SHOWN_CHARACTERS: Final = 60
 PLAIN: Final = frozenset({str, bytes, bytearray, int, float, bool, type(None), np.ndarray})
 MOST_VALUES: Final = 10_000
 """Values of Documents that are looked at on the engine, which takes some tenths of a millisecond."""
+CONTENTS: Final[dict[int, str]] = {Kind.TEXT: "text", Kind.BLOB: "blob", Kind.TENSOR: "tensor"}
+"""The field of a Document that an item of each kind goes to; one of any other kind is its uri."""
 CHANNELS: Final = (1, 3, 4)
 """Grey, RGB and RGBA: what image servers accept in ``[H, W, C]``."""
 
@@ -379,19 +381,8 @@ def advise(error: ItemError) -> None:
 
 def as_document(item: Any, kind: int) -> Document:
     """Return the Document of a read item, for the verbs whose answers are Documents; Documents pass as they are."""
-    return _DOCUMENTS[kind](item)
-
-
-_DOCUMENTS: Final[dict[int, Callable[[Any], Document]]] = {
-    Kind.TEXT: lambda text: Document(text=text),
-    Kind.PATH: lambda path: Document(uri=path),
-    Kind.DATA_URI: lambda uri: Document(uri=uri),
-    Kind.FILE_URL: lambda uri: Document(uri=uri),
-    Kind.WEB_URL: lambda uri: Document(uri=uri),
-    Kind.BLOB: lambda blob: Document(blob=blob),
-    Kind.TENSOR: lambda tensor: Document(tensor=tensor),
-    Kind.DOCUMENT: lambda document: document,
-}
+    document: Document = item if kind == Kind.DOCUMENT else Document(**{CONTENTS.get(kind, "uri"): item})
+    return document
 
 
 def urls_of(items: Sequence[Any], kinds: bytes, candidates: str | None) -> list[str]:
@@ -439,7 +430,5 @@ def _is_fetched(document: Document) -> bool:
     return (
         isinstance(document.uri, str)  # the packer reports what is wrong with another type
         and kind_of_uri(document.uri) == Kind.WEB_URL
-        and not document.text
-        and not document.blob
-        and document.tensor is None
+        and document.content_type is None
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from typing import TypeVar
 
 import pytest
 
@@ -11,6 +12,8 @@ from casdk.testing.proxy import BlackHole, ConnectProxy, TcpProxy
 from casdk.testing.server import SCHEMES, FaultServer
 
 __all__ = ["black_hole", "connect_proxy", "fault_server", "make_fault_server", "scheme", "tcp_proxy"]
+
+T = TypeVar("T")
 
 
 @pytest.fixture(params=SCHEMES)
@@ -26,33 +29,28 @@ def fault_server() -> Iterator[FaultServer]:
         yield server
 
 
+def _made(kind: Callable[..., AbstractContextManager[T]]) -> Iterator[Callable[..., T]]:
+    """Yield a function with a class's arguments that returns a running one; all of them are stopped in the end."""
+    with ExitStack() as stack:
+        yield lambda *args, **options: stack.enter_context(kind(*args, **options))
+
+
 @pytest.fixture
 def make_fault_server() -> Iterator[Callable[..., FaultServer]]:
     """A function with `FaultServer`'s arguments that returns a running one."""
-    with ExitStack() as stack:
-
-        def make(*args: object, **options: object) -> FaultServer:
-            return stack.enter_context(FaultServer(*args, **options))  # type: ignore[arg-type]
-
-        yield make
+    yield from _made(FaultServer)
 
 
 @pytest.fixture
 def tcp_proxy() -> Iterator[Callable[[int], TcpProxy]]:
     """A function from a server's port to a running `TcpProxy` in front of it."""
-    with ExitStack() as stack:
-        yield lambda port: stack.enter_context(TcpProxy(port))
+    yield from _made(TcpProxy)
 
 
 @pytest.fixture
 def connect_proxy() -> Iterator[Callable[..., ConnectProxy]]:
     """A function with `ConnectProxy`'s arguments that returns a running one."""
-    with ExitStack() as stack:
-
-        def make(*args: object, **options: object) -> ConnectProxy:
-            return stack.enter_context(ConnectProxy(*args, **options))  # type: ignore[arg-type]
-
-        yield make
+    yield from _made(ConnectProxy)
 
 
 @pytest.fixture
