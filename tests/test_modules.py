@@ -4,7 +4,7 @@ import sys
 import pytest
 from casdk import _modules
 from casdk._modules import Late, load
-from casdk._transport.address import parse_address
+from casdk._transport.address import module_of, parse_address
 from casdk.errors import ConfigError
 
 ADDRESSES = {"grpc": "grpc://127.0.0.1:1", "http": "http://127.0.0.1:1", "websocket": "ws://127.0.0.1:1"}
@@ -28,10 +28,10 @@ def test_the_first_client_imports_what_its_calls_need_and_of_the_channels_its_ow
     script = NEW.format(address=ADDRESSES[channel])
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     by_client, by_call = (line.split() for line in told.stdout.splitlines())
-    every = [f"casdk._transport.channels.{other}" for other in ADDRESSES]
+    every = [module_of(parse_address(address)) for address in ADDRESSES.values()]
     channels = [module for module in every if module in by_client]
     assert {*_modules.MODULES} <= {*by_client}
-    assert channels == [f"casdk._transport.channels.{channel}"]
+    assert channels == [module_of(parse_address(ADDRESSES[channel]))]
     assert by_call == []
 
 
@@ -59,7 +59,7 @@ def test_a_client_in_the_middle_of_the_first_one_is_an_error_and_harms_nothing(m
 
     monkeypatch.setattr(_modules, "import_module", import_module)
     load(endpoint)
-    assert imported == [*_modules.MODULES, "casdk._transport.channels.http"]
+    assert imported == [*_modules.MODULES, "casdk._transport.channels.http1"]
     load(endpoint)
     assert len(imported) == len(_modules.MODULES) + 1
 

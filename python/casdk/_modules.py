@@ -6,7 +6,7 @@ from importlib import import_module
 from threading import get_ident
 from typing import Any, Final
 
-from casdk._transport.address import Endpoint
+from casdk._transport.address import Endpoint, module_of
 from casdk.errors import ConfigError
 
 __all__ = ["Late", "load"]
@@ -50,7 +50,7 @@ def load(endpoint: Endpoint) -> None:
         raise ConfigError("a client cannot be made while the code that this interrupts makes the first one")
     try:
         _loading.add(thread)
-        for module in (*MODULES, f"casdk._transport.channels.{endpoint.channel}"):
+        for module in (*MODULES, module_of(endpoint)):
             import_module(module)
         _loaded.add(endpoint.channel)
     except OSError as error:  # no descriptors are left, for one

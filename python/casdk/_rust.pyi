@@ -314,6 +314,52 @@ def weigh_request(message: bytes) -> Weight:
 def weigh_json(text: bytes) -> Weight:
     """Count what parsing a JSON text makes, where every object counts as a document; a text that is no JSON, too."""
 
+def http1_head(method: str, target: str, fields: Sequence[tuple[str, str]]) -> bytes:
+    """Return the head of a request of HTTP/1.1, but for the empty line at its end.
+
+    Raises:
+        ValueError: A name or a value cannot be sent, e.g. for a line break in it; it is not shown.
+    """
+
+@final
+class Http1Replies:
+    """What comes on a connection of HTTP/1.1: one reply after the other, each to be asked for before it comes."""
+
+    def __new__(cls) -> Http1Replies: ...
+    def ask(self, most: int) -> None:
+        """Await the reply to a request, whose body may have so many bytes."""
+
+    def receive(self, data: bytes) -> tuple[bytes, bool]:
+        """Take what came; return what of it is of the body, and whether the reply is whole.
+
+        Raises:
+            ProtocolMismatchError: It is no beginning of a reply of HTTP/1.1.
+            ReplyError: It breaks the rules, is in a coding that was not asked for, or larger than allowed.
+        """
+
+    def end(self) -> None:
+        """Take the end of the connection, which may be the end of a body.
+
+        Raises:
+            TransportError: The reply was not whole.
+        """
+
+    @property
+    def begun(self) -> bool:
+        """Whether a byte has come of a reply that is not whole yet."""
+    @property
+    def status(self) -> int:
+        """The status code of the last reply; 0 as long as its head has not come."""
+    @property
+    def kept(self) -> bool:
+        """Whether another request may follow it."""
+    @property
+    def coded(self) -> bool:
+        """Whether its body is in a coding, which only an error's may be."""
+    @property
+    def retry_after(self) -> str | None:
+        """Its header of that name."""
+
 def frame_message(message: bytes) -> bytes:
     """Return a binary message as the one frame in which a client sends it on a websocket (RFC 6455, section 5.2).
 

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 from casdk import CasdkError, Document, ProtocolMismatchError, Retry, TransportError
-from casdk._transport.channels.http import REMEMBERED_IDS
+from casdk._transport.channels.pairing import REMEMBERED_IDS
 from casdk.testing import (
     AddDocument,
     Babble,
@@ -131,8 +131,10 @@ def test_replies_to_another_request(make_server, connect_to, scheme, call, rows,
             np.testing.assert_array_equal(found, rows(texts))
     tally("hostile: replies to another request", calls)
     if scheme.startswith("http"):
-        # It happens once: from then on each request has a connection of its own.
-        assert refused == (attempts == 1)
+        # It happens once: from then on each request has a connection of its own. A reply too many that comes with the
+        # one before it, or before the next request, ends its connection and is nobody's.
+        assert refused <= (attempts == 1)
+        assert refused == (attempts == 1) or fault == Duplicate()
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "websocket", "websockets"])

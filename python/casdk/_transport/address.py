@@ -10,14 +10,14 @@ import msgspec
 
 from casdk.errors import ConfigError
 
-__all__ = ["SCHEMES", "Endpoint", "Scheme", "counterpart", "parse_address"]
+__all__ = ["SCHEMES", "Endpoint", "Scheme", "counterpart", "module_of", "parse_address"]
 
 
 class Scheme(msgspec.Struct, frozen=True):
     """All that is particular to one scheme; no other place knows it.
 
     Attributes:
-        channel: Module of ``casdk._transport.channels`` that carries it, named after what is spoken.
+        channel: What is spoken; `module_of` says which module speaks it.
         codec: Form of its messages.
         tls: Whether it is the secure one of its pair.
         port: Port of an address that names none, as jina's own client has it.
@@ -83,6 +83,15 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}"
+
+
+OWN: Final = {"http": "http1"}
+"""Modules of our own by what is spoken; the others are on a library, and so is ``http``."""
+
+
+def module_of(endpoint: Endpoint) -> str:
+    """Return the name of the module that has the channel of an endpoint."""
+    return f"casdk._transport.channels.{OWN.get(endpoint.channel, endpoint.channel)}"
 
 
 def parse_address(address: str) -> Endpoint:

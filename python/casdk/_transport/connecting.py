@@ -17,7 +17,7 @@ from casdk._transport.channels.causes import CLOSED_IN_TLS, cause_of
 from casdk.config import TLS
 from casdk.errors import CasdkError, ProxyError, TLSError, TransportError
 
-__all__ = ["Connector"]
+__all__ = ["Connector", "ascii_host"]
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -141,7 +141,7 @@ class Connector:
             OSError: The connection broke.
         """
         endpoint = self._endpoint
-        authority = Endpoint(endpoint.scheme, _ascii(endpoint.host), endpoint.port).authority
+        authority = Endpoint(endpoint.scheme, ascii_host(endpoint.host), endpoint.port).authority
         head = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
         head += [f"{name}: {value}" for name, value in proxy_headers(proxy).items()]
         beginning.transport.write("\r\n".join([*head, "", ""]).encode("ascii"))
@@ -267,6 +267,6 @@ class Beginning(asyncio.Protocol):
         return protocol
 
 
-def _ascii(host: str) -> str:
+def ascii_host(host: str) -> str:
     """Return a host as DNS has it. Whether it has an address is found out when it is looked up."""
     return host if host.isascii() else host.encode("idna").decode("ascii")

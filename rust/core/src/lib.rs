@@ -10,6 +10,7 @@ pub mod document;
 pub mod error;
 pub mod fields;
 pub mod frame;
+pub mod http1;
 pub mod ids;
 pub mod json;
 pub mod kind;

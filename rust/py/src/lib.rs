@@ -3,6 +3,7 @@
 mod documents;
 mod fields;
 mod frame;
+mod http1;
 mod ids;
 mod kind;
 mod packer;
@@ -74,6 +75,8 @@ mod _rust {
     use super::decode_data_uri;
     #[pymodule_export]
     use super::frame::frame_message;
+    #[pymodule_export]
+    use super::http1::{Http1Replies, http1_head};
     #[pymodule_export]
     use super::ids::{new_id, place_of};
     #[pymodule_export]

@@ -44,6 +44,7 @@ __all__ = [
     "Channel",
     "Connected",
     "Headers",
+    "Hidden",
     "is_plain",
     "no_tls",
     "no_tunnel",
@@ -84,6 +85,15 @@ def slices(message: bytes) -> Iterator[memoryview]:
     view = memoryview(message)
     for start in range(0, len(message), SLICE_BYTES):
         yield view[start : start + SLICE_BYTES]
+
+
+class Hidden(bytes):
+    """A header's value whose `repr` hides it, as it may be the credential: a traceback may show locals."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
 
 
 class Channel(ABC):

@@ -6,33 +6,32 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterable
 from socket import gaierror
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
 import httpcore
-import msgspec
 
 from casdk._engine.logging import divert
 from casdk._remarks import remark
-from casdk._rust import first_id_of, place_of
+from casdk._rust import first_id_of
 from casdk._transport.channels.addresses import PROXY_PORT
 from casdk._transport.channels.base import (
-    CONTENT_TOO_LARGE,
     LOG,
-    PROXY_LIMIT,
     Channel,
     Headers,
+    Hidden,
     is_plain,
     no_tls,
     no_tunnel,
     proxy_headers,
-    refused,
     run_out,
     ssl_context,
-    too_large,
 )
-from casdk._transport.channels.causes import cause_of, without_grpc
+from casdk._transport.channels.causes import cause_of
 from casdk._transport.channels.network import Network
+from casdk._transport.channels.pairing import Asked, Pairing
+from casdk._transport.channels.refusals import NO_SUCH_PATH, refusal_of
+from casdk._transport.connecting import ascii_host
 from casdk.errors import (
     CasdkError,
     DeadlineError,
@@ -58,15 +57,10 @@ FOREIGN: Final = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.Pro
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 IDLE_SECONDS: Final = 60.0
 """A connection that was idle for longer is not used again."""
-REMEMBERED_IDS: Final = 256
-"""Ids of the user's that a connection remembers at most; then it is replaced."""
 PIECES_IN_A_TURN: Final = 64
 """Pieces of a reply that are read in one turn of the loop. Usually each read of the socket is one piece."""
-MOST_DESCRIBED_BYTES: Final = 256 * 1024
-"""An error's body that is larger is not parsed for a description."""
 NO_HEAD: Final = ("illegal status line", "illegal request line", "no response line", "Receive buffer too long")
 """Words of h11 for what does not begin as a reply of HTTP/1.1 does."""
-NO_SUCH_PATH: Final = frozenset({404, 405})
 
 
 class HttpChannel(Channel):
@@ -90,7 +84,7 @@ class HttpChannel(Channel):
         # Waiting for a free connection is not waiting for the server, so it happens outside the timeout.
         self._free = asyncio.Semaphore(self.limits.connections)
         self._network = Network(self.connected, self.endpoint.tls)
-        scheme, host = "https" if self.endpoint.tls else "http", _ascii(self.endpoint.host)
+        scheme, host = "https" if self.endpoint.tls else "http", ascii_host(self.endpoint.host)
         self._url = httpcore.URL(scheme=scheme, host=host, port=self.endpoint.port, target="/post")
         self._dry_run_url = httpcore.URL(scheme=scheme, host=host, port=self.endpoint.port, target="/dry_run")
         authority = f"[{host}]" if ":" in host else host
@@ -112,7 +106,7 @@ class HttpChannel(Channel):
             )
         else:
             proxy = urlsplit(self.proxy)
-            host, port = _ascii(proxy.hostname or ""), proxy.port or PROXY_PORT
+            host, port = ascii_host(proxy.hostname or ""), proxy.port or PROXY_PORT
             way = httpcore.AsyncHTTPProxy(
                 httpcore.URL(scheme="http", host=host, port=port, target="/"),
                 proxy_headers=[(name.encode(), Hidden(value, "ascii")) for name, value in proxy_headers(proxy).items()],
@@ -154,10 +148,8 @@ class HttpChannel(Channel):
         return body
 
     def _refusal(self, response: httpcore.Response, body: bytes) -> CasdkError:
-        readable = _encoding(response) == "identity"
-        refusal = _status_error(response, body if readable else b"", str(self.endpoint))
-        refusal.code = str(response.status)
-        return refusal
+        readable = body if _encoding(response) == "identity" else b""
+        return refusal_of(response.status, readable, _header(response, b"retry-after"), str(self.endpoint))
 
     async def _ask(
         self,
@@ -186,13 +178,13 @@ class HttpChannel(Channel):
             if asked is None or not (named and self._trusted):
                 await self._end(connection)
             elif connection in self._connections_open:  # not closed meanwhile
-                connection.note_answer(asked, loop.time())
+                connection.pairing.note_answer(asked, loop.time())
                 self._idle.append(connection)
             return response, body
 
     async def _retire(self, began: float) -> None:
         """Close the idle connections that may have gone silent, as one did: those that received nothing since then."""
-        silent = [connection for connection in self._idle if connection.answered_at < began]
+        silent = [connection for connection in self._idle if connection.pairing.answered_at < began]
         self._idle = [connection for connection in self._idle if connection not in silent]
         if silent:
             LOG.info("%s answered nothing: its %d idle connections are not used again", self.endpoint, len(silent))
@@ -203,7 +195,7 @@ class HttpChannel(Channel):
             if not self._idle:
                 return self._open()
             connection = self._idle.pop()
-            if asked is not None and self._trusted and connection.can_pair(asked) and not connection.gone:
+            if asked is not None and self._trusted and connection.pairing.can_pair(asked) and not connection.gone:
                 return connection
             await self._end(connection)
         raise TransportError(f"the connections to {self.endpoint} were closed", sent=False)
@@ -220,7 +212,7 @@ class HttpChannel(Channel):
         found = first_id_of(body)
         if found and (found == asked.first or asked.owns(found)):
             return True
-        if found is None or not connection.used:  # no row to get wrong, or nobody else's
+        if found is None or not connection.pairing.used:  # no row to get wrong, or nobody else's
             return False
         if self._trusted:
             self._trusted = False
@@ -315,48 +307,21 @@ class HttpChannel(Channel):
             LOG.info("the connections to %s are closed", self.endpoint)
 
 
-class Asked(NamedTuple):
-    """What the reply to one request is recognised by.
-
-    Attributes:
-        request_id: The packer makes the ids of documents that have none of their own from it.
-        first: Id of its first document.
-    """
-
-    request_id: str
-    first: str | None
-
-    def owns(self, found: str) -> bool:
-        """Whether the packer made up this id for this request."""
-        return place_of(found, self.request_id) is not None
-
-
 class Connection:
-    """A connection of httpcore's, and which requests were made on it; `HttpChannel` has a list of idle ones.
+    """A connection of httpcore's; `HttpChannel` has a list of idle ones.
 
     httpcore's pool is not used: it looks at all its connections several times a request, which costs more than the
     request. Nor is httpx's client, whose redirects, cookies and auth flow cost as much and are not needed here.
 
     Attributes:
-        used: Whether there was a request on it: a second reply to that may be on its way.
-        answered_at: When the last one was answered, in the engine's time.
-        seen_ids: The user's ids that earlier requests began with: a reply that begins with one may be to either.
+        pairing: Which requests were made on it.
     """
 
-    __slots__ = ("answered_at", "seen_ids", "transport", "used")
+    __slots__ = ("pairing", "transport")
 
     def __init__(self, transport: HttpcoreConnection) -> None:
         self.transport = transport
-        self.used = False
-        self.answered_at = 0.0
-        self.seen_ids: set[str] = set()
-
-    def can_pair(self, asked: Asked) -> bool:
-        """Whether a reply to this request could not be mistaken for a reply to an earlier one."""
-        if not self.used:
-            return True
-        first = asked.first or ""
-        return asked.owns(first) or (first not in self.seen_ids and first != "" and len(self.seen_ids) < REMEMBERED_IDS)
+        self.pairing = Pairing()
 
     @property
     def gone(self) -> bool:
@@ -366,28 +331,8 @@ class Connection:
             transport.is_closed() or transport.has_expired()
         )
 
-    def note_answer(self, asked: Asked, now: float) -> None:
-        """Note that a request was answered on it."""
-        self.used, self.answered_at = True, now
-        if asked.first and not asked.owns(asked.first):
-            self.seen_ids.add(asked.first)
-
 
 CHANNEL = HttpChannel
-
-
-def _ascii(host: str) -> str:
-    """Return a host as DNS has it. Whether it has an address is found out when it is looked up."""
-    return host if host.isascii() else host.encode("idna").decode("ascii")
-
-
-class Hidden(bytes):
-    """A header's value whose `repr` hides it, as it may be the credential: a traceback may show locals."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "***"
 
 
 def _raw(headers: Headers) -> RawHeaders:
@@ -400,53 +345,3 @@ def _encoding(response: httpcore.Response) -> str:
 
 def _header(response: httpcore.Response, wanted: bytes) -> str | None:
     return next((value.decode("latin-1") for name, value in response.headers if name.lower() == wanted), None)
-
-
-def _status_error(response: httpcore.Response, body: bytes, where: str) -> CasdkError:
-    status = response.status
-    name, description = _described(body)
-    said = f"{where}: HTTP {status}: {remark(without_grpc(description)) if description else remark(body)}".rstrip(": ")
-    if status == CONTENT_TOO_LARGE:
-        return too_large(f"{where}: HTTP {status}: {PROXY_LIMIT}")
-    if status == 400 and b"HTTPS port" in body:
-        return ProtocolMismatchError(f"{said}; use https://", retryable=False)
-    if status in NO_SUCH_PATH:
-        said = f"{said}: no CLIP server answers POST /post there"
-    return refused(said, status, _header(response, b"retry-after"), name=name)
-
-
-class _Exception(msgspec.Struct):
-    name: str = ""
-
-
-class _Status(msgspec.Struct):
-    description: str = ""
-    exception: _Exception | None = None
-
-
-class _Header(msgspec.Struct):
-    status: _Status | None = None
-
-
-class _ErrorBody(msgspec.Struct):
-    header: _Header | None = None
-    detail: msgspec.Raw = msgspec.Raw(b"null")
-
-
-def _described(body: bytes) -> tuple[str, str]:
-    """Return exception name and description of a gateway's error body, empty where it has none.
-
-    What a proxy or a stranger sends in its place may be as long as a reply, and a hundred times as long in objects.
-    """
-    if len(body) > MOST_DESCRIBED_BYTES:
-        return "", ""
-    try:
-        error = msgspec.json.decode(body, type=_ErrorBody)
-        detail = bytes(error.detail)  # not parsed yet
-        said = msgspec.json.decode(detail, type=str) if detail.startswith(b'"') else detail.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # lists in lists, as deep as a body is long
-        return "", ""
-    if error.header is not None and error.header.status is not None:
-        status = error.header.status
-        return (status.exception.name if status.exception else ""), status.description
-    return "", "" if said == "null" else said

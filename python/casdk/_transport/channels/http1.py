@@ -1,0 +1,227 @@
+"""http and https: one POST per request, on connections that are kept."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from casdk._rust import first_id_of, http1_head
+from casdk._transport.channels.base import LOG, TICK_SECONDS, Channel, Headers, Hidden, proxy_headers
+from casdk._transport.channels.http1_connection import Answer, Connection
+from casdk._transport.channels.pairing import Asked
+from casdk._transport.channels.refusals import NO_SUCH_PATH, refusal_of
+from casdk._transport.connecting import Connector, ascii_host
+from casdk.errors import DeadlineError, TransportError
+
+__all__ = ["CHANNEL"]
+
+HEADERS: Final = (
+    ("user-agent", "casdk"),
+    ("accept", "application/json"),
+    ("accept-encoding", "identity"),
+    ("content-type", "application/json"),
+)
+PLAIN_PORT: Final = 80
+SECURE_PORT: Final = 443
+IDLE_SECONDS: Final = 60.0
+"""A connection that was idle for longer is not used again."""
+
+
+class HttpChannel(Channel):
+    """JSON bodies to ``/post`` on at most ``limits.connections`` connections, the last one used first.
+
+    HTTP/1.1 has no request ids, so a second reply to one request would be taken for the reply to the next one. jina's
+    gateway makes up a new id for each reply, but sends back the documents' own: a reply that does not begin with the
+    document its request began with ends the connection. It counts only if it was the first one there, which can be
+    nobody else's.
+
+    A server may close a connection that is idle at any time, also while the next request is on its way. So a request
+    that may be repeated, and that had not one byte of an answer on a connection that was used before, is sent once more
+    on a new one.
+    """
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        tls = self.endpoint.tls
+        # A proxy passes plain requests on itself, so that it is told whom to: by the whole URL.
+        self._connector = Connector(self.endpoint, self.tls, self.proxy, self.timeouts.connect, tunnel=tls)
+        self._open: set[Connection] = set()
+        self._idle: list[Connection] = []
+        self._connecting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[Connection, float] = {}
+        """Until when an answer is waited for, the soonest first: all wait equally long."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._trusted = True
+        # Waiting for a free connection is not waiting for the server, so no limit of time holds for it.
+        self._free = asyncio.Semaphore(self.limits.connections)
+        host, port = ascii_host(self.endpoint.host), self.endpoint.port
+        authority = f"[{host}]" if ":" in host else host
+        if port != (SECURE_PORT if tls else PLAIN_PORT):
+            authority += f":{port}"
+        self._origin = f"http://{authority}" if self.proxy is not None and not tls else ""
+        passed_on = proxy_headers(urlsplit(self.proxy)) if self.proxy is not None and self._origin else {}
+        self._fields = (("host", authority), *HEADERS, *passed_on.items())
+        self._written: tuple[Headers, Hidden] | None = None
+
+    async def exchange(
+        self,
+        request_id: str,
+        message: bytes,
+        headers: Headers,
+        context: Headers = (),
+        answer_by: float | None = None,
+        repeatable: bool = True,
+    ) -> bytes:
+        if self._written is None or self._written[0] is not headers or context:
+            self._written = (headers, self._head("POST", "/post", (*headers, *context)))
+        head = Hidden(b"%bcontent-length: %d\r\n\r\n" % (self._written[1], len(message)))
+        if context:  # which is of this request alone
+            self._written = None
+        asked = Asked(request_id, first_id_of(message))
+        answer = await self._ask(head, message, asked, answer_by, repeatable)
+        if answer.status != 200:
+            raise refusal_of(*answer, str(self.endpoint))
+        return answer.body
+
+    async def dry_run(self, headers: Headers) -> bytes | None:
+        answer = await self._ask(Hidden(self._head("GET", "/dry_run", headers) + b"\r\n"), b"", None)
+        if answer.status in NO_SUCH_PATH:
+            return None
+        if answer.status != 200:
+            raise refusal_of(*answer, str(self.endpoint))
+        return answer.body
+
+    def _head(self, method: str, path: str, headers: Headers) -> Hidden:
+        return Hidden(http1_head(method, self._origin + path, (*self._fields, *headers)))
+
+    async def _ask(
+        self, head: Hidden, message: bytes, asked: Asked | None, answer_by: float | None = None, repeatable: bool = True
+    ) -> Answer:
+        loop = asyncio.get_running_loop()
+        await self._free.acquire()
+        try:
+            connection = await self._connection_for(asked, repeatable)
+            began = loop.time()
+            try:
+                try:
+                    answer = await self._ask_on(connection, head, message)
+                except TransportError:
+                    if not connection.stale or not repeatable:
+                        raise
+                    connection = await self._connect()
+                    answer = await self._ask_on(connection, head, message)
+                named = asked is not None and answer.status == 200 and self._pair(connection, asked, answer.body)
+            except BaseException as error:
+                connection.end()
+                given_up = isinstance(error, asyncio.CancelledError) and self.had_time(began, answer_by)
+                if given_up or isinstance(error, DeadlineError):
+                    self._retire(began)
+                raise
+            if asked is not None and named and self._trusted and connection.open:
+                connection.pairing.note_answer(asked, loop.time())
+                self._idle.append(connection)
+            else:
+                connection.end()
+            return answer
+        finally:
+            self._free.release()
+
+    async def _connection_for(self, asked: Asked | None, repeatable: bool) -> Connection:
+        oldest = asyncio.get_running_loop().time() - IDLE_SECONDS
+        while self._idle:
+            connection = self._idle.pop()
+            pairing = connection.pairing
+            usable = asked is not None and self._trusted and pairing.answered_at > oldest and pairing.can_pair(asked)
+            if usable and not repeatable:
+                # Two turns of the loop, in which it hears of an end that has come already: one to ask, one to be told.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            if usable and connection.open:
+                return connection
+            connection.end()
+            if asked is None:
+                break
+        return await self._connect()
+
+    async def _connect(self) -> Connection:
+        done = asyncio.get_running_loop().create_future()
+        self._connecting.add(done)
+        try:
+            connection = await self._connector.connect(lambda: Connection(self.endpoint, self._forget))
+        finally:
+            self._connecting.discard(done)
+            done.set_result(None)
+        if not connection.lost.done():
+            self._open.add(connection)
+        self.connected()
+        return connection
+
+    def _forget(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    async def _ask_on(self, connection: Connection, head: Hidden, message: bytes) -> Answer:
+        loop = asyncio.get_running_loop()
+        deadline = self._waiting[connection] = loop.time() + self.timeouts.read
+        # One timer for all requests, since one for each would cost more than most of what is done for it.
+        if self._timer is None:
+            self._timer = loop.call_at(deadline, self._expire)
+        try:
+            return await connection.ask(head, message, self.limits.max_reply_bytes)
+        finally:
+            del self._waiting[connection]
+
+    def _expire(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        for connection, deadline in self._waiting.items():
+            if deadline > loop.time() + TICK_SECONDS:
+                self._timer = loop.call_at(deadline, self._expire)
+                return
+            connection.fail(DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s"))
+
+    def _retire(self, began: float) -> None:
+        """Close the idle connections that may have gone silent, as one did: those that received nothing since then."""
+        silent = [connection for connection in self._idle if connection.pairing.answered_at < began]
+        self._idle = [connection for connection in self._idle if connection not in silent]
+        if silent:
+            LOG.info("%s answered nothing: its %d idle connections are not used again", self.endpoint, len(silent))
+        for connection in silent:
+            connection.end()
+
+    def _pair(self, connection: Connection, asked: Asked, body: bytes) -> bool:
+        """Return whether a reply names its request.
+
+        Raises:
+            ReplyError: It cannot be read.
+            TransportError: It names another one, and may be that one's.
+        """
+        found = first_id_of(body)
+        if found and (found == asked.first or asked.owns(found)):
+            return True
+        if found is None or not connection.pairing.used:  # no row to get wrong, or nobody else's
+            return False
+        if self._trusted:
+            self._trusted = False
+            LOG.warning("%s answered out of turn: each request gets a connection of its own from now on", self.endpoint)
+        raise TransportError(f"{self.endpoint} answered another request than this one", away=False)
+
+    async def aclose(self) -> None:
+        # First those that are still being made, which are not among the open ones yet.
+        self._connector.close()
+        if self._connecting:
+            await asyncio.wait(self._connecting)
+        if self._timer is not None:
+            self._timer.cancel()
+        connections = tuple(self._open)
+        for connection in connections:
+            connection.fail(self.was_closed(sent=True))
+            connection.end()
+        if connections:
+            await asyncio.wait([connection.lost for connection in connections])
+            LOG.info("the connections to %s are closed", self.endpoint)
+
+
+CHANNEL = HttpChannel

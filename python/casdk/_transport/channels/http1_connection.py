@@ -1,0 +1,229 @@
+"""One connection of HTTP/1.1: a request is written, its answer is read, and another may follow."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Final, NamedTuple, cast
+
+from casdk._remarks import remark
+from casdk._rust import Http1Replies
+from casdk._transport.address import Endpoint, counterpart
+from casdk._transport.channels.base import slices
+from casdk._transport.channels.causes import cause_of
+from casdk._transport.channels.pairing import Pairing
+from casdk.errors import CasdkError, ProtocolMismatchError, ReplyError, TransportError
+
+__all__ = ["Answer", "Connection"]
+
+AT_ONCE_BYTES: Final = 64 * 1024
+"""A request of fewer bytes is sent in one system call, head and body."""
+
+
+EARLY_BYTES: Final = 64 * 1024
+"""Bytes that a server may send before it is asked for anything."""
+
+
+class Answer(NamedTuple):
+    """A reply.
+
+    Attributes:
+        status: Its status code.
+        body: Its body; nothing if it is an error's, in a coding that cannot be read.
+        retry_after: An error's header of that name, as it was sent.
+    """
+
+    status: int
+    body: bytes
+    retry_after: str | None = None
+
+
+class Connection(asyncio.Protocol):
+    """A connection that is open; it carries one request at a time.
+
+    Args:
+        endpoint: The server.
+        lost: Called when it has ended.
+
+    Attributes:
+        open: Whether another request may be sent on it.
+        stale: Whether the server ended it without a byte of an answer to the request that was sent last. One that was
+            used before may have been closed before the server saw that request.
+        pairing: Which requests were made on it.
+        lost: Done when its socket is closed.
+    """
+
+    def __init__(self, endpoint: Endpoint, lost: Callable[[Connection], None]) -> None:
+        self.open = True
+        self.stale = False
+        self.pairing = Pairing()
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._endpoint = endpoint
+        self._note_loss = lost
+        self._transport = cast(asyncio.Transport, None)
+        self._replies = Http1Replies()
+        self._pieces: list[bytes] = []
+        self._waiter: asyncio.Future[Answer] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._full = False
+        self._sent = False
+        """Whether a byte of a request was sent."""
+        self._early = b""
+        """What the server sent before it was asked for anything: what it is, or that it has no time."""
+        self._error: Exception | None = None
+
+    async def ask(self, head: bytes, body: bytes, most: int) -> Answer:
+        """Send a request and wait for its answer. Whoever gives up waiting has to call `end`.
+
+        Args:
+            head: The request's head.
+            body: Its body.
+            most: Bytes of the largest answer.
+
+        Raises:
+            CasdkError: The connection broke, or what came is no answer.
+        """
+        waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiter = waiter
+        self._replies.ask(most)
+        try:
+            early, self._early = self._early, b""
+            if early:
+                self.data_received(early)
+            if not self.open:
+                self._take_end(self._error)
+            elif not waiter.done():
+                self._sent = True
+                if len(body) <= AT_ONCE_BYTES:
+                    self._transport.write(b"".join((head, body)))
+                else:
+                    self._transport.write(head)
+                    await self._write(body, waiter)
+            return await waiter
+        finally:
+            self._waiter = None
+            if not waiter.cancel() and not waiter.cancelled():
+                waiter.exception()  # retrieved, or asyncio would log that nobody has
+
+    async def _write(self, body: bytes, waiter: asyncio.Future[Answer]) -> None:
+        """Send a large body as fast as the server reads it, up to its answer: what is left then need not be sent."""
+        # In slices, since asyncio copies what the socket does not take at once.
+        for piece in slices(body):
+            if self._replies.status or waiter.done():
+                self.open = False  # the server would take the next request for the rest of this one
+                return
+            self._transport.write(piece)
+            if self._full:
+                self._writable = asyncio.get_running_loop().create_future()
+                await self._writable
+
+    def fail(self, error: CasdkError) -> None:
+        """Have the request that is under way end with an error."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+        self._wake_writer()
+
+    def end(self) -> None:
+        """Close the connection, without waiting for the server to close its end."""
+        self.open = False
+        self._transport.close()  # which takes leave, if there is TLS
+        self._transport.abort()
+
+    # called by asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes: of the answer, or, if none is waited for, of a server that is not to be asked once more."""
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            if self._sent or len(self._early) > EARLY_BYTES:
+                self.end()
+            self._early += data
+            return
+        replies = self._replies
+        try:
+            piece, whole = replies.receive(data)
+        except CasdkError as error:
+            self.fail(self._ours(error))
+            self.end()
+            return
+        if not whole:
+            if piece:
+                self._pieces.append(piece)
+            if replies.status:
+                self._wake_writer()
+            return
+        self._answer(waiter, piece)
+
+    def _answer(self, waiter: asyncio.Future[Answer], last: bytes) -> None:
+        replies, body = self._replies, last
+        if self._pieces:
+            body = b"".join((*self._pieces, last))
+            self._pieces = []
+        self.open = self.open and replies.kept
+        if replies.status == 200:
+            waiter.set_result(Answer(200, body))
+        else:
+            waiter.set_result(Answer(replies.status, b"" if replies.coded else body, replies.retry_after))
+        self._wake_writer()
+
+    def eof_received(self) -> None:
+        """Take the end; asyncio closes the transport."""
+        self._take_end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take the end, and what was the reason."""
+        self._take_end(exc)
+        self.lost.set_result(None)
+        self._note_loss(self)
+
+    def _take_end(self, exc: Exception | None) -> None:
+        self.open, self._error = False, exc
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            self.stale = self.pairing.used and not self._replies.begun
+            if exc is not None:
+                waiter.set_exception(self._broken(exc))
+            else:
+                try:
+                    self._replies.end()
+                except TransportError as error:
+                    waiter.set_exception(self._ours(error))
+                else:
+                    self._answer(waiter, b"")
+        self._wake_writer()
+
+    def pause_writing(self) -> None:
+        """Note that the write buffer is full, so that a large request waits."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """Note that the write buffer has room, and let a large request go on."""
+        self._full = False
+        self._wake_writer()
+
+    def _wake_writer(self) -> None:
+        writable, self._writable = self._writable, None
+        if writable is not None and not writable.done():
+            writable.set_result(None)
+
+    # what it means
+
+    def _ours(self, error: CasdkError) -> CasdkError:
+        """Return what the core found wrong as the error of a request."""
+        where, said = self._endpoint, str(error)
+        if isinstance(error, ProtocolMismatchError):
+            other = counterpart(where.scheme, channel="grpc")
+            said = f"{where}: this port does not speak HTTP/1.1 ({remark(said)}); try {other}://"
+            return ProtocolMismatchError(said, retryable=False)
+        if isinstance(error, ReplyError):
+            return ReplyError(f"{where}: {said}")
+        return TransportError(f"{where}: {said}", sent=self._sent)
+
+    def _broken(self, exc: Exception) -> TransportError:
+        said = cause_of(str(exc)) if isinstance(exc, ssl.SSLError) else None
+        return TransportError(f"{self._endpoint}: {said or 'the connection broke'}", sent=self._sent)
