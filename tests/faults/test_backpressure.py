@@ -40,7 +40,7 @@ def test_nothing_is_read_ahead_of_the_window(make_server, connect_to, scheme, ro
 def test_the_window_grows_only_for_a_server_that_answers_at_once(
     make_server, connect_to, scheme, rows, monkeypatch, quick, grown
 ):
-    monkeypatch.setattr("casdk._calls.decisions.QUICK_SECONDS", quick)
+    monkeypatch.setattr("casdk._calls.window.QUICK_SECONDS", quick)
     if scheme.startswith("http"):
         grown = min(grown, Limits().connections)
     gate = Gate()

@@ -232,7 +232,7 @@ def numbers():
     return found
 
 client.encode([Path(image)])
-parents = set(_threads._ours)
+parents = set(_threads.our_threads)
 rows = fork()
 if pid == 0:
     assert numbers() & parents, "no thread has the number of one of the parent's: this shows nothing"
