@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from casdk import TLS, Client
 from casdk._transport.address import SCHEMES as ROWS
+from casdk._transport.channels import channel_of
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ KINDS = ("png", "jpeg", "gif", "webp")
 
 # A shell that runs the tests in the background has Ctrl-C ignored, in what they start, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if protocols := os.environ.get("CASDK_TESTED_TRANSPORT"):
+    # Which channels the tests hold to what stands in them, where a test does not say so itself: "own" or "libraries".
+    assert Client.__init__.__kwdefaults__ is not None
+    Client.__init__.__kwdefaults__["transport"] = protocols
+    channel_of.__defaults__ = (protocols,)
 
 settings.register_profile("fast", max_examples=50, deadline=None)
 settings.register_profile("slow", max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -81,6 +88,14 @@ def connect(server: Served) -> Iterator[Callable[..., Client]]:
     yield connect
     for client in clients:
         client.close()
+
+
+@pytest.fixture(scope="session")
+def own() -> bool:
+    """Whether clients that are not told otherwise speak the protocols themselves, and by no library."""
+    defaults = Client.__init__.__kwdefaults__
+    assert defaults is not None
+    return bool(defaults["transport"] == "own")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from importlib import import_module
 from threading import get_ident
 from typing import Any, Final
 
-from casdk._transport.address import Endpoint, module_of
+from casdk._transport.address import Endpoint, Protocols, module_of
 from casdk.errors import ConfigError
 
 __all__ = ["Late", "load"]
@@ -35,7 +35,7 @@ class Late:
         return value
 
 
-def load(endpoint: Endpoint) -> None:
+def load(endpoint: Endpoint, protocols: Protocols = None) -> None:
     """Import all that calls to a server need, so that no call imports anything.
 
     An import on the engine would wait for logging's lock, and a signal's handler may make a call at any line.
@@ -43,16 +43,16 @@ def load(endpoint: Endpoint) -> None:
     Raises:
         ConfigError: A signal's handler or a finalizer makes a client in the middle of this, or a module cannot be read.
     """
-    thread = get_ident()
-    if endpoint.channel in _loaded:
+    thread, channel = get_ident(), module_of(endpoint, protocols)
+    if channel in _loaded:
         return
     if thread in _loading:
         raise ConfigError("a client cannot be made while the code that this interrupts makes the first one")
     try:
         _loading.add(thread)
-        for module in (*MODULES, module_of(endpoint)):
+        for module in (*MODULES, channel):
             import_module(module)
-        _loaded.add(endpoint.channel)
+        _loaded.add(channel)
     except OSError as error:  # no descriptors are left, for one
         raise ConfigError(f"what a client needs cannot be imported: {error}") from error
     finally:

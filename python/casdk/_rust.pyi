@@ -29,6 +29,24 @@ Status: TypeAlias = tuple[int, str, str, tuple[str, ...], tuple[str, ...], str]
 Route: TypeAlias = tuple[str, int, int, Status | None]
 """executor, start and end in nanoseconds since the epoch (0 when absent), status."""
 
+FailureKind: TypeAlias = Literal[
+    "status",
+    "http",
+    "foreign",
+    "incomplete",
+    "surplus",
+    "too_large",
+    "compressed",
+    "reset",
+    "refused",
+    "lost",
+    "protocol",
+    "rules",
+]
+"""A status of gRPC's or of HTTP's that is none of success; an answer that is none of gRPC, not whole, more than one,
+too large, or compressed; a stream that was reset, or that the server has not begun with; a connection that ended, that
+speaks something else, or breaks the rules of HTTP/2."""
+
 Weight: TypeAlias = tuple[int, int, int]
 """Documents, other values, depth."""
 
@@ -272,6 +290,100 @@ class Reply:
     def documents(self) -> list[RawDocument]:
         """Return the documents, nested ones included."""
 
+@final
+class Head:
+    """The head of a gRPC call over HTTP/2: made once, and sent with many.
+
+    Args:
+        tls: Whether the connection is a secure one.
+        authority: The server, ``host:port``.
+        path: The method.
+        timeout: gRPC's deadline in its own form, ``60S``.
+        headers: Names in lower case, and values.
+
+    Raises:
+        ValueError: A header, or the server's name, cannot be sent; it is not named, since it may be a secret.
+    """
+
+    def __new__(
+        cls, tls: bool, authority: str, path: str, timeout: str, headers: Sequence[tuple[str, str]]
+    ) -> Head: ...
+    def with_headers(self, headers: Sequence[tuple[str, str]]) -> Head:
+        """Return it with headers that belong to one request alone.
+
+        Raises:
+            ValueError: As for the others.
+        """
+
+@final
+class Message:
+    """A message as it was received, in memory that Rust owns."""
+
+    def __len__(self) -> int: ...
+    def __bytes__(self) -> bytes: ...
+
+@final
+class Failure:
+    """Why a call, or a connection, has ended."""
+
+    @property
+    def kind(self) -> FailureKind: ...
+    @property
+    def code(self) -> int:
+        """GRPC's (``status``), HTTP's (``http``), or HTTP/2's (``reset``, ``refused``, ``rules``); else 0."""
+    @property
+    def words(self) -> str:
+        """What was said, by the server or about it."""
+    @property
+    def asked(self) -> str | None:
+        """For how long the server asks to be left alone, in its own words."""
+    @property
+    def sent(self) -> bool:
+        """Whether the server may have begun with the request."""
+
+Stepped: TypeAlias = tuple[list[tuple[int, Message | Failure]], bytes | memoryview | None, bool, bool]
+"""Calls that have ended, by their streams; bytes to be sent; whether there are more, once these are sent; whether some
+of what was received waits to be read until then."""
+
+@final
+class Http2:
+    """A client's connection of HTTP/2 with gRPC's calls on it: no socket, no clock.
+
+    Args:
+        largest: Bytes of the largest reply.
+    """
+
+    def __new__(cls, largest: int) -> Http2: ...
+    def request(self, head: Head, message: bytes) -> int:
+        """Begin a call with one message; return its stream. It is sent with the next step.
+
+        Raises:
+            ConnectionError: The connection takes no more; nothing was sent.
+        """
+    def cancel(self, stream: int) -> None:
+        """Take a call back: the next step resets its stream, and it does not end any more."""
+    def ping(self) -> None:
+        """Ask the server for a sign of life, with the next step, unless one is asked for already."""
+    def step(self, data: bytes | None, now: float, room: bool) -> Stepped:
+        """Read what was received, if anything, and write what is to be sent.
+
+        Args:
+            data: What was received.
+            now: The time in seconds, by any clock that does not go back.
+            room: Whether more can be sent. If not, it is kept here, up to a limit at which nothing more is read.
+        """
+    def end_of_input(self) -> Stepped:
+        """Take the end of what is received: the server has closed the connection, or it broke."""
+    @property
+    def state(self) -> Literal["opening", "open", "leaving", "closed"]:
+        """Whether the server has greeted, requests can be begun, those begun go on, or all is over."""
+    @property
+    def ended(self) -> Failure | None:
+        """Why it has ended, if it has."""
+    @property
+    def farewell(self) -> tuple[int, str] | None:
+        """Code and words of the server's GOAWAY, if it sent one."""
+
 def are_consecutive(rows: list[Any]) -> bool:
     """Return whether these are arrays of one shape that lie in memory one right after the other.
 
@@ -370,8 +482,8 @@ def frame_message(message: bytes) -> bytes:
         OSError: The system has no randomness to give.
     """
 
-def scan(codec: Codec, message: bytes) -> Reply:
-    """Scan one reply."""
+def scan(codec: Codec, message: bytes | Message) -> Reply:
+    """Scan one reply. A `Message` is not copied."""
 
 def scan_status(codec: Codec, message: bytes) -> Status | None:
     """Scan a status that travels by itself, as the answer to a dry run does; JSON's ``null`` is none.

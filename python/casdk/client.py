@@ -25,7 +25,14 @@ from casdk._calls.options import (
     read_options,
 )
 from casdk._calls.originals import open_piece
-from casdk._calls.settings import Settings, make_coalescer, make_instruments, read_credential, read_sources
+from casdk._calls.settings import (
+    Settings,
+    make_coalescer,
+    make_instruments,
+    read_credential,
+    read_protocols,
+    read_sources,
+)
 from casdk._calls.signatures import takes
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
 from casdk._modules import load
@@ -87,6 +94,9 @@ class Client:
         limits: What is held in flight at once.
         proxy: ``http://[user:password@]host:port`` to go through; ``""`` for none. By default ``HTTPS_PROXY`` (secure
             schemes) or ``HTTP_PROXY``, else ``ALL_PROXY``, and ``NO_PROXY``, are read, and never changed.
+        transport: Who speaks the protocols: ``"libraries"``, that is grpcio, httpcore and websockets, or ``"own"``,
+            casdk itself, over grpc and http: a fraction of the CPU, no threads, nothing that a fork could break. A
+            websocket is the same either way. By default http is casdk's own, and grpc is grpcio's.
         coalesce: Merge concurrent `encode` calls of up to 32 items into requests of as many: ``True`` while requests
             are in flight, a number of milliseconds also waits that long for other calls. Texts whose ``batch_size`` is
             not given travel in larger ones, of up to 256, while the server answers each within 10 ms. Errors and
@@ -120,15 +130,16 @@ class Client:
         retry: Retry | None = None,
         limits: Limits | None = None,
         proxy: str | None = None,
+        transport: Literal["own", "libraries"] | None = None,
         coalesce: bool | float = False,
         telemetry: bool | Telemetry = False,
         local_files: bool = True,
         fetch_urls: bool = True,
     ) -> None:
         self._check()
-        endpoint = parse_address(server)
-        check_greenlets(endpoint)
-        load(endpoint)
+        endpoint, protocols = parse_address(server), read_protocols(transport)
+        check_greenlets(endpoint, protocols)
+        load(endpoint, protocols)
         from casdk._transport.proxy import check_proxy
 
         if tls is not None and not endpoint.tls:
@@ -155,6 +166,7 @@ class Client:
             limits=limits or Limits(),
             retry=retry or Retry(),
             proxy=check_proxy(proxy),
+            transport=protocols,
             coalesce=coalesce,
             telemetry=telemetry,
             sources=read_sources(local_files, fetch_urls),
@@ -163,8 +175,8 @@ class Client:
 
     def _open(self) -> None:
         self._check()
-        check_greenlets(self._settings.endpoint)
-        load(self._settings.endpoint)
+        check_greenlets(self._settings.endpoint, self._settings.transport)
+        load(self._settings.endpoint, self._settings.transport)
         from casdk._calls.session import Session
 
         settings = self._settings

@@ -14,6 +14,7 @@ from casdk import (
     Client,
     DeadlineError,
     Limits,
+    OverloadedError,
     ProtocolMismatchError,
     ReplyError,
     Retry,
@@ -110,22 +111,35 @@ GRPC = {
     "half a message": (message(b"\0\0\0\0\7abc"), ReplyError, "no whole message"),
     "a flag nobody knows": (message(b"\2\0\0\0\1a"), ReplyError, "no whole message"),
     "a deadline of its own": (trailers_only("4", "mine"), TransportError, r"mine \(DEADLINE_EXCEEDED\)"),
+    "a status that is no number": (trailers_only("none"), ReplyError, "no gRPC reply"),
+    "a stream that was reset": (reset(ErrorCodes.INTERNAL_ERROR), TransportError, "with INTERNAL_ERROR"),
+    "a stream that was cancelled": (reset(ErrorCodes.CANCEL), TransportError, "with CANCEL"),
+    "calm asked for": (reset(ErrorCodes.ENHANCE_YOUR_CALM), OverloadedError, "with ENHANCE_YOUR_CALM"),
+}
+GRPCIO = {
     "a status that is no number": (trailers_only("none"), TransportError, "the connection broke"),
     "a stream that was reset": (reset(ErrorCodes.INTERNAL_ERROR), TransportError, "the connection broke"),
+    "a stream that was cancelled": (reset(ErrorCodes.CANCEL), TransportError, "the connection broke"),
+    "calm asked for": (reset(ErrorCodes.ENHANCE_YOUR_CALM), OverloadedError, "the connection broke"),
 }
+"""Of grpcio's, which says less of some."""
 CASES = [
     *(pytest.param("http", say(raw), kind, words, id=f"http-{name}") for name, (raw, kind, words) in HTTP.items()),
     *(pytest.param("websocket", *case, id=f"websocket-{name}") for name, case in WEBSOCKET.items()),
     *(pytest.param("grpc", *case, id=f"grpc-{name}") for name, case in GRPC.items()),
+    *(pytest.param("grpcio", *case, id=f"grpcio-{name}") for name, case in (GRPC | GRPCIO).items()),
 ]
 
 
 @pytest.mark.parametrize(("scheme", "answer", "kind", "words"), CASES)
 def test_an_exact_error_at_once(scheme, answer, kind, words):
     limits = Limits(max_reply_bytes=16 << 20 if scheme == "http" else 1 << 20)
+    protocols = "libraries" if scheme == "grpcio" else "own"
     with (
         peer(answer) as place,
-        Client(f"{scheme}://{place}", retry=ONCE, limits=limits, timeout=20) as client,
+        Client(
+            f"{scheme.removesuffix('io')}://{place}", retry=ONCE, limits=limits, timeout=20, transport=protocols
+        ) as client,
         pytest.raises(CasdkError, match=words) as caught,
     ):
         client.encode(["a"])

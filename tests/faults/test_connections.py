@@ -234,16 +234,49 @@ class RefusePings(Fault):
 
 @pytest.mark.parametrize("scheme", ["grpc", "grpcs"])
 def test_a_server_that_refuses_pings_gets_none_any_more(make_server, connect_to, scheme, rows, caplog, monkeypatch):
-    """The request is sent again, on a connection without them."""
+    """The request is sent again, on a connection without them: grpcio's."""
     asked, pings = [], CHANNEL._pings
     monkeypatch.setattr(CHANNEL, "_pings", lambda channel: asked.append(channel) or pings(channel))
     server = make_server([None, RefusePings(), None, RefusePings()])
-    client = connect_to(server, scheme, retry=Retry(attempts=2, backoff=0.001))
+    client = connect_to(server, scheme, retry=Retry(attempts=2, backoff=0.001), transport="libraries")
     for text in "abc":
         np.testing.assert_array_equal(client.encode([text], timeout=20), rows([text]))
     assert server.counters.connected == 3
     assert len(asked) == 1
     assert sum("refuses pings" in record.getMessage() for record in caplog.records) == 1
+
+
+PING = b"\0\0\x08\6\0"
+"""How the frame of a ping that is no answer begins."""
+
+
+class Listen(Fault):
+    """Answer a second and a half late, and keep what the client sends meanwhile."""
+
+    def __init__(self):
+        self.received = b""
+
+    async def wait(self, exchange):
+        connection = exchange.connection
+        take = connection.take
+
+        def listen(data):
+            self.received += data
+            take(data)
+
+        connection.take = listen
+        await asyncio.sleep(1.5)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_our_pings_end_where_they_are_refused(make_server, connect_to, pings, rows, caplog, refused):
+    """Over connections of our own, which count what they send; the request is sent again."""
+    listening = Listen()
+    server = make_server([RefusePings(), listening] if refused else [listening])
+    client = connect_to(server, "grpc", retry=Retry(attempts=2, backoff=0.001), transport="own")
+    np.testing.assert_array_equal(client.encode(["a"], timeout=20), rows(["a"]))
+    assert (PING in listening.received) is not refused
+    assert ("refuses pings" in caplog.text) is refused
 
 
 @pytest.mark.soak

@@ -144,8 +144,8 @@ def cases():
             ways += [(code, scripted(**rules)) for code, rules in named(words, family)]
             assert ways, f"{fault}: {cell}"
             meant = [{"yes": True, "no": False, "-": None}[cell.split(",")[0]] for cell in (retryable, sent)]
-            if family == "websocket" and sent.endswith("over websocket no"):
-                meant[1] = False
+            if family == "http" and sent.endswith("over http yes"):
+                meant[1] = True
             for way, place in ways:
                 name = f"{fault}-{way}-{scheme}".replace(" ", "-")
                 yield pytest.param(scheme, place, getattr(casdk, kind.strip("`")), *meant, id=name)

@@ -132,6 +132,7 @@ class Session(ConnectionOwner):
             settings.timeouts,
             settings.limits,
             settings.proxy,
+            settings.transport,
         )
         self.limits: Final = settings.limits
         self.retry: Final = settings.retry
@@ -166,7 +167,7 @@ class Session(ConnectionOwner):
             raise ClosedError("the client is closed")
         if self._engine is not engine:
             # Checked again: a library may have patched the threads since the client was made.
-            check_greenlets(self.transport.endpoint)
+            check_greenlets(self.transport.endpoint, self.transport.protocols)
             self._engine = engine
             self.transport.engine = engine
             engine.owners.add(self)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from casdk._calls.options import MINIBATCH
 from casdk._content.inputs import Sources
-from casdk._transport.address import Endpoint
+from casdk._transport.address import PROTOCOLS, Endpoint, Protocols
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.errors import ConfigError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from casdk._calls.merging import Coalescer
     from casdk._calls.telemetry import Instruments
 
-__all__ = ["Settings", "make_coalescer", "make_instruments", "read_credential", "read_sources"]
+__all__ = ["Settings", "make_coalescer", "make_instruments", "read_credential", "read_protocols", "read_sources"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +30,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     retry: Retry
     proxy: str | None
+    transport: Protocols
     coalesce: bool | float
     telemetry: bool | Telemetry
     sources: Sources
@@ -80,6 +81,17 @@ def read_sources(local_files: bool, fetch_urls: bool) -> Sources:
         if not isinstance(value, bool):
             raise ConfigError(f"{name} must be True or False, not {value!r}")
     return Sources(local_files, fetch_urls)
+
+
+def read_protocols(transport: object) -> Protocols:
+    """Return who speaks the protocols of a client's connections, checked.
+
+    Raises:
+        ConfigError: It is neither of the two.
+    """
+    if transport is not None and (not isinstance(transport, str) or transport not in PROTOCOLS):
+        raise ConfigError(f"transport must be 'own', 'libraries' or None, not {transport!r}")
+    return cast(Protocols, transport)
 
 
 def make_coalescer(settings: Settings) -> Coalescer | None:

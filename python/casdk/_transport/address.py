@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401 - else the first address would, where a signal's handler may bring a second one
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
 
 from casdk.errors import ConfigError
 
-__all__ = ["SCHEMES", "Endpoint", "Scheme", "counterpart", "module_of", "parse_address"]
+__all__ = [
+    "PROTOCOLS",
+    "SCHEMES",
+    "Endpoint",
+    "Protocols",
+    "Scheme",
+    "counterpart",
+    "is_own",
+    "module_of",
+    "parse_address",
+]
+
+Protocols: TypeAlias = Literal["own", "libraries"] | None
+"""Who speaks the protocols: casdk itself, a library for each of them, or ``None``, what `PROVEN` says."""
+PROTOCOLS: Final = ("own", "libraries")
 
 
 class Scheme(msgspec.Struct, frozen=True):
@@ -85,13 +99,21 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"{self.scheme}://{self.authority}"
 
 
-OWN: Final = {"http": "http1"}
-"""Modules of our own by what is spoken; the others are on a library, and so is ``http``."""
+OWN: Final = {"http": "http1", "grpc": "http2"}
+"""Modules of our own by what is spoken; the others are on a library, and so are ``http`` and ``grpc``."""
+PROVEN: Final = frozenset({"http"})
+"""What casdk speaks itself where nobody has said otherwise."""
 
 
-def module_of(endpoint: Endpoint) -> str:
+def is_own(endpoint: Endpoint, protocols: Protocols) -> bool:
+    """Whether casdk itself speaks the protocol of an endpoint, and no library."""
+    return endpoint.channel in (OWN if protocols == "own" else PROVEN if protocols is None else ())
+
+
+def module_of(endpoint: Endpoint, protocols: Protocols = None) -> str:
     """Return the name of the module that has the channel of an endpoint."""
-    return f"casdk._transport.channels.{OWN.get(endpoint.channel, endpoint.channel)}"
+    channel = endpoint.channel
+    return f"casdk._transport.channels.{OWN[channel] if is_own(endpoint, protocols) else channel}"
 
 
 def parse_address(address: str) -> Endpoint:

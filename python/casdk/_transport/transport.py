@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from casdk._engine.logging import logger_of
 from casdk._engine.loop import Engine
-from casdk._transport.address import SCHEMES, Endpoint
+from casdk._transport.address import SCHEMES, Endpoint, Protocols
 from casdk._transport.channels import Channel, Headers, channel_of
 from casdk._transport.codecs import Reply, scan
 from casdk._transport.credentials import Credential, authorize
@@ -57,9 +57,11 @@ class Transport:
         timeouts: Connecting, and one request.
         limits: Requests at once, and bytes of a message.
         proxy: The client's ``proxy=``.
+        protocols: Who speaks the protocol.
 
     Attributes:
         endpoint: The server.
+        protocols: Who speaks the protocol.
         codec: How its requests and replies are written.
         engine: The engine that its connections are on, once there are any.
         largest: Bytes of the largest request of several items that is worth sending, as far as is known: the server,
@@ -75,8 +77,10 @@ class Transport:
         timeouts: Timeouts,
         limits: Limits,
         proxy: str | None,
+        protocols: Protocols,
     ) -> None:
         self.endpoint = endpoint
+        self.protocols: Final[Protocols] = protocols
         self.codec: Final = SCHEMES[endpoint.scheme].codec
         self.engine: Engine | None = None
         self.largest: float = inf
@@ -88,7 +92,7 @@ class Transport:
         self._timeouts = timeouts
         self._limits = limits
         self._proxy = proxy
-        self._kind: Final = channel_of(endpoint)
+        self._kind: Final = channel_of(endpoint, protocols)
         self._channel: Channel | None = None
         self._generation = 0
         """Counts the forks: a request that one of them interrupted belongs to an earlier generation."""
@@ -187,6 +191,8 @@ class Transport:
         return ended
 
     def _open_channel(self) -> Channel:
+        if self.closed:  # before the first turn of a request's task: nobody would close this channel
+            raise ClosedError("the client was closed during the call")
         proxy = proxy_of(self.endpoint, self._proxy)
         channel = self._channel = self._kind(self.endpoint, self._tls, self._timeouts, self._limits, proxy)
         if self.engine is not None:

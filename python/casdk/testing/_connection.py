@@ -95,7 +95,8 @@ class Connection(asyncio.Protocol, ABC):
         # "Not paused" then means "handed to the kernel", which is what a fault in mid-reply needs to know.
         transport.set_write_buffer_limits(high=1, low=0)
         self.server.connected(self)
-        self.begin()
+        if self._fault is None or self._fault.greets:
+            self.begin()
         if self._fault is not None:
             self._fault.opened(self)
 

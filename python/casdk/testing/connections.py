@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from casdk.testing._connection import Connection, Incoming
@@ -15,9 +15,14 @@ Manner: TypeAlias = Literal["close", "reset", "half-close"]
 
 
 class ConnectionFault:
-    """Something that happens to one connection. Subclass it for faults of your own."""
+    """Something that happens to one connection. Subclass it for faults of your own.
+
+    Attributes:
+        greets: Whether the server says what its protocol says first, before the client has said anything.
+    """
 
     __slots__ = ()
+    greets: ClassVar[bool] = True
 
     async def accept(self, incoming: Incoming) -> bool:
         """Act on the raw socket, before TLS; return whether nothing else is to be done with it."""
@@ -90,6 +95,7 @@ class Deaf(ConnectionFault):
 class Babble(ConnectionFault):
     """Answer the first bytes with these, whatever they asked; then say nothing, or end."""
 
+    greets: ClassVar[bool] = False
     data: bytes = field(default=b"SSH-2.0-OpenSSH_9.6\r\n")
     close: bool = False
 

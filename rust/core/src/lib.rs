@@ -11,6 +11,7 @@ pub mod error;
 pub mod fields;
 pub mod frame;
 pub mod http1;
+pub mod http2;
 pub mod ids;
 pub mod json;
 pub mod kind;

@@ -4,6 +4,7 @@ mod documents;
 mod fields;
 mod frame;
 mod http1;
+mod http2;
 mod ids;
 mod kind;
 mod packer;
@@ -77,6 +78,8 @@ mod _rust {
     use super::frame::frame_message;
     #[pymodule_export]
     use super::http1::{Http1Replies, http1_head};
+    #[pymodule_export]
+    use super::http2::{Failure, Head, Http2, Message};
     #[pymodule_export]
     use super::ids::{new_id, place_of};
     #[pymodule_export]

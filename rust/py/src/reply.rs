@@ -1,5 +1,6 @@
 //! Replies.
 
+use bytes::Bytes;
 use casdk_core::codec::Codec;
 use casdk_core::document::{Content, Document, Id, Plain, Scores, Tensor};
 use casdk_core::matrix::{self, Number, Rows};
@@ -13,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
+use crate::http2::Message;
 use crate::packer::parse_codec;
 use crate::values::write_fields;
 use crate::{ReplyError, reply_error};
@@ -49,7 +51,7 @@ fn status_tuple<'a, 'py>(py: Python<'py>, status: &'a Status) -> PyResult<Status
 #[pyclass(frozen, module = "casdk._rust")]
 pub struct Reply {
     codec: Codec,
-    message: PyBackedBytes,
+    message: Bytes,
     inner: reply::Reply,
 }
 
@@ -174,8 +176,12 @@ impl Reply {
 
 /// Scans one reply.
 #[pyfunction]
-pub fn scan(py: Python<'_>, codec: &str, message: PyBackedBytes) -> PyResult<Reply> {
+pub fn scan(py: Python<'_>, codec: &str, message: &Bound<'_, PyAny>) -> PyResult<Reply> {
     let codec = parse_codec(codec)?;
+    let message = match message.cast_exact::<Message>() {
+        Ok(message) => message.get().0.clone(),
+        Err(_) => Bytes::from_owner(message.extract::<PyBackedBytes>()?),
+    };
     let bytes: &[u8] = &message;
     let scan = || codec.scan(bytes);
     let scanned = if codec == Codec::Proto && bytes.len() < DETACHED_BYTES {

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, unquote
 
 from casdk._engine.logging import logger_of
 from casdk._remarks import remark
+from casdk._rust import Message
 from casdk._transport.address import Endpoint, counterpart
 from casdk.config import TLS, Limits, Timeouts
 from casdk.errors import (
@@ -157,7 +158,7 @@ class Channel(ABC):
         context: Headers = (),
         answer_by: float | None = None,
         repeatable: bool = True,
-    ) -> bytes:
+    ) -> bytes | Message:
         """Send one request and wait for its reply; cancelling takes the request back where the protocol can.
 
         Args:

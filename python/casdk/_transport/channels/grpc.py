@@ -17,34 +17,33 @@ import grpc.aio
 from casdk._engine.logging import divert
 from casdk._remarks import remark
 from casdk._transport.channels.base import (
-    CONTENT_TOO_LARGE,
     LOG,
-    PROXY_LIMIT,
-    SHOWN_CHARACTERS,
     Channel,
     Headers,
     is_plain,
     no_tls,
     no_tunnel,
-    overloaded,
     read_pem,
-    refused,
-    seconds_asked,
     ssl_context,
-    too_large,
     unavailable,
 )
 from casdk._transport.channels.causes import BROKE, CLOSED, CLOSED_IN_TLS, cause_of, without_grpc
 from casdk._transport.channels.certificates import shown_certificate, system_roots
 from casdk._transport.channels.ends import PendingReply, without_frames
 from casdk._transport.channels.forks import check_fork, finish_closing, mark_forked
+from casdk._transport.channels.statuses import (
+    DRY_RUN,
+    PUSHBACK,
+    STREAM,
+    UNARY,
+    error_of,
+    page_error,
+)
 from casdk.errors import (
-    AuthError,
     CasdkError,
     DeadlineError,
     ProtocolMismatchError,
     ReplyError,
-    ServerError,
     TLSError,
     TransportError,
 )
@@ -54,29 +53,13 @@ __all__ = ["CHANNEL"]
 divert("grpc")
 keep_silent(grpc)
 
-UNARY: Final = "/jina.JinaSingleDataRequestRPC/process_single_data"
-STREAM: Final = "/jina.JinaRPC/Call"
-"""The method of gateways that do not have `UNARY` (jina before 3.10)."""
-DRY_RUN: Final = "/jina.JinaGatewayDryRunRPC/dry_run"
-
 Code = grpc.StatusCode
-AUTH_CODES: Final = frozenset({Code.UNAUTHENTICATED, Code.PERMISSION_DENIED})
 READY: Final = grpc.ChannelConnectivity.READY
 FAILED: Final = frozenset({grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN})
 LOST_CODES: Final = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED})
 STREAM_CODES: Final = frozenset({Code.INTERNAL, Code.UNKNOWN})
-SIZE_CODES: Final = frozenset({Code.RESOURCE_EXHAUSTED, Code.OUT_OF_RANGE, Code.UNKNOWN})
-TOO_LARGE: Final = re.compile(
-    r"larger than max|exceeds (the )?maximum|length too large|(payload|entity|content) too large", re.IGNORECASE
-)
-"""Words of gRPC in C++ and Go, Java and C#, and Rust; and of proxies that say it by gRPC's means, as Envoy does."""
-TOO_LARGE_REPLY: Final = re.compile(r"(sent|send) message larger than max", re.IGNORECASE)
-SERVER_LIMIT: Final = "the server, or a proxy before it, takes less (grpc.max_receive_message_length, 4 MB by default)"
 COMPRESSED: Final = "Compression algorithm"
 """The beginning of gRPC's words for a message that it does not decompress."""
-PUSHED_BACK: Final = frozenset({Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED})
-PUSHBACK: Final = "grpc-retry-pushback-ms"
-"""What gRPC calls Retry-After; milliseconds, in a trailer."""
 HTTP_STATUS: Final = re.compile(r"received http2 header with status: (\d{3})", re.IGNORECASE)
 """gRPC's words for an answer of a proxy that speaks plain HTTP."""
 NO_STATUS: Final = "No status received"
@@ -394,39 +377,21 @@ class GrpcChannel(Channel):
         where = f"{self.endpoint}: {remark(without_grpc(details, connected=connected))}"
         if self._is_late(error, began):
             return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
-        if code in AUTH_CODES:
-            return AuthError(where, request_id=request_id)
         if COMPRESSED in details:
             return ReplyError(f"{self.endpoint}: the reply is compressed, which was not asked for")
         if UNREADABLE.match(details):
             return ProtocolMismatchError(f"{self.endpoint}: this port does not speak gRPC", retryable=False)
-        if code in SIZE_CODES and (larger := self._too_large(details, where)) is not None:
-            return larger
-        if code in PUSHED_BACK and (asked := _pushback(error)) is not None:
-            said = f"{where} ({PUSHBACK}: {remark(asked, SHOWN_CHARACTERS)!r})"
-            # Less than 0 is gRPC's way to say that it is not to be tried again.
-            seconds = nan if asked.startswith("-") else seconds_asked(asked) / 1000
-            if code is Code.UNAVAILABLE:
-                return unavailable(said, seconds, away=True)
-            return overloaded(said, seconds, request_id=request_id)
+        if self._is_our_limit(details):
+            most = self.limits.max_reply_bytes
+            return ReplyError(f"{self.endpoint}: the reply is larger than Limits.max_reply_bytes ({most})")
         if PUSHBACK in details:
             # gRPC could not read the value, and shows neither it nor the code that came with it. That was one of two;
             # UNAVAILABLE is assumed, which leaves open what became of the request.
             said = f"{self.endpoint}: asked for a wait ({PUSHBACK}) that is no number"
             return unavailable(said, nan, away=False)
-        if code is Code.RESOURCE_EXHAUSTED:
-            return overloaded(where, request_id=request_id)
-        if (status := HTTP_STATUS.search(details)) is not None:
-            said = f"{self.endpoint}: HTTP {status[1]} in the place of a gRPC reply"
-            if int(status[1]) == CONTENT_TOO_LARGE:
-                return too_large(f"{said}: {PROXY_LIMIT}")
-            # gRPC drops the headers that came with it.
-            return refused(said, int(status[1]), request_id=request_id)
-        if code is Code.DEADLINE_EXCEEDED:
-            return TransportError(f"{where} ({code.name})", away=False)
-        if code in LOST_CODES:
-            if connected:
-                return TransportError(where, away=code is not Code.ABORTED)
+        if (status := HTTP_STATUS.search(details)) is not None:  # gRPC drops the headers that came with it
+            return page_error(self.endpoint, int(status[1]), request_id=request_id)
+        if code in LOST_CODES and not connected:
             if _is_silence(details):
                 return self._unconnected()
             if (tunnel := NO_TUNNEL.search(details)) is not None:
@@ -436,20 +401,12 @@ class GrpcChannel(Channel):
             return ReplyError(f"{self.endpoint}: what it answers with is no gRPC reply")
         if code in STREAM_CODES and BROKE.match(details):  # a stream that was reset, and no word of the server's
             return TransportError(where, away=False)
-        return ServerError(f"{where} ({code.name})", request_id=request_id)
+        return error_of(self.endpoint, code.name, details, _pushback(error), request_id)
 
-    def _too_large(self, details: str, where: str) -> CasdkError | None:
-        """Return the error of a message that is larger than somebody takes, by the words for it."""
-        if "metadata size exceeds" in details:
-            return ServerError(where)
-        if TOO_LARGE.search(details) is None:
-            return None
-        most = self.limits.max_reply_bytes
-        if "CLIENT: " in details or ("SERVER: " not in details and f"vs. {most})" in details):
-            return ReplyError(f"{self.endpoint}: the reply is larger than Limits.max_reply_bytes ({most})")
-        if TOO_LARGE_REPLY.search(details) is not None:
-            return ServerError(f"{where}: the server may not send such a reply", too_large=True)
-        return too_large(f"{where}: {SERVER_LIMIT}")
+    def _is_our_limit(self, details: str) -> bool:
+        """Whether gRPC refused a reply here, by its words for it."""
+        ours = f"vs. {self.limits.max_reply_bytes})" in details and "SERVER: " not in details
+        return "larger than max" in details and ("CLIENT: " in details or ours)
 
     async def aclose(self) -> None:
         self._closed = True

@@ -1,0 +1,230 @@
+"""grpc and grpcs: one call of gRPC per request on one HTTP/2 connection, whose bytes Rust reads and writes."""
+
+from __future__ import annotations
+
+import asyncio
+from copy import copy
+from math import ceil
+from typing import Any, Final
+
+from casdk._rust import Failure, Head, Message
+from casdk._transport.channels.base import LOG, Channel, Headers, overloaded
+from casdk._transport.channels.http2_connection import Connection
+from casdk._transport.channels.statuses import (
+    CODES,
+    DRY_RUN,
+    STREAM,
+    UNARY,
+    broken,
+    error_of,
+    no_grpc,
+    page_error,
+)
+from casdk._transport.connecting import Connector
+from casdk.errors import CasdkError, DeadlineError, ReplyError, TransportError
+
+__all__ = ["CHANNEL", "Http2Channel"]
+
+UNIMPLEMENTED: Final = CODES.index("UNIMPLEMENTED")
+DEADLINE_EXCEEDED: Final = CODES.index("DEADLINE_EXCEEDED")
+CANCEL: Final = 8
+ENHANCE_YOUR_CALM: Final = 11
+"""Codes of HTTP/2 with which a server resets a stream, or says farewell."""
+TOO_MANY_PINGS: Final = "too_many_pings"
+"""gRPC's word in the farewell of a server that allows pings only every five minutes, its default, while it works at
+requests. jina's server sends pings itself, so that a connection to it is checked without ours."""
+MOST_MOVES: Final = 5
+"""Connections that a request is moved to at most because the one before ended, or had no room, before the server had
+begun with it."""
+EARLY_SECONDS: Final = 0.05
+"""The server has another clock, and may end a call by so much before its time."""
+LONGEST_DEADLINE: Final = 99_999_999
+"""gRPC has eight digits for a deadline."""
+
+
+class Http2Channel(Channel):
+    """One connection for all calls; a new one when it broke, went silent or takes no more requests."""
+
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.connection: Connection | None = None
+        self.pings_refused = False
+        self._connector = Connector(self.endpoint, self.tls, self.proxy, self.timeouts.connect)
+        self._opening: asyncio.Task[Connection] | None = None
+        self._others: set[Connection] = set()
+        """Connections that no request is begun on any more, and that some are in flight on."""
+        self._closed = False
+        self._method = UNARY
+        self._heads: dict[str, tuple[Headers, Head]] = {}
+        """The head of each method, and the headers that it was made of."""
+
+    async def exchange(
+        self,
+        request_id: str,
+        message: bytes,
+        headers: Headers,
+        context: Headers = (),
+        answer_by: float | None = None,
+        repeatable: bool = True,
+    ) -> Message:
+        method = self._method
+        outcome, seconds = await self._ask(method, message, headers, context, answer_by)
+        if method is UNARY and isinstance(outcome, Failure) and _is_unknown_method(outcome):
+            outcome, seconds = await self._ask(STREAM, message, headers, context, answer_by)
+            if isinstance(outcome, Message):
+                self._method = STREAM
+        if isinstance(outcome, Message):
+            return outcome
+        raise self._ours(outcome, request_id, seconds)
+
+    async def dry_run(self, headers: Headers) -> bytes | None:
+        outcome, seconds = await self._ask(DRY_RUN, b"", headers)
+        if isinstance(outcome, Message):
+            return bytes(outcome)
+        if _is_unknown_method(outcome):
+            return None
+        raise self._ours(outcome, "", seconds)
+
+    async def _ask(
+        self, method: str, message: bytes, headers: Headers, context: Headers = (), answer_by: float | None = None
+    ) -> tuple[Message | Failure, float]:
+        """Return how a call ended, and after how many seconds.
+
+        A call that the server has not begun with is made again on another connection: nobody is to blame for it.
+        """
+        head = self._head(method, headers)
+        if context:
+            head = head.with_headers(context)
+        for _ in range(MOST_MOVES):
+            connection = self.connection
+            if connection is None or not connection.usable:
+                connection = await self._connect()
+            began = connection.loop.time()
+            outcome = await connection.call(head, message, answer_by)
+            if outcome is not None and (isinstance(outcome, Message) or outcome.kind != "refused"):
+                return outcome, connection.loop.time() - began
+            if self._closed:
+                raise self.was_closed(sent=False)
+            self.leave(connection)
+        raise TransportError(f"{self.endpoint} ends each connection before it begins with a request", sent=False)
+
+    def _head(self, method: str, headers: Headers) -> Head:
+        made_of, head = self._heads.get(method, (None, None))
+        if head is None or made_of is not headers:
+            milliseconds = ceil(self.timeouts.read * 1000)
+            short = milliseconds <= LONGEST_DEADLINE
+            deadline = f"{milliseconds}m" if short else f"{min(milliseconds // 1000, LONGEST_DEADLINE)}S"
+            host = self.endpoint.host
+            ascii_host = host if host.isascii() else host.encode("idna").decode("ascii")
+            authority = f"[{ascii_host}]" if ":" in ascii_host else ascii_host
+            head = Head(self.endpoint.tls, f"{authority}:{self.endpoint.port}", method, deadline, list(headers))
+            self._heads[method] = headers, head
+        return head
+
+    async def _connect(self) -> Connection:
+        """Return the connection that is usable; those who wait for it wait for the same one."""
+        if self._closed:
+            raise self.was_closed(sent=False)
+        if self._opening is None:
+            self._opening = asyncio.ensure_future(self._open())
+            self._opening.add_done_callback(self._opened)
+        try:
+            return await asyncio.shield(self._opening)
+        except CasdkError as error:
+            raise copy(error) from error.__cause__  # one for each call, since the call adds to it
+
+    async def _open(self) -> Connection:
+        connection = await self._connector.connect(lambda: Connection(self), Connection.greeted)
+        if self.connection is not None:
+            self.leave(self.connection)
+        self.connection = connection
+        self.connected()
+        return connection
+
+    def _opened(self, opening: asyncio.Task[Connection]) -> None:
+        self._opening = None
+        if not opening.cancelled():
+            opening.exception()  # retrieved, or asyncio would log that nobody has
+
+    def leave(self, connection: Connection) -> None:
+        """Begin no request any more on a connection, which ends with those that are in flight there."""
+        if connection is self.connection:
+            self.connection = None
+        if connection.waiting:
+            self._others.add(connection)
+        else:
+            self._others.discard(connection)
+            connection.close()
+
+    def said_farewell(self, connection: Connection, code: int, words: str) -> None:
+        """Take note of why the server lets no more requests be begun on a connection."""
+        if code == ENHANCE_YOUR_CALM and TOO_MANY_PINGS in words and not self.pings_refused:
+            LOG.warning("%s refuses pings while it works at a request: it gets none any more", self.endpoint)
+            self.pings_refused = True
+        self.leave(connection)
+
+    def late(self) -> DeadlineError:
+        """Return the error of a request that was not answered in time."""
+        return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
+
+    def _ours(self, failure: Failure, request_id: str, seconds: float) -> CasdkError:
+        """Return our error for what ended a call after so many seconds."""
+        error = self._meant(failure, request_id, seconds)
+        if failure.kind == "status":
+            error.code = CODES[failure.code]
+        elif failure.kind == "http":
+            error.code = str(failure.code)
+        return error
+
+    def _meant(self, failure: Failure, request_id: str, seconds: float) -> CasdkError:
+        kind, where = failure.kind, str(self.endpoint)
+        if kind == "status":
+            if failure.code == DEADLINE_EXCEEDED and seconds >= self.timeouts.read - EARLY_SECONDS:
+                return self.late()
+            return error_of(self.endpoint, CODES[failure.code], failure.words, failure.asked, request_id)
+        if kind == "http":
+            return page_error(self.endpoint, failure.code, failure.asked, request_id)
+        if kind == "reset":
+            said = f"{where}: the server reset the stream with {failure.words}"
+            if failure.code == ENHANCE_YOUR_CALM:
+                return overloaded(said, request_id=request_id)
+            return TransportError(said, away=failure.code == CANCEL)
+        if kind in REFUSED_REPLIES:
+            return ReplyError(f"{where}{REFUSED_REPLIES[kind]}")
+        if kind == "too_large":
+            most = self.limits.max_reply_bytes
+            return ReplyError(f"{where}: the reply is larger than Limits.max_reply_bytes ({most})")
+        if kind == "rules":
+            return ReplyError(f"{where}: the reply breaks the rules of HTTP/2 ({failure.words})")
+        if kind == "protocol":
+            return no_grpc(self.endpoint)
+        return broken(self.endpoint, sent=failure.sent)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        self._connector.close()
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+        connection, self.connection = self.connection, None
+        others, self._others = self._others, set()
+        for one in others:
+            one.close()
+        if connection is not None:
+            connection.close()
+            LOG.info("the connection to %s is closed", self.endpoint)
+
+
+CHANNEL = Http2Channel
+
+
+def _is_unknown_method(failure: Failure) -> bool:
+    return failure.kind == "status" and failure.code == UNIMPLEMENTED
+
+
+REFUSED_REPLIES: Final = {
+    "foreign": ": what it answers with is no gRPC reply",
+    "incomplete": " says that the request succeeded, and sent no whole message",
+    "surplus": " sent more than one reply to one request",
+    "compressed": ": the reply is compressed, which was not asked for",
+}
+"""What is wrong with an answer, by the kind of failure."""

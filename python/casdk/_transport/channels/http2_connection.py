@@ -1,0 +1,277 @@
+"""One HTTP/2 connection on a socket: an asyncio protocol around what Rust reads and writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from copy import copy
+from errno import ECONNRESET
+from ssl import SSLObject
+from typing import TYPE_CHECKING, Final, cast
+
+from casdk._rust import Failure, Head, Http2, Message
+from casdk._transport.channels.base import LOG, TICK_SECONDS
+from casdk._transport.channels.statuses import broken, no_grpc
+from casdk.errors import CasdkError, TransportError
+
+if TYPE_CHECKING:
+    from casdk._transport.channels.http2 import Http2Channel
+
+__all__ = ["Connection"]
+
+LARGEST_MESSAGE: Final = 2**32 - 1
+"""Bytes of the largest message: gRPC has four bytes for its length."""
+
+
+class Connection(asyncio.Protocol):
+    """A connection, and who waits for which reply and until when: the oldest first, as all wait equally long.
+
+    What is to be sent is handed to the transport once in a turn of the loop, for all requests that began in it. While
+    the transport's buffer is full nothing more is taken from Rust, which then reads nothing, either.
+
+    Attributes:
+        loop: The engine's.
+        waiting: Who waits, and until when, by the number of the stream.
+        usable: Whether a request can be begun on it.
+    """
+
+    def __init__(self, channel: Http2Channel) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.waiting: dict[int, tuple[asyncio.Future[Message | Failure], float]] = {}
+        self.usable = False
+        self._channel = channel
+        self._http2 = Http2(min(channel.limits.max_reply_bytes, LARGEST_MESSAGE))
+        self._transport = cast(asyncio.Transport, None)
+        self._greeting: asyncio.Future[None] = self.loop.create_future()
+        self._received_at = 0.0
+        self._busy_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._pinger: asyncio.TimerHandle | None = None
+        self._state = "opening"
+        self._flushing = self._full = self._paused = self._ended = False
+
+    # for the channel
+
+    async def greeted(self) -> None:
+        """Wait until the server has greeted, by which it is known to speak HTTP/2.
+
+        Raises:
+            CasdkError: It does not.
+            OSError: The connection ended.
+        """
+        await self._greeting
+
+    async def call(self, head: Head, message: bytes, answer_by: float | None) -> Message | Failure | None:
+        """Make a call and return how it ended; ``None`` if the connection takes none any more.
+
+        Args:
+            head: Method and headers.
+            message: What is sent.
+            answer_by: As for `Channel.exchange`.
+
+        Raises:
+            CasdkError: No answer came in time, or the connection was given up.
+        """
+        channel, loop = self._channel, self.loop
+        began = loop.time()
+        try:
+            stream = self._http2.request(head, message)
+        except ConnectionError:
+            return None
+        if not self.waiting:
+            self._busy_since = began
+            if self._pinger is None and not channel.pings_refused:
+                self._pinger = loop.call_at(began + channel.ping_seconds, self._ping)
+        deadline = began + channel.timeouts.read
+        waiter: asyncio.Future[Message | Failure] = loop.create_future()
+        self.waiting[stream] = waiter, deadline
+        # One timer for all requests, since one for each would cost more than anything else here.
+        if self._timer is None:
+            self._timer = loop.call_at(deadline, self._expire)
+        self._flush_soon()
+        try:
+            return await waiter
+        except TimeoutError:
+            self._leave_if_silent(began)
+            raise
+        except asyncio.CancelledError:
+            if channel.had_time(began, answer_by):
+                self._leave_if_silent(began)
+            raise
+        finally:
+            if self.waiting.pop(stream, None) is not None:
+                self._http2.cancel(stream)
+                self._flush_soon()
+            if not self.waiting and self is not channel.connection:
+                channel.leave(self)
+
+    def close(self) -> None:
+        """Close it; what is in flight fails."""
+        self._break(self._channel.was_closed(sent=True), gently=True)
+
+    # what happens in time
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self.loop.time()
+        for waiter, deadline in self.waiting.values():
+            if waiter.done():
+                continue
+            if deadline > now:
+                self._timer = self.loop.call_at(deadline, self._expire)
+                return
+            waiter.set_exception(self._channel.late())
+
+    def _leave_if_silent(self, began: float) -> None:
+        if self._received_at < began and self.usable:
+            LOG.info("%s answered nothing: its connection is not used again", self._channel.endpoint)
+            self.usable = False
+            self._channel.leave(self)
+
+    def _ping(self) -> None:
+        """Ask whether the connection still is one, if nothing was received of late; ask again later."""
+        self._pinger = None
+        channel = self._channel
+        if not self.waiting or self._ended or channel.pings_refused:
+            return
+        now, due = self.loop.time(), max(self._received_at, self._busy_since) + channel.ping_seconds
+        if now < due - TICK_SECONDS:
+            self._pinger = self.loop.call_at(due, self._ping)
+            return
+        self._http2.ping()
+        self._flush()
+        unsent = self._transport.get_write_buffer_size()
+        self._pinger = self.loop.call_later(channel.pong_seconds, self._expect_pong, now, unsent)
+
+    def _expect_pong(self, asked_at: float, unsent: int) -> None:
+        channel, left = self._channel, self._transport.get_write_buffer_size()
+        if self._received_at >= asked_at:
+            self._ping()
+        elif left < unsent:  # the ping waits behind a large message, which the server is still reading
+            self._pinger = self.loop.call_later(channel.pong_seconds, self._expect_pong, asked_at, left)
+        else:
+            said = f"{channel.endpoint} did not answer a ping within {channel.pong_seconds:g} s"
+            self._break(TransportError(said))
+
+    # what is sent
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if not self._ended and not self._full:
+            self._step(None)
+
+    def pause_writing(self) -> None:
+        """Note that the transport's buffer is full."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """Go on, since the transport's buffer has room."""
+        self._full = False
+        self._flush()
+
+    # what is received
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport, and say the first words."""
+        self._transport = cast(asyncio.Transport, transport)
+        secured: SSLObject | None = transport.get_extra_info("ssl_object")
+        if secured is not None and secured.selected_alpn_protocol() != "h2":
+            self._break(no_grpc(self._channel.endpoint))
+        else:
+            self._step(None)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        self._received_at = self.loop.time()
+        if not self._ended:
+            self._step(data)
+
+    def eof_received(self) -> None:
+        """Take the end; asyncio closes the transport."""
+        if self._greeting.done():
+            self._end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take the end, and what was the reason."""
+        self._end(exc)
+
+    def _step(self, data: bytes | None) -> None:
+        """Read bytes, and send what there is to send as far as there is room for it."""
+        http2, transport = self._http2, self._transport
+        more = True
+        while more:
+            events, output, more, unread = http2.step(data, self.loop.time(), not self._full)
+            data = None
+            if output is not None:
+                transport.write(output)
+            if events:
+                self._tell(events)
+            if unread is not self._paused:
+                self._paused = unread
+                (transport.pause_reading if unread else transport.resume_reading)()
+            more = more and not self._full
+        if (state := http2.state) != self._state:
+            self._state = state
+            self._changed(state)
+
+    def _tell(self, events: Sequence[tuple[int, Message | Failure]]) -> None:
+        for stream, outcome in events:
+            waiter, _ = self.waiting.pop(stream, (None, 0.0))
+            if waiter is not None and not waiter.done():
+                waiter.set_result(outcome)
+
+    def _changed(self, state: str) -> None:
+        self.usable = state == "open"
+        if (farewell := self._http2.farewell) is not None:
+            self._channel.said_farewell(self, *farewell)
+        if state == "closed":
+            failure, endpoint = self._http2.ended, self._channel.endpoint
+            assert failure is not None
+            is_known = self._greeting.done() or failure.kind == "lost"
+            self._break(broken(endpoint) if is_known else no_grpc(endpoint))
+            return
+        if not self._greeting.done():
+            self._greeting.set_result(None)
+
+    def _break(self, error: CasdkError, *, gently: bool = False) -> None:
+        """End the connection, and with this error what is in flight.
+
+        Args:
+            error: Why.
+            gently: Let the transport send what it can at once.
+        """
+        if self._ended:
+            return
+        waiting = self._over(error)
+        if gently:
+            self._transport.close()
+        self._transport.abort()
+        for waiter, _ in waiting:
+            if not waiter.done():
+                waiter.set_exception(copy(error))  # one for each call, since the call adds to it
+
+    def _end(self, error: Exception | None) -> None:
+        """Take note that the connection has ended."""
+        if not self._ended:
+            events = self._http2.end_of_input()[0]
+            self._tell(events)
+            self._over(error or ConnectionResetError(ECONNRESET, "closed"))
+
+    def _over(self, error: Exception) -> Iterable[tuple[asyncio.Future[Message | Failure], float]]:
+        """Take note that this is no connection any more; return who waits."""
+        self._ended, self.usable = True, False
+        waiting, self.waiting = self.waiting.values(), {}
+        for timer in (self._timer, self._pinger):
+            if timer is not None:
+                timer.cancel()
+        if not self._greeting.done():
+            self._greeting.set_exception(error)
+        else:
+            LOG.info("the connection to %s has ended", self._channel.endpoint)
+        self._channel.leave(self)
+        return waiting

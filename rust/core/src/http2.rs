@@ -1,0 +1,28 @@
+//! gRPC over HTTP/2 without I/O and without a clock: bytes in; replies, failures and bytes out.
+//!
+//! The crate `h2` speaks the protocol. It is written for sockets of a runtime; here [`pipe`] stands in the place of the
+//! socket, and [`Connection::step`] polls it over what was received. So there is no thread and no runtime, and whoever
+//! owns the socket decides when bytes are read and written.
+
+mod budget;
+mod connection;
+mod failure;
+mod frames;
+mod head;
+mod message;
+mod pipe;
+mod reply;
+mod wake;
+
+pub use connection::{Connection, Event, GoneAway, Outcome, State, Step};
+pub use failure::{Failure, Kind};
+pub use head::{BadHead, Head};
+
+/// Bytes of a stream that a server may send before they are read; they are read as soon as they come.
+const STREAM_WINDOW: u32 = 16 << 20;
+/// The same for all streams together.
+const CONNECTION_WINDOW: u32 = 64 << 20;
+/// Bytes of the largest frame: nearly every reply comes in one, and is not copied then.
+const FRAME: u32 = 1 << 20;
+/// Bytes of all headers of an answer, unpacked. An error's words are among them.
+const HEADERS: u32 = 256 << 10;
