@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from casdk import Document, DocumentArray, NamedScore
+from casdk import Document, DocumentArray
 from casdk._rust import Kind, Packer
-from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import (
@@ -26,90 +25,11 @@ from oracle import (
     REQUEST_ID,
     documents_of,
     pack,
-    parameters,
-    proto_of,
     read,
     read_array,
     texts,
     trees,
 )
-
-
-@given(parameters)
-def test_parameters_are_a_struct(values: dict[str, Any]) -> None:
-    request = read(pack(["a"], parameters=values).message)
-    assert MessageToDict(request.parameters) == values
-    assert request.HasField("parameters") == bool(values)
-    assert json.loads(pack(["a"], "json", parameters=values).message).get("parameters", {}) == values
-
-
-@pytest.mark.parametrize("codec", CODECS)
-def test_numpy_scalars_and_tuples_are_taken(codec: str) -> None:
-    given = {"limit": np.int64(3), "rate": np.float32(0.5), "on": np.bool_(True), "pair": (1, [2, (3,)])}
-    message = pack(["a"], codec, parameters=given).message
-    known = {"limit": 3, "rate": 0.5, "on": True, "pair": [1, [2, [3]]]}
-    assert (MessageToDict(read(message).parameters) if codec == "proto" else json.loads(message)["parameters"]) == known
-
-
-@pytest.mark.parametrize(
-    ("bad", "path"),
-    [
-        ({"a": object()}, "a"),
-        ({"a": {"b": [0, b"bytes"]}}, r"a\.b\[1\]"),
-        ({1: 2}, "1"),
-        ({"a": {None: 2}}, "a"),
-        ({"a": {1, 2}}, "a"),
-        ({"a": np.zeros(3)}, "a"),
-        ({"a": 10**400}, "a"),
-        ({"a": "\ud800"}, "a"),
-    ],
-)
-@pytest.mark.parametrize("codec", CODECS)
-def test_what_no_struct_holds_is_a_type_error_that_names_it(codec: Any, bad: Any, path: str) -> None:
-    with pytest.raises(TypeError, match=path):
-        Packer(codec, "/encode", bad)
-
-
-def test_parameters_that_hold_themselves_are_a_type_error() -> None:
-    loop: dict[str, Any] = {}
-    loop["loop"] = loop
-    with pytest.raises(TypeError, match="loop"):
-        Packer("proto", "/encode", loop)
-
-
-@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, np.float32("nan")])
-def test_what_json_has_no_number_for_is_sent_in_neither_form(number: float) -> None:
-    array = np.array([1, number], np.float32)
-    bad = [
-        *(Document(text="a", **{name: number}) for name in ("weight", "offset")),
-        Document(text="a", location=[0.0, number]),
-        Document(text="a", tags={"key": [number]}),
-        Document(text="a", scores={"one": NamedScore(number)}),
-        Document(text="a", embedding=array),
-        Document(tensor=array),
-    ]
-    for codec in CODECS:
-        with pytest.raises(TypeError, match=r"a\.b"):
-            Packer(codec, "/encode", {"a": {"b": number}})  # type: ignore[arg-type]
-        packed = Packer(codec, "/encode", {}, whole=True).pack(REQUEST_ID, bad, bytes([Kind.DOCUMENT]) * len(bad))  # type: ignore[arg-type]
-        assert [(at, kind) for at, kind, _ in packed.failures] == [(at, "type") for at in range(len(bad))]
-
-
-@pytest.mark.parametrize("dtype", ["c8", "c16", "u2", "?", "m8", "f4,f4", ">f4", "O", "U1", "S1"])
-def test_arrays_that_json_cannot_hold_are_sent_in_neither_form(dtype: str) -> None:
-    for codec in CODECS:
-        for whole in (False, True):
-            item = Document(text="a", embedding=np.zeros(2, dtype)) if whole else Document(tensor=np.zeros(2, dtype))
-            packed = Packer(codec, "/encode", {}, whole=whole).pack(REQUEST_ID, [item], bytes([Kind.DOCUMENT]))  # type: ignore[arg-type]
-            assert [(at, kind) for at, kind, _ in packed.failures] == [(0, "type")]
-
-
-def test_parameters_are_a_mapping() -> None:
-    with pytest.raises(TypeError, match="mapping"):
-        Packer("proto", "/encode", [1])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="xml"):
-        Packer("xml", "/encode", {})  # type: ignore[arg-type]
-
 
 # requests
 
@@ -171,23 +91,6 @@ def test_tensors_travel_in_c_order(dtype: str, shape: list[int], turned: bool) -
         np.testing.assert_array_equal(read_array(document.tensor), array)
         assert document.tensor.dense.dtype == dtype
         assert document.tensor.cls_name == "numpy"
-
-
-@given(st.lists(trees, max_size=3))
-def test_whole_documents_are_what_protobuf_would_make_of_them(documents: list[Document]) -> None:
-    packed = pack(documents, whole=True, check_images=False)
-    assert packed.failures == []
-    assert documents_of(packed) == [proto_of(document) for document in documents]
-
-
-@given(st.lists(trees, max_size=3))
-def test_slim_documents_leave_out_what_an_encoder_does_not_read(documents: list[Document]) -> None:
-    packed = pack(documents, check_images=False)
-    known = [proto_of(document) for document in documents]
-    for proto in known:
-        for name in ("uri", "embedding", "scores", "evaluations", "chunks", "matches"):
-            proto.ClearField(name)
-    assert documents_of(packed) == known
 
 
 named = st.builds(Document, id=texts, text=texts.filter(bool))
@@ -293,30 +196,6 @@ ODD: list[Document] = [
 ]
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_an_array_without_dimensions_is_sent_in_neither_form(whole: bool) -> None:
-    for codec in CODECS:
-        array = np.array(1, np.float32)
-        item = Document(text="a", embedding=array) if whole else Document(tensor=array)
-        packed = Packer(codec, "/encode", {}, whole=whole).pack(REQUEST_ID, [item], bytes([Kind.DOCUMENT]))  # type: ignore[arg-type]
-        assert [(at, kind) for at, kind, _ in packed.failures] == [(0, "type")]
-
-
-@pytest.mark.parametrize("whole", [False, True])
-def test_sentences_are_packed_without_the_callers_code(whole: bool) -> None:
-    """Where it would have to be run, `pack` does, which is called on a worker; what it raises is the item's error."""
-    for codec in CODECS:
-        packer = Packer(codec, "/encode", {}, whole=whole)  # type: ignore[arg-type]
-        for item in ODD:
-            items = [Document(text="a"), item]
-            packed = packer.pack(REQUEST_ID, items, bytes([Kind.DOCUMENT]) * 2)
-            assert list(packed.causes) == [at for at, _, _ in packed.failures]
-            assert {type(cause) for cause in packed.causes.values()} <= {RuntimeError, TypeError}
-            sentences = packer.pack_sentences(REQUEST_ID, items, bytes([Kind.DOCUMENT]) * 2)
-            # What travels of it may be plain all the same: then nobody asked for the rest.
-            assert sentences is None or (sentences.rows, packed.rows) == (2, 2)
-
-
 def test_an_array_over_the_limit_is_not_copied() -> None:
     array = np.zeros(2000, np.uint8)
     for codec in CODECS:
@@ -335,29 +214,6 @@ def test_what_ends_more_than_an_item_passes() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         pack([Ending()])
-
-
-def test_a_kind_of_document_may_have_fields_of_its_own() -> None:
-    class Mine(Document):
-        first: str = "first"
-
-        @property
-        def text(self) -> str:  # type: ignore[override]
-            return f"{self.first} {self.tags['name']}"
-
-    class Same(Document):
-        pass
-
-    items = [Mine(id="a", tags={"name": "b"}), Same(id="c", text="d", weight=2.0), Document(id="e", text="f")]
-    packer = Packer("proto", "/encode", {})
-    assert packer.pack_sentences(REQUEST_ID, items, bytes([Kind.DOCUMENT]) * 3) is None
-    packed = packer.pack(REQUEST_ID, items, bytes([Kind.DOCUMENT]) * 3)
-    assert packed.failures == []
-    assert [(d.id, d.text, d.weight) for d in documents_of(packed)] == [
-        ("a", "first b", 0.0),
-        ("c", "d", 2.0),
-        ("e", "f", 0.0),
-    ]
 
 
 def test_candidates_travel_as_matches_with_their_positions_as_ids(tmp_path: Path) -> None:
@@ -513,3 +369,18 @@ def test_reading_files_lets_other_threads_run(tmp_path: Path) -> None:
         thread.join()
     assert packed.rows == 4
     assert ran_meanwhile
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_sentences_are_packed_without_the_callers_code(whole: bool) -> None:
+    """Where it would have to be run, `pack` does, which is called on a worker; what it raises is the item's error."""
+    for codec in CODECS:
+        packer = Packer(codec, "/encode", {}, whole=whole)  # type: ignore[arg-type]
+        for item in ODD:
+            items = [Document(text="a"), item]
+            packed = packer.pack(REQUEST_ID, items, bytes([Kind.DOCUMENT]) * 2)
+            assert list(packed.causes) == [at for at, _, _ in packed.failures]
+            assert {type(cause) for cause in packed.causes.values()} <= {RuntimeError, TypeError}
+            sentences = packer.pack_sentences(REQUEST_ID, items, bytes([Kind.DOCUMENT]) * 2)
+            # What travels of it may be plain all the same: then nobody asked for the rest.
+            assert sentences is None or (sentences.rows, packed.rows) == (2, 2)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
+import os
+import select
 import ssl
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +20,7 @@ from casdk.server import Served
 from casdk.wire.docarray_pb2 import DocumentProto
 from casdk.wire.jina_pb2 import DataRequestProto
 from google.protobuf.json_format import MessageToDict
+from PIL import Image
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosedOK
@@ -61,6 +65,31 @@ def channel(served: Served, scheme: str = "grpc") -> grpc.Channel:
     if scheme == "grpc":
         return grpc.insecure_channel(target, options)
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(served.ca.read_bytes()), options)
+
+
+def single(channel: grpc.Channel, message: DataRequestProto, **options: Any) -> DataRequestProto:
+    """Return the reply to one request over grpc."""
+    call = channel.unary_unary(SINGLE, DataRequestProto.SerializeToString, DataRequestProto.FromString)
+    return call(message, **{"timeout": WAIT} | options)
+
+
+def png(width: int, height: int) -> bytes:
+    """Return a black image."""
+    out = io.BytesIO()
+    Image.new("1", (width, height)).save(out, "PNG")
+    return out.getvalue()
+
+
+def ended(pid: int) -> bool:
+    """Wait until a process of any parent is gone."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], WAIT)[0])
+    finally:
+        os.close(descriptor)
 
 
 def trust(served: Served) -> ssl.SSLContext:
