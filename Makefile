@@ -11,6 +11,8 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 1800
 # Processes that share the tests of Python among them; most tests wait, so there are more than a small machine has cores.
 WORKERS ?= 4
+# Each process takes one file after the other, in the order that tests/conftest.py puts them in.
+SHARED = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PYTHONS ?= $(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -84,7 +86,7 @@ test: lint $(READY) ## Lint, and run every test of Rust and Python
 	@cargo test --workspace --locked --quiet
 	$(say) "testing Python"
 	@# A test that holds a deadline may miss it beside three others on two cores: what failed is run again by itself.
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile || { \
+	@$(BIN)/python -m pytest $(SHARED) || { \
 	  echo "==> running again, one after the other, what failed"; \
 	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 

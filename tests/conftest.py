@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +29,25 @@ if TYPE_CHECKING:
 SCHEMES = tuple(ROWS)
 KINDS = ("png", "jpeg", "gif", "webp")
 
+SLOWEST = (
+    "faults/test_reentry.py",
+    "test_greenlets.py",
+    "test_memory.py",
+    "test_examples.py",
+    "test_interop.py",
+    "faults/test_exit.py",
+    "faults/test_concurrency.py",
+    "faults/test_restarts.py",
+    "cli/test_commands.py",
+    "rust/test_reply.py",
+    "rust/test_documents.py",
+    "faults/test_server_memory.py",
+    "faults/test_cancellation.py",
+    "faults/test_stopped_runs.py",
+    "docs/test_pages.py",
+)
+"""The files that take longest, most of them with few tests."""
+
 # A shell that runs the tests in the background has Ctrl-C ignored, in what they start, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -40,6 +60,18 @@ if protocols := os.environ.get("CASDK_TESTED_TRANSPORT"):
 settings.register_profile("fast", max_examples=50, deadline=None)
 settings.register_profile("slow", max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, and after them those with most tests.
+
+    A process of `make test` takes one file at a time: one that takes long must not be begun when there is nothing left
+    for the others to do.
+    """
+    places = {Path(__file__).parent / name: place for place, name in enumerate(SLOWEST)}
+    assert all(path.is_file() for path in places)
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (places.get(item.path, len(places)), -tests[item.path]))
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ def test_no_more_requests_than_the_limit_are_under_way(scheme):
     async def job(caller):
         async with opened(server, scheme, caller, requests=3) as transport:
             tasks = [asyncio.create_task(transport.exchange(*request(transport))) for _ in range(10)]
-            await asyncio.to_thread(gate.wait_for, 3)
+            await asyncio.to_thread(gate.wait_for, 3, 30)
             gate.open()
             await asyncio.gather(*tasks)
 

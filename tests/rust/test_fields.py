@@ -63,7 +63,7 @@ def test_every_field_is_read_by_its_name() -> None:
 def test_a_field_of_another_type_is_named_with_it() -> None:
     for name, value in (("weight", "heavy"), ("granularity", -1), ("adjacency", 2**32), ("location", 7), ("uri", 7)):
         document = Document(text="a")
-        object.__setattr__(document, name, value)
+        setattr(document, name, value)
         packer = Packer("proto", "/encode", {}, whole=True)
         [(at, kind, reason)] = packer.pack(REQUEST_ID, [document], bytes([Kind.DOCUMENT])).failures
         assert (at, kind) == (0, "type")
