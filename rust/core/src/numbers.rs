@@ -114,3 +114,146 @@ fn refuse(name: &str, reason: String) -> Result<(), Error> {
         reason,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::document::Score;
+
+    fn tensor(dtype: &'static str, buffer: Vec<u8>, shape: Vec<u32>) -> Tensor<'static> {
+        Tensor {
+            buffer: Cow::Owned(buffer),
+            shape,
+            dtype: Cow::Borrowed(dtype),
+        }
+    }
+
+    fn reason(result: Result<(), Error>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    proptest! {
+        #[test]
+        fn an_array_of_finite_numbers_is_sent(
+            numbers in vec(prop_oneof![8 => any::<f32>(), 1 => Just(f32::NAN), 1 => Just(f32::INFINITY)], 1..12),
+        ) {
+            let count = u32::try_from(numbers.len()).unwrap();
+            let are_finite = numbers.iter().all(|number| number.is_finite());
+            let single = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            prop_assert_eq!(check_array("array", &tensor("<f4", single, vec![count])).is_ok(), are_finite);
+            let double = numbers.iter().flat_map(|&number| f64::from(number).to_le_bytes()).collect();
+            prop_assert_eq!(check_array("array", &tensor("<f8", double, vec![count])).is_ok(), are_finite);
+            let halves: Vec<_> = numbers.iter().map(|&number| f16::from_f32(number)).collect();
+            let are_finite = halves.iter().all(|number| number.is_finite());
+            let half = halves.iter().flat_map(|number| number.to_le_bytes()).collect();
+            prop_assert_eq!(check_array("array", &tensor("<f2", half, vec![count])).is_ok(), are_finite);
+        }
+
+        #[test]
+        fn any_bytes_are_whole_numbers(bytes in vec(any::<u8>(), 1..40)) {
+            let count = u32::try_from(bytes.len()).unwrap();
+            for dtype in ["|u1", "|i1"] {
+                prop_assert!(check_array("array", &tensor(dtype, bytes.clone(), vec![count])).is_ok());
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_reader_would_understand_is_named() {
+        for (array, says) in [
+            (
+                tensor("<c8", vec![0; 8], vec![1]),
+                "array: an array of dtype <c8 cannot be sent",
+            ),
+            (
+                tensor("<f4", vec![0; 7], vec![2]),
+                "array: 7 bytes are no array [2] of <f4",
+            ),
+            (
+                tensor("<f4", Vec::new(), vec![u32::MAX; 3]),
+                "array: 0 bytes are no array [4294967295, 4294967295, 4294967295] of <f4",
+            ),
+            (
+                tensor("<f4", vec![0; 4], Vec::new()),
+                "array: an array without dimensions cannot be sent",
+            ),
+            (
+                tensor("|u1", vec![0], vec![1; 65]),
+                "array: 65 axes are too many",
+            ),
+        ] {
+            assert_eq!(reason(check_array("array", &array)), says);
+        }
+    }
+
+    #[test]
+    fn each_number_of_a_document_is_looked_at() {
+        let scores = |value| {
+            let score = Score {
+                value,
+                ..Score::default()
+            };
+            vec![(Cow::Borrowed("cosine"), score)]
+        };
+        let row = tensor("<f4", f32::NAN.to_le_bytes().to_vec(), vec![1]);
+        for (document, name) in [
+            (
+                Document {
+                    weight: f32::NAN,
+                    ..Document::default()
+                },
+                "weight",
+            ),
+            (
+                Document {
+                    offset: f32::INFINITY,
+                    ..Document::default()
+                },
+                "offset",
+            ),
+            (
+                Document {
+                    location: vec![0.0, f32::NEG_INFINITY],
+                    ..Document::default()
+                },
+                "location",
+            ),
+            (
+                Document {
+                    scores: scores(f32::NAN),
+                    ..Document::default()
+                },
+                "scores",
+            ),
+            (
+                Document {
+                    evaluations: scores(f32::NAN),
+                    ..Document::default()
+                },
+                "evaluations",
+            ),
+            (
+                Document {
+                    embedding: Some(row),
+                    ..Document::default()
+                },
+                "embedding",
+            ),
+        ] {
+            assert!(reason(check(&document)).starts_with(&format!("{name}: ")));
+        }
+        assert_eq!(check(&Document::default()), Ok(()));
+        assert_eq!(
+            check(&Document {
+                scores: scores(1.0),
+                ..Document::default()
+            }),
+            Ok(())
+        );
+    }
+}

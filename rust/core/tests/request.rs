@@ -13,7 +13,6 @@ use casdk_core::document::{Content, Document, Id};
 use casdk_core::error::Error;
 use casdk_core::load::{Failure, Options};
 use casdk_core::request::{Plan, pack};
-use casdk_core::sentences::TextPlan;
 use oracle::{DataRequest, Doc, data_content, doc};
 use plain::{REQUEST_ID, of, options, text};
 use proptest::collection::vec;
@@ -71,30 +70,6 @@ proptest! {
         prop_assert_eq!(read.parameters.unwrap_or_default(), oracle::structure(&options.parameters));
         let expected: Vec<_> = (0..).zip(&documents).map(|(at, document)| doc(document, &format!("{}{at:08x}", &REQUEST_ID[..24]))).collect();
         prop_assert_eq!(docs(&message), expected);
-    }
-
-    #[test]
-    fn sentences_alone_are_written_like_any_documents(
-        sentences in vec(("\\PC{0,150}", "\\PC{0,20}"), 0..20),
-        are_named in any::<bool>(),
-        max_item_bytes in 50u64..400,
-        max_message_bytes in 1usize..3000,
-        request_id in prop_oneof![Just(REQUEST_ID.to_string()), "\\PC{0,30}"],
-    ) {
-        let options = Options { max_item_bytes, max_message_bytes, ..options() };
-        let (texts, ids): (Vec<&str>, Vec<&str>) = sentences.iter().map(|(text, id)| (&text[..], &id[..])).unzip();
-        let documents: Vec<_> = sentences.iter().map(|(content, id)| Document {
-            id: if are_named { Id::Given(id.into()) } else { Id::Position },
-            ..text(content)
-        }).collect();
-        let (message, taken, failures) = pack(&documents, &options, &request_id);
-        let plan = TextPlan::new(&texts, are_named.then_some(&ids[..]), &options, &request_id);
-        let mut written = vec![0; plan.len()];
-        plan.write(&mut written);
-        prop_assert_eq!(written, message);
-        prop_assert_eq!(plan.taken(), taken);
-        prop_assert_eq!(plan.rows(), taken - failures.len());
-        prop_assert_eq!(plan.into_failures(), failures);
     }
 
     #[test]
