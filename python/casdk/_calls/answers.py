@@ -6,18 +6,20 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
-from typing import Any, ClassVar, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
 import numpy as np
 
 from casdk._calls.options import Options
 from casdk._calls.outcome import Outcome
-from casdk._engine.callers import Caller
 from casdk._transport.codecs import Reply, read_documents
-from casdk._transport.transport import Received
 from casdk._wording import class_name, message_of
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import InputValueError, ItemError, ItemTypeError, NotSupportedError, ReplyError
+
+if TYPE_CHECKING:
+    from casdk._engine.callers import Caller
+    from casdk._transport.transport import Received
 
 __all__ = [
     "Answer",
