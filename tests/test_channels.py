@@ -8,27 +8,36 @@ from casdk._transport.address import SCHEMES, parse_address
 from casdk._transport.channels import Channel, channel_of
 from casdk._transport.channels.grpc import GrpcChannel
 from casdk._transport.channels.http import HttpChannel
+from casdk._transport.channels.http1 import HttpChannel as OwnHttpChannel
+from casdk._transport.channels.http2 import Http2Channel
 from casdk._transport.channels.websocket import WebsocketChannel
 
-CHANNELS = {"grpc": GrpcChannel, "http": HttpChannel, "websocket": WebsocketChannel}
+CHANNELS = {
+    "libraries": {"grpc": GrpcChannel, "http": HttpChannel, "websocket": WebsocketChannel},
+    "own": {"grpc": Http2Channel, "http": OwnHttpChannel, "websocket": WebsocketChannel},
+}
+LIBRARIES = {"grpc": "grpc", "http": "httpcore", "websocket": "websockets"}
 
 
-def test_a_scheme_and_its_secure_one_have_the_same(scheme):
-    kind = channel_of(parse_address(f"{scheme}://host:1"))
+@pytest.mark.parametrize("protocols", CHANNELS)
+def test_a_scheme_and_its_secure_one_have_the_same(scheme, protocols):
+    kind = channel_of(parse_address(f"{scheme}://host:1"), protocols)
     assert issubclass(kind, Channel)
-    assert kind is CHANNELS[scheme.removesuffix("s")]
+    assert kind is CHANNELS[protocols][scheme.removesuffix("s")]
 
 
+@pytest.mark.parametrize("protocols", CHANNELS)
 @pytest.mark.parametrize("scheme", ["grpc", "https", "websocket"])
-def test_only_its_own_library_is_imported(scheme):
-    libraries = {"grpc": "grpc", "http": "httpcore", "websocket": "websockets"}
+def test_only_its_own_library_is_imported(scheme, protocols):
+    library = LIBRARIES[SCHEMES[scheme].channel]
+    imported = [] if protocols == "own" and library != "websockets" else [library]
     script = f"""
 import sys
 from casdk._transport.address import parse_address
 from casdk._transport.channels import channel_of
-before = sys.modules.keys() & {set(libraries.values())}
-channel_of(parse_address("{scheme}://host:1"))
-print(sorted(before), sorted(sys.modules.keys() & {set(libraries.values())}))
+before = sys.modules.keys() & {set(LIBRARIES.values())}
+channel_of(parse_address("{scheme}://host:1"), "{protocols}")
+print(sorted(before), sorted(sys.modules.keys() & {set(LIBRARIES.values())}))
 """
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert shown == f"[] {[libraries[SCHEMES[scheme].channel]]}\n"
+    assert shown == f"[] {imported}\n"

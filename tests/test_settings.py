@@ -19,6 +19,7 @@ def settings(**changes):
         "proxy": None,
         "coalesce": False,
         "telemetry": False,
+        "transport": None,
         "sources": EVERYTHING,
     }
     return Settings(**(plain | changes))

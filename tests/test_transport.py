@@ -28,7 +28,9 @@ def request(transport, text="a"):
 async def opened(server, scheme, caller, credential=None, **limits):
     """A transport to a server, on the engine."""
     tls = TLS(ca=server.ca) if scheme.endswith("s") else TLS()
-    transport = Transport(parse_address(server.address(scheme)), credential, tls, Timeouts(), Limits(**limits), None)
+    transport = Transport(
+        parse_address(server.address(scheme)), credential, tls, Timeouts(), Limits(**limits), None, None
+    )
     transport.engine = caller.engine
     try:
         yield transport

@@ -7,7 +7,7 @@ import base64
 import contextlib
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -45,6 +45,7 @@ class _Proxy:
     def __init__(self, name: str) -> None:
         self._name = name
         self._thread: LoopThread | None = None
+        self._listener: socket.socket | None = None
         self._counters = ProxyCounters()
         self._changed = threading.Condition()
         self._clients: set[socket.socket] = set()
@@ -63,6 +64,7 @@ class _Proxy:
         """End every connection, and listening."""
         thread, self._thread = self._thread, None
         if thread is not None:
+            thread.run(self._end_listening())
             thread.stop()
 
     def __enter__(self) -> Self:
@@ -100,8 +102,14 @@ class _Proxy:
         assert self._thread is not None
         sock = listen(port=self.port)
         self._thread.sockets.add(sock)
+        self._listener = sock
         self.port = int(sock.getsockname()[1])
         asyncio.get_running_loop().add_reader(sock, self._accept, sock, self._thread)
+
+    async def _end_listening(self) -> None:
+        """Accept nothing more: a connection that came while the loop ends would be nobody's."""
+        assert self._listener is not None
+        asyncio.get_running_loop().remove_reader(self._listener)
 
     def _accept(self, listener: socket.socket, thread: LoopThread) -> None:
         # Not sock_accept: cancelled at the wrong moment, it loses the connection it has just accepted.
@@ -136,19 +144,14 @@ class _Proxy:
     async def _serve(self, client: socket.socket, thread: LoopThread) -> None:
         raise NotImplementedError
 
-    async def _join(self, client: socket.socket, server: socket.socket, thread: LoopThread) -> None:
+    async def _join(self, client: socket.socket, server: socket.socket) -> None:
         """Pass bytes on both ways until both sides have ended, or one broke."""
-        thread.sockets.add(server)
-        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pass_on(client, server, "to_server"))
                 group.create_task(self._pass_on(server, client, "to_client"))
         except* OSError:
             end_socket(client, "reset")
-        finally:
-            thread.sockets.discard(server)
-            server.close()
 
     async def _pass_on(self, source: socket.socket, sink: socket.socket, direction: str) -> None:
         loop = asyncio.get_running_loop()
@@ -238,16 +241,13 @@ class TcpProxy(_Proxy):
         if self._refusing:
             end_socket(client, "reset")
             return
-        loop = asyncio.get_running_loop()
-        server = socket.socket()
-        server.setblocking(False)
-        try:
-            await loop.sock_connect(server, self._target)
-        except OSError:
-            server.close()
-            end_socket(client, "reset")
-            raise
-        await self._join(client, server, thread)
+        with _socket_on(thread) as server:
+            try:
+                await asyncio.get_running_loop().sock_connect(server, self._target)
+            except OSError:
+                end_socket(client, "reset")
+                raise
+            await self._join(client, server)
 
     async def _before_passing(self, direction: str) -> None:
         if self.delay:
@@ -305,20 +305,17 @@ class ConnectProxy(_Proxy):
                 await _say(talk, client, refused)
                 return
             host, _, port = target.rpartition(":")
-            server = socket.socket()
-            server.setblocking(False)
-            try:
-                await loop.sock_connect(server, (host.strip("[]"), int(port)))
-            except OSError:
-                server.close()
-                await _say(talk, client, 502)
-                return
-            if request.method == b"CONNECT":
-                await loop.sock_sendall(client, b"HTTP/1.1 200 Connection established\r\n\r\n")
-                await loop.sock_sendall(server, talk.trailing_data[0])
-                await self._join(client, server, thread)
-                return
-            with server:
+            with _socket_on(thread) as server:
+                try:
+                    await loop.sock_connect(server, (host.strip("[]"), int(port)))
+                except OSError:
+                    await _say(talk, client, 502)
+                    return
+                if request.method == b"CONNECT":
+                    await loop.sock_sendall(client, b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    await loop.sock_sendall(server, talk.trailing_data[0])
+                    await self._join(client, server)
+                    return
                 if not await self._forward(request, talk, client, server):
                     return
             talk.start_next_cycle()
@@ -357,6 +354,19 @@ class ConnectProxy(_Proxy):
                 if isinstance(event, h11.EndOfMessage):
                     break
         return talk.our_state is h11.DONE and talk.their_state is h11.DONE
+
+
+@contextlib.contextmanager
+def _socket_on(thread: LoopThread) -> Iterator[socket.socket]:
+    """A socket for a connection to a server; it is closed whatever ends it, also before it is connected."""
+    with socket.socket() as server:
+        server.setblocking(False)
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        thread.sockets.add(server)
+        try:
+            yield server
+        finally:
+            thread.sockets.discard(server)
 
 
 async def _next(talk: h11.Connection, sock: socket.socket, kind: type[h11.Request]) -> h11.Request | None:
