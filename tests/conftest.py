@@ -62,12 +62,14 @@ settings.register_profile("slow", max_examples=1000, deadline=None, suppress_hea
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take longest first, and after them those with most tests.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, and after them those with most tests, where processes share the tests.
 
     A process of `make test` takes one file at a time: one that takes long must not be begun when there is nothing left
-    for the others to do.
+    for the others to do. One process alone keeps pytest's order, which is also that of the table of `make interop`.
     """
+    if not hasattr(config, "workerinput"):
+        return
     places = {Path(__file__).parent / name: place for place, name in enumerate(SLOWEST)}
     assert all(path.is_file() for path in places)
     tests = Counter(item.path for item in items)
