@@ -17,7 +17,7 @@ from casdk._transport.channels.causes import CLOSED_IN_TLS, cause_of
 from casdk.config import TLS
 from casdk.errors import CasdkError, ProxyError, TLSError, TransportError
 
-__all__ = ["Connector", "ascii_host"]
+__all__ = ["Connector", "ascii_authority", "ascii_host"]
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -141,7 +141,7 @@ class Connector:
             OSError: The connection broke.
         """
         endpoint = self._endpoint
-        authority = Endpoint(endpoint.scheme, ascii_host(endpoint.host), endpoint.port).authority
+        authority = ascii_authority(endpoint)
         head = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
         head += [f"{name}: {value}" for name, value in proxy_headers(proxy).items()]
         beginning.transport.write("\r\n".join([*head, "", ""]).encode("ascii"))
@@ -265,6 +265,11 @@ class Beginning(asyncio.Protocol):
         if self._lost:
             protocol.connection_lost(self.error)
         return protocol
+
+
+def ascii_authority(endpoint: Endpoint) -> str:
+    """Return host and port of a server, the host as DNS has it."""
+    return Endpoint(endpoint.scheme, ascii_host(endpoint.host), endpoint.port).authority
 
 
 def ascii_host(host: str) -> str:

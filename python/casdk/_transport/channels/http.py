@@ -17,7 +17,6 @@ from casdk._rust import first_id_of
 from casdk._transport.channels.addresses import PROXY_PORT
 from casdk._transport.channels.base import (
     LOG,
-    Channel,
     Headers,
     Hidden,
     is_plain,
@@ -29,7 +28,7 @@ from casdk._transport.channels.base import (
 )
 from casdk._transport.channels.causes import cause_of
 from casdk._transport.channels.network import Network
-from casdk._transport.channels.pairing import Asked, Pairing
+from casdk._transport.channels.pairing import HEADERS, IDLE_SECONDS, Asked, Pairing, PairingChannel
 from casdk._transport.channels.refusals import NO_SUCH_PATH, refusal_of
 from casdk._transport.connecting import ascii_host
 from casdk.errors import (
@@ -47,36 +46,20 @@ divert("httpcore")
 
 HttpcoreConnection: TypeAlias = "httpcore.AsyncHTTPConnection | httpcore.AsyncHTTPProxy"
 RawHeaders: TypeAlias = "list[tuple[bytes, bytes]]"
-HEADERS: Final = (
-    (b"user-agent", b"casdk"),
-    (b"accept", b"application/json"),
-    (b"accept-encoding", b"identity"),
-    (b"content-type", b"application/json"),
-)
 FOREIGN: Final = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError)
-DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-IDLE_SECONDS: Final = 60.0
-"""A connection that was idle for longer is not used again."""
 PIECES_IN_A_TURN: Final = 64
 """Pieces of a reply that are read in one turn of the loop. Usually each read of the socket is one piece."""
 NO_HEAD: Final = ("illegal status line", "illegal request line", "no response line", "Receive buffer too long")
 """Words of h11 for what does not begin as a reply of HTTP/1.1 does."""
 
 
-class HttpChannel(Channel):
-    """JSON bodies to ``/post`` on at most ``limits.connections`` connections, the last one used first.
-
-    HTTP/1.1 has no request ids, so a second reply to one request would be taken for the reply to the next one. jina's
-    gateway makes up a new id for each reply, but sends back the documents' own: a reply that does not begin with the
-    document its request began with ends the connection. It counts only if it was the first one there, which can be
-    nobody else's.
-    """
+class HttpChannel(PairingChannel):
+    """JSON bodies to ``/post`` on at most ``limits.connections`` connections, the last one used first."""
 
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
         self._connections_open: set[Connection] = set()
         self._idle: list[Connection] = []
-        self._trusted = True
         self._context: ssl.SSLContext | None = None
         self._closed = False
         self._underway: set[asyncio.Timeout] = set()
@@ -87,10 +70,7 @@ class HttpChannel(Channel):
         scheme, host = "https" if self.endpoint.tls else "http", ascii_host(self.endpoint.host)
         self._url = httpcore.URL(scheme=scheme, host=host, port=self.endpoint.port, target="/post")
         self._dry_run_url = httpcore.URL(scheme=scheme, host=host, port=self.endpoint.port, target="/dry_run")
-        authority = f"[{host}]" if ":" in host else host
-        if self.endpoint.port != DEFAULT_PORTS[scheme]:
-            authority += f":{self.endpoint.port}"
-        self._head = [(b"host", authority.encode("ascii")), *HEADERS]
+        self._head = [(name.encode("ascii"), value.encode("ascii")) for name, value in (("host", self.host), *HEADERS)]
         # The whole exchange is timed below; connecting has a limit of its own.
         self._extensions: dict[str, Any] = {"timeout": {"connect": self.timeouts.connect}}
         if self.endpoint.tls and self.tls.server_name is not None:
@@ -167,57 +147,30 @@ class HttpChannel(Channel):
             began = loop.time()
             try:
                 response, body = await self._ask_on(connection.transport, request)
-                named = response.status == 200 and self._pair(connection, asked, body)
+                named = asked is not None and response.status == 200 and self.pair(connection.pairing, asked, body)
             except BaseException as error:
                 # httpcore may treat the connection of a cancelled request as busy for ever, so it is closed.
                 await self._end(connection)
                 given_up = isinstance(error, asyncio.CancelledError) and self.had_time(began, answer_by)
                 if given_up or isinstance(error, DeadlineError):
-                    await self._retire(began)
+                    await asyncio.gather(*map(self._end, self.take_silent(self._idle, began)))
                 raise
-            if asked is None or not (named and self._trusted):
+            if asked is None or not (named and self.trusted):
                 await self._end(connection)
             elif connection in self._connections_open:  # not closed meanwhile
                 connection.pairing.note_answer(asked, loop.time())
                 self._idle.append(connection)
             return response, body
 
-    async def _retire(self, began: float) -> None:
-        """Close the idle connections that may have gone silent, as one did: those that received nothing since then."""
-        silent = [connection for connection in self._idle if connection.pairing.answered_at < began]
-        self._idle = [connection for connection in self._idle if connection not in silent]
-        if silent:
-            LOG.info("%s answered nothing: its %d idle connections are not used again", self.endpoint, len(silent))
-        await asyncio.gather(*map(self._end, silent))
-
     async def _connection_for(self, asked: Asked | None) -> Connection:
         while not self._closed:
             if not self._idle:
                 return self._open()
             connection = self._idle.pop()
-            if asked is not None and self._trusted and connection.pairing.can_pair(asked) and not connection.gone:
+            if asked is not None and self.trusted and connection.pairing.can_pair(asked) and not connection.gone:
                 return connection
             await self._end(connection)
         raise TransportError(f"the connections to {self.endpoint} were closed", sent=False)
-
-    def _pair(self, connection: Connection, asked: Asked | None, body: bytes) -> bool:
-        """Return whether a reply names its request.
-
-        Raises:
-            ReplyError: It cannot be read.
-            TransportError: It names another one, and may be that one's.
-        """
-        if asked is None:
-            return False
-        found = first_id_of(body)
-        if found and (found == asked.first or asked.owns(found)):
-            return True
-        if found is None or not connection.pairing.used:  # no row to get wrong, or nobody else's
-            return False
-        if self._trusted:
-            self._trusted = False
-            LOG.warning("%s answered out of turn: each request gets a connection of its own from now on", self.endpoint)
-        raise TransportError(f"{self.endpoint} answered another request than this one", away=False)
 
     async def _ask_on(
         self, transport: HttpcoreConnection, request: httpcore.Request

@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit
 
 from casdk._rust import first_id_of, http1_head
-from casdk._transport.channels.base import LOG, TICK_SECONDS, Channel, Headers, Hidden, proxy_headers
+from casdk._transport.channels.base import LOG, TICK_SECONDS, Headers, Hidden, proxy_headers
 from casdk._transport.channels.http1_connection import Answer, Connection
-from casdk._transport.channels.pairing import Asked
+from casdk._transport.channels.pairing import HEADERS, IDLE_SECONDS, Asked, PairingChannel
 from casdk._transport.channels.refusals import NO_SUCH_PATH, refusal_of
-from casdk._transport.connecting import Connector, ascii_host
+from casdk._transport.connecting import Connector
 from casdk.errors import DeadlineError, TransportError
 
 __all__ = ["CHANNEL"]
 
-HEADERS: Final = (
-    ("user-agent", "casdk"),
-    ("accept", "application/json"),
-    ("accept-encoding", "identity"),
-    ("content-type", "application/json"),
-)
-PLAIN_PORT: Final = 80
-SECURE_PORT: Final = 443
-IDLE_SECONDS: Final = 60.0
-"""A connection that was idle for longer is not used again."""
 
-
-class HttpChannel(Channel):
+class HttpChannel(PairingChannel):
     """JSON bodies to ``/post`` on at most ``limits.connections`` connections, the last one used first.
-
-    HTTP/1.1 has no request ids, so a second reply to one request would be taken for the reply to the next one. jina's
-    gateway makes up a new id for each reply, but sends back the documents' own: a reply that does not begin with the
-    document its request began with ends the connection. It counts only if it was the first one there, which can be
-    nobody else's.
 
     A server may close a connection that is idle at any time, also while the next request is on its way. So a request
     that may be repeated, and that had not one byte of an answer on a connection that was used before, is sent once more
@@ -52,16 +36,11 @@ class HttpChannel(Channel):
         self._waiting: dict[Connection, float] = {}
         """Until when an answer is waited for, the soonest first: all wait equally long."""
         self._timer: asyncio.TimerHandle | None = None
-        self._trusted = True
         # Waiting for a free connection is not waiting for the server, so no limit of time holds for it.
         self._free = asyncio.Semaphore(self.limits.connections)
-        host, port = ascii_host(self.endpoint.host), self.endpoint.port
-        authority = f"[{host}]" if ":" in host else host
-        if port != (SECURE_PORT if tls else PLAIN_PORT):
-            authority += f":{port}"
-        self._origin = f"http://{authority}" if self.proxy is not None and not tls else ""
+        self._origin = f"http://{self.host}" if self.proxy is not None and not tls else ""
         passed_on = proxy_headers(urlsplit(self.proxy)) if self.proxy is not None and self._origin else {}
-        self._fields = (("host", authority), *HEADERS, *passed_on.items())
+        self._fields = (("host", self.host), *HEADERS, *passed_on.items())
         self._written: tuple[Headers, Hidden] | None = None
 
     async def exchange(
@@ -111,14 +90,15 @@ class HttpChannel(Channel):
                         raise
                     connection = await self._connect()
                     answer = await self._ask_on(connection, head, message)
-                named = asked is not None and answer.status == 200 and self._pair(connection, asked, answer.body)
+                named = asked is not None and answer.status == 200 and self.pair(connection.pairing, asked, answer.body)
             except BaseException as error:
                 connection.end()
                 given_up = isinstance(error, asyncio.CancelledError) and self.had_time(began, answer_by)
                 if given_up or isinstance(error, DeadlineError):
-                    self._retire(began)
+                    for silent in self.take_silent(self._idle, began):
+                        silent.end()
                 raise
-            if asked is not None and named and self._trusted and connection.open:
+            if asked is not None and named and self.trusted and connection.open:
                 connection.pairing.note_answer(asked, loop.time())
                 self._idle.append(connection)
             else:
@@ -132,7 +112,7 @@ class HttpChannel(Channel):
         while self._idle:
             connection = self._idle.pop()
             pairing = connection.pairing
-            usable = asked is not None and self._trusted and pairing.answered_at > oldest and pairing.can_pair(asked)
+            usable = asked is not None and self.trusted and pairing.answered_at > oldest and pairing.can_pair(asked)
             if usable and not repeatable:
                 # Two turns of the loop, in which it hears of an end that has come already: one to ask, one to be told.
                 await asyncio.sleep(0)
@@ -181,32 +161,6 @@ class HttpChannel(Channel):
                 self._timer = loop.call_at(deadline, self._expire)
                 return
             connection.fail(DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s"))
-
-    def _retire(self, began: float) -> None:
-        """Close the idle connections that may have gone silent, as one did: those that received nothing since then."""
-        silent = [connection for connection in self._idle if connection.pairing.answered_at < began]
-        self._idle = [connection for connection in self._idle if connection not in silent]
-        if silent:
-            LOG.info("%s answered nothing: its %d idle connections are not used again", self.endpoint, len(silent))
-        for connection in silent:
-            connection.end()
-
-    def _pair(self, connection: Connection, asked: Asked, body: bytes) -> bool:
-        """Return whether a reply names its request.
-
-        Raises:
-            ReplyError: It cannot be read.
-            TransportError: It names another one, and may be that one's.
-        """
-        found = first_id_of(body)
-        if found and (found == asked.first or asked.owns(found)):
-            return True
-        if found is None or not connection.pairing.used:  # no row to get wrong, or nobody else's
-            return False
-        if self._trusted:
-            self._trusted = False
-            LOG.warning("%s answered out of turn: each request gets a connection of its own from now on", self.endpoint)
-        raise TransportError(f"{self.endpoint} answered another request than this one", away=False)
 
     async def aclose(self) -> None:
         # First those that are still being made, which are not among the open ones yet.

@@ -20,7 +20,7 @@ from casdk._transport.channels.statuses import (
     no_grpc,
     page_error,
 )
-from casdk._transport.connecting import Connector
+from casdk._transport.connecting import Connector, ascii_authority
 from casdk.errors import CasdkError, DeadlineError, ReplyError, TransportError
 
 __all__ = ["CHANNEL", "Http2Channel"]
@@ -38,8 +38,8 @@ MOST_MOVES: Final = 5
 begun with it."""
 EARLY_SECONDS: Final = 0.05
 """The server has another clock, and may end a call by so much before its time."""
-LONGEST_DEADLINE: Final = 99_999_999
-"""gRPC has eight digits for a deadline."""
+LARGEST_DEADLINE_NUMBER: Final = 99_999_999
+"""gRPC has eight digits for a deadline, and a letter behind them for the unit."""
 
 
 class Http2Channel(Channel):
@@ -112,12 +112,9 @@ class Http2Channel(Channel):
         made_of, head = self._heads.get(method, (None, None))
         if head is None or made_of is not headers:
             milliseconds = ceil(self.timeouts.read * 1000)
-            short = milliseconds <= LONGEST_DEADLINE
-            deadline = f"{milliseconds}m" if short else f"{min(milliseconds // 1000, LONGEST_DEADLINE)}S"
-            host = self.endpoint.host
-            ascii_host = host if host.isascii() else host.encode("idna").decode("ascii")
-            authority = f"[{ascii_host}]" if ":" in ascii_host else ascii_host
-            head = Head(self.endpoint.tls, f"{authority}:{self.endpoint.port}", method, deadline, list(headers))
+            short = milliseconds <= LARGEST_DEADLINE_NUMBER
+            deadline = f"{milliseconds}m" if short else f"{min(milliseconds // 1000, LARGEST_DEADLINE_NUMBER)}S"
+            head = Head(self.endpoint.tls, ascii_authority(self.endpoint), method, deadline, list(headers))
             self._heads[method] = headers, head
         return head
 

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection"]
 
-LARGEST_MESSAGE: Final = 2**32 - 1
-"""Bytes of the largest message: gRPC has four bytes for its length."""
+LARGEST_MESSAGE_BYTES: Final = 2**32 - 1
+"""gRPC has four bytes for the length of a message."""
 
 
 class Connection(asyncio.Protocol):
@@ -40,7 +40,7 @@ class Connection(asyncio.Protocol):
         self.waiting: dict[int, tuple[asyncio.Future[Message | Failure], float]] = {}
         self.usable = False
         self._channel = channel
-        self._http2 = Http2(min(channel.limits.max_reply_bytes, LARGEST_MESSAGE))
+        self._http2 = Http2(min(channel.limits.max_reply_bytes, LARGEST_MESSAGE_BYTES))
         self._transport = cast(asyncio.Transport, None)
         self._greeting: asyncio.Future[None] = self.loop.create_future()
         self._received_at = 0.0
