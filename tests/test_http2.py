@@ -107,7 +107,7 @@ def rows(texts):
     return np.stack([embed(text, WIDTH) for text in texts])
 
 
-def test_an_index_moves_on_from_a_connection_that_says_farewell():
+def test_an_index_moves_on_from_a_connection_that_goes_away():
     """As nginx does after a thousand requests: what it has not begun with goes to another one, at no attempt's cost."""
 
     def act(peer, h2, number, stream):

@@ -381,7 +381,7 @@ class Http2:
     def ended(self) -> Failure | None:
         """Why it has ended, if it has."""
     @property
-    def farewell(self) -> tuple[int, str] | None:
+    def go_away(self) -> tuple[int, str] | None:
         """Code and words of the server's GOAWAY, if it sent one."""
 
 def are_consecutive(rows: list[Any]) -> bool:

@@ -162,7 +162,7 @@ def test_a_call_that_is_taken_back_is_reset() -> None:
     assert server.reset == [stream]
 
 
-def test_a_farewell() -> None:
+def test_a_go_away() -> None:
     client, server = Http2(LARGEST), Server()
     exchange(client, server)
     begun = client.request(head(), b"")
@@ -173,7 +173,7 @@ def test_a_farewell() -> None:
     assert isinstance(failure, Failure)
     assert (failure.kind, failure.sent) == ("refused", False)
     assert client.state == "leaving"
-    assert client.farewell == (11, "too_many_pings")
+    assert client.go_away == (11, "too_many_pings")
     with pytest.raises(ConnectionError):
         client.request(head(), b"")
     client.end_of_input()

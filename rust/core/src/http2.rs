@@ -19,10 +19,10 @@ pub use failure::{Failure, Kind};
 pub use head::{BadHead, Head};
 
 /// Bytes of a stream that a server may send before they are read; they are read as soon as they come.
-const STREAM_WINDOW: u32 = 16 << 20;
+const STREAM_WINDOW_BYTES: u32 = 16 << 20;
 /// The same for all streams together.
-const CONNECTION_WINDOW: u32 = 64 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 /// Bytes of the largest frame: nearly every reply comes in one, and is not copied then.
-const FRAME: u32 = 1 << 20;
+const FRAME_BYTES: u32 = 1 << 20;
 /// Bytes of all headers of an answer, unpacked. An error's words are among them.
-const HEADERS: u32 = 256 << 10;
+const HEADER_BYTES: u32 = 256 << 10;

@@ -97,7 +97,7 @@ fn a_request_that_the_server_has_not_begun_with() {
     let failure = only(step.events);
     assert_eq!((failure.kind, failure.sent), (Kind::Refused, false));
     assert_eq!(connection.state(), State::Leaving);
-    assert_eq!(connection.farewell(), Some((0, "max_age".to_owned())));
+    assert_eq!(connection.go_away(), Some((0, "max_age".to_owned())));
     assert!(connection.request(&head(), Bytes::new()).is_err());
     let failure = only(connection.end_of_input().events);
     assert_eq!((failure.kind, failure.sent), (Kind::Lost, true));

@@ -170,8 +170,8 @@ impl Http2 {
     }
 
     #[getter]
-    fn farewell(&self) -> Option<(u32, String)> {
-        self.connection().farewell()
+    fn go_away(&self) -> Option<(u32, String)> {
+        self.connection().go_away()
     }
 }
 

@@ -29,9 +29,9 @@ UNIMPLEMENTED: Final = CODES.index("UNIMPLEMENTED")
 DEADLINE_EXCEEDED: Final = CODES.index("DEADLINE_EXCEEDED")
 CANCEL: Final = 8
 ENHANCE_YOUR_CALM: Final = 11
-"""Codes of HTTP/2 with which a server resets a stream, or says farewell."""
+"""Codes of HTTP/2 with which a server resets a stream, or says GOAWAY."""
 TOO_MANY_PINGS: Final = "too_many_pings"
-"""gRPC's word in the farewell of a server that allows pings only every five minutes, its default, while it works at
+"""gRPC's word in the GOAWAY of a server that allows pings only every five minutes, its default, while it works at
 requests. jina's server sends pings itself, so that a connection to it is checked without ours."""
 MOST_MOVES: Final = 5
 """Connections that a request is moved to at most because the one before ended, or had no room, before the server had
@@ -153,7 +153,7 @@ class Http2Channel(Channel):
             self._others.discard(connection)
             connection.close()
 
-    def said_farewell(self, connection: Connection, code: int, words: str) -> None:
+    def note_go_away(self, connection: Connection, code: int, words: str) -> None:
         """Take note of why the server lets no more requests be begun on a connection."""
         if code == ENHANCE_YOUR_CALM and TOO_MANY_PINGS in words and not self.pings_refused:
             LOG.warning("%s refuses pings while it works at a request: it gets none any more", self.endpoint)

@@ -227,8 +227,8 @@ class Connection(asyncio.Protocol):
 
     def _changed(self, state: str) -> None:
         self.usable = state == "open"
-        if (farewell := self._http2.farewell) is not None:
-            self._channel.said_farewell(self, *farewell)
+        if (go_away := self._http2.go_away) is not None:
+            self._channel.note_go_away(self, *go_away)
         if state == "closed":
             failure, endpoint = self._http2.ended, self._channel.endpoint
             assert failure is not None

@@ -74,11 +74,13 @@ class Pairing:
 
 
 class Paired(Protocol):
-    """A connection whose requests and replies are paired."""
+    """A connection whose requests and replies are paired.
 
-    @property
-    def pairing(self) -> Pairing:
-        """Which requests were made on it."""
+    Attributes:
+        pairing: Which requests were made on it.
+    """
+
+    pairing: Pairing
 
 
 C = TypeVar("C", bound=Paired)

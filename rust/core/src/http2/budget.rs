@@ -1,13 +1,13 @@
 //! How many frames a server may send that carry nothing: each costs it ten bytes, and this side much more.
 
 /// Frames without content that are allowed in a second, whatever else is sent.
-const PER_SECOND: f64 = 1000.0;
+const FRAMES_PER_SECOND: f64 = 1000.0;
 /// Frames without content that are allowed at once, at most.
-const MOST: f64 = 4000.0;
+const MOST_FRAMES: f64 = 4000.0;
 /// Frames that each frame of a request may be answered with: headers, trailers, updates of two windows, a ping.
-const FOR_A_FRAME: f64 = 6.0;
+const FRAMES_FOR_A_FRAME: f64 = 6.0;
 /// Bytes of content, in either direction, for which one frame more is allowed: they move windows.
-const FOR_BYTES: f64 = 1024.0;
+const BYTES_FOR_A_FRAME: f64 = 1024.0;
 
 /// What is left of the frames that a server may send.
 ///
@@ -21,25 +21,25 @@ pub struct Budget {
 impl Budget {
     pub fn new() -> Self {
         Self {
-            left: MOST,
+            left: MOST_FRAMES,
             at: 0.0,
         }
     }
 
     /// Lets it grow with time.
     pub fn grow(&mut self, now: f64) {
-        self.add((now - self.at).max(0.0) * PER_SECOND);
+        self.add((now - self.at).max(0.0) * FRAMES_PER_SECOND);
         self.at = now;
     }
 
     /// Lets it grow by what was sent of requests; answers to the server's own frames are none of it.
     pub fn sent(&mut self, frames: usize, bytes: usize) {
-        self.add(as_f64(frames) * FOR_A_FRAME + as_f64(bytes) / FOR_BYTES);
+        self.add(as_f64(frames) * FRAMES_FOR_A_FRAME + as_f64(bytes) / BYTES_FOR_A_FRAME);
     }
 
     /// Lets it grow by content that was received.
     pub fn received(&mut self, bytes: usize) {
-        self.add(as_f64(bytes) / FOR_BYTES);
+        self.add(as_f64(bytes) / BYTES_FOR_A_FRAME);
     }
 
     /// Takes one frame out of it; returns whether there was one left.
@@ -49,7 +49,7 @@ impl Budget {
     }
 
     fn add(&mut self, frames: f64) {
-        self.left = (self.left + frames).min(MOST);
+        self.left = (self.left + frames).min(MOST_FRAMES);
     }
 }
 

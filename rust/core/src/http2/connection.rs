@@ -18,7 +18,7 @@ use super::message::{Outgoing, outgoing};
 use super::pipe::Pipe;
 use super::reply::Reply;
 use super::wake::{Again, Woken};
-use super::{CONNECTION_WINDOW, FRAME, HEADERS, STREAM_WINDOW};
+use super::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, HEADER_BYTES, STREAM_WINDOW_BYTES};
 
 /// What a call comes to.
 pub type Outcome = Result<Bytes, Failure>;
@@ -92,10 +92,10 @@ impl Connection {
         let mut builder = Builder::new();
         builder
             .enable_push(false)
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(FRAME)
-            .max_header_list_size(HEADERS);
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES)
+            .max_header_list_size(HEADER_BYTES);
         let handshake = pin!(builder.handshake(pipe.clone()));
         let Poll::Ready(Ok((requests, inner))) =
             handshake.poll(&mut Context::from_waker(Waker::noop()))
@@ -204,7 +204,7 @@ impl Connection {
 
     /// Returns code and words of the server's GOAWAY, if it sent one.
     #[must_use]
-    pub fn farewell(&self) -> Option<(u32, String)> {
+    pub fn go_away(&self) -> Option<(u32, String)> {
         let (code, words) = self.received.go_away()?;
         Some((code, String::from_utf8_lossy(words).into_owned()))
     }
@@ -228,7 +228,7 @@ impl Connection {
             budget.spend()
         });
         if !greets || !(*greeted || may_greet(self.received.started())) {
-            let beginning = String::from_utf8_lossy(&data[..data.len().min(SHOWN)]);
+            let beginning = String::from_utf8_lossy(&data[..data.len().min(SHOWN_BYTES)]);
             return Err(Failure::new(Kind::Protocol, 0, beginning).unsent());
         }
         if !allowed {
@@ -317,7 +317,7 @@ impl Connection {
 }
 
 /// Bytes that are shown of what is no HTTP/2.
-const SHOWN: usize = 64;
+const SHOWN_BYTES: usize = 64;
 
 /// Returns the failure of a call as it is if nothing of the call was ever written.
 fn never_begun(stream: u32, failure: Failure, opened: u32) -> Failure {

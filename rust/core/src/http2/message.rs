@@ -5,10 +5,10 @@ use bytes::{Buf, Bytes};
 use super::failure::{Failure, Kind};
 
 /// Bytes of the prefix.
-const PREFIX: usize = 5;
+const PREFIX_BYTES: usize = 5;
 
 /// What is sent: the prefix and the message, which is not copied.
-pub type Outgoing = bytes::buf::Chain<std::io::Cursor<[u8; PREFIX]>, Bytes>;
+pub type Outgoing = bytes::buf::Chain<std::io::Cursor<[u8; PREFIX_BYTES]>, Bytes>;
 
 /// Returns a message with its prefix, unless it is longer than the prefix can say.
 pub fn outgoing(message: Bytes) -> Option<Outgoing> {
@@ -19,7 +19,7 @@ pub fn outgoing(message: Bytes) -> Option<Outgoing> {
 /// The one message of a reply, as it arrives.
 pub struct Incoming {
     largest: usize,
-    prefix: [u8; PREFIX],
+    prefix: [u8; PREFIX_BYTES],
     filled: usize,
     len: usize,
     message: Body,
@@ -37,7 +37,7 @@ impl Incoming {
     pub fn new(largest: usize) -> Self {
         Self {
             largest,
-            prefix: [0; PREFIX],
+            prefix: [0; PREFIX_BYTES],
             filled: 0,
             len: 0,
             message: Body::Missing,
@@ -46,12 +46,12 @@ impl Incoming {
 
     /// Takes what has arrived.
     pub fn take(&mut self, mut data: Bytes) -> Result<(), Failure> {
-        if self.filled < PREFIX {
-            let size = (PREFIX - self.filled).min(data.len());
+        if self.filled < PREFIX_BYTES {
+            let size = (PREFIX_BYTES - self.filled).min(data.len());
             self.prefix[self.filled..self.filled + size].copy_from_slice(&data[..size]);
             self.filled += size;
             data.advance(size);
-            if self.filled < PREFIX {
+            if self.filled < PREFIX_BYTES {
                 return Ok(());
             }
             self.begin()?;
@@ -93,7 +93,7 @@ impl Incoming {
 
     /// Returns the message, if all of it has arrived.
     pub fn whole(&mut self) -> Option<Bytes> {
-        if self.filled < PREFIX || self.message.len() < self.len {
+        if self.filled < PREFIX_BYTES || self.message.len() < self.len {
             return None;
         }
         match std::mem::replace(&mut self.message, Body::Missing) {
@@ -124,11 +124,13 @@ mod tests {
         let sent = sent.copy_to_bytes(sent.remaining());
         assert_eq!(&sent[..], b"\0\0\0\0\x07message");
         let mut incoming = Incoming::new(7);
-        incoming.take(sent.slice(..PREFIX)).expect("a prefix");
+        incoming.take(sent.slice(..PREFIX_BYTES)).expect("a prefix");
         assert!(incoming.whole().is_none());
-        incoming.take(sent.slice(PREFIX..)).expect("a message");
+        incoming
+            .take(sent.slice(PREFIX_BYTES..))
+            .expect("a message");
         let message = incoming.whole().expect("all of it");
-        assert_eq!(message.as_ptr(), sent[PREFIX..].as_ptr());
+        assert_eq!(message.as_ptr(), sent[PREFIX_BYTES..].as_ptr());
     }
 
     #[test]

@@ -13,9 +13,9 @@ use super::budget::Budget;
 use super::frames::Frames;
 
 /// Bytes that may wait to be sent. Beyond that, `h2` keeps its frames, and reads none.
-const MOST_UNSENT: usize = 1 << 20;
+const MOST_UNSENT_BYTES: usize = 1 << 20;
 /// Bytes of the preface, which comes before the first frame.
-const PREFACE: usize = 24;
+const PREFACE_BYTES: usize = 24;
 
 /// Both ends of the two queues: `h2` owns one handle, the connection the other.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ impl Queues {
             output: Vec::new(),
             full: false,
             written: Frames::default(),
-            preface: PREFACE,
+            preface: PREFACE_BYTES,
             opened: 0,
             budget: Budget::new(),
         }
@@ -148,7 +148,7 @@ impl AsyncWrite for Pipe {
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
         let mut queues = self.queues();
-        if queues.output.len() >= MOST_UNSENT {
+        if queues.output.len() >= MOST_UNSENT_BYTES {
             queues.full = true;
             return Poll::Pending;
         }
@@ -183,7 +183,7 @@ mod tests {
             assert!(matches!(written, Poll::Ready(Ok(size)) if size == piece.len()));
         }
         assert_eq!(pipe.queues().opened(), 3);
-        let most = vec![0; MOST_UNSENT];
+        let most = vec![0; MOST_UNSENT_BYTES];
         assert!(
             Pin::new(&mut pipe)
                 .poll_write(&mut context, &most)
@@ -195,7 +195,10 @@ mod tests {
                 .is_pending()
         );
         let (output, more) = pipe.queues().take();
-        assert_eq!((output.len(), more), (bytes.len() + MOST_UNSENT, true));
+        assert_eq!(
+            (output.len(), more),
+            (bytes.len() + MOST_UNSENT_BYTES, true)
+        );
         assert!(
             Pin::new(&mut pipe)
                 .poll_write(&mut context, b"x")
