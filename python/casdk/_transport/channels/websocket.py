@@ -23,32 +23,21 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from casdk._engine.logging import logger_of
-from casdk._remarks import remark
 from casdk._rust import frame_message, request_id_of
-from casdk._transport.address import counterpart
 from casdk._transport.channels.base import (
     LOG,
     SLICE_BYTES,
     TICK_SECONDS,
     Channel,
     Headers,
-    overloaded,
-    refused,
     slices,
     too_large,
 )
-from casdk._transport.channels.causes import without_grpc
+from casdk._transport.channels.closes import SERVER_LIMIT, TOO_BIG, closed_with, handshake_refused, no_websocket
 from casdk._transport.channels.frames import CLOSE_SECONDS, Connection
+from casdk._transport.channels.separation import Separation
 from casdk._transport.connecting import Connector
-from casdk.errors import (
-    AuthError,
-    CasdkError,
-    DeadlineError,
-    ProtocolMismatchError,
-    ReplyError,
-    ServerError,
-    TransportError,
-)
+from casdk.errors import CasdkError, DeadlineError, ReplyError, TransportError
 
 __all__ = ["CHANNEL"]
 
@@ -58,20 +47,6 @@ SUBPROTOCOL: Final = Subprotocol("bytes")
 """Asked for, since the gateway speaks JSON without it; the gateway does not echo it."""
 END: Final = b"\x00"
 """Jina's end of input, ``bytes(True)``: the server finishes what is in flight and closes."""
-AUTH_CLOSES: Final = frozenset({1008, 4401, 4403})
-FINAL_CLOSES: Final = frozenset({1002, 1003, 1007, 1010})
-"""Codes of a server that will not take the same request another time, as 400, 404 and 500 over http."""
-TRY_LATER: Final = 1013
-TOO_BIG: Final = 1009
-SERVER_LIMIT: Final = "the server takes less (uvicorn: ws_max_size, 16 MB by default; websockets: max_size, 1 MB)"
-"""Whose limit `TOO_BIG` is, and where it is likely to be raised."""
-AWAY_CLOSES: Final = frozenset({1000, 1001, 1005, 1011, 1012, 1014})
-"""Codes under a request of a server that goes, or has lost what is behind it: 1011 is what jina's gateway closes with
-where it answers 503 over http."""
-HANDSHAKE_REFUSALS: Final = frozenset({401, 403, 407, 408, 429})
-"""HTTP statuses, besides those of 500 and more, of a server that may speak websocket all the same."""
-
-
 SMALL_BYTES: Final = 32 * 1024
 """Small messages are sent at once, up to so many bytes in one turn of the loop (websockets' ``write_limit``)."""
 
@@ -271,45 +246,6 @@ class Socket:
         await asyncio.wait([self._reader])
 
 
-class Separation:
-    """Keeps requests apart of which one may end the connection, and the other must not be sent twice.
-
-    A request that is larger than any before may be too large. A server closes the websocket for that, and then nobody
-    knows whether it has begun with the others in flight.
-
-    Attributes:
-        accepted_bytes: Bytes of the largest request that was answered.
-    """
-
-    def __init__(self) -> None:
-        self.accepted_bytes = 0
-        self._untried = self._once = 0
-        self._waiting: list[asyncio.Future[None]] = []
-
-    async def enter(self, untried: bool, once: bool) -> None:
-        """Wait until a request may be sent.
-
-        Args:
-            untried: Whether it is larger than any before.
-            once: Whether it must not be sent twice.
-        """
-        while (once and self._untried) or (untried and self._once):
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
-            await waiter
-        self._untried += untried
-        self._once += once
-
-    def leave(self, untried: bool, once: bool) -> None:
-        """The request is over."""
-        self._untried -= untried
-        self._once -= once
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
-
-
 class WebsocketChannel(Channel):
     """One socket for all calls; a new one when it broke or when the credential changed."""
 
@@ -418,26 +354,13 @@ CHANNEL = WebsocketChannel
 
 def _refused(error: Exception, where: str) -> CasdkError:
     if isinstance(error, InvalidStatus):
-        status = error.response.status_code
-        said = f"{where}: the server answered the handshake with HTTP {status}"
-        if status in HANDSHAKE_REFUSALS or status >= 500:
-            retry_after = next(iter(error.response.headers.get_all("Retry-After")), None)
-            ours = refused(said, status, retry_after, sent=False)
-            ours.code = str(status)
-            return ours
-        other = counterpart(where.partition("://")[0], channel="http")
-        said = f"{said}: this port speaks HTTP but no websocket; use {other}://"
-        return ProtocolMismatchError(said, retryable=False, sent=False)
-    if isinstance(error, InvalidMessage):
-        cause = error.__cause__
-        if isinstance(cause, EOFError | ConnectionError):
-            return TransportError(f"{where}: the connection was closed during the handshake", sent=False)
-        return ProtocolMismatchError(
-            f"{where}: this port does not speak websocket ({remark(str(cause))})", retryable=False, sent=False
-        )
-    return ProtocolMismatchError(
-        f"{where}: this port does not speak websocket ({remark(str(error))})", retryable=False, sent=False
-    )
+        retry_after = next(iter(error.response.headers.get_all("Retry-After")), None)
+        return handshake_refused(error.response.status_code, retry_after, where)
+    if not isinstance(error, InvalidMessage):
+        return no_websocket(str(error), where)
+    if isinstance(error.__cause__, EOFError | ConnectionError):
+        return TransportError(f"{where}: the connection was closed during the handshake", sent=False)
+    return no_websocket(str(error.__cause__), where)
 
 
 CREDENTIAL: Final = re.compile("(authorization: ).*", re.IGNORECASE)
@@ -469,20 +392,4 @@ def _closed(error: ConnectionClosed, where: str, shared: bool = False) -> CasdkE
         if error.sent is not None and error.sent.code in (1002, 1007):
             return ReplyError(f"{where}: {error.sent.reason or 'the server broke the websocket protocol'}")
         return TransportError(f"{where}: the connection was closed without a word")
-    words = remark(without_grpc(frame.reason))
-    said = f"{where}: the server closed the connection with {frame.code} {words}".rstrip()
-    ours = _meant(frame.code, said, shared)
-    ours.code = str(frame.code)
-    return ours
-
-
-def _meant(code: int, said: str, shared: bool) -> CasdkError:
-    if code in AUTH_CLOSES:
-        return AuthError(said, shared=shared)
-    if code == TRY_LATER:
-        return overloaded(said, shared=shared)
-    if code in FINAL_CLOSES:
-        return ServerError(said, shared=shared)
-    if code == TOO_BIG:
-        return TransportError(said, away=False, blameless=True)
-    return TransportError(said, away=code in AWAY_CLOSES)
+    return closed_with(frame.code, frame.reason, where, shared=shared)
