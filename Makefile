@@ -90,6 +90,24 @@ test: lint $(READY) ## Lint, and run every test of Rust and Python
 	  echo "==> running again, one after the other, what failed"; \
 	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
+# A stable compiler from rustup counts lines, too, with a component of its own.
+COVERED := .cache/cargo-llvm-cov/bin/cargo-llvm-cov
+$(COVERED): | check-tools
+	$(say) "building cargo-llvm-cov (about a minute)"
+	@rustup component add llvm-tools
+	@cargo install --quiet --locked --root $(dir $(COVERED)).. cargo-llvm-cov
+
+# Without tests/faults, which kill the processes that they look at; pyproject.toml has the floor for Python.
+.PHONY: coverage
+coverage: $(READY) $(COVERED) ## Count the lines and branches that the tests of the parts run, and fail below the floor
+	$(say) "counting what the tests of Rust run"
+	@PATH="$(CURDIR)/$(dir $(COVERED)):$$PATH" cargo llvm-cov --package casdk-core --locked --quiet --summary-only --fail-under-lines 95
+	$(say) "counting what the tests of Python run"
+	@rm -rf .cache/coverage && mkdir -p .cache/coverage
+	@$(BIN)/python -m coverage run -m pytest $(SHARED) --ignore=tests/faults
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report --skip-covered
+
 .PHONY: lint
 lint: $(READY) ## Check format, lints, types and stubs of Python and Rust, and the workflows
 	$(say) "checking Python"

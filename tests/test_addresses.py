@@ -60,7 +60,7 @@ async def test_none_that_lives(resolve):
         with pytest.raises(TimeoutError):
             await reach(Addresses())
         resolve((one.host, one.port), ("127.0.0.1", 9))
-        with pytest.raises(OSError, match=r"did not answer within 0\.2 s; .*Connect call failed"):
+        with pytest.raises(OSError, match=r"did not answer within 0\.\d+ s; .*Connect call failed"):
             await reach(Addresses())
 
 

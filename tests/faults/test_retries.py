@@ -17,10 +17,7 @@ from casdk import (
     ServerError,
     TransportError,
 )
-from casdk._transport.channels.base import seconds_asked
 from casdk.testing import Babble, Cut, DeadExecutor, ExecutorError, Page, Refuse
-from hypothesis import given
-from hypothesis import strategies as st
 
 QUICK = Retry(backoff=0.001, max_backoff=0.01)
 PASSING = {
@@ -216,12 +213,6 @@ def test_a_date_is_honoured_as_a_number_is(make_server, connect_to, call, patien
     if ends is refused:
         assert 3500 < caught.value.retry_after < 3601
         assert then in str(caught.value)
-
-
-@given(st.text(max_size=20) | st.dates().map(str) | st.datetimes().map(format_datetime) | st.floats().map(str))
-def test_whatever_is_asked_for_is_seconds_or_nonsense(words):
-    seconds = seconds_asked(words)
-    assert math.isnan(seconds) or seconds >= 0
 
 
 def test_a_dying_server_is_not_stormed(make_server, connect_to, scheme, figure):

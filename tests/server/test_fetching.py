@@ -6,7 +6,6 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import grpc
 import pytest
 from casdk.server import serve
 from casdk.server.fetching import REQUEST_SECONDS, Fetcher
@@ -100,8 +99,9 @@ def test_a_silent_host_does_not_keep_the_server(site, doors):
         waiting = call.future(doors.request("/", {"uri": f"{site}/silent"}).SerializeToString(), timeout=doors.WAIT)
         assert call(doors.request("/", {"text": "a"}).SerializeToString(), timeout=doors.WAIT).data.docs.docs
         assert served.stop() == 0
-        with pytest.raises(grpc.RpcError):
-            waiting.result(doors.WAIT)
+        # Whether there is time to say so before the connection ends is not promised; that the call ends is.
+        if waiting.exception(doors.WAIT) is None:
+            assert "shutting down" in waiting.result().header.status.description
 
 
 async def test_a_request_has_so_long_for_all_its_uris(site):
