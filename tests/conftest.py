@@ -132,6 +132,14 @@ def own() -> bool:
     return bool(defaults["transport"] == "own")
 
 
+@pytest.fixture(scope="session")
+def libraries() -> bool:
+    """Whether clients that are not told otherwise are on the libraries."""
+    defaults = Client.__init__.__kwdefaults__
+    assert defaults is not None
+    return bool(defaults["transport"] == "libraries")
+
+
 @pytest.fixture
 def client(scheme: str, connect: Callable[..., Client]) -> Client:
     """A client of the server, over each scheme in turn."""

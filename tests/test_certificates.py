@@ -5,8 +5,8 @@ import ssl
 import pytest
 from casdk import TLS, Limits, Timeouts, TLSError, TransportError
 from casdk._transport.address import parse_address
-from casdk._transport.channels.certificates import shown_certificate, system_roots
-from casdk._transport.channels.grpc import GrpcChannel
+from casdk._transport.channels.libraries.certificates import shown_certificate, system_roots
+from casdk._transport.channels.libraries.grpc import GrpcChannel
 from casdk.testing import ConnectProxy, FaultServer
 from casdk.testing.certificates import Authority, self_signed
 

@@ -6,17 +6,18 @@ import sys
 import pytest
 from casdk._transport.address import SCHEMES, parse_address
 from casdk._transport.channels import Channel, channel_of
-from casdk._transport.channels.grpc import GrpcChannel
-from casdk._transport.channels.http import HttpChannel
-from casdk._transport.channels.http1 import HttpChannel as OwnHttpChannel
+from casdk._transport.channels.http1 import HttpChannel as Http1Channel
 from casdk._transport.channels.http2 import Http2Channel
+from casdk._transport.channels.libraries.grpc import GrpcChannel
+from casdk._transport.channels.libraries.http import HttpChannel
+from casdk._transport.channels.libraries.websocket import WebsocketChannel as LibraryWebsocketChannel
 from casdk._transport.channels.websocket import WebsocketChannel
 
 CHANNELS = {
-    "libraries": {"grpc": GrpcChannel, "http": HttpChannel, "websocket": WebsocketChannel},
-    "own": {"grpc": Http2Channel, "http": OwnHttpChannel, "websocket": WebsocketChannel},
+    "libraries": {"grpc": GrpcChannel, "http": HttpChannel, "websocket": LibraryWebsocketChannel},
+    "own": {"grpc": Http2Channel, "http": Http1Channel, "websocket": WebsocketChannel},
 }
-LIBRARIES = {"grpc": "grpc", "http": "httpcore", "websocket": "websockets"}
+LIBRARIES = {"grpc": "grpc", "http": "httpx", "websocket": "websockets"}
 
 
 @pytest.mark.parametrize("protocols", CHANNELS)

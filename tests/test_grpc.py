@@ -4,53 +4,9 @@ import grpc.aio
 import numpy as np
 import pytest
 from casdk import TLS, Client, Retry
-from casdk._transport.channels.grpc import CHANNEL, _is_silence, _lost
-from casdk.errors import ProtocolMismatchError, TLSError, TransportError
+from casdk._transport.channels.libraries.grpc import CHANNEL
+from casdk.errors import ProtocolMismatchError, TransportError
 from casdk.testing import FaultServer, Refuse
-
-ADDRESS = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:43251: "
-
-
-@pytest.mark.parametrize(
-    ("tls", "details", "kind", "retryable"),
-    [
-        (False, ADDRESS + "Failed to connect to remote host: Connection refused", TransportError, True),
-        (False, ADDRESS + "tcp handshaker shutdown", TransportError, True),
-        (True, ADDRESS + "tcp handshaker shutdown", TransportError, True),
-        (True, ADDRESS + "Failed to create security handshaker.", TLSError, True),
-        (True, "Ssl handshake failed: Socket closed", TLSError, True),
-        (True, "Ssl handshake failed: SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED", TLSError, False),
-    ],
-)
-def test_what_grpc_says_of_a_lost_connection(tls, details, kind, retryable):
-    """The words are gRPC's own, as they were seen."""
-    error = _lost(tls, details, "where")
-    assert type(error) is kind
-    assert (error.retryable, error.sent) == (retryable, False)
-
-
-@pytest.mark.parametrize("tls", [False, True])
-def test_an_unknown_host_is_not_away(tls):
-    words = "errors resolving nowhere.invalid:80: [field:hostname lookup error: DNS query timed out]"
-    error = _lost(tls, words, "where")
-    assert type(error) is TransportError
-    assert (error.retryable, error.sent, error.away) == (True, False, False)
-    assert not _is_silence(words)
-
-
-@pytest.mark.parametrize(
-    ("details", "silent"),
-    [
-        (ADDRESS + "connection attempt timed out before receiving SETTINGS frame", True),
-        (ADDRESS + "Handshake read failed (Endpoint closing)", True),
-        (ADDRESS + "tcp handshaker shutdown", True),
-        (ADDRESS + "Failed parsing HTTP/2 (Expected SETTINGS frame as the first frame, got frame type 80)", False),
-        (ADDRESS + "Handshake read failed (Socket closed)", False),
-        (ADDRESS + "Failed to connect to remote host: Connection refused", False),
-    ],
-)
-def test_what_grpc_says_of_silence(details, silent):
-    assert _is_silence(details) is silent
 
 
 @pytest.mark.parametrize(

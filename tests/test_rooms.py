@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "casdk"
 LEAVES = ("interop", "server", "compat", "cli", "testing", "wire", "__main__")
 LIBRARIES = {
-    "grpc": "grpc",
-    "http": "httpcore",
-    "network": "httpcore",
+    "libraries.grpc": "grpc",
+    "libraries.http": "httpx",
+    "libraries.websocket": "websockets",
     "websocket": "websockets",
     "frames": "websockets",
 }
@@ -42,7 +42,7 @@ LATE_ROOMS = ("documents.summary", "_calls.telemetry")
 LINES = 500
 LONGER_LINES = 550
 LONGER = {
-    "python/casdk/_transport/channels/grpc.py",
+    "python/casdk._transport.channels.libraries.grpc.py",
     "python/casdk/testing/faults.py",
     "rust/core/src/json/reply.rs",
     "rust/core/src/load.rs",

@@ -19,7 +19,7 @@ def reply_to(request):
 
 def length_of(head):
     """Return how many bytes the body of a request has."""
-    return int(re.search(rb"content-length: (\d+)", head)[1])
+    return int(re.search(rb"(?i)content-length: (\d+)", head)[1])
 
 
 async def read_request(reader):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from casdk import TLS, DeadlineError, Retry, Timeouts, TransportError
 from casdk._transport.channels import base
-from casdk._transport.channels.grpc import CHANNEL
+from casdk._transport.channels.libraries.grpc import CHANNEL
 from casdk.testing import SCHEMES, BlackHole, ConnectProxy, Delay, Fault, Gate, Hold, Never, TcpProxy
 from casdk.testing.scripts import AnsweredError
 from h2.errors import ErrorCodes

@@ -99,9 +99,9 @@ class Endpoint(msgspec.Struct, frozen=True):
         return f"{self.scheme}://{self.authority}"
 
 
-OWN: Final = {"http": "http1", "grpc": "http2"}
-"""Modules of our own by what is spoken; the others are on a library, and so are ``http`` and ``grpc``."""
-PROVEN: Final = frozenset({"http"})
+OWN: Final = {"http": "http1", "grpc": "http2", "websocket": "websocket"}
+"""Modules of our own by what is spoken; those on the libraries are in a folder of theirs and named after it."""
+PROVEN: Final = frozenset({"http", "websocket"})
 """What casdk speaks itself where nobody has said otherwise."""
 
 
@@ -113,7 +113,7 @@ def is_own(endpoint: Endpoint, protocols: Protocols) -> bool:
 def module_of(endpoint: Endpoint, protocols: Protocols = None) -> str:
     """Return the name of the module that has the channel of an endpoint."""
     channel = endpoint.channel
-    return f"casdk._transport.channels.{OWN[channel] if is_own(endpoint, protocols) else channel}"
+    return f"casdk._transport.channels.{OWN[channel] if is_own(endpoint, protocols) else f'libraries.{channel}'}"
 
 
 def parse_address(address: str) -> Endpoint:

@@ -17,7 +17,7 @@ from casdk._transport.channels.causes import CLOSED_IN_TLS, cause_of
 from casdk.config import TLS
 from casdk.errors import CasdkError, ProxyError, TLSError, TransportError
 
-__all__ = ["Connector", "ascii_authority", "ascii_host"]
+__all__ = ["Connector", "ascii_authority", "ascii_host", "not_connected"]
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -93,7 +93,7 @@ class Connector:
             raise TransportError(f"no connection to {self._endpoint} within {seconds:g} s", sent=False) from None
         except OSError as error:
             self._avoid(address)
-            raise self._failed(error) from error
+            raise not_connected(self._endpoint, error) from error
 
     @contextlib.asynccontextmanager
     async def _limited(self) -> AsyncIterator[None]:
@@ -190,19 +190,6 @@ class Connector:
     def _was_closed(self) -> TransportError:
         return TransportError(f"the connection to {self._endpoint} was closed", sent=False)
 
-    def _failed(self, error: OSError) -> TransportError:
-        """Return our error for a connection that was not made."""
-        where, text = str(self._endpoint), str(error)
-        if is_plain(text):
-            return no_tls(self._endpoint)
-        if isinstance(error, ssl.SSLError):
-            retryable = isinstance(error, ssl.SSLEOFError)
-            return TLSError(f"{where}: {cause_of(text) or text}", retryable=retryable, sent=False)
-        if self._endpoint.tls and isinstance(error, ConnectionError) and not error.errno:
-            return TLSError(f"{where}: {CLOSED_IN_TLS}", sent=False)
-        said = str(cause_of(text) or text) or "the connection broke while it was made"
-        return TransportError(f"{where}: {said}", sent=False, away=not isinstance(error, socket.gaierror))
-
 
 class Beginning(asyncio.Protocol):
     """What a connection has until its own protocol can take it: it keeps what comes meanwhile, and its end.
@@ -275,3 +262,22 @@ def ascii_authority(endpoint: Endpoint) -> str:
 def ascii_host(host: str) -> str:
     """Return a host as DNS has it. Whether it has an address is found out when it is looked up."""
     return host if host.isascii() else host.encode("idna").decode("ascii")
+
+
+def not_connected(endpoint: Endpoint, error: OSError) -> TransportError:
+    """Return our error for a connection to a server that was not made.
+
+    Args:
+        endpoint: The server.
+        error: What the system or the TLS library said.
+    """
+    where, text = str(endpoint), str(error)
+    if is_plain(text):
+        return no_tls(endpoint)
+    if isinstance(error, ssl.SSLError):
+        retryable = isinstance(error, ssl.SSLEOFError)
+        return TLSError(f"{where}: {cause_of(text) or text}", retryable=retryable, sent=False)
+    if endpoint.tls and isinstance(error, ConnectionError) and not error.errno:
+        return TLSError(f"{where}: {CLOSED_IN_TLS}", sent=False)
+    said = str(cause_of(text) or text) or "the connection broke while it was made"
+    return TransportError(f"{where}: {said}", sent=False, away=not isinstance(error, socket.gaierror))

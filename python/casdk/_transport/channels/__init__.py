@@ -1,4 +1,4 @@
-"""The channels: our own, and those on grpcio, httpcore and websockets, of which each module imports one."""
+"""The channels: our own, and in `libraries` those on grpcio, httpx and websockets."""
 
 from __future__ import annotations
 

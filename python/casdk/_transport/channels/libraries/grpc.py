@@ -1,16 +1,11 @@
-"""grpc and grpcs: one unary call per request on one HTTP/2 connection (grpcio)."""
+"""grpc and grpcs on grpcio: one unary call per request, on one channel of grpc.aio."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from math import nan
 from typing import Any, Final
 
-from casdk._transport.channels.silence import keep_silent
-
-# isort: split
-# gRPC's core looks at what it may write as it is loaded.
 import grpc
 import grpc.aio
 
@@ -27,10 +22,22 @@ from casdk._transport.channels.base import (
     ssl_context,
     unavailable,
 )
-from casdk._transport.channels.causes import BROKE, CLOSED, CLOSED_IN_TLS, cause_of, without_grpc
-from casdk._transport.channels.certificates import shown_certificate, system_roots
-from casdk._transport.channels.ends import PendingReply, without_frames
-from casdk._transport.channels.forks import check_fork, finish_closing, mark_forked
+from casdk._transport.channels.causes import without_grpc
+from casdk._transport.channels.libraries.certificates import shown_certificate, system_roots
+from casdk._transport.channels.libraries.forks import check_fork, finish_closing, mark_forked
+from casdk._transport.channels.libraries.grpc_words import (
+    COMPRESSED,
+    HTTP_STATUS,
+    NO_HANDSHAKER,
+    NO_STATUS,
+    NO_TUNNEL,
+    PINGS_REFUSED,
+    UNREADABLE,
+    is_break,
+    is_limit,
+    is_silence,
+    lost,
+)
 from casdk._transport.channels.statuses import (
     DRY_RUN,
     PUSHBACK,
@@ -39,36 +46,21 @@ from casdk._transport.channels.statuses import (
     error_of,
     page_error,
 )
-from casdk.errors import (
-    CasdkError,
-    DeadlineError,
-    ProtocolMismatchError,
-    ReplyError,
-    TLSError,
-    TransportError,
-)
+from casdk.errors import CasdkError, DeadlineError, ProtocolMismatchError, ReplyError, TransportError
 
-__all__ = ["CHANNEL"]
+__all__ = ["CHANNEL", "GrpcChannel"]
 
 divert("grpc")
-keep_silent(grpc)
 
 Code = grpc.StatusCode
 READY: Final = grpc.ChannelConnectivity.READY
 FAILED: Final = frozenset({grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN})
 LOST_CODES: Final = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED})
 STREAM_CODES: Final = frozenset({Code.INTERNAL, Code.UNKNOWN})
-COMPRESSED: Final = "Compression algorithm"
-"""The beginning of gRPC's words for a message that it does not decompress."""
-HTTP_STATUS: Final = re.compile(r"received http2 header with status: (\d{3})", re.IGNORECASE)
-"""gRPC's words for an answer of a proxy that speaks plain HTTP."""
-NO_STATUS: Final = "No status received"
-"""gRPC's words for an answer with a status of success in HTTP and none in gRPC."""
-UNREADABLE: Final = re.compile(r"Stream removed \((?!.*\|Gateway: ).*Failed parsing HTTP/2")
-"""gRPC's words for bytes on this connection that are not HTTP/2; they come with one of several codes."""
+LARGEST_REPLY_BYTES: Final = 2**31 - 1
+"""gRPC's options are signed numbers of 32 bits."""
 EARLY_SECONDS: Final = 0.05
 """gRPC has another clock, and may end a call by so much before its time."""
-NO_TUNNEL: Final = re.compile(r"http proxy returned response code (\d{3})", re.IGNORECASE)
 
 
 class Connection:
@@ -76,8 +68,6 @@ class Connection:
 
     Attributes:
         channel: The channel.
-        unary: Its method for single requests.
-        stream: Its method for a stream of requests.
         calls: Requests in flight.
         answered_at: When the server answered the last time, in the engine's time; gRPC does not report what
             else it receives.
@@ -86,8 +76,6 @@ class Connection:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
-        self.unary: Any = channel.unary_unary(UNARY)
-        self.stream: Any = channel.stream_stream(STREAM)
         self.calls = 0
         self.answered_at = 0.0
         self.open = True
@@ -108,8 +96,7 @@ class GrpcChannel(Channel):
         super().__init__(*settings)
         self._connection: Connection | None = None
         self._retired: set[Connection] = set()
-        self._closing: set[asyncio.Task[None]] = set()
-        self._opening: asyncio.Task[Connection] | None = None
+        self._opening = asyncio.Lock()
         self._streams_only = False
         self._pings_refused = False
         self._down = True
@@ -124,31 +111,13 @@ class GrpcChannel(Channel):
         answer_by: float | None = None,
         repeatable: bool = True,
     ) -> bytes:
-        try:
-            return await self._exchange(request_id, message, (*headers, *context) if context else headers, answer_by)
-        except BaseException as error:
-            raise without_frames(error)  # noqa: B904 - it is the same one
-
-    async def _exchange(self, request_id: str, message: bytes, headers: Headers, answer_by: float | None) -> bytes:
         connection, loop = await self._ready(), asyncio.get_running_loop()
         connected = connection.channel.get_state() is READY
         began = loop.time()
         connection.calls += 1
-        reply: bytes | None = None
         try:
-            if not self._streams_only:
-                try:
-                    call = connection.unary(message, timeout=self.timeouts.read, metadata=headers)
-                    reply = await PendingReply(call)
-                except grpc.aio.AioRpcError as error:
-                    if error.code() is not Code.UNIMPLEMENTED:
-                        raise
-                    self._streams_only = True
-            if self._streams_only:
-                reply = await self._exchange_by_stream(connection, message, headers)
+            reply = await self._reply_to(connection.channel, message, (*headers, *context))
             connection.answered_at = loop.time()
-            if reply is None:
-                raise self._not_whole()
             return reply
         except grpc.aio.AioRpcError as error:
             self._replace_if_broken(connection, error, connected)
@@ -159,7 +128,8 @@ class GrpcChannel(Channel):
             ours = self._ours(error, request_id, connected, began)
             if connected and not ours.code:
                 ours.code = error.code().name
-            raise ours from error
+            # gRPC's frames hold the call, and so its thread, which must have ended before a fork.
+            raise ours from error.with_traceback(None)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if not connection.open and not (task and task.cancelling()):  # closed under the call, not taken back
@@ -169,18 +139,30 @@ class GrpcChannel(Channel):
             raise
         finally:
             connection.calls -= 1
-            if self._retired:
-                self._close_retired()
+            await self._close_retired()
 
-    async def _exchange_by_stream(self, connection: Connection, message: bytes, headers: Headers) -> bytes | None:
-        call = connection.stream(iter((message,)), timeout=self.timeouts.read, metadata=headers)
-        only: bytes | None = None
-        async for reply in call:
-            if only is not None:  # stop here, since the server may go on without end
-                call.cancel()
-                raise ReplyError(f"{self.endpoint} sent more than one reply to one request")
-            only = reply
-        return only
+    async def _reply_to(self, channel: grpc.aio.Channel, message: bytes, headers: Headers) -> bytes:
+        reply: bytes | None = None
+        if not self._streams_only:
+            try:
+                reply = await self._call(channel.unary_unary(UNARY), message, headers)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not Code.UNIMPLEMENTED:
+                    raise
+                self._streams_only = True
+        if self._streams_only:
+            call = self._call(channel.stream_stream(STREAM), iter((message,)), headers)
+            async for one in call:
+                if reply is not None:  # stop here, since the server may go on without end
+                    call.cancel()
+                    raise ReplyError(f"{self.endpoint} sent more than one reply to one request")
+                reply = one
+        if reply is None:
+            raise self._not_whole()
+        return reply
+
+    def _call(self, method: Any, message: object, headers: Headers) -> Any:
+        return method(message, timeout=self.timeouts.read, metadata=headers)
 
     def _not_whole(self) -> ReplyError:
         return ReplyError(f"{self.endpoint} says that the request succeeded, and sent no whole message")
@@ -195,34 +177,23 @@ class GrpcChannel(Channel):
         if connection is self._connection:
             self._connection = None
             self._retired.add(connection)
-            self._close_retired()
 
-    def _close_retired(self) -> None:
-        """Close the retired connections on which nothing is in flight any more."""
+    async def _close_retired(self) -> None:
         for connection in [connection for connection in self._retired if not connection.calls]:
             self._retired.discard(connection)
-            task = asyncio.ensure_future(connection.aclose())
-            self._closing.add(task)  # a loop keeps only weak references to its tasks
-            task.add_done_callback(self._closing.discard)
+            await asyncio.shield(connection.aclose())
 
     async def dry_run(self, headers: Headers) -> bytes | None:
-        try:
-            return await self._dry_run(headers)
-        except BaseException as error:
-            raise without_frames(error)  # noqa: B904 - it is the same one
-
-    async def _dry_run(self, headers: Headers) -> bytes | None:
         connection = await self._ready()
         connected, began = connection.channel.get_state() is READY, asyncio.get_running_loop().time()
-        ask: Any = connection.channel.unary_unary(DRY_RUN)
         try:
-            reply = await PendingReply(ask(b"", timeout=self.timeouts.read, metadata=headers))
+            reply: bytes | None = await self._call(connection.channel.unary_unary(DRY_RUN), b"", headers)
         except grpc.aio.AioRpcError as error:
             self._replace_if_broken(connection, error, connected)
             ours = self._ours(error, "", connected, began)
             if error.code() is Code.UNIMPLEMENTED and not isinstance(ours, ProtocolMismatchError):
                 return None
-            raise ours from error
+            raise ours from error.with_traceback(None)
         if reply is None:
             raise self._not_whole()
         return reply
@@ -237,16 +208,8 @@ class GrpcChannel(Channel):
 
     async def _connect(self) -> Connection:
         """Return the connection when it is ready, or has failed: then the call on it fails with gRPC's reason."""
-        connection = self._connection
-        if connection is None:
-            if self._opening is None:
-                self._opening = asyncio.ensure_future(self._open())
-            opening = self._opening
-            try:
-                connection = await asyncio.shield(opening)
-            finally:
-                if opening.done() and self._opening is opening:
-                    self._opening = None
+        async with self._opening:
+            connection = self._connection or await self._open()
         channel = connection.channel
         connection.calls += 1
         try:
@@ -264,8 +227,7 @@ class GrpcChannel(Channel):
             raise self._unconnected() from None
         finally:
             connection.calls -= 1
-            if self._retired:
-                self._close_retired()
+            await self._close_retired()
         return connection
 
     def _unconnected(self) -> TransportError:
@@ -296,7 +258,7 @@ class GrpcChannel(Channel):
         check_fork()
         options: list[tuple[str, Any]] = [
             ("grpc.max_send_message_length", -1),
-            ("grpc.max_receive_message_length", min(self.limits.max_reply_bytes, 2**31 - 1)),
+            ("grpc.max_receive_message_length", min(self.limits.max_reply_bytes, LARGEST_REPLY_BYTES)),
             # No compression, since a few kilobytes could become gigabytes before gRPC checks their size.
             ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression.value),
             # A client owns its connection: closing it must not depend on other channels to the same server.
@@ -373,16 +335,14 @@ class GrpcChannel(Channel):
                 repeats gRPC's error of its own connection to an executor: then they say nothing of this connection.
             began: When the call began, in the engine's time.
         """
-        code, details = error.code(), error.details() or ""
-        where = f"{self.endpoint}: {remark(without_grpc(details, connected=connected))}"
+        code, details, most = error.code(), error.details() or "", self.limits.max_reply_bytes
         if self._is_late(error, began):
             return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
         if COMPRESSED in details:
             return ReplyError(f"{self.endpoint}: the reply is compressed, which was not asked for")
         if UNREADABLE.match(details):
             return ProtocolMismatchError(f"{self.endpoint}: this port does not speak gRPC", retryable=False)
-        if self._is_our_limit(details):
-            most = self.limits.max_reply_bytes
+        if is_limit(details, most):
             return ReplyError(f"{self.endpoint}: the reply is larger than Limits.max_reply_bytes ({most})")
         if PUSHBACK in details:
             # gRPC could not read the value, and shows neither it nor the code that came with it. That was one of two;
@@ -392,21 +352,17 @@ class GrpcChannel(Channel):
         if (status := HTTP_STATUS.search(details)) is not None:  # gRPC drops the headers that came with it
             return page_error(self.endpoint, int(status[1]), request_id=request_id)
         if code in LOST_CODES and not connected:
-            if _is_silence(details):
+            if is_silence(details):
                 return self._unconnected()
             if (tunnel := NO_TUNNEL.search(details)) is not None:
                 return no_tunnel(self.endpoint, tunnel[1])
-            return no_tls(self.endpoint) if is_plain(details) else _lost(self.endpoint.tls, details, str(self.endpoint))
+            return no_tls(self.endpoint) if is_plain(details) else lost(self.endpoint.tls, details, str(self.endpoint))
         if code is Code.UNKNOWN and details == NO_STATUS:
             return ReplyError(f"{self.endpoint}: what it answers with is no gRPC reply")
-        if code in STREAM_CODES and BROKE.match(details):  # a stream that was reset, and no word of the server's
-            return TransportError(where, away=False)
+        if code in STREAM_CODES and is_break(details):  # a stream that was reset, and no word of the server's
+            said = f"{self.endpoint}: {remark(without_grpc(details, connected=connected))}"
+            return TransportError(said, away=False)
         return error_of(self.endpoint, code.name, details, _pushback(error), request_id)
-
-    def _is_our_limit(self, details: str) -> bool:
-        """Whether gRPC refused a reply here, by its words for it."""
-        ours = f"vs. {self.limits.max_reply_bytes})" in details and "SERVER: " not in details
-        return "larger than max" in details and ("CLIENT: " in details or ours)
 
     async def aclose(self) -> None:
         self._closed = True
@@ -414,8 +370,6 @@ class GrpcChannel(Channel):
         retired, self._retired = self._retired, set()
         for one in retired:
             await one.aclose()
-        if self._closing:
-            await asyncio.wait(self._closing)
         if connection is not None:
             await connection.aclose()
             LOG.info("the connection to %s is closed", self.endpoint)
@@ -424,48 +378,6 @@ class GrpcChannel(Channel):
 CHANNEL = GrpcChannel
 
 
-PINGS_REFUSED: Final = "too many pings"
-"""gRPC's words where a server allows pings only every five minutes, its default, while it works at requests. jina's
-server sends pings itself, so that a connection to it is checked without ours."""
-NO_HANDSHAKER: Final = "failed to create security handshaker"
-"""Seen where a server resets connections, and never for wrong settings, since those are read before."""
-BROKEN: Final = ("socket closed", "connection reset", NO_HANDSHAKER)
-SILENCE: Final = ("timed out", "timeout occurred", "endpoint closing", "tcp handshaker shutdown")
-UNKNOWN_HOST: Final = ("dns resolution", "errors resolving", "hostname lookup")
-OTHER_PROTOCOL: Final = ("alpn", "http1.x", "trying to connect an http", "failed parsing http/2")
-"""gRPC's words that come only where bytes of another protocol were received."""
-TLS_WORDS: Final = ("ssl", "tls", "certificate", "handshak", "verification check")
-
-
 def _pushback(error: grpc.aio.AioRpcError) -> str | None:
     value = next((value for name, value in error.trailing_metadata() or () if name == PUSHBACK), None)
     return value.decode("latin-1") if isinstance(value, bytes) else value
-
-
-def _is_silence(details: str) -> bool:
-    """Whether gRPC gave up a connection on which nothing had been received: its limit is the same as ours."""
-    text = details.lower()
-    return any(words in text for words in SILENCE) and not any(words in text for words in UNKNOWN_HOST)
-
-
-def _lost(tls: bool, details: str, where: str) -> TransportError:
-    """Return the error of a call for which there was no connection, by gRPC's words for the reason."""
-    text = details.lower().replace("tcp handshaker", "tcp connector")  # gRPC's name for what comes before TLS
-    cause = cause_of(details)
-    said = f"{where}: {cause or without_grpc(details)}"
-    if any(words in text for words in UNKNOWN_HOST):
-        return TransportError(said, sent=False, away=False)
-    if tls and any(word in text for word in TLS_WORDS):
-        # A connection that broke during the handshake says nothing against the certificate.
-        return TLSError(said, retryable=any(words in text for words in BROKEN), sent=False)
-    if any(words in text for words in OTHER_PROTOCOL):
-        s = "s" if tls else ""
-        return ProtocolMismatchError(
-            f"{where}: this port does not speak gRPC; if it speaks HTTP/1.1 use http{s}:// or websocket{s}://",
-            retryable=False,
-            sent=False,
-        )
-    connecting = "failed to connect" in text
-    if connecting and cause is None and "socket closed" in text:
-        said = f"{where}: {CLOSED_IN_TLS if tls else CLOSED}"
-    return TransportError(said, sent=not connecting)

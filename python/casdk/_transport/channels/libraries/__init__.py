@@ -1,0 +1,1 @@
+"""The channels on other people's libraries, as they are: grpcio, httpx and websockets (``transport="libraries"``)."""
