@@ -32,13 +32,14 @@ fn scanned(message: &[u8]) {
     }
 }
 
-/// What is read as one number is the number the standard library reads.
+/// What is read as one number is the number the standard library reads. Another one follows, because digits are read eight
+/// at a time only where more of the list does.
 fn number(text: &str) {
-    let message = format!("{{\"data\":[{{\"embedding\":[{text}]}}]}}");
+    let message = format!("{{\"data\":[{{\"embedding\":[{text},0.00000000000000000000000]}}]}}");
     let Ok(reply) = scan(message.as_bytes()) else {
         return;
     };
-    if let ([read], Ok(exact)) = (&reply.numbers[..], text.trim().parse::<f64>()) {
+    if let ([read, _], Ok(exact)) = (&reply.numbers[..], text.trim().parse::<f64>()) {
         #[expect(clippy::cast_possible_truncation, reason = "that is what NumPy does")]
         let wanted = exact as f32;
         assert!(

@@ -2,38 +2,43 @@
 //!
 //! An embedding on the HTTP wire is `f32` widened to doubles and printed with some 17 digits, and that is most of a
 //! reply. What counts as right is what Python and `NumPy` do: read a double, then round it to `f32`. For numbers of
-//! that form the double is only approximate here, by a division that costs less than exactness does; wherever its
-//! error could reach the rounding to `f32`, and for all other numbers, the standard library decides.
+//! that form the double itself is never made: the number lies between two doubles that its first digits give, and
+//! where both round to the same `f32`, so does whatever is between them. All else is read by the standard library.
 
 use super::reader::Reader;
 use crate::error::Error;
 use crate::wire::broken;
 
-/// Digits after the point of a [`long_fraction`]: two words of eight, and fewer than eight more.
-const LEAST_DIGITS: usize = 16;
-const POWERS: [f64; 8] = [1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22, 1e23];
-const SMALL_POWERS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
-/// What the first 17 digits must be below, so that the whole is an `i64`, by how many more there are.
-const LARGEST_HEADS: [u64; 8] = {
-    let mut heads = [0; 8];
-    let mut count = 0;
-    while count < 8 {
-        heads[count] = i64::MAX as u64 / SMALL_POWERS[count];
-        count += 1;
-    }
-    heads
-};
+/// Digits after the point that the value of a [`fraction`] is made of: two words of eight. Those behind are only counted.
+const DIGITS: usize = 16;
+/// The longest [`fraction`] with its comma, the sign left out: a digit, the point, [`DIGITS`] and at most seven more.
+const WINDOW: usize = 2 + DIGITS + 8;
 
 impl Reader<'_> {
     /// Reads a number as a double and rounds it to `f32`.
-    #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "that is what is asked for")]
     pub(super) fn single(&mut self) -> Result<f32, Error> {
-        if let Some((value, len)) = long_fraction(self.rest()) {
-            self.advance(len);
-            return Ok(value);
-        }
         self.double().map(|value| value as f32)
+    }
+
+    /// Reads numbers of a list as [`Reader::single`] does, one at least and as many as can be read at once; returns how
+    /// many. By itself, because the loop then has registers enough for its constants.
+    #[inline(never)]
+    pub(super) fn singles(&mut self, numbers: &mut Vec<f32>) -> Result<usize, Error> {
+        let before = numbers.len();
+        let text = self.rest();
+        let mut rest = text;
+        while let Some((value, after)) = fraction(rest) {
+            numbers.push(value);
+            rest = after;
+        }
+        if numbers.len() == before {
+            numbers.push(self.single()?);
+        } else {
+            // The comma behind the last of them is left to whoever reads the list.
+            self.advance(text.len() - rest.len() - 1);
+        }
+        Ok(numbers.len() - before)
     }
 
     /// Reads a number; also `NaN`, `Infinity` and `-Infinity`, which Python writes.
@@ -59,67 +64,77 @@ impl Reader<'_> {
     }
 }
 
-/// The value and length of a number of the form `[-]D.DDDDDDDDDDDDDDDD[D...]` that begins `text`, where its double
-/// need not be exact to round to the right `f32`; `None` says nothing.
+/// The value of a number of the form `[-]D.D[D...],` that begins `text`, and what follows its comma, where its first digits
+/// tell to which `f32` it rounds; `None` says nothing.
+#[inline]
+fn fraction(text: &[u8]) -> Option<(f32, &[u8])> {
+    // Offsets that are known when this is compiled need no check of the bounds.
+    let window: &[u8; 1 + WINDOW] = text.first_chunk()?;
+    let negative = window[0] == b'-';
+    let text = &text[usize::from(negative)..];
+    let number: &[u8; WINDOW] = text.first_chunk()?;
+    let whole = number[0].wrapping_sub(b'0');
+    if whole > 9 || number[1] != b'.' {
+        return None;
+    }
+    let (high, low) = (word::<2>(number), word::<10>(number));
+    let (high, low, count) = if others(high) | others(low) == 0 {
+        (high, low, DIGITS + digits_of(word::<18>(number))?)
+    } else {
+        fewer(high, low)?
+    };
+    let end = 2 + count;
+    if number[end] != b',' {
+        return None;
+    }
+    let last_place = if negative { -1e-16 } else { 1e-16 };
+    let value = rounded(u64::from(whole), eight(high), eight(low), last_place)?;
+    Some((value, &text[end + 1..]))
+}
+
+/// Two words of digits that end within them, with zeros in place of what follows, and how many digits they are.
+fn fewer(high: u64, low: u64) -> Option<(u64, u64, usize)> {
+    let begin = |word: u64, count: usize| word & !(u64::MAX << (8 * count));
+    match digits_of(high) {
+        Some(0) => None,
+        Some(count) => Some((begin(high, count), 0, count)),
+        None => digits_of(low).map(|count| (high, begin(low, count), 8 + count)),
+    }
+}
+
+/// How many digits begin a word, if something else follows them in it.
+#[inline]
+fn digits_of(word: u64) -> Option<usize> {
+    let others = others(word);
+    (others != 0).then(|| others.trailing_zeros() as usize / 8)
+}
+
+/// The `f32` that every number rounds to which begins with these digits, the last two of eight, the point after the first.
 #[inline]
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::cast_precision_loss
 )]
-fn long_fraction(text: &[u8]) -> Option<(f32, usize)> {
-    let negative = *text.first()? == b'-';
-    let first = usize::from(negative);
-    // Offsets that are known when this is compiled need no check of the bounds.
-    let text: &[u8; 26] = text.get(first..)?.first_chunk()?;
-    let whole = text[0].wrapping_sub(b'0');
-    if whole > 9 || text[1] != b'.' {
-        return None;
-    }
-    let (high, low, rest) = (word::<2>(text), word::<10>(text), word::<18>(text));
-    if others(high) | others(low) != 0 {
-        return None;
-    }
-    let count = others(rest).trailing_zeros() as usize / 8;
-    let end = 2 + LEAST_DIGITS + count;
-    if count >= 8 || matches!(text[end], b'e' | b'E') {
-        return None;
-    }
-    let scale = SMALL_POWERS[count];
-    // At most 17 digits: nothing of this passes the end of a u64.
-    let head = u64::from(whole)
-        .wrapping_mul(100_000_000)
-        .wrapping_add(eight(high))
-        .wrapping_mul(100_000_000)
-        .wrapping_add(eight(low));
-    if head >= LARGEST_HEADS[count] {
-        return None;
-    }
-    // The digits of the last word move to its end, with zeros before them.
-    let mantissa = head
-        .wrapping_mul(scale)
-        .wrapping_add(eight(rest << (56 - 8 * count) << 8));
-    let value = mantissa as i64 as f64 / POWERS[count];
-    rounds_like_exact(value).then_some((if negative { -value } else { value } as f32, first + end))
-}
+fn rounded(whole: u64, high: u64, low: u64, last_place: f64) -> Option<f32> {
+    /// More than the digits that were left out, which come to less than 1, and than what is lost by three roundings of
+    /// numbers below 2^57, which is less than 48.
+    const SLACK: i64 = 64;
 
-/// Whether a quotient of a rounded `i64` and a rounded power of ten rounds to the same `f32` as the exact quotient.
-///
-/// An `f32` lacks the last 29 bits of a double, and is rounded up where these come to more than a half. The quotient was
-/// rounded three times, so it is less than 3 units in its last place away from the exact one: only where the 29 bits are
-/// that near to a half could the two round to different `f32`. Below the normal numbers an `f32` lacks more than 29 bits.
-#[inline]
-fn rounds_like_exact(value: f64) -> bool {
-    const LACKING: u64 = (1 << 29) - 1;
-    const HALF: u64 = 1 << 28;
-    const SLACK: u64 = 8;
-
-    value > f64::from(f32::MIN_POSITIVE) && (value.to_bits() & LACKING).abs_diff(HALF) > SLACK
+    // At most 17 digits: nothing of this passes the end of an i64.
+    let digits = whole
+        .wrapping_mul(100_000_000)
+        .wrapping_add(high)
+        .wrapping_mul(100_000_000)
+        .wrapping_add(low) as i64;
+    let least = (digits.wrapping_sub(SLACK) as f64 * last_place) as f32;
+    let most = (digits.wrapping_add(SLACK) as f64 * last_place) as f32;
+    (least.to_bits() == most.to_bits()).then_some(least)
 }
 
 /// Eight characters with the code of `0` taken away from each, so that digits become their values.
 #[inline]
-fn word<const AT: usize>(text: &[u8; 26]) -> u64 {
+fn word<const AT: usize>(text: &[u8; WINDOW]) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&text[AT..AT + 8]);
     u64::from_le_bytes(bytes) ^ 0x3030_3030_3030_3030

@@ -146,20 +146,23 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads lists in lists, all of one length at the same depth, and returns these lengths; `leaf` is called with the
-    /// reader standing before each element that is no list, which it must read.
+    /// Reads lists in lists, all of one length at the same depth, and returns these lengths; `leaves` is called with the
+    /// reader standing before an element that is no list. It must read that one, may read those that follow it in the same
+    /// list, and returns how many it read.
     pub(super) fn nested(
         &mut self,
-        mut leaf: impl FnMut(&mut Self) -> Result<(), Error>,
+        mut leaves: impl FnMut(&mut Self) -> Result<usize, Error>,
     ) -> Result<Vec<u32>, Error> {
         let mut shape = Shape::default();
-        self.axis(0, &mut shape, &mut leaf)?;
-        Ok(shape.axes.into_iter().flatten().collect())
+        self.axis(0, &mut shape, &mut leaves)?;
+        let axes = shape.axes.into_iter().flatten().map(u32::try_from);
+        axes.collect::<Result<_, _>>()
+            .map_err(|_| self.broken("an array is too long"))
     }
 
-    fn axis<F>(&mut self, axis: usize, shape: &mut Shape, leaf: &mut F) -> Result<(), Error>
+    fn axis<F>(&mut self, axis: usize, shape: &mut Shape, leaves: &mut F) -> Result<(), Error>
     where
-        F: FnMut(&mut Self) -> Result<(), Error>,
+        F: FnMut(&mut Self) -> Result<usize, Error>,
     {
         if !shape.complete {
             shape.axes.push(None);
@@ -167,16 +170,17 @@ impl<'a> Reader<'a> {
         let start = self.at;
         let mut count = 0;
         self.array(|reader| {
-            count += 1;
             let is_list = reader.peek() == Some(b'[');
             if shape.complete && is_list == (axis + 1 == shape.axes.len()) {
                 return Err(reader.broken(RAGGED));
             }
             if is_list {
-                return reader.axis(axis + 1, shape, leaf);
+                count += 1;
+                return reader.axis(axis + 1, shape, leaves);
             }
             shape.complete = true;
-            leaf(reader)
+            count += leaves(reader)?;
+            Ok(())
         })?;
         shape.complete = true;
         if *shape.axes[axis].get_or_insert(count) == count {
@@ -296,7 +300,7 @@ impl<'a> Reader<'a> {
 #[derive(Default)]
 struct Shape {
     /// From the outermost on; `None` while the first list of that depth is being read.
-    axes: Vec<Option<u32>>,
+    axes: Vec<Option<usize>>,
     /// Whether the number of axes is known.
     complete: bool,
 }

@@ -339,10 +339,7 @@ fn scan_embedding(
 ) -> Result<Option<Numbers>, Error> {
     let start = numbers.len();
     if !reader.null()? {
-        reader.nested(|reader| {
-            numbers.push(reader.single()?);
-            Ok(())
-        })?;
+        reader.nested(|reader| reader.singles(numbers))?;
     }
     Ok((numbers.len() > start).then_some(Numbers::Parsed(start..numbers.len())))
 }
@@ -431,18 +428,15 @@ fn blob(reader: &mut Reader<'_>) -> Result<Vec<u8>, Error> {
 }
 
 fn embedding<'a>(reader: &mut Reader<'_>) -> Result<Option<Tensor<'a>>, Error> {
-    let mut buffer = Vec::new();
-    let shape = reader.nested(|reader| {
-        buffer.extend_from_slice(&reader.single()?.to_le_bytes());
-        Ok(())
-    })?;
-    let is_empty = buffer.is_empty();
+    let mut numbers = Vec::new();
+    let shape = reader.nested(|reader| reader.singles(&mut numbers))?;
+    let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
     let embedding = Tensor {
-        buffer: Cow::Owned(buffer),
+        buffer: Cow::Owned(bytes.collect()),
         shape,
         dtype: Cow::Borrowed("<f4"),
     };
-    Ok((!is_empty).then_some(embedding))
+    Ok((!numbers.is_empty()).then_some(embedding))
 }
 
 fn tensor<'a>(reader: &mut Reader<'_>) -> Result<Tensor<'a>, Error> {
@@ -455,7 +449,7 @@ fn tensor<'a>(reader: &mut Reader<'_>) -> Result<Tensor<'a>, Error> {
             .since(start)
             .iter()
             .all(|&byte| byte == b'-' || byte.is_ascii_digit());
-        Ok(())
+        Ok(1)
     })?;
     #[expect(
         clippy::cast_possible_truncation,
