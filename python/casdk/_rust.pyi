@@ -400,7 +400,86 @@ def copy_rows(
         IndexError: There are fewer rows.
     """
 
-def request_id_of(message: bytes) -> str:
+EndKind: TypeAlias = Literal["foreign", "refused", "closed", "lost", "too_large", "rules"]
+"""What answers speaks no websocket; the handshake was answered with another status; the server has closed it; the
+connection ended; a message is too large; the server breaks the rules, or sends what costs work without end."""
+
+@final
+class End:
+    """Why a websocket has ended."""
+
+    @property
+    def kind(self) -> EndKind: ...
+    @property
+    def code(self) -> int:
+        """HTTP's (``refused``), or that of the server's close frame (``closed``; 1005 if it had none); else 0."""
+    @property
+    def words(self) -> str:
+        """What was said, by the server or about it."""
+    @property
+    def asked(self) -> str | None:
+        """For how long the server asks to be left alone, in its own words."""
+
+@final
+class Websocket:
+    """A client's websocket, all of whose messages are binary: no socket, no clock.
+
+    Args:
+        host: What the handshake names as the host.
+        path: What it asks for.
+        subprotocol: What it asks for, too; the server need not say so.
+        headers: More of its fields.
+        largest: Bytes of the largest message that may come.
+
+    Raises:
+        ValueError: A header cannot be sent; the message does not show its value.
+    """
+
+    def __new__(
+        cls, host: str, path: str, subprotocol: str, headers: Sequence[tuple[str, str]], largest: int
+    ) -> Websocket: ...
+    def send(self, message: bytes) -> int:
+        """Send a message behind those that wait, and return its number.
+
+        Raises:
+            ConnectionError: The websocket is not open.
+        """
+    def cancel(self, number: int) -> None:
+        """Take a message back, if nothing of it has left."""
+    def ping(self) -> None:
+        """Ask the server for a sign of life."""
+    def close(self) -> None:
+        """Say goodbye, behind the messages that wait."""
+    def receive(self, data: bytes | None, now: float) -> tuple[list[Message], bool]:
+        """Read what was received, if anything, and what waits from before.
+
+        Args:
+            data: What was received.
+            now: The time in seconds, by any clock that does not go back.
+
+        Returns:
+            The messages, and whether some of what was received waits for another turn. What comes behind the answer
+            to the handshake does.
+        """
+    def end_of_input(self) -> None:
+        """Take the end of what is received: the server has closed the connection, or it broke."""
+    def output(self) -> bytes | memoryview | None:
+        """Return what is to be sent next, if there is anything: not all of it at once, if it is large.
+
+        Raises:
+            OSError: The system has no randomness to give.
+        """
+    @property
+    def has_output(self) -> bool:
+        """Whether there is anything to be sent."""
+    @property
+    def state(self) -> Literal["opening", "open", "closing", "closed"]:
+        """Whether the handshake is answered, whether this side has said goodbye, whether it has ended."""
+    @property
+    def ended(self) -> End | None:
+        """Why it has ended, if it has."""
+
+def request_id_of(message: bytes | Message) -> str:
     """Return the request id of a `proto` reply without scanning it; what pairs replies on a websocket.
 
     Raises:

@@ -5,7 +5,7 @@
 //! is refused. Requests are `GET` and `POST`, so that every reply may have a body.
 
 mod chunked;
-mod head;
+pub(crate) mod head;
 
 use std::borrow::Cow;
 

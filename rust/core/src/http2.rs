@@ -4,7 +4,6 @@
 //! socket, and [`Connection::step`] polls it over what was received. So there is no thread and no runtime, and whoever
 //! owns the socket decides when bytes are read and written.
 
-mod budget;
 mod connection;
 mod failure;
 mod frames;

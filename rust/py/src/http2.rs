@@ -12,7 +12,7 @@ use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyList, PyMemoryView, PyString};
 
 /// Bytes from which on output is handed over without a copy, which costs more than copying less.
-const WORTH_LENDING: usize = 32 << 10;
+pub const WORTH_LENDING: usize = 32 << 10;
 
 /// Names and values of headers.
 type Headers = Vec<(PyBackedStr, PyBackedStr)>;

@@ -12,6 +12,7 @@ mod reply;
 mod rows;
 mod uri;
 mod values;
+mod websocket;
 mod weigh;
 
 use casdk_core::classify::{classify, classify_name};
@@ -92,6 +93,8 @@ mod _rust {
     use super::rows::{are_consecutive, copy_rows};
     #[pymodule_export]
     use super::uri::{kind_of_uri, read_uri};
+    #[pymodule_export]
+    use super::websocket::{End, Websocket};
     #[pymodule_export]
     use super::weigh::{weigh_json, weigh_request};
     use casdk_core::fields::Field;

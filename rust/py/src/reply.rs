@@ -12,7 +12,7 @@ use numpy::{Element, PyArray2, PyArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::http2::Message;
 use crate::packer::parse_codec;
@@ -213,8 +213,16 @@ pub fn scan_status<'py>(
 
 /// Returns a reply's request id.
 #[pyfunction]
-pub fn request_id_of(message: &[u8]) -> PyResult<&str> {
-    reply::request_id_of(message).map_err(|error| ReplyError::new_err(error.to_string()))
+pub fn request_id_of<'py>(message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
+    let py = message.py();
+    let id = match message.cast_exact::<Message>() {
+        Ok(message) => reply::request_id_of(&message.get().0),
+        Err(_) => reply::request_id_of(message.extract::<&[u8]>()?),
+    };
+    match id {
+        Ok(id) => Ok(PyString::new(py, id)),
+        Err(error) => Err(ReplyError::new_err(error.to_string())),
+    }
 }
 
 /// Returns the id of the first document of a json message.

@@ -1,6 +1,8 @@
 //! Heads: a request's written, a reply's read.
 
-use httparse::{EMPTY_HEADER, Response, Status};
+use std::borrow::Cow;
+
+use httparse::{EMPTY_HEADER, Header, Response, Status};
 use memchr::memchr_iter;
 
 use super::Fault;
@@ -11,7 +13,7 @@ const BEGINNING: &[u8] = b"HTTP/";
 /// Longest head; a server's own limit for what it is sent is 8 to 64 KiB.
 const MOST_HEAD_BYTES: usize = 100 << 10;
 /// Most fields of a head.
-const MOST_FIELDS: usize = 128;
+pub const MOST_FIELDS: usize = 128;
 /// Bytes of what is no head that are shown.
 const SHOWN_BYTES: usize = 40;
 
@@ -39,22 +41,23 @@ pub enum Length {
     ToEnd,
 }
 
-/// Collects a head until it is whole.
+/// How many bytes were taken, and all of the head if it has come.
+pub type Taken<'a> = (usize, Option<Cow<'a, [u8]>>);
+
+/// Collects the bytes of a head until it is whole.
 #[derive(Debug, Default)]
-pub struct Heads {
+pub struct Collected {
     held: Vec<u8>,
-    /// Whether the head of an interim reply has come.
-    interim: bool,
 }
 
-impl Heads {
+impl Collected {
     /// Whether anything has come.
     pub fn begun(&self) -> bool {
-        self.interim || !self.held.is_empty()
+        !self.held.is_empty()
     }
 
-    /// Takes bytes up to the end of a head; returns how many those were, and the head if it is the last one.
-    pub fn receive(&mut self, data: &[u8]) -> Result<(usize, Option<(Head, Length)>), Fault> {
+    /// Takes bytes up to the end of a head.
+    pub fn receive<'a>(&mut self, data: &'a [u8]) -> Result<Taken<'a>, Fault> {
         let before = self.held.len();
         let end = if before == 0 {
             end_of_head(data, 0)
@@ -78,10 +81,38 @@ impl Heads {
         if end > MOST_HEAD_BYTES {
             return Err(too_long(bytes));
         }
-        let head = parse(&bytes[..end])?;
-        self.held.clear();
+        let head = if before == 0 {
+            Cow::Borrowed(&data[..end])
+        } else {
+            self.held.truncate(end);
+            Cow::Owned(std::mem::take(&mut self.held))
+        };
+        Ok((end - before, Some(head)))
+    }
+}
+
+/// Collects a head until it is whole.
+#[derive(Debug, Default)]
+pub struct Heads {
+    collected: Collected,
+    /// Whether the head of an interim reply has come.
+    interim: bool,
+}
+
+impl Heads {
+    /// Whether anything has come.
+    pub fn begun(&self) -> bool {
+        self.interim || self.collected.begun()
+    }
+
+    /// Takes bytes up to the end of a head; returns how many those were, and the head if it is the last one.
+    pub fn receive(&mut self, data: &[u8]) -> Result<(usize, Option<(Head, Length)>), Fault> {
+        let (taken, head) = self.collected.receive(data)?;
+        let Some(head) = head else {
+            return Ok((taken, None));
+        };
         self.interim = true;
-        Ok((end - before, head))
+        Ok((taken, parse(&head)?))
     }
 }
 
@@ -119,20 +150,28 @@ fn broken(reason: &str) -> Fault {
     Fault::Broken(reason.to_owned())
 }
 
+/// Reads a whole head, whatever it says.
+pub fn parsed<'a, 'fields>(
+    bytes: &'a [u8],
+    fields: &'fields mut [Header<'a>; MOST_FIELDS],
+) -> Result<Response<'fields, 'a>, Fault> {
+    check_beginning(bytes)?;
+    let mut response = Response::new(fields);
+    match response.parse(bytes) {
+        Ok(Status::Complete(_)) => Ok(response),
+        Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => {
+            Err(broken("illegal header line"))
+        }
+        Err(httparse::Error::TooManyHeaders) => Err(broken("more than 128 header lines")),
+        // The end of the head is there, so what is not complete is no head.
+        Ok(Status::Partial) | Err(_) => Err(no_status_line(bytes)),
+    }
+}
+
 /// Reads a whole head; of an interim one nothing is kept.
 fn parse(bytes: &[u8]) -> Result<Option<(Head, Length)>, Fault> {
-    check_beginning(bytes)?;
     let mut fields = [EMPTY_HEADER; MOST_FIELDS];
-    let mut response = Response::new(&mut fields);
-    match response.parse(bytes) {
-        Ok(Status::Complete(_)) => {}
-        Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => {
-            return Err(broken("illegal header line"));
-        }
-        Err(httparse::Error::TooManyHeaders) => return Err(broken("more than 128 header lines")),
-        // The end of the head is there, so what is not complete is no head.
-        Ok(Status::Partial) | Err(_) => return Err(no_status_line(bytes)),
-    }
+    let response = parsed(bytes, &mut fields)?;
     let status = response.code.unwrap_or_default();
     match status {
         101 => return Err(broken("another protocol, which nobody asked for")),
@@ -188,9 +227,7 @@ impl<'a> Fields<'a> {
             }
             self.chunked = true;
         } else if name.eq_ignore_ascii_case("connection") {
-            self.close |= value
-                .split(|byte| *byte == b',')
-                .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
+            self.close |= lists(value, b"close");
         } else if name.eq_ignore_ascii_case("content-encoding") {
             self.content_encoding.get_or_insert(value);
         } else if name.eq_ignore_ascii_case("retry-after") {
@@ -214,6 +251,13 @@ impl<'a> Fields<'a> {
             None => Length::ToEnd,
         })
     }
+}
+
+/// Whether a list, e.g. of options of the connection, has this in it.
+pub fn lists(value: &[u8], wanted: &[u8]) -> bool {
+    value
+        .split(|byte| *byte == b',')
+        .any(|option| option.trim_ascii().eq_ignore_ascii_case(wanted))
 }
 
 fn read_length(digits: &[u8]) -> Result<u64, Fault> {

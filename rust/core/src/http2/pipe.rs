@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::budget::Budget;
 use super::frames::Frames;
+use crate::budget::Budget;
 
 /// Bytes that may wait to be sent. Beyond that, `h2` keeps its frames, and reads none.
 const MOST_UNSENT_BYTES: usize = 1 << 20;

@@ -4,15 +4,15 @@
 const FRAMES_PER_SECOND: f64 = 1000.0;
 /// Frames without content that are allowed at once, at most.
 const MOST_FRAMES: f64 = 4000.0;
-/// Frames that each frame of a request may be answered with: headers, trailers, updates of two windows, a ping.
+/// Frames that each frame of a request may be answered with, in HTTP/2: headers, trailers, updates of two windows, a ping.
 const FRAMES_FOR_A_FRAME: f64 = 6.0;
-/// Bytes of content, in either direction, for which one frame more is allowed: they move windows.
+/// Bytes of content, in either direction, for which one frame more is allowed: they move the windows of HTTP/2.
 const BYTES_FOR_A_FRAME: f64 = 1024.0;
 
 /// What is left of the frames that a server may send.
 ///
-/// It is only drawn from by what costs work and brings nothing, so that no server of good will notices it: rapid resets,
-/// pings, settings, priorities, updates of windows, empty data and headers.
+/// It is only drawn from by what costs work and brings nothing, so that no server of good will notices it: of HTTP/2 rapid
+/// resets, pings, settings, priorities, updates of windows, empty data and headers; of a websocket pings and pongs.
 pub struct Budget {
     left: f64,
     at: f64,

@@ -1,0 +1,17 @@
+//! A client's websocket without I/O and without a clock: bytes in; messages, an end and bytes out.
+//!
+//! Nothing is read or written here: whoever has the socket passes on what came, and sends what [`Connection::output`]
+//! returns. The rules are those of <https://www.rfc-editor.org/rfc/rfc6455>, without extensions; a server that breaks
+//! them, or that sends what costs work without end, is refused. All messages are binary.
+
+mod close;
+mod connection;
+mod end;
+mod handshake;
+mod head;
+mod incoming;
+mod mask;
+mod outgoing;
+
+pub use connection::{Connection, NotOpen, State};
+pub use end::{End, Kind};

@@ -1,0 +1,73 @@
+//! What a websocket may end with.
+
+use super::close;
+
+/// What happened; `code` and `words` of an [`End`] say more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// What answers there does not speak websocket.
+    Foreign,
+    /// The handshake was answered with another status of HTTP than that of success: the code.
+    Refused,
+    /// The server closed it: its code and its words.
+    Closed,
+    /// The connection ended, and nobody has said why.
+    Lost,
+    /// A message is larger than may be.
+    TooLarge,
+    /// The server broke the rules of a websocket, or sends what costs work without end.
+    Rules,
+}
+
+impl Kind {
+    /// Returns its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Foreign => "foreign",
+            Self::Refused => "refused",
+            Self::Closed => "closed",
+            Self::Lost => "lost",
+            Self::TooLarge => "too_large",
+            Self::Rules => "rules",
+        }
+    }
+}
+
+/// Why a websocket has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// What happened.
+    pub kind: Kind,
+    /// The number that goes with it, else 0.
+    pub code: u16,
+    /// What was said, by the server or about it.
+    pub words: String,
+    /// For how long the server asks to be left alone, in its own words.
+    pub asked: Option<String>,
+}
+
+impl End {
+    pub(super) fn new(kind: Kind, code: u16, words: impl Into<String>) -> Self {
+        Self {
+            kind,
+            code,
+            words: words.into(),
+            asked: None,
+        }
+    }
+
+    pub(super) fn rules(words: impl Into<String>) -> Self {
+        Self::new(Kind::Rules, 0, words)
+    }
+
+    /// Returns the code with which the server is told, if it is told.
+    pub(super) fn told(&self) -> Option<u16> {
+        match self.kind {
+            Kind::Foreign | Kind::Refused | Kind::Lost => None,
+            Kind::Closed => Some(self.code),
+            Kind::TooLarge => Some(close::TOO_LARGE),
+            Kind::Rules => Some(close::AGAINST_THE_RULES),
+        }
+    }
+}
