@@ -1,4 +1,4 @@
-"""With gevent and eventlet, over http and websocket everything works, and what cannot work is a ConfigError.
+"""With gevent and eventlet everything works on every scheme, and what cannot work is a ConfigError.
 
 Each test runs in a process of its own: nothing unpatches Python.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from casdk._engine import greenlets as _greenlets
-from casdk._transport.address import parse_address
+from casdk._transport.address import SCHEMES, parse_address
 from casdk._transport.greenlets import check_greenlets
 
 LIBRARIES = ("gevent", "eventlet")
@@ -108,8 +108,8 @@ print("well")
 @pytest.mark.parametrize(
     ("library", "scheme"),
     [
-        *(("gevent", scheme) for scheme in ("http", "https", "websocket", "websockets")),
-        *(("eventlet", scheme) for scheme in ("http", "websockets")),
+        *(("gevent", scheme) for scheme in SCHEMES),
+        *(("eventlet", scheme) for scheme in ("grpcs", "http", "websockets")),
     ],
 )
 def test_everything_works(server, scheme, library, images, web, tmp_path):
@@ -141,7 +141,7 @@ print("well")
 """
 
 
-@pytest.mark.parametrize("scheme", ["http", "websocket"])
+@pytest.mark.parametrize("scheme", ["grpc", "http", "websocket"])
 def test_gevents_own_timeouts_take_calls_back(server, scheme):
     play(TAKEN_BACK, server.address(scheme))
 
@@ -163,27 +163,28 @@ def refused(act, *words):
 WHEN_MADE = f"""
 {{patch}}
 {REFUSED}
-refused(lambda: Client("grpc://127.0.0.1:1"), "http:// or websocket://", "{{library}}")
-refused(lambda: Client("grpcs://127.0.0.1:1"), "https:// or websockets://", "{{library}}")
+for address in ("grpc://127.0.0.1:1", "grpcs://127.0.0.1:1"):
+    refused(lambda: Client(address, transport="libraries"), "threads of grpcio", "leave out", "{{library}}")
 print("well")
 """
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_grpc_is_refused_when_a_client_is_made(library):
+def test_grpcio_is_refused_when_a_client_is_made(library):
     play(WHEN_MADE.format(patch=PATCH[library], library=library))
 
 
 PATCHED_LATER = f"""
 {REFUSED}
-grpc, http, websocket = map(Client, sys.argv[1:])
+clients = [Client(address) for address in sys.argv[1:]]
+grpcio = Client(sys.argv[1], transport="libraries")
 {{patch}}
-refused(lambda: grpc.encode(["a"]), "http:// or websocket://", "{{library}}")
-refused(lambda: next(grpc.stream(["a"])), "http:// or websocket://")
-for client in (http, websocket):
+refused(lambda: grpcio.encode(["a"]), "threads of grpcio", "{{library}}")
+refused(lambda: next(grpcio.stream(["a"])), "threads of grpcio")
+for client in clients:
     assert client.encode(["a"]).shape == (1, 512)
     client.close()
-grpc.close()
+grpcio.close()
 print("well")
 """
 
@@ -199,7 +200,7 @@ USED_BEFORE = f"""
 client = Client(sys.argv[1])
 client.encode(["a"])
 {{patch}}
-refused(lambda: client.encode(["a"]), "after casdk's first call", "http:// or websocket://")
+refused(lambda: client.encode(["a"]), "after casdk's first call")
 refused(lambda: next(client.stream(["a"])), "after casdk's first call")
 print("well")
 """
@@ -244,7 +245,7 @@ PARTLY = f"""
 {REFUSED}
 {{patch}}
 for address in sys.argv[1:]:
-    refused(lambda: Client(address), "{{left}}", "{{call}}", "http:// or websocket://")
+    refused(lambda: Client(address), "{{left}}", "{{call}}")
 print("well")
 """
 PARTS = {
@@ -271,7 +272,7 @@ def test_what_concerns_no_greenlet_may_be_patched():
 
 def test_nothing_is_imported_for_it():
     assert _greenlets.patcher() is None
-    check_greenlets(parse_address("grpc://127.0.0.1:1"))
+    check_greenlets(parse_address("grpc://127.0.0.1:1"), "libraries")
     assert not {"gevent", "eventlet"} & set(sys.modules)
 
 
@@ -279,7 +280,7 @@ APPLICATION = """
 import os
 from casdk import Client, ConfigError
 
-client = Client(os.environ["SERVER"], timeout=10)
+client = Client(os.environ["SERVER"], timeout=10, transport=os.environ["TRANSPORT"] or None)
 if os.environ["USED"]:
     client.encode(["before the workers are forked"])
 
@@ -299,12 +300,12 @@ def gunicorn(server, tmp_path):
     (tmp_path / "service.py").write_text(APPLICATION)
     running = []
 
-    def serve(scheme, *options, used=False):
-        environment = {**os.environ, "SERVER": server.address(scheme), "USED": "yes" if used else ""}
+    def serve(scheme, *options, used=False, transport=""):
+        settings = {"SERVER": server.address(scheme), "USED": "yes" if used else "", "TRANSPORT": transport}
         command = [sys.executable, "-W", "ignore", "-m", "gunicorn", "service:application", "-k", "gevent", "-w", "2"]
         # A SIGTERM that comes while a worker boots is lost to it: gunicorn waits for such a one until this is over.
         command += ["--bind", "127.0.0.1:0", "--no-control-socket", "--graceful-timeout", "1", *options]
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | settings, stderr=subprocess.PIPE, text=True)
         running.append(process)
         lines = []
         for line in process.stderr:
@@ -327,14 +328,16 @@ def gunicorn(server, tmp_path):
         process.communicate(timeout=30)
 
 
-@pytest.mark.parametrize("scheme", ["http", "websocket"])
+@pytest.mark.parametrize("scheme", ["grpc", "http", "websocket"])
 def test_gunicorns_gevent_workers(gunicorn, scheme):
     assert gunicorn(scheme) == ["(1, 512)"] * 50
 
 
-def test_gunicorns_gevent_workers_of_a_used_client(gunicorn):
-    assert gunicorn("http", "--preload", used=True) == ["(1, 512)"] * 50
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_gunicorns_gevent_workers_of_a_used_client(gunicorn, scheme):
+    assert gunicorn(scheme, "--preload", used=True) == ["(1, 512)"] * 50
 
 
-def test_gunicorns_gevent_workers_refuse_grpc(gunicorn):
-    assert all("http:// or websocket://" in answer for answer in gunicorn("grpc", "--preload", used=True))
+def test_gunicorns_gevent_workers_refuse_grpcio(gunicorn):
+    answers = gunicorn("grpc", "--preload", used=True, transport="libraries")
+    assert all("threads of grpcio" in answer for answer in answers)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 
 import pytest
-from casdk._rust import Failure, Head, Message
+from casdk._rust import Message
 from casdk._transport.address import parse_address
 from casdk._transport.channels.http2 import Http2Channel
 from casdk._transport.channels.http2_connection import Connection
@@ -16,7 +16,6 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import PingReceived, StreamEnded, StreamReset
 
-HEAD = Head(False, "clip.example:1", "/a/b", "60S", [])
 ANSWER = [(":status", "200"), ("content-type", "application/grpc")]
 
 
@@ -70,8 +69,11 @@ class Place:
             self.connection.data_received(answer)
         return events
 
-    async def begin(self, message: bytes = b"") -> asyncio.Task[Message | Failure | None]:
-        task = asyncio.ensure_future(self.connection.call(HEAD, message, None))
+    def call(self, message: bytes = b"") -> asyncio.Task[Message]:
+        return asyncio.ensure_future(self.channel.exchange("", message, ()))
+
+    async def begin(self, message: bytes = b"") -> asyncio.Task[Message]:
+        task = self.call(message)
         for _ in range(3):
             await asyncio.sleep(0)
         return task
@@ -82,7 +84,7 @@ async def test_requests_of_one_turn_leave_together() -> None:
     place.carry()
     await place.connection.greeted()
     place.wire.written.clear()
-    calls = [asyncio.ensure_future(place.connection.call(HEAD, b"x", None)) for _ in range(5)]
+    calls = [place.call(b"x") for _ in range(5)]
     for _ in range(3):
         await asyncio.sleep(0)
     assert len(place.wire.written) == 1
@@ -94,7 +96,7 @@ async def test_requests_of_one_turn_leave_together() -> None:
         place.server.send_headers(stream, [("grpc-status", "0")], end_stream=True)
     place.carry()
     replies = await asyncio.gather(*calls)
-    assert [bytes(reply) for reply in replies if isinstance(reply, Message)] == [b"y"] * 5
+    assert [bytes(reply) for reply in replies] == [b"y"] * 5
     assert not place.connection.waiting
 
 

@@ -255,7 +255,8 @@ def test_no_library_emits_on_a_thread_of_ours(make_server, connect_to, scheme, a
     from PIL import Image
 
     handler = attach(Handler())
-    client = connect_to(make_server([Cut("before", "reset"), Refuse.overloaded()]), scheme, retry=QUICK)
+    server = make_server([Cut("before", "reset"), Refuse.overloaded()])
+    client = connect_to(server, scheme, retry=QUICK, transport="libraries")
     loop = engine().loop
     loop.call_soon_threadsafe(loop.set_debug, True)
     logging.captureWarnings(True)

@@ -53,7 +53,7 @@ def patcher() -> str | None:
         if len(left) < len(row.needed):
             raise ConfigError(
                 f"{name} has patched a part of Python, and not {' and '.join(left)}: a call would stop every greenlet, "
-                f"or never end. {row.call} with its defaults, and an http:// or websocket:// address, work"
+                f"or never end. {row.call} with its defaults works"
             )
     return None
 
@@ -91,9 +91,6 @@ class ThreadModel:
         """
         name = patcher()
         if name is not None and name != self.patcher:
-            raise ConfigError(
-                f"{PATCHERS[name].call} was called after casdk's first call: call it before, and use an http:// or "
-                "websocket:// address"
-            )
+            raise ConfigError(f"{PATCHERS[name].call} was called after casdk's first call: call it before")
         if self.patcher is not None and threading.get_native_id() != self._native:
             raise ConfigError(f"with {self.patcher}, all calls have to come from greenlets of one thread")

@@ -101,7 +101,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 OWN: Final = {"http": "http1", "grpc": "http2", "websocket": "websocket"}
 """Modules of our own by what is spoken; those on the libraries are in a folder of theirs and named after it."""
-PROVEN: Final = frozenset({"http", "websocket"})
+PROVEN: Final = frozenset({"http", "grpc", "websocket"})
 """What casdk speaks itself where nobody has said otherwise."""
 
 

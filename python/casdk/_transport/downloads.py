@@ -101,13 +101,14 @@ class Downloads:
             def extract_cookies(self, response: object, request: object) -> None:
                 pass
 
-        divert("httpx", "httpcore")
-        return httpx.AsyncClient(
+        client = httpx.AsyncClient(
             timeout=httpx.Timeout(self._timeouts.download, connect=self._timeouts.connect),
             limits=httpx.Limits(max_connections=DOWNLOADS_AT_ONCE, max_keepalive_connections=DOWNLOADS_AT_ONCE),
             headers=HEADERS,
             cookies=NoCookies(),
         )
+        divert("httpx", "httpcore")  # after the client is made, which is what imports httpcore
+        return client
 
     async def aclose(self) -> None:
         """Close the pool."""

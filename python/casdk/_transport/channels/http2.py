@@ -25,7 +25,7 @@ from casdk.errors import CasdkError, DeadlineError, ReplyError, TransportError
 
 __all__ = ["CHANNEL", "Http2Channel"]
 
-UNIMPLEMENTED: Final = CODES.index("UNIMPLEMENTED")
+UNIMPLEMENTED: Final = "UNIMPLEMENTED"
 DEADLINE_EXCEEDED: Final = CODES.index("DEADLINE_EXCEEDED")
 CANCEL: Final = 8
 ENHANCE_YOUR_CALM: Final = 11
@@ -43,7 +43,13 @@ LARGEST_DEADLINE_NUMBER: Final = 99_999_999
 
 
 class Http2Channel(Channel):
-    """One connection for all calls; a new one when it broke, went silent or takes no more requests."""
+    """One connection for all calls; a new one when it broke, went silent or takes no more requests.
+
+    Attributes:
+        connection: The one that requests are begun on, once there is one.
+        pings_refused: Whether the server has ended a connection for the pings on it.
+        closed: Whether it opens no connection any more.
+    """
 
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
@@ -53,7 +59,7 @@ class Http2Channel(Channel):
         self._opening: asyncio.Task[Connection] | None = None
         self._others: set[Connection] = set()
         """Connections that no request is begun on any more, and that some are in flight on."""
-        self._closed = False
+        self.closed = False
         self._method = UNARY
         self._heads: dict[str, tuple[Headers, Head]] = {}
         """The head of each method, and the headers that it was made of."""
@@ -66,61 +72,74 @@ class Http2Channel(Channel):
         context: Headers = (),
         answer_by: float | None = None,
         repeatable: bool = True,
+        *,
+        method: str | None = None,
     ) -> Message:
-        method = self._method
-        outcome, seconds = await self._ask(method, message, headers, context, answer_by)
-        if method is UNARY and isinstance(outcome, Failure) and _is_unknown_method(outcome):
-            outcome, seconds = await self._ask(STREAM, message, headers, context, answer_by)
-            if isinstance(outcome, Message):
-                self._method = STREAM
-        if isinstance(outcome, Message):
-            return outcome
-        raise self._ours(outcome, request_id, seconds)
-
-    async def dry_run(self, headers: Headers) -> bytes | None:
-        outcome, seconds = await self._ask(DRY_RUN, b"", headers)
-        if isinstance(outcome, Message):
-            return bytes(outcome)
-        if _is_unknown_method(outcome):
-            return None
-        raise self._ours(outcome, "", seconds)
-
-    async def _ask(
-        self, method: str, message: bytes, headers: Headers, context: Headers = (), answer_by: float | None = None
-    ) -> tuple[Message | Failure, float]:
-        """Return how a call ended, and after how many seconds.
-
-        A call that the server has not begun with is made again on another connection: nobody is to blame for it.
-        """
-        head = self._head(method, headers)
+        # A call that the server has not begun with is made again on another connection: nobody is to blame for it.
+        # All of it is one coroutine, since each one more would be entered twice for each request.
+        method = method or self._method
+        made_of, head = self._heads.get(method, (None, None))
+        if head is None or made_of is not headers:
+            head = self._make_head(method, headers)
         if context:
             head = head.with_headers(context)
+        sent = False
         for _ in range(MOST_MOVES):
             connection = self.connection
             if connection is None or not connection.usable:
                 connection = await self._connect()
+            elif not repeatable and not connection.waiting:
+                # A turn of the loop, in which it hears of an end that has come already.
+                await asyncio.sleep(0)
             began = connection.loop.time()
-            outcome = await connection.call(head, message, answer_by)
-            if outcome is not None and (isinstance(outcome, Message) or outcome.kind != "refused"):
-                return outcome, connection.loop.time() - began
-            if self._closed:
-                raise self.was_closed(sent=False)
+            begun = connection.begin(head, message)
+            if begun is not None:
+                stream, waiter = begun
+                try:
+                    outcome = await waiter
+                except (asyncio.CancelledError, DeadlineError) as end:
+                    had_time = isinstance(end, DeadlineError) or self.had_time(began, answer_by)
+                    connection.take_back(stream, began if had_time else None)
+                    raise
+                if isinstance(outcome, Message):
+                    return outcome
+                if outcome.kind == "lost" and connection.stale and repeatable and not sent:
+                    # Once alone, since the server may have begun with it, and may end each time that it does.
+                    sent = True
+                elif outcome.kind != "refused":
+                    break
+            if self.closed:
+                raise self.was_closed(sent=sent)
             self.leave(connection)
-        raise TransportError(f"{self.endpoint} ends each connection before it begins with a request", sent=False)
+        else:
+            raise TransportError(f"{self.endpoint} ends each connection before it begins with a request", sent=sent)
+        error = self._ours(outcome, request_id, connection.loop.time() - began)
+        if method is not UNARY or error.code != UNIMPLEMENTED:
+            raise error
+        # Old gateways have the method of streams alone, which is found out once.
+        reply = await self.exchange(request_id, message, headers, context, answer_by, repeatable, method=STREAM)
+        self._method = STREAM
+        return reply
 
-    def _head(self, method: str, headers: Headers) -> Head:
-        made_of, head = self._heads.get(method, (None, None))
-        if head is None or made_of is not headers:
-            milliseconds = ceil(self.timeouts.read * 1000)
-            short = milliseconds <= LARGEST_DEADLINE_NUMBER
-            deadline = f"{milliseconds}m" if short else f"{min(milliseconds // 1000, LARGEST_DEADLINE_NUMBER)}S"
-            head = Head(self.endpoint.tls, ascii_authority(self.endpoint), method, deadline, list(headers))
-            self._heads[method] = headers, head
+    async def dry_run(self, headers: Headers) -> bytes | None:
+        try:
+            return bytes(await self.exchange("", b"", headers, method=DRY_RUN))
+        except CasdkError as error:
+            if error.code == UNIMPLEMENTED:
+                return None
+            raise
+
+    def _make_head(self, method: str, headers: Headers) -> Head:
+        milliseconds = ceil(self.timeouts.read * 1000)
+        short = milliseconds <= LARGEST_DEADLINE_NUMBER
+        deadline = f"{milliseconds}m" if short else f"{min(milliseconds // 1000, LARGEST_DEADLINE_NUMBER)}S"
+        head = Head(self.endpoint.tls, ascii_authority(self.endpoint), method, deadline, list(headers))
+        self._heads[method] = headers, head
         return head
 
     async def _connect(self) -> Connection:
         """Return the connection that is usable; those who wait for it wait for the same one."""
-        if self._closed:
+        if self.closed:
             raise self.was_closed(sent=False)
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._open())
@@ -147,6 +166,7 @@ class Http2Channel(Channel):
         """Begin no request any more on a connection, which ends with those that are in flight there."""
         if connection is self.connection:
             self.connection = None
+        connection.left = True
         if connection.waiting:
             self._others.add(connection)
         else:
@@ -198,7 +218,7 @@ class Http2Channel(Channel):
         return broken(self.endpoint, sent=failure.sent)
 
     async def aclose(self) -> None:
-        self._closed = True
+        self.closed = True
         self._connector.close()
         if self._opening is not None:
             await asyncio.wait([self._opening])
@@ -212,10 +232,6 @@ class Http2Channel(Channel):
 
 
 CHANNEL = Http2Channel
-
-
-def _is_unknown_method(failure: Failure) -> bool:
-    return failure.kind == "status" and failure.code == UNIMPLEMENTED
 
 
 REFUSED_REPLIES: Final = {

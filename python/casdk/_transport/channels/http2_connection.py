@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from copy import copy
 from errno import ECONNRESET
 from ssl import SSLObject
@@ -33,12 +33,13 @@ class Connection(asyncio.Protocol):
         loop: The engine's.
         waiting: Who waits, and until when, by the number of the stream.
         usable: Whether a request can be begun on it.
+        left: Whether the channel has left it: it ends with the last request that is in flight on it.
     """
 
     def __init__(self, channel: Http2Channel) -> None:
         self.loop = asyncio.get_running_loop()
         self.waiting: dict[int, tuple[asyncio.Future[Message | Failure], float]] = {}
-        self.usable = False
+        self.usable = self.left = False
         self._channel = channel
         self._http2 = Http2(min(channel.limits.max_reply_bytes, LARGEST_MESSAGE_BYTES))
         self._transport = cast(asyncio.Transport, None)
@@ -48,7 +49,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._pinger: asyncio.TimerHandle | None = None
         self._state = "opening"
-        self._flushing = self._full = self._paused = self._ended = False
+        self._used = self._flushing = self._full = self._paused = self._ended = False
 
     # for the channel
 
@@ -61,25 +62,20 @@ class Connection(asyncio.Protocol):
         """
         await self._greeting
 
-    async def call(self, head: Head, message: bytes, answer_by: float | None) -> Message | Failure | None:
-        """Make a call and return how it ended; ``None`` if the connection takes none any more.
+    def begin(self, head: Head, message: bytes) -> tuple[int, asyncio.Future[Message | Failure]] | None:
+        """Begin a call with this head and message; return its stream, and what will have the outcome.
 
-        Args:
-            head: Method and headers.
-            message: What is sent.
-            answer_by: As for `Channel.exchange`.
-
-        Raises:
-            CasdkError: No answer came in time, or the connection was given up.
+        That is ``None`` if the connection takes none any more. The future has a `CasdkError` if no answer comes in
+        time, or if the connection is given up.
         """
-        channel, loop = self._channel, self.loop
-        began = loop.time()
+        loop = self.loop
         try:
             stream = self._http2.request(head, message)
         except ConnectionError:
             return None
+        channel, began = self._channel, loop.time()
         if not self.waiting:
-            self._busy_since = began
+            self._busy_since, self._used = began, stream > 1
             if self._pinger is None and not channel.pings_refused:
                 self._pinger = loop.call_at(began + channel.ping_seconds, self._ping)
         deadline = began + channel.timeouts.read
@@ -88,22 +84,34 @@ class Connection(asyncio.Protocol):
         # One timer for all requests, since one for each would cost more than anything else here.
         if self._timer is None:
             self._timer = loop.call_at(deadline, self._expire)
-        self._flush_soon()
-        try:
-            return await waiter
-        except TimeoutError:
-            self._leave_if_silent(began)
-            raise
-        except asyncio.CancelledError:
-            if channel.had_time(began, answer_by):
-                self._leave_if_silent(began)
-            raise
-        finally:
-            if self.waiting.pop(stream, None) is not None:
-                self._http2.cancel(stream)
-                self._flush_soon()
-            if not self.waiting and self is not channel.connection:
-                channel.leave(self)
+        if not self._flushing:
+            self._flushing = True
+            loop.call_soon(self._step)
+        return stream, waiter
+
+    def take_back(self, stream: int, answerless_since: float | None) -> None:
+        """Take a call back whose outcome nobody waits for any more.
+
+        Args:
+            stream: As `begin` returned it.
+            answerless_since: When it began, if it had time for an answer: a connection on which nothing was received
+                since then is not used again.
+        """
+        if self.waiting.pop(stream, None) is not None:
+            self._http2.cancel(stream)
+            if not self._flushing:
+                self._flushing = True
+                self.loop.call_soon(self._step)
+        if answerless_since is not None and self._received_at < answerless_since and self.usable:
+            LOG.info("%s answered nothing: its connection is not used again", self._channel.endpoint)
+            self.usable, self.left = False, True
+        if self.left:
+            self._channel.leave(self)
+
+    @property
+    def stale(self) -> bool:
+        """Whether it was used before, and nothing was received since it was idle: it most likely had ended by then."""
+        return self._used and self._received_at < self._busy_since
 
     def close(self) -> None:
         """Close it; what is in flight fails."""
@@ -122,12 +130,6 @@ class Connection(asyncio.Protocol):
                 return
             waiter.set_exception(self._channel.late())
 
-    def _leave_if_silent(self, began: float) -> None:
-        if self._received_at < began and self.usable:
-            LOG.info("%s answered nothing: its connection is not used again", self._channel.endpoint)
-            self.usable = False
-            self._channel.leave(self)
-
     def _ping(self) -> None:
         """Ask whether the connection still is one, if nothing was received of late; ask again later."""
         self._pinger = None
@@ -139,7 +141,7 @@ class Connection(asyncio.Protocol):
             self._pinger = self.loop.call_at(due, self._ping)
             return
         self._http2.ping()
-        self._flush()
+        self._step()
         unsent = self._transport.get_write_buffer_size()
         self._pinger = self.loop.call_later(channel.pong_seconds, self._expect_pong, now, unsent)
 
@@ -155,16 +157,6 @@ class Connection(asyncio.Protocol):
 
     # what is sent
 
-    def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            self.loop.call_soon(self._flush)
-
-    def _flush(self) -> None:
-        self._flushing = False
-        if not self._ended and not self._full:
-            self._step(None)
-
     def pause_writing(self) -> None:
         """Note that the transport's buffer is full."""
         self._full = True
@@ -172,7 +164,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Go on, since the transport's buffer has room."""
         self._full = False
-        self._flush()
+        self._step()
 
     # what is received
 
@@ -183,13 +175,12 @@ class Connection(asyncio.Protocol):
         if secured is not None and secured.selected_alpn_protocol() != "h2":
             self._break(no_grpc(self._channel.endpoint))
         else:
-            self._step(None)
+            self._step()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes."""
         self._received_at = self.loop.time()
-        if not self._ended:
-            self._step(data)
+        self._step(data)
 
     def eof_received(self) -> None:
         """Take the end; asyncio closes the transport."""
@@ -200,8 +191,12 @@ class Connection(asyncio.Protocol):
         """Take the end, and what was the reason."""
         self._end(exc)
 
-    def _step(self, data: bytes | None) -> None:
+    def _step(self, data: bytes | None = None) -> None:
         """Read bytes, and send what there is to send as far as there is room for it."""
+        if data is None:
+            self._flushing = False
+        if self._ended:
+            return
         http2, transport = self._http2, self._transport
         more = True
         while more:
@@ -209,8 +204,10 @@ class Connection(asyncio.Protocol):
             data = None
             if output is not None:
                 transport.write(output)
-            if events:
-                self._tell(events)
+            for stream, outcome in events:
+                waiter, _ = self.waiting.pop(stream)
+                if not waiter.done():
+                    waiter.set_result(outcome)
             if unread is not self._paused:
                 self._paused = unread
                 (transport.pause_reading if unread else transport.resume_reading)()
@@ -218,12 +215,8 @@ class Connection(asyncio.Protocol):
         if (state := http2.state) != self._state:
             self._state = state
             self._changed(state)
-
-    def _tell(self, events: Sequence[tuple[int, Message | Failure]]) -> None:
-        for stream, outcome in events:
-            waiter, _ = self.waiting.pop(stream, (None, 0.0))
-            if waiter is not None and not waiter.done():
-                waiter.set_result(outcome)
+        if self.left and not self.waiting:
+            self._channel.leave(self)
 
     def _changed(self, state: str) -> None:
         self.usable = state == "open"
@@ -258,8 +251,10 @@ class Connection(asyncio.Protocol):
     def _end(self, error: Exception | None) -> None:
         """Take note that the connection has ended."""
         if not self._ended:
-            events = self._http2.end_of_input()[0]
-            self._tell(events)
+            for stream, outcome in self._http2.end_of_input()[0]:
+                waiter, _ = self.waiting.pop(stream)
+                if not waiter.done():
+                    waiter.set_result(outcome)
             self._over(error or ConnectionResetError(ECONNRESET, "closed"))
 
     def _over(self, error: Exception) -> Iterable[tuple[asyncio.Future[Message | Failure], float]]:
@@ -271,7 +266,7 @@ class Connection(asyncio.Protocol):
                 timer.cancel()
         if not self._greeting.done():
             self._greeting.set_exception(error)
-        else:
+        elif not self._channel.closed:
             LOG.info("the connection to %s has ended", self._channel.endpoint)
         self._channel.leave(self)
         return waiting
