@@ -164,7 +164,7 @@ WHEN_MADE = f"""
 {{patch}}
 {REFUSED}
 for address in ("grpc://127.0.0.1:1", "grpcs://127.0.0.1:1"):
-    refused(lambda: Client(address, transport="libraries"), "threads of grpcio", "leave out", "{{library}}")
+    refused(lambda: Client(address, transport="libraries"), "threads of grpcio", "leave out transport=", "{{library}}")
 print("well")
 """
 

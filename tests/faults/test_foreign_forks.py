@@ -1,8 +1,9 @@
 """A fork by C code, as uWSGI forks: it runs none of Python's hooks, so that nobody closes or forgets anything before.
+And forks beside gRPC of somebody else's, whose hooks give up.
 
-The fork is libc's, through ctypes. CPython itself hangs in the child of such a fork if another thread wanted the
-interpreter in that moment, whatever it runs. So the engine stands still at a lock of the test's during the fork, and
-threads are switched when they wait and at no other time.
+The fork by C code is libc's, through ctypes. CPython itself hangs in the child of such a fork if another thread wanted
+the interpreter in that moment, whatever it runs. So the engine stands still at a lock of the test's during the fork,
+and threads are switched when they wait and at no other time.
 """
 
 import subprocess
@@ -62,7 +63,7 @@ def check(client, rows, name):
 """
 
 
-def run_program(program, server, scheme, other, images, tmp_path, *transport):
+def run_program(program, server, scheme, other, images, tmp_path, *transport, patience=PATIENCE):
     """Run a program that forks; return its status and what it and its children printed."""
     ca = tmp_path / "ca.pem"
     ca.write_bytes(server.ca)
@@ -72,7 +73,7 @@ def run_program(program, server, scheme, other, images, tmp_path, *transport):
         [*command, *addresses, str(ca), str(images["png"]), *transport],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=patience,
         check=False,
     )
     said = [line for line in done.stderr.splitlines() if "skipping fork() handlers" not in line]  # gRPC's
@@ -247,3 +248,47 @@ def test_threads_with_the_numbers_of_the_parents(make_server, images, tmp_path):
         "a child ended with 0",
         "threads work",
     ]
+
+
+BESIDE = """
+import logging, grpc, grpc.aio
+logging.basicConfig(level=logging.WARNING)
+rows = client.encode(["a", "b"])
+used = threading.Event()
+
+async def use_grpc():
+    server = grpc.aio.server()
+    server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(other.partition("://")[2]) as channel:
+        try:
+            await channel.unary_unary("/some.body/Else")(b"")
+        except grpc.aio.AioRpcError:
+            used.set()
+        await server.wait_for_termination()
+
+threading.Thread(target=asyncio.run, args=(use_grpc(),), daemon=True).start()
+used.wait()
+for number in range(forks):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(15)
+        np.testing.assert_array_equal(client.encode(["a", "b"]), rows)
+        os._exit(0)  # at an ordinary exit, gRPC would be asked to end what it has no threads for
+    assert (status := os.waitpid(pid, 0)[1]) == 0, (number, status)
+    np.testing.assert_array_equal(client.encode(["a", "b"]), rows)
+say(forks, "children worked")
+client.close()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "grpcs"])
+@pytest.mark.parametrize("forks", [20, pytest.param(600, marks=[pytest.mark.soak, pytest.mark.timeout(400)])])
+def test_forks_beside_grpc_of_others(make_server, scheme, images, tmp_path, forks):
+    """A server and a channel that are open. Our own connections have nothing to do with them: no child hangs or aborts,
+    and there is nothing to warn of. (While a call of theirs is in flight, gRPC crashes the child, whoever forks.)
+    """
+    program = f"forks = {forks}\n{BESIDE}"
+    lines = run_program(program, make_server(), scheme, "grpc", images, tmp_path, patience=PATIENCE * 9)
+    assert lines == [f"{forks} children worked"]

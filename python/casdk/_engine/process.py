@@ -1,7 +1,7 @@
 """The engine of this process: started on first use, held still for a fork, forgotten in a forked child.
 
-A child starts an engine of its own: grpc.aio misbehaves with two loops in one process, and sockets must not be shared
-between processes.
+A child starts an engine of its own, since threads do not survive a fork, and sockets must not be shared between
+processes.
 """
 
 from __future__ import annotations

@@ -18,6 +18,6 @@ def check_greenlets(endpoint: Endpoint, protocols: Protocols = None) -> None:
     name = patcher()
     if name is not None and endpoint.channel == "grpc" and not is_own(endpoint, protocols):
         raise ConfigError(
-            f"{endpoint}: the threads of grpcio would stop every greenlet, as {PATCHERS[name].call} was called: leave out "
-            'transport="libraries"'
+            f"{endpoint}: the threads of grpcio would stop every greenlet, as {PATCHERS[name].call} was called: leave "
+            'out transport="libraries"'
         )

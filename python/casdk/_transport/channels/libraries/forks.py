@@ -58,8 +58,8 @@ def check_fork() -> None:
     """
     if _forked_in_use:
         raise ConfigError(
-            "grpcio does not survive how this process was forked: without Python's hooks, from one in which grpcio was in "
-            'use; leave out transport="libraries", or with uWSGI, set lazy-apps or py-call-uwsgi-fork-hooks to true'
+            "grpcio does not survive how this process was forked: without Python's hooks, from one in which grpcio was "
+            'in use; leave out transport="libraries", or with uWSGI, set lazy-apps or py-call-uwsgi-fork-hooks to true'
         )
 
 
