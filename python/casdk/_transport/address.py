@@ -17,13 +17,12 @@ __all__ = [
     "Protocols",
     "Scheme",
     "counterpart",
-    "is_own",
     "module_of",
     "parse_address",
 ]
 
 Protocols: TypeAlias = Literal["own", "libraries"] | None
-"""Who speaks the protocols: casdk itself, a library for each of them, or ``None``, what `PROVEN` says."""
+"""Who speaks the protocols: casdk itself, as by default, or a library for each of them."""
 PROTOCOLS: Final = ("own", "libraries")
 
 
@@ -101,19 +100,12 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 OWN: Final = {"http": "http1", "grpc": "http2", "websocket": "websocket"}
 """Modules of our own by what is spoken; those on the libraries are in a folder of theirs and named after it."""
-PROVEN: Final = frozenset({"http", "grpc", "websocket"})
-"""What casdk speaks itself where nobody has said otherwise."""
-
-
-def is_own(endpoint: Endpoint, protocols: Protocols) -> bool:
-    """Whether casdk itself speaks the protocol of an endpoint, and no library."""
-    return endpoint.channel in (OWN if protocols == "own" else PROVEN if protocols is None else ())
 
 
 def module_of(endpoint: Endpoint, protocols: Protocols = None) -> str:
     """Return the name of the module that has the channel of an endpoint."""
     channel = endpoint.channel
-    return f"casdk._transport.channels.{OWN[channel] if is_own(endpoint, protocols) else f'libraries.{channel}'}"
+    return f"casdk._transport.channels.{f'libraries.{channel}' if protocols == 'libraries' else OWN[channel]}"
 
 
 def parse_address(address: str) -> Endpoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from casdk._engine.greenlets import PATCHERS, patcher
-from casdk._transport.address import Endpoint, Protocols, is_own
+from casdk._transport.address import Endpoint, Protocols
 from casdk.errors import ConfigError
 
 __all__ = ["check_greenlets"]
@@ -16,7 +16,7 @@ def check_greenlets(endpoint: Endpoint, protocols: Protocols = None) -> None:
         ConfigError: grpcio would stop them all, and the process with them; or as `patcher` has it.
     """
     name = patcher()
-    if name is not None and endpoint.channel == "grpc" and not is_own(endpoint, protocols):
+    if name is not None and endpoint.channel == "grpc" and protocols == "libraries":
         raise ConfigError(
             f"{endpoint}: the threads of grpcio would stop every greenlet, as {PATCHERS[name].call} was called: leave "
             'out transport="libraries"'
