@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, ExitStack
 from statistics import median
 from typing import Any, NamedTuple
 
-from contenders import Contender, FailedError
-from peers import Peer
+from contenders import OTHERS, Contender, FailedError
+from peers import DIALECT, Peer
 
 ROUNDS = int(os.environ.get("CASDK_BENCH_ROUNDS", "5"))
 SECONDS = float(os.environ.get("CASDK_BENCH_SECONDS", "0.25"))
@@ -87,7 +87,8 @@ class Arena:
         """Return the process of a contender; it stays for the next case."""
         key = (label, program, peer, scheme)
         if fresh or key not in self._running or not self._running[key].running:
-            address = self.peer(peer).address(scheme, original=program == "original")
+            spoken = DIALECT if program in OTHERS else scheme
+            address = self.peer(peer).address(spoken, original=program == "original")
             self._running[key] = self._stack.enter_context(Contender(program, *address))
         return self._running[key]
 
@@ -103,9 +104,9 @@ class Arena:
         runs: dict[str, Callable[[], None]] = {}
         wanted = None
         for rival in (Rival(OURS, OURS), *rivals):
-            contender = self.contender(rival.label, rival.contender, peer, scheme)
             own_case = case | rival.changes
             try:
+                contender = self.contender(rival.label, rival.contender, peer, scheme)
                 got = contender.do("check", own_case)
             except FailedError as error:
                 if rival.label == OURS:

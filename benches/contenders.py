@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,8 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from peers import CACHE
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "interop"))
+
+OTHERS = ("baseten", "openai_python")
+"""Other people's clients, which speak OpenAI's dialect."""
 
 
 class FailedError(Exception):
@@ -21,7 +27,7 @@ class Contender:
     """One process that carries out orders.
 
     Args:
-        name: ``casdk``, ``original``, ``stub``, ``bare`` or ``floor``.
+        name: ``casdk``, ``original``, ``stub``, ``bare``, ``floor``, ``baseten`` or ``openai_python``.
         address: Of the server.
         ca: PEM file of its authority, or ``""``.
     """
@@ -30,6 +36,8 @@ class Contender:
         self.name = name
         script = HERE / "workers" / f"{'ours' if name == 'casdk' else name}.py"
         python, variables = original(ca) if name == "original" else (sys.executable, None)
+        if name in OTHERS:
+            python = others()
         self._process = subprocess.Popen(
             [str(python), str(script), address, ca],
             stdin=subprocess.PIPE,
@@ -85,3 +93,23 @@ def original(ca: str = "") -> tuple[Path, dict[str, str]]:
     # Its only ways to be told an authority: gRPC's variable, and OpenSSL's for the other two.
     trust = {"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": ca, "SSL_CERT_FILE": ca} if ca else {}
     return REFERENCE.python, REFERENCE.variables | trust
+
+
+def others() -> Path:
+    """Return the interpreter of the environment with other people's clients, built if need be.
+
+    Raises:
+        FailedError: They cannot be installed here.
+    """
+    pins = HERE / "clients.txt"
+    home = CACHE / f"clients-{hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()[:12]}"
+    python, done = home / "bin" / "python", home / "done"
+    if not done.exists():
+        print("bench: installing other clients ...", flush=True)
+        try:
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+            subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(pins)], check=True)
+        except subprocess.CalledProcessError as error:
+            raise FailedError(f"the clients of {pins.name} cannot be installed: {error}") from error
+        done.touch()
+    return python

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,13 +19,15 @@ SOURCE = Path(os.environ.get("CASDK_BENCHPEER") or ROOT.parent / "shared" / "ben
 """A crate whose ``fastserver`` answers every document out of a table; optional."""
 HAS_FAST_PEER = (SOURCE / "Cargo.toml").exists()
 SCHEMES = ("grpc", "grpcs", "http", "https", "websocket", "websockets")
+DIALECT = "openai"
+"""In place of a scheme: OpenAI's dialect, which other clients speak."""
 
 
 class Peer(NamedTuple):
     """A server, ready.
 
     Attributes:
-        addresses: One for each scheme.
+        addresses: One for each scheme, and one for `DIALECT`.
         ca: PEM file of its authority.
     """
 
@@ -50,6 +53,7 @@ def fast_peer(folder: Path) -> Iterator[Peer]:
         addresses |= {
             scheme: f"{scheme}://localhost:{port}" for scheme, port in zip(SCHEMES[1::2], secure, strict=True)
         }
+        addresses[DIALECT] = stack.enter_context(_serve_dialect(addresses["http"]))
         yield Peer(addresses, str(folder / "cert.pem"))
 
 
@@ -60,7 +64,8 @@ def own_peer() -> Iterator[Peer]:
 
     with serve() as served:
         addresses = {scheme: served.address(scheme) for scheme in SCHEMES}
-        yield Peer(addresses, str(served.ca))
+        with _serve_dialect(addresses["http"]) as dialect:
+            yield Peer(addresses | {DIALECT: dialect}, str(served.ca))
 
 
 def build_fast_peer() -> Path:
@@ -87,6 +92,18 @@ def _serve(program: Path, options: list[str]) -> Iterator[list[int]]:
         assert server.stderr is not None
         assert "ready" in server.stderr.readline()
         yield ports
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+@contextmanager
+def _serve_dialect(address: str) -> Iterator[str]:
+    script = Path(__file__).with_name("dialect.py")
+    server = subprocess.Popen([sys.executable, str(script), address], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield f"http://127.0.0.1:{int(server.stdout.readline())}"
     finally:
         server.terminate()
         server.communicate()

@@ -10,16 +10,18 @@ from arena import OURS, Row
 
 MACHINE = "2 noisy cores"
 MIB = 1 << 20
-IN_TABLE = ("original", "stub", "bare", "floor")
-"""Who has a column for CPU and time."""
+IN_TABLE = ("original", "stub", "libraries", "baseten", "openai", "bare", "floor")
+"""Who has a column."""
+CLIENTS = ("libraries", "baseten", "openai")
+"""What else one may use: their CPU has a column."""
 
 
 def lines_of(rows: Sequence[Row]) -> list[str]:
     """Return the table in Markdown."""
     lines = [
-        "| what | scheme | original's CPU | original's time | stub's CPU | stub's time | over the bare transport "
-        "| over the floor |",
-        "|---|---|---|---|---|---|---|---|",
+        "| what | scheme | original's CPU | original's time | stub's CPU | stub's time | libraries' CPU "
+        "| baseten's CPU | openai's CPU | over the bare transport | over the floor |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if not any("cpu" in row.figures.get(rival, ()) for rival in IN_TABLE):
@@ -29,6 +31,7 @@ def lines_of(rows: Sequence[Row]) -> list[str]:
             _cell(row, "original", lambda row: row.ratio("original", "wall")),
             _cell(row, "stub", lambda row: row.ratio("stub", "cpu")),
             _cell(row, "stub", lambda row: row.ratio("stub", "wall")),
+            *[_cell(row, rival, lambda row, rival=rival: row.ratio(rival, "cpu")) for rival in CLIENTS],
             _cell(row, "bare", lambda row: _inverse(row.ratio("bare", "cpu"))),
             _cell(row, "floor", lambda row: _inverse(row.ratio("floor", "cpu"))),
         ]
@@ -126,33 +129,34 @@ MAIN = (*[f"texts, batch {batch}" for batch in (1, *BATCHES)], "Documents, batch
 MAIN += ("data URIs, batch 32", "rank, 100 matches each")
 
 
-def _of_texts(scheme: str, *least: float) -> list[tuple[str, str, str, str, float]]:
-    return [
-        (f"texts, batch {batch}", scheme, "original", "cpu", ratio) for batch, ratio in zip(BATCHES, least, strict=True)
-    ]
+def _of_texts(scheme: str, rival: str, **least: float) -> list[tuple[str, str, str, str, float]]:
+    """Return the aims of texts: by batch, how many times casdk's CPU the rival's should be."""
+    return [(f"texts, batch {batch.lstrip('_')}", scheme, rival, "cpu", ratio) for batch, ratio in least.items()]
 
 
 AIMS: list[tuple[str, str, str, str, float]] = [
-    *_of_texts("grpc", 7, 12, 28),
-    *_of_texts("websocket", 18, 25, 28),
-    *_of_texts("http", 8, 12, 16),
-    *[("images by path, batch 32", scheme, "original", "cpu", 6) for scheme in PLAIN],
-    *[("data URIs, batch 32", scheme, "original", "cpu", 20) for scheme in PLAIN],
+    *_of_texts("grpc", "original", _1=18, _8=22, _32=25, _256=35),
+    *_of_texts("http", "original", _1=12, _8=25, _32=35, _256=35),
+    *_of_texts("http", "baseten", _8=1 / 0.6, _32=1 / 0.6, _256=1 / 0.6),
+    *[aim for scheme in ("grpc", "websocket") for aim in _of_texts(scheme, "floor", _1=1 / 3, _8=1 / 3, _32=1 / 3)],
+    *[aim for scheme in ("grpc", "websocket") for aim in _of_texts(scheme, "floor", _256=1 / 4)],
     *[("Documents, batch 32", scheme, "original", "cpu", 12) for scheme in PLAIN],
-    *[(f"texts, batch {batch}", scheme, "bare", "cpu", 1 / 1.25) for scheme in PLAIN for batch in (32, 256)],
-    ("one text", "grpc", "original", "p50", 8),
+    ("one text", "grpc", "original", "p50", 12),
+    ("one text", "http", "original", "p50", 12),
     ("one text", "websocket", "original", "p50", 8),
-    ("one text", "grpc", "stub", "p50", 0.5),
+    ("one text, aencode", "grpc", "original", "p50", 7),
+    ("one text", "grpc", "stub", "p50", 2),
     ("import", "", "original", "seconds", 8),
-    *[("2,000 tasks of one text, coalesce=True", scheme, "not merged", "wall", 8) for scheme in PLAIN],
     *[("2,000 tasks of one text, coalesce=True", scheme, "not merged", "requests", 16) for scheme in PLAIN],
     ("one text, coalesce=True", "grpc", "not merged", "p50", 1 / 1.05),
     ("texts without repeats, dedupe=True", "grpc", "off", "cpu", 0.98),
 ]
 """Claim, scheme, rival, figure, and how many times casdk's figure the rival's should be."""
 
-COLOURS = {"floor": "#b8b8b8", OURS: "#1a7f5a", "stub": "#d9a441", "original": "#b5482f"}
-NAMES = {"floor": "raw socket", OURS: "casdk", "stub": "hand-written stub", "original": "clip_client 0.8.3"}
+COLOURS = {"floor": "#b8b8b8", OURS: "#1a7f5a", "baseten": "#6c8ebf", "stub": "#d9a441", "openai": "#8c6bb1"}
+COLOURS["original"] = "#b5482f"
+NAMES = {"floor": "raw socket", OURS: "casdk", "baseten": "baseten's client", "stub": "hand-written stub"}
+NAMES |= {"openai": "openai-python", "original": "clip_client 0.8.3"}
 
 
 def draw(rows: Sequence[Row], path: Path) -> bool:
@@ -172,14 +176,14 @@ def draw(rows: Sequence[Row], path: Path) -> bool:
         shown = [name for name in COLOURS if all(row and name in row.figures for row in panel)]
         for place, name in enumerate(shown):
             heights = [_of_floor(row, name) for row in panel if row]
-            at = [batch + (place - (len(shown) - 1) / 2) * 0.2 for batch in range(len(BATCHES))]
-            bars = axis.bar(at, heights, 0.19, color=COLOURS[name], label=NAMES[name])
-            axis.bar_label(bars, [_times(height)[:-1] for height in heights], fontsize=7, padding=1)
+            at = [batch + (place - (len(shown) - 1) / 2) * 0.17 for batch in range(len(BATCHES))]
+            bars = axis.bar(at, heights, 0.16, color=COLOURS[name], label=NAMES[name])
+            axis.bar_label(bars, [_times(height)[:-1] for height in heights], fontsize=6, padding=1)
         axis.set(title=scheme, yscale="log", xticks=range(len(BATCHES)), xticklabels=[f"batch {b}" for b in BATCHES])
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("client CPU per text, raw socket = 1")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False)
+    named = {label: bars for axis in axes for bars, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=len(named), frameon=False)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
     return True

@@ -12,6 +12,8 @@ def rivals_on(scheme: str) -> list[Rival]:
     return [
         Rival("original", "original"),
         *([Rival("stub", "stub")] if scheme.startswith("grpc") else []),
+        Rival("libraries", "casdk", {"transport": "libraries"}),
+        *([Rival("baseten", "baseten"), Rival("openai", "openai_python")] if scheme == "http" else []),
         Rival("bare", "bare"),
         *([Rival("floor", "floor")] if plain else []),
     ]

@@ -39,7 +39,8 @@ def items(case: Case) -> Any:
 
 def prepare(case: Case) -> Call:
     verb, mode, options = case["verb"], case.get("mode", "sync"), dict(case.get("options", {}))
-    client = Client(ADDRESS, tls=TLS_OPTION, coalesce=case["coalesce"]) if "coalesce" in case else SHARED
+    asked = {name: case[name] for name in ("coalesce", "transport") if name in case}
+    client = Client(ADDRESS, tls=TLS_OPTION, **asked) if asked else SHARED
     sent = items(case)
     get = sent if callable(sent) else lambda: sent
     if verb != "profile" and mode != "tasks":  # where it would say that merged requests must not grow
