@@ -450,7 +450,7 @@ class Websocket:
         """Ask the server for a sign of life."""
     def close(self) -> None:
         """Say goodbye, behind the messages that wait."""
-    def receive(self, data: bytes | None, now: float) -> tuple[list[Message], bool]:
+    def receive(self, data: bytes | None, now: float) -> tuple[list[Message], bool, bool]:
         """Read what was received, if anything, and what waits from before.
 
         Args:
@@ -458,8 +458,8 @@ class Websocket:
             now: The time in seconds, by any clock that does not go back.
 
         Returns:
-            The messages, and whether some of what was received waits for another turn. What comes behind the answer
-            to the handshake does.
+            The messages; whether some of what was received waits for another turn, as what comes behind the answer to
+            the handshake does; whether the state has changed, or there is something to be sent.
         """
     def end_of_input(self) -> None:
         """Take the end of what is received: the server has closed the connection, or it broke."""
@@ -550,16 +550,6 @@ class Http1Replies:
     @property
     def retry_after(self) -> str | None:
         """Its header of that name."""
-
-def frame_message(message: bytes) -> bytes:
-    """Return a binary message as the one frame in which a client sends it on a websocket (RFC 6455, section 5.2).
-
-    The mask is the operating system's randomness, drawn for many frames at once by each thread of each process. The GIL
-    is not released: this is for messages that are written in microseconds.
-
-    Raises:
-        OSError: The system has no randomness to give.
-    """
 
 def scan(codec: Codec, message: bytes | Message) -> Reply:
     """Scan one reply. A `Message` is not copied."""

@@ -49,9 +49,9 @@ def output_of(websocket: Websocket) -> bytes:
 
 
 def receive(websocket: Websocket, data: bytes) -> list[bytes]:
-    messages, unread = websocket.receive(data, 0.0)
+    messages, unread, _ = websocket.receive(data, 0.0)
     while unread:
-        more, unread = websocket.receive(None, 0.0)
+        more, unread, _ = websocket.receive(None, 0.0)
         messages += more
     return [bytes(message) for message in messages]
 
@@ -200,12 +200,13 @@ def test_a_message_is_read_where_it_lies() -> None:
     reply.header.request_id = "a" * 32
     packed = reply.SerializeToString()
     websocket, _ = opened()
-    [message], unread = websocket.receive(Frame(Opcode.BINARY, packed).serialize(mask=False), 0.0)
+    [message], unread, changed = websocket.receive(Frame(Opcode.BINARY, packed).serialize(mask=False), 0.0)
     assert not unread
+    assert not changed
     assert isinstance(message, Message)
     assert len(message) == len(packed)
     assert request_id_of(message) == request_id_of(packed) == scan("proto", message).request_id == "a" * 32
-    [message], _ = websocket.receive(Frame(Opcode.BINARY, b"\xff").serialize(mask=False), 0.0)
+    [message], _, _ = websocket.receive(Frame(Opcode.BINARY, b"\xff").serialize(mask=False), 0.0)
     with pytest.raises(ReplyError):
         request_id_of(message)
 

@@ -17,7 +17,7 @@ from casdk._transport.channels.causes import CLOSED_IN_TLS, cause_of
 from casdk.config import TLS
 from casdk.errors import CasdkError, ProxyError, TLSError, TransportError
 
-__all__ = ["Connector", "ascii_authority", "ascii_host", "not_connected"]
+__all__ = ["Connector", "ascii_authority", "ascii_host", "host_field", "not_connected"]
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -262,6 +262,13 @@ def ascii_authority(endpoint: Endpoint) -> str:
 def ascii_host(host: str) -> str:
     """Return a host as DNS has it. Whether it has an address is found out when it is looked up."""
     return host if host.isascii() else host.encode("idna").decode("ascii")
+
+
+def host_field(endpoint: Endpoint) -> str:
+    """Return what a request of HTTP names as its host: the server, with its port if that is not the usual one."""
+    host = ascii_host(endpoint.host)
+    bracketed = f"[{host}]" if ":" in host else host
+    return bracketed if endpoint.port == SCHEMES[endpoint.scheme].port else f"{bracketed}:{endpoint.port}"
 
 
 def not_connected(endpoint: Endpoint, error: OSError) -> TransportError:

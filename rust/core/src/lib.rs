@@ -10,7 +10,6 @@ pub mod data_uri;
 pub mod document;
 pub mod error;
 pub mod fields;
-pub mod frame;
 pub mod http1;
 pub mod http2;
 pub mod ids;

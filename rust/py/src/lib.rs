@@ -2,7 +2,6 @@
 
 mod documents;
 mod fields;
-mod frame;
 mod http1;
 mod http2;
 mod ids;
@@ -75,8 +74,6 @@ mod _rust {
     use super::classify_items;
     #[pymodule_export]
     use super::decode_data_uri;
-    #[pymodule_export]
-    use super::frame::frame_message;
     #[pymodule_export]
     use super::http1::{Http1Replies, http1_head};
     #[pymodule_export]

@@ -87,14 +87,14 @@ impl Websocket {
         py: Python<'py>,
         data: Option<PyBackedBytes>,
         now: f64,
-    ) -> PyResult<(Bound<'py, PyList>, bool)> {
+    ) -> PyResult<(Bound<'py, PyList>, bool, bool)> {
         let data = data.map(Bytes::from_owner);
         let received = self.connection().receive(data, now);
         let messages = PyList::empty(py);
         for message in received.messages {
             messages.append(Message(message))?;
         }
-        Ok((messages, received.unread))
+        Ok((messages, received.unread, received.changed))
     }
 
     fn end_of_input(&self) {

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from casdk._rust import first_id_of, place_of
 from casdk._transport.channels.base import LOG, Channel
-from casdk._transport.connecting import ascii_host
+from casdk._transport.connecting import host_field
 from casdk.errors import TransportError
 
 __all__ = ["HEADERS", "IDLE_SECONDS", "REMEMBERED_IDS", "Asked", "Pairing", "PairingChannel"]
@@ -18,8 +18,6 @@ HEADERS: Final = (
     ("content-type", "application/json"),
 )
 """What each request says, beside its host and the headers of its client."""
-PLAIN_PORT: Final = 80
-SECURE_PORT: Final = 443
 IDLE_SECONDS: Final = 60.0
 """A connection that was idle for longer is not used again."""
 
@@ -102,10 +100,7 @@ class PairingChannel(Channel):
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
         self.trusted = True
-        host, port = ascii_host(self.endpoint.host), self.endpoint.port
-        self.host = f"[{host}]" if ":" in host else host
-        if port != (SECURE_PORT if self.endpoint.tls else PLAIN_PORT):
-            self.host += f":{port}"
+        self.host = host_field(self.endpoint)
 
     def pair(self, pairing: Pairing, asked: Asked, body: bytes) -> bool:
         """Return whether a reply names its request.

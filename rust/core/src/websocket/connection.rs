@@ -37,6 +37,8 @@ pub struct Received {
     pub messages: Vec<Bytes>,
     /// Whether some of what was received waits for another turn: receive nothing meanwhile.
     pub unread: bool,
+    /// Whether the state has changed, or there is something to be sent.
+    pub changed: bool,
 }
 
 /// No message can be sent on this websocket.
@@ -144,6 +146,7 @@ impl Connection {
             self.input.push_back(Input { data, size });
         }
         self.budget.grow(now);
+        let before = self.state;
         let mut messages = Vec::new();
         if let Err(end) = self.read(&mut messages) {
             self.ended(end);
@@ -151,6 +154,7 @@ impl Connection {
         Received {
             messages,
             unread: !self.input.is_empty(),
+            changed: self.state != before || self.has_output(),
         }
     }
 

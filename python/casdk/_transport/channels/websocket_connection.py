@@ -1,0 +1,365 @@
+"""One websocket on a socket: an asyncio protocol around what Rust reads and writes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import Callable
+from copy import copy
+from typing import TYPE_CHECKING, Final, cast
+
+from casdk._rust import End, Message, Websocket
+from casdk._transport.channels.base import LOG, TICK_SECONDS, Headers, too_large
+from casdk._transport.channels.closes import SERVER_LIMIT, TOO_BIG, closed_with, handshake_refused, no_websocket
+from casdk.errors import CasdkError, DeadlineError, ReplyError, TransportError
+
+if TYPE_CHECKING:
+    from casdk._transport.channels.websocket import WebsocketChannel
+
+__all__ = ["Connection"]
+
+SUBPROTOCOL: Final = "bytes"
+"""Asked for, since the gateway speaks JSON without it; the gateway does not echo it."""
+END_OF_INPUT: Final = b"\x00"
+"""Jina's end of input, ``bytes(True)``: the server finishes what is in flight and closes."""
+CLOSE_SECONDS: Final = 1.0
+"""How long a connection that is closed waits until the server has read what was written last."""
+OUTPUTS_IN_A_TURN: Final = 8
+"""Pieces of a large request that are sent in one turn of the loop; others have their turn between them."""
+TURNS_AT_THE_END: Final = 32
+"""At the end of the connection, what was received and not read yet is read in at most so many turns, all at once: over
+TLS, the end is reported without a wait."""
+
+
+class Connection(asyncio.Protocol):
+    """A connection, and who waits for which reply and until when: the oldest first, as all wait equally long.
+
+    What is to be sent is handed to the transport once in a turn of the loop, for all requests that began in it. While
+    the transport's buffer is full nothing more is taken from Rust. What comes behind the answer to the handshake is
+    read when the first request is sent, so that it is told what the server has said.
+
+    Args:
+        channel: Whose it is.
+        headers: What its requests go with, and so its handshake.
+        context: What only its handshake goes with.
+        path: What its handshake asks for.
+        identify: Returns the id of the request that a message answers.
+
+    Attributes:
+        loop: The engine's.
+        headers: What its requests go with.
+        waiting: Who waits, until when, and for how large a request, by its id.
+        usable: Whether a request can be begun on it.
+        lost: Done when its socket is closed.
+    """
+
+    def __init__(
+        self,
+        channel: WebsocketChannel,
+        headers: Headers,
+        context: Headers,
+        path: str,
+        identify: Callable[[Message], str],
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.headers = headers
+        self.waiting: dict[str, tuple[asyncio.Future[Message], float, int]] = {}
+        self.usable = False
+        self.lost: asyncio.Future[None] = self.loop.create_future()
+        self._channel = channel
+        self._identify = identify
+        fields = [("user-agent", "casdk"), *headers, *context]
+        self._websocket = Websocket(channel.host, path, SUBPROTOCOL, fields, channel.limits.max_reply_bytes)
+        self._transport = cast(asyncio.Transport, None)
+        self._opened: asyncio.Future[None] = self.loop.create_future()
+        self._received_at = self.loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pinger: asyncio.TimerHandle | None = None
+        self._written = 0
+        """Bytes that were handed to the transport."""
+        self._given_up = 0
+        """Bytes of the largest request that nobody waits for any more, and that the server may still work at."""
+        self._begun = self._flushing = self._full = self._unread = self._paused = False
+        self._silent = self._closing = self._no_more = self._ended = False
+
+    # for the channel
+
+    async def opened(self) -> None:
+        """Wait until the server has answered the handshake.
+
+        Raises:
+            CasdkError: It does not speak websocket, or refuses.
+            OSError: TLS failed.
+        """
+        await self._opened
+
+    async def call(self, request_id: str, message: bytes, answer_by: float | None) -> Message:
+        """Send a request and return its reply.
+
+        Args:
+            request_id: What the reply is told by.
+            message: What is sent.
+            answer_by: As for `Channel.exchange`.
+
+        Raises:
+            CasdkError: No answer came in time, or the connection ended.
+        """
+        channel, loop = self._channel, self.loop
+        began = loop.time()
+        try:
+            number = self._websocket.send(message)
+        except ConnectionError:
+            raise channel.was_closed(sent=False) from None
+        deadline = began + channel.timeouts.read
+        waiter: asyncio.Future[Message] = loop.create_future()
+        self.waiting[request_id] = waiter, deadline, len(message)
+        # One timer for all requests, since one for each would cost more than anything else here.
+        if self._timer is None:
+            self._timer = loop.call_at(deadline, self._expire)
+        if not self._begun:
+            self._begun = True
+            loop.call_soon(self._go_on)
+        self._flush_soon()
+        try:
+            return await waiter
+        except DeadlineError:
+            self._leave_if_silent(began)
+            raise
+        except asyncio.CancelledError:
+            if channel.had_time(began, answer_by):
+                self._leave_if_silent(began)
+            raise
+        finally:
+            if self.waiting.pop(request_id, None) is not None:
+                self._websocket.cancel(number)
+                self._given_up = max(self._given_up, len(message))
+            if not waiter.cancel() and not waiter.cancelled():
+                waiter.exception()  # retrieved, or asyncio would log that nobody has
+            if not self.waiting and self is not channel.connection:
+                channel.leave(self)
+
+    def close(self) -> None:
+        """Close it; what is in flight fails."""
+        if self._ended or self._closing:
+            return
+        if self.waiting or self._silent or self._full:  # a server that does not read cannot be told
+            self._break(self._channel.was_closed(sent=True))
+            return
+        self._closing, self.usable = True, False
+        with contextlib.suppress(ConnectionError):
+            self._websocket.send(END_OF_INPUT)
+        self._websocket.close()
+        self._flush()
+        self.loop.call_later(CLOSE_SECONDS, self._transport.abort)
+        if not self._begun:
+            self._begun = True
+            self._go_on()
+
+    # what happens in time
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self.loop.time()
+        for waiter, deadline, _ in self.waiting.values():
+            if waiter.done():
+                continue
+            if deadline > now:
+                self._timer = self.loop.call_at(deadline, self._expire)
+                return
+            waiter.set_exception(self._channel.late())
+
+    def _leave_if_silent(self, began: float) -> None:
+        if self._received_at < began and self.usable:
+            LOG.info("%s answered nothing: its connection is not used again", self._channel.endpoint)
+            self._silent, self.usable = True, False
+            self._channel.leave(self)
+
+    def _ping(self) -> None:
+        """Ask whether the connection still is one, if nothing was received of late; ask again later."""
+        now, due = self.loop.time(), self._received_at + self._channel.ping_seconds
+        if now < due - TICK_SECONDS:
+            self._pinger = self.loop.call_at(due, self._ping)
+            return
+        self._websocket.ping()
+        self._flush()
+        self._pinger = self.loop.call_later(self._channel.pong_seconds, self._expect_pong, now, self._sent_bytes())
+
+    def _expect_pong(self, asked_at: float, sent_bytes: int) -> None:
+        channel, now_sent = self._channel, self._sent_bytes()
+        if self._received_at >= asked_at:
+            self._ping()
+        elif now_sent > sent_bytes:  # the ping waits behind a large message, which the server is still reading
+            self._pinger = self.loop.call_later(channel.pong_seconds, self._expect_pong, asked_at, now_sent)
+        else:
+            said = f"{channel.endpoint} did not answer a ping within {channel.pong_seconds:g} s"
+            self._break(TransportError(said))
+
+    # what is sent
+
+    def _sent_bytes(self) -> int:
+        """Return how many bytes the system has taken."""
+        return self._written - self._transport.get_write_buffer_size()
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        websocket, transport = self._websocket, self._transport
+        for _ in range(OUTPUTS_IN_A_TURN):
+            if self._full or (output := websocket.output()) is None:
+                return
+            self._written += len(output)
+            transport.write(output)
+        self._flush_soon()
+
+    def pause_writing(self) -> None:
+        """Note that the transport's buffer is full."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """Go on, since the transport's buffer has room."""
+        self._full = False
+        self._flush()
+
+    # what is received
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport, and ask for a websocket."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        self._received_at = self.loop.time()
+        if not self._ended:
+            self._take(data)
+
+    def eof_received(self) -> None:
+        """Take the end; asyncio closes the transport."""
+        self._take_end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Take the end, and what was the reason."""
+        self._take_end(exc)
+        self.lost.set_result(None)
+        self._channel.forget(self)
+
+    def _go_on(self) -> None:
+        """Read what was received and not read yet."""
+        if not self._ended:
+            self._take(None)
+            if self._no_more:
+                self._take_end(None)
+
+    def _take(self, data: bytes | None) -> None:
+        messages, self._unread, changed = self._websocket.receive(data, self._received_at)
+        for message in messages:
+            self._deliver(message)
+        if self._ended:
+            return
+        if changed:
+            self._look()
+        unread = self._unread and not self._ended
+        if unread is not self._paused and not self._transport.is_closing():
+            self._paused = unread
+            (self._transport.pause_reading if unread else self._transport.resume_reading)()
+        if unread and self._begun:
+            self.loop.call_soon(self._go_on)
+
+    def _deliver(self, message: Message) -> None:
+        try:
+            waiter, _, _ = self.waiting.pop(self._identify(message), (None, 0.0, 0))
+        except ReplyError as error:
+            self._break(error)
+        else:
+            if waiter is not None and not waiter.done():
+                waiter.set_result(message)
+
+    def _take_end(self, error: Exception | None) -> None:
+        if self._ended:
+            return
+        if not self._begun and self._opened.done():  # whoever asks first is told
+            self._no_more = True
+            return
+        for _ in range(TURNS_AT_THE_END):
+            if self._unread and not self._ended:
+                self._take(None)
+        if isinstance(error, ssl.SSLError) and not self._opened.done():
+            self._over(error)
+        elif not self._ended:
+            self._websocket.end_of_input()
+            self._look()
+
+    def _look(self) -> None:
+        """Send what is to be sent at once, and see where the websocket stands."""
+        self._flush()
+        state = self._websocket.state
+        if state == "open":
+            if not self._opened.done():
+                self.usable = True
+                self._opened.set_result(None)
+                self._pinger = self.loop.call_later(self._channel.ping_seconds, self._ping)
+        elif state == "closed":
+            end = self._websocket.ended
+            assert end is not None
+            self._over(self._meant(end), too_big=end.code == TOO_BIG and end.kind == "closed")
+            # The server may never close its end, if it has sent nonsense or only said goodbye.
+            self._transport.close()
+            self.loop.call_later(CLOSE_SECONDS, self._transport.abort)
+
+    def _meant(self, end: End) -> CasdkError:
+        """Return our error for the end of the websocket."""
+        channel, where, kind = self._channel, str(self._channel.endpoint), end.kind
+        if self._closing:
+            return channel.was_closed(sent=True)
+        if kind == "closed":
+            # A request that was given up counts, since the server may still work at it.
+            shared = len(self.waiting) + (self._given_up > 0) > 1
+            return closed_with(end.code, end.words, where, shared=shared)
+        if kind == "refused":
+            return handshake_refused(end.code, end.asked, where)
+        if kind == "foreign":
+            return no_websocket(end.words, where)
+        if kind == "rules":
+            return ReplyError(f"{where}: {end.words}")
+        if kind == "too_large":
+            most = channel.limits.max_reply_bytes
+            return ReplyError(f"{where}: the reply is larger than Limits.max_reply_bytes ({most})")
+        if self._opened.done():
+            return TransportError(f"{where}: the connection was closed without a word")
+        return TransportError(f"{where}: the connection was closed during the handshake", sent=False)
+
+    def _break(self, error: CasdkError) -> None:
+        """End the connection, and with this error what is in flight."""
+        if not self._ended:
+            self._over(error)
+            self._transport.abort()
+
+    def _over(self, error: Exception, *, too_big: bool = False) -> None:
+        """Take note that this is no connection any more, and end with this error what is in flight.
+
+        Args:
+            error: Why.
+            too_big: Whether the server has ended it because a request was too large.
+        """
+        self._ended, self.usable = True, False
+        waiting, self.waiting = self.waiting, {}
+        for timer in (self._timer, self._pinger):
+            if timer is not None:
+                timer.cancel()
+        if not self._opened.done():
+            self._opened.set_exception(error)
+            return
+        LOG.info("%s (%d requests were under way)", error, len(waiting))
+        # Whichever request the server refused, the largest was too large; whether a smaller one was, nobody knows.
+        largest = max([self._given_up, *(size for _, _, size in waiting.values())])
+        for waiter, _, size in waiting.values():
+            if not waiter.done():
+                is_largest = too_big and size == largest
+                # A copy for each call, since the call adds to it what it had finished.
+                waiter.set_exception(too_large(f"{error}: {SERVER_LIMIT}") if is_largest else copy(error))
+        self._channel.leave(self)
