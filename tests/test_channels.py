@@ -31,7 +31,7 @@ def test_a_scheme_and_its_secure_one_have_the_same(scheme, protocols):
 @pytest.mark.parametrize("scheme", ["grpc", "https", "websocket"])
 def test_only_its_own_library_is_imported(scheme, protocols):
     library = LIBRARIES[SCHEMES[scheme].channel]
-    imported = [] if protocols == "own" and library != "websockets" else [library]
+    imported = [] if protocols == "own" else [library]
     script = f"""
 import sys
 from casdk._transport.address import parse_address

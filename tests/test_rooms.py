@@ -18,8 +18,6 @@ LIBRARIES = {
     "libraries.grpc": "grpc",
     "libraries.http": "httpx",
     "libraries.websocket": "websockets",
-    "websocket": "websockets",
-    "frames": "websockets",
 }
 """The one transport library of each channel."""
 LAZY = {

@@ -167,7 +167,7 @@ def test_a_handshake_that_makes_no_sense(case):
     with (
         peer(HANDSHAKES[case]) as place,
         Client(f"websocket://{place}", retry=ONCE, timeout=20) as client,
-        pytest.raises(ProtocolMismatchError, match="does not speak websocket|speaks HTTP but no websocket"),
+        pytest.raises(ProtocolMismatchError, match=r"does not speak websocket|speaks HTTP but no websocket"),
     ):
         client.encode(["a"])
 

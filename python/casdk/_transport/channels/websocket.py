@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from casdk._rust import Message, request_id_of
 from casdk._transport.channels.base import Channel, Headers
@@ -14,6 +14,9 @@ from casdk._transport.connecting import Connector, host_field
 from casdk.errors import DeadlineError
 
 __all__ = ["CHANNEL", "WebsocketChannel"]
+
+ONLY: Final = ""
+"""Stands for the id of a request that is the only one of its connection, and whose answer names none."""
 
 
 class WebsocketChannel(Channel):
@@ -81,8 +84,8 @@ class WebsocketChannel(Channel):
 
     async def dry_run(self, headers: Headers) -> bytes | None:
         # Its connection is not the one for requests, and so is closed by its call.
-        connection = await self._connect(headers, (), "/dry_run", _of_the_only_one)
-        return bytes(await connection.call(_of_the_only_one(), b"", None))
+        connection = await self._connect(headers, (), "/dry_run", lambda _: ONLY)
+        return bytes(await connection.call(ONLY, b"", None))
 
     def leave(self, connection: Connection) -> None:
         """Begin no request any more on a connection, which ends with those that are in flight there."""
@@ -112,8 +115,3 @@ class WebsocketChannel(Channel):
 
 
 CHANNEL = WebsocketChannel
-
-
-def _of_the_only_one(message: Message | None = None) -> str:
-    """Return the id of the request of a connection that has one only, which is not named in its answer."""
-    return ""
