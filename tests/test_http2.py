@@ -4,11 +4,13 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from casdk import Client, DeadlineError, Document, Retry, Timeouts, TransportError
+from casdk._engine.process import engine
 from casdk._transport.channels.http2 import MOST_MOVES
 from casdk.testing import FaultServer, Gate, Hold, embed
 from casdk.wire.jina_pb2 import DataRequestProto
@@ -145,6 +147,66 @@ def test_a_server_that_refuses_each_stream_is_left_alone():
             client.index([Document(text="a")])
         assert (caught.value.sent, caught.value.retryable, list(caught.value.unconfirmed)) == (False, True, [])
         assert len(peer.requests) == MOST_MOVES
+
+
+def hang_up_on_the_second(peer, h2, number, stream):
+    """Close the first connection when its second request has come, without a word."""
+    if (number, stream) == (0, 3):
+        raise OSError
+    return True
+
+
+def test_a_kept_connection_that_ends_before_a_byte_of_an_answer():
+    """The server may have closed it before the request came, so what may be repeated is made once more at no cost."""
+    with Peer(hang_up_on_the_second) as peer, Client(peer.address, retry=ONCE, timeout=20) as client:
+        for text in "ab":
+            np.testing.assert_array_equal(client.encode([text]), rows([text]))
+        assert peer.requests == [(0, 1), (0, 3), (1, 1)]
+
+
+def test_an_index_on_such_a_connection_may_have_been_stored():
+    with Peer(hang_up_on_the_second) as peer, Client(peer.address, retry=ONCE, timeout=20) as client:
+        client.index([Document(text="a")])
+        with pytest.raises(TransportError) as caught:
+            client.index([Document(text="b")])
+        assert (caught.value.sent, list(caught.value.unconfirmed)) == (True, [0])
+        assert peer.requests == [(0, 1), (0, 3)]
+
+
+def test_a_request_that_ends_a_connection_each_time_is_an_error():
+    def act(peer, h2, number, stream):
+        if peer.requests != [(0, 1)]:
+            raise OSError
+        return True
+
+    with Peer(act) as peer, Client(peer.address, retry=ONCE, timeout=20) as client:
+        client.encode(["warm"])
+        with pytest.raises(TransportError, match="the connection broke") as caught:
+            client.encode(["a"])
+        assert caught.value.sent
+        assert peer.requests == [(0, 1), (0, 3), (1, 1)]
+
+
+def test_an_index_sees_that_a_kept_connection_has_ended():
+    """The end has come and nobody has read it, since the engine was held up, when the call is made."""
+    gate, held = threading.Event(), threading.Event()
+
+    def hold():
+        held.set()
+        gate.wait()
+
+    with Peer(lambda *_: True) as peer, Client(peer.address, retry=ONCE, timeout=20) as client:
+        client.index([Document(text="a")])
+        engine().post(hold)
+        held.wait()
+        peer.sockets[0].shutdown(socket.SHUT_RDWR)
+        with ThreadPoolExecutor(1) as pool:
+            stored = pool.submit(client.index, [Document(text="b")])
+            while not engine().callers:
+                time.sleep(0.001)
+            gate.set()
+            assert len(stored.result()) == 1
+        assert peer.requests == [(0, 1), (1, 1)]
 
 
 def test_no_more_streams_at_once_than_the_server_takes():
