@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import selectors
+from itertools import pairwise
 
 import pytest
 from casdk._rust import Message
@@ -11,7 +13,7 @@ from casdk._transport.address import parse_address
 from casdk._transport.channels.http2 import Http2Channel
 from casdk._transport.channels.http2_connection import Connection
 from casdk.config import TLS, Limits, Timeouts
-from casdk.errors import DeadlineError, ProtocolMismatchError, TransportError
+from casdk.errors import DeadlineError, ProtocolMismatchError, ServerError, TransportError
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import PingReceived, StreamEnded, StreamReset
@@ -151,6 +153,64 @@ async def test_a_ping_is_sent_while_a_call_is_in_flight_and_its_answer_counts() 
             await task
     assert place.wire.aborted
     assert not place.connection.usable
+
+
+class Jumping(selectors.DefaultSelector):
+    """Waits for nothing: the time that it should have waited is over at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if not ready and timeout is not None:
+            self.now += max(timeout, 0.001)
+        return ready
+
+
+async def _pings(place: Place, until: float) -> list[float]:
+    """Answer what comes up to a point of time; return when pings came."""
+    pings = []
+    while place.connection.loop.time() < until:
+        if any(isinstance(event, PingReceived) for event in place.carry()):
+            pings.append(place.connection.loop.time())
+        await asyncio.sleep(0.1)
+    return pings
+
+
+async def _calls_of_a_day() -> list[float]:
+    place = Place(read=10_000)
+    place.carry()
+    pings = await _pings(place, 100)
+    assert pings == [], "nothing is in flight"
+    for end in range(200, 300, 3):  # calls of three seconds, which are answered
+        task = await place.begin()
+        pings += await _pings(place, end)
+        place.server.send_headers(max(place.connection.waiting), [*ANSWER, ("grpc-status", "13")], end_stream=True)
+        place.carry()
+        with contextlib.suppress(ServerError):
+            await task
+    task = await place.begin()
+    pings += await _pings(place, 1000)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert await _pings(place, 2000) == []
+    return pings
+
+
+def test_pings_are_seldom_and_only_while_a_call_is_in_flight() -> None:
+    """jina's servers end a connection that is asked more often than every 10 s; here time is not waited for."""
+    selector = Jumping()
+    loop = asyncio.SelectorEventLoop(selector)
+    loop.time = lambda: selector.now  # type: ignore[method-assign]
+    try:
+        pings = loop.run_until_complete(_calls_of_a_day())
+    finally:
+        loop.close()
+    apart = [later - earlier for earlier, later in pairwise(pings)]
+    assert len(pings) > 30
+    assert min(apart) >= 10
 
 
 async def test_what_answers_in_no_time_is_late() -> None:
