@@ -13,6 +13,9 @@ SOAK_SECONDS ?= 1800
 WORKERS ?= 4
 # Each process takes one file after the other, in the order that tests/conftest.py puts them in.
 SHARED = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# What a channel is held to, whoever speaks the protocol. For the libraries one form of each verb is enough.
+CONTRACT = $(addprefix tests/faults/test_,access.py cancellation.py deadlines.py retries.py same_errors.py) \
+           -k "not async and not at_random_points and not fifty"
 PYTHONS ?= $(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -89,6 +92,10 @@ test: lint $(READY) ## Lint, and run every test of Rust and Python
 	@$(BIN)/python -m pytest $(SHARED) || { \
 	  echo "==> running again, one after the other, what failed"; \
 	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
+	$(say) 'testing the channels of transport="libraries"'
+	@CASDK_TESTED_TRANSPORT=libraries $(BIN)/python -m pytest $(SHARED) $(CONTRACT) || { \
+	  echo "==> running again, one after the other, what failed"; \
+	  CASDK_TESTED_TRANSPORT=libraries $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
 # A stable compiler from rustup counts lines, too, with a component of its own.
 COVERED := .cache/cargo-llvm-cov/bin/cargo-llvm-cov

@@ -126,18 +126,10 @@ def connect(server: Served) -> Iterator[Callable[..., Client]]:
 
 @pytest.fixture(scope="session")
 def own() -> bool:
-    """Whether clients that are not told otherwise speak gRPC and HTTP themselves, and by no library."""
+    """Whether clients that are not told otherwise speak the protocols themselves, and by no library."""
     defaults = Client.__init__.__kwdefaults__
     assert defaults is not None
     return bool(defaults["transport"] != "libraries")
-
-
-@pytest.fixture(scope="session")
-def libraries() -> bool:
-    """Whether clients that are not told otherwise are on the libraries."""
-    defaults = Client.__init__.__kwdefaults__
-    assert defaults is not None
-    return bool(defaults["transport"] == "libraries")
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ ONNX = ("--encoder", "onnx", "--model", ".")
 @pytest.mark.parametrize(
     ("program", "library", "arguments", "extra"),
     [
-        *((MODULE, library, (), "server") for library in ("PIL", "uvicorn", "sqlite_vec")),
+        *((MODULE, library, (), "server") for library in ("PIL", "grpc", "uvicorn", "sqlite_vec")),
         (COMMAND, "PIL", ("serve",), "server"),
         (COMMAND, "apsw", ("serve",), "server"),
         (MODULE, "onnxruntime", ONNX, "onnx"),
@@ -42,6 +42,7 @@ def test_the_server_without_its_extra(program, library, arguments, extra):
     [
         ("casdk.testing", "h2", "testing"),
         ("casdk.testing", "cryptography", "testing"),
+        ("casdk.testing", "websockets", "testing"),
         ("casdk.interop.langchain", "langchain_core", "langchain"),
         ("casdk.interop.llamaindex", "llama_index", "llamaindex"),
     ],
@@ -50,6 +51,23 @@ def test_a_module_without_its_extra(module, library, extra):
     ran = run([library], f"import {module}")
     assert ran.stderr.splitlines()[-1].startswith(f"ImportError: {module} needs {library}")
     assert ran.stderr.rstrip().endswith(f': pip install "casdk[{extra}]"')
+
+
+@pytest.mark.parametrize(
+    ("address", "library"),
+    [
+        ("grpc://host:1", "grpc"),
+        ("grpcs://host:1", "grpc"),
+        ("ws://host:1", "websockets"),
+        ("wss://host:1", "websockets"),
+    ],
+)
+def test_a_client_on_the_libraries_without_their_extra(address, library):
+    ran = run([library], "import casdk; casdk.Client(sys.argv[1], transport='libraries')", address)
+    said = ran.stderr.splitlines()[-1]
+    assert said.startswith("casdk.errors.ConfigError: ")
+    assert f'with transport="libraries" needs {library}' in said
+    assert said.endswith('pip install "casdk[libraries]"')
 
 
 def test_testing_needs_nothing_of_the_servers_extra():

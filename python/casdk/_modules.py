@@ -6,6 +6,7 @@ from importlib import import_module
 from threading import get_ident
 from typing import Any, Final
 
+from casdk._extras import missing_extra
 from casdk._transport.address import Endpoint, Protocols, module_of
 from casdk.errors import ConfigError
 
@@ -41,7 +42,8 @@ def load(endpoint: Endpoint, protocols: Protocols = None) -> None:
     An import on the engine would wait for logging's lock, and a signal's handler may make a call at any line.
 
     Raises:
-        ConfigError: A signal's handler or a finalizer makes a client in the middle of this, or a module cannot be read.
+        ConfigError: A signal's handler or a finalizer makes a client in the middle of this, or a module cannot be read,
+            or a library is not installed.
     """
     thread, channel = get_ident(), module_of(endpoint, protocols)
     if channel in _loaded:
@@ -53,6 +55,11 @@ def load(endpoint: Endpoint, protocols: Protocols = None) -> None:
         for module in (*MODULES, channel):
             import_module(module)
         _loaded.add(channel)
+    except ImportError as error:
+        missing = missing_extra(f'{endpoint.scheme}:// with transport="libraries"', "libraries", error)
+        if missing is error:
+            raise
+        raise ConfigError(str(missing)) from error
     except OSError as error:  # no descriptors are left, for one
         raise ConfigError(f"what a client needs cannot be imported: {error}") from error
     finally:

@@ -95,7 +95,8 @@ class Client:
         proxy: ``http://[user:password@]host:port`` to go through; ``""`` for none. By default ``HTTPS_PROXY`` (secure
             schemes) or ``HTTP_PROXY``, else ``ALL_PROXY``, and ``NO_PROXY``, are read, and never changed.
         transport: Who speaks the protocols: ``"own"``, the default, is casdk itself: a fraction of the CPU, no threads,
-            nothing that a fork could break. ``"libraries"`` are grpcio, httpx and websockets.
+            nothing that a fork could break. ``"libraries"`` are grpcio, httpx and websockets, brought by
+            ``casdk[libraries]``.
         coalesce: Merge concurrent `encode` calls of up to 32 items into requests of as many: ``True`` while requests
             are in flight, a number of milliseconds also waits that long for other calls. Texts whose ``batch_size`` is
             not given travel in larger ones, of up to 256, while the server answers each within 10 ms. Errors and

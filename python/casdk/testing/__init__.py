@@ -15,6 +15,7 @@ try:
     import google.protobuf  # noqa: F401
     import h2  # noqa: F401
     import h11  # noqa: F401
+    import websockets  # noqa: F401
 except ImportError as _error:
     raise missing_extra("casdk.testing", "testing", _error) from _error
 

@@ -22,6 +22,8 @@ __all__ = ["CHANNEL", "HttpChannel"]
 
 divert("httpx", "httpcore")
 
+PIECES_IN_A_TURN: Final = 64
+"""Pieces of a reply that are read in one turn of the loop."""
 NO_HEAD: Final = ("illegal status line", "illegal request line", "no response line", "Receive buffer too long")
 """Words of h11 for what does not begin as a reply of HTTP/1.1 does."""
 NO_ANSWER: Final = ("disconnected", "peer closed")
@@ -167,6 +169,8 @@ class HttpChannel(PairingChannel):
             except ReplyError:
                 kept = False
                 raise
+            except httpx.InvalidURL as error:  # a host of numbers, which might stand for an address all the same
+                raise TransportError(f"{self.endpoint}: {remark(str(error))}", sent=False, away=False) from error
             finally:
                 await connecting.aclose()
                 pool.requests -= 1
@@ -235,6 +239,8 @@ class HttpChannel(PairingChannel):
                 if size > most:
                     break
                 pieces.append(piece)
+                if len(pieces) % PIECES_IN_A_TURN == 0:  # a server that sends a byte at a time would block the loop
+                    await asyncio.sleep(0)
         if size > most:
             raise ReplyError(f"{self.endpoint}: the reply is larger than Limits.max_reply_bytes ({most})")
         return b"".join(pieces)

@@ -18,6 +18,7 @@ from websockets.exceptions import (
     InvalidProxyStatus,
     InvalidStatus,
 )
+from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from casdk._engine.logging import logger_of
@@ -52,24 +53,44 @@ class Handshake(connect):
         return exc
 
 
+class Connection(ClientConnection):
+    """The library's connection, which closes as soon as a closing handshake has begun.
+
+    By itself it would wait until the server ends its side, or until the next ping: 20 seconds in which nobody learns
+    that a reply was too large, or that the server goes.
+    """
+
+    _ending: asyncio.Task[None] | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        super().data_received(data)
+        if self.state is State.CLOSING and self._ending is None:
+            self._ending = asyncio.ensure_future(self.close())
+
+
 class Socket:
     """One open socket, and who waits for which reply.
 
     Attributes:
         headers: What it was opened with.
         waiting: Who waits, and for how large a request, by its id.
-        open: Whether a request can be begun on it.
     """
 
     def __init__(self, connection: ClientConnection, headers: Headers, channel: WebsocketChannel) -> None:
         self.headers = headers
         self.waiting: dict[str, tuple[asyncio.Future[bytes], int]] = {}
-        self.open = True
+        self._open = True
         self._connection = connection
         self._channel = channel
         self._received_at = 0.0
         self._given_up = 0
         self._reader = asyncio.ensure_future(self._read())
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request can be begun on it."""
+        return self._open and self._connection.state is State.OPEN
 
     async def _read(self) -> None:
         """Deliver replies until the connection ends, and end with it whatever still waits."""
@@ -92,7 +113,7 @@ class Socket:
         except ReplyError as error:
             ended = error
         finally:
-            self.open = False
+            self._open = False
             waiting, self.waiting = self.waiting, {}
             LOG.info("%s (%d requests were under way)", ended, len(waiting))
             # Whichever request the server refused, the largest was too large; whether a smaller one was, nobody knows.
@@ -131,13 +152,13 @@ class Socket:
             channel.close_unused(self)
 
     def _retire_if_silent(self, began: float) -> None:
-        if self._received_at < began and self.open:
+        if self._received_at < began and self._open:
             LOG.info("%s answered nothing: its connection is not used again", self._channel.endpoint)
-            self.open = False
+            self._open = False
 
     async def aclose(self) -> None:
         """Tell the server that no more comes, and close."""
-        was_open, self.open = self.open, False
+        was_open, self._open = self._open, False
         with contextlib.suppress(ConnectionClosed):
             if was_open and not self.waiting:
                 await self._connection.send(END)
@@ -183,7 +204,7 @@ class WebsocketChannel(Channel):
     async def _ready(self, headers: Headers, context: Headers) -> Socket:
         async with self._opening:
             before = self._socket
-            if before is not None and before.open and before.headers == headers:
+            if before is not None and before.usable and before.headers == headers:
                 return before
             connection = await self._connect((*headers, *context), "/")
             self._socket = socket = Socket(connection, headers, self)
@@ -195,7 +216,7 @@ class WebsocketChannel(Channel):
 
     def close_unused(self, socket: Socket) -> None:
         """Close a socket on which nothing is in flight, unless it is the one for the next request."""
-        if socket in self._sockets and not socket.waiting and not (socket is self._socket and socket.open):
+        if socket in self._sockets and not socket.waiting and not (socket is self._socket and socket.usable):
             self._sockets.discard(socket)
             task = asyncio.ensure_future(socket.aclose())
             self._closing.add(task)  # a loop keeps only weak references to its tasks
@@ -240,6 +261,7 @@ class WebsocketChannel(Channel):
                         close_timeout=CLOSE_SECONDS,
                         max_size=self.limits.max_reply_bytes,
                         logger=WIRE_LOG,
+                        create_connection=Connection,
                         **self._secure,
                     )
                 finally:
