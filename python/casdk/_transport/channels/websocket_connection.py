@@ -30,6 +30,8 @@ OUTPUTS_IN_A_TURN: Final = 8
 TURNS_AT_THE_END: Final = 32
 """At the end of the connection, what was received and not read yet is read in at most so many turns, all at once: over
 TLS, the end is reported without a wait."""
+NOBODY: Final = (None, 0.0, 0)
+"""Stands for who waits, until when and for how large a request, where nobody does."""
 
 
 class Connection(asyncio.Protocol):
@@ -123,19 +125,17 @@ class Connection(asyncio.Protocol):
         self._flush_soon()
         try:
             return await waiter
-        except DeadlineError:
-            self._leave_if_silent(began)
-            raise
-        except asyncio.CancelledError:
-            if channel.had_time(began, answer_by):
-                self._leave_if_silent(began)
-            raise
-        finally:
+        except BaseException as error:
             if self.waiting.pop(request_id, None) is not None:
                 self._websocket.cancel(number)
                 self._given_up = max(self._given_up, len(message))
-            if not waiter.cancel() and not waiter.cancelled():
+            is_given_up = isinstance(error, asyncio.CancelledError) and channel.had_time(began, answer_by)
+            if is_given_up or isinstance(error, DeadlineError):
+                self._leave_if_silent(began)
+            if not waiter.cancelled() and waiter.done():
                 waiter.exception()  # retrieved, or asyncio would log that nobody has
+            raise
+        finally:
             if not self.waiting and self is not channel.connection:
                 channel.leave(self)
 
@@ -258,9 +258,13 @@ class Connection(asyncio.Protocol):
     def _take(self, data: bytes | None) -> None:
         messages, self._unread, changed = self._websocket.receive(data, self._received_at)
         for message in messages:
-            self._deliver(message)
-        if self._ended:
-            return
+            try:
+                waiter, _, _ = self.waiting.pop(self._identify(message), NOBODY)
+            except ReplyError as error:
+                self._break(error)
+                return
+            if waiter is not None and not waiter.done():
+                waiter.set_result(message)
         if changed:
             self._look()
         unread = self._unread and not self._ended
@@ -269,15 +273,6 @@ class Connection(asyncio.Protocol):
             (self._transport.pause_reading if unread else self._transport.resume_reading)()
         if unread and self._begun:
             self.loop.call_soon(self._go_on)
-
-    def _deliver(self, message: Message) -> None:
-        try:
-            waiter, _, _ = self.waiting.pop(self._identify(message), (None, 0.0, 0))
-        except ReplyError as error:
-            self._break(error)
-        else:
-            if waiter is not None and not waiter.done():
-                waiter.set_result(message)
 
     def _take_end(self, error: Exception | None) -> None:
         if self._ended:
