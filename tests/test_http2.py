@@ -158,14 +158,14 @@ def hang_up_on_the_second(peer, h2, number, stream):
 
 def test_a_kept_connection_that_ends_before_a_byte_of_an_answer():
     """The server may have closed it before the request came, so what may be repeated is made once more at no cost."""
-    with Peer(hang_up_on_the_second) as peer, Client(peer.address, retry=ONCE, timeout=20) as client:
+    with Peer(hang_up_on_the_second) as peer, Client(peer.address, retry=ONCE, timeout=20, transport="own") as client:
         for text in "ab":
             np.testing.assert_array_equal(client.encode([text]), rows([text]))
         assert peer.requests == [(0, 1), (0, 3), (1, 1)]
 
 
 def test_an_index_on_such_a_connection_may_have_been_stored():
-    with Peer(hang_up_on_the_second) as peer, Client(peer.address, retry=ONCE, timeout=20) as client:
+    with Peer(hang_up_on_the_second) as peer, Client(peer.address, retry=ONCE, timeout=20, transport="own") as client:
         client.index([Document(text="a")])
         with pytest.raises(TransportError) as caught:
             client.index([Document(text="b")])
@@ -179,7 +179,7 @@ def test_a_request_that_ends_a_connection_each_time_is_an_error():
             raise OSError
         return True
 
-    with Peer(act) as peer, Client(peer.address, retry=ONCE, timeout=20) as client:
+    with Peer(act) as peer, Client(peer.address, retry=ONCE, timeout=20, transport="own") as client:
         client.encode(["warm"])
         with pytest.raises(TransportError, match="the connection broke") as caught:
             client.encode(["a"])
@@ -195,7 +195,7 @@ def test_an_index_sees_that_a_kept_connection_has_ended():
         held.set()
         gate.wait()
 
-    with Peer(lambda *_: True) as peer, Client(peer.address, retry=ONCE, timeout=20) as client:
+    with Peer(lambda *_: True) as peer, Client(peer.address, retry=ONCE, timeout=20, transport="own") as client:
         client.index([Document(text="a")])
         engine().post(hold)
         held.wait()

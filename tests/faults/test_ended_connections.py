@@ -112,7 +112,7 @@ def opened(caplog):
 
 def test_connections_of_an_age(opened):
     options = {"max_connection_age_ms": 100, "max_connection_age_grace_ms": 20_000}
-    with serving(**options) as (address, service), Client(address, retry=ONCE, timeout=40) as client:
+    with serving(**options) as (address, service), Client(address, retry=ONCE, timeout=40, transport="own") as client:
         texts = check(client)
     assert service.texts == texts
     assert opened() > 3
@@ -148,9 +148,9 @@ def test_connections_of_so_many_requests(tmp_path, opened):
         settings.write_text(NGINX.format(folder=tmp_path, port=port, behind=server.port("grpc")))
         process = subprocess.Popen(["nginx", "-c", settings, "-e", "stderr"])
         try:
-            with Client(f"grpc://127.0.0.1:{port}", retry=Retry(attempts=50), timeout=40) as client:
+            with Client(f"grpc://127.0.0.1:{port}", retry=Retry(attempts=50), timeout=40, transport="own") as client:
                 client.encode(["it listens"])
-            with Client(f"grpc://127.0.0.1:{port}", retry=ONCE, timeout=40) as client:
+            with Client(f"grpc://127.0.0.1:{port}", retry=ONCE, timeout=40, transport="own") as client:
                 texts = check(client)
         finally:
             process.terminate()

@@ -111,6 +111,11 @@ FLOODS = {
 SAID = r"breaks the rules of HTTP/2|larger than Limits\.max_reply_bytes|more than one reply"
 
 
+def connect(place, **options):
+    limits = Limits(max_reply_bytes=1 << 20)
+    return Client(f"grpc://{place}", retry=ONCE, limits=limits, transport="own", **options)
+
+
 @pytest.fixture
 def grown():
     """A function that returns how many bytes this process has had resident since the beginning of the test, at most."""
@@ -127,15 +132,14 @@ def grown():
 @pytest.fixture(scope="module", autouse=True)
 def warm():
     """What a first call imports and builds is no flood's doing."""
-    with FaultServer(width=8) as server, Client(server.address("grpc")) as client:
+    with FaultServer(width=8) as server, Client(server.address("grpc"), transport="own") as client:
         client.encode(["a"])
 
 
 @pytest.mark.parametrize("name", FLOODS)
 def test_a_flood_ends_the_call_at_once(name, grown):
     """Long before its deadline; and none of it is kept."""
-    limits = Limits(max_reply_bytes=1 << 20)
-    with peer(FLOODS[name]) as place, Client(f"grpc://{place}", retry=ONCE, limits=limits, timeout=40) as client:
+    with peer(FLOODS[name]) as place, connect(place, timeout=40) as client:
         with pytest.raises(ReplyError, match=SAID):
             client.encode(["a"])
         assert grown() < MOST_GROWN_BYTES
@@ -149,8 +153,7 @@ STALLS = {
 
 @pytest.mark.parametrize("name", STALLS)
 def test_a_stall_ends_at_the_deadline(name, grown):
-    limits = Limits(max_reply_bytes=1 << 20)
-    with peer(STALLS[name]) as place, Client(f"grpc://{place}", retry=ONCE, limits=limits, timeout=1) as client:
+    with peer(STALLS[name]) as place, connect(place, timeout=1) as client:
         with pytest.raises(DeadlineError):
             client.encode(["a"])
         assert grown() < MOST_GROWN_BYTES

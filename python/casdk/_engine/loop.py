@@ -41,7 +41,7 @@ REUSED_BYTES: Final = 16 << 20
 glibc gives freed memory back to the system, and the next message costs a page fault for each 4 KiB of it, until a block
 of this size was freed once: it takes that for the program's habit. The block is never touched, so it costs nothing.
 This holds for the whole process, as it would after any array of 16 MiB was freed. It cannot be had by keeping buffers
-of our own: messages are ``bytes``; what receives, gRPC's copies and the result's rows are glibc's, too.
+of our own: messages are ``bytes``; what is received and the result's rows are glibc's, too.
 """
 
 

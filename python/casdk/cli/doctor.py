@@ -155,7 +155,7 @@ def _dry_run(endpoint: Endpoint, access: Access, tls: TLS, token: str | None) ->
             await channel.aclose()
 
     try:
-        # On the engine's loop, as all of grpc.aio in this process.
+        # On the engine's loop, where every channel lives.
         answer = asyncio.run_coroutine_threadsafe(ask(), engine().loop).result()
         status = None if answer is None else read_status(SCHEMES[endpoint.scheme].codec, answer)
     except CasdkError as error:
