@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 
 import numpy as np
 
+from casdk._calls.batches import Unfinished
 from casdk._calls.options import Options
 from casdk._calls.outcome import Outcome
+from casdk._calls.tracebacks import drop_frames
+from casdk._content.inputs import advise
 from casdk._transport.codecs import Reply, read_documents
 from casdk._wording import class_name, message_of
 from casdk.documents import Document, DocumentArray, NamedScore
@@ -31,6 +34,7 @@ __all__ = [
     "SearchResults",
     "not_taken",
     "read_apart_if_large",
+    "refuse",
 ]
 
 T = TypeVar("T")
@@ -165,13 +169,15 @@ class Embeddings(Answer):
             return list(range(sent))
         if self._fills_out and self.rows is not None and (wide := self.rows.shape[1]) != width:
             raise InputValueError(f"out has rows of {wide} numbers, the server's have {width}: make it [N, {width}]")
-        in_order = isinstance(indices, range)
-        count = indices[-1] + 1 if in_order else max(indices) + 1
         rows = self.rows
+        if type(indices) is range:
+            start = indices[0]
+            if rows is None or len(rows) < start + sent:
+                rows = self._reserve(start + sent, width)
+            return reply.place(rows, start, sent, request_id)
+        count = max(indices) + 1
         if rows is None or len(rows) < count:
             rows = self._reserve(count, width)
-        if in_order:
-            return reply.place(rows, indices[0], sent, request_id)
         return reply.place(rows, 0, sent, request_id, indices)
 
     def _reserve(self, count: int, width: int) -> np.ndarray[Any, Any]:
@@ -406,6 +412,16 @@ async def read_apart_if_large(read: Callable[[], T], received: Received, caller:
         return read()
     found: T = await caller.run_on_worker(read)
     return found
+
+
+def refuse(answer: Answer, unfinished: Unfinished, error: ItemError) -> None:
+    """Note that an item will have no result. Not a method of `Run`, which refers to the call that refers to this."""
+    index = error.index
+    error.item = unfinished.item(index, error.item)
+    unfinished.mark_done([index])
+    drop_frames(error)
+    advise(error)
+    answer.refused(error)
 
 
 def not_taken(index: int, document: Document, name: str, error: Exception) -> ItemTypeError:

@@ -202,12 +202,15 @@ class Unfinished(msgspec.Struct, eq=False):
         """Note that items of one chunk have a result, or never will."""
         if not indices:
             return
-        start = indices[0] - indices[0] % self.size
-        if (items := self.chunks.get(start)) is None:
+        first, chunks = indices[0], self.chunks
+        items = chunks.get(first)
+        if items is not None and len(indices) == len(items):  # a whole chunk, most of the time
+            del chunks[first]
+            if self.parts:
+                self.parts.pop(first, None)
             return
-        if len(indices) == len(items):  # most of the time
-            del self.chunks[start]
-            self.parts.pop(start, None)
+        start = first - first % self.size
+        if (items := chunks.get(start)) is None:
             return
         left = self.parts.setdefault(start, set(range(start, start + len(items))))
         left.difference_update(indices)

@@ -163,18 +163,20 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         if outage is not None and not outage.may_ask(now):
             return None
         batch = self._pop_delayed(now) if self._delayed else None
-        if batch is None and self._ready:
+        if batch is None:
+            if not self._ready:
+                return None
             batch = self._ready.popleft()
-        if batch is not None:
-            self._in_flight.add(batch)
-            if batch.attempts == 0:
-                self._begun += 1
-                if self.budget.spent:
-                    self.budget.earn()
-            batch.attempts += 1
+        self._in_flight.add(batch)
+        if not batch.attempts:
+            self._begun += 1
+            if self.budget.spent:
+                self.budget.earn()
+        batch.attempts += 1
+        if batch.sent:
             batch.sent = False
-            if outage is not None and not outage.given_up:
-                outage.asking = batch
+        if outage is not None and not outage.given_up:
+            outage.asking = batch
         return batch
 
     def _pop_delayed(self, now: float) -> Batch | None:

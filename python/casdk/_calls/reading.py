@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -22,7 +22,7 @@ from casdk._calls.decisions import Call
 from casdk._calls.progress import Progress
 from casdk._calls.tasks import Tasks
 from casdk._content.feeds import Feed
-from casdk._content.inputs import EVERYTHING, Chunk, Sources, unread
+from casdk._content.inputs import Chunk, unread
 from casdk._engine.callers import Caller, EscapedError
 from casdk._rust import Kind, classify
 from casdk._wording import class_name, message_of
@@ -31,20 +31,23 @@ from casdk.errors import CasdkError, ItemTypeError
 __all__ = ["Host", "Manner", "Reading"]
 
 
-class Manner(NamedTuple):
+UNCLEAR: Final = Kind.UNCLEAR
+
+
+class Manner(msgspec.Struct, frozen=True):
     """How a verb reads its items.
 
     Attributes:
         read: Reads a chunk on a worker, as `read_chunk` does.
         keep: Takes each chunk that was read, on the engine.
         plain: Whether items of builtin types are read without ``read``.
-        sources: Where the client may look for images.
+        look: Whether a text may be the path of a file, as far as the client may look.
     """
 
     read: Callable[..., Chunk]
     keep: Callable[[list[Any], Chunk], Chunk] | None = None
     plain: bool = True
-    sources: Sources = EVERYTHING
+    look: bool = True
 
 
 class Host(Protocol):
@@ -161,43 +164,44 @@ class Reading(msgspec.Struct, eq=False):
 
     def _take(self, items: list[Any]) -> None:
         """Read a chunk here, or on a worker, after the chunks that wait for one."""
-        chunk = _Unread(items, self._open(items), perf_counter())
-        if self.unread or not self._read_here(chunk):
-            self.unread.append(chunk)
+        indices, read_at = self._open(items), perf_counter()
+        if self.unread or not self._read_here(items, indices, read_at):
+            self.unread.append(_Unread(items, indices, read_at))
             if len(self.unread) == 1 and self.host is not None:
                 self.host.tasks.spawn(self._read_on_worker, reads=True)
 
     def _open(self, items: list[Any]) -> range:
         """Count items as read; return their indices."""
         start = self.count
-        self.count += len(items)
+        self.count = end = start + len(items)
         self.unfinished.chunks[start] = items
         if self.answer.pieces:
             self.answer.opened(start, items)
-        return range(start, self.count)
+        return range(start, end)
 
     async def _read_on_worker(self) -> None:
         while self.unread and self.host is not None:
-            chunk = self.unread[0]
-            if not self._read_here(chunk):
-                new, read = await self.host.caller.run_on_worker(partial(self._look_at, chunk.items, chunk.indices))
-                self._add(chunk, read, new)
+            items, indices, read_at = self.unread[0]
+            if not self._read_here(items, indices, read_at):
+                new, read = await self.host.caller.run_on_worker(partial(self._look_at, items, indices))
+                self._add(items, indices, read_at, read, new)
             self.unread.popleft()
         self._end_if_read()
 
-    def _read_here(self, chunk: _Unread) -> bool:
+    def _read_here(self, items: list[Any], indices: range, read_at: float) -> bool:
         """Read a chunk on the engine if that runs none of the caller's code; return whether it did."""
-        kinds = classify(chunk.items, look=self.manner.sources.local_files) if self.manner.plain else None
-        if kinds is None or Kind.UNCLEAR in kinds:
+        manner = self.manner
+        kinds = classify(items, look=manner.look) if manner.plain else None
+        if kinds is None or UNCLEAR in kinds:
             return False
-        read, new = Chunk(chunk.items, kinds), None
+        read, new = Chunk(items, kinds), None
         if self.repeats is not None:
             if Kind.DOCUMENT in kinds or not self.repeats.are_plain:
                 return False  # comparing them may run the caller's code
-            new = self.repeats.find_new(chunk.items, chunk.indices.start, plain=True)
+            new = self.repeats.find_new(items, indices.start, plain=True)
             if new is not None:
                 read = read.of(new.positions)
-        self._add(chunk, read, new)
+        self._add(items, indices, read_at, read, new)
         return True
 
     def _look_at(self, items: list[Any], indices: range) -> tuple[NewItems | None, Chunk]:
@@ -208,15 +212,13 @@ class Reading(msgspec.Struct, eq=False):
             items, left = _picked(items, new), _picked(indices, new)
         return new, self.manner.read(items, left, is_over=lambda: self.host is None)
 
-    def _add(self, chunk: _Unread, read: Chunk, new: NewItems | None) -> None:
-        items: list[Any] = chunk.items
-        indices: Sequence[int] = chunk.indices
+    def _add(self, items: list[Any], indices: Sequence[int], read_at: float, read: Chunk, new: NewItems | None) -> None:
         if new is not None:
-            self._leave_out(chunk, new)
+            self._leave_out(items, indices, new)
             items, indices = _picked(items, new), _picked(indices, new)
         if self.manner.keep is not None:
             read = self.manner.keep(items, read)
-        batch = Batch(indices, read.items, read.kinds, chunk.read_at)
+        batch = Batch(indices, read.items, read.kinds, read_at)
         if read.errors:
             for error in read.errors.values():
                 self.call.refuse(error)
@@ -226,13 +228,13 @@ class Reading(msgspec.Struct, eq=False):
         elif self.host is not None:
             self.host.hand_over_pieces()
 
-    def _leave_out(self, chunk: _Unread, new: NewItems) -> None:
+    def _leave_out(self, items: list[Any], indices: Sequence[int], new: NewItems) -> None:
         """Mark the repeats in a chunk as done, and refuse the items that could not be compared."""
         for position, cause in new.failed.items():
             reason = f"comparing it with the others, for dedupe=True, raised {class_name(cause)}: {message_of(cause)}"
-            self.call.refuse(ItemTypeError(chunk.indices[position], chunk.items[position], reason, cause))
-        repeats = sorted({*range(len(chunk.items))}.difference(new.positions, new.failed))
-        self.unfinished.mark_done([chunk.indices[position] for position in repeats])
+            self.call.refuse(ItemTypeError(indices[position], items[position], reason, cause))
+        repeats = sorted({*range(len(items))}.difference(new.positions, new.failed))
+        self.unfinished.mark_done([indices[position] for position in repeats])
         if self.progress is not None:
             self.progress.advance(len(repeats), 0, 0)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgspec
 from msgspec import UNSET
 
-from casdk._calls.answers import Answer, Nothing, read_apart_if_large
+from casdk._calls.answers import Nothing, read_apart_if_large, refuse
 from casdk._calls.batches import Batch, Repeats, Unfinished
 from casdk._calls.callbacks import Callbacks
 from casdk._calls.decisions import Call
@@ -35,7 +35,6 @@ from casdk._calls.tasks import Tasks
 from casdk._calls.tracebacks import drop_frames
 from casdk._calls.window import Window
 from casdk._content.feeds import Feed
-from casdk._content.inputs import advise
 from casdk._engine.callers import Caller
 from casdk._engine.logging import are_pending, emitted, logger_of
 from casdk._rust import new_id
@@ -47,7 +46,6 @@ from casdk.errors import (
     ClosedError,
     DeadlineError,
     InputValueError,
-    ItemError,
     NoEmbeddingError,
     ServerError,
     TransportError,
@@ -70,16 +68,12 @@ class _Request(msgspec.Struct, eq=False):
     Attributes:
         batch: What is in it.
         id: What its reply is paired by.
-        message: The packed bytes, until they are sent.
-        rows: Documents in the message.
         size: Bytes that count as in flight.
         reported: Whether the callbacks were called for it.
     """
 
     batch: Batch
     id: str
-    message: bytes = b""
-    rows: int = 0
     size: int = 0
     reported: bool = False
 
@@ -155,7 +149,7 @@ class Run:
             resend=verb.resend,
             draw=random.random,
             tolerant=options.on_error is not None,
-            on_refuse=partial(_refuse, self._receiver, self._unfinished),
+            on_refuse=partial(refuse, self._receiver, self._unfinished),
             server=session.server,
         )
         name = verb.endpoint[1:]
@@ -177,7 +171,7 @@ class Run:
             self.call,
             feed,
             self._receiver,
-            Manner(read, keep, verb.plain, session.sources),
+            Manner(read, keep, verb.plain, session.sources.local_files),
             self._unfinished,
             self.repeats,
             self._progress,
@@ -240,11 +234,12 @@ class Run:
         call, reading, now = self.call, self._reading, asyncio.get_running_loop().time
         while True:
             reading.go_on(self)
-            while (batch := call.next_batch(now())) is not None:
-                if call.alone:
+            time = now()
+            while (batch := call.next_batch(time)) is not None:
+                if not self.tasks.running and call.alone:
                     await self._attempt(batch)
                 else:
-                    self.tasks.spawn(self._attempt, batch)
+                    self.tasks.begin(batch, self._attempt(batch))
             # A task that has reported its failure may still be calling callbacks: the call ends after it.
             if call.finished and not (call.stopped is None and self.tasks.running):
                 if self.verb.whole and isinstance(call.stopped, CasdkError):
@@ -287,47 +282,59 @@ class Run:
     # A request: pack, send, place
 
     async def _attempt(self, batch: Batch) -> None:
-        """Send one batch, place its reply, and report how it ended to the decisions."""
-        request = _Request(batch, new_id())
+        """Send one batch, place its reply, and report how it ended; a task of its own, unless it is all there is."""
+        request, call = _Request(batch, new_id()), self.call
         if self.watch is not None:
             self.watch.begin(batch)
         try:
-            done = 0
-            await self._pack(request)
-            if request.rows and self.call.stopped is None:
-                received = await self._send(request)
-                done = await self._place(request, received)
-            self.call.succeed(batch, done)
-            if self.watch is not None:
-                self.watch.succeed(batch, done)
-            self.hand_over_pieces()
-        except InterruptedByForkError:
-            self.call.interrupt(batch)
-        except CallbackError as error:
-            self.call.stop(error)
-        except CasdkError as error:
-            await self._fail(request, error)
+            try:
+                done = 0
+                message = await self._pack(request)
+                if message is not None and call.stopped is None:
+                    sent = self._send(request, message)
+                    message = None  # it is deallocated once it has been sent
+                    done = await self._place(request, await sent)
+                call.succeed(batch, done)
+                if self.watch is not None:
+                    self.watch.succeed(batch, done)
+                if self._receiver.pieces:
+                    self.hand_over_pieces()
+            except InterruptedByForkError:
+                call.interrupt(batch)
+            except CallbackError as error:
+                call.stop(error)
+            except CasdkError as error:
+                await self._fail(request, error)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            call.stop(error)
         finally:
             if request.size:
                 self._bytes.hold(-request.size)
+            self.tasks.end(batch)
 
-    async def _pack(self, request: _Request) -> None:
+    async def _pack(self, request: _Request) -> bytes | None:
+        """Return the message, unless nothing of the batch can be sent."""
         batch, packing = request.batch, self._packing
-        patient = self.call.crowded and not self._receiver.urgent(batch.indices[0])
-        if patient and self._bytes.full:
+        if self._bytes.full and self._is_patient(batch):
             await self._bytes.room()
         batch.taken_at = perf_counter()
         packed = packing.pack_sentences(request.id, batch.items, batch.kinds)
         if packed is None:
-            packed = await packing.pack(batch, request.id, self.caller, patient)
+            packed = await packing.pack(batch, request.id, self.caller, self._is_patient(batch))
         batch.packed_at = perf_counter()
-        if packed.failures or packed.taken < len(batch.items):
+        rows = packed.rows
+        if rows < len(batch.items):
             leave_out(batch, packed, self.call)
-        request.message, request.rows = packed.message, packed.rows
+        return packed.message if rows else None
 
-    def _send(self, request: _Request) -> Coroutine[Any, Any, Received]:
+    def _is_patient(self, batch: Batch) -> bool:
+        """Whether a batch may wait until other requests are answered."""
+        return self.call.crowded and not self._receiver.urgent(batch.indices[0])
+
+    def _send(self, request: _Request, message: bytes) -> Coroutine[Any, Any, Received]:
         batch, transport = request.batch, self.session.transport
-        message, request.message = request.message, b""  # so that it is deallocated once it has been sent
         size = len(message)
         if size > transport.largest and len(batch) > 1:
             raise ServerError(f"{size:,} bytes are more than was taken so far", too_large=True, sent=False)
@@ -344,7 +351,8 @@ class Run:
         batch, reply = request.batch, received.reply
         indices, items = batch.indices, batch.items
         error = read_error(reply) if reply.failed else None
-        if not isinstance(error, TransportError):  # such a reply says that the executor behind the gateway is away
+        # An error of the transport, in a reply, says that the executor behind the gateway is away.
+        if error is None or not isinstance(error, TransportError):
             self.call.answered(received.received_at - received.sent_at, request.size + received.size, batch)
             if self._awaited is not None:
                 self._note_outage()
@@ -486,13 +494,3 @@ class Run:
     def responses(self) -> Any:
         """Return what a call returns that does not gather: nothing, or the responses in input order."""
         return None if self._callbacks is None else self._callbacks.responses()
-
-
-def _refuse(answer: Answer, unfinished: Unfinished, error: ItemError) -> None:
-    # Not a method of Run, which refers to the call that refers to this: the cycle would hold the result in memory.
-    index = error.index
-    error.item = unfinished.item(index, error.item)
-    unfinished.mark_done([index])
-    drop_frames(error)
-    advise(error)
-    answer.refused(error)

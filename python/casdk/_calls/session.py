@@ -36,12 +36,14 @@ class ByteBudget:
 
     Attributes:
         most: Bytes that may be in flight.
+        share: How many of them may be of one call.
         held: Bytes that are in flight.
         waiting: Who waits until some are released.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
+        self.share = most // BYTE_SHARES
         self.held = 0
         self.waiting: list[asyncio.Future[None]] = []
 
@@ -75,7 +77,8 @@ class ByteShare(msgspec.Struct):
     @property
     def full(self) -> bool:
         """Whether nothing more should be packed; what is packed all the same exceeds the budget by itself, once."""
-        return self.held >= self.budget.most // BYTE_SHARES or self.budget.held >= self.budget.most
+        budget = self.budget
+        return self.held >= budget.share or budget.held >= budget.most
 
     async def room(self) -> None:
         """Wait until something may be packed."""

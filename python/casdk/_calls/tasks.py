@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -19,13 +19,13 @@ class Tasks(msgspec.Struct, eq=False):
 
     Attributes:
         stop: Called with what a task raised.
-        running: The tasks that have not ended.
+        running: The tasks that have not ended, each by a key of its own.
         readers: Those of them that read, and send nothing.
         wakeup: The future that the call waits for, while it sleeps.
     """
 
     stop: Callable[[BaseException], None]
-    running: set[asyncio.Task[None]] = set()
+    running: dict[object, asyncio.Task[None]] = {}
     readers: set[asyncio.Task[None]] = set()
     wakeup: asyncio.Future[None] | None = None
 
@@ -37,14 +37,27 @@ class Tasks(msgspec.Struct, eq=False):
             *arguments: Its own.
             reads: Whether it reads, and sends nothing.
         """
-        task = asyncio.get_running_loop().create_task(self._run(work, *arguments))
-        self.running.add(task)
+        key = object()
+        task = self.begin(key, self._run(key, work, arguments))
         if reads:
             self.readers.add(task)
             task.add_done_callback(self.readers.discard)
 
-    async def _run(self, work: Work, *arguments: Any) -> None:
-        # The call is woken from here, since a done-callback of the task would run one turn of the loop later.
+    def begin(self, key: object, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine that raises nothing, and calls `end` at its end, as a task."""
+        # A name, because asyncio would make one up for each task.
+        task = self.running[key] = asyncio.get_running_loop().create_task(work, name="casdk")
+        return task
+
+    def end(self, key: object) -> None:
+        """Note that a task is over, and wake the call: a done-callback would run one turn of the loop later."""
+        self.running.pop(key, None)
+        wakeup = self.wakeup
+        if wakeup is not None:
+            self.wakeup = None  # the other tasks of this turn need not wake it, too
+            _end(wakeup)
+
+    async def _run(self, key: object, work: Work, arguments: tuple[Any, ...]) -> None:
         try:
             await work(*arguments)
         except asyncio.CancelledError:
@@ -52,8 +65,7 @@ class Tasks(msgspec.Struct, eq=False):
         except BaseException as error:
             self.stop(error)
         finally:
-            self.running.discard(cast(Any, asyncio.current_task()))
-            self.wake()
+            self.end(key)
 
     def wake(self) -> None:
         """End the sleep, if the call sleeps."""
@@ -78,12 +90,12 @@ class Tasks(msgspec.Struct, eq=False):
 
     async def wait_for_answers(self, seconds: float) -> None:
         """Wait for the tasks that send, but not for longer than that."""
-        if senders := self.running - self.readers:
+        if senders := self.readers.symmetric_difference(self.running.values()):
             await asyncio.wait(senders, timeout=seconds)
 
     async def cancel_all(self) -> None:
         """Cancel the tasks that are still under way, and wait for their end."""
-        tasks = tuple(self.running)
+        tasks = tuple(self.running.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from math import inf
 from time import perf_counter
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from casdk._engine.logging import logger_of
 from casdk._engine.loop import Engine
@@ -14,6 +16,7 @@ from casdk._transport.channels import Channel, Headers, channel_of
 from casdk._transport.codecs import Reply, scan
 from casdk._transport.credentials import Credential, authorize
 from casdk._transport.proxy import proxy_of
+from casdk._transport.slots import Slots
 from casdk.config import TLS, Limits, Timeouts
 from casdk.errors import AuthError, CasdkError, ClosedError, ReplyError, ServerError, TransportError
 
@@ -29,7 +32,7 @@ class InterruptedByForkError(Exception):
     """The engine took a request back, for a fork: it is sent again, and no attempt is counted."""
 
 
-class Received(NamedTuple):
+class Received(msgspec.Struct, eq=False):
     """A reply, and when it came.
 
     Attributes:
@@ -101,7 +104,7 @@ class Transport:
 
     def _open(self) -> None:
         """Make what belongs to one process."""
-        self._slots = asyncio.Semaphore(self._limits.requests)
+        self._slots = Slots(self._limits.requests)
         self._unrepeatable: set[asyncio.Future[None]] = set()
 
     async def exchange(
@@ -126,8 +129,11 @@ class Transport:
             CasdkError: As `Channel.exchange` and `scan` have it.
             InterruptedByForkError: A fork took it back, and it may be sent again.
         """
-        # Not by `async with`, which costs two coroutines more for each request.
-        await self._slots.acquire()
+        slots = self._slots
+        if slots.free:
+            slots.free -= 1
+        else:
+            await slots.wait()
         generation = self._generation
         ended = None if repeatable else self._delay_forks()
         sent_at = perf_counter()
@@ -149,7 +155,7 @@ class Transport:
             if len(message) > self._accepted_bytes:
                 self._accepted_bytes = len(message)
                 self.largest = max(self.largest, len(message))
-            connecting = max(0.0, channel.connected_at - sent_at)
+            connecting = channel.connected_at - sent_at if channel.connected_at > sent_at else 0.0
             scanned = scan(self.codec, reply)
             # Not in JSON, where jina's gateway makes up an id: there `HttpChannel` compares the documents' ids.
             if self.codec == "proto" and scanned.request_id not in ("", request_id):
@@ -166,7 +172,10 @@ class Transport:
                     raise ClosedError("the client was closed during the call") from None
             raise
         finally:
-            self._slots.release()
+            if slots.line:
+                slots.give_back()
+            else:
+                slots.free += 1
             if ended is not None:
                 ended.set_result(None)
                 self._unrepeatable.discard(ended)

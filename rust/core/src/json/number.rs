@@ -13,6 +13,8 @@ use crate::wire::broken;
 const DIGITS: usize = 16;
 /// The longest [`fraction`] with its comma, the sign left out: a digit, the point, [`DIGITS`] and at most seven more.
 const WINDOW: usize = 2 + DIGITS + 8;
+/// What the last of these digits stands for, without and with a sign.
+const LAST_PLACE: [f64; 2] = [1e-16, -1e-16];
 
 impl Reader<'_> {
     /// Reads a number as a double and rounds it to `f32`.
@@ -70,35 +72,33 @@ impl Reader<'_> {
 fn fraction(text: &[u8]) -> Option<(f32, &[u8])> {
     // Offsets that are known when this is compiled need no check of the bounds.
     let window: &[u8; 1 + WINDOW] = text.first_chunk()?;
-    let negative = window[0] == b'-';
-    let text = &text[usize::from(negative)..];
+    let sign = usize::from(window[0] == b'-');
+    let text = &text[sign..];
     let number: &[u8; WINDOW] = text.first_chunk()?;
     let whole = number[0].wrapping_sub(b'0');
     if whole > 9 || number[1] != b'.' {
         return None;
     }
     let (high, low) = (word::<2>(number), word::<10>(number));
-    let (high, low, count) = if others(high) | others(low) == 0 {
-        (high, low, DIGITS + digits_of(word::<18>(number))?)
+    let (high, low, end) = if others(high) | others(low) == 0 {
+        (high, low, 2 + DIGITS + digits_of(word::<18>(number))?)
     } else {
         fewer(high, low)?
     };
-    let end = 2 + count;
     if number[end] != b',' {
         return None;
     }
-    let last_place = if negative { -1e-16 } else { 1e-16 };
-    let value = rounded(u64::from(whole), eight(high), eight(low), last_place)?;
-    Some((value, &text[end + 1..]))
+    let value = rounded(u64::from(whole), eight(high), eight(low), LAST_PLACE[sign])?;
+    Some((value, text.get(end + 1..)?))
 }
 
-/// Two words of digits that end within them, with zeros in place of what follows, and how many digits they are.
+/// Two words of digits that end within them, with zeros in place of what follows, and where in the number they end.
 fn fewer(high: u64, low: u64) -> Option<(u64, u64, usize)> {
     let begin = |word: u64, count: usize| word & !(u64::MAX << (8 * count));
     match digits_of(high) {
         Some(0) => None,
-        Some(count) => Some((begin(high, count), 0, count)),
-        None => digits_of(low).map(|count| (high, begin(low, count), 8 + count)),
+        Some(count) => Some((begin(high, count), 0, 2 + count)),
+        None => digits_of(low).map(|count| (high, begin(low, count), 10 + count)),
     }
 }
 

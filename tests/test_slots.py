@@ -1,0 +1,52 @@
+"""Room for requests: given back to whoever waits first, and never lost."""
+
+import asyncio
+
+import pytest
+from casdk._transport.slots import Slots
+
+
+@pytest.fixture
+def slots():
+    """No room, until somebody gives some back."""
+    return Slots(0)
+
+
+async def begun(*waits):
+    """Start to wait, in this order."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_room_is_given_to_whoever_waits_first(slots):
+    first, second = await begun(slots.wait(), slots.wait())
+    slots.give_back()
+    await asyncio.wait_for(first, 10)
+    assert not second.done()
+    assert slots.free == 0
+    slots.give_back()
+    await asyncio.wait_for(second, 10)
+    slots.give_back()
+    assert slots.free == 1
+
+
+async def test_whoever_stops_waiting_leaves_the_line(slots):
+    first, second = await begun(slots.wait(), slots.wait())
+    first.cancel()
+    await asyncio.wait([first])
+    slots.give_back()
+    await asyncio.wait_for(second, 10)
+    assert slots.free == 0
+    assert not slots.line
+
+
+async def test_room_that_came_too_late_goes_to_the_next(slots):
+    first, second = await begun(slots.wait(), slots.wait())
+    slots.give_back()
+    first.cancel()
+    await asyncio.wait([first])
+    assert first.cancelled()
+    await asyncio.wait_for(second, 10)
+    slots.give_back()
+    assert slots.free == 1
