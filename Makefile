@@ -142,7 +142,7 @@ soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), and what ta
 	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults -p no:logging
 
 .PHONY: interop
-interop: $(READY) ## Run against real jina servers, in environments of their own
+interop: $(READY) ## Run against real jina servers, in environments of their own, and through or against nginx, tonic and uvicorn
 	$(say) "testing against real servers"
 	@$(BIN)/python tests/interop/run.py
 

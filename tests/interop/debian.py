@@ -1,4 +1,5 @@
-"""torch from Debian's packages, unpacked inside a venv: PyPI's wheels of it bring gigabytes of CUDA libraries.
+"""Debian's packages, unpacked without root's rights: nginx, and torch inside a venv, since PyPI's wheels of it bring
+gigabytes of CUDA libraries.
 
 apt's lists are fetched anew, to a directory of their own: stale ones name packages that are gone, and those of the
 system are root's to change.
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from commands import run
 
-__all__ = ["library_path", "unpack_torch"]
+__all__ = ["library_path", "unpack", "unpack_torch"]
 
 FROM_DEBIAN = ("python3-torch", "python3-torchvision")
 MODULES = ("torch", "torchgen", "functorch", "torchvision")
@@ -35,7 +36,7 @@ def unpack_torch(home: Path, like: Path | None = None) -> None:
     root = _root(home)
     shutil.rmtree(root, ignore_errors=True)
     if like is None:
-        _unpack(root)
+        unpack(root, *FROM_DEBIAN)
     else:
         shutil.copytree(_root(like), root, symlinks=True, copy_function=os.link)
     site = next((home / "lib").glob("python3*")) / "site-packages"
@@ -58,18 +59,28 @@ def _root(home: Path) -> Path:
     return home / "debian"
 
 
-def _unpack(root: Path) -> None:
+def unpack(root: Path, *packages: str) -> None:
+    """Unpack packages, and the shared libraries that the first of them needs and this machine lacks.
+
+    Args:
+        root: The directory, which is made.
+        packages: Their names.
+
+    Raises:
+        OSError: This machine has no apt-get or dpkg.
+        CommandError: A package could not be had.
+    """
     for tool in ("apt-get", "dpkg"):
         if shutil.which(tool) is None:
-            raise OSError(f"no {tool}: torch is taken from Debian's packages")
+            raise OSError(f"no {tool}: {packages[0]} is taken from Debian's packages")
     root.mkdir()
     with tempfile.TemporaryDirectory(prefix="casdk-interop-") as temporary:
-        _download(Path(temporary))
+        _download(Path(temporary), packages)
         for package in sorted(Path(temporary).glob("*.deb")):
             run("dpkg", "-x", str(package), str(root))
 
 
-def _download(directory: Path) -> None:
+def _download(directory: Path, packages: tuple[str, ...]) -> None:
     state = {"Dir::State::lists": directory / "lists", "Dir::Cache": directory / "cache"}
     for place in (*state.values(), directory / "lists" / "partial", directory / "cache" / "archives" / "partial"):
         place.mkdir(parents=True, exist_ok=True)
@@ -77,12 +88,12 @@ def _download(directory: Path) -> None:
     options = {**state, "APT::Sandbox::User": "root", "Acquire::Retries": "5", "Acquire::Languages": "none"}
     apt = ["apt-get", "-qq", *(f"-o{name}={value}" for name, value in options.items())]
     run(*apt, "update")
-    plan = run(*apt, "install", "--simulate", "--no-install-recommends", FROM_DEBIAN[0])
-    run(*apt, "download", *_libraries(plan), *FROM_DEBIAN, cwd=directory)
+    plan = run(*apt, "install", "--simulate", "--no-install-recommends", packages[0])
+    run(*apt, "download", *dict.fromkeys([*_libraries(plan), *packages]), cwd=directory)
 
 
 def _libraries(plan: str) -> list[str]:
-    """Return the names of the shared libraries that torch needs and this machine lacks."""
+    """Return the names of the packages that the first one needs and this machine lacks, but for modules and data."""
     names = [line.split()[1] for line in plan.splitlines() if line.startswith("Inst ")]
     unused = re.compile(r"python3-|libtorch-test|.*-common$")
     return [name for name in names if not unused.match(name)]

@@ -26,6 +26,7 @@ from debian import library_path, unpack_torch
 LOCKS = Path(__file__).with_name("locks")
 PYTHONS = ("3.11", "3.12")
 """numpy 1.26, the last that all of them work with, has wheels for these; Debian 12's torch is built for the first."""
+PLATFORM = sysconfig.get_platform().encode()
 QUIET = {
     "JINA_OPTOUT_TELEMETRY": "1",
     "JINA_HIDE_SURVEY": "1",
@@ -36,6 +37,29 @@ QUIET = {
 
 class UnavailableError(Exception):
     """A part of an environment cannot be had on this machine; the text says why."""
+
+
+def cached(name: str, made_of: bytes) -> Path:
+    """Return where something is built: beside the user's other caches, keyed by what it is made of."""
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return caches / "casdk" / "interop" / f"{name}-{hashlib.sha256(made_of).hexdigest()[:12]}"
+
+
+@contextmanager
+def once(name: str, home: Path, part: str) -> Iterator[bool]:
+    """Yield whether ``part`` is still to be built in ``home``; two runs at a time do not build it twice."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "building").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = home / f"{part}.done"
+        if done.exists():
+            yield False
+            return
+        began = time.monotonic()
+        print(f"interop: {name}: building {part} ...", flush=True)
+        yield True
+        done.touch()
+        print(f"interop: {name}: {part} built in {time.monotonic() - began:.0f} s", flush=True)
 
 
 @dataclass(frozen=True)
@@ -61,9 +85,7 @@ class Environment:
     def home(self) -> Path:
         """Where the venv lies: keyed by its pins and its interpreter."""
         pins = b"".join(lock.read_bytes() for lock in self._locks)
-        key = hashlib.sha256(pins + sysconfig.get_platform().encode() + _interpreter()[1].encode())
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return caches / "casdk" / "interop" / f"{self.name}-{key.hexdigest()[:12]}"
+        return cached(self.name, pins + PLATFORM + _interpreter()[1].encode())
 
     @property
     def _locks(self) -> list[Path]:
@@ -87,7 +109,7 @@ class Environment:
         Raises:
             CommandError: A package could not be installed.
         """
-        with self._once("packages") as missing:
+        with once(self.name, self.home, "packages") as missing:
             if missing:
                 shutil.rmtree(self.home / "lib", ignore_errors=True)
                 run(_interpreter()[0], "-m", "venv", str(self.home))
@@ -100,7 +122,7 @@ class Environment:
         Raises:
             UnavailableError: Debian's packages or a C++ compiler cannot be had.
         """
-        with self._once("clip") as missing:
+        with once(self.name, self.home, "clip") as missing:
             if missing:
                 has_torch = (e.home for e in ENVIRONMENTS if (e.home / "clip.done").exists())
                 try:
@@ -119,22 +141,6 @@ class Environment:
 
     def _check(self, *modules: str) -> None:
         run(str(self.python), "-W", "ignore", "-c", f"import {', '.join(modules)}", env=self.variables)
-
-    @contextmanager
-    def _once(self, part: str) -> Iterator[bool]:
-        """Yield whether ``part`` is still to be built; two runs at a time do not build it twice."""
-        self.home.mkdir(parents=True, exist_ok=True)
-        with (self.home / "building").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            done = self.home / f"{part}.done"
-            if done.exists():
-                yield False
-                return
-            began = time.monotonic()
-            print(f"interop: {self.name}: building {part} ...", flush=True)
-            yield True
-            done.touch()
-            print(f"interop: {self.name}: {part} built in {time.monotonic() - began:.0f} s", flush=True)
 
 
 OLDEST = Environment("jina", "3.12.0", clip=True)
