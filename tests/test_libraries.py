@@ -11,7 +11,8 @@ import pytest
 from casdk import TLS, CasdkError, Client, DeadlineError, Limits, ReplyError, Retry, Timeouts, TransportError
 from casdk._transport.address import parse_address
 from casdk._transport.channels import channel_of
-from casdk.testing import Babble, FaultServer, Gate, Hold
+from casdk.testing import Babble, FaultServer, Gate, Hold, TextReply
+from http_peer import NAMES, Served, read_request, reply_to
 
 ONCE = Retry(attempts=1)
 EMPTY = {"grpc": b"", "http": b"{}", "websocket": b""}
@@ -100,3 +101,40 @@ def test_no_redirect_is_followed(scheme):
             with client, pytest.raises(CasdkError, match="HTTP 302"):
                 client.encode(["a"])
         assert other.counters.accepted == 0
+
+
+def test_a_gateway_that_has_the_stream_alone():
+    with FaultServer(width=4, unary=False) as server:
+        client = Client(server.address("grpc"), retry=ONCE, timeout=20, transport="libraries")
+        with client:
+            for _ in range(2):
+                assert client.encode(["a"]).shape == (1, 4)
+        assert server.counters.requests == 2
+
+
+@pytest.mark.parametrize("scheme", EMPTY)
+def test_a_reply_that_is_text(scheme):
+    with FaultServer(TextReply()) as server:
+        client = Client(server.address(scheme), retry=ONCE, timeout=20, transport="libraries")
+        with client, pytest.raises(ReplyError):
+            client.encode(["a"])
+
+
+def test_no_cookie_is_sent_back():
+    """It would be sent with other calls, as long as the client lives."""
+    heads = []
+
+    async def set_one(served, reader, writer):
+        while True:
+            head, body = await read_request(reader)
+            heads.append(head.lower())
+            writer.write(reply_to(body).replace(b"\r\n", b"\r\nset-cookie: a=b\r\n", 1))
+
+    async def ask_twice():
+        async with Served(channel_of(parse_address("http://host:1"), "libraries"), set_one) as served:
+            for name in NAMES[:2]:
+                await served.ask(name)
+
+    asyncio.run(ask_twice())
+    assert len(heads) == 2
+    assert not any(b"cookie" in head for head in heads)
