@@ -71,12 +71,12 @@ async def turns(count: int = 3) -> None:
 class Place:
     """A connection on a wire, and the server at the other end."""
 
-    def __init__(self, **timeouts: float) -> None:
+    def __init__(self, path: str = "/", **timeouts: float) -> None:
         endpoint = parse_address("websocket://clip.example:1")
         self.channel = WebsocketChannel(endpoint, TLS(), Timeouts(**timeouts), Limits(), None)
         self.wire = Wire()
         headers = (("authorization", "Bearer token"),)
-        self.connection = Connection(self.channel, headers, (("traceparent", "00-1"),), "/", request_id_of)
+        self.connection = Connection(self.channel, headers, (("traceparent", "00-1"),), path, request_id_of)
         self.channel.connection = self.connection
         self.connection.connection_made(self.wire)
         self.server = ServerProtocol(max_size=None)
@@ -321,6 +321,13 @@ async def test_it_is_closed_with_a_goodbye() -> None:
     assert (close.opcode, close.data) == (Opcode.CLOSE, b"\x03\xe8")
     assert place.wire.closed
     assert not place.wire.aborted
+
+
+async def test_only_where_requests_go_there_is_an_end_of_them() -> None:
+    place = Place("/dry_run").open()
+    place.carry()
+    place.connection.close()
+    assert [frame.opcode for frame in place.carry()] == [Opcode.CLOSE]
 
 
 async def test_a_goodbye_nobody_answers() -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from casdk._rust import Message, request_id_of
 from casdk._transport.channels.base import Channel, Headers
 from casdk._transport.channels.separation import Separation
-from casdk._transport.channels.websocket_connection import Connection
+from casdk._transport.channels.websocket_connection import REQUESTS, Connection
 from casdk._transport.connecting import Connector, host_field
 from casdk.errors import DeadlineError
 
@@ -66,7 +66,7 @@ class WebsocketChannel(Channel):
             before = self.connection
             if before is not None and before.usable and before.headers == headers:
                 return before
-            self.connection = connection = await self._connect(headers, context, "/", request_id_of)
+            self.connection = connection = await self._connect(headers, context, REQUESTS, request_id_of)
             self.connected()
             if before is not None:
                 self.leave(before)

@@ -17,10 +17,12 @@ from casdk.errors import CasdkError, DeadlineError, ReplyError, TransportError
 if TYPE_CHECKING:
     from casdk._transport.channels.websocket import WebsocketChannel
 
-__all__ = ["Connection"]
+__all__ = ["REQUESTS", "Connection"]
 
 SUBPROTOCOL: Final = "bytes"
 """Asked for, since the gateway speaks JSON without it; the gateway does not echo it."""
+REQUESTS: Final = "/"
+"""The path of a connection for requests; one of another path has no end of input."""
 END_OF_INPUT: Final = b"\x00"
 """Jina's end of input, ``bytes(True)``: the server finishes what is in flight and closes."""
 CLOSE_SECONDS: Final = 1.0
@@ -71,6 +73,7 @@ class Connection(asyncio.Protocol):
         self.lost: asyncio.Future[None] = self.loop.create_future()
         self._channel = channel
         self._identify = identify
+        self._takes_requests = path == REQUESTS
         fields = [("user-agent", "casdk"), *headers, *context]
         self._websocket = Websocket(channel.host, path, SUBPROTOCOL, fields, channel.limits.max_reply_bytes)
         self._transport = cast(asyncio.Transport, None)
@@ -147,8 +150,9 @@ class Connection(asyncio.Protocol):
             self._break(self._channel.was_closed(sent=True))
             return
         self._closing, self.usable = True, False
-        with contextlib.suppress(ConnectionError):
-            self._websocket.send(END_OF_INPUT)
+        if self._takes_requests:
+            with contextlib.suppress(ConnectionError):
+                self._websocket.send(END_OF_INPUT)
         self._websocket.close()
         self._flush()
         self.loop.call_later(CLOSE_SECONDS, self._transport.abort)
