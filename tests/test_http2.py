@@ -241,6 +241,23 @@ def test_a_deadline_resets_the_stream_and_the_connection_goes_on():
             np.testing.assert_array_equal(client.encode(["again"]), rows(["again"]))
 
 
+def test_a_server_may_say_first_that_the_time_is_over():
+    """As tonic does, with CANCELLED; by its own clock it may be 0.05 s early, here at once."""
+
+    def act(peer, h2, number, stream):
+        refusal = [*ANSWER, ("grpc-status", "1"), ("grpc-message", "Timeout expired")]
+        h2.send_headers(stream, refusal, end_stream=True)
+        return False
+
+    timeouts = Timeouts(read=0.04)
+    with (
+        Peer(act) as peer,
+        Client(peer.address, retry=ONCE, timeouts=timeouts, transport="own") as client,
+        pytest.raises(DeadlineError, match="sent no reply within"),
+    ):
+        client.encode(["a"])
+
+
 def test_old_gateways_have_streams_alone():
     """It is found out once."""
     with FaultServer(width=WIDTH, unary=False) as server:

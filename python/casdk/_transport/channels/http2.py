@@ -13,6 +13,7 @@ from casdk._transport.channels.http2_connection import Connection
 from casdk._transport.channels.statuses import (
     CODES,
     DRY_RUN,
+    LATE_CODES,
     STREAM,
     UNARY,
     broken,
@@ -26,7 +27,6 @@ from casdk.errors import CasdkError, DeadlineError, ReplyError, TransportError
 __all__ = ["CHANNEL", "Http2Channel"]
 
 UNIMPLEMENTED: Final = "UNIMPLEMENTED"
-DEADLINE_EXCEEDED: Final = CODES.index("DEADLINE_EXCEEDED")
 CANCEL: Final = 8
 ENHANCE_YOUR_CALM: Final = 11
 """Codes of HTTP/2 with which a server resets a stream, or says GOAWAY."""
@@ -196,7 +196,7 @@ class Http2Channel(Channel):
     def _meant(self, failure: Failure, request_id: str, seconds: float) -> CasdkError:
         kind, where = failure.kind, str(self.endpoint)
         if kind == "status":
-            if failure.code == DEADLINE_EXCEEDED and seconds >= self.timeouts.read - EARLY_SECONDS:
+            if CODES[failure.code] in LATE_CODES and seconds >= self.timeouts.read - EARLY_SECONDS:
                 return self.late()
             return error_of(self.endpoint, CODES[failure.code], failure.words, failure.asked, request_id)
         if kind == "http":

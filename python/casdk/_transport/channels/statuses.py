@@ -24,6 +24,7 @@ from casdk.errors import AuthError, CasdkError, ProtocolMismatchError, ServerErr
 __all__ = [
     "CODES",
     "DRY_RUN",
+    "LATE_CODES",
     "PUSHBACK",
     "STREAM",
     "UNARY",
@@ -61,6 +62,8 @@ CODES: Final = (
 """gRPC's names of its codes, which are the positions here."""
 AUTH_CODES: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 LOST_CODES: Final = frozenset({"UNAVAILABLE", "CANCELLED", "ABORTED"})
+LATE_CODES: Final = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
+"""With which servers end a call whose time is over; the second is tonic's."""
 SIZE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE", "UNKNOWN"})
 TOO_LARGE: Final = re.compile(
     r"larger than max|exceeds (the )?maximum|length too large|(payload|entity|content) too large", re.IGNORECASE

@@ -40,6 +40,7 @@ from casdk._transport.channels.libraries.grpc_words import (
 )
 from casdk._transport.channels.statuses import (
     DRY_RUN,
+    LATE_CODES,
     PUSHBACK,
     STREAM,
     UNARY,
@@ -323,7 +324,7 @@ class GrpcChannel(Channel):
     def _is_late(self, error: grpc.aio.AioRpcError, began: float) -> bool:
         """Whether a call ran out of its own time; before that, the server means what it waited for itself."""
         took = asyncio.get_running_loop().time() - began
-        return error.code() is Code.DEADLINE_EXCEEDED and took >= self.timeouts.read - EARLY_SECONDS
+        return error.code().name in LATE_CODES and took >= self.timeouts.read - EARLY_SECONDS
 
     def _ours(self, error: grpc.aio.AioRpcError, request_id: str, connected: bool, began: float) -> CasdkError:
         """Return our error for one of gRPC's.
