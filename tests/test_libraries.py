@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from casdk import TLS, CasdkError, Client, DeadlineError, Limits, ReplyError, Retry, Timeouts, TransportError
+from casdk import TLS, CasdkError, Client, DeadlineError, Document, Limits, ReplyError, Retry, Timeouts, TransportError
 from casdk._transport.address import parse_address
 from casdk._transport.channels import channel_of
 from casdk.testing import Babble, FaultServer, Gate, Hold, TextReply
@@ -138,3 +138,12 @@ def test_no_cookie_is_sent_back():
     asyncio.run(ask_twice())
     assert len(heads) == 2
     assert not any(b"cookie" in head for head in heads)
+
+
+async def test_a_request_that_must_not_share_a_connection_leaves_none_open():
+    """As one with the id of a Document that a request before it had: each has a connection of its own."""
+    with FaultServer(width=4) as server, Client(server.address("http"), transport="libraries") as client:
+        for _ in range(20):
+            await client.aencode([Document(id="same", text="a")])
+        assert server.counters.connected == 20
+        await asyncio.to_thread(server.wait_for, lambda seen: seen.open == 1)

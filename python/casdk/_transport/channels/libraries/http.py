@@ -176,9 +176,13 @@ class HttpChannel(PairingChannel):
                 pool.requests -= 1
                 if pool is self._pool and not (kept and self.trusted):
                     self._pool = None
-                if pool is not self._pool and not pool.requests:
-                    self._pools.discard(pool)
-                    await asyncio.shield(pool.client.aclose())
+                await self._close_unused()
+
+    async def _close_unused(self) -> None:
+        """Close the pools that no request is in, but for the one of the next request."""
+        for pool in [pool for pool in self._pools if pool is not self._pool and not pool.requests]:
+            self._pools.discard(pool)
+            await asyncio.shield(pool.client.aclose())
 
     def _is_paired(self, pool: Pool, asked: Asked, body: bytes) -> bool:
         named = self.pair(pool.pairing, asked, body)
