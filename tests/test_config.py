@@ -23,6 +23,8 @@ from casdk import TLS, ConfigError, Limits, Retry, Timeouts
         (Retry, {"budget": 1.5}, "budget"),
         (Limits, {"prefetch": 0}, "prefetch must be at least 1"),
         (Limits, {"max_inflight_bytes": 0}, "max_inflight_bytes must be at least 1"),
+        (Limits, {"requests_per_second": 0}, "requests_per_second must be more than 0 a second"),
+        (Limits, {"items_per_second": 1e-9}, "items_per_second must be from 1e-06 to 1e\\+09 a second"),
     ],
 )
 def test_refused(kind, options, says):
@@ -55,9 +57,10 @@ def test_no_redirects_is_a_choice():
     assert Limits(redirects=0).redirects == 0
 
 
-def test_only_the_window_may_be_left_to_the_client():
-    assert Limits().prefetch is None
-    for name in set(Limits.__struct_fields__) - {"prefetch"}:
+def test_the_window_and_the_pace_may_be_left_to_the_client():
+    left = {"prefetch", "requests_per_second", "items_per_second"}
+    assert {getattr(Limits(), name) for name in left} == {None}
+    for name in set(Limits.__struct_fields__) - left:
         with pytest.raises(ConfigError, match=name):
             Limits(**{name: None})
 

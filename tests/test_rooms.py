@@ -40,7 +40,6 @@ LATE_ROOMS = ("documents.summary", "_calls.telemetry")
 LINES = 500
 LONGER_LINES = 550
 LONGER = {
-    "python/casdk._transport.channels.libraries.grpc.py",
     "python/casdk/testing/faults.py",
     "rust/core/src/json/reply.rs",
     "rust/core/src/load.rs",
@@ -51,7 +50,7 @@ LONGER = {
 
 # Standard modules that would make a decision into an act.
 ACTS = {"asyncio", "socket", "time", "threading", "ssl", "selectors", "os", "random"}
-FORBIDDEN = {f"_calls.{name}": ACTS for name in ("decisions", "batches", "isolation", "outages", "window")}
+FORBIDDEN = {f"_calls.{name}": ACTS for name in ("decisions", "batches", "isolation", "outages", "pace", "window")}
 
 
 class Import(NamedTuple):

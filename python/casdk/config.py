@@ -19,6 +19,10 @@ MIB: Final = 1024 * 1024
 MOST_SECONDS: Final = 1_000_000
 """Longest that a connection, a request or a backoff may be told to take, 11 days: gRPC has 32 bits for milliseconds."""
 
+LEAST_PER_SECOND: Final = 1 / MOST_SECONDS
+MOST_PER_SECOND: Final = 1_000_000_000
+"""Most requests or items a second that a limit may be: one each nanosecond, which is no limit any more."""
+
 
 def _require(true: bool, sentence: str) -> None:
     if not true:
@@ -50,6 +54,15 @@ def _check_count(struct: msgspec.Struct, name: str, least: int = 1) -> None:
     _require(isinstance(value, int), f"{_where(struct, name)} must be an int, not {shown(value)}")
     _require(value >= least, f"{_where(struct, name)} must be at least {least}, not {shown(value)}")
     _require(value <= sys.maxsize, f"{_where(struct, name)} must be at most {sys.maxsize}, not {shown(value)}")
+
+
+def _check_rate(struct: msgspec.Struct, name: str) -> None:
+    value = _check_number(struct, name)
+    _require(value > 0, f"{_where(struct, name)} must be more than 0 a second, not {shown(value)}")
+    _require(
+        LEAST_PER_SECOND <= value <= MOST_PER_SECOND,
+        f"{_where(struct, name)} must be from {LEAST_PER_SECOND:g} to {MOST_PER_SECOND:g} a second, not {shown(value)}",
+    )
 
 
 def _where(struct: msgspec.Struct, name: str) -> str:
@@ -205,6 +218,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         max_reply_bytes: Largest reply accepted.
         connections: Connections to the server, where the protocol needs more than one (http).
         redirects: Redirects followed for one image URL.
+        requests_per_second: Requests sent in a second, evenly: none sooner after another. By default as many as the
+            server takes; one that refuses some, as there are too many, is then sent fewer.
+        items_per_second: Items sent in a second: after a request of 32 items the next waits until they were due.
     """
 
     prefetch: int | None = None
@@ -215,10 +231,16 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_reply_bytes: int = 1024 * MIB
     connections: int = 16
     redirects: int = 5
+    requests_per_second: float | None = None
+    items_per_second: float | None = None
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
-            if name != "prefetch" or self.prefetch is not None:
+            if name in ("prefetch", "requests_per_second", "items_per_second") and getattr(self, name) is None:
+                continue
+            if name.endswith("_per_second"):
+                _check_rate(self, name)
+            else:
                 _check_count(self, name, least=0 if name == "redirects" else 1)
 
 

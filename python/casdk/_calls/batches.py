@@ -14,7 +14,7 @@ import numpy as np
 from casdk.documents.recognise import hold_documents, recognise
 from casdk.errors import ItemError
 
-__all__ = ["Batch", "NewItems", "Repeats", "Unfinished", "moved"]
+__all__ = ["Batch", "NewItems", "Repeats", "Request", "Unfinished", "moved"]
 
 
 class Batch(msgspec.Struct, eq=False):
@@ -71,6 +71,24 @@ class Batch(msgspec.Struct, eq=False):
         """Return both as one batch, this one's items first."""
         read_at = min(self.read_at, other.read_at)
         return Batch([*self.indices, *other.indices], self.items + other.items, self.kinds + other.kinds, read_at)
+
+
+class Request(msgspec.Struct, eq=False):
+    """A batch on its way to the server and back, once.
+
+    Attributes:
+        batch: What is in it.
+        id: What its reply is paired by.
+        size: Bytes that count as in flight.
+        sent_at: When it was handed to the transport, as `time.perf_counter` has it.
+        reported: Whether the callbacks were called for it.
+    """
+
+    batch: Batch
+    id: str
+    size: int = 0
+    sent_at: float = 0.0
+    reported: bool = False
 
 
 class NewItems(NamedTuple):

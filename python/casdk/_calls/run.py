@@ -16,11 +16,10 @@ from functools import partial
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import msgspec
 from msgspec import UNSET
 
 from casdk._calls.answers import Nothing, read_apart_if_large, refuse
-from casdk._calls.batches import Batch, Repeats, Unfinished
+from casdk._calls.batches import Batch, Repeats, Request, Unfinished
 from casdk._calls.callbacks import Callbacks
 from casdk._calls.decisions import Call
 from casdk._calls.options import Options
@@ -47,6 +46,7 @@ from casdk.errors import (
     DeadlineError,
     InputValueError,
     NoEmbeddingError,
+    OverloadedError,
     ServerError,
     TransportError,
 )
@@ -60,22 +60,6 @@ LOG: Final = logger_of("casdk.calls")
 UNWATCHED: Final = nullcontext()
 ANSWER_SECONDS: Final = 1.0
 """How long a stopped call of ``index`` waits for the answers to its other requests, to know what the server stored."""
-
-
-class _Request(msgspec.Struct, eq=False):
-    """A batch on its way to the server and back, once.
-
-    Attributes:
-        batch: What is in it.
-        id: What its reply is paired by.
-        size: Bytes that count as in flight.
-        reported: Whether the callbacks were called for it.
-    """
-
-    batch: Batch
-    id: str
-    size: int = 0
-    reported: bool = False
 
 
 class Run:
@@ -283,17 +267,23 @@ class Run:
 
     async def _attempt(self, batch: Batch) -> None:
         """Send one batch, place its reply, and report how it ended; a task of its own, unless it is all there is."""
-        request, call = _Request(batch, new_id()), self.call
+        request, call = Request(batch, new_id()), self.call
         if self.watch is not None:
             self.watch.begin(batch)
         try:
             try:
                 done = 0
                 message = await self._pack(request)
+                pace = self.session.pace
+                if pace.slows and message is not None:
+                    await self.session.wait_for_turn(len(batch))
                 if message is not None and call.stopped is None:
                     sent = self._send(request, message)
                     message = None  # it is deallocated once it has been sent
-                    done = await self._place(request, await sent)
+                    received = await sent
+                    if pace.slows:
+                        pace.taken(received.sent_at)
+                    done = await self._place(request, received)
                 call.succeed(batch, done)
                 if self.watch is not None:
                     self.watch.succeed(batch, done)
@@ -314,7 +304,7 @@ class Run:
                 self._bytes.hold(-request.size)
             self.tasks.end(batch)
 
-    async def _pack(self, request: _Request) -> bytes | None:
+    async def _pack(self, request: Request) -> bytes | None:
         """Return the message, unless nothing of the batch can be sent."""
         batch, packing = request.batch, self._packing
         if self._bytes.full and self._is_patient(batch):
@@ -333,12 +323,13 @@ class Run:
         """Whether a batch may wait until other requests are answered."""
         return self.call.crowded and not self._receiver.urgent(batch.indices[0])
 
-    def _send(self, request: _Request, message: bytes) -> Coroutine[Any, Any, Received]:
+    def _send(self, request: Request, message: bytes) -> Coroutine[Any, Any, Received]:
         batch, transport = request.batch, self.session.transport
         size = len(message)
         if size > transport.largest and len(batch) > 1:
             raise ServerError(f"{size:,} bytes are more than was taken so far", too_large=True, sent=False)
         request.size = size
+        request.sent_at = perf_counter()
         self._bytes.hold(size)
         batch.sent = True
         repeatable, answer_by = self.verb.resend, self._answer_by
@@ -346,7 +337,7 @@ class Run:
             return transport.exchange(request.id, message, repeatable=repeatable, answer_by=answer_by)
         return self.watch.exchange(transport, batch, request.id, message, repeatable=repeatable, answer_by=answer_by)
 
-    async def _place(self, request: _Request, received: Received) -> int:
+    async def _place(self, request: Request, received: Received) -> int:
         """Take the reply in; return how many items have a result."""
         batch, reply = request.batch, received.reply
         indices, items = batch.indices, batch.items
@@ -378,8 +369,10 @@ class Run:
             self._progress.advance(len(items), request.size, received.size)
         return len(items) - len(missing)
 
-    async def _fail(self, request: _Request, error: CasdkError) -> None:
+    async def _fail(self, request: Request, error: CasdkError) -> None:
         batch, now = request.batch, asyncio.get_running_loop().time()
+        if isinstance(error, OverloadedError):
+            self.session.pace.refused(perf_counter(), request.sent_at, error.retry_after)
         outcome = self.call.fail(batch, error, now)
         wait = max(0.0, batch.not_before - now)
         self._note_outage(error)

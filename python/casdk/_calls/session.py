@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
 from casdk._calls.decisions import RetryBudget
 from casdk._calls.outages import ServerState
+from casdk._calls.pace import Pace
 from casdk._calls.window import GROWN_WINDOW_REQUESTS, WINDOW_REQUESTS, Window
 from casdk._engine.forks import ConnectionOwner
 from casdk._engine.logging import are_pending, emitted
@@ -119,6 +121,7 @@ class Session(ConnectionOwner):
         server: Whether the server is away, and which calls wait for it.
         flow: What the flow behind it can do.
         window: Requests in flight of a call that does not say how many.
+        pace: How fast requests may follow each other, over all calls.
         bytes: Bytes in flight, over all calls.
         packing: Held by a call that packs on a worker.
         packing_theirs: The same, while that runs the caller's code.
@@ -145,7 +148,9 @@ class Session(ConnectionOwner):
         self.telemetry: Final = telemetry
         self.retries: Final = RetryBudget(settings.retry.budget)
         self.flow: Final = Flow()
-        prefetch = settings.limits.prefetch
+        limits = settings.limits
+        self.pace: Final = Pace(limits.requests_per_second, limits.items_per_second)
+        prefetch = limits.prefetch
         self.window: Final = Window(WINDOW_REQUESTS, GROWN_WINDOW_REQUESTS) if prefetch is None else Window(prefetch)
         self._open(answered=False)
         self.closed = False
@@ -155,6 +160,7 @@ class Session(ConnectionOwner):
         """Make what belongs to one process: locks, budgets and whatever holds tasks or connections."""
         self.server = ServerState(answered)
         self.bytes = ByteBudget(self.limits.max_inflight_bytes)
+        self._turns = asyncio.Lock()
         self.packing = asyncio.Semaphore(WORKER_THREADS)
         self.packing_theirs = asyncio.Semaphore(READER_THREADS)
         self.downloads = Downloads(self.timeouts, self.limits)
@@ -175,6 +181,18 @@ class Session(ConnectionOwner):
             self.transport.engine = engine
             engine.owners.add(self)
         self.calls.add(cast("asyncio.Task[Any]", asyncio.current_task()))
+
+    async def wait_for_turn(self, items: int) -> None:
+        """Wait until the pace lets a request be sent; those who wait go in the order in which they came.
+
+        Args:
+            items: In the request.
+        """
+        async with self._turns:
+            # Asked again after each sleep, as a refusal may have slowed the pace down meanwhile.
+            while (seconds := self.pace.next_at - perf_counter()) > 0:  # noqa: ASYNC110 - time is waited for
+                await asyncio.sleep(seconds)
+            self.pace.send(perf_counter(), items)
 
     @property
     def opened(self) -> bool:
