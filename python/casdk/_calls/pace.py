@@ -93,19 +93,19 @@ class Pace:
         if since is not None and sent_at < since:
             return  # it was on its way already when the pace was slowed down
         self.slows = True
-        measurable = since is not None and self._taken >= MEASURED_REQUESTS
+        measured = None
+        if since is not None and self._taken >= MEASURED_REQUESTS:
+            measured = self._taken / (sent_at - since) * BELOW
         if self._is_measured:
-            rate = self._rate / self._step
+            rate = self._rate / self._step if measured is None else measured
             self._step = max(1 + (self._step - 1) / 2, LEAST_STEP)
             self._step_seconds = min(self._step_seconds * 2, LONGEST_STEP_SECONDS)
-        elif measurable:
-            self._is_measured = True
+        elif measured is not None:
+            rate, self._is_measured = measured, True
             self._step, self._step_seconds = FIRST_STEP, FIRST_STEP_SECONDS
         else:
             # Nothing is known but that the server answered in this time.
             rate = min(self._rate, 1 / max(now - sent_at, 1e-3)) / 2
-        if since is not None and measurable:
-            rate = self._taken / (sent_at - since) * BELOW
         self._rate = max(min(rate, self._rate), LEAST_REQUESTS_PER_SECOND)
         self._taken = 0
         self._slowed_at = now + (retry_after or 0.0)
