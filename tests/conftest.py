@@ -50,6 +50,8 @@ SLOWEST = (
 
 # A shell that runs the tests in the background has Ctrl-C ignored, in what they start, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# The same of a closed terminal, under nohup.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 if protocols := os.environ.get("CASDK_TESTED_TRANSPORT"):
     # Which channels the tests hold to what stands in them, where a test does not say so itself: "own" or "libraries".

@@ -155,12 +155,16 @@ def test_close_while_connecting(make_server, connect_to, scheme):
 
 
 def test_a_closed_generator(make_server, connect_to, scheme, rows):
-    gate = Gate()
-    server = make_server(lambda request: Hold(gate) if request.texts[0] >= "c" else None)
+    gate, first = Gate(), Gate()
+    server = make_server(lambda request: Hold(gate if request.texts[0] >= "c" else first))
     client = connect_to(server, scheme, timeout=30)
     stream = client.stream(iter("abcdefgh"), batch_size=1, prefetch=4)
-    np.testing.assert_array_equal(next(stream), rows(["a"]))
-    gate.wait_for(1)
+    with ThreadPoolExecutor(1) as pool:
+        # Only while a piece is asked for is the iterator read: so the first reply waits until more was read.
+        piece = pool.submit(next, stream)
+        gate.wait_for(1)
+        first.open()
+        np.testing.assert_array_equal(piece.result(), rows(["a"]))
     stream.close()
     if scheme.startswith("grpc"):
         server.wait_for(lambda seen: seen.taken_back >= 1 and seen.running == 0)
