@@ -139,7 +139,8 @@ format: $(READY) ## Format and mend what can be mended
 soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), and what takes minutes
 	$(say) "soaking for $(SOAK_SECONDS) s"
 	@# pytest keeps every record logged, and with it each failed request: that would be what grows
-	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults -p no:logging
+	@# In two processes, since half of these tests wait for minutes: for a ping that must not come, for a server to start
+	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults -p no:logging -n 2 --dist loadfile
 
 .PHONY: interop
 interop: $(READY) ## Run against real jina servers, in environments of their own, and through or against nginx, tonic and uvicorn
@@ -148,8 +149,8 @@ interop: $(READY) ## Run against real jina servers, in environments of their own
 
 .PHONY: ecosystem
 ecosystem: $(READY) ## Run against torch, datasets, langchain, llamaindex, dask, ray, spark, uvloop and uWSGI, each in a venv of its own
-	$(say) "testing with other people's libraries (a first run builds 4 GB of environments in about 5 minutes)"
-	@CASDK_ECOSYSTEM=1 $(BIN)/python -m pytest tests/ecosystem
+	$(say) "testing with other people's libraries (a first run builds 4 GB of environments in about 4 minutes)"
+	@CASDK_ECOSYSTEM=1 $(BIN)/python -m pytest tests/ecosystem -n 2 --dist worksteal
 
 FUZZER := .cache/cargo-fuzz/bin/cargo-fuzz
 $(FUZZER): | check-tools

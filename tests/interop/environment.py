@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,8 @@ from commands import CommandError, run
 from debian import library_path, unpack_torch
 
 LOCKS = Path(__file__).with_name("locks")
+BUILT_AT_ONCE = 2
+"""Environments that are built at the same time: pip waits for the network and the disk half of the time."""
 PYTHONS = ("3.11", "3.12")
 """numpy 1.26, the last that all of them work with, has wheels for these; Debian 12's torch is built for the first."""
 PLATFORM = sysconfig.get_platform().encode()
@@ -170,14 +173,23 @@ def main() -> None:
         CommandError: A package could not be installed.
         UnavailableError: No Python is fit to make environments.
     """
+    with ThreadPoolExecutor(BUILT_AT_ONCE) as builders:
+        oldest = builders.submit(_build_whole, OLDEST)  # first, as the others take its torch
+        packages = [builders.submit(environment.build) for environment in ENVIRONMENTS if environment != OLDEST]
+        for built in (oldest, *packages):
+            built.result()
+        list(builders.map(_build_whole, ENVIRONMENTS))
     for environment in ENVIRONMENTS:
-        environment.build()
-        if environment.clip:
-            try:
-                environment.build_clip()
-            except UnavailableError as reason:
-                print(f"interop: {reason}", flush=True)
         print(f"interop: {environment.name}: {environment.python}", flush=True)
+
+
+def _build_whole(environment: Environment) -> None:
+    environment.build()
+    if environment.clip:
+        try:
+            environment.build_clip()
+        except UnavailableError as reason:
+            print(f"interop: {reason}", flush=True)
 
 
 if __name__ == "__main__":
