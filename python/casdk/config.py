@@ -218,8 +218,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         max_reply_bytes: Largest reply accepted.
         connections: Connections to the server, where the protocol needs more than one (http).
         redirects: Redirects followed for one image URL.
-        requests_per_second: Requests sent in a second, evenly: none sooner after another. By default as many as the
-            server takes; one that refuses some, as there are too many, is then sent fewer.
+        requests_per_second: Requests sent in a second over all calls, evenly: none sooner after another. By default as
+            many as there are.
         items_per_second: Items sent in a second: after a request of 32 items the next waits until they were due.
     """
 

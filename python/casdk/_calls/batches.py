@@ -80,14 +80,12 @@ class Request(msgspec.Struct, eq=False):
         batch: What is in it.
         id: What its reply is paired by.
         size: Bytes that count as in flight.
-        sent_at: When it was handed to the transport, as `time.perf_counter` has it.
         reported: Whether the callbacks were called for it.
     """
 
     batch: Batch
     id: str
     size: int = 0
-    sent_at: float = 0.0
     reported: bool = False
 
 

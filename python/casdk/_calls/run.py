@@ -46,7 +46,6 @@ from casdk.errors import (
     DeadlineError,
     InputValueError,
     NoEmbeddingError,
-    OverloadedError,
     ServerError,
     TransportError,
 )
@@ -274,16 +273,12 @@ class Run:
             try:
                 done = 0
                 message = await self._pack(request)
-                pace = self.session.pace
-                if pace.slows and message is not None:
+                if message is not None and self.session.is_paced:
                     await self.session.wait_for_turn(len(batch))
                 if message is not None and call.stopped is None:
                     sent = self._send(request, message)
                     message = None  # it is deallocated once it has been sent
-                    received = await sent
-                    if pace.slows:
-                        pace.taken(received.sent_at)
-                    done = await self._place(request, received)
+                    done = await self._place(request, await sent)
                 call.succeed(batch, done)
                 if self.watch is not None:
                     self.watch.succeed(batch, done)
@@ -329,7 +324,6 @@ class Run:
         if size > transport.largest and len(batch) > 1:
             raise ServerError(f"{size:,} bytes are more than was taken so far", too_large=True, sent=False)
         request.size = size
-        request.sent_at = perf_counter()
         self._bytes.hold(size)
         batch.sent = True
         repeatable, answer_by = self.verb.resend, self._answer_by
@@ -371,8 +365,6 @@ class Run:
 
     async def _fail(self, request: Request, error: CasdkError) -> None:
         batch, now = request.batch, asyncio.get_running_loop().time()
-        if isinstance(error, OverloadedError):
-            self.session.pace.refused(perf_counter(), request.sent_at, error.retry_after)
         outcome = self.call.fail(batch, error, now)
         wait = max(0.0, batch.not_before - now)
         self._note_outage(error)

@@ -121,7 +121,7 @@ class Session(ConnectionOwner):
         server: Whether the server is away, and which calls wait for it.
         flow: What the flow behind it can do.
         window: Requests in flight of a call that does not say how many.
-        pace: How fast requests may follow each other, over all calls.
+        is_paced: Whether requests have to `wait_for_turn`.
         bytes: Bytes in flight, over all calls.
         packing: Held by a call that packs on a worker.
         packing_theirs: The same, while that runs the caller's code.
@@ -149,7 +149,8 @@ class Session(ConnectionOwner):
         self.retries: Final = RetryBudget(settings.retry.budget)
         self.flow: Final = Flow()
         limits = settings.limits
-        self.pace: Final = Pace(limits.requests_per_second, limits.items_per_second)
+        self._pace: Final = Pace(limits.requests_per_second, limits.items_per_second)
+        self.is_paced: Final = self._pace.slows
         prefetch = limits.prefetch
         self.window: Final = Window(WINDOW_REQUESTS, GROWN_WINDOW_REQUESTS) if prefetch is None else Window(prefetch)
         self._open(answered=False)
@@ -189,10 +190,9 @@ class Session(ConnectionOwner):
             items: In the request.
         """
         async with self._turns:
-            # Asked again after each sleep, as a refusal may have slowed the pace down meanwhile.
-            while (seconds := self.pace.next_at - perf_counter()) > 0:  # noqa: ASYNC110 - time is waited for
+            while (seconds := self._pace.next_at - perf_counter()) > 0:  # noqa: ASYNC110 - time is waited for
                 await asyncio.sleep(seconds)
-            self.pace.send(perf_counter(), items)
+            self._pace.send(perf_counter(), items)
 
     @property
     def opened(self) -> bool:
