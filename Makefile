@@ -83,19 +83,21 @@ demo: $(BUILT) ## Encode a mixed list over all six schemes against the embedded 
 
 # Check
 
+# A test that holds a deadline may miss it beside three others on two cores: what failed is run again by itself.
+define tested
+$(BIN)/python -m pytest $(SHARED) $(1) || { \
+  echo "==> running again, one after the other, what failed"; \
+  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
+endef
+
 .PHONY: test
 test: lint $(READY) ## Lint, and run every test of Rust and Python
 	$(say) "testing Rust"
 	@cargo test --workspace --locked --quiet
 	$(say) "testing Python"
-	@# A test that holds a deadline may miss it beside three others on two cores: what failed is run again by itself.
-	@$(BIN)/python -m pytest $(SHARED) || { \
-	  echo "==> running again, one after the other, what failed"; \
-	  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
+	@$(call tested,)
 	$(say) 'testing the channels of transport="libraries"'
-	@CASDK_TESTED_TRANSPORT=libraries $(BIN)/python -m pytest $(SHARED) $(CONTRACT) || { \
-	  echo "==> running again, one after the other, what failed"; \
-	  CASDK_TESTED_TRANSPORT=libraries $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
+	@export CASDK_TESTED_TRANSPORT=libraries; $(call tested,$(CONTRACT))
 
 # A stable compiler from rustup counts lines, too, with a component of its own.
 COVERED := .cache/cargo-llvm-cov/bin/cargo-llvm-cov

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-from peers import CACHE
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests" / "interop"))
@@ -101,15 +98,16 @@ def others() -> Path:
     Raises:
         FailedError: They cannot be installed here.
     """
+    from environment import cached, once
+
     pins = HERE / "clients.txt"
-    home = CACHE / f"clients-{hashlib.sha256(pins.read_bytes() + sys.version.encode()).hexdigest()[:12]}"
-    python, done = home / "bin" / "python", home / "done"
-    if not done.exists():
-        print("bench: installing other clients ...", flush=True)
-        try:
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-            subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(pins)], check=True)
-        except subprocess.CalledProcessError as error:
-            raise FailedError(f"the clients of {pins.name} cannot be installed: {error}") from error
-        done.touch()
+    home = cached("clients", pins.read_bytes() + sys.version.encode())
+    python = home / "bin" / "python"
+    try:
+        with once("other clients", home, "packages") as missing:
+            if missing:
+                subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+                subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(pins)], check=True)
+    except subprocess.CalledProcessError as error:
+        raise FailedError(f"the clients of {pins.name} cannot be installed: {error}") from error
     return python

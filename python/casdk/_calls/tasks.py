@@ -90,7 +90,7 @@ class Tasks(msgspec.Struct, eq=False):
 
     async def wait_for_answers(self, seconds: float) -> None:
         """Wait for the tasks that send, but not for longer than that."""
-        if senders := self.readers.symmetric_difference(self.running.values()):
+        if senders := {*self.running.values()} - self.readers:
             await asyncio.wait(senders, timeout=seconds)
 
     async def cancel_all(self) -> None:

@@ -25,6 +25,7 @@ from casdk.errors import (
     AuthError,
     CasdkError,
     ConfigError,
+    DeadlineError,
     OverloadedError,
     ProtocolMismatchError,
     ProxyError,
@@ -142,6 +143,10 @@ class Channel(ABC):
         self._connections += 1
         self.connected_at = perf_counter()
         LOG.info("connection %d to %s is open", self._connections, self.endpoint)
+
+    def late(self) -> DeadlineError:
+        """Return the error of a request that was not answered in time."""
+        return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
 
     def was_closed(self, *, sent: bool) -> TransportError:
         """Return the error of a request whose connection was closed, or that came too late for one.

@@ -160,7 +160,7 @@ class HttpChannel(PairingChannel):
             if deadline > loop.time() + TICK_SECONDS:
                 self._timer = loop.call_at(deadline, self._expire)
                 return
-            connection.fail(DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s"))
+            connection.fail(self.late())
 
     async def aclose(self) -> None:
         # First those that are still being made, which are not among the open ones yet.

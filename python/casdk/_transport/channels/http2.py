@@ -180,10 +180,6 @@ class Http2Channel(Channel):
             self.pings_refused = True
         self.leave(connection)
 
-    def late(self) -> DeadlineError:
-        """Return the error of a request that was not answered in time."""
-        return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
-
     def _ours(self, failure: Failure, request_id: str, seconds: float) -> CasdkError:
         """Return our error for what ended a call after so many seconds."""
         error = self._meant(failure, request_id, seconds)

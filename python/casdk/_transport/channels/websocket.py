@@ -11,7 +11,6 @@ from casdk._transport.channels.base import Channel, Headers
 from casdk._transport.channels.separation import Separation
 from casdk._transport.channels.websocket_connection import REQUESTS, Connection
 from casdk._transport.connecting import Connector, host_field
-from casdk.errors import DeadlineError
 
 __all__ = ["CHANNEL", "WebsocketChannel"]
 
@@ -97,10 +96,6 @@ class WebsocketChannel(Channel):
     def forget(self, connection: Connection) -> None:
         """Take note that the socket of a connection is closed."""
         self._open.discard(connection)
-
-    def late(self) -> DeadlineError:
-        """Return the error of a request that was not answered in time."""
-        return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
 
     async def aclose(self) -> None:
         # First what is still being opened, which would stay open otherwise.

@@ -47,7 +47,7 @@ from casdk._transport.channels.statuses import (
     error_of,
     page_error,
 )
-from casdk.errors import CasdkError, DeadlineError, ProtocolMismatchError, ReplyError, TransportError
+from casdk.errors import CasdkError, ProtocolMismatchError, ReplyError, TransportError
 
 __all__ = ["CHANNEL", "GrpcChannel"]
 
@@ -338,7 +338,7 @@ class GrpcChannel(Channel):
         """
         code, details, most = error.code(), error.details() or "", self.limits.max_reply_bytes
         if self._is_late(error, began):
-            return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
+            return self.late()
         if COMPRESSED in details:
             return ReplyError(f"{self.endpoint}: the reply is compressed, which was not asked for")
         if UNREADABLE.match(details):

@@ -222,7 +222,7 @@ class HttpChannel(PairingChannel):
         except TimeoutError:
             if self._closed:
                 raise TransportError(f"the connections to {self.endpoint} were closed") from None
-            raise DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s") from None
+            raise self.late() from None
         except httpx.HTTPError as error:
             raise self._ours(error, begun) from error
         except OSError as error:  # httpx imports something before it connects, for which there is no descriptor left

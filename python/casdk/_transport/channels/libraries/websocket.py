@@ -28,7 +28,7 @@ from casdk._transport.channels.base import too_large as refused_for_its_size
 from casdk._transport.channels.closes import SERVER_LIMIT, TOO_BIG, closed_with, handshake_refused, no_websocket
 from casdk._transport.channels.separation import Separation
 from casdk._transport.connecting import ascii_authority, not_connected
-from casdk.errors import CasdkError, DeadlineError, ProxyError, ReplyError, TransportError
+from casdk.errors import CasdkError, ProxyError, ReplyError, TransportError
 
 __all__ = ["CHANNEL", "WebsocketChannel"]
 
@@ -139,7 +139,7 @@ class Socket:
                 return await waiter
         except TimeoutError:
             self._retire_if_silent(began)
-            raise DeadlineError(f"{channel.endpoint} sent no reply within {channel.timeouts.read:g} s") from None
+            raise channel.late() from None
         except asyncio.CancelledError:
             if channel.had_time(began, answer_by):
                 self._retire_if_silent(began)
@@ -230,7 +230,7 @@ class WebsocketChannel(Channel):
                     await connection.send(b"")
                 return await connection.recv(decode=False)
         except TimeoutError:
-            raise DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s") from None
+            raise self.late() from None
         except ConnectionClosed as error:
             raise self.ours(error) from error
         finally:
