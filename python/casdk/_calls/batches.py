@@ -6,13 +6,16 @@ import copy
 from collections.abc import Container, Sequence
 from contextlib import suppress
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from casdk.documents.recognise import hold_documents, recognise
 from casdk.errors import ItemError
+
+if TYPE_CHECKING:
+    from casdk._transport.transport import Transport
 
 __all__ = ["Batch", "NewItems", "Repeats", "Request", "Unfinished", "moved"]
 
@@ -79,12 +82,14 @@ class Request(msgspec.Struct, eq=False):
     Attributes:
         batch: What is in it.
         id: What its reply is paired by.
+        transport: Where it is sent, once that is decided.
         size: Bytes that count as in flight.
         reported: Whether the callbacks were called for it.
     """
 
     batch: Batch
     id: str
+    transport: Transport | None = None
     size: int = 0
     reported: bool = False
 

@@ -269,7 +269,7 @@ class MergedEncode(MergedCall):
         self._stopped = error
         error.done = 0 if self._rows is None else len(self._rows) - len(self._errors)
         error.total = len(self.items)
-        error.server = str(self._session.transport.endpoint)
+        error.server = error.server or self._session.way.address
 
     def end(self, result: Callable[[], Any] | None, error: BaseException | None) -> Ending:
         """End, as `MergedCall.end` does, and end the call's span."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,6 +21,7 @@ from casdk.errors import InputTypeError
 
 if TYPE_CHECKING:
     from casdk._calls.verbs import Verb
+    from casdk._rust import Codec
 
 __all__ = ["Packing", "leave_out"]
 
@@ -34,34 +35,41 @@ class Packing:
 
     Args:
         session: The client's.
+        codecs: How requests may have to be written.
         verb: What is asked for.
         options: The call's.
         share: The call's part of the bytes that may be in flight.
 
     Attributes:
         endpoint: Of the executor, a model's name at its end if there is one.
+        packers: What writes requests, by how.
 
     Raises:
         InputTypeError: The call's parameters cannot be sent.
     """
 
-    def __init__(self, session: Session, verb: Verb, options: Options, share: ByteShare) -> None:
+    def __init__(
+        self, session: Session, codecs: Sequence[Codec], verb: Verb, options: Options, share: ByteShare
+    ) -> None:
         self.endpoint, parameters = route(verb.endpoint, options.parameters, **verb.extra)
         limits, sources = session.limits, session.sources
         try:
-            packer = Packer(
-                session.transport.codec,
-                self.endpoint,
-                parameters,
-                check_images=options.check_images,
-                max_item_bytes=limits.max_item_bytes,
-                max_message_bytes=limits.max_message_bytes,
-                whole=verb.whole,
-                candidates=verb.candidates,
-                allow_empty=verb.allow_empty,
-                local_files=sources.local_files,
-                fetch_urls=sources.fetch_urls,
-            )
+            self.packers: Final = {
+                codec: Packer(
+                    codec,
+                    self.endpoint,
+                    parameters,
+                    check_images=options.check_images,
+                    max_item_bytes=limits.max_item_bytes,
+                    max_message_bytes=limits.max_message_bytes,
+                    whole=verb.whole,
+                    candidates=verb.candidates,
+                    allow_empty=verb.allow_empty,
+                    local_files=sources.local_files,
+                    fetch_urls=sources.fetch_urls,
+                )
+                for codec in codecs
+            }
         except Exception as error:
             if options.parameters is None:  # a signal's handler has raised it
                 raise
@@ -69,23 +77,21 @@ class Packing:
                 raise InputTypeError(str(error)) from error.__cause__
             # Of a parameter's own class.
             raise InputTypeError(f"parameters cannot be read: {class_name(error)}: {message_of(error)}") from error
-        self.pack_sentences: Final = packer.pack_sentences
-        """Packs a batch that has nothing but sentences in it, which takes no time; ``None`` for any other."""
-        self._pack: Final = packer.pack
         self._session = session
         self._candidates = verb.candidates
         self._share = share
 
-    async def pack(self, batch: Batch, request_id: str, caller: Caller[Any], patient: bool) -> Packed:
+    async def pack(self, packer: Packer, batch: Batch, request_id: str, caller: Caller[Any], patient: bool) -> Packed:
         """Pack a batch whatever is in it.
 
         Args:
+            packer: One of its own.
             batch: The batch.
             request_id: Of its request.
             caller: Whose objects are in it.
             patient: Whether it may wait until other requests are answered.
         """
-        items, kinds, pack = batch.items, batch.kinds, self._pack
+        items, kinds, pack = batch.items, batch.kinds, packer.pack
         theirs = False
         if Kind.DOCUMENT in kinds:
             # Documents may be of the caller's own class: where they are packed they are asked for their URLs, too.

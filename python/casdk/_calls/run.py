@@ -105,8 +105,9 @@ class Run:
         self.session = session
         self.verb = verb
         self.options = options
+        self.way = session.way
         self._bytes = ByteShare(session.bytes)
-        self._packing = Packing(session, verb, options, self._bytes)
+        self._packing = Packing(session, self.way.codecs, verb, options, self._bytes)
         timeout = session.timeouts.total if options.timeout is UNSET else options.timeout
         self.deadline = None if timeout is None else monotonic() + timeout
         self._answer_by = self.deadline if answer_by is None else answer_by
@@ -133,7 +134,7 @@ class Run:
             draw=random.random,
             tolerant=options.on_error is not None,
             on_refuse=partial(refuse, self._receiver, self._unfinished),
-            server=session.server,
+            server=self.way.state,
         )
         name = verb.endpoint[1:]
         self._name = name or "profile"
@@ -241,14 +242,14 @@ class Run:
         finally:
             session.calls.discard(cast("asyncio.Task[Any]", asyncio.current_task()))
             if self._awaited is not None:
-                session.server.leave(self.call)
+                self.way.state.leave(self.call)
             if self._receiver.pieces:
                 self._release_pieces()
             done = self.call.done
             if self.watch is not None:
                 self.watch.count(done)
             if LOG.isEnabledFor(logging.DEBUG):
-                where, took = session.transport.endpoint, monotonic() - began
+                where, took = self.way.address, monotonic() - began
                 LOG.debug("%s at %s: %d of %d items done in %.3f s", self._name, where, done, self._reading.count, took)
             if are_pending():
                 await emitted(self.deadline)
@@ -276,6 +277,10 @@ class Run:
                 if message is not None and self.session.is_paced:
                     await self.session.wait_for_turn(len(batch))
                 if message is not None and call.stopped is None:
+                    request.transport = self.way.only or self.way.transport_for(batch, len(message))
+                    if request.transport is None:
+                        call.interrupt(batch)
+                        return
                     sent = self._send(request, message)
                     message = None  # it is deallocated once it has been sent
                     done = await self._place(request, await sent)
@@ -305,9 +310,11 @@ class Run:
         if self._bytes.full and self._is_patient(batch):
             await self._bytes.room()
         batch.taken_at = perf_counter()
-        packed = packing.pack_sentences(request.id, batch.items, batch.kinds)
+        packer = packing.packers[self.way.codec]
+        # What has nothing but sentences in it takes no time.
+        packed = packer.pack_sentences(request.id, batch.items, batch.kinds)
         if packed is None:
-            packed = await packing.pack(batch, request.id, self.caller, self._is_patient(batch))
+            packed = await packing.pack(packer, batch, request.id, self.caller, self._is_patient(batch))
         batch.packed_at = perf_counter()
         rows = packed.rows
         if rows < len(batch.items):
@@ -319,7 +326,8 @@ class Run:
         return self.call.crowded and not self._receiver.urgent(batch.indices[0])
 
     def _send(self, request: Request, message: bytes) -> Coroutine[Any, Any, Received]:
-        batch, transport = request.batch, self.session.transport
+        batch, transport = request.batch, request.transport
+        assert transport is not None
         size = len(message)
         if size > transport.largest and len(batch) > 1:
             raise ServerError(f"{size:,} bytes are more than was taken so far", too_large=True, sent=False)
@@ -342,7 +350,8 @@ class Run:
             if self._awaited is not None:
                 self._note_outage()
         if error is not None:
-            self.session.transport.hide_token(error)
+            assert request.transport is not None
+            request.transport.hide_token(error)
             if self._callbacks is not None:
                 await self._callbacks.report(self.caller, batch, request.id, received, error)
             request.reported = True
@@ -370,7 +379,9 @@ class Run:
         self._note_outage(error)
         if self.watch is not None:
             self.watch.fail(batch, error, outcome, wait)
-        which = (self.session.transport.endpoint, request.id, len(batch), batch.indices[0], batch.attempts)
+        if request.transport is not None:
+            error.server = str(request.transport.endpoint)
+        which = (error.server or self.way.address, request.id, len(batch), batch.indices[0], batch.attempts)
         said = "%s: request %s of %d items from item %d failed on attempt %d"
         if outcome == "wait":
             LOG.debug(f"{said}, and is sent again when the server is back: %s", *which, error)
@@ -394,7 +405,7 @@ class Run:
             return
         if self._progress is not None:
             self._progress.wait(awaited is not None)
-        server, where = self.session.server, self.session.transport.endpoint
+        server, where = self.way.state, self.way.address
         if awaited is not None:
             if server.wait(self.call):
                 LOG.warning("%s is away: waiting for it, for %g s at most: %s", where, self.call.patience, error)
@@ -471,7 +482,7 @@ class Run:
             stopped.done = read - len(outcome.missing)
             stopped.total = read if self.total is None and self.call.ended else self.total
             stopped.attempts = stopped.attempts or self.call.attempts
-            stopped.server = str(self.session.transport.endpoint)
+            stopped.server = stopped.server or self.way.address
             if not self.gathers:
                 stopped.responses = self.responses()
         return outcome

@@ -11,6 +11,7 @@ import msgspec
 from casdk._calls.decisions import RetryBudget
 from casdk._calls.outages import ServerState
 from casdk._calls.pace import Pace
+from casdk._calls.ways import Way
 from casdk._calls.window import GROWN_WINDOW_REQUESTS, WINDOW_REQUESTS, Window
 from casdk._engine.forks import ConnectionOwner
 from casdk._engine.logging import are_pending, emitted
@@ -116,6 +117,7 @@ class Session(ConnectionOwner):
 
     Attributes:
         transport: The way to the server.
+        way: How requests find it.
         sources: Where images may be read from.
         retries: How many requests may be sent again, over all calls.
         server: Whether the server is away, and which calls wait for it.
@@ -160,6 +162,7 @@ class Session(ConnectionOwner):
     def _open(self, *, answered: bool) -> None:
         """Make what belongs to one process: locks, budgets and whatever holds tasks or connections."""
         self.server = ServerState(answered)
+        self.way = Way.to(self.transport, self.server)
         self.bytes = ByteBudget(self.limits.max_inflight_bytes)
         self._turns = asyncio.Lock()
         self.packing = asyncio.Semaphore(WORKER_THREADS)
