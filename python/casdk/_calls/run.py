@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from functools import partial
 from time import monotonic, perf_counter
@@ -44,7 +44,7 @@ from casdk.errors import (
     CasdkError,
     ClosedError,
     DeadlineError,
-    InputValueError,
+    ModelMismatchError,
     NoEmbeddingError,
     ServerError,
     TransportError,
@@ -108,14 +108,12 @@ class Run:
         self.way = session.way
         self._bytes = ByteShare(session.bytes)
         self._packing = Packing(session, self.way.codecs, verb, options, self._bytes)
+        self._guard = session.guard if verb.guarded else None
         timeout = session.timeouts.total if options.timeout is UNSET else options.timeout
         self.deadline = None if timeout is None else monotonic() + timeout
         self._answer_by = self.deadline if answer_by is None else answer_by
         size = options.batch_size or verb.batch_size
-        threaded = options.reader == "thread"
-        if threaded and isinstance(content, AsyncIterable):
-            raise InputValueError("reader='thread' reads a sync iterable; an async one belongs to its loop")
-        self._feed = feed = Feed(content, size, threaded=threaded, hurried=timeout is not None)
+        feed = Feed(content, size, threaded=options.reader == "thread", hurried=timeout is not None)
         self.total = feed.total
         # Whether it returns what the replies come to, and not the responses, or nothing.
         self.gathers = gathers = options.on_done is None and options.on_always is None and not options.return_responses
@@ -281,9 +279,18 @@ class Run:
                     if request.transport is None:
                         call.interrupt(batch)
                         return
+                    if self._guard is not None:
+                        await self._guard.check(
+                            request.transport, self._packing.model_name, repeatable=self.verb.resend
+                        )
+                        if call.stopped is not None:
+                            return
                     sent = self._send(request, message)
                     message = None  # it is deallocated once it has been sent
-                    done = await self._place(request, await sent)
+                    received = await sent
+                    if self._guard is not None:  # there may be another connection by now
+                        await self._guard.check(request.transport, self._packing.model_name, sent=True)
+                    done = await self._place(request, received)
                 call.succeed(batch, done)
                 if self.watch is not None:
                     self.watch.succeed(batch, done)
@@ -291,7 +298,7 @@ class Run:
                     self.hand_over_pieces()
             except InterruptedByForkError:
                 call.interrupt(batch)
-            except CallbackError as error:
+            except (CallbackError, ModelMismatchError) as error:
                 call.stop(error)
             except CasdkError as error:
                 await self._fail(request, error)

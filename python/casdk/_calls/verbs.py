@@ -5,7 +5,7 @@ The verbs are five values, and a function each that makes a call of one. A call 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import UnsetType
 
-from casdk._calls.answers import Answer, Embeddings, IndexedEmbeddings, Nothing, Piece, Rankings, SearchResults
+from casdk._calls.answers import Answer, Embeddings, IndexedEmbeddings, Nothing, Rankings, SearchResults
 from casdk._calls.merging import MergedEncode, merging_key
 from casdk._calls.options import DEFAULTS, MINIBATCH, Options, check_limit, check_timeout
 from casdk._calls.originals import Originals, open_piece, present, write_embeddings
@@ -22,6 +22,7 @@ from casdk._calls.outcome import Outcome
 from casdk._calls.pieces import Pieces
 from casdk._calls.run import Run
 from casdk._calls.session import Session
+from casdk._calls.space import IMAGE, MODALITIES, SENTENCE, Space, usable
 from casdk._columns import check_arrow
 from casdk._content.inputs import Chunk, check_content, read_chunk
 from casdk._engine.callers import Caller
@@ -30,9 +31,31 @@ from casdk._rust import Kind
 from casdk._wording import class_name, message_of, shown
 from casdk.documents import Document
 from casdk.documents.recognise import hold_documents
-from casdk.errors import CasdkError, InputError, InputTypeError, InputValueError, ItemTypeError, NotSupportedError
+from casdk.errors import (
+    CasdkError,
+    InputError,
+    InputTypeError,
+    InputValueError,
+    ItemTypeError,
+    NoEmbeddingError,
+    NotSupportedError,
+    RejectedError,
+    ReplyError,
+)
+from casdk.models import Image, Text
 
-__all__ = ["Verb", "encode", "index", "open_on_loop", "profile", "rank", "search", "stream"]
+__all__ = [
+    "Verb",
+    "encode",
+    "index",
+    "open_pieces",
+    "open_pieces_async",
+    "profile",
+    "rank",
+    "search",
+    "space",
+    "stream",
+]
 
 
 class Verb(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +75,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
         whole: Whether the server stores what it gets: Documents travel whole, with their uri, and it matters which
             requests were answered.
         allow_empty: Whether a Document without content may travel.
+        guarded: Whether it matters of which vector space the server is.
         batch_size: Items per request, unless the options say.
         extra: Parameters that the verb adds.
     """
@@ -67,6 +91,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     candidates: str | None = None
     whole: bool = False
     allow_empty: bool = False
+    guarded: bool = True
     batch_size: int = MINIBATCH
     extra: Mapping[str, Any] = {}
 
@@ -140,11 +165,29 @@ def stream(session: Session, content: Iterable[Any], options: Options) -> Run:
     return Run(session, IN_PIECES, content, options)
 
 
-async def open_on_loop(piece: Piece, options: Options) -> Any:
-    """`open_piece` for a caller on a loop, which docarray's documents, or the caller's code in them, would hold up."""
-    if hold_documents(piece.items):
-        return await run_on_worker(open_piece, piece, options)
-    return open_piece(piece, options)
+def open_pieces(client: object, pieces: Generator[Any, None, None], options: Options) -> Generator[Any, None, None]:
+    """Open what a stream hands out, which keeps its client: one that nobody has any more would close under it."""
+    try:
+        for piece in pieces:
+            yield open_piece(piece, options)
+            del piece  # an error's traceback leads to this frame
+    finally:
+        pieces.close()
+
+
+async def open_pieces_async(
+    client: object, pieces: AsyncGenerator[Any, None], options: Options
+) -> AsyncGenerator[Any, None]:
+    """`open_pieces` for a caller on a loop, which docarray's documents, or the caller's code in them, would hold up."""
+    try:
+        async for piece in pieces:
+            if hold_documents(piece.items):
+                yield await run_on_worker(open_piece, piece, options)
+            else:
+                yield open_piece(piece, options)
+            del piece  # as above
+    finally:
+        await pieces.aclose()
 
 
 # rank
@@ -355,6 +398,37 @@ def search(session: Session, content: Iterable[Any], options: Options, limit: in
     return Run(session, verb, content, options)
 
 
+# space
+
+
+def _finish_space(run: Run, outcome: Outcome) -> str | CasdkError:
+    assert isinstance(run.answer, Embeddings)
+    if outcome.stopped is not None:
+        return outcome.stopped
+    for error in outcome.bad.values():
+        # The server has no encoder for the one or the other. Anything else would be as wrong with other items.
+        if not isinstance(error, RejectedError | NoEmbeddingError):
+            return error
+    found = run.answer.rows_of(outcome)
+    assert found is not None
+    rows = {modality: row for modality, row in zip(MODALITIES, found, strict=True) if usable(row)}
+    if rows:
+        return str(Space.of(rows))
+    return next(iter(outcome.bad.values()), ReplyError("the server answered with rows that are not finite"))
+
+
+SPACE: Final = msgspec.structs.replace(ENCODE, keep=None, finish=_finish_space)
+
+
+def space(session: Session, model_name: str | None, timeout: float | UnsetType | None) -> Run:
+    """The canaries -> the text that stands for the vector space of their rows."""
+    if model_name is not None and not isinstance(model_name, str):
+        raise InputTypeError(f"model_name must be a str or None, not {class_name(model_name)}")
+    parameters = None if model_name is None else {"model_name": model_name}
+    options = Options(timeout=check_timeout(timeout), parameters=parameters, errors="return", batch_size=1)
+    return Run(session, SPACE, [Text(SENTENCE), Image(IMAGE)], options)
+
+
 # profile
 
 PROFILE: Final = Verb(
@@ -362,6 +436,7 @@ PROFILE: Final = Verb(
     read=_read,
     keep=Originals.keep_as_documents,
     answer=Nothing,
+    guarded=False,
     finish=lambda run, outcome: outcome.stopped,
 )
 

@@ -318,6 +318,19 @@ def _print_matches(title: str, matches: list[dict[str, Any]], *numbers: str) -> 
 
 
 @app.command
+def space(url: Word, /, *, model: Model = None, json: Json = False, access: Access | None = None) -> int:
+    """Print what tells the server's vector space from all others, to be stored beside vectors.
+
+    Args:
+        url: The server.
+    """
+    with (access or Access()).client(url) as client:
+        found = client.space(model)
+    _say({"space": found}) if json else print(found)
+    return Exit.OK
+
+
+@app.command
 def profile(url: Word, text: str = "hello", /, *, json: Json = False, access: Access | None = None) -> int:
     """Show where the time of one request goes.
 

@@ -61,6 +61,10 @@ class Http2Channel(Channel):
         self._heads: dict[str, tuple[Headers, Head]] = {}
         """The head of each method, and the headers that it was made of."""
 
+    @property
+    def is_connected(self) -> bool:
+        return self.connection is not None and self.connection.usable
+
     async def exchange(
         self,
         request_id: str,
