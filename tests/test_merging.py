@@ -301,6 +301,8 @@ OTHERS = {
     "timeout": 5.0,
     "reader": "thread",
     "check_images": False,
+    "images": "exact",
+    "image_size": 336,
     "on_done": print,
     "on_error": print,
     "on_always": print,
@@ -316,9 +318,10 @@ OTHERS = {
 @pytest.mark.parametrize(("name", "how"), MERGES.items())
 def test_an_option_is_merged_as_it_says(name, how):
     coalescer = Coalescer(8, 0.0)
-    plain = merging_key(coalescer, ["a"], DEFAULTS)
-    assert merging_key(coalescer, ["a"], Options()) == plain
-    key = merging_key(coalescer, ["a"], Options(**{name: OTHERS[name]}))
+    given = {"images": "exact"} if name == "image_size" else {}  # it goes with nothing else
+    plain = merging_key(coalescer, ["a"], Options(**given))
+    assert given or merging_key(coalescer, ["a"], DEFAULTS) == plain
+    key = merging_key(coalescer, ["a"], Options(**given, **{name: OTHERS[name]}))
     if how == "alone":
         assert key is None
     else:

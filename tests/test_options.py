@@ -53,6 +53,7 @@ OF_A_WRONG_TYPE = {
     "parameters": [7, [("a", 1)], "a", Hostile()],
     "show_progress": ["yes", None, Hostile(), np.array([True, False])],
     "check_images": [None, 1.0, Hostile()],
+    "image_size": [True, "336", 336.0, Hostile()],
     "return_responses": ["no", Hostile()],
     "dedupe": [[], Hostile()],
     "on_done": [7, Hostile()],
@@ -65,6 +66,8 @@ OF_A_WRONG_VALUE = {
     "prefetch": [0, 2**63, 2**64],
     "timeout": [0, -1, math.nan, math.inf, -math.inf, 10**400, np.float32("inf"), np.float16("nan")],
     "reader": ["", "loop", None, 7, "CALLER", b"caller", Hostile(), Odd("nobody")],
+    "images": ["crop", None, 7, "EXACT", b"exact", Hostile(), Odd("nobody")],
+    "image_size": [0, -1, 4097, 336],
     "errors": ["ignore", None, 7, Hostile(), np.array(["raise", "skip"])],
     "result": ["pandas", 7, Hostile(), np.array(["arrow"])],
     "dtype": ["int8", "nonsense", None, 7, Hostile(), np.float64, "f4,f4", object],
@@ -100,6 +103,7 @@ def test_a_value_that_cannot_be_used_is_refused_under_its_name(name, value):
         ("timeout", None, None),
         ("check_images", np.True_, True),
         ("show_progress", 0, False),
+        ("images", Odd("exact"), "exact"),
         ("errors", Word.SKIP, "skip"),
         ("errors", Odd("return"), "return"),
         ("reader", np.str_("thread"), "thread"),
@@ -198,3 +202,9 @@ def test_an_out_with_too_few_rows_is_to_blame_itself(client, call):
 def test_profile_checks_its_time():
     with Client("grpc://127.0.0.1:9") as client, pytest.raises(InputTypeError, match="timeout"):
         client.profile("a", timeout="soon")
+
+
+def test_a_size_goes_with_crops_alone():
+    assert read_options({"images": "exact", "image_size": np.int64(336)}).image_size == 336
+    with pytest.raises(InputValueError, match=r"image_size= goes with images='exact'"):
+        read_options({"images": "original", "image_size": 336})

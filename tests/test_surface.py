@@ -15,7 +15,7 @@ import pytest
 from casdk._calls.options import Options
 
 PUBLIC = ("client", "config", "documents", "errors", "models")
-VERBS = ("encode", "stream", "rank", "index", "search", "space", "profile", "close")
+VERBS = ("encode", "stream", "rank", "index", "search", "profile", "close")
 TWINS = {
     **{(casdk.Client, verb): f"a{verb}" for verb in VERBS},
     (casdk.Client, "__enter__"): "__aenter__",

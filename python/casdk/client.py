@@ -18,11 +18,13 @@ from casdk._calls.options import (
     CallOptions,
     EncodeOptions,
     Known,
+    Options,
     ReplyOptions,
     ResultOptions,
     StreamOptions,
     read_options,
 )
+from casdk._calls.originals import open_piece
 from casdk._calls.settings import (
     Settings,
     make_coalescer,
@@ -32,7 +34,6 @@ from casdk._calls.settings import (
     read_sources,
 )
 from casdk._calls.signatures import takes
-from casdk._calls.space import Space
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
 from casdk._modules import load
 from casdk._transport.address import counterpart, parse_address
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
     from casdk._calls import verbs
+    from casdk._calls.session import Session
     from casdk._engine import process, waiting
     from casdk._transport.credentials import Credential
 else:
@@ -104,9 +106,6 @@ class Client:
             strangers send.
         fetch_urls: ``False`` fetches nothing: ``http(s)://`` URLs, also of Documents, are `NotAllowedError`. Sentences,
             bytes, arrays and data URIs pass whatever either of them is.
-        expect_space: What `space` has returned: a server of another vector space is a `ModelMismatchError`, before
-            one of its rows is given to you. It is asked by two small requests, one with a sentence and one with an
-            image, at the first call, once more for each ``model_name``, and after each new connection.
         telemetry: ``True`` reports spans and metrics to OpenTelemetry's global providers, a `Telemetry` to its own,
             and sends the trace context to the server; needs ``casdk[otel]``. Off, nothing of it is imported.
 
@@ -136,7 +135,6 @@ class Client:
         telemetry: bool | Telemetry = False,
         local_files: bool = True,
         fetch_urls: bool = True,
-        expect_space: str | None = None,
     ) -> None:
         self._check()
         endpoint, protocols = parse_address(server), read_protocols(transport)
@@ -172,7 +170,6 @@ class Client:
             coalesce=coalesce,
             telemetry=telemetry,
             sources=read_sources(local_files, fetch_urls),
-            expect_space=None if expect_space is None else Space.read(expect_space, "expect_space"),
         )
         self._open()
 
@@ -184,7 +181,7 @@ class Client:
 
         settings = self._settings
         self._session = Session(settings, make_coalescer(settings), make_instruments(settings))
-        self._finalizer = weakref.finalize(self, self._session.leave)
+        self._finalizer = weakref.finalize(self, _leave, self._session)
         self._finalizer.atexit = False
 
     def __getstate__(self) -> Settings:
@@ -414,7 +411,7 @@ class Client:
         """
         self._check()
         read = read_options(options)
-        return verbs.open_pieces(self, waiting.run_pieces(verbs.stream(self._session, content, read).run), read)
+        return _open_pieces(self, waiting.run_pieces(verbs.stream(self._session, content, read).run), read)
 
     @overload
     def astream(
@@ -442,7 +439,7 @@ class Client:
         self._check()
         read = read_options(options)
         pieces = waiting.run_pieces_async(verbs.stream(self._session, content, read).run)
-        return verbs.open_pieces_async(self, pieces, read)
+        return _open_pieces_async(self, pieces, read)
 
     # rank
 
@@ -698,37 +695,6 @@ class Client:
         call = verbs.search(self._session, content, read_options(options, OF_SEARCH), limit)
         return await waiting.run_call_async(call)
 
-    # space
-
-    def space(self, model_name: str | None = None, *, timeout: float | UnsetType | None = UNSET) -> str:
-        """Return what tells the server's vector space from that of every other model, to be stored beside vectors.
-
-        The server encodes a fixed sentence and a fixed image, as `encode` would; a server that takes texts only, or
-        images only, is asked in vain for the other. Compare what is returned by ``expect_space=`` and never by
-        ``==``: the same model gives slightly other numbers on another machine.
-
-        Args:
-            model_name: Model to ask for, as in ``parameters={"model_name": ...}``, where the flow has several.
-            timeout: Seconds for the call; ``None`` for as long as it takes, the client's own if not given.
-
-        Returns:
-            At most 200 printable ASCII characters, without white space and quotes.
-
-        Raises:
-            ModelMismatchError: The client has an ``expect_space``, and the server is of another space.
-            ItemError: The server encodes neither.
-            CasdkError: As `encode`.
-        """
-        self._check()
-        found: str = waiting.run_call(verbs.space(self._session, model_name, timeout))
-        return found
-
-    async def aspace(self, model_name: str | None = None, *, timeout: float | UnsetType | None = UNSET) -> str:
-        """`space`, asynchronously."""
-        self._check()
-        found: str = await waiting.run_call_async(verbs.space(self._session, model_name, timeout))
-        return found
-
     # profile
 
     def profile(
@@ -777,9 +743,9 @@ class Client:
         self._finalizer.detach()
         if self._session.opened:
             if threading.get_ident() in our_threads:  # in a finalizer that Python happens to run there
-                self._session.leave()
+                _leave(self._session)
             else:
-                waiting.run(lambda caller: self._session.aclose())
+                waiting.run(_closing(self._session))
         self._session.closed = True
 
     async def aclose(self) -> None:
@@ -788,7 +754,7 @@ class Client:
             return
         self._finalizer.detach()
         if self._session.opened:
-            await waiting.run_async(lambda caller: self._session.aclose())
+            await waiting.run_async(_closing(self._session))
         self._session.closed = True
 
     def __enter__(self) -> Client:
@@ -808,8 +774,42 @@ class Client:
         await self.aclose()
 
 
+def _open_pieces(client: Client, pieces: Generator[Any, None, Any], options: Options) -> Generator[Any, None, None]:
+    """Open what a stream hands out, which keeps its client: one that nobody has any more would close under it."""
+    try:
+        for piece in pieces:
+            yield open_piece(piece, options)
+            del piece  # an error's traceback leads to this frame
+    finally:
+        pieces.close()
+
+
+async def _open_pieces_async(
+    client: Client, pieces: AsyncGenerator[Any, None], options: Options
+) -> AsyncGenerator[Any, None]:
+    try:
+        async for piece in pieces:
+            yield await verbs.open_on_loop(piece, options)
+            del piece  # as above
+    finally:
+        await pieces.aclose()
+
+
 def _show(responses: Sequence[Response], quiet: bool) -> Profile:
     profile = Profile.from_response(responses[0])
     if not quiet:
         profile.print()
     return profile
+
+
+def _closing(session: Session) -> Callable[[Any], Any]:
+    async def close(caller: object) -> None:
+        await session.aclose()
+
+    return close
+
+
+def _leave(session: Session) -> None:
+    """Close what a client left behind that nobody closed; runs wherever the garbage collector does."""
+    if session.opened:
+        process.engine().post(lambda: process.engine().loop.create_task(session.aclose()))

@@ -108,12 +108,17 @@ class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             the beginning of the whole input too.
         stopped: What stopped the call before its end: the server, the way there, a deadline. ``None`` if it went on
             to its end.
+        sent_bytes: Bytes of the requests that were answered; ``None`` where nobody knows, as these had items of other
+            calls, too (``Client(coalesce=...)``).
+        cropped: Pictures that went as exact crops, with ``images="exact"``.
     """
 
     embeddings: NDArray[Any]
     errors: tuple[ItemError, ...] = ()
     start: int = 0
     stopped: CasdkError | None = None
+    sent_bytes: int | None = None
+    cropped: int = 0
 
     @property
     def ok(self) -> bool:

@@ -245,17 +245,6 @@ def test_rank(command, url, images, pipe):
     assert "a dog" in command("rank", url, "a cat", "-").out
 
 
-def test_space(command, url):
-    told = command("space", url)
-    assert told.code == 0
-    assert command("space", url, "--json").json == {"space": told.out.strip()}
-    assert command("encode", url, "a red apple", "--expect-space", told.out).code == 0
-    other = command("space", url, "--model", "other", "--expect-space", told.out)
-    assert (other.code, other.out) == (2, "")
-    assert "is not of the space that expect_space names" in other.err
-    assert command("profile", url, "--expect-space", "casdk1").code == 2
-
-
 def test_profile(command, url):
     told = command("profile", url, "--json").json
     assert told["roundtrip"] == pytest.approx(told["network"] + told["server"])
@@ -497,3 +486,9 @@ def test_a_terminal_gets_a_summary(url, images, tmp_path):
     for options in (["-o", "-"], ["--json"]):
         _, shown, _ = shown_by([*words, *options], on="stdout")
         assert [json.loads(line)["index"] for line in shown.splitlines()] == list(range(22))
+
+
+def test_encode_says_when_no_image_went_as_a_crop(command, url, images):
+    ran = command("encode", url, images["png"], "--images", "exact", "--image-size", "224")
+    assert ran.code == 0
+    assert ran.err.startswith("casdk: no image was sent as a crop: all are smaller, or the server prepares images")

@@ -12,7 +12,7 @@ import numpy as np
 
 from casdk._calls.batches import Unfinished
 from casdk._calls.options import Options
-from casdk._calls.outcome import Outcome
+from casdk._calls.outcome import Outcome, Sent
 from casdk._calls.tracebacks import drop_frames
 from casdk._content.inputs import advise
 from casdk._transport.codecs import Reply, read_documents
@@ -56,9 +56,10 @@ class Piece:
         rows: ``[len(items), D]``; ``None`` while no reply came.
         bad: Positions without a row.
         errors: What each of these items failed with, in no order.
+        sent: What went to the server for it.
     """
 
-    __slots__ = ("bad", "errors", "items", "outstanding", "rows", "start")
+    __slots__ = ("bad", "errors", "items", "outstanding", "rows", "sent", "start")
 
     def __init__(self, start: int, items: Sequence[Any]) -> None:
         self.start = start
@@ -67,6 +68,7 @@ class Piece:
         self.bad: list[int] = []
         self.errors: list[ItemError] = []
         self.outstanding = len(items)
+        self.sent = Sent()
 
     @property
     def nbytes(self) -> int:
@@ -90,6 +92,9 @@ class Answer(ABC):
 
     def refused(self, error: ItemError) -> None:
         """An item will have no result."""
+
+    def answered(self, start: int, size: int, crops: int) -> None:
+        """A request of so many bytes was answered, of the items from this index on, some of them as crops."""
 
     def urgent(self, batch_start: int) -> bool:
         """Whether results wait in memory for this batch, so that it must not wait for memory."""

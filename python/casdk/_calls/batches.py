@@ -37,6 +37,7 @@ class Batch(msgspec.Struct, eq=False):
         read_at: When its items were read; this and the next two as `time.perf_counter` has it.
         taken_at: When its turn came, the last time.
         packed_at: When it was packed, the last time.
+        crops: How many crops its message has in the place of pictures, by position; empty if none are wanted.
     """
 
     indices: Sequence[int]
@@ -52,6 +53,7 @@ class Batch(msgspec.Struct, eq=False):
     sent: bool = False
     taken_at: float = 0.0
     packed_at: float = 0.0
+    crops: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.items)

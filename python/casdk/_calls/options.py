@@ -6,13 +6,14 @@ import math
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
-from typing import Any, Final, Literal, TypeAlias, TypedDict
+from typing import Any, Final, Literal, TypeAlias, TypedDict, get_args
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
 from casdk._calls.decisions import ErrorMode
+from casdk._content.crops import check_pillow
 from casdk._wording import class_name, message_of, shown
 from casdk.errors import InputError, InputTypeError, InputValueError
 from casdk.models import Response
@@ -39,6 +40,8 @@ __all__ = [
 
 Reader: TypeAlias = Literal["caller", "thread"]
 """Where a sync iterable is read."""
+Images: TypeAlias = Literal["original", "exact"]
+"""What is sent of images."""
 
 
 class CallOptions(TypedDict, total=False):
@@ -56,6 +59,10 @@ class CallOptions(TypedDict, total=False):
             in a ``"thread"`` of its own, in a copy of the caller's context: then a call whose time runs out ends
             although the iterable blocks.
         check_images: Refuse what is not an image before it is sent.
+        images: What is sent of them: the ``"original"``, or ``"exact"`` crops of the pixels that the model looks at,
+            without loss, where they are smaller and the server has shown that they give the same rows. Needs
+            ``casdk[image]``. ``index`` sends originals in any case.
+        image_size: The model's side in pixels, for ``images="exact"``; found out by default. Checked all the same.
         on_error: Called with the `Response` of each failed request, which then does not stop the call.
     """
 
@@ -66,6 +73,8 @@ class CallOptions(TypedDict, total=False):
     timeout: float | None
     reader: Reader
     check_images: bool
+    images: Images
+    image_size: int | None
     on_error: Callable[[Response], Any] | None
 
 
@@ -134,6 +143,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | UnsetType | None = UNSET
     reader: Reader = "caller"
     check_images: bool = True
+    images: Images = "original"
+    image_size: int | None = None
     on_done: Any = None
     on_error: Any = None
     on_always: Any = None
@@ -147,6 +158,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.result is not None:
             self._check_result()
+        if self.images != "original":
+            check_pillow()
+        elif self.image_size is not None:
+            raise InputValueError("image_size= goes with images='exact'")
 
     def _check_result(self) -> None:
         if self.errors == "return":
@@ -158,6 +173,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULTS: Final = Options()
 """The options of a call that names none, made once."""
 FLOATS: Final = (np.dtype(np.float32), np.dtype(np.float16))
+LARGEST_SIDE: Final = 4096
+"""Pixels; the largest ``image_size``."""
 MOST_MATCHES: Final = 2**31 - 1
 """The largest ``limit``; what a server can take depends on its integers."""
 
@@ -170,6 +187,8 @@ MERGES: Final[dict[str, Literal["same", "own", "alone"]]] = {
     "timeout": "own",
     "reader": "own",
     "check_images": "same",
+    "images": "same",
+    "image_size": "same",
     "on_done": "alone",
     "on_error": "alone",
     "on_always": "alone",
@@ -182,6 +201,7 @@ MERGES: Final[dict[str, Literal["same", "own", "alone"]]] = {
 }
 """How each option goes with merging: calls in one request have the ``same`` value, each has its ``own``, or a call that
 sets it is sent ``alone``."""
+IMAGES: Final = get_args(Images)
 SAME: Final = tuple(name for name, how in MERGES.items() if how == "same")
 DEFAULTS_OF_ALONE: Final = tuple((name, getattr(DEFAULTS, name)) for name, how in MERGES.items() if how == "alone")
 
@@ -199,11 +219,11 @@ def key_of(options: Options) -> Hashable | None:
 
 
 def _comparable(value: Any) -> Hashable:
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, Mapping):
         return msgspec.json.encode(value, order="deterministic") if value else None
-    return str(np.dtype(value))
+    return value if isinstance(value, str) and value in IMAGES else str(np.dtype(value))
 
 
 KEY_OF_DEFAULTS: Final = tuple(_comparable(getattr(DEFAULTS, name)) for name in SAME)
@@ -387,6 +407,8 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "timeout": _read_seconds,
     "reader": lambda name, value: _read_word(name, value, "caller", "thread"),
     "check_images": _read_flag,
+    "images": lambda name, value: _read_word(name, value, *IMAGES),
+    "image_size": lambda name, value: None if value is None else _read_count(name, value, LARGEST_SIDE),
     "on_done": _read_callback,
     "on_error": _read_callback,
     "on_always": _read_callback,

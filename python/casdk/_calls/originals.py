@@ -191,7 +191,12 @@ def present(rows: np.ndarray[Any, Any] | None, outcome: Outcome, originals: Orig
             stopped.documents = originals.array(missing=set(missing))
     if options.errors == "return" and rows is not None and (stopped is None or stopped.done):
         found = outcome.errors()
-        return EncodeResult(embeddings=rows, errors=tuple(found[index] for index in sorted(found)), stopped=stopped)
+        errors, sent = tuple(found[index] for index in sorted(found)), outcome.sent
+        if sent is None:
+            return EncodeResult(embeddings=rows, errors=errors, stopped=stopped)
+        return EncodeResult(
+            embeddings=rows, errors=errors, stopped=stopped, sent_bytes=sent.bytes, cropped=sent.cropped
+        )
     if stopped is not None:
         return stopped
     assert rows is not None
@@ -216,7 +221,10 @@ def open_piece(piece: Piece, options: Options) -> Any:
             if position not in bad:
                 write_back(item, Document(embedding=rows[position]))
     if options.errors == "return":
-        return EncodeResult(embeddings=rows, errors=tuple(sorted(piece.errors, key=_index_of)), start=piece.start)
+        errors, sent = tuple(sorted(piece.errors, key=_index_of)), piece.sent
+        return EncodeResult(
+            embeddings=rows, errors=errors, start=piece.start, sent_bytes=sent.bytes, cropped=sent.cropped
+        )
     if options.errors == "skip" and piece.bad:
         good = [position for position in range(len(rows)) if position not in piece.bad]
         rows, items = rows[good], [items[position] for position in good]

@@ -8,7 +8,19 @@ import msgspec
 
 from casdk.errors import CasdkError, ItemError, NotDoneError
 
-__all__ = ["Outcome"]
+__all__ = ["Outcome", "Sent"]
+
+
+class Sent(msgspec.Struct):
+    """What went to the server, of the requests that it answered.
+
+    Attributes:
+        bytes: Of the messages.
+        cropped: Pictures that went as crops.
+    """
+
+    bytes: int = 0
+    cropped: int = 0
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -20,6 +32,7 @@ class Outcome(msgspec.Struct, frozen=True):
         left: Items that were read, and not done when the call was stopped, by their index.
         stopped: What stopped the call, if anything.
         missing: Indices of all items without a result, ascending.
+        sent: What went to the server; of a call whose requests it shared with others nobody knows.
     """
 
     read: int
@@ -27,6 +40,7 @@ class Outcome(msgspec.Struct, frozen=True):
     left: dict[int, Any]
     stopped: CasdkError | None
     missing: list[int]
+    sent: Sent | None = None
 
     def errors(self) -> dict[int, ItemError]:
         """Return one error for each item without a result, by its index."""

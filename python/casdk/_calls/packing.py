@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from casdk._calls.batches import Batch
+from casdk._calls.cropping import Crops
 from casdk._calls.decisions import Call
 from casdk._calls.options import Options, route
 from casdk._calls.session import ByteShare, Session
@@ -21,6 +22,7 @@ from casdk.errors import InputTypeError
 
 if TYPE_CHECKING:
     from casdk._calls.verbs import Verb
+    from casdk._content.canary import Proof
     from casdk._rust import Codec
 
 __all__ = ["Packing", "leave_out"]
@@ -42,18 +44,19 @@ class Packing:
 
     Attributes:
         endpoint: Of the executor, a model's name at its end if there is one.
-        model_name: That name, or ``""``.
         packers: What writes requests, by how.
+        crops: Which crops are sent in the place of pictures, if any are.
 
     Raises:
         InputTypeError: The call's parameters cannot be sent.
     """
 
+    crops: Crops | None = None
+
     def __init__(
         self, session: Session, codecs: Sequence[Codec], verb: Verb, options: Options, share: ByteShare
     ) -> None:
         self.endpoint, parameters = route(verb.endpoint, options.parameters, **verb.extra)
-        self.model_name: Final = self.endpoint[len(verb.endpoint) + 1 :]
         limits, sources = session.limits, session.sources
         try:
             self.packers: Final = {
@@ -83,6 +86,16 @@ class Packing:
         self._candidates = verb.candidates
         self._share = share
 
+    @property
+    def model(self) -> str:
+        """The model that is asked for; empty for the server's own."""
+        return self.endpoint.strip("/").partition("/")[2]
+
+    def use_crops(self, proof: Proof) -> None:
+        """Send crops in the place of pictures, as the server has shown that they give the same rows."""
+        session = self._session
+        self.crops = Crops(proof, session.sources, session.limits.max_item_bytes, self._candidates)
+
     async def pack(self, packer: Packer, batch: Batch, request_id: str, caller: Caller[Any], patient: bool) -> Packed:
         """Pack a batch whatever is in it.
 
@@ -93,13 +106,14 @@ class Packing:
             caller: Whose objects are in it.
             patient: Whether it may wait until other requests are answered.
         """
-        items, kinds, pack = batch.items, batch.kinds, packer.pack
+        items, kinds, pack, crops = batch.items, batch.kinds, packer.pack, self.crops
         theirs = False
         if Kind.DOCUMENT in kinds:
             # Documents may be of the caller's own class: where they are packed they are asked for their URLs, too.
             theirs = not are_plain(items)
             find = partial(urls_of, items, kinds, self._candidates)
-            found = await self._on_worker(lambda: find() or pack(request_id, items, kinds), caller, patient, theirs)
+            at_once: Callable[[], Packed | list[str]] = list if crops else partial(pack, request_id, items, kinds)
+            found = await self._on_worker(lambda: find() or at_once(), caller, patient, theirs)
             if isinstance(found, Packed):
                 return found
             urls = found
@@ -108,6 +122,9 @@ class Packing:
         fetched = None
         if urls and self._session.sources.fetch_urls:  # the packer refuses the others
             fetched, batch.errors = await self._session.downloads.fetch(urls)
+        batch.crops = ()
+        if crops is not None:
+            items, kinds, batch.crops = await self._session.cropping.crop(items, kinds, fetched, crops)
         return await self._on_worker(lambda: pack(request_id, items, kinds, fetched), caller, patient, theirs)
 
     async def _on_worker(self, pack: Callable[[], T], caller: Caller[Any], patient: bool, theirs: bool) -> T:
@@ -131,6 +148,7 @@ def leave_out(batch: Batch, packed: Packed, call: Call) -> None:
         batch.indices = batch.indices[: packed.taken]
         batch.items = batch.items[: packed.taken]
         batch.kinds = batch.kinds[: packed.taken]
+        batch.crops = batch.crops[: packed.taken]
     if not packed.failures:
         return
     for position, kind, reason in packed.failures:
@@ -142,7 +160,9 @@ def leave_out(batch: Batch, packed: Packed, call: Call) -> None:
         elif kind == "not_image" and reason.startswith("it ") and place and kind_of_uri(place) != Kind.DATA_URI:
             reason = f"{place}: {reason}"
         call.refuse(failure_of(kind, batch.indices[position], item, reason, cause))
-    rest = batch.without({position for position, _, _ in packed.failures})
+    unfit = {position for position, _, _ in packed.failures}
+    rest = batch.without(unfit)
+    batch.crops = [crops for position, crops in enumerate(batch.crops) if position not in unfit]
     batch.indices, batch.items, batch.kinds = rest.indices, rest.items, rest.kinds
 
 

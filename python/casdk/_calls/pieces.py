@@ -54,6 +54,11 @@ class Pieces(Answer):
         piece.errors.append(error)
         self._count_done(piece, 1)
 
+    def answered(self, start: int, size: int, crops: int) -> None:
+        sent = self._piece_of(start).sent
+        sent.bytes += size
+        sent.cropped += crops
+
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, unpacked: Any, request_id: str
     ) -> list[int]:

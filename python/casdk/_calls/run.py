@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterable, Callable, Coroutine
 from contextlib import nullcontext
 from functools import partial
 from time import monotonic, perf_counter
@@ -25,7 +25,7 @@ from casdk._calls.decisions import Call
 from casdk._calls.options import Options
 from casdk._calls.originals import Originals
 from casdk._calls.outages import Outage
-from casdk._calls.outcome import Outcome
+from casdk._calls.outcome import Outcome, Sent
 from casdk._calls.packing import Packing, leave_out
 from casdk._calls.progress import Progress
 from casdk._calls.reading import Manner, Reading
@@ -44,7 +44,7 @@ from casdk.errors import (
     CasdkError,
     ClosedError,
     DeadlineError,
-    ModelMismatchError,
+    InputValueError,
     NoEmbeddingError,
     ServerError,
     TransportError,
@@ -75,6 +75,7 @@ class Run:
 
     Attributes:
         caller: Where it came from, once it runs.
+        packing: Makes its requests.
         answer: What its replies come to.
         call: Its decisions.
         tasks: What is under way.
@@ -107,13 +108,15 @@ class Run:
         self.options = options
         self.way = session.way
         self._bytes = ByteShare(session.bytes)
-        self._packing = Packing(session, self.way.codecs, verb, options, self._bytes)
-        self._guard = session.guard if verb.guarded else None
+        self.packing = Packing(session, self.way.codecs, verb, options, self._bytes)
         timeout = session.timeouts.total if options.timeout is UNSET else options.timeout
         self.deadline = None if timeout is None else monotonic() + timeout
         self._answer_by = self.deadline if answer_by is None else answer_by
         size = options.batch_size or verb.batch_size
-        feed = Feed(content, size, threaded=options.reader == "thread", hurried=timeout is not None)
+        threaded = options.reader == "thread"
+        if threaded and isinstance(content, AsyncIterable):
+            raise InputValueError("reader='thread' reads a sync iterable; an async one belongs to its loop")
+        self._feed = feed = Feed(content, size, threaded=threaded, hurried=timeout is not None)
         self.total = feed.total
         # Whether it returns what the replies come to, and not the responses, or nothing.
         self.gathers = gathers = options.on_done is None and options.on_always is None and not options.return_responses
@@ -136,10 +139,11 @@ class Run:
         )
         name = verb.endpoint[1:]
         self._name = name or "profile"
+        self._sent = Sent()
         self._progress = Progress(name, self.total) if options.show_progress else None
         self.watch = None
         if session.telemetry is not None:
-            self.watch = session.telemetry.watch(self._name, self._packing.endpoint, self.total, merged)
+            self.watch = session.telemetry.watch(self._name, self.packing.endpoint, self.total, merged)
         # No methods of this object: the reference cycle would hold the result until a garbage collection.
         read = partial(
             verb.read,
@@ -179,8 +183,10 @@ class Run:
         try:
             with self.watch or UNWATCHED:
                 with self._progress or UNWATCHED:
-                    self.session.enter(caller.engine)
                     try:
+                        if self.options.images != "original" and self.verb.prove is not None:
+                            await self.verb.prove(self, caller)
+                        self.session.enter(caller.engine)
                         await (self._drive() if self.deadline is None else self._drive_until(self.deadline))
                     finally:
                         await self._leave(began)
@@ -279,18 +285,9 @@ class Run:
                     if request.transport is None:
                         call.interrupt(batch)
                         return
-                    if self._guard is not None:
-                        await self._guard.check(
-                            request.transport, self._packing.model_name, repeatable=self.verb.resend
-                        )
-                        if call.stopped is not None:
-                            return
                     sent = self._send(request, message)
                     message = None  # it is deallocated once it has been sent
-                    received = await sent
-                    if self._guard is not None:  # there may be another connection by now
-                        await self._guard.check(request.transport, self._packing.model_name, sent=True)
-                    done = await self._place(request, received)
+                    done = await self._place(request, await sent)
                 call.succeed(batch, done)
                 if self.watch is not None:
                     self.watch.succeed(batch, done)
@@ -298,7 +295,7 @@ class Run:
                     self.hand_over_pieces()
             except InterruptedByForkError:
                 call.interrupt(batch)
-            except (CallbackError, ModelMismatchError) as error:
+            except CallbackError as error:
                 call.stop(error)
             except CasdkError as error:
                 await self._fail(request, error)
@@ -313,7 +310,7 @@ class Run:
 
     async def _pack(self, request: Request) -> bytes | None:
         """Return the message, unless nothing of the batch can be sent."""
-        batch, packing = request.batch, self._packing
+        batch, packing = request.batch, self.packing
         if self._bytes.full and self._is_patient(batch):
             await self._bytes.room()
         batch.taken_at = perf_counter()
@@ -377,6 +374,10 @@ class Run:
         self._unfinished.mark_done(indices)
         if self._progress is not None:
             self._progress.advance(len(items), request.size, received.size)
+        self._sent.bytes += request.size
+        self._sent.cropped += sum(batch.crops)
+        if self._receiver.pieces:
+            self._receiver.answered(indices[0], request.size, sum(batch.crops))
         return len(items) - len(missing)
 
     async def _fail(self, request: Request, error: CasdkError) -> None:
@@ -484,7 +485,7 @@ class Run:
         read, bad = self._reading.count, self.call.bad
         if self.repeats is not None:
             self.repeats.spread(bad, left)
-        outcome = Outcome(read, bad, left, stopped, sorted({*bad, *left}))
+        outcome = Outcome(read, bad, left, stopped, sorted({*bad, *left}), self._sent)
         if stopped is not None:
             stopped.done = read - len(outcome.missing)
             stopped.total = read if self.total is None and self.call.ended else self.total

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 
+from casdk._calls.cropping import Cropping, Proofs
 from casdk._calls.decisions import RetryBudget
-from casdk._calls.guard import Guard
 from casdk._calls.outages import ServerState
 from casdk._calls.pace import Pace
 from casdk._calls.ways import Way
@@ -17,7 +17,7 @@ from casdk._calls.window import GROWN_WINDOW_REQUESTS, WINDOW_REQUESTS, Window
 from casdk._engine.forks import ConnectionOwner
 from casdk._engine.logging import are_pending, emitted
 from casdk._engine.loop import READER_THREADS, WORKER_THREADS, Engine
-from casdk._engine.process import engine, notice_fork
+from casdk._engine.process import notice_fork
 from casdk._transport.downloads import Downloads
 from casdk._transport.greenlets import check_greenlets
 from casdk._transport.transport import Transport
@@ -125,11 +125,11 @@ class Session(ConnectionOwner):
         flow: What the flow behind it can do.
         window: Requests in flight of a call that does not say how many.
         is_paced: Whether requests have to `wait_for_turn`.
-        guard: Asks the server for its vector space; ``None`` where it may have any.
         bytes: Bytes in flight, over all calls.
         packing: Held by a call that packs on a worker.
         packing_theirs: The same, while that runs the caller's code.
         downloads: Fetches images.
+        cropping: Makes crops of them.
         calls: The tasks of the calls under way.
         closed: Whether it takes no more calls.
     """
@@ -152,10 +152,10 @@ class Session(ConnectionOwner):
         self.telemetry: Final = telemetry
         self.retries: Final = RetryBudget(settings.retry.budget)
         self.flow: Final = Flow()
+        self._proofs: Final[Proofs] = {}
         limits = settings.limits
         self._pace: Final = Pace(limits.requests_per_second, limits.items_per_second)
         self.is_paced: Final = self._pace.slows
-        self._expected: Final = settings.expect_space
         prefetch = limits.prefetch
         self.window: Final = Window(WINDOW_REQUESTS, GROWN_WINDOW_REQUESTS) if prefetch is None else Window(prefetch)
         self._open(answered=False)
@@ -168,16 +168,11 @@ class Session(ConnectionOwner):
         self.way = Way.to(self.transport, self.server)
         self.bytes = ByteBudget(self.limits.max_inflight_bytes)
         self._turns = asyncio.Lock()
-        self.guard = self._make_guard()
         self.packing = asyncio.Semaphore(WORKER_THREADS)
         self.packing_theirs = asyncio.Semaphore(READER_THREADS)
         self.downloads = Downloads(self.timeouts, self.limits)
+        self.cropping = Cropping(self._proofs)
         self.calls: set[asyncio.Task[Any]] = set()
-
-    def _make_guard(self) -> Guard | None:
-        if self._expected is None:
-            return None
-        return Guard(self._expected, alike=False, wait_for_turn=self.wait_for_turn if self.is_paced else None)
 
     def enter(self, engine: Engine) -> None:
         """Note that the current task runs a call, and on which engine: in a forked child it is another one than before.
@@ -225,12 +220,6 @@ class Session(ConnectionOwner):
             await asyncio.wait(calls)
         if are_pending():
             await emitted()
-
-    def leave(self) -> None:
-        """Close what a client left behind that nobody closed; runs wherever the garbage collector does."""
-        if self.opened:
-            running = engine()
-            running.post(lambda: running.loop.create_task(self.aclose()))
 
     async def before_fork(self) -> None:
         await self.transport.before_fork()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from casdk._calls.options import MINIBATCH
-from casdk._calls.space import Space
 from casdk._content.inputs import Sources
 from casdk._transport.address import PROTOCOLS, Endpoint, Protocols
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
@@ -35,7 +34,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     coalesce: bool | float
     telemetry: bool | Telemetry
     sources: Sources
-    expect_space: Space | None = None
 
     def obstacle(self) -> str | None:
         """Return what cannot be pickled, a secret in clear above all, and what to do instead; ``None`` if all can."""

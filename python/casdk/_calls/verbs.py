@@ -5,7 +5,7 @@ The verbs are five values, and a function each that makes a call of one. A call 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import UnsetType
 
-from casdk._calls.answers import Answer, Embeddings, IndexedEmbeddings, Nothing, Rankings, SearchResults
+from casdk._calls.answers import Answer, Embeddings, IndexedEmbeddings, Nothing, Piece, Rankings, SearchResults
 from casdk._calls.merging import MergedEncode, merging_key
 from casdk._calls.options import DEFAULTS, MINIBATCH, Options, check_limit, check_timeout
 from casdk._calls.originals import Originals, open_piece, present, write_embeddings
@@ -22,7 +22,6 @@ from casdk._calls.outcome import Outcome
 from casdk._calls.pieces import Pieces
 from casdk._calls.run import Run
 from casdk._calls.session import Session
-from casdk._calls.space import IMAGE, MODALITIES, SENTENCE, Space, usable
 from casdk._columns import check_arrow
 from casdk._content.inputs import Chunk, check_content, read_chunk
 from casdk._engine.callers import Caller
@@ -31,31 +30,9 @@ from casdk._rust import Kind
 from casdk._wording import class_name, message_of, shown
 from casdk.documents import Document
 from casdk.documents.recognise import hold_documents
-from casdk.errors import (
-    CasdkError,
-    InputError,
-    InputTypeError,
-    InputValueError,
-    ItemTypeError,
-    NoEmbeddingError,
-    NotSupportedError,
-    RejectedError,
-    ReplyError,
-)
-from casdk.models import Image, Text
+from casdk.errors import CasdkError, InputError, InputTypeError, InputValueError, ItemTypeError, NotSupportedError
 
-__all__ = [
-    "Verb",
-    "encode",
-    "index",
-    "open_pieces",
-    "open_pieces_async",
-    "profile",
-    "rank",
-    "search",
-    "space",
-    "stream",
-]
+__all__ = ["Verb", "encode", "index", "open_on_loop", "profile", "rank", "search", "stream"]
 
 
 class Verb(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,13 +46,13 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
         read: Reads, on a worker, a chunk that has items of other types than builtin ones.
         keep: Takes each chunk that was read, on the engine.
         plain: Whether chunks of nothing but builtin items are read on the engine instead.
+        prove: Finds out, before anything is sent, whether crops may be; the verb never sends any without it.
         confirm: Finds out, when every reply is there, whether the flow did what was asked.
         resend: Whether requests may be repeated once sent.
         candidates: Attribute of nested Documents that travel too.
         whole: Whether the server stores what it gets: Documents travel whole, with their uri, and it matters which
             requests were answered.
         allow_empty: Whether a Document without content may travel.
-        guarded: Whether it matters of which vector space the server is.
         batch_size: Items per request, unless the options say.
         extra: Parameters that the verb adds.
     """
@@ -86,18 +63,46 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     read: Callable[..., Chunk]
     keep: Callable[[Originals, list[Any], Chunk], Chunk] | None = None
     plain: bool = True
+    prove: Callable[[Run, Caller[Any]], Coroutine[Any, Any, None]] | None = None
     confirm: Callable[[Run, Caller[Any]], Coroutine[Any, Any, None]] | None = None
     resend: bool = True
     candidates: str | None = None
     whole: bool = False
     allow_empty: bool = False
-    guarded: bool = True
     batch_size: int = MINIBATCH
     extra: Mapping[str, Any] = {}
 
 
 def _read(originals: Originals, answer: Answer, items: list[Any], indices: Sequence[int], **how: Any) -> Chunk:
     return originals.read(items, indices, **how)
+
+
+# what shows whether crops may be sent
+
+
+async def _prove_crops(run: Run, caller: Caller[Any]) -> None:
+    """Ask the server, once for each of its models, whether crops give the same rows as pictures."""
+    model = run.packing.model
+
+    async def encode(pictures: Sequence[Any]) -> np.ndarray[Any, Any]:
+        # In one request, since another one may be answered by another device. What is left of the call's own time.
+        options = Options(
+            errors="return",
+            timeout=None if run.deadline is None else max(run.deadline - monotonic(), 1e-9),
+            parameters={"model_name": model} if model else None,
+            batch_size=len(pictures),
+        )
+        rows: np.ndarray[Any, Any] = (await Run(run.session, CANARY, pictures, options).run(caller))()
+        return rows
+
+    proof = await run.session.cropping.prove(model, run.options.image_size, encode)
+    if proof is not None:
+        run.packing.use_crops(proof)
+
+
+def _finish_canary(run: Run, outcome: Outcome) -> Any:
+    assert isinstance(run.answer, Embeddings)
+    return outcome.stopped or run.answer.rows_of(outcome)
 
 
 # encode
@@ -122,12 +127,14 @@ def encode(session: Session, content: Iterable[Any], options: Options) -> Run | 
 
 
 ENCODE: Final = Verb(
+    prove=_prove_crops,
     endpoint="/encode",
     read=_read,
     keep=Originals.keep,
     answer=Embeddings,
     finish=_finish_encode,
 )
+CANARY: Final = msgspec.structs.replace(ENCODE, prove=None, finish=_finish_canary)
 
 
 # encode, in pieces
@@ -165,29 +172,11 @@ def stream(session: Session, content: Iterable[Any], options: Options) -> Run:
     return Run(session, IN_PIECES, content, options)
 
 
-def open_pieces(client: object, pieces: Generator[Any, None, None], options: Options) -> Generator[Any, None, None]:
-    """Open what a stream hands out, which keeps its client: one that nobody has any more would close under it."""
-    try:
-        for piece in pieces:
-            yield open_piece(piece, options)
-            del piece  # an error's traceback leads to this frame
-    finally:
-        pieces.close()
-
-
-async def open_pieces_async(
-    client: object, pieces: AsyncGenerator[Any, None], options: Options
-) -> AsyncGenerator[Any, None]:
-    """`open_pieces` for a caller on a loop, which docarray's documents, or the caller's code in them, would hold up."""
-    try:
-        async for piece in pieces:
-            if hold_documents(piece.items):
-                yield await run_on_worker(open_piece, piece, options)
-            else:
-                yield open_piece(piece, options)
-            del piece  # as above
-    finally:
-        await pieces.aclose()
+async def open_on_loop(piece: Piece, options: Options) -> Any:
+    """`open_piece` for a caller on a loop, which docarray's documents, or the caller's code in them, would hold up."""
+    if hold_documents(piece.items):
+        return await run_on_worker(open_piece, piece, options)
+    return open_piece(piece, options)
 
 
 # rank
@@ -213,6 +202,7 @@ def _read_checked(
 
 
 RANK: Final = Verb(
+    prove=_prove_crops,
     endpoint="/rank",
     read=_read_checked,
     keep=Originals.keep,
@@ -382,6 +372,7 @@ def _finish_search(run: Run, outcome: Outcome) -> Any:
 
 
 SEARCH: Final = Verb(
+    prove=_prove_crops,
     endpoint="/search",
     read=_read,
     keep=Originals.keep_as_documents,
@@ -398,37 +389,6 @@ def search(session: Session, content: Iterable[Any], options: Options, limit: in
     return Run(session, verb, content, options)
 
 
-# space
-
-
-def _finish_space(run: Run, outcome: Outcome) -> str | CasdkError:
-    assert isinstance(run.answer, Embeddings)
-    if outcome.stopped is not None:
-        return outcome.stopped
-    for error in outcome.bad.values():
-        # The server has no encoder for the one or the other. Anything else would be as wrong with other items.
-        if not isinstance(error, RejectedError | NoEmbeddingError):
-            return error
-    found = run.answer.rows_of(outcome)
-    assert found is not None
-    rows = {modality: row for modality, row in zip(MODALITIES, found, strict=True) if usable(row)}
-    if rows:
-        return str(Space.of(rows))
-    return next(iter(outcome.bad.values()), ReplyError("the server answered with rows that are not finite"))
-
-
-SPACE: Final = msgspec.structs.replace(ENCODE, keep=None, finish=_finish_space)
-
-
-def space(session: Session, model_name: str | None, timeout: float | UnsetType | None) -> Run:
-    """The canaries -> the text that stands for the vector space of their rows."""
-    if model_name is not None and not isinstance(model_name, str):
-        raise InputTypeError(f"model_name must be a str or None, not {class_name(model_name)}")
-    parameters = None if model_name is None else {"model_name": model_name}
-    options = Options(timeout=check_timeout(timeout), parameters=parameters, errors="return", batch_size=1)
-    return Run(session, SPACE, [Text(SENTENCE), Image(IMAGE)], options)
-
-
 # profile
 
 PROFILE: Final = Verb(
@@ -436,7 +396,6 @@ PROFILE: Final = Verb(
     read=_read,
     keep=Originals.keep_as_documents,
     answer=Nothing,
-    guarded=False,
     finish=lambda run, outcome: outcome.stopped,
 )
 

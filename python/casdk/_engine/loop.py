@@ -33,6 +33,8 @@ WORKER_THREADS: Final = 2
 """They read files and pack images, GIL released."""
 READER_THREADS: Final = 8
 """They read items of the caller's own types, whose code may take its time."""
+CROP_THREADS: Final = os.cpu_count() or 1
+"""They decode and crop pictures, GIL released: a thread for each core."""
 LOOKUP_THREADS: Final = 8
 """In them asyncio looks up names of hosts, each of which can take seconds."""
 REUSED_BYTES: Final = 16 << 20
@@ -64,6 +66,7 @@ class Engine:
         """Threads and loops that wait for the engine."""
         self.workers: Final = Workers(WORKER_THREADS, "casdk-pack")
         self.readers: Final = Workers(READER_THREADS, "casdk-read")
+        self.croppers: Final = Workers(CROP_THREADS, "casdk-crop")
         self.mailbox: Final = Mailbox()
         bytearray(REUSED_BYTES)  # freed at once, which is all that it is for
         self.fork: asyncio.Future[None] | None = None

@@ -105,19 +105,7 @@ class Transport:
     def _open(self) -> None:
         """Make what belongs to one process."""
         self._slots = Slots(self._limits.requests)
-        self._closed_connections = 0
-        """Connections of the channels that were closed for a fork."""
         self._unrepeatable: set[asyncio.Future[None]] = set()
-
-    @property
-    def connections(self) -> int:
-        """How many connections this process has opened to the server so far; behind each one may be another server."""
-        return self._closed_connections + (0 if self._channel is None else self._channel.connections)
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether the next request goes over a connection that is open already, as `Channel.is_connected` has it."""
-        return self._channel is not None and self._channel.is_connected
 
     async def exchange(
         self,
@@ -235,7 +223,6 @@ class Transport:
         """Close the connections."""
         channel, self._channel = self._channel, None
         if channel is not None:
-            self._closed_connections += channel.connections
             await channel.aclose()
 
     async def before_fork(self) -> None:

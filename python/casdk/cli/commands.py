@@ -63,6 +63,14 @@ Flag: Parameter = Parameter(negative="")
 Json = Annotated[bool, Flag, Parameter(help="Print JSON.")]
 Size = Annotated[int | None, Parameter(help="Items per request; 32 by default.", validator=Number(gte=1))]
 Limit = Annotated[int, Parameter(help="Matches per query.", validator=Number(gte=1))]
+Images = Annotated[
+    Literal["original", "exact"],
+    Parameter(help="Send images as they are, or crops of what the model looks at, which give the same rows."),
+]
+Side = Annotated[
+    int | None,
+    Parameter(help="The model's side in pixels, for --images exact; found out by default.", validator=Number(gte=1)),
+]
 Model = Annotated[str | None, Parameter(help="Model to ask for, where the flow has several.")]
 
 
@@ -121,6 +129,8 @@ def encode(
     dtype: Literal["float32", "float16"] = "float32",
     batch_size: Size = None,
     model: Model = None,
+    images: Images = "original",
+    image_size: Side = None,
     json: Json = False,
     access: Access | None = None,
 ) -> int:
@@ -143,7 +153,7 @@ def encode(
         for unread in content.unread:
             fail(Exit.PARTIAL, f"left out: {unread}")
         with open_sink("-" if target is None and json else target, dtype) as sink:
-            options = {"dtype": dtype, **_options(batch_size, model)}
+            options = {"dtype": dtype, **_options(batch_size, model), "images": images, "image_size": image_size}
             skipped = _encode(client, content, sink, options, skip=errors == "skip") + len(content.unread)
             if skipped and not sink.rows:
                 raise InputValueError(f"none of {skipped} items could be encoded, so nothing was written")
@@ -156,7 +166,7 @@ def encode(
 
 def _encode(client: casdk.Client, content: Content, sink: Sink, options: dict[str, Any], *, skip: bool) -> int:
     """Write the rows of all items; return how many there are none of."""
-    skipped = 0
+    skipped = cropped = 0
     names: deque[str] = deque()
 
     def items() -> Iterator[Any]:
@@ -178,6 +188,9 @@ def _encode(client: casdk.Client, content: Content, sink: Sink, options: dict[st
                 fail(Exit.PARTIAL, f"left out: {named[position]}: {line_of(bad[position])}")
             sink.write(piece.start, named, piece.embeddings, bad)
             skipped += len(bad)
+            cropped += piece.cropped
+    if options["images"] == "exact" and not cropped:
+        fail(Exit.OK, "no image was sent as a crop: all are smaller, or the server prepares images in a way of its own")
     return skipped
 
 
@@ -231,7 +244,14 @@ def index(
 
 @app.command
 def search(
-    url: Word, /, *queries: PathWord, limit: Limit = 10, json: Json = False, access: Access | None = None
+    url: Word,
+    /,
+    *queries: PathWord,
+    limit: Limit = 10,
+    images: Images = "original",
+    image_size: Side = None,
+    json: Json = False,
+    access: Access | None = None,
 ) -> int:
     """Find what is nearest in the server's index.
 
@@ -241,7 +261,8 @@ def search(
     """
     entries = _words([str(query) for query in queries], "queries")
     with (access or Access()).client(url) as client:
-        found = client.search([read_document(entry.name) for entry in entries], limit=limit)
+        asked = [read_document(entry.name) for entry in entries]
+        found = client.search(asked, limit=limit, images=images, image_size=image_size)
     for entry, query in zip(entries, found, strict=True):
         matches = [
             {"id": match.id, **_content_of(match), "cosine": match.scores["cosine"].value, "tags": match.tags}
@@ -255,7 +276,16 @@ def search(
 
 
 @app.command
-def rank(url: Word, query: PathWord, /, *candidates: PathWord, json: Json = False, access: Access | None = None) -> int:
+def rank(
+    url: Word,
+    query: PathWord,
+    /,
+    *candidates: PathWord,
+    images: Images = "original",
+    image_size: Side = None,
+    json: Json = False,
+    access: Access | None = None,
+) -> int:
     """Order candidates by how well they go with a query.
 
     Args:
@@ -272,7 +302,7 @@ def rank(url: Word, query: PathWord, /, *candidates: PathWord, json: Json = Fals
         names[document.id] = entry.name
         asked.matches.append(document)
     with (access or Access()).client(url) as client:
-        [ranked] = client.rank([asked])
+        [ranked] = client.rank([asked], images=images, image_size=image_size)
     matches = [
         {
             "candidate": names[match.id],
@@ -315,19 +345,6 @@ def _print_matches(title: str, matches: list[dict[str, Any]], *numbers: str) -> 
     for match in matches:
         table.add_row(*(f"{match[name]:.4f}" for name in numbers), *(str(match.get(name, "")) for name in columns))
     Console(markup=False, highlight=False).print(table)
-
-
-@app.command
-def space(url: Word, /, *, model: Model = None, json: Json = False, access: Access | None = None) -> int:
-    """Print what tells the server's vector space from all others, to be stored beside vectors.
-
-    Args:
-        url: The server.
-    """
-    with (access or Access()).client(url) as client:
-        found = client.space(model)
-    _say({"space": found}) if json else print(found)
-    return Exit.OK
 
 
 @app.command

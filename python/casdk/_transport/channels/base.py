@@ -115,9 +115,6 @@ class Channel(ABC):
         timeouts: ``connect`` and ``read`` are used here; a request's own deadline may be sooner.
         limits: ``max_reply_bytes`` and ``connections`` are used here.
         proxy: URL of the HTTP proxy to go through, if any.
-
-    Attributes:
-        connections: How many were opened so far.
     """
 
     def __init__(self, endpoint: Endpoint, tls: TLS, timeouts: Timeouts, limits: Limits, proxy: str | None) -> None:
@@ -127,7 +124,7 @@ class Channel(ABC):
         self.limits = limits
         self.proxy = proxy
         self.ping_seconds, self.pong_seconds = PING_SECONDS, PONG_SECONDS
-        self.connections = 0
+        self._connections = 0
         self.connected_at = -inf
         """When the last connection was opened, as `time.perf_counter` has it."""
 
@@ -143,32 +140,13 @@ class Channel(ABC):
 
     def connected(self) -> None:
         """Note and log that a connection was opened."""
-        self.connections += 1
+        self._connections += 1
         self.connected_at = perf_counter()
-        LOG.info("connection %d to %s is open", self.connections, self.endpoint)
+        LOG.info("connection %d to %s is open", self._connections, self.endpoint)
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether a connection is open that the next request goes over, as far as is known; a library does not say."""
-        return False
-
-    def time_left(self, began: float, answer_by: float | None) -> float | None:
-        """Return the seconds that are left for a request, if these are fewer than ``timeouts.read``.
-
-        Args:
-            began: When it is sent, in the engine's time.
-            answer_by: As for `exchange`.
-        """
-        return None if answer_by is None or answer_by - began >= self.timeouts.read else answer_by - began
-
-    def late(self, seconds: float | None = None) -> DeadlineError:
-        """Return the error of a request that was not answered in time.
-
-        Args:
-            seconds: How long it had, if that was less than ``timeouts.read``.
-        """
-        seconds = self.timeouts.read if seconds is None else seconds
-        return DeadlineError(f"{self.endpoint} sent no reply within {seconds:.6g} s")
+    def late(self) -> DeadlineError:
+        """Return the error of a request that was not answered in time."""
+        return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
 
     def was_closed(self, *, sent: bool) -> TransportError:
         """Return the error of a request whose connection was closed, or that came too late for one.

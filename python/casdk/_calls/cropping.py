@@ -1,0 +1,232 @@
+"""Pictures of a batch -> their crops, where the server has shown that these give the same rows."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import numpy as np
+
+from casdk._content.canary import Proof, forms_shown, pictures_of_forms, pictures_of_sizes, size_shown
+from casdk._content.crops import DecodingMemory, crop_of_array, crop_of_bytes
+from casdk._content.inputs import Sources
+from casdk._engine.logging import logger_of
+from casdk._engine.process import engine
+from casdk._rust import Kind, kind_of_uri, read_uri
+from casdk.documents import Document, DocumentArray
+from casdk.errors import ServerError
+
+__all__ = ["CroppedBatch", "Cropping", "Crops", "Proofs"]
+
+LOG: Final = logger_of("casdk.calls")
+BATCHES_AT_ONCE: Final = 2
+"""Batches of a client that are cropped at the same time: one follows while the last pictures of another are decoded."""
+ON_DISK: Final = (Kind.PATH, Kind.FILE_URL)
+
+Encode: TypeAlias = "Callable[[Sequence[Any]], Awaitable[np.ndarray[Any, Any]]]"
+"""Sends pictures as they are; returns their rows, NaN where there is none."""
+Asked: TypeAlias = "tuple[str, int | None]"
+"""The model, by the end of its endpoint, and the size that was named."""
+Proofs: TypeAlias = "dict[Asked, Proof | None]"
+"""What has been shown of each model so far; ``None`` if nothing was."""
+
+
+class CroppedBatch(NamedTuple):
+    """A batch as it is packed.
+
+    Attributes:
+        items: The items, a crop in the place of each picture that has one.
+        kinds: Theirs.
+        crops: How many crops are at each position: a Document may have several candidates.
+    """
+
+    items: list[Any]
+    kinds: bytes
+    crops: list[int]
+
+
+class Cropping:
+    """Finds out how the server of a client prepares images, and makes crops for its calls.
+
+    Args:
+        proofs: What is known so far; it is added to.
+    """
+
+    def __init__(self, proofs: Proofs) -> None:
+        self._proofs = proofs
+        self._proving = asyncio.Lock()
+        self._memory = DecodingMemory()
+        self._turns = asyncio.Semaphore(BATCHES_AT_ONCE)
+
+    async def prove(self, model: str, size: int | None, encode: Encode) -> Proof | None:
+        """Return what the server shows of a model: it is asked once.
+
+        Args:
+            model: Its name; empty for the server's own.
+            size: The model's side, if the caller has named it.
+            encode: Asks the server.
+        """
+        asked = model, size
+        async with self._proving:
+            if asked not in self._proofs:
+                self._proofs[asked] = proof = await _prove(size, encode)
+                if proof is None:
+                    _warn(model, size)
+                else:
+                    LOG.info("images of %d x %d pixels give the rows of originals, of: %s", *_described(proof))
+            return self._proofs[asked]
+
+    async def crop(
+        self, items: Sequence[Any], kinds: bytes, fetched: Mapping[str, bytes] | None, to: Crops
+    ) -> CroppedBatch:
+        """Return a batch with crops for pictures, each made on a thread; none of the caller's code is run."""
+        loop, croppers = asyncio.get_running_loop(), engine().croppers
+        read, read_kinds, counts = list(items), bytearray(kinds), [0] * len(items)
+        at, parts, making = [], [], []
+        async with self._turns:
+            for position, (item, kind) in enumerate(zip(items, kinds, strict=True)):
+                for part in _parts(item, kind, to.candidates):
+                    at.append(position)
+                    parts.append(part)
+                    making.append(loop.run_in_executor(croppers, to.crop_of, part, fetched or {}, self._memory))
+            made = await asyncio.gather(*making)
+        for position, part, crop in zip(at, parts, made, strict=True):
+            if crop is None:
+                continue
+            counts[position] += 1
+            if kinds[position] != Kind.DOCUMENT:
+                read[position], read_kinds[position] = crop, Kind.BLOB
+            else:
+                read[position] = part.put(read[position], items[position], crop, to.candidates)
+        return CroppedBatch(read, bytes(read_kinds), counts)
+
+
+class _Part(NamedTuple):
+    """One picture of an item.
+
+    Attributes:
+        source: A path, a URL, bytes, or pixels.
+        kind: What that is.
+        candidate: Of a Document's candidates, the position; -1 for the picture of the item itself.
+    """
+
+    source: Any
+    kind: int
+    candidate: int = -1
+
+    def put(self, document: Document, original: Document, crop: bytes, candidates: str | None) -> Document:
+        """Return a copy of a Document with a crop in the place of this picture; the caller's own stays as it is."""
+        if document is original:
+            document = copy.copy(document)
+        if self.candidate < 0:
+            document.blob = crop
+            return document
+        assert candidates is not None
+        nested = list(getattr(document, candidates))
+        nested[self.candidate] = copy.copy(nested[self.candidate])
+        nested[self.candidate].blob = crop
+        setattr(document, candidates, DocumentArray(nested))
+        return document
+
+
+def _parts(item: Any, kind: int, candidates: str | None) -> list[_Part]:
+    """Return the pictures of an item, as far as they can be had without running the caller's code."""
+    if kind == Kind.TEXT:
+        return []
+    if kind != Kind.DOCUMENT:
+        return [_Part(item, kind)]
+    found = [_part_of(item, -1)]
+    if candidates is not None and type(item) is Document:
+        nested = getattr(item, candidates)
+        if type(nested) in (list, DocumentArray):
+            found += [_part_of(document, at) for at, document in enumerate(nested)]
+    return [part for part in found if part is not None]
+
+
+def _part_of(document: Any, candidate: int) -> _Part | None:
+    if type(document) is not Document or document.text:
+        return None
+    if type(document.blob) is bytes and document.blob:
+        return _Part(document.blob, Kind.BLOB, candidate)
+    if document.tensor is not None:
+        return _Part(document.tensor, Kind.TENSOR, candidate) if type(document.tensor) is np.ndarray else None
+    if type(document.uri) is str and document.uri:
+        return _Part(document.uri, kind_of_uri(document.uri), candidate)
+    return None
+
+
+class Crops(NamedTuple):
+    """Which crops one call makes.
+
+    Attributes:
+        proof: What has been shown of the server.
+        sources: Where the client may look.
+        most: Bytes that an item may have.
+        candidates: Attribute of Documents whose documents are cropped, too.
+    """
+
+    proof: Proof
+    sources: Sources
+    most: int
+    candidates: str | None
+
+    def crop_of(self, part: _Part, fetched: Mapping[str, bytes], memory: DecodingMemory) -> bytes | None:
+        """Return the crop of a picture, unless the picture has to go as it is, or is smaller."""
+        size, forms = self.proof
+        try:
+            if part.kind == Kind.TENSOR:
+                weight, crop = part.source.nbytes, crop_of_array(part.source, size, forms, memory)
+            else:
+                data = self._read(part, fetched)
+                if data is None or len(data) > self.most:
+                    return None
+                weight, crop = len(data), crop_of_bytes(data, size, forms, memory)
+        except Exception as error:
+            # The packer reads it again and reports what is wrong with it, or the server does, as for any original.
+            LOG.debug("an image is sent as it is, since no crop can be made of it: %s", type(error).__name__)
+            return None
+        return crop.data if crop is not None and len(crop.data) < weight else None
+
+    def _read(self, part: _Part, fetched: Mapping[str, bytes]) -> bytes | None:
+        if part.kind == Kind.BLOB:
+            data: bytes = part.source
+            return data
+        if part.kind == Kind.WEB_URL:
+            return fetched.get(part.source)
+        if part.kind == Kind.DATA_URI or (part.kind in ON_DISK and self.sources.local_files):
+            return read_uri(part.source, self.most)
+        return None
+
+
+async def _prove(size: int | None, encode: Encode) -> Proof | None:
+    run = asyncio.get_running_loop().run_in_executor
+    croppers = engine().croppers
+    try:
+        rows = await encode(await run(croppers, pictures_of_sizes, size))
+    except ServerError as error:
+        LOG.warning("the server failed on the pictures that images='exact' sends first: %s", error)
+        return None
+    shown = size_shown(rows, size)
+    if shown is None:
+        return None
+    try:
+        rows = await encode(await run(croppers, pictures_of_forms, shown))
+    except ServerError as error:
+        LOG.warning("the server failed on pictures of some forms, so only JPEGs are cropped: %s", error)
+        rows = np.empty((0, 0))
+    return Proof(shown, forms_shown(rows, shown))
+
+
+def _described(proof: Proof) -> tuple[int, int, str]:
+    return proof.size, proof.size, ", ".join(sorted(f"{form.format} {form.mode}" for form in proof.forms))
+
+
+def _warn(model: str, size: int | None) -> None:
+    LOG.warning(
+        "images='exact' sends all images%s as they are: the server gives other rows for crops of %s than for the "
+        "picture, so it prepares images in another way than clip_server does",
+        f" of {model!r}" if model else "",
+        "any size" if size is None else f"{size} x {size} pixels",
+    )

@@ -1,0 +1,185 @@
+"""An image -> the square of it that a CLIP model looks at, sent without loss: the server's first steps, done here.
+
+The steps are clip_server's, of Pillow's own code, which it runs: open, bicubic resize in the picture's own mode, centre
+crop with torchvision's rounding, RGB; no rotation by Exif. Done with the crop again they change nothing, as its sides
+have the model's size already, so the server gets the same pixels as of the original, bit for bit. That a server works
+like this is for `casdk._content.canary` to prove.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+
+from casdk.errors import ConfigError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["ARRAY", "Crop", "DecodingMemory", "Form", "check_pillow", "crop_of_array", "crop_of_bytes", "square_of"]
+
+FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
+"""What is opened here. Pillow calls a JPEG with further ones behind it, as phones make them, an MPO."""
+ARRAY: Final = "array"
+"""Stands for the format of pixels that come as an array."""
+MODES: Final = {1: "L", 3: "RGB"}
+"""The mode of an array's pixels, by its channels. Of four, clip_server leaves out the last before it resizes, which
+Pillow does not."""
+MOST_PIXELS: Final = 1 << 26
+"""Of a picture that is decoded here, and of what it is resized to before its middle is cut out."""
+PIXEL_BYTES: Final = 12
+"""Bytes that a pixel takes at most while a picture is decoded, resized and converted: Pillow has four for each of most
+modes, the resized picture may have as many pixels, and a progressive JPEG its coefficients."""
+SCANS: Final = 64
+"""Scans of a progressive JPEG; a dozen is usual. Each is a pass over all pixels that costs its sender a few bytes."""
+DECODING_BYTES: Final = 1 << 30
+"""That pictures may take while they are decoded, of one client; one that takes more is decoded alone."""
+
+
+class Form(NamedTuple):
+    """What decides how a server decodes and resizes a picture: pictures of one form fare alike.
+
+    Attributes:
+        format: Pillow's name of it, or ``"array"``.
+        mode: Pillow's name of the picture's mode.
+    """
+
+    format: str
+    mode: str
+
+
+class Crop(NamedTuple):
+    """The square that the model looks at.
+
+    Attributes:
+        form: Of the picture.
+        data: The square as WebP, lossless.
+    """
+
+    form: Form
+    data: bytes
+
+
+class DecodingMemory:
+    """Holds threads up while the pictures that are being decoded take as much memory as they may."""
+
+    def __init__(self, most: int = DECODING_BYTES) -> None:
+        self._most = most
+        self._held = 0
+        self._freed = threading.Condition()
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Count memory as held, as soon as there is room for it or nothing else is held."""
+        with self._freed:
+            self._freed.wait_for(lambda: self._held == 0 or self._held + size <= self._most)
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._held -= size
+                self._freed.notify_all()
+
+
+def check_pillow() -> None:
+    """Import what crops are made with.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        import PIL.Image
+    except ImportError as error:
+        raise ConfigError('images="exact" needs Pillow: pip install "casdk[image]"') from error
+    PIL.Image.init()
+
+
+def crop_of_bytes(data: bytes, size: int, forms: frozenset[Form], memory: DecodingMemory) -> Crop | None:
+    """Return the crop of an image file.
+
+    Args:
+        data: The file's bytes.
+        size: Of the model's side, in pixels.
+        forms: What is cropped.
+        memory: Where what decoding takes is counted.
+
+    Returns:
+        ``None`` for what has to go as it is: another form, more than one frame, or more pixels than `MOST_PIXELS`.
+
+    Raises:
+        Exception: Whatever Pillow raises of broken bytes.
+    """
+    from PIL import Image
+
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > SCANS:
+        return None
+    with Image.open(BytesIO(data), formats=FORMATS) as image:
+        form = Form(str(image.format), image.mode)
+        # The frames of an animation are read by rules that change with Pillow; the other pictures of an MPO are not.
+        animated = form.format != "MPO" and getattr(image, "is_animated", False)
+        if form not in forms or animated:
+            return None
+        pixels = _pixels(image.size, size)
+        if pixels > MOST_PIXELS:
+            return None
+        with memory.hold(pixels * PIXEL_BYTES):
+            image.load()
+            return Crop(form, _lossless(square_of(image, size)))
+
+
+def crop_of_array(
+    pixels: np.ndarray[Any, Any], size: int, forms: frozenset[Form], memory: DecodingMemory
+) -> Crop | None:
+    """Return the crop of pixels ``[H, W, C]`` uint8; arguments and result are those of `crop_of_bytes`."""
+    from PIL import Image
+
+    if pixels.ndim != 3 or pixels.dtype != np.uint8 or min(pixels.shape[:2]) < 2 or pixels.shape[2] not in MODES:
+        return None
+    height, width, channels = pixels.shape
+    form = Form(ARRAY, MODES[channels])
+    count = _pixels((width, height), size)
+    if form not in forms or count > MOST_PIXELS:
+        return None
+    with memory.hold(count * PIXEL_BYTES):
+        image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+        return Crop(form, _lossless(square_of(image, size)))
+
+
+def square_of(image: Image, size: int) -> Image:
+    """Return what clip_server makes of a picture before it is numbers: ``size`` x ``size`` pixels of RGB."""
+    from PIL.Image import Resampling
+
+    width, height = resized = _resized(image.size, size)
+    if resized != image.size:
+        image = image.resize(resized, Resampling.BICUBIC)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    if (width, height) != (size, size):
+        image = image.crop((left, top, left + size, top + size))
+    # Only RGB is left, so what was transparent makes no difference, and Pillow need not warn that it is lost.
+    image.info.pop("transparency", None)
+    return image.convert("RGB")
+
+
+def _resized(sides: tuple[int, int], size: int) -> tuple[int, int]:
+    """Return width and height once the shorter side is ``size``, rounded as torchvision does."""
+    width, height = sides
+    longer = int(size * max(sides) / min(sides))
+    return (size, longer) if width <= height else (longer, size)
+
+
+def _pixels(sides: tuple[int, int], size: int) -> int:
+    """Return the pixels of a picture before or after it is resized, whichever are more."""
+    width, height = _resized(sides, size)
+    return max(sides[0] * sides[1], width * height)
+
+
+def _lossless(square: Image) -> bytes:
+    file = BytesIO()
+    square.save(file, format="WEBP", lossless=True, quality=0, method=0)
+    return file.getvalue()
