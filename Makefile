@@ -20,6 +20,8 @@ PYTHONS ?= $(PYTHON)
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Hundreds of tests start a Python of their own, which would compile casdk's files each time where this is set.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Stamps are named after what they were made from, so that a change makes them again and nothing else does.
 hash = $(shell cat $(1) 2>/dev/null | cksum | tr ' ' -)

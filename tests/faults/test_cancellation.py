@@ -293,7 +293,7 @@ def interrupted(act, waits):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("points", [20, pytest.param(170, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("points", [10, pytest.param(170, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("how", ["ctrl-c", "close", "generator", "async generator"])
 def test_taken_back_at_random_points(make_server, connect_to, scheme, rows, how, points, tally, figure):
     """By Ctrl-C one to three times in a row, by close() from another thread, by leaving a generator."""
@@ -337,7 +337,7 @@ def test_taken_back_at_random_points(make_server, connect_to, scheme, rows, how,
         return held()
 
     encode(client)
-    for _ in range(10):
+    for _ in range(5):
         once()
     before = settled()
     for _ in range(points):

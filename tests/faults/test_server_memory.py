@@ -117,51 +117,51 @@ def documents(*payloads: bytes) -> bytes:
 
 
 EMPTY = {
-    "documents": documents(*[b""] * 1_000_000),
-    "documents as bytes": field(4, field(2, field(1, b"") * 1_000_000)),
-    "chunks": documents(field(14, b"") * 1_000_000),
-    "matches of matches": documents(field(15, field(15, b"") * 1000) * 1000),
-    "values": field(2, field(1, field(2, field(6, field(1, b"") * 3_000_000)))),
-    "lines of a traceback": field(1, field(2, field(3, field(3, b"") * 3_000_000))),
+    "documents": lambda: documents(*[b""] * 1_000_000),
+    "documents as bytes": lambda: field(4, field(2, field(1, b"") * 1_000_000)),
+    "chunks": lambda: documents(field(14, b"") * 1_000_000),
+    "matches of matches": lambda: documents(field(15, field(15, b"") * 1000) * 1000),
+    "values": lambda: field(2, field(1, field(2, field(6, field(1, b"") * 3_000_000)))),
+    "lines of a traceback": lambda: field(1, field(2, field(3, field(3, b"") * 3_000_000))),
 }
 
 
 @pytest.mark.parametrize("name", EMPTY)
 def test_what_is_empty_is_counted_before_it_is_parsed(small, memory_of, name):
     """Two bytes each, of which a parser makes hundreds."""
-    peak = memory_of(small)
+    message, peak = EMPTY[name](), memory_of(small)
     with (
         grpc.insecure_channel(small.address("grpc").split("://")[1], LENGTHS) as channel,
         pytest.raises(grpc.RpcError) as refusal,
     ):
-        channel.unary_unary(SINGLE)(EMPTY[name], timeout=WAIT)
+        channel.unary_unary(SINGLE)(message, timeout=WAIT)
     assert refusal.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "larger than max" in refusal.value.details()
     with open_socket(
         f"ws://{small.address('websocket').split('://')[1]}", subprotocols=["bytes"], proxy=None
     ) as opened:
-        opened.send(EMPTY[name])
+        opened.send(message)
         assert "TooLargeError" in DataRequestProto.FromString(opened.recv(WAIT)).header.status.description
     assert peak() < 300 * MB
 
 
 TEXTS = {
-    "objects": b'{"data":[' + b"{}," * 1_000_000 + b"{}]}",
-    "lists": b'{"data":[' + b"[]," * 2_000_000 + b"[]]}",
-    "numbers": b'{"data":[{"tensor":[' + b"1," * 4_000_000 + b"1]}]}",
-    "keys": b'{"parameters":{' + b'"":0,' * 2_000_000 + b'"":0}}',
+    "objects": lambda: b'{"data":[' + b"{}," * 1_000_000 + b"{}]}",
+    "lists": lambda: b'{"data":[' + b"[]," * 2_000_000 + b"[]]}",
+    "numbers": lambda: b'{"data":[{"tensor":[' + b"1," * 4_000_000 + b"1]}]}",
+    "keys": lambda: b'{"parameters":{' + b'"":0,' * 2_000_000 + b'"":0}}',
 }
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_what_is_short_in_json_is_counted_before_it_is_parsed(small, memory_of, name):
-    peak = memory_of(small)
+    body, peak = TEXTS[name](), memory_of(small)
     with pytest.raises(HTTPError) as refusal:
-        urlopen(Request(f"{small.address('http')}/post", TEXTS[name]), timeout=WAIT)
+        urlopen(Request(f"{small.address('http')}/post", body), timeout=WAIT)
     assert refusal.value.code == 413
     assert "this takes about" in json.load(refusal.value)["detail"]
     with open_socket(f"ws://{small.address('websocket').split('://')[1]}", proxy=None) as opened:
-        opened.send(TEXTS[name].decode())
+        opened.send(body.decode())
         assert "TooLargeError" in json.loads(opened.recv(WAIT))["header"]["status"]["description"]
     assert peak() < 300 * MB
 
@@ -184,11 +184,11 @@ def test_an_embedding_for_every_short_text_is_counted(small, memory_of):
 
 
 LONG = {
-    "a text": field(4, b"ab " * 6_000_000),
-    "a data URI": field(9, b"data:image/png," + b"%41" * 6_000_000),
-    "a dtype": field(3, field(1, field(1, b"abcd") + field(3, b"i4," * 5_000_000))),
-    "a shape": field(3, field(1, field(1, b"abcd") + field(2, b"\1" * 15_000_000) + field(3, b"|u1"))),
-    "a shape that lies": field(
+    "a text": lambda: field(4, b"ab " * 6_000_000),
+    "a data URI": lambda: field(9, b"data:image/png," + b"%41" * 6_000_000),
+    "a dtype": lambda: field(3, field(1, field(1, b"abcd") + field(3, b"i4," * 5_000_000))),
+    "a shape": lambda: field(3, field(1, field(1, b"abcd") + field(2, b"\1" * 15_000_000) + field(3, b"|u1"))),
+    "a shape that lies": lambda: field(
         3, field(1, field(1, b"abcd") + field(2, b"\xff\xff\xff\xff\x0f" * 3) + field(3, b"|u1"))
     ),
 }
@@ -196,9 +196,9 @@ LONG = {
 
 @pytest.mark.parametrize("name", LONG)
 def test_what_is_long_takes_a_few_times_its_bytes(small, memory_of, name):
-    peak = memory_of(small)
+    message, peak = documents(LONG[name]()), memory_of(small)
     with grpc.insecure_channel(small.address("grpc").split("://")[1], LENGTHS) as channel:
-        reply = DataRequestProto.FromString(channel.unary_unary(SINGLE)(documents(LONG[name]), timeout=WAIT))
+        reply = DataRequestProto.FromString(channel.unary_unary(SINGLE)(message, timeout=WAIT))
     assert reply.header.status.code == (0 if name == "a text" else 1)
     # The largest takes 175 MB; up to 180 MB are what the process keeps from the tests before this one.
     assert peak() < 450 * MB
