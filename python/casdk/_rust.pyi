@@ -298,7 +298,7 @@ class Head:
         tls: Whether the connection is a secure one.
         authority: The server, ``host:port``.
         path: The method.
-        timeout: gRPC's deadline in its own form, ``60S``.
+        timeout: The deadline in seconds.
         headers: Names in lower case, and values.
 
     Raises:
@@ -306,7 +306,7 @@ class Head:
     """
 
     def __new__(
-        cls, tls: bool, authority: str, path: str, timeout: str, headers: Sequence[tuple[str, str]]
+        cls, tls: bool, authority: str, path: str, timeout: float, headers: Sequence[tuple[str, str]]
     ) -> Head: ...
     def with_headers(self, headers: Sequence[tuple[str, str]]) -> Head:
         """Return it with headers that belong to one request alone.
@@ -354,8 +354,13 @@ class Http2:
     """
 
     def __new__(cls, largest: int) -> Http2: ...
-    def request(self, head: Head, message: bytes) -> int:
+    def request(self, head: Head, message: bytes, timeout: float | None = None) -> int:
         """Begin a call with one message; return its stream. It is sent with the next step.
+
+        Args:
+            head: Its head.
+            message: Its message.
+            timeout: Its deadline in seconds, if it is another than the head's.
 
         Raises:
             ConnectionError: The connection takes no more; nothing was sent.

@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc.aio
 import numpy as np
 import pytest
 from casdk import TLS, Client, DeadlineError, Limits, Retry, Timeouts, TransportError
@@ -25,7 +26,9 @@ from casdk.testing import (
     Stall,
     StallHandshake,
     Trickle,
+    embed,
 )
+from casdk.wire.jina_pb2 import DataRequestProto
 
 TIMEOUT = 0.3
 OVERRUN = 0.1
@@ -249,3 +252,68 @@ def test_a_call_told_none_has_all_the_time_it_takes(make_server, connect_to, sch
     with pytest.raises(DeadlineError):
         act()
     assert act(timeout=None) is not None
+
+
+class Timed(grpc.GenericRpcHandler):
+    """A server of grpc.aio that notes how much time each request has, and refuses those of the text "no" once."""
+
+    def __init__(self):
+        self.remaining = []
+
+    def service(self, details):
+        if "process_single_data" not in details.method:
+            return None
+        return grpc.unary_unary_rpc_method_handler(self.reply)
+
+    async def reply(self, message, context):
+        self.remaining.append(context.time_remaining())
+        reply = DataRequestProto.FromString(message)
+        [document] = reply.data.docs.docs
+        if document.text == "no" and len(self.remaining) == 1:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not now")
+        dense = document.embedding.dense
+        dense.buffer, dense.dtype = embed(document.text, 8).tobytes(), "<f4"
+        dense.shape.append(8)
+        return reply.SerializeToString()
+
+
+@contextlib.asynccontextmanager
+async def timed():
+    """A server, `Timed`; its address."""
+    service, server = Timed(), grpc.aio.server()
+    server.add_generic_rpc_handlers((service,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"grpc://127.0.0.1:{port}", service.remaining
+    finally:
+        await server.stop(None)
+
+
+@pytest.mark.parametrize("transport", ["own", "libraries"])
+async def test_a_server_of_grpc_is_told_what_remains(transport):
+    """The smaller one of a request's own limit and the rest of its call's time: less with each attempt."""
+    more = 0.002 if transport == "own" else 0.3  # grpcio rounds long ones up
+    timeouts, retry = Timeouts(read=30), Retry(attempts=2, backoff=0.2, jitter=0)
+    async with (
+        timed() as (address, remaining),
+        Client(address, timeouts=timeouts, retry=retry, transport=transport) as client,
+    ):
+        for timeout, least, most in [(None, 25, 30), (20, 15, 20), (100, 25, 30)]:
+            await client.aencode(["a"], timeout=timeout)
+            assert least < remaining.pop() <= most + more
+        if transport == "own":
+            await client.aencode(["no"], timeout=20)
+            first, second = remaining
+            assert second <= first - 0.2 + more
+
+
+@pytest.mark.parametrize("code", [1, 4])
+def test_a_server_of_grpc_may_end_a_call_before_our_own_clock(make_server, connect_to, code):
+    """Both mean that the call's time is over, and the call says how far it came."""
+    server = make_server(lambda request: Refuse(code) if request.texts[0] == "b" else None)
+    client = connect_to(server, "grpc", limits=Limits(prefetch=1), retry=Retry(attempts=1))
+    client.encode(["a"])
+    with pytest.raises(DeadlineError, match="time ran out") as caught:
+        client.encode(["a", "b", "a"], batch_size=1, timeout=0.04)
+    assert caught.value.total == 3

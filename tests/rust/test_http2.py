@@ -54,7 +54,7 @@ class Server:
 
 
 def head(path: str = "/a/b") -> Head:
-    return Head(False, "clip.example:1", path, "60S", [("authorization", "secret")])
+    return Head(False, "clip.example:1", path, 60.0, [("authorization", "secret")])
 
 
 def exchange(client: Http2, server: Server, cut: int = 1 << 16) -> list[tuple[int, Message | Failure]]:
@@ -103,7 +103,7 @@ def test_messages_arrive_and_come_back(messages: list[bytes], cut: int, order: o
             "content-type": "application/grpc",
             "user-agent": "casdk",
             "grpc-accept-encoding": "identity",
-            "grpc-timeout": "60S",
+            "grpc-timeout": "60000m",
             "authorization": "secret",
         }
     order.shuffle(streams)  # type: ignore[attr-defined]
@@ -185,7 +185,7 @@ def test_a_go_away() -> None:
 @pytest.mark.parametrize(("name", "value"), [("X", "y"), ("x", "secret\n"), ("x y", "z"), ("x", "\ud800")])
 def test_a_header_that_cannot_be_sent(name: str, value: str) -> None:
     with pytest.raises(ValueError, match=r"header|surrogates") as caught:
-        Head(False, "clip.example:1", "/a/b", "60S", [(name, value)])
+        Head(False, "clip.example:1", "/a/b", 60.0, [(name, value)])
     assert "secret" not in str(caught.value)
     with pytest.raises(ValueError, match=r"header|surrogates"):
         head().with_headers([(name, value)])

@@ -11,7 +11,7 @@ fn head() -> Head {
         false,
         "localhost:1",
         "/package.Service/Method",
-        "60S",
+        60.0,
         [("authorization", "secret")],
     )
     .expect("a head")
@@ -31,7 +31,7 @@ proptest! {
         if greeted {
             connection.step(Some(Bytes::from_static(GREETING)), 0.0, true);
         }
-        let stream = connection.request(&head(), Bytes::from_static(b"a"));
+        let stream = connection.request(&head(), Bytes::from_static(b"a"), None);
         let mut ended = Vec::new();
         for piece in pieces {
             ended.extend(connection.step(Some(piece.into()), 0.0, true).events);
@@ -66,7 +66,7 @@ fn asked() -> (Connection, u32) {
     let mut connection = Connection::new(LARGEST);
     connection.step(Some(Bytes::from_static(GREETING)), 0.0, true);
     let stream = connection
-        .request(&head(), Bytes::from_static(b"a"))
+        .request(&head(), Bytes::from_static(b"a"), None)
         .expect("open");
     connection.step(None, 0.0, true);
     (connection, stream)
@@ -86,7 +86,7 @@ const ANSWER: &[u8] = b"\x88\x0f\x10\x10application/grpc";
 fn a_request_that_the_server_has_not_begun_with() {
     let (mut connection, first) = asked();
     let second = connection
-        .request(&head(), Bytes::from_static(b"b"))
+        .request(&head(), Bytes::from_static(b"b"), None)
         .expect("open");
     connection.step(None, 0.0, true);
     let mut payload = first.to_be_bytes().to_vec();
@@ -98,7 +98,7 @@ fn a_request_that_the_server_has_not_begun_with() {
     assert_eq!((failure.kind, failure.sent), (Kind::Refused, false));
     assert_eq!(connection.state(), State::Leaving);
     assert_eq!(connection.go_away(), Some((0, "max_age".to_owned())));
-    assert!(connection.request(&head(), Bytes::new()).is_err());
+    assert!(connection.request(&head(), Bytes::new(), None).is_err());
     let failure = only(connection.end_of_input().events);
     assert_eq!((failure.kind, failure.sent), (Kind::Lost, true));
 }
@@ -110,7 +110,7 @@ fn a_request_that_was_never_written() {
     connection.step(Some(settings.into()), 0.0, true);
     for _ in 0..2 {
         connection
-            .request(&head(), Bytes::from_static(b"a"))
+            .request(&head(), Bytes::from_static(b"a"), None)
             .expect("open");
     }
     connection.step(None, 0.0, true);
@@ -132,7 +132,7 @@ fn another_protocol() {
     ] {
         let mut connection = Connection::new(LARGEST);
         connection
-            .request(&head(), Bytes::from_static(b"a"))
+            .request(&head(), Bytes::from_static(b"a"), None)
             .expect("not known yet");
         let failure = only(
             connection
@@ -308,7 +308,7 @@ fn what_cannot_be_sent_waits() {
     connection.step(Some(bytes.into()), 0.0, true);
     let size = 8 << 20;
     connection
-        .request(&head(), vec![0; size].into())
+        .request(&head(), vec![0; size].into(), None)
         .expect("open");
     assert!(connection.step(None, 0.0, false).output.is_empty());
     let pings = frame(6, 0, 0, &[0; 8]).repeat(3000);
@@ -333,7 +333,7 @@ fn a_page_of_a_proxy_before_the_request_was_read() {
     let mut connection = Connection::new(LARGEST);
     connection.step(Some(Bytes::from_static(GREETING)), 0.0, true);
     let stream = connection
-        .request(&head(), vec![0; 1 << 20].into())
+        .request(&head(), vec![0; 1 << 20].into(), None)
         .expect("open");
     connection.step(None, 0.0, true);
     let page = b"\x08\x03429\x0f\x26\x017";

@@ -16,7 +16,7 @@ fn head() -> Head {
         false,
         "localhost:1",
         "/package.Service/Method",
-        "60S",
+        60.0,
         [("authorization", "secret")],
     )
     .expect("a head")
@@ -58,7 +58,7 @@ fn trailers(status: u16, words: &str) -> HeaderMap {
 
 async fn serve_one(request: Request<h2::RecvStream>, mut reply: SendResponse<Bytes>, act: Act) {
     assert_eq!(request.headers()["te"], "trailers");
-    assert_eq!(request.headers()["grpc-timeout"], "60S");
+    assert_eq!(request.headers()["grpc-timeout"], "60000m");
     assert_eq!(request.headers()["authorization"], "secret");
     if let Act::Reset(code) = act {
         reply.send_reset(code.into());
@@ -225,7 +225,7 @@ proptest! {
             }
             let begun: Vec<u32> = messages
                 .iter()
-                .map(|message| connection.request(&head, message.clone()).expect("open"))
+                .map(|message| connection.request(&head, message.clone(), None).expect("open"))
                 .collect();
             let mut events = pump(&mut connection, &mut near, cut, plan.len()).await;
             assert_eq!(connection.state(), State::Open);

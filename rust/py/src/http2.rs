@@ -40,7 +40,7 @@ impl Head {
         tls: bool,
         authority: &str,
         path: &str,
-        timeout: &str,
+        timeout: f64,
         headers: Headers,
     ) -> PyResult<Self> {
         let headers = headers.iter().map(|(name, value)| (&**name, &**value));
@@ -123,9 +123,15 @@ impl Http2 {
         Self(Mutex::new(Connection::new(largest)))
     }
 
-    fn request(&self, head: &Bound<'_, Head>, message: PyBackedBytes) -> PyResult<u32> {
+    #[pyo3(signature = (head, message, timeout=None))]
+    fn request(
+        &self,
+        head: &Bound<'_, Head>,
+        message: PyBackedBytes,
+        timeout: Option<f64>,
+    ) -> PyResult<u32> {
         let message = Bytes::from_owner(message);
-        let begun = self.connection().request(&head.get().0, message);
+        let begun = self.connection().request(&head.get().0, message, timeout);
         begun.map_err(|error| gone_away(&error))
     }
 

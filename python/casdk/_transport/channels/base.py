@@ -144,9 +144,23 @@ class Channel(ABC):
         self.connected_at = perf_counter()
         LOG.info("connection %d to %s is open", self._connections, self.endpoint)
 
-    def late(self) -> DeadlineError:
-        """Return the error of a request that was not answered in time."""
-        return DeadlineError(f"{self.endpoint} sent no reply within {self.timeouts.read:g} s")
+    def time_left(self, began: float, answer_by: float | None) -> float | None:
+        """Return the seconds that are left for a request, if these are fewer than ``timeouts.read``.
+
+        Args:
+            began: When it is sent, in the engine's time.
+            answer_by: As for `exchange`.
+        """
+        return None if answer_by is None or answer_by - began >= self.timeouts.read else answer_by - began
+
+    def late(self, seconds: float | None = None) -> DeadlineError:
+        """Return the error of a request that was not answered in time.
+
+        Args:
+            seconds: How long it had, if that was less than ``timeouts.read``.
+        """
+        seconds = self.timeouts.read if seconds is None else seconds
+        return DeadlineError(f"{self.endpoint} sent no reply within {seconds:.6g} s")
 
     def was_closed(self, *, sent: bool) -> TransportError:
         """Return the error of a request whose connection was closed, or that came too late for one.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from copy import copy
-from math import ceil
 from typing import Any, Final
 
 from casdk._rust import Failure, Head, Message
@@ -38,8 +37,6 @@ MOST_MOVES: Final = 5
 begun with it."""
 EARLY_SECONDS: Final = 0.05
 """The server has another clock, and may end a call by so much before its time."""
-LARGEST_DEADLINE_NUMBER: Final = 99_999_999
-"""gRPC has eight digits for a deadline, and a letter behind them for the unit."""
 
 
 class Http2Channel(Channel):
@@ -92,7 +89,8 @@ class Http2Channel(Channel):
                 # A turn of the loop, in which it hears of an end that has come already.
                 await asyncio.sleep(0)
             began = connection.loop.time()
-            begun = connection.begin(head, message)
+            left = None if answer_by is None else self.time_left(began, answer_by)
+            begun = connection.begin(head, message, left)
             if begun is not None:
                 stream, waiter = begun
                 try:
@@ -113,7 +111,16 @@ class Http2Channel(Channel):
             self.leave(connection)
         else:
             raise TransportError(f"{self.endpoint} ends each connection before it begins with a request", sent=sent)
-        error = self._ours(outcome, request_id, connection.loop.time() - began)
+        took = connection.loop.time() - began
+        late = is_late(outcome, took, self.timeouts.read if left is None else left)
+        if late and left is not None:
+            # The caller's own clock, which ends this in a moment, knows how far the call has come.
+            await asyncio.sleep(left - took)
+        error = self._ours(outcome, request_id) if not late else self.late(left)
+        if outcome.kind == "status":
+            error.code = CODES[outcome.code]
+        elif outcome.kind == "http":
+            error.code = str(outcome.code)
         if method is not UNARY or error.code != UNIMPLEMENTED:
             raise error
         # Old gateways have the method of streams alone, which is found out once.
@@ -130,10 +137,7 @@ class Http2Channel(Channel):
             raise
 
     def _make_head(self, method: str, headers: Headers) -> Head:
-        milliseconds = ceil(self.timeouts.read * 1000)
-        short = milliseconds <= LARGEST_DEADLINE_NUMBER
-        deadline = f"{milliseconds}m" if short else f"{min(milliseconds // 1000, LARGEST_DEADLINE_NUMBER)}S"
-        head = Head(self.endpoint.tls, ascii_authority(self.endpoint), method, deadline, list(headers))
+        head = Head(self.endpoint.tls, ascii_authority(self.endpoint), method, self.timeouts.read, list(headers))
         self._heads[method] = headers, head
         return head
 
@@ -180,20 +184,10 @@ class Http2Channel(Channel):
             self.pings_refused = True
         self.leave(connection)
 
-    def _ours(self, failure: Failure, request_id: str, seconds: float) -> CasdkError:
-        """Return our error for what ended a call after so many seconds."""
-        error = self._meant(failure, request_id, seconds)
-        if failure.kind == "status":
-            error.code = CODES[failure.code]
-        elif failure.kind == "http":
-            error.code = str(failure.code)
-        return error
-
-    def _meant(self, failure: Failure, request_id: str, seconds: float) -> CasdkError:
+    def _ours(self, failure: Failure, request_id: str) -> CasdkError:
+        """Return our error for what ended a call, unless its time was over."""
         kind, where = failure.kind, str(self.endpoint)
         if kind == "status":
-            if CODES[failure.code] in LATE_CODES and seconds >= self.timeouts.read - EARLY_SECONDS:
-                return self.late()
             return error_of(self.endpoint, CODES[failure.code], failure.words, failure.asked, request_id)
         if kind == "http":
             return page_error(self.endpoint, failure.code, failure.asked, request_id)
@@ -228,6 +222,11 @@ class Http2Channel(Channel):
 
 
 CHANNEL = Http2Channel
+
+
+def is_late(failure: Failure, took: float, limit: float) -> bool:
+    """Whether a call that took so many seconds ran out of its own time; before that, the server means another one."""
+    return failure.kind == "status" and CODES[failure.code] in LATE_CODES and took >= limit - EARLY_SECONDS
 
 
 REFUSED_REPLIES: Final = {

@@ -62,15 +62,22 @@ class Connection(asyncio.Protocol):
         """
         await self._greeting
 
-    def begin(self, head: Head, message: bytes) -> tuple[int, asyncio.Future[Message | Failure]] | None:
+    def begin(
+        self, head: Head, message: bytes, left: float | None
+    ) -> tuple[int, asyncio.Future[Message | Failure]] | None:
         """Begin a call with this head and message; return its stream, and what will have the outcome.
 
         That is ``None`` if the connection takes none any more. The future has a `CasdkError` if no answer comes in
         time, or if the connection is given up.
+
+        Args:
+            head: Its head.
+            message: Its message.
+            left: The seconds that the server is told it has, if these are fewer than ``timeouts.read``.
         """
         loop = self.loop
         try:
-            stream = self._http2.request(head, message)
+            stream = self._http2.request(head, message, left)
         except ConnectionError:
             return None
         channel, began = self._channel, loop.time()

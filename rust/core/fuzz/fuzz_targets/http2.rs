@@ -32,7 +32,7 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fuzz_target!(|turns: Vec<Turn>| {
-    let head = Head::new(false, "localhost:1", "/a/b", "1S", []).expect("a head");
+    let head = Head::new(false, "localhost:1", "/a/b", 1.0, []).expect("a head");
     let mut connection = Connection::new(LARGEST);
     connection.step(Some(frame(4, 0, 0, &[]).into()), 0.0, true);
     let (mut begun, mut now, mut room) = (Vec::new(), 0.0, true);
@@ -40,7 +40,7 @@ fuzz_target!(|turns: Vec<Turn>| {
     for turn in turns {
         let data = match turn {
             Turn::Request(size) => {
-                if let Ok(stream) = connection.request(&head, vec![0; size.into()].into()) {
+                if let Ok(stream) = connection.request(&head, vec![0; size.into()].into(), None) {
                     begun.push(stream);
                     open.insert(stream);
                 }

@@ -121,13 +121,23 @@ impl Connection {
     }
 
     /// Begins a call with one message, and returns the number of its stream. It is sent with the next step.
-    pub fn request(&mut self, head: &Head, message: Bytes) -> Result<u32, GoneAway> {
+    ///
+    /// `timeout` is the deadline of this call in seconds, if it is another than the head's.
+    pub fn request(
+        &mut self,
+        head: &Head,
+        message: Bytes,
+        timeout: Option<f64>,
+    ) -> Result<u32, GoneAway> {
         if self.leaving || self.ended.is_some() {
             return Err(GoneAway);
         }
         let message = outgoing(message).ok_or(GoneAway)?;
         // A clone for each: the original takes no second one while its last waits for the server's limit of streams.
-        let begun = self.requests.clone().send_request(head.request(), false);
+        let begun = self
+            .requests
+            .clone()
+            .send_request(head.request(timeout), false);
         let Ok((response, mut body)) = begun else {
             self.leaving = true;
             return Err(GoneAway);

@@ -61,7 +61,8 @@ STREAM_CODES: Final = frozenset({Code.INTERNAL, Code.UNKNOWN})
 LARGEST_REPLY_BYTES: Final = 2**31 - 1
 """gRPC's options are signed numbers of 32 bits."""
 EARLY_SECONDS: Final = 0.05
-"""gRPC has another clock, and may end a call by so much before its time."""
+"""gRPC has another clock, and may end a call by so much before its time. So it is told of an end of the caller's time
+that is so much later: the caller's own clock ends the call, and knows how far it has come."""
 
 
 class Connection:
@@ -115,9 +116,10 @@ class GrpcChannel(Channel):
         connection, loop = await self._ready(), asyncio.get_running_loop()
         connected = connection.channel.get_state() is READY
         began = loop.time()
+        left = self.time_left(began - EARLY_SECONDS, answer_by)
         connection.calls += 1
         try:
-            reply = await self._reply_to(connection.channel, message, (*headers, *context))
+            reply = await self._reply_to(connection.channel, message, (*headers, *context), left)
             connection.answered_at = loop.time()
             return reply
         except grpc.aio.AioRpcError as error:
@@ -142,17 +144,17 @@ class GrpcChannel(Channel):
             connection.calls -= 1
             await self._close_retired()
 
-    async def _reply_to(self, channel: grpc.aio.Channel, message: bytes, headers: Headers) -> bytes:
+    async def _reply_to(self, channel: grpc.aio.Channel, message: bytes, headers: Headers, left: float | None) -> bytes:
         reply: bytes | None = None
         if not self._streams_only:
             try:
-                reply = await self._call(channel.unary_unary(UNARY), message, headers)
+                reply = await self._call(channel.unary_unary(UNARY), message, headers, left)
             except grpc.aio.AioRpcError as error:
                 if error.code() is not Code.UNIMPLEMENTED:
                     raise
                 self._streams_only = True
         if self._streams_only:
-            call = self._call(channel.stream_stream(STREAM), iter((message,)), headers)
+            call = self._call(channel.stream_stream(STREAM), iter((message,)), headers, left)
             async for one in call:
                 if reply is not None:  # stop here, since the server may go on without end
                     call.cancel()
@@ -162,8 +164,8 @@ class GrpcChannel(Channel):
             raise self._not_whole()
         return reply
 
-    def _call(self, method: Any, message: object, headers: Headers) -> Any:
-        return method(message, timeout=self.timeouts.read, metadata=headers)
+    def _call(self, method: Any, message: object, headers: Headers, left: float | None = None) -> Any:
+        return method(message, timeout=self.timeouts.read if left is None else left, metadata=headers)
 
     def _not_whole(self) -> ReplyError:
         return ReplyError(f"{self.endpoint} says that the request succeeded, and sent no whole message")
