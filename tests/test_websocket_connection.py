@@ -208,6 +208,34 @@ async def test_a_ping_is_asked_for_and_its_answer_counts() -> None:
     assert not place.connection.usable
 
 
+async def test_pings_go_only_while_requests_are_in_flight() -> None:
+    idle, busy = Place().open(), Place().open()
+    for place in (idle, busy):
+        place.channel.ping_seconds = place.channel.pong_seconds = 0.05
+        place.carry()
+    answered = await idle.begin("a")
+    idle.carry()
+    idle.server.send_binary(reply_to("a"))
+    idle.carry()
+    await answered
+    waiting = await busy.begin("b")
+    async with asyncio.timeout(10):
+        pings = 0
+        while pings < 2:
+            pings += sum(frame.opcode is Opcode.PING for frame in busy.carry())
+            await asyncio.sleep(0.005)
+        assert idle.wire.written == []
+        # They begin again with the next request.
+        again, opcodes = await idle.begin("c"), []
+        while Opcode.PING not in opcodes:
+            opcodes += [frame.opcode for frame in idle.carry()]
+            await asyncio.sleep(0.005)
+    for place, task in ((idle, again), (busy, waiting)):
+        place.connection.close()
+        with pytest.raises(TransportError):
+            await task
+
+
 async def test_a_ping_may_wait_behind_what_the_server_still_reads() -> None:
     place = Place().open()
     place.channel.ping_seconds = place.channel.pong_seconds = 0.05

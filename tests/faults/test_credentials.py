@@ -1,9 +1,11 @@
 """A credential's coroutine is the caller's code: it holds up no call but its own."""
 
 import asyncio
+import inspect
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -163,6 +165,28 @@ def test_a_call_in_one_is_refused(make_server, connect_to):
     client = connect_to(server, "http", credential=credential, timeout=20)
     with pytest.raises(ClosedError, match="cannot be called from its own engine thread, nor from its workers"):
         client.encode(["a"])
+
+
+def test_a_coroutine_that_comes_when_its_call_is_over(make_server, connect_to):
+    """It is closed, or Python would warn that nobody awaits it."""
+    release, made = threading.Event(), []
+
+    async def token():
+        return "token"
+
+    def credential():
+        release.wait(20)
+        made.append(token())
+        return made[0]
+
+    client = connect_to(make_server(), "grpc", credential=credential)
+    with pytest.raises(DeadlineError):
+        client.encode(["a"], timeout=0.05)
+    release.set()
+    until = time.monotonic() + 20
+    while not made or inspect.getcoroutinestate(made[0]) != inspect.CORO_CLOSED:
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 LEAVE = """

@@ -80,8 +80,24 @@ async def _ask(credential: Callable[[], object]) -> object:
     Raises:
         ConfigError: The callable raised something.
     """
+    made: list[object] = []
+    is_given_up = threading.Event()
+
+    def ask() -> object:
+        made.append(credential())
+        if is_given_up.is_set():
+            _close_unbegun(made[0])
+        return made[0]
+
     try:
-        token = Caller.unwrap(*await engine().readers.call(credential))
+        try:
+            token = Caller.unwrap(*await engine().readers.call(ask))
+        except asyncio.CancelledError:
+            # The call may be taken back before the worker has returned a coroutine, or before it was looked at here.
+            is_given_up.set()
+            for one in made:
+                _close_unbegun(one)
+            raise
         if not isawaitable(token):
             return token
         if engine().thread_model.patcher is not None:  # greenlets share one loop, the engine's

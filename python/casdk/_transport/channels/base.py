@@ -103,7 +103,7 @@ class Channel(ABC):
 
     Connections are opened when first needed, used again, and replaced when they broke. A channel never retries, but for
     a request that the server has not begun with (`http2`), or that met a kept connection which the server had already
-    closed (`http1`, `http2`).
+    closed.
 
     If a request was given up after it had time for an answer, and no byte was received since it was sent, its
     connection may have gone silent. It is retired: what is in flight there may still be answered, and the next request

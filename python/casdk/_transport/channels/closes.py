@@ -10,7 +10,7 @@ from casdk._transport.channels.base import overloaded, refused
 from casdk._transport.channels.causes import without_grpc
 from casdk.errors import AuthError, CasdkError, ProtocolMismatchError, ServerError, TransportError
 
-__all__ = ["SERVER_LIMIT", "TOO_BIG", "closed_with", "handshake_refused", "no_websocket"]
+__all__ = ["IDLE_CLOSES", "SERVER_LIMIT", "TOO_BIG", "closed_with", "handshake_refused", "no_websocket"]
 
 AUTH_CLOSES: Final = frozenset({1008, 4401, 4403})
 FINAL_CLOSES: Final = frozenset({1002, 1003, 1007, 1010})
@@ -22,6 +22,9 @@ SERVER_LIMIT: Final = "the server takes less (uvicorn: ws_max_size, 16 MB by def
 AWAY_CLOSES: Final = frozenset({1000, 1001, 1005, 1011, 1012, 1014})
 """Codes under a request of a server that goes, or has lost what is behind it: 1011 is what jina's gateway closes with
 where it answers 503 over http."""
+IDLE_CLOSES: Final = frozenset({1000, 1005})
+"""Codes of a server that has no more use for a connection, and means no request. One that stops, with 1001 or 1012, is
+waited for."""
 HANDSHAKE_REFUSALS: Final = frozenset({401, 403, 407, 408, 429})
 """HTTP statuses, besides those of 500 and more, of a server that may speak websocket all the same."""
 

@@ -13,6 +13,7 @@ from casdk._transport.address import Endpoint, counterpart
 from casdk._transport.channels.base import slices
 from casdk._transport.channels.causes import cause_of
 from casdk._transport.channels.pairing import Pairing
+from casdk._transport.channels.unread import unread_bytes
 from casdk.errors import CasdkError, ProtocolMismatchError, ReplyError, TransportError
 
 __all__ = ["Answer", "Connection"]
@@ -176,7 +177,10 @@ class Connection(asyncio.Protocol):
         self._take_end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take the end, and what was the reason."""
+        """Take the end, and what was the reason; before that what the server has still said, if anything."""
+        if exc is not None and self._waiter is not None:
+            for data in unread_bytes(self._transport):
+                self.data_received(data)
         self._take_end(exc)
         self.lost.set_result(None)
         self._note_loss(self)
@@ -186,7 +190,8 @@ class Connection(asyncio.Protocol):
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             self.stale = self.pairing.used and not self._replies.begun
-            if exc is not None:
+            # Of a refusal that ends with the connection, as much as has come is enough.
+            if exc is not None and self._replies.status in (0, 200):
                 waiter.set_exception(self._broken(exc))
             else:
                 try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 from casdk._rust import Failure, Head, Http2, Message
 from casdk._transport.channels.base import LOG, TICK_SECONDS
 from casdk._transport.channels.statuses import broken, no_grpc
+from casdk._transport.channels.unread import unread_bytes
 from casdk.errors import CasdkError, TransportError
 
 if TYPE_CHECKING:
@@ -195,7 +196,11 @@ class Connection(asyncio.Protocol):
             self._end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take the end, and what was the reason."""
+        """Take the end, and what was the reason; before that what the server has still said, if anything."""
+        if exc is not None and not self._ended:
+            self._full = True  # nothing can be sent any more
+            for data in unread_bytes(self._transport):
+                self.data_received(data)
         self._end(exc)
 
     def _step(self, data: bytes | None = None) -> None:

@@ -11,6 +11,7 @@ from casdk._transport.channels.base import Channel, Headers
 from casdk._transport.channels.separation import Separation
 from casdk._transport.channels.websocket_connection import REQUESTS, Connection
 from casdk._transport.connecting import Connector, host_field
+from casdk.errors import TransportError
 
 __all__ = ["CHANNEL", "WebsocketChannel"]
 
@@ -20,6 +21,10 @@ ONLY: Final = ""
 
 class WebsocketChannel(Channel):
     """One connection for all calls; a new one when it broke, went silent, or when the credential changed.
+
+    A server may close a connection that is idle at any time, also while the next requests are on their way. So those
+    that may be repeated, and of which none had an answer on a connection that was used before, are sent once more on a
+    new one.
 
     Attributes:
         connection: The one for the next request, if there is one.
@@ -51,9 +56,20 @@ class WebsocketChannel(Channel):
             await separation.enter(untried, once)
         try:
             connection = self.connection
+            if once and connection is not None and not connection.waiting:
+                # Two turns of the loop, in which it hears of an end that has come already: one to ask, one to be told.
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                connection = self.connection
             if connection is None or not connection.usable or connection.headers != headers:
                 connection = await self._connected(headers, context)
-            reply = await connection.call(request_id, message, answer_by)
+            try:
+                reply = await connection.call(request_id, message, answer_by)
+            except TransportError:
+                if not connection.stale or once:
+                    raise
+                connection = await self._connected(headers, context)
+                reply = await connection.call(request_id, message, answer_by)
             separation.accepted_bytes = max(separation.accepted_bytes, len(message))
             return reply
         finally:

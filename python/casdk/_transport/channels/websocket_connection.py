@@ -7,11 +7,20 @@ import contextlib
 import ssl
 from collections.abc import Callable
 from copy import copy
+from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
 from casdk._rust import End, Message, Websocket
 from casdk._transport.channels.base import LOG, TICK_SECONDS, Headers, too_large
-from casdk._transport.channels.closes import SERVER_LIMIT, TOO_BIG, closed_with, handshake_refused, no_websocket
+from casdk._transport.channels.closes import (
+    IDLE_CLOSES,
+    SERVER_LIMIT,
+    TOO_BIG,
+    closed_with,
+    handshake_refused,
+    no_websocket,
+)
+from casdk._transport.channels.unread import unread_bytes
 from casdk.errors import CasdkError, DeadlineError, ReplyError, TransportError
 
 if TYPE_CHECKING:
@@ -55,6 +64,8 @@ class Connection(asyncio.Protocol):
         headers: What its requests go with.
         waiting: Who waits, until when, and for how large a request, by its id.
         usable: Whether a request can be begun on it.
+        stale: Whether the server ended it without an answer to any request since it was idle, and for no reason that
+            lies in one. As it was used before, it may have been closed before the server saw these requests.
         lost: Done when its socket is closed.
     """
 
@@ -69,7 +80,7 @@ class Connection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.headers = headers
         self.waiting: dict[str, tuple[asyncio.Future[Message], float, int]] = {}
-        self.usable = False
+        self.usable = self.stale = False
         self.lost: asyncio.Future[None] = self.loop.create_future()
         self._channel = channel
         self._identify = identify
@@ -79,6 +90,8 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, None)
         self._opened: asyncio.Future[None] = self.loop.create_future()
         self._received_at = self.loop.time()
+        self._answered_at, self._busy_since = inf, 0.0
+        """When the last reply came, once there is one, and when the first of the requests in flight began."""
         self._timer: asyncio.TimerHandle | None = None
         self._pinger: asyncio.TimerHandle | None = None
         self._written = 0
@@ -116,6 +129,10 @@ class Connection(asyncio.Protocol):
             number = self._websocket.send(message)
         except ConnectionError:
             raise channel.was_closed(sent=False) from None
+        if not self.waiting:
+            self._busy_since = began
+            if self._pinger is None:
+                self._pinger = loop.call_at(began + channel.ping_seconds, self._ping)
         deadline = began + channel.timeouts.read
         waiter: asyncio.Future[Message] = loop.create_future()
         self.waiting[request_id] = waiter, deadline, len(message)
@@ -181,7 +198,10 @@ class Connection(asyncio.Protocol):
 
     def _ping(self) -> None:
         """Ask whether the connection still is one, if nothing was received of late; ask again later."""
-        now, due = self.loop.time(), self._received_at + self._channel.ping_seconds
+        self._pinger = None
+        if not self.waiting or self._ended:
+            return
+        now, due = self.loop.time(), max(self._received_at, self._busy_since) + self._channel.ping_seconds
         if now < due - TICK_SECONDS:
             self._pinger = self.loop.call_at(due, self._ping)
             return
@@ -247,7 +267,11 @@ class Connection(asyncio.Protocol):
         self._take_end(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take the end, and what was the reason."""
+        """Take the end, and what was the reason; before that what the server has still said, if anything."""
+        if exc is not None and not self._ended:
+            self._full = True  # nothing can be sent any more
+            for data in unread_bytes(self._transport):
+                self.data_received(data)
         self._take_end(exc)
         self.lost.set_result(None)
         self._channel.forget(self)
@@ -261,6 +285,8 @@ class Connection(asyncio.Protocol):
 
     def _take(self, data: bytes | None) -> None:
         messages, self._unread, changed = self._websocket.receive(data, self._received_at)
+        if messages:
+            self._answered_at = self._received_at
         for message in messages:
             try:
                 waiter, _, _ = self.waiting.pop(self._identify(message), NOBODY)
@@ -301,10 +327,11 @@ class Connection(asyncio.Protocol):
             if not self._opened.done():
                 self.usable = True
                 self._opened.set_result(None)
-                self._pinger = self.loop.call_later(self._channel.ping_seconds, self._ping)
         elif state == "closed":
             end = self._websocket.ended
             assert end is not None
+            is_idle_close = end.kind == "lost" or (end.kind == "closed" and end.code in IDLE_CLOSES)
+            self.stale = is_idle_close and self._answered_at < self._busy_since
             self._over(self._meant(end), too_big=end.code == TOO_BIG and end.kind == "closed")
             # The server may never close its end, if it has sent nonsense or only said goodbye.
             self._transport.close()
