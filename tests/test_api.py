@@ -18,6 +18,7 @@ PUBLIC = [
     "casdk.testing",
     "casdk.testing.certificates",
     "casdk.testing.faults",
+    "casdk.bulk",
     "casdk.compat",
     "casdk.server",
     *(f"casdk.interop.{path.stem}" for path in sorted((PACKAGE / "interop").glob("[a-z]*.py"))),

@@ -311,6 +311,7 @@ OTHERS = {
     "dtype": "float16",
     "out": np.empty((1, 4), np.float32),
     "dedupe": True,
+    "patience": 5.0,
     "result": "arrow",
 }
 

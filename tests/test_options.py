@@ -56,6 +56,7 @@ OF_A_WRONG_TYPE = {
     "image_size": [True, "336", 336.0, Hostile()],
     "return_responses": ["no", Hostile()],
     "dedupe": [[], Hostile()],
+    "patience": [True, "60", Hostile()],
     "on_done": [7, Hostile()],
     "on_error": ["print"],
     "on_always": [b"print"],

@@ -15,7 +15,7 @@ import pytest
 from casdk._calls.options import Options
 
 PUBLIC = ("client", "config", "documents", "errors", "models")
-VERBS = ("encode", "stream", "rank", "index", "search", "profile", "close")
+VERBS = ("encode", "stream", "encode_to", "rank", "index", "search", "profile", "close")
 TWINS = {
     **{(casdk.Client, verb): f"a{verb}" for verb in VERBS},
     (casdk.Client, "__enter__"): "__aenter__",
@@ -71,7 +71,7 @@ def test_libraries_are_imported_when_used(imported, library):
     assert library not in imported["modules"]
 
 
-@pytest.mark.parametrize("leaf", ["server", "interop", "compat", "cli"])
+@pytest.mark.parametrize("leaf", ["server", "interop", "compat", "cli", "bulk"])
 def test_leaves_are_imported_when_asked_for(imported, leaf):
     assert f"casdk.{leaf}" not in imported["modules"]
 
@@ -138,11 +138,11 @@ def test_twins_are_documented_once(name):
 
 
 def options_of(verb):
-    """What can be told to a verb: a stream returns no Responses; rank, index and search no matrix."""
+    """What can be told to a verb: a stream returns no Responses; rank, index and search no matrix, and are not bulk."""
     every = set(Options.__struct_fields__)
     if verb.endswith("stream"):
         return every - {"out", "result", "on_done", "on_always", "return_responses"}
-    return every if verb.endswith("encode") else every - {"dtype", "out", "dedupe", "errors", "result"}
+    return every if verb.endswith("encode") else every - {"dtype", "out", "dedupe", "errors", "result", "patience"}
 
 
 OF_VERBS = [name for verb in ("encode", "stream", "rank", "index", "search") for name in (verb, f"a{verb}")]

@@ -5,11 +5,12 @@ import warnings
 
 from casdk import _rust
 from casdk._rust import __version__
-from casdk.client import ArrowArray, ArrowStream, CallOptions, Client, EncodeOptions, Item, StreamOptions
+from casdk.client import ArrowArray, ArrowStream, BulkOptions, CallOptions, Client, EncodeOptions, Item, StreamOptions
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray, NamedScore
 from casdk.errors import (
     AuthError,
+    BulkError,
     CallbackError,
     CasdkError,
     ClosedError,
@@ -47,6 +48,8 @@ __all__ = [
     "ArrowArray",
     "ArrowStream",
     "AuthError",
+    "BulkError",
+    "BulkOptions",
     "CallOptions",
     "CallbackError",
     "CasdkError",

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack, overload
 
@@ -14,17 +14,16 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
+from casdk._calls.bulk_options import BulkDefaults, BulkOptions
 from casdk._calls.options import (
     CallOptions,
     EncodeOptions,
     Known,
-    Options,
     ReplyOptions,
     ResultOptions,
     StreamOptions,
     read_options,
 )
-from casdk._calls.originals import open_piece
 from casdk._calls.settings import (
     Settings,
     make_coalescer,
@@ -51,12 +50,22 @@ if TYPE_CHECKING:
     from casdk._calls.session import Session
     from casdk._engine import process, waiting
     from casdk._transport.credentials import Credential
+    from casdk.bulk import BulkResult, Named
 else:
     from casdk._modules import Late
 
     verbs, process, waiting = map(Late, ("casdk._calls.verbs", "casdk._engine.process", "casdk._engine.waiting"))
 
-__all__ = ["ArrowArray", "ArrowStream", "CallOptions", "Client", "EncodeOptions", "Item", "StreamOptions"]
+__all__ = [
+    "ArrowArray",
+    "ArrowStream",
+    "BulkOptions",
+    "CallOptions",
+    "Client",
+    "EncodeOptions",
+    "Item",
+    "StreamOptions",
+]
 
 Item: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | PILImage | Text | Image"
 """What can be encoded, beside Documents."""
@@ -67,6 +76,8 @@ Mixture: TypeAlias = "Iterable[Item | Document] | Column"
 AsyncItems: TypeAlias = "Items | AsyncIterable[Item]"
 AsyncDocuments: TypeAlias = "Documents | AsyncIterable[Document]"
 AsyncMixture: TypeAlias = "Mixture | AsyncIterable[Item | Document]"
+NamedItems: TypeAlias = "Iterable[tuple[str, Item | Document]] | Named"
+AsyncNamedItems: TypeAlias = "NamedItems | AsyncIterable[tuple[str, Item | Document]]"
 Embeddings: TypeAlias = NDArray[np.float32]
 Callback: TypeAlias = Callable[[Response], Any]
 OF_EVERY_VERB: Final = (CallOptions, ReplyOptions)
@@ -411,7 +422,7 @@ class Client:
         """
         self._check()
         read = read_options(options)
-        return _open_pieces(self, waiting.run_pieces(verbs.stream(self._session, content, read).run), read)
+        return verbs.open_pieces(self, waiting.run_pieces(verbs.stream(self._session, content, read).run), read)
 
     @overload
     def astream(
@@ -439,7 +450,43 @@ class Client:
         self._check()
         read = read_options(options)
         pieces = waiting.run_pieces_async(verbs.stream(self._session, content, read).run)
-        return _open_pieces_async(self, pieces, read)
+        return verbs.open_pieces_async(self, pieces, read)
+
+    # encode, onto a disk
+
+    @takes(BulkOptions, defaults=BulkDefaults)
+    def encode_to(
+        self, target: str | os.PathLike[str], content: Mixture | NamedItems, **options: Unpack[BulkOptions]
+    ) -> BulkResult:
+        """Encode any number of items into files; a run that was killed, or stopped, goes on when it is called again.
+
+        Args:
+            target: ``NAME.npy``, a matrix ``[N, D]`` with NaN where an item failed, names and errors beside it; or a
+                folder, whose name has no suffix, for Parquet files of ``shard_rows`` rows (``casdk[arrow]``).
+            content: As for `encode`; or pairs of a name and an item; or what `casdk.bulk` reads. A run that goes on
+                reads it again from the first item on, and compares it with what it was.
+            **options: Those of `BulkOptions`, by name.
+
+        Raises:
+            BulkError: The run stopped, and the same call goes on where it did; or target or input are not what they
+                were, and nothing was changed.
+            InputError: The content is no iterable of items, or an option is none; nothing was done.
+            ConfigError: The target's name says of no kind of target, or pyarrow is missing.
+        """
+        self._check()
+        from casdk.bulk.call import make_run
+
+        return make_run(self, target, content, options).run()
+
+    @takes(BulkOptions, defaults=BulkDefaults)
+    async def aencode_to(
+        self, target: str | os.PathLike[str], content: AsyncMixture | AsyncNamedItems, **options: Unpack[BulkOptions]
+    ) -> BulkResult:
+        """`encode_to`, asynchronously; ``content`` may be an async iterable."""
+        self._check()
+        from casdk.bulk.call import make_run
+
+        return await make_run(self, target, content, options).arun()
 
     # rank
 
@@ -711,7 +758,7 @@ class Client:
             Every figure, in milliseconds; it also reads like upstream's dict (``p['Roundtrip']``).
         """
         self._check()
-        return _show(waiting.run_call(verbs.profile(self._session, content, timeout)), quiet)
+        return verbs.show_profile(waiting.run_call(verbs.profile(self._session, content, timeout)), quiet)
 
     async def aprofile(
         self, content: Item | Document | None = None, *, timeout: float | UnsetType | None = UNSET, quiet: bool = False
@@ -719,7 +766,7 @@ class Client:
         """`profile`, asynchronously."""
         self._check()
         call = verbs.profile(self._session, content, timeout)
-        return _show(await waiting.run_call_async(call), quiet)
+        return verbs.show_profile(await waiting.run_call_async(call), quiet)
 
     # running and closing
 
@@ -772,34 +819,6 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def _open_pieces(client: Client, pieces: Generator[Any, None, Any], options: Options) -> Generator[Any, None, None]:
-    """Open what a stream hands out, which keeps its client: one that nobody has any more would close under it."""
-    try:
-        for piece in pieces:
-            yield open_piece(piece, options)
-            del piece  # an error's traceback leads to this frame
-    finally:
-        pieces.close()
-
-
-async def _open_pieces_async(
-    client: Client, pieces: AsyncGenerator[Any, None], options: Options
-) -> AsyncGenerator[Any, None]:
-    try:
-        async for piece in pieces:
-            yield await verbs.open_on_loop(piece, options)
-            del piece  # as above
-    finally:
-        await pieces.aclose()
-
-
-def _show(responses: Sequence[Response], quiet: bool) -> Profile:
-    profile = Profile.from_response(responses[0])
-    if not quiet:
-        profile.print()
-    return profile
 
 
 def _closing(session: Session) -> Callable[[Any], Any]:

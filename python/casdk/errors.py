@@ -29,6 +29,7 @@
     │   ├── OverloadedError                 429, RESOURCE_EXHAUSTED, a websocket closed with 1013
     │   └── NotSupportedError               the flow has no executor for that verb
     ├── ReplyError (ValueError)             an answer that breaks the protocol
+    ├── BulkError                           a bulk run that stopped, or that was refused
     └── CallbackError                       a callback of the caller's raised
 
 Data live in attributes; the text is made of them in ``__str__``. An error that stops a call carries what the call had
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuthError",
+    "BulkError",
     "CallbackError",
     "CasdkError",
     "ClosedError",
@@ -407,3 +409,20 @@ class ReplyError(CasdkError, ValueError):
 
 class CallbackError(CasdkError):
     """A callback of the caller's raised; its exception is the ``__cause__``."""
+
+
+class BulkError(CasdkError):
+    """A bulk run stopped, or did not begin, because its target or its input is not what it was.
+
+    What stopped it, where that is an error of another kind (a server that is gone, a full disk), is the ``__cause__``.
+    Unless the message says that something has changed, the same call goes on where it stopped.
+
+    Attributes:
+        target: The target, as it was named.
+        rows: Rows that it holds.
+        failed: How many of them have no embedding.
+    """
+
+    target: str = ""
+    rows: int = 0
+    failed: int = 0

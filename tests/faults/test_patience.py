@@ -247,6 +247,19 @@ def test_who_does_not_wait(make_server, connect_to, scheme, lines, why):
     assert lines.count("WARNING", "is away") == 0
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_a_call_may_have_a_patience_of_its_own(make_server, own):
+    """It takes the place of the client's, and holds for a server that has answered: one that never did may be none."""
+    server = make_server([None, *[Refuse.unavailable()] * TRIES], width=8)
+    impatient = Retry(attempts=1, backoff=0.01, max_backoff=0.05, patience=None if own else 0.0)
+    with Client(server.address("grpc"), retry=impatient) as client:
+        client.encode(["first"])
+        assert client.encode(["second"], patience=30.0).shape == (1, 8)
+    absent = make_server([Refuse.unavailable()] * TRIES, width=8)
+    with Client(absent.address("grpc"), retry=impatient) as client, pytest.raises(TransportError):
+        client.encode(["first"], patience=30.0)
+
+
 def test_a_deadline_ends_patience(make_server, connect_to, scheme):
     server = make_server()
     client = connect_to(server, scheme, retry=SHORT)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import numpy as np
-from casdk import CasdkError, Client, Document, DocumentArray, EncodeResult, Image, Profile, Response, Text
+from casdk import CasdkError, Client, Document, DocumentArray, EncodeResult, Image, Profile, Response, Text, bulk
+from casdk.bulk import BulkResult
 from numpy.typing import NDArray
 
 Rows = NDArray[np.float32]
@@ -126,6 +127,11 @@ async def profile() -> None:
 
 
 async def streams(mixture: list[str | Document]) -> None:
+    assert_type(client.encode_to("rows.npy", texts(), shard_rows=10), BulkResult)
+    assert_type(client.encode_to(Path("rows"), [("a", "b")]), BulkResult)
+    assert_type(client.encode_to("rows", bulk.files("photos/*.jpg"), normalize=True), BulkResult)
+    assert_type(await client.aencode_to("rows", later(), errors="raise"), BulkResult)
+    client.encode_to("rows", texts(), out=None)  # type: ignore[call-arg]
     assert_type(client.stream(texts()), Generator[Rows, None, None])
     assert_type(client.stream(texts(), errors="skip", dtype="float16"), Generator[Rows, None, None])
     assert_type(client.stream(texts(), errors="return"), Generator[EncodeResult, None, None])

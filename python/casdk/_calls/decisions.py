@@ -87,6 +87,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         tolerant: Whether a batch that failed for good is not split and does not end the call: there is an ``on_error``.
         on_refuse: Called first with the error of each item that will have no result.
         server: What the client's other calls know of the server.
+        own_patience: Seconds that a server which has answered may be away, if this call says so itself.
         outage: While the server is away, and waited for.
         stopped: What ended the call early.
         done: Items with a result.
@@ -102,6 +103,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
     tolerant: bool = False
     on_refuse: Callable[[ItemError], None] | None = None
     server: ServerState = msgspec.field(default_factory=ServerState)
+    own_patience: float | None = None
     outage: Outage | None = None
     stopped: BaseException | None = None
     done: int = 0
@@ -150,10 +152,17 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
     @property
     def patience(self) -> float:
         """Seconds that the server may be away, as far as is known now."""
-        if self.retry.patience is not None:
-            return self.retry.patience
+        if (given := self._given_patience) is not None:
+            return given
         more_than_one = self._begun + len(self._ready) > 1
         return PATIENCE_SECONDS if self.retry.attempts > 1 and self.server.answered and more_than_one else 0.0
+
+    @property
+    def _given_patience(self) -> float | None:
+        """What the call, or its client, says of it."""
+        if self.own_patience is not None and self.server.answered:
+            return self.own_patience
+        return self.retry.patience
 
     def next_batch(self, now: float) -> Batch | None:
         """Return a batch to send now, which is in flight from here on."""
@@ -372,7 +381,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
 
     def _may_help(self, error: TransportError | ServerError) -> bool:
         """Whether to send the same again is safe, and can help in a time that is waited for."""
-        patience = self.retry.patience
+        patience = self._given_patience
         longest = max(self.retry.max_backoff, PATIENCE_SECONDS if patience is None else patience)
         if not error.retryable or (error.retry_after or 0.0) > longest:
             return False

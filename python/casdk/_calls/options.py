@@ -112,10 +112,13 @@ class StreamOptions(CallOptions, total=False):
     Attributes:
         dtype: ``float32`` or ``float16``.
         dedupe: Send equal items once.
+        patience: Seconds that the server may be away once it has answered; ``Retry.patience`` by default, which also
+            says how long a server is waited for that has never answered.
     """
 
     dtype: Any
     dedupe: bool
+    patience: float | None
 
 
 class EncodeOptions(StreamOptions, total=False):
@@ -153,6 +156,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     dtype: Any = DTYPE
     out: Any = None
     dedupe: bool = False
+    patience: float | None = None
     result: Literal["arrow"] | None = None
 
     def __post_init__(self) -> None:
@@ -197,6 +201,7 @@ MERGES: Final[dict[str, Literal["same", "own", "alone"]]] = {
     "dtype": "same",
     "out": "alone",
     "dedupe": "alone",
+    "patience": "alone",
     "result": "own",
 }
 """How each option goes with merging: calls in one request have the ``same`` value, each has its ``own``, or a call that
@@ -417,6 +422,7 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "dtype": _read_dtype,
     "out": _read_matrix,
     "dedupe": _read_flag,
+    "patience": _read_seconds,
     "result": lambda name, value: _read_word(name, value, "arrow", None),
 }
 """What each option takes, by its name."""

@@ -136,11 +136,11 @@ class Run:
             tolerant=options.on_error is not None,
             on_refuse=partial(refuse, self._receiver, self._unfinished),
             server=self.way.state,
+            own_patience=options.patience,
         )
-        name = verb.endpoint[1:]
-        self._name = name or "profile"
+        self._name = verb.endpoint[1:] or "profile"
         self._sent = Sent()
-        self._progress = Progress(name, self.total) if options.show_progress else None
+        self._progress = Progress(self._name, self.total) if options.show_progress else None
         self.watch = None
         if session.telemetry is not None:
             self.watch = session.telemetry.watch(self._name, self.packing.endpoint, self.total, merged)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from casdk._calls.options import Options
 
 __all__ = ["takes"]
@@ -19,17 +21,18 @@ PLACE: Final = re.compile(r"    \*\*options: .*(?:\n      .*)*")
 """Where a verb's docstring stands for its options."""
 
 
-def takes(*kinds: type, without: Collection[str] = ()) -> Callable[[F], F]:
+def takes(*kinds: type, without: Collection[str] = (), defaults: type[msgspec.Struct] = Options) -> Callable[[F], F]:
     """Name the options of a function that takes ``**options`` in its signature, and in its docstring in their place.
 
     Checkers read its overloads; at run time there would be nothing to see. What an option is stands in its TypedDict,
-    its default in `Options`: nowhere else.
+    its default in `Options`, or another struct: nowhere else.
 
     Args:
         kinds: TypedDicts of options, each documented by its ``Attributes``; one that extends another comes after it.
         without: Options of them that it does not take.
+        defaults: Has the default of each.
     """
-    parameters = [parameter for parameter in _parameters(kinds) if parameter.name not in without]
+    parameters = [parameter for parameter in _parameters(kinds, defaults) if parameter.name not in without]
     names = {parameter.name for parameter in parameters}
     documented = [found for kind in kinds for found in ENTRY.finditer(inspect.cleandoc(kind.__doc__ or ""))]
     described = "\n".join(found[0] for found in documented if found[1] in names)
@@ -44,8 +47,8 @@ def takes(*kinds: type, without: Collection[str] = ()) -> Callable[[F], F]:
     return describe
 
 
-def _parameters(kinds: tuple[type, ...]) -> Iterator[inspect.Parameter]:
-    defaults = dict(zip(reversed(Options.__struct_fields__), reversed(Options.__struct_defaults__), strict=False))
+def _parameters(kinds: tuple[type, ...], of: type[msgspec.Struct]) -> Iterator[inspect.Parameter]:
+    defaults = dict(zip(reversed(of.__struct_fields__), reversed(of.__struct_defaults__), strict=False))
     annotations = {name: annotation for kind in kinds for name, annotation in kind.__annotations__.items()}
     for name, annotation in annotations.items():
         yield inspect.Parameter(

@@ -5,7 +5,7 @@ The verbs are five values, and a function each that makes a call of one. A call 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -31,8 +31,20 @@ from casdk._wording import class_name, message_of, shown
 from casdk.documents import Document
 from casdk.documents.recognise import hold_documents
 from casdk.errors import CasdkError, InputError, InputTypeError, InputValueError, ItemTypeError, NotSupportedError
+from casdk.models import Profile, Response
 
-__all__ = ["Verb", "encode", "index", "open_on_loop", "profile", "rank", "search", "stream"]
+__all__ = [
+    "Verb",
+    "encode",
+    "index",
+    "open_pieces",
+    "open_pieces_async",
+    "profile",
+    "rank",
+    "search",
+    "show_profile",
+    "stream",
+]
 
 
 class Verb(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,11 +184,33 @@ def stream(session: Session, content: Iterable[Any], options: Options) -> Run:
     return Run(session, IN_PIECES, content, options)
 
 
-async def open_on_loop(piece: Piece, options: Options) -> Any:
+async def _open_on_loop(piece: Piece, options: Options) -> Any:
     """`open_piece` for a caller on a loop, which docarray's documents, or the caller's code in them, would hold up."""
     if hold_documents(piece.items):
         return await run_on_worker(open_piece, piece, options)
     return open_piece(piece, options)
+
+
+def open_pieces(client: object, pieces: Generator[Any, None, Any], options: Options) -> Generator[Any, None, None]:
+    """Open what a stream hands out, which keeps its client: one that nobody has any more would close under it."""
+    try:
+        for piece in pieces:
+            yield open_piece(piece, options)
+            del piece  # an error's traceback leads to this frame
+    finally:
+        pieces.close()
+
+
+async def open_pieces_async(
+    client: object, pieces: AsyncGenerator[Any, None], options: Options
+) -> AsyncGenerator[Any, None]:
+    """`open_pieces`, asynchronously."""
+    try:
+        async for piece in pieces:
+            yield await _open_on_loop(piece, options)
+            del piece  # as above
+    finally:
+        await pieces.aclose()
 
 
 # rank
@@ -405,3 +439,11 @@ def profile(session: Session, content: Any, timeout: float | UnsetType | None) -
     options = Options(timeout=check_timeout(timeout), return_responses=True, batch_size=1)
     items = [Document() if content is None else content]
     return Run(session, msgspec.structs.replace(PROFILE, allow_empty=content is None), items, options)
+
+
+def show_profile(responses: Sequence[Response], quiet: bool) -> Profile:
+    """Return what was measured, and print it unless the caller wants no tree."""
+    profile = Profile.from_response(responses[0])
+    if not quiet:
+        profile.print()
+    return profile

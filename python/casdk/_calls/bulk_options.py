@@ -1,0 +1,99 @@
+"""The options of ``encode_to``, for both twins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Literal, TypedDict
+
+import msgspec
+
+from casdk._calls.options import MINIBATCH, Known, read_options
+from casdk._wording import shown
+from casdk.errors import InputTypeError, InputValueError
+
+__all__ = ["BulkDefaults", "BulkOptions", "read_bulk_options"]
+
+
+class BulkOptions(TypedDict, total=False):
+    """Options of ``encode_to``.
+
+    Attributes:
+        resume: Go on with a target that was begun; ``False`` refuses one.
+        overwrite: Begin again, whatever is there; a file of the target's name that is of no bulk run is lost, too.
+        shard_rows: Rows in a shard: what a run that is killed may have to encode again, and, in a folder, the rows of a
+            file. 100,000.
+        batch_size: Items per request; 32, the server's own minibatch.
+        dtype: ``float32`` or ``float16``.
+        normalize: Divide each row by its length.
+        errors: ``"record"`` writes down an item that cannot be encoded, and goes on; ``"raise"`` stops at it, and the
+            same call goes on there.
+        patience: Seconds that a server which has answered may be away, which the run waits for; 600.
+        timeout: Seconds for the whole run; none by default, whatever the client's own.
+        parameters: Sent to the executors; ``model_name`` in it selects ``/encode/{model_name}``. Never changed.
+        prefetch: Requests in flight; ``Limits.prefetch`` by default.
+        check_images: Refuse what is not an image before it is sent.
+        show_progress: Show a bar.
+    """
+
+    resume: bool
+    overwrite: bool
+    shard_rows: int
+    batch_size: int
+    dtype: Any
+    normalize: bool
+    errors: Literal["record", "raise"]
+    patience: float
+    timeout: float | None
+    parameters: Mapping[str, Any] | None
+    prefetch: int | None
+    check_images: bool
+    show_progress: bool
+
+
+class BulkDefaults(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of a run that names none."""
+
+    resume: bool = True
+    overwrite: bool = False
+    shard_rows: int = 100_000
+    batch_size: int = MINIBATCH
+    dtype: Any = "float32"
+    normalize: bool = False
+    errors: Literal["record", "raise"] = "record"
+    patience: float = 600.0
+    timeout: float | None = None
+    parameters: Mapping[str, Any] | None = None
+    prefetch: int | None = None
+    check_images: bool = True
+    show_progress: bool = False
+
+
+KNOWN: Final = Known([BulkOptions])
+OF_STREAMS: Final = ("batch_size", "dtype", "parameters", "prefetch", "check_images", "patience", "timeout")
+"""Options that are those of `Client.stream`, too."""
+
+
+def read_bulk_options(options: Mapping[str, Any]) -> tuple[BulkDefaults, dict[str, Any]]:
+    """Return the options of a run, each value of the caller's checked, and those of them that streams take.
+
+    Raises:
+        InputTypeError: A value is of a type that the option does not take.
+        InputValueError: A value is none that the option takes.
+        TypeError: There is no option of that name.
+    """
+    KNOWN.check(options)
+    given = BulkDefaults(**options)
+    checked = read_options({name: getattr(given, name) for name in (*OF_STREAMS, "show_progress")})
+    for name in ("resume", "overwrite", "normalize"):
+        if not isinstance(value := getattr(given, name), bool):
+            raise InputTypeError(f"{name} must be True or False, not {shown(value)}")
+    if isinstance(given.shard_rows, bool) or not isinstance(given.shard_rows, int):
+        raise InputTypeError(f"shard_rows must be an int, not {type(given.shard_rows).__name__}")
+    if given.shard_rows < 1:
+        raise InputValueError(f"shard_rows must be at least 1, not {given.shard_rows}")
+    if given.errors not in ("record", "raise"):
+        raise InputValueError(f"errors must be 'record' or 'raise', not {shown(given.errors)}")
+    return given, {
+        **{name: getattr(checked, name) for name in OF_STREAMS},
+        "batch_size": checked.batch_size or MINIBATCH,
+    }

@@ -1,0 +1,6 @@
+"""Bulk runs: sources of named items for `Client.encode_to`, which may be killed at any moment and goes on."""
+
+from casdk.bulk.run import BulkResult
+from casdk.bulk.sources import Named, files, lines
+
+__all__ = ["BulkResult", "Named", "files", "lines"]

@@ -1,0 +1,90 @@
+"""What a caller of ``encode_to`` says, checked and made into a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from casdk._calls.bulk_options import read_bulk_options
+from casdk.bulk.manifest import Settings
+from casdk.bulk.matrix import MatrixTarget
+from casdk.bulk.run import Run
+from casdk.bulk.shards import ParquetTarget
+from casdk.bulk.targets import Target
+from casdk.errors import ConfigError, InputTypeError
+
+__all__ = ["make_run"]
+
+
+def make_run(client: Any, target: object, content: Any, options: Mapping[str, Any]) -> Run:
+    """Return a run, everything about it checked that can be checked before it begins.
+
+    Args:
+        client: Encodes.
+        target: Path of a ``.npy`` file, or of a folder.
+        content: The items.
+        options: Those of ``encode_to``.
+
+    Raises:
+        InputTypeError: The content is no iterable of items, or an option is of a type that it does not take.
+        InputValueError: An option is none that it takes.
+        ConfigError: The target's name says of no kind of target, or its library is missing.
+        TypeError: There is no option of that name.
+    """
+    given, of_streams = read_bulk_options(options)
+    settings = Settings(
+        shard_rows=given.shard_rows,
+        batch_size=of_streams["batch_size"],
+        dtype=of_streams["dtype"],
+        normalize=given.normalize,
+        parameters=_plain(given.parameters),
+    )
+    if given.normalize:
+        of_streams["dtype"] = "float32"  # lengths are those of the rows that the server has sent
+    return Run(
+        client,
+        _open_target(target, settings.dtype),
+        content,
+        settings,
+        of_streams,
+        resume=given.resume,
+        overwrite=given.overwrite,
+        errors=given.errors,
+        timeout=given.timeout,
+        show_progress=given.show_progress,
+    )
+
+
+def _open_target(target: object, dtype: str) -> Target:
+    """Return the target that a path names.
+
+    Raises:
+        InputTypeError: It is no path.
+        ConfigError: It names no kind of target, or its library is missing.
+    """
+    if not isinstance(target, str | os.PathLike):
+        raise InputTypeError(f"target must be a path, not {type(target).__name__}")
+    path = os.fsdecode(target)
+    suffix = Path(path).suffix.lower()
+    if suffix == ".npy":
+        return MatrixTarget(path, dtype)
+    if suffix:
+        raise ConfigError(f"{path}: a target is a .npy file, or a folder for Parquet files, whose name has no suffix")
+    return ParquetTarget(path, dtype)
+
+
+def _plain(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return parameters as a manifest has them, to be compared.
+
+    Raises:
+        InputTypeError: They cannot be written as JSON.
+    """
+    try:
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dict(parameters or {})))
+    except Exception as error:
+        raise InputTypeError(f"parameters cannot be written into the manifest of a bulk run: {error}") from error
+    return plain

@@ -1,0 +1,214 @@
+"""Files that are whole or not there, and that outlive a loss of power: what all targets write with."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from casdk.errors import BulkError
+
+__all__ = ["Checksum", "Lock", "Part", "rename", "sync_folder", "write_whole"]
+
+WORD_BYTES: Final = 8
+MODULUS: Final = 1 << 64
+WRITEBACK_BYTES: Final = 16 << 20
+"""After so many bytes the system is asked to begin to write them to the disk, so that the end does not wait for all."""
+
+
+class Checksum:
+    """Sum of the 64-bit little-endian words of a sequence of bytes, modulo 2 to the 64th; zeros fill up the last word.
+
+    It is there to find a file that a disk has damaged or that somebody has cut; it adds up as fast as memory is read,
+    which no function of the standard library comes near.
+    """
+
+    def __init__(self) -> None:
+        self._sum = 0
+        self._rest = b""
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Count bytes in."""
+        view = memoryview(data).cast("B")
+        if self._rest:
+            missing = WORD_BYTES - len(self._rest)
+            self._rest += bytes(view[:missing])
+            view = view[missing:]
+            if len(self._rest) < WORD_BYTES:
+                return
+            self._sum += int.from_bytes(self._rest, "little")
+            self._rest = b""
+        whole = len(view) // WORD_BYTES * WORD_BYTES
+        if whole:
+            self._sum += int(np.add.reduce(np.frombuffer(view[:whole], "<u8")))
+        self._rest = bytes(view[whole:])
+
+    @property
+    def text(self) -> str:
+        """The sum, in hexadecimal."""
+        return f"{(self._sum + int.from_bytes(self._rest, 'little')) % MODULUS:016x}"
+
+
+class Lock:
+    """Held by the one process that writes a target; the system takes it back from a process that ends, however it does.
+
+    Args:
+        path: The file that is locked; removed when the lock is given back.
+        target: The target's name.
+
+    Raises:
+        BulkError: Another process holds it.
+    """
+
+    def __init__(self, path: Path, target: str) -> None:
+        self._path = path
+        while True:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(self._descriptor), os.stat(path)):
+                    return
+            except FileNotFoundError:
+                pass
+            except BlockingIOError:
+                os.close(self._descriptor)
+                raise BulkError(
+                    f"{target} is being written by another process, or by another call of this one"
+                ) from None
+            # Whoever held it has removed the file between the two steps.
+            os.close(self._descriptor)
+
+    def release(self) -> None:
+        """Give it back."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names of a folder on disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # as some file systems on a network say
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file that is on disk its name, and have that on disk."""
+    os.replace(source, target)
+    sync_folder(target.parent)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is there with all of its bytes, or as it was before.
+
+    Raises:
+        OSError: It cannot be written, with its name.
+    """
+    part = Part(path.with_name(f"{_hidden(path.name)}.tmp"))
+    try:
+        part.write(data)
+        part.sync()
+    finally:
+        part.close()
+    rename(part.path, path)
+
+
+def _hidden(name: str) -> str:
+    """Return a name that readers of a folder pass over."""
+    return name if name.startswith("_") else f"_{name}"
+
+
+class Part:
+    """A file that is being written, at its end alone.
+
+    Args:
+        path: Its name.
+        size: Bytes of it that are kept, if it is there.
+
+    Attributes:
+        size: Bytes that are written.
+        closed: Whether it is closed.
+        checksum: Counts in what is written, if it is there.
+
+    Raises:
+        OSError: It cannot be opened, with its name.
+    """
+
+    def __init__(self, path: Path, size: int = 0) -> None:
+        self.path: Path = path
+        self.size: int = size
+        self.closed: bool = False
+        self.checksum: Checksum | None = None
+        self._written_back = size
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._act(lambda: os.ftruncate(self._descriptor, size))
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Add bytes to the end: all of them, or none.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            OSError: There is no room for them; the error has the file's name.
+        """
+        view = memoryview(data).cast("B")
+        written = 0
+        try:
+            while written < len(view):
+                written += os.pwrite(self._descriptor, view[written:], self.size + written)
+        except OSError as error:
+            self.cut(self.size)
+            raise self._named(error) from None
+        self.size += written
+        if self.checksum is not None:
+            self.checksum.add(view)
+        if self.size - self._written_back >= WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
+            # On Linux this begins to write what is dirty, and does not wait for it.
+            os.posix_fadvise(self._descriptor, self._written_back, WRITEBACK_BYTES, os.POSIX_FADV_DONTNEED)
+            self._written_back += WRITEBACK_BYTES
+        return written
+
+    def overwrite(self, data: bytes) -> None:
+        """Put bytes in place of the first ones."""
+        self._act(lambda: os.pwrite(self._descriptor, data, 0))
+
+    def cut(self, size: int) -> None:
+        """Drop what comes after so many bytes."""
+        self._act(lambda: os.ftruncate(self._descriptor, size))
+        self.size = size
+
+    def sync(self) -> None:
+        """Have all of it on disk."""
+        self._act(lambda: os.fsync(self._descriptor))
+
+    def tell(self) -> int:
+        """Return where the next byte goes, as file objects do."""
+        return self.size
+
+    def flush(self) -> None:
+        """Do nothing: no byte waits in here."""
+
+    def close(self) -> None:
+        """Let go of it."""
+        if not self.closed:
+            self.closed = True
+            os.close(self._descriptor)
+
+    def _act(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except OSError as error:
+            raise self._named(error) from None
+
+    def _named(self, error: OSError) -> OSError:
+        return OSError(error.errno, error.strerror, str(self.path))

@@ -1,0 +1,113 @@
+"""What a run does, on a thread or on an event loop: the one place where the two APIs differ."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from casdk.bulk.sources import AsyncSource, Block
+
+if TYPE_CHECKING:
+    from casdk.client import Client
+    from casdk.models import EncodeResult
+
+__all__ = ["Hands", "OnLoop", "OnThread"]
+
+T = TypeVar("T")
+
+
+class Hands(Protocol):
+    """What a run does, in the way that its caller waits: on a thread, or on an event loop.
+
+    Attributes:
+        burst: Pieces that are written at a time.
+    """
+
+    burst: int
+
+    def stream(self, items: Any, options: dict[str, Any]) -> Any:
+        """Return the pieces of a stream of items."""
+        ...
+
+    async def next(self, pieces: Any) -> EncodeResult | None:
+        """Wait for the next piece; ``None`` after the last."""
+        ...
+
+    async def close(self, pieces: Any) -> None:
+        """Take back what a stream has in flight."""
+        ...
+
+    async def take(self, source: Any, most: int) -> Block:
+        """Take items of a source."""
+        ...
+
+    async def encode(self, items: list[Any], options: dict[str, Any]) -> Any:
+        """Encode a few items."""
+        ...
+
+    async def do(self, step: Callable[..., T], *arguments: Any) -> T:
+        """Wait for the disk."""
+        ...
+
+
+class OnThread:
+    """The hands of the sync API: nothing of it is ever suspended."""
+
+    burst: int = 1
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def stream(self, items: Any, options: dict[str, Any]) -> Any:
+        return self._client.stream(items, errors="return", **options)
+
+    async def next(self, pieces: Any) -> EncodeResult | None:
+        return cast("EncodeResult | None", next(pieces, None))
+
+    async def close(self, pieces: Any) -> None:
+        pieces.close()
+
+    async def take(self, source: Any, most: int) -> Block:
+        return cast(Block, source.take(most))
+
+    async def encode(self, items: list[Any], options: dict[str, Any]) -> Any:
+        return self._client.encode(items, **options)
+
+    async def do(self, step: Callable[..., T], *arguments: Any) -> T:
+        return step(*arguments)
+
+
+class OnLoop:
+    """The hands of the async API: the disk is waited for by a thread."""
+
+    burst: int = 16
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def stream(self, items: Any, options: dict[str, Any]) -> Any:
+        return self._client.astream(items, errors="return", **options)
+
+    async def next(self, pieces: Any) -> EncodeResult | None:
+        return cast("EncodeResult | None", await anext(pieces, None))
+
+    async def close(self, pieces: Any) -> None:
+        await pieces.aclose()
+
+    async def take(self, source: Any, most: int) -> Block:
+        await asyncio.sleep(0)
+        taken = source.take(most)
+        return cast(Block, await taken if isinstance(source, AsyncSource) else taken)
+
+    async def encode(self, items: list[Any], options: dict[str, Any]) -> Any:
+        return await self._client.aencode(items, **options)
+
+    async def do(self, step: Callable[..., T], *arguments: Any) -> T:
+        running = asyncio.ensure_future(asyncio.to_thread(step, *arguments))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            # What is being written is not left half written.
+            await asyncio.wait([running])
+            raise

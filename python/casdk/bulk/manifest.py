@@ -1,0 +1,236 @@
+"""What is finished of a bulk run and what may follow; there is no I/O here.
+
+A target is made of shards, runs of ``shard_rows`` items of the input, the last one shorter. The manifest has an entry
+for each shard that is whole, and it is written when the shard is on disk: what the manifest says is what is true, and
+whatever else lies around, a killed run has left. The same run, made again, begins at the first row that is not in it.
+
+Nothing in it depends on when and where a run was made, nor on how often it was stopped: the manifests of two runs over
+the same input are equal, byte for byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Final
+
+import msgspec
+
+from casdk.errors import BulkError
+
+__all__ = ["FORMAT", "Digest", "Manifest", "Settings", "Shard", "read_manifest", "write_manifest"]
+
+FORMAT: Final = 1
+"""Version of the manifest's form."""
+DIGEST_BYTES: Final = 16
+OTHERWISE: Final = "give another target, or overwrite=True to begin again"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The options that decide which bytes a target holds: a run that goes on has to have the same.
+
+    Attributes:
+        shard_rows: Rows in a shard.
+        batch_size: Items per request.
+        dtype: ``float32`` or ``float16``.
+        normalize: Whether rows have length 1.
+        parameters: What the executors are sent; ``model_name`` among it.
+    """
+
+    shard_rows: int
+    batch_size: int
+    dtype: str
+    normalize: bool
+    parameters: dict[str, Any] = {}
+
+
+class Shard(msgspec.Struct, frozen=True, kw_only=True):
+    """A shard that is on disk.
+
+    Attributes:
+        number: Its place in the target, from 0.
+        rows: Its rows, one per item.
+        failed: How many of the items have no embedding.
+        items: Digest of the items' names, and of what else is known of their content.
+        files: Bytes in each of the target's files at its end.
+        checksum: Sum of the 64-bit words of its rows' bytes, or of its file's, modulo 2 to the 64th, in hexadecimal.
+    """
+
+    number: int
+    rows: int
+    failed: int
+    items: str
+    files: dict[str, int]
+    checksum: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a target holds.
+
+    Attributes:
+        casdk: Version of this form.
+        settings: The options that it was begun with.
+        finished: Whether it holds all of the input.
+        width: Numbers in an embedding; 0 as long as nobody knows.
+        shards: Those that are whole, in order.
+        begun: The beginning of the next one, which a run that was asked to stop has left.
+    """
+
+    casdk: int = FORMAT
+    settings: Settings
+    finished: bool = False
+    width: int = 0
+    shards: tuple[Shard, ...] = ()
+    begun: Shard | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows that are on disk."""
+        return sum(shard.rows for shard in self._entries)
+
+    @property
+    def failed(self) -> int:
+        """How many of them have no embedding."""
+        return sum(shard.failed for shard in self._entries)
+
+    @property
+    def _entries(self) -> tuple[Shard, ...]:
+        return self.shards if self.begun is None else (*self.shards, self.begun)
+
+    @property
+    def next_number(self) -> int:
+        """The shard to make next."""
+        return len(self.shards)
+
+    def start_of(self, number: int) -> int:
+        """Return the first row of a shard."""
+        return number * self.settings.shard_rows
+
+    @property
+    def ended(self) -> bool:
+        """Whether the input has ended for all that is known: a shard that is not full is the last one."""
+        return self.finished or (bool(self.shards) and self.shards[-1].rows < self.settings.shard_rows)
+
+    def with_shard(self, shard: Shard, width: int) -> Manifest:
+        """Return the manifest once a shard is whole.
+
+        Args:
+            shard: The next one.
+            width: Numbers in an embedding.
+        """
+        assert shard.number == self.next_number
+        return msgspec.structs.replace(self, shards=(*self.shards, shard), begun=None, width=width)
+
+    def with_begun(self, shard: Shard, width: int) -> Manifest:
+        """Return the manifest once the beginning of the next shard is on disk."""
+        assert shard.number == self.next_number
+        return msgspec.structs.replace(self, begun=shard, width=width)
+
+    def with_end(self) -> Manifest:
+        """Return the manifest once the input has ended."""
+        return msgspec.structs.replace(self, finished=True)
+
+    def check_settings(self, now: Settings, target: str) -> None:
+        """Check that a run has the options that the target was begun with.
+
+        Raises:
+            BulkError: It has others, which it names.
+        """
+        for name in Settings.__struct_fields__:
+            old, new = getattr(self.settings, name), getattr(now, name)
+            if old != new:
+                raise BulkError(f"{target} was begun with {name}={old!r}, and now it is {new!r}; {OTHERWISE}")
+
+    def check_items(self, shard: Shard, rows: int, digest: str, other: str, target: str) -> None:
+        """Check that a shard's items are those of the input as it is now.
+
+        Args:
+            shard: One that is on disk, or its beginning.
+            rows: Items that the input has in its place, at most as many as it.
+            digest: Theirs.
+            other: The first of them that has another name than it had, in words; ``""`` if all have their names.
+            target: The target's name.
+
+        Raises:
+            BulkError: They are others.
+        """
+        if rows == shard.rows and digest == shard.items:
+            return
+        first = self.start_of(shard.number)
+        if other:
+            what = f"has changed since {target} was begun: {other}"
+        elif rows < shard.rows:
+            what = f"has become shorter: it ends after {first + rows} items, and {target} has rows of {self.rows}"
+        else:
+            what = f"has changed since {target} was begun: of the items {first} to {first + rows - 1}, one has another "
+            what += "content under the same name"
+        raise BulkError(f"the input {what}; {OTHERWISE}")
+
+    def refuse_growth(self, target: str) -> None:
+        """Refuse an input that goes on where it had ended.
+
+        Raises:
+            BulkError: It has grown.
+        """
+        raise BulkError(
+            f"the input has grown: {target} ends after {self.rows} items, and now there are more, which no update can "
+            f"add to it yet; {OTHERWISE}"
+        )
+
+
+class Digest:
+    """The digest of items: the same however they were read, in one piece or in many."""
+
+    def __init__(self) -> None:
+        self._names = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._contents = hashlib.blake2b(digest_size=DIGEST_BYTES)
+
+    def add(self, names: bytes, contents: bytes) -> None:
+        """Count items in.
+
+        Args:
+            names: Theirs, a line of JSON each.
+            contents: What else is known of some of them, as size and time of a file: a line of JSON each, which begins
+                with the item's place in the shard.
+        """
+        self._names.update(names)
+        if contents:
+            self._contents.update(contents)
+
+    @property
+    def text(self) -> str:
+        """The digest, in hexadecimal."""
+        both = self._names.digest() + self._contents.digest()
+        return hashlib.blake2b(both, digest_size=DIGEST_BYTES).hexdigest()
+
+
+_decoder: Final = msgspec.json.Decoder(Manifest)
+
+
+def write_manifest(manifest: Manifest) -> bytes:
+    """Return a manifest as JSON, with a line for each shard."""
+    head = msgspec.to_builtins(manifest)
+    shards = head.pop("shards")
+    begun = head.pop("begun")
+    lines = [f"  {_json(name)}: {_json(value)}," for name, value in head.items()]
+    listed = ",\n".join(f"    {_json(shard)}" for shard in shards)
+    lines += [f'  "begun": {_json(begun)},', '  "shards": [' + (f"\n{listed}\n  " if shards else "") + "]"]
+    return ("{\n" + "\n".join(lines) + "\n}\n").encode()
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value, order="deterministic").decode()
+
+
+def read_manifest(data: bytes, path: str) -> Manifest:
+    """Return the manifest that JSON holds.
+
+    Raises:
+        BulkError: It is none, or of a later version of casdk.
+    """
+    try:
+        form = msgspec.json.decode(data, type=dict[str, Any]).get("casdk")
+        if isinstance(form, int) and form > FORMAT:
+            raise BulkError(f"{path} was written by a later version of casdk, which this one cannot go on with")
+        return _decoder.decode(data)
+    except msgspec.MsgspecError as error:
+        raise BulkError(f"{path} is no manifest of a bulk run: {error}") from None

@@ -1,0 +1,84 @@
+"""The bar of a bulk run (rich): rows, errors, rows per second and the time that is left."""
+
+from __future__ import annotations
+
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["Bar"]
+
+QUIET_SECONDS: Final = 5.0
+"""A server that has not answered for so long is said to be waited for."""
+SPEED_SECONDS: Final = 10.0
+"""The time that the speed is the mean of."""
+
+
+class Bar:
+    """A line that moves as rows come; its own thread draws it.
+
+    Args:
+        title: The target's name.
+        total: Rows in all, if known.
+        shown: Whether there is a bar at all.
+    """
+
+    def __init__(self, title: str, total: int | None, *, shown: bool) -> None:
+        self._title = title
+        self._total = total
+        self._shown = shown
+        self._failed = 0
+        self._heard_at = monotonic()
+        self._progress: Progress | None = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        if self._shown:
+            from rich import get_console, progress
+
+            self._progress = progress.Progress(
+                progress.TextColumn("{task.description}", markup=False),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                # It is asked for its text each time that the line is drawn, also while no row comes.
+                progress.TextColumn("{task.fields[bar].state}", markup=False),
+                progress.TimeRemainingColumn(),
+                console=get_console(),
+                speed_estimate_period=SPEED_SECONDS,
+            )
+            self._task = self._progress.add_task(self._title, total=self._total, bar=self)
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def start(self, rows: int, failed: int) -> None:
+        """Begin at what is there already."""
+        self._failed = failed
+        self._heard_at = monotonic()
+        if self._progress is not None:
+            self._progress.reset(self._task, completed=rows, total=self._total)
+
+    def advance(self, rows: int, failed: int) -> None:
+        """Count rows that have come."""
+        self._failed += failed
+        self._heard_at = monotonic()
+        if self._progress is not None:
+            self._progress.advance(self._task, rows)
+
+    @property
+    def state(self) -> str:
+        """What stands behind the count of rows."""
+        failed = f"{self._failed} failed" if self._failed else ""
+        quiet = monotonic() - self._heard_at
+        if quiet >= QUIET_SECONDS:
+            return f"waiting for the server for {quiet:.0f} s {failed}".rstrip()
+        speed = None if self._progress is None else self._progress.tasks[0].speed
+        return " ".join(filter(None, [f"{speed:.0f}/s" if speed else "", failed]))

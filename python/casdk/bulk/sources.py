@@ -1,0 +1,335 @@
+"""Where the items of a bulk run come from: each has a name that stays, and something that tells a change."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+
+from casdk._columns import Unreadable, column_of
+from casdk.documents import Document
+from casdk.errors import BulkError, InputTypeError, InputValueError
+from casdk.models import Image, Text
+
+if TYPE_CHECKING:
+    from casdk.client import Item
+
+__all__ = ["AsyncSource", "Block", "Named", "Source", "files", "lines", "open_source", "to_lines"]
+
+CONTENT_BYTES: Final = 16
+"""Length of the digest that stands for bytes and pixels."""
+LINE_SUFFIXES: Final = frozenset({".txt"})
+RECORD_SUFFIXES: Final = frozenset({".jsonl", ".ndjson"})
+
+
+class Block(msgspec.Struct, frozen=True):
+    """Items that follow each other.
+
+    Attributes:
+        items: They themselves.
+        names: A name for each.
+        contents: For some of them, by position, what tells that its content is another one under the same name.
+    """
+
+    items: list[Any]
+    names: list[str]
+    contents: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+class Source:
+    """Named items, to be taken in blocks, once.
+
+    Args:
+        blocks: Takes up to so many items; none are left where it returns an empty block.
+        total: Items in all, if that is known.
+    """
+
+    def __init__(self, blocks: Callable[[int], Block], total: int | None = None) -> None:
+        self.take: Final = blocks
+        self.total: Final = total
+
+
+class AsyncSource:
+    """A `Source` over an async iterable.
+
+    Args:
+        items: Items, or pairs of a name and an item.
+    """
+
+    total: Final = None
+
+    def __init__(self, items: AsyncIterable[Any]) -> None:
+        self._items: AsyncIterator[Any] = aiter(items)
+        self._start = 0
+
+    async def take(self, most: int) -> Block:
+        """Take up to so many items."""
+        taken: list[Any] = []
+        while len(taken) < most:
+            try:
+                taken.append(await anext(self._items))
+            except StopAsyncIteration:
+                break
+        block = read_block(taken, self._start)
+        self._start += len(taken)
+        return block
+
+
+class Named:
+    """An iterable of pairs of a name and an item that can be read again: what `files` and `lines` return.
+
+    Args:
+        read: Returns an iterator over its items, with their names and what tells that their content has changed.
+        total: Items in all, if that is known.
+    """
+
+    def __init__(self, read: Callable[[], Iterator[tuple[str, Any, str]]], total: int | None = None) -> None:
+        self._read = read
+        self.total: Final = total
+
+    def __iter__(self) -> Iterator[tuple[str, Item | Document]]:
+        for name, item, _ in self._read():
+            yield name, item
+
+    def entries(self) -> Iterator[tuple[str, Item | Document, str]]:
+        """Yield names, items and what tells that the content of one has changed, ``""`` for what its name says."""
+        return self._read()
+
+    def open(self) -> Source:
+        """Return its items from the first on."""
+        entries = self._read()
+
+        def take(most: int) -> Block:
+            taken = list(islice(entries, most))
+            contents = {place: content for place, (_, _, content) in enumerate(taken) if content}
+            return Block([item for _, item, _ in taken], [_as_utf8(name) for name, _, _ in taken], contents)
+
+        return Source(take, self.total)
+
+
+def open_source(content: Any) -> Source | AsyncSource:
+    """Return the items of what a caller hands over, from the first on.
+
+    Raises:
+        InputTypeError: It is one item, or no iterable.
+    """
+    if isinstance(content, Named):
+        return content.open()
+    if isinstance(content, AsyncIterable):
+        return AsyncSource(content)
+    content = column_of(content) or content
+    if isinstance(content, str | bytes | bytearray | os.PathLike | Text | Image | np.ndarray | Document):
+        raise InputTypeError(f"content must be an iterable of items, not one {type(content).__name__}: write [content]")
+    try:
+        items = iter(content)
+    except TypeError:
+        raise InputTypeError(f"content must be an iterable of items, not {type(content).__name__}") from None
+    start = 0
+
+    def take(most: int) -> Block:
+        nonlocal start
+        taken = list(islice(items, most))
+        block = read_block(taken, start)
+        start += len(taken)
+        return block
+
+    return Source(take, len(content) if hasattr(content, "__len__") else None)
+
+
+def read_block(taken: list[Any], start: int) -> Block:
+    """Return items of a caller's as a block.
+
+    A text, and whatever else is written as a ``str`` or a path, is named by that; of pairs the name comes first; what
+    has no name gets its place in the input.
+
+    Args:
+        taken: Items, or pairs of a name and an item.
+        start: Place of the first one in the input.
+    """
+    if set(map(type, taken)) == {str}:
+        return Block(taken, _all_as_utf8(taken))
+    items, names, contents = [], [], {}
+    for place, item in enumerate(taken):
+        name = None
+        if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str):
+            name, item = item
+        own_name, content = _known_of(item)
+        if name is not None and own_name is not None:
+            content = f"{own_name} {content}"
+        if content:
+            contents[place] = content
+        items.append(item)
+        names.append(_as_utf8(name if name is not None else own_name if own_name is not None else str(start + place)))
+    return Block(items, names, contents)
+
+
+def _known_of(item: Any) -> tuple[str | None, str]:
+    """Return what an item can be named by, and what tells that its content has changed."""
+    if isinstance(item, Text):
+        return item.text, ""
+    if isinstance(item, Document):
+        known = f"{item.text}\n{item.uri}"
+        return item.text or item.uri or None, _digest(item.blob) if item.blob else known
+    if isinstance(item, Image):
+        source: Any = item.source
+        return _known_of(Path(source) if isinstance(source, str) and "://" not in source[:10] else source)
+    if isinstance(item, str):
+        return str.__str__(item), ""
+    if isinstance(item, os.PathLike):
+        return os.fsdecode(item), _file_state(os.fspath(item))
+    if isinstance(item, bytes | bytearray | memoryview):
+        return None, _digest(item)
+    if isinstance(item, np.ndarray):
+        return None, f"{item.dtype} {list(item.shape)} {_digest(np.ascontiguousarray(item).data)}"
+    if hasattr(item, "tobytes") and hasattr(item, "size"):  # a PIL.Image
+        return None, f"{item.size} {_digest(item.tobytes())}"
+    return None, ""
+
+
+def _digest(data: Any) -> str:
+    return hashlib.blake2b(data, digest_size=CONTENT_BYTES).hexdigest()
+
+
+def _file_state(path: str | bytes) -> str:
+    """Return size and time of a file, or why they cannot be had: that is part of what an item was."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        return type(error).__name__
+    except ValueError:  # a null in the name
+        return "no file"
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _all_as_utf8(names: list[str]) -> list[str]:
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:
+        return [_as_utf8(name) for name in names]
+    return names
+
+
+def _as_utf8(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+def to_lines(values: Sequence[Any]) -> bytes:
+    """Return values as JSON, a line each."""
+    return _encoder.encode_lines(values)
+
+
+def files(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Named:
+    """Return image files as items, by their paths, in the order of their names.
+
+    A file that cannot be read, and a link that leads nowhere, is an item as all others, which fails. Files are compared
+    by name, size and time when a run goes on.
+
+    Args:
+        pattern: A pattern, as ``"photos/**/*.jpg"`` (``**`` stands for any number of folders), or several, or paths.
+
+    Returns:
+        Pairs of a path and an `Image`.
+
+    Raises:
+        InputValueError: Nothing has such a name.
+
+    Examples:
+        >>> from casdk import bulk
+        >>> bulk.files("photos/**/*.jpg")  # doctest: +SKIP
+    """
+    patterns = [pattern] if isinstance(pattern, str | os.PathLike) else list(pattern)
+    found: set[str] = set()
+    for one in patterns:
+        matches = _matches(os.path.expanduser(os.fspath(one)))
+        if not matches:
+            raise InputValueError(f"no file is called {os.fspath(one)}")
+        found.update(matches)
+    paths = sorted(found)
+
+    def read() -> Iterator[tuple[str, Any, str]]:
+        for path in paths:
+            yield path, Image(path), _file_state(path)
+
+    return Named(read, len(paths))
+
+
+def _matches(pattern: str) -> list[str]:
+    """Return all names that a pattern stands for, but for folders; a link that leads nowhere is one of them."""
+    if not glob.has_magic(pattern):
+        return [pattern] if os.path.lexists(pattern) else []
+    return [path for path in glob.iglob(pattern, recursive=True) if not os.path.isdir(path)]
+
+
+class Record(msgspec.Struct):
+    """One line of a ``.jsonl`` file."""
+
+    text: str = ""
+    uri: str = ""
+    id: str = ""
+
+
+def lines(path: str | os.PathLike[str], *, text: bool = False) -> Named:
+    """Return the lines of a file as items; blank ones are left out.
+
+    Args:
+        path: A ``.txt`` file, whose lines are read as `Client.encode` reads a ``str``; or a ``.jsonl`` file, an object
+            with ``text`` or ``uri``, and perhaps ``id``, per line. An item's name is its ``id``, or what is read. What
+            is no such object is an item that fails.
+        text: Take every line of a ``.txt`` file as a sentence, also one that looks like an image's path or URL.
+
+    Returns:
+        Pairs of a name and an item.
+
+    Raises:
+        InputValueError: The file has another name, or is not there.
+    """
+    file = Path(path).expanduser()
+    kind = file.suffix.lower()
+    if kind not in LINE_SUFFIXES | RECORD_SUFFIXES:
+        raise InputValueError(f"{file}: bulk.lines reads .txt and .jsonl files")
+    if not file.is_file():
+        raise InputValueError(f"{file}: there is no such file")
+    parse = _record if kind in RECORD_SUFFIXES else _sentence if text else _line
+
+    def read() -> Iterator[tuple[str, Any, str]]:
+        try:
+            with open(file, encoding="utf-8") as opened:
+                for number, raw in enumerate(opened, 1):
+                    if line := raw.strip():
+                        yield parse(line, f"line {number}")
+        except UnicodeDecodeError as error:
+            raise BulkError(f"{file} is no UTF-8 ({error.reason})") from None
+
+    return Named(read)
+
+
+def _line(line: str, place: str) -> tuple[str, Any, str]:
+    return line, line, ""
+
+
+def _sentence(line: str, place: str) -> tuple[str, Any, str]:
+    return line, Text(line), ""
+
+
+def _record(line: str, place: str) -> tuple[str, Any, str]:
+    try:
+        record = msgspec.json.decode(line, type=Record)
+        if bool(record.text) == bool(record.uri):
+            raise InputValueError("give either text or uri")
+    except (msgspec.MsgspecError, InputValueError) as error:
+        return place, Unreadable(error), line
+    item = Text(record.text) if record.text else Image(record.uri)
+    return record.id or record.text or record.uri, item, line if record.id else ""

@@ -1,0 +1,152 @@
+"""What a bulk run writes to: what all targets have in common, and which one a path names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from casdk.bulk.disk import Lock, write_whole
+from casdk.bulk.manifest import Manifest, Shard, read_manifest, write_manifest
+from casdk.errors import BulkError, ItemError
+
+__all__ = ["Rows", "Target", "described", "remove"]
+
+Rows = NDArray[Any]
+
+
+class Target(ABC):
+    """Files that hold the rows of a run, and a manifest that says which of them are true.
+
+    Between `begin` and `commit`, `keep` or `drop` one shard is being made. What the target holds is what the manifest
+    says.
+
+    Args:
+        path: As the caller named it.
+
+    Attributes:
+        name: That.
+        manifest_path: Where the manifest is.
+    """
+
+    manifest_path: Path
+    lock_path: Path
+
+    def __init__(self, path: str) -> None:
+        self.name: str = path
+        self.path: Path = Path(os.path.expanduser(path))
+
+    def lock(self) -> Lock:
+        """Return the lock that its one writer holds.
+
+        Raises:
+            BulkError: Somebody else holds it, or there is no such folder.
+        """
+        try:
+            self._make_folder()
+            return Lock(self.lock_path, self.name)
+        except OSError as error:
+            raise BulkError(f"{self.name} cannot be written: {error.strerror}") from error
+
+    @abstractmethod
+    def _make_folder(self) -> None:
+        """Make the folder it is in, if that is its own."""
+
+    def read_manifest(self) -> Manifest | None:
+        """Return what it holds; ``None`` if there is nothing.
+
+        Raises:
+            BulkError: There is something that no run of this kind has made.
+        """
+        try:
+            data = self.manifest_path.read_bytes()
+        except FileNotFoundError:
+            return None
+        return read_manifest(data, str(self.manifest_path))
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Say what it holds from now on."""
+        write_whole(self.manifest_path, write_manifest(manifest))
+
+    @abstractmethod
+    def strangers(self) -> Iterator[Path]:
+        """Yield what lies in its place and is not of a bulk run, as there is no manifest."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Remove what an earlier run has left, its manifest first.
+
+        Raises:
+            BulkError: There are files of others that would remain in it.
+        """
+
+    @abstractmethod
+    def check(self, manifest: Manifest) -> None:
+        """Check that what the manifest says is there.
+
+        Raises:
+            BulkError: A file is missing, or has another size.
+        """
+
+    @abstractmethod
+    def begin(self, manifest: Manifest, width: int) -> None:
+        """Begin with the next shard, at the end of what is there of it.
+
+        Args:
+            manifest: What the target holds.
+            width: Numbers in an embedding.
+        """
+
+    @abstractmethod
+    def add(self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError]) -> None:
+        """Add rows to the shard.
+
+        Args:
+            names: Of their items.
+            rows: ``[len(names), D]``.
+            errors: Of the items without an embedding, by position in these; their rows are NaN.
+        """
+
+    @abstractmethod
+    def commit(self, shard: Shard) -> Shard:
+        """Make the shard whole, on disk and under its name; returns it with its files and checksum."""
+
+    @abstractmethod
+    def keep(self, shard: Shard) -> Shard:
+        """Put what there is of the shard on disk, for `begin` to go on with; returns it with its files and checksum."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Let go of the shard, which is not to be kept."""
+
+    @abstractmethod
+    def complete(self, manifest: Manifest) -> None:
+        """Give a finished target its final form; done again where an earlier run was stopped in the middle of it."""
+
+    @abstractmethod
+    def names_of(self, manifest: Manifest, shard: Shard) -> Iterator[str]:
+        """Yield the names of a shard's rows."""
+
+    def _compare_size(self, path: Path, size: int, *, exactly: bool = True) -> None:
+        try:
+            found = path.stat().st_size
+        except FileNotFoundError:
+            raise BulkError(f"{path} is gone, of which the manifest of {self.name} says that it is whole") from None
+        if found < size or (exactly and found != size):
+            raise BulkError(f"{path} has {found} bytes, and the manifest of {self.name} says {size}: it was changed")
+
+
+def described(error: ItemError) -> str:
+    """Return what is written of a failed item."""
+    return f"{type(error).__name__}: {error.reason}"
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()

@@ -1,0 +1,67 @@
+"""The shard that is being made: what was read for it, and what of that has come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from casdk.bulk.manifest import Digest, Shard
+from casdk.bulk.sources import Block, to_lines
+from casdk.errors import ItemError
+
+__all__ = ["Work"]
+
+
+class Work:
+    """A shard under way.
+
+    Args:
+        number: Its place in the target.
+
+    Attributes:
+        read: Items that were read for it.
+        rows: Items that have come back, in order, with an embedding or an error.
+        failed: Those with an error.
+        waiting: Names and errors of rows that came before anybody knew how wide rows are: all of them failed.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number: int = number
+        self.read: int = 0
+        self.rows: int = 0
+        self.failed: int = 0
+        self.waiting: list[tuple[list[str], Mapping[int, ItemError]]] = []
+        self._digest = Digest()
+        self._names: list[str] = []
+        self._contents: dict[int, str] = {}
+
+    def note(self, block: Block) -> None:
+        """Remember what the next items are called until they come back."""
+        if block.contents:
+            self._contents.update((self.read + place, content) for place, content in block.contents.items())
+        self._names += block.names
+        self.read += len(block)
+
+    def names(self, rows: int) -> list[str]:
+        """Return the names of the items that come back next."""
+        return self._names[:rows]
+
+    def count(self, rows: int, failed: int = 0) -> None:
+        """Count the next items as having come back."""
+        contents = b""
+        if self._contents:
+            places = range(self.rows, self.rows + rows)
+            known = [(place, self._contents.pop(place)) for place in places if place in self._contents]
+            contents = to_lines(known)
+        self._digest.add(to_lines(self._names[:rows]), contents)
+        del self._names[:rows]
+        self.rows += rows
+        self.failed += failed
+
+    @property
+    def digest(self) -> str:
+        """The digest of the items that have come back."""
+        return self._digest.text
+
+    def as_shard(self) -> Shard:
+        """Return it as an entry of the manifest, without what its target adds."""
+        return Shard(number=self.number, rows=self.rows, failed=self.failed, items=self.digest, files={}, checksum="")

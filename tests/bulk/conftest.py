@@ -1,0 +1,71 @@
+"""What the tests of bulk runs share: what lies on the disk, and sources of every kind."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from casdk import Client
+from casdk.server import Served
+
+
+@pytest.fixture
+def held() -> Callable[[Path], dict[str, bytes]]:
+    """A function from a folder to the bytes of all files in it and below, by name."""
+
+    def held(folder: Path) -> dict[str, bytes]:
+        return {
+            str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+        }
+
+    return held
+
+
+@pytest.fixture(scope="module")
+def encoder(server: Served):
+    """A client of the embedded server."""
+    with Client(server.address("grpc")) as client:
+        yield client
+
+
+@pytest.fixture
+def photos(images: dict[str, Path], tmp_path: Path) -> str:
+    """A pattern of 40 small images, one file that is none, and a link that leads nowhere."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    kinds = list(images.values())
+    for number in range(40):
+        image = kinds[number % len(kinds)]
+        shutil.copy(image, folder / f"{number:02}{image.suffix}")
+    (folder / "17.txt.png").write_text("no image")
+    (folder / "23b.png").symlink_to(folder / "nothing")
+    return str(folder / "*.*")
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> str:
+    """A file of 70 lines of JSON, one of which is none."""
+    path = tmp_path / "captions.jsonl"
+    rows = [f'{{"text": "caption {number}", "id": "c{number}"}}\n' for number in range(70)]
+    rows[33] = "{broken\n"
+    path.write_text("".join(rows))
+    return str(path)
+
+
+@pytest.fixture(params=["texts", "files", "lines"])
+def source(request: pytest.FixtureRequest) -> str:
+    """Each kind of source in turn, as ``victim.items_of`` reads it."""
+    if request.param == "texts":
+        return "texts:76"
+    place = request.getfixturevalue("photos" if request.param == "files" else "captions")
+    return f"{request.param}:{place}"
+
+
+@pytest.fixture(params=["rows.npy", "rows"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Each kind of target in turn, in a folder of its own."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder / str(request.param)

@@ -1,0 +1,74 @@
+"""A run that is killed goes on when it is made again, and what it leaves is what an undisturbed run would have left."""
+
+import importlib.util
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from casdk import Client
+from casdk.testing import FaultServer
+
+VICTIM = Path(__file__).with_name("victim.py")
+OPTIONS = {"shard_rows": 16, "batch_size": 4}
+STEPS = 25
+"""Steps on the disk among which one is chosen; every run here has more."""
+
+spec = importlib.util.spec_from_file_location("victim", VICTIM)
+victim = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(victim)
+
+
+def run_and_kill(url, source, target, **where):
+    told = {"url": url, "source": source, "target": str(target), "options": OPTIONS, **where}
+    ran = subprocess.run([sys.executable, VICTIM, json.dumps(told)], capture_output=True, text=True, check=False)
+    assert ran.returncode in (-9, 0), ran.stderr
+    return ran.returncode == -9
+
+
+def check_as_undisturbed(client, source, target, tmp_path, held):
+    result = client.encode_to(target, victim.items_of(source), **OPTIONS)
+    (tmp_path / "undisturbed").mkdir()
+    client.encode_to(tmp_path / "undisturbed" / target.name, victim.items_of(source), **OPTIONS)
+    assert held(target.parent) == held(tmp_path / "undisturbed")
+    return result
+
+
+def test_two_kills(source, target, server, encoder, tmp_path, held):
+    choose = random.Random(f"{source.partition(':')[0]} {target.name}")
+    url = server.address("grpc")
+    assert run_and_kill(url, source, target, disk=choose.randint(1, STEPS))
+    assert run_and_kill(url, source, target, item=choose.randint(17, 39))
+    result = check_as_undisturbed(encoder, source, target, tmp_path, held)
+    assert result.failed == {"texts": 3, "files": 2, "lines": 1}[source.partition(":")[0]]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_fifty_kills(target, server, encoder, tmp_path, held, captions):
+    killed = 0
+    for number in range(50):
+        choose = random.Random(number)
+        where = {"disk": choose.randint(1, 3 * STEPS)} if number % 2 else {"item": choose.randint(0, 69)}
+        killed += run_and_kill(server.address("grpc"), f"lines:{captions}", target, **where)
+        if number % 10 == 9:
+            (tmp_path / f"{number}").mkdir()
+            check_as_undisturbed(encoder, f"lines:{captions}", target, tmp_path / f"{number}", held)
+            for path in sorted(target.parent.rglob("*"), reverse=True):
+                path.unlink() if path.is_file() else path.rmdir()
+    assert killed >= 20
+
+
+def test_a_kill_costs_a_shard_at_most(target):
+    texts = 120
+    with FaultServer(width=8) as server, Client(server.address("grpc")) as client:
+        kills = [run_and_kill(server.address("grpc"), f"texts:{texts}", target, item=item) for item in (20, 57, 90)]
+        assert all(kills)
+        result = client.encode_to(target, victim.items_of(f"texts:{texts}"), **OPTIONS)
+        assert result.rows == texts
+        assert server.counters.documents <= texts + len(kills) * OPTIONS["shard_rows"]
+        before = server.counters.documents
+        assert client.encode_to(target, victim.items_of(f"texts:{texts}"), **OPTIONS).encoded == 0
+        assert server.counters.documents == before

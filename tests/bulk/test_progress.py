@@ -1,0 +1,36 @@
+"""The bar of a bulk run moves from the first rows on, and says how many failed."""
+
+from io import StringIO
+
+import pytest
+import rich
+from casdk.bulk import progress
+from casdk.bulk.progress import Bar
+
+
+@pytest.fixture
+def terminal():
+    drawn = StringIO()
+    rich.reconfigure(file=drawn, force_terminal=True, width=120)
+    yield drawn
+    rich.reconfigure()
+
+
+def test_it_shows_rows_and_failures(terminal, monkeypatch):
+    with Bar("rows.npy", 10, shown=True) as bar:
+        bar.start(2, 1)
+        bar.advance(3, 1)
+        assert bar.state.endswith("2 failed")
+        monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
+        assert bar.state == "waiting for the server for 0 s 2 failed"
+    drawn = terminal.getvalue()
+    assert "rows.npy" in drawn
+    assert "5/10" in drawn
+
+
+def test_none_is_drawn_if_none_is_wanted(terminal):
+    with Bar("rows.npy", None, shown=False) as bar:
+        bar.start(0, 0)
+        bar.advance(3, 0)
+        assert bar.state == ""
+    assert terminal.getvalue() == ""

@@ -1,0 +1,78 @@
+"""A folder of Parquet files: what others read of it, and the same bytes however a shard was made."""
+
+from itertools import pairwise
+
+import numpy as np
+import pyarrow.dataset
+import pyarrow.parquet
+import pytest
+from casdk import FileMissingError
+from casdk.bulk.manifest import Manifest, Settings, Shard
+from casdk.bulk.shards import ParquetTarget
+from hypothesis import given
+from hypothesis import strategies as st
+
+SETTINGS = Settings(shard_rows=9000, batch_size=2, dtype="float32", normalize=False)
+ROWS = np.random.default_rng(7).standard_normal((9000, 2), np.float32)
+ERRORS = {5000: FileMissingError(0, "x", "gone"), 8999: FileMissingError(0, "y", "gone \udcff")}
+
+
+def entry(number, rows):
+    return Shard(number=number, rows=rows, failed=len(ERRORS), items="", files={}, checksum="")
+
+
+def add(target, start, stop):
+    errors = {row - start: error for row, error in ERRORS.items() if start <= row < stop}
+    target.add([f"row {row}" for row in range(start, stop)], ROWS[start:stop], errors)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with one shard that was made in one piece, and its entry."""
+    path = tmp_path_factory.mktemp("whole")
+    target = ParquetTarget(str(path), "float32")
+    target.begin(Manifest(settings=SETTINGS), 2)
+    add(target, 0, 9000)
+    return path, target.commit(entry(0, 9000))
+
+
+def test_others_read_it(whole):
+    path, shard = whole
+    target, manifest = ParquetTarget(str(path), "float32"), Manifest(settings=SETTINGS, shards=(shard,), finished=True)
+    target.write_manifest(manifest)
+    target.complete(manifest)
+    target.complete(manifest)
+    target.check(manifest)
+    table = pyarrow.dataset.dataset(path).to_table()
+    assert table.column_names == ["name", "embedding", "error"]
+    assert table["embedding"].null_count == 2
+    assert table["error"].drop_null().to_pylist() == ["FileMissingError: gone", "FileMissingError: gone \\udcff"]
+    np.testing.assert_array_equal(table["embedding"][:5000].combine_chunks().flatten(), ROWS[:5000].ravel())
+    assert pyarrow.parquet.read_table(path / "_errors.parquet")["row"].to_pylist() == [5000, 8999]
+    assert list(target.names_of(manifest, shard))[8998:] == ["row 8998", "row 8999"]
+
+
+@given(cuts=st.lists(st.integers(1, 8999), max_size=4, unique=True), kept=st.sets(st.integers(0, 3)))
+def test_the_bytes_are_the_same_however_it_was_made(whole, cuts, kept, tmp_path_factory):
+    path = tmp_path_factory.mktemp("parts")
+    target, manifest = ParquetTarget(str(path), "float32"), Manifest(settings=SETTINGS)
+    places = [0, *sorted(cuts), 9000]
+    target.begin(manifest, 2)
+    for number, (start, stop) in enumerate(pairwise(places)):
+        add(target, start, stop)
+        if number in kept and stop < 9000:
+            manifest = manifest.with_begun(target.keep(entry(0, stop)), 2)
+            target.check(manifest)
+            target.begin(manifest, 2)
+    shard = target.commit(entry(0, 9000))
+    assert shard == whole[1]
+    assert (path / "part-00000.parquet").read_bytes() == (whole[0] / "part-00000.parquet").read_bytes()
+
+
+def test_what_is_dropped_leaves_nothing(tmp_path):
+    target = ParquetTarget(str(tmp_path), "float16")
+    target.begin(Manifest(settings=SETTINGS), 2)
+    add(target, 0, 5000)
+    target.drop()
+    target.drop()
+    assert list(tmp_path.iterdir()) == []

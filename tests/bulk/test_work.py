@@ -1,0 +1,28 @@
+"""A shard under way: names wait until their rows come back."""
+
+from casdk.bulk.sources import Block
+from casdk.bulk.work import Work
+
+
+def test_names_come_back_in_order():
+    work = Work(3)
+    work.note(Block(["a", "b"], ["a", "b"], {1: "x"}))
+    work.note(Block(["c"], ["c"], {0: "y"}))
+    assert (work.read, work.rows) == (3, 0)
+    assert work.names(2) == ["a", "b"]
+    work.count(2, 1)
+    assert work.names(2) == ["c"]
+    work.count(1)
+    shard = work.as_shard()
+    assert (shard.number, shard.rows, shard.failed) == (3, 3, 1)
+    assert shard.items == work.digest
+
+
+def test_contents_count():
+    digests = set()
+    for contents in ({}, {0: "x"}, {1: "x"}, {0: "y"}):
+        work = Work(0)
+        work.note(Block(["a", "b"], ["a", "b"], contents))
+        work.count(2)
+        digests.add(work.digest)
+    assert len(digests) == 4

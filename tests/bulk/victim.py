@@ -1,0 +1,67 @@
+"""A bulk run in a process of its own, which kills itself (SIGKILL) where it is told: at a step on the disk or an item.
+
+Its argument is one object of JSON: ``url``, ``source`` and ``target``, the ``options`` of the run, and perhaps ``disk``
+or ``item``.
+"""
+
+import json
+import os
+import signal
+import sys
+
+from casdk import Client, bulk
+
+STEPS = ("os.rename", "os.truncate", "os.remove")
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_step(number, folder):
+    """Die before the step of that number: a file is opened, cut, named or removed."""
+    seen = 0
+
+    def watch(event, arguments):
+        nonlocal seen
+        if event in STEPS or (event == "open" and str(arguments[0]).startswith(folder)):
+            seen += 1
+            if seen == number:
+                die()
+
+    sys.addaudithook(watch)
+
+
+def die_at_item(number, items):
+    for place, item in enumerate(items):
+        if place == number:
+            die()
+        yield item
+
+
+def dying(items, number):
+    if isinstance(items, bulk.Named):
+        return bulk.Named(lambda: die_at_item(number, items.entries()), items.total)
+    return die_at_item(number, items)
+
+
+def items_of(source):
+    """Return the items that a word names: ``texts:100``, ``files:PATTERN`` or ``lines:PATH``."""
+    kind, _, what = source.partition(":")
+    if kind == "texts":
+        return [f"sentence {number}" if number % 37 else "" for number in range(int(what))]
+    return bulk.files(what) if kind == "files" else bulk.lines(what)
+
+
+def main(told):
+    items = items_of(told["source"])
+    if told.get("item") is not None:
+        items = dying(items, told["item"])
+    with Client(told["url"]) as client:
+        if told.get("disk") is not None:
+            die_at_step(told["disk"], os.path.dirname(told["target"]))
+        client.encode_to(told["target"], items, **told["options"])
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

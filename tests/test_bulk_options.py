@@ -1,0 +1,36 @@
+"""The options of bulk runs: each value is checked, those of streams as a stream checks them."""
+
+import pytest
+from casdk import InputTypeError, InputValueError
+from casdk._calls.bulk_options import OF_STREAMS, BulkDefaults, BulkOptions, read_bulk_options
+from casdk._calls.options import StreamOptions
+
+
+def test_defaults():
+    given, of_streams = read_bulk_options({})
+    assert given == BulkDefaults()
+    assert of_streams["batch_size"] == 32
+    assert set(of_streams) == set(OF_STREAMS) <= {*StreamOptions.__annotations__, "timeout"}
+    assert set(BulkDefaults.__struct_fields__) == set(BulkOptions.__annotations__)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("resume", 1, InputTypeError),
+        ("overwrite", "no", InputTypeError),
+        ("normalize", None, InputTypeError),
+        ("shard_rows", True, InputTypeError),
+        ("shard_rows", 1.5, InputTypeError),
+        ("shard_rows", 0, InputValueError),
+        ("errors", "skip", InputValueError),
+        ("batch_size", 0, InputValueError),
+        ("dtype", "int8", InputValueError),
+        ("patience", -1, InputValueError),
+        ("timeout", "1", InputTypeError),
+        ("show_progress", None, InputTypeError),
+    ],
+)
+def test_a_value_that_cannot_be(name, value, error):
+    with pytest.raises(error, match=name):
+        read_bulk_options({name: value})
