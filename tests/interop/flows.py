@@ -1,6 +1,6 @@
 """Real jina flows on loopback: one plain and one with TLS, each answering grpc, http and websocket.
 
-    python flows.py {fake,encoder,real} WORKDIR [--ports N N N N N N]
+    python flows.py {fake,encoder,real,other} WORKDIR [--ports N N N N N N]
 
 Runs inside a reference environment. Prints one line of JSON when every port answers (the six schemes' ports
 and the pids of the flows' processes by name), then serves until SIGTERM, or until stdin ends: with who
@@ -23,6 +23,8 @@ from jina import Flow
 
 PROTOCOLS = ["grpc", "http", "websocket"]
 SCHEMES = ["grpc", "http", "websocket", "grpcs", "https", "websockets"]
+WEIGHTS = {"real": 7, "other": 8}
+"""What the weights of clip_server's models are drawn from."""
 READY_WITHIN = 180_000
 """Milliseconds an executor may take to load."""
 
@@ -42,7 +44,7 @@ def flow(kind, name, ports, work, **tls):
     # TLS is the gateway's alone: given to the Flow it would reach the executors too, which the gateway and
     # jina's own readiness probe then call in plain text, and the flow never becomes ready.
     gateway = Flow(host="127.0.0.1").config_gateway(protocol=PROTOCOLS, port=ports, host="127.0.0.1", **tls)
-    if kind != "real":
+    if kind not in ("real", "other"):
         import executors
 
         uses = executors.Deterministic if kind == "fake" else executors.Encoder
@@ -51,7 +53,7 @@ def flow(kind, name, ports, work, **tls):
     from annlite.executor import AnnLiteIndexer
     from clip_server.executors.clip_onnx import CLIPEncoder
 
-    model = {"model_path": str(onnx_models.write(work / "onnx")), "device": "cpu"}
+    model = {"model_path": str(onnx_models.write(work / kind, WEIGHTS[kind])), "device": "cpu"}
     return gateway.add(name=f"{name}_clip", uses=CLIPEncoder, uses_with=model, timeout_ready=READY_WITHIN).add(
         name=f"{name}_indexer",
         uses=AnnLiteIndexer,
@@ -70,7 +72,7 @@ def end_with_stdin():
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=["fake", "encoder", "real"])
+    parser.add_argument("kind", choices=["fake", "encoder", *WEIGHTS])
     parser.add_argument("work", type=Path)
     parser.add_argument("--ports", type=int, nargs=6)
     given = parser.parse_args()

@@ -10,10 +10,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def write(directory: Path) -> Path:
-    """Write ``visual.onnx`` and ``textual.onnx`` (512-d, seeded) and return their directory."""
+def write(directory: Path, seed: int = 7) -> Path:
+    """Write ``visual.onnx`` and ``textual.onnx`` (512-d, weights of that seed) and return their directory."""
     directory.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(7)
+    random = np.random.default_rng(seed)
     _save(  # the mean of each 16 x 16 patch, through a matrix
         directory / "visual.onnx",
         [

@@ -26,7 +26,7 @@ STOPS_WITHIN = 30.0
 STARTS = 3
 """Times a flow is started: jina draws the executors' ports, and may draw one that is taken."""
 
-Kind = Literal["fake", "encoder", "real"]
+Kind = Literal["fake", "encoder", "real", "other"]
 
 
 class Flows:
@@ -35,8 +35,9 @@ class Flows:
     Args:
         environment: Where jina is.
         kind: ``fake``: the deterministic executor; ``encoder``: the same without an index; ``real``:
-            clip_server's ONNX executor and annlite's indexer.
+            clip_server's ONNX executor and annlite's indexer; ``other``: the same with other weights.
         like: Killed flows whose ports and certificate these take over.
+        variables: More of the environment's variables.
 
     Attributes:
         ports: Port of each scheme.
@@ -44,7 +45,9 @@ class Flows:
         certificate: PEM file of the authority to trust for the secure schemes.
     """
 
-    def __init__(self, environment: Environment, kind: Kind = "fake", like: Flows | None = None) -> None:
+    def __init__(
+        self, environment: Environment, kind: Kind = "fake", like: Flows | None = None, **variables: str
+    ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="casdk-interop-") if like is None else None
         self._work = Path(self._temporary.name) if self._temporary else like._work
         self.certificate = self._work / "cert.pem"
@@ -52,7 +55,7 @@ class Flows:
             write_certificate(self._work)
         self._command: list[str | Path] = [environment.python, HERE / "flows.py", kind, self._work]
         self._command += ["--ports", *map(str, like.ports.values())] if like else []
-        self._environment = environment.variables
+        self._environment = environment.variables | variables
         self._log = (self._work / "log").open("w+")
         try:
             ready = next(filter(None, (self._start() for _ in range(STARTS))), None)
