@@ -1,9 +1,13 @@
 import asyncio
 import contextvars
+import errno
 import gc
+import os
+import threading
 import weakref
 
-from casdk._engine.mailbox import mailbox_of
+import pytest
+from casdk._engine.mailbox import Mailbox, mailbox_of
 
 
 def test_a_closed_loop_is_let_go_with_what_it_never_read():
@@ -16,3 +20,33 @@ def test_a_closed_loop_is_let_go_with_what_it_never_read():
         mailbox_of(runner.get_loop())
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_other_threads_post_is_run(monkeypatch, is_there):
+    """Whether the system has an eventfd to give or not; and whether or not somebody else has read it."""
+
+    def refuse(*_):
+        raise OSError(errno.EMFILE, "too many open files")
+
+    if not is_there:
+        monkeypatch.setattr(os, "eventfd", refuse)
+    loop, mailbox, posted = asyncio.new_event_loop(), Mailbox(), []
+    mailbox.listen(loop)
+    assert (mailbox._event is not None) is is_there
+
+    def post():
+        mailbox.post(loop, contextvars.copy_context(), posted.append, 1)
+        mailbox.post(loop, contextvars.copy_context(), posted.append, 2)
+        mailbox.post(loop, contextvars.copy_context(), loop.stop)
+
+    for _ in range(2):
+        thread = threading.Thread(target=post)
+        loop.call_soon(thread.start)
+        loop.run_forever()
+        thread.join()
+    assert posted == [1, 2, 1, 2]
+    mailbox._hear(loop)
+    loop.close()
+    if mailbox._event is not None:
+        os.close(mailbox._event)

@@ -108,6 +108,8 @@ class Engine:
             # the middle of the start.
             self.loop = asyncio.new_event_loop()
             self.loop.set_default_executor(Workers(LOOKUP_THREADS, "casdk-lookup"))
+            if self.thread_model.patcher is None:  # what waits for descriptors there is not asyncio's
+                self.mailbox.listen(self.loop)
             asyncio.set_event_loop(self.loop)
         except Exception as error:
             self._error = error
