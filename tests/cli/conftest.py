@@ -69,10 +69,11 @@ SECRETS = ("s3cret", "wr0ng", "second line")
 
 
 @pytest.fixture
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+def free_port() -> Iterator[int]:
+    """A port that nothing listens on, nor can, since the test holds it."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield int(sock.getsockname()[1])
 
 
 @pytest.fixture
