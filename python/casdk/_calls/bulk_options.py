@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, TypedDict
 
 import msgspec
 
-from casdk._calls.options import MINIBATCH, Known, read_options
+from casdk._calls.options import MINIBATCH, Images, Known, read_options
 from casdk._wording import shown
 from casdk.errors import InputTypeError, InputValueError
 
@@ -32,6 +32,8 @@ class BulkOptions(TypedDict, total=False):
         parameters: Sent to the executors; ``model_name`` in it selects ``/encode/{model_name}``. Never changed.
         prefetch: Requests in flight; ``Limits.prefetch`` by default.
         check_images: Refuse what is not an image before it is sent.
+        images: What is sent of them, as for `Client.encode`: the ``"original"``, or ``"exact"`` crops.
+        image_size: The model's side in pixels, for ``images="exact"``; found out by default.
         show_progress: Show a bar.
     """
 
@@ -47,6 +49,8 @@ class BulkOptions(TypedDict, total=False):
     parameters: Mapping[str, Any] | None
     prefetch: int | None
     check_images: bool
+    images: Images
+    image_size: int | None
     show_progress: bool
 
 
@@ -65,11 +69,23 @@ class BulkDefaults(msgspec.Struct, frozen=True, kw_only=True):
     parameters: Mapping[str, Any] | None = None
     prefetch: int | None = None
     check_images: bool = True
+    images: Images = "original"
+    image_size: int | None = None
     show_progress: bool = False
 
 
 KNOWN: Final = Known([BulkOptions])
-OF_STREAMS: Final = ("batch_size", "dtype", "parameters", "prefetch", "check_images", "patience", "timeout")
+OF_STREAMS: Final = (
+    "batch_size",
+    "dtype",
+    "parameters",
+    "prefetch",
+    "check_images",
+    "images",
+    "image_size",
+    "patience",
+    "timeout",
+)
 """Options that are those of `Client.stream`, too."""
 
 

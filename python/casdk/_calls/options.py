@@ -25,6 +25,7 @@ __all__ = [
     "MINIBATCH",
     "CallOptions",
     "EncodeOptions",
+    "Images",
     "Known",
     "Options",
     "ReplyOptions",

@@ -17,7 +17,7 @@ from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.targets import Target
 from casdk.errors import ConfigError, InputTypeError
 
-__all__ = ["make_run"]
+__all__ = ["make_run", "open_target"]
 
 
 def make_run(client: Any, target: object, content: Any, options: Mapping[str, Any]) -> Run:
@@ -47,7 +47,7 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
         of_streams["dtype"] = "float32"  # lengths are those of the rows that the server has sent
     return Run(
         client,
-        _open_target(target, settings.dtype),
+        open_target(target, settings.dtype),
         content,
         settings,
         of_streams,
@@ -59,7 +59,7 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
     )
 
 
-def _open_target(target: object, dtype: str) -> Target:
+def open_target(target: object, dtype: str) -> Target:
     """Return the target that a path names.
 
     Raises:

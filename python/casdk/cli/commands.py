@@ -17,7 +17,7 @@ from cyclopts.validators import Number
 
 import casdk
 from casdk import Document, InputValueError, Response
-from casdk.cli import bench
+from casdk.cli import bench, bulk
 from casdk.cli.access import Access
 from casdk.cli.bar import bar_on_stderr
 from casdk.cli.content import STDIN, Content, Entry, read_document, read_lines, stored
@@ -125,8 +125,11 @@ def encode(
     *paths: PathWord,
     out: Annotated[Path | None, Parameter(alias="-o", allow_leading_hyphen=True)] = None,
     text: Annotated[bool, Flag] = False,
-    errors: Literal["raise", "skip"] = "raise",
+    errors: Literal["raise", "skip", "record"] | None = None,
     dtype: Literal["float32", "float16"] = "float32",
+    normalize: Annotated[bool, Flag] = False,
+    shard_rows: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    overwrite: Annotated[bool, Flag] = False,
     batch_size: Size = None,
     model: Model = None,
     images: Images = "original",
@@ -141,19 +144,37 @@ def encode(
         paths: Image files, directories of images, .txt files (an item per line), .jsonl files (an object with text or
             uri per line), URLs of images, sentences of several words; - for lines of standard input, as when no path
             is given.
-        out: File to write: .npy (and the names of its rows beside it), .parquet or .jsonl; - for lines of JSON on
-            standard output, which is also what a pipe gets. A terminal gets a summary.
+        out: File to write: .npy (and the names of its rows beside it), .parquet or .jsonl; or a name without a suffix:
+            a folder of Parquet files, written by a run that may be killed and goes on; - for lines of JSON on standard
+            output, which is also what a pipe gets. A terminal gets a summary.
         text: Take every line as a sentence, also one that looks like an image's path or URL.
-        errors: Stop at the first item that cannot be encoded, or leave it out and say so.
+        errors: Stop at the first item that cannot be encoded (raise), or leave it out and say so (skip); into a folder,
+            write it down there (record) unless you say raise.
         dtype: Type of the numbers.
+        normalize: Divide each row by its length; into a folder alone, as the next two.
+        shard_rows: Rows of one file, and what a run that is killed may have to encode again; 100,000 by default.
+        overwrite: Begin again, whatever is there.
     """
     target = None if out is None else str(out)
-    with (access or Access()).client(url) as client:
+    access = access or Access()
+    if target not in (None, "-") and not Path(str(target)).suffix:
+        options: dict[str, Any] = {"errors": errors, "shard_rows": shard_rows, "image_size": image_size}
+        options |= {"patience": access.patience, "timeout": access.timeout}
+        options = {name: value for name, value in options.items() if value is not None}
+        options |= {"dtype": dtype, "normalize": normalize, "overwrite": overwrite, "images": images}
+        options |= _options(batch_size, model)
+        with access.client(url) as client:
+            result = bulk.encode_into(client, str(target), Content([*map(str, paths)], sentences=text), options)
+        _say(result) if json else print(bulk.told(result))
+        return Exit.PARTIAL if result.failed else Exit.OK
+    if normalize or overwrite or shard_rows is not None or errors == "record":
+        raise casdk.ConfigError("--normalize, --shard-rows, --overwrite and --errors record are for a folder: -o NAME")
+    with access.client(url) as client:
         content = Content([str(path) for path in paths], sentences=text, skip=errors == "skip")
         for unread in content.unread:
             fail(Exit.PARTIAL, f"left out: {unread}")
         with open_sink("-" if target is None and json else target, dtype) as sink:
-            options = {"dtype": dtype, **_options(batch_size, model), "images": images, "image_size": image_size}
+            options = {"dtype": dtype, "images": images, "image_size": image_size, **_options(batch_size, model)}
             skipped = _encode(client, content, sink, options, skip=errors == "skip") + len(content.unread)
             if skipped and not sink.rows:
                 raise InputValueError(f"none of {skipped} items could be encoded, so nothing was written")
@@ -365,6 +386,7 @@ def profile(url: Word, text: str = "hello", /, *, json: Json = False, access: Ac
 
 
 app.command(bench.bench)
+app.command(bulk.app)
 
 
 @app.command

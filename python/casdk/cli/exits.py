@@ -9,6 +9,7 @@ from enum import IntEnum
 
 from casdk.errors import (
     AuthError,
+    BulkError,
     CasdkError,
     ConfigError,
     DeadlineError,
@@ -58,6 +59,7 @@ _EXITS: tuple[tuple[type[BaseException], Exit], ...] = (
     (TransportError, Exit.UNREACHABLE),
     (ServerError, Exit.SERVER),
     (ReplyError, Exit.SERVER),
+    (BulkError, Exit.INPUT),
     (CasdkError, Exit.SERVER),
     (BrokenPipeError, Exit.PIPE),
     (KeyboardInterrupt, Exit.INTERRUPTED),
@@ -70,6 +72,9 @@ _ADVICE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"give check_images=False to send them all the same"), "sentences go into a .txt file"),
     (re.compile(r"TLS\(ca=\.\.\.\)"), "--ca FILE"),
     (re.compile(r"TLS\(cert=\.\.\., key=\.\.\.\)"), "--cert FILE and --key FILE"),
+    (re.compile(r"the same call goes on"), "the same command goes on"),
+    (re.compile(r"overwrite=True"), "--overwrite"),
+    (re.compile(r"errors='record'"), "--errors record"),
     (re.compile(r"it as TLS\(server_name=\.\.\.\)"), "it as --server-name NAME"),
 )
 
@@ -83,6 +88,8 @@ def for_command_line(advice: str) -> str:
 
 def exit_of(error: BaseException) -> Exit:
     """Return the exit code that an error ends a command with."""
+    if isinstance(error, BulkError) and isinstance(error.__cause__, CasdkError | OSError):
+        return exit_of(error.__cause__)
     return next(code for kind, code in _EXITS if isinstance(error, kind))
 
 
@@ -94,7 +101,7 @@ def line_of(error: BaseException, url: str | None = None) -> str:
             became of what was done before.
         url: The server, if the command had one: what went wrong on the way there is for ``casdk doctor``.
     """
-    return "; ".join([_line_of(error, url), *getattr(error, "__notes__", ())])
+    return "; ".join([_line_of(error, url), *map(for_command_line, getattr(error, "__notes__", ()))])
 
 
 def _line_of(error: BaseException, url: str | None) -> str:

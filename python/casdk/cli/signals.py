@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
-__all__ = ["Stopped", "stopping", "undisturbed"]
+__all__ = ["Stopped", "asking", "stopping", "undisturbed"]
 
 NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP")
 WORDS: Final = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "the terminal was closed"}
@@ -41,6 +41,36 @@ def stopping() -> Iterator[None]:
     try:
         yield
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def asking(ask: Callable[[Stopped], object], seconds: float) -> Iterator[None]:
+    """Have the first of those signals ask for an end, and `Stopped` raised if it has not come in time, or at the next.
+
+    Args:
+        ask: Called with what to end with.
+        seconds: How long the end may take.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[Stopped] = []
+
+    def handle(number: int, _: FrameType | None) -> None:
+        if asked:
+            raise asked[0]
+        asked.append(Stopped(number))
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        ask(asked[0])
+
+    before = {number: signal.signal(number, handle) for number in _numbers() if signal.getsignal(number) is _stop}
+    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, handle)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -1,0 +1,86 @@
+"""Bulk runs at the prompt: into a folder, stopped by a signal and gone on with; and what a target holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import App, Parameter
+
+import casdk
+from casdk.cli.bar import bar_on_stderr
+from casdk.cli.content import Content
+from casdk.cli.exits import Exit
+from casdk.cli.signals import asking
+from casdk.cli.sinks import to_json
+
+if TYPE_CHECKING:
+    from casdk.bulk import BulkResult
+
+__all__ = ["app", "encode_into", "told"]
+
+STOP_SECONDS: Final = 5.0
+"""How long a run that is asked to stop waits for what is in flight."""
+
+app: Final = App(name="bulk", help="Targets of bulk runs, as `casdk encode -o FOLDER` writes them.")
+
+
+def encode_into(client: casdk.Client, target: str, content: Content, options: dict[str, Any]) -> BulkResult:
+    """Encode what a command line names into a target; a signal ends it in order.
+
+    Args:
+        client: Encodes.
+        target: The target.
+        content: The items.
+        options: Those of `casdk.BulkOptions`.
+
+    Raises:
+        ConfigError: Items are to be left out.
+    """
+    if options.get("errors") == "skip":
+        raise casdk.ConfigError("--errors skip: into a folder, what cannot be encoded is written down (record)")
+    from casdk.bulk.call import make_run  # which takes asyncio along
+
+    pairs = ((entry.name, entry.item) for entry in content)
+    with bar_on_stderr() as shown:
+        # The bar knows the end of a list.
+        items = pairs if content.total is None else list(pairs)
+        run = make_run(client, target, items, {**options, "show_progress": shown})
+        with asking(run.stop, STOP_SECONDS):
+            return run.run()
+
+
+def told(result: BulkResult) -> str:
+    """Return what a person is told when all is written."""
+    failed = f", {result.failed} of them failed: see its errors" if result.failed else ""
+    if not result.encoded:
+        return f"{result.target}: {result.rows} rows{failed}; it was finished before, and the input is the same"
+    return f"{result.target}: {result.rows} rows{failed}, in {result.seconds:.1f} s"
+
+
+@app.command
+def status(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Say what a target holds, while it is being written or after.
+
+    Args:
+        target: A folder, or a .npy file of `Client.encode_to`.
+        json: Print JSON.
+    """
+    from casdk.bulk.call import open_target
+
+    manifest = open_target(target, "float32").read_manifest()
+    if manifest is None:
+        raise casdk.BulkError(f"{target}: there is no bulk run")
+    held = {
+        "target": target,
+        "finished": manifest.finished,
+        "rows": manifest.rows,
+        "failed": manifest.failed,
+        "shards": len(manifest.shards),
+        "width": manifest.width,
+    }
+    if json:
+        print(to_json(held).decode())
+    else:
+        state = "finished" if manifest.finished else "not finished"
+        print(f"{target}: {state}, {manifest.rows} rows, {manifest.failed} failed, {len(manifest.shards)} shards")
+    return Exit.OK

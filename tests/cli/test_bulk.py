@@ -1,0 +1,92 @@
+"""Bulk runs at the prompt: they go on, they say what has changed, and a signal ends them in order."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import pyarrow.dataset
+import pytest
+from casdk import Client
+from casdk.testing import FaultServer, Gate, Hold
+
+SMALL = ("--shard-rows", 16, "--batch-size", 4)
+
+
+@pytest.fixture
+def lines(tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text("".join(f"sentence {number}\n" for number in range(50)))
+    return path
+
+
+def test_a_folder(command, url, lines, tmp_path):
+    target = tmp_path / "rows"
+    ran = command("encode", url, lines, "-o", target, *SMALL)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"{target}: 50 rows, in ")
+    names = pyarrow.dataset.dataset(target).to_table()["name"].to_pylist()
+    assert names == [f"sentence {number}" for number in range(50)]
+    again = command("encode", url, lines, "-o", target, *SMALL)
+    assert again.out == f"{target}: 50 rows; it was finished before, and the input is the same\n"
+    assert command("bulk", "status", target).out == f"{target}: finished, 50 rows, 0 failed, 4 shards\n"
+    assert command("bulk", "status", target, "--json").json["finished"]
+
+
+def test_what_fails_is_written_down(command, url, lines, tmp_path):
+    with lines.open("a") as file:
+        file.write("/no/such/photo.png\n")
+    ran = command("encode", url, lines, "-o", tmp_path / "rows", "--json", "--normalize")
+    assert (ran.code, ran.json["rows"], ran.json["failed"]) == (1, 51, 1)
+    stopped = command("encode", url, lines, "-o", tmp_path / "other", "--errors", "raise")
+    assert stopped.code == 3
+    assert "item 50, '/no/such/photo.png', cannot be encoded" in stopped.err
+    assert "the same command goes on there, and with --errors record" in stopped.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--batch-size", 8), 3, "begun with batch_size=4, and now it is 8; give another target, or --overwrite"),
+        (("--batch-size", 4, "--errors", "skip"), 2, "written down (record)"),
+    ],
+)
+def test_what_is_refused(command, url, lines, tmp_path, words, code, said):
+    assert command("encode", url, lines, "-o", tmp_path / "rows", "--batch-size", 4).code == 0
+    ran = command("encode", url, lines, "-o", tmp_path / "rows", *words)
+    assert ran.code == code
+    assert said in ran.err
+
+
+def test_options_of_folders_are_for_folders(command, url, lines, tmp_path):
+    ran = command("encode", url, lines, "-o", tmp_path / "rows.jsonl", "--normalize")
+    assert (ran.code, "are for a folder" in ran.err) == (2, True)
+
+
+def test_there_may_be_no_run(command, tmp_path):
+    ran = command("bulk", "status", tmp_path / "none")
+    assert (ran.code, "there is no bulk run" in ran.err) == (3, True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_in_order(lines, tmp_path, number, code):
+    """What is in flight is waited for: here it comes once the signal has."""
+    gate, target = Gate(), tmp_path / "rows"
+    held_back = lambda request: Hold(gate) if "sentence 20" in request.texts else None  # noqa: E731
+    with FaultServer(held_back, width=8) as server, Client(server.address("grpc")) as client:
+        words = ["encode", server.address("grpc"), lines, "-o", target, "--shard-rows", "100", "--batch-size", "4"]
+        program = "import sys; from casdk.cli import main; sys.exit(main())"
+        process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True)
+        with process:
+            gate.wait_for(1)
+            process.send_signal(number)
+            gate.open()
+            _, said = process.communicate(timeout=30)
+        assert process.returncode == code, said
+        assert "the same command goes on from there" in said
+        manifest = json.loads((target / "_casdk.json").read_text())
+        assert manifest["begun"]["rows"] >= 20
+        result = client.encode_to(
+            target, ((text, text) for text in lines.read_text().splitlines()), shard_rows=100, batch_size=4
+        )
+        assert (result.rows, result.encoded) == (50, 50 - manifest["begun"]["rows"])
