@@ -50,7 +50,10 @@ LONGER = {
 
 # Standard modules that would make a decision into an act.
 ACTS = {"asyncio", "socket", "time", "threading", "ssl", "selectors", "os", "random"}
-FORBIDDEN = {f"_calls.{name}": ACTS for name in ("decisions", "batches", "isolation", "outages", "pace", "window")}
+FORBIDDEN = {
+    f"_calls.{name}": ACTS
+    for name in ("choice", "decisions", "batches", "isolation", "outages", "pace", "space", "window")
+}
 
 
 class Import(NamedTuple):

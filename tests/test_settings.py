@@ -1,16 +1,17 @@
 """The settings of a client: what each may be, what a pickle may hold, and what they turn into."""
 
 import pytest
-from casdk import TLS, ConfigError, Limits, Retry, Telemetry, Timeouts
+from casdk import TLS, ConfigError, Limits, Pool, Retry, Server, Telemetry, Timeouts
 from casdk._calls.options import MINIBATCH
-from casdk._calls.settings import Settings, make_coalescer, make_instruments, read_credential, read_sources
+from casdk._calls.settings import Settings, make_coalescer, make_instruments, read_sources
 from casdk._content.inputs import EVERYTHING
-from casdk._transport.address import parse_address
+from casdk._transport.tokens import read_credential
 
 
 def settings(**changes):
     plain = {
-        "endpoint": parse_address("grpcs://host:1"),
+        "servers": (Server("grpcs://host:1"),),
+        "pool": Pool(),
         "credential": None,
         "tls": TLS(),
         "timeouts": Timeouts(),
@@ -21,6 +22,7 @@ def settings(**changes):
         "telemetry": False,
         "transport": None,
         "sources": EVERYTHING,
+        "expect_space": None,
     }
     return Settings(**(plain | changes))
 

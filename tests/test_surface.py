@@ -14,8 +14,8 @@ import casdk
 import pytest
 from casdk._calls.options import Options
 
-PUBLIC = ("client", "config", "documents", "errors", "models")
-VERBS = ("encode", "stream", "encode_to", "rank", "index", "search", "profile", "close")
+PUBLIC = ("client", "config", "documents", "errors", "models", "servers")
+VERBS = ("encode", "stream", "encode_to", "rank", "index", "search", "space", "profile", "close")
 TWINS = {
     **{(casdk.Client, verb): f"a{verb}" for verb in VERBS},
     (casdk.Client, "__enter__"): "__aenter__",

@@ -136,3 +136,22 @@ def test_a_token_that_is_sent_back_is_not_shown():
     shown = f"{caught.value} {caught.value.__cause__!r} {caught.value.__context__!r}"
     assert "s3cret" not in shown
     assert "no Bearer *** here" in shown
+
+
+def test_connections_are_counted_over_forks(scheme):
+    """Behind each of them may be another server."""
+
+    async def job(caller):
+        async with opened(server, scheme, caller) as transport:
+            seen = [(transport.connections, transport.is_connected)]
+            for _ in range(2):
+                await transport.exchange(*request(transport))
+                seen.append((transport.connections, transport.is_connected))
+            await transport.before_fork()
+            seen.append((transport.connections, transport.is_connected))
+            await transport.exchange(*request(transport))
+            return [*seen, (transport.connections, transport.is_connected)]
+
+    with FaultServer(width=8) as server:
+        seen = run(job)
+    assert seen == [(0, False), (1, True), (1, True), (1, False), (2, True)]

@@ -27,7 +27,7 @@ class Canned(Channel):
     """
 
     def __init__(self, client: Client, reply: bytes) -> None:
-        transport = client._session.transport
+        transport = client._session.way.transports[0]
         super().__init__(transport.endpoint, transport._tls, transport._timeouts, transport._limits, None)
         self._reply = reply
         transport._channel = self

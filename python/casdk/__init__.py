@@ -27,6 +27,7 @@ from casdk.errors import (
     ItemError,
     ItemTooLargeError,
     ItemTypeError,
+    ModelMismatchError,
     NoEmbeddingError,
     NotAllowedError,
     NotAnImageError,
@@ -42,6 +43,7 @@ from casdk.errors import (
     TransportError,
 )
 from casdk.models import EncodeResult, Header, Image, Profile, Response, Route, Status, Text, Timings
+from casdk.servers import Pool, Server, ServerStatus
 
 __all__ = [
     "TLS",
@@ -76,6 +78,7 @@ __all__ = [
     "ItemTooLargeError",
     "ItemTypeError",
     "Limits",
+    "ModelMismatchError",
     "NamedScore",
     "NoEmbeddingError",
     "NotAllowedError",
@@ -83,6 +86,7 @@ __all__ = [
     "NotDoneError",
     "NotSupportedError",
     "OverloadedError",
+    "Pool",
     "Profile",
     "ProtocolMismatchError",
     "ProxyError",
@@ -91,7 +95,9 @@ __all__ = [
     "Response",
     "Retry",
     "Route",
+    "Server",
     "ServerError",
+    "ServerStatus",
     "Status",
     "StreamOptions",
     "TLSError",

@@ -14,6 +14,7 @@ __all__ = ["Late", "load"]
 
 MODULES: Final = (
     "casdk._calls.merging",
+    "casdk._calls.profiles",
     "casdk._calls.session",
     "casdk._calls.verbs",
     "casdk._engine.waiting",

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack, overload
 
@@ -24,37 +24,27 @@ from casdk._calls.options import (
     StreamOptions,
     read_options,
 )
-from casdk._calls.settings import (
-    Settings,
-    make_coalescer,
-    make_instruments,
-    read_credential,
-    read_protocols,
-    read_sources,
-)
+from casdk._calls.settings import Settings, make_coalescer, make_instruments, prepare, read_settings
 from casdk._calls.signatures import takes
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
-from casdk._modules import load
-from casdk._transport.address import counterpart, parse_address
-from casdk._transport.greenlets import check_greenlets
 from casdk._wording import EXITING
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.documents import Document, DocumentArray
-from casdk.errors import ClosedError, ConfigError
+from casdk.errors import ClosedError
 from casdk.models import EncodeResult, Image, Profile, Response, Text
+from casdk.servers import Pool, Server, ServerStatus
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-    from casdk._calls import verbs
-    from casdk._calls.session import Session
-    from casdk._engine import process, waiting
+    from casdk._calls import profiles, verbs
+    from casdk._engine import waiting
     from casdk._transport.credentials import Credential
     from casdk.bulk import BulkResult, Named
 else:
     from casdk._modules import Late
 
-    verbs, process, waiting = map(Late, ("casdk._calls.verbs", "casdk._engine.process", "casdk._engine.waiting"))
+    verbs, profiles, waiting = map(Late, ("casdk._calls.verbs", "casdk._calls.profiles", "casdk._engine.waiting"))
 
 __all__ = [
     "ArrowArray",
@@ -93,7 +83,7 @@ class Client:
 
     Args:
         server: ``scheme://host[:port]``; schemes ``grpc grpcs http https websocket websockets`` (``ws wss``), default
-            ports 80 and, with TLS, 443.
+            ports 80 and, with TLS, 443. Or a list of several, as addresses or as `Server`.
         credential: Token sent as ``authorization`` with every request on every scheme, verbatim; or a callable, also an
             async one, that returns it and is asked again when the server refuses; or ``{"Authorization": token}``.
             ``CLIP_AUTH_TOKEN`` is used where none is given. A function runs on a worker and a coroutine on a loop of
@@ -113,10 +103,12 @@ class Client:
             not given travel in larger ones, of up to 256, while the server answers each within 10 ms. Errors and
             deadlines stay with their caller.
         local_files: ``False`` opens no file and asks the file system about no string: paths, ``PathLike``,
-            ``Image(path)`` and a ``Document.uri`` that names a file are `NotAllowedError`. For services, whose content
-            strangers send.
+            ``Image(path)`` and a ``Document.uri`` that names a file are `NotAllowedError`. For services.
+        pool: How several servers are used; see `Pool`.
         fetch_urls: ``False`` fetches nothing: ``http(s)://`` URLs, also of Documents, are `NotAllowedError`. Sentences,
             bytes, arrays and data URIs pass whatever either of them is.
+        expect_space: What `space` has returned: a server of another vector space is a `ModelMismatchError`, before
+            one of its rows is given to you. It is asked at the first call and after each new connection.
         telemetry: ``True`` reports spans and metrics to OpenTelemetry's global providers, a `Telemetry` to its own,
             and sends the trace context to the server; needs ``casdk[otel]``. Off, nothing of it is imported.
 
@@ -132,9 +124,10 @@ class Client:
 
     def __init__(
         self,
-        server: str,
+        server: str | Sequence[str | Server],
         credential: Credential | Mapping[str, str] | None = None,
         *,
+        pool: Pool | None = None,
         tls: TLS | None = None,
         timeout: float | None = None,
         timeouts: Timeouts | None = None,
@@ -146,53 +139,36 @@ class Client:
         telemetry: bool | Telemetry = False,
         local_files: bool = True,
         fetch_urls: bool = True,
+        expect_space: str | None = None,
     ) -> None:
         self._check()
-        endpoint, protocols = parse_address(server), read_protocols(transport)
-        check_greenlets(endpoint, protocols)
-        load(endpoint, protocols)
-        from casdk._transport.proxy import check_proxy
-
-        if tls is not None and not endpoint.tls:
-            raise ConfigError(
-                f"tls= needs a secure scheme: {counterpart(endpoint.scheme, tls=True)}://, not {endpoint.scheme}://"
-            )
-        for name, option, kind in (
-            ("tls", tls, TLS),
-            ("timeouts", timeouts, Timeouts),
-            ("retry", retry, Retry),
-            ("limits", limits, Limits),
-        ):
-            if option is not None and not isinstance(option, kind):
-                raise ConfigError(f"{name} must be a casdk.{kind.__name__}, not {type(option).__name__}")
-        if timeout is not None:
-            if timeouts is not None:
-                raise ConfigError("give timeout= or timeouts=, not both")
-            timeouts = Timeouts(total=timeout)
-        self._settings = Settings(
-            endpoint=endpoint,
-            credential=read_credential(credential),
-            tls=tls or TLS(),
-            timeouts=timeouts or Timeouts(),
-            limits=limits or Limits(),
-            retry=retry or Retry(),
-            proxy=check_proxy(proxy),
-            transport=protocols,
+        self._settings = read_settings(
+            server,
+            credential,
+            pool=pool,
+            tls=tls,
+            timeout=timeout,
+            timeouts=timeouts,
+            retry=retry,
+            limits=limits,
+            proxy=proxy,
+            transport=transport,
             coalesce=coalesce,
             telemetry=telemetry,
-            sources=read_sources(local_files, fetch_urls),
+            local_files=local_files,
+            fetch_urls=fetch_urls,
+            expect_space=expect_space,
         )
         self._open()
 
     def _open(self) -> None:
         self._check()
-        check_greenlets(self._settings.endpoint, self._settings.transport)
-        load(self._settings.endpoint, self._settings.transport)
+        settings = self._settings
+        prepare(settings.endpoints, settings.transport)
         from casdk._calls.session import Session
 
-        settings = self._settings
         self._session = Session(settings, make_coalescer(settings), make_instruments(settings))
-        self._finalizer = weakref.finalize(self, _leave, self._session)
+        self._finalizer = weakref.finalize(self, self._session.leave)
         self._finalizer.atexit = False
 
     def __getstate__(self) -> Settings:
@@ -201,9 +177,7 @@ class Client:
         Raises:
             ConfigError: The configuration holds a secret in clear, or telemetry's providers.
         """
-        obstacle = self._settings.obstacle()
-        if obstacle is not None:
-            raise ConfigError(f"a client whose {obstacle} cannot be pickled")
+        self._settings.check_portable()
         return self._settings
 
     def __setstate__(self, settings: Settings) -> None:
@@ -211,7 +185,19 @@ class Client:
         self._open()
 
     def __repr__(self) -> str:
-        return f"Client({str(self._settings.endpoint)!r})"
+        return f"Client({self._settings.shown})"
+
+    @property
+    def servers(self) -> list[ServerStatus]:
+        """What the client knows of its servers now: state, last error and share of the requests of each.
+
+        Example:
+            >>> from casdk import Client
+            >>> client = Client(["grpc://127.0.0.1:51000", "http://127.0.0.1:51001"])
+            >>> [server.state for server in client.servers]
+            ['ready', 'ready']
+        """
+        return self._session.way.statuses()
 
     # encode
 
@@ -742,6 +728,37 @@ class Client:
         call = verbs.search(self._session, content, read_options(options, OF_SEARCH), limit)
         return await waiting.run_call_async(call)
 
+    # space
+
+    def space(self, model_name: str | None = None, *, timeout: float | UnsetType | None = UNSET) -> str:
+        """Return what tells the server's vector space from that of every other model, to be stored beside vectors.
+
+        The server encodes a fixed sentence and a fixed image, as `encode` would; a server that takes texts only, or
+        images only, is asked in vain for the other. Compare what is returned by ``expect_space=`` and never by
+        ``==``: the same model gives slightly other numbers on another machine.
+
+        Args:
+            model_name: Model to ask for, as in ``parameters={"model_name": ...}``, where the flow has several.
+            timeout: Seconds for the call; ``None`` for as long as it takes, the client's own if not given.
+
+        Returns:
+            At most 200 printable ASCII characters, without white space and quotes.
+
+        Raises:
+            ModelMismatchError: The client has an ``expect_space``, and the server is of another space.
+            ItemError: The server encodes neither.
+            CasdkError: As `encode`.
+        """
+        self._check()
+        found: str = waiting.run_call(verbs.space(self._session, model_name, timeout))
+        return found
+
+    async def aspace(self, model_name: str | None = None, *, timeout: float | UnsetType | None = UNSET) -> str:
+        """`space`, asynchronously."""
+        self._check()
+        found: str = await waiting.run_call_async(verbs.space(self._session, model_name, timeout))
+        return found
+
     # profile
 
     def profile(
@@ -755,18 +772,18 @@ class Client:
             quiet: Do not print the tree.
 
         Returns:
-            Every figure, in milliseconds; it also reads like upstream's dict (``p['Roundtrip']``).
+            Every figure, in milliseconds; it also reads like upstream's dict (``p['Roundtrip']``). Of several servers,
+            a ``dict[str, Profile]`` by address, which a type checker has to be told (``typing.cast``).
         """
         self._check()
-        return verbs.show_profile(waiting.run_call(verbs.profile(self._session, content, timeout)), quiet)
+        return profiles.run(self._session, content, timeout, quiet=quiet)
 
     async def aprofile(
         self, content: Item | Document | None = None, *, timeout: float | UnsetType | None = UNSET, quiet: bool = False
     ) -> Profile:
         """`profile`, asynchronously."""
         self._check()
-        call = verbs.profile(self._session, content, timeout)
-        return verbs.show_profile(await waiting.run_call_async(call), quiet)
+        return await profiles.run_async(self._session, content, timeout, quiet=quiet)
 
     # running and closing
 
@@ -790,9 +807,9 @@ class Client:
         self._finalizer.detach()
         if self._session.opened:
             if threading.get_ident() in our_threads:  # in a finalizer that Python happens to run there
-                _leave(self._session)
+                self._session.leave()
             else:
-                waiting.run(_closing(self._session))
+                waiting.run(lambda caller: self._session.aclose())
         self._session.closed = True
 
     async def aclose(self) -> None:
@@ -801,7 +818,7 @@ class Client:
             return
         self._finalizer.detach()
         if self._session.opened:
-            await waiting.run_async(_closing(self._session))
+            await waiting.run_async(lambda caller: self._session.aclose())
         self._session.closed = True
 
     def __enter__(self) -> Client:
@@ -819,16 +836,3 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def _closing(session: Session) -> Callable[[Any], Any]:
-    async def close(caller: object) -> None:
-        await session.aclose()
-
-    return close
-
-
-def _leave(session: Session) -> None:
-    """Close what a client left behind that nobody closed; runs wherever the garbage collector does."""
-    if session.opened:
-        process.engine().post(lambda: process.engine().loop.create_task(session.aclose()))

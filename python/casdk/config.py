@@ -2,76 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
+from casdk._checks import MOST_SECONDS, check_count, check_number, check_rate, check_seconds, require
 from casdk._wording import shown
 from casdk.errors import ConfigError
 
 __all__ = ["TLS", "Limits", "Retry", "Telemetry", "Timeouts"]
 
 MIB: Final = 1024 * 1024
-MOST_SECONDS: Final = 1_000_000
-"""Longest that a connection, a request or a backoff may be told to take, 11 days: gRPC has 32 bits for milliseconds."""
-
-LEAST_PER_SECOND: Final = 1 / MOST_SECONDS
-MOST_PER_SECOND: Final = 1_000_000_000
-"""Most requests or items a second that a limit may be: one each nanosecond, which is no limit any more."""
-
-
-def _require(true: bool, sentence: str) -> None:
-    if not true:
-        raise ConfigError(sentence)
-
-
-def _check_number(struct: msgspec.Struct, name: str) -> float:
-    """Return a field that has to be a finite number; one of NumPy's becomes Python's own."""
-    value: Any = getattr(struct, name)
-    if isinstance(value, np.integer | np.floating):
-        value = value.item()
-        msgspec.structs.force_setattr(struct, name, value)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    _require(is_number, f"{_where(struct, name)} must be a number, not {shown(value)}")
-    is_finite = isinstance(value, int) or math.isfinite(value)
-    _require(is_finite, f"{_where(struct, name)} must be a finite number, not {shown(value)}")
-    number: float = value
-    return number
-
-
-def _check_seconds(struct: msgspec.Struct, name: str, most: float = MOST_SECONDS) -> None:
-    value = _check_number(struct, name)
-    _require(value > 0, f"{_where(struct, name)} must be more than 0 seconds, not {shown(value)}")
-    _require(value <= most, f"{_where(struct, name)} must be at most {most:g} seconds, not {shown(value)}")
-
-
-def _check_count(struct: msgspec.Struct, name: str, least: int = 1) -> None:
-    value = _check_number(struct, name)
-    _require(isinstance(value, int), f"{_where(struct, name)} must be an int, not {shown(value)}")
-    _require(value >= least, f"{_where(struct, name)} must be at least {least}, not {shown(value)}")
-    _require(value <= sys.maxsize, f"{_where(struct, name)} must be at most {sys.maxsize}, not {shown(value)}")
-
-
-def _check_rate(struct: msgspec.Struct, name: str) -> None:
-    value = _check_number(struct, name)
-    _require(value > 0, f"{_where(struct, name)} must be more than 0 a second, not {shown(value)}")
-    _require(
-        LEAST_PER_SECOND <= value <= MOST_PER_SECOND,
-        f"{_where(struct, name)} must be from {LEAST_PER_SECOND:g} to {MOST_PER_SECOND:g} a second, not {shown(value)}",
-    )
-
-
-def _where(struct: msgspec.Struct, name: str) -> str:
-    return f"{type(struct).__name__}: {name}"
 
 
 def _read_path(name: str, source: object) -> str:
     """Return the path of a PEM file; a path of the caller's own class is asked for it here, not on the engine."""
-    _require(
+    require(
         isinstance(source, str | os.PathLike),
         f"TLS: {name} must be a PEM file's path or PEM bytes, not {type(source).__name__}",
     )
@@ -83,7 +31,7 @@ def _read_path(name: str, source: object) -> str:
         usable = "\0" not in path and bool(os.fsencode(path))
     except UnicodeEncodeError:
         usable = False
-    _require(usable, f"TLS: {name}: no file can have the path {path!r}")
+    require(usable, f"TLS: {name}: no file can have the path {path!r}")
     return path
 
 
@@ -110,14 +58,14 @@ class TLS(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             source = getattr(self, name)
             if source is not None and not isinstance(source, bytes):
                 msgspec.structs.force_setattr(self, name, _read_path(name, source))
-        _require(isinstance(self.verify, bool), f"TLS: verify must be True or False, not {shown(self.verify)}")
+        require(isinstance(self.verify, bool), f"TLS: verify must be True or False, not {shown(self.verify)}")
         if self.server_name is not None:
             _check_server_name(self.server_name)
-        _require(
+        require(
             (self.cert is None) == (self.key is None),
             "TLS: cert and key belong together, give both or neither",
         )
-        _require(self.verify or self.ca is None, "TLS: verify=False and ca= contradict each other, drop one")
+        require(self.verify or self.ca is None, "TLS: verify=False and ca= contradict each other, drop one")
 
     def __repr__(self) -> str:
         shown = [f"ca={_shown(self.ca)}"] if self.ca is not None else []
@@ -134,7 +82,7 @@ def _check_server_name(name: object) -> None:
         usable = bool(name.encode("idna")) and name.isprintable() and not any(map(str.isspace, name))
     except UnicodeError:
         usable = False
-    _require(usable, f"TLS: server_name must be the name of a host, not {name!r}")
+    require(usable, f"TLS: server_name must be the name of a host, not {name!r}")
 
 
 def _shown(source: str | os.PathLike[str] | bytes | None) -> str:
@@ -159,9 +107,9 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("connect", "read", "download"):
-            _check_seconds(self, name)
+            check_seconds(self, name)
         if self.total is not None:
-            _check_seconds(self, "total", sys.float_info.max)
+            check_seconds(self, "total", sys.float_info.max)
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,16 +137,16 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     patience: float | None = None
 
     def __post_init__(self) -> None:
-        _check_count(self, "attempts")
+        check_count(self, "attempts")
         numbers = ["backoff", "max_backoff", "jitter", "budget"] + (["patience"] if self.patience is not None else [])
         for name in numbers:
-            value = _check_number(self, name)
-            _require(value <= MOST_SECONDS, f"Retry: {name} must be at most {MOST_SECONDS:g}, not {shown(value)}")
-        _require(self.backoff >= 0, f"Retry: backoff must not be negative, not {self.backoff}")
-        _require(self.max_backoff >= self.backoff, "Retry: max_backoff must not be less than backoff")
-        _require(0 <= self.jitter <= 1, f"Retry: jitter must be between 0 and 1, not {self.jitter}")
-        _require(0 <= self.budget <= 1, f"Retry: budget must be between 0 and 1, not {self.budget}")
-        _require(
+            value = check_number(self, name)
+            require(value <= MOST_SECONDS, f"Retry: {name} must be at most {MOST_SECONDS:g}, not {shown(value)}")
+        require(self.backoff >= 0, f"Retry: backoff must not be negative, not {self.backoff}")
+        require(self.max_backoff >= self.backoff, "Retry: max_backoff must not be less than backoff")
+        require(0 <= self.jitter <= 1, f"Retry: jitter must be between 0 and 1, not {self.jitter}")
+        require(0 <= self.budget <= 1, f"Retry: budget must be between 0 and 1, not {self.budget}")
+        require(
             self.patience is None or self.patience >= 0,
             f"Retry: patience must be a number of seconds, or None, not {self.patience}",
         )
@@ -208,15 +156,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much a client holds at once, over all its calls.
 
     Attributes:
-        prefetch: Requests in flight per call; by default 8, and up to 32 small ones while the server answers each
-            within 20 ms.
-        requests: Requests in flight over all calls.
+        prefetch: Requests in flight per call; by default 8, or 4 for each of several servers if that is more, and up
+            to 32 small ones while the server answers each within 20 ms.
+        requests: Requests in flight over all calls, to each server.
         max_inflight_bytes: Bytes of requests and replies in flight or waiting for their turn; one call has an eighth
             of them in requests, so that large images leave room for other calls.
         max_item_bytes: Largest image, read or downloaded.
         max_message_bytes: A request is cut where it would grow beyond this.
         max_reply_bytes: Largest reply accepted.
-        connections: Connections to the server, where the protocol needs more than one (http).
+        connections: Connections to each server, where the protocol needs more than one (http).
         redirects: Redirects followed for one image URL.
         requests_per_second: Requests sent in a second over all calls, evenly: none sooner after another. By default as
             many as there are.
@@ -239,9 +187,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             if name in ("prefetch", "requests_per_second", "items_per_second") and getattr(self, name) is None:
                 continue
             if name.endswith("_per_second"):
-                _check_rate(self, name)
+                check_rate(self, name)
             else:
-                _check_count(self, name, least=0 if name == "redirects" else 1)
+                check_count(self, name, least=0 if name == "redirects" else 1)
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
     CasdkError
     ├── ConfigError (ValueError)            an address, option or credential that cannot work
+    │   └── ModelMismatchError              a server holds another model than it should: .servers
     ├── ClosedError (RuntimeError)          the client was closed
     ├── InputError
     │   ├── InputTypeError (TypeError)      content of a type no one can encode, a bare str
@@ -67,6 +68,7 @@ __all__ = [
     "ItemError",
     "ItemTooLargeError",
     "ItemTypeError",
+    "ModelMismatchError",
     "NoEmbeddingError",
     "NotAllowedError",
     "NotAnImageError",
@@ -173,6 +175,20 @@ def _portable(value: Any) -> Any:
 
 class ConfigError(CasdkError, ValueError):
     """An address, an option or a credential that cannot work."""
+
+
+class ModelMismatchError(ConfigError):
+    """The rows of a server are of another vector space than ``expect_space``, or than those of another server.
+
+    No row of it was given to anybody, and nothing was sent to its index, unless ``unconfirmed`` says so.
+
+    Attributes:
+        servers: Addresses of the servers that differ; of the only one, where it differs from ``expect_space``.
+    """
+
+    def __init__(self, message: str, servers: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.servers: tuple[str, ...] = tuple(servers)
 
 
 class ClosedError(CasdkError, RuntimeError):

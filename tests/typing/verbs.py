@@ -120,6 +120,12 @@ async def asearch() -> None:
     assert_type(await client.asearch(["a"], on_always=done), None)
 
 
+async def space() -> None:
+    assert_type(client.space(), str)
+    assert_type(await client.aspace("ViT-L-14::openai", timeout=5), str)
+    Client("grpc://127.0.0.1:51000", expect_space=client.space())
+
+
 async def profile() -> None:
     assert_type(client.profile(), Profile)
     assert_type(client.profile("a", quiet=True)["Roundtrip"], float)

@@ -15,6 +15,8 @@ from casdk.documents.recognise import hold_documents, recognise
 from casdk.errors import ItemError
 
 if TYPE_CHECKING:
+    from casdk._calls.choice import Errand, Place
+    from casdk._rust import Codec
     from casdk._transport.transport import Transport
 
 __all__ = ["Batch", "NewItems", "Repeats", "Request", "Unfinished", "moved"]
@@ -32,6 +34,7 @@ class Batch(msgspec.Struct, eq=False):
         outages: Times the server went away while the batch was with it.
         errors: What was wrong with each URL that could not be fetched.
         isolation: The search for a bad item that it is a part of.
+        failed_at: What a pool notes of the server that has failed on it, if one has.
         not_before: When it may be sent again, in the engine's time.
         sent: Whether it was handed to the connection, in its latest attempt.
         read_at: When its items were read; this and the next two as `time.perf_counter` has it.
@@ -49,6 +52,7 @@ class Batch(msgspec.Struct, eq=False):
     outages: int = 0
     errors: dict[str, Exception] | None = None
     isolation: Any = None
+    failed_at: Place | None = None
     not_before: float = 0.0
     sent: bool = False
     taken_at: float = 0.0
@@ -85,6 +89,9 @@ class Request(msgspec.Struct, eq=False):
         batch: What is in it.
         id: What its reply is paired by.
         transport: Where it is sent, once that is decided.
+        codec: How it was written.
+        errand: What a pool notes of it, if there is one.
+        send_at: When it may be sent, if not at once, in the engine's time.
         size: Bytes that count as in flight.
         reported: Whether the callbacks were called for it.
     """
@@ -92,6 +99,9 @@ class Request(msgspec.Struct, eq=False):
     batch: Batch
     id: str
     transport: Transport | None = None
+    codec: Codec = "proto"
+    errand: Errand | None = None
+    send_at: float | None = None
     size: int = 0
     reported: bool = False
 

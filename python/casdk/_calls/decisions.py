@@ -37,9 +37,10 @@ from casdk.errors import (
 __all__ = ["Call", "ErrorMode", "NextStep", "RetryBudget"]
 
 ErrorMode: TypeAlias = Literal["raise", "return", "skip"]
-NextStep: TypeAlias = Literal["abandoned", "split", "repeat", "wait", "lost", "stop"]
-"""What follows on a batch that failed: nothing, as the call is over; its halves are sent; it is sent again; it is sent
-again when the server is back; it is left without a result, and the call goes on; the call ends."""
+NextStep: TypeAlias = Literal["abandoned", "split", "move", "repeat", "wait", "lost", "stop"]
+"""What follows on a batch that failed: nothing, as the call is over; its halves are sent; it is sent to another server
+at once; it is sent again; it is sent again when the server is back; it is left without a result, and the call goes on;
+the call ends."""
 
 HOPELESS_ITEMS: Final = 64
 """An executor that has failed on so many items of a call, and succeeded on none, is at fault, and not the items."""
@@ -329,6 +330,11 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         if self._may_split(batch, error):
             self._isolate(batch, cast(ServerError, error))
             return "split"
+        if failure is not None and self._may_move(batch, failure, now):
+            batch.excused += failure.away
+            batch.outages += asked and failure.sent
+            self._ready.appendleft(batch)
+            return "move"
         if failure is not None and self._may_help(failure):
             if isinstance(failure, TransportError) and failure.blameless:
                 batch.attempts -= 1
@@ -379,12 +385,24 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
             return False
         return self._successes > 0 or self._hopeless < HOPELESS_ITEMS
 
+    def _may_move(self, batch: Batch, error: TransportError | ServerError, now: float) -> bool:
+        """Whether another server is to have it, now: that one may take what this one has failed on."""
+        if isinstance(error, ServerError) and not isinstance(error, OverloadedError):
+            return False
+        if self.retry.attempts == 1 or batch.outages >= CULPRIT_OUTAGES or not self.server.has_another(now):
+            return False
+        return self._is_safe(error) and (error.away or batch.attempts - batch.excused < self.retry.attempts)
+
     def _may_help(self, error: TransportError | ServerError) -> bool:
         """Whether to send the same again is safe, and can help in a time that is waited for."""
         patience = self._given_patience
         longest = max(self.retry.max_backoff, PATIENCE_SECONDS if patience is None else patience)
         if not error.retryable or (error.retry_after or 0.0) > longest:
             return False
+        return self._is_safe(error)
+
+    def _is_safe(self, error: TransportError | ServerError) -> bool:
+        """Whether the request may be sent again, after what became of it."""
         # A server that only asks to be left alone has not begun with the request; one that went away may have.
         refused = isinstance(error, OverloadedError) and not error.shared
         return self.resend or refused or not error.sent

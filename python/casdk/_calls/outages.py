@@ -34,6 +34,15 @@ class ServerState:
         self._waiting.clear()
         return first
 
+    def has_another(self, now: float) -> bool:
+        """Whether another server may take what this one has failed on: there is none."""
+        return False
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether a call waits for it."""
+        return bool(self._waiting)
+
     def leave(self, call: object) -> None:
         """A call is over."""
         self._waiting.discard(call)

@@ -44,6 +44,7 @@ class Packing:
 
     Attributes:
         endpoint: Of the executor, a model's name at its end if there is one.
+        model_name: That name, or ``""``.
         packers: What writes requests, by how.
         crops: Which crops are sent in the place of pictures, if any are.
 
@@ -57,6 +58,7 @@ class Packing:
         self, session: Session, codecs: Sequence[Codec], verb: Verb, options: Options, share: ByteShare
     ) -> None:
         self.endpoint, parameters = route(verb.endpoint, options.parameters, **verb.extra)
+        self.model_name: Final = self.endpoint[len(verb.endpoint) + 1 :]
         limits, sources = session.limits, session.sources
         try:
             self.packers: Final = {

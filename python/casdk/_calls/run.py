@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from functools import partial
 from time import monotonic, perf_counter
@@ -22,6 +22,7 @@ from casdk._calls.answers import Nothing, read_apart_if_large, refuse
 from casdk._calls.batches import Batch, Repeats, Request, Unfinished
 from casdk._calls.callbacks import Callbacks
 from casdk._calls.decisions import Call
+from casdk._calls.failures import log_failure
 from casdk._calls.options import Options
 from casdk._calls.originals import Originals
 from casdk._calls.outages import Outage
@@ -30,8 +31,9 @@ from casdk._calls.packing import Packing, leave_out
 from casdk._calls.progress import Progress
 from casdk._calls.reading import Manner, Reading
 from casdk._calls.session import BYTE_SHARES, ByteShare, Session
-from casdk._calls.tasks import Tasks
-from casdk._calls.tracebacks import drop_frames
+from casdk._calls.tasks import Tasks, sleep_until
+from casdk._calls.tracebacks import drop_frames, raise_stopped
+from casdk._calls.ways import Way
 from casdk._calls.window import Window
 from casdk._content.feeds import Feed
 from casdk._engine.callers import Caller
@@ -44,7 +46,7 @@ from casdk.errors import (
     CasdkError,
     ClosedError,
     DeadlineError,
-    InputValueError,
+    ModelMismatchError,
     NoEmbeddingError,
     ServerError,
     TransportError,
@@ -72,6 +74,7 @@ class Run:
         answer_by: When whoever waits for its requests gives up, in the engine's time; its deadline, unless others
             wait than the call.
         merged: Whether it carries the items of several calls.
+        way: How its requests find their server, if not as those of any call do.
 
     Attributes:
         caller: Where it came from, once it runs.
@@ -102,21 +105,20 @@ class Run:
         *,
         answer_by: float | None = None,
         merged: bool = False,
+        way: Way | None = None,
     ) -> None:
         self.session = session
         self.verb = verb
         self.options = options
-        self.way = session.way
+        self.way = way or session.way
         self._bytes = ByteShare(session.bytes)
         self.packing = Packing(session, self.way.codecs, verb, options, self._bytes)
+        self._guard = session.guard if verb.guarded else None
         timeout = session.timeouts.total if options.timeout is UNSET else options.timeout
         self.deadline = None if timeout is None else monotonic() + timeout
         self._answer_by = self.deadline if answer_by is None else answer_by
         size = options.batch_size or verb.batch_size
-        threaded = options.reader == "thread"
-        if threaded and isinstance(content, AsyncIterable):
-            raise InputValueError("reader='thread' reads a sync iterable; an async one belongs to its loop")
-        self._feed = feed = Feed(content, size, threaded=threaded, hurried=timeout is not None)
+        feed = Feed(content, size, threaded=options.reader == "thread", hurried=timeout is not None)
         self.total = feed.total
         # Whether it returns what the replies come to, and not the responses, or nothing.
         self.gathers = gathers = options.on_done is None and options.on_always is None and not options.return_responses
@@ -191,7 +193,7 @@ class Run:
                     finally:
                         await self._leave(began)
                     if self.call.stopped is not None:
-                        self._raise_stopped()
+                        raise_stopped(self.call)
                 if self.verb.confirm is not None:
                     await self.verb.confirm(self, caller)
         except CasdkError as error:
@@ -220,6 +222,8 @@ class Run:
     async def _drive(self) -> None:
         """Read while there is room, send what may be sent, sleep until something happens; until nothing is left."""
         call, reading, now = self.call, self._reading, asyncio.get_running_loop().time
+        if not self.way.is_open:
+            await self.way.open()
         while True:
             reading.go_on(self)
             time = now()
@@ -258,20 +262,11 @@ class Run:
             if are_pending():
                 await emitted(self.deadline)
 
-    def _raise_stopped(self) -> None:
-        # The error's traceback will refer to this frame, and so to the call, which therefore must not refer to it.
-        stopped, self.call.stopped = self.call.stopped, None
-        assert stopped is not None
-        try:
-            raise stopped
-        finally:
-            del stopped
-
     # A request: pack, send, place
 
     async def _attempt(self, batch: Batch) -> None:
         """Send one batch, place its reply, and report how it ended; a task of its own, unless it is all there is."""
-        request, call = Request(batch, new_id()), self.call
+        request, call, packing = Request(batch, new_id()), self.call, self.packing
         if self.watch is not None:
             self.watch.begin(batch)
         try:
@@ -281,13 +276,22 @@ class Run:
                 if message is not None and self.session.is_paced:
                     await self.session.wait_for_turn(len(batch))
                 if message is not None and call.stopped is None:
-                    request.transport = self.way.only or self.way.transport_for(batch, len(message))
+                    request.transport = self.way.only or self.way.transport_for(request, len(message))
                     if request.transport is None:
                         call.interrupt(batch)
                         return
+                    if request.send_at is not None:
+                        await sleep_until(request.send_at)
+                    if self._guard is not None:
+                        await self._guard.check(request.transport, packing.model_name, repeatable=self.verb.resend)
+                        if call.stopped is not None:
+                            return
                     sent = self._send(request, message)
                     message = None  # it is deallocated once it has been sent
-                    done = await self._place(request, await sent)
+                    received = await sent
+                    if self._guard is not None:  # there may be another connection by now
+                        await self._guard.check(request.transport, packing.model_name, sent=True)
+                    done = await self._place(request, received)
                 call.succeed(batch, done)
                 if self.watch is not None:
                     self.watch.succeed(batch, done)
@@ -295,7 +299,7 @@ class Run:
                     self.hand_over_pieces()
             except InterruptedByForkError:
                 call.interrupt(batch)
-            except CallbackError as error:
+            except (CallbackError, ModelMismatchError) as error:
                 call.stop(error)
             except CasdkError as error:
                 await self._fail(request, error)
@@ -304,6 +308,8 @@ class Run:
         except BaseException as error:
             call.stop(error)
         finally:
+            if request.errand is not None:
+                self.way.leave(request)
             if request.size:
                 self._bytes.hold(-request.size)
             self.tasks.end(batch)
@@ -314,7 +320,8 @@ class Run:
         if self._bytes.full and self._is_patient(batch):
             await self._bytes.room()
         batch.taken_at = perf_counter()
-        packer = packing.packers[self.way.codec]
+        codec = request.codec = self.way.codec
+        packer = packing.packers[codec]
         # What has nothing but sentences in it takes no time.
         packed = packer.pack_sentences(request.id, batch.items, batch.kinds)
         if packed is None:
@@ -360,6 +367,8 @@ class Run:
                 await self._callbacks.report(self.caller, batch, request.id, received, error)
             request.reported = True
             raise error
+        if request.errand is not None:
+            self.way.answered(request)
         unpacked = None
         if self._receiver.unpacks:
             unpacked = await read_apart_if_large(
@@ -382,24 +391,14 @@ class Run:
 
     async def _fail(self, request: Request, error: CasdkError) -> None:
         batch, now = request.batch, asyncio.get_running_loop().time()
+        if request.transport is not None:
+            self.way.failed(request, error, self._answer_by)
         outcome = self.call.fail(batch, error, now)
         wait = max(0.0, batch.not_before - now)
         self._note_outage(error)
         if self.watch is not None:
             self.watch.fail(batch, error, outcome, wait)
-        if request.transport is not None:
-            error.server = str(request.transport.endpoint)
-        which = (error.server or self.way.address, request.id, len(batch), batch.indices[0], batch.attempts)
-        said = "%s: request %s of %d items from item %d failed on attempt %d"
-        if outcome == "wait":
-            LOG.debug(f"{said}, and is sent again when the server is back: %s", *which, error)
-        elif outcome == "repeat":
-            LOG.warning(f"{said}, and is sent again in %.2f s: %s", *which, wait, error)
-        elif outcome == "split":
-            why = ", as it is too large" if getattr(error, "too_large", False) else " to find the item"
-            LOG.info(f"{said}, and is halved{why}: %s", *which, error)
-        else:
-            LOG.log(logging.WARNING if outcome == "lost" else logging.DEBUG, f"{said} for good: %s", *which, error)
+        log_failure(error.server or self.way.address, request, error, outcome, wait)
         self.hand_over_pieces()
         if outcome == "lost" and not request.reported:
             assert self._callbacks is not None  # on_error is what lets a batch be lost

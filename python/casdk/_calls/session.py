@@ -1,4 +1,4 @@
-"""What the calls of one client share: the way to its server, budgets, the window, downloads, telemetry, and its end."""
+"""What the calls of one client share: the way to its servers, budgets, window, downloads, telemetry, and its end."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import msgspec
 
 from casdk._calls.cropping import Cropping, Proofs
 from casdk._calls.decisions import RetryBudget
+from casdk._calls.guard import Guard
 from casdk._calls.outages import ServerState
 from casdk._calls.pace import Pace
+from casdk._calls.pool import PooledWay, make_transport
 from casdk._calls.ways import Way
-from casdk._calls.window import GROWN_WINDOW_REQUESTS, WINDOW_REQUESTS, Window
+from casdk._calls.window import GROWN_WINDOW_REQUESTS, WINDOW_REQUESTS, WINDOW_REQUESTS_EACH, Window
 from casdk._engine.forks import ConnectionOwner
 from casdk._engine.logging import are_pending, emitted
 from casdk._engine.loop import READER_THREADS, WORKER_THREADS, Engine
-from casdk._engine.process import notice_fork
+from casdk._engine.process import engine, notice_fork
+from casdk._transport.address import parse_address
 from casdk._transport.downloads import Downloads
 from casdk._transport.greenlets import check_greenlets
 from casdk._transport.transport import Transport
-from casdk.errors import ClosedError
+from casdk.errors import ClosedError, ConfigError
+from casdk.servers import Server
 
 if TYPE_CHECKING:
     from casdk._calls.merging import Coalescer
@@ -117,14 +121,13 @@ class Session(ConnectionOwner):
         telemetry: Records calls, if the client wants it.
 
     Attributes:
-        transport: The way to the server.
-        way: How requests find it.
+        way: How requests find their server.
         sources: Where images may be read from.
         retries: How many requests may be sent again, over all calls.
-        server: Whether the server is away, and which calls wait for it.
         flow: What the flow behind it can do.
         window: Requests in flight of a call that does not say how many.
         is_paced: Whether requests have to `wait_for_turn`.
+        guard: Asks the server for its vector space; ``None`` where it may have any.
         bytes: Bytes in flight, over all calls.
         packing: Held by a call that packs on a worker.
         packing_theirs: The same, while that runs the caller's code.
@@ -135,15 +138,10 @@ class Session(ConnectionOwner):
     """
 
     def __init__(self, settings: Settings, coalescer: Coalescer | None, telemetry: Instruments | None) -> None:
-        self.transport: Final = Transport(
-            settings.endpoint,
-            settings.credential,
-            settings.tls,
-            settings.timeouts,
-            settings.limits,
-            settings.proxy,
-            settings.transport,
-        )
+        self._settings: Final = settings
+        self._pool: Final = PooledWay(settings) if settings.is_pooled else None
+        self._only: Final = None if self._pool else make_transport(settings, settings.servers[0])
+        self._index: Final = self._open_index()
         self.limits: Final = settings.limits
         self.retry: Final = settings.retry
         self.timeouts: Final = settings.timeouts
@@ -156,23 +154,71 @@ class Session(ConnectionOwner):
         limits = settings.limits
         self._pace: Final = Pace(limits.requests_per_second, limits.items_per_second)
         self.is_paced: Final = self._pace.slows
+        self._expected: Final = settings.expect_space
         prefetch = limits.prefetch
-        self.window: Final = Window(WINDOW_REQUESTS, GROWN_WINDOW_REQUESTS) if prefetch is None else Window(prefetch)
+        least = max(WINDOW_REQUESTS, WINDOW_REQUESTS_EACH * len(settings.servers))
+        most = max(GROWN_WINDOW_REQUESTS, least)
+        self.window: Final = Window(least, most) if prefetch is None else Window(prefetch)
         self._open(answered=False)
         self.closed = False
         self._engine: Engine | None = None
 
     def _open(self, *, answered: bool) -> None:
         """Make what belongs to one process: locks, budgets and whatever holds tasks or connections."""
-        self.server = ServerState(answered)
-        self.way = Way.to(self.transport, self.server)
+        self.way: Way = self._pool or Way.to(cast(Transport, self._only), ServerState(answered))
+        self._index_way: Way | None = None if self._pool else self.way
+        if self._index is not None:
+            self._index_way = Way.to(self._index, ServerState(answered))
         self.bytes = ByteBudget(self.limits.max_inflight_bytes)
         self._turns = asyncio.Lock()
+        self.guard = self._make_guard()
         self.packing = asyncio.Semaphore(WORKER_THREADS)
         self.packing_theirs = asyncio.Semaphore(READER_THREADS)
         self.downloads = Downloads(self.timeouts, self.limits)
         self.cropping = Cropping(self._proofs)
         self.calls: set[asyncio.Task[Any]] = set()
+
+    def _make_guard(self) -> Guard | None:
+        settings = self._settings
+        alike = settings.pool.check_space and (len(settings.servers) > 1 or settings.pool.resolve)
+        if self._expected is None and not alike:
+            return None
+        return Guard(self._expected, alike=alike, wait_for_turn=self.wait_for_turn if self.is_paced else None)
+
+    def _open_index(self) -> Transport | None:
+        """Return the way to the server that has the index, if there are several servers and it is said which."""
+        address = self._settings.pool.index_on
+        if self._pool is None or address is None:
+            return None
+        endpoint = parse_address(address)
+        for transport in self._pool.transports:
+            if transport.endpoint == endpoint and not self._settings.pool.resolve:
+                return transport
+        return make_transport(self._settings, Server(address))
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether there are several servers, or may be."""
+        return self._pool is not None
+
+    @property
+    def transports(self) -> list[Transport]:
+        """The ways to all servers."""
+        transports = self.way.transports
+        return transports if self._index is None or self._index in transports else [*transports, self._index]
+
+    def way_to_index(self) -> Way:
+        """Return how requests find the server that has the index.
+
+        Raises:
+            ConfigError: There are several servers, and nobody has said which.
+        """
+        if self._index_way is None:
+            raise ConfigError(
+                "an index lives on one server: to index or search, say which by "
+                'Client([...], pool=Pool(index_on="ADDRESS"))'
+            )
+        return self._index_way
 
     def enter(self, engine: Engine) -> None:
         """Note that the current task runs a call, and on which engine: in a forked child it is another one than before.
@@ -184,9 +230,12 @@ class Session(ConnectionOwner):
             raise ClosedError("the client is closed")
         if self._engine is not engine:
             # Checked again: a library may have patched the threads since the client was made.
-            check_greenlets(self.transport.endpoint, self.transport.protocols)
             self._engine = engine
-            self.transport.engine = engine
+            for transport in self.transports:
+                check_greenlets(transport.endpoint, transport.protocols)
+                transport.engine = engine
+            if self._pool is not None:
+                self._pool.engine = engine
             engine.owners.add(self)
         self.calls.add(cast("asyncio.Task[Any]", asyncio.current_task()))
 
@@ -209,27 +258,41 @@ class Session(ConnectionOwner):
 
     async def aclose(self) -> None:
         """Cancel every call and close every connection; return when the calls have ended, too."""
-        self.closed = self.transport.closed = True
+        self.closed = True
+        for transport in self.transports:
+            transport.closed = True
         calls = tuple(self.calls)
         for call in calls:
             if not call.cancelling():  # a second cancellation would interrupt its clean-up
                 call.cancel()
-        await self.transport.aclose()
+        await self.way.aclose()
+        for transport in self.transports:
+            await transport.aclose()
         await self.downloads.aclose()
         if calls:
             await asyncio.wait(calls)
         if are_pending():
             await emitted()
 
+    def leave(self) -> None:
+        """Close what a client left behind that nobody closed; runs wherever the garbage collector does."""
+        if self.opened:
+            running = engine()
+            running.post(lambda: running.loop.create_task(self.aclose()))
+
     async def before_fork(self) -> None:
-        await self.transport.before_fork()
+        for transport in self.transports:
+            await transport.before_fork()
         await self.downloads.aclose()
 
     def after_fork_in_child(self) -> object:
         parents = vars(self).copy()
         if self.coalescer is not None:
             parents["queues"] = self.coalescer.after_fork_in_child()
-        parents["transport's"] = self.transport.after_fork_in_child()
+        parents["transports'"] = [transport.after_fork_in_child() for transport in self.transports]
+        answered = self.way.state.answered
+        if self._pool is not None:
+            parents["pool's"] = self._pool.after_fork_in_child()
         self._engine = None
-        self._open(answered=self.server.answered)
+        self._open(answered=answered)
         return parents

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from casdk._calls.options import MINIBATCH
+from casdk._calls.space import Space
 from casdk._content.inputs import Sources
-from casdk._transport.address import PROTOCOLS, Endpoint, Protocols
+from casdk._modules import load
+from casdk._transport.address import PROTOCOLS, Endpoint, Protocols, check_tls, parse_address
+from casdk._transport.greenlets import check_greenlets
+from casdk._transport.tokens import read_credential
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.errors import ConfigError
+from casdk.servers import Pool, Server
 
 if TYPE_CHECKING:
     from casdk._calls.merging import Coalescer
     from casdk._calls.telemetry import Instruments
 
-__all__ = ["Settings", "make_coalescer", "make_instruments", "read_credential", "read_protocols", "read_sources"]
+__all__ = ["Settings", "make_coalescer", "make_instruments", "prepare", "read_servers", "read_settings"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a client was made with, checked; they are pickled with it."""
 
-    endpoint: Endpoint
+    servers: tuple[Server, ...]
+    pool: Pool
     credential: Any
     tls: TLS
     timeouts: Timeouts
@@ -34,12 +39,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     coalesce: bool | float
     telemetry: bool | Telemetry
     sources: Sources
+    expect_space: Space | None = None
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Where the servers are, as their addresses say."""
+        return [server.endpoint for server in self.servers]
+
+    @property
+    def address(self) -> str:
+        """Where they are, in a word: their addresses, with commas between them."""
+        return ",".join(map(str, self.endpoints))
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether there is something to choose, or to note, of each server by itself."""
+        paced = any(server.requests_per_second or server.items_per_second for server in self.servers)
+        return len(self.servers) > 1 or paced or self.pool.resolve
+
+    @property
+    def shown(self) -> str:
+        """The servers as `Client` takes them."""
+        addresses = self.address.split(",")
+        return repr(addresses if len(addresses) > 1 else addresses[0])
 
     def obstacle(self) -> str | None:
         """Return what cannot be pickled, a secret in clear above all, and what to do instead; ``None`` if all can."""
-        if isinstance(self.credential, str):
+        if isinstance(self.credential, str) or any(isinstance(server.credential, str) for server in self.servers):
             return "credential is a str (set CLIP_AUTH_TOKEN where it is used, or give a function of a module)"
-        if isinstance(self.tls.key, bytes):
+        if any(isinstance(tls.key, bytes) for tls in (self.tls, *(server.tls for server in self.servers)) if tls):
             return "TLS key is bytes (give its file's path)"
         if self.proxy is not None and "@" in self.proxy:
             return "proxy holds a password (set HTTPS_PROXY where it is used)"
@@ -47,28 +75,114 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             return "telemetry has providers of its own (give telemetry=True and set the global ones where it is used)"
         return None
 
+    def check_portable(self) -> None:
+        """Check that they can be pickled.
+
+        Raises:
+            ConfigError: They hold a secret in clear, or telemetry's providers.
+        """
+        obstacle = self.obstacle()
+        if obstacle is not None:
+            raise ConfigError(f"a client whose {obstacle} cannot be pickled")
+
     def __repr__(self) -> str:
-        return f"<settings of a client of {self.endpoint}>"
+        return f"<settings of a client of {self.address}>"
 
 
-def read_credential(credential: object) -> Any:
-    """Return a client's credential, checked; a callable is asked later.
+def prepare(endpoints: list[Endpoint], protocols: Protocols) -> None:
+    """Import all that calls to these servers need.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: As `check_greenlets` and `load` have it.
     """
-    if credential is None or callable(credential):
-        return credential
-    if isinstance(credential, Mapping):
-        unknown = [key for key in credential if key != "Authorization"]
-        if unknown:
-            raise ConfigError(f"credential has the key {unknown[0]!r}; the one that is read is 'Authorization'")
-        if not credential:
-            return None
-        credential = credential["Authorization"]
-    from casdk._transport.credentials import check_token
+    for endpoint in endpoints:
+        check_greenlets(endpoint, protocols)
+        load(endpoint, protocols)
 
-    return check_token(credential)
+
+def read_settings(
+    server: object,
+    credential: object,
+    *,
+    pool: Pool | None,
+    tls: TLS | None,
+    timeout: float | None,
+    timeouts: Timeouts | None,
+    retry: Retry | None,
+    limits: Limits | None,
+    proxy: str | None,
+    transport: object,
+    coalesce: bool | float,
+    telemetry: bool | Telemetry,
+    local_files: bool,
+    fetch_urls: bool,
+    expect_space: str | None,
+) -> Settings:
+    """Return what a client is made with, checked; the arguments are those of `Client`.
+
+    Raises:
+        ConfigError: The address, or an option, cannot work.
+    """
+    servers, protocols = read_servers(server), read_protocols(transport)
+    endpoints = [one.endpoint for one in servers]
+    prepare(endpoints, protocols)
+    from casdk._transport.proxy import check_proxy
+
+    for name, option, kind in (
+        ("pool", pool, Pool),
+        ("tls", tls, TLS),
+        ("timeouts", timeouts, Timeouts),
+        ("retry", retry, Retry),
+        ("limits", limits, Limits),
+    ):
+        if option is not None and not isinstance(option, kind):
+            raise ConfigError(f"{name} must be a casdk.{kind.__name__}, not {type(option).__name__}")
+    if tls is not None:
+        check_tls(endpoints)
+    if timeout is not None:
+        if timeouts is not None:
+            raise ConfigError("give timeout= or timeouts=, not both")
+        timeouts = Timeouts(total=timeout)
+    return Settings(
+        servers=servers,
+        pool=pool or Pool(),
+        credential=read_credential(credential),
+        tls=tls or TLS(),
+        timeouts=timeouts or Timeouts(),
+        limits=limits or Limits(),
+        retry=retry or Retry(),
+        proxy=check_proxy(proxy),
+        transport=protocols,
+        coalesce=coalesce,
+        telemetry=telemetry,
+        sources=read_sources(local_files, fetch_urls),
+        expect_space=None if expect_space is None else Space.read(expect_space, "expect_space"),
+    )
+
+
+def read_servers(server: Any) -> tuple[Server, ...]:
+    """Return the servers that a client is made for, checked.
+
+    Raises:
+        ConfigError: There is none, one is there twice, or an address cannot work.
+    """
+    if isinstance(server, str):
+        return (Server(server),)
+    if isinstance(server, Server):
+        raise ConfigError("the servers of a client are a list: write Client([Server(...)])")
+    if not isinstance(server, list | tuple):
+        # The words of an address that is none.
+        parse_address(server)
+    servers = tuple(one if isinstance(one, Server) else Server(one) for one in server)
+    if not servers:
+        raise ConfigError("a client needs at least one server: the list is empty")
+    addresses = [str(one.endpoint) for one in servers]
+    for position, address in enumerate(addresses):
+        if address in addresses[:position]:
+            raise ConfigError(
+                f"{address} is among the servers twice: give one of them, with weight=2 if it is to count so"
+            )
+    return servers
 
 
 def read_sources(local_files: bool, fetch_urls: bool) -> Sources:
@@ -126,4 +240,4 @@ def make_instruments(settings: Settings) -> Instruments | None:
     except ImportError as error:
         raise ConfigError('telemetry= needs OpenTelemetry: pip install "casdk[otel]"') from error
     providers = Telemetry() if telemetry is True else telemetry
-    return Instruments(settings.endpoint, providers.tracer_provider, providers.meter_provider)
+    return Instruments(settings.endpoints, providers.tracer_provider, providers.meter_provider)

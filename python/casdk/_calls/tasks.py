@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Tasks", "Work"]
+__all__ = ["Tasks", "Work", "sleep_until"]
 
 Work = Callable[..., Coroutine[Any, Any, None]]
 """A coroutine function, and no coroutine: nobody would await that if its task was cancelled before its first step."""
@@ -100,6 +100,11 @@ class Tasks(msgspec.Struct, eq=False):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self.readers.clear()  # a cancelled task refers to its last frames, and these to the call
+
+
+async def sleep_until(moment: float) -> None:
+    """Wait until a moment, in the engine's time."""
+    await asyncio.sleep(moment - asyncio.get_running_loop().time())
 
 
 def _end(wakeup: asyncio.Future[None]) -> None:

@@ -16,9 +16,10 @@ A batch that is halved to find a bad item ends with an error; its halves are bat
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry import context, propagate
 from opentelemetry.metrics import MeterProvider, get_meter
@@ -50,33 +51,59 @@ BUCKET_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 
 """Bounds of the histograms; the SDK's own are meant for milliseconds."""
 
 
+class Wire(NamedTuple):
+    """What is the same of all requests to one server.
+
+    Attributes:
+        method: Its ``rpc.method``.
+        attributes: Of the spans and metrics of its requests.
+        status: The attribute that has the status of an answer.
+        success: That status if all is well; ``None`` where there is none.
+    """
+
+    method: str
+    attributes: dict[str, Any]
+    status: str
+    success: Any
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Wire:
+        """Return that of a server."""
+        kind = endpoint.channel
+        system, method = METHODS[kind]
+        attributes: dict[str, Any] = {"rpc.system.name": system, "rpc.method": method, **_address_of(endpoint)}
+        if kind == "http":
+            attributes["http.request.method"] = "POST"
+            attributes["url.full"] = f"{endpoint}/post"
+        elif kind == "websocket":
+            attributes["network.protocol.name"] = "websocket"
+        status = HTTP_STATUS if kind == "http" else "rpc.response.status_code"
+        return cls(method, attributes, status, {"grpc": "OK", "http": 200, "websocket": None}[kind])
+
+
+def _address_of(endpoint: Endpoint) -> dict[str, Any]:
+    return {"server.address": endpoint.host, "server.port": endpoint.port}
+
+
 class Instruments:
     """A client's tracer and meters.
 
     Args:
-        endpoint: The server.
+        endpoints: The servers.
         tracer_provider: The process's global one by default.
         meter_provider: The same.
     """
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoints: Sequence[Endpoint],
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
     ) -> None:
         divert("opentelemetry")
-        kind = endpoint.channel
-        system, self.method = METHODS[kind]
-        self.server: Final[dict[str, Any]] = {"server.address": endpoint.host, "server.port": endpoint.port}
-        self.wire: Final[dict[str, Any]] = {"rpc.system.name": system, "rpc.method": self.method, **self.server}
-        if kind == "http":
-            self.wire["http.request.method"] = "POST"
-            self.wire["url.full"] = f"{endpoint}/post"
-        elif kind == "websocket":
-            self.wire["network.protocol.name"] = "websocket"
-        self.status: Final = HTTP_STATUS if kind == "http" else "rpc.response.status_code"
-        self.success: Final[Any] = {"grpc": "OK", "http": 200, "websocket": None}[kind]
+        # A call has a server if there is one; of several, each request says which answered it.
+        self.server: Final[dict[str, Any]] = _address_of(endpoints[0]) if len(endpoints) == 1 else {}
+        self._wires: Final[dict[Endpoint, Wire]] = {}
         self.tracer: Final = get_tracer("casdk", __version__, tracer_provider)
         meter = get_meter("casdk", __version__, meter_provider)
         self.calls: Final = meter.create_histogram(
@@ -93,6 +120,13 @@ class Instruments:
         self.in_flight: Final = meter.create_up_down_counter(
             "casdk.client.active_requests", "{request}", "Requests sent and not answered."
         )
+
+    def wire_to(self, endpoint: Endpoint) -> Wire:
+        """Return what is the same of all requests to a server."""
+        wire = self._wires.get(endpoint)
+        if wire is None:
+            wire = self._wires[endpoint] = Wire.of(endpoint)
+        return wire
 
     def watch(self, verb: str, endpoint: str, total: int | None, merged: bool = False) -> Watch:
         """Return what records one call.
@@ -181,7 +215,7 @@ class Watch:
             wait: Seconds until it is sent again, if it is.
         """
         span = self._open[batch]
-        if outcome in ("repeat", "wait"):
+        if outcome in ("move", "repeat", "wait"):
             self._instruments.retries.add(1, {**self._names, "error.type": type(error).__name__})
             span.add_event("casdk.retry", {"error.type": type(error).__name__, "casdk.retry.wait": wait})
             return
@@ -200,42 +234,42 @@ class Watch:
         self, transport: Transport, batch: Batch, request_id: str, message: bytes, **options: Any
     ) -> Received:
         """Send one request, its span's context beside it; the rest, and the options, are `Transport.exchange`'s."""
-        instruments = self._instruments
+        instruments, wire = self._instruments, self._instruments.wire_to(transport.endpoint)
         attributes: dict[str, Any] = {
-            **instruments.wire,
+            **wire.attributes,
             "casdk.request.id": request_id,
             "casdk.request.bytes": len(message),
             "casdk.request.attempt": batch.attempts,
         }
-        if batch.attempts > 1 and "http.request.method" in instruments.wire:
+        if batch.attempts > 1 and "http.request.method" in wire.attributes:
             attributes["http.request.resend_count"] = batch.attempts - 1
         span = instruments.tracer.start_span(
-            instruments.method, set_span_in_context(self._open[batch]), SpanKind.CLIENT, attributes
+            wire.method, set_span_in_context(self._open[batch]), SpanKind.CLIENT, attributes
         )
         carrier: dict[str, str] = {}
         propagate.inject(carrier, set_span_in_context(span))
-        labels = dict(instruments.wire)
+        labels = dict(wire.attributes)
         began = perf_counter()
-        instruments.in_flight.add(1, instruments.wire)
+        instruments.in_flight.add(1, wire.attributes)
         try:
             received = await transport.exchange(request_id, message, tuple(carrier.items()), **options)
             self._width = received.reply.width or self._width
             span.set_attribute("casdk.reply.bytes", received.size)
-            if instruments.success is not None:
-                labels[instruments.status] = instruments.success
-                span.set_attribute(instruments.status, instruments.success)
+            if wire.success is not None:
+                labels[wire.status] = wire.success
+                span.set_attribute(wire.status, wire.success)
             if (refused := read_error(received.reply)) is not None:
                 labels["error.type"] = _fail(span, refused)
             return received
         except BaseException as error:
             labels["error.type"] = _fail(span, error)
             if code := getattr(error, "code", ""):
-                labels[instruments.status] = int(code) if instruments.status == HTTP_STATUS else code
-                span.set_attribute(instruments.status, labels[instruments.status])
+                labels[wire.status] = int(code) if wire.status == HTTP_STATUS else code
+                span.set_attribute(wire.status, labels[wire.status])
             raise
         finally:
             span.end()
-            instruments.in_flight.add(-1, instruments.wire)
+            instruments.in_flight.add(-1, wire.attributes)
             instruments.attempts.record(perf_counter() - began, labels)
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from casdk._calls.decisions import Call
+
 from typing import Final
 
 from casdk.errors import CasdkError
 
-__all__ = ["drop_frames"]
+__all__ = ["drop_frames", "raise_stopped"]
 
 BELOW: Final = frozenset({"casdk", "asyncio", "grpc", "httpx", "httpcore", "anyio", "websockets", "ssl", "socket"})
 """Packages whose frames are dropped from the beginning of a traceback, up to the caller's own code, if there is any."""
@@ -29,3 +34,13 @@ def drop_frames(error: BaseException) -> None:
             at = at.tb_next
         one.__traceback__ = at
         chain += one.__cause__, one.__context__, getattr(one, "cause", None)
+
+
+def raise_stopped(call: Call) -> NoReturn:
+    """Raise what has stopped a call, which must not refer to it then: the error's traceback refers to this frame."""
+    stopped, call.stopped = call.stopped, None
+    assert stopped is not None
+    try:
+        raise stopped
+    finally:
+        del stopped

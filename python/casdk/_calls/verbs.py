@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from msgspec import UnsetType
 
-from casdk._calls.answers import Answer, Embeddings, IndexedEmbeddings, Nothing, Piece, Rankings, SearchResults
+from casdk._calls.answers import Answer, Embeddings, IndexedEmbeddings, Nothing, Rankings, SearchResults
 from casdk._calls.merging import MergedEncode, merging_key
 from casdk._calls.options import DEFAULTS, MINIBATCH, Options, check_limit, check_timeout
 from casdk._calls.originals import Originals, open_piece, present, write_embeddings
@@ -22,6 +22,8 @@ from casdk._calls.outcome import Outcome
 from casdk._calls.pieces import Pieces
 from casdk._calls.run import Run
 from casdk._calls.session import Session
+from casdk._calls.space import IMAGE, MODALITIES, SENTENCE, Space, usable
+from casdk._calls.ways import Way
 from casdk._columns import check_arrow
 from casdk._content.inputs import Chunk, check_content, read_chunk
 from casdk._engine.callers import Caller
@@ -30,8 +32,18 @@ from casdk._rust import Kind
 from casdk._wording import class_name, message_of, shown
 from casdk.documents import Document
 from casdk.documents.recognise import hold_documents
-from casdk.errors import CasdkError, InputError, InputTypeError, InputValueError, ItemTypeError, NotSupportedError
-from casdk.models import Profile, Response
+from casdk.errors import (
+    CasdkError,
+    InputError,
+    InputTypeError,
+    InputValueError,
+    ItemTypeError,
+    NoEmbeddingError,
+    NotSupportedError,
+    RejectedError,
+    ReplyError,
+)
+from casdk.models import Image, Text
 
 __all__ = [
     "Verb",
@@ -42,7 +54,7 @@ __all__ = [
     "profile",
     "rank",
     "search",
-    "show_profile",
+    "space",
     "stream",
 ]
 
@@ -65,6 +77,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
         whole: Whether the server stores what it gets: Documents travel whole, with their uri, and it matters which
             requests were answered.
         allow_empty: Whether a Document without content may travel.
+        guarded: Whether it matters of which vector space the server is.
         batch_size: Items per request, unless the options say.
         extra: Parameters that the verb adds.
     """
@@ -81,6 +94,7 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     candidates: str | None = None
     whole: bool = False
     allow_empty: bool = False
+    guarded: bool = True
     batch_size: int = MINIBATCH
     extra: Mapping[str, Any] = {}
 
@@ -184,14 +198,7 @@ def stream(session: Session, content: Iterable[Any], options: Options) -> Run:
     return Run(session, IN_PIECES, content, options)
 
 
-async def _open_on_loop(piece: Piece, options: Options) -> Any:
-    """`open_piece` for a caller on a loop, which docarray's documents, or the caller's code in them, would hold up."""
-    if hold_documents(piece.items):
-        return await run_on_worker(open_piece, piece, options)
-    return open_piece(piece, options)
-
-
-def open_pieces(client: object, pieces: Generator[Any, None, Any], options: Options) -> Generator[Any, None, None]:
+def open_pieces(client: object, pieces: Generator[Any, None, None], options: Options) -> Generator[Any, None, None]:
     """Open what a stream hands out, which keeps its client: one that nobody has any more would close under it."""
     try:
         for piece in pieces:
@@ -204,10 +211,13 @@ def open_pieces(client: object, pieces: Generator[Any, None, Any], options: Opti
 async def open_pieces_async(
     client: object, pieces: AsyncGenerator[Any, None], options: Options
 ) -> AsyncGenerator[Any, None]:
-    """`open_pieces`, asynchronously."""
+    """`open_pieces` for a caller on a loop, which docarray's documents, or the caller's code in them, would hold up."""
     try:
         async for piece in pieces:
-            yield await _open_on_loop(piece, options)
+            if hold_documents(piece.items):
+                yield await run_on_worker(open_piece, piece, options)
+            else:
+                yield open_piece(piece, options)
             del piece  # as above
     finally:
         await pieces.aclose()
@@ -380,8 +390,8 @@ INDEX: Final = Verb(
 
 def index(session: Session, content: Iterable[Any], options: Options, resend: bool) -> Run:
     """Texts, images or Documents -> DocumentArray with embeddings, stored by the server."""
-    content = check_content(content, session.sources)
-    return Run(session, msgspec.structs.replace(INDEX, resend=resend), content, options)
+    content, way = check_content(content, session.sources), session.way_to_index()
+    return Run(session, msgspec.structs.replace(INDEX, resend=resend), content, options, way=way)
 
 
 # search
@@ -418,9 +428,40 @@ SEARCH: Final = Verb(
 
 def search(session: Session, content: Iterable[Any], options: Options, limit: int) -> Run:
     """Texts, images or Documents -> DocumentArray with matches by ascending distance."""
-    content = check_content(content, session.sources)
+    content, way = check_content(content, session.sources), session.way_to_index()
     verb = msgspec.structs.replace(SEARCH, extra={"limit": check_limit(limit)})
-    return Run(session, verb, content, options)
+    return Run(session, verb, content, options, way=way)
+
+
+# space
+
+
+def _finish_space(run: Run, outcome: Outcome) -> str | CasdkError:
+    assert isinstance(run.answer, Embeddings)
+    if outcome.stopped is not None:
+        return outcome.stopped
+    for error in outcome.bad.values():
+        # The server has no encoder for the one or the other. Anything else would be as wrong with other items.
+        if not isinstance(error, RejectedError | NoEmbeddingError):
+            return error
+    found = run.answer.rows_of(outcome)
+    assert found is not None
+    rows = {modality: row for modality, row in zip(MODALITIES, found, strict=True) if usable(row)}
+    if rows:
+        return str(Space.of(rows))
+    return next(iter(outcome.bad.values()), ReplyError("the server answered with rows that are not finite"))
+
+
+SPACE: Final = msgspec.structs.replace(ENCODE, keep=None, finish=_finish_space)
+
+
+def space(session: Session, model_name: str | None, timeout: float | UnsetType | None) -> Run:
+    """The canaries -> the text that stands for the vector space of their rows."""
+    if model_name is not None and not isinstance(model_name, str):
+        raise InputTypeError(f"model_name must be a str or None, not {class_name(model_name)}")
+    parameters = None if model_name is None else {"model_name": model_name}
+    options = Options(timeout=check_timeout(timeout), parameters=parameters, errors="return", batch_size=1)
+    return Run(session, SPACE, [Text(SENTENCE), Image(IMAGE)], options)
 
 
 # profile
@@ -430,20 +471,20 @@ PROFILE: Final = Verb(
     read=_read,
     keep=Originals.keep_as_documents,
     answer=Nothing,
+    guarded=False,
     finish=lambda run, outcome: outcome.stopped,
 )
 
 
-def profile(session: Session, content: Any, timeout: float | UnsetType | None) -> Run:
-    """Nothing, a text or an image -> the Response of one request, with all that was measured."""
+def profile(session: Session, content: Any, timeout: float | UnsetType | None, way: Way | None = None) -> Run:
+    """Nothing, a text or an image -> the Response of one request, with all that was measured.
+
+    Args:
+        session: The client's.
+        content: What is encoded, if anything is.
+        timeout: Seconds for the call.
+        way: To the server that is asked, if there are several.
+    """
     options = Options(timeout=check_timeout(timeout), return_responses=True, batch_size=1)
     items = [Document() if content is None else content]
-    return Run(session, msgspec.structs.replace(PROFILE, allow_empty=content is None), items, options)
-
-
-def show_profile(responses: Sequence[Response], quiet: bool) -> Profile:
-    """Return what was measured, and print it unless the caller wants no tree."""
-    profile = Profile.from_response(responses[0])
-    if not quiet:
-        profile.print()
-    return profile
+    return Run(session, msgspec.structs.replace(PROFILE, allow_empty=content is None), items, options, way=way)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from casdk._calls.choice import State
 from casdk._calls.outages import ServerState
+from casdk.errors import CasdkError
+from casdk.servers import ServerStatus
 
 if TYPE_CHECKING:
-    from casdk._calls.batches import Batch
+    from casdk._calls.batches import Request
     from casdk._rust import Codec
     from casdk._transport.transport import Transport
 
-__all__ = ["Way"]
+__all__ = ["Way", "status_of"]
 
 
 class Way:
@@ -25,13 +28,16 @@ class Way:
 
     Attributes:
         codec: How the next request is to be written.
+        is_open: Whether requests may be sent; else `open` is awaited first.
     """
+
+    is_open = True
 
     def __init__(self, only: Transport | None, codecs: tuple[Codec, ...], state: ServerState, address: str) -> None:
         self.only: Final = only
         self.codecs: Final = codecs
         self.codec: Codec = codecs[0]
-        self.state: Final = state
+        self.state = state
         self.address = address
 
     @classmethod
@@ -44,14 +50,60 @@ class Way:
         """
         return cls(transport, (transport.codec,), state, str(transport.endpoint))
 
-    def transport_for(self, batch: Batch, size: int) -> Transport | None:
+    @property
+    def transports(self) -> list[Transport]:
+        """The ways to all servers."""
+        return [self.only] if self.only is not None else []
+
+    def transport_for(self, request: Request, size: int) -> Transport | None:
         """Return where a request goes that has been written.
 
         Args:
-            batch: What is in it.
+            request: The request.
             size: Its bytes.
 
         Returns:
             ``None`` if it has to be written again first, as ``codec`` says by now.
         """
         return self.only
+
+    def statuses(self) -> list[ServerStatus]:
+        """Return what is known of each server; from any thread."""
+        state: State = "away" if self.state.is_awaited else "ready"
+        return [status_of(transport, state, 1.0) for transport in self.transports]
+
+    def answered(self, request: Request) -> None:
+        """A request was answered by a reply that is none of an error."""
+
+    def failed(self, request: Request, error: CasdkError, answer_by: float | None) -> None:
+        """A request failed.
+
+        Args:
+            request: The request.
+            error: Why.
+            answer_by: When whoever waited for it gave up, in the engine's time.
+        """
+        assert request.transport is not None
+        error.server = str(request.transport.endpoint)
+        request.transport.last_error = f"{type(error).__name__}: {error}"
+
+    def leave(self, request: Request) -> None:
+        """A request was taken back, if it was still on its way: nobody waits for it any more."""
+
+    async def open(self) -> None:
+        """Do what has to be done before the first request."""
+
+    async def aclose(self) -> None:
+        """End what is under way beside requests."""
+
+
+def status_of(transport: Transport, state: State, share: float) -> ServerStatus:
+    """Return what is told of a server.
+
+    Args:
+        transport: The way to it.
+        state: Whether it gets requests.
+        share: How many of the client's requests it got.
+    """
+    address = str(transport.endpoint)
+    return ServerStatus(address=address, state=state, last_error=transport.last_error, share=share)

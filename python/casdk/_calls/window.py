@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["GROWN_WINDOW_REQUESTS", "WINDOW_REQUESTS", "Window"]
+__all__ = ["GROWN_WINDOW_REQUESTS", "WINDOW_REQUESTS", "WINDOW_REQUESTS_EACH", "Window"]
 
 WINDOW_REQUESTS: Final = 8
 """Requests in flight per call, unless the client says: enough to keep a server busy that takes its time."""
+WINDOW_REQUESTS_EACH: Final = 4
+"""The same for each of several servers, where that comes to more: one that it works at, and some that wait."""
 GROWN_WINDOW_REQUESTS: Final = 32
 """Requests in flight that a window may grow to: with more of them, the client often does a step for several at once."""
 QUICK_SECONDS: Final = 0.02

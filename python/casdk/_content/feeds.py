@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 
 from casdk._engine.threads import check_process, start
-from casdk.errors import InputTypeError
+from casdk.errors import InputTypeError, InputValueError
 
 if TYPE_CHECKING:
     from casdk._engine.callers import Caller
@@ -70,6 +70,9 @@ class Feed:
         threaded: Whether it is read in a thread of its own instead, in a copy of the caller's context, so that its
             blocking cannot outlive a deadline.
         hurried: Whether there is a deadline, at which the caller stops after the item that it is reading.
+
+    Raises:
+        InputValueError: A thread is to read an async iterable.
     """
 
     def __init__(self, content: Any, size: int, *, threaded: bool = False, hurried: bool = False) -> None:
@@ -80,6 +83,8 @@ class Feed:
         self.direct = plain or is_held(content)
         self.size = size
         self._asynchronous = isinstance(content, AsyncIterable)
+        if threaded and self._asynchronous:
+            raise InputValueError("reader='thread' reads a sync iterable; an async one belongs to its loop")
         self._untaken: deque[list[Any]] = deque()
         self._closed = False
         self._reader = Reader() if threaded else None

@@ -16,6 +16,7 @@ __all__ = [
     "Endpoint",
     "Protocols",
     "Scheme",
+    "check_tls",
     "counterpart",
     "module_of",
     "parse_address",
@@ -73,11 +74,13 @@ class Endpoint(msgspec.Struct, frozen=True):
         scheme: One of the six, aliases resolved.
         host: Name or address, an IPv6 literal without brackets.
         port: 1 to 65535.
+        name: The name whose address the host is, if it was looked up to have a server of its own.
     """
 
     scheme: str
     host: str
     port: int
+    name: str | None = None
 
     @property
     def tls(self) -> bool:
@@ -106,6 +109,17 @@ def module_of(endpoint: Endpoint, protocols: Protocols = None) -> str:
     """Return the name of the module that has the channel of an endpoint."""
     channel = endpoint.channel
     return f"casdk._transport.channels.{f'libraries.{channel}' if protocols == 'libraries' else OWN[channel]}"
+
+
+def check_tls(endpoints: list[Endpoint]) -> None:
+    """Check that there is a secure scheme that ``tls=`` can be for.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if not any(endpoint.tls for endpoint in endpoints):
+        scheme = endpoints[0].scheme
+        raise ConfigError(f"tls= needs a secure scheme: {counterpart(scheme, tls=True)}://, not {scheme}://")
 
 
 def parse_address(address: str) -> Endpoint:

@@ -17,7 +17,7 @@ from casdk._transport.channels.causes import CLOSED_IN_TLS, cause_of
 from casdk.config import TLS
 from casdk.errors import CasdkError, ProxyError, TLSError, TransportError
 
-__all__ = ["Connector", "ascii_authority", "ascii_host", "host_field", "not_connected"]
+__all__ = ["Connector", "ascii_authority", "ascii_host", "authority_field", "host_field", "not_connected"]
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -259,6 +259,11 @@ def ascii_authority(endpoint: Endpoint) -> str:
     return Endpoint(endpoint.scheme, ascii_host(endpoint.host), endpoint.port).authority
 
 
+def authority_field(endpoint: Endpoint) -> str:
+    """Return what a request of HTTP/2 names as its host: the server, by its name if its address was looked up."""
+    return ascii_authority(Endpoint(endpoint.scheme, endpoint.name or endpoint.host, endpoint.port))
+
+
 def ascii_host(host: str) -> str:
     """Return a host as DNS has it. Whether it has an address is found out when it is looked up."""
     return host if host.isascii() else host.encode("idna").decode("ascii")
@@ -266,7 +271,7 @@ def ascii_host(host: str) -> str:
 
 def host_field(endpoint: Endpoint) -> str:
     """Return what a request of HTTP names as its host: the server, with its port if that is not the usual one."""
-    host = ascii_host(endpoint.host)
+    host = ascii_host(endpoint.name or endpoint.host)
     bracketed = f"[{host}]" if ":" in host else host
     return bracketed if endpoint.port == SCHEMES[endpoint.scheme].port else f"{bracketed}:{endpoint.port}"
 

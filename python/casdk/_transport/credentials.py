@@ -19,12 +19,13 @@ from casdk._engine.callers import Caller
 from casdk._engine.loop import LOOKUP_THREADS
 from casdk._engine.process import engine, notice_fork
 from casdk._engine.threads import Workers, check_process, start
+from casdk._transport.tokens import check_token
 from casdk.errors import CasdkError, ConfigError
 
 if TYPE_CHECKING:
     from casdk._transport.channels import Headers
 
-__all__ = ["TOKEN_VARIABLE", "Credential", "authorize", "check_token"]
+__all__ = ["TOKEN_VARIABLE", "Credential", "authorize"]
 
 T = TypeVar("T")
 Credential: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
@@ -50,28 +51,6 @@ async def authorize(credential: Credential | None) -> Headers:
     if token is None:
         token = os.environ.get(TOKEN_VARIABLE)
     return () if token is None else (("authorization", check_token(token)),)
-
-
-class Secret(str):
-    """A token that does not show itself where the locals of a traceback are shown."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "***"
-
-
-def check_token(token: object) -> Secret:
-    """Return the token if it can travel in a header.
-
-    Raises:
-        ConfigError: It cannot; the message does not show it.
-    """
-    if not isinstance(token, str):
-        raise ConfigError(f"a credential must be a str, or a callable that returns one, not {type(token).__name__}")
-    if not token or not token.isascii() or not token.isprintable():
-        raise ConfigError("a credential must be printable ASCII and not empty; this one is not (it is not shown here)")
-    return Secret(token)
 
 
 async def _ask(credential: Callable[[], object]) -> object:

@@ -13,12 +13,13 @@ from casdk._engine.logging import logger_of
 from casdk._engine.loop import Engine
 from casdk._transport.address import SCHEMES, Endpoint, Protocols
 from casdk._transport.channels import Channel, Headers, channel_of
-from casdk._transport.codecs import Reply, scan
+from casdk._transport.codecs import Reply, read_status, scan
 from casdk._transport.credentials import Credential, authorize
 from casdk._transport.proxy import proxy_of
 from casdk._transport.slots import Slots
 from casdk.config import TLS, Limits, Timeouts
 from casdk.errors import AuthError, CasdkError, ClosedError, ReplyError, ServerError, TransportError
+from casdk.models import Status
 
 __all__ = ["Credential", "InterruptedByForkError", "Received", "Transport"]
 
@@ -51,7 +52,7 @@ class Received(msgspec.Struct, eq=False):
 
 
 class Transport:
-    """The way to one server. A client's session has one; it opens its channel at the first request, on the engine.
+    """The way to one server. A client has one for each; it opens its channel at the first request, on the engine.
 
     Args:
         endpoint: The server.
@@ -70,6 +71,7 @@ class Transport:
         largest: Bytes of the largest request of several items that is worth sending, as far as is known: the server,
             or a proxy before it, may have a limit.
         closed: Whether it sends nothing any more.
+        last_error: What a request failed on the last time, if one did.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Transport:
         self.engine: Engine | None = None
         self.largest: float = inf
         self.closed = False
+        self.last_error: str | None = None
         self._accepted_bytes = 0
         """Bytes of the largest request that the server has answered so far."""
         self._credential = credential
@@ -105,7 +108,19 @@ class Transport:
     def _open(self) -> None:
         """Make what belongs to one process."""
         self._slots = Slots(self._limits.requests)
+        self._closed_connections = 0
+        """Connections of the channels that were closed for a fork."""
         self._unrepeatable: set[asyncio.Future[None]] = set()
+
+    @property
+    def connections(self) -> int:
+        """How many connections this process has opened to the server so far; behind each one may be another server."""
+        return self._closed_connections + (0 if self._channel is None else self._channel.connections)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the next request goes over a connection that is open already, as `Channel.is_connected` has it."""
+        return self._channel is not None and self._channel.is_connected
 
     async def exchange(
         self,
@@ -180,6 +195,26 @@ class Transport:
                 ended.set_result(None)
                 self._unrepeatable.discard(ended)
 
+    async def dry_run(self) -> Status | None:
+        """Ask the gateway whether its executors answer.
+
+        Returns:
+            What it says; ``None`` where it does not know the question.
+
+        Raises:
+            CasdkError: As `exchange`.
+        """
+        try:
+            if self.engine is not None and self.engine.fork is not None:
+                await self.engine.forked()
+            channel = self._channel or self._open_channel()
+            headers = await self._authorize() if self._headers is None else self._headers
+            answer = await channel.dry_run(headers)
+            return None if answer is None else read_status(self.codec, answer)
+        except CasdkError as error:
+            self.hide_token(error)
+            raise
+
     def hide_token(self, error: CasdkError) -> None:
         """Replace the credential in an error's message, in case a server or a proxy has sent it back."""
         for _, value in self._headers or ():
@@ -223,6 +258,7 @@ class Transport:
         """Close the connections."""
         channel, self._channel = self._channel, None
         if channel is not None:
+            self._closed_connections += channel.connections
             await channel.aclose()
 
     async def before_fork(self) -> None:

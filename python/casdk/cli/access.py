@@ -40,11 +40,14 @@ class Access:
     patience: float | None = None
     """Seconds that a server may be away in the middle of a run, which waits for it; 60 by default."""
 
+    expect_space: str | None = None
+    """What `casdk space` has printed; a server of another vector space is an error, before anything is written."""
+
     def client(self, url: str, retry: Retry | None = None) -> Client:
-        """Return a client of the server.
+        """Return a client of the server, or of several.
 
         Args:
-            url: Its address.
+            url: Its address, or theirs with commas between them.
             retry: As for `Client`.
 
         Raises:
@@ -53,7 +56,14 @@ class Access:
         self.token()
         # Read again when the server refuses: a file is how a token that changes is handed out.
         credential = None if self.credential_file is None else self.token
-        return Client(url, credential, tls=self.tls(), timeouts=self.timeouts(), retry=retry or self.retry())
+        return Client(
+            url.split(",") if "," in url else url,
+            credential,
+            tls=self.tls(),
+            timeouts=self.timeouts(),
+            retry=retry or self.retry(),
+            expect_space=self.expect_space,
+        )
 
     def token(self) -> str:
         """Return the token of the file, ``""`` if none is named.

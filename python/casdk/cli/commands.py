@@ -30,7 +30,8 @@ __all__ = ["app", "run"]
 app: Final = App(
     name="casdk",
     help="Texts and images in, embeddings, rankings and search results out: a client of CLIP-as-service.",
-    help_epilogue="URL is scheme://host[:port] with grpc, grpcs, http, https, websocket or websockets. "
+    help_epilogue="URL is scheme://host[:port] with grpc, grpcs, http, https, websocket or websockets; several, with "
+    "commas between, are servers that share the work. "
     "Exit codes: 0 done, 1 some items left out, 2 usage, 3 input or output, 4 unreachable, 5 late, 6 server error, "
     "7 credential refused, 129 terminal closed, 130 interrupted, 143 terminated.",
     version=casdk.__version__,
@@ -369,6 +370,19 @@ def _print_matches(title: str, matches: list[dict[str, Any]], *numbers: str) -> 
 
 
 @app.command
+def space(url: Word, /, *, model: Model = None, json: Json = False, access: Access | None = None) -> int:
+    """Print what tells the server's vector space from all others, to be stored beside vectors.
+
+    Args:
+        url: The server.
+    """
+    with (access or Access()).client(url) as client:
+        found = client.space(model)
+    _say({"space": found}) if json else print(found)
+    return Exit.OK
+
+
+@app.command
 def profile(url: Word, text: str = "hello", /, *, json: Json = False, access: Access | None = None) -> int:
     """Show where the time of one request goes.
 
@@ -376,12 +390,17 @@ def profile(url: Word, text: str = "hello", /, *, json: Json = False, access: Ac
         url: The server.
         text: What to send.
     """
-    with (access or Access()).client(url) as client:
-        told = client.profile(text, quiet=True)
-    if json:
-        _say({**msgspec.structs.asdict(told), "executors": [{"name": n, "time": t} for n, t in told.executors]})
-    else:
-        told.print()
+    urls = url.split(",")
+    for one in urls:
+        with (access or Access()).client(one) as client:
+            told = client.profile(text, quiet=True)
+        where = {"address": one} if len(urls) > 1 else {}
+        if json:
+            executors = [{"name": n, "time": t} for n, t in told.executors]
+            _say({**where, **msgspec.structs.asdict(told), "executors": executors})
+        else:
+            print(*where.values(), sep="\n", end="\n" if where else "")
+            told.print()
     return Exit.OK
 
 

@@ -17,8 +17,9 @@ from casdk._transport.address import SCHEMES, Endpoint, counterpart, parse_addre
 from casdk._transport.channels import channel_of
 from casdk._transport.channels.causes import BEHIND
 from casdk._transport.codecs import read_status
-from casdk._transport.credentials import TOKEN_VARIABLE, check_token
+from casdk._transport.credentials import TOKEN_VARIABLE
 from casdk._transport.proxy import proxy_of
+from casdk._transport.tokens import check_token
 from casdk.cli.access import Access
 from casdk.cli.exits import Exit, exit_of
 from casdk.cli.greetings import addresses_that_work, greet
@@ -49,14 +50,20 @@ def report(url: str, access: Access, *, json: bool) -> int:
     """Print what is found at each step, and return the exit code of what is wrong.
 
     Args:
-        url: The server.
+        url: The server, or several with commas between them.
         access: Credential, TLS and timeouts to use.
         json: Print lines of JSON.
     """
     worst = Exit.OK
-    for finding in examine(url, access):
-        print(msgspec.json.encode(finding).decode() if json else _line(finding), flush=True)
-        worst = worst or finding.exit
+    urls = url.split(",")
+    for one in urls:
+        where = {"address": one} if len(urls) > 1 else {}
+        if where and not json:
+            print(one, flush=True)
+        for finding in examine(one, access):
+            shown = msgspec.json.encode({**where, **msgspec.structs.asdict(finding)}).decode()
+            print(shown if json else _line(finding), flush=True)
+            worst = worst or finding.exit
     return worst
 
 

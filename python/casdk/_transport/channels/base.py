@@ -115,6 +115,9 @@ class Channel(ABC):
         timeouts: ``connect`` and ``read`` are used here; a request's own deadline may be sooner.
         limits: ``max_reply_bytes`` and ``connections`` are used here.
         proxy: URL of the HTTP proxy to go through, if any.
+
+    Attributes:
+        connections: How many were opened so far.
     """
 
     def __init__(self, endpoint: Endpoint, tls: TLS, timeouts: Timeouts, limits: Limits, proxy: str | None) -> None:
@@ -124,7 +127,7 @@ class Channel(ABC):
         self.limits = limits
         self.proxy = proxy
         self.ping_seconds, self.pong_seconds = PING_SECONDS, PONG_SECONDS
-        self._connections = 0
+        self.connections = 0
         self.connected_at = -inf
         """When the last connection was opened, as `time.perf_counter` has it."""
 
@@ -140,9 +143,14 @@ class Channel(ABC):
 
     def connected(self) -> None:
         """Note and log that a connection was opened."""
-        self._connections += 1
+        self.connections += 1
         self.connected_at = perf_counter()
-        LOG.info("connection %d to %s is open", self._connections, self.endpoint)
+        LOG.info("connection %d to %s is open", self.connections, self.endpoint)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a connection is open that the next request goes over, as far as is known; a library does not say."""
+        return False
 
     def time_left(self, began: float, answer_by: float | None) -> float | None:
         """Return the seconds that are left for a request, if these are fewer than ``timeouts.read``.

@@ -43,6 +43,10 @@ class HttpChannel(PairingChannel):
         self._fields = (("host", self.host), *HEADERS, *passed_on.items())
         self._written: tuple[Headers, Hidden] | None = None
 
+    @property
+    def is_connected(self) -> bool:
+        return any(connection.open for connection in self._idle)
+
     async def exchange(
         self,
         request_id: str,

@@ -20,7 +20,7 @@ from casdk._transport.channels.statuses import (
     no_grpc,
     page_error,
 )
-from casdk._transport.connecting import Connector, ascii_authority
+from casdk._transport.connecting import Connector, authority_field
 from casdk.errors import CasdkError, DeadlineError, ReplyError, TransportError
 
 __all__ = ["CHANNEL", "Http2Channel"]
@@ -60,6 +60,10 @@ class Http2Channel(Channel):
         self._method = UNARY
         self._heads: dict[str, tuple[Headers, Head]] = {}
         """The head of each method, and the headers that it was made of."""
+
+    @property
+    def is_connected(self) -> bool:
+        return self.connection is not None and self.connection.usable
 
     async def exchange(
         self,
@@ -137,7 +141,7 @@ class Http2Channel(Channel):
             raise
 
     def _make_head(self, method: str, headers: Headers) -> Head:
-        head = Head(self.endpoint.tls, ascii_authority(self.endpoint), method, self.timeouts.read, list(headers))
+        head = Head(self.endpoint.tls, authority_field(self.endpoint), method, self.timeouts.read, list(headers))
         self._heads[method] = headers, head
         return head
 

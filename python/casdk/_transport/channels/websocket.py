@@ -41,6 +41,10 @@ class WebsocketChannel(Channel):
         """Those whose sockets are open."""
         self._separation = Separation()
 
+    @property
+    def is_connected(self) -> bool:
+        return self.connection is not None and self.connection.usable
+
     async def exchange(
         self,
         request_id: str,

@@ -1,0 +1,12 @@
+"""`casdk space`, and `--expect-space` of the other commands."""
+
+
+def test_space(command, url):
+    told = command("space", url)
+    assert told.code == 0
+    assert command("space", url, "--json").json == {"space": told.out.strip()}
+    assert command("encode", url, "a red apple", "--expect-space", told.out).code == 0
+    other = command("space", url, "--model", "other", "--expect-space", told.out)
+    assert (other.code, other.out) == (2, "")
+    assert "is not of the space that expect_space names" in other.err
+    assert command("profile", url, "--expect-space", "casdk1").code == 2

@@ -1,0 +1,303 @@
+"""Which server a request goes to, on a clock that only the test moves."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from itertools import count
+
+import pytest
+from casdk._calls.choice import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_BUSY_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    PROBE_REQUESTS,
+    SLOW_START_SECONDS,
+    TRUSTED_ANSWERS,
+    Choice,
+    Place,
+    PoolState,
+)
+from casdk._calls.pace import Pace
+from hypothesis import given
+from hypothesis import strategies as st
+
+SIZE = 1000
+
+
+def sequential(choice, took, calls, now=0.0):
+    """Make one call after the other; return how many each server got, and when the last one ended.
+
+    Args:
+        choice: The servers.
+        took: Seconds that each of them takes.
+        calls: How many.
+        now: When the first begins.
+    """
+    got = Counter()
+    for _ in range(calls):
+        place = choice.next(now, SIZE)
+        errand = choice.send(place, now, SIZE, 1)
+        position = choice.places.index(place)
+        got[position] += 1
+        now += took[position]
+        choice.answer(errand, now)
+    return got, now
+
+
+def crowded(choice, took, calls, window):
+    """Keep so many requests in flight at servers that work at one at a time; return as `sequential` does."""
+    got, now, free, order = Counter(), 0.0, [0.0] * len(choice.places), count()
+    under_way, left = [], calls
+    while left or under_way:
+        while left and len(under_way) < window:
+            place = choice.next(now, SIZE)
+            position = choice.places.index(place)
+            errand = choice.send(place, now, SIZE, 1)
+            free[position] = max(now, free[position]) + took[position]
+            heapq.heappush(under_way, (free[position], next(order), errand))
+            got[position] += 1
+            left -= 1
+        now, _, errand = heapq.heappop(under_way)
+        choice.answer(errand, now)
+    return got, now
+
+
+def places(number, **options):
+    return [Place(**options) for _ in range(number)]
+
+
+def away(choice, place, now, **options):
+    """Have a request to a server fail on it; return for how long it is left out."""
+    return choice.fail(choice.send(place, now, SIZE, 1), now, **options)
+
+
+def test_servers_that_are_as_quick_take_turns():
+    got, _ = sequential(Choice(places(3)), [0.02] * 3, 300)
+    assert got == {0: 100, 1: 100, 2: 100}
+
+
+def test_a_slow_server_gets_less_than_a_hundredth_of_single_calls_and_some():
+    choice = Choice(places(3))
+    sequential(choice, [0.02, 0.02, 0.2], 100)
+    got, _ = sequential(choice, [0.02, 0.02, 0.2], 5000, 1000.0)
+    assert 5000 / PROBE_REQUESTS / 2 < got[2] < 50
+
+
+def test_a_server_that_becomes_quick_is_noticed():
+    choice = Choice(places(2))
+    _, now = sequential(choice, [0.02, 0.2], 500)
+    got, _ = sequential(choice, [0.02, 0.02], 4000, now)
+    assert got[1] > 1000
+
+
+def test_one_answer_that_takes_long_costs_a_server_little():
+    choice = Choice(places(2))
+    _, now = sequential(choice, [0.02, 0.02], 100)
+    errand = choice.send(choice.places[0], now, SIZE, 1)
+    choice.answer(errand, now + 0.5)
+    got, _ = sequential(choice, [0.02, 0.02], 2000, now + 0.5)
+    assert got[0] > 500
+
+
+def test_requests_in_flight_are_spread_as_servers_are_quick():
+    got, ended = crowded(Choice(places(3)), [0.02, 0.02, 0.04], 1000, 12)
+    assert ended < 1.05 * 1000 / (1 / 0.02 + 1 / 0.02 + 1 / 0.04) + 0.5
+    assert got[2] == pytest.approx(200, rel=0.25)
+
+
+def test_weights_are_shares_of_what_is_in_flight():
+    choice = Choice([Place(weight=1), Place(weight=3)])
+    for _ in range(400):
+        choice.send(choice.next(0.0, SIZE), 0.0, SIZE, 1)
+    assert choice.places[1].in_flight == pytest.approx(3 * choice.places[0].in_flight, rel=0.1)
+
+
+def test_the_number_of_requests_counts_beside_their_bytes():
+    """Else a server that was sent short texts would look slower than one that was sent images."""
+    choice = Choice(places(2))
+    small, large = (choice.send(place, 0.0, size, 1) for place, size in zip(choice.places, (100, 30_000), strict=True))
+    choice.answer(small, 0.02)
+    choice.answer(large, 0.03)
+    slower, faster = (place.seconds_per_byte for place in choice.places)
+    assert slower < 2 * faster
+
+
+def test_a_server_that_fails_is_left_out_longer_each_time():
+    choice = Choice(places(2))
+    bad, good = choice.places
+    pauses, now = [], 0.0
+    for _ in range(12):
+        seconds = away(choice, bad, now)
+        assert (bad.state, choice.next(now, SIZE)) == ("away", good)
+        assert choice.due(now + seconds - 0.001) == []
+        now += seconds
+        assert choice.due(now) == [bad]
+        assert choice.due(now) == []
+        choice.asked(bad, now, there=True)
+        assert choice.next(now, SIZE) is bad
+        pauses.append(seconds)
+    assert pauses[:3] == [FIRST_PAUSE_SECONDS, 2 * FIRST_PAUSE_SECONDS, 4 * FIRST_PAUSE_SECONDS]
+    assert pauses[-1] == LONGEST_PAUSE_SECONDS
+
+
+def test_a_server_comes_back_by_a_dry_run_then_one_request():
+    choice = Choice(places(2))
+    bad, good = choice.places
+    away(choice, bad, 0.0)
+    assert choice.due(1.0) == [bad]
+    assert choice.next(1.0, SIZE) is good
+    choice.asked(bad, 1.0, there=False)
+    assert bad.ask_at == pytest.approx(1.0 + 2 * FIRST_PAUSE_SECONDS)
+    assert choice.due(2.0) == [bad]
+    choice.asked(bad, 2.0, there=True)
+    assert bad.state == "returning"
+    assert choice.next(2.0, SIZE) is bad
+    errand = choice.send(bad, 2.0, SIZE, 1)
+    assert choice.next(2.0, SIZE) is good
+    assert choice.answer(errand, 2.1)
+    assert bad.state == "ready"
+
+
+def test_the_one_request_is_another_if_the_first_is_taken_back():
+    choice = Choice(places(2))
+    bad, _ = choice.places
+    away(choice, bad, 0.0)
+    choice.due(1.0)
+    choice.asked(bad, 1.0, there=True)
+    choice.take_back(choice.send(bad, 1.0, SIZE, 1), 1.1)
+    assert choice.next(1.1, SIZE) is bad
+
+
+def test_a_server_that_is_back_starts_slowly():
+    choice = Choice(places(2, seconds_per_byte=1e-6))
+    back, _ = choice.places
+    back.back_at = 100.0
+
+    def share(now):
+        sent = [choice.send(choice.next(now, SIZE), now, SIZE, 1) for _ in range(200)]
+        of_it = sum(errand.place is back for errand in sent) / len(sent)
+        for errand in sent:
+            choice.take_back(errand, now)
+        return of_it
+
+    assert share(100.0) < 0.12
+    assert 0.25 < share(100.0 + SLOW_START_SECONDS / 2) < 0.4
+    assert 0.45 < share(100.0 + SLOW_START_SECONDS) < 0.55
+
+
+def test_what_was_sent_before_a_server_went_away_makes_no_pause_longer():
+    choice = Choice(places(2))
+    bad, _ = choice.places
+    sent = [choice.send(bad, 0.0, SIZE, 1) for _ in range(8)]
+    assert choice.fail(sent[0], 1.0) == FIRST_PAUSE_SECONDS
+    assert [choice.fail(errand, 1.0) for errand in sent[1:]] == [None] * 7
+    assert bad.ask_at == 1.0 + FIRST_PAUSE_SECONDS
+    assert (bad.in_flight, bad.waiting_bytes) == (0, 0)
+
+
+def test_an_answer_to_what_was_sent_before_brings_no_server_back():
+    choice = Choice(places(2))
+    bad, _ = choice.places
+    early = choice.send(bad, 0.0, SIZE, 1)
+    away(choice, bad, 0.5)
+    assert not choice.answer(early, 0.6)
+    assert bad.state == "away"
+
+
+def test_the_pause_is_the_first_one_again_once_a_server_is_trusted():
+    choice = Choice(places(2))
+    bad, _ = choice.places
+    for now in range(4):
+        away(choice, bad, float(now))
+    bad.state = "ready"
+    for _ in range(TRUSTED_ANSWERS):
+        choice.answer(choice.send(bad, 5.0, SIZE, 1), 5.1)
+    assert away(choice, bad, 6.0) == FIRST_PAUSE_SECONDS
+
+
+def test_if_all_are_away_each_is_asked_in_its_turn():
+    choice = Choice(places(3))
+    state = PoolState(choice)
+    for place in choice.places:
+        assert state.has_another(0.0)
+        away(choice, place, 0.0)
+    assert not state.has_another(0.0)
+    asked = []
+    for now in range(1, 7):
+        place = choice.next(float(now), SIZE)
+        asked.append(choice.places.index(place))
+        away(choice, place, float(now))
+    assert asked == [0, 1, 2, 0, 1, 2]
+    last = choice.places[0]
+    assert choice.answer(choice.send(last, 9.0, SIZE, 1), 9.1)
+    assert state.has_another(9.1)
+
+
+def test_a_busy_server_is_left_alone_as_long_as_it_asked():
+    choice = Choice(places(2))
+    busy, other = choice.places
+    choice.refuse(choice.send(busy, 0.0, SIZE, 1), 0.0, 3.0)
+    assert {choice.next(2.9, SIZE) for _ in range(3)} == {other}
+    assert (busy.may_take(2.9), busy.may_take(3.0)) == (False, True)
+    choice.refuse(choice.send(other, 0.0, SIZE, 1), 0.0, float("inf"))
+    assert other.busy_until == LONGEST_BUSY_SECONDS
+    choice.refuse(choice.send(busy, 3.0, SIZE, 1), 3.0, 1.0)
+    assert not choice.is_ready(3.5)
+    assert choice.next(3.5, SIZE) is busy
+
+
+def test_a_server_that_was_asked_to_be_avoided_is_the_last_resort():
+    choice = Choice(places(2))
+    first, second = choice.places
+    assert choice.next(0.0, SIZE, avoid=first) is second
+    away(choice, second, 0.0)
+    assert choice.next(0.0, SIZE, avoid=first) is first
+
+
+def test_servers_that_read_another_codec_are_left_out_if_asked():
+    choice = Choice([Place(codec="proto"), Place(codec="json")])
+    assert choice.next(0.0, SIZE, codec="json") is choice.places[1]
+    away(choice, choice.places[1], 0.0)
+    assert not choice.is_ready(0.0, "json")
+    assert choice.is_ready(0.0, "proto")
+
+
+def test_a_server_that_drains_gets_nothing():
+    choice = Choice(places(2))
+    choice.places[0].state = "draining"
+    assert {id(choice.next(0.0, SIZE)) for _ in range(5)} == {id(choice.places[1])}
+    assert choice.fail(choice.send(choice.places[0], 0.0, SIZE, 1), 0.0) is None
+    away(choice, choice.places[1], 0.0)
+    assert choice.next(0.0, SIZE) is choice.places[1]
+
+
+def test_the_pace_of_a_server_delays_requests_and_moves_them_elsewhere():
+    choice = Choice([Place(pace=Pace(requests_per_second=10)), Place(seconds_per_byte=1e-9)])
+    paced, _ = choice.places
+    assert [choice.send(paced, 0.0, SIZE, 1).began for _ in range(3)] == pytest.approx([0.0, 0.1, 0.2])
+    assert choice.next(0.0, SIZE) is choice.places[1]
+
+
+EVENTS = st.sampled_from(["send", "answer", "fail", "take_back", "refuse", "ask"])
+
+
+@given(st.lists(st.tuples(EVENTS, st.integers(0, 9)), max_size=80))
+def test_whatever_happens_there_is_a_server_and_nothing_stays_counted(events):
+    choice, under_way, now = Choice(places(3)), [], 0.0
+    for event, number in events:
+        now += number / 10
+        if event == "send":
+            under_way.append(choice.send(choice.next(now, SIZE), now, SIZE, 1))
+        elif event == "ask":
+            for place in choice.due(now):
+                choice.asked(place, now, there=number % 2 == 0)
+        elif under_way:
+            errand = under_way.pop(number % len(under_way))
+            arguments = (1.0,) if event == "refuse" else ()
+            getattr(choice, event)(errand, now, *arguments)
+        assert choice.next(now, SIZE) in choice.places
+        assert sum(place.in_flight for place in choice.places) == len(under_way)
+    for errand in under_way:
+        choice.answer(errand, now)
+    assert [(place.in_flight, place.waiting_bytes) for place in choice.places] == [(0, 0)] * 3
