@@ -230,3 +230,14 @@ def test_merged_calls_send_crops_too(clip, jpeg):
         result = client.encode([jpeg], images="exact", errors="return")
         np.testing.assert_array_equal(result.embeddings, client.encode([jpeg]))
     assert result.sent_bytes is None
+
+
+def test_several_servers_get_originals(clip, jpeg, caplog):
+    with Client([clip.address("grpc"), clip.address("http")]) as client:
+        original, exact = both(client, [jpeg, jpeg])
+        both(client, [jpeg])
+    np.testing.assert_array_equal(exact.embeddings, original.embeddings)
+    assert exact.cropped == 0
+    assert [record.message for record in caplog.records] == [
+        "images='exact' sends all images as they are: this client has several servers"
+    ]

@@ -146,6 +146,21 @@ class Environment:
         run(str(self.python), "-W", "ignore", "-c", f"import {', '.join(modules)}", env=self.variables)
 
 
+def pictures() -> Path:
+    """Return a folder with packages that pictures are taken from, fetched by the first who asks.
+
+    Raises:
+        CommandError: They cannot be had.
+    """
+    lock = LOCKS / "pictures.txt"
+    home = cached("pictures", lock.read_bytes())
+    with once("pictures", home, "packages") as missing:
+        if missing:
+            where = ("--no-deps", "--target", str(home / "packages"), "-r", str(lock))
+            run(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *where)
+    return home / "packages"
+
+
 OLDEST = Environment("jina", "3.12.0", clip=True)
 REFERENCE = Environment("jina", "3.33.1", clip=True)
 NEWEST = Environment("jina", "3.34.0", clip=True)

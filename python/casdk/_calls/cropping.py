@@ -59,6 +59,13 @@ class Cropping:
         self._proving = asyncio.Lock()
         self._memory = DecodingMemory()
         self._turns = asyncio.Semaphore(BATCHES_AT_ONCE)
+        self._warned = False
+
+    def refuse_several(self) -> None:
+        """Say once that there are several servers, of which one would have shown nothing of the others."""
+        if not self._warned:
+            self._warned = True
+            LOG.warning("images='exact' sends all images as they are: this client has several servers")
 
     async def prove(self, model: str, size: int | None, encode: Encode) -> Proof | None:
         """Return what the server shows of a model: it is asked once.

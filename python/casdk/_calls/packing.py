@@ -60,9 +60,10 @@ class Packing:
         self.endpoint, parameters = route(verb.endpoint, options.parameters, **verb.extra)
         self.model_name: Final = self.endpoint[len(verb.endpoint) + 1 :]
         limits, sources = session.limits, session.sources
+        self.packers: Final[dict[Codec, Packer]] = {}
         try:
-            self.packers: Final = {
-                codec: Packer(
+            for codec in codecs:
+                self.packers[codec] = Packer(
                     codec,
                     self.endpoint,
                     parameters,
@@ -75,8 +76,6 @@ class Packing:
                     local_files=sources.local_files,
                     fetch_urls=sources.fetch_urls,
                 )
-                for codec in codecs
-            }
         except Exception as error:
             if options.parameters is None:  # a signal's handler has raised it
                 raise

@@ -108,7 +108,10 @@ def _read(originals: Originals, answer: Answer, items: list[Any], indices: Seque
 
 async def _prove_crops(run: Run, caller: Caller[Any]) -> None:
     """Ask the server, once for each of its models, whether crops give the same rows as pictures."""
-    model = run.packing.model
+    model, way, cropping = run.packing.model, run.way, run.session.cropping
+    if way.only is None:
+        cropping.refuse_several()
+        return
 
     async def encode(pictures: Sequence[Any]) -> np.ndarray[Any, Any]:
         # In one request, since another one may be answered by another device. What is left of the call's own time.
@@ -118,10 +121,10 @@ async def _prove_crops(run: Run, caller: Caller[Any]) -> None:
             parameters={"model_name": model} if model else None,
             batch_size=len(pictures),
         )
-        rows: np.ndarray[Any, Any] = (await Run(run.session, CANARY, pictures, options).run(caller))()
+        rows: np.ndarray[Any, Any] = (await Run(run.session, CANARY, pictures, options, way=way).run(caller))()
         return rows
 
-    proof = await run.session.cropping.prove(model, run.options.image_size, encode)
+    proof = await cropping.prove(model, run.options.image_size, encode)
     if proof is not None:
         run.packing.use_crops(proof)
 
