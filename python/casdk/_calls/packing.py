@@ -108,6 +108,8 @@ class Packing:
             patient: Whether it may wait until other requests are answered.
         """
         items, kinds, pack, crops = batch.items, batch.kinds, packer.pack, self.crops
+        if (packed := packer.pack_sentences(request_id, items, kinds)) is not None:
+            return packed
         theirs = False
         if Kind.DOCUMENT in kinds:
             # Documents may be of the caller's own class: where they are packed they are asked for their URLs, too.

@@ -22,6 +22,7 @@ from casdk._calls.answers import Nothing, read_apart_if_large, refuse
 from casdk._calls.batches import Batch, Repeats, Request, Unfinished
 from casdk._calls.callbacks import Callbacks
 from casdk._calls.decisions import Call
+from casdk._calls.delivery import Delivery
 from casdk._calls.failures import log_failure
 from casdk._calls.options import Options
 from casdk._calls.originals import Originals
@@ -30,7 +31,7 @@ from casdk._calls.outcome import Outcome, Sent
 from casdk._calls.packing import Packing, leave_out
 from casdk._calls.progress import Progress
 from casdk._calls.reading import Manner, Reading
-from casdk._calls.session import BYTE_SHARES, ByteShare, Session
+from casdk._calls.session import ByteShare, Session
 from casdk._calls.tasks import Tasks, sleep_until
 from casdk._calls.tracebacks import drop_frames, raise_stopped
 from casdk._calls.ways import Way
@@ -39,7 +40,7 @@ from casdk._content.feeds import Feed
 from casdk._engine.callers import Caller
 from casdk._engine.logging import are_pending, emitted, logger_of
 from casdk._rust import new_id
-from casdk._transport.codecs import read_error
+from casdk._transport.codecs import Packed, read_error
 from casdk._transport.transport import InterruptedByForkError, Received
 from casdk.errors import (
     CallbackError,
@@ -91,8 +92,6 @@ class Run:
     caller: Caller[Any]
     _awaited: Outage | None = None
     """The outage that was reported to the log and the bar."""
-    _untaken: ByteShare | None = None
-    """Bytes of pieces that the caller has not taken; ``None`` when the call is over, as they may never be taken."""
     _made: tuple[Any] | None = None
     """The result, if it was made before the caller asked for it."""
 
@@ -126,6 +125,9 @@ class Run:
         self.answer = verb.answer(feed.total, options)
         self._receiver = self.answer if gathers else Nothing(feed.total, options, self.answer)
         self._callbacks = None if gathers and options.on_error is None else Callbacks(options)
+        # What is measured, guarded, paced, called back for or read apart waits for more than a reply.
+        is_watched = session.telemetry is not None or self._guard is not None or session.is_paced
+        self._is_plain = verb.resend and not (is_watched or self._callbacks is not None or self._receiver.unpacks)
         self._unfinished = Unfinished(size)
         self.repeats = Repeats() if options.dedupe else None
         self.call = Call(
@@ -165,7 +167,7 @@ class Run:
             self._progress,
         )
         self.tasks = Tasks(self.call.stop)
-        self._untaken = ByteShare(session.bytes)
+        self._delivery = Delivery(self.call, self._receiver, self.tasks, ByteShare(session.bytes))
 
     # On the engine, from its beginning to its end
 
@@ -226,10 +228,15 @@ class Run:
             await self.way.open()
         while True:
             reading.go_on(self)
-            time = now()
+            time, is_ready, over = now(), None, False
             while (batch := call.next_batch(time)) is not None:
                 if not self.tasks.running and call.alone:
                     await self._attempt(batch)
+                    continue
+                if is_ready is None:
+                    is_ready = self._is_ready()
+                if is_ready:
+                    over = self.tasks.carry_on(batch, self._attempt(batch)) or over
                 else:
                     self.tasks.begin(batch, self._attempt(batch))
             # A task that has reported its failure may still be calling callbacks: the call ends after it.
@@ -237,8 +244,18 @@ class Run:
                 if self.verb.whole and isinstance(call.stopped, CasdkError):
                     await self.tasks.wait_for_answers(ANSWER_SECONDS)
                 return
-            if not reading.may_go_on:
+            if over:  # a request had nothing to wait for: other calls have their turn before the next one
+                await asyncio.sleep(0)
+            elif not reading.may_go_on:
                 await self.tasks.sleep(call.wake_at)
+
+    def _is_ready(self) -> bool:
+        """Whether requests would wait for their replies and for nothing else, so that they need no tasks."""
+        return self._is_plain and self.way.only is not None and self.way.only.is_ready
+
+    def hand_over_pieces(self) -> None:
+        """Hand over the pieces whose turn it is, if the answer comes in pieces."""
+        self._delivery.hand_over(self.caller)
 
     async def _leave(self, began: float) -> None:
         """Clean up when the call has nothing left to do, or was stopped; report how far it came."""
@@ -252,7 +269,7 @@ class Run:
             if self._awaited is not None:
                 self.way.state.leave(self.call)
             if self._receiver.pieces:
-                self._release_pieces()
+                self._delivery.end()
             done = self.call.done
             if self.watch is not None:
                 self.watch.count(done)
@@ -271,8 +288,17 @@ class Run:
             self.watch.begin(batch)
         try:
             try:
-                done = 0
-                message = await self._pack(request)
+                done, packed, batch.taken_at = 0, None, perf_counter()
+                if not (self.tasks.running and self._bytes.full):  # what has only sentences in it takes no time
+                    codec = request.codec = self.way.codec
+                    packed = packing.packers[codec].pack_sentences(request.id, batch.items, batch.kinds)
+                if packed is None:
+                    packed = await self._pack(request)
+                batch.packed_at = perf_counter()
+                if packed.rows < len(batch.items):
+                    leave_out(batch, packed, call)
+                message = packed.message if packed.rows else None
+                del packed
                 if message is not None and self.session.is_paced:
                     await self.session.wait_for_turn(len(batch))
                 if message is not None and call.stopped is None:
@@ -288,10 +314,12 @@ class Run:
                             return
                     sent = self._send(request, message)
                     message = None  # it is deallocated once it has been sent
-                    received = await sent
+                    received, missing = await sent, None
                     if self._guard is not None:  # there may be another connection by now
                         await self._guard.check(request.transport, packing.model_name, sent=True)
-                    done = await self._place(request, received)
+                    if received.reply.failed or not self._is_plain:
+                        missing = await self._receive(request, received)
+                    done = self._place(request, received, missing)
                 call.succeed(batch, done)
                 if self.watch is not None:
                     self.watch.succeed(batch, done)
@@ -314,23 +342,15 @@ class Run:
                 self._bytes.hold(-request.size)
             self.tasks.end(batch)
 
-    async def _pack(self, request: Request) -> bytes | None:
-        """Return the message, unless nothing of the batch can be sent."""
-        batch, packing = request.batch, self.packing
+    async def _pack(self, request: Request) -> Packed:
+        """Pack a batch whatever is in it, once there is room for it."""
+        batch = request.batch
         if self._bytes.full and self._is_patient(batch):
             await self._bytes.room()
-        batch.taken_at = perf_counter()
-        codec = request.codec = self.way.codec
-        packer = packing.packers[codec]
-        # What has nothing but sentences in it takes no time.
-        packed = packer.pack_sentences(request.id, batch.items, batch.kinds)
-        if packed is None:
-            packed = await packing.pack(packer, batch, request.id, self.caller, self._is_patient(batch))
-        batch.packed_at = perf_counter()
-        rows = packed.rows
-        if rows < len(batch.items):
-            leave_out(batch, packed, self.call)
-        return packed.message if rows else None
+            batch.taken_at = perf_counter()
+        request.codec = self.way.codec
+        packer = self.packing.packers[request.codec]
+        return await self.packing.pack(packer, batch, request.id, self.caller, self._is_patient(batch))
 
     def _is_patient(self, batch: Batch) -> bool:
         """Whether a batch may wait until other requests are answered."""
@@ -350,10 +370,9 @@ class Run:
             return transport.exchange(request.id, message, repeatable=repeatable, answer_by=answer_by)
         return self.watch.exchange(transport, batch, request.id, message, repeatable=repeatable, answer_by=answer_by)
 
-    async def _place(self, request: Request, received: Received) -> int:
-        """Take the reply in; return how many items have a result."""
-        batch, reply = request.batch, received.reply
-        indices, items = batch.indices, batch.items
+    async def _receive(self, request: Request, received: Received) -> list[int]:
+        """Take in a reply that says what failed, is read apart or called back for; return what has no result in it."""
+        batch, reply, indices = request.batch, received.reply, request.batch.indices
         error = read_error(reply) if reply.failed else None
         # An error of the transport, in a reply, says that the executor behind the gateway is away.
         if error is None or not isinstance(error, TransportError):
@@ -374,9 +393,20 @@ class Run:
             unpacked = await read_apart_if_large(
                 partial(self._receiver.unpack, indices, reply, request.id), received, self.caller
             )
-        missing = self._receiver.place(indices, items, reply, unpacked, request.id)
+        missing = self._receiver.place(indices, batch.items, reply, unpacked, request.id)
         if self._callbacks is not None:
             await self._callbacks.report(self.caller, batch, request.id, received, None)
+        return missing
+
+    def _place(self, request: Request, received: Received, missing: list[int] | None) -> int:
+        """Take in a reply, unless `_receive` did, which says what has no result; return how many items have one."""
+        batch = request.batch
+        indices, items = batch.indices, batch.items
+        if missing is None:
+            self.call.answered(received.received_at - received.sent_at, request.size + received.size, batch)
+            if self._awaited is not None:
+                self._note_outage()
+            missing = self._receiver.place(indices, items, received.reply, None, request.id)
         for position in missing:
             reason = "the server answered without an embedding for it"
             self.call.refuse(NoEmbeddingError(indices[position], items[position], reason))
@@ -420,35 +450,6 @@ class Run:
             server.leave(self.call)
         elif ended is not None and server.is_back():
             LOG.info("%s answers again after %.1f s", where, asyncio.get_running_loop().time() - ended.since)
-
-    # Pieces of a stream
-
-    def hand_over_pieces(self) -> None:
-        """Hand over the pieces whose turn it is, if the answer comes in pieces."""
-        if not self._receiver.pieces:
-            return
-        for piece in self._receiver.ready():
-            size = piece.nbytes
-            self.call.deliver()
-            if self._untaken is not None:
-                self._untaken.hold(size)
-            self.caller.hand_over(piece, partial(self._taken, size))
-        whole, size = self._receiver.held_back
-        self.call.hold_back(whole, full=size >= self.session.bytes.most // BYTE_SHARES)
-
-    def _taken(self, size: int) -> None:
-        """The caller has taken a piece; this may come when the call is over."""
-        if self._untaken is None:
-            return
-        self.call.delivered()
-        self._untaken.hold(-size)
-        self.tasks.wake()
-
-    def _release_pieces(self) -> None:
-        """Count no pieces as untaken any more, as the call is over."""
-        untaken, self._untaken = self._untaken, None
-        if untaken is not None:
-            untaken.hold(-untaken.held)
 
     # Where the caller is: the result
 

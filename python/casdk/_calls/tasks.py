@@ -1,12 +1,17 @@
-"""The tasks of one call, and the future it waits for until one of them, or its caller, wakes it."""
+"""What one call has under way, and the future it waits for until one of these, or its caller, wakes it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
+from contextvars import copy_context
+from types import coroutine
 from typing import Any
 
 import msgspec
+
+from casdk._transport.channels.waiter import Waiter
 
 __all__ = ["Tasks", "Work", "sleep_until"]
 
@@ -15,17 +20,17 @@ Work = Callable[..., Coroutine[Any, Any, None]]
 
 
 class Tasks(msgspec.Struct, eq=False):
-    """The tasks that one call has under way. Made on the engine or before; used on it, by `Run` and `Reading`.
+    """What one call has under way. Made on the engine or before; used on it, by `Run` and `Reading`.
 
     Attributes:
         stop: Called with what a task raised.
-        running: The tasks that have not ended, each by a key of its own.
+        running: What has not ended, each by a key of its own: tasks, and requests that wait for a reply without one.
         readers: Those of them that read, and send nothing.
         wakeup: The future that the call waits for, while it sleeps.
     """
 
     stop: Callable[[BaseException], None]
-    running: dict[object, asyncio.Task[None]] = {}
+    running: dict[object, asyncio.Task[None] | Steps] = {}
     readers: set[asyncio.Task[None]] = set()
     wakeup: asyncio.Future[None] | None = None
 
@@ -49,8 +54,23 @@ class Tasks(msgspec.Struct, eq=False):
         task = self.running[key] = asyncio.get_running_loop().create_task(work, name="casdk")
         return task
 
+    def carry_on(self, key: object, work: Coroutine[Any, Any, None]) -> bool:
+        """Run a coroutine that raises nothing, and calls `end` at its end, without a task while it waits for a reply.
+
+        Nothing before that may set a limit of time, which belongs to the current task: the call's.
+
+        Returns:
+            Whether it is over.
+        """
+        try:
+            waits_for = work.send(None)
+        except StopIteration:
+            return True
+        Steps(self, key, work).wait(work, waits_for)
+        return False
+
     def end(self, key: object) -> None:
-        """Note that a task is over, and wake the call: a done-callback would run one turn of the loop later."""
+        """Note that something is over, and wake the call: a done-callback would run one turn of the loop later."""
         self.running.pop(key, None)
         wakeup = self.wakeup
         if wakeup is not None:
@@ -90,16 +110,87 @@ class Tasks(msgspec.Struct, eq=False):
 
     async def wait_for_answers(self, seconds: float) -> None:
         """Wait for the tasks that send, but not for longer than that."""
-        if senders := {*self.running.values()} - self.readers:
+        if senders := {*self._tasks()} - self.readers:
             await asyncio.wait(senders, timeout=seconds)
 
     async def cancel_all(self) -> None:
-        """Cancel the tasks that are still under way, and wait for their end."""
-        tasks = tuple(self.running.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancel what is still under way, and wait for its end."""
+        for one in tuple(self.running.values()):
+            one.cancel()
+        await asyncio.gather(*self._tasks(), return_exceptions=True)
         self.readers.clear()  # a cancelled task refers to its last frames, and these to the call
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [one for one in self.running.values() if not isinstance(one, Steps)]
+
+
+class Steps(msgspec.Struct, eq=False):
+    """A coroutine that is carried on without a task, step by step, each time that the reply it waits for has come.
+
+    A task costs as much as all else that is done for a small request. What waits for anything else gets one all the
+    same, and so does what has failed: how that goes on may take long, and set limits of time.
+
+    Attributes:
+        tasks: What it is a part of.
+        key: Its own.
+        work: The coroutine; ``None`` once a task has it, or it was cancelled.
+    """
+
+    tasks: Tasks
+    key: object
+    work: Coroutine[Any, Any, None] | None
+
+    def wait(self, work: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        """Have it wait for what it has asked for: without a task if that is a reply."""
+        if type(waits_for) is Waiter and self.work is not None:
+            self.tasks.running[self.key] = self
+            waits_for.when_done(self._go_on, copy_context())
+            return
+        self.work = None
+        rest = _rest(work, waits_for)
+        rest.send(None)  # up to where a cancellation before its first turn is passed on
+        self.tasks.begin(self.key, rest)
+
+    def _go_on(self, waiter: Waiter[Any]) -> None:
+        work = self.work
+        if work is None:
+            return
+        if not waiter.is_reply:
+            self.work = None
+            self.tasks.begin(self.key, work)
+            return
+        try:
+            waits_for = work.send(None)
+        except StopIteration:
+            return
+        self.wait(work, waits_for)
+
+    def cancel(self) -> None:
+        """Raise a `CancelledError` where it waits."""
+        work, self.work = self.work, None
+        if work is not None:
+            with suppress(StopIteration, asyncio.CancelledError):
+                self.wait(work, work.throw(asyncio.CancelledError()))
+
+
+async def _rest(work: Coroutine[Any, Any, None], waits_for: Any) -> None:
+    """Carry on, in a task, what waits for this already."""
+    await _passed_on(work, waits_for)
+
+
+@coroutine
+def _passed_on(work: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    is_taken_over = False
+    with suppress(StopIteration):
+        while True:
+            try:
+                sent = yield waits_for
+            except BaseException as error:
+                waits_for = work.throw(error)
+            else:
+                if is_taken_over:
+                    waits_for = work.send(sent)
+            is_taken_over = True
 
 
 async def sleep_until(moment: float) -> None:

@@ -89,10 +89,12 @@ class Feed:
         self._closed = False
         self._reader = Reader() if threaded else None
         self._iterator: Any = None
+        self._list: list[Any] | None = content if plain else None
+        self._position = 0
         if threaded and not self.direct:
             self._open = partial(_begin, content)  # called in that thread, since `iter` runs the caller's code, too
         else:
-            self._iterator = iter(content) if plain else _begin(content, asynchronous=self._asynchronous)
+            self._iterator = None if plain else _begin(content, asynchronous=self._asynchronous)
         # Reading advances by the entries of this list. The engine empties it at the end of the call, and so no item is
         # taken from the iterable after that.
         self._gate: list[None] | None = [None] * min(size, MOST_AT_ONCE_ITEMS) if hurried and not self.direct else None
@@ -118,7 +120,14 @@ class Feed:
     def read_held(self, most: int) -> list[list[Any]]:
         """Return up to ``most`` chunks of a container; none means the end."""
         chunks: list[list[Any]] = []
-        while len(chunks) < most and (chunk := list(islice(self._iterator, self.size))):
+        content, size = self._list, self.size
+        if content is not None:
+            start = self._position
+            self._position = end = start + most * size
+            for at in range(start, min(end, len(content)), size):
+                chunks.append(content[at : at + size])  # noqa: PERF401 - a comprehension is a function of its own
+            return chunks
+        while len(chunks) < most and (chunk := list(islice(self._iterator, size))):
             chunks.append(chunk)
         return chunks
 

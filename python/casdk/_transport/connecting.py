@@ -71,6 +71,8 @@ class Connector:
             ProtocolMismatchError: The port does not speak TLS.
             TransportError: There is no connection, or `close` was called meanwhile.
         """
+        # A request that has no task gets one here, since the limit of time below belongs to the task that sets it.
+        await asyncio.sleep(0)
         if self._closed:
             raise self._was_closed()
         if self._endpoint.tls and self._context is None:

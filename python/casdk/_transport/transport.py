@@ -122,6 +122,14 @@ class Transport:
         """Whether the next request goes over a connection that is open already, as `Channel.is_connected` has it."""
         return self._channel is not None and self._channel.is_connected
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a request would wait for its reply and for nothing else, as far as can be seen."""
+        engine, channel = self.engine, self._channel
+        if channel is None or self._headers is None or engine is None or engine.fork is not None:
+            return False
+        return self._slots.free > 0 and channel.has_waiters and channel.is_connected
+
     async def exchange(
         self,
         request_id: str,

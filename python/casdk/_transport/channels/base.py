@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from math import inf, isfinite, isnan, nan
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 from urllib.parse import SplitResult, unquote
 
 from casdk._engine.logging import logger_of
@@ -119,6 +119,9 @@ class Channel(ABC):
     Attributes:
         connections: How many were opened so far.
     """
+
+    has_waiters: ClassVar[bool] = False
+    """Whether a request that finds a connection waits for a `Waiter` and for nothing else."""
 
     def __init__(self, endpoint: Endpoint, tls: TLS, timeouts: Timeouts, limits: Limits, proxy: str | None) -> None:
         self.endpoint = endpoint

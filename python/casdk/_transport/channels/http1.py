@@ -25,6 +25,8 @@ class HttpChannel(PairingChannel):
     on a new one.
     """
 
+    has_waiters = True
+
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
         tls = self.endpoint.tls

@@ -14,6 +14,7 @@ from casdk._transport.channels.base import slices
 from casdk._transport.channels.causes import cause_of
 from casdk._transport.channels.pairing import Pairing
 from casdk._transport.channels.unread import unread_bytes
+from casdk._transport.channels.waiter import Waiter
 from casdk.errors import CasdkError, ProtocolMismatchError, ReplyError, TransportError
 
 __all__ = ["Answer", "Connection"]
@@ -65,7 +66,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, None)
         self._replies = Http1Replies()
         self._pieces: list[bytes] = []
-        self._waiter: asyncio.Future[Answer] | None = None
+        self._waiter: Waiter[Answer] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._full = False
         self._sent = False
@@ -85,8 +86,7 @@ class Connection(asyncio.Protocol):
         Raises:
             CasdkError: The connection broke, or what came is no answer.
         """
-        waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiter = waiter
+        self._waiter = waiter = Waiter[Answer]()
         self._replies.ask(most)
         try:
             early, self._early = self._early, b""
@@ -94,24 +94,23 @@ class Connection(asyncio.Protocol):
                 self.data_received(early)
             if not self.open:
                 self._take_end(self._error)
-            elif not waiter.done():
+            elif not waiter.done:
                 self._sent = True
                 if len(body) <= AT_ONCE_BYTES:
                     self._transport.write(b"".join((head, body)))
                 else:
                     self._transport.write(head)
                     await self._write(body, waiter)
-            return await waiter
+            await waiter
+            return waiter.outcome if waiter.is_reply else waiter.result()
         finally:
             self._waiter = None
-            if not waiter.cancel() and not waiter.cancelled():
-                waiter.exception()  # retrieved, or asyncio would log that nobody has
 
-    async def _write(self, body: bytes, waiter: asyncio.Future[Answer]) -> None:
+    async def _write(self, body: bytes, waiter: Waiter[Answer]) -> None:
         """Send a large body as fast as the server reads it, up to its answer: what is left then need not be sent."""
         # In slices, since asyncio copies what the socket does not take at once.
         for piece in slices(body):
-            if self._replies.status or waiter.done():
+            if self._replies.status or waiter.done:
                 self.open = False  # the server would take the next request for the rest of this one
                 return
             self._transport.write(piece)
@@ -121,7 +120,7 @@ class Connection(asyncio.Protocol):
 
     def fail(self, error: CasdkError) -> None:
         """Have the request that is under way end with an error."""
-        if self._waiter is not None and not self._waiter.done():
+        if self._waiter is not None and not self._waiter.done:
             self._waiter.set_exception(error)
         self._wake_writer()
 
@@ -140,7 +139,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes: of the answer, or, if none is waited for, of a server that is not to be asked once more."""
         waiter = self._waiter
-        if waiter is None or waiter.done():
+        if waiter is None or waiter.done:
             if self._sent or len(self._early) > EARLY_BYTES:
                 self.end()
             self._early += data
@@ -160,17 +159,17 @@ class Connection(asyncio.Protocol):
             return
         self._answer(waiter, piece)
 
-    def _answer(self, waiter: asyncio.Future[Answer], last: bytes) -> None:
+    def _answer(self, waiter: Waiter[Answer], last: bytes) -> None:
         replies, body = self._replies, last
         if self._pieces:
             body = b"".join((*self._pieces, last))
             self._pieces = []
         self.open = self.open and replies.kept
+        self._wake_writer()
         if replies.status == 200:
-            waiter.set_result(Answer(200, body))
+            waiter.reply(Answer(200, body))
         else:
             waiter.set_result(Answer(replies.status, b"" if replies.coded else body, replies.retry_after))
-        self._wake_writer()
 
     def eof_received(self) -> None:
         """Take the end; asyncio closes the transport."""
@@ -188,7 +187,7 @@ class Connection(asyncio.Protocol):
     def _take_end(self, exc: Exception | None) -> None:
         self.open, self._error = False, exc
         waiter = self._waiter
-        if waiter is not None and not waiter.done():
+        if waiter is not None and not waiter.done:
             self.stale = self.pairing.used and not self._replies.begun
             # Of a refusal that ends with the connection, as much as has come is enough.
             if exc is not None and self._replies.status in (0, 200):

@@ -48,6 +48,8 @@ class Http2Channel(Channel):
         closed: Whether it opens no connection any more.
     """
 
+    has_waiters = True
+
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
         self.connection: Connection | None = None
@@ -98,7 +100,8 @@ class Http2Channel(Channel):
             if begun is not None:
                 stream, waiter = begun
                 try:
-                    outcome = await waiter
+                    await waiter
+                    outcome = waiter.outcome if waiter.is_reply else waiter.result()
                 except (asyncio.CancelledError, DeadlineError) as end:
                     had_time = isinstance(end, DeadlineError) or self.had_time(began, answer_by)
                     connection.take_back(stream, began if had_time else None)

@@ -13,6 +13,7 @@ from casdk._rust import Failure, Head, Http2, Message
 from casdk._transport.channels.base import LOG, TICK_SECONDS
 from casdk._transport.channels.statuses import broken, no_grpc
 from casdk._transport.channels.unread import unread_bytes
+from casdk._transport.channels.waiter import Waiter
 from casdk.errors import CasdkError, TransportError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, channel: Http2Channel) -> None:
         self.loop = asyncio.get_running_loop()
-        self.waiting: dict[int, tuple[asyncio.Future[Message | Failure], float]] = {}
+        self.waiting: dict[int, tuple[Waiter[Message | Failure], float]] = {}
         self.usable = self.left = False
         self._channel = channel
         self._http2 = Http2(min(channel.limits.max_reply_bytes, LARGEST_MESSAGE_BYTES))
@@ -63,12 +64,10 @@ class Connection(asyncio.Protocol):
         """
         await self._greeting
 
-    def begin(
-        self, head: Head, message: bytes, left: float | None
-    ) -> tuple[int, asyncio.Future[Message | Failure]] | None:
+    def begin(self, head: Head, message: bytes, left: float | None) -> tuple[int, Waiter[Message | Failure]] | None:
         """Begin a call with this head and message; return its stream, and what will have the outcome.
 
-        That is ``None`` if the connection takes none any more. The future has a `CasdkError` if no answer comes in
+        That is ``None`` if the connection takes none any more. The waiter has a `CasdkError` if no answer comes in
         time, or if the connection is given up.
 
         Args:
@@ -87,7 +86,7 @@ class Connection(asyncio.Protocol):
             if self._pinger is None and not channel.pings_refused:
                 self._pinger = loop.call_at(began + channel.ping_seconds, self._ping)
         deadline = began + channel.timeouts.read
-        waiter: asyncio.Future[Message | Failure] = loop.create_future()
+        waiter: Waiter[Message | Failure] = Waiter()
         self.waiting[stream] = waiter, deadline
         # One timer for all requests, since one for each would cost more than anything else here.
         if self._timer is None:
@@ -131,7 +130,7 @@ class Connection(asyncio.Protocol):
         self._timer = None
         now = self.loop.time()
         for waiter, deadline in self.waiting.values():
-            if waiter.done():
+            if waiter.done:
                 continue
             if deadline > now:
                 self._timer = self.loop.call_at(deadline, self._expire)
@@ -185,11 +184,6 @@ class Connection(asyncio.Protocol):
         else:
             self._step()
 
-    def data_received(self, data: bytes) -> None:
-        """Take bytes."""
-        self._received_at = self.loop.time()
-        self._step(data)
-
     def eof_received(self) -> None:
         """Take the end; asyncio closes the transport."""
         if self._greeting.done():
@@ -205,21 +199,23 @@ class Connection(asyncio.Protocol):
 
     def _step(self, data: bytes | None = None) -> None:
         """Read bytes, and send what there is to send as far as there is room for it."""
+        now = self.loop.time()
         if data is None:
             self._flushing = False
+        else:
+            self._received_at = now
         if self._ended:
             return
         http2, transport = self._http2, self._transport
+        arrived: list[tuple[Waiter[Message | Failure], Message | Failure]] = []
         more = True
         while more:
-            events, output, more, unread = http2.step(data, self.loop.time(), not self._full)
+            events, output, more, unread = http2.step(data, now, not self._full)
             data = None
             if output is not None:
                 transport.write(output)
             for stream, outcome in events:
-                waiter, _ = self.waiting.pop(stream)
-                if not waiter.done():
-                    waiter.set_result(outcome)
+                arrived.append((self.waiting.pop(stream)[0], outcome))
             if unread is not self._paused:
                 self._paused = unread
                 (transport.pause_reading if unread else transport.resume_reading)()
@@ -229,6 +225,16 @@ class Connection(asyncio.Protocol):
             self._changed(state)
         if self.left and not self.waiting:
             self._channel.leave(self)
+        # When nothing is half done any more, since those who are resumed may begin the next request, or close this.
+        for waiter, outcome in arrived:
+            if waiter.done:  # it was cancelled in this turn of the loop
+                continue
+            if type(outcome) is Message:
+                waiter.reply(outcome)
+            else:
+                waiter.set_result(outcome)
+
+    data_received = _step
 
     def _changed(self, state: str) -> None:
         self.usable = state == "open"
@@ -257,19 +263,19 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         self._transport.abort()
         for waiter, _ in waiting:
-            if not waiter.done():
+            if not waiter.done:
                 waiter.set_exception(copy(error))  # one for each call, since the call adds to it
 
     def _end(self, error: Exception | None) -> None:
         """Take note that the connection has ended."""
         if not self._ended:
-            for stream, outcome in self._http2.end_of_input()[0]:
-                waiter, _ = self.waiting.pop(stream)
-                if not waiter.done():
-                    waiter.set_result(outcome)
+            arrived = [(self.waiting.pop(stream)[0], outcome) for stream, outcome in self._http2.end_of_input()[0]]
             self._over(error or ConnectionResetError(ECONNRESET, "closed"))
+            for waiter, outcome in arrived:
+                if not waiter.done:
+                    waiter.set_result(outcome)
 
-    def _over(self, error: Exception) -> Iterable[tuple[asyncio.Future[Message | Failure], float]]:
+    def _over(self, error: Exception) -> Iterable[tuple[Waiter[Message | Failure], float]]:
         """Take note that this is no connection any more; return who waits."""
         self._ended, self.usable = True, False
         waiting, self.waiting = self.waiting.values(), {}

@@ -31,6 +31,8 @@ class WebsocketChannel(Channel):
         host: What handshakes name as the host.
     """
 
+    has_waiters = True
+
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
         self.connection: Connection | None = None

@@ -21,6 +21,7 @@ from casdk._transport.channels.closes import (
     no_websocket,
 )
 from casdk._transport.channels.unread import unread_bytes
+from casdk._transport.channels.waiter import Waiter
 from casdk.errors import CasdkError, DeadlineError, ReplyError, TransportError
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.headers = headers
-        self.waiting: dict[str, tuple[asyncio.Future[Message], float, int]] = {}
+        self.waiting: dict[str, tuple[Waiter[Message], float, int]] = {}
         self.usable = self.stale = False
         self.lost: asyncio.Future[None] = self.loop.create_future()
         self._channel = channel
@@ -134,7 +135,7 @@ class Connection(asyncio.Protocol):
             if self._pinger is None:
                 self._pinger = loop.call_at(began + channel.ping_seconds, self._ping)
         deadline = began + channel.timeouts.read
-        waiter: asyncio.Future[Message] = loop.create_future()
+        waiter: Waiter[Message] = Waiter()
         self.waiting[request_id] = waiter, deadline, len(message)
         # One timer for all requests, since one for each would cost more than anything else here.
         if self._timer is None:
@@ -144,7 +145,8 @@ class Connection(asyncio.Protocol):
             loop.call_soon(self._go_on)
         self._flush_soon()
         try:
-            return await waiter
+            await waiter
+            return waiter.outcome if waiter.is_reply else waiter.result()
         except BaseException as error:
             if self.waiting.pop(request_id, None) is not None:
                 self._websocket.cancel(number)
@@ -152,8 +154,6 @@ class Connection(asyncio.Protocol):
             is_given_up = isinstance(error, asyncio.CancelledError) and channel.had_time(began, answer_by)
             if is_given_up or isinstance(error, DeadlineError):
                 self._leave_if_silent(began)
-            if not waiter.cancelled() and waiter.done():
-                waiter.exception()  # retrieved, or asyncio would log that nobody has
             raise
         finally:
             if not self.waiting and self is not channel.connection:
@@ -183,7 +183,7 @@ class Connection(asyncio.Protocol):
         self._timer = None
         now = self.loop.time()
         for waiter, deadline, _ in self.waiting.values():
-            if waiter.done():
+            if waiter.done:
                 continue
             if deadline > now:
                 self._timer = self.loop.call_at(deadline, self._expire)
@@ -287,14 +287,23 @@ class Connection(asyncio.Protocol):
         messages, self._unread, changed = self._websocket.receive(data, self._received_at)
         if messages:
             self._answered_at = self._received_at
+        arrived: list[tuple[Waiter[Message], Message]] = []
         for message in messages:
             try:
                 waiter, _, _ = self.waiting.pop(self._identify(message), NOBODY)
             except ReplyError as error:
                 self._break(error)
-                return
-            if waiter is not None and not waiter.done():
-                waiter.set_result(message)
+                break
+            if waiter is not None:
+                arrived.append((waiter, message))
+        else:
+            self._note(changed)
+        # When nothing is half done any more, since those who are resumed may send the next request, or close this.
+        for waiter, message in arrived:
+            if not waiter.done:  # it may have been cancelled in this turn of the loop
+                waiter.reply(message)
+
+    def _note(self, changed: bool) -> None:
         if changed:
             self._look()
         unread = self._unread and not self._ended
@@ -384,7 +393,7 @@ class Connection(asyncio.Protocol):
         # Whichever request the server refused, the largest was too large; whether a smaller one was, nobody knows.
         largest = max([self._given_up, *(size for _, _, size in waiting.values())])
         for waiter, _, size in waiting.values():
-            if not waiter.done():
+            if not waiter.done:
                 is_largest = too_big and size == largest
                 # A copy for each call, since the call adds to it what it had finished.
                 waiter.set_exception(too_large(f"{error}: {SERVER_LIMIT}") if is_largest else copy(error))

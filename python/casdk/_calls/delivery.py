@@ -1,0 +1,60 @@
+"""The pieces of a stream on their way to the caller, and the bytes of those that were not taken yet."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from casdk._calls.answers import Answer
+from casdk._calls.decisions import Call
+from casdk._calls.session import BYTE_SHARES, ByteShare
+from casdk._calls.tasks import Tasks
+from casdk._engine.callers import Caller
+
+__all__ = ["Delivery"]
+
+
+class Delivery(msgspec.Struct, eq=False):
+    """Hands over the pieces of one call, in their turn; its `Run` has one.
+
+    Attributes:
+        call: Told how many the caller has not taken.
+        receiver: Has the pieces.
+        tasks: Woken as one is taken.
+        untaken: Bytes of those that the caller has not taken.
+        is_over: Whether the call is over, so that they may never be taken.
+    """
+
+    call: Call
+    receiver: Answer
+    tasks: Tasks
+    untaken: ByteShare
+    is_over: bool = False
+
+    def hand_over(self, caller: Caller[Any]) -> None:
+        """Hand over the pieces whose turn it is, if the answer comes in pieces."""
+        if not self.receiver.pieces:
+            return
+        for piece in self.receiver.ready():
+            size = piece.nbytes
+            self.call.deliver()
+            if not self.is_over:
+                self.untaken.hold(size)
+            caller.hand_over(piece, partial(self._taken, size))
+        whole, size = self.receiver.held_back
+        self.call.hold_back(whole, full=size >= self.untaken.budget.most // BYTE_SHARES)
+
+    def _taken(self, size: int) -> None:
+        """The caller has taken a piece; this may come when the call is over."""
+        if not self.is_over:
+            self.call.delivered()
+            self.untaken.hold(-size)
+            self.tasks.wake()
+
+    def end(self) -> None:
+        """Count no pieces as untaken any more, as the call is over."""
+        if not self.is_over:
+            self.is_over = True
+            self.untaken.hold(-self.untaken.held)
