@@ -144,7 +144,7 @@ soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), and what ta
 	$(say) "soaking for $(SOAK_SECONDS) s"
 	@# pytest keeps every record logged, and with it each failed request: that would be what grows
 	@# In two processes, since half of these tests wait for minutes: for a ping that must not come, for a server to start
-	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults -p no:logging -n 2 --dist loadfile
+	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults tests/bulk -p no:logging -n 2 --dist loadfile
 
 .PHONY: interop
 interop: $(READY) ## Run against real jina servers, in environments of their own, and through or against nginx, tonic and uvicorn
