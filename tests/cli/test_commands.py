@@ -486,9 +486,3 @@ def test_a_terminal_gets_a_summary(url, images, tmp_path):
     for options in (["-o", "-"], ["--json"]):
         _, shown, _ = shown_by([*words, *options], on="stdout")
         assert [json.loads(line)["index"] for line in shown.splitlines()] == list(range(22))
-
-
-def test_encode_says_when_no_image_went_as_a_crop(command, url, images):
-    ran = command("encode", url, images["png"], "--images", "exact", "--image-size", "224")
-    assert ran.code == 0
-    assert ran.err.startswith("casdk: no image was sent as a crop: all are smaller, or the server prepares images")

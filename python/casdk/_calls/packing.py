@@ -87,11 +87,6 @@ class Packing:
         self._candidates = verb.candidates
         self._share = share
 
-    @property
-    def model(self) -> str:
-        """The model that is asked for; empty for the server's own."""
-        return self.endpoint.strip("/").partition("/")[2]
-
     def use_crops(self, proof: Proof) -> None:
         """Send crops in the place of pictures, as the server has shown that they give the same rows."""
         session = self._session

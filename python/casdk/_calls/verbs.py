@@ -108,7 +108,7 @@ def _read(originals: Originals, answer: Answer, items: list[Any], indices: Seque
 
 async def _prove_crops(run: Run, caller: Caller[Any]) -> None:
     """Ask the server, once for each of its models, whether crops give the same rows as pictures."""
-    model, way, cropping = run.packing.model, run.way, run.session.cropping
+    model, way, cropping = run.packing.model_name, run.way, run.session.cropping
     if way.only is None:
         cropping.refuse_several()
         return
