@@ -25,6 +25,7 @@ from casdk.cli.exits import Exit, exit_of
 from casdk.cli.greetings import addresses_that_work, greet
 from casdk.cli.handshake import shake
 from casdk.cli.route import Route
+from casdk.cli.spaces import compare
 from casdk.cli.trouble import Finding, TroubleError
 from casdk.errors import (
     AuthError,
@@ -64,6 +65,11 @@ def report(url: str, access: Access, *, json: bool) -> int:
             shown = msgspec.json.encode({**where, **msgspec.structs.asdict(finding)}).decode()
             print(shown if json else _line(finding), flush=True)
             worst = worst or finding.exit
+    if len(urls) > 1 and not worst:
+        finding = compare(urls, access)
+        shown = msgspec.json.encode({"address": url, **msgspec.structs.asdict(finding)}).decode()
+        print(shown if json else _line(finding), flush=True)
+        worst = finding.exit
     return worst
 
 

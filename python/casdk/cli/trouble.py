@@ -13,7 +13,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """How one step went.
 
     Attributes:
-        step: ``address``, ``dns``, ``tcp``, ``proxy``, ``tls``, ``protocol``, ``auth``, ``dry run`` or ``encode``.
+        step: ``address``, ``dns``, ``tcp``, ``proxy``, ``tls``, ``protocol``, ``auth``, ``dry run`` or ``encode``;
+            of several servers also ``space``.
         ok: ``None`` where the server cannot be asked.
         detail: What was seen.
         cure: What to do, where it did not go well.
