@@ -95,13 +95,11 @@ class Client:
         limits: What is held in flight at once.
         proxy: ``http://[user:password@]host:port`` to go through; ``""`` for none. By default ``HTTPS_PROXY`` (secure
             schemes) or ``HTTP_PROXY``, else ``ALL_PROXY``, and ``NO_PROXY``, are read, and never changed.
-        transport: Who speaks the protocols: ``"own"``, the default, is casdk itself: a fraction of the CPU, no threads,
-            nothing that a fork could break. ``"libraries"`` are grpcio, httpx and websockets, brought by
-            ``casdk[libraries]``.
+        transport: Who speaks the protocols: ``"own"``, the default, is casdk itself, without threads; ``"libraries"``
+            are grpcio, httpx and websockets, brought by ``casdk[libraries]``.
         coalesce: Merge concurrent `encode` calls of up to 32 items into requests of as many: ``True`` while requests
-            are in flight, a number of milliseconds also waits that long for other calls. Texts whose ``batch_size`` is
-            not given travel in larger ones, of up to 256, while the server answers each within 10 ms. Errors and
-            deadlines stay with their caller.
+            are in flight, a number of milliseconds also waits that long. Texts without a ``batch_size`` travel in
+            larger ones, up to 256, while each is answered within 10 ms. Errors and deadlines stay with their caller.
         local_files: ``False`` opens no file and asks the file system about no string: paths, ``PathLike``,
             ``Image(path)`` and a ``Document.uri`` that names a file are `NotAllowedError`. For services.
         pool: How several servers are used; see `Pool`.
@@ -730,16 +728,18 @@ class Client:
 
     # space
 
-    def space(self, model_name: str | None = None, *, timeout: float | UnsetType | None = UNSET) -> str:
+    def space(
+        self, model_name: str | None = None, *, timeout: float | UnsetType | None = UNSET, patience: float | None = None
+    ) -> str:
         """Return what tells the server's vector space from that of every other model, to be stored beside vectors.
 
-        The server encodes a fixed sentence and a fixed image, as `encode` would; a server that takes texts only, or
-        images only, is asked in vain for the other. Compare what is returned by ``expect_space=`` and never by
-        ``==``: the same model gives slightly other numbers on another machine.
+        The server encodes a fixed sentence and a fixed image, or the one of them that it can. Compare what is returned
+        by ``expect_space=``, never by ``==``: the same model gives slightly other numbers on another machine.
 
         Args:
             model_name: Model to ask for, as in ``parameters={"model_name": ...}``, where the flow has several.
             timeout: Seconds for the call; ``None`` for as long as it takes, the client's own if not given.
+            patience: Seconds that a server which has answered may be away; ``Retry.patience`` by default.
 
         Returns:
             At most 200 printable ASCII characters, without white space and quotes.
@@ -750,14 +750,14 @@ class Client:
             CasdkError: As `encode`.
         """
         self._check()
-        found: str = waiting.run_call(verbs.space(self._session, model_name, timeout))
-        return found
+        return str(waiting.run_call(verbs.space(self._session, model_name, timeout, patience)))
 
-    async def aspace(self, model_name: str | None = None, *, timeout: float | UnsetType | None = UNSET) -> str:
+    async def aspace(
+        self, model_name: str | None = None, *, timeout: float | UnsetType | None = UNSET, patience: float | None = None
+    ) -> str:
         """`space`, asynchronously."""
         self._check()
-        found: str = await waiting.run_call_async(verbs.space(self._session, model_name, timeout))
-        return found
+        return str(await waiting.run_call_async(verbs.space(self._session, model_name, timeout, patience)))
 
     # profile
 

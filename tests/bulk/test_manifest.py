@@ -1,14 +1,20 @@
 """What a manifest says, and what follows from it: held to a model of a disk that is cut off at any step."""
 
 import msgspec
+import numpy as np
 import pytest
 from casdk import BulkError
+from casdk._calls.space import Space
 from casdk.bulk.manifest import FORMAT, Digest, Manifest, Settings, Shard, read_manifest, write_manifest
 from casdk.bulk.sources import to_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
 SETTINGS = Settings(shard_rows=10, batch_size=2, dtype="float32", normalize=False)
+
+
+ROW = np.arange(1, 9, dtype=np.float32)
+SPACE = str(Space.of({"text": ROW}))
 
 
 def digest_of(items):
@@ -98,9 +104,9 @@ shards = st.lists(st.integers(0, 10), max_size=5).map(
 )
 
 
-@given(shards, st.booleans(), st.none() | st.just(3))
-def test_it_is_read_as_it_was_written(shards, finished, begun):
-    manifest = Manifest(settings=SETTINGS, finished=finished, width=4, shards=shards)
+@given(shards, st.booleans(), st.none() | st.just(3), st.none() | st.just(SPACE))
+def test_it_is_read_as_it_was_written(shards, finished, begun, space):
+    manifest = Manifest(settings=SETTINGS, space=space, finished=finished, width=4, shards=shards)
     if begun is not None:
         manifest = manifest.with_begun(shard(len(shards), ["a"] * begun), 4)
     data = write_manifest(manifest)
@@ -119,6 +125,18 @@ def test_another_option_is_named(name, value):
     manifest.check_settings(SETTINGS, "t")
     with pytest.raises(BulkError, match=f"begun with {name}=.*now it is .*overwrite=True"):
         manifest.check_settings(msgspec.structs.replace(SETTINGS, **{name: value}), "t")
+
+
+def test_another_space_is_refused_and_one_that_is_near_is_not():
+    unknown, manifest = Manifest(settings=SETTINGS), Manifest(settings=SETTINGS).with_space(SPACE)
+    near = str(Space.of({"text": ROW + np.float32([0.1, 0, 0, 0, 0, 0, 0, 0])}))
+    far = str(Space.of({"text": -ROW}))
+    assert near != SPACE
+    for now in (None, SPACE, near):
+        manifest.check_space(now, "t")
+    unknown.check_space(far, "t")
+    with pytest.raises(BulkError, match=r"another model than the one that t was begun with: it.*overwrite=True"):
+        manifest.check_space(far, "t")
 
 
 @pytest.mark.parametrize(
@@ -152,6 +170,7 @@ def test_a_shard_that_is_not_full_is_the_last():
         (b"[]", "no manifest"),
         (b'{"casdk": %d}' % (FORMAT + 1), "later version"),
         (b"{}", "no man"),
+        (write_manifest(Manifest(settings=SETTINGS, space=SPACE[:-1])), "no manifest of a bulk run: space must be"),
     ],
 )
 def test_what_is_no_manifest_is_refused(data, said):

@@ -3,14 +3,17 @@
 import asyncio
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow.dataset
 import pytest
 from casdk import BulkError, Client, ConfigError, DeadlineError, Retry, Text, TransportError, bulk
+from casdk._calls.space import SENTENCE
 from casdk.bulk.call import make_run
-from casdk.testing import FaultServer, Gate, Hold, Refuse, embed
+from casdk.testing import ExecutorError, Fault, FaultServer, Gate, Hold, Refuse, embed
+from casdk.wire.values import put_array
 
 TEXTS = [f"sentence {number}" for number in range(50)]
 SMALL = {"shard_rows": 16, "batch_size": 4}
@@ -36,6 +39,21 @@ def errors_of(target):
         return [(line["row"], line["name"], line["error"]) for line in lines]
     table = pyarrow.parquet.read_table(target / "_errors.parquet").to_pydict()
     return list(zip(table["row"], table["name"], table["error"], strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class OtherModel(Fault):
+    """Rows of another model."""
+
+    width: int = WIDTH
+
+    def change(self, reply, exchange):
+        for document in reply.data.docs.docs:
+            put_array(document.embedding, embed(b"other" + (document.text.encode() or document.blob), self.width))
+
+
+def is_canary(request):
+    return request.texts in ((SENTENCE,), ("",))
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +231,8 @@ def test_a_server_that_is_gone_stops_the_run(target, encode_to, client, peer, tm
 
 def test_time_may_run_out(target):
     gate = Gate()
-    with FaultServer(lambda request: Hold(gate) if request.number else None, width=WIDTH) as server:
+    held_back = lambda request: Hold(gate) if "sentence 4" in request.texts else None  # noqa: E731
+    with FaultServer(held_back, width=WIDTH) as server:
         with Client(server.address("grpc")) as client, pytest.raises(BulkError) as caught:
             client.encode_to(target, TEXTS, timeout=0.3, **SMALL)
         gate.open()
@@ -265,18 +284,79 @@ async def test_an_async_iterable(target, client):
         client.encode_to(target, items(), **SMALL)
 
 
-def test_another_model_is_refused(target, client):
+def begin(client, target):
+    """Leave a target with 20 of its 50 rows."""
     run = make_run(client, target, iter([*TEXTS[:20], None]), {**SMALL, "errors": "raise"})
     with pytest.raises(BulkError):
         run.run()
-    said = r"have 9 numbers now, and .* has 8: another model"
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [(OtherModel(), "it encodes the same sentence in another direction"), (OtherModel(9), "its rows have 9 numbers")],
+)
+def test_another_model_is_refused(target, client, encode_to, other, said, held, tmp_path):
+    begin(client, target)
+    before = held(target.parent)
     with (
-        FaultServer(width=WIDTH + 1) as server,
-        Client(server.address("grpc")) as other,
-        pytest.raises(BulkError, match=said),
+        FaultServer(lambda request: other, width=WIDTH) as server,
+        Client(server.address("grpc")) as others,
+        pytest.raises(BulkError, match=f"the server holds another model than the one .* begun with: {said}") as caught,
     ):
-        other.encode_to(target, TEXTS, **SMALL)
-    assert client.encode_to(target, TEXTS, **SMALL).encoded == 30
+        others.encode_to(target, TEXTS, **SMALL)
+    assert [request.texts for request in server.requests] == [(SENTENCE,), ("",)]
+    assert held(target.parent) == before
+    assert "\n" not in str(caught.value)
+    result = encode_to(target, TEXTS)
+    assert (result.encoded, result.space) == (30, client.space())
+    check_undisturbed(encode_to, target, TEXTS, held, tmp_path)
+
+
+def test_a_model_of_another_width_within_a_run_is_refused(target):
+    def change(request):
+        return OtherModel(WIDTH + 1) if "sentence 16" in request.texts else None
+
+    said = r"have 9 numbers now, and .* has 8: another model"
+    with FaultServer(change, width=WIDTH) as server, Client(server.address("grpc")) as client:
+        with pytest.raises(BulkError, match=said) as caught:
+            client.encode_to(target, TEXTS, **SMALL)
+        assert caught.value.rows == 16
+
+
+def test_the_space_is_that_of_the_model_and_asked_once(target, mode):
+    named = {**SMALL, "parameters": {"model_name": "big"}}
+    with FaultServer(width=WIDTH) as server, Client(server.address("grpc")) as client:
+        if mode == "sync":
+            first, again = (client.encode_to(target, TEXTS, **named) for _ in range(2))
+        else:
+            first, again = (asyncio.run(client.aencode_to(target, TEXTS, **named)) for _ in range(2))
+        assert [request.endpoint for request in server.requests if is_canary(request)] == ["/encode/big"] * 2
+        assert first.space == again.space == client.space("big")
+
+
+def test_a_target_stays_without_a_space_if_it_was_begun_without(target, client, encode_to):
+    def fail(request):
+        return ExecutorError(name="ValueError", description="no encoder for it") if is_canary(request) else None
+
+    with FaultServer(fail, width=WIDTH) as server, Client(server.address("grpc")) as other:
+        begin(other, target)
+        assert server.counters.documents >= 22
+    result = encode_to(target, TEXTS)
+    assert (result.encoded, result.space) == (30, None)
+
+
+def test_a_server_that_is_away_is_asked_for_its_space_later(target):
+    def refuse(request):
+        return Refuse.unavailable() if 1 <= request.number <= 3 else None
+
+    with (
+        FaultServer(refuse, width=WIDTH) as server,
+        Client(server.address("grpc"), retry=Retry(attempts=1, backoff=0.01)) as client,
+    ):
+        client.encode(["a"])  # patience is for a server that has answered
+        result = client.encode_to(target, TEXTS, patience=60, **SMALL)
+        assert all(is_canary(request) for request in list(server.requests)[1:4])
+        assert (result.encoded, result.space) == (50, client.space())
 
 
 def test_a_second_run_on_the_same_target_is_refused(target, client):

@@ -30,7 +30,9 @@ def test_a_folder(command, url, lines, tmp_path):
     again = command("encode", url, lines, "-o", target, *SMALL)
     assert again.out == f"{target}: 50 rows; it was finished before, and the input is the same\n"
     assert command("bulk", "status", target).out == f"{target}: finished, 50 rows, 0 failed, 4 shards\n"
-    assert command("bulk", "status", target, "--json").json["finished"]
+    status = command("bulk", "status", target, "--json").json
+    assert status["finished"]
+    assert status["space"] == command("space", url).out.strip()
 
 
 def test_what_fails_is_written_down(command, url, lines, tmp_path):

@@ -122,7 +122,7 @@ async def asearch() -> None:
 
 async def space() -> None:
     assert_type(client.space(), str)
-    assert_type(await client.aspace("ViT-L-14::openai", timeout=5), str)
+    assert_type(await client.aspace("ViT-L-14::openai", timeout=5, patience=60), str)
     Client("grpc://127.0.0.1:51000", expect_space=client.space())
 
 
@@ -134,6 +134,7 @@ async def profile() -> None:
 
 async def streams(mixture: list[str | Document]) -> None:
     assert_type(client.encode_to("rows.npy", texts(), shard_rows=10), BulkResult)
+    assert_type(client.encode_to("rows.npy", texts()).space, str | None)
     assert_type(client.encode_to(Path("rows"), [("a", "b")]), BulkResult)
     assert_type(client.encode_to("rows", bulk.files("photos/*.jpg"), normalize=True), BulkResult)
     assert_type(await client.aencode_to("rows", later(), errors="raise"), BulkResult)

@@ -16,7 +16,7 @@ from msgspec import UnsetType
 
 from casdk._calls.answers import Answer, Embeddings, IndexedEmbeddings, Nothing, Rankings, SearchResults
 from casdk._calls.merging import MergedEncode, merging_key
-from casdk._calls.options import DEFAULTS, MINIBATCH, Options, check_limit, check_timeout
+from casdk._calls.options import DEFAULTS, MINIBATCH, Options, check_limit, check_timeout, read_options
 from casdk._calls.originals import Originals, open_piece, present, write_embeddings
 from casdk._calls.outcome import Outcome
 from casdk._calls.pieces import Pieces
@@ -458,12 +458,18 @@ def _finish_space(run: Run, outcome: Outcome) -> str | CasdkError:
 SPACE: Final = msgspec.structs.replace(ENCODE, keep=None, finish=_finish_space)
 
 
-def space(session: Session, model_name: str | None, timeout: float | UnsetType | None) -> Run:
+def space(session: Session, model_name: str | None, timeout: float | UnsetType | None, patience: float | None) -> Run:
     """The canaries -> the text that stands for the vector space of their rows."""
     if model_name is not None and not isinstance(model_name, str):
         raise InputTypeError(f"model_name must be a str or None, not {class_name(model_name)}")
     parameters = None if model_name is None else {"model_name": model_name}
-    options = Options(timeout=check_timeout(timeout), parameters=parameters, errors="return", batch_size=1)
+    options = Options(
+        timeout=check_timeout(timeout),
+        patience=read_options({"patience": patience}).patience,
+        parameters=parameters,
+        errors="return",
+        batch_size=1,
+    )
     return Run(session, SPACE, [Text(SENTENCE), Image(IMAGE)], options)
 
 

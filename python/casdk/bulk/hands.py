@@ -46,6 +46,10 @@ class Hands(Protocol):
         """Encode a few items."""
         ...
 
+    async def space(self, model_name: str | None, options: dict[str, Any]) -> str:
+        """Ask the server for its vector space."""
+        ...
+
     async def do(self, step: Callable[..., T], *arguments: Any) -> T:
         """Wait for the disk."""
         ...
@@ -73,6 +77,9 @@ class OnThread:
 
     async def encode(self, items: list[Any], options: dict[str, Any]) -> Any:
         return self._client.encode(items, **options)
+
+    async def space(self, model_name: str | None, options: dict[str, Any]) -> str:
+        return self._client.space(model_name, **options)
 
     async def do(self, step: Callable[..., T], *arguments: Any) -> T:
         return step(*arguments)
@@ -102,6 +109,9 @@ class OnLoop:
 
     async def encode(self, items: list[Any], options: dict[str, Any]) -> Any:
         return await self._client.aencode(items, **options)
+
+    async def space(self, model_name: str | None, options: dict[str, Any]) -> str:
+        return await self._client.aspace(model_name, **options)
 
     async def do(self, step: Callable[..., T], *arguments: Any) -> T:
         running = asyncio.ensure_future(asyncio.to_thread(step, *arguments))

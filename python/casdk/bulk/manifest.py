@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
-from casdk.errors import BulkError
+from casdk._calls.space import Space
+from casdk.errors import BulkError, ConfigError
 
 __all__ = ["FORMAT", "Digest", "Manifest", "Settings", "Shard", "read_manifest", "write_manifest"]
 
@@ -69,6 +70,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         casdk: Version of this form.
         settings: The options that it was begun with.
+        space: What `Client.space` returned before the first item was sent; ``None`` before that, and for a server
+            that encodes neither of the two items that this one sends.
         finished: Whether it holds all of the input.
         width: Numbers in an embedding; 0 as long as nobody knows.
         shards: Those that are whole, in order.
@@ -77,6 +80,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     casdk: int = FORMAT
     settings: Settings
+    space: str | None = None
     finished: bool = False
     width: int = 0
     shards: tuple[Shard, ...] = ()
@@ -110,6 +114,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the input has ended for all that is known: a shard that is not full is the last one."""
         return self.finished or (bool(self.shards) and self.shards[-1].rows < self.settings.shard_rows)
 
+    def with_space(self, space: str | None) -> Manifest:
+        """Return the manifest once it is known of which vector space its rows are going to be."""
+        assert not self.rows
+        return msgspec.structs.replace(self, space=space)
+
     def with_shard(self, shard: Shard, width: int) -> Manifest:
         """Return the manifest once a shard is whole.
 
@@ -139,6 +148,25 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             old, new = getattr(self.settings, name), getattr(now, name)
             if old != new:
                 raise BulkError(f"{target} was begun with {name}={old!r}, and now it is {new!r}; {OTHERWISE}")
+
+    def check_space(self, now: str | None, target: str) -> None:
+        """Check that a server's rows are of the space that the target's are of.
+
+        A server that encodes neither canary now says nothing about its space.
+
+        Args:
+            now: What `Client.space` has returned, if it has.
+            target: The target's name.
+
+        Raises:
+            BulkError: They are not.
+        """
+        if self.space is None or now is None:
+            return
+        if reason := Space.read(now, "space").difference(Space.read(self.space, "space")):
+            raise BulkError(
+                f"the server holds another model than the one that {target} was begun with: {reason}; {OTHERWISE}"
+            )
 
     def check_items(self, shard: Shard, rows: int, digest: str, other: str, target: str) -> None:
         """Check that a shard's items are those of the input as it is now.
@@ -231,6 +259,9 @@ def read_manifest(data: bytes, path: str) -> Manifest:
         form = msgspec.json.decode(data, type=dict[str, Any]).get("casdk")
         if isinstance(form, int) and form > FORMAT:
             raise BulkError(f"{path} was written by a later version of casdk, which this one cannot go on with")
-        return _decoder.decode(data)
-    except msgspec.MsgspecError as error:
+        manifest = _decoder.decode(data)
+        if manifest.space is not None:
+            Space.read(manifest.space, "space")
+        return manifest
+    except (msgspec.MsgspecError, ConfigError) as error:
         raise BulkError(f"{path} is no manifest of a bulk run: {error}") from None

@@ -16,7 +16,7 @@ from casdk.bulk.progress import Bar
 from casdk.bulk.sources import AsyncSource, open_source
 from casdk.bulk.targets import Rows, Target, described
 from casdk.bulk.work import Work
-from casdk.errors import BulkError, CasdkError, ConfigError
+from casdk.errors import BulkError, CasdkError, ConfigError, ItemError
 from casdk.models import Text
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
         encoded: Rows that this call has made; the others were there. 0: all was there.
         seconds: That this call took.
         batch_size: Items per request.
+        space: The vector space of its rows, as `Client.space` returned it before the first item was sent; ``None`` if
+            the server encodes neither of the two items that this one sends.
     """
 
     target: str
@@ -49,6 +51,7 @@ class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
     encoded: int
     seconds: float
     batch_size: int
+    space: str | None
 
 
 class Run:
@@ -98,6 +101,7 @@ class Run:
         self._manifest = Manifest(settings=settings)
         self._deadline: float | None = None
         self._encoded = 0
+        self._asked_space = False
 
     def stop(self, reason: BaseException) -> None:
         """Ask it to end soon, with an exception: what is in flight is waited for, and kept. May be called anywhere."""
@@ -146,6 +150,7 @@ class Run:
             encoded=self._encoded,
             seconds=monotonic() - begun_at,
             batch_size=self._settings.batch_size,
+            space=self._manifest.space,
         )
 
     def _reported(self, error: BaseException) -> BaseException:
@@ -235,6 +240,9 @@ class Run:
         work = Work(manifest.next_number)
         if manifest.begun is not None:
             work = await self._compare_shard(hands, manifest.begun)
+        if not self._asked_space:
+            await self._check_space(hands)
+            manifest = self._manifest
         self._width, self._writing, self._half_written, kept = manifest.width, False, False, work.rows
         try:
             await self._encode(hands, work)
@@ -248,11 +256,34 @@ class Run:
         if not work.rows:
             await hands.do(self._say, manifest.with_end())
 
+    async def _check_space(self, hands: Hands) -> None:
+        """Ask the server for its vector space: that of the target from now on, if it has no row yet.
+
+        Raises:
+            BulkError: The target has rows of another one.
+        """
+        self._asked_space = True
+        manifest = self._manifest
+        if manifest.space is None and manifest.rows:
+            return
+        model_name = self._settings.parameters.get("model_name")
+        options = {"timeout": self._seconds_left(), "patience": self._options["patience"]}
+        try:
+            space = await hands.space(model_name, options)
+        except ItemError:
+            # The server encodes neither a text nor an image, so there is nothing to tell its space by.
+            space = None
+        manifest.check_space(space, self._target.name)
+        if space is not None and manifest.space is None:
+            await hands.do(self._say, manifest.with_space(space))
+
+    def _seconds_left(self) -> float | None:
+        """Return the seconds that the run may still take; ``None`` if as long as it likes."""
+        return None if self._deadline is None else max(self._deadline - monotonic(), 1e-9)
+
     async def _encode(self, hands: Hands, work: Work) -> None:
         """Have the items of a shard encoded: a stream of its own, so that no request has items of two shards."""
-        options = dict(self._options)
-        if self._deadline is not None:
-            options["timeout"] = max(self._deadline - monotonic(), 1e-9)
+        options = {**self._options, "timeout": self._seconds_left()}
         items = self._items_on_loop(work) if isinstance(self._source, AsyncSource) else self._items(work)
         pieces, held = hands.stream(items, options), cast("list[EncodeResult]", [])
         try:

@@ -77,6 +77,7 @@ def status(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fa
         "failed": manifest.failed,
         "shards": len(manifest.shards),
         "width": manifest.width,
+        "space": manifest.space,
     }
     if json:
         print(to_json(held).decode())
