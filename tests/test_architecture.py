@@ -17,7 +17,7 @@ from pathlib import Path
 
 import casdk
 
-PACKAGE, entered = Path(casdk.__file__).parent, []
+PACKAGE, entered, calls = Path(casdk.__file__).parent, [], []
 
 
 def note(frame, event, argument):
@@ -31,18 +31,24 @@ threading.setprofile(note)  # for the engine's thread, which the first call star
 with casdk.Client(sys.argv[1]) as client:
     for _ in range(3):
         client.encode(["a"])
-    sys.setprofile(note)
-    following = True
-    client.encode(["a"])
-    following = False
-    sys.setprofile(None)
-print(json.dumps(entered))
+    for _ in range(3):
+        sys.setprofile(note)
+        following = True
+        client.encode(["a"])
+        following = False
+        sys.setprofile(None)
+        calls.append(entered.copy())
+        entered.clear()
+print(json.dumps(min(calls, key=len)))
 """
 
 
 @pytest.fixture(scope="module")
 def entered(server):
-    """File and name of each function of ours that one text enters, on both threads, in order."""
+    """File and name of each function of ours that one text enters, on both threads, in order.
+
+    Of the shortest of three calls, since what the server sends may come in more than one read.
+    """
     ran = subprocess.run(
         [sys.executable, "-c", FOLLOW, server.address("grpc")], capture_output=True, text=True, timeout=60, check=True
     )

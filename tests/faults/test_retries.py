@@ -297,7 +297,8 @@ def test_fifty_restarts_in_one_run(make_server, connect_to, scheme, rows, figure
                 restarts += 1
             yield f"text {number}"
 
-    found = client.encode(texts(), batch_size=32)
+    # With fewer items in flight than between two restarts, no request meets more of them than it has attempts.
+    found = client.encode(texts(), batch_size=32, prefetch=8)
     assert restarts == 50
     np.testing.assert_array_equal(found, rows([f"text {number}" for number in range(total)]))
     tally("restarts: injected", restarts)
