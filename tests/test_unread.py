@@ -104,7 +104,10 @@ async def test_http2(ends: Ends) -> None:
     peer.reset_stream(1, error_code=11)
     peer.close_connection(last_stream_id=1)
     ends.take_leave(peer.data_to_send())
-    found = [await outcome for outcome in outcomes]
+    found = []
+    for outcome in outcomes:
+        await outcome
+        found.append(outcome.result())
     assert [isinstance(each, Failure) and (each.kind, each.sent) for each in found] == [
         ("reset", True),
         ("refused", False),

@@ -159,7 +159,7 @@ def test_at_every_line_of_the_first_call(no_engine):
 def test_at_every_line_of_the_first_client(connect, channel, monkeypatch):
     """As far as its modules are there: see `test_signals` for the others."""
     monkeypatch.setattr(_modules, "_loaded", set())
-    address = str(connect(channel)._settings.endpoint)
+    address = str(connect(channel)._settings.endpoints[0])
 
     def make():
         _modules._loaded.clear()

@@ -230,9 +230,10 @@ class Session(ConnectionOwner):
             raise ClosedError("the client is closed")
         if self._engine is not engine:
             # Checked again: a library may have patched the threads since the client was made.
-            self._engine = engine
             for transport in self.transports:
                 check_greenlets(transport.endpoint, transport.protocols)
+            self._engine = engine
+            for transport in self.transports:
                 transport.engine = engine
             if self._pool is not None:
                 self._pool.engine = engine
