@@ -37,11 +37,11 @@ def sequential(choice, took, calls, now=0.0):
     got = Counter()
     for _ in range(calls):
         place = choice.next(now, SIZE)
-        errand = choice.send(place, now, SIZE, 1)
+        assignment = choice.send(place, now, SIZE, 1)
         position = choice.places.index(place)
         got[position] += 1
         now += took[position]
-        choice.answer(errand, now)
+        choice.answer(assignment, now)
     return got, now
 
 
@@ -53,13 +53,13 @@ def crowded(choice, took, calls, window):
         while left and len(under_way) < window:
             place = choice.next(now, SIZE)
             position = choice.places.index(place)
-            errand = choice.send(place, now, SIZE, 1)
+            assignment = choice.send(place, now, SIZE, 1)
             free[position] = max(now, free[position]) + took[position]
-            heapq.heappush(under_way, (free[position], next(order), errand))
+            heapq.heappush(under_way, (free[position], next(order), assignment))
             got[position] += 1
             left -= 1
-        now, _, errand = heapq.heappop(under_way)
-        choice.answer(errand, now)
+        now, _, assignment = heapq.heappop(under_way)
+        choice.answer(assignment, now)
     return got, now
 
 
@@ -94,8 +94,8 @@ def test_a_server_that_becomes_quick_is_noticed():
 def test_one_answer_that_takes_long_costs_a_server_little():
     choice = Choice(places(2))
     _, now = sequential(choice, [0.02, 0.02], 100)
-    errand = choice.send(choice.places[0], now, SIZE, 1)
-    choice.answer(errand, now + 0.5)
+    assignment = choice.send(choice.places[0], now, SIZE, 1)
+    choice.answer(assignment, now + 0.5)
     got, _ = sequential(choice, [0.02, 0.02], 2000, now + 0.5)
     assert got[0] > 500
 
@@ -153,9 +153,9 @@ def test_a_server_comes_back_by_a_dry_run_then_one_request():
     choice.asked(bad, 2.0, there=True)
     assert bad.state == "returning"
     assert choice.next(2.0, SIZE) is bad
-    errand = choice.send(bad, 2.0, SIZE, 1)
+    assignment = choice.send(bad, 2.0, SIZE, 1)
     assert choice.next(2.0, SIZE) is good
-    assert choice.answer(errand, 2.1)
+    assert choice.answer(assignment, 2.1)
     assert bad.state == "ready"
 
 
@@ -176,9 +176,9 @@ def test_a_server_that_is_back_starts_slowly():
 
     def share(now):
         sent = [choice.send(choice.next(now, SIZE), now, SIZE, 1) for _ in range(200)]
-        of_it = sum(errand.place is back for errand in sent) / len(sent)
-        for errand in sent:
-            choice.take_back(errand, now)
+        of_it = sum(assignment.place is back for assignment in sent) / len(sent)
+        for assignment in sent:
+            choice.take_back(assignment, now)
         return of_it
 
     assert share(100.0) < 0.12
@@ -191,7 +191,7 @@ def test_what_was_sent_before_a_server_went_away_makes_no_pause_longer():
     bad, _ = choice.places
     sent = [choice.send(bad, 0.0, SIZE, 1) for _ in range(8)]
     assert choice.fail(sent[0], 1.0) == FIRST_PAUSE_SECONDS
-    assert [choice.fail(errand, 1.0) for errand in sent[1:]] == [None] * 7
+    assert [choice.fail(assignment, 1.0) for assignment in sent[1:]] == [None] * 7
     assert bad.ask_at == 1.0 + FIRST_PAUSE_SECONDS
     assert (bad.in_flight, bad.waiting_bytes) == (0, 0)
 
@@ -293,11 +293,11 @@ def test_whatever_happens_there_is_a_server_and_nothing_stays_counted(events):
             for place in choice.due(now):
                 choice.asked(place, now, there=number % 2 == 0)
         elif under_way:
-            errand = under_way.pop(number % len(under_way))
+            assignment = under_way.pop(number % len(under_way))
             arguments = (1.0,) if event == "refuse" else ()
-            getattr(choice, event)(errand, now, *arguments)
+            getattr(choice, event)(assignment, now, *arguments)
         assert choice.next(now, SIZE) in choice.places
         assert sum(place.in_flight for place in choice.places) == len(under_way)
-    for errand in under_way:
-        choice.answer(errand, now)
+    for assignment in under_way:
+        choice.answer(assignment, now)
     assert [(place.in_flight, place.waiting_bytes) for place in choice.places] == [(0, 0)] * 3

@@ -15,7 +15,7 @@ from casdk.documents.recognise import hold_documents, recognise
 from casdk.errors import ItemError
 
 if TYPE_CHECKING:
-    from casdk._calls.choice import Errand, Place
+    from casdk._calls.choice import Assignment, Place
     from casdk._rust import Codec
     from casdk._transport.transport import Transport
 
@@ -90,7 +90,7 @@ class Request(msgspec.Struct, eq=False):
         id: What its reply is paired by.
         transport: Where it is sent, once that is decided.
         codec: How it was written.
-        errand: What a pool notes of it, if there is one.
+        assignment: What a pool notes of it, if there is one.
         send_at: When it may be sent, if not at once, in the engine's time.
         size: Bytes that count as in flight.
         reported: Whether the callbacks were called for it.
@@ -100,7 +100,7 @@ class Request(msgspec.Struct, eq=False):
     id: str
     transport: Transport | None = None
     codec: Codec = "proto"
-    errand: Errand | None = None
+    assignment: Assignment | None = None
     send_at: float | None = None
     size: int = 0
     reported: bool = False

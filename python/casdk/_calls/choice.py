@@ -24,7 +24,7 @@ from casdk._calls.pace import Pace
 if TYPE_CHECKING:
     from casdk._rust import Codec
 
-__all__ = ["Choice", "Errand", "Place", "PoolState", "State"]
+__all__ = ["Assignment", "Choice", "Place", "PoolState", "State"]
 
 State: TypeAlias = Literal["ready", "away", "returning", "draining"]
 """It gets requests; it is left out; it gets one request, to see whether it is back; it gets none any more, as its
@@ -119,7 +119,7 @@ class Place(msgspec.Struct, eq=False, kw_only=True):
         return max(0.0, self.pace.next_at - now) + (self.waiting_bytes + size) * per_byte / (self.weight * share)
 
 
-class Errand(msgspec.Struct, eq=False):
+class Assignment(msgspec.Struct, eq=False):
     """A request that is with a server.
 
     Attributes:
@@ -196,7 +196,7 @@ class Choice:
 
     # What happens
 
-    def send(self, place: Place, now: float, size: int, items: int) -> Errand:
+    def send(self, place: Place, now: float, size: int, items: int) -> Assignment:
         """A request is given to a server, which sends it at once, or when its pace allows.
 
         Args:
@@ -219,55 +219,55 @@ class Choice:
         place.asking |= asks
         place.in_flight += 1
         place.waiting_bytes += size + REQUEST_BYTES
-        return Errand(place, size + REQUEST_BYTES, place.waiting_bytes, began, place.spell, asks)
+        return Assignment(place, size + REQUEST_BYTES, place.waiting_bytes, began, place.spell, asks)
 
-    def answer(self, errand: Errand, now: float, *, learn: bool = True) -> bool:
+    def answer(self, assignment: Assignment, now: float, *, learn: bool = True) -> bool:
         """A request was answered, with whatever it was; return whether its server is back by that.
 
         Args:
-            errand: The request.
+            assignment: The request.
             now: The time.
             learn: Whether the time that it took says how fast the server is: an error may come sooner.
         """
-        place = errand.place
-        self._end(errand)
+        place = assignment.place
+        self._end(assignment)
         if learn:
-            _learn(place, (now - errand.began) / errand.load)
+            _learn(place, (now - assignment.began) / assignment.load)
         place.answers += 1
         if place.answers == TRUSTED_ANSWERS:
             place.pauses = 0
-        if errand.spell != place.spell or place.state not in ("away", "returning"):
+        if assignment.spell != place.spell or place.state not in ("away", "returning"):
             return False
         place.state, place.asking, place.back_at = "ready", False, now
         return True
 
-    def take_back(self, errand: Errand, now: float) -> None:
+    def take_back(self, assignment: Assignment, now: float) -> None:
         """A request was taken back, or failed on something that is not its server's fault."""
-        self._end(errand)
-        place = errand.place
-        seconds = (now - errand.began) / errand.load
+        self._end(assignment)
+        place = assignment.place
+        seconds = (now - assignment.began) / assignment.load
         # How long an answer would have taken is not known, but that it would have taken longer than this.
         if place.seconds_per_byte is not None and seconds > place.seconds_per_byte:
             _learn(place, seconds)
 
-    def refuse(self, errand: Errand, now: float, seconds: float) -> None:
+    def refuse(self, assignment: Assignment, now: float, seconds: float) -> None:
         """A server asks to be left alone for so many seconds."""
-        self._end(errand)
+        self._end(assignment)
         seconds = min(max(seconds, FIRST_PAUSE_SECONDS), LONGEST_BUSY_SECONDS)
-        errand.place.busy_until = max(errand.place.busy_until, now + seconds)
+        assignment.place.busy_until = max(assignment.place.busy_until, now + seconds)
 
-    def fail(self, errand: Errand, now: float, asked: float = 0.0) -> float | None:
+    def fail(self, assignment: Assignment, now: float, asked: float = 0.0) -> float | None:
         """A request failed, and its server is away; return for how many seconds it is left out, if it was not by then.
 
         Args:
-            errand: The request.
+            assignment: The request.
             now: The time.
             asked: Seconds that the server, or a proxy before it, asked to wait.
         """
-        place = errand.place
-        self._end(errand)
+        place = assignment.place
+        self._end(assignment)
         # What was sent before it went away fails, too, and says nothing new.
-        if errand.spell != place.spell or place.state == "draining":
+        if assignment.spell != place.spell or place.state == "draining":
             return None
         was_away = place.state == "away"
         seconds = self._leave_out(place, now, asked)
@@ -298,11 +298,11 @@ class Choice:
         else:
             self._leave_out(place, now)
 
-    def _end(self, errand: Errand) -> None:
-        place = errand.place
+    def _end(self, assignment: Assignment) -> None:
+        place = assignment.place
         place.in_flight -= 1
-        place.waiting_bytes -= errand.size
-        if errand.asks and errand.spell == place.spell:
+        place.waiting_bytes -= assignment.size
+        if assignment.asks and assignment.spell == place.spell:
             place.asking = False
 
 

@@ -130,8 +130,8 @@ class PooledWay(Way):
                 self.codec = place.codec
                 return None
             place = choice.next(now, size, batch.failed_at, request.codec)
-        request.errand = choice.send(place, now, size, len(batch))
-        request.send_at = request.errand.began if request.errand.began > now else None
+        request.assignment = choice.send(place, now, size, len(batch))
+        request.send_at = request.assignment.began if request.assignment.began > now else None
         if len(self.codecs) > 1:
             self.codec = choice.next(now, size).codec
         return self._member_at(place).transport
@@ -149,13 +149,13 @@ class PooledWay(Way):
             answer_by: When whoever waited for it gave up, in the engine's time.
         """
         super().failed(request, error, answer_by)
-        errand, now = request.errand, asyncio.get_running_loop().time()
-        if errand is None:
+        assignment, now = request.assignment, asyncio.get_running_loop().time()
+        if assignment is None:
             return
-        place = request.batch.failed_at = errand.place
+        place = request.batch.failed_at = assignment.place
         if isinstance(error, OverloadedError):
-            request.errand = None
-            self._choice.refuse(errand, now, error.retry_after or 0.0)
+            request.assignment = None
+            self._choice.refuse(assignment, now, error.retry_after or 0.0)
         elif isinstance(error, ServerError):
             self._answered(request, learn=False)
         elif (
@@ -165,8 +165,8 @@ class PooledWay(Way):
         ):
             self.leave(request)
         else:
-            request.errand = None
-            seconds = self._choice.fail(errand, now, getattr(error, "retry_after", None) or 0.0)
+            request.assignment = None
+            seconds = self._choice.fail(assignment, now, getattr(error, "retry_after", None) or 0.0)
             if seconds is not None:
                 where = self._member_at(place).transport.endpoint
                 LOG.warning("%s is left out for %.1f s, as a request to it failed: %s", where, seconds, error)
@@ -174,16 +174,16 @@ class PooledWay(Way):
 
     def leave(self, request: Request) -> None:
         """A request was taken back, if it was still on its way: nobody waits for it any more."""
-        errand, request.errand = request.errand, None
-        if errand is not None:
-            self._choice.take_back(errand, asyncio.get_running_loop().time())
+        assignment, request.assignment = request.assignment, None
+        if assignment is not None:
+            self._choice.take_back(assignment, asyncio.get_running_loop().time())
             self._dismiss()
 
     def _answered(self, request: Request, *, learn: bool) -> None:
-        errand, request.errand = request.errand, None
-        assert errand is not None
-        if self._choice.answer(errand, asyncio.get_running_loop().time(), learn=learn):
-            LOG.info("%s is back", self._member_at(errand.place).transport.endpoint)
+        assignment, request.assignment = request.assignment, None
+        assert assignment is not None
+        if self._choice.answer(assignment, asyncio.get_running_loop().time(), learn=learn):
+            LOG.info("%s is back", self._member_at(assignment.place).transport.endpoint)
         self._dismiss()
 
     async def _ask(self, member: Member) -> None:

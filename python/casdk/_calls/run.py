@@ -336,7 +336,7 @@ class Run:
         except BaseException as error:
             call.stop(error)
         finally:
-            if request.errand is not None:
+            if request.assignment is not None:
                 self.way.leave(request)
             if request.size:
                 self._bytes.hold(-request.size)
@@ -386,7 +386,7 @@ class Run:
                 await self._callbacks.report(self.caller, batch, request.id, received, error)
             request.reported = True
             raise error
-        if request.errand is not None:
+        if request.assignment is not None:
             self.way.answered(request)
         unpacked = None
         if self._receiver.unpacks:
