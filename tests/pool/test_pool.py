@@ -27,7 +27,7 @@ from casdk import (
     Timeouts,
     TransportError,
 )
-from casdk.testing import Cut, Fault, FaultServer, Gate, Hold, Never, Refuse, embed
+from casdk.testing import Cut, Delay, Fault, FaultServer, Gate, Hold, Never, Refuse, embed
 from casdk.wire.values import put_array
 
 TEXTS = [f"text {number}" for number in range(400)]
@@ -80,6 +80,14 @@ def test_what_one_server_refuses_another_gets_at_once(make_servers, pool_of, row
     for text in TEXTS[:20]:
         np.testing.assert_array_equal(client.encode([text]), rows([text]))
     assert bad.counters.requests < 5
+
+
+def test_a_server_that_is_slow_is_noticed_without_a_guard(make_servers, pool_of):
+    quick, slow = make_servers(None, lambda request: Delay(0.05))
+    client = pool_of([quick, slow], pool=UNGUARDED)
+    for text in TEXTS[:50]:
+        client.encode([text])
+    assert slow.counters.requests < 5
 
 
 def test_a_server_that_is_not_there_costs_nothing(make_servers, pool_of, rows):

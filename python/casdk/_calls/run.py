@@ -125,8 +125,8 @@ class Run:
         self.answer = verb.answer(feed.total, options)
         self._receiver = self.answer if gathers else Nothing(feed.total, options, self.answer)
         self._callbacks = None if gathers and options.on_error is None else Callbacks(options)
-        # What is measured, guarded, paced, called back for or read apart waits for more than a reply.
-        is_watched = session.telemetry is not None or self._guard is not None or session.is_paced
+        # What is measured, guarded, paced, pooled, called back for or read apart waits for more than a reply.
+        is_watched = session.telemetry is not None or self._guard is not None or session.is_paced or not self.way.only
         self._is_plain = verb.resend and not (is_watched or self._callbacks is not None or self._receiver.unpacks)
         self._unfinished = Unfinished(size)
         self.repeats = Repeats() if options.dedupe else None
