@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow.dataset
 import pytest
 from casdk import Client
@@ -35,6 +36,36 @@ def test_a_folder(command, url, lines, tmp_path):
     assert status["space"] == command("space", url).out.strip()
 
 
+def test_a_matrix(command, url, lines, tmp_path, expected):
+    """A row for each item, also for those before the first one that can be encoded."""
+    names = ["missing.png"] * 20 + lines.read_text().splitlines() + ["missing.png"]
+    lines.write_text("\n".join(names))
+    target = tmp_path / "rows.npy"
+    ran = command("encode", url, lines, "-o", target, *SMALL)
+    assert (ran.code, ran.err) == (1, "")
+    assert ran.out.startswith(f"{target}: 71 rows, 21 of them failed: see its errors, in ")
+    rows = np.load(target)
+    assert np.flatnonzero(np.isnan(rows).any(axis=1)).tolist() == [*range(20), 70]
+    np.testing.assert_allclose(rows[20:70], expected(names[20:70]), atol=1e-6)
+    assert [json.loads(line) for line in (tmp_path / "rows.names.jsonl").read_text().splitlines()] == names
+    assert {path.name for path in tmp_path.glob("rows*")} == {
+        "rows.npy",
+        "rows.names.jsonl",
+        "rows.errors.jsonl",
+        "rows.casdk.json",
+    }
+    assert "it was finished before" in command("encode", url, lines, "-o", target, *SMALL).out
+
+
+def test_a_file_of_others_is_left_alone(command, url, lines, tmp_path):
+    (tmp_path / "rows.npy").write_bytes(b"of others")
+    ran = command("encode", url, lines, "-o", tmp_path / "rows.npy")
+    assert (ran.code, (tmp_path / "rows.npy").read_bytes()) == (3, b"of others")
+    assert "is there, and of no bulk run: give another target, or --overwrite to lose it" in ran.err
+    assert command("encode", url, lines, "-o", tmp_path / "rows.npy", "--overwrite").code == 0
+    assert np.load(tmp_path / "rows.npy").shape == (50, 512)
+
+
 def test_what_fails_is_written_down(command, url, lines, tmp_path):
     with lines.open("a") as file:
         file.write("/no/such/photo.png\n")
@@ -50,7 +81,7 @@ def test_what_fails_is_written_down(command, url, lines, tmp_path):
     ("words", "code", "said"),
     [
         (("--batch-size", 8), 3, "begun with batch_size=4, and now it is 8; give another target, or --overwrite"),
-        (("--batch-size", 4, "--errors", "skip"), 2, "written down (record)"),
+        (("--batch-size", 4, "--errors", "skip"), 2, "written down here (record)"),
     ],
 )
 def test_what_is_refused(command, url, lines, tmp_path, words, code, said):
@@ -60,9 +91,9 @@ def test_what_is_refused(command, url, lines, tmp_path, words, code, said):
     assert said in ran.err
 
 
-def test_options_of_folders_are_for_folders(command, url, lines, tmp_path):
+def test_options_of_bulk_runs_are_for_their_targets(command, url, lines, tmp_path):
     ran = command("encode", url, lines, "-o", tmp_path / "rows.jsonl", "--normalize")
-    assert (ran.code, "are for a folder" in ran.err) == (2, True)
+    assert (ran.code, "are for -o NAME.npy or a folder" in ran.err) == (2, True)
 
 
 def test_there_may_be_no_run(command, tmp_path):

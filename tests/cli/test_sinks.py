@@ -10,10 +10,8 @@ import pyarrow.parquet
 import pytest
 from casdk.cli.sinks import open_sink
 from casdk.errors import ConfigError
-from hypothesis import given
-from hypothesis import strategies as st
 
-FORMS = (".npy", ".jsonl", ".parquet")
+FORMS = (".jsonl", ".parquet")
 
 
 def rows_of(count, width=3, dtype="float32"):
@@ -21,27 +19,16 @@ def rows_of(count, width=3, dtype="float32"):
 
 
 def read(path):
-    if ".npy" in path.suffixes:
-        return np.load(path)
     if ".jsonl" in path.suffixes:
         return np.array([json.loads(line)["embedding"] for line in path.read_text().splitlines()])
     return np.stack(pyarrow.parquet.read_table(path)["embedding"].to_numpy())
 
 
 def names_of(path):
-    """The items' names beside the rows, or among them."""
-    if ".npy" in path.suffixes:
-        lines = path.with_name(path.name + ".names.jsonl").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+    """The items' names."""
     if ".jsonl" in path.suffixes:
         return [json.loads(line)["item"] for line in path.read_text().splitlines()]
     return pyarrow.parquet.read_table(path)["item"].to_pylist()
-
-
-def files_of(path, *, part=False):
-    """The files of a form."""
-    name = f"{path.name}.part" if part else path.name
-    return {name, f"{name}.names.jsonl"} if path.suffix == ".npy" else {name}
 
 
 def listed(folder):
@@ -61,12 +48,11 @@ def test_rows_come_back(tmp_path, form, dtype):
     assert np.array_equal(read(path).astype(dtype), rows)
     assert names_of(path) == [*"abcde"]
     assert stat.S_IMODE(path.stat().st_mode) & 0o400
-    assert listed(tmp_path) == files_of(path)
+    assert listed(tmp_path) == {path.name}
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_bad_items(tmp_path, form):
-    """A matrix has a row of NaN for each, so that row n is item n's; the other forms say which item a row is of."""
     path = tmp_path / f"rows{form}"
     rows = rows_of(4)
     rows[[1, 3]] = np.nan
@@ -74,31 +60,11 @@ def test_bad_items(tmp_path, form):
         sink.write(0, ["a", "b"], np.empty((2, 0), np.float32), {0, 1})
         sink.write(2, ["c", "d", "e", "f"], rows, {1, 3})
     assert sink.rows == 2
-    if form == ".npy":
-        found = np.load(path)
-        assert np.array_equal(found[[2, 4]], rows[[0, 2]])
-        assert np.isnan(found[[0, 1, 3, 5]]).all()
-        assert names_of(path) == [*"abcdef"]
-    else:
-        assert np.array_equal(read(path), rows[[0, 2]])
-        assert names_of(path) == ["c", "e"]
+    assert np.array_equal(read(path), rows[[0, 2]])
+    assert names_of(path) == ["c", "e"]
 
 
-@given(sizes=st.lists(st.integers(0, 300), max_size=6), width=st.integers(1, 40))
-def test_a_matrix_in_any_pieces(tmp_path_factory, sizes, width):
-    path = tmp_path_factory.mktemp("npy") / "rows.npy"
-    rows = rows_of(sum(sizes), width)
-    start = 0
-    with open_sink(str(path), "float32") as sink:
-        for size in sizes:
-            sink.write(start, ["x"] * size, rows[start : start + size])
-            start += size
-    found = np.load(path)
-    assert found.dtype == np.float32
-    assert np.array_equal(found, rows if len(rows) else np.zeros((0, 0), np.float32))
-
-
-@pytest.mark.parametrize("form", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("form", FORMS)
 def test_each_row_has_its_item_and_position(tmp_path, form):
     path = tmp_path / f"rows{form}"
     with open_sink(str(path), "float32") as sink:
@@ -131,7 +97,7 @@ def test_what_there_is_of_a_file_that_failed_is_kept(tmp_path, form):
     assert path.read_bytes() == b"the last one"
     assert np.array_equal(read(part), np.concatenate([rows_of(2), rows_of(1)]))
     assert names_of(part) == ["a", "b", "c"]
-    assert listed(tmp_path) == {path.name, *files_of(path, part=True)}
+    assert listed(tmp_path) == {path.name, part.name}
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -196,7 +162,7 @@ def test_no_rows(tmp_path, form):
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("rows.csv", r"\.npy, \.jsonl, \.parquet"), ("rows", "ends in"), ("no/rows.npy", "no such directory")],
+    [("rows.csv", r"\.npy, \.jsonl, \.parquet"), ("rows", "ends in"), ("no/rows.jsonl", "no such directory")],
 )
 def test_a_target_that_cannot_be(tmp_path, name, reason):
     with pytest.raises(ConfigError, match=reason):

@@ -69,6 +69,9 @@ class Run:
         timeout: Seconds in all.
         show_progress: Whether to show a bar.
 
+    Attributes:
+        cropped: Images of which a crop was sent.
+
     Raises:
         InputTypeError: The content is no iterable of items.
     """
@@ -101,6 +104,7 @@ class Run:
         self._manifest = Manifest(settings=settings)
         self._deadline: float | None = None
         self._encoded = 0
+        self.cropped: int = 0
         self._asked_space = False
 
     def stop(self, reason: BaseException) -> None:
@@ -362,6 +366,7 @@ class Run:
         work.count(len(names), len(errors))
         self._half_written = False
         self._encoded += len(names)
+        self.cropped += piece.cropped
         self._bar.advance(len(names), len(errors))
 
     def _begin(self, work: Work) -> None:

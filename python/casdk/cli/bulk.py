@@ -1,27 +1,36 @@
-"""Bulk runs at the prompt: into a folder, stopped by a signal and gone on with; and what a target holds."""
+"""Bulk runs at the prompt: into a matrix or a folder, stopped by a signal and gone on with; and what a target holds."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
 import casdk
 from casdk.cli.bar import bar_on_stderr
-from casdk.cli.content import Content
-from casdk.cli.exits import Exit
+from casdk.cli.content import STDIN, Content
+from casdk.cli.exits import Exit, fail
 from casdk.cli.signals import asking
 from casdk.cli.sinks import to_json
 
 if TYPE_CHECKING:
     from casdk.bulk import BulkResult
 
-__all__ = ["app", "encode_into", "told"]
+__all__ = ["NO_CROP", "app", "encode_into", "is_target", "told"]
 
+SUFFIXES: Final = ("", ".npy")
+"""Of the names of targets: folders, and matrices."""
+NO_CROP: Final = "no image was sent as a crop: all are smaller, or the server prepares images in a way of its own"
 STOP_SECONDS: Final = 5.0
 """How long a run that is asked to stop waits for what is in flight."""
 
-app: Final = App(name="bulk", help="Targets of bulk runs, as `casdk encode -o FOLDER` writes them.")
+app: Final = App(name="bulk", help="Targets of bulk runs, as `casdk encode -o NAME.npy` and `-o FOLDER` write them.")
+
+
+def is_target(out: str) -> bool:
+    """Whether what ``-o`` names is written by a bulk run."""
+    return out != STDIN and Path(out).suffix.lower() in SUFFIXES
 
 
 def encode_into(client: casdk.Client, target: str, content: Content, options: dict[str, Any]) -> BulkResult:
@@ -37,7 +46,7 @@ def encode_into(client: casdk.Client, target: str, content: Content, options: di
         ConfigError: Items are to be left out.
     """
     if options.get("errors") == "skip":
-        raise casdk.ConfigError("--errors skip: into a folder, what cannot be encoded is written down (record)")
+        raise casdk.ConfigError("--errors skip: what cannot be encoded is written down here (record)")
     from casdk.bulk.call import make_run  # which takes asyncio along
 
     pairs = ((entry.name, entry.item) for entry in content)
@@ -46,7 +55,10 @@ def encode_into(client: casdk.Client, target: str, content: Content, options: di
         items = pairs if content.total is None else list(pairs)
         run = make_run(client, target, items, {**options, "show_progress": shown})
         with asking(run.stop, STOP_SECONDS):
-            return run.run()
+            result = run.run()
+    if options["images"] == "exact" and result.encoded and not run.cropped:
+        fail(Exit.OK, NO_CROP)
+    return result
 
 
 def told(result: BulkResult) -> str:
@@ -62,7 +74,7 @@ def status(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fa
     """Say what a target holds, while it is being written or after.
 
     Args:
-        target: A folder, or a .npy file of `Client.encode_to`.
+        target: A .npy file, or a folder.
         json: Print JSON.
     """
     from casdk.bulk.call import open_target

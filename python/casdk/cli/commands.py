@@ -145,31 +145,34 @@ def encode(
         paths: Image files, directories of images, .txt files (an item per line), .jsonl files (an object with text or
             uri per line), URLs of images, sentences of several words; - for lines of standard input, as when no path
             is given.
-        out: File to write: .npy (and the names of its rows beside it), .parquet or .jsonl; or a name without a suffix:
-            a folder of Parquet files, written by a run that may be killed and goes on; - for lines of JSON on standard
-            output, which is also what a pipe gets. A terminal gets a summary.
+        out: A .npy file (with names and errors of its rows beside it), or a name without a suffix, for a folder of
+            Parquet files: both are written by a bulk run, which may be killed and goes on. Or a .parquet or .jsonl
+            file; or - for lines of JSON on standard output, which is also what a pipe gets. A terminal gets a summary.
         text: Take every line as a sentence, also one that looks like an image's path or URL.
-        errors: Stop at the first item that cannot be encoded (raise), or leave it out and say so (skip); into a folder,
-            write it down there (record) unless you say raise.
+        errors: Stop at the first item that cannot be encoded (raise), or leave it out and say so (skip); a bulk run
+            writes it down (record) unless you say raise.
         dtype: Type of the numbers.
-        normalize: Divide each row by its length; into a folder alone, as the next two.
-        shard_rows: Rows of one file, and what a run that is killed may have to encode again; 100,000 by default.
+        normalize: Divide each row by its length; by a bulk run alone, as the next two.
+        shard_rows: Rows of one file in a folder, and what a run that is killed may have to encode again; 100,000 by
+            default.
         overwrite: Begin again, whatever is there.
     """
     target = None if out is None else str(out)
     access = access or Access()
-    if target not in (None, "-") and not Path(str(target)).suffix:
+    if target is not None and bulk.is_target(target):
         options: dict[str, Any] = {"errors": errors, "shard_rows": shard_rows, "image_size": image_size}
         options |= {"patience": access.patience, "timeout": access.timeout}
         options = {name: value for name, value in options.items() if value is not None}
         options |= {"dtype": dtype, "normalize": normalize, "overwrite": overwrite, "images": images}
         options |= _options(batch_size, model)
         with access.client(url) as client:
-            result = bulk.encode_into(client, str(target), Content([*map(str, paths)], sentences=text), options)
+            result = bulk.encode_into(client, target, Content([*map(str, paths)], sentences=text), options)
         _say(result) if json else print(bulk.told(result))
         return Exit.PARTIAL if result.failed else Exit.OK
     if normalize or overwrite or shard_rows is not None or errors == "record":
-        raise casdk.ConfigError("--normalize, --shard-rows, --overwrite and --errors record are for a folder: -o NAME")
+        raise casdk.ConfigError(
+            "--normalize, --shard-rows, --overwrite and --errors record are for -o NAME.npy or a folder"
+        )
     with access.client(url) as client:
         content = Content([str(path) for path in paths], sentences=text, skip=errors == "skip")
         for unread in content.unread:
@@ -212,7 +215,7 @@ def _encode(client: casdk.Client, content: Content, sink: Sink, options: dict[st
             skipped += len(bad)
             cropped += piece.cropped
     if options["images"] == "exact" and not cropped:
-        fail(Exit.OK, "no image was sent as a crop: all are smaller, or the server prepares images in a way of its own")
+        fail(Exit.OK, bulk.NO_CROP)
     return skipped
 
 

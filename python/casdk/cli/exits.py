@@ -27,7 +27,7 @@ class Exit(IntEnum):
 
     OK = 0
     PARTIAL = 1
-    """Some items failed and were left out, as ``--errors skip`` asks; the others are done."""
+    """Some items failed, and were left out or written down as such; the others are done."""
     USAGE = 2
     """A command line, address, option or credential that cannot work; nothing was sent."""
     INPUT = 3

@@ -75,13 +75,6 @@ class PartFile:
         self.size += written
         return written
 
-    def overwrite(self, data: bytes) -> None:
-        """Put bytes in place of the first ones."""
-        try:
-            os.pwrite(self._descriptor, data, 0)
-        except OSError as error:
-            raise self._named(error) from None
-
     def reserve(self, size: int) -> None:
         """Make sure of room for so many more bytes, where the file system can promise that.
 

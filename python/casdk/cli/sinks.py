@@ -1,9 +1,8 @@
-"""Where embeddings are written to, as they come: ``.npy``, ``.parquet`` and ``.jsonl`` files, or standard output."""
+"""Where embeddings are written to, as they come: a ``.parquet`` or ``.jsonl`` file, or standard output."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import sys
@@ -213,75 +212,6 @@ class FileSink(Sink):
         return f"{self._name}: {self.rows} x {self.width} {self.dtype}{left_out}"
 
 
-class NpySink(FileSink):
-    """One matrix ``[N, D]``, and beside it the name of each row, a JSON string per line: ``NAME.names.jsonl``.
-
-    An item without a row has one all the same, of NaN: row n is that of item n. The header says at all times how many
-    rows there are, so that the file can be read however the process ended.
-    """
-
-    def __init__(self, target: str, dtype: str) -> None:
-        super().__init__(target, dtype)
-        self._waiting: list[str] = []
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        try:
-            named = self._target.with_name(self._target.name + ".names.jsonl")
-            self._names = PartFile(named, self._part_name.with_name(self._part_name.name + ".names.jsonl"))
-        except BaseException:
-            self._part.leave()
-            raise
-        return self
-
-    def _begin(self) -> None:
-        self._part.write(self._head())
-        if self._waiting:
-            blank = np.full((len(self._waiting), self.width), np.nan, self.dtype)
-            self._put(0, self._waiting, blank, ())
-            self._waiting = []
-
-    def _put(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
-        if not self.width:
-            self._waiting += names
-            return
-        before = self._names.size
-        self._names.write(b"".join(to_json(name) + b"\n" for name in names))
-        try:
-            self._part.write(np.ascontiguousarray(rows, self.dtype).data)
-        except OSError:
-            self._names.cut(before)
-            raise
-        self._kept += len(rows)
-        self._part.overwrite(self._head())
-
-    def _head(self) -> bytes:
-        # NumPy leaves room in a header for a longer first axis, so that it can be written again over itself.
-        head = io.BytesIO()
-        form = {
-            "descr": np.lib.format.dtype_to_descr(np.dtype(self.dtype)),
-            "fortran_order": False,
-            "shape": (self._kept, self.width),
-        }
-        np.lib.format.write_array_header_1_0(head, form)
-        return head.getvalue()
-
-    def _finish(self) -> None:
-        if not self.width:
-            self._part.write(self._head())
-        self._names.finish()
-        super()._finish()
-
-    def _leave(self) -> None:
-        if not self._names.closed:
-            self._names.leave()
-        super()._leave()
-
-    def told(self, skipped: int) -> str:
-        bad = f", {skipped} of them left out: NaN" if skipped else ""
-        return f"{self._name}: {self._kept} x {self.width} {self.dtype}{bad}"
-
-
 class JsonlSink(FileSink):
     """One line per item: ``{"index": 0, "item": "apple.png", "embedding": [...]}``."""
 
@@ -400,7 +330,7 @@ def _as_utf8(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-FILES: Final[dict[str, type[FileSink]]] = {".npy": NpySink, ".jsonl": JsonlSink, ".parquet": ParquetSink}
+FILES: Final[dict[str, type[FileSink]]] = {".jsonl": JsonlSink, ".parquet": ParquetSink}
 
 
 def open_sink(target: str | None, dtype: str) -> Sink:
@@ -419,7 +349,9 @@ def open_sink(target: str | None, dtype: str) -> Sink:
         return LineSink(dtype)
     kind = FILES.get(Path(target).suffix.lower())
     if kind is None:
-        raise ConfigError(f"-o {target}: name a file that ends in {', '.join(FILES)}, or - for lines of JSON")
+        raise ConfigError(
+            f"-o {target}: name a file that ends in .npy, {', '.join(FILES)}, a folder, or - for lines of JSON"
+        )
     if not Path(os.path.expanduser(target)).parent.is_dir():
         raise ConfigError(f"-o {target}: there is no such directory")
     return kind(target, dtype)
