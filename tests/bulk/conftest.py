@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 from casdk import Client
 from casdk.server import Served
@@ -54,9 +55,22 @@ def captions(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.fixture
+def tables(images: dict[str, Path], tmp_path: Path) -> str:
+    """2 Parquet files of 30 images each, one of which is null, as ``victim.items_of`` reads them."""
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    kinds = [image.read_bytes() for image in images.values()]
+    for number in range(2):
+        rows = [{"bytes": kinds[row % len(kinds)], "path": None} for row in range(30)]
+        column = pyarrow.array([*rows[:5], None, *rows[6:]] if number else rows)
+        pyarrow.parquet.write_table(pyarrow.table({"image": column}), folder / f"{number}.parquet")
+    return f"parquet:{folder / '*.parquet'}"
+
+
 @pytest.fixture(params=["texts", "files", "lines"])
 def source(request: pytest.FixtureRequest) -> str:
-    """Each kind of source in turn, as ``victim.items_of`` reads it."""
+    """Each of three sources in turn, as ``victim.items_of`` reads it."""
     if request.param == "texts":
         return "texts:76"
     place = request.getfixturevalue("photos" if request.param == "files" else "captions")

@@ -51,6 +51,14 @@ def test_two_kills(source, target, server, encoder, tmp_path, held):
     assert result.failed == {"texts": 3, "files": 2, "lines": 1}[source.partition(":")[0]]
 
 
+def test_a_kill_in_the_second_of_two_tables(tables, server, encoder, tmp_path, held):
+    """One kind of target is enough here: targets do not know where items come from."""
+    target = tmp_path / "out" / "rows.npy"
+    target.parent.mkdir()
+    assert run_and_kill(server.address("grpc"), tables, target, item=41)
+    assert check_as_undisturbed(encoder, tables, target, tmp_path, held).failed == 1
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_fifty_kills(target, server, encoder, tmp_path, held, captions):

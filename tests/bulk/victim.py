@@ -46,10 +46,12 @@ def dying(items, number):
 
 
 def items_of(source):
-    """Return the items that a word names: ``texts:100``, ``files:PATTERN`` or ``lines:PATH``."""
+    """Return the items that a word names: ``texts:100``, ``files:PATTERN``, ``lines:PATH`` or ``parquet:PATTERN``."""
     kind, _, what = source.partition(":")
     if kind == "texts":
         return [f"sentence {number}" if number % 37 else "" for number in range(int(what))]
+    if kind == "parquet":
+        return bulk.parquet(what, columns="image")
     return bulk.files(what) if kind == "files" else bulk.lines(what)
 
 

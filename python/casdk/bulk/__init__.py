@@ -2,5 +2,6 @@
 
 from casdk.bulk.run import BulkResult
 from casdk.bulk.sources import Named, files, lines
+from casdk.bulk.tables import parquet
 
-__all__ = ["BulkResult", "Named", "files", "lines"]
+__all__ = ["BulkResult", "Named", "files", "lines", "parquet"]

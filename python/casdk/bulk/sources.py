@@ -21,7 +21,19 @@ from casdk.models import Image, Text
 if TYPE_CHECKING:
     from casdk.client import Item
 
-__all__ = ["AsyncSource", "Block", "Named", "Source", "files", "lines", "open_source", "to_lines"]
+__all__ = [
+    "AsyncSource",
+    "Block",
+    "Named",
+    "Source",
+    "digest_of",
+    "file_state",
+    "files",
+    "find_files",
+    "lines",
+    "open_source",
+    "to_lines",
+]
 
 CONTENT_BYTES: Final = 16
 """Length of the digest that stands for bytes and pixels."""
@@ -86,7 +98,7 @@ class AsyncSource:
 
 
 class Named:
-    """An iterable of pairs of a name and an item that can be read again: what `files` and `lines` return.
+    """An iterable of pairs of a name and an item that can be read again: what `files`, `lines` and `parquet` return.
 
     Args:
         read: Returns an iterator over its items, with their names and what tells that their content has changed.
@@ -179,28 +191,29 @@ def _known_of(item: Any) -> tuple[str | None, str]:
         return item.text, ""
     if isinstance(item, Document):
         known = f"{item.text}\n{item.uri}"
-        return item.text or item.uri or None, _digest(item.blob) if item.blob else known
+        return item.text or item.uri or None, digest_of(item.blob) if item.blob else known
     if isinstance(item, Image):
         source: Any = item.source
         return _known_of(Path(source) if isinstance(source, str) and "://" not in source[:10] else source)
     if isinstance(item, str):
         return str.__str__(item), ""
     if isinstance(item, os.PathLike):
-        return os.fsdecode(item), _file_state(os.fspath(item))
+        return os.fsdecode(item), file_state(os.fspath(item))
     if isinstance(item, bytes | bytearray | memoryview):
-        return None, _digest(item)
+        return None, digest_of(item)
     if isinstance(item, np.ndarray):
-        return None, f"{item.dtype} {list(item.shape)} {_digest(np.ascontiguousarray(item).data)}"
+        return None, f"{item.dtype} {list(item.shape)} {digest_of(np.ascontiguousarray(item).data)}"
     if hasattr(item, "tobytes") and hasattr(item, "size"):  # a PIL.Image
-        return None, f"{item.size} {_digest(item.tobytes())}"
+        return None, f"{item.size} {digest_of(item.tobytes())}"
     return None, ""
 
 
-def _digest(data: Any) -> str:
+def digest_of(data: Any) -> str:
+    """Return what stands for bytes in a comparison."""
     return hashlib.blake2b(data, digest_size=CONTENT_BYTES).hexdigest()
 
 
-def _file_state(path: str | bytes) -> str:
+def file_state(path: str | bytes) -> str:
     """Return size and time of a file, or why they cannot be had: that is part of what an item was."""
     try:
         found = os.stat(path)
@@ -250,6 +263,21 @@ def files(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
         >>> from casdk import bulk
         >>> bulk.files("photos/**/*.jpg")  # doctest: +SKIP
     """
+    paths = find_files(pattern)
+
+    def read() -> Iterator[tuple[str, Any, str]]:
+        for path in paths:
+            yield path, Image(path), file_state(path)
+
+    return Named(read, len(paths))
+
+
+def find_files(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Return the paths that a pattern, or any of several, stands for, in the order of their names.
+
+    Raises:
+        InputValueError: Nothing has such a name.
+    """
     patterns = [pattern] if isinstance(pattern, str | os.PathLike) else list(pattern)
     found: set[str] = set()
     for one in patterns:
@@ -257,13 +285,7 @@ def files(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
         if not matches:
             raise InputValueError(f"no file is called {os.fspath(one)}")
         found.update(matches)
-    paths = sorted(found)
-
-    def read() -> Iterator[tuple[str, Any, str]]:
-        for path in paths:
-            yield path, Image(path), _file_state(path)
-
-    return Named(read, len(paths))
+    return sorted(found)
 
 
 def _matches(pattern: str) -> list[str]:
