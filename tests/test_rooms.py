@@ -52,7 +52,7 @@ LONGER = {
 ACTS = {"asyncio", "socket", "time", "threading", "ssl", "selectors", "os", "random"}
 FORBIDDEN = {
     f"_calls.{name}": ACTS
-    for name in ("choice", "decisions", "batches", "isolation", "outages", "pace", "space", "window")
+    for name in ("choice", "decisions", "hedging", "batches", "isolation", "outages", "pace", "space", "window")
 }
 
 

@@ -84,6 +84,9 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
             the headless services of Kubernetes.
         resolve_seconds: How often a name is looked up, in seconds, while there are calls. A server whose address has
             vanished gets no more requests; what it works at is waited for.
+        hedge: How many of the requests, from 0 to 1, may be sent to a second server as well, because the first has not
+            answered in the time in which it answers 95 of 100 requests of the same verb. The first answer counts, and
+            the other request is taken back. By default there are none; an ``index`` is never sent twice.
         check_space: Whether all servers are held to the vector space of the first one: each is asked by two small
             requests, one with a sentence and one with an image, before it gets the first request of a model, and again
             after each new connection. Rows of two models are never mixed: that is a `ModelMismatchError`.
@@ -101,6 +104,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
     resolve: bool = False
     resolve_seconds: float = 30.0
+    hedge: float = 0.0
     check_space: bool = True
     index_on: str | None = None
 
@@ -109,6 +113,9 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"Pool: {name} must be True or False, not {shown(getattr(self, name))}")
         check_seconds(self, "resolve_seconds")
+        check_number(self, "hedge")
+        if not 0 <= self.hedge <= 1:
+            raise ConfigError(f"Pool: hedge must be from 0 to 1, not {shown(self.hedge)}")
         if self.index_on is not None:
             parse_address(self.index_on)
 

@@ -301,3 +301,28 @@ def test_whatever_happens_there_is_a_server_and_nothing_stays_counted(events):
     for assignment in under_way:
         choice.answer(assignment, now)
     assert [(place.in_flight, place.waiting_bytes) for place in choice.places] == [(0, 0)] * 3
+
+
+def test_the_second_server_is_the_one_that_is_expected_to_be_done_first():
+    choice = Choice(places(3, seconds_per_byte=1e-6))
+    choice.places[1].seconds_per_byte = 1e-5
+    sent = choice.send(choice.places[0], 0.0, SIZE, 1)
+    assert choice.second(1.0, SIZE, sent) is choice.places[2]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Place(codec="json"),
+        Place(state="away"),
+        Place(state="returning"),
+        Place(state="draining"),
+        Place(busy_until=2.0),
+        Place(pace=Pace(1.0, next_at=2.0)),
+    ],
+    ids=["codec", "away", "returning", "draining", "busy", "paced"],
+)
+def test_a_server_that_cannot_take_a_request_at_once_is_no_second_one(other):
+    first = Place()
+    choice = Choice([first, other])
+    assert choice.second(1.0, SIZE, choice.send(first, 0.0, SIZE, 1)) is None

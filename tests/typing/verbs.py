@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import numpy as np
-from casdk import CasdkError, Client, Document, DocumentArray, EncodeResult, Image, Profile, Response, Text, bulk
+from casdk import CasdkError, Client, Document, DocumentArray, EncodeResult, Image, Pool, Profile, Response, Text, bulk
 from casdk.bulk import BulkResult
 from numpy.typing import NDArray
 
@@ -157,6 +157,10 @@ async def contexts() -> None:
         assert_type(one, Client)
     async with Client("ws://127.0.0.1:51000") as other:
         assert_type(other, Client)
+
+
+def pool() -> None:
+    assert_type(Pool(hedge=0.05).hedge, float)
 
 
 def refused(names: list[str]) -> None:

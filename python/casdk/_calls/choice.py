@@ -194,6 +194,24 @@ class Choice:
         near = idle or [place for place, seconds in zip(ready, times, strict=True) if seconds == best]
         return min(near, key=lambda place: place.turn)
 
+    def second(self, now: float, size: int, assignment: Assignment) -> Place | None:
+        """Return the server that a request may be sent to as well, if there is one that reads and can take it at once.
+
+        Args:
+            now: The time.
+            size: Bytes of the request.
+            assignment: The request, which its first server has not answered.
+        """
+        first = assignment.place
+        others = [
+            place
+            for place in self.places
+            if place is not first and place.codec == first.codec and place.may_take(now) and place.pace.next_at <= now
+        ]
+        known = [place.seconds_per_byte for place in others if place.seconds_per_byte is not None]
+        guess = min(known, default=GUESSED_SECONDS_PER_BYTE)
+        return min(others, key=lambda place: place.expected(now, size + REQUEST_BYTES, guess), default=None)
+
     # What happens
 
     def send(self, place: Place, now: float, size: int, items: int) -> Assignment:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from casdk._calls.batches import Request
 from casdk._calls.choice import Choice, Place, PoolState
+from casdk._calls.hedging import Hedging
 from casdk._calls.pace import Pace
 from casdk._calls.ways import Way, status_of
 from casdk._engine.logging import logger_of
@@ -22,7 +24,6 @@ from casdk._transport.transport import Transport
 from casdk.errors import CasdkError, DeadlineError, OverloadedError, ServerError, TransportError
 
 if TYPE_CHECKING:
-    from casdk._calls.batches import Request
     from casdk._calls.settings import Settings
     from casdk._engine.loop import Engine
     from casdk._rust import Codec
@@ -90,6 +91,8 @@ class PooledWay(Way):
         """Make what belongs to one process; return what calls know of the servers."""
         self._choice = Choice([member.place for member in self.members])
         self.is_open = not self._settings.pool.resolve
+        hedge = self._settings.pool.hedge
+        self.hedging = Hedging(hedge) if hedge else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking_up: asyncio.Task[None] | None = None
         self._look_up_at = inf
@@ -135,6 +138,20 @@ class PooledWay(Way):
         if len(self.codecs) > 1:
             self.codec = choice.next(now, size).codec
         return self._member_at(place).transport
+
+    def hedge_for(self, request: Request, size: int) -> Request | None:
+        """Return a request that is sent to a second server as well, and note that it goes there; see `Way`."""
+        hedging, assignment, now = self.hedging, request.assignment, asyncio.get_running_loop().time()
+        if hedging is None or not hedging.may_hedge or assignment is None:
+            return None
+        place = self._choice.second(now, size, assignment)
+        if place is None or size > (transport := self._member_at(place).transport).largest:
+            return None
+        hedging.hedge()
+        own = self._choice.send(place, now, size, len(request.batch))
+        first, seconds = self._member_at(assignment.place).transport.endpoint, now - assignment.began
+        LOG.debug("%s has not answered for %.3f s: %s is asked, too", first, seconds, transport.endpoint)
+        return Request(request.batch, request.id, transport, request.codec, own)
 
     def answered(self, request: Request) -> None:
         """A request was answered by a reply that is none of an error."""

@@ -30,6 +30,7 @@ from casdk._calls.outages import Outage
 from casdk._calls.outcome import Outcome, Sent
 from casdk._calls.packing import Packing, leave_out
 from casdk._calls.progress import Progress
+from casdk._calls.race import race
 from casdk._calls.reading import Manner, Reading
 from casdk._calls.session import ByteShare, Session
 from casdk._calls.tasks import Tasks, sleep_until
@@ -81,6 +82,7 @@ class Run:
         caller: Where it came from, once it runs.
         packing: Makes its requests.
         answer: What its replies come to.
+        guard: What asks its servers for their vector space, if that matters.
         call: Its decisions.
         tasks: What is under way.
         before: What has to be looked at before anything is sent, on a worker.
@@ -112,10 +114,10 @@ class Run:
         self.way = way or session.way
         self._bytes = ByteShare(session.bytes)
         self.packing = Packing(session, self.way.codecs, verb, options, self._bytes)
-        self._guard = session.guard if verb.guarded else None
+        self.guard = session.guard if verb.guarded else None
         timeout = session.timeouts.total if options.timeout is UNSET else options.timeout
         self.deadline = None if timeout is None else monotonic() + timeout
-        self._answer_by = self.deadline if answer_by is None else answer_by
+        self.answer_by = self.deadline if answer_by is None else answer_by
         size = options.batch_size or verb.batch_size
         feed = Feed(content, size, threaded=options.reader == "thread", hurried=timeout is not None)
         self.total = feed.total
@@ -126,7 +128,7 @@ class Run:
         self._receiver = self.answer if gathers else Nothing(feed.total, options, self.answer)
         self._callbacks = None if gathers and options.on_error is None else Callbacks(options)
         # What is measured, guarded, paced, pooled, called back for or read apart waits for more than a reply.
-        is_watched = session.telemetry is not None or self._guard is not None or session.is_paced or not self.way.only
+        is_watched = session.telemetry is not None or self.guard is not None or session.is_paced or not self.way.only
         self._is_plain = verb.resend and not (is_watched or self._callbacks is not None or self._receiver.unpacks)
         self._unfinished = Unfinished(size)
         self.repeats = Repeats() if options.dedupe else None
@@ -149,23 +151,11 @@ class Run:
         if session.telemetry is not None:
             self.watch = session.telemetry.watch(self._name, self.packing.endpoint, self.total, merged)
         # No methods of this object: the reference cycle would hold the result until a garbage collection.
-        read = partial(
-            verb.read,
-            self.originals,
-            self.answer,
-            max_item_bytes=session.limits.max_item_bytes,
-            sources=session.sources,
-        )
+        max_item_bytes, sources = session.limits.max_item_bytes, session.sources
+        read = partial(verb.read, self.originals, self.answer, max_item_bytes=max_item_bytes, sources=sources)
         keep = None if verb.keep is None else partial(verb.keep, self.originals)
-        self._reading = Reading(
-            self.call,
-            feed,
-            self._receiver,
-            Manner(read, keep, verb.plain, session.sources.local_files),
-            self._unfinished,
-            self.repeats,
-            self._progress,
-        )
+        manner = Manner(read, keep, verb.plain, sources.local_files)
+        self._reading = Reading(self.call, feed, self._receiver, manner, self._unfinished, self.repeats, self._progress)
         self.tasks = Tasks(self.call.stop)
         self._delivery = Delivery(self.call, self._receiver, self.tasks, ByteShare(session.bytes))
 
@@ -308,15 +298,15 @@ class Run:
                         return
                     if request.send_at is not None:
                         await sleep_until(request.send_at)
-                    if self._guard is not None:
-                        await self._guard.check(request.transport, packing.model_name, repeatable=self.verb.resend)
+                    if self.guard is not None:
+                        await self.guard.check(request.transport, packing.model_name, repeatable=self.verb.resend)
                         if call.stopped is not None:
                             return
                     sent = self._send(request, message)
                     message = None  # it is deallocated once it has been sent
                     received, missing = await sent, None
-                    if self._guard is not None:  # there may be another connection by now
-                        await self._guard.check(request.transport, packing.model_name, sent=True)
+                    if self.guard is not None:  # there may be another connection by now
+                        await self.guard.check(request.transport, packing.model_name, sent=True)
                     if received.reply.failed or not self._is_plain:
                         missing = await self._receive(request, received)
                     done = self._place(request, received, missing)
@@ -357,18 +347,25 @@ class Run:
         return self.call.crowded and not self._receiver.urgent(batch.indices[0])
 
     def _send(self, request: Request, message: bytes) -> Coroutine[Any, Any, Received]:
-        batch, transport = request.batch, request.transport
+        batch, transport, size = request.batch, request.transport, len(message)
         assert transport is not None
-        size = len(message)
         if size > transport.largest and len(batch) > 1:
             raise ServerError(f"{size:,} bytes are more than was taken so far", too_large=True, sent=False)
         request.size = size
         self._bytes.hold(size)
         batch.sent = True
-        repeatable, answer_by = self.verb.resend, self._answer_by
+        if self.way.hedging is not None and self.verb.resend:
+            return race(self, request, message)
+        return self.exchange(request, message)
+
+    def exchange(self, request: Request, message: bytes) -> Coroutine[Any, Any, Received]:
+        """Send a request to the server that was chosen for it, and return the reply."""
+        transport, repeatable, answer_by = request.transport, self.verb.resend, self.answer_by
+        assert transport is not None
         if self.watch is None:
             return transport.exchange(request.id, message, repeatable=repeatable, answer_by=answer_by)
-        return self.watch.exchange(transport, batch, request.id, message, repeatable=repeatable, answer_by=answer_by)
+        told = transport, request.batch, request.id, message
+        return self.watch.exchange(*told, repeatable=repeatable, answer_by=answer_by)
 
     async def _receive(self, request: Request, received: Received) -> list[int]:
         """Take in a reply that says what failed, is read apart or called back for; return what has no result in it."""
@@ -422,7 +419,7 @@ class Run:
     async def _fail(self, request: Request, error: CasdkError) -> None:
         batch, now = request.batch, asyncio.get_running_loop().time()
         if request.transport is not None:
-            self.way.failed(request, error, self._answer_by)
+            self.way.failed(request, error, self.answer_by)
         outcome = self.call.fail(batch, error, now)
         wait = max(0.0, batch.not_before - now)
         self._note_outage(error)

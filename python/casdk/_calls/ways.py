@@ -11,6 +11,7 @@ from casdk.servers import ServerStatus
 
 if TYPE_CHECKING:
     from casdk._calls.batches import Request
+    from casdk._calls.hedging import Hedging
     from casdk._rust import Codec
     from casdk._transport.transport import Transport
 
@@ -29,9 +30,11 @@ class Way:
     Attributes:
         codec: How the next request is to be written.
         is_open: Whether requests may be sent; else `open` is awaited first.
+        hedging: Which of them are sent to a second server as well; ``None`` if none is.
     """
 
     is_open = True
+    hedging: Hedging | None = None
 
     def __init__(self, only: Transport | None, codecs: tuple[Codec, ...], state: ServerState, address: str) -> None:
         self.only: Final = only
@@ -66,6 +69,18 @@ class Way:
             ``None`` if it has to be written again first, as ``codec`` says by now.
         """
         return self.only
+
+    def hedge_for(self, request: Request, size: int) -> Request | None:
+        """Return a request that is sent to a second server as well, and note that it goes there.
+
+        Args:
+            request: The request that is late.
+            size: Its bytes.
+
+        Returns:
+            ``None`` if there is no second server that can take it, or enough of them were hedged.
+        """
+        return None
 
     def statuses(self) -> list[ServerStatus]:
         """Return what is known of each server; from any thread."""

@@ -1,0 +1,101 @@
+"""Which requests of a pool are sent to a second server as well, and when; there is no I/O here, and no clock.
+
+A request is hedged if its server has not answered after the time in which 95 of 100 requests of the same verb were
+answered lately. That time is known for requests of about as many bytes as most have, so only these are hedged. How
+many are is bounded by a share of all requests: each saves up that share of a hedge, and a hedge takes a whole one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import ceil
+from typing import Final
+
+__all__ = ["Hedging"]
+
+TIMES: Final = 256
+"""Of each verb the times of so many requests are known, the latest."""
+LEAST_TIMES: Final = 32
+"""With fewer of them, nothing is hedged."""
+NEW_TIMES: Final = 16
+"""After so many new ones it is worked out again how long a request may take."""
+ANSWERED: Final = 0.95
+"""What takes longer than this share of the requests is late."""
+ALIKE: Final = 2.0
+"""Requests of at most so many times more, or fewer, bytes than the median are compared, and hedged."""
+MOST_SAVED: Final = 10.0
+"""So many hedges are saved up at most. When all servers become slow at once, hedges would make them slower."""
+
+
+class Hedging:
+    """Says which requests of a pool may be sent to a second server.
+
+    Args:
+        share: Of all requests, from 0 to 1.
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._saved = 0.0
+        self._times: dict[str, _Times] = {}
+
+    def send(self, verb: str, size: int) -> float | None:
+        """A request is sent; return after how many seconds it is late, ``None`` if it is not to be hedged at all.
+
+        Args:
+            verb: What it asks for.
+            size: Its bytes.
+        """
+        self._saved = min(MOST_SAVED, self._saved + self._share)
+        times = self._times.get(verb)
+        return None if times is None else times.late_after(size)
+
+    def answer(self, verb: str, size: int, seconds: float) -> None:
+        """A request was answered, by whichever server.
+
+        Args:
+            verb: What it asked for.
+            size: Its bytes.
+            seconds: From when it was sent the first time. If it was answered by a second server, the first would have
+                taken longer than that, and it was late either way.
+        """
+        times = self._times.get(verb)
+        if times is None:
+            times = self._times[verb] = _Times()
+        times.add(size, seconds)
+
+    @property
+    def may_hedge(self) -> bool:
+        """Whether one more request may be hedged."""
+        return self._saved >= 1
+
+    def hedge(self) -> None:
+        """A request is sent to a second server."""
+        self._saved -= 1
+
+
+class _Times:
+    """How long the requests of one verb took lately."""
+
+    def __init__(self) -> None:
+        self._known: deque[tuple[int, float]] = deque(maxlen=TIMES)
+        self._new = 0
+        self._median = 0
+        self._late_after: float | None = None
+
+    def add(self, size: int, seconds: float) -> None:
+        """Take in one more."""
+        self._known.append((size, seconds))
+        self._new += 1
+        if len(self._known) >= LEAST_TIMES and (self._new >= NEW_TIMES or self._late_after is None):
+            self._new = 0
+            self._median = sorted(size for size, _ in self._known)[len(self._known) // 2]
+            alike = sorted(seconds for size, seconds in self._known if self._is_alike(size))
+            self._late_after = alike[ceil(ANSWERED * len(alike)) - 1]
+
+    def late_after(self, size: int) -> float | None:
+        """Return after how many seconds a request of so many bytes is late, if that is known."""
+        return self._late_after if self._is_alike(size) else None
+
+    def _is_alike(self, size: int) -> bool:
+        return self._median / ALIKE <= size <= self._median * ALIKE

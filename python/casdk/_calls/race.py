@@ -1,0 +1,133 @@
+"""A request that is sent to a second server as well, as the first one takes long; the first answer counts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from casdk._engine.logging import logger_of
+from casdk._transport.codecs import read_error
+from casdk._transport.transport import InterruptedByForkError, Received
+from casdk.errors import CasdkError
+
+if TYPE_CHECKING:
+    from casdk._calls.batches import Request
+    from casdk._calls.run import Run
+
+__all__ = ["race"]
+
+LOG: Final = logger_of("casdk.calls")
+
+
+async def race(run: Run, request: Request, message: bytes) -> Received:
+    """Send a request to its server and, once it is late, to a second one; return the first answer.
+
+    An error is no answer while the other server may still give one. Afterwards the request is that of the server which
+    has answered, and the other one has been taken back.
+
+    Args:
+        run: Its call, whose way hedges.
+        request: The request, which may be repeated.
+        message: The request, as it is written.
+
+    Raises:
+        CasdkError: That of the first server, if neither has answered.
+        InterruptedByForkError: A fork took it back.
+    """
+    hedging, now = run.way.hedging, asyncio.get_running_loop().time
+    assert hedging is not None
+    verb, size, sent_at = run.verb.endpoint, len(message), now()
+    late_after = hedging.send(verb, size)
+    if late_after is None:
+        received = await run.exchange(request, message)
+    else:
+        received = await _raced(run, request, message, late_after)
+    if not received.reply.failed:
+        hedging.answer(verb, size, now() - sent_at)
+    return received
+
+
+async def _raced(run: Run, request: Request, message: bytes, late_after: float) -> Received:
+    way, hedge, winner = run.way, None, None
+    tries = {_begin(run.exchange(request, message)): request}
+    try:
+        done, _ = await asyncio.wait(tries, timeout=late_after)
+        if not done and (hedge := way.hedge_for(request, len(message))) is not None:
+            tries[_begin(_exchange_too(run, hedge, message))] = hedge
+        winner = await _first_answer(run, tries)
+        if hedge is not None and tries[winner] is hedge:
+            way.leave(request)
+            request.transport, request.assignment, hedge.assignment = hedge.transport, hedge.assignment, None
+        return winner.result()
+    finally:
+        for task in tries:
+            task.cancel()
+        if hedge is not None:
+            way.leave(hedge)
+        await asyncio.wait(tries)
+        # The error's traceback refers to this frame, which must not refer to the tasks that have it.
+        tries.clear()
+        winner = None
+
+
+async def _exchange_too(run: Run, hedge: Request, message: bytes) -> Received:
+    """Send a request to a second server, which has to be asked what any server is asked before."""
+    assert hedge.transport is not None
+    if run.session.is_paced:
+        await run.session.wait_for_turn(len(hedge.batch))
+    if run.guard is not None:
+        await run.guard.check(hedge.transport, run.packing.model_name)
+    return await run.exchange(hedge, message)
+
+
+async def _first_answer(run: Run, tries: dict[asyncio.Task[Received], Request]) -> asyncio.Task[Received]:
+    """Return the try that has an answer first, or the first try if none has one; report each other that has failed."""
+    first, waiting = next(iter(tries)), dict(tries)
+    while waiting:
+        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in [task for task in waiting if task in done]:
+            request, error = waiting.pop(task), _error_of(task)
+            if error is None:
+                return task
+            if waiting or task is not first:  # else it is the call's to report
+                _report(run, request, error)
+    return first
+
+
+def _error_of(task: asyncio.Task[Received]) -> CasdkError | InterruptedByForkError | None:
+    """Return what a try has failed on, the error in a reply among it.
+
+    Raises:
+        BaseException: What is no failure of a request.
+    """
+    error = task.exception()
+    if error is None:
+        reply = task.result().reply
+        return read_error(reply) if reply.failed else None
+    if not isinstance(error, CasdkError | InterruptedByForkError):
+        raise error
+    return error
+
+
+def _report(run: Run, request: Request, error: CasdkError | InterruptedByForkError) -> None:
+    """Tell the pool of a try that has failed, while the call waits for the other one, or has its error already."""
+    if isinstance(error, InterruptedByForkError):
+        run.way.leave(request)
+        return
+    assert request.transport is not None
+    request.transport.hide_token(error)
+    run.way.failed(request, error, run.answer_by)
+    LOG.debug("request %s failed at one of its two servers, %s: %s", request.id, error.server, error)
+
+
+def _begin(work: Coroutine[Any, Any, Received]) -> asyncio.Task[Received]:
+    task = asyncio.get_running_loop().create_task(work, name="casdk")
+    task.add_done_callback(_retrieve)
+    return task
+
+
+def _retrieve(task: asyncio.Task[Received]) -> None:
+    """Take what a task raised, or asyncio would log that nobody has, if it is the one that was taken back."""
+    if not task.cancelled():
+        task.exception()
