@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +68,19 @@ def tables(images: dict[str, Path], tmp_path: Path) -> str:
         column = pyarrow.array([*rows[:5], None, *rows[6:]] if number else rows)
         pyarrow.parquet.write_table(pyarrow.table({"image": column}), folder / f"{number}.parquet")
     return f"parquet:{folder / '*.parquet'}"
+
+
+@pytest.fixture
+def archives(tmp_path: Path) -> str:
+    """2 tar files of 30 sentences each, one of which is missing, as ``victim.items_of`` reads them."""
+    (tmp_path / "tars").mkdir()
+    for number in range(2):
+        with tarfile.open(tmp_path / "tars" / f"{number}.tar", "w") as archive:
+            for row in range(30):
+                member = tarfile.TarInfo(f"{number}{row:02}.{'jpg' if number and row == 5 else 'txt'}")
+                member.size = 10
+                archive.addfile(member, io.BytesIO(b"caption %02d" % row))
+    return f"tars:{tmp_path / 'tars' / '{0..1}.tar'}"
 
 
 @pytest.fixture(params=["texts", "files", "lines"])

@@ -51,12 +51,13 @@ def test_two_kills(source, target, server, encoder, tmp_path, held):
     assert result.failed == {"texts": 3, "files": 2, "lines": 1}[source.partition(":")[0]]
 
 
-def test_a_kill_in_the_second_of_two_tables(tables, server, encoder, tmp_path, held):
+@pytest.mark.parametrize("kind", ["tables", "archives"])
+def test_a_kill_in_the_second_of_two_files(kind, request, server, encoder, tmp_path, held):
     """One kind of target is enough here: targets do not know where items come from."""
-    target = tmp_path / "out" / "rows.npy"
+    source, target = request.getfixturevalue(kind), tmp_path / "out" / "rows.npy"
     target.parent.mkdir()
-    assert run_and_kill(server.address("grpc"), tables, target, item=41)
-    assert check_as_undisturbed(encoder, tables, target, tmp_path, held).failed == 1
+    assert run_and_kill(server.address("grpc"), source, target, item=41)
+    assert check_as_undisturbed(encoder, source, target, tmp_path, held).failed == 1
 
 
 @pytest.mark.soak

@@ -46,12 +46,14 @@ def dying(items, number):
 
 
 def items_of(source):
-    """Return the items that a word names: ``texts:100``, ``files:PATTERN``, ``lines:PATH`` or ``parquet:PATTERN``."""
+    """Return the items that a word names: ``texts:100``, or a source and what it reads, as ``lines:PATH``."""
     kind, _, what = source.partition(":")
     if kind == "texts":
         return [f"sentence {number}" if number % 37 else "" for number in range(int(what))]
     if kind == "parquet":
         return bulk.parquet(what, columns="image")
+    if kind == "tars":
+        return bulk.tars(what, columns="txt")
     return bulk.files(what) if kind == "files" else bulk.lines(what)
 
 

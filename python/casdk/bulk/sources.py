@@ -98,7 +98,7 @@ class AsyncSource:
 
 
 class Named:
-    """An iterable of pairs of a name and an item that can be read again: what `files`, `lines` and `parquet` return.
+    """An iterable of pairs of a name and an item that can be read again: what `files`, `lines` and others return.
 
     Args:
         read: Returns an iterator over its items, with their names and what tells that their content has changed.

@@ -1,0 +1,172 @@
+"""One member of each sample in tar files, as WebDataset writes them, as the source of a bulk run."""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from typing import IO, Any, Final, NamedTuple
+
+import msgspec
+
+from casdk._columns import Unreadable
+from casdk.bulk.sources import Named, digest_of, find_files
+from casdk.errors import BulkError, InputValueError
+from casdk.models import Image, Text
+
+__all__ = ["tars"]
+
+RANGE: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
+"""Numbers from the first to the last, written as wide as the first: ``{000..127}``."""
+MEMBER: Final = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
+"""The key of a sample, up to the first dot of a member's last name, and what follows that dot."""
+TEXTS: Final = frozenset({"txt", "text"})
+
+
+class Member(NamedTuple):
+    """A member of a sample.
+
+    Attributes:
+        key: The sample.
+        kind: What follows the key and a dot, in lower case: ``jpg``.
+        data: Its bytes, ``None`` if nobody asked for them or if it is no plain file.
+    """
+
+    key: str
+    kind: str
+    data: bytes | None
+
+
+def tars(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, columns: str) -> Named:
+    """Return one member of each sample in tar files as items, in the order of the files' names, sample by sample.
+
+    A sample, as WebDataset writes it, is members that follow each other and are called the same up to the first dot of
+    the last part of their path, as ``00/17.jpg`` and ``00/17.txt``. That, ``00/17``, is the item's name. A sample
+    without the member is an item that fails. Members without such a name (``README``, ``.DS_Store``) and folders are of
+    no sample and left out. A file that is no tar file, or has been cut, stops the run.
+
+    Args:
+        pattern: A pattern, as ``"shards/*.tar"`` or ``"shards/{00000..00999}.tar"``, of which all have to be there; or
+            several, or paths. The files are not compressed.
+        columns: What follows the first dot. ``"jpg"``, and whatever else is not named here, holds image files;
+            ``"txt"`` and ``"text"`` are sentences in UTF-8; ``"json.caption"`` is the sentence under ``caption`` in an
+            object of JSON.
+
+    Returns:
+        Pairs of a name and a `Text` or an `Image`.
+
+    Raises:
+        InputValueError: Nothing has such a name, or ``columns`` is ``"json"`` without a field.
+
+    Examples:
+        >>> from casdk import bulk
+        >>> bulk.tars("shards/{00000..00999}.tar", columns="jpg")  # doctest: +SKIP
+    """
+    kind, _, field = columns.partition(".")
+    kind = "json" if kind.lower() == "json" else columns.lower()
+    if kind == "json" and not field:
+        raise InputValueError('columns is "json": say which of its fields is the sentence, as "json.caption"')
+    patterns = [pattern] if isinstance(pattern, str | os.PathLike) else list(pattern)
+    paths = find_files([path for one in patterns for path in _numbered(os.fspath(one))])
+
+    def item_of(data: bytes) -> tuple[Any, str]:
+        if kind == "json":
+            text = _field_of(data, field)
+        elif kind in TEXTS:
+            text = data.decode()
+        else:
+            return Image(data), digest_of(data)
+        return Text(text), text
+
+    def read() -> Iterator[tuple[str, Any, str]]:
+        for path in paths:
+            for key, sample in groupby(_members(path, kind), lambda member: member.key):
+                yield key, *_item_of(list(sample), kind, item_of)
+
+    return Named(read)
+
+
+def _numbered(pattern: str) -> Iterator[str]:
+    """Yield a pattern for each number of the ranges in it."""
+    found = RANGE.search(pattern)
+    if found is None or os.path.lexists(pattern):
+        yield pattern
+        return
+    first, last = found.groups()
+    if int(first) > int(last):
+        raise InputValueError(f"{found[0]} in {pattern}: the first number is larger than the last")
+    for number in range(int(first), int(last) + 1):
+        yield from _numbered(f"{pattern[: found.start()]}{number:0{len(first)}}{pattern[found.end() :]}")
+
+
+def _members(path: str, wanted: str) -> Iterator[Member]:
+    """Yield the members of all samples in a tar file, with the bytes of those that are wanted.
+
+    Raises:
+        BulkError: It is no tar file, or has been cut.
+    """
+    last = "its beginning"
+    try:
+        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            end = 0
+            for member in archive:
+                found = MEMBER.fullmatch(member.name)
+                if found is not None and not member.isdir():
+                    key, kind = found[1], found[2].lower()
+                    opened = archive.extractfile(member) if kind == wanted and member.isfile() else None
+                    yield Member(key, kind, None if opened is None else opened.read())
+                last = member.name
+                end = member.offset_data + (_blocks(member.size) if member.isfile() else 0)
+            _check_end(file, end)
+    except (OSError, tarfile.TarError) as error:
+        raise BulkError(f"{path} cannot be read beyond {last}: {error}") from error
+
+
+def _blocks(size: int) -> int:
+    """Return the bytes that so many take in a tar file, which is made of whole blocks."""
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _check_end(file: IO[bytes], end: int) -> None:
+    """Check that an archive goes on with zeros where ``tarfile`` found no more members.
+
+    For ``tarfile`` an archive is also at its end where the file has been cut between two members, or is damaged there.
+
+    Raises:
+        tarfile.ReadError: It does not.
+    """
+    file.seek(end)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("the mark of a tar file's end is missing, so it was cut or is damaged")
+
+
+def _item_of(sample: list[Member], wanted: str, item_of: Callable[[bytes], tuple[Any, str]]) -> tuple[Any, str]:
+    """Return the item of a sample, and what tells that it has changed."""
+    found = [member for member in sample if member.kind == wanted]
+    if len(found) != 1:
+        how_many = f"{len(found)} members" if found else "no member"
+        kinds = ", ".join(member.kind for member in sample)
+        return Unreadable(InputValueError(f"the sample has {how_many} {wanted!r}, of {kinds}")), kinds
+    data = found[0].data
+    if data is None:
+        return Unreadable(InputValueError(f"the member {wanted!r} is no plain file")), ""
+    try:
+        return item_of(data)
+    except (UnicodeDecodeError, msgspec.MsgspecError, InputValueError) as error:
+        return Unreadable(error), digest_of(data)
+
+
+def _field_of(data: bytes, field: str) -> str:
+    """Return a sentence out of an object of JSON.
+
+    Raises:
+        msgspec.MsgspecError: It is no JSON object.
+        InputValueError: The field is missing, or no string.
+    """
+    value = msgspec.json.decode(data, type=dict[str, Any]).get(field)
+    if not isinstance(value, str):
+        what = "null or missing" if value is None else f"{type(value).__name__}, not a string"
+        raise InputValueError(f"the field {field!r} is {what}")
+    return value
