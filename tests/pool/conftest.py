@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from casdk import TLS, Client
-from casdk.testing import FaultServer, embed
+from casdk.testing import Fault, FaultServer, embed
+from casdk.wire.values import put_array
 
 WIDTH = 8
 
@@ -54,3 +55,17 @@ def rows() -> Callable[[list[str]], np.ndarray]:
         return np.stack([embed(text, WIDTH) for text in texts])
 
     return rows
+
+
+class OtherModel(Fault):
+    """Rows of the same width in another space."""
+
+    def change(self, reply, exchange):
+        for document in reply.data.docs.docs:
+            put_array(document.embedding, embed(b"other" + (document.text.encode() or document.blob), WIDTH))
+
+
+@pytest.fixture
+def other_model() -> Fault:
+    """What a server does that holds another model of the same width."""
+    return OtherModel()

@@ -27,22 +27,13 @@ from casdk import (
     Timeouts,
     TransportError,
 )
-from casdk.testing import Cut, Delay, Fault, FaultServer, Gate, Hold, Never, Refuse, embed
-from casdk.wire.values import put_array
+from casdk.testing import Cut, Delay, FaultServer, Gate, Hold, Never, Refuse, embed
 
 TEXTS = [f"text {number}" for number in range(400)]
 IMPATIENT = Retry(backoff=60, max_backoff=60, jitter=0)
 """What waits before it sends again waits longer than a test may take."""
 UNGUARDED = Pool(check_space=False)
 """For those who count requests: there are none to see which model a server holds."""
-
-
-class OtherModel(Fault):
-    """Rows of the same width in another space."""
-
-    def change(self, reply, exchange):
-        for document in reply.data.docs.docs:
-            put_array(document.embedding, embed(b"other" + (document.text.encode() or document.blob), 8))
 
 
 def states(client):
@@ -337,8 +328,8 @@ def test_each_attempt_is_told_with_its_server(make_servers, pool_of):
     assert "server.port" not in whole.attributes
 
 
-def test_rows_of_two_models_are_never_mixed(make_servers, pool_of):
-    servers = make_servers(None, OtherModel())
+def test_rows_of_two_models_are_never_mixed(make_servers, pool_of, other_model):
+    servers = make_servers(None, other_model)
     client = pool_of(servers, "grpc", "http")
     with pytest.raises(ModelMismatchError, match="holds another model than") as mixed:
         client.encode(TEXTS, batch_size=4)
@@ -348,11 +339,11 @@ def test_rows_of_two_models_are_never_mixed(make_servers, pool_of):
     assert unguarded.encode(TEXTS, batch_size=4).shape == (len(TEXTS), 8)
 
 
-def test_a_restart_with_another_model_is_noticed(make_servers, pool_of, rows):
+def test_a_restart_with_another_model_is_noticed(make_servers, pool_of, rows, other_model):
     servers = make_servers(None, None)
     client = pool_of(servers, timeout=20)
     client.encode(TEXTS, batch_size=4)
-    servers[1].play(OtherModel())
+    servers[1].play(other_model)
     servers[1].restart()
 
     def encode():

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from casdk import ClosedError, DeadlineError, Pool, RejectedError, Retry, Telemetry
+from casdk import ClosedError, DeadlineError, ModelMismatchError, Pool, RejectedError, Retry, Telemetry
 from casdk.testing import Delay, ExecutorError, Gate, Hold, Never, Refuse
 
 TEXTS = [f"text {number}" for number in range(100)]
@@ -209,6 +209,18 @@ def test_a_fork_takes_both_back_and_the_request_is_sent_again(late_pool, rows):
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     np.testing.assert_array_equal(call.join(), rows(["late"]))
+    assert waiting_requests(client) == 0
+
+
+def test_a_second_server_with_another_model_is_noticed(late_pool, other_model):
+    client, servers, late = late_pool(Never())
+    # As the slower one, it is not the first that a request is sent to.
+    client._session.way.members[1].place.seconds_per_byte = 1.0
+    servers[1].play(other_model)
+    servers[1].restart()
+    with pytest.raises(ModelMismatchError, match=servers[1].address("grpc")):
+        client.encode(["late"])
+    assert late.seen == [0]
     assert waiting_requests(client) == 0
 
 
