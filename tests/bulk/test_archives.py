@@ -6,6 +6,7 @@ import tarfile
 
 import pytest
 from casdk import BulkError, Image, InputValueError, Text, bulk
+from casdk.bulk import archives
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,6 +83,18 @@ def test_fields_of_json_that_are_no_sentences_fail_alone(tmp_path):
 def test_long_names_in_every_format(tmp_path, format):
     key = "/".join(["folder" * 4] * 5) + "/é"
     assert [name for name, _, _ in entries(write(tmp_path / "a.tar", samples(key), format=format), "txt")] == [key]
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3, 6, 7])
+def test_a_long_tar_is_opened_anew_on_the_way(tmp_path, monkeypatch, kept):
+    path = write(tmp_path / "a.tar", samples("1", "folder" * 40 + "/2"))
+    expected = entries(path, "txt")
+    monkeypatch.setattr(archives, "KEPT_MEMBERS", kept)
+    assert entries(path, "txt") == expected
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole.rstrip(b"\0"))
+    with pytest.raises(BulkError, match=r"a\.tar cannot be read beyond folder.*/2\.json"):
+        entries(path, "txt")
 
 
 @given(st.data())

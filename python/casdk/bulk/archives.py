@@ -6,7 +6,7 @@ import os
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from typing import IO, Any, Final, NamedTuple
 
 import msgspec
@@ -22,6 +22,8 @@ RANGE: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
 """Numbers from the first to the last, written as wide as the first: ``{000..127}``."""
 MEMBER: Final = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 """The key of a sample, up to the first dot of a member's last name, and what follows that dot."""
+KEPT_MEMBERS: Final = 10_000
+"""Members after which a file is opened anew where the next one begins: ``tarfile`` keeps 450 bytes of each."""
 TEXTS: Final = frozenset({"txt", "text"})
 
 
@@ -109,37 +111,42 @@ def _members(path: str, wanted: str) -> Iterator[Member]:
     """
     last = "its beginning"
     try:
-        with open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            end = 0
-            for member in archive:
+        with open(path, "rb") as file:
+            for archive, member in _headers(file):
                 found = MEMBER.fullmatch(member.name)
                 if found is not None and not member.isdir():
                     key, kind = found[1], found[2].lower()
                     opened = archive.extractfile(member) if kind == wanted and member.isfile() else None
                     yield Member(key, kind, None if opened is None else opened.read())
                 last = member.name
-                end = member.offset_data + (_blocks(member.size) if member.isfile() else 0)
-            _check_end(file, end)
     except (OSError, tarfile.TarError) as error:
         raise BulkError(f"{path} cannot be read beyond {last}: {error}") from error
+
+
+def _headers(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Yield the members of an archive, each with what reads it.
+
+    Raises:
+        tarfile.ReadError: It has been cut, or is damaged.
+    """
+    end, seen = 0, KEPT_MEMBERS
+    while seen == KEPT_MEMBERS:
+        file.seek(end)
+        seen = 0
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            for member in islice(archive, KEPT_MEMBERS):
+                yield archive, member
+                end = member.offset_data + (_blocks(member.size) if member.isfile() else 0)
+                seen += 1
+    # For tarfile an archive is also at its end where the file has been cut between two members, or is damaged there.
+    file.seek(end)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("the mark of a tar file's end is missing, so it was cut or is damaged")
 
 
 def _blocks(size: int) -> int:
     """Return the bytes that so many take in a tar file, which is made of whole blocks."""
     return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-
-
-def _check_end(file: IO[bytes], end: int) -> None:
-    """Check that an archive goes on with zeros where ``tarfile`` found no more members.
-
-    For ``tarfile`` an archive is also at its end where the file has been cut between two members, or is damaged there.
-
-    Raises:
-        tarfile.ReadError: It does not.
-    """
-    file.seek(end)
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("the mark of a tar file's end is missing, so it was cut or is damaged")
 
 
 def _item_of(sample: list[Member], wanted: str, item_of: Callable[[bytes], tuple[Any, str]]) -> tuple[Any, str]:
