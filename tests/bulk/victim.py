@@ -64,7 +64,10 @@ def main(told):
     with Client(told["url"]) as client:
         if told.get("disk") is not None:
             die_at_step(told["disk"], os.path.dirname(told["target"]))
-        client.encode_to(told["target"], items, **told["options"])
+        options = told["options"]
+        if "shard" in options:
+            options["shard"] = tuple(options["shard"])
+        client.encode_to(told["target"], items, **options)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,37 @@ def test_options_of_bulk_runs_are_for_their_targets(command, url, lines, tmp_pat
     assert (ran.code, "are for -o NAME.npy or a folder" in ran.err) == (2, True)
 
 
+def test_several_runs_make_one_folder(command, url, lines, tmp_path):
+    target = tmp_path / "rows"
+    assert command("encode", url, lines, "-o", target, *SMALL, "--shard", "1/2").code == 0
+    early = command("bulk", "merge", target)
+    assert (early.code, early.err) == (3, f"casdk: {target}: the run of shard 0/2 has not begun\n")
+    single = command("encode", url, lines, "-o", target, *SMALL)
+    assert (single.code, "each with its --shard: when all" in single.err) == (3, True)
+    assert command("encode", url, lines, "-o", target, *SMALL, "--shard", "0/2").code == 0
+    assert command("bulk", "status", target).out == (
+        f"{target}, shard 0/2: finished, 32 rows, 0 failed, 2 shards\n"
+        f"{target}, shard 1/2: finished, 18 rows, 0 failed, 2 shards\n"
+    )
+    assert command("bulk", "merge", target).out == f"{target}: 50 rows; all its shards fit together\n"
+    assert "it was finished before" in command("encode", url, lines, "-o", target, *SMALL).out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("rows", "--shard", "2/2"), "--shard 2/2: write I/N, with I from 0 to N - 1, as 0/3"),
+        (("rows", "--shard", "2"), "write I/N"),
+        (("rows", "--shard", "0/2", "--overwrite"), "--overwrite takes from other runs with --shard what they made"),
+        (("rows.npy", "--shard", "0/2"), "--shard is for a folder"),
+        (("rows.jsonl", "--shard", "0/2"), "are for -o NAME.npy or a folder"),
+    ],
+)
+def test_what_is_no_shard(command, url, lines, tmp_path, words, said):
+    ran = command("encode", url, lines, "-o", tmp_path / words[0], *words[1:])
+    assert (ran.code, said in ran.err) == (2, True), ran.err
+
+
 def test_there_may_be_no_run(command, tmp_path):
     ran = command("bulk", "status", tmp_path / "none")
     assert (ran.code, "there is no bulk run" in ran.err) == (3, True)

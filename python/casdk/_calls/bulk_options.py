@@ -22,6 +22,8 @@ class BulkOptions(TypedDict, total=False):
         overwrite: Begin again, whatever is there; a file of the target's name that is of no bulk run is lost, too.
         shard_rows: Rows in a shard: what a run that is killed may have to encode again, and, in a folder, the rows of a
             file. 100,000.
+        shard: ``(i, n)``, where n runs make one folder together, on as many machines as you like: this one makes every
+            n-th shard from shard i on, counted from 0. `casdk.bulk.merge` joins what they have made.
         batch_size: Items per request; 32, the server's own minibatch.
         dtype: ``float32`` or ``float16``.
         normalize: Divide each row by its length.
@@ -40,6 +42,7 @@ class BulkOptions(TypedDict, total=False):
     resume: bool
     overwrite: bool
     shard_rows: int
+    shard: tuple[int, int] | None
     batch_size: int
     dtype: Any
     normalize: bool
@@ -60,6 +63,7 @@ class BulkDefaults(msgspec.Struct, frozen=True, kw_only=True):
     resume: bool = True
     overwrite: bool = False
     shard_rows: int = 100_000
+    shard: tuple[int, int] | None = None
     batch_size: int = MINIBATCH
     dtype: Any = "float32"
     normalize: bool = False
@@ -107,9 +111,20 @@ def read_bulk_options(options: Mapping[str, Any]) -> tuple[BulkDefaults, dict[st
         raise InputTypeError(f"shard_rows must be an int, not {type(given.shard_rows).__name__}")
     if given.shard_rows < 1:
         raise InputValueError(f"shard_rows must be at least 1, not {given.shard_rows}")
+    _check_shard(given.shard)
     if given.errors not in ("record", "raise"):
         raise InputValueError(f"errors must be 'record' or 'raise', not {shown(given.errors)}")
     return given, {
         **{name: getattr(checked, name) for name in OF_STREAMS},
         "batch_size": checked.batch_size or MINIBATCH,
     }
+
+
+def _check_shard(shard: Any) -> None:
+    if shard is None:
+        return
+    if not isinstance(shard, tuple) or len(shard) != 2 or any(type(number) is not int for number in shard):
+        raise InputTypeError(f"shard must be two ints, as (0, 3), not {shown(shard)}")
+    index, of = shard
+    if not 0 <= index < of:
+        raise InputValueError(f"shard must be from (0, {max(of, 1)}) to ({max(of, 1) - 1}, {max(of, 1)}), not {shard}")

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from casdk._calls.bulk_options import read_bulk_options
-from casdk.bulk.manifest import Settings
+from casdk.bulk.manifest import Settings, Share
 from casdk.bulk.matrix import MatrixTarget
 from casdk.bulk.run import Run
 from casdk.bulk.shards import ParquetTarget
+from casdk.bulk.shares import ShareTarget
 from casdk.bulk.targets import Target
 from casdk.errors import ConfigError, InputTypeError
 
@@ -45,12 +46,16 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
     )
     if given.normalize:
         of_streams["dtype"] = "float32"  # lengths are those of the rows that the server has sent
+    if given.shard is not None and given.overwrite:
+        raise ConfigError("overwrite=True takes from other runs with shard= what they made: remove the folder")
+    share = None if given.shard is None else Share(index=given.shard[0], of=given.shard[1])
     return Run(
         client,
-        open_target(target, settings.dtype),
+        open_target(target, settings.dtype, share),
         content,
         settings,
         of_streams,
+        share=share,
         resume=given.resume,
         overwrite=given.overwrite,
         errors=given.errors,
@@ -59,8 +64,13 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
     )
 
 
-def open_target(target: object, dtype: str) -> Target:
+def open_target(target: object, dtype: str, share: Share | None = None) -> Target:
     """Return the target that a path names.
+
+    Args:
+        target: The path.
+        dtype: ``float32`` or ``float16``.
+        share: Which shards are made, if other runs make the others.
 
     Raises:
         InputTypeError: It is no path.
@@ -70,6 +80,10 @@ def open_target(target: object, dtype: str) -> Target:
         raise InputTypeError(f"target must be a path, not {type(target).__name__}")
     path = os.fsdecode(target)
     suffix = Path(path).suffix.lower()
+    if share is not None:
+        if suffix:
+            raise ConfigError(f"{path}: shard= is for a folder of Parquet files, whose name has no suffix")
+        return ShareTarget(path, dtype, share)
     if suffix == ".npy":
         return MatrixTarget(path, dtype)
     if suffix:

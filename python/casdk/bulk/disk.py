@@ -60,17 +60,19 @@ class Lock:
     Args:
         path: The file that is locked; removed when the lock is given back.
         target: The target's name.
+        shared: Let others share it; who holds it alone removes the file.
 
     Raises:
         BulkError: Another process holds it.
     """
 
-    def __init__(self, path: Path, target: str) -> None:
+    def __init__(self, path: Path, target: str, *, shared: bool = False) -> None:
         self._path = path
+        self._shared = shared
         while True:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 if os.path.samestat(os.fstat(self._descriptor), os.stat(path)):
                     return
             except FileNotFoundError:
@@ -85,7 +87,8 @@ class Lock:
 
     def release(self) -> None:
         """Give it back."""
-        self._path.unlink(missing_ok=True)
+        if not self._shared:
+            self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 

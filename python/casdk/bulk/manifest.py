@@ -18,7 +18,18 @@ import msgspec
 from casdk._calls.space import Space
 from casdk.errors import BulkError, ConfigError
 
-__all__ = ["FORMAT", "Digest", "Manifest", "Settings", "Shard", "read_manifest", "write_manifest"]
+__all__ = [
+    "DIGEST_BYTES",
+    "FORMAT",
+    "Digest",
+    "Input",
+    "Manifest",
+    "Settings",
+    "Shard",
+    "Share",
+    "read_manifest",
+    "write_manifest",
+]
 
 FORMAT: Final = 1
 """Version of the manifest's form."""
@@ -64,12 +75,50 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
     checksum: str
 
 
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """Which shards a run makes where several make one target: every one whose number leaves ``index`` modulo ``of``.
+
+    Attributes:
+        index: From 0.
+        of: How many runs there are.
+    """
+
+    index: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.of}"
+
+    def makes(self, number: int) -> bool:
+        """Whether the shard of a number is one of them."""
+        return number % self.of == self.index
+
+    def rows_of(self, items: int, shard_rows: int) -> int:
+        """Return how many of the items of an input are in these shards."""
+        starts = range(self.index * shard_rows, items, self.of * shard_rows)
+        return sum(min(shard_rows, items - start) for start in starts)
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True):
+    """All of an input, as a run has read it that makes a share of the shards.
+
+    Attributes:
+        items: How many there are.
+        digest: Theirs, also of those that other runs encode.
+    """
+
+    items: int
+    digest: str
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a target holds.
 
     Attributes:
         casdk: Version of this form.
         settings: The options that it was begun with.
+        share: Which shards these are, if several runs make the target.
+        input: What such a run has read, once it is finished.
         space: What `Client.space` returned before the first item was sent; ``None`` before that, and for a server
             that encodes neither of the two items that this one sends.
         finished: Whether it holds all of the input.
@@ -80,6 +129,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     casdk: int = FORMAT
     settings: Settings
+    share: Share | None = None
+    input: Input | None = None
     space: str | None = None
     finished: bool = False
     width: int = 0
@@ -103,7 +154,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def next_number(self) -> int:
         """The shard to make next."""
-        return len(self.shards)
+        made = len(self.shards)
+        return made if self.share is None else made * self.share.of + self.share.index
 
     def start_of(self, number: int) -> int:
         """Return the first row of a shard."""
@@ -134,9 +186,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         assert shard.number == self.next_number
         return msgspec.structs.replace(self, begun=shard, width=width)
 
-    def with_end(self) -> Manifest:
-        """Return the manifest once the input has ended."""
-        return msgspec.structs.replace(self, finished=True)
+    def with_end(self, read: Input | None = None) -> Manifest:
+        """Return the manifest once the input has ended.
+
+        Args:
+            read: All of it, which the manifest of one run among several keeps.
+        """
+        return msgspec.structs.replace(self, finished=True, input=None if self.share is None else read)
 
     def check_settings(self, now: Settings, target: str) -> None:
         """Check that a run has the options that the target was begun with.
@@ -193,6 +249,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             what += "content under the same name"
         raise BulkError(f"the input {what}; {OTHERWISE}")
 
+    def check_input(self, read: Input, target: str) -> None:
+        """Check that a finished run of several has an input that is what it was, also where others encode it.
+
+        Raises:
+            BulkError: It is another one.
+        """
+        if self.input not in (None, read):
+            raise BulkError(
+                f"the input has changed since {target} was begun, among the {read.items} items that it has now: it had "
+                f"{self.input.items if self.input else 0}; give another target"
+            )
+
     def refuse_growth(self, target: str) -> None:
         """Refuse an input that goes on where it had ended.
 
@@ -239,6 +307,8 @@ def write_manifest(manifest: Manifest) -> bytes:
     head = msgspec.to_builtins(manifest)
     shards = head.pop("shards")
     begun = head.pop("begun")
+    if manifest.share is None:
+        del head["share"], head["input"]
     lines = [f"  {_json(name)}: {_json(value)}," for name, value in head.items()]
     listed = ",\n".join(f"    {_json(shard)}" for shard in shards)
     lines += [f'  "begun": {_json(begun)},', '  "shards": [' + (f"\n{listed}\n  " if shards else "") + "]"]

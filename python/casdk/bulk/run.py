@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 import msgspec
 import numpy as np
 
-from casdk.bulk.disk import Lock
 from casdk.bulk.hands import Hands, OnLoop, OnThread
-from casdk.bulk.manifest import Manifest, Settings, Shard
+from casdk.bulk.manifest import Manifest, Settings, Shard, Share
 from casdk.bulk.progress import Bar
+from casdk.bulk.shares import Reading
 from casdk.bulk.sources import AsyncSource, open_source
-from casdk.bulk.targets import Rows, Target, described
+from casdk.bulk.targets import Held, Rows, Target, described
 from casdk.bulk.work import Work
 from casdk.errors import BulkError, CasdkError, ConfigError, ItemError
 from casdk.models import Text
@@ -63,6 +63,7 @@ class Run:
         content: The items.
         settings: What decides about the bytes of the target.
         options: What else `Client.stream` is told.
+        share: Which shards are made; ``None`` for all.
         resume: Whether to go on with a target that was begun.
         overwrite: Whether to begin again, whatever is there.
         errors: Whether a bad item is recorded, or stops the run.
@@ -84,6 +85,7 @@ class Run:
         settings: Settings,
         options: Mapping[str, Any],
         *,
+        share: Share | None = None,
         resume: bool = True,
         overwrite: bool = False,
         errors: Literal["record", "raise"] = "record",
@@ -99,9 +101,13 @@ class Run:
         self._overwrite = overwrite
         self._errors = errors
         self._timeout = timeout
-        self._bar = Bar(target.name, self._source.total, shown=show_progress)
+        total = self._source.total
+        if share is not None and total is not None:
+            total = share.rows_of(total, settings.shard_rows)
+        self._bar = Bar(target.name, total, shown=show_progress)
         self._stopping: BaseException | None = None
-        self._manifest = Manifest(settings=settings)
+        self._manifest = Manifest(settings=settings, share=share)
+        self._read = Reading(settings.shard_rows)
         self._deadline: float | None = None
         self._encoded = 0
         self.cropped: int = 0
@@ -130,7 +136,7 @@ class Run:
         begun_at = monotonic()
         if self._timeout is not None:
             self._deadline = begun_at + self._timeout
-        lock: Lock | None = None
+        lock: Held | None = None
         try:
             lock = await hands.do(self._target.lock)
             self._manifest = await hands.do(self._open)
@@ -193,7 +199,7 @@ class Run:
                 raise BulkError(
                     f"{path} is there, and of no bulk run: give another target, or overwrite=True to lose it"
                 )
-        self._say(Manifest(settings=self._settings))
+        self._say(self._manifest)
         return self._manifest
 
     def _say(self, manifest: Manifest) -> None:
@@ -209,9 +215,32 @@ class Run:
         """
         manifest = self._manifest
         for shard in manifest.shards:
+            await self._pass_over(hands, shard.number)
             await self._compare_shard(hands, shard)
-        if manifest.ended and len(await hands.take(self._source, 1)):
+            self._read.add(shard.rows, shard.items)
+        if not manifest.ended:
+            return
+        if manifest.finished and manifest.share is not None:
+            # It ended in a shard of its own, or in one that another run makes.
+            self._read.ended = False
+            await self._pass_over(hands, None)
+            manifest.check_input(self._read.input, self._target.name)
+        elif len(await hands.take(self._source, 1)):
             manifest.refuse_growth(self._target.name)
+
+    async def _pass_over(self, hands: Hands, number: int | None) -> None:
+        """Read the items of shards that other runs make: those before the shard of a number, or all that are left."""
+        size, most = self._settings.shard_rows, self._settings.batch_size * COMPARED_BATCHES
+        while not self._read.ended and (number is None or self._read.shards < number):
+            work = Work(self._read.shards)
+            while len(block := await hands.take(self._source, min(size - work.rows, most))):
+                if self._stopping is not None:
+                    raise self._stopping
+                work.note(block)
+                work.count(len(block))
+                if work.rows == size:
+                    break
+            self._read.add(work.rows, work.digest)
 
     async def _compare_shard(self, hands: Hands, shard: Shard) -> Work:
         """Compare one shard, or the beginning of one; returns what was read of it."""
@@ -238,8 +267,10 @@ class Run:
     async def _make_shard(self, hands: Hands) -> None:
         """Make the next shard whole, or find that the input has ended."""
         manifest = self._manifest
-        if manifest.ended:
-            await hands.do(self._say, manifest.with_end())
+        if not manifest.ended:
+            await self._pass_over(hands, manifest.next_number)
+        if manifest.ended or self._read.ended:
+            await hands.do(self._say, manifest.with_end(self._read.input))
             return
         work = Work(manifest.next_number)
         if manifest.begun is not None:
@@ -257,8 +288,9 @@ class Run:
         except BaseException:
             await hands.do(self._keep, work, kept)
             raise
+        self._read.add(work.rows, work.digest)
         if not work.rows:
-            await hands.do(self._say, manifest.with_end())
+            await hands.do(self._say, manifest.with_end(self._read.input))
 
     async def _check_space(self, hands: Hands) -> None:
         """Ask the server for its vector space: that of the target from now on, if it has no row yet.

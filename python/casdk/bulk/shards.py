@@ -17,15 +17,18 @@ from casdk.bulk.manifest import Manifest, Shard
 from casdk.bulk.targets import Rows, Target, described, remove
 from casdk.errors import BulkError, ConfigError, ItemError
 
-__all__ = ["ParquetTarget"]
+__all__ = ["OURS", "SHARE_MANIFEST", "ParquetTarget"]
 
 GROUP_ROWS: Final = 4096
 """Rows in a row group, which are held in memory until it is written."""
 ERRORS: Final = "_errors.parquet"
 OURS: Final = re.compile(
-    r"part-\d{5,}\.parquet|_part-\d{5,}\.parquet\.tmp|_begun-\d+\.parquet|_errors\.parquet(\.tmp)?|_casdk\.json(\.tmp)?"
+    r"part-\d{5,}\.parquet|_part-\d{5,}\.parquet\.tmp|_begun-\d+-\d+\.parquet|_errors\.parquet(\.tmp)?"
+    r"|_casdk(\.\d+-of-\d+)?\.json(\.tmp)?|_lock\.\d+-of-\d+"
 )
 """What runs leave in their folder."""
+SHARE_MANIFEST: Final = re.compile(r"_casdk\.(\d+)-of-(\d+)\.json")
+"""What a run that makes a share of the shards has instead of ``_casdk.json``."""
 LEFT_BEFORE: Final = ("_lock", "_casdk.json.tmp")
 """What a run that was killed before its first manifest may have left."""
 
@@ -62,10 +65,24 @@ class ParquetTarget(Target):
         self.path.mkdir(exist_ok=True)
 
     def strangers(self) -> Iterator[Path]:
-        yield from (path for path in sorted(self.path.iterdir()) if path.name not in LEFT_BEFORE)
+        """Yield what lies in the folder.
+
+        Raises:
+            BulkError: Several runs are making it.
+        """
+        found = self._found()
+        if any(SHARE_MANIFEST.fullmatch(path.name) for path in found):
+            raise BulkError(
+                f"{self.name} is made by several runs, each with its shard=: when all are finished, "
+                "casdk.bulk.merge joins what they have made"
+            )
+        yield from found
+
+    def _found(self) -> list[Path]:
+        return [path for path in sorted(self.path.iterdir()) if path.name not in LEFT_BEFORE]
 
     def clear(self) -> None:
-        others = [path.name for path in self.strangers() if not OURS.fullmatch(path.name)]
+        others = [path.name for path in self._found() if not OURS.fullmatch(path.name)]
         if others:
             raise BulkError(
                 f"{self.name} holds files that are not of a bulk run, as {others[0]}: they are left alone, so give "
@@ -73,7 +90,7 @@ class ParquetTarget(Target):
             )
         remove(self.manifest_path)
         sync_folder(self.path)
-        for path in self.strangers():
+        for path in self._found():
             remove(path)
 
     def check(self, manifest: Manifest) -> None:
@@ -91,7 +108,7 @@ class ParquetTarget(Target):
         self._errors: dict[int, str] = {}
         self._open(arrow.schema(schema))
         begun = [] if manifest.begun is None else list(manifest.begun.files)
-        for path in self.path.glob("_begun-*.parquet"):
+        for path in self.path.glob(f"_begun-{manifest.next_number:05d}-*.parquet"):
             if path.name not in begun:
                 remove(path)
         for name in begun:
@@ -153,7 +170,7 @@ class ParquetTarget(Target):
 
     def keep(self, shard: Shard) -> Shard:
         # A name of its own: until the manifest is written, the beginning that the last run has left is what counts.
-        return self._end(shard, f"_begun-{shard.rows}.parquet")
+        return self._end(shard, f"_begun-{shard.number:05d}-{shard.rows}.parquet")
 
     def _end(self, shard: Shard, name: str) -> Shard:
         part = self._part

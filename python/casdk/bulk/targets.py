@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
@@ -15,9 +15,17 @@ from casdk.bulk.disk import Lock, write_whole
 from casdk.bulk.manifest import Manifest, Shard, read_manifest, write_manifest
 from casdk.errors import BulkError, ItemError
 
-__all__ = ["Rows", "Target", "described", "remove"]
+__all__ = ["Held", "Rows", "Target", "described", "remove"]
 
 Rows = NDArray[Any]
+
+
+class Held(Protocol):
+    """A lock that is held."""
+
+    def release(self) -> None:
+        """Give it back."""
+        ...
 
 
 class Target(ABC):
@@ -41,7 +49,7 @@ class Target(ABC):
         self.name: str = path
         self.path: Path = Path(os.path.expanduser(path))
 
-    def lock(self) -> Lock:
+    def lock(self) -> Held:
         """Return the lock that its one writer holds.
 
         Raises:
@@ -49,9 +57,12 @@ class Target(ABC):
         """
         try:
             self._make_folder()
-            return Lock(self.lock_path, self.name)
+            return self._acquire()
         except OSError as error:
             raise BulkError(f"{self.name} cannot be written: {error.strerror}") from error
+
+    def _acquire(self) -> Held:
+        return Lock(self.lock_path, self.name)
 
     @abstractmethod
     def _make_folder(self) -> None:

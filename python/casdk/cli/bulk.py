@@ -16,8 +16,9 @@ from casdk.cli.sinks import to_json
 
 if TYPE_CHECKING:
     from casdk.bulk import BulkResult
+    from casdk.bulk.manifest import Manifest
 
-__all__ = ["NO_CROP", "app", "encode_into", "is_target", "told"]
+__all__ = ["NO_CROP", "app", "encode_into", "is_target", "read_shard", "told"]
 
 SUFFIXES: Final = ("", ".npy")
 """Of the names of targets: folders, and matrices."""
@@ -61,12 +62,41 @@ def encode_into(client: casdk.Client, target: str, content: Content, options: di
     return result
 
 
-def told(result: BulkResult) -> str:
+def told(result: BulkResult, nothing_done: str = "it was finished before, and the input is the same") -> str:
     """Return what a person is told when all is written."""
     failed = f", {result.failed} of them failed: see its errors" if result.failed else ""
-    if not result.encoded:
-        return f"{result.target}: {result.rows} rows{failed}; it was finished before, and the input is the same"
+    if result.rows and not result.encoded:
+        return f"{result.target}: {result.rows} rows{failed}; {nothing_done}"
     return f"{result.target}: {result.rows} rows{failed}, in {result.seconds:.1f} s"
+
+
+@app.command
+def merge(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Check what runs with --shard have made of a folder, and join it.
+
+    Args:
+        target: The folder.
+        json: Print JSON.
+    """
+    from casdk.bulk import merge as join
+
+    result = join(target)
+    print(to_json(result).decode() if json else told(result, "all its shards fit together"))
+    return Exit.PARTIAL if result.failed else Exit.OK
+
+
+def read_shard(words: str | None) -> tuple[int, int] | None:
+    """Return the numbers of ``I/N``.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    if words is None:
+        return None
+    index, slash, of = words.partition("/")
+    if not (slash and index.isdecimal() and of.isdecimal() and int(index) < int(of)):
+        raise casdk.ConfigError(f"--shard {words}: write I/N, with I from 0 to N - 1, as 0/3")
+    return int(index), int(of)
 
 
 @app.command
@@ -78,12 +108,23 @@ def status(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fa
         json: Print JSON.
     """
     from casdk.bulk.call import open_target
+    from casdk.bulk.merging import read_shares
 
-    manifest = open_target(target, "float32").read_manifest()
-    if manifest is None:
+    opened = open_target(target, "float32")
+    manifest = opened.read_manifest()
+    manifests = read_shares(opened.path) if manifest is None else [manifest]
+    if not manifests:
         raise casdk.BulkError(f"{target}: there is no bulk run")
+    for manifest in manifests:
+        _say_what_is_held(target, manifest, json=json)
+    return Exit.OK
+
+
+def _say_what_is_held(target: str, manifest: Manifest, *, json: bool) -> None:
+    shard = None if manifest.share is None else str(manifest.share)
     held = {
         "target": target,
+        "shard": shard,
         "finished": manifest.finished,
         "rows": manifest.rows,
         "failed": manifest.failed,
@@ -95,5 +136,5 @@ def status(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fa
         print(to_json(held).decode())
     else:
         state = "finished" if manifest.finished else "not finished"
-        print(f"{target}: {state}, {manifest.rows} rows, {manifest.failed} failed, {len(manifest.shards)} shards")
-    return Exit.OK
+        name = target if shard is None else f"{target}, shard {shard}"
+        print(f"{name}: {state}, {manifest.rows} rows, {manifest.failed} failed, {len(manifest.shards)} shards")

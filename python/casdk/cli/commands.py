@@ -130,6 +130,7 @@ def encode(
     dtype: Literal["float32", "float16"] = "float32",
     normalize: Annotated[bool, Flag] = False,
     shard_rows: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    shard: str | None = None,
     overwrite: Annotated[bool, Flag] = False,
     batch_size: Size = None,
     model: Model = None,
@@ -152,15 +153,18 @@ def encode(
         errors: Stop at the first item that cannot be encoded (raise), or leave it out and say so (skip); a bulk run
             writes it down (record) unless you say raise.
         dtype: Type of the numbers.
-        normalize: Divide each row by its length; by a bulk run alone, as the next two.
+        normalize: Divide each row by its length; by a bulk run alone, as the next three.
         shard_rows: Rows of one file in a folder, and what a run that is killed may have to encode again; 100,000 by
             default.
+        shard: I/N, where N runs make one folder together, on as many machines as you like: this one makes every N-th
+            shard from shard I on, counted from 0. `casdk bulk merge` joins what they have made.
         overwrite: Begin again, whatever is there.
     """
     target = None if out is None else str(out)
     access = access or Access()
     if target is not None and bulk.is_target(target):
         options: dict[str, Any] = {"errors": errors, "shard_rows": shard_rows, "image_size": image_size}
+        options |= {"shard": bulk.read_shard(shard)}
         options |= {"patience": access.patience, "timeout": access.timeout}
         options = {name: value for name, value in options.items() if value is not None}
         options |= {"dtype": dtype, "normalize": normalize, "overwrite": overwrite, "images": images}
@@ -169,9 +173,9 @@ def encode(
             result = bulk.encode_into(client, target, Content([*map(str, paths)], sentences=text), options)
         _say(result) if json else print(bulk.told(result))
         return Exit.PARTIAL if result.failed else Exit.OK
-    if normalize or overwrite or shard_rows is not None or errors == "record":
+    if normalize or overwrite or shard is not None or shard_rows is not None or errors == "record":
         raise casdk.ConfigError(
-            "--normalize, --shard-rows, --overwrite and --errors record are for -o NAME.npy or a folder"
+            "--normalize, --shard-rows, --shard, --overwrite and --errors record are for -o NAME.npy or a folder"
         )
     with access.client(url) as client:
         content = Content([str(path) for path in paths], sentences=text, skip=errors == "skip")

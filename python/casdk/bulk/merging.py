@@ -1,0 +1,150 @@
+"""The runs that made shares of a folder -> one finished target, after a check that they fit together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from casdk._calls.space import Space
+from casdk.bulk.disk import Checksum
+from casdk.bulk.manifest import Manifest, Settings, read_manifest
+from casdk.bulk.run import BulkResult
+from casdk.bulk.shards import ParquetTarget
+from casdk.bulk.shares import Reading, shares_in
+from casdk.bulk.targets import remove
+from casdk.errors import BulkError, ConfigError
+
+__all__ = ["merge", "read_shares"]
+
+READ_BYTES: Final = 1 << 20
+
+
+def merge(target: str | os.PathLike[str]) -> BulkResult:
+    """Make one target of a folder that several runs have made, each with its ``shard``.
+
+    All of them have to be finished, and to have read the same input with the same options, from servers of one vector
+    space; every file is read and held to its checksum. What is there afterwards is what a single run would have left,
+    byte for byte. A merge that was killed is made again; one of a target that is whole already does nothing.
+
+    Args:
+        target: The folder.
+
+    Returns:
+        What the target holds; ``encoded`` is 0.
+
+    Raises:
+        BulkError: A run is missing or not finished, or they do not fit together; nothing was changed.
+        ConfigError: pyarrow is missing, or the target is no folder.
+
+    Examples:
+        >>> from casdk import bulk
+        >>> bulk.merge("embeddings")  # doctest: +SKIP
+    """
+    begun_at = monotonic()
+    path = os.fsdecode(target)
+    if Path(path).suffix:
+        raise ConfigError(f"{path}: only folders are written by several runs, and their names have no suffix")
+    folder = ParquetTarget(path, "float32")
+    if not folder.path.is_dir():
+        raise BulkError(f"{path}: there is no such folder")
+    lock = folder.lock()
+    try:
+        whole = folder.read_manifest()
+        if whole is None:
+            whole = _joined(folder, read_shares(folder.path))
+            folder.check(whole)
+            _check_files(folder, whole)
+            folder.write_manifest(whole)
+        elif not whole.finished:
+            raise BulkError(f"{path} is of a single run, which is not finished: the call that began it goes on")
+        folder.complete(whole)
+        for shared, _ in shares_in(folder.path):
+            remove(shared)
+            remove(shared.with_name(shared.stem.replace("_casdk", "_lock")))
+    finally:
+        lock.release()
+    return BulkResult(
+        target=path,
+        rows=whole.rows,
+        failed=whole.failed,
+        encoded=0,
+        seconds=monotonic() - begun_at,
+        batch_size=whole.settings.batch_size,
+        space=whole.space,
+    )
+
+
+def read_shares(folder: Path) -> list[Manifest]:
+    """Return the manifests of the runs that make a folder together, in order."""
+    return [read_manifest(path.read_bytes(), str(path)) for path, _ in shares_in(folder)]
+
+
+def _joined(folder: ParquetTarget, manifests: list[Manifest]) -> Manifest:
+    """Return the manifest that a single run would have left.
+
+    Raises:
+        BulkError: They do not fit together.
+    """
+    name = folder.name
+    shares = [manifest.share for manifest in manifests if manifest.share is not None]
+    if not shares:
+        raise BulkError(f"{name}: there is no run with a shard in it")
+    of = shares[0].of
+    for share in shares:
+        if share.of != of:
+            raise BulkError(f"{name} holds runs that make one of {of} shares, and runs that make one of {share.of}")
+    there = {share.index for share in shares}
+    if missing := [f"{index}/{of}" for index in range(of) if index not in there]:
+        raise BulkError(f"{name}: the run of shard {missing[0]} has not begun")
+    first = manifests[0]
+    spaces = [manifest.space for manifest in manifests if manifest.space is not None]
+    widths = {manifest.width for manifest in manifests if manifest.width}
+    for manifest, share in zip(manifests, shares, strict=True):
+        both = f"of {name}, shard {shares[0]} was made"
+        if not manifest.finished:
+            raise BulkError(f"{name}: the run of shard {share} is not finished, it has {manifest.rows} rows")
+        for option in Settings.__struct_fields__:
+            one, other = getattr(first.settings, option), getattr(manifest.settings, option)
+            if one != other:
+                raise BulkError(f"{both} with {option}={one!r}, and shard {share} with {other!r}")
+        if manifest.space is not None:
+            reason = Space.read(manifest.space, "space").difference(Space.read(spaces[0], "space"))
+            if reason:
+                raise BulkError(f"{both} with another model than shard {share}: {reason}")
+        if manifest.input != first.input:
+            raise BulkError(f"the run of shard {share} has read another input than that of shard {shares[0]}")
+    if len(widths) > 1:
+        raise BulkError(f"{name} has rows of {' and of '.join(map(str, sorted(widths)))} numbers: of two models")
+    shards = sorted((shard for manifest in manifests for shard in manifest.shards), key=lambda shard: shard.number)
+    read = Reading(first.settings.shard_rows)
+    for number, shard in enumerate(shards):
+        if shard.number != number or read.ended:
+            break
+        read.add(shard.rows, shard.items)
+    if read.input != first.input:
+        raise BulkError(f"the shards of {name} are not those of the input that its runs have read")
+    return Manifest(
+        settings=first.settings,
+        space=spaces[0] if spaces else None,
+        finished=True,
+        width=max(widths, default=0),
+        shards=tuple(shards),
+    )
+
+
+def _check_files(folder: ParquetTarget, manifest: Manifest) -> None:
+    """Hold each file to its checksum.
+
+    Raises:
+        BulkError: One is damaged.
+    """
+    for shard in manifest.shards:
+        for name in shard.files:
+            checksum = Checksum()
+            with open(folder.path / name, "rb") as file:
+                while data := file.read(READ_BYTES):
+                    checksum.add(data)
+            if checksum.text != shard.checksum:
+                raise BulkError(f"{folder.path / name} is damaged: its checksum is not that of the manifest")
