@@ -31,7 +31,7 @@ threading.setprofile(note)  # for the engine's thread, which the first call star
 with casdk.Client(sys.argv[1]) as client:
     for _ in range(3):
         client.encode(["a"])
-    for _ in range(3):
+    for _ in range(20):
         sys.setprofile(note)
         following = True
         client.encode(["a"])
@@ -47,7 +47,7 @@ print(json.dumps(min(calls, key=len)))
 def entered(server):
     """File and name of each function of ours that one text enters, on both threads, in order.
 
-    Of the shortest of three calls, since what the server sends may come in more than one read.
+    Of the shortest of twenty calls, since what the server sends may come in more than one read.
     """
     ran = subprocess.run(
         [sys.executable, "-c", FOLLOW, server.address("grpc")], capture_output=True, text=True, timeout=60, check=True
