@@ -1,11 +1,14 @@
-"""A run of the command line that stops keeps every row it had, and says where: in every form, however it ends."""
+"""A run of the command line that stops keeps every row it had, and says where: in every form, however it ends.
+
+A matrix is written by a bulk run (`tests/bulk`, `tests/cli/test_bulk.py`): here it is held to what it says at its end.
+"""
 
 import json
 import resource
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pyarrow.parquet
@@ -13,7 +16,7 @@ import pytest
 from casdk.cli import main
 from casdk.testing import Gate, Hold, Refuse, embed
 
-FORMS = ("npy", "parquet", "jsonl")
+FORMS = ("parquet", "jsonl")
 WIDTH = 32
 BATCH = 8
 SIGNALS = {
@@ -30,10 +33,7 @@ def text(number):
 
 def rows_in(path):
     """Return the matrix that a kept file holds, after a look at the names of its rows."""
-    if ".npy" in path.suffixes:
-        lines = path.with_name(path.name + ".names.jsonl").read_text().splitlines()
-        names, rows = [json.loads(line) for line in lines], np.load(path)
-    elif ".jsonl" in path.suffixes:
+    if ".jsonl" in path.suffixes:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         names, rows = [line["item"] for line in lines], np.array([line["embedding"] for line in lines])
     else:
@@ -103,7 +103,13 @@ def ended(process):
 
 def hold_from(number, gate):
     """Hold every request from an item on: those before have been answered when it waits."""
-    return lambda request: Hold(gate) if int(request.texts[0].split()[1]) >= number else None
+
+    def script(request):
+        word, _, rest = request.texts[0].partition(" ")
+        # A bulk run asks for the vector space before its first sentence.
+        return Hold(gate) if word == "sentence" and int(rest) >= number else None
+
+    return script
 
 
 def wait_for_rows(part, count, process):
@@ -114,16 +120,16 @@ def wait_for_rows(part, count, process):
             if len(rows_in(part)) >= count:
                 return
         except (AssertionError, OSError, EOFError, ValueError):
-            pass  # between the names and the rows, or before the first
+            pass  # before the first
 
 
-@pytest.mark.parametrize(("number", "form"), [*((number, "npy") for number in SIGNALS), (signal.SIGTERM, "jsonl")])
-def test_a_signal(make_server, words, kept, form, number, tmp_path):
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal(make_server, words, kept, number, tmp_path):
     server = make_server(hold_from(10 * BATCH, Gate()))
-    process = started(words(server, form, 400))
-    wait_for_rows(tmp_path / f"rows.{form}.part", 80, process)
+    process = started(words(server, "jsonl", 400))
+    wait_for_rows(tmp_path / "rows.jsonl.part", 80, process)
     process.send_signal(number)
-    assert len(kept(form, ended(process), *SIGNALS[number])) == 80
+    assert len(kept("jsonl", ended(process), *SIGNALS[number])) == 80
 
 
 def test_a_second_ctrl_c_loses_nothing(make_server, words, kept, tmp_path):
@@ -138,11 +144,10 @@ def test_a_second_ctrl_c_loses_nothing(make_server, words, kept, tmp_path):
     kept("parquet", ended(process), 130, "interrupted")
 
 
-@pytest.mark.parametrize("form", ["npy", "jsonl"])
-def test_a_process_that_is_killed_leaves_what_it_wrote(make_server, words, tmp_path, form):
+def test_a_process_that_is_killed_leaves_what_it_wrote(make_server, words, tmp_path):
     server = make_server(hold_from(10 * BATCH, Gate()))
-    process = started(words(server, form, 400))
-    part = tmp_path / f"rows.{form}.part"
+    process = started(words(server, "jsonl", 400))
+    part = tmp_path / "rows.jsonl.part"
     wait_for_rows(part, 80, process)
     process.kill()
     assert ended(process) == (-signal.SIGKILL, "", "")
@@ -154,13 +159,13 @@ def test_a_signal_that_is_ignored_stays_so(make_server, words, tmp_path):
     gate = Gate()
     server = make_server(hold_from(10 * BATCH, gate))
     before = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
-    process = started(words(server, "npy", 400), before)
+    process = started(words(server, "jsonl", 400), before)
     server.wait_for(lambda seen: seen.running, 30)
     process.send_signal(signal.SIGHUP)
     gate.open()
     assert ended(process)[::2] == (0, "")
-    assert len(rows_in(tmp_path / "rows.npy")) == 400
-    assert not (tmp_path / "rows.npy.part").exists()
+    assert len(rows_in(tmp_path / "rows.jsonl")) == 400
+    assert not (tmp_path / "rows.jsonl.part").exists()
 
 
 @every_form
@@ -170,7 +175,7 @@ def test_a_server_that_fails(make_server, words, kept, run, form):
     assert 1000 <= len(kept(form, run(words(server, form, 4000)), 6, "casdk: ")) <= 2000
 
 
-@pytest.mark.parametrize(("form", "scheme"), [("npy", "grpc"), ("jsonl", "websocket")])
+@pytest.mark.parametrize(("form", "scheme"), [("parquet", "grpc"), ("jsonl", "websocket")])
 def test_a_server_that_goes_away(make_server, words, kept, form, scheme):
     server = make_server(hold_from(10 * BATCH, Gate()))
     process = started(words(server, form, 400, "--patience", "0", scheme=scheme))
@@ -210,7 +215,7 @@ def full_disk(size):
 def test_a_disk_that_is_full(make_server, words, kept, run, form, scheme, tmp_path):
     """The message names the file, and every row that fitted is there."""
     written = words(make_server(), form, 10_000, scheme=scheme)
-    size = {"npy": 50_000, "jsonl": 200_000, "parquet": 300_000}[form]
+    size = {"jsonl": 200_000, "parquet": 300_000}[form]
     with full_disk(size):
         ran = run(written)
     part = tmp_path / f"rows.{form}.part"
@@ -220,12 +225,45 @@ def test_a_disk_that_is_full(make_server, words, kept, run, form, scheme, tmp_pa
         assert part.stat().st_size + len(part.read_bytes()) // len(rows) > size
 
 
-def test_a_disk_that_is_full_of_names(make_server, words, run, tmp_path):
-    written = words(make_server(width=1), "npy", 10_000)
-    with full_disk(30_000):
-        code, _, err = run(written)
-    part = tmp_path / "rows.npy.part"
-    names = part.with_name(part.name + ".names.jsonl")
+GOES_ON = "the same command goes on from there"
+
+
+@pytest.fixture
+def stopped_matrix(words, run, tmp_path):
+    """A function that encodes 4000 sentences into a matrix, which stops; returns the code and what was said.
+
+    The same command, at a server that answers, then makes the matrix whole.
+    """
+
+    def stopped_matrix(server, well, *options, before=None):
+        command = words(server, "npy", 4000, *options)
+        with before or nullcontext():
+            code, out, said = run(command)
+        assert out == ""
+        assert GOES_ON in said
+        assert run(words(well, "npy", 4000))[0] == 0
+        expected = np.stack([embed(text(number), WIDTH) for number in range(4000)])
+        np.testing.assert_allclose(np.load(tmp_path / "rows.npy"), expected, atol=1e-6)
+        return code, said
+
+    return stopped_matrix
+
+
+def test_a_matrix_of_a_server_that_fails(make_server, stopped_matrix):
+    server = make_server(lambda request: Refuse.internal() if request.number >= 250 else None)
+    code, said = stopped_matrix(server, make_server())
+    assert (code, "rows.npy holds " in said) == (6, True)
+
+
+def test_a_matrix_whose_time_runs_out(make_server, stopped_matrix):
+    server = make_server(hold_from(15 * BATCH, Gate()))
+    code, said = stopped_matrix(server, make_server(), "--timeout", "1")
+    assert (code, "rows.npy holds 120 rows" in said) == (5, True)
+
+
+@pytest.mark.parametrize("size", [50_000, 20_000])
+def test_a_matrix_on_a_full_disk(make_server, stopped_matrix, tmp_path, size):
+    server = make_server()
+    code, said = stopped_matrix(server, server, before=full_disk(size))
     assert code == 3
-    assert err.startswith(f"casdk: {names}: File too large; the ")
-    assert len(names.read_text().splitlines()) == len(np.load(part)) > 1000
+    assert said.startswith(f"casdk: {tmp_path / 'rows.npy.part'}: File too large; ")

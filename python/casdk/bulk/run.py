@@ -170,7 +170,10 @@ class Run:
         if isinstance(error, BulkError):
             reported = error
         elif isinstance(error, CasdkError | OSError):
-            reported = BulkError(f"{error}; {how_far}, and the same call goes on from there")
+            what = str(error)
+            if isinstance(error, OSError) and error.filename and error.strerror:
+                what = f"{error.filename}: {error.strerror}"
+            reported = BulkError(f"{what}; {how_far}, and the same call goes on from there")
         else:
             error.add_note(f"{how_far}, and the same call goes on from there")
             return error
