@@ -92,14 +92,18 @@ $(BIN)/python -m pytest $(SHARED) $(1) || { \
   $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 endef
 
-.PHONY: test
-test: lint $(READY) ## Lint, and run every test of Rust and Python
-	$(say) "testing Rust"
-	@cargo test --workspace --locked --quiet
+.PHONY: test test-rust
+test: $(READY) ## Lint, and run every test of Rust and Python
+	@# Two at a time, since type checkers use one core; what one prints is shown when it is over, and so in one piece
+	@$(MAKE) --no-print-directory --output-sync=target -j 2 lint-pyright lint-python test-rust
 	$(say) "testing Python"
 	@$(call tested,)
 	$(say) 'testing the channels of transport="libraries"'
 	@export CASDK_TESTED_TRANSPORT=libraries; $(call tested,$(CONTRACT))
+
+test-rust: lint-rust
+	$(say) "testing Rust"
+	@cargo test --workspace --locked --quiet
 
 # A stable compiler from rustup counts lines, too, with a component of its own.
 COVERED := .cache/cargo-llvm-cov/bin/cargo-llvm-cov
@@ -119,16 +123,23 @@ coverage: $(READY) $(COVERED) ## Count the lines and branches that the tests of 
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report --skip-covered
 
-.PHONY: lint
-lint: $(READY) ## Check format, lints, types and stubs of Python and Rust, and the workflows
+.PHONY: lint lint-python lint-pyright lint-rust
+lint: lint-python lint-pyright lint-rust ## Check format, lints, types and stubs of Python and Rust, and the workflows
+
+lint-python: $(READY)
 	$(say) "checking Python"
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/mypy
-	@$(BIN)/pyright
-	@$(BIN)/python tests/typing/complete.py $(BIN)/pyright $(VENV) $(addprefix casdk.interop.,langchain.ClipEmbeddings llamaindex.ClipEmbedding)
 	@$(BIN)/stubtest casdk._rust --mypy-config-file pyproject.toml --allowlist tests/typing/stubtest-allowlist.txt
 	@$(BIN)/zizmor --offline --quiet .github
+
+lint-pyright: $(READY)
+	$(say) "checking Python's types by another checker"
+	@$(BIN)/pyright
+	@$(BIN)/python tests/typing/complete.py $(BIN)/pyright $(VENV) $(addprefix casdk.interop.,langchain.ClipEmbeddings llamaindex.ClipEmbedding)
+
+lint-rust: check-tools
 	$(say) "checking Rust"
 	@cargo fmt --all --check
 	@cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
