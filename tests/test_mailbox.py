@@ -46,7 +46,7 @@ def test_what_other_threads_post_is_run(monkeypatch, is_there):
         loop.run_forever()
         thread.join()
     assert posted == [1, 2, 1, 2]
-    mailbox._hear(loop)
+    mailbox._on_event(loop)
     loop.close()
     if mailbox._event is not None:
         os.close(mailbox._event)

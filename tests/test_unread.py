@@ -1,4 +1,4 @@
-"""What a server says before it resets a connection under a large request, heard by all three protocols of casdk's."""
+"""What a server says before it resets a connection under a large request, read by all three protocols of casdk's."""
 
 from __future__ import annotations
 

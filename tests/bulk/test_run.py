@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,8 @@ import pytest
 from casdk import BulkError, Client, ConfigError, DeadlineError, Retry, Text, TransportError, bulk
 from casdk._calls.space import SENTENCE
 from casdk.bulk.call import make_run
-from casdk.testing import ExecutorError, Fault, FaultServer, Gate, Hold, Refuse, embed
-from casdk.wire.values import put_array
+from casdk.testing import ExecutorError, FaultServer, Gate, Hold, Refuse, embed
+from other_model import OtherModel
 
 TEXTS = [f"sentence {number}" for number in range(50)]
 SMALL = {"shard_rows": 16, "batch_size": 4}
@@ -39,17 +38,6 @@ def errors_of(target):
         return [(line["row"], line["name"], line["error"]) for line in lines]
     table = pyarrow.parquet.read_table(target / "_errors.parquet").to_pydict()
     return list(zip(table["row"], table["name"], table["error"], strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class OtherModel(Fault):
-    """Rows of another model."""
-
-    width: int = WIDTH
-
-    def change(self, reply, exchange):
-        for document in reply.data.docs.docs:
-            put_array(document.embedding, embed(b"other" + (document.text.encode() or document.blob), self.width))
 
 
 def is_canary(request):
@@ -293,7 +281,10 @@ def begin(client, target):
 
 @pytest.mark.parametrize(
     ("other", "said"),
-    [(OtherModel(), "it encodes the same sentence in another direction"), (OtherModel(9), "its rows have 9 numbers")],
+    [
+        (OtherModel(WIDTH), "it encodes the same sentence in another direction"),
+        (OtherModel(9), "its rows have 9 numbers"),
+    ],
 )
 def test_another_model_is_refused(target, client, encode_to, other, said, held, tmp_path):
     begin(client, target)

@@ -18,7 +18,7 @@ def made(target):
 def test_a_manifest_makes_it_ours(made, target):
     with_lock = made.lock()
     assert made.read_manifest() is None
-    assert list(made.strangers()) == []
+    assert list(made.foreign_files()) == []
     made.write_manifest(Manifest(settings=SETTINGS))
     assert made.read_manifest() == Manifest(settings=SETTINGS)
     with pytest.raises(BulkError, match="is being written"):

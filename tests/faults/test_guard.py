@@ -17,8 +17,8 @@ from casdk._calls.space import SENTENCE, Space
 from casdk._engine.waiting import run
 from casdk._transport.address import parse_address
 from casdk._transport.transport import Transport
-from casdk.testing import ExecutorError, Fault, Gate, Hold, NoEmbedding, Refuse, embed
-from casdk.wire.values import put_array
+from casdk.testing import ExecutorError, Fault, Gate, Hold, NoEmbedding, Refuse
+from other_model import OtherModel
 
 SCHEMES = ("grpc", "http", "websocket")
 """A scheme of each channel."""
@@ -29,17 +29,6 @@ WIDTH = 32
 @pytest.fixture(params=SCHEMES)
 def scheme(request):
     return request.param
-
-
-@dataclass(frozen=True, slots=True)
-class OtherModel(Fault):
-    """Rows of the same width in another space."""
-
-    width: int = WIDTH
-
-    def change(self, reply, exchange):
-        for document in reply.data.docs.docs:
-            put_array(document.embedding, embed(b"other" + (document.text.encode() or document.blob), self.width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +80,7 @@ VERBS = [
 
 @pytest.mark.parametrize(("verb", "options"), VERBS)
 def test_another_model_gives_no_row_and_gets_no_item(make_server, connect_to, scheme, call, space, verb, options):
-    server = make_server(OtherModel())
+    server = make_server(OtherModel(WIDTH))
     client = connect_to(server, scheme, expect_space=space)
     with pytest.raises(ModelMismatchError, match="is not of the space that expect_space names") as refusal:
         call(client, verb, ITEMS, batch_size=1, **options)
@@ -104,7 +93,7 @@ def test_another_model_gives_no_row_and_gets_no_item(make_server, connect_to, sc
 
 
 def test_another_model_gives_no_piece(make_server, connect_to, space):
-    server = make_server(OtherModel())
+    server = make_server(OtherModel(WIDTH))
     client = connect_to(server, "grpc", expect_space=space)
     with pytest.raises(ModelMismatchError):
         next(client.stream(ITEMS))
@@ -114,7 +103,7 @@ def test_another_model_gives_no_piece(make_server, connect_to, space):
 
 
 def test_a_pickled_client_expects_the_same(make_server, connect_to, space):
-    client = connect_to(make_server(OtherModel()), "grpc", expect_space=space)
+    client = connect_to(make_server(OtherModel(WIDTH)), "grpc", expect_space=space)
     with pickle.loads(pickle.dumps(client)) as copied, pytest.raises(ModelMismatchError):
         copied.encode(ITEMS)
 
@@ -240,7 +229,7 @@ def test_a_restart_with_another_model_is_noticed(make_server, connect_to, scheme
     server = make_server()
     client = connect_to(server, scheme, expect_space=space)
     client.encode(ITEMS)
-    server.play(OtherModel())
+    server.play(OtherModel(WIDTH))
     server.restart()
     while client._session.way.transports[0].is_connected:  # an index cannot be kept from a connection that looks open
         time.sleep(0.001)
@@ -266,7 +255,7 @@ def test_a_restart_in_the_middle_of_a_call_is_noticed(make_server, connect_to, s
     thread = threading.Thread(target=encode)
     thread.start()
     gate.wait_for(3)
-    server.play(OtherModel())
+    server.play(OtherModel(WIDTH))
     server.restart()
     thread.join()
     [error] = raised
@@ -327,7 +316,7 @@ def asked(guard, places, model_name=""):
 
 
 def test_servers_are_compared_with_the_first(make_server):
-    server, same, other = make_server(), make_server(), make_server(OtherModel())
+    server, same, other = make_server(), make_server(), make_server(OtherModel(WIDTH))
     guard = Guard(None, alike=True)
     asked(guard, [(server, "grpc"), (same, "http"), (same, "websocket")])
     assert canaries_of(server) == 2
@@ -344,7 +333,7 @@ def test_servers_are_compared_with_the_first(make_server):
 def test_a_server_that_has_changed_is_told_from_itself(make_server):
     server, guard = make_server(), Guard(None, alike=True)
     asked(guard, [(server, "grpc")])
-    server.play(OtherModel())
+    server.play(OtherModel(WIDTH))
     with pytest.raises(ModelMismatchError, match="before, ") as refusal:
         asked(guard, [(server, "grpc")])
     assert refusal.value.servers == (server.address("grpc"),) * 2
@@ -352,7 +341,7 @@ def test_a_server_that_has_changed_is_told_from_itself(make_server):
 
 def test_what_one_server_cannot_encode_is_compared_between_the_others(make_server):
     texts, both = make_server(OneModality(True)), make_server()
-    other = make_server(lambda request: (OtherModel(), OneModality(False)))
+    other = make_server(lambda request: (OtherModel(WIDTH), OneModality(False)))
     guard = Guard(None, alike=True)
     asked(guard, [(texts, "grpc"), (both, "grpc")])
     with pytest.raises(ModelMismatchError, match="the same image") as refusal:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from casdk import TLS, Client
 from casdk.testing import Fault, FaultServer, embed
-from casdk.wire.values import put_array
+from other_model import OtherModel
 
 WIDTH = 8
 
@@ -57,15 +57,7 @@ def rows() -> Callable[[list[str]], np.ndarray]:
     return rows
 
 
-class OtherModel(Fault):
-    """Rows of the same width in another space."""
-
-    def change(self, reply, exchange):
-        for document in reply.data.docs.docs:
-            put_array(document.embedding, embed(b"other" + (document.text.encode() or document.blob), WIDTH))
-
-
 @pytest.fixture
 def other_model() -> Fault:
     """What a server does that holds another model of the same width."""
-    return OtherModel()
+    return OtherModel(WIDTH)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from casdk._calls.options import route
 from casdk._calls.space import CANARIES, Rows, Space, difference, usable
+from casdk._calls.tasks import retrieve
 from casdk._rust import Kind, new_id
 from casdk._transport.codecs import Packer, read_error
 from casdk._transport.transport import InterruptedByForkError, Transport
@@ -86,7 +87,7 @@ class Guard:
             return
         if state.asking is None:
             state.asking = asyncio.get_running_loop().create_task(self._ask(transport, model_name, state), name="casdk")
-            state.asking.add_done_callback(_retrieve)
+            state.asking.add_done_callback(retrieve)
         asking = state.asking
         state.waiting += 1
         try:
@@ -158,12 +159,6 @@ class Guard:
                 )
         for modality, row in rows.items():
             self._first.setdefault((model_name, modality), (server, row))
-
-
-def _retrieve(asking: asyncio.Task[None]) -> None:
-    """Take what a task raised, or asyncio would log that nobody has, once all that waited for it have gone."""
-    if not asking.cancelled():
-        asking.exception()
 
 
 async def _row_of(transport: Transport, request_id: str, message: bytes) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
+from casdk._calls.tasks import retrieve
 from casdk._engine.logging import logger_of
 from casdk._transport.codecs import read_error
 from casdk._transport.transport import InterruptedByForkError, Received
@@ -123,11 +124,5 @@ def _report(run: Run, request: Request, error: CasdkError | InterruptedByForkErr
 
 def _begin(work: Coroutine[Any, Any, Received]) -> asyncio.Task[Received]:
     task = asyncio.get_running_loop().create_task(work, name="casdk")
-    task.add_done_callback(_retrieve)
+    task.add_done_callback(retrieve)
     return task
-
-
-def _retrieve(task: asyncio.Task[Received]) -> None:
-    """Take what a task raised, or asyncio would log that nobody has, if it is the one that was taken back."""
-    if not task.cancelled():
-        task.exception()

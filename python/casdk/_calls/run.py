@@ -364,8 +364,8 @@ class Run:
         assert transport is not None
         if self.watch is None:
             return transport.exchange(request.id, message, repeatable=repeatable, answer_by=answer_by)
-        told = transport, request.batch, request.id, message
-        return self.watch.exchange(*told, repeatable=repeatable, answer_by=answer_by)
+        arguments = transport, request.batch, request.id, message
+        return self.watch.exchange(*arguments, repeatable=repeatable, answer_by=answer_by)
 
     async def _receive(self, request: Request, received: Received) -> list[int]:
         """Take in a reply that says what failed, is read apart or called back for; return what has no result in it."""
@@ -411,9 +411,10 @@ class Run:
         if self._progress is not None:
             self._progress.advance(len(items), request.size, received.size)
         self._sent.bytes += request.size
-        self._sent.cropped += sum(batch.crops)
+        crops = sum(batch.crops)
+        self._sent.cropped += crops
         if self._receiver.pieces:
-            self._receiver.answered(indices[0], request.size, sum(batch.crops))
+            self._receiver.answered(indices[0], request.size, crops)
         return len(items) - len(missing)
 
     async def _fail(self, request: Request, error: CasdkError) -> None:

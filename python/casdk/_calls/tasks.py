@@ -13,7 +13,7 @@ import msgspec
 
 from casdk._transport.channels.waiter import Waiter
 
-__all__ = ["Tasks", "Work", "sleep_until"]
+__all__ = ["Tasks", "Work", "retrieve", "sleep_until"]
 
 Work = Callable[..., Coroutine[Any, Any, None]]
 """A coroutine function, and no coroutine: nobody would await that if its task was cancelled before its first step."""
@@ -191,6 +191,12 @@ def _passed_on(work: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any
                 if is_taken_over:
                     waits_for = work.send(sent)
             is_taken_over = True
+
+
+def retrieve(task: asyncio.Task[Any]) -> None:
+    """Take what a task raised, or asyncio would log that nobody has, if all that waited for it have gone."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def sleep_until(moment: float) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from casdk.errors import CasdkError
 
 if TYPE_CHECKING:
     from casdk._calls.decisions import Call
-
-from typing import Final
-
-from casdk.errors import CasdkError
 
 __all__ = ["drop_frames", "raise_stopped"]
 

@@ -39,7 +39,7 @@ class Mailbox:
         if sys.platform == "linux":
             with contextlib.suppress(OSError):  # then asyncio's way it is
                 self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-                loop.add_reader(self._event, self._hear, loop)
+                loop.add_reader(self._event, self._on_event, loop)
 
     def post(
         self,
@@ -67,7 +67,7 @@ class Mailbox:
                 loop.call_soon_threadsafe(self._read, loop)
             self._woken_at = reads
 
-    def _hear(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _on_event(self, loop: asyncio.AbstractEventLoop) -> None:
         if sys.platform == "linux" and self._event is not None:
             with contextlib.suppress(BlockingIOError):  # a forked child has read it
                 os.eventfd_read(self._event)

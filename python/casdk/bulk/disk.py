@@ -13,7 +13,7 @@ import numpy as np
 
 from casdk.errors import BulkError
 
-__all__ = ["Checksum", "Lock", "Part", "rename", "sync_folder", "write_whole"]
+__all__ = ["Checksum", "Lock", "Part", "open_locked", "rename", "sync_folder", "write_whole"]
 
 WORD_BYTES: Final = 8
 MODULUS: Final = 1 << 64
@@ -54,6 +54,32 @@ class Checksum:
         return f"{(self._sum + int.from_bytes(self._rest, 'little')) % MODULUS:016x}"
 
 
+def open_locked(path: Path, operation: int) -> int:
+    """Open a file, which is made if it is not there, under a lock that ends with the descriptor.
+
+    Args:
+        path: The file.
+        operation: ``fcntl.LOCK_EX`` or ``fcntl.LOCK_SH``.
+
+    Raises:
+        BlockingIOError: Another process holds the lock.
+        OSError: It cannot be opened, with its name.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except OSError:
+            os.close(descriptor)
+            raise
+        # Whoever held the lock has removed the file, or given it another name, between the two steps.
+        os.close(descriptor)
+
+
 class Lock:
     """Held by the one process that writes a target; the system takes it back from a process that ends, however it does.
 
@@ -69,21 +95,10 @@ class Lock:
     def __init__(self, path: Path, target: str, *, shared: bool = False) -> None:
         self._path = path
         self._shared = shared
-        while True:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                fcntl.flock(self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(self._descriptor), os.stat(path)):
-                    return
-            except FileNotFoundError:
-                pass
-            except BlockingIOError:
-                os.close(self._descriptor)
-                raise BulkError(
-                    f"{target} is being written by another process, or by another call of this one"
-                ) from None
-            # Whoever held it has removed the file between the two steps.
-            os.close(self._descriptor)
+        try:
+            self._descriptor = open_locked(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        except BlockingIOError:
+            raise BulkError(f"{target} is being written by another process, or by another call of this one") from None
 
     def release(self) -> None:
         """Give it back."""

@@ -52,7 +52,7 @@ class MatrixTarget(Target):
     def _make_folder(self) -> None:
         return None
 
-    def strangers(self) -> Iterator[Path]:
+    def foreign_files(self) -> Iterator[Path]:
         yield from (path for path in (*self._final.values(), *self._part.values()) if path.exists())
 
     def clear(self) -> None:

@@ -31,7 +31,7 @@ class Bar:
         self._total = total
         self._shown = shown
         self._failed = 0
-        self._heard_at = monotonic()
+        self._advanced_at = monotonic()
         self._progress: Progress | None = None
         self._task: Any = None
 
@@ -62,14 +62,14 @@ class Bar:
     def start(self, rows: int, failed: int) -> None:
         """Begin at what is there already."""
         self._failed = failed
-        self._heard_at = monotonic()
+        self._advanced_at = monotonic()
         if self._progress is not None:
             self._progress.reset(self._task, completed=rows, total=self._total)
 
     def advance(self, rows: int, failed: int) -> None:
         """Count rows that have come."""
         self._failed += failed
-        self._heard_at = monotonic()
+        self._advanced_at = monotonic()
         if self._progress is not None:
             self._progress.advance(self._task, rows)
 
@@ -77,7 +77,7 @@ class Bar:
     def state(self) -> str:
         """What stands behind the count of rows."""
         failed = f"{self._failed} failed" if self._failed else ""
-        quiet = monotonic() - self._heard_at
+        quiet = monotonic() - self._advanced_at
         if quiet >= QUIET_SECONDS:
             return f"waiting for the server for {quiet:.0f} s {failed}".rstrip()
         speed = None if self._progress is None else self._progress.tasks[0].speed

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast
 import msgspec
 import numpy as np
 
-from casdk.bulk.hands import Hands, OnLoop, OnThread
 from casdk.bulk.manifest import Manifest, Settings, Shard, Share
+from casdk.bulk.modes import Mode, OnLoop, OnThread
 from casdk.bulk.progress import Bar
 from casdk.bulk.shares import Reading
 from casdk.bulk.sources import AsyncSource, open_source
@@ -121,9 +121,9 @@ class Run:
         """Run it where the caller is."""
         if isinstance(self._source, AsyncSource):
             raise ConfigError("an async iterable is for aencode_to")
-        story = self._run(OnThread(self._client))
+        steps = self._run(OnThread(self._client))
         try:
-            story.send(None)
+            steps.send(None)
         except StopIteration as ended:
             return cast(BulkResult, ended.value)
         raise AssertionError("nothing that a thread waits for is awaited")
@@ -132,20 +132,20 @@ class Run:
         """Run it for a caller on an event loop."""
         return await self._run(OnLoop(self._client))
 
-    async def _run(self, hands: Hands) -> BulkResult:
+    async def _run(self, mode: Mode) -> BulkResult:
         begun_at = monotonic()
         if self._timeout is not None:
             self._deadline = begun_at + self._timeout
         lock: Held | None = None
         try:
-            lock = await hands.do(self._target.lock)
-            self._manifest = await hands.do(self._open)
+            lock = await mode.do(self._target.lock)
+            self._manifest = await mode.do(self._open)
             with self._bar:
-                await self._compare(hands)
+                await self._compare(mode)
                 self._bar.start(self._manifest.rows, self._manifest.failed)
                 while not self._manifest.finished:
-                    await self._make_shard(hands)
-            await hands.do(self._target.complete, self._manifest)
+                    await self._make_shard(mode)
+            await mode.do(self._target.complete, self._manifest)
         except BaseException as error:
             if (reported := self._reported(error)) is error:
                 raise
@@ -198,19 +198,19 @@ class Run:
             target.check(manifest)
             return manifest
         else:
-            for path in target.strangers():
+            for path in target.foreign_files():
                 raise BulkError(
                     f"{path} is there, and of no bulk run: give another target, or overwrite=True to lose it"
                 )
-        self._say(self._manifest)
+        self._write_manifest(self._manifest)
         return self._manifest
 
-    def _say(self, manifest: Manifest) -> None:
+    def _write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest: from here on, that is what the target holds."""
         self._target.write_manifest(manifest)
         self._manifest = manifest
 
-    async def _compare(self, hands: Hands) -> None:
+    async def _compare(self, mode: Mode) -> None:
         """Read the items of all shards that there are, and hold them to what they were.
 
         Raises:
@@ -218,25 +218,25 @@ class Run:
         """
         manifest = self._manifest
         for shard in manifest.shards:
-            await self._pass_over(hands, shard.number)
-            await self._compare_shard(hands, shard)
+            await self._pass_over(mode, shard.number)
+            await self._compare_shard(mode, shard)
             self._read.add(shard.rows, shard.items)
         if not manifest.ended:
             return
         if manifest.finished and manifest.share is not None:
             # It ended in a shard of its own, or in one that another run makes.
             self._read.ended = False
-            await self._pass_over(hands, None)
+            await self._pass_over(mode, None)
             manifest.check_input(self._read.input, self._target.name)
-        elif len(await hands.take(self._source, 1)):
+        elif len(await mode.take(self._source, 1)):
             manifest.refuse_growth(self._target.name)
 
-    async def _pass_over(self, hands: Hands, number: int | None) -> None:
+    async def _pass_over(self, mode: Mode, number: int | None) -> None:
         """Read the items of shards that other runs make: those before the shard of a number, or all that are left."""
         size, most = self._settings.shard_rows, self._settings.batch_size * COMPARED_BATCHES
         while not self._read.ended and (number is None or self._read.shards < number):
             work = Work(self._read.shards)
-            while len(block := await hands.take(self._source, min(size - work.rows, most))):
+            while len(block := await mode.take(self._source, min(size - work.rows, most))):
                 if self._stopping is not None:
                     raise self._stopping
                 work.note(block)
@@ -245,14 +245,14 @@ class Run:
                     break
             self._read.add(work.rows, work.digest)
 
-    async def _compare_shard(self, hands: Hands, shard: Shard) -> Work:
+    async def _compare_shard(self, mode: Mode, shard: Shard) -> Work:
         """Compare one shard, or the beginning of one; returns what was read of it."""
         manifest, work, other = self._manifest, Work(shard.number), ""
         first = manifest.start_of(shard.number)
         names = self._target.names_of(manifest, shard)
         while work.rows < shard.rows and not other:
             most = self._settings.batch_size * COMPARED_BATCHES
-            block = await hands.take(self._source, min(shard.rows - work.rows, most))
+            block = await mode.take(self._source, min(shard.rows - work.rows, most))
             if not len(block):
                 break
             for place, (now, before) in enumerate(zip(block.names, names, strict=False), first + work.rows):
@@ -267,35 +267,35 @@ class Run:
 
     # what is made
 
-    async def _make_shard(self, hands: Hands) -> None:
+    async def _make_shard(self, mode: Mode) -> None:
         """Make the next shard whole, or find that the input has ended."""
         manifest = self._manifest
         if not manifest.ended:
-            await self._pass_over(hands, manifest.next_number)
+            await self._pass_over(mode, manifest.next_number)
         if manifest.ended or self._read.ended:
-            await hands.do(self._say, manifest.with_end(self._read.input))
+            await mode.do(self._write_manifest, manifest.with_end(self._read.input))
             return
         work = Work(manifest.next_number)
         if manifest.begun is not None:
-            work = await self._compare_shard(hands, manifest.begun)
+            work = await self._compare_shard(mode, manifest.begun)
         if not self._asked_space:
-            await self._check_space(hands)
+            await self._check_space(mode)
             manifest = self._manifest
         self._width, self._writing, self._half_written, kept = manifest.width, False, False, work.rows
         try:
-            await self._encode(hands, work)
+            await self._encode(mode, work)
             if self._stopping is not None and work.rows < self._settings.shard_rows:
                 raise self._stopping
             if work.rows:
-                await self._end_shard(hands, work)
+                await self._end_shard(mode, work)
         except BaseException:
-            await hands.do(self._keep, work, kept)
+            await mode.do(self._keep, work, kept)
             raise
         self._read.add(work.rows, work.digest)
         if not work.rows:
-            await hands.do(self._say, manifest.with_end(self._read.input))
+            await mode.do(self._write_manifest, manifest.with_end(self._read.input))
 
-    async def _check_space(self, hands: Hands) -> None:
+    async def _check_space(self, mode: Mode) -> None:
         """Ask the server for its vector space: that of the target from now on, if it has no row yet.
 
         Raises:
@@ -308,35 +308,35 @@ class Run:
         model_name = self._settings.parameters.get("model_name")
         options = {"timeout": self._seconds_left(), "patience": self._options["patience"]}
         try:
-            space = await hands.space(model_name, options)
+            space = await mode.space(model_name, options)
         except ItemError:
             # The server encodes neither a text nor an image, so there is nothing to tell its space by.
             space = None
         manifest.check_space(space, self._target.name)
         if space is not None and manifest.space is None:
-            await hands.do(self._say, manifest.with_space(space))
+            await mode.do(self._write_manifest, manifest.with_space(space))
 
     def _seconds_left(self) -> float | None:
         """Return the seconds that the run may still take; ``None`` if as long as it likes."""
         return None if self._deadline is None else max(self._deadline - monotonic(), 1e-9)
 
-    async def _encode(self, hands: Hands, work: Work) -> None:
+    async def _encode(self, mode: Mode, work: Work) -> None:
         """Have the items of a shard encoded: a stream of its own, so that no request has items of two shards."""
         options = {**self._options, "timeout": self._seconds_left()}
         items = self._items_on_loop(work) if isinstance(self._source, AsyncSource) else self._items(work)
-        pieces, held = hands.stream(items, options), cast("list[EncodeResult]", [])
+        pieces, held = mode.stream(items, options), cast("list[EncodeResult]", [])
         try:
-            while (piece := await hands.next(pieces)) is not None:
+            while (piece := await mode.next(pieces)) is not None:
                 if self._stopping is not None and len(piece.embeddings) < self._settings.batch_size:
                     # The request was cut short; when the run goes on, that one shall be as if it never had been.
                     break
                 held.append(piece)
-                if len(held) == hands.burst:
-                    await hands.do(self._place, work, held)
+                if len(held) == mode.burst:
+                    await mode.do(self._place, work, held)
         finally:
-            await hands.close(pieces)
+            await mode.close(pieces)
             if not self._half_written:
-                await hands.do(self._place, work, held)
+                await mode.do(self._place, work, held)
 
     def _items(self, work: Work) -> Iterator[Any]:
         """Yield the items of a shard that are still to be encoded."""
@@ -419,11 +419,11 @@ class Run:
         lengths[lengths == 0] = 1
         return cast(Rows, rows / lengths)
 
-    async def _end_shard(self, hands: Hands, work: Work) -> None:
+    async def _end_shard(self, mode: Mode, work: Work) -> None:
         if not self._width:
-            [row] = await hands.encode([PROBE], self._options)
+            [row] = await mode.encode([PROBE], self._options)
             self._width = len(row)
-        await hands.do(self._commit, work)
+        await mode.do(self._commit, work)
 
     def _commit(self, work: Work) -> None:
         self._half_written = True
@@ -431,7 +431,7 @@ class Run:
             self._begin(work)
         shard = self._target.commit(work.as_shard())
         self._writing = self._half_written = False
-        self._say(self._manifest.with_shard(shard, self._width))
+        self._write_manifest(self._manifest.with_shard(shard, self._width))
 
     def _keep(self, work: Work, kept: int) -> None:
         """Keep what there is of a shard when the run stops."""
@@ -441,6 +441,6 @@ class Run:
             self._target.drop()
             return
         try:
-            self._say(self._manifest.with_begun(self._target.keep(work.as_shard()), self._width))
+            self._write_manifest(self._manifest.with_begun(self._target.keep(work.as_shard()), self._width))
         except OSError:  # the disk is full, which is likely what stopped the run: what was kept before is there
             self._target.drop()

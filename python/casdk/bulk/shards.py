@@ -64,7 +64,7 @@ class ParquetTarget(Target):
     def _make_folder(self) -> None:
         self.path.mkdir(exist_ok=True)
 
-    def strangers(self) -> Iterator[Path]:
+    def foreign_files(self) -> Iterator[Path]:
         """Yield what lies in the folder.
 
         Raises:

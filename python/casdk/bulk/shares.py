@@ -110,7 +110,7 @@ class ShareTarget(ParquetTarget):
                 raise BulkError(f"{path} is of a run that shares {self.name} with {other.of - 1} others: keep to that")
         return super().read_manifest()
 
-    def strangers(self) -> Iterator[Path]:
+    def foreign_files(self) -> Iterator[Path]:
         """Yield what lies in the folder and is of no run that makes a share of it."""
         found = self._found()
         # A run has its manifest before it makes anything, so this has to be looked for after the files.

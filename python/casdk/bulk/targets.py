@@ -85,7 +85,7 @@ class Target(ABC):
         write_whole(self.manifest_path, write_manifest(manifest))
 
     @abstractmethod
-    def strangers(self) -> Iterator[Path]:
+    def foreign_files(self) -> Iterator[Path]:
         """Yield what lies in its place and is not of a bulk run, as there is no manifest."""
 
     @abstractmethod

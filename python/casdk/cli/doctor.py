@@ -62,15 +62,18 @@ def report(url: str, access: Access, *, json: bool) -> int:
         if where and not json:
             print(one, flush=True)
         for finding in examine(one, access):
-            shown = msgspec.json.encode({**where, **msgspec.structs.asdict(finding)}).decode()
-            print(shown if json else _line(finding), flush=True)
+            _show(finding, where, json=json)
             worst = worst or finding.exit
     if len(urls) > 1 and not worst:
         finding = compare(urls, access)
-        shown = msgspec.json.encode({"address": url, **msgspec.structs.asdict(finding)}).decode()
-        print(shown if json else _line(finding), flush=True)
+        _show(finding, {"address": url}, json=json)
         worst = finding.exit
     return worst
+
+
+def _show(finding: Finding, where: dict[str, str], *, json: bool) -> None:
+    shown = msgspec.json.encode({**where, **msgspec.structs.asdict(finding)}).decode() if json else _line(finding)
+    print(shown, flush=True)
 
 
 def _line(finding: Finding) -> str:

@@ -7,9 +7,12 @@ import errno
 import fcntl
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from casdk.errors import ConfigError
+
+if TYPE_CHECKING:
+    from casdk.bulk.disk import Part
 
 __all__ = ["PartFile"]
 
@@ -24,7 +27,7 @@ class PartFile:
         path: The name it has until then.
 
     Attributes:
-        size: Bytes written.
+        path: The name it has now.
         closed: Whether it is closed.
 
     Raises:
@@ -33,47 +36,33 @@ class PartFile:
     """
 
     def __init__(self, target: Path, path: Path) -> None:
+        from casdk.bulk.disk import open_locked  # which takes asyncio along
+
         self.path = path
-        self.size: int = 0
-        self.closed: bool = False
         self._target = target
-        self._begun = False
-        while True:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(self._descriptor), os.stat(path)):
-                    return
-            except FileNotFoundError:
-                pass
-            except BlockingIOError:
-                self.close()
-                raise ConfigError(f"{path} is being written by another process") from None
-            # Another process was done with it between the two steps: this file has its final name now.
-            os.close(self._descriptor)
+        self._part: Part | None = None
+        try:
+            self._descriptor = open_locked(path, fcntl.LOCK_EX)
+        except BlockingIOError:
+            raise ConfigError(f"{path} is being written by another process") from None
+        self.closed: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        return 0 if self._part is None else self._part.size
+
+    def _begun(self) -> Part:
+        """Return the file as it is written, empty at first."""
+        if self._part is None:
+            from casdk.bulk.disk import Part
+
+            self._part = Part(self.path)
+        return self._part
 
     def write(self, data: bytes | memoryview) -> int:
-        """Add bytes to the end: all of them, or none.
-
-        Returns:
-            How many there were.
-
-        Raises:
-            OSError: There is no room for them; the error has the file's name.
-        """
-        view = memoryview(data).cast("B")
-        written = 0
-        try:
-            if not self._begun:
-                os.ftruncate(self._descriptor, 0)
-                self._begun = True
-            while written < len(view):
-                written += os.pwrite(self._descriptor, view[written:], self.size + written)
-        except OSError as error:
-            self.cut(self.size)
-            raise self._named(error) from None
-        self.size += written
-        return written
+        """Add bytes to the end, as `Part.write` does."""
+        return self._begun().write(data)
 
     def reserve(self, size: int) -> None:
         """Make sure of room for so many more bytes, where the file system can promise that.
@@ -88,12 +77,11 @@ class PartFile:
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 self.cut(self.size)
-                raise self._named(error) from None
+                raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def cut(self, size: int) -> None:
         """Drop what comes after so many bytes."""
-        os.ftruncate(self._descriptor, size)
-        self.size = size
+        self._begun().cut(size)
 
     def tell(self) -> int:
         """Return where the next byte goes, as file objects do."""
@@ -108,16 +96,14 @@ class PartFile:
         Raises:
             OSError: It cannot; the error has the file's name.
         """
-        if not self._begun:
-            self.write(b"")
-        os.ftruncate(self._descriptor, self.size)
+        self.cut(self.size)
         os.replace(self.path, self._target)
         self.close()
 
     def leave(self) -> None:
         """Let it stay as it is, if there is something in it."""
-        if self._begun:
-            os.ftruncate(self._descriptor, self.size)
+        if self._part is not None:
+            self.cut(self.size)
         if os.fstat(self._descriptor).st_size == 0:
             with contextlib.suppress(OSError):
                 self.path.unlink()
@@ -127,7 +113,6 @@ class PartFile:
         """Let go of it."""
         if not self.closed:
             self.closed = True
+            if self._part is not None:
+                self._part.close()
             os.close(self._descriptor)
-
-    def _named(self, error: OSError) -> OSError:
-        return OSError(error.errno, error.strerror, str(self.path))

@@ -120,7 +120,7 @@ class HttpChannel(PairingChannel):
             pairing = connection.pairing
             usable = asked is not None and self.trusted and pairing.answered_at > oldest and pairing.can_pair(asked)
             if usable and not repeatable:
-                # Two turns of the loop, in which it hears of an end that has come already: one to ask, one to be told.
+                # Two turns of the loop, to learn of an end that has come already: one to poll, one to act on it.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
             if usable and connection.open:

@@ -92,7 +92,7 @@ class Http2Channel(Channel):
             if connection is None or not connection.usable:
                 connection = await self._connect()
             elif not repeatable and not connection.waiting:
-                # A turn of the loop, in which it hears of an end that has come already.
+                # A turn of the loop, in which it learns of an end that has come already.
                 await asyncio.sleep(0)
             began = connection.loop.time()
             left = None if answer_by is None else self.time_left(began, answer_by)

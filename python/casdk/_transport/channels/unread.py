@@ -10,7 +10,7 @@ from typing import Final
 __all__ = ["unread_bytes"]
 
 MOST_BYTES: Final = 8 << 20
-"""Bytes that are read at most: Linux lets no more than 6 MiB lie unread in a socket, unless it is told to."""
+"""Bytes that are read at most: Linux lets no more than 6 MiB lie unread in a socket, unless it is configured to."""
 PIECE_BYTES: Final = 256 << 10
 """Bytes that are read at a time, as asyncio does."""
 
@@ -19,7 +19,7 @@ def unread_bytes(transport: asyncio.BaseTransport) -> Iterator[bytes]:
     """Yield what lies unread in the socket of a connection that broke; to be asked in ``connection_lost``.
 
     A server that refuses a request often says so, and closes its socket before it has read all of it, which resets the
-    connection. If asyncio hears of that as it writes, it reads no more, although the reason has come: the system keeps
+    connection. If asyncio notices that as it writes, it reads no more, although the reason has come: the system keeps
     it. It closes the socket when ``connection_lost`` has returned.
 
     Nothing is to be had over TLS, where what lies in the socket is not decrypted: asyncio decrypts no more, and has no

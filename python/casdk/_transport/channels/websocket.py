@@ -63,7 +63,7 @@ class WebsocketChannel(Channel):
         try:
             connection = self.connection
             if once and connection is not None and not connection.waiting:
-                # Two turns of the loop, in which it hears of an end that has come already: one to ask, one to be told.
+                # Two turns of the loop, to learn of an end that has come already: one to poll, one to act on it.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
                 connection = self.connection

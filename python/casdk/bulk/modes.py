@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from casdk.client import Client
     from casdk.models import EncodeResult
 
-__all__ = ["Hands", "OnLoop", "OnThread"]
+__all__ = ["Mode", "OnLoop", "OnThread"]
 
 T = TypeVar("T")
 
 
-class Hands(Protocol):
+class Mode(Protocol):
     """What a run does, in the way that its caller waits: on a thread, or on an event loop.
 
     Attributes:
@@ -56,7 +56,7 @@ class Hands(Protocol):
 
 
 class OnThread:
-    """The hands of the sync API: nothing of it is ever suspended."""
+    """The mode of the sync API: nothing of it is ever suspended."""
 
     burst: int = 1
 
@@ -86,7 +86,7 @@ class OnThread:
 
 
 class OnLoop:
-    """The hands of the async API: the disk is waited for by a thread."""
+    """The mode of the async API: the disk is waited for by a thread."""
 
     burst: int = 16
 

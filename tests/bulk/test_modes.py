@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from casdk.bulk.hands import OnLoop, OnThread
+from casdk.bulk.modes import OnLoop, OnThread
 
 
 async def test_a_step_on_the_disk_ends_before_the_task_does():
