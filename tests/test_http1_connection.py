@@ -32,6 +32,9 @@ class Written(asyncio.Transport):
     def abort(self):
         self.ended = True
 
+    def is_closing(self):
+        return self.ended
+
 
 def connection_to_nobody():
     lost = []

@@ -107,11 +107,11 @@ class Connection(asyncio.Protocol):
             self._waiter = None
 
     async def _write(self, body: bytes, waiter: Waiter[Answer]) -> None:
-        """Send a large body as fast as the server reads it, up to its answer: what is left then need not be sent."""
+        """Send a large body as fast as the server reads it, up to its answer or the end of the connection."""
         # In slices, since asyncio copies what the socket does not take at once.
         for piece in slices(body):
-            if self._replies.status or waiter.done:
-                self.open = False  # the server would take the next request for the rest of this one
+            if self._replies.status or waiter.done or self._transport.is_closing():
+                self.open = False  # a server that reads on would take the next request for the rest of this one
                 return
             self._transport.write(piece)
             if self._full:
