@@ -1,10 +1,12 @@
 import gc
+import inspect
 import pickle
 import threading
 
 import numpy as np
 import pytest
 from casdk import TLS, Client, ClosedError, ConfigError, Limits, Timeouts
+from casdk._calls.settings import ClientOptions
 from casdk.server import serve
 
 
@@ -28,6 +30,13 @@ def test_what_cannot_work_is_refused_at_once(options, says):
     with pytest.raises(ConfigError, match=says) as caught:
         Client("grpc://127.0.0.1:1", **options)
     assert "tök" not in str(caught.value)
+
+
+def test_options_are_told_to_type_checkers_as_they_are():
+    parameters = inspect.signature(Client.__init__).parameters
+    decides = {"self", "server", "credential", "pool"}
+    annotations = {name: one.annotation for name, one in parameters.items() if name not in decides}
+    assert annotations == {name: hint.__forward_arg__ for name, hint in ClientOptions.__annotations__.items()}
 
 
 def test_unknown_option():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from casdk._calls.pace import Pace
+from casdk._calls.pace import LONGEST_PAUSE_SECONDS, Pace
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,3 +50,64 @@ def test_no_second_has_more_than_its_items_and_one_request(rate, requests):
     for first, (began, _) in enumerate(sent):
         within = [items for at, items in sent[first:] if at < began + 1]
         assert sum(within[:-1]) <= rate * 1 + 1e-6
+
+
+def test_nothing_is_refused_by_a_limit_that_was_told():
+    """Of a bucket of 5 that is filled with 50 a second, for 10,000 requests."""
+    pace, now, left = Pace(requests_per_second=50), 0.0, 5.0
+    for _ in range(10_000):
+        left, now = min(5.0, left + (pace.next_at - now) * 50), pace.next_at
+        pace.send(now, 1)
+        assert left >= 1
+        left -= 1
+
+
+def refuse(pace, times, now=0.0, asked=0.0):
+    for _ in range(times):
+        pace.refuse(None, now, asked)
+
+
+def test_a_server_that_refuses_requests_slows_them_down():
+    pace = Pace()
+    refuse(pace, 3, now=1.0)
+    assert not pace.slows
+    refuse(pace, 1, now=1.0)
+    assert pace.slows
+    rate = pace.allowance.rate
+    assert pace.next_at == pytest.approx(1 + 1 / rate)
+    pace.send(2.0, 1)
+    assert pace.next_at == pytest.approx(2 + 1 / rate)
+
+
+def test_what_was_told_holds_beside_what_is_found():
+    pace = Pace(items_per_second=1)
+    refuse(pace, 4)
+    pace.send(1.0, 8)
+    assert pace.next_at == 9.0
+
+
+def test_a_server_that_takes_nothing_is_left_alone_as_long_as_it_asks():
+    pace = Pace()
+    refuse(pace, 4, asked=3.0)
+    assert pace.next_at == 3.0
+    pace.refuse(pace.allowance.send(3.0), 3.0, 1e9)
+    assert pace.next_at == 3.0 + LONGEST_PAUSE_SECONDS
+
+
+def test_a_server_that_takes_requests_meanwhile_asks_for_the_refused_ones():
+    pace = Pace()
+    refuse(pace, 1)
+    for number in range(8):
+        pace.accept(pace.allowance.send(number / 10), number / 10)
+    pace.refuse(None, 1.0, 30.0)
+    assert pace.slows
+    assert pace.next_at < 2
+
+
+def test_it_slows_nothing_down_any_more_when_requests_come_slowly_anyway():
+    pace, now = Pace(), 0.0
+    refuse(pace, 4)
+    while pace.slows and now < 100:
+        now += 0.5
+        pace.accept(pace.allowance.send(now), now)
+    assert not pace.slows

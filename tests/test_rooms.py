@@ -52,7 +52,18 @@ LONGER = {
 ACTS = {"asyncio", "socket", "time", "threading", "ssl", "selectors", "os", "random"}
 FORBIDDEN = {
     f"_calls.{name}": ACTS
-    for name in ("choice", "decisions", "hedging", "batches", "isolation", "outages", "pace", "space", "window")
+    for name in (
+        "allowance",
+        "batches",
+        "choice",
+        "decisions",
+        "hedging",
+        "isolation",
+        "outages",
+        "pace",
+        "space",
+        "window",
+    )
 }
 
 

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, Self, TypeAlias, Unpack, cast, overload
 
 import numpy as np
 from msgspec import UNSET, UnsetType
@@ -24,7 +24,7 @@ from casdk._calls.options import (
     StreamOptions,
     read_options,
 )
-from casdk._calls.settings import Settings, make_coalescer, make_instruments, prepare, read_settings
+from casdk._calls.settings import ClientOptions, Profiled_co, Settings, make_coalescer, make_instruments, read_settings
 from casdk._calls.signatures import takes
 from casdk._columns import ArrowArray, ArrowStream, PandasColumn
 from casdk._wording import EXITING
@@ -76,7 +76,7 @@ OF_INDEX: Final = Known(OF_EVERY_VERB, "idempotent_index")
 OF_SEARCH: Final = Known(OF_EVERY_VERB, "limit")
 
 
-class Client:
+class Client(Generic[Profiled_co]):
     """A CLIP server, from any number of threads, tasks and event loops at once.
 
     Making one opens nothing; the first call does. It is a context manager, sync and async.
@@ -120,6 +120,24 @@ class Client:
         (2, 512)
     """
 
+    @overload
+    def __init__(
+        self: Client[Profile],
+        server: str,
+        credential: Credential | Mapping[str, str] | None = None,
+        *,
+        pool: None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Client[dict[str, Profile]],
+        server: str | Sequence[str | Server],
+        credential: Credential | Mapping[str, str] | None = None,
+        *,
+        pool: Pool | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> None: ...
     def __init__(
         self,
         server: str | Sequence[str | Server],
@@ -162,7 +180,7 @@ class Client:
     def _open(self) -> None:
         self._check()
         settings = self._settings
-        prepare(settings.endpoints, settings.transport)
+        settings.prepare()
         from casdk._calls.session import Session
 
         self._session = Session(settings, make_coalescer(settings), make_instruments(settings))
@@ -763,7 +781,7 @@ class Client:
 
     def profile(
         self, content: Item | Document | None = None, *, timeout: float | UnsetType | None = UNSET, quiet: bool = False
-    ) -> Profile:
+    ) -> Profiled_co:
         """Show where the time of one request goes.
 
         Args:
@@ -772,18 +790,18 @@ class Client:
             quiet: Do not print the tree.
 
         Returns:
-            Every figure, in milliseconds; it also reads like upstream's dict (``p['Roundtrip']``). Of several servers,
-            a ``dict[str, Profile]`` by address, which a type checker has to be told (``typing.cast``).
+            Every figure, in milliseconds; it also reads like upstream's dict (``p['Roundtrip']``). A client of a list
+            of servers, or with a `Pool`, returns a ``dict[str, Profile]``, by address.
         """
         self._check()
-        return profiles.run(self._session, content, timeout, quiet=quiet)
+        return cast(Profiled_co, profiles.run(self._session, content, timeout, quiet=quiet))
 
     async def aprofile(
         self, content: Item | Document | None = None, *, timeout: float | UnsetType | None = UNSET, quiet: bool = False
-    ) -> Profile:
+    ) -> Profiled_co:
         """`profile`, asynchronously."""
         self._check()
-        return await profiles.run_async(self._session, content, timeout, quiet=quiet)
+        return cast(Profiled_co, await profiles.run_async(self._session, content, timeout, quiet=quiet))
 
     # running and closing
 
@@ -821,7 +839,7 @@ class Client:
             await waiting.run_async(lambda caller: self._session.aclose())
         self._session.closed = True
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -829,7 +847,7 @@ class Client:
     ) -> None:
         self.close()
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -167,7 +167,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         connections: Connections to each server, where the protocol needs more than one (http).
         redirects: Redirects followed for one image URL.
         requests_per_second: Requests sent in a second over all calls, evenly: none sooner after another. By default as
-            many as there are.
+            many as there are, and fewer while a server refuses some as too many.
         items_per_second: Items sent in a second: after a request of 32 items the next waits until they were due.
     """
 

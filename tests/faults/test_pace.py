@@ -11,6 +11,8 @@ from casdk import Limits
 from casdk.testing import Refuse
 
 RATE = 200
+FOUND_RATE, FOUND_ROOM = 50, 5
+"""Of the bucket that nobody has told the client of, for what takes minutes."""
 ROOM = 50
 """Requests that a bucket may hold for tests in which none is refused: as a busy machine may deliver several at once."""
 
@@ -20,23 +22,26 @@ class Bucket:
 
     Args:
         room: Requests that it holds at most.
+        rate: How many come into it in a second.
 
     Attributes:
         refusals: How many it has refused.
+        taken: When it was taken from.
     """
 
-    def __init__(self, room: int) -> None:
-        self._lock, self._room = threading.Lock(), room
+    def __init__(self, room: int, rate: float = RATE) -> None:
+        self._lock, self._room, self._rate = threading.Lock(), room, rate
         self._tokens, self._filled_at = float(room), time.monotonic()
-        self.refusals = 0
+        self.refusals, self.taken = 0, []
 
     def __call__(self, request):
         with self._lock:
             now = time.monotonic()
-            self._tokens = min(self._room, self._tokens + (now - self._filled_at) * RATE)
+            self._tokens = min(self._room, self._tokens + (now - self._filled_at) * self._rate)
             self._filled_at = now
             if self._tokens >= 1:
                 self._tokens -= 1
+                self.taken.append(now)
                 return None
             self.refusals += 1
             return Refuse.overloaded()
@@ -65,3 +70,31 @@ def test_all_calls_of_a_client_share_a_pace(make_server, connect_to, scheme):
     for thread in threads:
         thread.join()
     assert bucket.refusals == 0
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http", "websocket"])
+def test_a_limit_that_nobody_told_is_found(make_server, connect_to, scheme, rows):
+    bucket = Bucket(room=2, rate=20)
+    client = connect_to(make_server(bucket), scheme, timeout=50)
+    np.testing.assert_array_equal(client.encode(TEXTS[:240], batch_size=8), rows(TEXTS[:240]))
+    # Without a pace, each of the 8 requests in flight would be refused several times.
+    assert bucket.refusals <= 30
+    assert client._session.pace.slows
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("scheme", ["grpc", "http", "websocket"])
+def test_it_is_kept_to_for_ten_thousand_items(make_server, connect_to, scheme, rows, figure):
+    texts = [f"text {number}" for number in range(10_000)]
+    for told, most in ((True, 0), (False, 20)):
+        bucket = Bucket(FOUND_ROOM, FOUND_RATE)
+        limits = Limits(requests_per_second=FOUND_RATE) if told else None
+        with connect_to(make_server(bucket), scheme, limits=limits) as client:
+            np.testing.assert_array_equal(client.encode(texts, batch_size=8), rows(texts))
+        within = [at - bucket.taken[0] for at in bucket.taken]
+        seconds = [sum(second <= at < second + 1 for at in within) for second in range(2, int(within[-1]))]
+        name = "told" if told else "found"
+        figure(f"pace: refused of 1,250 requests, {scheme}, {name}", bucket.refusals)
+        figure(f"pace: least requests a second from the third on, {scheme}, {name}", min(seconds))
+        assert bucket.refusals <= most

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from casdk import Client, Image, ModelMismatchError, Retry
+from casdk import TLS, Client, Image, ModelMismatchError, Retry
 from casdk._calls.space import IMAGE, LEAST_COSINE, SENTENCE
 from environment import REFERENCE
 from servers import Flows, Reference
@@ -67,3 +67,18 @@ def test_a_restart_with_other_weights_is_noticed(flows: Flows) -> None:
                 assert refusal.value.done == 0
         for client in clients:
             client.close()
+
+
+def test_flows_are_one_pool_if_their_models_are_equal() -> None:
+    texts = [f"text {number}" for number in range(64)]
+    with Flows(REFERENCE, "real") as equal, Flows(REFERENCE, "other") as other:
+        with Client(equal.url("grpc")) as single:
+            rows = single.encode(texts, batch_size=2)
+        # The plain flow and that with TLS: each has executors of its own.
+        with Client([equal.url("grpc"), equal.url("https")], tls=TLS(ca=equal.certificate)) as client:
+            np.testing.assert_allclose(client.encode(texts, batch_size=2), rows, rtol=0, atol=1e-5)
+            assert min(server.share for server in client.servers) > 0
+        different = [equal.url("grpc"), other.url("http")]
+        with Client(different) as client, pytest.raises(ModelMismatchError) as refusal:
+            client.encode(texts, batch_size=2)
+        assert sorted(refusal.value.servers) == sorted(different)

@@ -279,6 +279,41 @@ def test_the_pace_of_a_server_delays_requests_and_moves_them_elsewhere():
     assert choice.next(0.0, SIZE) is choice.places[1]
 
 
+def test_a_server_that_refuses_requests_is_slowed_down_by_itself():
+    choice = Choice(places(2))
+    limited, other = choice.places
+    for _ in range(4):
+        choice.refuse(choice.send(limited, 0.0, SIZE, 1), 0.0, 0.0)
+    rate = limited.pace.allowance.rate
+    assert rate is not None
+    assert other.pace.allowance.rate is None
+    first, second = (choice.send(limited, 1.0, SIZE, 1) for _ in range(2))
+    assert (first.began, second.began) == (1.0, pytest.approx(1.0 + 1 / rate))
+    assert choice.next(1.0, SIZE) is other
+
+
+def test_once_it_is_slowed_down_it_gets_no_pause_that_it_has_not_asked_for():
+    choice = Choice(places(1))
+    [limited] = choice.places
+    for _ in range(4):
+        choice.refuse(choice.send(limited, 0.0, SIZE, 1), 0.0, 0.0)
+    assert limited.busy_until == FIRST_PAUSE_SECONDS
+    choice.refuse(choice.send(limited, 1.0, SIZE, 1), 1.0, 0.0)
+    assert limited.may_take(1.0)
+    choice.refuse(choice.send(limited, 2.0, SIZE, 1), 2.0, 3.0)
+    assert not limited.may_take(4.9)
+
+
+def test_what_it_takes_is_noted_until_it_refuses_none_for_a_while():
+    choice = Choice(places(1))
+    [once] = choice.places
+    choice.refuse(choice.send(once, 0.0, SIZE, 1), 0.0, 0.0)
+    for number in range(1, 17):
+        assert once.pace.allowance.watches
+        choice.answer(choice.send(once, float(number), SIZE, 1), float(number))
+    assert not once.pace.allowance.watches
+
+
 EVENTS = st.sampled_from(["send", "answer", "fail", "take_back", "refuse", "ask"])
 
 

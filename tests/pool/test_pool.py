@@ -273,6 +273,16 @@ def test_too_much_at_all_servers_is_waited_for(make_servers, pool_of, rows):
         always.encode(["a"])
 
 
+def test_a_server_that_refuses_requests_is_sent_fewer(make_servers, pool_of, rows):
+    client = pool_of(make_servers([Refuse.overloaded()] * 16, None), pool=UNGUARDED, timeout=20)
+    limited, other = (member.place.pace for member in client._session.way.members)
+    end = time.monotonic() + 20
+    while limited.allowance.rate is None and time.monotonic() < end:
+        np.testing.assert_array_equal(client.encode(TEXTS, batch_size=4), rows(TEXTS))
+    assert limited.slows
+    assert not other.slows
+
+
 def test_a_server_has_a_credential_and_a_pace_of_its_own(make_servers, rows):
     [private], [public] = make_servers(None, token="s3cret"), make_servers(None)
     servers = [Server(private.address("grpc"), credential="s3cret"), Server(public.address("grpc"), items_per_second=1)]
@@ -424,6 +434,19 @@ def test_servers_come_and_go_with_their_addresses(monkeypatch, twins):
         while names.looked_up < looked_up + 2:
             np.testing.assert_array_equal(client.encode(TEXTS[:40], batch_size=4), expected)
         assert len(client.servers) == 2
+
+
+def test_a_name_is_looked_up_before_the_first_call_after_a_pause(monkeypatch, twins):
+    names = Names(monkeypatch, "127.0.0.1")
+    port = twins[0].address("grpc").rpartition(":")[2]
+    with Client(f"grpc://clip.test:{port}", pool=Pool(resolve=True, resolve_seconds=0.01), timeout=20) as client:
+        client.encode(["a"])
+        names.hosts = ["127.0.0.2"]
+        time.sleep(0.05)  # the pause
+        client.encode(["a"])
+        [now] = [server for server in client.servers if server.state != "draining"]
+        assert now.address == f"grpc://127.0.0.2:{port}"
+        assert now.share > 0
 
 
 def test_tls_holds_the_addresses_of_a_name_to_the_name(monkeypatch, twins):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from casdk import Client, Profile
+import pytest
+from casdk import Client, Pool, Profile
 from casdk._calls.profiles import profiles
 from msgspec import UNSET
 
@@ -22,3 +23,11 @@ def test_a_profile_of_one_server_is_no_dict(make_servers, call, capsys):
         assert isinstance(call(client, "profile", quiet=True), Profile)
         assert [address for address, _ in profiles(client._session, None, UNSET)] == [server.address("grpc")]
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_it_is_a_dict_wherever_there_may_be_several(make_servers, call, listed):
+    [server] = make_servers(None)
+    address = server.address("grpc")
+    with Client([address]) if listed else Client(address, pool=Pool()) as client:
+        assert list(call(client, "profile", quiet=True)) == [address]

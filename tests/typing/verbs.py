@@ -5,7 +5,20 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import numpy as np
-from casdk import CasdkError, Client, Document, DocumentArray, EncodeResult, Image, Pool, Profile, Response, Text, bulk
+from casdk import (
+    CasdkError,
+    Client,
+    Document,
+    DocumentArray,
+    EncodeResult,
+    Image,
+    Pool,
+    Profile,
+    Response,
+    Server,
+    Text,
+    bulk,
+)
 from casdk.bulk import BulkResult
 from numpy.typing import NDArray
 
@@ -130,6 +143,20 @@ async def profile() -> None:
     assert_type(client.profile(), Profile)
     assert_type(client.profile("a", quiet=True)["Roundtrip"], float)
     assert_type(await client.aprofile(Document(text="a")), Profile)
+    several = Client(["grpc://127.0.0.1:51000", Server("http://127.0.0.1:51001")], timeout=5)
+    assert_type(several.profile(), dict[str, Profile])
+    assert_type(await several.aprofile("a", quiet=True), dict[str, Profile])
+    assert_type(Client("grpc://clip:51000", pool=Pool(resolve=True)).profile(), dict[str, Profile])
+    with Client("grpc://127.0.0.1:51000", "token", retry=None) as single:
+        assert_type(single.profile(), Profile)
+
+
+def measure(either: Client) -> None:
+    assert_type(either.profile(), Profile | Any)
+
+
+measure(client)
+measure(Client(["grpc://127.0.0.1:51000"]))
 
 
 async def streams(mixture: list[str | Document]) -> None:
@@ -155,9 +182,9 @@ async def streams(mixture: list[str | Document]) -> None:
 
 async def contexts() -> None:
     with Client("http://127.0.0.1:51000") as one:
-        assert_type(one, Client)
+        assert_type(one, Client[Profile])
     async with Client("ws://127.0.0.1:51000") as other:
-        assert_type(other, Client)
+        assert_type(other, Client[Profile])
 
 
 def pool() -> None:
@@ -172,4 +199,4 @@ def refused(names: list[str]) -> None:
     client.encode(7)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     client.rank(names)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
     client.search(names, limit="ten")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
-    Client("grpc://127.0.0.1:1", unknown=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Client("grpc://127.0.0.1:1", unknown=True)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]

@@ -15,6 +15,7 @@ from casdk.documents.recognise import hold_documents, recognise
 from casdk.errors import ItemError
 
 if TYPE_CHECKING:
+    from casdk._calls.allowance import Ticket
     from casdk._calls.choice import Assignment, Place
     from casdk._rust import Codec
     from casdk._transport.transport import Transport
@@ -91,6 +92,7 @@ class Request(msgspec.Struct, eq=False):
         transport: Where it is sent, once that is decided.
         codec: How it was written.
         assignment: What a pool notes of it, if there is one.
+        ticket: What is noted of it where there is one server, while that refuses requests.
         send_at: When it may be sent, if not at once, in the engine's time.
         size: Bytes that count as in flight.
         reported: Whether the callbacks were called for it.
@@ -101,6 +103,7 @@ class Request(msgspec.Struct, eq=False):
     transport: Transport | None = None
     codec: Codec = "proto"
     assignment: Assignment | None = None
+    ticket: Ticket | None = None
     send_at: float | None = None
     size: int = 0
     reported: bool = False

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 import msgspec
 
+from casdk._calls.allowance import Ticket
 from casdk._calls.outages import ServerState
 from casdk._calls.pace import Pace
 
@@ -61,7 +62,7 @@ class Place(msgspec.Struct, eq=False, kw_only=True):
 
     Attributes:
         weight: Its share compared with others that are as quick.
-        pace: How fast requests to it may follow each other.
+        pace: How fast requests to it may follow each other, as was said, and as it shows by what it refuses.
         codec: How its requests are written.
         state: Whether it gets requests.
         seconds_per_byte: What it took for a byte lately; ``None`` before its first answer.
@@ -129,6 +130,7 @@ class Assignment(msgspec.Struct, eq=False):
         began: When it was sent, or may be.
         spell: The server's, then.
         asks: Whether it is the one request by which a server comes back.
+        ticket: What the server's pace noted of it, while that refuses requests.
     """
 
     place: Place
@@ -137,6 +139,7 @@ class Assignment(msgspec.Struct, eq=False):
     began: float
     spell: int
     asks: bool
+    ticket: Ticket | None = None
 
 
 class Choice:
@@ -237,7 +240,8 @@ class Choice:
         place.asking |= asks
         place.in_flight += 1
         place.waiting_bytes += size + REQUEST_BYTES
-        return Assignment(place, size + REQUEST_BYTES, place.waiting_bytes, began, place.spell, asks)
+        ticket = place.pace.allowance.send(began) if place.pace.allowance.watches else None
+        return Assignment(place, size + REQUEST_BYTES, place.waiting_bytes, began, place.spell, asks, ticket)
 
     def answer(self, assignment: Assignment, now: float, *, learn: bool = True) -> bool:
         """A request was answered, with whatever it was; return whether its server is back by that.
@@ -251,6 +255,8 @@ class Choice:
         self._end(assignment)
         if learn:
             _learn(place, (now - assignment.began) / assignment.load)
+        if place.pace.allowance.watches:
+            place.pace.accept(assignment.ticket, now)
         place.answers += 1
         if place.answers == TRUSTED_ANSWERS:
             place.pauses = 0
@@ -271,8 +277,12 @@ class Choice:
     def refuse(self, assignment: Assignment, now: float, seconds: float) -> None:
         """A server asks to be left alone for so many seconds."""
         self._end(assignment)
-        seconds = min(max(seconds, FIRST_PAUSE_SECONDS), LONGEST_BUSY_SECONDS)
-        assignment.place.busy_until = max(assignment.place.busy_until, now + seconds)
+        place = assignment.place
+        place.pace.refuse(assignment.ticket, now, seconds)
+        # Where its pace slows down, no pause is made that it has not asked for.
+        least = FIRST_PAUSE_SECONDS if place.pace.allowance.rate is None else 0.0
+        seconds = min(max(seconds, least), LONGEST_BUSY_SECONDS)
+        place.busy_until = max(place.busy_until, now + seconds)
 
     def fail(self, assignment: Assignment, now: float, asked: float = 0.0) -> float | None:
         """A request failed, and its server is away; return for how many seconds it is left out, if it was not by then.

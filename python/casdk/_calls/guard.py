@@ -49,7 +49,7 @@ class Guard:
     Args:
         expected: The space that every server has to be of, if the user has named one.
         alike: Whether all servers have to be of the space of the first one.
-        wait_for_turn: Waits until the pace lets a request of so many items be sent; ``None`` if there is no pace.
+        wait_for_turn: Waits until the pace lets a request of so many items be sent; ``None`` if none does.
     """
 
     def __init__(

@@ -1,29 +1,41 @@
-"""How fast the requests of a client may follow each other, as its `Limits` say; there is no I/O here, and no clock."""
+"""How fast requests may follow each other, as `Limits` say and a server shows; there is no I/O here, and no clock."""
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
+
+from casdk._calls.allowance import Allowance, Ticket
 
 __all__ = ["Pace"]
 
+LONGEST_PAUSE_SECONDS: Final = 60.0
+"""How long a server is sent nothing at most, whatever it asked for."""
+
 
 class Pace(msgspec.Struct):
-    """Says when the next request may be sent, for all calls of a client.
+    """Says when the next request may be sent, to one server or for all calls of a client.
 
     Attributes:
         requests_per_second: At most so many; ``None`` for as many as the server takes.
         items_per_second: The same of items.
         next_at: When the next request may be sent.
+        allowance: What the server takes, as it shows by what it refuses.
+        slows: Whether requests have to wait for their turn.
     """
 
     requests_per_second: float | None = None
     items_per_second: float | None = None
     next_at: float = 0.0
+    allowance: Allowance = msgspec.field(default_factory=Allowance)
+    slows: bool = False
 
-    @property
-    def slows(self) -> bool:
-        """Whether requests have to wait for their turn."""
-        return self.requests_per_second is not None or self.items_per_second is not None
+    def __post_init__(self) -> None:
+        self._adapt()
+
+    def _adapt(self) -> None:
+        self.slows = (self.requests_per_second or self.items_per_second or self.allowance.rate) is not None
 
     def send(self, now: float, items: int) -> None:
         """A request is sent, which the next one has to keep its distance from."""
@@ -32,4 +44,35 @@ class Pace(msgspec.Struct):
             seconds = 1 / self.requests_per_second
         if self.items_per_second is not None:
             seconds = max(seconds, items / self.items_per_second)
+        if (rate := self.allowance.rate) is not None:
+            seconds = max(seconds, 1 / rate)
         self.next_at = now + seconds
+
+    def accept(self, ticket: Ticket | None, now: float) -> None:
+        """The server has taken a request.
+
+        Args:
+            ticket: What its allowance noted of it.
+            now: The time.
+        """
+        self.allowance.accept(ticket, now)
+        self._adapt()
+
+    def refuse(self, ticket: Ticket | None, now: float, asked: float) -> None:
+        """The server has refused a request, as there were too many.
+
+        Args:
+            ticket: What its allowance noted of it.
+            now: The time.
+            asked: For how many seconds it asked to be left alone.
+        """
+        before = self.allowance.rate
+        takes_nothing = self.allowance.refuse(ticket, now)
+        self._adapt()
+        if (rate := self.allowance.rate) is None:
+            return
+        if before is None:
+            self.next_at = max(self.next_at, now + 1 / rate)
+        if takes_nothing:
+            # One that takes requests meanwhile has asked it for this one request, which waits by itself.
+            self.next_at = max(self.next_at, now + min(asked, LONGEST_PAUSE_SECONDS))

@@ -16,7 +16,7 @@ from casdk._calls.batches import Request
 from casdk._calls.choice import Choice, Place, PoolState
 from casdk._calls.hedging import Hedging
 from casdk._calls.pace import Pace
-from casdk._calls.ways import Way, status_of
+from casdk._calls.ways import Way, log_rate, status_of
 from casdk._engine.logging import logger_of
 from casdk._transport.address import Endpoint
 from casdk._transport.connecting import ascii_host
@@ -33,6 +33,9 @@ __all__ = ["Member", "PooledWay", "make_transport"]
 
 LOG: Final = logger_of("casdk.connections")
 
+STALE: Final = 2.0
+"""Names that were looked up so many times `Pool.resolve_seconds` ago, as there were no calls since, are looked up again
+before the next request is sent."""
 DRY_RUN_SECONDS: Final = 5.0
 """How long a server that was away has to answer a dry run, the connection included."""
 LATE_SECONDS: Final = 0.05
@@ -90,7 +93,7 @@ class PooledWay(Way):
     def _open(self, *, answered: bool) -> PoolState:
         """Make what belongs to one process; return what calls know of the servers."""
         self._choice = Choice([member.place for member in self.members])
-        self.is_open = not self._settings.pool.resolve
+        self.open_until = -inf if self._settings.pool.resolve else inf
         hedge = self._settings.pool.hedge
         self.hedging = Hedging(hedge) if hedge else None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -171,8 +174,9 @@ class PooledWay(Way):
             return
         place = request.batch.failed_at = assignment.place
         if isinstance(error, OverloadedError):
-            request.assignment = None
+            request.assignment, before = None, place.pace.allowance.rate
             self._choice.refuse(assignment, now, error.retry_after or 0.0)
+            log_rate(error.server, before, place.pace.allowance.rate)
         elif isinstance(error, ServerError):
             self._answered(request, learn=False)
         elif (
@@ -199,8 +203,12 @@ class PooledWay(Way):
     def _answered(self, request: Request, *, learn: bool) -> None:
         assignment, request.assignment = request.assignment, None
         assert assignment is not None
+        pace = assignment.place.pace
+        before = pace.allowance.rate
         if self._choice.answer(assignment, asyncio.get_running_loop().time(), learn=learn):
             LOG.info("%s is back", self._member_at(assignment.place).transport.endpoint)
+        if before is not None:
+            log_rate(str(self._member_at(assignment.place).transport.endpoint), before, pace.allowance.rate)
         self._dismiss()
 
     async def _ask(self, member: Member) -> None:
@@ -222,7 +230,7 @@ class PooledWay(Way):
     # Names that are looked up
 
     async def open(self) -> None:
-        """Wait until the names have been looked up for the first time."""
+        """Wait until the names have been looked up."""
         await asyncio.shield(self._begin_look_up())
 
     def _begin_look_up(self) -> asyncio.Task[None]:
@@ -246,7 +254,7 @@ class PooledWay(Way):
         finally:
             self._looking_up = None
             self._look_up_at = loop.time() + pool.resolve_seconds
-            self.is_open = True
+            self.open_until = loop.time() + STALE * pool.resolve_seconds
 
     async def _addresses_of(self, endpoint: Endpoint) -> list[Endpoint]:
         """Return an endpoint for each address of a name, its own for a literal address.

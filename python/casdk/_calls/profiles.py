@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from time import monotonic
+from typing import Any, TypeAlias
 
 from msgspec import UnsetType
 
@@ -16,8 +17,11 @@ from casdk.models import Profile, Response
 
 __all__ = ["profiles", "run", "run_async"]
 
+Profiled: TypeAlias = Profile | dict[str, Profile]
+"""Of the server, or of each by its address, where a client was made for several."""
 
-def run(session: Session, content: Any, timeout: float | UnsetType | None, *, quiet: bool) -> Profile:
+
+def run(session: Session, content: Any, timeout: float | UnsetType | None, *, quiet: bool) -> Profiled:
     """Run `profile` of each server; return what was measured, and print it.
 
     Args:
@@ -26,18 +30,18 @@ def run(session: Session, content: Any, timeout: float | UnsetType | None, *, qu
         timeout: Seconds for the call.
         quiet: Whether nothing is printed.
     """
-    if not session.way.is_open:
+    if monotonic() >= session.way.open_until:
         run_call(profile(session, content, timeout))
     responses = {address: run_call(call) for address, call in profiles(session, content, timeout)}
-    return _show(responses, session.is_pooled, quiet)
+    return _show(responses, session.are_several, quiet)
 
 
-async def run_async(session: Session, content: Any, timeout: float | UnsetType | None, *, quiet: bool) -> Profile:
+async def run_async(session: Session, content: Any, timeout: float | UnsetType | None, *, quiet: bool) -> Profiled:
     """`run`, asynchronously."""
-    if not session.way.is_open:
+    if monotonic() >= session.way.open_until:
         await run_call_async(profile(session, content, timeout))
     calls = profiles(session, content, timeout)
-    return _show({address: await run_call_async(call) for address, call in calls}, session.is_pooled, quiet)
+    return _show({address: await run_call_async(call) for address, call in calls}, session.are_several, quiet)
 
 
 def profiles(session: Session, content: Any, timeout: float | UnsetType | None) -> list[tuple[str, Run]]:
@@ -46,11 +50,11 @@ def profiles(session: Session, content: Any, timeout: float | UnsetType | None) 
     return [(way.address, profile(session, content, timeout, way)) for way in ways]
 
 
-def _show(responses: Mapping[str, Sequence[Response]], pooled: bool, quiet: bool) -> Profile:
+def _show(responses: Mapping[str, Sequence[Response]], several: bool, quiet: bool) -> Profiled:
     found = {address: Profile.from_response(of_one[0]) for address, of_one in responses.items()}
     for address, measured in found.items():
-        if not quiet and pooled:
+        if not quiet and several:
             print(address)
         if not quiet:
             measured.print()
-    return cast(Profile, found) if pooled else next(iter(found.values()))
+    return found if several else next(iter(found.values()))

@@ -75,7 +75,7 @@ async def _raced(run: Run, request: Request, message: bytes, late_after: float) 
 async def _exchange_too(run: Run, hedge: Request, message: bytes) -> Received:
     """Send a request to a second server, which has to be asked what any server is asked before."""
     assert hedge.transport is not None
-    if run.session.is_paced:
+    if run.session.pace.slows:
         await run.session.wait_for_turn(len(hedge.batch))
     if run.guard is not None:
         await run.guard.check(hedge.transport, run.packing.model_name)

@@ -128,7 +128,7 @@ class Run:
         self._receiver = self.answer if gathers else Nothing(feed.total, options, self.answer)
         self._callbacks = None if gathers and options.on_error is None else Callbacks(options)
         # What is measured, guarded, paced, pooled, called back for or read apart waits for more than a reply.
-        is_watched = session.telemetry is not None or self.guard is not None or session.is_paced or not self.way.only
+        is_watched = session.telemetry is not None or self.guard is not None or session.pace.slows or not self.way.only
         self._is_plain = verb.resend and not (is_watched or self._callbacks is not None or self._receiver.unpacks)
         self._unfinished = Unfinished(size)
         self.repeats = Repeats() if options.dedupe else None
@@ -214,7 +214,7 @@ class Run:
     async def _drive(self) -> None:
         """Read while there is room, send what may be sent, sleep until something happens; until nothing is left."""
         call, reading, now = self.call, self._reading, asyncio.get_running_loop().time
-        if not self.way.is_open:
+        if now() >= self.way.open_until:
             await self.way.open()
         while True:
             reading.go_on(self)
@@ -241,7 +241,7 @@ class Run:
 
     def _is_ready(self) -> bool:
         """Whether requests would wait for their replies and for nothing else, so that they need no tasks."""
-        return self._is_plain and self.way.only is not None and self.way.only.is_ready
+        return self._is_plain and self.way.direct is not None and self.way.direct.is_ready
 
     def hand_over_pieces(self) -> None:
         """Hand over the pieces whose turn it is, if the answer comes in pieces."""
@@ -289,10 +289,10 @@ class Run:
                     leave_out(batch, packed, call)
                 message = packed.message if packed.rows else None
                 del packed
-                if message is not None and self.session.is_paced:
+                if message is not None and self.session.pace.slows:
                     await self.session.wait_for_turn(len(batch))
                 if message is not None and call.stopped is None:
-                    request.transport = self.way.only or self.way.transport_for(request, len(message))
+                    request.transport = self.way.direct or self.way.transport_for(request, len(message))
                     if request.transport is None:
                         call.interrupt(batch)
                         return
@@ -307,7 +307,7 @@ class Run:
                     received, missing = await sent, None
                     if self.guard is not None:  # there may be another connection by now
                         await self.guard.check(request.transport, packing.model_name, sent=True)
-                    if received.reply.failed or not self._is_plain:
+                    if received.reply.failed or not self._is_plain or self.way.direct is None:
                         missing = await self._receive(request, received)
                     done = self._place(request, received, missing)
                 call.succeed(batch, done)
@@ -383,7 +383,7 @@ class Run:
                 await self._callbacks.report(self.caller, batch, request.id, received, error)
             request.reported = True
             raise error
-        if request.assignment is not None:
+        if self.way.direct is None:
             self.way.answered(request)
         unpacked = None
         if self._receiver.unpacks:

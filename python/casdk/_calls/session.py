@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
@@ -122,11 +121,12 @@ class Session(ConnectionOwner):
 
     Attributes:
         way: How requests find their server.
+        are_several: Whether the client was made for several servers, however many there are.
         sources: Where images may be read from.
         retries: How many requests may be sent again, over all calls.
         flow: What the flow behind it can do.
         window: Requests in flight of a call that does not say how many.
-        is_paced: Whether requests have to `wait_for_turn`.
+        pace: How fast the requests of all its calls may follow each other; what has to wait does so by `wait_for_turn`.
         guard: Asks the server for its vector space; ``None`` where it may have any.
         bytes: Bytes in flight, over all calls.
         packing: Held by a call that packs on a worker.
@@ -142,6 +142,7 @@ class Session(ConnectionOwner):
         self._pool: Final = PooledWay(settings) if settings.is_pooled else None
         self._only: Final = None if self._pool else make_transport(settings, settings.servers[0])
         self._index: Final = self._open_index()
+        self.are_several: Final = settings.are_several
         self.limits: Final = settings.limits
         self.retry: Final = settings.retry
         self.timeouts: Final = settings.timeouts
@@ -152,8 +153,7 @@ class Session(ConnectionOwner):
         self.flow: Final = Flow()
         self._proofs: Final[Proofs] = {}
         limits = settings.limits
-        self._pace: Final = Pace(limits.requests_per_second, limits.items_per_second)
-        self.is_paced: Final = self._pace.slows
+        self.pace: Final = Pace(limits.requests_per_second, limits.items_per_second)
         self._expected: Final = settings.expect_space
         prefetch = limits.prefetch
         least = max(WINDOW_REQUESTS, WINDOW_REQUESTS_EACH * len(settings.servers))
@@ -165,7 +165,7 @@ class Session(ConnectionOwner):
 
     def _open(self, *, answered: bool) -> None:
         """Make what belongs to one process: locks, budgets and whatever holds tasks or connections."""
-        self.way: Way = self._pool or Way.to(cast(Transport, self._only), ServerState(answered))
+        self.way: Way = self._pool or Way.to(cast(Transport, self._only), ServerState(answered), self.pace)
         self._index_way: Way | None = None if self._pool else self.way
         if self._index is not None:
             self._index_way = Way.to(self._index, ServerState(answered))
@@ -183,7 +183,7 @@ class Session(ConnectionOwner):
         alike = settings.pool.check_space and (len(settings.servers) > 1 or settings.pool.resolve)
         if self._expected is None and not alike:
             return None
-        return Guard(self._expected, alike=alike, wait_for_turn=self.wait_for_turn if self.is_paced else None)
+        return Guard(self._expected, alike=alike, wait_for_turn=self.wait_for_turn)
 
     def _open_index(self) -> Transport | None:
         """Return the way to the server that has the index, if there are several servers and it is said which."""
@@ -195,11 +195,6 @@ class Session(ConnectionOwner):
             if transport.endpoint == endpoint and not self._settings.pool.resolve:
                 return transport
         return make_transport(self._settings, Server(address))
-
-    @property
-    def is_pooled(self) -> bool:
-        """Whether there are several servers, or may be."""
-        return self._pool is not None
 
     @property
     def transports(self) -> list[Transport]:
@@ -246,10 +241,11 @@ class Session(ConnectionOwner):
         Args:
             items: In the request.
         """
+        now = asyncio.get_running_loop().time
         async with self._turns:
-            while (seconds := self._pace.next_at - perf_counter()) > 0:  # noqa: ASYNC110 - time is waited for
+            while (seconds := self.pace.next_at - now()) > 0:  # noqa: ASYNC110 - time is waited for
                 await asyncio.sleep(seconds)
-            self._pace.send(perf_counter(), items)
+            self.pace.send(now(), items)
 
     @property
     def opened(self) -> bool:

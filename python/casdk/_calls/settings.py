@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 import msgspec
 
@@ -15,17 +15,57 @@ from casdk._transport.greenlets import check_greenlets
 from casdk._transport.tokens import read_credential
 from casdk.config import TLS, Limits, Retry, Telemetry, Timeouts
 from casdk.errors import ConfigError
+from casdk.models import Profile
 from casdk.servers import Pool, Server
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from casdk._calls.merging import Coalescer
     from casdk._calls.telemetry import Instruments
+else:
+    from typing import TypeVar  # it takes no default before Python 3.13
 
-__all__ = ["Settings", "make_coalescer", "make_instruments", "prepare", "read_servers", "read_settings"]
+__all__ = [
+    "ClientOptions",
+    "Profiled_co",
+    "Settings",
+    "make_coalescer",
+    "make_instruments",
+    "read_servers",
+    "read_settings",
+]
+
+
+if TYPE_CHECKING:
+    Profiled_co = TypeVar("Profiled_co", default=Profile | Any, covariant=True)
+    """What `Client.profile` returns: a `Profile`, or one of each server. A ``Client`` of neither kind is one of any."""
+else:
+    Profiled_co = TypeVar("Profiled_co", covariant=True)
+
+
+class ClientOptions(TypedDict, total=False):
+    """Options of `Client`, but for what decides whether it has one server or several."""
+
+    tls: TLS | None
+    timeout: float | None
+    timeouts: Timeouts | None
+    retry: Retry | None
+    limits: Limits | None
+    proxy: str | None
+    transport: Literal["own", "libraries"] | None
+    coalesce: bool | float
+    telemetry: bool | Telemetry
+    local_files: bool
+    fetch_urls: bool
+    expect_space: str | None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client was made with, checked; they are pickled with it."""
+    """What a client was made with, checked; they are pickled with it.
+
+    ``are_several`` says whether it was made for a list of servers, or with a `Pool`, however many there are.
+    """
 
     servers: tuple[Server, ...]
     pool: Pool
@@ -40,6 +80,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     telemetry: bool | Telemetry
     sources: Sources
     expect_space: Space | None = None
+    are_several: bool = False
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -84,6 +125,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         obstacle = self.obstacle()
         if obstacle is not None:
             raise ConfigError(f"a client whose {obstacle} cannot be pickled")
+
+    def prepare(self) -> None:
+        """Import all that calls need, as `prepare` does: settings that were unpickled have imported nothing yet."""
+        prepare(self.endpoints, self.transport)
 
     def __repr__(self) -> str:
         return f"<settings of a client of {self.address}>"
@@ -157,6 +202,7 @@ def read_settings(
         telemetry=telemetry,
         sources=read_sources(local_files, fetch_urls),
         expect_space=None if expect_space is None else Space.read(expect_space, "expect_space"),
+        are_several=not isinstance(server, str) or pool is not None,
     )
 
 

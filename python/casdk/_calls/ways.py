@@ -2,56 +2,74 @@
 
 from __future__ import annotations
 
+import asyncio
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from casdk._calls.choice import State
 from casdk._calls.outages import ServerState
-from casdk.errors import CasdkError
+from casdk._engine.logging import logger_of
+from casdk.errors import CasdkError, OverloadedError
 from casdk.servers import ServerStatus
 
 if TYPE_CHECKING:
     from casdk._calls.batches import Request
     from casdk._calls.hedging import Hedging
+    from casdk._calls.pace import Pace
     from casdk._rust import Codec
     from casdk._transport.transport import Transport
 
-__all__ = ["Way", "status_of"]
+__all__ = ["Way", "log_rate", "status_of"]
+
+LOG: Final = logger_of("casdk.connections")
 
 
 class Way:
     """The servers that the requests of a call may go to: here there is one.
 
     Args:
-        only: Where all requests go; ``None`` where each has to ask.
+        only: Where all requests go; ``None`` where there are several servers.
         codecs: How requests may have to be written.
         state: Whether these servers are away.
         address: Where requests go, for errors and log lines of no request in particular.
+        pace: What the one server is slowed down for by, if it refuses requests, and if anything is.
 
     Attributes:
+        direct: Where requests go without asking, as nothing has to be noted of them; ``None`` where each has to ask.
         codec: How the next request is to be written.
-        is_open: Whether requests may be sent; else `open` is awaited first.
+        open_until: When `open` is to be awaited before the next request, in the engine's time.
         hedging: Which of them are sent to a second server as well; ``None`` if none is.
     """
 
-    is_open = True
+    open_until = inf
     hedging: Hedging | None = None
 
-    def __init__(self, only: Transport | None, codecs: tuple[Codec, ...], state: ServerState, address: str) -> None:
+    def __init__(
+        self,
+        only: Transport | None,
+        codecs: tuple[Codec, ...],
+        state: ServerState,
+        address: str,
+        pace: Pace | None = None,
+    ) -> None:
         self.only: Final = only
+        self.direct = None if pace is not None and pace.allowance.watches else only
+        self._pace: Final = pace
         self.codecs: Final = codecs
         self.codec: Codec = codecs[0]
         self.state = state
         self.address = address
 
     @classmethod
-    def to(cls, transport: Transport, state: ServerState) -> Way:
+    def to(cls, transport: Transport, state: ServerState, pace: Pace | None = None) -> Way:
         """Return the way to one server.
 
         Args:
             transport: Where all requests go.
             state: Whether it is away.
+            pace: How fast requests follow each other there, which slows down if it refuses some.
         """
-        return cls(transport, (transport.codec,), state, str(transport.endpoint))
+        return cls(transport, (transport.codec,), state, str(transport.endpoint), pace)
 
     @property
     def transports(self) -> list[Transport]:
@@ -68,6 +86,8 @@ class Way:
         Returns:
             ``None`` if it has to be written again first, as ``codec`` says by now.
         """
+        if self._pace is not None:
+            request.ticket = self._pace.allowance.send(asyncio.get_running_loop().time())
         return self.only
 
     def hedge_for(self, request: Request, size: int) -> Request | None:
@@ -89,6 +109,10 @@ class Way:
 
     def answered(self, request: Request) -> None:
         """A request was answered by a reply that is none of an error."""
+        if self._pace is not None:
+            before = self._pace.allowance.rate
+            self._pace.accept(request.ticket, asyncio.get_running_loop().time())
+            self._note_pace(self._pace, before)
 
     def failed(self, request: Request, error: CasdkError, answer_by: float | None) -> None:
         """A request failed.
@@ -101,6 +125,15 @@ class Way:
         assert request.transport is not None
         error.server = str(request.transport.endpoint)
         request.transport.last_error = f"{type(error).__name__}: {error}"
+        if self._pace is not None and isinstance(error, OverloadedError):
+            before = self._pace.allowance.rate
+            self._pace.refuse(request.ticket, asyncio.get_running_loop().time(), error.retry_after or 0.0)
+            self._note_pace(self._pace, before)
+
+    def _note_pace(self, pace: Pace, before: float | None) -> None:
+        """Have each request ask from now on, or none, as the one server is watched or not."""
+        self.direct = None if pace.allowance.watches else self.only
+        log_rate(self.address, before, pace.allowance.rate)
 
     def leave(self, request: Request) -> None:
         """A request was taken back, if it was still on its way: nobody waits for it any more."""
@@ -122,3 +155,17 @@ def status_of(transport: Transport, state: State, share: float) -> ServerStatus:
     """
     address = str(transport.endpoint)
     return ServerStatus(address=address, state=state, last_error=transport.last_error, share=share)
+
+
+def log_rate(address: str, before: float | None, after: float | None) -> None:
+    """Say so when requests begin to be sent at a rate that a server was found to take, or are not any more.
+
+    Args:
+        address: The server.
+        before: That rate before, in requests a second; ``None`` if there was none.
+        after: And now.
+    """
+    if before is None and after is not None:
+        LOG.info("%s refuses requests: it is sent %.3g a second for now, and more if it takes them", address, after)
+    elif before is not None and after is None:
+        LOG.info("%s is sent requests at any rate again", address)

@@ -1,0 +1,332 @@
+"""How many requests a second a server takes, as what it refuses shows; there is no I/O here, and no clock.
+
+A server that limits the rate of its clients takes what comes slowly enough, and refuses what comes faster. So where it
+refuses, requests are sent at a rate at which it does not, and that is raised from time to time:
+
+- It begins when at least `LEAST_REFUSED` of the last `OUTCOMES` requests were refused, at the rate of those that were
+  taken meanwhile.
+- When enough requests were taken at a rate, it is raised. The next refusal undoes that raise, and the next raise is
+  smaller; once the smallest is refused, the rate is held for a while.
+- At each refusal the limit had nothing left. What was taken between two of them, less one, is no more than what it
+  allows in that time: a rate that is never gone below, as it cannot be what is refused.
+- A server that refuses requests at such a rate refuses for another reason, or at random, or has become slower. So the
+  rate is lowered once more; if that does not help, it is let go, and refusals slow nothing down for a while. So is a
+  rate that no request waits for.
+
+Until a server refuses a request for the first time, nothing is noted of any.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from typing import Final, NamedTuple
+
+__all__ = ["Allowance", "Ticket"]
+
+OUTCOMES: Final = 16
+LEAST_REFUSED: Final = 2
+"""A rate is looked for once so many of so many requests in a row were refused."""
+FEW: Final = 4
+"""Fewer requests that were taken say nothing of a rate: then as many have to be refused."""
+BURST_SECONDS: Final = 0.02
+"""What few requests were taken in is held for at least so long: most limits take some at once."""
+LEAST_RATE: Final = 0.1
+"""Requests a second that are sent in any case: a server that refuses all of them is asked again every 10 s."""
+FIRST_STEP: Final = 1.0
+"""While nothing is known of the limit, a raise doubles the rate..."""
+FIRST_JUDGED_REQUESTS: Final = 4
+"""...and is made when so many requests were taken since the last change."""
+LARGEST_STEP: Final = 0.25
+LEAST_STEP: Final = 0.05
+"""Later raises, as parts of the rate: each that is refused makes the next one a quarter."""
+JUDGED_REQUESTS: Final = 8
+"""They are made when so many requests were taken, divided by that part: then the last raise has let through this many
+more than the rate before it, and a limit that takes fewer at once has refused one, if it was too much."""
+JUDGED_SECONDS: Final = 0.05
+"""No raise is made sooner after a change."""
+HOLD_SECONDS: Final = 10.0
+LONGEST_HOLD_SECONDS: Final = 80.0
+"""How long a rate is held when the least raise was refused; each time in a row twice as long."""
+REMEMBERED: Final = 8
+"""So many refusals, the latest, say what a limit allows at least."""
+TELLING: Final = 8
+"""With so many requests taken between two refusals, one more or less of them makes little difference."""
+MOST_UNEXPLAINED: Final = 4
+"""So many refusals of what a limit would have to allow are not those of a limit..."""
+MOST_LOWERED: Final = 10
+"""...nor are so many that each lowered the rate, while it never was taken for `QUIET_REQUESTS` requests."""
+QUIET_REQUESTS: Final = 100
+UNHURRIED: Final = 4.0
+"""Requests that come so many times slower than the rate allows do not wait for it: it is not raised any more, and is
+let go if so many of them are taken, one after the other."""
+IDLE_SECONDS: Final = 1.0
+"""After a pause that is longer than this, and than the rate makes it, the requests before it say nothing of that."""
+DISTRUST_SECONDS: Final = 60.0
+LONGEST_DISTRUST_SECONDS: Final = 600.0
+"""How long refusals slow nothing down once they were those of no limit; each time twice as long, unless there was one
+for longer."""
+
+
+class Ticket(NamedTuple):
+    """A request that was sent to a server.
+
+    Attributes:
+        number: Its number among those that were noted.
+        at: When it was sent.
+    """
+
+    number: int
+    at: float
+
+
+class Allowance:
+    """Finds out how many requests a second one server takes.
+
+    Attributes:
+        watches: Whether it is to be told of requests that are sent and taken; of those that are refused it always is.
+    """
+
+    def __init__(self) -> None:
+        self.watches = False
+        self._sent = 0
+        self._limit: _Limit | None = None
+        self._outcomes: deque[bool] = deque(maxlen=OUTCOMES)
+        """Whether the latest requests were refused, since one was."""
+        self._refusals = _Refusals(Ticket(0, -inf))
+        self._watched_at = self._began_at = self._trusted_at = -inf
+        self._distrust = DISTRUST_SECONDS
+
+    @property
+    def rate(self) -> float | None:
+        """Requests a second; ``None`` while the server is not known to limit them."""
+        return None if self._limit is None else self._limit.rate
+
+    def send(self, now: float) -> Ticket:
+        """A request is sent; return what is noted of it."""
+        self._sent += 1
+        ticket = Ticket(self._sent, now)
+        if self._limit is not None:
+            self._limit.send(ticket)
+        return ticket
+
+    def accept(self, ticket: Ticket | None, now: float) -> None:
+        """A request was taken.
+
+        Args:
+            ticket: What was noted of it; ``None`` if that is nothing, as it was sent before.
+            now: The time.
+        """
+        if ticket is None:
+            return
+        if self._limit is None:
+            self._outcomes.append(False)
+            self.watches = any(self._outcomes)
+        elif not self._limit.accept(ticket, now):
+            self._limit, self.watches = None, False
+
+    def refuse(self, ticket: Ticket | None, now: float) -> bool:
+        """A request was refused, as there were too many.
+
+        Args:
+            ticket: As for `accept`.
+            now: The time.
+
+        Returns:
+            Whether the server seems to take nothing at all at present.
+        """
+        if self._limit is None:
+            if now >= self._trusted_at:
+                self._suspect(ticket, now)
+            return self._limit is not None and all(self._outcomes)
+        if ticket is None:
+            return False
+        taken = self._limit.refuse(ticket, now)
+        if self._limit.is_unlikely:
+            self._distrust_for_a_while(now)
+        return taken == 0
+
+    def _suspect(self, ticket: Ticket | None, now: float) -> None:
+        """Look whether it is a limit that refuses, and begin with the rate of what was taken."""
+        if not self.watches:
+            self.watches, self._watched_at = True, now
+            self._outcomes.clear()
+            self._refusals = _Refusals(Ticket(self._sent, now))
+        elif ticket is not None:
+            self._refusals.add(ticket)
+        self._outcomes.append(True)
+        refused = sum(self._outcomes)
+        taken, seconds = len(self._outcomes) - refused, now - self._watched_at
+        if refused < (LEAST_REFUSED if taken >= FEW else FEW):
+            return
+        if taken < FEW:
+            taken, seconds = max(1, taken), max(BURST_SECONDS, seconds)
+        self._began_at = now
+        self._limit = _Limit(taken / seconds, self._refusals, self._sent)
+
+    def _distrust_for_a_while(self, now: float) -> None:
+        """Slow requests down no more, and do not begin again for a while, unless it was a limit for long."""
+        self._limit, self.watches = None, False
+        if now - self._began_at > self._distrust:
+            self._distrust = DISTRUST_SECONDS
+            return
+        self._trusted_at = now + self._distrust
+        self._distrust = min(2 * self._distrust, LONGEST_DISTRUST_SECONDS)
+
+
+class _Refusals:
+    """The latest refusals, and what was taken between them.
+
+    Args:
+        first: The first one.
+    """
+
+    def __init__(self, first: Ticket) -> None:
+        self._refused = 0
+        """Refused since the first."""
+        self._latest = deque([(first.at, first.number)], maxlen=REMEMBERED)
+        """When each was sent, and how many had been taken by then."""
+
+    def count(self) -> None:
+        """A request was refused that says nothing of the limit."""
+        self._refused += 1
+
+    def add(self, ticket: Ticket) -> None:
+        """A request was refused."""
+        self._refused += 1
+        if ticket.at > self._latest[-1][0]:
+            self._latest.append((ticket.at, ticket.number - self._refused))
+
+    def forget(self) -> None:
+        """Remember only the last two."""
+        self._latest = deque([*self._latest][-2:], maxlen=REMEMBERED)
+
+    @property
+    def last(self) -> tuple[int, float]:
+        """What was taken between the last two, and in how many seconds."""
+        if len(self._latest) < 2:
+            return 0, inf
+        (before, taken_before), (at, taken) = self._latest[-2], self._latest[-1]
+        return taken - taken_before, at - before
+
+    @property
+    def allowed(self) -> float:
+        """Requests a second that the limit allows at least, if it is one: it had nothing left at each refusal."""
+        at, taken = self._latest[-1]
+        # One less, as it may have had a part of one left at the earlier of the two.
+        return max(
+            (max(0, taken - earlier - 1) / (at - before) for before, earlier in self._latest if before < at),
+            default=0.0,
+        )
+
+
+class _Limit:
+    """A rate that is looked for.
+
+    Args:
+        rate: Where to begin, in requests a second.
+        refusals: Those that it is known by.
+        sent: Requests that were sent so far.
+
+    Attributes:
+        rate: The rate that requests are to be sent at now.
+        is_unlikely: Whether the server refuses them for another reason.
+    """
+
+    def __init__(self, rate: float, refusals: _Refusals, sent: int) -> None:
+        self._refusals = refusals
+        self._latest = Ticket(sent, -inf)
+        self._step = FIRST_STEP
+        self._held = inf
+        """The rate before the first of the last raises in a row."""
+        self._hold = HOLD_SECONDS
+        self._raise_at = -inf
+        self._unexplained = self._lowered = 0
+        self.is_unlikely = False
+        self._change(rate)
+
+    def send(self, ticket: Ticket) -> None:
+        """A request is sent."""
+        if ticket.at - self._latest.at > max(IDLE_SECONDS, 2 / self.rate):
+            self._judge_from(ticket.number)
+        if ticket.number == self._first:
+            self._first_at = ticket.at
+        self._latest = ticket
+
+    def accept(self, ticket: Ticket, now: float) -> bool:
+        """A request was taken; return whether requests come fast enough for the rate to matter."""
+        if ticket.number < self._first:
+            return True
+        self._accepted += 1
+        judged = FIRST_JUDGED_REQUESTS if self._step == FIRST_STEP else JUDGED_REQUESTS / self._step
+        if self._accepted < judged or now < max(self._raise_at, self._first_at + JUDGED_SECONDS):
+            return True
+        came_in = self._latest.at - self._first_at
+        if came_in > UNHURRIED * (self._latest.number - self._first) / self.rate:
+            return self._accepted < QUIET_REQUESTS
+        self._raise()
+        return True
+
+    def refuse(self, ticket: Ticket, now: float) -> int | None:
+        """A request was refused; return how many were taken since the last, ``None`` if that is not known."""
+        if ticket.number < self._first:  # it was sent at another rate
+            self._refusals.count()
+            return None
+        self._refusals.add(ticket)
+        taken, seconds = self._refusals.last
+        self._lowered += taken > 1
+        if self._raised:
+            self._undo()
+        else:
+            self._lower(taken, seconds)
+        self._raise_at = -inf
+        if self._step == LEAST_STEP:
+            self._raise_at, self._hold = now + self._hold, min(2 * self._hold, LONGEST_HOLD_SECONDS)
+        self.is_unlikely = self._unexplained >= MOST_UNEXPLAINED or self._lowered >= MOST_LOWERED
+        return taken
+
+    def _raise(self) -> None:
+        if not self._raised:
+            self._held = self.rate
+        elif self._step < LARGEST_STEP and self._hold > HOLD_SECONDS:
+            # The limit was known, and has been raised itself: it is followed by larger steps.
+            self._step = min(LARGEST_STEP, 2 * self._step)
+        if self._accepted >= QUIET_REQUESTS:
+            self._unexplained = self._lowered = 0
+        self._change(self.rate * (1 + self._step), raised=self._step)
+
+    def _undo(self) -> None:
+        """Go back to the rate before the last raise; to that before all, which is known better, if it is near."""
+        before = self.rate / (1 + self._raised)
+        if before <= self._held * (1 + LARGEST_STEP):
+            before = self._held
+        else:
+            self._hold = HOLD_SECONDS
+        self._step = max(LEAST_STEP, self._step / 4)
+        self._change(max(before, min(self.rate, self._refusals.allowed)))
+
+    def _lower(self, taken: int, seconds: float) -> None:
+        """Go down to what was taken since the refusal before, but not below what the limit has to allow."""
+        allowed = self._refusals.allowed
+        if self.rate <= (1 + LEAST_STEP) * allowed:
+            self._unexplained += 1
+            if self._unexplained > 1:  # what it allowed before is over, if it is a limit
+                self._refusals.forget()
+                self._held, allowed = inf, 0.0
+        if taken > 1:
+            lower = (taken - (taken >= TELLING)) / seconds
+            self._step = max(LEAST_STEP, min(LARGEST_STEP, self._step, 1 / taken if taken >= TELLING else inf))
+        else:
+            lower = self._held if self._held < self.rate else self.rate / 2
+            self._step = min(LARGEST_STEP, self._step) if allowed else FIRST_STEP
+        self._change(min(self.rate, max(allowed, lower)))
+
+    def _change(self, rate: float, *, raised: float = 0.0) -> None:
+        self.rate = max(LEAST_RATE, rate)
+        self._raised = raised
+        """The part by which it was raised, 0 if it was not."""
+        self._judge_from(self._latest.number + 1)
+
+    def _judge_from(self, number: int) -> None:
+        """Judge the rate by this request and those after it."""
+        self._first, self._first_at, self._accepted = number, inf, 0
