@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,89 @@ def test_fifty_kills(target, server, encoder, tmp_path, held, captions):
             for path in sorted(target.parent.rglob("*"), reverse=True):
                 path.unlink() if path.is_file() else path.rmdir()
     assert killed >= 20
+
+
+def run_again_until_it_is_through(url, source, target, options, places):
+    """Kill runs at steps on the disk, one after the other, until one is through; returns how many were killed."""
+    killed = 0
+    for place in places:
+        if not run_and_kill(url, source, target, options={**OPTIONS, **options}, disk=place):
+            break
+        killed += 1
+    return killed
+
+
+@pytest.fixture
+def refusing():
+    """A server that refuses some sentences until its ``executor.poison`` is taken away, and a client of it."""
+    with (
+        FaultServer(width=8, poison=lambda text: text.endswith("3")) as server,
+        Client(server.address("grpc")) as client,
+    ):
+        yield server, client
+
+
+def check_retry(refusing, target, tmp_path, held, places):
+    server, client = refusing
+    source = "texts:76"
+    assert client.encode_to(target, victim.items_of(source), **OPTIONS).failed > 3
+    server.executor.poison = None
+    killed = run_again_until_it_is_through(server.address("grpc"), source, target, {"retry_errors": True}, places)
+    client.encode_to(target, victim.items_of(source), retry_errors=True, **OPTIONS)
+    check_as_undisturbed(client, source, target, tmp_path, held)
+    return killed
+
+
+def test_a_retry_that_is_killed(refusing, target, tmp_path, held):
+    choose = random.Random(target.name)
+    assert check_retry(refusing, target, tmp_path, held, [choose.randint(5, STEPS), choose.randint(5, STEPS)]) == 2
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_a_retry_that_is_killed_at_every_step(refusing, target, tmp_path, held):
+    assert check_retry(refusing, target, tmp_path, held, [*range(1, 30), *range(4, 30)]) >= STEPS
+
+
+def check_update(encoder, server, target, photos, tmp_path, held, places):
+    """Files go, come and change; killed updates leave in the end what one leaves that was not disturbed."""
+    source, url, update = f"files:{photos}", server.address("grpc"), {"update": True}
+    encoder.encode_to(target, victim.items_of(source), **OPTIONS)
+    folder = Path(photos).parent
+    paths = sorted(path for path in folder.iterdir() if path.exists())
+    for path in paths[2:30:9]:
+        path.unlink()
+    for path in (paths[21], paths[39]):
+        path.touch()
+    for number in range(40):
+        shutil.copy(paths[number % 2], folder / f"new{number}{paths[number % 2].suffix}")
+    shutil.copytree(target.parent, tmp_path / "undisturbed")
+    killed = run_again_until_it_is_through(url, source, target, update, places)
+    killed += run_and_kill(url, source, target, options={**OPTIONS, **update}, item=60)
+    encoder.encode_to(target, victim.items_of(source), update=True, **OPTIONS)
+    result = encoder.encode_to(tmp_path / "undisturbed" / target.name, victim.items_of(source), update=True, **OPTIONS)
+    assert held(target.parent) == held(tmp_path / "undisturbed")
+    assert (result.dropped, result.reencoded, result.encoded) == (4, 2, 42)
+    return killed
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "rows"
+
+
+def test_an_update_that_is_killed(server, encoder, folder, photos, tmp_path, held):
+    choose = random.Random("update")
+    places = [choose.randint(5, STEPS), choose.randint(5, STEPS)]
+    assert check_update(encoder, server, folder, photos, tmp_path, held, places) >= 2
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_an_update_that_is_killed_at_every_step(server, encoder, folder, photos, tmp_path, held):
+    places = [*range(1, 60), *range(20, 60)]
+    assert check_update(encoder, server, folder, photos, tmp_path, held, places) >= 60
 
 
 def test_a_kill_costs_a_shard_at_most(target):

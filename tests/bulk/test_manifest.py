@@ -163,6 +163,28 @@ def test_a_shard_that_is_not_full_is_the_last():
         Manifest(settings=SETTINGS, shards=(shard(0, ["a"] * 9),)).refuse_growth("t")
 
 
+def test_an_updated_target_has_shards_of_any_length():
+    three = tuple(shard(number, ["a"] * rows) for number, rows in enumerate((10, 4, 10)))
+    manifest = Manifest(settings=SETTINGS, shards=three, finished=True)
+    assert [manifest.start_of(number) for number in range(4)] == [0, 10, 20, 30]
+    manifest.check_order("t")
+    updated = manifest.to_update()
+    assert [updated.start_of(number) for number in range(4)] == [0, 10, 14, 24]
+    assert not updated.ended
+    assert read_manifest(write_manifest(updated.with_end()), "m").updated
+    with pytest.raises(BulkError, match=r"t was updated, so .* update=True"):
+        updated.check_order("t")
+
+
+def test_a_shard_may_be_replaced():
+    manifest = Manifest(settings=SETTINGS, shards=(shard(0, ["a"] * 10, 3), shard(1, ["b"] * 10, 2)))
+    manifest = manifest.with_begun(shard(2, ["c"], 1), 4)
+    for number in range(3):
+        manifest = manifest.with_replaced(shard(number, ["a"] * 7))
+    assert (manifest.rows, manifest.failed) == (21, 0)
+    assert [one.number for one in manifest.entries] == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [

@@ -1,5 +1,6 @@
 """A ``.npy`` target: rows where they belong, names and errors beside it, cut to what its manifest says."""
 
+import msgspec
 import numpy as np
 import pytest
 from casdk import FileMissingError
@@ -45,6 +46,67 @@ def test_shards_follow_each_other(matrix, tmp_path):
     assert "gone" in failed
     words = rows(0, 4).tobytes()
     assert int(manifest.shards[0].checksum, 16) == int(np.frombuffer(words, "<u8").sum())
+
+
+GONE = FileMissingError(0, "x", "gone")
+
+
+def fill(matrix, left=None):
+    """Make a matrix of two shards and a beginning, with errors in each, and fill in a row of the first one."""
+    manifest = Manifest(settings=SETTINGS)
+    for number, count in enumerate((4, 4, 1)):
+        matrix.begin(manifest, 3)
+        matrix.add([f"{number}{row}" for row in range(count)], rows(12 * number, count), {0: GONE, count - 1: GONE})
+        shard = msgspec.structs.replace(entry(number, count), failed=min(count, 2))
+        if number < 2:
+            manifest = manifest.with_shard(matrix.commit(shard), 3)
+        else:
+            manifest = manifest.with_begun(matrix.keep(shard), 3)
+    matrix.write_manifest(manifest)
+    assert matrix.failures(manifest, manifest.shards[1]) == dict.fromkeys((0, 3), "FileMissingError: gone")
+    if left is not None:
+        left(manifest)
+    errors = {0: "OtherError: longer than it was"}
+    return matrix.fill(manifest, manifest.shards[1], {3: np.float64([[7, 8, 9]])}, errors)
+
+
+def check_filled(matrix, manifest, tmp_path):
+    assert (manifest.failed, manifest.shards[1].failed) == (4, 1)
+    assert matrix.read_manifest() == manifest
+    matrix.check(manifest)
+    found = np.load(tmp_path / "rows.npy.part")
+    np.testing.assert_array_equal(found[7], [7, 8, 9])
+    np.testing.assert_array_equal(np.delete(found, 7, axis=0), np.delete(rows(0, 9), 7, axis=0)[: len(found) - 1])
+    words = np.frombuffer(found[4:8].tobytes(), "<u8")
+    assert int(manifest.shards[1].checksum, 16) == int(words.sum(dtype=np.uint64))
+    said = [list(matrix.failures(manifest, shard).values()) for shard in manifest.entries]
+    gone = "FileMissingError: gone"
+    assert said == [[gone, gone], ["OtherError: longer than it was"], [gone]]
+
+
+def test_a_row_is_filled_in(matrix, tmp_path):
+    check_filled(matrix, fill(matrix), tmp_path)
+    assert not list(tmp_path.glob("*filling*"))
+
+
+def test_what_was_filled_in_by_half_is_filled_in(matrix, tmp_path, monkeypatch):
+    """As a kill leaves it: what is to become of it is on disk, and nothing of it is done."""
+    with monkeypatch.context() as patched:
+        patched.setattr(matrix, "settle", lambda manifest: manifest)
+        fill(matrix)
+    assert matrix.read_manifest().failed == 5
+    for _ in range(2):
+        check_filled(matrix, matrix.settle(matrix.read_manifest()), tmp_path)
+
+
+def test_what_was_only_prepared_is_forgotten(matrix, tmp_path):
+    def leave(manifest):
+        (tmp_path / "rows.errors.jsonl.filling").write_bytes(b"half")
+        (tmp_path / "_rows.npy.filling.tmp").write_bytes(b"half")
+        assert matrix.settle(manifest) == manifest
+
+    fill(matrix, leave)
+    assert not list(tmp_path.glob("*filling*"))
 
 
 def test_what_is_kept_can_be_read_and_gone_on_with(matrix, tmp_path):

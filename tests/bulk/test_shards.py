@@ -69,6 +69,53 @@ def test_the_bytes_are_the_same_however_it_was_made(whole, cuts, kept, tmp_path_
     assert (path / "part-00000.parquet").read_bytes() == (whole[0] / "part-00000.parquet").read_bytes()
 
 
+def fill(target, manifest):
+    [shard] = manifest.shards
+    return target.fill(manifest, shard, {row: ROWS[row : row + 1] for row in ERRORS}, {})
+
+
+def leave_out(target, manifest):
+    kept = np.ones(9000, bool)
+    kept[::2] = False
+    return target.leave_out(manifest, manifest.shards[0], kept)
+
+
+@pytest.mark.parametrize(("change", "rows"), [(fill, 9000), (leave_out, 4500)])
+@pytest.mark.parametrize("killed", [None, "write_manifest", "settle"])
+def test_a_shard_is_made_again(tmp_path, monkeypatch, held, change, rows, killed):
+    """A kill is before the manifest is written, or after."""
+    target = ParquetTarget(str(tmp_path), "float32")
+    target.begin(Manifest(settings=SETTINGS), 2)
+    add(target, 0, 9000)
+    shard = target.commit(entry(0, 9000), bytes(range(250)) * 288)
+    manifest = Manifest(settings=SETTINGS, shards=(shard,), finished=True, width=2)
+    target.write_manifest(manifest)
+    before = held(tmp_path)
+    if killed is None:
+        then = change(target, manifest)
+    else:
+        with monkeypatch.context() as patched:
+            patched.setattr(target, killed, die)
+            with pytest.raises(KeyboardInterrupt):
+                change(target, manifest)
+        assert list(tmp_path.glob("_again-*"))
+        then = target.settle(target.read_manifest())
+        target.check(then)
+    if killed == "write_manifest":
+        assert held(tmp_path) == before
+        return
+    assert target.read_manifest() == then
+    assert (then.rows, then.failed) == (rows, 0 if change is fill else 1)
+    assert list(target.failures(then, then.shards[0])) == ([] if change is fill else [4499])
+    assert len(list(target.names_of(then, then.shards[0]))) == rows
+    assert len(target.contents_of(then.shards[0])) == rows * 8
+    assert set(held(tmp_path)) == set(before)
+
+
+def die(*_):
+    raise KeyboardInterrupt
+
+
 def test_what_is_dropped_leaves_nothing(tmp_path):
     target = ParquetTarget(str(tmp_path), "float16")
     target.begin(Manifest(settings=SETTINGS), 2)

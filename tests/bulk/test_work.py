@@ -18,6 +18,22 @@ def test_names_come_back_in_order():
     assert shard.items == work.digest
 
 
+def test_what_is_known_of_contents_is_kept_for_updates():
+    known = []
+    for cuts in ([2, 1], [1, 2], [3]):
+        work = Work(0)
+        work.note(Block(["a", "b", "c"], ["a", "b", "c"], {1: "x"}))
+        for rows in cuts:
+            work.count(rows)
+        known.append(work.contents)
+    assert len(known[0]) == 3 * 8
+    assert len(set(known)) == 1
+    plain = Work(0)
+    plain.note(Block(["a"], ["a"]))
+    plain.count(1)
+    assert plain.contents == b""
+
+
 def test_contents_count():
     digests = set()
     for contents in ({}, {0: "x"}, {1: "x"}, {0: "y"}):

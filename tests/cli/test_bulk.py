@@ -1,6 +1,7 @@
 """Bulk runs at the prompt: they go on, they say what has changed, and a signal ends them in order."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -82,6 +83,7 @@ def test_what_fails_is_written_down(command, url, lines, tmp_path):
     [
         (("--batch-size", 8), 3, "begun with batch_size=4, and now it is 8; give another target, or --overwrite"),
         (("--batch-size", 4, "--errors", "skip"), 2, "written down here (record)"),
+        (("--batch-size", 4, "--update", "--overwrite"), 2, "--overwrite begins again, and --update goes on"),
     ],
 )
 def test_what_is_refused(command, url, lines, tmp_path, words, code, said):
@@ -127,6 +129,43 @@ def test_what_is_no_shard(command, url, lines, tmp_path, words, said):
     assert (ran.code, said in ran.err) == (2, True), ran.err
 
 
+def test_a_folder_is_brought_up_to_date(command, url, lines, tmp_path):
+    target = tmp_path / "rows"
+    assert command("encode", url, lines, "-o", target, *SMALL).code == 0
+    with lines.open("a") as file:
+        file.write("one more\n")
+    refused = command("encode", url, lines, "-o", target, *SMALL)
+    assert (refused.code, "has grown" in refused.err, "--update takes that into a folder" in refused.err) == (3, 1, 1)
+    ran = command("encode", url, lines, "-o", target, *SMALL, "--update", "--json")
+    assert (ran.code, ran.json["rows"], ran.json["encoded"], ran.json["dropped"]) == (0, 51, 1, 0)
+    lines.write_text("".join(lines.read_text().splitlines(keepends=True)[2:]))
+    ran = command("encode", url, lines, "-o", target, *SMALL, "--update")
+    assert ran.out.startswith(f"{target}: 49 rows, 2 left out as their items are gone, in ")
+    assert "it was finished before" in command("encode", url, lines, "-o", target, *SMALL, "--update").out
+
+
+def test_what_failed_is_tried_again(command, lines, tmp_path):
+    target = tmp_path / "rows.npy"
+    with FaultServer(width=8, poison=["sentence 7"]) as server:
+        words = ("encode", server.address("grpc"), lines, "-o", target, "--report", tmp_path / "report.html")
+        assert command(*words).code == 1
+        assert "RejectedError" in (tmp_path / "report.html").read_text()
+        assert command(*words, "--retry-errors").code == 1
+        server.executor.poison = None
+        ran = command(*words, "--retry-errors")
+    assert (ran.code, ran.out.startswith(f"{target}: 50 rows, 1 encoded again, in ")) == (0, True)
+    assert (tmp_path / "rows.errors.jsonl").read_bytes() == b""
+
+
+def test_files_are_told_by_their_bytes(command, url, images, tmp_path):
+    target = tmp_path / "rows"
+    photo = tmp_path / next(iter(images.values())).name
+    photo.write_bytes(next(iter(images.values())).read_bytes())
+    assert command("encode", url, photo, "-o", target, "--hash").code == 0
+    photo.touch()
+    assert "it was finished before" in command("encode", url, photo, "-o", target, "--hash").out
+
+
 def test_there_may_be_no_run(command, tmp_path):
     ran = command("bulk", "status", tmp_path / "none")
     assert (ran.code, "there is no bulk run" in ran.err) == (3, True)
@@ -147,10 +186,29 @@ def test_a_signal_ends_it_in_order(lines, tmp_path, number, code):
             gate.open()
             _, said = process.communicate(timeout=30)
         assert process.returncode == code, said
-        assert "the same command goes on from there" in said
+        shown = shlex.join(map(str, words))
+        assert f"and the same command goes on from there: casdk {shown}" in said
         manifest = json.loads((target / "_casdk.json").read_text())
         assert manifest["begun"]["rows"] >= 20
         result = client.encode_to(
             target, ((text, text) for text in lines.read_text().splitlines()), shard_rows=100, batch_size=4
         )
         assert (result.rows, result.encoded) == (50, 50 - manifest["begun"]["rows"])
+
+
+def test_what_does_not_come_back_in_time_is_given_up(lines, tmp_path):
+    """Within 5 seconds in fact; here the server never answers one request, and the time is made shorter."""
+    gate, target = Gate(), tmp_path / "rows"
+    held_back = lambda request: Hold(gate) if "sentence 20" in request.texts else None  # noqa: E731
+    with FaultServer(held_back, width=8) as server:
+        words = ["encode", server.address("grpc"), lines, "-o", target, "--shard-rows", "100", "--batch-size", "4"]
+        program = "import sys; from casdk.cli import bulk, main; bulk.STOP_SECONDS = 0.2; sys.exit(main())"
+        process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True)
+        with process:
+            gate.wait_for(1)
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=60)
+        gate.open()
+    assert process.returncode == 143, said
+    assert f"the same command goes on from there: casdk {shlex.join(map(str, words))}" in said
+    assert json.loads((target / "_casdk.json").read_text())["begun"]["rows"] in range(4, 21, 4)

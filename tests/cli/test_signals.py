@@ -5,7 +5,7 @@ import signal
 import threading
 
 import pytest
-from casdk.cli.signals import Stopped, stopping, undisturbed
+from casdk.cli.signals import Stopped, asking, stopping, undisturbed
 
 NUMBERS = {
     signal.SIGINT: "interrupted",
@@ -62,6 +62,20 @@ def test_nothing_disturbs_what_leaves_things_in_order(number):
         with pytest.raises(Stopped):
             os.kill(os.getpid(), number)
     assert reached == [number]
+
+
+@pytest.mark.parametrize(("seconds", "signals"), [(0.01, 1), (60, 2)])
+def test_an_end_that_was_asked_for_comes_in_time_or_at_the_next_signal(seconds, signals):
+    asked = []
+
+    def send_and_wait():
+        for _ in range(signals):
+            os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(60)
+
+    with stopping(), asking(asked.append, seconds), pytest.raises(Stopped) as stopped:
+        send_and_wait()
+    assert [stopped.value] == asked
 
 
 def test_a_thread_changes_nothing():

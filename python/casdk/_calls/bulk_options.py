@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, Final, Literal, TypedDict
 
@@ -20,6 +21,13 @@ class BulkOptions(TypedDict, total=False):
     Attributes:
         resume: Go on with a target that was begun; ``False`` refuses one.
         overwrite: Begin again, whatever is there; a file of the target's name that is of no bulk run is lost, too.
+        update: Bring a folder up to date with an input that is another one: encode what is new or has changed, into new
+            shards behind those that are there, and leave out what is gone. Shards of which no item has changed keep
+            their bytes. A target that is not there is made.
+        retry_errors: Encode items again that have failed; rows that are there stay as they are.
+        hash: Tell files by a digest of their bytes, and not by size and time; the same for all runs into a target.
+        report: A file for a page of HTML, which needs no network: throughput over time, and the errors. It is written
+            when the run ends, also where it is stopped.
         shard_rows: Rows in a shard: what a run that is killed may have to encode again, and, in a folder, the rows of a
             file. 100,000.
         shard: ``(i, n)``, where n runs make one folder together, on as many machines as you like: this one makes every
@@ -41,6 +49,10 @@ class BulkOptions(TypedDict, total=False):
 
     resume: bool
     overwrite: bool
+    update: bool
+    retry_errors: bool
+    hash: bool
+    report: str | os.PathLike[str] | None
     shard_rows: int
     shard: tuple[int, int] | None
     batch_size: int
@@ -62,6 +74,10 @@ class BulkDefaults(msgspec.Struct, frozen=True, kw_only=True):
 
     resume: bool = True
     overwrite: bool = False
+    update: bool = False
+    retry_errors: bool = False
+    hash: bool = False
+    report: str | os.PathLike[str] | None = None
     shard_rows: int = 100_000
     shard: tuple[int, int] | None = None
     batch_size: int = MINIBATCH
@@ -104,9 +120,11 @@ def read_bulk_options(options: Mapping[str, Any]) -> tuple[BulkDefaults, dict[st
     KNOWN.check(options)
     given = BulkDefaults(**options)
     checked = read_options({name: getattr(given, name) for name in (*OF_STREAMS, "show_progress")})
-    for name in ("resume", "overwrite", "normalize"):
+    for name in ("resume", "overwrite", "update", "retry_errors", "hash", "normalize"):
         if not isinstance(value := getattr(given, name), bool):
             raise InputTypeError(f"{name} must be True or False, not {shown(value)}")
+    if given.report is not None and not isinstance(given.report, str | os.PathLike):
+        raise InputTypeError(f"report must be a path, not {shown(given.report)}")
     if isinstance(given.shard_rows, bool) or not isinstance(given.shard_rows, int):
         raise InputTypeError(f"shard_rows must be an int, not {type(given.shard_rows).__name__}")
     if given.shard_rows < 1:

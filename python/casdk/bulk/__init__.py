@@ -2,7 +2,7 @@
 
 from casdk.bulk.archives import tars
 from casdk.bulk.merging import merge
-from casdk.bulk.run import BulkResult
+from casdk.bulk.result import BulkResult
 from casdk.bulk.sources import Named, files, lines
 from casdk.bulk.tables import parquet
 

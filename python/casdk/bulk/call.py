@@ -9,13 +9,14 @@ from typing import Any
 
 import msgspec
 
-from casdk._calls.bulk_options import read_bulk_options
+from casdk._calls.bulk_options import BulkDefaults, read_bulk_options
 from casdk.bulk.manifest import Settings, Share
 from casdk.bulk.matrix import MatrixTarget
+from casdk.bulk.report import Report
 from casdk.bulk.run import Run
 from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.shares import ShareTarget
-from casdk.bulk.targets import Target
+from casdk.bulk.targets import FillableTarget, Target
 from casdk.errors import ConfigError, InputTypeError
 
 __all__ = ["make_run", "open_target"]
@@ -33,7 +34,8 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
     Raises:
         InputTypeError: The content is no iterable of items, or an option is of a type that it does not take.
         InputValueError: An option is none that it takes.
-        ConfigError: The target's name says of no kind of target, or its library is missing.
+        ConfigError: The target's name says of no kind of target, or its library is missing; or options do not go
+            together.
         TypeError: There is no option of that name.
     """
     given, of_streams = read_bulk_options(options)
@@ -43,25 +45,51 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
         dtype=of_streams["dtype"],
         normalize=given.normalize,
         parameters=_plain(given.parameters),
+        hash=given.hash,
     )
     if given.normalize:
         of_streams["dtype"] = "float32"  # lengths are those of the rows that the server has sent
     if given.shard is not None and given.overwrite:
         raise ConfigError("overwrite=True takes from other runs with shard= what they made: remove the folder")
     share = None if given.shard is None else Share(index=given.shard[0], of=given.shard[1])
+    opened = open_target(target, settings.dtype, share)
+    _check_ways(given, opened)
     return Run(
         client,
-        open_target(target, settings.dtype, share),
+        opened,
         content,
         settings,
         of_streams,
         share=share,
         resume=given.resume,
         overwrite=given.overwrite,
+        update=given.update,
+        retry_errors=given.retry_errors,
+        report=None if given.report is None else Report(given.report, opened.name),
         errors=given.errors,
         timeout=given.timeout,
         show_progress=given.show_progress,
     )
+
+
+def _check_ways(given: BulkDefaults, target: Target) -> None:
+    """Check that what a run is to do with what is there goes together, and with its target.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if given.overwrite and (given.update or given.retry_errors):
+        other = "update=True" if given.update else "retry_errors=True"
+        raise ConfigError(f"overwrite=True begins again, and {other} goes on with what is there: choose one")
+    if given.retry_errors and not isinstance(target, FillableTarget):
+        raise ConfigError(f"{target.name}: retry_errors=True is for a .npy file or a folder of Parquet files")
+    if given.update and given.shard is not None:
+        raise ConfigError("update=True is for a folder that is whole: casdk.bulk.merge joins what runs have made")
+    if given.update and not isinstance(target, ParquetTarget):
+        raise ConfigError(
+            f"{target.name}: update=True is for a folder of Parquet files: a matrix has no part that could stay as it "
+            "is, so overwrite=True encodes all of it again"
+        )
 
 
 def open_target(target: object, dtype: str, share: Share | None = None) -> Target:

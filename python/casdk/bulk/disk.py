@@ -13,10 +13,21 @@ import numpy as np
 
 from casdk.errors import BulkError
 
-__all__ = ["Checksum", "Lock", "Part", "open_locked", "rename", "sync_folder", "write_whole"]
+__all__ = [
+    "READ_BYTES",
+    "Checksum",
+    "Lock",
+    "Part",
+    "checksum_of",
+    "open_locked",
+    "rename",
+    "sync_folder",
+    "write_whole",
+]
 
 WORD_BYTES: Final = 8
 MODULUS: Final = 1 << 64
+READ_BYTES: Final = 1 << 20
 WRITEBACK_BYTES: Final = 16 << 20
 """After so many bytes the system is asked to begin to write them to the disk, so that the end does not wait for all."""
 
@@ -52,6 +63,15 @@ class Checksum:
     def text(self) -> str:
         """The sum, in hexadecimal."""
         return f"{(self._sum + int.from_bytes(self._rest, 'little')) % MODULUS:016x}"
+
+
+def checksum_of(path: Path) -> str:
+    """Return the checksum of a file."""
+    checksum = Checksum()
+    with open(path, "rb") as file:
+        while data := file.read(READ_BYTES):
+            checksum.add(data)
+    return checksum.text
 
 
 def open_locked(path: Path, operation: int) -> int:

@@ -35,6 +35,8 @@ FORMAT: Final = 1
 """Version of the manifest's form."""
 DIGEST_BYTES: Final = 16
 OTHERWISE: Final = "give another target, or overwrite=True to begin again"
+BY_UPDATE: Final = f"update=True takes that into a folder; or {OTHERWISE}"
+"""What to do about an input that is another one."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         dtype: ``float32`` or ``float16``.
         normalize: Whether rows have length 1.
         parameters: What the executors are sent; ``model_name`` among it.
+        hash: Whether files are told by their bytes, and not by size and time.
     """
 
     shard_rows: int
@@ -53,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     normalize: bool
     parameters: dict[str, Any] = {}
+    hash: bool = False
 
 
 class Shard(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +66,8 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
         number: Its place in the target, from 0.
         rows: Its rows, one per item.
         failed: How many of the items have no embedding.
-        items: Digest of the items' names, and of what else is known of their content.
+        items: Digest of the items' names, and of what else is known of their content; ``""`` for a shard that an update
+            has left rows out of.
         files: Bytes in each of the target's files at its end.
         checksum: Sum of the 64-bit words of its rows' bytes, or of its file's, modulo 2 to the 64th, in hexadecimal.
     """
@@ -122,6 +127,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         space: What `Client.space` returned before the first item was sent; ``None`` before that, and for a server
             that encodes neither of the two items that this one sends.
         finished: Whether it holds all of the input.
+        updated: Whether an update has changed it: its rows are then in no order of the input, and any shard may be
+            shorter than ``shard_rows``.
         width: Numbers in an embedding; 0 as long as nobody knows.
         shards: Those that are whole, in order.
         begun: The beginning of the next one, which a run that was asked to stop has left.
@@ -133,6 +140,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     input: Input | None = None
     space: str | None = None
     finished: bool = False
+    updated: bool = False
     width: int = 0
     shards: tuple[Shard, ...] = ()
     begun: Shard | None = None
@@ -140,15 +148,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def rows(self) -> int:
         """Rows that are on disk."""
-        return sum(shard.rows for shard in self._entries)
+        return sum(shard.rows for shard in self.entries)
 
     @property
     def failed(self) -> int:
         """How many of them have no embedding."""
-        return sum(shard.failed for shard in self._entries)
+        return sum(shard.failed for shard in self.entries)
 
     @property
-    def _entries(self) -> tuple[Shard, ...]:
+    def entries(self) -> tuple[Shard, ...]:
+        """All that is on disk, also what is there of the next shard."""
         return self.shards if self.begun is None else (*self.shards, self.begun)
 
     @property
@@ -159,12 +168,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def start_of(self, number: int) -> int:
         """Return the first row of a shard."""
+        if self.updated:
+            return sum(shard.rows for shard in self.shards[:number])
         return number * self.settings.shard_rows
 
     @property
     def ended(self) -> bool:
-        """Whether the input has ended for all that is known: a shard that is not full is the last one."""
-        return self.finished or (bool(self.shards) and self.shards[-1].rows < self.settings.shard_rows)
+        """Whether the input has ended for all that is known: a shard that is not full is the last one.
+
+        Shards that an update has left rows out of say nothing about that.
+        """
+        if self.finished or self.updated:
+            return self.finished
+        return bool(self.shards) and self.shards[-1].rows < self.settings.shard_rows
 
     def with_space(self, space: str | None) -> Manifest:
         """Return the manifest once it is known of which vector space its rows are going to be."""
@@ -186,6 +202,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         assert shard.number == self.next_number
         return msgspec.structs.replace(self, begun=shard, width=width)
 
+    def with_replaced(self, shard: Shard) -> Manifest:
+        """Return the manifest once a shard, or what there is of the next one, has been made again."""
+        if self.begun is not None and self.begun.number == shard.number:
+            return msgspec.structs.replace(self, begun=shard)
+        return msgspec.structs.replace(
+            self, shards=tuple(shard if one.number == shard.number else one for one in self.shards)
+        )
+
+    def to_update(self) -> Manifest:
+        """Return the manifest that an update goes on from: whole shards, to which others are added."""
+        return msgspec.structs.replace(self, finished=False, updated=True, begun=None)
+
     def with_end(self, read: Input | None = None) -> Manifest:
         """Return the manifest once the input has ended.
 
@@ -204,6 +232,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             old, new = getattr(self.settings, name), getattr(now, name)
             if old != new:
                 raise BulkError(f"{target} was begun with {name}={old!r}, and now it is {new!r}; {OTHERWISE}")
+
+    def check_order(self, target: str) -> None:
+        """Check that the rows are still in the order of the input, by which a run without ``update`` compares them.
+
+        Raises:
+            BulkError: An update has changed that.
+        """
+        if self.updated:
+            raise BulkError(
+                f"{target} was updated, so its rows are no longer in the order of the input: update=True compares it "
+                "with the input, and goes on"
+            )
 
     def check_space(self, now: str | None, target: str) -> None:
         """Check that a server's rows are of the space that the target's are of.
@@ -247,7 +287,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         else:
             what = f"has changed since {target} was begun: of the items {first} to {first + rows - 1}, one has another "
             what += "content under the same name"
-        raise BulkError(f"the input {what}; {OTHERWISE}")
+        raise BulkError(f"the input {what}; {BY_UPDATE}")
 
     def check_input(self, read: Input, target: str) -> None:
         """Check that a finished run of several has an input that is what it was, also where others encode it.
@@ -268,8 +308,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             BulkError: It has grown.
         """
         raise BulkError(
-            f"the input has grown: {target} ends after {self.rows} items, and now there are more, which no update can "
-            f"add to it yet; {OTHERWISE}"
+            f"the input has grown: {target} ends after {self.rows} items, and now there are more; {BY_UPDATE}"
         )
 
 

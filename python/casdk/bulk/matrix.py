@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import IO, Any, Final
 
 import msgspec
 import numpy as np
 
-from casdk.bulk.disk import Checksum, Part, rename
-from casdk.bulk.manifest import Manifest, Shard
+from casdk.bulk.disk import READ_BYTES, Checksum, Part, rename, sync_folder, write_whole
+from casdk.bulk.manifest import Manifest, Shard, read_manifest, write_manifest
 from casdk.bulk.sources import to_lines
-from casdk.bulk.targets import Rows, Target, described, remove
+from casdk.bulk.targets import FillableTarget, Rows, described, remove
 from casdk.errors import ItemError
 
 __all__ = ["MatrixTarget"]
 
 FILES: Final = ("rows", "names", "errors")
+READ_ROWS: Final = 4096
+"""Rows that are read at a time."""
 
 
-class MatrixTarget(Target):
+class MatrixTarget(FillableTarget):
     """``NAME.npy``, ``[N, D]``: row n is that of item n, NaN where it failed.
 
     Beside it are ``NAME.names.jsonl`` with a JSON string per row, ``NAME.errors.jsonl`` with an object per failed item,
@@ -46,6 +49,8 @@ class MatrixTarget(Target):
         self._part = {name: path.with_name(f"{path.name}.part") for name, path in self._final.items()}
         self.manifest_path: Path = stem.with_name(f"{stem.name}.casdk.json")
         self.lock_path: Path = self.path.with_name(f"{self.path.name}.lock")
+        self._filling: Path = self.path.with_name(f"{self.path.name}.filling")
+        self._new_errors: Path = self._final["errors"].with_name(f"{self._final['errors'].name}.filling")
         self._files: dict[str, Part] = {}
         self._row = 0
 
@@ -57,7 +62,7 @@ class MatrixTarget(Target):
 
     def clear(self) -> None:
         # A matrix that is whole stays until the new one takes its place.
-        for path in (self.manifest_path, *self._part.values()):
+        for path in (self._filling, self.manifest_path, *self._part.values()):
             remove(path)
 
     def check(self, manifest: Manifest) -> None:
@@ -82,7 +87,7 @@ class MatrixTarget(Target):
         """Count in what there is of the shard that is gone on with."""
         with open(self._part["rows"], "rb") as rows:
             rows.seek(len(self._head(0)) + start * self._width * self._dtype.itemsize)
-            while data := rows.read(1 << 20):
+            while data := rows.read(READ_BYTES):
                 checksum.add(data)
 
     def add(self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError]) -> None:
@@ -97,7 +102,7 @@ class MatrixTarget(Target):
         files["rows"].write(np.ascontiguousarray(rows, self._dtype).data)
         self._row += len(names)
 
-    def commit(self, shard: Shard) -> Shard:
+    def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
         return self._stop(shard)
 
     def keep(self, shard: Shard) -> Shard:
@@ -143,11 +148,134 @@ class MatrixTarget(Target):
 
     def names_of(self, manifest: Manifest, shard: Shard) -> Iterator[str]:
         before = manifest.shards[shard.number - 1].files["names"] if shard.number else 0
-        part, final = self._part["names"], self._final["names"]
-        with open(part if part.exists() else final, "rb") as lines:
+        with open(self._there("names"), "rb") as lines:
             lines.seek(before)
             for _ in range(shard.rows):
                 yield msgspec.json.decode(lines.readline(), type=str)
+
+    def _there(self, name: str) -> Path:
+        part = self._part[name]
+        return part if part.exists() else self._final[name]
+
+    # rows that are filled in
+
+    def failures(self, manifest: Manifest, shard: Shard) -> dict[int, str]:
+        first = manifest.start_of(shard.number)
+        return {line["row"] - first: line["error"] for line in self._failed(manifest, shard)}
+
+    def _failed(self, manifest: Manifest, shard: Shard) -> list[dict[str, Any]]:
+        start, stop = _of_errors(manifest, shard)
+        with open(self._there("errors"), "rb") as lines:
+            lines.seek(start)
+            return [json.loads(line) for line in lines.read(stop - start).splitlines()]
+
+    def fill(self, manifest: Manifest, shard: Shard, rows: Mapping[int, Rows], errors: Mapping[int, str]) -> Manifest:
+        self._width, first = manifest.width, manifest.start_of(shard.number)
+        failed = [line for line in self._failed(manifest, shard) if line["row"] - first not in rows]
+        for line in failed:
+            line["error"] = errors.get(line["row"] - first, line["error"])
+        filled = {place: rows[place].astype(self._dtype).ravel() for place in sorted(rows)}
+        grown = self._write_errors(manifest, shard, _as_json(failed))
+        checksum = self._checksum_with(first, shard.rows, filled)
+        changed = msgspec.structs.replace(shard, failed=len(failed), checksum=checksum)
+        then = _with_longer_errors(manifest.with_replaced(changed), shard.number, grown)
+        # From here on all of it is true: a run that is killed does the next steps again, with the same outcome.
+        data = b"".join(row.tobytes() for row in filled.values())
+        filling = Filling(write_manifest(then), [first + place for place in filled], data)
+        write_whole(self._filling, msgspec.msgpack.encode(filling))
+        return self.settle(manifest)
+
+    def _write_errors(self, manifest: Manifest, shard: Shard, of_shard: bytes) -> int:
+        """Write all errors again, with others for one shard; returns how many bytes more they are."""
+        start, stop = _of_errors(manifest, shard)
+        end = (manifest.begun or manifest.shards[-1]).files["errors"]
+        part = Part(self._new_errors)
+        try:
+            with open(self._there("errors"), "rb") as old:
+                for data in _read(old, start):
+                    part.write(data)
+                part.write(of_shard)
+                old.seek(stop)
+                for data in _read(old, end - stop):
+                    part.write(data)
+            part.sync()
+        finally:
+            part.close()
+        return len(of_shard) - (stop - start)
+
+    def _checksum_with(self, first: int, count: int, rows: Mapping[int, Rows]) -> str:
+        """Return the checksum of rows that follow each other, some of which are replaced."""
+        checksum = Checksum()
+        with open(self._there("rows"), "rb") as file:
+            file.seek(len(self._head(0)) + first * self._width * self._dtype.itemsize)
+            for start in range(0, count, READ_ROWS):
+                stop = min(start + READ_ROWS, count)
+                block = np.fromfile(file, self._dtype, (stop - start) * self._width).reshape(-1, self._width)
+                for place in range(start, stop):
+                    if place in rows:
+                        block[place - start] = rows[place]
+                checksum.add(block.data)
+        return checksum.text
+
+    def settle(self, manifest: Manifest) -> Manifest:
+        if not self._filling.exists():
+            for left in (self._new_errors, self._filling.with_name(f"_{self._filling.name}.tmp")):
+                remove(left)
+            return manifest
+        filling = msgspec.msgpack.decode(self._filling.read_bytes(), type=Filling)
+        then = read_manifest(filling.manifest, str(self._filling))
+        self._width = then.width
+        row_bytes, head_bytes = self._width * self._dtype.itemsize, len(self._head(0))
+        with open(self._there("rows"), "r+b") as file:
+            for place, row in enumerate(filling.rows):
+                file.seek(head_bytes + row * row_bytes)
+                file.write(filling.data[place * row_bytes : (place + 1) * row_bytes])
+            file.flush()
+            os.fsync(file.fileno())
+        if self._new_errors.exists():
+            rename(self._new_errors, self._there("errors"))
+        self.write_manifest(then)
+        remove(self._filling)
+        sync_folder(self._filling.parent)
+        return then
+
+
+class Filling(msgspec.Struct, frozen=True):
+    """What is to become of a matrix whose rows are filled in: on disk before anything is changed, until all is.
+
+    Attributes:
+        manifest: As it then is.
+        rows: Rows that are filled in.
+        data: Their bytes, one after the other.
+    """
+
+    manifest: bytes
+    rows: list[int]
+    data: bytes
+
+
+def _read(file: IO[bytes], size: int) -> Iterator[bytes]:
+    """Yield the next bytes of a file, so many in all."""
+    while size and (data := file.read(min(size, READ_BYTES))):
+        yield data
+        size -= len(data)
+
+
+def _of_errors(manifest: Manifest, shard: Shard) -> tuple[int, int]:
+    """Return where the errors of a shard begin and end among all."""
+    return manifest.shards[shard.number - 1].files["errors"] if shard.number else 0, shard.files["errors"]
+
+
+def _with_longer_errors(manifest: Manifest, number: int, grown: int) -> Manifest:
+    """Return the manifest where the errors from a shard on end so many bytes later."""
+
+    def moved(shard: Shard) -> Shard:
+        if shard.number < number:
+            return shard
+        return msgspec.structs.replace(shard, files={**shard.files, "errors": shard.files["errors"] + grown})
+
+    begun = None if manifest.begun is None else moved(manifest.begun)
+    return msgspec.structs.replace(manifest, shards=tuple(map(moved, manifest.shards)), begun=begun)
 
 
 def _as_json(failed: list[dict[str, object]]) -> bytes:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from time import monotonic
-from typing import Final
 
 from casdk._calls.space import Space
-from casdk.bulk.disk import Checksum
+from casdk.bulk.disk import checksum_of
 from casdk.bulk.manifest import Manifest, Settings, read_manifest
-from casdk.bulk.run import BulkResult
-from casdk.bulk.shards import ParquetTarget
+from casdk.bulk.result import BulkResult
+from casdk.bulk.shards import ParquetTarget, rows_file_of
 from casdk.bulk.shares import Reading, shares_in
 from casdk.bulk.targets import remove
 from casdk.errors import BulkError, ConfigError
 
 __all__ = ["merge", "read_shares"]
-
-READ_BYTES: Final = 1 << 20
 
 
 def merge(target: str | os.PathLike[str]) -> BulkResult:
@@ -32,7 +29,7 @@ def merge(target: str | os.PathLike[str]) -> BulkResult:
         target: The folder.
 
     Returns:
-        What the target holds; ``encoded`` is 0.
+        What the target holds; nothing is encoded.
 
     Raises:
         BulkError: A run is missing or not finished, or they do not fit together; nothing was changed.
@@ -54,6 +51,7 @@ def merge(target: str | os.PathLike[str]) -> BulkResult:
         whole = folder.read_manifest()
         if whole is None:
             whole = _joined(folder, read_shares(folder.path))
+            folder.settle(whole)
             folder.check(whole)
             _check_files(folder, whole)
             folder.write_manifest(whole)
@@ -70,6 +68,8 @@ def merge(target: str | os.PathLike[str]) -> BulkResult:
         rows=whole.rows,
         failed=whole.failed,
         encoded=0,
+        reencoded=0,
+        dropped=0,
         seconds=monotonic() - begun_at,
         batch_size=whole.settings.batch_size,
         space=whole.space,
@@ -141,10 +141,6 @@ def _check_files(folder: ParquetTarget, manifest: Manifest) -> None:
         BulkError: One is damaged.
     """
     for shard in manifest.shards:
-        for name in shard.files:
-            checksum = Checksum()
-            with open(folder.path / name, "rb") as file:
-                while data := file.read(READ_BYTES):
-                    checksum.add(data)
-            if checksum.text != shard.checksum:
-                raise BulkError(f"{folder.path / name} is damaged: its checksum is not that of the manifest")
+        path = folder.path / rows_file_of(shard)
+        if checksum_of(path) != shard.checksum:
+            raise BulkError(f"{path} is damaged: its checksum is not that of the manifest")

@@ -1,4 +1,4 @@
-"""The bar of a bulk run (rich): rows, errors, rows per second and the time that is left."""
+"""The bar of a bulk run (rich): rows, rows per second, bytes sent, errors, and the time that is left."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Bar:
         self._total = total
         self._shown = shown
         self._failed = 0
+        self._sent_bytes = 0
         self._advanced_at = monotonic()
         self._progress: Progress | None = None
         self._task: Any = None
@@ -66,9 +67,10 @@ class Bar:
         if self._progress is not None:
             self._progress.reset(self._task, completed=rows, total=self._total)
 
-    def advance(self, rows: int, failed: int) -> None:
-        """Count rows that have come."""
+    def advance(self, rows: int, failed: int, sent_bytes: int = 0) -> None:
+        """Count rows that have come, and the bytes of their requests."""
         self._failed += failed
+        self._sent_bytes += sent_bytes
         self._advanced_at = monotonic()
         if self._progress is not None:
             self._progress.advance(self._task, rows)
@@ -81,4 +83,12 @@ class Bar:
         if quiet >= QUIET_SECONDS:
             return f"waiting for the server for {quiet:.0f} s {failed}".rstrip()
         speed = None if self._progress is None else self._progress.tasks[0].speed
-        return " ".join(filter(None, [f"{speed:.0f}/s" if speed else "", failed]))
+        return " ".join(filter(None, [f"{speed:.0f}/s" if speed else "", self._sent, failed]))
+
+    @property
+    def _sent(self) -> str:
+        if not self._sent_bytes:
+            return ""
+        from rich.filesize import decimal
+
+        return f"{decimal(self._sent_bytes)} sent"

@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-import msgspec
 import numpy as np
 
+from casdk.bulk.checks import check_errors, check_width
+from casdk.bulk.comparing import Comparison
+from casdk.bulk.hashing import by_bytes
 from casdk.bulk.manifest import Manifest, Settings, Shard, Share
 from casdk.bulk.modes import Mode, OnLoop, OnThread
+from casdk.bulk.opening import open_manifest
 from casdk.bulk.progress import Bar
-from casdk.bulk.shares import Reading
+from casdk.bulk.report import Report
+from casdk.bulk.result import BulkResult, reported
+from casdk.bulk.retries import Encoded, Retries
+from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.sources import AsyncSource, open_source
-from casdk.bulk.targets import Held, Rows, Target, described
+from casdk.bulk.targets import FillableTarget, Held, Rows, Target, described
+from casdk.bulk.updates import Update
 from casdk.bulk.work import Work
-from casdk.errors import BulkError, CasdkError, ConfigError, ItemError
+from casdk.errors import ConfigError, ItemError
 from casdk.models import Text
 
 if TYPE_CHECKING:
     from casdk.client import Client
     from casdk.models import EncodeResult
 
-__all__ = ["BulkResult", "Run"]
+__all__ = ["Run"]
 
-COMPARED_BATCHES: Final = 32
-"""Batches of items that are read at a time where nothing is encoded."""
 PROBE: Final = Text("width")
 """Encoded to learn how wide rows are, where all items of a shard have failed."""
-
-
-class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bulk run has come to.
-
-    Attributes:
-        target: The file or the folder, as it was named.
-        rows: Rows in it: one for each item of the input.
-        failed: How many of the items have no embedding.
-        encoded: Rows that this call has made; the others were there. 0: all was there.
-        seconds: That this call took.
-        batch_size: Items per request.
-        space: The vector space of its rows, as `Client.space` returned it before the first item was sent; ``None`` if
-            the server encodes neither of the two items that this one sends.
-    """
-
-    target: str
-    rows: int
-    failed: int
-    encoded: int
-    seconds: float
-    batch_size: int
-    space: str | None
 
 
 class Run:
@@ -66,7 +49,10 @@ class Run:
         share: Which shards are made; ``None`` for all.
         resume: Whether to go on with a target that was begun.
         overwrite: Whether to begin again, whatever is there.
+        update: Whether to bring a target up to date with an input that is another one.
+        retry_errors: Whether to encode items again that have failed.
         errors: Whether a bad item is recorded, or stops the run.
+        report: Tells about the run.
         timeout: Seconds in all.
         show_progress: Whether to show a bar.
 
@@ -88,18 +74,23 @@ class Run:
         share: Share | None = None,
         resume: bool = True,
         overwrite: bool = False,
+        update: bool = False,
+        retry_errors: bool = False,
         errors: Literal["record", "raise"] = "record",
+        report: Report | None = None,
         timeout: float | None = None,
         show_progress: bool = False,
     ) -> None:
         self._client = client
         self._target = target
-        self._source: Any = open_source(content)
+        source = open_source(content)
+        self._source: Any = by_bytes(source) if settings.hash else source
         self._settings = settings
         self._options = dict(options)
-        self._resume = resume
-        self._overwrite = overwrite
+        self._updates = update
+        self._retry_errors = retry_errors
         self._errors = errors
+        self._report = report
         self._timeout = timeout
         total = self._source.total
         if share is not None and total is not None:
@@ -107,15 +98,24 @@ class Run:
         self._bar = Bar(target.name, total, shown=show_progress)
         self._stopping: BaseException | None = None
         self._manifest = Manifest(settings=settings, share=share)
-        self._read = Reading(settings.shard_rows)
+        ways = {"resume": resume, "overwrite": overwrite, "update": update}
+        self._open = partial(open_manifest, target, self._manifest, **ways)
+        self._comparison = Comparison(target, self._source, settings, self._check_asked)
+        self._read = self._comparison.read
+        self._update: Update | None = None
         self._deadline: float | None = None
-        self._encoded = 0
+        self._encoded = self._reencoded = 0
         self.cropped: int = 0
         self._asked_space = False
 
     def stop(self, reason: BaseException) -> None:
         """Ask it to end soon, with an exception: what is in flight is waited for, and kept. May be called anywhere."""
         self._stopping = reason
+
+    def _check_asked(self) -> None:
+        """Raise what it was asked to stop with, if it was."""
+        if self._stopping is not None:
+            raise self._stopping
 
     def run(self) -> BulkResult:
         """Run it where the caller is."""
@@ -141,15 +141,23 @@ class Run:
             lock = await mode.do(self._target.lock)
             self._manifest = await mode.do(self._open)
             with self._bar:
-                await self._compare(mode)
+                if self._updates and (self._manifest.finished or self._manifest.entries):
+                    await self._begin_update(mode)
+                else:
+                    await self._compare(mode)
                 self._bar.start(self._manifest.rows, self._manifest.failed)
                 while not self._manifest.finished:
                     await self._make_shard(mode)
             await mode.do(self._target.complete, self._manifest)
+            if self._report is not None:
+                await mode.do(self._report.write, self._manifest, "finished")
         except BaseException as error:
-            if (reported := self._reported(error)) is error:
+            said = reported(error, self._target.name, self._manifest)
+            if self._report is not None:
+                await mode.do(self._report_stop, self._report, said)
+            if said is error:
                 raise
-            raise reported from error
+            raise said from error
         finally:
             if lock is not None:
                 lock.release()
@@ -158,52 +166,21 @@ class Run:
             rows=self._manifest.rows,
             failed=self._manifest.failed,
             encoded=self._encoded,
+            reencoded=self._reencoded if self._update is None else self._update.replaced,
+            dropped=0 if self._update is None else self._update.dropped,
             seconds=monotonic() - begun_at,
             batch_size=self._settings.batch_size,
             space=self._manifest.space,
         )
 
-    def _reported(self, error: BaseException) -> BaseException:
-        """Return what the caller gets of an error: it says how far the run came, and what to do."""
-        rows = self._manifest.rows
-        how_far = f"{self._target.name} holds {rows} rows" if rows else "no row was finished"
-        if isinstance(error, BulkError):
-            reported = error
-        elif isinstance(error, CasdkError | OSError):
-            what = str(error)
-            if isinstance(error, OSError) and error.filename and error.strerror:
-                what = f"{error.filename}: {error.strerror}"
-            reported = BulkError(f"{what}; {how_far}, and the same call goes on from there")
-        else:
-            error.add_note(f"{how_far}, and the same call goes on from there")
-            return error
-        reported.target, reported.rows, reported.failed = self._target.name, rows, self._manifest.failed
-        return reported
+    def _report_stop(self, report: Report, error: BaseException) -> None:
+        """Write the report of a run that has stopped; an error that it cannot be written comes second."""
+        try:
+            report.write(self._manifest, "; ".join([f"stopped: {error}", *getattr(error, "__notes__", ())]))
+        except OSError as unwritten:
+            error.add_note(f"no report was written: {unwritten}")
 
     # what there is
-
-    def _open(self) -> Manifest:
-        """Find out what there is of the target; of a new one, its manifest comes first.
-
-        Raises:
-            BulkError: It is not to be gone on with.
-        """
-        target = self._target
-        if self._overwrite:
-            target.clear()
-        elif (manifest := target.read_manifest()) is not None:
-            manifest.check_settings(self._settings, target.name)
-            if not self._resume and not manifest.finished:
-                raise BulkError(f"{target.name} was begun before: resume=True goes on, overwrite=True begins again")
-            target.check(manifest)
-            return manifest
-        else:
-            for path in target.foreign_files():
-                raise BulkError(
-                    f"{path} is there, and of no bulk run: give another target, or overwrite=True to lose it"
-                )
-        self._write_manifest(self._manifest)
-        return self._manifest
 
     def _write_manifest(self, manifest: Manifest) -> None:
         """Write the manifest: from here on, that is what the target holds."""
@@ -216,54 +193,77 @@ class Run:
         Raises:
             BulkError: They are others.
         """
-        manifest = self._manifest
-        for shard in manifest.shards:
-            await self._pass_over(mode, shard.number)
+        for number in range(len(self._manifest.shards)):
+            shard = self._manifest.shards[number]
+            await self._comparison.pass_over(mode, shard.number)
             await self._compare_shard(mode, shard)
             self._read.add(shard.rows, shard.items)
+        manifest = self._manifest
         if not manifest.ended:
             return
         if manifest.finished and manifest.share is not None:
             # It ended in a shard of its own, or in one that another run makes.
             self._read.ended = False
-            await self._pass_over(mode, None)
+            await self._comparison.pass_over(mode, None)
             manifest.check_input(self._read.input, self._target.name)
         elif len(await mode.take(self._source, 1)):
             manifest.refuse_growth(self._target.name)
 
-    async def _pass_over(self, mode: Mode, number: int | None) -> None:
-        """Read the items of shards that other runs make: those before the shard of a number, or all that are left."""
-        size, most = self._settings.shard_rows, self._settings.batch_size * COMPARED_BATCHES
-        while not self._read.ended and (number is None or self._read.shards < number):
-            work = Work(self._read.shards)
-            while len(block := await mode.take(self._source, min(size - work.rows, most))):
-                if self._stopping is not None:
-                    raise self._stopping
-                work.note(block)
-                work.count(len(block))
-                if work.rows == size:
-                    break
-            self._read.add(work.rows, work.digest)
-
     async def _compare_shard(self, mode: Mode, shard: Shard) -> Work:
-        """Compare one shard, or the beginning of one; returns what was read of it."""
-        manifest, work, other = self._manifest, Work(shard.number), ""
-        first = manifest.start_of(shard.number)
-        names = self._target.names_of(manifest, shard)
-        while work.rows < shard.rows and not other:
-            most = self._settings.batch_size * COMPARED_BATCHES
-            block = await mode.take(self._source, min(shard.rows - work.rows, most))
-            if not len(block):
-                break
-            for place, (now, before) in enumerate(zip(block.names, names, strict=False), first + work.rows):
-                if now != before:
-                    other = f"item {place} is {now!r} now, and was {before!r}"
-                    break
-            work.note(block)
-            work.count(len(block))
-        manifest.check_items(shard, work.rows, work.digest, other, self._target.name)
-        work.failed = shard.failed
+        """Compare one shard, or the beginning of one, and try its failed items again if that is wanted."""
+        target = self._target
+        if not (shard.failed and self._retry_errors and isinstance(target, FillableTarget)):
+            return await self._comparison.shard(mode, self._manifest, shard)
+        failures = await mode.do(target.failures, self._manifest, shard)
+
+        async def encode(places: list[int], names: list[str], items: list[Any]) -> Encoded:
+            first = self._manifest.start_of(shard.number)
+            return await self._encode_again(mode, [first + place for place in places], names, items)
+
+        again = Retries(failures, encode, self._settings.batch_size)
+        work = await self._comparison.shard(mode, self._manifest, shard, again)
+        await again.end()
+        if again.changed:
+            self._manifest = await mode.do(target.fill, self._manifest, shard, again.rows, again.errors)
+        work.failed = len(again.errors)
         return work
+
+    async def _encode_again(self, mode: Mode, rows: list[int], names: list[str], items: list[Any]) -> Encoded:
+        """Encode items that have failed; returns a row for each, and the errors of those that fail again."""
+        await self._check_space(mode)
+        embeddings: list[Rows] = []
+        errors: dict[int, ItemError] = {}
+        pieces = mode.stream(items, {**self._options, "timeout": self._seconds_left()})
+        try:
+            while (piece := await mode.next(pieces)) is not None:
+                if self._errors == "raise":
+                    check_errors(piece, rows[piece.start :], names[piece.start :])
+                if len(piece.errors) < len(piece.embeddings):
+                    check_width(piece.embeddings, self._manifest.width, self._target.name)
+                embeddings.extend(self._normalized(piece.embeddings))
+                errors.update({error.index: error for error in piece.errors})
+                self._count(piece, names[piece.start :], len(piece.embeddings), len(piece.errors))
+        finally:
+            await mode.close(pieces)
+        self._reencoded += len(items)
+        return embeddings, errors
+
+    # an update
+
+    async def _begin_update(self, mode: Mode) -> None:
+        """Find out what the target has, and go on with what it does not have of the input."""
+        assert isinstance(self._target, ParquetTarget)
+        make = partial(Update, self._target, self._manifest, retry_errors=self._retry_errors)
+        self._update = await mode.do(make)
+        self._source = self._update.missing(mode, self._source, lambda: self._stopping is not None)
+        if self._manifest.begun is not None:
+            # What there is of a shard is made again; its file goes when that one begins, and so this comes first.
+            await mode.do(self._write_manifest, self._manifest.to_update())
+        self._manifest = self._manifest.to_update()
+        self._read.shards = len(self._manifest.shards)
+        await mode.take(self._source, 0)
+        self._check_asked()
+        self._read.ended = self._update.has_ended
 
     # what is made
 
@@ -271,16 +271,15 @@ class Run:
         """Make the next shard whole, or find that the input has ended."""
         manifest = self._manifest
         if not manifest.ended:
-            await self._pass_over(mode, manifest.next_number)
+            await self._comparison.pass_over(mode, manifest.next_number)
         if manifest.ended or self._read.ended:
-            await mode.do(self._write_manifest, manifest.with_end(self._read.input))
+            await self._end(mode)
             return
         work = Work(manifest.next_number)
         if manifest.begun is not None:
             work = await self._compare_shard(mode, manifest.begun)
-        if not self._asked_space:
-            await self._check_space(mode)
-            manifest = self._manifest
+        await self._check_space(mode)
+        manifest = self._manifest
         self._width, self._writing, self._half_written, kept = manifest.width, False, False, work.rows
         try:
             await self._encode(mode, work)
@@ -293,14 +292,23 @@ class Run:
             raise
         self._read.add(work.rows, work.digest)
         if not work.rows:
-            await mode.do(self._write_manifest, manifest.with_end(self._read.input))
+            await self._end(mode)
+
+    async def _end(self, mode: Mode) -> None:
+        """Note that the input has ended."""
+        if self._update is not None:
+            self._manifest = await mode.do(self._update.leave_out, self._manifest)
+        if not self._manifest.finished:
+            await mode.do(self._write_manifest, self._manifest.with_end(self._read.input))
 
     async def _check_space(self, mode: Mode) -> None:
-        """Ask the server for its vector space: that of the target from now on, if it has no row yet.
+        """Ask the server once for its vector space: that of the target from now on, if it has no row yet.
 
         Raises:
             BulkError: The target has rows of another one.
         """
+        if self._asked_space:
+            return
         self._asked_space = True
         manifest = self._manifest
         if manifest.space is None and manifest.rows:
@@ -375,22 +383,15 @@ class Run:
         """
         rows, names = piece.embeddings, work.names(len(piece.embeddings))
         errors = {error.index - piece.start: error for error in piece.errors}
-        if errors and self._errors == "raise":
-            place = min(errors)
-            row = self._manifest.start_of(work.number) + work.rows + place
-            raise BulkError(
-                f"item {row}, {names[place]!r}, cannot be encoded: {described(errors[place])}; the same call goes on "
-                "there, and with errors='record' beyond it"
-            ) from errors[place]
+        if self._errors == "raise":
+            first = self._manifest.start_of(work.number) + work.rows
+            check_errors(piece, range(first, first + len(rows)), names)
         if len(errors) == len(names):
             rows = np.full((len(names), self._width), np.nan, np.float32)
         elif not self._width:
             self._width = rows.shape[1]
-        elif rows.shape[1] != self._width:
-            raise BulkError(
-                f"embeddings have {rows.shape[1]} numbers now, and {self._target.name} has {self._width}: another "
-                "model answers at this address"
-            )
+        else:
+            check_width(rows, self._width, self._target.name)
         self._half_written = True
         if not self._width:
             work.waiting.append((names, errors))
@@ -400,9 +401,16 @@ class Run:
             self._target.add(names, self._normalized(rows), errors)
         work.count(len(names), len(errors))
         self._half_written = False
-        self._encoded += len(names)
+        self._count(piece, names, len(names), len(errors))
+
+    def _count(self, piece: EncodeResult, names: Sequence[str], rows: int, failed: int) -> None:
+        """Count what has come back of the server."""
+        self._encoded += rows
         self.cropped += piece.cropped
-        self._bar.advance(len(names), len(errors))
+        self._bar.advance(rows, failed, piece.sent_bytes or 0)
+        if self._report is not None:
+            errors = [(names[error.index - piece.start], described(error)) for error in piece.errors]
+            self._report.add(rows, errors)
 
     def _begin(self, work: Work) -> None:
         """Begin to write, now that it is known how wide rows are."""
@@ -429,7 +437,7 @@ class Run:
         self._half_written = True
         if not self._writing:
             self._begin(work)
-        shard = self._target.commit(work.as_shard())
+        shard = self._target.commit(work.as_shard(), work.contents)
         self._writing = self._half_written = False
         self._write_manifest(self._manifest.with_shard(shard, self._width))
 
@@ -441,6 +449,10 @@ class Run:
             self._target.drop()
             return
         try:
+            if self._update is not None:
+                # An update begins with whole shards, which may be short.
+                self._commit(work)
+                return
             self._write_manifest(self._manifest.with_begun(self._target.keep(work.as_shard()), self._width))
         except OSError:  # the disk is full, which is likely what stopped the run: what was kept before is there
             self._target.drop()

@@ -10,35 +10,40 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from casdk._columns import to_arrow
-from casdk.bulk.disk import Checksum, Part, rename, sync_folder
+from casdk.bulk.disk import Checksum, Part, checksum_of, rename, sync_folder, write_whole
+from casdk.bulk.items import CONTENT_BYTES
 from casdk.bulk.manifest import Manifest, Shard
-from casdk.bulk.targets import Rows, Target, described, remove
+from casdk.bulk.shard_files import GROUP_ROWS, Made, fill_rows, leave_out_rows, open_writer
+from casdk.bulk.targets import FillableTarget, Rows, described, remove
 from casdk.errors import BulkError, ConfigError, ItemError
 
-__all__ = ["OURS", "SHARE_MANIFEST", "ParquetTarget"]
+__all__ = ["OURS", "SHARE_MANIFEST", "ParquetTarget", "rows_file_of"]
 
-GROUP_ROWS: Final = 4096
-"""Rows in a row group, which are held in memory until it is written."""
 ERRORS: Final = "_errors.parquet"
 OURS: Final = re.compile(
     r"part-\d{5,}\.parquet|_part-\d{5,}\.parquet\.tmp|_begun-\d+-\d+\.parquet|_errors\.parquet(\.tmp)?"
+    r"|_contents-\d{5,}\.bin(\.tmp)?|_again-\d{5,}\.(parquet|bin)(\.tmp)?"
     r"|_casdk(\.\d+-of-\d+)?\.json(\.tmp)?|_lock\.\d+-of-\d+"
 )
 """What runs leave in their folder."""
 SHARE_MANIFEST: Final = re.compile(r"_casdk\.(\d+)-of-(\d+)\.json")
 """What a run that makes a share of the shards has instead of ``_casdk.json``."""
+AGAIN: Final = re.compile(r"_again-(\d+)\.\w+(\.tmp)?")
+"""What is made again of a shard, until it takes the place of what was there."""
 LEFT_BEFORE: Final = ("_lock", "_casdk.json.tmp")
 """What a run that was killed before its first manifest may have left."""
 
 
-class ParquetTarget(Target):
+class ParquetTarget(FillableTarget):
     """A folder of ``part-00000.parquet`` and so on, columns ``name``, ``embedding`` (FixedSizeList) and ``error``.
 
     An item that failed has a null for its embedding and says why in ``error``. What else is in the folder begins with
     an underscore, so that pyarrow's datasets, DuckDB and others read it as it is: the manifest ``_casdk.json``, and
-    ``_errors.parquet`` with ``row``, ``name`` and ``error`` of the failed items when all is done.
+    ``_errors.parquet`` with ``row``, ``name`` and ``error`` of the failed items when all is done. Where names do not
+    say all of the items, a shard has ``_contents-00000.bin`` beside it, for updates (`casdk.bulk.items`).
 
     Args:
         path: A folder, made if it is not there.
@@ -94,19 +99,19 @@ class ParquetTarget(Target):
             remove(path)
 
     def check(self, manifest: Manifest) -> None:
-        for shard in (*manifest.shards, *([manifest.begun] if manifest.begun is not None else [])):
+        for shard in manifest.entries:
             for name, size in shard.files.items():
                 self._compare_size(self.path / name, size)
 
     def begin(self, manifest: Manifest, width: int) -> None:
-        arrow = self._arrow
         self._name = f"part-{manifest.next_number:05d}.parquet"
-        number = arrow.from_numpy_dtype(self._dtype)
-        schema = [("name", arrow.string()), ("embedding", arrow.list_(number, width)), ("error", arrow.string())]
+        remove(self.path / ERRORS)  # of an earlier end, if this is an update
         self._rows = np.empty((GROUP_ROWS, width), self._dtype)
         self._names: list[str] = []
         self._errors: dict[int, str] = {}
-        self._open(arrow.schema(schema))
+        self._part = Part(self.path / f"_{self._name}.tmp")
+        self._part.checksum = Checksum()
+        self._writer = open_writer(self._arrow, self._part, self._schema(width))
         begun = [] if manifest.begun is None else list(manifest.begun.files)
         for path in self.path.glob(f"_begun-{manifest.next_number:05d}-*.parquet"):
             if path.name not in begun:
@@ -114,17 +119,11 @@ class ParquetTarget(Target):
         for name in begun:
             self._copy(self.path / name)
 
-    def _open(self, schema: Any) -> None:
-        self._part = Part(self.path / f"_{self._name}.tmp")
-        self._part.checksum = Checksum()
-        self._writer = self._arrow.parquet.ParquetWriter(
-            self._part,
-            schema,
-            # Names differ from row to row, and so do the numbers of embeddings: a dictionary or a codec finds nothing.
-            use_dictionary=["error"],
-            compression={"name": "zstd", "embedding": "none", "error": "zstd"},
-            write_statistics=["name"],
-        )
+    def _schema(self, width: int) -> Any:
+        arrow = self._arrow
+        number = arrow.from_numpy_dtype(self._dtype)
+        columns = [("name", arrow.string()), ("embedding", arrow.list_(number, width)), ("error", arrow.string())]
+        return arrow.schema(columns)
 
     def _copy(self, begun: Path) -> None:
         """Write what there is of the shard again: row groups begin at the same rows as if it had not been stopped."""
@@ -165,8 +164,13 @@ class ParquetTarget(Target):
         self._writer.write_batch(arrow.record_batch(columns, schema=self._writer.schema), row_group_size=GROUP_ROWS)
         self._names, self._errors = [], {}
 
-    def commit(self, shard: Shard) -> Shard:
-        return self._end(shard, self._name)
+    def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
+        shard = self._end(shard, self._name)
+        if not contents:
+            return shard
+        name = f"_contents-{shard.number:05d}.bin"
+        write_whole(self.path / name, contents)
+        return msgspec.structs.replace(shard, files={**shard.files, name: len(contents)})
 
     def keep(self, shard: Shard) -> Shard:
         # A name of its own: until the manifest is written, the beginning that the last run has left is what counts.
@@ -211,16 +215,94 @@ class ParquetTarget(Target):
         rename(part.path, self.path / ERRORS)
 
     def _errors_of(self, manifest: Manifest, shard: Shard, schema: Any) -> Any:
-        [name] = shard.files
-        table = self._arrow.parquet.ParquetFile(self.path / name).read(["name", "error"])
+        table = self._arrow.parquet.ParquetFile(self.path / rows_file_of(shard)).read(["name", "error"])
         rows = self._arrow.array(np.arange(shard.rows) + manifest.start_of(shard.number))
         table = self._arrow.table([rows, table["name"], table["error"]], schema=schema)
         return table.filter(table["error"].is_valid())
 
     def names_of(self, manifest: Manifest, shard: Shard) -> Iterator[str]:
-        [name] = shard.files
-        for batch in self._arrow.parquet.ParquetFile(self.path / name).iter_batches(columns=["name"]):
+        for batch in self._arrow.parquet.ParquetFile(self.path / rows_file_of(shard)).iter_batches(columns=["name"]):
             yield from batch.column("name").to_pylist()
+
+    # shards that are made again
+
+    def failures(self, manifest: Manifest, shard: Shard) -> dict[int, str]:
+        said = self._arrow.parquet.ParquetFile(self.path / rows_file_of(shard)).read(["error"])["error"].to_pylist()
+        return {row: error for row, error in enumerate(said) if error is not None}
+
+    def fill(self, manifest: Manifest, shard: Shard, rows: Mapping[int, Rows], errors: Mapping[int, str]) -> Manifest:
+        remove(self.path / ERRORS)
+        old, new = self.path / rows_file_of(shard), self.path / f"_again-{shard.number:05d}.parquet"
+        errors = {row: _as_utf8(error) for row, error in errors.items()}
+        made = fill_rows(self._arrow, old, new, self._schema(manifest.width), rows, errors)
+        return self._replace(manifest, _with_file(shard, made))
+
+    def leave_out(self, manifest: Manifest, shard: Shard, kept: NDArray[np.bool_]) -> Manifest:
+        """Leave rows out of a shard, and return what the target then holds.
+
+        Args:
+            manifest: What it holds.
+            shard: The shard.
+            kept: ``[shard.rows]``, whether a row stays.
+        """
+        remove(self.path / ERRORS)
+        old, new = self.path / rows_file_of(shard), self.path / f"_again-{shard.number:05d}.parquet"
+        changed = _with_file(shard, leave_out_rows(self._arrow, old, new, self._schema(manifest.width), kept))
+        files = dict(changed.files)
+        if contents := self.contents_of(shard):
+            left = np.frombuffer(contents, np.uint8).reshape(-1, CONTENT_BYTES)[kept].tobytes()
+            write_whole(new.with_suffix(".bin"), left)
+            files[f"_contents-{shard.number:05d}.bin"] = len(left)
+        return self._replace(manifest, msgspec.structs.replace(changed, items="", files=files))
+
+    def contents_of(self, shard: Shard) -> bytes:
+        """Return what is known of the contents of a shard's items, as `casdk.bulk.items.Contents` has it."""
+        others = [name for name in shard.files if name != rows_file_of(shard)]
+        return b"".join((self.path / name).read_bytes() for name in others)
+
+    def _replace(self, manifest: Manifest, shard: Shard) -> Manifest:
+        """Give what was made of a shard anew its place; a run that is killed here is made good for by `settle`."""
+        manifest = manifest.with_replaced(shard)
+        self.write_manifest(manifest)
+        return self.settle(manifest)
+
+    def settle(self, manifest: Manifest) -> Manifest:
+        entries = {shard.number: shard for shard in manifest.entries}
+        for path in sorted(self.path.glob("_again-*")):
+            found = AGAIN.fullmatch(path.name)
+            if found is None or not self._makes(number := int(found[1])):
+                continue
+            if number in entries and (name := _place_of(path, entries[number])) is not None:
+                rename(path, self.path / name)
+            else:  # it came to its end before the manifest did
+                remove(path)
+        return manifest
+
+    def _makes(self, number: int) -> bool:
+        """Whether a shard is one that this run makes."""
+        return True
+
+
+def rows_file_of(shard: Shard) -> str:
+    """Return the name of the file with the rows of a shard."""
+    [name] = [name for name in shard.files if not name.startswith("_contents-")]
+    return name
+
+
+def _with_file(shard: Shard, made: Made) -> Shard:
+    """Return the entry of a shard whose file was made again."""
+    files = {**shard.files, rows_file_of(shard): made.size}
+    return msgspec.structs.replace(shard, rows=made.rows, failed=made.failed, files=files, checksum=made.checksum)
+
+
+def _place_of(again: Path, shard: Shard) -> str | None:
+    """Return the name of which the manifest says that it is a file that was made again; ``None`` if it says of none."""
+    name = rows_file_of(shard)
+    if again.suffix == ".parquet":
+        return name if checksum_of(again) == shard.checksum else None
+    # Contents are written again where rows are left out, so it is their number that tells.
+    name = f"_contents-{shard.number:05d}.bin"
+    return name if again.suffix == ".bin" and shard.files.get(name) == again.stat().st_size else None
 
 
 def _as_utf8(text: str) -> str:

@@ -123,6 +123,9 @@ class ShareTarget(ParquetTarget):
         """Leave the files of the whole to `casdk.bulk.merge`."""
         self._remove_begun(manifest)
 
+    def _makes(self, number: int) -> bool:
+        return self._share.makes(number)
+
     def _remove_begun(self, manifest: Manifest) -> None:
         for number in range(manifest.next_number + 1):
             if self._share.makes(number):

@@ -15,7 +15,7 @@ from casdk.bulk.disk import Lock, write_whole
 from casdk.bulk.manifest import Manifest, Shard, read_manifest, write_manifest
 from casdk.errors import BulkError, ItemError
 
-__all__ = ["Held", "Rows", "Target", "described", "remove"]
+__all__ = ["FillableTarget", "Held", "Rows", "Target", "described", "remove"]
 
 Rows = NDArray[Any]
 
@@ -124,8 +124,14 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def commit(self, shard: Shard) -> Shard:
-        """Make the shard whole, on disk and under its name; returns it with its files and checksum."""
+    def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
+        """Make the shard whole, on disk and under its name; returns it with its files and checksum.
+
+        Args:
+            shard: Its entry so far.
+            contents: What is known of its items, as `casdk.bulk.items.Contents` has it: kept by a target that can be
+                updated.
+        """
 
     @abstractmethod
     def keep(self, shard: Shard) -> Shard:
@@ -143,6 +149,14 @@ class Target(ABC):
     def names_of(self, manifest: Manifest, shard: Shard) -> Iterator[str]:
         """Yield the names of a shard's rows."""
 
+    def settle(self, manifest: Manifest) -> Manifest:
+        """Bring to its end, or take back, what a killed run has left that was changing a shard which was there.
+
+        Returns:
+            What the target then holds.
+        """
+        return manifest
+
     def _compare_size(self, path: Path, size: int, *, exactly: bool = True) -> None:
         try:
             found = path.stat().st_size
@@ -150,6 +164,27 @@ class Target(ABC):
             raise BulkError(f"{path} is gone, of which the manifest of {self.name} says that it is whole") from None
         if found < size or (exactly and found != size):
             raise BulkError(f"{path} has {found} bytes, and the manifest of {self.name} says {size}: it was changed")
+
+
+class FillableTarget(Target):
+    """A target in which rows can be put in the place of some that had failed."""
+
+    @abstractmethod
+    def failures(self, manifest: Manifest, shard: Shard) -> dict[int, str]:
+        """Return what is written of a shard's failed items, by row of the shard."""
+
+    @abstractmethod
+    def fill(self, manifest: Manifest, shard: Shard, rows: Mapping[int, Rows], errors: Mapping[int, str]) -> Manifest:
+        """Put rows in the place of some that had failed, and return what the target then holds.
+
+        A run that is killed meanwhile leaves the shard as it was, or something that `settle` makes good.
+
+        Args:
+            manifest: What it holds.
+            shard: A shard, or what there is of the next one.
+            rows: ``[columns, D]``, the embeddings of a row, by row of the shard.
+            errors: What is said from now on of those that have failed again.
+        """
 
 
 def described(error: ItemError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from casdk.bulk.items import Contents
 from casdk.bulk.manifest import Digest, Shard
 from casdk.bulk.sources import Block, to_lines
 from casdk.errors import ItemError
@@ -33,6 +34,7 @@ class Work:
         self._digest = Digest()
         self._names: list[str] = []
         self._contents: dict[int, str] = {}
+        self._noted = Contents()
 
     def note(self, block: Block) -> None:
         """Remember what the next items are called until they come back."""
@@ -52,6 +54,8 @@ class Work:
             places = range(self.rows, self.rows + rows)
             known = [(place, self._contents.pop(place)) for place in places if place in self._contents]
             contents = to_lines(known)
+            for place, content in known:
+                self._noted.note(place, content)
         self._digest.add(to_lines(self._names[:rows]), contents)
         del self._names[:rows]
         self.rows += rows
@@ -61,6 +65,11 @@ class Work:
     def digest(self) -> str:
         """The digest of the items that have come back."""
         return self._digest.text
+
+    @property
+    def contents(self) -> bytes:
+        """What is known of the items that have come back, beside their names, for a later update."""
+        return self._noted.of(self.rows)
 
     def as_shard(self) -> Shard:
         """Return it as an entry of the manifest, without what its target adds."""

@@ -11,7 +11,7 @@ import casdk
 from casdk.cli.bar import bar_on_stderr
 from casdk.cli.content import STDIN, Content
 from casdk.cli.exits import Exit, fail
-from casdk.cli.signals import asking
+from casdk.cli.signals import Stopped, asking
 from casdk.cli.sinks import to_json
 
 if TYPE_CHECKING:
@@ -56,7 +56,11 @@ def encode_into(client: casdk.Client, target: str, content: Content, options: di
         items = pairs if content.total is None else list(pairs)
         run = make_run(client, target, items, {**options, "show_progress": shown})
         with asking(run.stop, STOP_SECONDS):
-            result = run.run()
+            try:
+                result = run.run()
+            except Stopped as stopped:
+                stopped.goes_on = True
+                raise
     if options["images"] == "exact" and result.encoded and not run.cropped:
         fail(Exit.OK, NO_CROP)
     return result
@@ -65,9 +69,11 @@ def encode_into(client: casdk.Client, target: str, content: Content, options: di
 def told(result: BulkResult, nothing_done: str = "it was finished before, and the input is the same") -> str:
     """Return what a person is told when all is written."""
     failed = f", {result.failed} of them failed: see its errors" if result.failed else ""
-    if result.rows and not result.encoded:
+    if result.rows and not (result.encoded or result.dropped):
         return f"{result.target}: {result.rows} rows{failed}; {nothing_done}"
-    return f"{result.target}: {result.rows} rows{failed}, in {result.seconds:.1f} s"
+    again = f", {result.reencoded} encoded again" if result.reencoded else ""
+    dropped = f", {result.dropped} left out as their items are gone" if result.dropped else ""
+    return f"{result.target}: {result.rows} rows{failed}{again}{dropped}, in {result.seconds:.1f} s"
 
 
 @app.command

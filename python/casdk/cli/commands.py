@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -86,7 +87,8 @@ def run(arguments: Sequence[str]) -> int:
     except cyclopts.CycloptsError as error:
         return fail(Exit.USAGE, f"{_usage(error)} (`casdk --help` lists the commands and their options)")
     except Stopped as stopped:
-        return fail(Exit(128 + stopped.number), line_of(stopped))
+        command = f": {shlex.join(['casdk', *arguments])}" if stopped.goes_on else ""
+        return fail(Exit(128 + stopped.number), line_of(stopped) + command)
     except (casdk.CasdkError, OSError) as error:
         if isinstance(error, BrokenPipeError) or (isinstance(error, OSError) and _is_of_stdout(error)):
             return lose_stdout(error)
@@ -132,6 +134,10 @@ def encode(
     shard_rows: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     shard: str | None = None,
     overwrite: Annotated[bool, Flag] = False,
+    update: Annotated[bool, Flag] = False,
+    retry_errors: Annotated[bool, Flag] = False,
+    by_hash: Annotated[bool, Parameter(name="--hash", negative="")] = False,
+    report: Path | None = None,
     batch_size: Size = None,
     model: Model = None,
     images: Images = "original",
@@ -153,30 +159,36 @@ def encode(
         errors: Stop at the first item that cannot be encoded (raise), or leave it out and say so (skip); a bulk run
             writes it down (record) unless you say raise.
         dtype: Type of the numbers.
-        normalize: Divide each row by its length; by a bulk run alone, as the next three.
+        normalize: Divide each row by its length; by a bulk run alone, as all that follows up to --report.
         shard_rows: Rows of one file in a folder, and what a run that is killed may have to encode again; 100,000 by
             default.
         shard: I/N, where N runs make one folder together, on as many machines as you like: this one makes every N-th
             shard from shard I on, counted from 0. `casdk bulk merge` joins what they have made.
         overwrite: Begin again, whatever is there.
+        update: Bring a folder up to date: encode what is new or has changed, and leave out what is gone.
+        retry_errors: Encode again what has failed; all other rows stay as they are.
+        by_hash: Tell files by their bytes, and not by size and time; the same for all runs into a target.
+        report: A file for a page of HTML, with throughput over time and the errors.
     """
     target = None if out is None else str(out)
     access = access or Access()
+    of_bulk: dict[str, Any] = {"normalize": normalize, "overwrite": overwrite, "update": update}
+    of_bulk |= {"retry_errors": retry_errors, "hash": by_hash, "report": report}
     if target is not None and bulk.is_target(target):
         options: dict[str, Any] = {"errors": errors, "shard_rows": shard_rows, "image_size": image_size}
         options |= {"shard": bulk.read_shard(shard)}
         options |= {"patience": access.patience, "timeout": access.timeout}
         options = {name: value for name, value in options.items() if value is not None}
-        options |= {"dtype": dtype, "normalize": normalize, "overwrite": overwrite, "images": images}
+        options |= {"dtype": dtype, "images": images, **of_bulk}
         options |= _options(batch_size, model)
         with access.client(url) as client:
             result = bulk.encode_into(client, target, Content([*map(str, paths)], sentences=text), options)
         _say(result) if json else print(bulk.told(result))
         return Exit.PARTIAL if result.failed else Exit.OK
-    if normalize or overwrite or shard is not None or shard_rows is not None or errors == "record":
-        raise casdk.ConfigError(
-            "--normalize, --shard-rows, --shard, --overwrite and --errors record are for -o NAME.npy or a folder"
-        )
+    given = {**of_bulk, "shard": shard, "shard_rows": shard_rows}
+    if errors == "record" or any(value not in (None, False) for value in given.values()):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise casdk.ConfigError(f"{names} and --errors record are for -o NAME.npy or a folder")
     with access.client(url) as client:
         content = Content([str(path) for path in paths], sentences=text, skip=errors == "skip")
         for unread in content.unread:

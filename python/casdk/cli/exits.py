@@ -74,6 +74,8 @@ _ADVICE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"TLS\(cert=\.\.\., key=\.\.\.\)"), "--cert FILE and --key FILE"),
     (re.compile(r"the same call goes on"), "the same command goes on"),
     (re.compile(r"overwrite=True"), "--overwrite"),
+    (re.compile(r"update=True"), "--update"),
+    (re.compile(r"retry_errors=True"), "--retry-errors"),
     (re.compile(r"shard=(?=[ :])"), "--shard"),
     (re.compile(r"casdk\.bulk\.merge"), "casdk bulk merge"),
     (re.compile(r"errors='record'"), "--errors record"),

@@ -20,9 +20,13 @@ class Stopped(KeyboardInterrupt):
 
     Args:
         number: The signal.
+
+    Attributes:
+        goes_on: Whether the same command goes on where it was stopped.
     """
 
     def __init__(self, number: int) -> None:
+        self.goes_on: bool = False
         self.number: signal.Signals = signal.Signals(number)
         super().__init__(WORDS[self.number.name])
 

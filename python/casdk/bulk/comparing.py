@@ -1,0 +1,88 @@
+"""What a run reads of its input again, held to what the target was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from casdk.bulk.manifest import Manifest, Settings, Shard
+from casdk.bulk.modes import Mode
+from casdk.bulk.retries import Retries
+from casdk.bulk.shares import Reading
+from casdk.bulk.targets import Target
+from casdk.bulk.work import Work
+
+__all__ = ["Comparison"]
+
+COMPARED_BATCHES: Final = 32
+"""Batches of items that are read at a time where nothing is encoded."""
+
+
+class Comparison:
+    """The input of one run, as far as nothing of it is encoded.
+
+    Args:
+        target: Has the names of what was encoded.
+        source: The items.
+        settings: The options of the target.
+        check_asked: Raises what the run was asked to stop with, if it was.
+
+    Attributes:
+        read: How far the run has read.
+    """
+
+    def __init__(self, target: Target, source: Any, settings: Settings, check_asked: Callable[[], None]) -> None:
+        self._target = target
+        self._source = source
+        self._settings = settings
+        self._check_asked = check_asked
+        self._most = settings.batch_size * COMPARED_BATCHES
+        self.read = Reading(settings.shard_rows)
+
+    async def pass_over(self, mode: Mode, number: int | None) -> None:
+        """Read the items of shards that other runs make: those before the shard of a number, or all that are left."""
+        size = self._settings.shard_rows
+        while not self.read.ended and (number is None or self.read.shards < number):
+            work = Work(self.read.shards)
+            while len(block := await mode.take(self._source, min(size - work.rows, self._most))):
+                self._check_asked()
+                work.note(block)
+                work.count(len(block))
+                if work.rows == size:
+                    break
+            self.read.add(work.rows, work.digest)
+
+    async def shard(self, mode: Mode, manifest: Manifest, shard: Shard, again: Retries | None = None) -> Work:
+        """Compare one shard, or the beginning of one.
+
+        Args:
+            mode: How the caller waits.
+            manifest: What the target holds.
+            shard: The shard.
+            again: Takes items out of it that are tried again.
+
+        Returns:
+            What was read of it.
+
+        Raises:
+            BulkError: Its items are others.
+        """
+        work, other = Work(shard.number), ""
+        first = manifest.start_of(shard.number)
+        names = self._target.names_of(manifest, shard)
+        while work.rows < shard.rows and not other:
+            block = await mode.take(self._source, min(shard.rows - work.rows, self._most))
+            if not len(block):
+                break
+            for place, (now, before) in enumerate(zip(block.names, names, strict=False), first + work.rows):
+                if now != before:
+                    other = f"item {place} is {now!r} now, and was {before!r}"
+                    break
+            if again is not None and not other:
+                self._check_asked()
+                await again.take(work.rows, block)
+            work.note(block)
+            work.count(len(block))
+        manifest.check_items(shard, work.rows, work.digest, other, self._target.name)
+        work.failed = shard.failed
+        return work

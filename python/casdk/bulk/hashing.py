@@ -1,0 +1,64 @@
+"""Items that are told by the bytes of their files, as ``hash=True`` asks, and not by size and time."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from casdk.bulk.sources import AsyncSource, Block, Source
+from casdk.models import Image
+
+__all__ = ["by_bytes"]
+
+HASH: Final = partial(hashlib.blake2b, digest_size=16)
+
+
+def by_bytes(source: Source | AsyncSource) -> Source | AsyncSource:
+    """Return the same items, each file among them told by its bytes."""
+    if isinstance(source, AsyncSource):
+        return AsyncByBytes(source)
+    return Source(lambda most: _read(source.take(most)), source.total)
+
+
+class AsyncByBytes(AsyncSource):
+    """Items of an async input that are told by the bytes of their files, which a thread reads.
+
+    Args:
+        source: The input.
+    """
+
+    def __init__(self, source: AsyncSource) -> None:
+        self._source = source
+
+    async def take(self, most: int) -> Block:
+        """Take up to so many items."""
+        return await asyncio.to_thread(_read, await self._source.take(most))
+
+
+def _read(block: Block) -> Block:
+    """Return items with what their files hold."""
+    held = {place: _digest_of(path) for place, item in enumerate(block.items) if (path := _path_of(item)) is not None}
+    return Block(block.items, block.names, {**block.contents, **held})
+
+
+def _path_of(item: Any) -> str | None:
+    """Return the path of an item that is a file of this machine."""
+    if isinstance(item, Image):
+        source: Any = item.source
+        return _path_of(Path(source) if isinstance(source, str) and "://" not in source[:10] else source)
+    return os.fsdecode(item) if isinstance(item, os.PathLike) else None
+
+
+def _digest_of(path: str) -> str:
+    """Return a digest of a file, or why it cannot be read: that is part of what an item was."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, HASH).hexdigest()
+    except OSError as error:
+        return type(error).__name__
+    except ValueError:  # a null in the name
+        return "no file"

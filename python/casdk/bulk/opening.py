@@ -1,0 +1,42 @@
+"""What a run finds of its target: a manifest to go on from, or nothing, or something that it leaves alone."""
+
+from __future__ import annotations
+
+from casdk.bulk.manifest import Manifest
+from casdk.bulk.targets import Target
+from casdk.errors import BulkError
+
+__all__ = ["open_manifest"]
+
+
+def open_manifest(target: Target, new: Manifest, *, resume: bool, overwrite: bool, update: bool) -> Manifest:
+    """Find out what there is of a target; of a new one, its manifest comes first.
+
+    Args:
+        target: The target, locked.
+        new: The manifest that it is begun with.
+        resume: Whether to go on with one that was begun.
+        overwrite: Whether to begin again.
+        update: Whether its rows may be in another order than the input's.
+
+    Raises:
+        BulkError: It is not to be gone on with.
+    """
+    if overwrite:
+        target.clear()
+    elif (manifest := target.read_manifest()) is not None:
+        manifest.check_settings(new.settings, target.name)
+        if not update:
+            manifest.check_order(target.name)
+        if not resume and not manifest.finished:
+            raise BulkError(f"{target.name} was begun before: resume=True goes on, overwrite=True begins again")
+        manifest = target.settle(manifest)
+        target.check(manifest)
+        if manifest.finished:
+            target.complete(manifest)
+        return manifest
+    else:
+        for path in target.foreign_files():
+            raise BulkError(f"{path} is there, and of no bulk run: give another target, or overwrite=True to lose it")
+    target.write_manifest(new)
+    return new

@@ -1,0 +1,149 @@
+"""The page about one bulk run: its throughput over time, and what failed. One file of HTML, which needs no network."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from casdk.bulk.disk import write_whole
+from casdk.bulk.manifest import Manifest
+from casdk.errors import ConfigError
+
+__all__ = ["Report"]
+
+BINS: Final = 240
+"""Points of the curve at most; each stands for twice as long whenever there would be more."""
+FIRST_BIN_SECONDS: Final = 0.25
+LISTED_ERRORS: Final = 1000
+"""Errors with a line of their own; of all there is the number of each kind, and the target has them one by one."""
+WIDTH: Final = 960
+HEIGHT: Final = 240
+PAGE: Final = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{target}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }}
+table {{ border-collapse: collapse }} td, th {{ text-align: left; padding: .2em 1em .2em 0; vertical-align: top }}
+svg {{ width: 100%; background: #f6f6f6 }} polyline {{ fill: none; stroke: #07c; stroke-width: 2 }}
+text {{ font-size: 12px; fill: #555 }}
+</style>
+<h1>{target}</h1>
+<p>{outcome}</p>
+<table>{facts}</table>
+<h2>Items per second</h2>
+{curve}
+<h2>Errors</h2>
+{errors}
+</html>
+"""
+
+
+class Report:
+    """What a run tells about itself, written when it ends.
+
+    Args:
+        path: The page.
+        target: The target's name.
+        clock: Tells the seconds.
+
+    Raises:
+        ConfigError: There is no folder for it, or it is one.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], target: str, clock: Callable[[], float] = monotonic) -> None:
+        self.path: Path = Path(path).expanduser()
+        if not self.path.parent.is_dir():
+            raise ConfigError(f"report: there is no folder {self.path.parent}")
+        if self.path.is_dir():
+            raise ConfigError(f"report: {self.path} is a folder, and it has to be a file")
+        self._target = target
+        self._clock = clock
+        self._begun = clock()
+        self._begun_at = datetime.now().astimezone()
+        self._bin_seconds = FIRST_BIN_SECONDS
+        self._items = [0]
+        self._kinds: Counter[str] = Counter()
+        self._listed: list[tuple[str, str]] = []
+
+    def add(self, items: int, errors: Iterable[tuple[str, str]]) -> None:
+        """Count items that have come back.
+
+        Args:
+            items: How many.
+            errors: Names of those that failed, and what is said of them: the kind of an error, a colon, and the rest.
+        """
+        place = int((self._clock() - self._begun) / self._bin_seconds)
+        while place >= BINS:
+            self._items = [sum(self._items[start : start + 2]) for start in range(0, len(self._items), 2)]
+            self._bin_seconds *= 2
+            place //= 2
+        self._items += [0] * (place + 1 - len(self._items))
+        self._items[place] += items
+        for name, said in errors:
+            self._kinds[said.partition(":")[0]] += 1
+            if len(self._listed) < LISTED_ERRORS:
+                self._listed.append((name, said))
+
+    def write(self, manifest: Manifest, outcome: str) -> None:
+        """Write the page.
+
+        Args:
+            manifest: What the target holds.
+            outcome: How the run has ended.
+
+        Raises:
+            OSError: It cannot be written, with its name.
+        """
+        seconds, items = self._clock() - self._begun, sum(self._items)
+        facts = {
+            "rows in the target": f"{manifest.rows:,}",
+            "of them failed": f"{manifest.failed:,}",
+            "items of this run": f"{items:,}",
+            "time": f"{seconds:,.1f} s",
+            "items per second": f"{items / seconds:,.1f}" if seconds else "",
+            "items per request": f"{manifest.settings.batch_size}",
+            "begun at": self._begun_at.isoformat(sep=" ", timespec="seconds"),
+        }
+        page = PAGE.format(
+            target=escape(self._target),
+            outcome=escape(outcome),
+            facts=_rows_of(facts.items()),
+            curve=self._curve(seconds),
+            errors=self._errors(),
+        )
+        write_whole(self.path, page.encode("utf-8", "backslashreplace"))
+
+    def _curve(self, seconds: float) -> str:
+        """Return throughput over time as SVG."""
+        last = len(self._items) - 1
+        # The last point stands for less time than the others, as the run ended in it.
+        spans = [self._bin_seconds] * last + [max(seconds - last * self._bin_seconds, self._bin_seconds / 10)]
+        speeds = [items / span for items, span in zip(self._items, spans, strict=True)]
+        most = max(max(speeds), 1e-9)
+        points = " ".join(
+            f"{WIDTH * (place + 0.5) / len(speeds):.1f},{HEIGHT - 20 - (HEIGHT - 40) * speed / most:.1f}"
+            for place, speed in enumerate(speeds)
+        )
+        return (
+            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><polyline points="{points}"/>'
+            f'<text x="4" y="14">{most:,.1f}/s</text><text x="4" y="{HEIGHT - 4}">0 s</text>'
+            f'<text x="{WIDTH - 4}" y="{HEIGHT - 4}" text-anchor="end">{seconds:,.1f} s</text></svg>'
+        )
+
+    def _errors(self) -> str:
+        if not self._kinds:
+            return "<p>None in this run.</p>"
+        kinds = _rows_of((kind, f"{count:,}") for kind, count in self._kinds.most_common())
+        listed = _rows_of(self._listed)
+        more = self._kinds.total() - len(self._listed)
+        rest = f"<p>and {more:,} more, which the target names.</p>" if more else ""
+        return f"<table>{kinds}</table>\n<h3>One by one</h3>\n<table>{listed}</table>{rest}"
+
+
+def _rows_of(pairs: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"<tr><th>{escape(name)}</th><td>{escape(said)}</td></tr>" for name, said in pairs)

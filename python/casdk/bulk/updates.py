@@ -1,0 +1,163 @@
+"""An update of a folder: what it does not have of the input is made into new shards, and what is gone is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from casdk.bulk.items import Contents, Index, keys_of, unlike
+from casdk.bulk.manifest import Manifest, Shard
+from casdk.bulk.modes import Mode, OnLoop
+from casdk.bulk.shards import ParquetTarget
+from casdk.bulk.sources import AsyncSource, Block, Source
+
+__all__ = ["Update"]
+
+READ_ITEMS: Final = 1024
+"""Items of the input that are looked up at a time."""
+
+
+class Update:
+    """What an update knows of the target that it began with.
+
+    Args:
+        target: Its files.
+        manifest: What it holds; the beginning of a shard that was not finished does not count.
+        retry_errors: Whether items that failed are taken for such as have changed.
+
+    Attributes:
+        before: That manifest.
+        index: Its items.
+        replaced: Rows that were left out, as their items have changed.
+        dropped: Rows that were left out, as the input has no more item for them.
+    """
+
+    def __init__(self, target: ParquetTarget, manifest: Manifest, *, retry_errors: bool = False) -> None:
+        self.before: Manifest = manifest
+        self.replaced: int = 0
+        self.dropped: int = 0
+        self._target = target
+        keys = [self._keys_of(shard, retry_errors=retry_errors) for shard in manifest.shards]
+        self.index = Index(np.concatenate([keys_of([], b""), *keys]))
+        self._waiting = Waiting(self.index)
+
+    def _keys_of(self, shard: Shard, *, retry_errors: bool) -> Any:
+        target = self._target
+        keys = keys_of(list(target.names_of(self.before, shard)), target.contents_of(shard))
+        if retry_errors and shard.failed:
+            failed = list(target.failures(self.before, shard))
+            keys[failed] = unlike(keys[failed])
+        return keys
+
+    def missing(self, mode: Mode, source: Any, is_asked: Callable[[], bool]) -> Source | AsyncSource:
+        """Return the items of an input that the target does not have.
+
+        Args:
+            mode: How the caller waits.
+            source: The input.
+            is_asked: Whether the run was asked to stop: what is to be taken then ends.
+        """
+        if isinstance(mode, OnLoop):
+            return AsyncMissing(partial(mode.take, source), self._waiting, is_asked)
+
+        def take(most: int) -> Block:
+            while not (self._waiting.has(most) or is_asked()):
+                self._waiting.add(source.take(READ_ITEMS))
+            return self._waiting.take(most)
+
+        return Source(take)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is no item that the target does not have, beside those that were taken."""
+        return self._waiting.has_ended
+
+    def leave_out(self, manifest: Manifest) -> Manifest:
+        """Leave out rows of which the input was found to have no item, now that all of it was read.
+
+        Args:
+            manifest: What the target holds, with what the update has added.
+
+        Returns:
+            What it then holds: the manifest that the update began with, if nothing has changed.
+        """
+        start = 0
+        self.replaced = self.index.replaced
+        self.dropped = int((~self.index.kept).sum()) - self.replaced
+        for shard in self.before.shards:
+            kept = self.index.kept[start : start + shard.rows]
+            start += shard.rows
+            if not kept.all():
+                manifest = self._target.leave_out(manifest, shard, kept)
+        return self.before if self.before.finished and manifest == self.before.to_update() else manifest
+
+
+class Waiting:
+    """Items that were looked up, of which the target has no row, and that nobody has taken.
+
+    Args:
+        index: Of the target.
+    """
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._items: list[Any] = []
+        self._names: list[str] = []
+        self._contents: list[str] = []
+        self._parts = 1
+        self._ended = False
+
+    def add(self, block: Block) -> None:
+        """Look up the next items of the input; none: it has ended."""
+        if not block.names:
+            self._ended = True
+            return
+        self._parts = len(block.items) // len(block.names)
+        noted = Contents()
+        for place, content in sorted(block.contents.items()):
+            noted.note(place, content)
+        for place in self._index.look_up(block.names, noted.of(len(block.names))):
+            self._items += block.items[place * self._parts : (place + 1) * self._parts]
+            self._names.append(block.names[place])
+            self._contents.append(block.contents.get(place, ""))
+
+    def has(self, most: int) -> bool:
+        """Whether as many can be taken, one at least, or all that there are."""
+        return self._ended or len(self._names) >= max(most, 1)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there are none, and none will come."""
+        return self._ended and not self._names
+
+    def take(self, most: int) -> Block:
+        """Take up to so many."""
+        contents = {place: content for place, content in enumerate(self._contents[:most]) if content}
+        items = most * self._parts
+        block = Block(self._items[:items], self._names[:most], contents)
+        del self._items[:items], self._names[:most], self._contents[:most]
+        return block
+
+
+class AsyncMissing(AsyncSource):
+    """The items of an async input that a target does not have.
+
+    Args:
+        read: Reads up to so many items of the input, and lets the loop go on meanwhile.
+        waiting: Those that were looked up.
+        is_asked: Whether the run was asked to stop.
+    """
+
+    def __init__(self, read: Callable[[int], Awaitable[Block]], waiting: Waiting, is_asked: Callable[[], bool]) -> None:
+        self._read = read
+        self._waiting = waiting
+        self._is_asked = is_asked
+
+    async def take(self, most: int) -> Block:
+        """Take up to so many."""
+        while not (self._waiting.has(most) or self._is_asked()):
+            self._waiting.add(await self._read(READ_ITEMS))
+        return self._waiting.take(most)
