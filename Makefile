@@ -85,21 +85,16 @@ demo: $(BUILT) ## Encode a mixed list over all six schemes against the embedded 
 
 # Check
 
-# A test that holds a deadline may miss it beside three others on two cores: what failed is run again by itself.
-define tested
-$(BIN)/python -m pytest $(SHARED) $(1) || { \
-  echo "==> running again, one after the other, what failed"; \
-  $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
-endef
-
 .PHONY: test test-rust
 test: $(READY) ## Lint, and run every test of Rust and Python
 	@# Two at a time, since type checkers use one core; what one prints is shown when it is over, and so in one piece
 	@$(MAKE) --no-print-directory --output-sync=target -j 2 lint-pyright lint-python test-rust
 	$(say) "testing Python"
-	@$(call tested,)
+	@$(BIN)/python -m pytest $(SHARED) -m 'not soak and not alone'
+	$(say) "testing what measures time, one test after the other"
+	@$(BIN)/python -m pytest -m 'alone and not soak' $$(grep -rl --include='*.py' pytest.mark.alone tests)
 	$(say) 'testing the channels of transport="libraries"'
-	@export CASDK_TESTED_TRANSPORT=libraries; $(call tested,$(CONTRACT))
+	@CASDK_TESTED_TRANSPORT=libraries $(BIN)/python -m pytest $(SHARED) $(CONTRACT)
 
 test-rust: lint-rust
 	$(say) "testing Rust"

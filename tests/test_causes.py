@@ -9,6 +9,7 @@ from casdk._transport.channels import causes
 from casdk._transport.channels.causes import cause_of, without_grpc
 from casdk.cli.exits import for_command_line
 from casdk.testing import DeadExecutor, FaultServer, Shut, certificates
+from casdk.testing._thread import reserve
 
 ONCE = Retry(attempts=1)
 FOREIGN = re.compile(
@@ -26,9 +27,9 @@ def said_by(address, **options):
 
 
 def test_nobody_listens(scheme):
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    assert str(said_by(f"{scheme}://127.0.0.1:{port}")) == f"{scheme}://127.0.0.1:{port}: {causes.REFUSED}"
+    with reserve() as reserved:
+        port = reserved.getsockname()[1]
+        assert str(said_by(f"{scheme}://127.0.0.1:{port}")) == f"{scheme}://127.0.0.1:{port}: {causes.REFUSED}"
 
 
 def test_a_name_without_an_address(scheme):

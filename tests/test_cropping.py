@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from casdk import Client, Document, Image
+from casdk._engine.logging import flush
 from casdk.server import serve
 from casdk.testing import FaultServer, Never, TcpProxy
 from onnx import TensorProto, helper, numpy_helper
@@ -134,6 +135,7 @@ def test_the_server_is_asked_once_for_each_model(clip, jpeg, caplog):
         for model in ("", "", "other", "other"):
             client.encode([jpeg], images="exact", parameters={"model_name": model} if model else None)
         client.encode([jpeg], images="exact", image_size=SIDE)
+    assert flush(20)
     said = [record.message for record in caplog.records if "give the rows of originals" in record.message]
     assert len(said) == 3
     assert all(f"{SIDE} x {SIDE} pixels" in message and "JPEG RGB" in message for message in said)
@@ -144,6 +146,7 @@ def test_a_size_that_is_not_the_models_is_found_out(clip, jpeg, caplog):
         for _ in range(2):
             result = client.encode([jpeg], images="exact", image_size=336, errors="return")
     assert result.cropped == 0
+    assert flush(20)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "crops of 336 x 336 pixels" in caplog.text
 
@@ -155,6 +158,7 @@ def test_a_server_that_prepares_images_in_its_own_way_gets_originals(server, jpe
     np.testing.assert_array_equal(exact.embeddings, original.embeddings)
     assert exact.cropped == 0
     assert exact.sent_bytes == original.sent_bytes
+    assert flush(20)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "sends all images as they are" in caplog.text
 
@@ -238,6 +242,7 @@ def test_several_servers_get_originals(clip, jpeg, caplog):
         both(client, [jpeg])
     np.testing.assert_array_equal(exact.embeddings, original.embeddings)
     assert exact.cropped == 0
+    assert flush(20)
     assert [record.message for record in caplog.records] == [
         "images='exact' sends all images as they are: this client has several servers"
     ]

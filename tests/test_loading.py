@@ -9,6 +9,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from casdk.documents import Document
+from casdk.testing._thread import reserve
 from PIL import Image
 
 PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -149,10 +150,8 @@ def test_a_name_that_is_no_utf8_is_read(tmp_path):
 def test_http_errors(site):
     with pytest.raises(ConnectionError, match="could not be fetched: HTTP 404"):
         Document(uri=f"{site}/nosuch.png").load_uri_to_blob()
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    with pytest.raises(ConnectionError, match="could not be fetched"):
-        Document(uri=f"http://127.0.0.1:{port}/a.png").load_uri_to_blob()
+    with reserve() as closed, pytest.raises(ConnectionError, match="could not be fetched"):
+        Document(uri=f"http://127.0.0.1:{closed.getsockname()[1]}/a.png").load_uri_to_blob()
 
 
 def test_silence():

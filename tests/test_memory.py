@@ -36,7 +36,6 @@ def grown(address, image=""):
     return json.loads(run.stdout)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 @pytest.mark.parametrize("scheme", ["grpc"])
 def test_a_hundred_thousand_texts_from_a_generator(server, scheme):
@@ -45,7 +44,6 @@ def test_a_hundred_thousand_texts_from_a_generator(server, scheme):
     assert found["beyond"] < MOST
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_three_thousand_images_by_path(server, scheme, tmp_path):

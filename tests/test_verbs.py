@@ -21,6 +21,7 @@ from casdk import (
 from casdk.models import Header
 from casdk.server import serve
 from casdk.testing import FaultServer
+from casdk.testing._thread import reserve
 
 PLACES = ["control room", "lecture room", "conference room", "podium indoor", "television studio"]
 
@@ -173,11 +174,9 @@ def test_what_cannot_be_ranked_is_named_wherever_it_stands(mode, call, kind):
 
 @pytest.fixture
 def unreachable():
-    """An address where a request would fail: nobody listens on a port that was just given back."""
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"grpc://127.0.0.1:{probe.getsockname()[1]}"
+    """An address where a request would fail: its port is held, and nobody listens there."""
+    with reserve() as reserved:
+        yield f"grpc://127.0.0.1:{reserved.getsockname()[1]}"
 
 
 def test_rank_of_another_attribute_is_refused(client, call):

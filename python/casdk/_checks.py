@@ -15,7 +15,7 @@ from casdk.errors import ConfigError
 __all__ = ["MOST_SECONDS", "check_count", "check_number", "check_rate", "check_seconds", "require"]
 
 MOST_SECONDS: Final = 1_000_000
-"""Longest that a connection, a request or a backoff may be told to take, 11 days: gRPC has 32 bits for milliseconds."""
+"""Longest limit for a connection, a request or a backoff, 11 days: gRPC has 32 bits for milliseconds."""
 
 LEAST_PER_SECOND: Final = 1 / MOST_SECONDS
 MOST_PER_SECOND: Final = 1_000_000_000

@@ -104,7 +104,7 @@ def new_id() -> str:
     """Return a fresh id of 32 hex characters, also in a forked process; only a thread's first is slow."""
 
 def place_of(id: str, request_id: str) -> int | None:
-    """Return the position in the message that an id tells, if the packer made it up for this request."""
+    """Return the position in the message that an id names, if the packer made it up for this request."""
 
 def classify(items: Sequence[object], *, look: bool = True) -> bytes:
     """Return the `Kind` of each item, one byte per item.
@@ -184,7 +184,7 @@ class Packer:
     ) -> Packed:
         """Write one request.
 
-        Items that are no Documents get an id that is made of the request's and tells their position in the message, see
+        Items that are no Documents get an id that is made of the request's and names their position in the message, see
         `place_of`. Documents keep theirs. A Document's text wins over blob, tensor and uri, in that order; a uri is
         read like a string item's, without looking at its extension (it is an image), and an http(s) URL is
         looked up in ``fetched``.
@@ -219,7 +219,7 @@ class Packed:
         """Documents in the message."""
     @property
     def taken(self) -> int:
-        """Items looked at, from the first; fewer than given where ``max_message_bytes`` cut the batch."""
+        """Items looked at, from the first; fewer than there are where ``max_message_bytes`` cut the batch."""
     @property
     def failures(self) -> list[tuple[int, str, str]]:
         """Position, kind and reason of each item that is not in the message.
@@ -270,7 +270,7 @@ class Reply:
     ) -> list[int]:
         """Copy the embeddings into rows of ``out`` ``[R, D]``.
 
-        A document goes to the position that its id tells, see `place_of`, and where it tells none to its position in
+        A document goes to the position that its id names, see `place_of`, and where it names none to its position in
         the reply.
 
         Args:
@@ -285,7 +285,7 @@ class Reply:
 
         Raises:
             casdk.errors.ReplyError: A row of another width than ``D`` (both are named), a row that does not fit
-                ``out``, more documents than were sent, or fewer where ids cannot tell which are missing.
+                ``out``, more documents than were sent, or fewer where ids do not show which are missing.
         """
     def documents(self) -> list[RawDocument]:
         """Return the documents, nested ones included."""
@@ -393,7 +393,7 @@ def are_consecutive(rows: list[Any]) -> bool:
     """Return whether these are arrays of one shape that lie in memory one right after the other.
 
     ``False`` for what is no array, and for a dtype that embeddings and pixels do not come in: single, half and double,
-    int8, uint8, int32 and int64 are told. Two matrices may lie one right after the other, too.
+    int8, uint8, int32 and int64 are known. Two matrices may lie one right after the other, too.
     """
 
 def copy_rows(

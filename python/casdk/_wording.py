@@ -35,7 +35,7 @@ def message_of(error: BaseException) -> str:
 
 
 def class_name(value: object) -> str:
-    """Return the name of a value's class, which may have a class of its own to tell it."""
+    """Return the name of a value's class, which its metaclass may answer for."""
     try:
         name = str(type(value).__name__)
         name.encode()

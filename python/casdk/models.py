@@ -186,7 +186,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         executor: Name; the first route is the gateway's.
-        start_ns: When the request came in, nanoseconds since the epoch, on the server's clock; 0 if not told.
+        start_ns: When the request came in, nanoseconds since the epoch, on the server's clock; 0 if unknown.
         end_ns: When it left.
         status: How it went.
     """
@@ -198,14 +198,14 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seconds(self) -> float:
-        """Time spent there; 0.0 if the server does not tell."""
+        """Time spent there; 0.0 if the server does not say."""
         return (self.end_ns - self.start_ns) / 1e9 if self.start_ns and self.end_ns else 0.0
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
     """Where the time of one request went, all numbers in seconds; `total` is their sum.
 
-    The server's part is what its routes tell, durations on its own clock: `network` is negative where they do not fit
+    The server's part is what its routes say, durations on its own clock: `network` is negative where they do not fit
     into the time the reply took.
 
     Attributes:
@@ -215,7 +215,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
         network: The way there and back, connecting if need be: what the server does not account for.
         connecting: Of `network`, until a connection was open, where one was opened in that time; not in the sum.
         gateway: In the server, what no executor accounts for.
-        executors: Each executor's name and time, in the order of the flow; ``()`` if the server does not tell.
+        executors: Each executor's name and time, in the order of the flow; ``()`` if the server does not say.
         executing: Time in which at least one executor was at work: those side by side count once.
         scanned: Reading the reply and placing its rows.
     """
@@ -345,7 +345,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
             response: The answer to the one request.
 
         Raises:
-            ReplyError: The server told no times.
+            ReplyError: The server reported no times.
         """
         if not response.routes:
             raise ReplyError("the reply has no routes, so the server's times are not known")

@@ -1,4 +1,4 @@
-"""Several servers behind one client: `Server`, `Pool`, and what `Client.servers` tells of each."""
+"""Several servers behind one client: `Server`, `Pool`, and what `Client.servers` returns of each."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ class Server(msgspec.Struct, frozen=True, omit_defaults=True):
         return parse_address(self.address)
 
     def __repr__(self) -> str:
-        told = [repr(self.address)] + ([f"weight={self.weight:g}"] if self.weight != 1 else [])
-        told += [f"tls={self.tls!r}"] if self.tls is not None else []
-        told += ["credential=***"] if self.credential is not None else []
+        shown = [repr(self.address)] + ([f"weight={self.weight:g}"] if self.weight != 1 else [])
+        shown += [f"tls={self.tls!r}"] if self.tls is not None else []
+        shown += ["credential=***"] if self.credential is not None else []
         for name in ("requests_per_second", "items_per_second"):
-            told += [f"{name}={value:g}"] if (value := getattr(self, name)) is not None else []
-        return f"Server({', '.join(told)})"
+            shown += [f"{name}={value:g}"] if (value := getattr(self, name)) is not None else []
+        return f"Server({', '.join(shown)})"
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):

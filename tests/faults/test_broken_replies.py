@@ -207,6 +207,7 @@ BUSY = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("case", BUSY)
 def test_small_pieces_without_end_hold_up_nobody(case, stopwatch, figure):
     """Another client of the process keeps its deadlines meanwhile. A shared machine may pause us, but not each time."""

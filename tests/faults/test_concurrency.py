@@ -6,10 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from casdk import Limits
+from casdk import Limits, Timeouts
 from casdk.testing import Reorder
-
-pytestmark = pytest.mark.timeout(120)
 
 THREADS, LOOPS, TASKS = 64, 4, 2000
 
@@ -20,7 +18,8 @@ def pool_of(scheme, client_limit):
 
 def test_threads_loops_and_tasks_at_once(make_server, connect_to, scheme, rows, figure, tally):
     server = make_server(Reorder(4))
-    client = connect_to(server, scheme, limits=Limits(connections=8))
+    # Beside so many threads, the one connection may take longer to make than a call waits for it by default.
+    client = connect_to(server, scheme, limits=Limits(connections=8), timeouts=Timeouts(connect=60))
     crossed, lock = [], threading.Lock()
 
     def check(texts, found):

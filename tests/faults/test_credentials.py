@@ -16,8 +16,8 @@ from .places import Watch
 
 TIMEOUT = 0.3
 OVERRUN = 0.1
-TRIES = 3
-"""A shared machine may pause us."""
+TRIES = 10
+"""A busy machine may pause us; what is held up, is held up every time."""
 
 
 def end_in_time(act, stopwatch):
@@ -169,22 +169,26 @@ def test_a_call_in_one_is_refused(make_server, connect_to):
 
 def test_a_coroutine_that_comes_when_its_call_is_over(make_server, connect_to):
     """It is closed, or Python would warn that nobody awaits it."""
-    release, made = threading.Event(), []
+    asked, release, made = threading.Event(), threading.Event(), []
 
     async def token():
         return "token"
 
     def credential():
+        asked.set()
         release.wait(20)
         made.append(token())
-        return made[0]
+        return made[-1]
 
     client = connect_to(make_server(), "grpc", credential=credential)
-    with pytest.raises(DeadlineError):
-        client.encode(["a"], timeout=0.05)
+    for seconds in (0.05, 1.0, 10.0):  # on a busy machine, the time may be over before it is asked for
+        with pytest.raises(DeadlineError):
+            client.encode(["a"], timeout=seconds)
+        if asked.is_set():
+            break
     release.set()
     until = time.monotonic() + 20
-    while not made or inspect.getcoroutinestate(made[0]) != inspect.CORO_CLOSED:
+    while not made or any(inspect.getcoroutinestate(one) != inspect.CORO_CLOSED for one in made):
         assert time.monotonic() < until
         time.sleep(0.001)
 

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import shutil
-import socket
 import subprocess
 import threading
 from contextlib import contextmanager
@@ -12,7 +11,9 @@ import grpc.aio
 import numpy as np
 import pytest
 from casdk import Client, Document, Retry
+from casdk._engine.logging import flush
 from casdk.testing import FaultServer, embed
+from casdk.testing._thread import reserve
 from casdk.wire.jina_pb2 import DataRequestProto
 
 ONCE = Retry(attempts=1)
@@ -107,7 +108,12 @@ def check(client):
 def opened(caplog):
     """A function that returns how many connections have been opened."""
     caplog.set_level(logging.INFO, "casdk.connections")
-    return lambda: sum(record.getMessage().endswith("is open") for record in caplog.records)
+
+    def opened():
+        assert flush(20)
+        return sum(record.getMessage().endswith("is open") for record in caplog.records)
+
+    return opened
 
 
 def test_connections_of_an_age(opened):
@@ -141,9 +147,9 @@ http {{
 
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
 def test_connections_of_so_many_requests(tmp_path, opened):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with FaultServer(width=WIDTH) as server:
+    # nginx listens beside the socket that holds its port, so that nobody else gets it before.
+    with reserve() as reserved, FaultServer(width=WIDTH) as server:
+        port = reserved.getsockname()[1]
         settings = tmp_path / "nginx.conf"
         settings.write_text(NGINX.format(folder=tmp_path, port=port, behind=server.port("grpc")))
         process = subprocess.Popen(["nginx", "-c", settings, "-e", "stderr"])

@@ -6,7 +6,6 @@ import sys
 import pytest
 from casdk.testing import ConnectProxy
 
-pytestmark = pytest.mark.timeout(90)
 PATIENCE = 40
 
 

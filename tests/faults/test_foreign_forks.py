@@ -11,7 +11,6 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.timeout(90)
 PATIENCE = 40
 
 PRELUDE = """

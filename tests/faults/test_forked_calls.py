@@ -16,7 +16,7 @@ from casdk import ClosedError
 from casdk.testing import Gate, Hold
 
 # The children are forks of a process with threads on purpose: that is what is shown to be safe here.
-pytestmark = [pytest.mark.timeout(90), pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 PATIENCE = 20
 TEXTS = ["a", "b", "c", "d"]
 

@@ -16,12 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc.aio
 import numpy as np
 import pytest
-from casdk import TLS, CasdkError, Client, ConfigError, Retry, Timeouts
+from casdk import TLS, CasdkError, ConfigError, Retry, Timeouts
+from casdk._engine.logging import flush
 from casdk._engine.process import engine
 from casdk.testing import Cut, ExecutorError, Gate, Hold, Never, Refuse
 
 # The children are forks of a process with threads on purpose: that is what is shown to be safe here.
-pytestmark = [pytest.mark.timeout(90), pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 PATIENCE = 20
 
 
@@ -82,14 +83,15 @@ def test_many_forks(used, rows, tally):
         tally("forks: children that worked")
 
 
-def test_forks_of_forks_and_new_clients(used, rows, scheme):
-    address = f"{used!r}".split("'")[1]
+def test_forks_of_forks_and_new_clients(make_server, connect_to, scheme, rows):
+    server = make_server()
+    used = connect_to(server, scheme, timeout=PATIENCE)
+    check(used, rows, "before")
 
     def child():
         check(used, rows, "child")
         assert ended_well(in_child(lambda: check(used, rows, "grandchild")))
-        with Client(address, tls=used._settings.tls if scheme.endswith("s") else None, timeout=PATIENCE) as fresh:
-            check(fresh, rows, "fresh")
+        check(connect_to(server, scheme, timeout=PATIENCE), rows, "fresh")
 
     assert ended_well(in_child(child))
 
@@ -198,6 +200,7 @@ def test_a_fork_beside_grpc_of_others(make_server, connect_to, rows, caplog, mon
     check(client, rows, "before")
     theirs = on_the_engine(lambda: grpc.aio.insecure_channel("127.0.0.1:1"))
     assert ended_well(in_child(lambda: None if protocols == "libraries" else check(client, rows, "child")))
+    assert flush(20)
     said = "grpc.aio objects that are not casdk's are in use" in caplog.text
     assert said is (protocols == "libraries")
     check(client, rows, "after")

@@ -57,7 +57,7 @@ def test_a_typed_error(make_server, connect_to, scheme, lie, stopwatch, figure):
     before = psutil.Process().memory_info().rss
     with stopwatch() as watch, pytest.raises(CasdkError):
         client.encode(["a", "b"])
-    assert watch.seconds < 6
+    assert watch.seconds < 20
     grown = (psutil.Process().memory_info().rss - before) / 2**20
     assert grown < 64
     figure("hostile: memory grown by a lie, MiB", round(grown, 1))

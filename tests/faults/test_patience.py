@@ -55,7 +55,7 @@ class Lines(logging.Handler):
 
     def wait_for(self, level, words, count):
         with self._changed:
-            assert self._changed.wait_for(lambda: self.count(level, words) >= count, 20)
+            assert self._changed.wait_for(lambda: self.count(level, words) >= count, 40)
 
 
 @pytest.fixture

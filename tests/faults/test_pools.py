@@ -16,7 +16,7 @@ from casdk import Client, Pool
 from casdk.server import serve
 from casdk.testing import Delay, FaultServer, embed
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.soak
 SECONDS = 60
 TOOK_SECONDS = 0.02
 """What a request takes at a scripted server."""

@@ -156,10 +156,11 @@ def test_at_every_line_of_the_first_call(no_engine):
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-def test_at_every_line_of_the_first_client(connect, channel, monkeypatch):
+def test_at_every_line_of_the_first_client(server, channel, monkeypatch):
     """As far as its modules are there: see `test_signals` for the others."""
     monkeypatch.setattr(_modules, "_loaded", set())
-    address = str(connect(channel)._settings.endpoints[0])
+    address = server.address(channel)
+    Client(address).close()  # the modules are there from here on
 
     def make():
         _modules._loaded.clear()
@@ -214,7 +215,7 @@ def test_a_fork_at_every_line_of_a_fork(connect, scheme):
         child = os.fork()
         if child == 0:
             sys.settrace(None)
-            signal.alarm(20)  # one that hangs has another status
+            signal.alarm(60)  # one that hangs has another status
             # A call in each would take long.
             os._exit(0 if next(number) % 8 or np.array_equal(client.encode(["a"]), row) else 1)
         next(number)
@@ -229,7 +230,7 @@ def test_a_fork_at_every_line_of_a_fork(connect, scheme):
 
 SIGNALS = """
 import collections, faulthandler, random, signal, sys
-faulthandler.dump_traceback_later(40, exit=True)
+faulthandler.dump_traceback_later(100, exit=True)
 from casdk import CasdkError, Client
 
 def handle(number, frame):
@@ -257,7 +258,7 @@ print("well")
 def test_signals(server, scheme):
     """Their handlers make a client and a call, from the first client on."""
     command = [sys.executable, "-c", SIGNALS, server.address(scheme)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "well\n", done.stderr
 
 

@@ -12,6 +12,7 @@ import pytest
 from casdk import TLS, Client
 from casdk.server import serve
 from casdk.testing import SCHEMES
+from casdk.testing._thread import reserve
 from casdk.testing.certificates import authority
 
 DISTINCT = [f"sentence {number} of those that are sent" for number in range(997)]
@@ -34,10 +35,13 @@ class Restarts:
         self.cert, self.key = authority().server().write(directory)
         self._life = contextlib.ExitStack()
         self.away = []
-        self.served = self._start({})
+        # Held all the time, or another test's server might get a port while this one is away.
+        self._reserved = {scheme: reserve() for scheme in SCHEMES}
+        self.served = self._start()
         self.addresses = self.served.addresses
 
-    def _start(self, ports):
+    def _start(self):
+        ports = {scheme: reserved.getsockname()[1] for scheme, reserved in self._reserved.items()}
         return self._life.enter_context(serve(ports=ports, cert=self.cert, key=self.key, index=False))
 
     def restart(self):
@@ -45,12 +49,13 @@ class Restarts:
         os.kill(self.served.pid, signal.SIGKILL)
         self._life.close()
         time.sleep(LOADING_SECONDS)
-        ports = {scheme: int(address.rpartition(":")[2]) for scheme, address in self.addresses.items()}
-        self.served = self._start(ports)
+        self.served = self._start()
         self.away.append(time.monotonic() - began)
 
     def close(self):
         self._life.close()
+        for reserved in self._reserved.values():
+            reserved.close()
 
 
 class Reading:
@@ -76,7 +81,7 @@ class Reading:
         """Wait until each call has read so many items more."""
         with self._changed:
             self._aims = {scheme: count + more for scheme, count in self.counts.items()}
-            assert self._changed.wait_for(lambda: all(self.counts[one] >= self._aims[one] for one in SCHEMES), 60)
+            assert self._changed.wait_for(lambda: all(self.counts[one] >= self._aims[one] for one in SCHEMES), 120)
 
 
 @pytest.mark.parametrize("restarts", [3, pytest.param(50, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])

@@ -208,7 +208,7 @@ def test_a_date_is_honoured_as_a_number_is(make_server, connect_to, call, patien
     refused = OverloadedError if status == 429 else TransportError
     ends = DeadlineError if patience == 7200.0 else refused
     with pytest.raises(ends) as caught:
-        call(client, "encode", ["a"], timeout=0.2)
+        call(client, "encode", ["a"], timeout=0.2 if ends is DeadlineError else 20)
     assert type(caught.value) is ends
     if ends is refused:
         assert 3500 < caught.value.retry_after < 3601
@@ -280,7 +280,6 @@ def test_a_status_of_the_executors_is_not_the_connections(make_server, connect_t
     assert server.counters.requests == 1
 
 
-@pytest.mark.timeout(180)
 def test_fifty_restarts_in_one_run(make_server, connect_to, scheme, rows, figure, tally):
     """Kill and restart the server 50 times during 20,000 items: the rows are those of a quiet run."""
     server = make_server()

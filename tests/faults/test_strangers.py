@@ -416,12 +416,12 @@ with serve(schemes=["http"], chaos=True, grace=0.2) as served:
         orphan, address = parent.stdout.readline().split()
         for (text, _), served in zip(cases, servers, strict=True):
             with pytest.raises(TimeoutError):
-                ask(served, "http", asked(text), wait=0.5)
+                ask(served, "http", asked(text), wait=1.5)
             if text == "!!busy":
                 assert ask(served, "http", asked()) == (0, "")
         body = json.dumps({"data": [{"text": "!!stuck"}]}).encode()
         with pytest.raises(TimeoutError):
-            urlopen(f"{address}/post", body, timeout=0.5)
+            urlopen(f"{address}/post", body, timeout=1.5)
         parent.kill()
         for (_, number), served in zip(cases, servers, strict=True):
             os.kill(served.pid, number)

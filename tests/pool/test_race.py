@@ -158,7 +158,6 @@ def test_without_hedging_a_late_request_waits(late_pool, rows):
     client, _, late = late_pool(Delay(0.2), pool=Pool())
     np.testing.assert_array_equal(client.encode(["late"]), rows(["late"]))
     assert len(late.seen) == 1
-    assert client._session.way.hedging is None
 
 
 def test_an_index_is_never_hedged(make_servers, pool_of):

@@ -42,9 +42,10 @@ T = TypeVar("T")
 Scored: TypeAlias = "tuple[int, dict[str, NamedScore]]"
 """Which candidate, and its scores."""
 LARGE_REPLY_BYTES: Final = 1 << 18
-"""Whose documents are read in about 50 ms, if each of them is as small as can be."""
+"""A larger reply is read on a worker: if its documents are as small as can be, it takes longer than about 50 ms."""
 GROWTH_FACTOR: Final = 1.125
-"""By which an array of unknown length grows. `mremap` moves no byte, but NumPy zeroes what is new: steps are small."""
+"""An array whose length is not known grows by this factor. The system does not copy so large a block when it grows, but
+NumPy fills the new part with zeros, so each step is small."""
 
 
 class Piece:
@@ -168,7 +169,7 @@ class Embeddings(Answer):
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, unpacked: Any, request_id: str
     ) -> list[int]:
         width, sent = reply.width, len(items)
-        if width == 0:
+        if width == 0:  # no document has an embedding, and so no item has a result
             if reply.rows > sent:
                 raise ReplyError(f"the server sent {reply.rows} documents for {sent}")
             return list(range(sent))

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Assignment", "Choice", "Place", "PoolState", "State"]
 
 State: TypeAlias = Literal["ready", "away", "returning", "draining"]
-"""It gets requests; it is left out; it gets one request, to see whether it is back; it gets none any more, as its
-address is not one of the name's any more."""
+"""In this order: it gets requests; it is left out; it gets one request, to see whether it is back; it gets none any
+more, since the name that it was found by does not stand for its address any more."""
 
 REQUEST_BYTES: Final = 16 << 10
 """What a request costs a server beside its bytes, in bytes, so that the times of small and of large ones compare."""
@@ -218,7 +218,7 @@ class Choice:
     # What happens
 
     def send(self, place: Place, now: float, size: int, items: int) -> Assignment:
-        """A request is given to a server, which sends it at once, or when its pace allows.
+        """A request is assigned to a server; it is sent at once, or when the server's pace allows.
 
         Args:
             place: Which.
@@ -359,7 +359,7 @@ def _learn(place: Place, seconds: float) -> None:
 
 
 class PoolState(ServerState):
-    """What the calls of a client have found out about the servers of its pool: away are they if all of them are.
+    """What the calls of a client have found out about its pool, which counts as away if all of its servers are.
 
     Args:
         choice: The servers.

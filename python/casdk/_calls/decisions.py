@@ -153,13 +153,13 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
     @property
     def patience(self) -> float:
         """Seconds that the server may be away, as far as is known now."""
-        if (given := self._given_patience) is not None:
-            return given
+        if (patience := self._chosen_patience) is not None:
+            return patience
         more_than_one = self._begun + len(self._ready) > 1
         return PATIENCE_SECONDS if self.retry.attempts > 1 and self.server.answered and more_than_one else 0.0
 
     @property
-    def _given_patience(self) -> float | None:
+    def _chosen_patience(self) -> float | None:
         """What the call, or its client, says of it."""
         if self.own_patience is not None and self.server.answered:
             return self.own_patience
@@ -395,7 +395,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
 
     def _may_help(self, error: TransportError | ServerError) -> bool:
         """Whether to send the same again is safe, and can help in a time that is waited for."""
-        patience = self._given_patience
+        patience = self._chosen_patience
         longest = max(self.retry.max_backoff, PATIENCE_SECONDS if patience is None else patience)
         if not error.retryable or (error.retry_after or 0.0) > longest:
             return False

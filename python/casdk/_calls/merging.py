@@ -173,7 +173,7 @@ class MergedCall(Member, ABC):
             return
         batch, ending = self.batch, self.end(None, error)
         if batch is not None and batch.cancel_if_unwanted():
-            # Reported when the request has been taken back: any other call, too, has nothing in flight when it ends.
+            # Reported once the request has been taken back: a call that has ended never has anything in flight.
             batch.task.add_done_callback(lambda task: report_endings([ending]))
         else:
             report_endings([ending])
@@ -282,6 +282,7 @@ class MergedEncode(MergedCall):
         return super().end(result, error)
 
     def _take_so_far(self, stopped: CasdkError) -> None:
+        """Take what the batch has come to by now, for a call that ends before its batch does."""
         first = None if self.batch is None else self.batch.calls[0]
         if self.batch is None or not isinstance(first, MergedEncode) or first.run is None:
             self._stop(stopped)
@@ -290,6 +291,7 @@ class MergedEncode(MergedCall):
 
     def result(self) -> Any:
         """Return the call's result, or raise what stopped it; runs where the caller is, once."""
+        # Most calls: to the rows of texts, with the default options, nothing has to be done.
         if self._stopped is None and not self._errors and self._options is DEFAULTS and type(self.items[0]) is str:
             return self._rows
         result = None

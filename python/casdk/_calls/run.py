@@ -220,7 +220,7 @@ class Run:
             reading.go_on(self)
             time, is_ready, over = now(), None, False
             while (batch := call.next_batch(time)) is not None:
-                if not self.tasks.running and call.alone:
+                if not self.tasks.running and call.alone:  # it needs no task, as the call has nothing else to do
                     await self._attempt(batch)
                     continue
                 if is_ready is None:

@@ -146,7 +146,7 @@ class Way:
 
 
 def status_of(transport: Transport, state: State, share: float) -> ServerStatus:
-    """Return what is told of a server.
+    """Return what a client says of a server.
 
     Args:
         transport: The way to it.

@@ -95,8 +95,8 @@ class Feed:
             self._open = partial(_begin, content)  # called in that thread, since `iter` runs the caller's code, too
         else:
             self._iterator = None if plain else _begin(content, asynchronous=self._asynchronous)
-        # Reading advances by the entries of this list. The engine empties it at the end of the call, and so no item is
-        # taken from the iterable after that.
+        # The caller reads no more items at a time than this list has entries (`_fill`). When the call is over, the
+        # engine empties the list, which ends a `zip` that is under way: no further item is taken from the iterable.
         self._gate: list[None] | None = [None] * min(size, MOST_AT_ONCE_ITEMS) if hurried and not self.direct else None
         self._task: asyncio.Task[Any] | None = None
 

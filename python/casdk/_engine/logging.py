@@ -218,7 +218,7 @@ class _Emitter:
 
 
 ECHO: Final = (
-    "a handler that is given casdk's records calls casdk: what casdk logs until such a handler returns is left out, "
+    "a handler that gets casdk's records calls casdk: what casdk logs until such a handler returns is left out, "
     "or this would go on for ever"
 )
 LEFT_OUT: Final = "%d records were left out: they came faster than the handlers took them"

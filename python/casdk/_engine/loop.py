@@ -206,7 +206,7 @@ class Engine:
         Raises:
             ClosedError: It does; a ConfigError as `ThreadModel.check_caller` has it.
         """
-        # It walks through what it is given: the two names, and not all modules of the process.
+        # It walks through what it gets: the two names, and not all modules of the process.
         if not sys.modules.keys().isdisjoint(PATCHERS):
             self.thread_model.check_caller()
         thread = threading.get_ident()

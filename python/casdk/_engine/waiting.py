@@ -40,7 +40,7 @@ class Runs(Protocol[T_co]):
 
 
 def _error_for_caller(error: BaseException) -> BaseException:
-    """Return what is raised where the caller is, of what ended its job on the engine."""
+    """Return the error that the caller gets, from the one that ended its call on the engine."""
     if isinstance(error, asyncio.CancelledError):
         return ClosedError("the client was closed during the call")
     return error.original if isinstance(error, EscapedError) else error

@@ -336,7 +336,8 @@ class Run:
         try:
             while (piece := await mode.next(pieces)) is not None:
                 if self._stopping is not None and len(piece.embeddings) < self._settings.batch_size:
-                    # The request was cut short; when the run goes on, that one shall be as if it never had been.
+                    # The stop has left this request fewer items than the others. Its rows are dropped, so that the run
+                    # that goes on sends the same requests as one that was never stopped.
                     break
                 held.append(piece)
                 if len(held) == mode.burst:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from casdk.bulk import BulkResult
     from casdk.bulk.manifest import Manifest
 
-__all__ = ["NO_CROP", "app", "encode_into", "is_target", "read_shard", "told"]
+__all__ = ["NO_CROP", "app", "encode_into", "is_target", "read_shard", "summary"]
 
 SUFFIXES: Final = ("", ".npy")
 """Of the names of targets: folders, and matrices."""
@@ -66,8 +66,8 @@ def encode_into(client: casdk.Client, target: str, content: Content, options: di
     return result
 
 
-def told(result: BulkResult, nothing_done: str = "it was finished before, and the input is the same") -> str:
-    """Return what a person is told when all is written."""
+def summary(result: BulkResult, nothing_done: str = "it was finished before, and the input is the same") -> str:
+    """Return the line that is printed when all is written."""
     failed = f", {result.failed} of them failed: see its errors" if result.failed else ""
     if result.rows and not (result.encoded or result.dropped):
         return f"{result.target}: {result.rows} rows{failed}; {nothing_done}"
@@ -87,7 +87,7 @@ def merge(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fal
     from casdk.bulk import merge as join
 
     result = join(target)
-    print(to_json(result).decode() if json else told(result, "all its shards fit together"))
+    print(to_json(result).decode() if json else summary(result, "all its shards fit together"))
     return Exit.PARTIAL if result.failed else Exit.OK
 
 

@@ -183,7 +183,7 @@ def encode(
         options |= _options(batch_size, model)
         with access.client(url) as client:
             result = bulk.encode_into(client, target, Content([*map(str, paths)], sentences=text), options)
-        _say(result) if json else print(bulk.told(result))
+        _say(result) if json else print(bulk.summary(result))
         return Exit.PARTIAL if result.failed else Exit.OK
     given = {**of_bulk, "shard": shard, "shard_rows": shard_rows}
     if errors == "record" or any(value not in (None, False) for value in given.values()):
@@ -200,7 +200,7 @@ def encode(
                 raise InputValueError(f"none of {skipped} items could be encoded, so nothing was written")
     if target not in (None, "-") and json:
         _say({"rows": sink.rows, "width": sink.width, "skipped": skipped, "out": target})
-    elif said := sink.told(skipped):
+    elif said := sink.summary(skipped):
         print(said)
     return Exit.PARTIAL if skipped else Exit.OK
 
@@ -236,8 +236,8 @@ def _encode(client: casdk.Client, content: Content, sink: Sink, options: dict[st
 
 
 def _options(batch_size: int | None, model: str | None) -> dict[str, Any]:
-    given = {"batch_size": batch_size, "parameters": None if model is None else {"model_name": model}}
-    return {name: value for name, value in given.items() if value is not None}
+    options = {"batch_size": batch_size, "parameters": None if model is None else {"model_name": model}}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 @app.command
@@ -412,14 +412,14 @@ def profile(url: Word, text: str = "hello", /, *, json: Json = False, access: Ac
     urls = url.split(",")
     for one in urls:
         with (access or Access()).client(one) as client:
-            told = client.profile(text, quiet=True)
+            found = client.profile(text, quiet=True)
         where = {"address": one} if len(urls) > 1 else {}
         if json:
-            executors = [{"name": n, "time": t} for n, t in told.executors]
-            _say({**where, **msgspec.structs.asdict(told), "executors": executors})
+            executors = [{"name": n, "time": t} for n, t in found.executors]
+            _say({**where, **msgspec.structs.asdict(found), "executors": executors})
         else:
             print(*where.values(), sep="\n", end="\n" if where else "")
-            told.print()
+            found.print()
     return Exit.OK
 
 

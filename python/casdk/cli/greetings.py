@@ -40,7 +40,7 @@ class Greeting(NamedTuple):
 
     @property
     def words(self) -> str:
-        """How it is told."""
+        """How a message names it."""
         if self.spoken == "HTTP/1.1":
             return f"HTTP/1.1 (status {self.status})"
         return f"{self.spoken} ({self.data[:40]!r})" if self.spoken in ("SSH", "something else") else self.spoken
@@ -62,72 +62,72 @@ def greet(route: Route, tls: TLS) -> str:
         if endpoint.tls:
             context = ssl_context(tls, [SCHEMES[endpoint.scheme].alpn])
             sock = secured(context, sock, tls.server_name or endpoint.host)
-        heard = _ask(sock, route, endpoint.channel)
+        greeting = _ask(sock, route, endpoint.channel)
     except ssl.SSLError as error:
         raise refused(error, route, otherwise) from None
     finally:
         sock.close()
-    if heard.spoken == "HTTP/1.1" and heard.status == PROXY_CREDENTIAL_WANTED:
+    if greeting.spoken == "HTTP/1.1" and greeting.status == PROXY_CREDENTIAL_WANTED:
         # Plain http has no tunnel, so the proxy refuses the first request.
         raise TroubleError("the proxy wants a user and a password (status 407)", CURE_OF_PROXY)
     kind = endpoint.channel
-    fits = _fits(kind, heard)
-    working = [] if fits and heard.status not in DOUBTFUL[kind] else otherwise()
+    fits = _fits(kind, greeting)
+    working = [] if fits and greeting.status not in DOUBTFUL[kind] else otherwise()
     if fits and not working:
-        return f"{heard.spoken} is spoken there"
-    raise _mismatch(route, heard, working)
+        return f"{greeting.spoken} is spoken there"
+    raise _mismatch(route, greeting, working)
 
 
-def _mismatch(route: Route, heard: Greeting, working: list[str]) -> TroubleError:
+def _mismatch(route: Route, greeting: Greeting, working: list[str]) -> TroubleError:
     endpoint = route.endpoint
     cure = f"use {' or '.join(working)}" if working else f"correct the port, or have the server speak {endpoint.scheme}"
-    if heard.spoken in ("silence", "the end") and working:
+    if greeting.spoken in ("silence", "the end") and working:
         return TroubleError(f"no {endpoint.scheme} on port {endpoint.port}: it has no answer to that", cure)
-    if heard.spoken == "silence":
+    if greeting.spoken == "silence":
         return TroubleError(f"whoever listens on port {endpoint.port} says nothing within {route.seconds:g} s", cure)
-    if heard.spoken == "the end":
+    if greeting.spoken == "the end":
         return TroubleError(f"port {endpoint.port} accepts connections and closes them without a word", BEHIND)
-    if heard.spoken == "HTTP/1.1" and heard.status in GONE and endpoint.channel == "http":
+    if greeting.spoken == "HTTP/1.1" and greeting.status in GONE and endpoint.channel == "http":
         return TroubleError(
             f"a web server is on port {endpoint.port}, but it takes no POST /post: no CLIP server", cure
         )
-    if heard.spoken == "HTTP/1.1" and 300 <= heard.status < 400:
-        return TroubleError(f"port {endpoint.port} sends its callers elsewhere (status {heard.status})", cure)
-    return TroubleError(f"no {endpoint.scheme} on port {endpoint.port}: it speaks {heard.words}", cure)
+    if greeting.spoken == "HTTP/1.1" and 300 <= greeting.status < 400:
+        return TroubleError(f"port {endpoint.port} sends its callers elsewhere (status {greeting.status})", cure)
+    return TroubleError(f"no {endpoint.scheme} on port {endpoint.port}: it speaks {greeting.words}", cure)
 
 
-def _fits(kind: str, heard: Greeting) -> bool:
+def _fits(kind: str, greeting: Greeting) -> bool:
     if kind == "grpc":
-        return heard.spoken == "HTTP/2"
-    if heard.spoken != "HTTP/1.1":
+        return greeting.spoken == "HTTP/2"
+    if greeting.spoken != "HTTP/1.1":
         return False
     # Refusals of a credential, and of a server that has no time, come from the right kind of server.
-    if heard.status in (401, 403, 429) or (heard.status >= 500 and heard.status not in GONE):
+    if greeting.status in (401, 403, 429) or (greeting.status >= 500 and greeting.status not in GONE):
         return True
     if kind == "websocket":
-        return heard.status == 101
-    return not (heard.status in GONE or 300 <= heard.status < 400 or heard.status == 426)
+        return greeting.status == 101
+    return not (greeting.status in GONE or 300 <= greeting.status < 400 or greeting.status == 426)
 
 
 def _ask(sock: socket.socket, route: Route, kind: str) -> Greeting:
     """Say one protocol's first words on a socket."""
     words = {"grpc": H2_OPENING, "http": _post(route), "websocket": _upgrade(route)}[kind]
-    heard = b""
+    received = b""
     try:
         sock.sendall(words)
-        while len(heard) < ENOUGH and (piece := sock.recv(ENOUGH)):
-            heard += piece
-            if (kind == "grpc" and len(heard) >= len("HTTP/1.1 ")) or b"\r\n\r\n" in heard:
+        while len(received) < ENOUGH and (piece := sock.recv(ENOUGH)):
+            received += piece
+            if (kind == "grpc" and len(received) >= len("HTTP/1.1 ")) or b"\r\n\r\n" in received:
                 break
     except TimeoutError:
-        return read_greeting(heard) if heard else Greeting("silence")
+        return read_greeting(received) if received else Greeting("silence")
     except ssl.SSLEOFError:
         pass
     except ssl.SSLError:
         raise
     except OSError:
-        pass  # what was heard before it broke counts
-    return read_greeting(heard)
+        pass  # what was received before it broke counts
+    return read_greeting(received)
 
 
 def _post(route: Route) -> bytes:
@@ -154,7 +154,7 @@ def _head(first: str, route: Route, headers: list[tuple[str, str]]) -> bytes:
 
 
 def read_greeting(data: bytes) -> Greeting:
-    """Tell a protocol by its first bytes."""
+    """Recognise a protocol by its first bytes."""
     if not data:
         return Greeting("the end")
     if data.startswith(b"HTTP/1."):
@@ -176,8 +176,8 @@ def addresses_that_work(route: Route) -> list[str]:
         scheme = counterpart(endpoint.scheme, channel=kind, tls=secure)
         if scheme == endpoint.scheme:
             continue
-        heard = _look(route, kind, SCHEMES[scheme].alpn if secure else None)
-        if _fits(kind, heard) and heard.status not in DOUBTFUL[kind]:
+        greeting = _look(route, kind, SCHEMES[scheme].alpn if secure else None)
+        if _fits(kind, greeting) and greeting.status not in DOUBTFUL[kind]:
             found.append(f"{scheme}://{endpoint.authority}")
     return found
 

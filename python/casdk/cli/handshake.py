@@ -121,10 +121,10 @@ def _await_verdict(secure: ssl.SSLSocket) -> None:
     """Wait a little for what a server of TLS 1.3 says of this client when the client has long shaken hands."""
     secure.settimeout(VERDICT)
     try:
-        heard = secure.recv(1)
+        said = secure.recv(1)
     except TimeoutError:
         return
-    if not heard:
+    if not said:
         raise ConnectionAbortedError("closed right after it")
 
 

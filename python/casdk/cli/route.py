@@ -19,7 +19,7 @@ from casdk.cli.trouble import TroubleError
 __all__ = ["CURE_OF_PROXY", "Route"]
 
 USUAL_PORT: Final = 51000
-"""Where clip_server listens unless it is told otherwise."""
+"""Where clip_server listens by default."""
 CURE_OF_PROXY: Final = "put user and password into the proxy's URL: HTTPS_PROXY=http://user:password@host:port"
 HURRY: Final = 1.0
 NO_WAY: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})

@@ -73,8 +73,8 @@ class Sink(ABC):
     @abstractmethod
     def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None: ...
 
-    def told(self, skipped: int) -> str:
-        """Return what the user is told when all is written."""
+    def summary(self, skipped: int) -> str:
+        """Return the line that is printed when all is written."""
         return ""
 
     def __enter__(self) -> Self:
@@ -121,7 +121,7 @@ class SummarySink(Sink):
                 numbers = " ".join(f"{number:8.4f}" for number in rows[position, : self.NUMBERS])
                 self._shown.append(f"  {label:<{self.NAME}} {numbers} ...")
 
-    def told(self, skipped: int) -> str:
+    def summary(self, skipped: int) -> str:
         more = self.rows - len(self._shown)
         return "\n".join(
             [
@@ -207,7 +207,7 @@ class FileSink(Sink):
         """Make of the file what can be read, and leave it."""
         self._part.leave()
 
-    def told(self, skipped: int) -> str:
+    def summary(self, skipped: int) -> str:
         left_out = f", {skipped} left out" if skipped else ""
         return f"{self._name}: {self.rows} x {self.width} {self.dtype}{left_out}"
 

@@ -14,7 +14,7 @@ from casdk._rust import Kind, kind_of_uri
 __all__ = ["DOWNLOAD_BYTES", "read_pixels", "read_uri"]
 
 DOWNLOAD_BYTES: Final = 64 * 1024 * 1024
-"""Largest file behind a URL that a Document loads, unless told otherwise; as `casdk.Limits.max_item_bytes` is."""
+"""Largest file behind a URL that a Document loads by default; as `casdk.Limits.max_item_bytes` is."""
 MISSING: Final = "reading pixels takes Pillow: pip install 'casdk[image]'"
 MOST_REDIRECTS: Final = 5
 

@@ -71,12 +71,12 @@ async def _serve(settings: Settings, *, ready_json: bool, with_parent: bool) -> 
     loop = asyncio.get_running_loop()
     gateway = Gateway(settings)
 
-    told = False
+    is_stopping = False
 
     def stop(*_: object) -> None:
-        nonlocal told
-        if not told:
-            told = True
+        nonlocal is_stopping
+        if not is_stopping:
+            is_stopping = True
             # A loop or a thread that hangs would keep the process for ever. This timer runs on a thread of C's, which
             # needs neither the loop nor the interpreter's lock; it ends the process with code 1 and says what hung.
             faulthandler.dump_traceback_later(settings.grace + OVERTIME_SECONDS, exit=True)
@@ -107,8 +107,8 @@ def _log(*, verbose: bool) -> None:
 def _when_stdin_ends(stop: Callable[[], None]) -> None:
     """Call `stop` at the end of stdin, a pipe from the parent that ends however the parent does.
 
-    The end is told by a signal and not by a thread that reads, because such a thread never gets the interpreter's lock
-    from a loop that hangs in C code, whereas C code that may take long looks for signals.
+    A signal reports the end, and not a thread that reads, because such a thread never gets the interpreter's lock from
+    a loop that hangs in C code, whereas C code that may take long looks for signals.
     """
 
     def look(*_: object) -> None:

@@ -34,14 +34,14 @@ class Access:
         """Whether this header or metadata value lets its sender in."""
         if self._token is None:
             return True
-        given = authorization.encode() if isinstance(authorization, str) else authorization or b""
-        return hmac.compare_digest(given, self._token)
+        presented = authorization.encode() if isinstance(authorization, str) else authorization or b""
+        return hmac.compare_digest(presented, self._token)
 
     def refusal(self, headers: RawHeaders, *, open_to_all: bool = False) -> tuple[int, str] | None:
         """Return status and words for an exchange that its headers do not let in.
 
         A page of another site, which a browser on this machine shows, may send requests to an address on loopback. It
-        is told by its ``Origin``; and where the site's own name was made to lead here (DNS rebinding), by the ``Host``,
+        shows in its ``Origin``; and where the site's own name was made to lead here (DNS rebinding), in the ``Host``,
         which is that name. It could not know a token, and so an ``Origin`` matters to a server without one alone.
 
         Args:

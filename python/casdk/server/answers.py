@@ -124,7 +124,7 @@ class Indexing:
 
     ``/index`` inserts or replaces by id, ``/update`` replaces what is there, ``/delete`` removes the documents sent
     and the ids in ``parameters['ids']``, ``/search`` sets the ``matches`` of each document, at most
-    ``parameters['limit']`` (10), and ``/status`` answers one document whose tags tell the size.
+    ``parameters['limit']`` (10), and ``/status`` answers one document with the size in its tags.
 
     Args:
         store: Where they are kept.

@@ -111,7 +111,7 @@ def write_certificate(directory: Path, host: str = "127.0.0.1") -> tuple[Path, P
     """Make a certificate for ``localhost``, ``127.0.0.1``, ``::1`` and ``host``; return its file and its key's."""
     server = Bearer("localhost")
     names = (*LOOPBACK, *({host} - {*LOOPBACK}))
-    # It is an authority, since clients are told to trust it as one.
+    # It is an authority, since clients have to trust it as one.
     made = sign(server, server, names, is_authority=True, usages=(ExtendedKeyUsageOID.SERVER_AUTH,))
     return made.write(directory)
 

@@ -81,7 +81,7 @@ def count(parameters: Mapping[str, object], name: str, default: int) -> int:
     Raises:
         ValueError: It is no whole number of at least 1.
     """
-    given = parameters.get(name, default)
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 1 <= given <= MOST or given != int(given):
-        raise ValueError(f"parameter {name!r} is {shown(given)}; it must be a whole number of at least 1")
-    return int(given)
+    value = parameters.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value <= MOST or value != int(value):
+        raise ValueError(f"parameter {name!r} is {shown(value)}; it must be a whole number of at least 1")
+    return int(value)

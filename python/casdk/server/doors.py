@@ -28,7 +28,7 @@ HEAD_SECONDS = 30.0
 """For the head of a connection's next request."""
 RETRY_SECONDS = 1.0
 """Between two attempts to accept a connection where the system has no room for another."""
-TOLD_SECONDS = 60.0
+LOGGED_SECONDS = 60.0
 """Between two lines in the log that say so."""
 STALLED_SECONDS = 20
 """After which the system ends a connection whose other end takes nothing of what is sent."""
@@ -202,13 +202,13 @@ class Door(uvicorn.Server):
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
-        told = -TOLD_SECONDS
+        logged_at = -LOGGED_SECONDS
         while True:
             try:
                 connection, _ = await loop.sock_accept(self._listener)
             except OSError as error:
-                if loop.time() - told >= TOLD_SECONDS:
-                    told = loop.time()
+                if loop.time() - logged_at >= LOGGED_SECONDS:
+                    logged_at = loop.time()
                     logger.warning("no connection can be accepted until others end: %s", error.strerror)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue

@@ -194,7 +194,7 @@ async def in_turns(threads: ThreadPoolExecutor, work: Work, later: asyncio.Semap
     """Do work on threads, a turn at a time.
 
     The first turn of what is not known to be long waits for a thread alone. All other turns wait for each other before
-    that, so that what is small, and done in one turn, is kept waiting by no number of requests that are not.
+    that, so that what is small, and done in one turn, never waits for requests that are large, however many.
     """
 
     def turn() -> bool:
@@ -208,7 +208,7 @@ async def in_turns(threads: ThreadPoolExecutor, work: Work, later: asyncio.Semap
 
 
 def _batches(positions: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Cut what an encoder is given: what it computes on the way is many times larger than the rows it returns."""
+    """Cut what an encoder gets: what it computes on the way is many times larger than the rows it returns."""
     for start in range(0, len(positions), AT_ONCE):
         yield positions[start : start + AT_ONCE]
 

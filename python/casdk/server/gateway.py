@@ -52,7 +52,7 @@ class Ready:
 
 
 class Gateway:
-    """Serves until it is told to stop, on the running loop.
+    """Serves until it is asked to stop, on the running loop.
 
     Args:
         settings: What to serve.

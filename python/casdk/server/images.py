@@ -193,10 +193,10 @@ def _values_of_directory(data: bytes, place: str, at: int, number: str, entry: s
     except (struct.error, OverflowError):
         return 0
     size = struct.calcsize(entry)
-    told = memoryview(data)[at + struct.calcsize(number) :]
-    whole = min(entries, len(told) // size) * size
+    table = memoryview(data)[at + struct.calcsize(number) :]
+    whole = min(entries, len(table) // size) * size
     return sum(
-        count for tag, kind, count in struct.iter_unpack(entry, told[:whole]) if kind not in TEXTS or tag in OFFSETS
+        count for tag, kind, count in struct.iter_unpack(entry, table[:whole]) if kind not in TEXTS or tag in OFFSETS
     )
 
 

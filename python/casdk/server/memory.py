@@ -119,15 +119,15 @@ class Memory:
         return False
 
     def _take_back(self, amount: int, wake: Callable[[], object]) -> None:
-        """Leave the queue, or give back what was given in the same moment."""
+        """Leave the queue, or return the memory, if that was granted in the same moment."""
         with self._lock:
             try:
                 self._waiting.remove((amount, wake))
             except ValueError:
-                given = True
+                had_it = True
             else:
-                given = False
-        self._give_back(amount if given else 0)
+                had_it = False
+        self._give_back(amount if had_it else 0)
 
     def _give_back(self, amount: int) -> None:
         with self._lock:
@@ -145,8 +145,8 @@ class Pressure:
     """Whether the process has grown by more than requests may take together.
 
     What a message takes is asked for when it has arrived. Until then gRPC and websockets collect its bytes, and do not
-    say how many there are; so the growth of the process tells when too much is arriving at once. Where the system does
-    not tell it, there is no pressure.
+    say how many there are; so the growth of the process shows when too much is arriving at once. Where the system does
+    not say how large a process is, there is no pressure.
 
     Args:
         most: Bytes by which it may grow.

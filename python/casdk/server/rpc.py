@@ -275,8 +275,8 @@ def _metadata(context: Context) -> dict[str, str | bytes]:
     return dict(context.invocation_metadata() or ())
 
 
-def _prefetch(given: str | bytes | None) -> int:
+def _prefetch(asked: str | bytes | None) -> int:
     try:
-        return max(1, min(int(given or IN_FLIGHT), IN_FLIGHT))
+        return max(1, min(int(asked or IN_FLIGHT), IN_FLIGHT))
     except ValueError:
         return IN_FLIGHT

@@ -129,13 +129,13 @@ class _Connection:
     async def _reply(self, message: Message) -> None:
         """Answer one request; what is wrong with it is its own reply, where there is a way to say whose that is."""
         text = message.get("text")
-        given, form = (message["bytes"], BINARY) if text is None else (text.encode(), SNAKE)
+        content, form = (message["bytes"], BINARY) if text is None else (text.encode(), SNAKE)
         try:
-            async with self._dispatcher.replying(given, form) as reply:
+            async with self._dispatcher.replying(content, form) as reply:
                 await self._write(b"".join(reply), text=text is not None)
         except (DecodeError, FormError, TooLargeError, BusyError) as error:
             refusal = DataRequestProto()
-            refusal.header.request_id = _request_id(given, error, binary=text is None)
+            refusal.header.request_id = _request_id(content, error, binary=text is None)
             refusal.header.status.CopyFrom(failure(error, "gateway"))
             await self._write(b"".join(form.write(refusal)), text=text is not None)
         except OSError as error:

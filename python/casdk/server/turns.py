@@ -128,7 +128,7 @@ class Feeder(asyncio.Protocol):
 
 
 class Feeding:
-    """A connection as its protocol sees it: tells the feeder when to pause, and who reads from now on."""
+    """A connection as its protocol sees it: says to the feeder when to pause, and who reads from now on."""
 
     def __init__(self, feeder: Feeder, transport: asyncio.Transport) -> None:
         self._feeder = feeder

@@ -44,7 +44,7 @@ PIECE = 1 << 18
 BUSY = 429
 """Nothing of the request was begun, which a 503 would leave open."""
 LATER = 1
-"""Seconds after which a client that was told to come back may."""
+"""Seconds after which a client that was refused may come back."""
 
 
 class _RefusalError(Exception):
@@ -158,8 +158,8 @@ async def respond(
     send: Send, status: int, body: bytes, kind: str = "http.response", headers: Sequence[tuple[bytes, bytes]] = ()
 ) -> None:
     """Send one JSON response; ``kind`` is that of a websocket handshake where one is refused."""
-    given = [(b"content-type", JSON), (b"content-length", b"%d" % len(body)), *headers]
-    await send({"type": f"{kind}.start", "status": status, "headers": given})
+    whole = [(b"content-type", JSON), (b"content-length", b"%d" % len(body)), *headers]
+    await send({"type": f"{kind}.start", "status": status, "headers": whole})
     await send({"type": f"{kind}.body", "body": body})
 
 

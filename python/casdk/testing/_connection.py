@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol, ABC):
         if how == "close":
             self.transport.close()
             if self._secure:
-                # asyncio would wait for the client's side of TLS's good-bye before TCP hears of it.
+                # asyncio would wait for the client's part of the end of TLS before it ended the TCP connection.
                 end_socket(self._sock, how)
             return
         end_socket(self._sock, how)
@@ -176,7 +176,7 @@ class Exchange(ABC):
 
     Attributes:
         message: The request.
-        request: What is told of it.
+        request: What is known of it.
     """
 
     def __init__(self, connection: Connection, message: jina_pb2.DataRequestProto, request: Request) -> None:

@@ -75,7 +75,7 @@ class HttpConnection(Connection):
         else:
             try:
                 message = read_request(bytes(self._body), keep_id=True)
-            except Exception as error:  # whatever was wrong with the body, the client shall hear of it
+            except Exception as error:  # whatever was wrong with the body, the client gets an answer
                 await self.send(
                     422, json.dumps({"detail": [{"type": type(error).__name__, "msg": str(error)}]}).encode()
                 )

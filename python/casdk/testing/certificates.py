@@ -22,7 +22,7 @@ class Authority:
         name: Its common name.
 
     Attributes:
-        pem: Its own certificate, PEM: what a client is told to trust (``TLS(ca=authority.pem)``).
+        pem: Its own certificate, PEM: what a client has to trust (``TLS(ca=authority.pem)``).
     """
 
     def __init__(self, name: str = "casdk testing authority") -> None:

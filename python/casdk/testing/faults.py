@@ -360,7 +360,8 @@ class AddDocument(Fault):
     count: int = 1
 
     def change(self, reply: jina_pb2.DataRequestProto, exchange: Exchange) -> None:
-        width = _width_of(reply)
+        widths = (len(array_of(one.embedding)) for one in reply.data.docs.docs if one.HasField("embedding"))
+        width = next(widths, 512)
         for number in range(self.count):
             document = reply.data.docs.docs.add(id=f"{number:032x}", text="uninvited")
             put_array(document.embedding, embed("uninvited", width))
@@ -496,10 +497,3 @@ class TextReply(Fault):
         async with exchange.turn():
             await exchange.send_text(self.text)
         return True
-
-
-def _width_of(reply: jina_pb2.DataRequestProto) -> int:
-    for document in reply.data.docs.docs:
-        if document.HasField("embedding"):
-            return len(array_of(document.embedding))
-    return 512

@@ -168,7 +168,7 @@ class _Proxy:
 
 
 class TcpProxy(_Proxy):
-    """Pass TCP on to a server, as long and as fast as it is told to.
+    """Pass TCP on to a server, as long and as fast as a test asks for.
 
     Args:
         port: The server's.
@@ -193,7 +193,7 @@ class TcpProxy(_Proxy):
         self._refusing = False
 
     def address(self, scheme: str, host: str = "127.0.0.1") -> str:
-        """Return what a client is given instead of the server's address."""
+        """Return what a client takes instead of the server's address."""
         return f"{scheme}://{host}:{self.port}"
 
     def cut(self, how: Manner = "reset") -> None:
@@ -284,7 +284,7 @@ class ConnectProxy(_Proxy):
             self._expected = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
     def url(self, userinfo: str = "") -> str:
-        """Return what a client is given as ``proxy=``.
+        """Return what a client takes as ``proxy=``.
 
         Args:
             userinfo: ``user:password``.
@@ -322,12 +322,12 @@ class ConnectProxy(_Proxy):
 
     def _judge(self, request: h11.Request) -> tuple[str, int | None]:
         headers = {bytes(name): bytes(value).decode("latin-1") for name, value in request.headers}
-        given = headers.get(b"proxy-authorization")
+        credential = headers.get(b"proxy-authorization")
         asked = bytes(request.target).decode()
         target = asked if request.method == b"CONNECT" else urlsplit(asked).netloc
         self.targets.append(target)
-        self.authorizations.append(given)
-        if self._expected is not None and given != self._expected:
+        self.authorizations.append(credential)
+        if self._expected is not None and credential != self._expected:
             return target, 407
         return target, self._status
 
@@ -428,7 +428,7 @@ class BlackHole:
         raise RuntimeError("this system accepts connections beyond a listener's queue")
 
     def address(self, scheme: str) -> str:
-        """Return what a client is given."""
+        """Return what a client takes as its address."""
         return f"{scheme}://{self.host}:{self.port}"
 
     def close(self) -> None:

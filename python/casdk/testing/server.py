@@ -77,7 +77,7 @@ class Counters(msgspec.Struct, kw_only=True):
 
 
 class FaultServer:
-    """A CLIP server in this process, on a thread of its own, that fails as it is told.
+    """A CLIP server in this process, on a thread of its own, that fails on purpose.
 
     It listens on free ports of the loopback, a port per scheme, and is a context manager. Its rows are those of
     `embed`, so what a client returns can be compared exactly.
@@ -86,7 +86,7 @@ class FaultServer:
         script: What happens to requests; see `play`.
         connections: What happens to connections, from the first.
         width: Numbers in an embedding.
-        poison: Texts the executor fails on, or a function that tells.
+        poison: Texts the executor fails on, or a function that says whether it fails on one.
         token: ``authorization`` that every request must carry; ``None`` admits all.
         certificate: What the secure schemes show; one of `certificates.authority` for this machine by default.
         client_ca: PEM of the authority clients must have a certificate of (mTLS).
@@ -237,7 +237,7 @@ class FaultServer:
     # what is asked of it
 
     def address(self, scheme: str, host: str = "127.0.0.1") -> str:
-        """Return what a client is given, e.g. ``grpc://127.0.0.1:40123``.
+        """Return what a client takes, e.g. ``grpc://127.0.0.1:40123``.
 
         Args:
             scheme: One of `SCHEMES`.
@@ -279,7 +279,7 @@ class FaultServer:
         """Go over to other faults of connections."""
         self._connection_plan = _connection_planner(connections)
 
-    # what connections tell; on the server's thread
+    # what connections report; on the server's thread
 
     def _accept(self, scheme: str, listener: socket.socket) -> None:
         # Not sock_accept: cancelled at the wrong moment, it loses the connection it has just accepted.
@@ -358,7 +358,7 @@ class FaultServer:
     def arrived(
         self, connection: Connection, message: jina_pb2.DataRequestProto, headers: Mapping[str, str], size: int
     ) -> tuple[Request, tuple[Fault, ...]]:
-        """A request was read; return what is told of it and what shall go wrong."""
+        """A request was read; return what is known of it, and what shall go wrong."""
         docs = message.data.docs.docs
         request = Request(
             self._numbers,

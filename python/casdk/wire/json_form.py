@@ -98,8 +98,8 @@ def _id_of(form: Form) -> str:
 
 
 def _either(form: Form, snake: str, camel: str) -> str:
-    given = form.get(snake, form.get(camel))
-    return str(_expect(given, str, (camel,), "a string")) if given is not None else ""
+    value = form.get(snake, form.get(camel))
+    return str(_expect(value, str, (camel,), "a string")) if value is not None else ""
 
 
 def _expect(value: object, kind: type | tuple[type, ...], place: tuple[str | int, ...], what: str) -> Any:
@@ -198,8 +198,8 @@ def _read_scores(document: DocumentProto, key: str, value: object, place: tuple[
     target = getattr(document, key)
     for name, form in _expect(value, dict, place, "an object").items():
         _expect(form, dict, (*place, name), "an object")
-        given = {field: form[field] for field in ("value", *_SCORE_WORDS) if form.get(field) is not None}
-        target[name].CopyFrom(NamedScoreProto(**given))
+        score = {field: form[field] for field in ("value", *_SCORE_WORDS) if form.get(field) is not None}
+        target[name].CopyFrom(NamedScoreProto(**score))
 
 
 def write_reply(

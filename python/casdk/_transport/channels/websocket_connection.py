@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol):
 
     What is to be sent is handed to the transport once in a turn of the loop, for all requests that began in it. While
     the transport's buffer is full nothing more is taken from Rust. What comes behind the answer to the handshake is
-    read when the first request is sent, so that it is told what the server has said.
+    read when the first request is sent, so that this one gets what the server has said.
 
     Args:
         channel: Whose it is.
@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
         """Send a request and return its reply.
 
         Args:
-            request_id: What the reply is told by.
+            request_id: What the reply is recognised by.
             message: What is sent.
             answer_by: As for `Channel.exchange`.
 
@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
         """Close it; what is in flight fails."""
         if self._ended or self._closing:
             return
-        if self.waiting or self._silent or self._full:  # a server that does not read cannot be told
+        if self.waiting or self._silent or self._full:  # a server that does not read would not get it
             self._break(self._channel.was_closed(sent=True))
             return
         self._closing, self.usable = True, False
@@ -316,7 +316,7 @@ class Connection(asyncio.Protocol):
     def _take_end(self, error: Exception | None) -> None:
         if self._ended:
             return
-        if not self._begun and self._opened.done():  # whoever asks first is told
+        if not self._begun and self._opened.done():  # whoever asks first gets what it says
             self._no_more = True
             return
         for _ in range(TURNS_AT_THE_END):

@@ -28,7 +28,7 @@ class Encoder(Protocol):
 
     @property
     def name(self) -> str:
-        """What tells this encoder from others; an index refuses to mix two."""
+        """What distinguishes this encoder from others; an index refuses to mix two."""
         ...
 
     @property
@@ -41,7 +41,7 @@ class Encoder(Protocol):
         ...
 
     def prepare(self, image: Image) -> Prepared:
-        """Return what is looked at of an image, so that the image itself need not be kept."""
+        """Return what is looked at of an image, so that the image itself need not stay in memory."""
         ...
 
     def encode_prepared(self, images: Sequence[Prepared]) -> Rows:

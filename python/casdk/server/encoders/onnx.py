@@ -83,7 +83,7 @@ class Onnx:
     def _encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         numbers, mask = self._tokens(texts, self._length)
         by_name = {"attention_mask": mask}
-        return _run(self._textual, [by_name.get(given.name, numbers) for given in self._textual.get_inputs()])
+        return _run(self._textual, [by_name.get(node.name, numbers) for node in self._textual.get_inputs()])
 
     def _width(self, text_rows: NDArray[np.float32], blank: Image) -> int:
         width, of_images = int(text_rows.shape[1]), int(self.encode_images([blank]).shape[1])
@@ -106,8 +106,8 @@ def _fixed(shape: Sequence[object], axis: int, default: int) -> int:
 
 def _run(session: Any, inputs: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
     feeds = {
-        given.name: value.astype(DTYPES[given.type], copy=False)
-        for given, value in zip(session.get_inputs(), inputs, strict=True)
+        node.name: value.astype(DTYPES[node.type], copy=False)
+        for node, value in zip(session.get_inputs(), inputs, strict=True)
     }
     rows: NDArray[np.float32] = np.asarray(session.run(None, feeds)[0], np.float32)
     return rows

@@ -1,4 +1,4 @@
-"""What gRPC says of a call that failed, and what that means here: its words are all that it tells."""
+"""What gRPC says of a call that failed, and what that means here: its words are all that it says."""
 
 from __future__ import annotations
 
