@@ -1,8 +1,7 @@
-import threading
-
 import nbformat
 import pytest
 import rich
+from bars import end_of_bar
 from casdk._calls import progress as _progress
 from casdk._calls.progress import Progress
 from nbclient import NotebookClient
@@ -11,14 +10,6 @@ from nbclient import NotebookClient
 def draw():
     """Wait until all that was counted so far is drawn."""
     _progress._flush()
-
-
-def drawn():
-    """Wait until the thread that draws has ended."""
-    for thread in threading.enumerate():
-        if thread.name == "casdk-bar":
-            thread.join(30)
-            assert not thread.is_alive()
 
 
 def test_a_row_counts_items_and_bytes(screen):
@@ -75,7 +66,7 @@ def test_concurrent_calls_are_rows_of_one_display(screen):
     last = [line for line in screen.getvalue().splitlines() if "items/s" in line][-2:]
     assert ["first" in last[0], "1000/1000" in last[0]] == [True, True]
     assert ["second" in last[1], "0/1000" in last[1]] == [True, True]
-    drawn()
+    end_of_bar()
 
 
 def test_a_display_ends_with_the_last_call(screen):
@@ -84,7 +75,7 @@ def test_a_display_ends_with_the_last_call(screen):
             second.advance(1, 1, 1)
         draw()
         first.advance(1, 1, 1)
-    drawn()
+    end_of_bar()
     assert screen.getvalue().count("\x1b[?25h") == 1
     shown = screen.getvalue()
     with Progress("third", 1):
@@ -98,12 +89,14 @@ def test_a_call_shows_nothing_unless_asked(connect, screen, capfd):
     client.encode(["a"] * 5)
     assert screen.getvalue() == ""
     client.encode(["a"] * 5, show_progress=True)
+    end_of_bar()
     assert "5/5" in screen.getvalue()
     assert capfd.readouterr() == ("", "")
 
 
 def test_items_that_are_not_sent_again_are_done(connect, screen):
     connect("grpc").encode(["a", "b"] * 50, show_progress=True, dedupe=True)
+    end_of_bar()
     assert "100/100" in screen.getvalue()
 
 

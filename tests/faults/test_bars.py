@@ -11,6 +11,7 @@ from io import StringIO
 import numpy as np
 import pytest
 import rich
+from bars import end_of_bar
 from casdk import Client, DeadlineError
 from casdk._calls import progress as _progress
 from casdk._engine.logging import flush
@@ -25,13 +26,6 @@ TRIES = 10
 
 def show_on(monkeypatch, file):
     monkeypatch.setattr(rich, "_console", Console(file=file, force_terminal=True, width=100))
-
-
-def end_of_bar():
-    for thread in threading.enumerate():
-        if thread.name == "casdk-bar":
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
 
 
 class Gated(StringIO):
@@ -152,6 +146,7 @@ def test_what_a_console_raises_ends_the_bar_and_no_call(connect, call, scheme, m
     terminal = StringIO()
     show_on(monkeypatch, terminal)
     call(client, "encode", ["a"], show_progress=True)
+    end_of_bar()
     assert "1/1" in terminal.getvalue()
 
 

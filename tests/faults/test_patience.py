@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from bars import end_of_bar
 from casdk import (
     AuthError,
     Client,
@@ -213,6 +214,7 @@ def test_the_bar_says_that_it_waits(make_server, connect_to, scheme, rows, lines
         lines.wait_for("DEBUG", AGAIN, 2 * TRIES)
         server.up()
         np.testing.assert_array_equal(found.result(), rows(TEXTS))
+    end_of_bar()
     shown = screen.getvalue()
     assert "waiting for the server" in shown
     assert "waiting" not in shown[shown.rindex("encode") :]

@@ -1,0 +1,11 @@
+"""The end of a progress bar, which a thread of its own draws: what the tests that look at a bar share."""
+
+import threading
+
+
+def end_of_bar():
+    """Wait until all is drawn, and the thread that draws has ended."""
+    for thread in threading.enumerate():
+        if thread.name == "casdk-bar":
+            thread.join(30)
+            assert not thread.is_alive()
