@@ -66,7 +66,7 @@ def test_documents_of_docarray_never_repeat(monkeypatch):
 @given(st.integers(1, 5), st.lists(st.just("item"), max_size=30), st.data())
 def test_what_has_no_result_is_known(size, items, data):
     """Against a dict of every item; a request has items of one chunk, in any order."""
-    unfinished, left = Unfinished(size), {}
+    unfinished, left = Unfinished(), {}
     items = [f"{item} {index}" for index, item in enumerate(items)]
     for start in range(0, len(items), size):
         chunk = items[start : start + size]

@@ -14,6 +14,12 @@ def test_defaults():
     assert set(BulkDefaults.__struct_fields__) == set(BulkOptions.__annotations__)
 
 
+@pytest.mark.parametrize(("given", "first"), [("auto", 32), (None, 32), (8, 8)])
+def test_streams_begin_with_a_number(given, first):
+    read, of_streams = read_bulk_options({"batch_size": given})
+    assert (read.batch_size, of_streams["batch_size"]) == (given, first)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "error"),
     [
@@ -29,6 +35,7 @@ def test_defaults():
         ("shard_rows", 0, InputValueError),
         ("errors", "skip", InputValueError),
         ("batch_size", 0, InputValueError),
+        ("batch_size", "many", InputTypeError),
         ("dtype", "int8", InputValueError),
         ("patience", -1, InputValueError),
         ("timeout", "1", InputTypeError),

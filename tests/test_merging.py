@@ -333,6 +333,7 @@ def test_an_option_is_merged_as_it_says(name, how):
     ("content", "options", "light"),
     [
         (["a text", "another"], {}, True),
+        (["a text"], {"batch_size": "auto"}, True),
         (["a text"], {"batch_size": 32}, False),  # the caller said how many may travel together
         (["a text", "cat.png"], {}, False),
         ([b"an image"], {}, False),

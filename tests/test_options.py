@@ -98,6 +98,8 @@ def test_a_value_that_cannot_be_used_is_refused_under_its_name(name, value):
         ("batch_size", np.int64(8), 8),
         ("batch_size", np.uint8(8), 8),
         ("batch_size", None, None),
+        ("batch_size", "auto", "auto"),
+        ("batch_size", Odd("auto"), "auto"),
         ("batch_size", 2**63 - 1, 2**63 - 1),
         ("timeout", np.float32(0.5), 0.5),
         ("timeout", 3, 3.0),

@@ -28,7 +28,7 @@ def place(pieces, indices, rows=None, width=3):
 @pytest.fixture
 def pieces():
     """Three chunks of two items were read."""
-    pieces = Pieces(None, Options(batch_size=2))
+    pieces = Pieces(None, Options())
     for start in (0, 2, 4):
         pieces.opened(start, [f"text {start}", f"text {start + 1}"])
     return pieces

@@ -59,6 +59,7 @@ FORBIDDEN = {
         "outages",
         "pace",
         "space",
+        "tuning",
         "window",
     )
 }

@@ -71,7 +71,7 @@ AsyncNamedItems: TypeAlias = "NamedItems | AsyncIterable[tuple[str, Item | Docum
 Embeddings: TypeAlias = NDArray[np.float32]
 Callback: TypeAlias = Callable[[Response], Any]
 OF_EVERY_VERB: Final = (CallOptions, ReplyOptions)
-OF_RANK: Final = Known(OF_EVERY_VERB, "source")
+OF_RANK: Final = Known(OF_EVERY_VERB, "source", tunes=False)
 OF_INDEX: Final = Known(OF_EVERY_VERB, "idempotent_index")
 OF_SEARCH: Final = Known(OF_EVERY_VERB, "limit")
 

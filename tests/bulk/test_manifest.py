@@ -104,9 +104,13 @@ shards = st.lists(st.integers(0, 10), max_size=5).map(
 )
 
 
-@given(shards, st.booleans(), st.none() | st.just(3), st.none() | st.just(SPACE))
-def test_it_is_read_as_it_was_written(shards, finished, begun, space):
+@given(shards, st.booleans(), st.none() | st.just(3), st.none() | st.just(SPACE), st.none() | st.just(16))
+def test_it_is_read_as_it_was_written(shards, finished, begun, space, prefetch):
     manifest = Manifest(settings=SETTINGS, space=space, finished=finished, width=4, shards=shards)
+    if prefetch is not None:
+        manifest = msgspec.structs.replace(manifest, shards=()).with_requests(64, prefetch)
+        assert manifest.settings == msgspec.structs.replace(SETTINGS, batch_size=64)
+        manifest = msgspec.structs.replace(manifest, shards=shards)
     if begun is not None:
         manifest = manifest.with_begun(shard(len(shards), ["a"] * begun), 4)
     data = write_manifest(manifest)

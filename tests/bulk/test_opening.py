@@ -6,9 +6,10 @@ from casdk import BulkError
 from casdk.bulk.manifest import Manifest, Settings
 from casdk.bulk.matrix import MatrixTarget
 from casdk.bulk.opening import open_manifest
+from casdk.bulk.requests import Requests
 
 NEW = Manifest(settings=Settings(shard_rows=4, batch_size=1, dtype="float32", normalize=False))
-GO_ON = {"resume": True, "overwrite": False, "update": False}
+GO_ON = {"requests": Requests(None, tunes=False), "resume": True, "overwrite": False, "update": False}
 
 
 @pytest.fixture
@@ -34,6 +35,14 @@ def test_other_options_are_refused(matrix):
     other = msgspec.structs.replace(NEW, settings=msgspec.structs.replace(NEW.settings, hash=True))
     with pytest.raises(BulkError, match="begun with hash=False, and now it is True"):
         open_manifest(matrix, other, **GO_ON)
+
+
+def test_a_run_that_may_choose_takes_what_the_target_was_begun_with(matrix):
+    matrix.write_manifest(NEW)
+    mine = msgspec.structs.replace(NEW, settings=msgspec.structs.replace(NEW.settings, batch_size=32))
+    with pytest.raises(BulkError, match="begun with batch_size=1, and now it is 32"):
+        open_manifest(matrix, mine, **GO_ON)
+    assert open_manifest(matrix, mine, **{**GO_ON, "requests": Requests(None, tunes=True)}) == NEW
 
 
 def test_what_was_updated_is_for_updates(matrix):

@@ -48,6 +48,7 @@ def test_encode_more_than_one_piece(command, url, tmp_path, expected):
     (tmp_path / "lines.txt").write_text("\n".join(texts))
     assert command("encode", url, tmp_path / "lines.txt", "-o", tmp_path / "rows.npy").code == 0
     np.testing.assert_allclose(np.load(tmp_path / "rows.npy"), expected(texts), atol=1e-6)
+    assert len(command("encode", url, tmp_path / "lines.txt", "--batch-size", "auto").lines) == 700
 
 
 def test_encode_takes_sentences_and_urls(command, url, images, web, tmp_path, expected):
@@ -241,6 +242,7 @@ def test_profile(command, url):
         (["search", "URL", "a", "--limit", "0"], 2, "--limit"),
         (["rank", "URL", "a cat"], 2, "no candidates"),
         (["encode", "URL", "--batch-size", "0"], 2, "--batch-size"),
+        (["encode", "URL", "--batch-size", "many"], 2, "--batch-size"),
         (["bench", "URL", "--seconds", "0"], 2, "--seconds"),
         (["encode", "URL", __file__], 3, "sentences go into a .txt file"),
         (["rank", "URL", "missing.png", "a cat"], 3, "missing.png"),

@@ -45,6 +45,9 @@ def documents() -> Iterator[Document]:
 def encode(pixels: NDArray[np.uint8], names: list[str], mixture: list[str | Document]) -> None:
     assert_type(client.encode(["a", "b.png"]), Rows)
     assert_type(client.encode(texts(), batch_size=8, prefetch=4), Rows)
+    assert_type(client.encode(texts(), batch_size="auto"), Rows)
+    assert_type(client.encode(texts(), batch_size=None), Rows)
+    client.encode(texts(), batch_size="automatic")  # type: ignore[call-overload]
     assert_type(client.encode(("a", b"png", Path("b.png"), pixels, Text("c"), Image(b"png"))), Rows)
     assert_type(client.encode(names, dtype="float16", dedupe=True), Rows)
     assert_type(client.encode(names, errors="skip"), Rows)
@@ -105,6 +108,7 @@ async def arank() -> None:
 
 def index(mixture: list[str | Document]) -> None:
     assert_type(client.index(["a"]), DocumentArray)
+    assert_type(client.index(["a"], batch_size="auto"), DocumentArray)
     assert_type(client.index(mixture, idempotent_index=True), DocumentArray)
     assert_type(client.index(documents(), return_responses=True), list[Response])
     assert_type(client.index(["a"], on_done=done), None)
@@ -162,6 +166,7 @@ measure(Client(["grpc://127.0.0.1:51000"]))
 async def streams(mixture: list[str | Document]) -> None:
     assert_type(client.encode_to("rows.npy", texts(), shard_rows=10), BulkResult)
     assert_type(client.encode_to("rows.npy", texts()).space, str | None)
+    assert_type(client.encode_to("rows.npy", texts(), batch_size="auto").batch_size, int)
     assert_type(client.encode_to(Path("rows"), [("a", "b")]), BulkResult)
     assert_type(client.encode_to("rows", bulk.files("photos/*.jpg"), normalize=True), BulkResult)
     assert_type(bulk.parquet("data/*.parquet", columns="image", name="id"), bulk.Named)
@@ -169,6 +174,7 @@ async def streams(mixture: list[str | Document]) -> None:
     assert_type(await client.aencode_to("rows", later(), errors="raise"), BulkResult)
     client.encode_to("rows", texts(), out=None)  # type: ignore[call-arg]
     assert_type(client.stream(texts()), Generator[Rows, None, None])
+    assert_type(client.stream(texts(), batch_size="auto"), Generator[Rows, None, None])
     assert_type(client.stream(texts(), errors="skip", dtype="float16"), Generator[Rows, None, None])
     assert_type(client.stream(texts(), errors="return"), Generator[EncodeResult, None, None])
     assert_type(client.stream(documents()), Generator[DocumentArray, None, None])

@@ -225,12 +225,10 @@ class Unfinished(msgspec.Struct, eq=False):
     """Items that were read and have no result so far, as the caller gave them.
 
     Attributes:
-        size: Items per chunk, all but the last of a call; a request never has items of two chunks.
-        chunks: What was read, by the index of its first item.
+        chunks: What was read, by the index of its first item, ascending; a request never has items of two chunks.
         parts: Indices that are left of a chunk, by its start, once some of it has a result and some has not.
     """
 
-    size: int
     chunks: dict[int, Sequence[Any]] = {}
     parts: dict[int, set[int]] = {}
 
@@ -245,9 +243,9 @@ class Unfinished(msgspec.Struct, eq=False):
             if self.parts:
                 self.parts.pop(first, None)
             return
-        start = first - first % self.size
-        if (items := chunks.get(start)) is None:
+        if (start := self.start_of(first)) is None:
             return
+        items = chunks[start]
         left = self.parts.setdefault(start, set(range(start, start + len(items))))
         left.difference_update(indices)
         if not left:
@@ -255,9 +253,15 @@ class Unfinished(msgspec.Struct, eq=False):
 
     def item(self, index: int, otherwise: Any) -> Any:
         """Return an item of a chunk that is not done as a whole, else ``otherwise``."""
-        start = index - index % self.size
-        items = self.chunks.get(start)
-        return otherwise if items is None else items[index - start]
+        start = self.start_of(index)
+        return otherwise if start is None else self.chunks[start][index - start]
+
+    def start_of(self, index: int) -> int | None:
+        """Return where the chunk of an item begins, unless it is done as a whole. There are as many as fit a window."""
+        for start in reversed(self.chunks):
+            if start <= index:
+                return start if index < start + len(self.chunks[start]) else None
+        return None
 
     def left(self) -> dict[int, Any]:
         """Return what has no result, by index, ascending."""

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypedDict
 
 import msgspec
 
-from casdk._calls.options import MINIBATCH, Images, Known, read_options
+from casdk._calls.options import AUTO, MINIBATCH, Images, Known, read_options
 from casdk._wording import shown
 from casdk.errors import InputTypeError, InputValueError
 
@@ -32,7 +32,9 @@ class BulkOptions(TypedDict, total=False):
             file. 100,000.
         shard: ``(i, n)``, where n runs make one folder together, on as many machines as you like: this one makes every
             n-th shard from shard i on, counted from 0. `casdk.bulk.merge` joins what they have made.
-        batch_size: Items per request; 32, the server's own minibatch.
+        batch_size: Items per request. ``"auto"``, the default, finds out while the first shard is made, as for
+            `Client.encode`; every run that goes on takes what was found. It is 32 for fewer than 4,096 items, and with
+            ``shard``, as all runs of a folder need the same.
         dtype: ``float32`` or ``float16``.
         normalize: Divide each row by its length.
         errors: ``"record"`` writes down an item that cannot be encoded, and goes on; ``"raise"`` stops at it, and the
@@ -55,7 +57,7 @@ class BulkOptions(TypedDict, total=False):
     report: str | os.PathLike[str] | None
     shard_rows: int
     shard: tuple[int, int] | None
-    batch_size: int
+    batch_size: int | Literal["auto"] | None
     dtype: Any
     normalize: bool
     errors: Literal["record", "raise"]
@@ -80,7 +82,7 @@ class BulkDefaults(msgspec.Struct, frozen=True, kw_only=True):
     report: str | os.PathLike[str] | None = None
     shard_rows: int = 100_000
     shard: tuple[int, int] | None = None
-    batch_size: int = MINIBATCH
+    batch_size: int | Literal["auto"] | None = AUTO
     dtype: Any = "float32"
     normalize: bool = False
     errors: Literal["record", "raise"] = "record"
@@ -112,6 +114,8 @@ OF_STREAMS: Final = (
 def read_bulk_options(options: Mapping[str, Any]) -> tuple[BulkDefaults, dict[str, Any]]:
     """Return the options of a run, each value of the caller's checked, and those of them that streams take.
 
+    The ``batch_size`` of streams is a number: where the run is to find one, it begins with that.
+
     Raises:
         InputTypeError: A value is of a type that the option does not take.
         InputValueError: A value is none that the option takes.
@@ -132,9 +136,10 @@ def read_bulk_options(options: Mapping[str, Any]) -> tuple[BulkDefaults, dict[st
     _check_shard(given.shard)
     if given.errors not in ("record", "raise"):
         raise InputValueError(f"errors must be 'record' or 'raise', not {shown(given.errors)}")
-    return given, {
+    first = MINIBATCH if checked.batch_size in (None, AUTO) else checked.batch_size
+    return msgspec.structs.replace(given, batch_size=checked.batch_size), {
         **{name: getattr(checked, name) for name in OF_STREAMS},
-        "batch_size": checked.batch_size or MINIBATCH,
+        "batch_size": first,
     }
 
 

@@ -27,7 +27,7 @@ from msgspec import UNSET
 
 from casdk._calls.answers import Embeddings
 from casdk._calls.batches import moved
-from casdk._calls.options import DEFAULTS, Options, key_of, route
+from casdk._calls.options import AUTO, DEFAULTS, Options, key_of, route
 from casdk._calls.originals import Originals, are_ours, present
 from casdk._calls.outcome import Outcome
 from casdk._calls.run import Run
@@ -212,7 +212,7 @@ class MergedEncode(MergedCall):
 
     def is_light(self) -> bool:
         """Whether it has only texts, and the caller did not say how many may be in a request."""
-        return self._options.batch_size is None and are_texts(self.items, self._session.sources)
+        return self._options.batch_size in (None, AUTO) and are_texts(self.items, self._session.sources)
 
     def join(self, caller: Caller[Any]) -> None:
         """Join the queue; runs where the caller is."""

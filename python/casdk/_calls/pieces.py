@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from casdk._calls.answers import Answer, Piece
-from casdk._calls.options import MINIBATCH, Options
+from casdk._calls.options import Options
 from casdk._transport.codecs import Reply
 from casdk.errors import ItemError, ReplyError
 
@@ -21,14 +21,13 @@ class Pieces(Answer):
 
     Args:
         total: Items in all, if known.
-        options: The call's: its dtype, and the items per chunk, all but the last.
+        options: The call's: its dtype.
     """
 
     pieces = True
 
     def __init__(self, total: int | None, options: Options) -> None:
         self._dtype = np.dtype(options.dtype)
-        self._size = options.batch_size or MINIBATCH
         self._pieces: dict[int, Piece] = {}
         self._head = 0
         self._width = 0
@@ -43,10 +42,16 @@ class Pieces(Answer):
         self._pieces[start] = Piece(start, items)
 
     def urgent(self, batch_start: int) -> bool:
-        return batch_start - batch_start % self._size == self._head
+        piece = self._pieces.get(self._head)
+        return piece is not None and batch_start < piece.start + len(piece.items)
 
     def _piece_of(self, index: int) -> Piece:
-        return self._pieces[index - index % self._size]
+        piece = self._pieces.get(index)
+        return self._piece_around(index) if piece is None else piece
+
+    def _piece_around(self, index: int) -> Piece:
+        """Return the piece that an item is in that is not its first one; all are in order, and few."""
+        return self._pieces[next(start for start in reversed(self._pieces) if start < index)]
 
     def refused(self, error: ItemError) -> None:
         piece = self._piece_of(error.index)

@@ -130,7 +130,7 @@ class Run:
         # What is measured, guarded, paced, pooled, called back for or read apart waits for more than a reply.
         is_watched = session.telemetry is not None or self.guard is not None or session.pace.slows or not self.way.only
         self._is_plain = verb.resend and not (is_watched or self._callbacks is not None or self._receiver.unpacks)
-        self._unfinished = Unfinished(size)
+        self._unfinished = Unfinished()
         self.repeats = Repeats() if options.dedupe else None
         self.call = Call(
             window=session.window if options.prefetch is None else Window(options.prefetch),

@@ -126,6 +126,7 @@ class Session(ConnectionOwner):
         retries: How many requests may be sent again, over all calls.
         flow: What the flow behind it can do.
         window: Requests in flight of a call that does not say how many.
+        window_bounds: How many these are at least, and at most.
         pace: How fast the requests of all its calls may follow each other; what has to wait does so by `wait_for_turn`.
         guard: Asks the server for its vector space; ``None`` where it may have any.
         bytes: Bytes in flight, over all calls.
@@ -155,10 +156,9 @@ class Session(ConnectionOwner):
         limits = settings.limits
         self.pace: Final = Pace(limits.requests_per_second, limits.items_per_second)
         self._expected: Final = settings.expect_space
-        prefetch = limits.prefetch
-        least = max(WINDOW_REQUESTS, WINDOW_REQUESTS_EACH * len(settings.servers))
-        most = max(GROWN_WINDOW_REQUESTS, least)
-        self.window: Final = Window(least, most) if prefetch is None else Window(prefetch)
+        least = limits.prefetch or max(WINDOW_REQUESTS, WINDOW_REQUESTS_EACH * len(settings.servers))
+        self.window_bounds: Final = least, limits.prefetch or max(GROWN_WINDOW_REQUESTS, least)
+        self.window: Final = Window(*self.window_bounds)
         self._open(answered=False)
         self.closed = False
         self._engine: Engine | None = None

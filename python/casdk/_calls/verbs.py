@@ -23,6 +23,7 @@ from casdk._calls.pieces import Pieces
 from casdk._calls.run import Run
 from casdk._calls.session import Session
 from casdk._calls.space import IMAGE, MODALITIES, SENTENCE, Space, usable
+from casdk._calls.tuned import RUNS
 from casdk._calls.ways import Way
 from casdk._columns import check_arrow
 from casdk._content.inputs import Chunk, check_content, read_chunk
@@ -152,7 +153,7 @@ def encode(session: Session, content: Iterable[Any], options: Options) -> Run | 
         check_arrow()
     if session.coalescer is not None and (key := merging_key(session.coalescer, content, options)) is not None:
         return MergedEncode(session, session.coalescer, ENCODE, content, options, key)
-    return Run(session, ENCODE, content, options)
+    return RUNS[type(options.batch_size)](session, ENCODE, content, options)
 
 
 ENCODE: Final = Verb(
@@ -184,12 +185,8 @@ def _finish_stream(run: Run, outcome: Outcome) -> CasdkError | None:
     return stopped
 
 
-IN_PIECES: Final = msgspec.structs.replace(
-    ENCODE,
-    keep=None,  # what has been handed over is let go of
-    answer=Pieces,
-    finish=_finish_stream,
-)
+# What has been handed over is let go of, so nothing keeps it.
+IN_PIECES: Final = msgspec.structs.replace(ENCODE, keep=None, answer=Pieces, finish=_finish_stream)
 
 
 def stream(session: Session, content: Iterable[Any], options: Options) -> Run:
@@ -198,7 +195,7 @@ def stream(session: Session, content: Iterable[Any], options: Options) -> Run:
     for name in ("out", "on_done", "on_always", "return_responses", "result"):
         if getattr(options, name) is not getattr(DEFAULTS, name):
             raise InputValueError(f"{name}= does not go with a stream")
-    return Run(session, IN_PIECES, content, options)
+    return RUNS[type(options.batch_size)](session, IN_PIECES, content, options)
 
 
 def open_pieces(client: object, pieces: Generator[Any, None, None], options: Options) -> Generator[Any, None, None]:
@@ -394,7 +391,8 @@ INDEX: Final = Verb(
 def index(session: Session, content: Iterable[Any], options: Options, resend: bool) -> Run:
     """Texts, images or Documents -> DocumentArray with embeddings, stored by the server."""
     content, way = check_content(content, session.sources), session.way_to_index()
-    return Run(session, msgspec.structs.replace(INDEX, resend=resend), content, options, way=way)
+    verb = msgspec.structs.replace(INDEX, resend=resend)
+    return RUNS[type(options.batch_size)](session, verb, content, options, way=way)
 
 
 # search
@@ -433,7 +431,7 @@ def search(session: Session, content: Iterable[Any], options: Options, limit: in
     """Texts, images or Documents -> DocumentArray with matches by ascending distance."""
     content, way = check_content(content, session.sources), session.way_to_index()
     verb = msgspec.structs.replace(SEARCH, extra={"limit": check_limit(limit)})
-    return Run(session, verb, content, options, way=way)
+    return RUNS[type(options.batch_size)](session, verb, content, options, way=way)
 
 
 # space

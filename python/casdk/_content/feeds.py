@@ -61,7 +61,7 @@ class Feed:
 
     Attributes:
         total: Items in all, if known.
-        size: Items per chunk.
+        size: Items per chunk, from the next one on; may be changed by the engine.
         direct: Whether the engine reads it itself, without asking the caller.
 
     Args:
@@ -138,23 +138,24 @@ class Feed:
         for _ in range(most):
             if self._closed:
                 break
-            chunk = self._fill()
+            size = self.size  # the engine may change it meanwhile
+            chunk = self._fill(size)
             if chunk:
                 self._untaken.append(chunk)
                 caller.post(take, chunk)
-            if len(chunk) < self.size:
+            if len(chunk) < size:
                 return True
             if monotonic() > until:
                 break
         return False
 
-    def _fill(self) -> list[Any]:
+    def _fill(self, size: int) -> list[Any]:
         """Return the next chunk, a short one where the iterable ends or the call is over."""
         gate = self._gate
         if gate is None:
-            return list(islice(self._iterator, self.size))
+            return list(islice(self._iterator, size))
         chunk: list[Any] = []
-        while left := self.size - len(chunk):
+        while left := size - len(chunk):
             # `zip` asks the gate first, so that it never drops an item that the iterator has returned already.
             part = [item for _, item in zip(islice(gate, left), self._iterator, strict=False)]
             chunk += part
@@ -167,15 +168,16 @@ class Feed:
         until = monotonic() + FILL_SECONDS
         for _ in range(most):
             chunk: list[Any] = []
+            size = self.size  # as above
             self._untaken.append(chunk)  # before it is full: if the call ends now, its items count as read
-            while len(chunk) < self.size and not self._closed:
+            while len(chunk) < size and not self._closed:
                 try:
                     chunk.append(await anext(self._iterator))
                 except StopAsyncIteration:
                     break
             if chunk:
                 caller.post(take, chunk)
-            if len(chunk) < self.size:
+            if len(chunk) < size:
                 return True
             if monotonic() > until:
                 break

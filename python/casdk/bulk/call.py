@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from casdk._calls.bulk_options import BulkDefaults, read_bulk_options
+from casdk._calls.options import AUTO
 from casdk.bulk.manifest import Settings, Share
 from casdk.bulk.matrix import MatrixTarget
 from casdk.bulk.report import Report
@@ -60,6 +61,7 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
         content,
         settings,
         of_streams,
+        tunes=given.batch_size == AUTO and share is None,
         share=share,
         resume=given.resume,
         overwrite=given.overwrite,

@@ -130,6 +130,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         updated: Whether an update has changed it: its rows are then in no order of the input, and any shard may be
             shorter than ``shard_rows``.
         width: Numbers in an embedding; 0 as long as nobody knows.
+        prefetch: Requests in flight, if the first run has found out how many, and the batch size with it.
         shards: Those that are whole, in order.
         begun: The beginning of the next one, which a run that was asked to stop has left.
     """
@@ -142,6 +143,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     finished: bool = False
     updated: bool = False
     width: int = 0
+    prefetch: int | None = None
     shards: tuple[Shard, ...] = ()
     begun: Shard | None = None
 
@@ -186,6 +188,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """Return the manifest once it is known of which vector space its rows are going to be."""
         assert not self.rows
         return msgspec.structs.replace(self, space=space)
+
+    def with_requests(self, batch_size: int, prefetch: int) -> Manifest:
+        """Return the manifest once it is known how many items a request has, and how many are in flight."""
+        assert not self.rows
+        settings = msgspec.structs.replace(self.settings, batch_size=batch_size)
+        return msgspec.structs.replace(self, settings=settings, prefetch=prefetch)
 
     def with_shard(self, shard: Shard, width: int) -> Manifest:
         """Return the manifest once a shard is whole.
@@ -348,6 +356,8 @@ def write_manifest(manifest: Manifest) -> bytes:
     begun = head.pop("begun")
     if manifest.share is None:
         del head["share"], head["input"]
+    if manifest.prefetch is None:
+        del head["prefetch"]
     lines = [f"  {_json(name)}: {_json(value)}," for name, value in head.items()]
     listed = ",\n".join(f"    {_json(shard)}" for shard in shards)
     lines += [f'  "begun": {_json(begun)},', '  "shards": [' + (f"\n{listed}\n  " if shards else "") + "]"]

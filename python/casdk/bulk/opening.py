@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from casdk.bulk.manifest import Manifest
+from casdk.bulk.requests import Requests
 from casdk.bulk.targets import Target
 from casdk.errors import BulkError
 
 __all__ = ["open_manifest"]
 
 
-def open_manifest(target: Target, new: Manifest, *, resume: bool, overwrite: bool, update: bool) -> Manifest:
+def open_manifest(
+    target: Target, new: Manifest, requests: Requests, *, resume: bool, overwrite: bool, update: bool
+) -> Manifest:
     """Find out what there is of a target; of a new one, its manifest comes first.
 
     Args:
         target: The target, locked.
         new: The manifest that it is begun with.
+        requests: Told what there is, and so whether to search for the size of requests.
         resume: Whether to go on with one that was begun.
         overwrite: Whether to begin again.
         update: Whether its rows may be in another order than the input's.
@@ -25,7 +29,7 @@ def open_manifest(target: Target, new: Manifest, *, resume: bool, overwrite: boo
     if overwrite:
         target.clear()
     elif (manifest := target.read_manifest()) is not None:
-        manifest.check_settings(new.settings, target.name)
+        manifest.check_settings(requests.begin(new.settings, manifest), target.name)
         if not update:
             manifest.check_order(target.name)
         if not resume and not manifest.finished:
@@ -38,5 +42,6 @@ def open_manifest(target: Target, new: Manifest, *, resume: bool, overwrite: boo
     else:
         for path in target.foreign_files():
             raise BulkError(f"{path} is there, and of no bulk run: give another target, or overwrite=True to lose it")
+    requests.begin(new.settings, None)
     target.write_manifest(new)
     return new

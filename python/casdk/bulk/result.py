@@ -22,7 +22,7 @@ class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
             that has changed.
         dropped: Rows that an update has left out, as the input has no more item for them.
         seconds: That this call took.
-        batch_size: Items per request.
+        batch_size: Items per request, those of a search for this number aside.
         space: The vector space of its rows, as `Client.space` returned it before the first item was sent; ``None`` if
             the server encodes neither of the two items that this one sends.
     """

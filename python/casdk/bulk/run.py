@@ -17,6 +17,7 @@ from casdk.bulk.modes import Mode, OnLoop, OnThread
 from casdk.bulk.opening import open_manifest
 from casdk.bulk.progress import Bar
 from casdk.bulk.report import Report
+from casdk.bulk.requests import Requests
 from casdk.bulk.result import BulkResult, reported
 from casdk.bulk.retries import Encoded, Retries
 from casdk.bulk.shards import ParquetTarget
@@ -46,6 +47,7 @@ class Run:
         content: The items.
         settings: What decides about the bytes of the target.
         options: What else `Client.stream` is told.
+        tunes: Whether to find out how many items a request had better have; those of the settings are the first.
         share: Which shards are made; ``None`` for all.
         resume: Whether to go on with a target that was begun.
         overwrite: Whether to begin again, whatever is there.
@@ -71,6 +73,7 @@ class Run:
         settings: Settings,
         options: Mapping[str, Any],
         *,
+        tunes: bool = False,
         share: Share | None = None,
         resume: bool = True,
         overwrite: bool = False,
@@ -93,13 +96,14 @@ class Run:
         self._report = report
         self._timeout = timeout
         total = self._source.total
+        self._requests = Requests(total, tunes=tunes)
         if share is not None and total is not None:
             total = share.rows_of(total, settings.shard_rows)
         self._bar = Bar(target.name, total, shown=show_progress)
         self._stopping: BaseException | None = None
         self._manifest = Manifest(settings=settings, share=share)
         ways = {"resume": resume, "overwrite": overwrite, "update": update}
-        self._open = partial(open_manifest, target, self._manifest, **ways)
+        self._open = partial(open_manifest, target, self._manifest, self._requests, **ways)
         self._comparison = Comparison(target, self._source, settings, self._check_asked)
         self._read = self._comparison.read
         self._update: Update | None = None
@@ -140,6 +144,7 @@ class Run:
         try:
             lock = await mode.do(self._target.lock)
             self._manifest = await mode.do(self._open)
+            self._settings = self._manifest.settings
             with self._bar:
                 if self._updates and (self._manifest.finished or self._manifest.entries):
                     await self._begin_update(mode)
@@ -187,6 +192,13 @@ class Run:
         self._target.write_manifest(manifest)
         self._manifest = manifest
 
+    def _settle_requests(self) -> None:
+        """End the search for how many items a request has, if there is one, and write down what it has found."""
+        manifest = self._requests.settle(self._manifest)
+        if manifest is not self._manifest:
+            self._settings = manifest.settings
+            self._write_manifest(manifest)
+
     async def _compare(self, mode: Mode) -> None:
         """Read the items of all shards that there are, and hold them to what they were.
 
@@ -233,7 +245,7 @@ class Run:
         await self._check_space(mode)
         embeddings: list[Rows] = []
         errors: dict[int, ItemError] = {}
-        pieces = mode.stream(items, {**self._options, "timeout": self._seconds_left()})
+        pieces = mode.stream(items, self._options_of_stream())
         try:
             while (piece := await mode.next(pieces)) is not None:
                 if self._errors == "raise":
@@ -328,20 +340,26 @@ class Run:
         """Return the seconds that the run may still take; ``None`` if as long as it likes."""
         return None if self._deadline is None else max(self._deadline - monotonic(), 1e-9)
 
+    def _options_of_stream(self) -> dict[str, Any]:
+        batch_size = self._requests.batch_size(self._settings)
+        return {**self._options, "batch_size": batch_size, "timeout": self._seconds_left()}
+
     async def _encode(self, mode: Mode, work: Work) -> None:
         """Have the items of a shard encoded: a stream of its own, so that no request has items of two shards."""
-        options = {**self._options, "timeout": self._seconds_left()}
         items = self._items_on_loop(work) if isinstance(self._source, AsyncSource) else self._items(work)
-        pieces, held = mode.stream(items, options), cast("list[EncodeResult]", [])
+        pieces, held = mode.stream(items, self._options_of_stream()), cast("list[EncodeResult]", [])
         try:
             while (piece := await mode.next(pieces)) is not None:
-                if self._stopping is not None and len(piece.embeddings) < self._settings.batch_size:
+                is_short = len(piece.embeddings) < self._settings.batch_size
+                if self._stopping is not None and is_short and not self._requests.searches:
                     # The stop has left this request fewer items than the others. Its rows are dropped, so that the run
                     # that goes on sends the same requests as one that was never stopped.
                     break
                 held.append(piece)
                 if len(held) == mode.burst:
                     await mode.do(self._place, work, held)
+                if self._requests.is_found:
+                    await mode.do(self._settle_requests)
         finally:
             await mode.close(pieces)
             if not self._half_written:
@@ -435,6 +453,7 @@ class Run:
         await mode.do(self._commit, work)
 
     def _commit(self, work: Work) -> None:
+        self._settle_requests()
         self._half_written = True
         if not self._writing:
             self._begin(work)
@@ -454,6 +473,7 @@ class Run:
                 # An update begins with whole shards, which may be short.
                 self._commit(work)
                 return
+            self._settle_requests()
             self._write_manifest(self._manifest.with_begun(self._target.keep(work.as_shard()), self._width))
         except OSError:  # the disk is full, which is likely what stopped the run: what was kept before is there
             self._target.drop()

@@ -73,7 +73,8 @@ def summary(result: BulkResult, nothing_done: str = "it was finished before, and
         return f"{result.target}: {result.rows} rows{failed}; {nothing_done}"
     again = f", {result.reencoded} encoded again" if result.reencoded else ""
     dropped = f", {result.dropped} left out as their items are gone" if result.dropped else ""
-    return f"{result.target}: {result.rows} rows{failed}{again}{dropped}, in {result.seconds:.1f} s"
+    how = f"in {result.seconds:.1f} s, {result.batch_size} items per request"
+    return f"{result.target}: {result.rows} rows{failed}{again}{dropped}, {how}"
 
 
 @app.command

@@ -54,6 +54,11 @@ def _check_words(kind: Any, words: Sequence[object] | object) -> None:
             raise UnknownOptionError(str(word))
 
 
+def _check_size(kind: Any, size: object) -> None:
+    if isinstance(size, int):  # cyclopts' own validator takes no word beside numbers
+        Number(gte=1)(int, size)
+
+
 def _as_written(kind: Any, tokens: Sequence[cyclopts.Token]) -> str:
     """Return a word unchanged. Its type says ``Path`` for the shell's completion, which then offers files."""
     return tokens[0].value
@@ -63,7 +68,13 @@ Word = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_check_word
 PathWord = Annotated[Path | str, Parameter(allow_leading_hyphen=True, validator=_check_words, converter=_as_written)]
 Flag: Parameter = Parameter(negative="")
 Json = Annotated[bool, Flag, Parameter(help="Print JSON.")]
-Size = Annotated[int | None, Parameter(help="Items per request; 32 by default.", validator=Number(gte=1))]
+Size = Annotated[
+    int | Literal["auto"] | None,
+    Parameter(
+        help="Items per request, or auto to find out how many are best; 32 by default, and auto for a bulk run.",
+        validator=_check_size,
+    ),
+]
 Limit = Annotated[int, Parameter(help="Matches per query.", validator=Number(gte=1))]
 Images = Annotated[
     Literal["original", "exact"],
@@ -235,7 +246,7 @@ def _encode(client: casdk.Client, content: Content, sink: Sink, options: dict[st
     return skipped
 
 
-def _options(batch_size: int | None, model: str | None) -> dict[str, Any]:
+def _options(batch_size: int | Literal["auto"] | None, model: str | None) -> dict[str, Any]:
     options = {"batch_size": batch_size, "parameters": None if model is None else {"model_name": model}}
     return {name: value for name, value in options.items() if value is not None}
 

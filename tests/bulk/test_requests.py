@@ -1,0 +1,126 @@
+"""A bulk run finds out how large its requests had better be, once: the manifest keeps it."""
+
+import asyncio
+import json
+
+import numpy as np
+import pytest
+from casdk import BulkError, Client
+from casdk._calls import tuning
+from casdk.testing import FaultServer, Refuse, embed
+
+WIDTH = 8
+TEXTS = [f"sentence {number}" for number in range(6000)]
+
+
+@pytest.fixture
+def peer():
+    with FaultServer(width=WIDTH) as server:
+        yield server
+
+
+@pytest.fixture
+def client(peer):
+    with Client(peer.address("grpc")) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch):
+    """A trial ends with its window, so that a search has room in a few thousand items."""
+    monkeypatch.setattr(tuning, "TRIAL_SECONDS", 1e-6)
+    monkeypatch.setattr(tuning, "FIRST_ITEMS", 64)
+
+
+def texts_until(peer, place):
+    """Yield all texts; from one of them on the server fails for good."""
+    for number, text in enumerate(TEXTS):
+        if number == place:
+            peer.play(Refuse.internal())
+        yield text
+
+
+def manifest_of(target):
+    return json.loads(target.with_suffix(".casdk.json").read_text())
+
+
+def sizes(peer):
+    """Items of each request so far, without the two by which a run asks for the vector space."""
+    found = [len(request.texts) for request in peer.requests]
+    return [size for size in found if size > 1]
+
+
+def test_what_was_found_is_kept_and_no_item_is_sent_twice(client, peer, mode, tmp_path):
+    target, options = tmp_path / "rows.npy", {"shard_rows": 4500}
+    if mode == "sync":
+        result = client.encode_to(target, iter(TEXTS), **options)
+    else:
+        result = asyncio.run(client.aencode_to(target, iter(TEXTS), **options))
+    np.testing.assert_array_equal(np.load(target), np.stack([embed(text, WIDTH) for text in TEXTS]))
+    assert sum(sizes(peer)) == len(TEXTS)
+    manifest = manifest_of(target)
+    assert manifest["settings"]["batch_size"] == result.batch_size == sizes(peer)[-2]
+    assert 1 <= manifest["prefetch"] <= 32
+    assert client.encode_to(target, iter(TEXTS), **options).batch_size == result.batch_size
+    with pytest.raises(BulkError, match="begun with batch_size="):
+        client.encode_to(target, iter(TEXTS), batch_size=33, **options)
+
+
+def test_a_run_that_goes_on_takes_what_was_found(client, peer, tmp_path):
+    target, options = tmp_path / "rows.npy", {"shard_rows": 4500}
+    with pytest.raises(BulkError) as stopped:
+        client.encode_to(target, texts_until(peer, 5500), **options)
+    assert stopped.value.rows >= 4500
+    found, before = manifest_of(target), len(peer.requests)
+    peer.play(None)
+    result = client.encode_to(target, TEXTS, **options)
+    assert manifest_of(target)["prefetch"] == found["prefetch"]
+    assert result.batch_size == found["settings"]["batch_size"]
+    assert max(len(request.texts) for request in list(peer.requests)[before:]) <= result.batch_size
+    np.testing.assert_array_equal(np.load(target), np.stack([embed(text, WIDTH) for text in TEXTS]))
+
+
+def test_a_run_that_ends_before_anything_was_found_searches_anew(client, peer, tmp_path):
+    target = tmp_path / "rows.npy"
+    peer.play(Refuse.internal())
+    with pytest.raises(BulkError):
+        client.encode_to(target, iter(TEXTS))
+    assert "prefetch" not in manifest_of(target)
+    peer.play(None)
+    client.encode_to(target, iter(TEXTS))
+    assert "prefetch" in manifest_of(target)
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_size": None}, {"batch_size": "auto"}])
+def test_few_items_are_sent_as_ever(client, peer, tmp_path, options, held):
+    target = tmp_path / "rows.npy"
+    client.encode_to(target, TEXTS[:100], **options)
+    assert set(sizes(peer)) == {32, 4}
+    before = held(tmp_path)
+    client.encode_to(target, TEXTS[:100], batch_size=32, overwrite=True)
+    assert held(tmp_path) == before
+
+
+def test_a_target_that_was_begun_with_a_number_stays_with_it(client, peer, tmp_path):
+    target = tmp_path / "rows.npy"
+    client.encode_to(target, TEXTS, batch_size=48)
+    assert client.encode_to(target, TEXTS).batch_size == 48
+    assert set(sizes(peer)) == {48}
+
+
+def test_runs_that_share_a_folder_have_requests_of_one_size(client, peer, tmp_path):
+    client.encode_to(tmp_path / "rows", TEXTS, shard=(0, 2), shard_rows=5000)
+    assert max(sizes(peer)) == 32
+
+
+def test_what_a_search_has_done_is_kept_if_the_run_stops(client, peer, tmp_path):
+    target = tmp_path / "rows.npy"
+    with pytest.raises(BulkError) as stopped:
+        client.encode_to(target, texts_until(peer, 2000))
+    assert stopped.value.rows
+    kept = manifest_of(target)
+    peer.play(None)
+    result = client.encode_to(target, TEXTS)
+    assert result.encoded == len(TEXTS) - stopped.value.rows
+    assert manifest_of(target).get("prefetch") == kept.get("prefetch")
+    np.testing.assert_array_equal(np.load(target), np.stack([embed(text, WIDTH) for text in TEXTS]))
