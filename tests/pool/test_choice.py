@@ -63,6 +63,47 @@ def crowded(choice, took, calls, window):
     return got, now
 
 
+def limited(choice, rates, calls, window):
+    """Keep so many requests in flight at servers that take 5 requests at once and so many a second, and refuse others.
+
+    Returns:
+        When each request was taken, and how often each server has refused one.
+    """
+    taken, refused, left, now, in_flight = [], Counter(), [(5.0, 0.0)] * len(rates), 0.0, 0
+    events, order = [], count()
+
+    def later(at, event, assignment=None):
+        heapq.heappush(events, (at, next(order), event, assignment))
+
+    for _ in range(calls):
+        later(0.0, "begin")
+    waiting = 0
+    while len(taken) < calls:
+        now, _, event, assignment = heapq.heappop(events)
+        if event == "begin":
+            waiting += 1
+        elif event == "send":
+            position = choice.places.index(assignment.place)
+            tokens, at = left[position]
+            tokens = min(5.0, tokens + (now - at) * rates[position])
+            left[position] = (tokens - (tokens >= 1), now)
+            later(now + 0.002, "taken" if tokens >= 1 else "refused", assignment)
+        else:
+            in_flight -= 1
+            if event == "taken":
+                taken.append(now)
+                choice.answer(assignment, now)
+            else:
+                refused[choice.places.index(assignment.place)] += 1
+                choice.refuse(assignment, now, 0.0)
+                later(now + (0.0 if choice.is_ready(now) else 0.1), "begin")
+        while waiting and in_flight < window:
+            assignment = choice.send(choice.next(now, SIZE), now, SIZE, 1)
+            later(assignment.began, "send", assignment)
+            waiting, in_flight = waiting - 1, in_flight + 1
+    return taken, refused
+
+
 def places(number, **options):
     return [Place(**options) for _ in range(number)]
 
@@ -290,6 +331,14 @@ def test_a_server_that_refuses_requests_is_slowed_down_by_itself():
     first, second = (choice.send(limited, 1.0, SIZE, 1) for _ in range(2))
     assert (first.began, second.began) == (1.0, pytest.approx(1.0 + 1 / rate))
     assert choice.next(1.0, SIZE) is other
+
+
+@pytest.mark.parametrize("rates", [(50, 50), (50, 200), (50, 50, 50)])
+def test_servers_that_limit_the_rate_are_used_as_far_as_they_allow(rates):
+    taken, refused = limited(Choice(places(len(rates))), rates, 10 * sum(rates), 12)
+    assert max(refused.values()) <= 40
+    since_the_third_second = [at for at in taken if at >= 2]
+    assert len(since_the_third_second) >= 0.9 * sum(rates) * (taken[-1] - 2)
 
 
 def test_once_it_is_slowed_down_it_gets_no_pause_that_it_has_not_asked_for():
