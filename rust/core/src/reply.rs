@@ -9,6 +9,9 @@ use crate::wire::{BYTES, Field, Reader, VARINT, broken};
 
 pub use documents::{documents, parameters};
 
+/// Rows that room is made for when the first one is there: a hostile reply may be made of empty ones.
+const MOST_ROWS_RESERVED: usize = 256;
+
 /// What a server says of its success.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
@@ -329,10 +332,16 @@ fn scan_data(field: &Field<'_>, reply: &mut Reply, budget: &mut Budget) -> Resul
     while let Some(field) = fields.next()? {
         // docs_bytes (2) holds the same array, serialised.
         if matches!(field.number, 1 | 2) {
+            let len = field.bytes.len();
             let mut array = message(&field)?;
             while let Some(field) = array.next()? {
                 if field.number == 1 {
                     budget.spend(field.offset)?;
+                    if reply.rows.is_empty() {
+                        // Most rows are as long as the first one.
+                        let alike = len / field.bytes.len().max(1);
+                        reply.rows.reserve(alike.min(MOST_ROWS_RESERVED));
+                    }
                     reply.rows.push(scan_row(&field, &mut last)?);
                 }
             }

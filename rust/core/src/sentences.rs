@@ -1,7 +1,7 @@
 //! Requests of sentences and nothing else as protobuf.
 
 use crate::error::Error;
-use crate::ids::{PLACE_DIGITS, place_digits, prefix};
+use crate::ids::{PLACE_DIGITS, PREFIX_BYTES, place_digits, prefix};
 use crate::load::{Failure, Options, check_size, empty};
 use crate::request::{Head, text_len, write_text};
 use crate::wire::{Writer, field_len};
@@ -12,9 +12,7 @@ use crate::wire::{Writer, field_len};
 #[derive(Debug)]
 pub struct TextPlan<'a> {
     head: Head<'a>,
-    prefix: &'a [u8],
-    /// The id of each sentence; without them, ids are made of the request's and the place in the message.
-    ids: Option<&'a [&'a str]>,
+    ids: Ids<'a>,
     texts: &'a [&'a str],
     array: usize,
     rows: usize,
@@ -39,11 +37,9 @@ impl<'a> TextPlan<'a> {
         options: &'a Options,
         request_id: &'a str,
     ) -> Self {
-        let prefix = prefix(request_id).as_bytes();
         let mut plan = Self {
             head: Head::new(options, request_id),
-            prefix,
-            ids,
+            ids: ids.map_or_else(|| Ids::Made(MadeId::new(request_id)), Ids::Given),
             texts,
             array: 0,
             rows: 0,
@@ -67,9 +63,9 @@ impl<'a> TextPlan<'a> {
     }
 
     fn body_len(&self, position: usize, text: &str) -> usize {
-        let id = match self.ids {
-            Some(ids) => text_len(1, ids[position]),
-            None => field_len(1, self.prefix.len() + PLACE_DIGITS),
+        let id = match &self.ids {
+            Ids::Given(ids) => text_len(1, ids[position]),
+            Ids::Made(id) => id.len,
         };
         id + field_len(4, text.len())
     }
@@ -108,22 +104,56 @@ impl<'a> TextPlan<'a> {
             .iter()
             .map(|failure| failure.position)
             .peekable();
+        let mut ids = self.ids;
         let mut place = 0;
         for (position, text) in self.texts[..self.taken].iter().enumerate() {
             if bad.next_if_eq(&position).is_some() {
                 continue;
             }
             writer.head(1, self.body_len(position, text));
-            if let Some(ids) = self.ids {
-                write_text(&mut writer, 1, ids[position]);
-            } else {
-                writer.head(1, self.prefix.len() + PLACE_DIGITS);
-                writer.raw(self.prefix);
-                writer.raw(&place_digits(place));
+            match &mut ids {
+                Ids::Given(ids) => write_text(&mut writer, 1, ids[position]),
+                Ids::Made(id) => writer.raw(id.of_place(place)),
             }
             writer.bytes(4, text.as_bytes());
             place += 1;
         }
+    }
+}
+
+/// The ids of a request's sentences.
+#[derive(Debug, Clone, Copy)]
+enum Ids<'a> {
+    /// The id of each.
+    Given(&'a [&'a str]),
+    /// They are made of the request's and the place in the message.
+    Made(MadeId),
+}
+
+/// The field of an id that is made of a request's. In all of a message it is the same but for its last digits, so it is
+/// written once.
+#[derive(Debug, Clone, Copy)]
+struct MadeId {
+    field: [u8; 2 + PREFIX_BYTES + PLACE_DIGITS],
+    len: usize,
+}
+
+impl MadeId {
+    fn new(request_id: &str) -> Self {
+        let prefix = prefix(request_id).as_bytes();
+        let mut field = [0; 2 + PREFIX_BYTES + PLACE_DIGITS];
+        let mut writer = Writer::new(&mut field);
+        writer.head(1, prefix.len() + PLACE_DIGITS);
+        writer.raw(prefix);
+        let len = writer.written() + PLACE_DIGITS;
+        Self { field, len }
+    }
+
+    /// Returns the field of the document at a place.
+    fn of_place(&mut self, place: usize) -> &[u8] {
+        let field = &mut self.field[..self.len];
+        field[self.len - PLACE_DIGITS..].copy_from_slice(&place_digits(place));
+        field
     }
 }
 

@@ -15,7 +15,10 @@ pub const FIXED32: u8 = 5;
 #[must_use]
 #[inline]
 pub fn varint_len(value: u64) -> usize {
-    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+    if value < 0x80 {
+        return 1; // as most are
+    }
+    (64 - value.leading_zeros() as usize).div_ceil(7)
 }
 
 /// Returns how many bytes a length-delimited field takes, tag and length included.
@@ -187,13 +190,17 @@ impl<'a> Reader<'a> {
         Self { bytes, at: 0, base }
     }
 
-    /// Reads a varint; most tags and lengths have one byte.
+    /// Reads a varint; most tags have one byte, and most lengths one or two.
     #[inline]
     fn varint(&mut self) -> Result<u64, Error> {
-        match self.bytes.get(self.at) {
-            Some(&byte) if byte < 0x80 => {
+        match self.bytes[self.at..] {
+            [byte, ..] if byte < 0x80 => {
                 self.at += 1;
                 Ok(u64::from(byte))
+            }
+            [low, high, ..] if high < 0x80 => {
+                self.at += 2;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
             }
             _ => self.long_varint(),
         }
