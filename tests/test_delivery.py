@@ -63,12 +63,3 @@ def test_pieces_of_a_call_that_is_over_do_not_count(handed_over_before):
     for _, taken in caller.handed:
         taken()
     assert delivery.untaken.budget.held == 0
-
-
-def test_an_answer_that_does_not_come_in_pieces_has_none():
-    class Whole(Receiver):
-        pieces = False
-
-    delivery, caller = delivery_of(Whole()), Caller()
-    delivery.hand_over(caller)
-    assert caller.handed == []

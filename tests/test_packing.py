@@ -1,8 +1,12 @@
 from types import SimpleNamespace
 
-from casdk import FileMissingError
+import pytest
+from casdk import FileMissingError, Limits
 from casdk._calls.batches import Batch
-from casdk._calls.packing import leave_out
+from casdk._calls.options import Options
+from casdk._calls.packing import Packing, leave_out
+from casdk._calls.verbs import ENCODE, INDEX
+from casdk._content.inputs import Sources
 from casdk._rust import Kind
 
 
@@ -50,3 +54,24 @@ def test_a_url_that_could_not_be_fetched_says_why():
     assert call.refused[0].cause is lost
     assert call.refused[0].reason == "it could not be fetched: refused"
     assert batch.items == []
+
+
+def session():
+    return SimpleNamespace(limits=Limits(), sources=Sources(), writings={})
+
+
+def packer(of, verb=ENCODE, **options):
+    return Packing(of, ("proto",), verb, Options(**options), None).packers["proto"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [(ENCODE, {"check_images": False}), (ENCODE, {"parameters": {}}), (INDEX, {})],
+    ids=["option", "parameters", "verb"],
+)
+def test_calls_of_a_client_that_ask_for_the_same_share_what_writes_their_requests(verb, options):
+    one, other = session(), session()
+    shared = packer(one)
+    assert packer(one, batch_size=3) is shared
+    assert packer(one, verb, **options) is not shared
+    assert packer(other) is not shared

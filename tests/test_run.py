@@ -5,11 +5,13 @@ import gc
 import logging
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from casdk import Client, DeadlineError, Document, Retry, ServerError, TransportError
 from casdk._engine.logging import flush
+from casdk._engine.waiting import run
 from casdk.testing import EntityTooLarge, FaultServer, Gate, Hold, Refuse, embed
 
 WIDTH = 8
@@ -166,3 +168,22 @@ def test_an_executor_that_is_away_is_an_outage(serve):
     with pytest.raises(TransportError) as caught:
         client.encode(["a"])
     assert (caught.value.attempts, caught.value.done, caught.value.total) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(("options", "tasks"), [({}, 0), ({"timeout": 60}, 1), ({"batch_size": 1}, 1)])
+def test_a_call_of_one_request_has_no_task_while_it_waits_for_its_reply(serve, options, tasks):
+    gate = Gate()
+    server, client = serve(lambda request: None if request.texts == ("first",) else Hold(gate))
+    client.encode(["first"])
+
+    async def count(caller):
+        return len(asyncio.all_tasks())
+
+    before = run(count)
+    with ThreadPoolExecutor(1) as others:
+        call = others.submit(client.encode, ["a", "b"], **options)
+        gate.wait_for(2 if "batch_size" in options else 1)
+        assert run(count) - before == tasks
+        gate.open()
+        np.testing.assert_array_equal(call.result(20), np.stack([embed("a", WIDTH), embed("b", WIDTH)]))
+    assert server.counters.documents == 3

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 from casdk._calls.tasks import Tasks
-from casdk._transport.channels.waiter import Waiter
+from casdk._engine.waiter import Waiter
 
 
 class Call:
@@ -134,7 +134,7 @@ async def test_a_request_that_never_had_to_wait_for_its_reply_gets_a_task_too():
     request = Request(call, gate)
     request.waiter.reply(b"reply")
     assert not request.begin()
-    assert isinstance(call.tasks.running[request], asyncio.Task)
+    assert call.tasks.running[request].task is not None
     gate.set_result(None)
     await asyncio.wait_for(call.tasks.sleep(None), 10)
     assert request.seen == [b"reply", True]

@@ -2,7 +2,7 @@ import asyncio
 from contextvars import ContextVar, copy_context
 
 import pytest
-from casdk._transport.channels.waiter import Waiter
+from casdk._engine.waiter import Waiter
 
 
 async def outcome_of(waiter):

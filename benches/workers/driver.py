@@ -16,9 +16,12 @@ from casdk import Client
 from casdk._transport.channels import Channel
 
 try:
-    from casdk._transport.channels.waiter import Waiter
-except ImportError:  # another checkout's, whose channels have futures
-    Waiter = None
+    from casdk._engine.waiter import Waiter
+except ImportError:  # another checkout's
+    try:
+        from casdk._transport.channels.waiter import Waiter
+    except ImportError:  # whose channels have futures
+        Waiter = None
 
 WIDTH = 512
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias, TypeVar
 import numpy as np
 
 from casdk._calls.batches import Unfinished
-from casdk._calls.options import Options
+from casdk._calls.options import DTYPES, Options
 from casdk._calls.outcome import Outcome, Sent
 from casdk._calls.tracebacks import drop_frames
 from casdk._content.inputs import advise
@@ -158,7 +158,7 @@ class Embeddings(Answer):
 
     def __init__(self, total: int | None, options: Options) -> None:
         self._total = total
-        self._dtype = np.dtype(options.dtype)
+        self._dtype = DTYPES[options.dtype]
         self._fills_out = options.out is not None
         self.rows: np.ndarray[Any, Any] | None = None
         if options.out is not None:

@@ -17,7 +17,7 @@ __all__ = ["Delivery"]
 
 
 class Delivery(msgspec.Struct, eq=False):
-    """Hands over the pieces of one call, in their turn; its `Run` has one.
+    """Hands over the pieces of one call, in their turn; its `Run` has one if its answer comes in pieces.
 
     Attributes:
         call: Told how many the caller has not taken.
@@ -34,9 +34,7 @@ class Delivery(msgspec.Struct, eq=False):
     is_over: bool = False
 
     def hand_over(self, caller: Caller[Any]) -> None:
-        """Hand over the pieces whose turn it is, if the answer comes in pieces."""
-        if not self.receiver.pieces:
-            return
+        """Hand over the pieces whose turn it is."""
         for piece in self.receiver.ready():
             size = piece.nbytes
             self.call.deliver()

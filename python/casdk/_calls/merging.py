@@ -137,7 +137,7 @@ class MergedCall(Member, ABC):
     def join(self, caller: Caller[Any]) -> None:
         """Join the queue; runs where the caller is."""
         self.caller = caller
-        caller.task = self
+        caller.runner = self
         if self.deadline is not None:
             caller.post(self._start_timer, self.deadline)
         self._coalescer.add(self._key, self)

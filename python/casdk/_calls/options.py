@@ -23,6 +23,7 @@ __all__ = [
     "AUTO",
     "DEFAULTS",
     "DTYPE",
+    "DTYPES",
     "MERGES",
     "MINIBATCH",
     "CallOptions",
@@ -188,6 +189,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULTS: Final = Options()
 """The options of a call that names none, made once."""
 FLOATS: Final = (np.dtype(np.float32), np.dtype(np.float16))
+DTYPES: Final = {dtype.name: dtype for dtype in FLOATS}
+"""What ``dtype`` can be, by its name, as `read_options` writes it."""
 LARGEST_SIDE: Final = 4096
 """Pixels; the largest ``image_size``."""
 MOST_MATCHES: Final = 2**31 - 1

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
 
 from casdk._calls.batches import Batch
 from casdk._calls.cropping import Crops
@@ -25,11 +27,54 @@ if TYPE_CHECKING:
     from casdk._content.canary import Proof
     from casdk._rust import Codec
 
-__all__ = ["Packing", "leave_out"]
+__all__ = ["Packing", "Writing", "leave_out"]
 
 T = TypeVar("T")
 
 URI: Final = Document.__dict__["uri"]
+
+
+class Writing(msgspec.Struct, frozen=True):
+    """How requests are written that ask for the same.
+
+    Attributes:
+        endpoint: Of the executor, a model's name at its end if there is one.
+        model_name: That name, or ``""``.
+        packers: What writes requests, by how.
+    """
+
+    endpoint: str
+    model_name: str
+    packers: Mapping[Codec, Packer]
+
+
+def _make_writing(session: Session, codecs: tuple[Codec, ...], verb: Verb, options: Options) -> Writing:
+    endpoint, parameters = route(verb.endpoint, options.parameters, **verb.extra)
+    limits, sources = session.limits, session.sources
+    packers: dict[Codec, Packer] = {}
+    try:
+        for codec in codecs:
+            packers[codec] = Packer(
+                codec,
+                endpoint,
+                parameters,
+                check_images=options.check_images,
+                max_item_bytes=limits.max_item_bytes,
+                max_message_bytes=limits.max_message_bytes,
+                whole=verb.whole,
+                candidates=verb.candidates,
+                allow_empty=verb.allow_empty,
+                local_files=sources.local_files,
+                fetch_urls=sources.fetch_urls,
+            )
+    except Exception as error:
+        if options.parameters is None:  # a signal's handler has raised it
+            raise
+        if isinstance(error, TypeError):  # the packer's, which names the parameter
+            raise InputTypeError(str(error)) from error.__cause__
+        # Of a parameter's own class.
+        raise InputTypeError(f"parameters cannot be read: {class_name(error)}: {message_of(error)}") from error
+    return Writing(endpoint, endpoint[len(verb.endpoint) + 1 :], packers)
 
 
 class Packing:
@@ -55,34 +100,18 @@ class Packing:
     crops: Crops | None = None
 
     def __init__(
-        self, session: Session, codecs: Sequence[Codec], verb: Verb, options: Options, share: ByteShare
+        self, session: Session, codecs: tuple[Codec, ...], verb: Verb, options: Options, share: ByteShare
     ) -> None:
-        self.endpoint, parameters = route(verb.endpoint, options.parameters, **verb.extra)
-        self.model_name: Final = self.endpoint[len(verb.endpoint) + 1 :]
-        limits, sources = session.limits, session.sources
-        self.packers: Final[dict[Codec, Packer]] = {}
-        try:
-            for codec in codecs:
-                self.packers[codec] = Packer(
-                    codec,
-                    self.endpoint,
-                    parameters,
-                    check_images=options.check_images,
-                    max_item_bytes=limits.max_item_bytes,
-                    max_message_bytes=limits.max_message_bytes,
-                    whole=verb.whole,
-                    candidates=verb.candidates,
-                    allow_empty=verb.allow_empty,
-                    local_files=sources.local_files,
-                    fetch_urls=sources.fetch_urls,
-                )
-        except Exception as error:
-            if options.parameters is None:  # a signal's handler has raised it
-                raise
-            if isinstance(error, TypeError):  # the packer's, which names the parameter
-                raise InputTypeError(str(error)) from error.__cause__
-            # Of a parameter's own class.
-            raise InputTypeError(f"parameters cannot be read: {class_name(error)}: {message_of(error)}") from error
+        asked = codecs, verb.endpoint, verb.whole, verb.candidates, verb.allow_empty, options.check_images
+        has_own = options.parameters is not None or verb.extra  # parameters; without them, a client makes it once
+        writing = None if has_own else session.writings.get(asked)
+        if writing is None:
+            writing = _make_writing(session, codecs, verb, options)
+            if not has_own:
+                session.writings[asked] = writing
+        self.endpoint: Final = writing.endpoint
+        self.model_name: Final = writing.model_name
+        self.packers: Final = writing.packers
         self._session = session
         self._candidates = verb.candidates
         self._share = share

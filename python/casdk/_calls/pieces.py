@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from casdk._calls.answers import Answer, Piece
-from casdk._calls.options import Options
+from casdk._calls.options import DTYPES, Options
 from casdk._transport.codecs import Reply
 from casdk.errors import ItemError, ReplyError
 
@@ -27,7 +27,7 @@ class Pieces(Answer):
     pieces = True
 
     def __init__(self, total: int | None, options: Options) -> None:
-        self._dtype = np.dtype(options.dtype)
+        self._dtype = DTYPES[options.dtype]
         self._pieces: dict[int, Piece] = {}
         self._head = 0
         self._width = 0

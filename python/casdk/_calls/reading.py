@@ -12,21 +12,25 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from casdk._calls.answers import Answer
 from casdk._calls.batches import Batch, NewItems, Repeats, Unfinished
 from casdk._calls.decisions import Call
+from casdk._calls.originals import Originals
 from casdk._calls.progress import Progress
 from casdk._calls.tasks import Tasks
 from casdk._content.feeds import Feed
-from casdk._content.inputs import Chunk, unread
+from casdk._content.inputs import Chunk, Sources, unread
 from casdk._engine.callers import Caller, EscapedError
 from casdk._rust import Kind, classify
 from casdk._wording import class_name, message_of
 from casdk.errors import CasdkError, ItemTypeError
+
+if TYPE_CHECKING:
+    from casdk._calls.verbs import Verb
 
 __all__ = ["Host", "Manner", "Reading"]
 
@@ -35,19 +39,33 @@ UNCLEAR: Final = Kind.UNCLEAR
 
 
 class Manner(msgspec.Struct, frozen=True):
-    """How a verb reads its items.
+    """How a call reads its items.
 
     Attributes:
-        read: Reads a chunk on a worker, as `read_chunk` does.
-        keep: Takes each chunk that was read, on the engine.
-        plain: Whether items of builtin types are read without ``read``.
-        look: Whether a text may be the path of a file, as far as the client may look.
+        verb: Reads them.
+        originals: Keeps them, if the verb does.
+        answer: What their replies come to.
+        max_item_bytes: What an image may have.
+        sources: Where images may be read from.
     """
 
-    read: Callable[..., Chunk]
-    keep: Callable[[list[Any], Chunk], Chunk] | None = None
-    plain: bool = True
-    look: bool = True
+    verb: Verb
+    originals: Originals
+    answer: Answer
+    max_item_bytes: int
+    sources: Sources
+
+    def read(self, items: list[Any], indices: Sequence[int], is_over: Callable[[], bool]) -> Chunk:
+        """Read a chunk, which may run the caller's code; called on a worker."""
+        return self.verb.read(
+            self.originals,
+            self.answer,
+            items,
+            indices,
+            max_item_bytes=self.max_item_bytes,
+            sources=self.sources,
+            is_over=is_over,
+        )
 
 
 class Host(Protocol):
@@ -191,7 +209,7 @@ class Reading(msgspec.Struct, eq=False):
     def _read_here(self, items: list[Any], indices: range, read_at: float) -> bool:
         """Read a chunk on the engine if that runs none of the caller's code; return whether it did."""
         manner = self.manner
-        kinds = classify(items, look=manner.look) if manner.plain else None
+        kinds = classify(items, look=manner.sources.local_files) if manner.verb.plain else None
         if kinds is None or UNCLEAR in kinds:
             return False
         read, new = Chunk(items, kinds), None
@@ -210,14 +228,15 @@ class Reading(msgspec.Struct, eq=False):
         left: Sequence[int] = indices
         if new is not None:
             items, left = _picked(items, new), _picked(indices, new)
-        return new, self.manner.read(items, left, is_over=lambda: self.host is None)
+        return new, self.manner.read(items, left, lambda: self.host is None)
 
     def _add(self, items: list[Any], indices: Sequence[int], read_at: float, read: Chunk, new: NewItems | None) -> None:
         if new is not None:
             self._leave_out(items, indices, new)
             items, indices = _picked(items, new), _picked(indices, new)
-        if self.manner.keep is not None:
-            read = self.manner.keep(items, read)
+        manner = self.manner
+        if (keep := manner.verb.keep) is not None:
+            read = keep(manner.originals, items, read)
         batch = Batch(indices, read.items, read.kinds, read_at)
         if read.errors:
             for error in read.errors.values():
@@ -248,8 +267,8 @@ class Reading(msgspec.Struct, eq=False):
             self.unread.append(_Unread(items, self._open(items), perf_counter()))
         while self.unread:
             items = self.unread.popleft().items
-            if self.manner.keep is not None:
-                self.manner.keep(items, unread(items))
+            if (keep := self.manner.verb.keep) is not None:
+                keep(self.manner.originals, items, unread(items))
 
 
 def _picked(of: Sequence[Any], new: NewItems) -> list[Any]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from functools import partial
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 
@@ -40,6 +40,7 @@ from casdk._calls.window import Window
 from casdk._content.feeds import Feed
 from casdk._engine.callers import Caller
 from casdk._engine.logging import are_pending, emitted, logger_of
+from casdk._engine.steps import have_task
 from casdk._rust import new_id
 from casdk._transport.codecs import Packed, read_error
 from casdk._transport.transport import InterruptedByForkError, Received
@@ -130,6 +131,8 @@ class Run:
         # What is measured, guarded, paced, pooled, called back for or read apart waits for more than a reply.
         is_watched = session.telemetry is not None or self.guard is not None or session.pace.slows or not self.way.only
         self._is_plain = verb.resend and not (is_watched or self._callbacks is not None or self._receiver.unpacks)
+        is_light = self._is_plain and self.way.has_waiters and timeout is None and options.images == "original"
+        self._needs_task = not is_light or feed.total is None or feed.total > size
         self._unfinished = Unfinished()
         self.repeats = Repeats() if options.dedupe else None
         self.call = Call(
@@ -147,17 +150,15 @@ class Run:
         self._name = verb.endpoint[1:] or "profile"
         self._sent = Sent()
         self._progress = Progress(self._name, self.total) if options.show_progress else None
-        self.watch = None
-        if session.telemetry is not None:
-            self.watch = session.telemetry.watch(self._name, self.packing.endpoint, self.total, merged)
-        # No methods of this object: the reference cycle would hold the result until a garbage collection.
-        max_item_bytes, sources = session.limits.max_item_bytes, session.sources
-        read = partial(verb.read, self.originals, self.answer, max_item_bytes=max_item_bytes, sources=sources)
-        keep = None if verb.keep is None else partial(verb.keep, self.originals)
-        manner = Manner(read, keep, verb.plain, sources.local_files)
+        watched = self._name, self.packing.endpoint, self.total, merged
+        self.watch = None if session.telemetry is None else session.telemetry.watch(*watched)
+        # Nothing of these refers to this object: the cycle would hold the result until a garbage collection.
+        manner = Manner(verb, self.originals, self.answer, session.limits.max_item_bytes, session.sources)
         self._reading = Reading(self.call, feed, self._receiver, manner, self._unfinished, self.repeats, self._progress)
         self.tasks = Tasks(self.call.stop)
-        self._delivery = Delivery(self.call, self._receiver, self.tasks, ByteShare(session.bytes))
+        self._delivery: Delivery | None = None
+        if self._receiver.pieces:
+            self._delivery = Delivery(self.call, self._receiver, self.tasks, ByteShare(session.bytes))
 
     # On the engine, from its beginning to its end
 
@@ -171,6 +172,8 @@ class Run:
             BaseException: What the caller's own code raised, or the cancellation of the call, as it is.
         """
         self.caller = caller
+        if self._needs_task:
+            await have_task()
         if self.before is not None:
             await caller.run_on_worker(self.before)
         began = monotonic()
@@ -180,7 +183,7 @@ class Run:
                     try:
                         if self.options.images != "original" and self.verb.prove is not None:
                             await self.verb.prove(self, caller)
-                        self.session.enter(caller.engine)
+                        self.session.enter(self)
                         await (self._drive() if self.deadline is None else self._drive_until(self.deadline))
                     finally:
                         await self._leave(began)
@@ -213,16 +216,17 @@ class Run:
 
     async def _drive(self) -> None:
         """Read while there is room, send what may be sent, sleep until something happens; until nothing is left."""
-        call, reading, now = self.call, self._reading, asyncio.get_running_loop().time
-        if now() >= self.way.open_until:
+        call, reading = self.call, self._reading
+        if monotonic() >= self.way.open_until:
             await self.way.open()
         while True:
             reading.go_on(self)
-            time, is_ready, over = now(), None, False
+            time, is_ready, over = monotonic(), None, False
             while (batch := call.next_batch(time)) is not None:
                 if not self.tasks.running and call.alone:  # it needs no task, as the call has nothing else to do
                     await self._attempt(batch)
-                    continue
+                    over = True
+                    break
                 if is_ready is None:
                     is_ready = self._is_ready()
                 if is_ready:
@@ -234,7 +238,7 @@ class Run:
                 if self.verb.whole and isinstance(call.stopped, CasdkError):
                     await self.tasks.wait_for_answers(ANSWER_SECONDS)
                 return
-            if over:  # a request had nothing to wait for: other calls have their turn before the next one
+            if over:  # other calls have their turn before the next request, for which this one then has a task
                 await asyncio.sleep(0)
             elif not reading.may_go_on:
                 await self.tasks.sleep(call.wake_at)
@@ -245,20 +249,20 @@ class Run:
 
     def hand_over_pieces(self) -> None:
         """Hand over the pieces whose turn it is, if the answer comes in pieces."""
-        self._delivery.hand_over(self.caller)
+        if self._delivery is not None:
+            self._delivery.hand_over(self.caller)
 
     async def _leave(self, began: float) -> None:
         """Clean up when the call has nothing left to do, or was stopped; report how far it came."""
-        session = self.session
         self._reading.close()
         try:
             if self.tasks.running:
                 await self.tasks.cancel_all()
         finally:
-            session.calls.discard(cast("asyncio.Task[Any]", asyncio.current_task()))
+            self.session.calls.pop(self, None)
             if self._awaited is not None:
                 self.way.state.leave(self.call)
-            if self._receiver.pieces:
+            if self._delivery is not None:
                 self._delivery.end()
             done = self.call.done
             if self.watch is not None:
@@ -313,8 +317,8 @@ class Run:
                 call.succeed(batch, done)
                 if self.watch is not None:
                     self.watch.succeed(batch, done)
-                if self._receiver.pieces:
-                    self.hand_over_pieces()
+                if self._delivery is not None:
+                    self._delivery.hand_over(self.caller)
             except InterruptedByForkError:
                 call.interrupt(batch)
             except (CallbackError, ModelMismatchError) as error:
@@ -466,9 +470,7 @@ class Run:
 
     def _make(self) -> Any:
         outcome = self.outcome()
-        if not self.gathers:
-            return outcome.stopped or self.responses()
-        return self.verb.finish(self, outcome)
+        return self.verb.finish(self, outcome) if self.gathers else outcome.stopped or self.responses()
 
     def outcome(self, stopped: CasdkError | None = None) -> Outcome:
         """Return what became of each item, and note in the error that stopped the call how far it came.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
@@ -19,6 +20,7 @@ from casdk._engine.forks import ConnectionOwner
 from casdk._engine.logging import are_pending, emitted
 from casdk._engine.loop import READER_THREADS, WORKER_THREADS, Engine
 from casdk._engine.process import engine, notice_fork
+from casdk._engine.steps import Steps, tasks_of
 from casdk._transport.address import parse_address
 from casdk._transport.downloads import Downloads
 from casdk._transport.greenlets import check_greenlets
@@ -28,6 +30,8 @@ from casdk.servers import Server
 
 if TYPE_CHECKING:
     from casdk._calls.merging import Coalescer
+    from casdk._calls.packing import Writing
+    from casdk._calls.run import Run
     from casdk._calls.settings import Settings
     from casdk._calls.telemetry import Instruments
 
@@ -129,12 +133,13 @@ class Session(ConnectionOwner):
         window_bounds: How many these are at least, and at most.
         pace: How fast the requests of all its calls may follow each other; what has to wait does so by `wait_for_turn`.
         guard: Asks the server for its vector space; ``None`` where it may have any.
+        writings: How requests are written, by what calls without parameters of their own ask for.
         bytes: Bytes in flight, over all calls.
         packing: Held by a call that packs on a worker.
         packing_theirs: The same, while that runs the caller's code.
         downloads: Fetches images.
         cropping: Makes crops of them.
-        calls: The tasks of the calls under way.
+        calls: The calls under way, each with what runs it.
         closed: Whether it takes no more calls.
     """
 
@@ -152,6 +157,7 @@ class Session(ConnectionOwner):
         self.telemetry: Final = telemetry
         self.retries: Final = RetryBudget(settings.retry.budget)
         self.flow: Final = Flow()
+        self.writings: Final[dict[Hashable, Writing]] = {}
         self._proofs: Final[Proofs] = {}
         limits = settings.limits
         self.pace: Final = Pace(limits.requests_per_second, limits.items_per_second)
@@ -176,7 +182,7 @@ class Session(ConnectionOwner):
         self.packing_theirs = asyncio.Semaphore(READER_THREADS)
         self.downloads = Downloads(self.timeouts, self.limits)
         self.cropping = Cropping(self._proofs)
-        self.calls: set[asyncio.Task[Any]] = set()
+        self.calls: dict[Run, Steps | asyncio.Task[Any]] = {}
 
     def _make_guard(self) -> Guard | None:
         settings = self._settings
@@ -215,12 +221,13 @@ class Session(ConnectionOwner):
             )
         return self._index_way
 
-    def enter(self, engine: Engine) -> None:
-        """Note that the current task runs a call, and on which engine: in a forked child it is another one than before.
+    def enter(self, run: Run) -> None:
+        """Note that a call is under way, and on which engine: in a forked child it is another one than before.
 
         Raises:
             ClosedError: The client is closed.
         """
+        engine, runner = run.caller.engine, run.caller.runner
         if self.closed:
             raise ClosedError("the client is closed")
         if self._engine is not engine:
@@ -233,7 +240,8 @@ class Session(ConnectionOwner):
             if self._pool is not None:
                 self._pool.engine = engine
             engine.owners.add(self)
-        self.calls.add(cast("asyncio.Task[Any]", asyncio.current_task()))
+        # A merged request has a task of its own, since its caller is only one of several.
+        self.calls[run] = runner if isinstance(runner, Steps) else cast("asyncio.Task[Any]", asyncio.current_task())
 
     async def wait_for_turn(self, items: int) -> None:
         """Wait until the pace lets a request be sent; those who wait go in the order in which they came.
@@ -258,7 +266,7 @@ class Session(ConnectionOwner):
         self.closed = True
         for transport in self.transports:
             transport.closed = True
-        calls = tuple(self.calls)
+        calls = tuple(self.calls.values())
         for call in calls:
             if not call.cancelling():  # a second cancellation would interrupt its clean-up
                 call.cancel()
@@ -266,8 +274,8 @@ class Session(ConnectionOwner):
         for transport in self.transports:
             await transport.aclose()
         await self.downloads.aclose()
-        if calls:
-            await asyncio.wait(calls)
+        if tasks := tasks_of(calls):
+            await asyncio.wait(tasks)
         if are_pending():
             await emitted()
 

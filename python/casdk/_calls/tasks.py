@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import suppress
-from contextvars import copy_context
-from types import coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
 
-from casdk._transport.channels.waiter import Waiter
+from casdk._engine.steps import Steps, tasks_of
 
 __all__ = ["Tasks", "Work", "retrieve", "sleep_until"]
 
@@ -62,11 +59,10 @@ class Tasks(msgspec.Struct, eq=False):
         Returns:
             Whether it is over.
         """
-        try:
-            waits_for = work.send(None)
-        except StopIteration:
+        steps = Steps(work)
+        if steps.go_on():
             return True
-        Steps(self, key, work).wait(work, waits_for)
+        self.running[key] = steps
         return False
 
     def end(self, key: object) -> None:
@@ -110,87 +106,15 @@ class Tasks(msgspec.Struct, eq=False):
 
     async def wait_for_answers(self, seconds: float) -> None:
         """Wait for the tasks that send, but not for longer than that."""
-        if senders := {*self._tasks()} - self.readers:
+        if senders := {*tasks_of(self.running.values())} - self.readers:
             await asyncio.wait(senders, timeout=seconds)
 
     async def cancel_all(self) -> None:
         """Cancel what is still under way, and wait for its end."""
         for one in tuple(self.running.values()):
             one.cancel()
-        await asyncio.gather(*self._tasks(), return_exceptions=True)
+        await asyncio.gather(*tasks_of(self.running.values()), return_exceptions=True)
         self.readers.clear()  # a cancelled task refers to its last frames, and these to the call
-
-    def _tasks(self) -> list[asyncio.Task[None]]:
-        return [one for one in self.running.values() if not isinstance(one, Steps)]
-
-
-class Steps(msgspec.Struct, eq=False):
-    """A coroutine that is carried on without a task, step by step, each time that the reply it waits for has come.
-
-    A task costs as much as all else that is done for a small request. What waits for anything else gets one all the
-    same, and so does what has failed: how that goes on may take long, and set limits of time.
-
-    Attributes:
-        tasks: What it is a part of.
-        key: Its own.
-        work: The coroutine; ``None`` once a task has it, or it was cancelled.
-    """
-
-    tasks: Tasks
-    key: object
-    work: Coroutine[Any, Any, None] | None
-
-    def wait(self, work: Coroutine[Any, Any, None], waits_for: Any) -> None:
-        """Have it wait for what it has asked for: without a task if that is a reply."""
-        if type(waits_for) is Waiter and self.work is not None:
-            self.tasks.running[self.key] = self
-            waits_for.when_done(self._go_on, copy_context())
-            return
-        self.work = None
-        rest = _rest(work, waits_for)
-        rest.send(None)  # up to where a cancellation before its first turn is passed on
-        self.tasks.begin(self.key, rest)
-
-    def _go_on(self, waiter: Waiter[Any]) -> None:
-        work = self.work
-        if work is None:
-            return
-        if not waiter.is_reply:
-            self.work = None
-            self.tasks.begin(self.key, work)
-            return
-        try:
-            waits_for = work.send(None)
-        except StopIteration:
-            return
-        self.wait(work, waits_for)
-
-    def cancel(self) -> None:
-        """Raise a `CancelledError` where it waits."""
-        work, self.work = self.work, None
-        if work is not None:
-            with suppress(StopIteration, asyncio.CancelledError):
-                self.wait(work, work.throw(asyncio.CancelledError()))
-
-
-async def _rest(work: Coroutine[Any, Any, None], waits_for: Any) -> None:
-    """Carry on, in a task, what waits for this already."""
-    await _passed_on(work, waits_for)
-
-
-@coroutine
-def _passed_on(work: Coroutine[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    is_taken_over = False
-    with suppress(StopIteration):
-        while True:
-            try:
-                sent = yield waits_for
-            except BaseException as error:
-                waits_for = work.throw(error)
-            else:
-                if is_taken_over:
-                    waits_for = work.send(sent)
-            is_taken_over = True
 
 
 def retrieve(task: asyncio.Task[Any]) -> None:

@@ -37,6 +37,7 @@ class Way:
     Attributes:
         direct: Where requests go without asking, as nothing has to be noted of them; ``None`` where each has to ask.
         codec: How the next request is to be written.
+        has_waiters: Whether no request needs a task while it waits for its reply.
         open_until: When `open` is to be awaited before the next request, in the engine's time.
         hedging: Which of them are sent to a second server as well; ``None`` if none is.
     """
@@ -55,6 +56,7 @@ class Way:
         self.only: Final = only
         self.direct = None if pace is not None and pace.allowance.watches else only
         self._pace: Final = pace
+        self.has_waiters: Final = only is not None and only.has_waiters
         self.codecs: Final = codecs
         self.codec: Codec = codecs[0]
         self.state = state

@@ -75,30 +75,39 @@ class Feed:
         InputValueError: A thread is to read an async iterable.
     """
 
+    total: int | None
+    direct: bool
+    _asynchronous = False
+    _closed = False
+    _reader: Reader | None = None
+    _iterator: Any = None
+    _list: list[Any] | None = None
+    _position = 0
+    _gate: list[None] | None = None
+    _task: asyncio.Task[Any] | None = None
+
     def __init__(self, content: Any, size: int, *, threaded: bool = False, hurried: bool = False) -> None:
         if issubclass(type(content), np.ndarray) and content.dtype.kind in "UO":
             content = content.ravel().tolist()
-        plain = type(content) is list  # most of the time
-        self.total = len(content) if plain else length_of(content)
-        self.direct = plain or is_held(content)
         self.size = size
+        self._untaken: deque[list[Any]] = deque()
+        if type(content) is list:  # as it is most of the time
+            self.total, self.direct, self._list = len(content), True, content
+            return
+        self.total = length_of(content)
+        self.direct = is_held(content)
         self._asynchronous = isinstance(content, AsyncIterable)
         if threaded and self._asynchronous:
             raise InputValueError("reader='thread' reads a sync iterable; an async one belongs to its loop")
-        self._untaken: deque[list[Any]] = deque()
-        self._closed = False
-        self._reader = Reader() if threaded else None
-        self._iterator: Any = None
-        self._list: list[Any] | None = content if plain else None
-        self._position = 0
         if threaded and not self.direct:
+            self._reader = Reader()
             self._open = partial(_begin, content)  # called in that thread, since `iter` runs the caller's code, too
         else:
-            self._iterator = None if plain else _begin(content, asynchronous=self._asynchronous)
+            self._iterator = _begin(content, asynchronous=self._asynchronous)
         # The caller reads no more items at a time than this list has entries (`_fill`). When the call is over, the
         # engine empties the list, which ends a `zip` that is under way: no further item is taken from the iterable.
-        self._gate: list[None] | None = [None] * min(size, MOST_AT_ONCE_ITEMS) if hurried and not self.direct else None
-        self._task: asyncio.Task[Any] | None = None
+        if hurried and not self.direct:
+            self._gate = [None] * min(size, MOST_AT_ONCE_ITEMS)
 
     async def read(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
         """Read up to ``most`` chunks where the iterable has to be read. What it raises is raised here as it is.

@@ -11,10 +11,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from casdk._engine import logging
 from casdk._engine.process import engine
+from casdk._engine.steps import Steps
 from casdk._engine.threads import Workers
 from casdk.errors import ClosedError
 
@@ -35,13 +36,6 @@ class EscapedError(BaseException):
         self.original = original
 
 
-class Cancellable(Protocol):
-    """What runs a call on the engine: a task, or a part of a merged request."""
-
-    def cancel(self) -> object:
-        """Stop it."""
-
-
 class Member:
     """A call that is merged with others, and so has no task of its own; it reports its own end.
 
@@ -49,7 +43,7 @@ class Member:
     """
 
     def join(self, caller: Caller[Any]) -> None:
-        """Begin, and become the caller's ``task``; runs where the caller is."""
+        """Begin, and become what runs the call (`Caller.runner`); runs where the caller is."""
         raise NotImplementedError
 
     def cancel(self) -> None:
@@ -69,17 +63,16 @@ class Caller(ABC, Generic[T]):
         job: Makes the coroutine that the engine runs, or is a call that is merged with others.
 
     Attributes:
-        task: What runs the call on the engine, once it has begun there.
+        runner: What runs the call on the engine, while it does.
         loop: The caller's event loop, if it is on one.
         engine: The engine it waits for.
         thread: The thread that it began in.
         context: The context variables when the call began.
     """
 
-    task: Cancellable | None = None
+    runner: Steps | Member | None = None
     loop: asyncio.AbstractEventLoop | None = None
     context: contextvars.Context
-    _cancelled = False
 
     def __init__(self, job: Job[T]) -> None:
         self._job: Job[T] | None = job
@@ -100,23 +93,22 @@ class Caller(ABC, Generic[T]):
         if isinstance(job, Member):
             job.join(self)
         elif job is not None:
-            self.engine.mailbox.post(self.engine.loop, self.context, self._start, job)
+            # In a copy of the context: two threads cannot be in one, and this one's loop may be told of the end in it.
+            self.engine.mailbox.post(self.engine.loop, self.context.copy(), self._start, job)
 
     def _start(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
-        self.engine.loop.create_task(self._carry_out(job))
+        self.runner = steps = Steps(self._carry_out(job))
+        steps.go_on()
 
     async def _carry_out(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
-        if self._cancelled:  # before this task's first turn
-            return
-        self.task = asyncio.current_task()
         # The end is reported from here, since a done-callback of the task would run one turn of the loop later.
         try:
             result = await job(self)
         except BaseException as error:
-            self.task = None
+            self.runner = None
             self.receive([(self, None, error)])
         else:
-            self.task = None
+            self.runner = None
             self.receive([(self, result, None)])
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:
@@ -129,9 +121,8 @@ class Caller(ABC, Generic[T]):
             self.engine.post(self._cancel)
 
     def _cancel(self) -> None:
-        self._cancelled = True
-        if self.task is not None:
-            self.task.cancel()
+        if self.runner is not None:
+            self.runner.cancel()
 
     async def call(self, function: Callable[[], Any]) -> Any:
         """Run the caller's own code where the caller is, and wait for it.
@@ -204,7 +195,7 @@ def report_endings(endings: list[Ending]) -> None:
     by_loop: dict[asyncio.AbstractEventLoop, list[Ending]] = {}
     for ending in endings:
         caller = ending[0]
-        caller.task = None
+        caller.runner = None
         loop = caller.loop
         if loop is None:
             caller.receive([ending])

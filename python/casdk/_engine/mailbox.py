@@ -69,8 +69,10 @@ class Mailbox:
 
     def _on_event(self, loop: asyncio.AbstractEventLoop) -> None:
         if sys.platform == "linux" and self._event is not None:
-            with contextlib.suppress(BlockingIOError):  # a forked child has read it
+            try:  # noqa: SIM105 - `suppress` would be three calls more, each time that the loop is woken
                 os.eventfd_read(self._event)
+            except BlockingIOError:  # a forked child has read it
+                pass
         self._read(loop)
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -343,17 +343,24 @@ def _finish_all(endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]
         caller.finish(result, error)
 
 
-def run(job: Job[T]) -> T:
-    """Run a job on the engine and wait for it in this thread, which may be inside a running loop.
+def run(job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> T:
+    """Run a job on the engine, as a task, and wait for it in this thread, which may be inside a running loop.
 
     Ctrl-C stops the job; its clean-up goes on in the background.
     """
-    return _ThreadCaller(job).serve()
+    as_task: Job[T] = partial(_as_task, job)
+    return _ThreadCaller(as_task).serve()
 
 
-def run_async(job: Job[T]) -> Coroutine[Any, Any, T]:
-    """Run a job on the engine and wait for it on this loop; cancelling the task stops the job."""
-    return _LoopCaller(job).serve()
+def run_async(job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> Coroutine[Any, Any, T]:
+    """Run a job on the engine, as a task, and wait for it on this loop; cancelling the own task stops the job."""
+    as_task: Job[T] = partial(_as_task, job)
+    return _LoopCaller(as_task).serve()
+
+
+async def _as_task(job: Callable[[Caller[T]], Coroutine[Any, Any, T]], caller: Caller[T]) -> T:
+    await asyncio.sleep(0)  # for which it gets a task
+    return await job(caller)
 
 
 def run_call(call: Runs[T] | Member) -> T:

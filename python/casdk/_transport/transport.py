@@ -67,6 +67,7 @@ class Transport:
         endpoint: The server.
         protocols: Who speaks the protocol.
         codec: How its requests and replies are written.
+        has_waiters: Whether no request needs a task while it waits for its reply.
         engine: The engine that its connections are on, once there are any.
         largest: Bytes of the largest request of several items that is worth sending, as far as is known: the server,
             or a proxy before it, may have a limit.
@@ -99,6 +100,7 @@ class Transport:
         self._limits = limits
         self._proxy = proxy
         self._kind: Final = channel_of(endpoint, protocols)
+        self.has_waiters: Final = self._kind.has_waiters
         self._channel: Channel | None = None
         self._generation = 0
         """Counts the forks: a request that one of them interrupted belongs to an earlier generation."""
@@ -128,7 +130,7 @@ class Transport:
         engine, channel = self.engine, self._channel
         if channel is None or self._headers is None or engine is None or engine.fork is not None:
             return False
-        return self._slots.free > 0 and channel.has_waiters and channel.is_connected
+        return self._slots.free > 0 and self.has_waiters and channel.is_connected
 
     async def exchange(
         self,

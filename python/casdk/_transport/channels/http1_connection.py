@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final, NamedTuple, cast
 
+from casdk._engine.waiter import Waiter
 from casdk._remarks import remark
 from casdk._rust import Http1Replies
 from casdk._transport.address import Endpoint, counterpart
@@ -14,7 +15,6 @@ from casdk._transport.channels.base import slices
 from casdk._transport.channels.causes import cause_of
 from casdk._transport.channels.pairing import Pairing
 from casdk._transport.channels.unread import unread_bytes
-from casdk._transport.channels.waiter import Waiter
 from casdk.errors import CasdkError, ProtocolMismatchError, ReplyError, TransportError
 
 __all__ = ["Answer", "Connection"]

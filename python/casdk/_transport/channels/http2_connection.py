@@ -9,11 +9,11 @@ from errno import ECONNRESET
 from ssl import SSLObject
 from typing import TYPE_CHECKING, Final, cast
 
+from casdk._engine.waiter import Waiter
 from casdk._rust import Failure, Head, Http2, Message
 from casdk._transport.channels.base import LOG, TICK_SECONDS
 from casdk._transport.channels.statuses import broken, no_grpc
 from casdk._transport.channels.unread import unread_bytes
-from casdk._transport.channels.waiter import Waiter
 from casdk.errors import CasdkError, TransportError
 
 if TYPE_CHECKING:

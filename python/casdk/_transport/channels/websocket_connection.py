@@ -10,6 +10,7 @@ from copy import copy
 from math import inf
 from typing import TYPE_CHECKING, Final, cast
 
+from casdk._engine.waiter import Waiter
 from casdk._rust import End, Message, Websocket
 from casdk._transport.channels.base import LOG, TICK_SECONDS, Headers, too_large
 from casdk._transport.channels.closes import (
@@ -21,7 +22,6 @@ from casdk._transport.channels.closes import (
     no_websocket,
 )
 from casdk._transport.channels.unread import unread_bytes
-from casdk._transport.channels.waiter import Waiter
 from casdk.errors import CasdkError, DeadlineError, ReplyError, TransportError
 
 if TYPE_CHECKING:
