@@ -9,6 +9,7 @@ MAKEFLAGS += --no-builtin-rules
 PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 1800
+SOAK_ROWS ?= 10000000
 # Processes that share the tests of Python among them; most tests wait, so there are more than a small machine has cores.
 WORKERS ?= 4
 # Each process takes one file after the other, in the order that tests/conftest.py puts them in.
@@ -151,6 +152,11 @@ soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), and what ta
 	@# pytest keeps every record logged, and with it each failed request: that would be what grows
 	@# In two processes, since half of these tests wait for minutes: for a ping that must not come, for a server to start
 	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults tests/bulk -p no:logging -n 2 --dist loadfile
+
+.PHONY: soak-bulk
+soak-bulk: $(READY) ## A bulk run of SOAK_ROWS (10,000,000) that is killed again and again, held to an undisturbed one
+	$(say) "encoding $(SOAK_ROWS) rows twice, once with kills"
+	@$(BIN)/python tests/bulk/soak.py $(SOAK_ROWS)
 
 .PHONY: interop
 interop: $(READY) ## Run against real jina servers, in environments of their own, and through or against nginx, tonic and uvicorn

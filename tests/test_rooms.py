@@ -30,6 +30,7 @@ LAZY = {
     "torch",
     "onnxruntime",
     "opentelemetry",
+    "obstore",
     "pyarrow",
     "pandas",
     "polars",

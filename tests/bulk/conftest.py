@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
+import subprocess
+import sys
 import tarfile
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow.parquet
 import pytest
 from casdk import Client
 from casdk.server import Served
+
+NUMBERS = count()
+SIGNED = {
+    "Authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request",
+    "x-amz-acl": "public-read",
+    "Content-Type": "application/octet-stream",
+}
+"""The request of somebody, whose signature moto does not check, about what everybody may read."""
 
 
 @pytest.fixture
@@ -98,3 +112,69 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     folder = tmp_path / "out"
     folder.mkdir()
     return folder / str(request.param)
+
+
+class Bucket:
+    """A bucket of a server that speaks S3.
+
+    Attributes:
+        url: Of the bucket.
+        web: The same on the web, where everybody may read.
+    """
+
+    def __init__(self, name: str, port: int, log: Path) -> None:
+        self.url = f"s3://{name}"
+        self.web = f"http://127.0.0.1:{port}/{name}"
+        self._log = log
+        self._ask("PUT", "")
+        self.forget()
+
+    def put(self, key: str, data: bytes) -> str:
+        """Put an object there, and return its URL."""
+        self._ask("PUT", f"/{key}", data)
+        return f"{self.url}/{key}"
+
+    def delete(self, key: str) -> None:
+        """Delete an object."""
+        self._ask("DELETE", f"/{key}")
+
+    def _ask(self, method: str, path: str, data: bytes | None = None) -> None:
+        asked = urllib.request.Request(f"{self.web}{quote(path)}", data, SIGNED, method=method)
+        urllib.request.urlopen(asked).close()
+
+    def forget(self) -> None:
+        """Forget the requests that there were."""
+        self._read = self._log.stat().st_size
+
+    def requests(self, method: str) -> list[str]:
+        """Return what was asked for since, by a method, as the server has written it down."""
+        said = self._log.read_bytes()[self._read :].decode()
+        return re.findall(rf'"(?:\x1b\[\d+m)*{method} (\S+) HTTP', said)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Bucket]]:
+    """A function that makes a bucket; what reads the environment finds the server of all of them."""
+    log = tmp_path_factory.mktemp("s3") / "log"
+    with log.open("wb") as errors, pytest.MonkeyPatch.context() as patched:
+        command = [sys.executable, str(Path(__file__).with_name("s3_peer.py"))]
+        peer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert peer.stdin is not None
+        assert peer.stdout is not None
+        port = int(peer.stdout.readline())
+        patched.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        patched.setenv("AWS_ALLOW_HTTP", "true")
+        patched.setenv("AWS_REGION", "us-east-1")
+        patched.setenv("AWS_ACCESS_KEY_ID", "test")
+        patched.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        yield lambda name: Bucket(name, port, log)
+        peer.stdin.close()
+        peer.stdout.close()
+        peer.wait(10)
+
+
+@pytest.fixture
+def bucket(s3: Callable[[str], Bucket], request: pytest.FixtureRequest) -> Bucket:
+    """A bucket of the test's own."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")
+    return s3(f"{name[:50].strip('-')}-{next(NUMBERS)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from casdk import BulkError, Client, ConfigError, bulk
-from casdk.bulk.merging import read_shares
+from casdk.bulk.shares import read_shares
 from casdk.testing import FaultServer
 
 VICTIM = Path(__file__).with_name("victim.py")

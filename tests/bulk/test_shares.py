@@ -95,8 +95,6 @@ def test_what_else_is_refused(client, tmp_path):
     client.encode_to(target, TEXTS, shard=(0, 3), **SMALL)
     with pytest.raises(BulkError, match=r"of a run that shares .* with 2 others"):
         client.encode_to(target, TEXTS, shard=(1, 4), **SMALL)
-    with pytest.raises(BulkError, match=r"made by several runs, .*casdk\.bulk\.merge"):
-        client.encode_to(target, TEXTS, **SMALL)
     with pytest.raises(ConfigError, match="remove the folder"):
         client.encode_to(target, TEXTS, shard=(0, 3), overwrite=True, **SMALL)
     with pytest.raises(ConfigError, match="is for a folder"):

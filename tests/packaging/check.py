@@ -94,7 +94,7 @@ def verify_types(pyright: Path, wheel: Path, venv: Path, python: str) -> None:
     """Hold the types of the wheel to completeness, every library that one of them derives from installed."""
     subprocess.run([python, "-m", "venv", venv], check=True)
     pip = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, f"{wheel}[{EXTRAS},testing,arrow,otel,langchain,llamaindex]"], check=True)
+    subprocess.run([*pip, f"{wheel}[{EXTRAS},testing,arrow,otel,stores,langchain,llamaindex]"], check=True)
     complete = HERE.parent / "typing" / "complete.py"
     subprocess.run([sys.executable, complete, pyright, venv], check=True)
 

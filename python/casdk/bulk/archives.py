@@ -12,7 +12,7 @@ from typing import IO, Any, Final, NamedTuple
 import msgspec
 
 from casdk._columns import Unreadable
-from casdk.bulk.sources import Named, digest_of, find_files
+from casdk.bulk.sources import Named, digest_of, find_files, open_file
 from casdk.errors import BulkError, InputValueError
 from casdk.models import Image, Text
 
@@ -51,7 +51,8 @@ def tars(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, 
 
     Args:
         pattern: A pattern, as ``"shards/*.tar"`` or ``"shards/{00000..00999}.tar"``, of which all have to be there; or
-            several, or paths. The files are not compressed.
+            several, or paths; or URLs, as ``"s3://bucket/shards/*.tar"`` (``casdk[stores]``). The files are not
+            compressed.
         columns: What follows the first dot. ``"jpg"``, and whatever else is not named here, holds image files;
             ``"txt"`` and ``"text"`` are sentences in UTF-8; ``"json.caption"`` is the sentence under ``caption`` in an
             object of JSON.
@@ -111,7 +112,7 @@ def _members(path: str, wanted: str) -> Iterator[Member]:
     """
     last = "its beginning"
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             for archive, member in _headers(file):
                 found = MEMBER.fullmatch(member.name)
                 if found is not None and not member.isdir():

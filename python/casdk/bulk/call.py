@@ -13,6 +13,7 @@ from casdk._calls.bulk_options import BulkDefaults, read_bulk_options
 from casdk._calls.options import AUTO
 from casdk.bulk.manifest import Settings, Share
 from casdk.bulk.matrix import MatrixTarget
+from casdk.bulk.regrouping import WholeTarget
 from casdk.bulk.report import Report
 from casdk.bulk.run import Run
 from casdk.bulk.shards import ParquetTarget
@@ -118,7 +119,7 @@ def open_target(target: object, dtype: str, share: Share | None = None) -> Targe
         return MatrixTarget(path, dtype)
     if suffix:
         raise ConfigError(f"{path}: a target is a .npy file, or a folder for Parquet files, whose name has no suffix")
-    return ParquetTarget(path, dtype)
+    return WholeTarget(path, dtype)
 
 
 def _plain(parameters: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -133,6 +133,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         prefetch: Requests in flight, if the first run has found out how many, and the batch size with it.
         shards: Those that are whole, in order.
         begun: The beginning of the next one, which a run that was asked to stop has left.
+        ahead: Later ones that other runs have made; each is taken in when it is its turn.
     """
 
     casdk: int = FORMAT
@@ -146,6 +147,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     prefetch: int | None = None
     shards: tuple[Shard, ...] = ()
     begun: Shard | None = None
+    ahead: tuple[Shard, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -159,14 +161,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def entries(self) -> tuple[Shard, ...]:
-        """All that is on disk, also what is there of the next shard."""
-        return self.shards if self.begun is None else (*self.shards, self.begun)
+        """All that is on disk, also what is there of the next shard, and later ones."""
+        return (*self.shards, *([] if self.begun is None else [self.begun]), *self.ahead)
 
     @property
     def next_number(self) -> int:
         """The shard to make next."""
         made = len(self.shards)
         return made if self.share is None else made * self.share.of + self.share.index
+
+    @property
+    def made_ahead(self) -> Shard | None:
+        """The next shard, if another run has made it."""
+        return next((shard for shard in self.ahead if shard.number == self.next_number), None)
 
     def start_of(self, number: int) -> int:
         """Return the first row of a shard."""
@@ -203,7 +210,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             width: Numbers in an embedding.
         """
         assert shard.number == self.next_number
-        return msgspec.structs.replace(self, shards=(*self.shards, shard), begun=None, width=width)
+        ahead = tuple(later for later in self.ahead if later.number != shard.number)
+        return msgspec.structs.replace(self, shards=(*self.shards, shard), begun=None, ahead=ahead, width=width)
 
     def with_begun(self, shard: Shard, width: int) -> Manifest:
         """Return the manifest once the beginning of the next shard is on disk."""
@@ -219,7 +227,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def to_update(self) -> Manifest:
-        """Return the manifest that an update goes on from: whole shards, to which others are added."""
+        """Return the manifest that an update goes on from: whole shards, to which others are added.
+
+        Raises:
+            BulkError: Of several runs that made it, some are missing.
+        """
+        if self.ahead:
+            raise BulkError("it was begun by several runs and is not finished: finish it without update=True first")
         return msgspec.structs.replace(self, finished=False, updated=True, begun=None)
 
     def with_end(self, read: Input | None = None) -> Manifest:
@@ -229,6 +243,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             read: All of it, which the manifest of one run among several keeps.
         """
         return msgspec.structs.replace(self, finished=True, input=None if self.share is None else read)
+
+    def check_end(self, target: str) -> None:
+        """Check that nothing is there of what would come behind the input's end.
+
+        Raises:
+            BulkError: Another run has made shards of a longer input.
+        """
+        if self.ahead:
+            first, last = self.start_of(self.next_number), self.ahead[-1]
+            raise BulkError(
+                f"the input has become shorter: it ends after {first} items at most, and {target} has rows up to "
+                f"{self.start_of(last.number) + last.rows}; {OTHERWISE}"
+            )
 
     def check_settings(self, now: Settings, target: str) -> None:
         """Check that a run has the options that the target was begun with.
@@ -358,6 +385,8 @@ def write_manifest(manifest: Manifest) -> bytes:
         del head["share"], head["input"]
     if manifest.prefetch is None:
         del head["prefetch"]
+    if not manifest.ahead:
+        del head["ahead"]
     lines = [f"  {_json(name)}: {_json(value)}," for name, value in head.items()]
     listed = ",\n".join(f"    {_json(shard)}" for shard in shards)
     lines += [f'  "begun": {_json(begun)},', '  "shards": [' + (f"\n{listed}\n  " if shards else "") + "]"]

@@ -6,16 +6,14 @@ import os
 from pathlib import Path
 from time import monotonic
 
-from casdk._calls.space import Space
 from casdk.bulk.disk import checksum_of
-from casdk.bulk.manifest import Manifest, Settings, read_manifest
+from casdk.bulk.manifest import Manifest
 from casdk.bulk.result import BulkResult
 from casdk.bulk.shards import ParquetTarget, rows_file_of
-from casdk.bulk.shares import Reading, shares_in
-from casdk.bulk.targets import remove
+from casdk.bulk.shares import Reading, check_alike, read_shares, remove_shares
 from casdk.errors import BulkError, ConfigError
 
-__all__ = ["merge", "read_shares"]
+__all__ = ["merge"]
 
 
 def merge(target: str | os.PathLike[str]) -> BulkResult:
@@ -58,9 +56,7 @@ def merge(target: str | os.PathLike[str]) -> BulkResult:
         elif not whole.finished:
             raise BulkError(f"{path} is of a single run, which is not finished: the call that began it goes on")
         folder.complete(whole)
-        for shared, _ in shares_in(folder.path):
-            remove(shared)
-            remove(shared.with_name(shared.stem.replace("_casdk", "_lock")))
+        remove_shares(folder.path)
     finally:
         lock.release()
     return BulkResult(
@@ -76,11 +72,6 @@ def merge(target: str | os.PathLike[str]) -> BulkResult:
     )
 
 
-def read_shares(folder: Path) -> list[Manifest]:
-    """Return the manifests of the runs that make a folder together, in order."""
-    return [read_manifest(path.read_bytes(), str(path)) for path, _ in shares_in(folder)]
-
-
 def _joined(folder: ParquetTarget, manifests: list[Manifest]) -> Manifest:
     """Return the manifest that a single run would have left.
 
@@ -91,32 +82,16 @@ def _joined(folder: ParquetTarget, manifests: list[Manifest]) -> Manifest:
     shares = [manifest.share for manifest in manifests if manifest.share is not None]
     if not shares:
         raise BulkError(f"{name}: there is no run with a shard in it")
-    of = shares[0].of
-    for share in shares:
-        if share.of != of:
-            raise BulkError(f"{name} holds runs that make one of {of} shares, and runs that make one of {share.of}")
+    of = check_alike(name, manifests)
     there = {share.index for share in shares}
     if missing := [f"{index}/{of}" for index in range(of) if index not in there]:
         raise BulkError(f"{name}: the run of shard {missing[0]} has not begun")
     first = manifests[0]
-    spaces = [manifest.space for manifest in manifests if manifest.space is not None]
-    widths = {manifest.width for manifest in manifests if manifest.width}
     for manifest, share in zip(manifests, shares, strict=True):
-        both = f"of {name}, shard {shares[0]} was made"
         if not manifest.finished:
             raise BulkError(f"{name}: the run of shard {share} is not finished, it has {manifest.rows} rows")
-        for option in Settings.__struct_fields__:
-            one, other = getattr(first.settings, option), getattr(manifest.settings, option)
-            if one != other:
-                raise BulkError(f"{both} with {option}={one!r}, and shard {share} with {other!r}")
-        if manifest.space is not None:
-            reason = Space.read(manifest.space, "space").difference(Space.read(spaces[0], "space"))
-            if reason:
-                raise BulkError(f"{both} with another model than shard {share}: {reason}")
         if manifest.input != first.input:
             raise BulkError(f"the run of shard {share} has read another input than that of shard {shares[0]}")
-    if len(widths) > 1:
-        raise BulkError(f"{name} has rows of {' and of '.join(map(str, sorted(widths)))} numbers: of two models")
     shards = sorted((shard for manifest in manifests for shard in manifest.shards), key=lambda shard: shard.number)
     read = Reading(first.settings.shard_rows)
     for number, shard in enumerate(shards):
@@ -127,9 +102,9 @@ def _joined(folder: ParquetTarget, manifests: list[Manifest]) -> Manifest:
         raise BulkError(f"the shards of {name} are not those of the input that its runs have read")
     return Manifest(
         settings=first.settings,
-        space=spaces[0] if spaces else None,
+        space=next((manifest.space for manifest in manifests if manifest.space is not None), None),
         finished=True,
-        width=max(widths, default=0),
+        width=max(manifest.width for manifest in manifests),
         shards=tuple(shards),
     )
 

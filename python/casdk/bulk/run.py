@@ -22,6 +22,7 @@ from casdk.bulk.result import BulkResult, reported
 from casdk.bulk.retries import Encoded, Retries
 from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.sources import AsyncSource, open_source
+from casdk.bulk.stores import downloaded
 from casdk.bulk.targets import FillableTarget, Held, Rows, Target, described
 from casdk.bulk.updates import Update
 from casdk.bulk.work import Work
@@ -245,7 +246,7 @@ class Run:
         await self._check_space(mode)
         embeddings: list[Rows] = []
         errors: dict[int, ItemError] = {}
-        pieces = mode.stream(items, self._options_of_stream())
+        pieces = mode.stream(downloaded(items), self._options_of_stream())
         try:
             while (piece := await mode.next(pieces)) is not None:
                 if self._errors == "raise":
@@ -287,6 +288,11 @@ class Run:
         if manifest.ended or self._read.ended:
             await self._end(mode)
             return
+        if (made := manifest.made_ahead) is not None:
+            await mode.do(self._write_manifest, manifest.with_shard(made, manifest.width))
+            await self._compare_shard(mode, made)
+            self._read.add(made.rows, made.items)
+            return
         work = Work(manifest.next_number)
         if manifest.begun is not None:
             work = await self._compare_shard(mode, manifest.begun)
@@ -307,7 +313,12 @@ class Run:
             await self._end(mode)
 
     async def _end(self, mode: Mode) -> None:
-        """Note that the input has ended."""
+        """Note that the input has ended.
+
+        Raises:
+            BulkError: The target has rows of what came behind.
+        """
+        self._manifest.check_end(self._target.name)
         if self._update is not None:
             self._manifest = await mode.do(self._update.leave_out, self._manifest)
         if not self._manifest.finished:
@@ -346,7 +357,7 @@ class Run:
 
     async def _encode(self, mode: Mode, work: Work) -> None:
         """Have the items of a shard encoded: a stream of its own, so that no request has items of two shards."""
-        items = self._items_on_loop(work) if isinstance(self._source, AsyncSource) else self._items(work)
+        items = self._items_on_loop(work) if isinstance(self._source, AsyncSource) else downloaded(self._items(work))
         pieces, held = mode.stream(items, self._options_of_stream()), cast("list[EncodeResult]", [])
         try:
             while (piece := await mode.next(pieces)) is not None:

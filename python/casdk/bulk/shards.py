@@ -70,21 +70,20 @@ class ParquetTarget(FillableTarget):
         self.path.mkdir(exist_ok=True)
 
     def foreign_files(self) -> Iterator[Path]:
-        """Yield what lies in the folder.
-
-        Raises:
-            BulkError: Several runs are making it.
-        """
-        found = self._found()
-        if any(SHARE_MANIFEST.fullmatch(path.name) for path in found):
-            raise BulkError(
-                f"{self.name} is made by several runs, each with its shard=: when all are finished, "
-                "casdk.bulk.merge joins what they have made"
-            )
-        yield from found
+        yield from self._found()
 
     def _found(self) -> list[Path]:
         return [path for path in sorted(self.path.iterdir()) if path.name not in LEFT_BEFORE]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has a manifest of its own, and not only such as runs of shares have."""
+        return self.manifest_path.exists()
+
+    def forget(self) -> None:
+        """Remove its manifest, for good: from here on, those of others count."""
+        remove(self.manifest_path)
+        sync_folder(self.path)
 
     def clear(self) -> None:
         others = [path.name for path in self._found() if not OURS.fullmatch(path.name)]
@@ -93,8 +92,7 @@ class ParquetTarget(FillableTarget):
                 f"{self.name} holds files that are not of a bulk run, as {others[0]}: they are left alone, so give "
                 "another target"
             )
-        remove(self.manifest_path)
-        sync_folder(self.path)
+        self.forget()
         for path in self._found():
             remove(path)
 

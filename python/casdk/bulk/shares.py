@@ -9,13 +9,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from casdk._calls.space import Space
 from casdk.bulk.disk import Lock
-from casdk.bulk.manifest import DIGEST_BYTES, Input, Manifest, Share
+from casdk.bulk.manifest import DIGEST_BYTES, Input, Manifest, Settings, Share, read_manifest
 from casdk.bulk.shards import OURS, SHARE_MANIFEST, ParquetTarget
 from casdk.bulk.targets import remove
 from casdk.errors import BulkError
 
-__all__ = ["Reading", "ShareTarget", "shares_in"]
+__all__ = ["Reading", "ShareTarget", "check_alike", "read_shares", "remove_shares", "shares_in"]
 
 LEFT_BEFORE: Final = re.compile(r"_lock|_lock\.\d+-of-\d+|_casdk\.\d+-of-\d+\.json(\.tmp)?")
 """What the runs of other shares may have in the folder before a run has its manifest."""
@@ -138,3 +139,50 @@ def shares_in(folder: Path) -> list[tuple[Path, Share]]:
     names = {path: SHARE_MANIFEST.fullmatch(path.name) for path in folder.glob("_casdk.*.json")}
     found = [(path, Share(index=int(name[1]), of=int(name[2]))) for path, name in names.items() if name]
     return sorted(found, key=lambda one: (one[1].of, one[1].index))
+
+
+def remove_shares(folder: Path) -> None:
+    """Remove the manifests and locks of shares from a folder, once they do not count any more."""
+    for shared, _ in shares_in(folder):
+        remove(shared)
+        remove(shared.with_name(shared.stem.replace("_casdk", "_lock")))
+
+
+def read_shares(folder: Path) -> list[Manifest]:
+    """Return the manifests of the runs that make a folder together, in order."""
+    return [read_manifest(path.read_bytes(), str(path)) for path, _ in shares_in(folder)]
+
+
+def check_alike(name: str, manifests: list[Manifest]) -> int:
+    """Check that runs which make shares of a folder are of one kind, finished or not.
+
+    Args:
+        name: The folder.
+        manifests: Theirs, one at least.
+
+    Returns:
+        How many runs there are to be.
+
+    Raises:
+        BulkError: They have other options, or rows of another model.
+    """
+    first = manifests[0]
+    shares = [manifest.share for manifest in manifests if manifest.share is not None]
+    of = shares[0].of
+    space = next((manifest.space for manifest in manifests if manifest.space is not None), None)
+    for manifest, share in zip(manifests, shares, strict=True):
+        if share.of != of:
+            raise BulkError(f"{name} holds runs that make one of {of} shares, and runs that make one of {share.of}")
+        both = f"of {name}, shard {shares[0]} was made"
+        for option in Settings.__struct_fields__:
+            one, other = getattr(first.settings, option), getattr(manifest.settings, option)
+            if one != other:
+                raise BulkError(f"{both} with {option}={one!r}, and shard {share} with {other!r}")
+        if manifest.space is not None and space is not None:
+            reason = Space.read(manifest.space, "space").difference(Space.read(space, "space"))
+            if reason:
+                raise BulkError(f"{both} with another model than shard {share}: {reason}")
+    widths = {manifest.width for manifest in manifests if manifest.width}
+    if len(widths) > 1:
+        raise BulkError(f"{name} has rows of {' and of '.join(map(str, sorted(widths)))} numbers: of two models")
+    return of

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import io
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
 
 from casdk._columns import Unreadable, column_of
+from casdk.bulk.stores import BLOCK_BYTES, Found, StoredImage, find_objects, is_url, open_object
 from casdk.documents import Document
 from casdk.errors import BulkError, InputTypeError, InputValueError
 from casdk.models import Image, Text
@@ -31,12 +34,15 @@ __all__ = [
     "files",
     "find_files",
     "lines",
+    "open_file",
     "open_source",
     "to_lines",
 ]
 
 CONTENT_BYTES: Final = 16
 """Length of the digest that stands for bytes and pixels."""
+LISTED_AT_ONCE: Final = 16
+"""Patterns of which the files are looked for at once: each may be a question to a store."""
 LINE_SUFFIXES: Final = frozenset({".txt"})
 RECORD_SUFFIXES: Final = frozenset({".jsonl", ".ndjson"})
 
@@ -111,7 +117,7 @@ class Named:
 
     def __iter__(self) -> Iterator[tuple[str, Item | Document]]:
         for name, item, _ in self._read():
-            yield name, item
+            yield name, item.read() if isinstance(item, StoredImage) else item
 
     def entries(self) -> Iterator[tuple[str, Item | Document, str]]:
         """Yield names, items and what tells that the content of one has changed, ``""`` for what its name says."""
@@ -251,7 +257,9 @@ def files(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
     by name, size and time when a run goes on.
 
     Args:
-        pattern: A pattern, as ``"photos/**/*.jpg"`` (``**`` stands for any number of folders), or several, or paths.
+        pattern: A pattern, as ``"photos/**/*.jpg"`` (``**`` stands for any number of folders), or several, or paths;
+            in a store, as ``"s3://bucket/photos/*.jpg"``, with ``casdk[stores]``. Images on the web have no pattern,
+            and are compared by their URLs alone.
 
     Returns:
         Pairs of a path and an `Image`.
@@ -263,13 +271,18 @@ def files(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
         >>> from casdk import bulk
         >>> bulk.files("photos/**/*.jpg")  # doctest: +SKIP
     """
-    paths = find_files(pattern)
+    given = _listed(pattern)
+    on_the_web = {one for one in given if one.startswith(("http://", "https://"))}
+    found = sorted([*map(Found, on_the_web), *_found([one for one in given if one not in on_the_web])])
 
     def read() -> Iterator[tuple[str, Any, str]]:
-        for path in paths:
-            yield path, Image(path), file_state(path)
+        for path, state in found:
+            if state:
+                yield path, StoredImage(path), state
+            else:
+                yield path, Image(path), "" if is_url(path) else file_state(path)
 
-    return Named(read, len(paths))
+    return Named(read, len(found))
 
 
 def find_files(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -278,21 +291,40 @@ def find_files(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]
     Raises:
         InputValueError: Nothing has such a name.
     """
-    patterns = [pattern] if isinstance(pattern, str | os.PathLike) else list(pattern)
-    found: set[str] = set()
-    for one in patterns:
-        matches = _matches(os.path.expanduser(os.fspath(one)))
-        if not matches:
-            raise InputValueError(f"no file is called {os.fspath(one)}")
-        found.update(matches)
+    return [path for path, _ in _found(_listed(pattern))]
+
+
+def _listed(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
+    patterns = [pattern] if isinstance(pattern, str | os.PathLike) else pattern
+    return [os.fspath(one) for one in patterns]
+
+
+def _found(patterns: list[str]) -> list[Found]:
+    """Return the files and objects that patterns stand for, in the order of their names.
+
+    Raises:
+        InputValueError: Nothing has such a name.
+    """
+    found: set[Found] = set()
+    with ThreadPoolExecutor(LISTED_AT_ONCE, "casdk-store") as threads:
+        for pattern, matches in zip(patterns, threads.map(_matches, patterns), strict=True):
+            if not matches:
+                raise InputValueError(f"no file is called {pattern}")
+            found.update(matches)
     return sorted(found)
 
 
-def _matches(pattern: str) -> list[str]:
-    """Return all names that a pattern stands for, but for folders; a link that leads nowhere is one of them."""
+def _matches(pattern: str) -> list[Found]:
+    """Return all that a pattern stands for, but for folders; a link that leads nowhere is one of them."""
+    if is_url(pattern):
+        try:
+            return find_objects(pattern)
+        except OSError as error:
+            raise BulkError(f"{pattern} cannot be looked for: {error.strerror}") from error
+    pattern = os.path.expanduser(pattern)
     if not glob.has_magic(pattern):
-        return [pattern] if os.path.lexists(pattern) else []
-    return [path for path in glob.iglob(pattern, recursive=True) if not os.path.isdir(path)]
+        return [Found(pattern)] if os.path.lexists(pattern) else []
+    return [Found(path) for path in glob.iglob(pattern, recursive=True) if not os.path.isdir(path)]
 
 
 class Record(msgspec.Struct):
@@ -309,7 +341,7 @@ def lines(path: str | os.PathLike[str], *, text: bool = False) -> Named:
     Args:
         path: A ``.txt`` file, whose lines are read as `Client.encode` reads a ``str``; or a ``.jsonl`` file, an object
             with ``text`` or ``uri``, and perhaps ``id``, per line. An item's name is its ``id``, or what is read. What
-            is no such object is an item that fails.
+            is no such object is an item that fails. It may be a URL (``casdk[stores]``).
         text: Take every line of a ``.txt`` file as a sentence, also one that looks like an image's path or URL.
 
     Returns:
@@ -318,17 +350,17 @@ def lines(path: str | os.PathLike[str], *, text: bool = False) -> Named:
     Raises:
         InputValueError: The file has another name, or is not there.
     """
-    file = Path(path).expanduser()
-    kind = file.suffix.lower()
+    file = os.path.expanduser(os.fspath(path))
+    kind = os.path.splitext(file)[1].lower()
     if kind not in LINE_SUFFIXES | RECORD_SUFFIXES:
         raise InputValueError(f"{file}: bulk.lines reads .txt and .jsonl files")
-    if not file.is_file():
+    if not _matches(file) if is_url(file) else not os.path.isfile(file):
         raise InputValueError(f"{file}: there is no such file")
     parse = _record if kind in RECORD_SUFFIXES else _sentence if text else _line
 
     def read() -> Iterator[tuple[str, Any, str]]:
         try:
-            with open(file, encoding="utf-8") as opened:
+            with io.TextIOWrapper(open_file(file), encoding="utf-8") as opened:
                 for number, raw in enumerate(opened, 1):
                     if line := raw.strip():
                         yield parse(line, f"line {number}")
@@ -336,6 +368,15 @@ def lines(path: str | os.PathLike[str], *, text: bool = False) -> Named:
             raise BulkError(f"{file} is no UTF-8 ({error.reason})") from None
 
     return Named(read)
+
+
+def open_file(path: str) -> IO[bytes]:
+    """Open a file, or an object in a store, that is read from its beginning to its end.
+
+    Raises:
+        OSError: It cannot be read, with its name.
+    """
+    return open_object(path, BLOCK_BYTES) if is_url(path) else open(path, "rb")
 
 
 def _line(line: str, place: str) -> tuple[str, Any, str]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from casdk._columns import Column, Unreadable
 from casdk.bulk.sources import Named, digest_of, file_state, find_files
+from casdk.bulk.stores import BLOCK_BYTES, is_url, open_object
 from casdk.errors import BulkError, ConfigError, InputValueError
 from casdk.models import Image, Text
 
@@ -28,7 +29,8 @@ def parquet(
     at once, by what each says at its end; a file that turns out to be broken further on stops the run.
 
     Args:
-        pattern: A pattern, as ``"data/*.parquet"`` (``**`` stands for any number of folders), or several, or paths.
+        pattern: A pattern, as ``"data/*.parquet"`` (``**`` stands for any number of folders), or several, or paths; or
+            URLs, as ``"s3://bucket/data/*.parquet"`` (``casdk[stores]``).
         columns: The column to encode. Strings are sentences, also such as look like a path. Binary values are image
             files, and so are Hugging Face's images: structs of ``bytes`` and ``path``, of which ``bytes`` comes first.
         name: The column that says what items are called; a number is written as one. Where that has a null, or for
@@ -67,10 +69,10 @@ def _checked_rows(arrow: Any, path: str, columns: str, name: str | None) -> int:
     Raises:
         InputValueError: It has not, or is no Parquet file.
     """
-    if os.path.isdir(path):
+    if not is_url(path) and os.path.isdir(path):
         raise InputValueError(f"{path} is a folder: write {os.path.join(path, '*.parquet')}")
     try:
-        with arrow.parquet.ParquetFile(path) as file:
+        with arrow.parquet.ParquetFile(_readable(path)) as file:
             schema, rows = file.schema_arrow, int(file.metadata.num_rows)
     except (OSError, arrow.ArrowException) as error:
         raise InputValueError(f"{path} cannot be read as a Parquet file: {error}") from error
@@ -108,7 +110,8 @@ def _rows(arrow: Any, path: str, columns: str, name: str | None) -> Iterator[tup
     try:
         # Not pyarrow's datasets, which read ahead: that takes more memory, is no faster for one column, and loses the
         # rows before a broken place.
-        with arrow.parquet.ParquetFile(path, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
+        size = BLOCK_BYTES if is_url(path) else BUFFER_BYTES
+        with arrow.parquet.ParquetFile(_readable(path), buffer_size=size, pre_buffer=False) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
                 names = iter(()) if name is None else iter(Column(batch.column(name), "pyarrow"))
                 for value in Column(batch.column(columns), "pyarrow"):
@@ -117,6 +120,11 @@ def _rows(arrow: Any, path: str, columns: str, name: str | None) -> Iterator[tup
                     row += 1
     except (OSError, arrow.ArrowException) as error:
         raise BulkError(f"{path} cannot be read beyond row {row}: {error}") from error
+
+
+def _readable(path: str) -> Any:
+    """Return what pyarrow reads a file by: a path, or an object of a store, of which it reads what it wants."""
+    return open_object(path) if is_url(path) else path
 
 
 def _name_of(called: Any, path: str, row: int) -> str:

@@ -80,6 +80,11 @@ class Target(ABC):
             return None
         return read_manifest(data, str(self.manifest_path))
 
+    def read_manifests(self) -> list[Manifest]:
+        """Return what it holds: one for each run that writes it; none if there is nothing."""
+        manifest = self.read_manifest()
+        return [] if manifest is None else [manifest]
+
     def write_manifest(self, manifest: Manifest) -> None:
         """Say what it holds from now on."""
         write_whole(self.manifest_path, write_manifest(manifest))

@@ -115,11 +115,8 @@ def status(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fa
         json: Print JSON.
     """
     from casdk.bulk.call import open_target
-    from casdk.bulk.merging import read_shares
 
-    opened = open_target(target, "float32")
-    manifest = opened.read_manifest()
-    manifests = read_shares(opened.path) if manifest is None else [manifest]
+    manifests = open_target(target, "float32").read_manifests()
     if not manifests:
         raise casdk.BulkError(f"{target}: there is no bulk run")
     for manifest in manifests:

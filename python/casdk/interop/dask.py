@@ -1,15 +1,22 @@
-"""Dask: a column of embeddings for a dask ``DataFrame``, encoded by its workers over one connection each."""
+"""Dask: a column of embeddings for a ``DataFrame``, and bulk runs that dask's tasks make, one connection per worker."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
+from casdk._calls.bulk_options import BulkOptions
+from casdk._extras import missing_extra
+from casdk.interop._bulk_tasks import ShareTask, encode_in_tasks
 from casdk.interop.batches import BatchEncoder
 
 if TYPE_CHECKING:
+    import os
+
+    from casdk.bulk import BulkResult
     from casdk.client import Client
 
-__all__ = ["encode"]
+__all__ = ["encode", "encode_to"]
 
 
 def encode(frame: Any, client: Client, column: str, **options: Any) -> Any:
@@ -25,3 +32,58 @@ def encode(frame: Any, client: Client, column: str, **options: Any) -> Any:
     # Without a meta, dask would find the columns out by encoding made-up texts.
     meta = frame._meta.assign(**{function.into: frame._meta[column].astype(object)})
     return frame.map_partitions(function, meta=meta)
+
+
+def encode_to(
+    client: Client,
+    target: str | os.PathLike[str],
+    content: Any,
+    *,
+    tasks: int | None = None,
+    retries: int = 3,
+    **options: Unpack[BulkOptions],
+) -> BulkResult:
+    """`Client.encode_to` by dask's tasks: the same folder, byte for byte, whoever began it and whoever ends it.
+
+    The tasks run where dask's computations do: on the cluster of the ``distributed.Client`` that is current, or on
+    threads or processes of this machine.
+
+    Args:
+        client: A client of the server; its configuration travels.
+        target: A folder, which all workers see.
+        content: What `casdk.bulk` reads, a list, or what else can be pickled and read from the first item on, by every
+            task; its paths are those of the workers.
+        tasks: How many make it, each a share of its shards; by default as many as the workers have threads.
+        retries: How often a cluster makes a task again that failed; it goes on where it was. Threads and processes of
+            this machine try none again.
+        **options: Those of `BulkOptions`, but ``shard`` and ``show_progress``.
+
+    Raises:
+        BulkError: A task failed for good, and the same call goes on there; or target or input are not what they were.
+        InputError: The content cannot travel, or an option is none.
+        ConfigError: An option is for single runs.
+    """
+    try:
+        import cloudpickle  # pyright: ignore[reportMissingImports]
+        import dask  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise missing_extra("casdk.interop.dask", "dask", error) from error
+
+    def run(task: ShareTask) -> Iterable[int]:
+        make = dask.delayed(task, pure=False)
+        return cast("tuple[int, ...]", dask.compute(*map(make, range(task.shares)), retries=retries))
+
+    tasks = _threads() if tasks is None else tasks
+    return encode_in_tasks(client, target, content, options, tasks=tasks, dumps=cloudpickle.dumps, run=run)
+
+
+def _threads() -> int:
+    """Return how many tasks dask runs at once."""
+    from dask.system import CPU_COUNT  # pyright: ignore[reportMissingImports]
+
+    try:
+        from distributed import get_client  # pyright: ignore[reportMissingImports]
+
+        return int(sum(get_client().nthreads().values()))
+    except (ImportError, ValueError):  # not installed, or no client is current
+        return int(CPU_COUNT)

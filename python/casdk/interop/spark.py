@@ -1,13 +1,22 @@
-"""Spark: a pandas UDF from a column to its embeddings, run by Spark's Python workers over one connection each."""
+"""Spark: a pandas UDF from a column to its embeddings, and bulk runs that Spark's tasks make, in its Python workers."""
 
-from collections.abc import Iterator
-from typing import Any, Literal
+import os
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, Literal, Unpack
 
+from casdk._calls.bulk_options import BulkOptions
 from casdk._extras import missing_extra
+from casdk.bulk import BulkResult
 from casdk.client import Client
+from casdk.errors import BulkError, ConfigError
+from casdk.interop._bulk_tasks import ShareTask, encode_in_tasks
 from casdk.interop.batches import BatchEncoder
 
-__all__ = ["udf"]
+__all__ = ["encode_to", "udf"]
+
+OURS: Final = re.compile(r"^casdk\.errors\.\w+: (.*)$", re.MULTILINE)
+"""What an error of casdk's says, in the traceback of a worker."""
 
 
 def udf(client: Client, *, errors: Literal["raise", "return"] = "raise", **options: Any) -> Any:
@@ -33,3 +42,58 @@ def udf(client: Client, *, errors: Literal["raise", "return"] = "raise", **optio
         yield from map(encoder.series, columns)
 
     return pandas_udf(encode, "array<float>")
+
+
+def encode_to(
+    client: Client,
+    target: str | os.PathLike[str],
+    content: Any,
+    *,
+    tasks: int | None = None,
+    **options: Unpack[BulkOptions],
+) -> BulkResult:
+    """`Client.encode_to` by the tasks of the active ``SparkSession``: the same folder, byte for byte, whoever began it.
+
+    A task that failed is made again as often as ``spark.task.maxFailures`` says, and goes on where it was.
+
+    Args:
+        client: A client of the server; its configuration travels.
+        target: A folder, which all workers see.
+        content: What `casdk.bulk` reads, a list, or what else can be pickled and read from the first item on, by every
+            task; its paths are those of the workers.
+        tasks: How many make it, each a share of its shards; by default Spark's ``defaultParallelism``, which a session
+            of Spark Connect does not tell.
+        **options: Those of `BulkOptions`, but ``shard`` and ``show_progress``.
+
+    Raises:
+        BulkError: A task failed for good, and the same call goes on there; or target or input are not what they were.
+        InputError: The content cannot travel, or an option is none.
+        ConfigError: An option is for single runs, or there is no active session.
+    """
+    try:
+        import pandas as pd
+        from pyspark import cloudpickle  # pyright: ignore[reportMissingImports]
+        from pyspark.errors import PythonException  # pyright: ignore[reportMissingImports]
+        from pyspark.sql import SparkSession  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise missing_extra("casdk.interop.spark", "spark", error) from error
+    session = SparkSession.getActiveSession()
+    if session is None:
+        raise ConfigError("there is no active SparkSession: make one first")
+
+    def run(task: ShareTask) -> Iterable[int]:
+        def make(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+            for frame in frames:
+                yield pd.DataFrame({"encoded": [task(int(index)) for index in frame["id"]]})
+
+        # A partition for each number.
+        numbers = session.range(0, task.shares, 1, task.shares)
+        try:
+            return [row.encoded for row in numbers.mapInPandas(make, "encoded long").collect()]
+        except PythonException as error:
+            if said := OURS.search(str(error)):
+                raise BulkError(said[1]) from error
+            raise
+
+    tasks = session.sparkContext.defaultParallelism if tasks is None else tasks
+    return encode_in_tasks(client, target, content, options, tasks=tasks, dumps=cloudpickle.dumps, run=run)

@@ -3,6 +3,7 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
+from casdk import BulkError, bulk
 from casdk.interop import dask as casdk_dask
 from casdk.interop.batches import BatchEncoder
 from distributed import LocalCluster
@@ -61,3 +62,35 @@ def test_a_bag_of_batches(client, sentences, scheduler):
     batches = [{"text": sentences[start : start + 10]} for start in range(0, len(sentences), 10)]
     found = dask.compute(*[dask.delayed(BatchEncoder(client, "text"))(batch) for batch in batches])
     np.testing.assert_array_equal(np.concatenate([batch["embedding"] for batch in found]), client.encode(sentences))
+
+
+def test_a_bulk_run(client, captions, bulk_options, single, files, tmp_path, scheduler):
+    result = casdk_dask.encode_to(client, tmp_path / "rows", captions, tasks=3, **bulk_options)
+    assert (result.rows, result.encoded) == (300, 300)
+    assert files(tmp_path / "rows") == single
+
+
+def test_a_bulk_run_begun_here_and_ended_on_a_cluster_where_a_worker_dies(
+    client, deadly, bulk_options, single, files, begin, tmp_path
+):
+    begin(tmp_path / "rows")
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, cluster.get_client():
+        result = casdk_dask.encode_to(client, tmp_path / "rows", deadly, **bulk_options)
+    assert (tmp_path / "has-died").exists()
+    assert result.rows == 300
+    assert files(tmp_path / "rows") == single
+
+
+def test_a_bulk_run_begun_by_tasks_and_ended_here(client, captions, bulk_options, single, files, tmp_path, scheduler):
+    (tmp_path / "short.txt").write_text("\n".join(captions[:-1]))
+    source = bulk.lines(tmp_path / "short.txt")
+    with pytest.raises(BulkError, match=r"item \d+, '!!raise', cannot be encoded"):
+        casdk_dask.encode_to(
+            client, tmp_path / "rows", [*captions[:250], "!!raise"], tasks=2, errors="raise", **bulk_options
+        )
+    result = client.encode_to(tmp_path / "rows", captions, **bulk_options)
+    assert result.encoded < 100
+    assert files(tmp_path / "rows") == single
+    assert casdk_dask.encode_to(client, tmp_path / "rows", captions, **bulk_options).encoded == 0
+    with pytest.raises(BulkError, match="the input has become shorter"):
+        casdk_dask.encode_to(client, tmp_path / "rows", source, **bulk_options)

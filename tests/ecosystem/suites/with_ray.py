@@ -3,6 +3,7 @@ import logging
 import numpy as np
 import pytest
 import ray
+from casdk import BulkError, bulk
 from casdk.interop import ray as casdk_ray
 from casdk.interop.batches import BatchEncoder
 
@@ -42,3 +43,30 @@ def test_nulls(client):
     dataset = ray.data.from_items([{"text": text} for text in ("a", None, "b")])
     rows = casdk_ray.encode(dataset, client, "text", errors="return").take_all()
     assert sorted(row["embedding"] is None for row in rows) == [False, False, True]
+
+
+def test_a_bulk_run(client, captions, bulk_options, single, files, tmp_path):
+    (tmp_path / "captions.txt").write_text("\n".join(captions))
+    result = casdk_ray.encode_to(client, tmp_path / "rows", bulk.lines(tmp_path / "captions.txt"), **bulk_options)
+    assert (result.rows, result.encoded) == (300, 300)
+    assert files(tmp_path / "rows") == single
+    assert casdk_ray.encode_to(client, tmp_path / "rows", captions, **bulk_options).encoded == 0
+
+
+def test_a_bulk_run_begun_here_and_ended_by_tasks_of_which_one_dies(
+    client, deadly, bulk_options, single, files, begin, tmp_path
+):
+    begin(tmp_path / "rows")
+    result = casdk_ray.encode_to(client, tmp_path / "rows", deadly, tasks=3, **bulk_options)
+    assert (tmp_path / "has-died").exists()
+    assert result.rows == 300
+    assert files(tmp_path / "rows") == single
+
+
+def test_a_bulk_run_begun_by_tasks_and_ended_here(client, captions, bulk_options, single, files, tmp_path):
+    with pytest.raises(BulkError, match=r"^item \d+, '!!raise', cannot be encoded"):
+        casdk_ray.encode_to(
+            client, tmp_path / "rows", [*captions[:250], "!!raise"], tasks=2, retries=0, errors="raise", **bulk_options
+        )
+    client.encode_to(tmp_path / "rows", captions, **bulk_options)
+    assert files(tmp_path / "rows") == single
