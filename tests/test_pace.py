@@ -90,7 +90,9 @@ def test_a_server_that_takes_nothing_is_left_alone_as_long_as_it_asks():
     pace = Pace()
     refuse(pace, 4, asked=3.0)
     assert pace.next_at == 3.0
-    pace.refuse(pace.allowance.send(3.0), 3.0, 1e9)
+    pace.refuse(pace.allowance.send(3.0), 3.0, LONGEST_PAUSE_SECONDS)
+    assert pace.next_at == 3.0 + LONGEST_PAUSE_SECONDS
+    pace.refuse(pace.allowance.send(8.0), 8.0, 3600.0)
     assert pace.next_at == 3.0 + LONGEST_PAUSE_SECONDS
 
 

@@ -31,8 +31,8 @@ FEW: Final = 4
 """Fewer requests that were taken say nothing of a rate: then as many have to be refused."""
 BURST_SECONDS: Final = 0.02
 """What few requests were taken in is held for at least so long: most limits take some at once."""
-LEAST_RATE: Final = 0.1
-"""Requests a second that are sent in any case: a server that refuses all of them is asked again every 10 s."""
+LEAST_RATE: Final = 1.0
+"""Requests a second that are sent in any case: calls to a server that refuses all of them have to find out soon."""
 FIRST_STEP: Final = 1.0
 """While nothing is known of the limit, a raise doubles the rate..."""
 FIRST_JUDGED_REQUESTS: Final = 4

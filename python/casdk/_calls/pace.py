@@ -10,8 +10,9 @@ from casdk._calls.allowance import Allowance, Ticket
 
 __all__ = ["Pace"]
 
-LONGEST_PAUSE_SECONDS: Final = 60.0
-"""How long a server is sent nothing at most, whatever it asked for."""
+LONGEST_PAUSE_SECONDS: Final = 5.0
+"""How long a server may ask to be sent nothing at all. Requests that it asks to wait for longer do so by themselves, or
+fail, as `Retry` says; those of other calls have to find that out as soon."""
 
 
 class Pace(msgspec.Struct):
@@ -73,6 +74,6 @@ class Pace(msgspec.Struct):
             return
         if before is None:
             self.next_at = max(self.next_at, now + 1 / rate)
-        if takes_nothing:
+        if takes_nothing and asked <= LONGEST_PAUSE_SECONDS:
             # One that takes requests meanwhile has asked it for this one request, which waits by itself.
-            self.next_at = max(self.next_at, now + min(asked, LONGEST_PAUSE_SECONDS))
+            self.next_at = max(self.next_at, now + asked)
