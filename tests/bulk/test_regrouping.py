@@ -146,3 +146,12 @@ def test_no_shard_is_lost_however_often_it_is_regrouped(made, begun, counts, tmp
             assert len(shares_in(target.path)) == of
             assert not target.is_whole
         assert target.read_manifest() == start
+
+
+def test_a_folder_that_is_being_updated_is_not_divided(client, tmp_path):
+    client.encode_to(tmp_path / "rows", TEXTS, **SMALL)
+    target = WholeTarget(str(tmp_path / "rows"), "float32")
+    target.write_manifest(target.read_manifest().to_update())
+    with pytest.raises(BulkError, match=r"was updated, .* update=True"):
+        hand_out(str(tmp_path / "rows"), 2)
+    assert client.encode_to(tmp_path / "rows", TEXTS, update=True, **SMALL).encoded == 0

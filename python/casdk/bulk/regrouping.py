@@ -74,6 +74,7 @@ def hand_out(path: str, of: int, *, resume: bool = True, overwrite: bool = False
         manifest = target.read_manifest()
         if manifest is None or manifest.finished:
             return manifest is None
+        manifest.check_order(path)
         if not resume:
             raise BulkError(f"{path} was begun before: resume=True goes on, overwrite=True begins again")
         if target.is_whole or any(share.of != of for _, share in shares_in(target.path)):
