@@ -1,5 +1,6 @@
 """The options of bulk runs: each value is checked, those of streams as a stream checks them."""
 
+import numpy as np
 import pytest
 from casdk import InputTypeError, InputValueError
 from casdk._calls.bulk_options import OF_STREAMS, BulkDefaults, BulkOptions, read_bulk_options
@@ -34,6 +35,8 @@ def test_streams_begin_with_a_number(given, first):
         ("shard_rows", 1.5, InputTypeError),
         ("shard_rows", 0, InputValueError),
         ("errors", "skip", InputValueError),
+        ("layout", "parquet", InputValueError),
+        ("layout", 7, InputValueError),
         ("batch_size", 0, InputValueError),
         ("batch_size", "many", InputTypeError),
         ("dtype", "int8", InputValueError),
@@ -45,3 +48,12 @@ def test_streams_begin_with_a_number(given, first):
 def test_a_value_that_cannot_be(name, value, error):
     with pytest.raises(error, match=name):
         read_bulk_options({name: value})
+
+
+def test_a_layout_decides_what_its_rows_are():
+    given, of_streams = read_bulk_options({"layout": "clip-retrieval"})
+    assert (given.normalize, of_streams["dtype"]) == (True, "float16")
+    assert read_bulk_options({"layout": "clip-retrieval", "dtype": np.float16, "normalize": True})[0].normalize
+    for other in ({"dtype": "float32"}, {"normalize": False}):
+        with pytest.raises(InputValueError, match="leave out dtype and normalize"):
+            read_bulk_options({"layout": "clip-retrieval", **other})

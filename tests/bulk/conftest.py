@@ -97,6 +97,22 @@ def archives(tmp_path: Path) -> str:
     return f"tars:{tmp_path / 'tars' / '{0..1}.tar'}"
 
 
+@pytest.fixture
+def pairs(images: dict[str, Path], tmp_path: Path) -> str:
+    """2 tar files of 30 images with captions, without two of the images and a caption, as ``victim.items_of`` reads."""
+    picture, missing = images["png"].read_bytes(), {(0, 5): "png", (1, 21): "txt", (1, 22): "png"}
+    (tmp_path / "pairs").mkdir()
+    for number in range(2):
+        with tarfile.open(tmp_path / "pairs" / f"{number}.tar", "w") as archive:
+            for row in range(30):
+                for kind, data in {"png": picture, "txt": b"caption %02d" % row}.items():
+                    if missing.get((number, row)) != kind:
+                        member = tarfile.TarInfo(f"{number}{row:02}.{kind}")
+                        member.size = len(data)
+                        archive.addfile(member, io.BytesIO(data))
+    return f"pairs:{tmp_path / 'pairs' / '{0..1}.tar'}"
+
+
 @pytest.fixture(params=["texts", "files", "lines"])
 def source(request: pytest.FixtureRequest) -> str:
     """Each of three sources in turn, as ``victim.items_of`` reads it."""

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from casdk import BulkError
-from casdk.bulk.disk import Checksum, Lock, Part, rename, sync_folder, write_whole
+from casdk.bulk.disk import Checksum, Lock, Part, rename, sum_of, sync_folder, write_whole
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +23,17 @@ def test_a_checksum_is_the_sum_of_the_words_however_they_come(data, cuts):
         checksum.add(data[start:stop])
     words = np.frombuffer(data + bytes(-len(data) % 8), "<u8").tolist()
     assert int(checksum.text, 16) == sum(words) % 2**64
+
+
+def test_the_checksum_of_several_is_that_of_all_of_them():
+    parts = [Checksum() for _ in range(3)]
+    data = [b"\xff" * 16, bytes(range(64)), b"end"]
+    for part, one in zip(parts, data, strict=True):
+        part.add(one)
+    whole = Checksum()
+    whole.add(b"".join(data))
+    assert sum_of(part.text for part in parts) == whole.text
+    assert sum_of([]) == Checksum().text
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path):

@@ -28,17 +28,17 @@ def items_at(server):
     return sum(len(request.texts) for request in server.requests if request.texts not in ((SENTENCE,), ("",)))
 
 
-def run_and_kill(url, source, target, **where):
-    told = {"url": url, "source": source, "target": str(target), "options": OPTIONS, **where}
+def run_and_kill(url, source, target, *, options=OPTIONS, **where):
+    told = {"url": url, "source": source, "target": str(target), "options": options, **where}
     ran = subprocess.run([sys.executable, VICTIM, json.dumps(told)], capture_output=True, text=True, check=False)
     assert ran.returncode in (-9, 0), ran.stderr
     return ran.returncode == -9
 
 
-def check_as_undisturbed(client, source, target, tmp_path, held):
-    result = client.encode_to(target, victim.items_of(source), **OPTIONS)
+def check_as_undisturbed(client, source, target, tmp_path, held, options=OPTIONS):
+    result = client.encode_to(target, victim.items_of(source), **options)
     (tmp_path / "undisturbed").mkdir()
-    client.encode_to(tmp_path / "undisturbed" / target.name, victim.items_of(source), **OPTIONS)
+    client.encode_to(tmp_path / "undisturbed" / target.name, victim.items_of(source), **options)
     assert held(target.parent) == held(tmp_path / "undisturbed")
     return result
 
@@ -61,17 +61,43 @@ def test_a_kill_in_the_second_of_two_files(kind, request, server, encoder, tmp_p
     assert check_as_undisturbed(encoder, source, target, tmp_path, held).failed == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "layout"), [("pairs", None), ("pairs", "clip-retrieval"), ("photos", "clip-retrieval")]
+)
+def test_two_kills_of_a_folder(kind, layout, request, server, encoder, tmp_path, held):
+    """Two matrices in one folder, and the layout that has files of three kinds for each shard."""
+    choose = random.Random(f"{kind} {layout}")
+    source, target, url = request.getfixturevalue(kind), tmp_path / "out" / "rows", server.address("grpc")
+    source = source if kind == "pairs" else f"files:{source}"
+    target.parent.mkdir()
+    options = {**OPTIONS, **({"layout": layout} if layout else {})}
+    assert run_and_kill(url, source, target, options=options, disk=choose.randint(1, 2 * STEPS if layout else STEPS))
+    assert run_and_kill(url, source, target, options=options, item=choose.randint(17, 39))
+    result = check_as_undisturbed(encoder, source, target, tmp_path, held, options)
+    assert result.failed == (3 if kind == "pairs" else 2)
+
+
+@pytest.fixture(params=["rows.npy", "rows", "pairs", "clip-retrieval"])
+def soaked(request, captions, pairs, tmp_path):
+    """Source, target and options of runs that are killed often."""
+    (tmp_path / "out").mkdir()
+    if request.param in ("rows.npy", "rows"):
+        return f"lines:{captions}", tmp_path / "out" / request.param, OPTIONS
+    layout = {"layout": request.param} if request.param == "clip-retrieval" else {}
+    return pairs, tmp_path / "out" / "rows", {**OPTIONS, **layout}
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_fifty_kills(target, server, encoder, tmp_path, held, captions):
-    killed = 0
+def test_fifty_kills(soaked, server, encoder, tmp_path, held):
+    killed, (source, target, options) = 0, soaked
     for number in range(50):
         choose = random.Random(number)
-        where = {"disk": choose.randint(1, 3 * STEPS)} if number % 2 else {"item": choose.randint(0, 69)}
-        killed += run_and_kill(server.address("grpc"), f"lines:{captions}", target, **where)
+        where = {"disk": choose.randint(1, 3 * STEPS)} if number % 2 else {"item": choose.randint(0, 59)}
+        killed += run_and_kill(server.address("grpc"), source, target, options=options, **where)
         if number % 10 == 9:
             (tmp_path / f"{number}").mkdir()
-            check_as_undisturbed(encoder, f"lines:{captions}", target, tmp_path / f"{number}", held)
+            check_as_undisturbed(encoder, source, target, tmp_path / f"{number}", held, options)
             for path in sorted(target.parent.rglob("*"), reverse=True):
                 path.unlink() if path.is_file() else path.rmdir()
     assert killed >= 20

@@ -127,3 +127,33 @@ async def test_an_async_iterable():
     assert (await source.take(3)).names == ["0", "1", "2"]
     assert (await source.take(3)).names == ["3", "4"]
     assert (await source.take(3)).names == []
+
+
+def test_pairs_are_rows_of_two_items():
+    entries = [("1", (Image(b"x"), Text("a")), "x"), ("2", (Image(b"y"), object()), "y")]
+    named = bulk.Named(lambda: iter(entries), 2, ("image", "text"))
+    plain, told = named.open().take(10), named.open(captions=True).take(10)
+    assert len(plain) == len(told) == 2
+    assert plain.items == [part for _, pair, _ in entries for part in pair]
+    assert (plain.names, plain.contents, plain.captions) == (["1", "2"], {0: "x", 1: "y"}, [])
+    assert told.captions == ["a", ""]
+
+
+@pytest.mark.parametrize(
+    ("content", "holds"),
+    [("a.txt", ()), ("a.jsonl", ()), ("a.png", ("image",))],
+)
+def test_what_a_source_holds(tmp_path, content, holds):
+    (tmp_path / content).write_text("a\n")
+    read = bulk.files if content.endswith(".png") else bulk.lines
+    assert read(tmp_path / content).holds == open_source(read(tmp_path / content)).holds == holds
+    assert open_source(["a"]).holds == ()
+
+
+def test_captions_are_the_texts(tmp_path):
+    (tmp_path / "a.txt").write_text("one.png\ntwo\n")
+    source = open_source(bulk.lines(tmp_path / "a.txt", text=True), captions=True)
+    assert (source.holds, source.take(9).captions) == (("text",), ["one.png", "two"])
+    source = open_source([("1", Text("\ud800")), ("2", Text("b"))], holds=("text",), captions=True)
+    assert (source.holds, source.take(9).captions) == (("text",), ["\\ud800", "b"])
+    assert open_source([Image("a.png")], holds=("image",), captions=True).take(9).captions == []

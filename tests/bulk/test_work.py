@@ -42,3 +42,12 @@ def test_contents_count():
         work.count(2)
         digests.add(work.digest)
     assert len(digests) == 4
+
+
+def test_captions_wait_as_names_do():
+    work = Work(0)
+    work.note(Block(["a", "b"], ["1", "2"], {}, ["a", "b"]))
+    work.note(Block(["c"], ["3"], {}, ["c"]))
+    assert work.captions(2) == ["a", "b"]
+    work.count(2)
+    assert (work.names(1), work.captions(1)) == (["3"], ["c"])

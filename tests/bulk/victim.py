@@ -41,7 +41,7 @@ def die_at_item(number, items):
 
 def dying(items, number):
     if isinstance(items, bulk.Named):
-        return bulk.Named(lambda: die_at_item(number, items.entries()), items.total)
+        return bulk.Named(lambda: die_at_item(number, items.entries()), items.total, items.holds)
     return die_at_item(number, items)
 
 
@@ -54,6 +54,8 @@ def items_of(source):
         return bulk.parquet(what, columns="image")
     if kind == "tars":
         return bulk.tars(what, columns="txt")
+    if kind == "pairs":
+        return bulk.tars(what, columns=("txt", "png"))
     return bulk.files(what) if kind == "files" else bulk.lines(what)
 
 

@@ -212,3 +212,27 @@ def test_what_does_not_come_back_in_time_is_given_up(lines, tmp_path):
     assert process.returncode == 143, said
     assert f"the same command goes on from there: casdk {shlex.join(map(str, words))}" in said
     assert json.loads((target / "_casdk.json").read_text())["begun"]["rows"] in range(4, 21, 4)
+
+
+def test_the_layout_of_clip_retrieval(command, url, lines, tmp_path):
+    target = tmp_path / "rows"
+    ran = command("encode", url, lines, "--text", "-o", target, "--layout", "clip-retrieval", *SMALL)
+    assert (ran.code, ran.err) == (0, "")
+    assert [np.load(path).shape[0] for path in sorted((target / "text_emb").iterdir())] == [16, 16, 16, 2]
+    table = pyarrow.dataset.dataset(target / "metadata").to_table()
+    assert table["caption"].to_pylist() == [f"sentence {number}" for number in range(50)]
+    assert command("bulk", "status", target).out == f"{target}: finished, 50 rows, 0 failed, 4 shards\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("rows",), 2, "--layout clip-retrieval: name images alone, or sentences alone"),
+        (("rows.npy", "--text"), 2, "--layout clip-retrieval is for a folder"),
+        (("rows.jsonl", "--text"), 2, "are for -o NAME.npy or a folder"),
+        (("rows", "--text", "--dtype", "float32"), 3, "--layout clip-retrieval has float16"),
+    ],
+)
+def test_what_has_no_layout(command, url, lines, tmp_path, words, code, said):
+    ran = command("encode", url, lines, "--layout", "clip-retrieval", "-o", tmp_path / words[0], *words[1:])
+    assert (ran.code, said in ran.err) == (code, True), ran.err

@@ -218,3 +218,14 @@ def test_home_is_expanded(tmp_path, monkeypatch):
     (tmp_path / "a.png").touch()
     [entry] = Content(["~/a.png"])
     assert Path(entry.name) == tmp_path / "a.png"
+
+
+def test_what_all_items_are(tmp_path, images):
+    (tmp_path / "lines.txt").write_text("a cat\n")
+    (tmp_path / "records.jsonl").write_text('{"text": "a cat"}\n')
+    image, lines, records = str(images["png"]), str(tmp_path / "lines.txt"), str(tmp_path / "records.jsonl")
+    assert Content([image, "https://example.com/a.png"]).holds == ("image",)
+    assert Content(["a red apple"]).holds == ("text",)
+    assert Content([lines, "-"], sentences=True).holds == ("text",)
+    for words, sentences in (([lines], False), ([records], True), ([image, "a red apple"], False), (["-"], False)):
+        assert Content(words, sentences=sentences).holds == ()

@@ -171,6 +171,9 @@ async def streams(mixture: list[str | Document]) -> None:
     assert_type(client.encode_to("rows", bulk.files("photos/*.jpg"), normalize=True), BulkResult)
     assert_type(bulk.parquet("data/*.parquet", columns="image", name="id"), bulk.Named)
     assert_type(bulk.tars("shards/{000..127}.tar", columns="json.caption"), bulk.Named)
+    assert_type(bulk.tars("shards/{000..127}.tar", columns=("jpg", "txt")), bulk.Named)
+    client.encode_to("rows", bulk.files("photos/*.jpg"), layout="clip-retrieval")
+    client.encode_to("rows", texts(), layout="other")  # type: ignore[arg-type]
     assert_type(await client.aencode_to("rows", later(), errors="raise"), BulkResult)
     client.encode_to("rows", texts(), out=None)  # type: ignore[call-arg]
     assert_type(client.stream(texts()), Generator[Rows, None, None])

@@ -34,9 +34,12 @@ class BulkOptions(TypedDict, total=False):
             n-th shard from shard i on, counted from 0. `casdk.bulk.merge` joins what they have made.
         batch_size: Items per request. ``"auto"``, the default, finds out while the first shard is made, as for
             `Client.encode`; every run that goes on takes what was found. It is 32 for fewer than 4,096 items, and with
-            ``shard``, as all runs of a folder need the same.
+            ``shard``, as all runs of a folder need the same; and 32 pairs for images with their captions.
         dtype: ``float32`` or ``float16``.
         normalize: Divide each row by its length.
+        layout: ``"clip-retrieval"`` makes a folder that autofaiss and clip-back read, of images, texts or both:
+            ``img_emb/img_emb_0.npy``, ``text_emb/text_emb_0.npy`` and ``metadata/metadata_0.parquet``, float16 and each
+            row divided by its length, without the rows of failed items.
         errors: ``"record"`` writes down an item that cannot be encoded, and goes on; ``"raise"`` stops at it, and the
             same call goes on there.
         patience: Seconds that a server which has answered may be away, which the run waits for; 600.
@@ -60,6 +63,7 @@ class BulkOptions(TypedDict, total=False):
     batch_size: int | Literal["auto"] | None
     dtype: Any
     normalize: bool
+    layout: Literal["clip-retrieval"] | None
     errors: Literal["record", "raise"]
     patience: float
     timeout: float | None
@@ -85,6 +89,7 @@ class BulkDefaults(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int | Literal["auto"] | None = AUTO
     dtype: Any = "float32"
     normalize: bool = False
+    layout: Literal["clip-retrieval"] | None = None
     errors: Literal["record", "raise"] = "record"
     patience: float = 600.0
     timeout: float | None = None
@@ -97,6 +102,9 @@ class BulkDefaults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 KNOWN: Final = Known([BulkOptions])
+CLIP_RETRIEVAL: Final = "clip-retrieval"
+OF_CLIP_RETRIEVAL: Final[dict[str, Any]] = {"dtype": "float16", "normalize": True}
+"""What clip-retrieval's layout decides."""
 OF_STREAMS: Final = (
     "batch_size",
     "dtype",
@@ -122,7 +130,8 @@ def read_bulk_options(options: Mapping[str, Any]) -> tuple[BulkDefaults, dict[st
         TypeError: There is no option of that name.
     """
     KNOWN.check(options)
-    given = BulkDefaults(**options)
+    of_layout = {} if options.get("layout") is None else OF_CLIP_RETRIEVAL
+    given = BulkDefaults(**{**of_layout, **options})
     checked = read_options({name: getattr(given, name) for name in (*OF_STREAMS, "show_progress")})
     for name in ("resume", "overwrite", "update", "retry_errors", "hash", "normalize"):
         if not isinstance(value := getattr(given, name), bool):
@@ -134,6 +143,10 @@ def read_bulk_options(options: Mapping[str, Any]) -> tuple[BulkDefaults, dict[st
     if given.shard_rows < 1:
         raise InputValueError(f"shard_rows must be at least 1, not {given.shard_rows}")
     _check_shard(given.shard)
+    if given.layout not in (None, CLIP_RETRIEVAL):
+        raise InputValueError(f"layout must be {CLIP_RETRIEVAL!r} or None, not {shown(given.layout)}")
+    if given.layout is not None and not (checked.dtype == "float16" and given.normalize):
+        raise InputValueError(f"layout={given.layout!r} has float16, rows of length 1: leave out dtype and normalize")
     if given.errors not in ("record", "raise"):
         raise InputValueError(f"errors must be 'record' or 'raise', not {shown(given.errors)}")
     first = MINIBATCH if checked.batch_size in (None, AUTO) else checked.batch_size

@@ -1,17 +1,18 @@
-"""One member of each sample in tar files, as WebDataset writes them, as the source of a bulk run."""
+"""A member of each sample in tar files of WebDataset, or its image and its caption, as the source of a bulk run."""
 
 from __future__ import annotations
 
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import IO, Any, Final, NamedTuple
 
 import msgspec
 
 from casdk._columns import Unreadable
+from casdk.bulk.pairs import Kind, as_row, image_first, read_columns
 from casdk.bulk.sources import Named, digest_of, find_files, open_file
 from casdk.errors import BulkError, InputValueError
 from casdk.models import Image, Text
@@ -41,7 +42,24 @@ class Member(NamedTuple):
     data: bytes | None
 
 
-def tars(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, columns: str) -> Named:
+class Wanted(NamedTuple):
+    """What is read of each sample: a column, as its caller calls it.
+
+    Attributes:
+        member: The kind of its member.
+        field: Of that member, if it is JSON, the field with the sentence; ``""`` if the member is the item.
+    """
+
+    member: str
+    field: str
+
+    @property
+    def kind(self) -> Kind:
+        """What it is of an item."""
+        return "text" if self.field or self.member in TEXTS else "image"
+
+
+def tars(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, columns: str | Sequence[str]) -> Named:
     """Return one member of each sample in tar files as items, in the order of the files' names, sample by sample.
 
     A sample, as WebDataset writes it, is members that follow each other and are called the same up to the first dot of
@@ -55,40 +73,48 @@ def tars(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, 
             compressed.
         columns: What follows the first dot. ``"jpg"``, and whatever else is not named here, holds image files;
             ``"txt"`` and ``"text"`` are sentences in UTF-8; ``"json.caption"`` is the sentence under ``caption`` in an
-            object of JSON.
+            object of JSON. Or two, in any order, one of images and one of sentences: each sample is an image and its
+            caption.
 
     Returns:
-        Pairs of a name and a `Text` or an `Image`.
+        Pairs of a name and a `Text` or an `Image`, or a tuple of both.
 
     Raises:
-        InputValueError: Nothing has such a name, or ``columns`` is ``"json"`` without a field.
+        InputValueError: Nothing has such a name, or a column is ``"json"`` without a field; or of two columns, both are
+            images, or both sentences.
 
     Examples:
         >>> from casdk import bulk
         >>> bulk.tars("shards/{00000..00999}.tar", columns="jpg")  # doctest: +SKIP
+        >>> bulk.tars("shards/{00000..00999}.tar", columns=("jpg", "txt"))  # doctest: +SKIP
     """
-    kind, _, field = columns.partition(".")
-    kind = "json" if kind.lower() == "json" else columns.lower()
-    if kind == "json" and not field:
-        raise InputValueError('columns is "json": say which of its fields is the sentence, as "json.caption"')
+    known = {column: _read_column(column) for column in read_columns(columns)}
+    in_order, holds = image_first(tuple(known), [wanted.kind for wanted in known.values()])
+    members = {wanted.member for wanted in known.values()}
     patterns = [pattern] if isinstance(pattern, str | os.PathLike) else list(pattern)
     paths = find_files([path for one in patterns for path in _numbered(os.fspath(one))])
 
-    def item_of(data: bytes) -> tuple[Any, str]:
-        if kind == "json":
-            text = _field_of(data, field)
-        elif kind in TEXTS:
-            text = data.decode()
-        else:
-            return Image(data), digest_of(data)
-        return Text(text), text
-
     def read() -> Iterator[tuple[str, Any, str]]:
         for path in paths:
-            for key, sample in groupby(_members(path, kind), lambda member: member.key):
-                yield key, *_item_of(list(sample), kind, item_of)
+            for key, group in groupby(_members(path, members), lambda member: member.key):
+                sample = list(group)
+                yield key, *as_row([_item_of(sample, known[column]) for column in in_order])
 
-    return Named(read)
+    return Named(read, holds=holds)
+
+
+def _read_column(name: str) -> Wanted:
+    """Return what is meant by ``"jpg"`` or ``"json.caption"``.
+
+    Raises:
+        InputValueError: It is ``"json"`` without a field.
+    """
+    member, _, field = name.partition(".")
+    if member.lower() != "json":
+        return Wanted(name.lower(), "")
+    if not field:
+        raise InputValueError('columns is "json": say which of its fields is the sentence, as "json.caption"')
+    return Wanted("json", field)
 
 
 def _numbered(pattern: str) -> Iterator[str]:
@@ -104,7 +130,7 @@ def _numbered(pattern: str) -> Iterator[str]:
         yield from _numbered(f"{pattern[: found.start()]}{number:0{len(first)}}{pattern[found.end() :]}")
 
 
-def _members(path: str, wanted: str) -> Iterator[Member]:
+def _members(path: str, wanted: set[str]) -> Iterator[Member]:
     """Yield the members of all samples in a tar file, with the bytes of those that are wanted.
 
     Raises:
@@ -117,7 +143,7 @@ def _members(path: str, wanted: str) -> Iterator[Member]:
                 found = MEMBER.fullmatch(member.name)
                 if found is not None and not member.isdir():
                     key, kind = found[1], found[2].lower()
-                    opened = archive.extractfile(member) if kind == wanted and member.isfile() else None
+                    opened = archive.extractfile(member) if kind in wanted and member.isfile() else None
                     yield Member(key, kind, None if opened is None else opened.read())
                 last = member.name
     except (OSError, tarfile.TarError) as error:
@@ -150,20 +176,23 @@ def _blocks(size: int) -> int:
     return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
-def _item_of(sample: list[Member], wanted: str, item_of: Callable[[bytes], tuple[Any, str]]) -> tuple[Any, str]:
-    """Return the item of a sample, and what tells that it has changed."""
-    found = [member for member in sample if member.kind == wanted]
+def _item_of(sample: list[Member], wanted: Wanted) -> tuple[Any, str]:
+    """Return what is wanted of a sample as an item, and what tells that it has changed."""
+    found = [member for member in sample if member.kind == wanted.member]
     if len(found) != 1:
         how_many = f"{len(found)} members" if found else "no member"
         kinds = ", ".join(member.kind for member in sample)
-        return Unreadable(InputValueError(f"the sample has {how_many} {wanted!r}, of {kinds}")), kinds
+        return Unreadable(InputValueError(f"the sample has {how_many} {wanted.member!r}, of {kinds}")), kinds
     data = found[0].data
     if data is None:
-        return Unreadable(InputValueError(f"the member {wanted!r} is no plain file")), ""
+        return Unreadable(InputValueError(f"the member {wanted.member!r} is no plain file")), ""
+    if wanted.kind == "image":
+        return Image(data), digest_of(data)
     try:
-        return item_of(data)
+        text = _field_of(data, wanted.field) if wanted.field else data.decode()
     except (UnicodeDecodeError, msgspec.MsgspecError, InputValueError) as error:
         return Unreadable(error), digest_of(data)
+    return Text(text), text
 
 
 def _field_of(data: bytes, field: str) -> str:

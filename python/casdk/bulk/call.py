@@ -11,20 +11,21 @@ import msgspec
 
 from casdk._calls.bulk_options import BulkDefaults, read_bulk_options
 from casdk._calls.options import AUTO
+from casdk.bulk.folders import EMBEDDING
+from casdk.bulk.layouts import columns_of, open_folder
 from casdk.bulk.manifest import Settings, Share
 from casdk.bulk.matrix import MatrixTarget
-from casdk.bulk.regrouping import WholeTarget
 from casdk.bulk.report import Report
 from casdk.bulk.run import Run
 from casdk.bulk.shards import ParquetTarget
-from casdk.bulk.shares import ShareTarget
+from casdk.bulk.sources import Holds, open_source
 from casdk.bulk.targets import FillableTarget, Target
 from casdk.errors import ConfigError, InputTypeError
 
 __all__ = ["make_run", "open_target"]
 
 
-def make_run(client: Any, target: object, content: Any, options: Mapping[str, Any]) -> Run:
+def make_run(client: Any, target: object, content: Any, options: Mapping[str, Any], *, holds: Holds = ()) -> Run:
     """Return a run, everything about it checked that can be checked before it begins.
 
     Args:
@@ -32,15 +33,17 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
         target: Path of a ``.npy`` file, or of a folder.
         content: The items.
         options: Those of ``encode_to``.
+        holds: What the items are, if the content does not say so itself.
 
     Raises:
         InputTypeError: The content is no iterable of items, or an option is of a type that it does not take.
         InputValueError: An option is none that it takes.
-        ConfigError: The target's name says of no kind of target, or its library is missing; or options do not go
-            together.
+        ConfigError: The target's name says of no kind of target, or its library is missing; or it is none for this
+            content or layout, or options do not go together.
         TypeError: There is no option of that name.
     """
     given, of_streams = read_bulk_options(options)
+    source = open_source(content, holds=holds, captions=given.layout is not None)
     settings = Settings(
         shard_rows=given.shard_rows,
         batch_size=of_streams["batch_size"],
@@ -48,21 +51,23 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
         normalize=given.normalize,
         parameters=_plain(given.parameters),
         hash=given.hash,
+        columns=columns_of(given.layout, source.holds),
+        layout=given.layout,
     )
     if given.normalize:
         of_streams["dtype"] = "float32"  # lengths are those of the rows that the server has sent
     if given.shard is not None and given.overwrite:
         raise ConfigError("overwrite=True takes from other runs with shard= what they made: remove the folder")
     share = None if given.shard is None else Share(index=given.shard[0], of=given.shard[1])
-    opened = open_target(target, settings.dtype, share)
+    opened = open_target(target, settings.dtype, share, layout=given.layout, columns=settings.columns)
     _check_ways(given, opened)
     return Run(
         client,
         opened,
-        content,
+        source,
         settings,
         of_streams,
-        tunes=given.batch_size == AUTO and share is None,
+        tunes=given.batch_size == AUTO and share is None and len(settings.columns) == 1,
         share=share,
         resume=given.resume,
         overwrite=given.overwrite,
@@ -95,31 +100,45 @@ def _check_ways(given: BulkDefaults, target: Target) -> None:
         )
 
 
-def open_target(target: object, dtype: str, share: Share | None = None) -> Target:
+def open_target(
+    target: object,
+    dtype: str,
+    share: Share | None = None,
+    *,
+    layout: str | None = None,
+    columns: tuple[str, ...] = EMBEDDING,
+) -> Target:
     """Return the target that a path names.
 
     Args:
         target: The path.
         dtype: ``float32`` or ``float16``.
         share: Which shards are made, if other runs make the others.
+        layout: Of a folder; ``None`` for our own.
+        columns: What the matrices of the target are called.
 
     Raises:
         InputTypeError: It is no path.
-        ConfigError: It names no kind of target, or its library is missing.
+        ConfigError: It names no kind of target, or none that can be of this layout; or its library is missing.
     """
     if not isinstance(target, str | os.PathLike):
         raise InputTypeError(f"target must be a path, not {type(target).__name__}")
     path = os.fsdecode(target)
     suffix = Path(path).suffix.lower()
+    if not suffix:
+        return open_folder(path, dtype, layout=layout, columns=columns, share=share)
     if share is not None:
-        if suffix:
-            raise ConfigError(f"{path}: shard= is for a folder of Parquet files, whose name has no suffix")
-        return ShareTarget(path, dtype, share)
-    if suffix == ".npy":
-        return MatrixTarget(path, dtype)
-    if suffix:
+        raise ConfigError(f"{path}: shard= is for a folder of Parquet files, whose name has no suffix")
+    if layout is not None:
+        raise ConfigError(f"{path}: layout={layout!r} is for a folder, whose name has no suffix")
+    if suffix != ".npy":
         raise ConfigError(f"{path}: a target is a .npy file, or a folder for Parquet files, whose name has no suffix")
-    return WholeTarget(path, dtype)
+    if len(columns) > 1:
+        raise ConfigError(
+            f"{path}: an image and its caption are two embeddings, and a .npy has one for each row: give a folder, "
+            "whose name has no suffix, for Parquet files or with layout='clip-retrieval'"
+        )
+    return MatrixTarget(path, dtype)
 
 
 def _plain(parameters: Mapping[str, Any] | None) -> dict[str, Any]:

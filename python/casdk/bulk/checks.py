@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 __all__ = ["check_errors", "check_width"]
 
 
-def check_errors(piece: EncodeResult, rows: Sequence[int], names: Sequence[str]) -> None:
+def check_errors(piece: EncodeResult, rows: Sequence[int], names: Sequence[str], parts: int = 1) -> None:
     """Check that no item has failed.
 
     Args:
         piece: What has come back.
         rows: Of its items in the target.
         names: Of its items.
+        parts: Items in a row; of two, the first is an image, and the other one its caption.
 
     Raises:
         BulkError: One did; the first one is named.
@@ -28,9 +29,10 @@ def check_errors(piece: EncodeResult, rows: Sequence[int], names: Sequence[str])
     if piece.errors:
         error = min(piece.errors, key=lambda error: error.index)
         place = error.index - piece.start
+        of_what = "" if parts == 1 else f"the {('image', 'text')[place % parts]} of "
         raise BulkError(
-            f"item {rows[place]}, {names[place]!r}, cannot be encoded: {described(error)}; the same call goes on "
-            "there, and with errors='record' beyond it"
+            f"{of_what}item {rows[place]}, {names[place]!r}, cannot be encoded: {described(error)}; the same call goes "
+            "on there, and with errors='record' beyond it"
         ) from error
 
 

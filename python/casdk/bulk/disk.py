@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ __all__ = [
     "checksum_of",
     "open_locked",
     "rename",
+    "sum_of",
     "sync_folder",
     "write_whole",
 ]
@@ -63,6 +64,11 @@ class Checksum:
     def text(self) -> str:
         """The sum, in hexadecimal."""
         return f"{(self._sum + int.from_bytes(self._rest, 'little')) % MODULUS:016x}"
+
+
+def sum_of(checksums: Iterable[str]) -> str:
+    """Return the checksum of several sequences, each of whole words but for its end, from those of each."""
+    return f"{sum(int(checksum, 16) for checksum in checksums) % MODULUS:016x}"
 
 
 def checksum_of(path: Path) -> str:

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from casdk.bulk.sources import AsyncSource, Block, Source
 from casdk.models import Image
 
@@ -21,7 +23,7 @@ def by_bytes(source: Source | AsyncSource) -> Source | AsyncSource:
     """Return the same items, each file among them told by its bytes."""
     if isinstance(source, AsyncSource):
         return AsyncByBytes(source)
-    return Source(lambda most: _read(source.take(most)), source.total)
+    return Source(lambda most: _read(source.take(most)), source.total, source.holds)
 
 
 class AsyncByBytes(AsyncSource):
@@ -41,8 +43,10 @@ class AsyncByBytes(AsyncSource):
 
 def _read(block: Block) -> Block:
     """Return items with what their files hold."""
-    held = {place: _digest_of(path) for place, item in enumerate(block.items) if (path := _path_of(item)) is not None}
-    return Block(block.items, block.names, {**block.contents, **held})
+    parts = len(block.items) // max(1, len(block))
+    paths = {place // parts: path for place, item in enumerate(block.items) if (path := _path_of(item)) is not None}
+    held = {row: _digest_of(path) for row, path in paths.items()}
+    return msgspec.structs.replace(block, contents={**block.contents, **held})
 
 
 def _path_of(item: Any) -> str | None:

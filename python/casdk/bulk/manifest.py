@@ -44,11 +44,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         shard_rows: Rows in a shard.
-        batch_size: Items per request.
+        batch_size: Rows per request.
         dtype: ``float32`` or ``float16``.
         normalize: Whether rows have length 1.
         parameters: What the executors are sent; ``model_name`` among it.
         hash: Whether files are told by their bytes, and not by size and time.
+        columns: What the matrices of the target are called.
+        layout: Whose layout a folder has; ``None`` for our own.
     """
 
     shard_rows: int
@@ -57,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     normalize: bool
     parameters: dict[str, Any] = {}
     hash: bool = False
+    columns: tuple[str, ...] = ("embedding",)
+    layout: str | None = None
 
 
 class Shard(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +73,7 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
         items: Digest of the items' names, and of what else is known of their content; ``""`` for a shard that an update
             has left rows out of.
         files: Bytes in each of the target's files at its end.
-        checksum: Sum of the 64-bit words of its rows' bytes, or of its file's, modulo 2 to the 64th, in hexadecimal.
+        checksum: Sum of the 64-bit words of its rows' bytes, or of its files', modulo 2 to the 64th, in hexadecimal.
     """
 
     number: int

@@ -18,7 +18,7 @@ from casdk.bulk.sources import to_lines
 from casdk.bulk.targets import FillableTarget, Rows, described, remove
 from casdk.errors import ItemError
 
-__all__ = ["MatrixTarget"]
+__all__ = ["MatrixTarget", "head_of"]
 
 FILES: Final = ("rows", "names", "errors")
 READ_ROWS: Final = 4096
@@ -90,7 +90,9 @@ class MatrixTarget(FillableTarget):
             while data := rows.read(READ_BYTES):
                 checksum.add(data)
 
-    def add(self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError]) -> None:
+    def add(
+        self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError], captions: Sequence[str] = ()
+    ) -> None:
         files = self._files
         files["names"].write(to_lines(names))
         if errors:
@@ -139,12 +141,7 @@ class MatrixTarget(FillableTarget):
             rename(self._part[name], self._final[name])
 
     def _head(self, rows: int) -> bytes:
-        # NumPy leaves room in a header for a longer first axis, so that it can be written again over itself.
-        head = io.BytesIO()
-        descr = np.lib.format.dtype_to_descr(self._dtype)
-        form = {"descr": descr, "fortran_order": False, "shape": (rows, self._width)}
-        np.lib.format.write_array_header_1_0(head, form)
-        return head.getvalue()
+        return head_of(self._dtype, rows, self._width)
 
     def names_of(self, manifest: Manifest, shard: Shard) -> Iterator[str]:
         before = manifest.shards[shard.number - 1].files["names"] if shard.number else 0
@@ -276,6 +273,15 @@ def _with_longer_errors(manifest: Manifest, number: int, grown: int) -> Manifest
 
     begun = None if manifest.begun is None else moved(manifest.begun)
     return msgspec.structs.replace(manifest, shards=tuple(map(moved, manifest.shards)), begun=begun)
+
+
+def head_of(dtype: np.dtype[Any], rows: int, width: int) -> bytes:
+    """Return what a ``.npy`` file begins with: of the same length for any number of rows, to be written over itself."""
+    head = io.BytesIO()
+    form = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (rows, width)}
+    # NumPy leaves room in it for a longer first axis.
+    np.lib.format.write_array_header_1_0(head, form)
+    return head.getvalue()
 
 
 def _as_json(failed: list[dict[str, object]]) -> bytes:

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 from time import monotonic
 
-from casdk.bulk.disk import checksum_of
+from casdk.bulk.disk import checksum_of, sum_of
+from casdk.bulk.folders import FolderTarget
+from casdk.bulk.layouts import open_folder
 from casdk.bulk.manifest import Manifest
 from casdk.bulk.result import BulkResult
-from casdk.bulk.shards import ParquetTarget, rows_file_of
+from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.shares import Reading, check_alike, read_shares, remove_shares
 from casdk.errors import BulkError, ConfigError
 
@@ -55,7 +57,8 @@ def merge(target: str | os.PathLike[str]) -> BulkResult:
             folder.write_manifest(whole)
         elif not whole.finished:
             raise BulkError(f"{path} is of a single run, which is not finished: the call that began it goes on")
-        folder.complete(whole)
+        settings = whole.settings
+        open_folder(path, settings.dtype, layout=settings.layout, columns=settings.columns).complete(whole)
         remove_shares(folder.path)
     finally:
         lock.release()
@@ -72,7 +75,7 @@ def merge(target: str | os.PathLike[str]) -> BulkResult:
     )
 
 
-def _joined(folder: ParquetTarget, manifests: list[Manifest]) -> Manifest:
+def _joined(folder: FolderTarget, manifests: list[Manifest]) -> Manifest:
     """Return the manifest that a single run would have left.
 
     Raises:
@@ -109,13 +112,15 @@ def _joined(folder: ParquetTarget, manifests: list[Manifest]) -> Manifest:
     )
 
 
-def _check_files(folder: ParquetTarget, manifest: Manifest) -> None:
-    """Hold each file to its checksum.
+def _check_files(folder: FolderTarget, manifest: Manifest) -> None:
+    """Hold the files of each shard to its checksum, which is one for all of them.
 
     Raises:
         BulkError: One is damaged.
     """
     for shard in manifest.shards:
-        path = folder.path / rows_file_of(shard)
-        if checksum_of(path) != shard.checksum:
-            raise BulkError(f"{path} is damaged: its checksum is not that of the manifest")
+        # What is kept for updates beside the rows is not counted in.
+        paths = [folder.path / name for name in shard.files if not name.startswith("_contents-")]
+        if sum_of(map(checksum_of, paths)) != shard.checksum:
+            one = " or ".join(map(str, paths))
+            raise BulkError(f"{one} is damaged: the checksum of the shard is not that of the manifest")

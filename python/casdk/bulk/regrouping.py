@@ -6,25 +6,22 @@ from typing import Final
 
 import msgspec
 
+from casdk.bulk.folders import FolderTarget
 from casdk.bulk.manifest import Manifest, Shard, Share
 from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.shares import ShareTarget, check_alike, read_shares, remove_shares, shares_in
 from casdk.errors import BulkError
 
-__all__ = ["WholeTarget", "hand_out"]
+__all__ = ["WholeFolder", "WholeTarget", "hand_out"]
 
 DTYPE: Final = "float32"
 """Of a target that is opened for its manifests alone, which say themselves of which type its rows are."""
 
 
-class WholeTarget(ParquetTarget):
+class WholeFolder(FolderTarget):
     """A folder that one run makes, also where several have begun it: it takes over what they have made.
 
-    While there is a manifest of the whole, the ones of the shares do not count.
-
-    Args:
-        path: The folder.
-        dtype: ``float32`` or ``float16``.
+    While there is a manifest of the whole, the ones of the shares do not count. Beside it stands a layout.
     """
 
     def read_manifest(self) -> Manifest | None:
@@ -47,6 +44,10 @@ class WholeTarget(ParquetTarget):
         """Give it its final form, without what the runs of shares have left."""
         super().complete(manifest)
         remove_shares(self.path)
+
+
+class WholeTarget(WholeFolder, ParquetTarget):
+    """Such a folder of Parquet files."""
 
 
 def hand_out(path: str, of: int, *, resume: bool = True, overwrite: bool = False) -> bool:

@@ -16,13 +16,13 @@ class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         target: The file or the folder, as it was named.
         rows: Rows in it: one for each item of the input.
-        failed: How many of the items have no embedding.
+        failed: How many of the items have no embedding; of images with captions, how many rows lack one or both.
         encoded: Rows that this call has made; the others were there. 0: all was there.
         reencoded: Those of them whose item the target had a row of, which was replaced: an item that had failed, or
             that has changed.
         dropped: Rows that an update has left out, as the input has no more item for them.
         seconds: That this call took.
-        batch_size: Items per request, those of a search for this number aside.
+        batch_size: Items, or pairs, per request, those of a search for this number aside.
         space: The vector space of its rows, as `Client.space` returned it before the first item was sent; ``None`` if
             the server encodes neither of the two items that this one sends.
     """

@@ -21,7 +21,7 @@ from casdk.bulk.requests import Requests
 from casdk.bulk.result import BulkResult, reported
 from casdk.bulk.retries import Encoded, Retries
 from casdk.bulk.shards import ParquetTarget
-from casdk.bulk.sources import AsyncSource, open_source
+from casdk.bulk.sources import AsyncSource, Source
 from casdk.bulk.stores import downloaded
 from casdk.bulk.targets import FillableTarget, Held, Rows, Target, described
 from casdk.bulk.updates import Update
@@ -45,7 +45,7 @@ class Run:
     Args:
         client: Encodes.
         target: Where rows go.
-        content: The items.
+        source: The items.
         settings: What decides about the bytes of the target.
         options: What else `Client.stream` is told.
         tunes: Whether to find out how many items a request had better have; those of the settings are the first.
@@ -61,16 +61,13 @@ class Run:
 
     Attributes:
         cropped: Images of which a crop was sent.
-
-    Raises:
-        InputTypeError: The content is no iterable of items.
     """
 
     def __init__(
         self,
         client: Client,
         target: Target,
-        content: Any,
+        source: Source | AsyncSource,
         settings: Settings,
         options: Mapping[str, Any],
         *,
@@ -87,8 +84,8 @@ class Run:
     ) -> None:
         self._client = client
         self._target = target
-        source = open_source(content)
         self._source: Any = by_bytes(source) if settings.hash else source
+        self._parts = max(1, len(source.holds))
         self._settings = settings
         self._options = dict(options)
         self._updates = update
@@ -250,15 +247,16 @@ class Run:
         try:
             while (piece := await mode.next(pieces)) is not None:
                 if self._errors == "raise":
-                    check_errors(piece, rows[piece.start :], names[piece.start :])
+                    check_errors(piece, rows[piece.start :], names[piece.start :], self._parts)
                 if len(piece.errors) < len(piece.embeddings):
                     check_width(piece.embeddings, self._manifest.width, self._target.name)
                 embeddings.extend(self._normalized(piece.embeddings))
                 errors.update({error.index: error for error in piece.errors})
-                self._count(piece, names[piece.start :], len(piece.embeddings), len(piece.errors))
+                failed = len({error.index // self._parts for error in piece.errors})
+                self._count(piece, names[piece.start :], len(piece.embeddings) // self._parts, failed)
         finally:
             await mode.close(pieces)
-        self._reencoded += len(items)
+        self._reencoded += len(items) // self._parts
         return embeddings, errors
 
     # an update
@@ -352,7 +350,10 @@ class Run:
         return None if self._deadline is None else max(self._deadline - monotonic(), 1e-9)
 
     def _options_of_stream(self) -> dict[str, Any]:
-        batch_size = self._requests.batch_size(self._settings)
+        batch_size: Any = self._requests.batch_size(self._settings)
+        if self._parts > 1:
+            # A request has whole rows: of images and their captions as many of each as a server takes at a time.
+            batch_size = self._settings.batch_size * self._parts
         return {**self._options, "batch_size": batch_size, "timeout": self._seconds_left()}
 
     async def _encode(self, mode: Mode, work: Work) -> None:
@@ -361,7 +362,7 @@ class Run:
         pieces, held = mode.stream(items, self._options_of_stream()), cast("list[EncodeResult]", [])
         try:
             while (piece := await mode.next(pieces)) is not None:
-                is_short = len(piece.embeddings) < self._settings.batch_size
+                is_short = len(piece.embeddings) < self._settings.batch_size * self._parts
                 if self._stopping is not None and is_short and not self._requests.searches:
                     # The stop has left this request fewer items than the others. Its rows are dropped, so that the run
                     # that goes on sends the same requests as one that was never stopped.
@@ -395,7 +396,7 @@ class Run:
                 yield item
 
     def _room(self, work: Work) -> int:
-        """Return how many items may be read now."""
+        """Return how many rows may be read now."""
         if self._stopping is not None:
             return 0
         return min(self._settings.batch_size, self._settings.shard_rows - work.read)
@@ -411,27 +412,31 @@ class Run:
         Raises:
             BulkError: An item failed, and that stops this run; or the rows are not as wide as those before.
         """
-        rows, names = piece.embeddings, work.names(len(piece.embeddings))
+        rows, count = piece.embeddings, len(piece.embeddings) // self._parts
+        names, captions = work.names(count), work.captions(count)
         errors = {error.index - piece.start: error for error in piece.errors}
+        named = [name for name in names for _ in range(self._parts)]
         if self._errors == "raise":
             first = self._manifest.start_of(work.number) + work.rows
-            check_errors(piece, range(first, first + len(rows)), names)
-        if len(errors) == len(names):
-            rows = np.full((len(names), self._width), np.nan, np.float32)
+            places = [first + item // self._parts for item in range(len(rows))]
+            check_errors(piece, places, named, self._parts)
+        if len(errors) == len(rows):
+            rows = np.full((len(rows), self._width), np.nan, np.float32)
         elif not self._width:
             self._width = rows.shape[1]
         else:
             check_width(rows, self._width, self._target.name)
         self._half_written = True
         if not self._width:
-            work.waiting.append((names, errors))
+            work.waiting.append((names, errors, captions))
         else:
             if not self._writing:
                 self._begin(work)
-            self._target.add(names, self._normalized(rows), errors)
-        work.count(len(names), len(errors))
+            self._target.add(names, self._normalized(rows), errors, captions)
+        failed = len({place // self._parts for place in errors})
+        work.count(count, failed)
         self._half_written = False
-        self._count(piece, names, len(names), len(errors))
+        self._count(piece, named, count, failed)
 
     def _count(self, piece: EncodeResult, names: Sequence[str], rows: int, failed: int) -> None:
         """Count what has come back of the server."""
@@ -446,8 +451,9 @@ class Run:
         """Begin to write, now that it is known how wide rows are."""
         self._writing = True
         self._target.begin(self._manifest, self._width)
-        for names, errors in work.waiting:
-            self._target.add(names, np.full((len(names), self._width), np.nan, np.float32), errors)
+        for names, errors, captions in work.waiting:
+            rows = np.full((len(names) * self._parts, self._width), np.nan, np.float32)
+            self._target.add(names, rows, errors, captions)
         work.waiting = []
 
     def _normalized(self, rows: Rows) -> Rows:

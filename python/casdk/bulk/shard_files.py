@@ -49,7 +49,7 @@ def open_writer(arrow: Any, part: Part, schema: Any) -> Any:
         schema,
         # Names differ from row to row, and so do the numbers of embeddings: a dictionary or a codec finds nothing.
         use_dictionary=["error"],
-        compression={"name": "zstd", "embedding": "none", "error": "zstd"},
+        compression={name: "zstd" if name in ("name", "error") else "none" for name in schema.names},
         write_statistics=["name"],
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,154 +13,124 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casdk._columns import to_arrow
-from casdk.bulk.disk import Checksum, Part, checksum_of, rename, sync_folder, write_whole
+from casdk.bulk.disk import Checksum, Part, checksum_of, rename, write_whole
+from casdk.bulk.folders import EMBEDDING, ERRORS, FolderTarget
 from casdk.bulk.items import CONTENT_BYTES
 from casdk.bulk.manifest import Manifest, Shard
 from casdk.bulk.shard_files import GROUP_ROWS, Made, fill_rows, leave_out_rows, open_writer
-from casdk.bulk.targets import FillableTarget, Rows, described, remove
-from casdk.errors import BulkError, ConfigError, ItemError
+from casdk.bulk.targets import FillableTarget, Rows, described_rows, remove
+from casdk.errors import ItemError
 
-__all__ = ["OURS", "SHARE_MANIFEST", "ParquetTarget", "rows_file_of"]
+__all__ = ["ParquetTarget", "rows_file_of"]
 
-ERRORS: Final = "_errors.parquet"
-OURS: Final = re.compile(
-    r"part-\d{5,}\.parquet|_part-\d{5,}\.parquet\.tmp|_begun-\d+-\d+\.parquet|_errors\.parquet(\.tmp)?"
-    r"|_contents-\d{5,}\.bin(\.tmp)?|_again-\d{5,}\.(parquet|bin)(\.tmp)?"
-    r"|_casdk(\.\d+-of-\d+)?\.json(\.tmp)?|_lock\.\d+-of-\d+"
-)
-"""What runs leave in their folder."""
-SHARE_MANIFEST: Final = re.compile(r"_casdk\.(\d+)-of-(\d+)\.json")
-"""What a run that makes a share of the shards has instead of ``_casdk.json``."""
 AGAIN: Final = re.compile(r"_again-(\d+)\.\w+(\.tmp)?")
 """What is made again of a shard, until it takes the place of what was there."""
-LEFT_BEFORE: Final = ("_lock", "_casdk.json.tmp")
-"""What a run that was killed before its first manifest may have left."""
 
 
-class ParquetTarget(FillableTarget):
+class ParquetTarget(FolderTarget, FillableTarget):
     """A folder of ``part-00000.parquet`` and so on, columns ``name``, ``embedding`` (FixedSizeList) and ``error``.
 
-    An item that failed has a null for its embedding and says why in ``error``. What else is in the folder begins with
-    an underscore, so that pyarrow's datasets, DuckDB and others read it as it is: the manifest ``_casdk.json``, and
-    ``_errors.parquet`` with ``row``, ``name`` and ``error`` of the failed items when all is done. Where names do not
-    say all of the items, a shard has ``_contents-00000.bin`` beside it, for updates (`casdk.bulk.items`).
+    An item that failed has a null for its embedding and says why in ``error``. Of an image and its caption each has a
+    column, ``image_embedding`` and ``text_embedding``, and ``error`` says which of the two failed. pyarrow's datasets,
+    DuckDB and others read the folder as it is, since they pass over names that begin with an underscore.
+    Where names do not say all of the items, a shard has ``_contents-00000.bin`` beside it, for updates
+    (`casdk.bulk.items`).
 
     Args:
         path: A folder, made if it is not there.
         dtype: ``float32`` or ``float16``.
+        columns: What the embeddings are called.
 
     Raises:
         ConfigError: pyarrow is not installed.
     """
 
-    def __init__(self, path: str, dtype: str) -> None:
-        super().__init__(path)
-        try:
-            import pyarrow.parquet
-        except ImportError as error:
-            raise ConfigError('a folder of Parquet files needs pyarrow: pip install "casdk[arrow]"') from error
-        self._arrow: Any = pyarrow
-        self._dtype = np.dtype(dtype)
-        self.manifest_path: Path = self.path / "_casdk.json"
-        self.lock_path: Path = self.path / "_lock"
+    def __init__(self, path: str, dtype: str, columns: tuple[str, ...] = EMBEDDING) -> None:
+        super().__init__(path, dtype, columns)
         self._part: Part | None = None
         self._writer: Any = None
-
-    def _make_folder(self) -> None:
-        self.path.mkdir(exist_ok=True)
-
-    def foreign_files(self) -> Iterator[Path]:
-        yield from self._found()
-
-    def _found(self) -> list[Path]:
-        return [path for path in sorted(self.path.iterdir()) if path.name not in LEFT_BEFORE]
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it has a manifest of its own, and not only such as runs of shares have."""
-        return self.manifest_path.exists()
-
-    def forget(self) -> None:
-        """Remove its manifest, for good: from here on, those of others count."""
-        remove(self.manifest_path)
-        sync_folder(self.path)
-
-    def clear(self) -> None:
-        others = [path.name for path in self._found() if not OURS.fullmatch(path.name)]
-        if others:
-            raise BulkError(
-                f"{self.name} holds files that are not of a bulk run, as {others[0]}: they are left alone, so give "
-                "another target"
-            )
-        self.forget()
-        for path in self._found():
-            remove(path)
-
-    def check(self, manifest: Manifest) -> None:
-        for shard in manifest.entries:
-            for name, size in shard.files.items():
-                self._compare_size(self.path / name, size)
 
     def begin(self, manifest: Manifest, width: int) -> None:
         self._name = f"part-{manifest.next_number:05d}.parquet"
         remove(self.path / ERRORS)  # of an earlier end, if this is an update
-        self._rows = np.empty((GROUP_ROWS, width), self._dtype)
+        self._rows = np.empty((len(self._columns), GROUP_ROWS, width), self._dtype)
         self._names: list[str] = []
+        self._bad: list[tuple[int, int]] = []
         self._errors: dict[int, str] = {}
         self._part = Part(self.path / f"_{self._name}.tmp")
         self._part.checksum = Checksum()
         self._writer = open_writer(self._arrow, self._part, self._schema(width))
-        begun = [] if manifest.begun is None else list(manifest.begun.files)
-        for path in self.path.glob(f"_begun-{manifest.next_number:05d}-*.parquet"):
-            if path.name not in begun:
-                remove(path)
-        for name in begun:
-            self._copy(self.path / name)
+        self._drop_begun(manifest)
+        for name in () if manifest.begun is None else manifest.begun.files:
+            self._copy(name)
 
     def _schema(self, width: int) -> Any:
         arrow = self._arrow
-        number = arrow.from_numpy_dtype(self._dtype)
-        columns = [("name", arrow.string()), ("embedding", arrow.list_(number, width)), ("error", arrow.string())]
-        return arrow.schema(columns)
+        number = arrow.from_numpy_dtype(np.dtype(self._dtype))
+        embeddings = [(column, arrow.list_(number, width)) for column in self._columns]
+        return arrow.schema([("name", arrow.string()), *embeddings, ("error", arrow.string())])
 
-    def _copy(self, begun: Path) -> None:
+    def _copy(self, begun: str) -> None:
         """Write what there is of the shard again: row groups begin at the same rows as if it had not been stopped."""
-        for batch in self._arrow.parquet.ParquetFile(begun).iter_batches(GROUP_ROWS):
-            names, column, errors = batch.column("name"), batch.column("embedding"), batch.column("error")
-            good = np.asarray(column.is_valid())
-            rows = np.full((len(good), self._rows.shape[1]), np.nan, self._dtype)
-            rows[good] = column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, rows.shape[1])
-            said = {place: error for place, error in enumerate(errors.to_pylist()) if error is not None}
-            self._put(names.to_pylist(), rows, said)
+        parts, _, width = self._rows.shape
+        for batch in self._arrow.parquet.ParquetFile(self.path / begun).iter_batches(GROUP_ROWS):
+            rows = np.full((len(batch), parts, width), np.nan, self._dtype)
+            bad: list[tuple[int, int]] = []
+            for part, column in enumerate(self._columns):
+                good = np.asarray(batch.column(column).is_valid())
+                numbers = batch.column(column).drop_null().flatten().to_numpy(zero_copy_only=False)
+                rows[good, part] = numbers.reshape(-1, width)
+                bad += [(int(row), part) for row in np.flatnonzero(~good)]
+            errors = batch.column("error").to_pylist()
+            said = {row: error for row, error in enumerate(errors) if error is not None}
+            self._put(batch.column("name").to_pylist(), rows, bad, said)
 
-    def add(self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError]) -> None:
-        self._put(names, rows, {place: _as_utf8(described(error)) for place, error in errors.items()})
+    def add(
+        self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError], captions: Sequence[str] = ()
+    ) -> None:
+        parts = len(self._columns)
+        bad = [divmod(place, parts) for place in errors]
+        self._put(names, rows.reshape(len(names), parts, -1), bad, described_rows(errors, parts))
 
-    def _put(self, names: Sequence[str], rows: Rows, errors: Mapping[int, str]) -> None:
-        while len(names):
+    def _put(
+        self, names: Sequence[str], rows: Rows, bad: Collection[tuple[int, int]], errors: Mapping[int, str]
+    ) -> None:
+        """Add rows to those that are held, and write each row group that is full.
+
+        Args:
+            names: Theirs.
+            rows: ``[len(names), columns, D]``.
+            bad: Row and column of what has no embedding.
+            errors: What is written of the rows in which something has none.
+        """
+        start = 0
+        while start < len(names):
             held = len(self._names)
-            room = GROUP_ROWS - held
-            part = rows[:room]
-            self._rows[held : held + len(part)] = part
-            self._names += names[:room]
-            self._errors.update((held + place, said) for place, said in errors.items() if place < room)
+            stop = min(len(names), start + GROUP_ROWS - held)
+            self._rows[:, held : held + stop - start] = rows[start:stop].swapaxes(0, 1)
+            self._names += names[start:stop]
+            self._bad += [(held + row - start, column) for row, column in bad if start <= row < stop]
+            self._errors.update((held + row - start, said) for row, said in errors.items() if start <= row < stop)
+            start = stop
             if len(self._names) == GROUP_ROWS:
                 self._write_group()
-            names, rows = names[room:], rows[room:]
-            errors = {place - room: said for place, said in errors.items() if place >= room}
 
     def _write_group(self) -> None:
         arrow, count = self._arrow, len(self._names)
         if not count:
             return
-        said = [self._errors.get(place) for place in range(count)] if self._errors else None
+        said = [self._errors.get(row) for row in range(count)] if self._errors else None
+        embeddings = [
+            to_arrow(rows[:count], [row for row, column in self._bad if column == place])
+            for place, rows in enumerate(self._rows)
+        ]
         columns = [
             arrow.array(self._names, arrow.string()),
-            to_arrow(self._rows[:count], self._errors),
+            *embeddings,
             arrow.nulls(count, arrow.string()) if said is None else arrow.array(said, arrow.string()),
         ]
         self._writer.write_batch(arrow.record_batch(columns, schema=self._writer.schema), row_group_size=GROUP_ROWS)
-        self._names, self._errors = [], {}
+        self._names, self._bad, self._errors = [], [], {}
 
     def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
         shard = self._end(shard, self._name)
@@ -171,8 +141,7 @@ class ParquetTarget(FillableTarget):
         return msgspec.structs.replace(shard, files={**shard.files, name: len(contents)})
 
     def keep(self, shard: Shard) -> Shard:
-        # A name of its own: until the manifest is written, the beginning that the last run has left is what counts.
-        return self._end(shard, f"_begun-{shard.number:05d}-{shard.rows}.parquet")
+        return self._end(shard, self._begun_name(shard, "parquet"))
 
     def _end(self, shard: Shard, name: str) -> Shard:
         part = self._part
@@ -193,24 +162,6 @@ class ParquetTarget(FillableTarget):
                 writer.close()
             part.close()
             remove(part.path)
-
-    def complete(self, manifest: Manifest) -> None:
-        for path in self.path.glob("_begun-*.parquet"):
-            remove(path)
-        if (self.path / ERRORS).exists():
-            return
-        arrow = self._arrow
-        schema = arrow.schema([("row", arrow.int64()), ("name", arrow.string()), ("error", arrow.string())])
-        part = Part(self.path / f"{ERRORS}.tmp")
-        try:
-            with arrow.parquet.ParquetWriter(part, schema) as writer:
-                for shard in manifest.shards:
-                    if shard.failed:
-                        writer.write_table(self._errors_of(manifest, shard, schema))
-            part.sync()
-        finally:
-            part.close()
-        rename(part.path, self.path / ERRORS)
 
     def _errors_of(self, manifest: Manifest, shard: Shard, schema: Any) -> Any:
         table = self._arrow.parquet.ParquetFile(self.path / rows_file_of(shard)).read(["name", "error"])
@@ -275,10 +226,6 @@ class ParquetTarget(FillableTarget):
             else:  # it came to its end before the manifest did
                 remove(path)
         return manifest
-
-    def _makes(self, number: int) -> bool:
-        """Whether a shard is one that this run makes."""
-        return True
 
 
 def rows_file_of(shard: Shard) -> str:

@@ -11,12 +11,13 @@ from typing import Final
 
 from casdk._calls.space import Space
 from casdk.bulk.disk import Lock
+from casdk.bulk.folders import EMBEDDING, SHARE_MANIFEST, FolderTarget
 from casdk.bulk.manifest import DIGEST_BYTES, Input, Manifest, Settings, Share, read_manifest
-from casdk.bulk.shards import OURS, SHARE_MANIFEST, ParquetTarget
+from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.targets import remove
 from casdk.errors import BulkError
 
-__all__ = ["Reading", "ShareTarget", "check_alike", "read_shares", "remove_shares", "shares_in"]
+__all__ = ["Reading", "ShareTarget", "SharedFolder", "check_alike", "read_shares", "remove_shares", "shares_in"]
 
 LEFT_BEFORE: Final = re.compile(r"_lock|_lock\.\d+-of-\d+|_casdk\.\d+-of-\d+\.json(\.tmp)?")
 """What the runs of other shares may have in the folder before a run has its manifest."""
@@ -79,17 +80,18 @@ class SharedLock:
         self._held.close()
 
 
-class ShareTarget(ParquetTarget):
-    """A folder of Parquet files of which this run makes a share, while others may make theirs.
+class SharedFolder(FolderTarget):
+    """A folder of which this run makes a share of the shards, while others may make theirs; beside it stands a layout.
 
     Args:
         path: The folder.
         dtype: ``float32`` or ``float16``.
         share: Which shards are made.
+        columns: What the matrices of the layout are called.
     """
 
-    def __init__(self, path: str, dtype: str, share: Share) -> None:
-        super().__init__(path, dtype)
+    def __init__(self, path: str, dtype: str, share: Share, columns: tuple[str, ...] = EMBEDDING) -> None:
+        super().__init__(path, dtype, columns)
         self._share = share
         self._whole_manifest, self._whole_lock = self.manifest_path, self.lock_path
         self.manifest_path: Path = self.path / f"_casdk.{share.index}-of-{share.of}.json"
@@ -117,7 +119,7 @@ class ShareTarget(ParquetTarget):
         # A run has its manifest before it makes anything, so this has to be looked for after the files.
         begun = bool(shares_in(self.path))
         for path in found:
-            if not LEFT_BEFORE.fullmatch(path.name) and not (begun and OURS.fullmatch(path.name)):
+            if not LEFT_BEFORE.fullmatch(path.name) and not (begun and self._is_ours(path)):
                 yield path
 
     def complete(self, manifest: Manifest) -> None:
@@ -130,8 +132,12 @@ class ShareTarget(ParquetTarget):
     def _remove_begun(self, manifest: Manifest) -> None:
         for number in range(manifest.next_number + 1):
             if self._share.makes(number):
-                for path in self.path.glob(f"_begun-{number:05d}-*.parquet"):
+                for path in self._begun(number):
                     remove(path)
+
+
+class ShareTarget(SharedFolder, ParquetTarget):
+    """A share of a folder of Parquet files."""
 
 
 def shares_in(folder: Path) -> list[tuple[Path, Share]]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
 import numpy as np
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncSource",
     "Block",
+    "Holds",
     "Named",
     "Source",
     "digest_of",
@@ -39,6 +40,8 @@ __all__ = [
     "to_lines",
 ]
 
+Holds: TypeAlias = "tuple[Literal['image', 'text'], ...]"
+"""What all rows of a source are made of: an image, a text, or an image and its caption; ``()`` if that is not known."""
 CONTENT_BYTES: Final = 16
 """Length of the digest that stands for bytes and pixels."""
 LISTED_AT_ONCE: Final = 16
@@ -48,33 +51,37 @@ RECORD_SUFFIXES: Final = frozenset({".jsonl", ".ndjson"})
 
 
 class Block(msgspec.Struct, frozen=True):
-    """Items that follow each other.
+    """Rows that follow each other.
 
     Attributes:
-        items: They themselves.
+        items: One for each, or two: its image and, next to it, its caption.
         names: A name for each.
         contents: For some of them, by position, what tells that its content is another one under the same name.
+        captions: Their texts, where the target writes them down.
     """
 
     items: list[Any]
     names: list[str]
     contents: dict[int, str] = {}
+    captions: list[str] = []
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.names)
 
 
 class Source:
-    """Named items, to be taken in blocks, once.
+    """Named rows, to be taken in blocks, once.
 
     Args:
-        blocks: Takes up to so many items; none are left where it returns an empty block.
-        total: Items in all, if that is known.
+        blocks: Takes up to so many rows; none are left where it returns an empty block.
+        total: Rows in all, if that is known.
+        holds: What they are made of.
     """
 
-    def __init__(self, blocks: Callable[[int], Block], total: int | None = None) -> None:
+    def __init__(self, blocks: Callable[[int], Block], total: int | None = None, holds: Holds = ()) -> None:
         self.take: Final = blocks
         self.total: Final = total
+        self.holds: Final = holds
 
 
 class AsyncSource:
@@ -85,6 +92,7 @@ class AsyncSource:
     """
 
     total: Final = None
+    holds: Final[Holds] = ()
 
     def __init__(self, items: AsyncIterable[Any]) -> None:
         self._items: AsyncIterator[Any] = aiter(items)
@@ -109,11 +117,16 @@ class Named:
     Args:
         read: Returns an iterator over its items, with their names and what tells that their content has changed.
         total: Items in all, if that is known.
+        holds: What the items are: ``("image",)`` or ``("text",)`` if all are one of the two, and
+            ``("image", "text")`` if each is a tuple of an image and its caption.
     """
 
-    def __init__(self, read: Callable[[], Iterator[tuple[str, Any, str]]], total: int | None = None) -> None:
+    def __init__(
+        self, read: Callable[[], Iterator[tuple[str, Any, str]]], total: int | None = None, holds: Holds = ()
+    ) -> None:
         self._read = read
         self.total: Final = total
+        self.holds: Final = holds
 
     def __iter__(self) -> Iterator[tuple[str, Item | Document]]:
         for name, item, _ in self._read():
@@ -123,26 +136,46 @@ class Named:
         """Yield names, items and what tells that the content of one has changed, ``""`` for what its name says."""
         return self._read()
 
-    def open(self) -> Source:
-        """Return its items from the first on."""
-        entries = self._read()
+    def open(self, *, captions: bool = False) -> Source:
+        """Return its items from the first on.
+
+        Args:
+            captions: Whether each block is to say what its texts are.
+        """
+        entries, pairs = self._read(), len(self.holds) == 2
 
         def take(most: int) -> Block:
             taken = list(islice(entries, most))
             contents = {place: content for place, (_, _, content) in enumerate(taken) if content}
-            return Block([item for _, item, _ in taken], [_as_utf8(name) for name, _, _ in taken], contents)
+            items = [item for _, item, _ in taken]
+            if pairs:
+                items = [part for pair in items for part in pair]
+            said = _captions_of(items, self.holds) if captions else []
+            return Block(items, [_as_utf8(name) for name, _, _ in taken], contents, said)
 
-        return Source(take, self.total)
+        return Source(take, self.total, self.holds)
 
 
-def open_source(content: Any) -> Source | AsyncSource:
+def _captions_of(items: list[Any], holds: Holds) -> list[str]:
+    """Return the texts among the items of some rows, ``""`` for one that cannot be read; none if they have no text."""
+    if "text" not in holds:
+        return []
+    return [_as_utf8(item.text) if isinstance(item, Text) else "" for item in items[len(holds) - 1 :: len(holds)]]
+
+
+def open_source(content: Any, *, holds: Holds = (), captions: bool = False) -> Source | AsyncSource:
     """Return the items of what a caller hands over, from the first on.
+
+    Args:
+        content: That.
+        holds: What the items are, if the content does not say so itself.
+        captions: Whether each block is to say what its texts are.
 
     Raises:
         InputTypeError: It is one item, or no iterable.
     """
     if isinstance(content, Named):
-        return content.open()
+        return content.open(captions=captions)
     if isinstance(content, AsyncIterable):
         return AsyncSource(content)
     content = column_of(content) or content
@@ -159,9 +192,9 @@ def open_source(content: Any) -> Source | AsyncSource:
         taken = list(islice(items, most))
         block = read_block(taken, start)
         start += len(taken)
-        return block
+        return msgspec.structs.replace(block, captions=_captions_of(block.items, holds)) if captions else block
 
-    return Source(take, len(content) if hasattr(content, "__len__") else None)
+    return Source(take, len(content) if hasattr(content, "__len__") else None, holds)
 
 
 def read_block(taken: list[Any], start: int) -> Block:
@@ -282,7 +315,7 @@ def files(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
             else:
                 yield path, Image(path), "" if is_url(path) else file_state(path)
 
-    return Named(read, len(found))
+    return Named(read, len(found), ("image",))
 
 
 def find_files(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
@@ -357,6 +390,7 @@ def lines(path: str | os.PathLike[str], *, text: bool = False) -> Named:
     if not _matches(file) if is_url(file) else not os.path.isfile(file):
         raise InputValueError(f"{file}: there is no such file")
     parse = _record if kind in RECORD_SUFFIXES else _sentence if text else _line
+    holds: Holds = ("text",) if parse is _sentence else ()
 
     def read() -> Iterator[tuple[str, Any, str]]:
         try:
@@ -367,7 +401,7 @@ def lines(path: str | os.PathLike[str], *, text: bool = False) -> Named:
         except UnicodeDecodeError as error:
             raise BulkError(f"{file} is no UTF-8 ({error.reason})") from None
 
-    return Named(read)
+    return Named(read, holds=holds)
 
 
 def open_file(path: str) -> IO[bytes]:

@@ -1,12 +1,13 @@
-"""A column of Parquet files as the source of a bulk run."""
+"""A column of Parquet files, or an image and its caption in two, as the source of a bulk run."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from casdk._columns import Column, Unreadable
+from casdk.bulk.pairs import Kind, as_row, image_first, read_columns
 from casdk.bulk.sources import Named, digest_of, file_state, find_files
 from casdk.bulk.stores import BLOCK_BYTES, is_url, open_object
 from casdk.errors import BulkError, ConfigError, InputValueError
@@ -21,7 +22,10 @@ BUFFER_BYTES: Final = 1 << 20
 
 
 def parquet(
-    pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, columns: str, name: str | None = None
+    pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    columns: str | Sequence[str],
+    name: str | None = None,
 ) -> Named:
     """Return a column of Parquet files as items, in the order of the files' names, read a few rows at a time.
 
@@ -33,38 +37,46 @@ def parquet(
             URLs, as ``"s3://bucket/data/*.parquet"`` (``casdk[stores]``).
         columns: The column to encode. Strings are sentences, also such as look like a path. Binary values are image
             files, and so are Hugging Face's images: structs of ``bytes`` and ``path``, of which ``bytes`` comes first.
+            Or two columns, in any order, one of images and one of strings: each row is an image and its caption.
         name: The column that says what items are called; a number is written as one. Where that has a null, or for
             ``None``, an item is called by its file and its row there, from 0: ``data/000.parquet:17``.
 
     Returns:
-        Pairs of a name and a `Text` or an `Image`.
+        Pairs of a name and a `Text` or an `Image`, or a tuple of both.
 
     Raises:
         InputValueError: Nothing has such a name; or a file is no Parquet file, or lacks a column, or has one of another
-            type.
+            type; or of two columns, both have images, or both strings.
         ConfigError: pyarrow is not installed.
 
     Examples:
         >>> from casdk import bulk
         >>> bulk.parquet("data/*.parquet", columns="caption", name="id")  # doctest: +SKIP
+        >>> bulk.parquet("data/*.parquet", columns=("image", "caption"))  # doctest: +SKIP
     """
     try:
         import pyarrow.parquet
     except ImportError as error:
         raise ConfigError('bulk.parquet needs pyarrow: pip install "casdk[arrow]"') from error
     arrow: Any = pyarrow
-    paths = find_files(pattern)
-    total = sum(_checked_rows(arrow, path, columns, name) for path in paths)
+    given, paths = read_columns(columns), find_files(pattern)
+    checked = [_checked(arrow, path, given, name) for path in paths]
+    total = sum(rows for rows, _ in checked)
+    kinds = [_known([found[place] for _, found in checked]) for place in range(len(given))]
+    for column, known in zip(given, kinds, strict=True):
+        if len(given) == 2 and len(known) == 2:
+            raise InputValueError(f"column {column!r} holds images in some of these files, and strings in others")
+    wanted, holds = image_first(given, [known[0] if len(known) == 1 else None for known in kinds])
 
     def read() -> Iterator[tuple[str, Any, str]]:
         for path in paths:
-            yield from _rows(arrow, path, columns, name)
+            yield from _rows(arrow, path, wanted, name)
 
-    return Named(read, total)
+    return Named(read, total, holds)
 
 
-def _checked_rows(arrow: Any, path: str, columns: str, name: str | None) -> int:
-    """Return the number of rows of a file, if it has the columns.
+def _checked(arrow: Any, path: str, columns: tuple[str, ...], name: str | None) -> tuple[int, list[Kind | None]]:
+    """Return the number of rows of a file, and what each of the columns holds, if it has them.
 
     Raises:
         InputValueError: It has not, or is no Parquet file.
@@ -76,37 +88,52 @@ def _checked_rows(arrow: Any, path: str, columns: str, name: str | None) -> int:
             schema, rows = file.schema_arrow, int(file.metadata.num_rows)
     except (OSError, arrow.ArrowException) as error:
         raise InputValueError(f"{path} cannot be read as a Parquet file: {error}") from error
-    for column in (columns, *([] if name is None else [name])):
+    for column in (*columns, *([] if name is None else [name])):
         if schema.names.count(column) != 1:
             how_many = "several columns" if column in schema.names else "no column"
             raise InputValueError(f"{path} has {how_many} {column!r}; its columns are {', '.join(schema.names)}")
-    kind = schema.field(columns).type
-    if not _holds_items(arrow, kind):
-        raise InputValueError(
-            f"{path}: column {columns!r} holds {kind}, and has to hold strings, the bytes of images, or structs of "
-            "bytes and path"
-        )
-    return rows
+    return rows, [_kind_of(arrow, path, schema.field(column)) for column in columns]
 
 
-def _holds_items(arrow: Any, kind: Any) -> bool:
-    """Whether a type of Arrow's is one of texts or images; a column of nothing but nulls may have been either."""
-    types = arrow.types
+def _known(kinds: list[Kind | None]) -> list[Kind]:
+    """Return what a column holds, each kind once; a file with nothing but nulls says nothing about it."""
+    found: list[Kind] = []
+    for kind in kinds:
+        if kind is not None and kind not in found:
+            found.append(kind)
+    return found
+
+
+def _kind_of(arrow: Any, path: str, field: Any) -> Kind | None:
+    """Return what a column holds; ``None`` if nothing but nulls, which may be either.
+
+    Raises:
+        InputValueError: It holds something else.
+    """
+    types, kind = arrow.types, field.type
     if types.is_dictionary(kind):
-        return _holds_items(arrow, kind.value_type)
-    if types.is_struct(kind):
-        return {"bytes", "path"} & {field.name for field in kind} != set()
-    tests = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
-    return types.is_binary_view(kind) or types.is_null(kind) or any(test(kind) for test in tests)
+        kind = kind.value_type
+    if types.is_null(kind):
+        return None
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        return "text"
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind):
+        return "image"
+    if types.is_struct(kind) and {"bytes", "path"} & {part.name for part in kind}:
+        return "image"
+    raise InputValueError(
+        f"{path}: column {field.name!r} holds {kind}, and has to hold strings, the bytes of images, or structs of "
+        "bytes and path"
+    )
 
 
-def _rows(arrow: Any, path: str, columns: str, name: str | None) -> Iterator[tuple[str, Any, str]]:
+def _rows(arrow: Any, path: str, columns: tuple[str, ...], name: str | None) -> Iterator[tuple[str, Any, str]]:
     """Yield the rows of a file as a source does.
 
     Raises:
         BulkError: The file is broken, or is no longer what it was.
     """
-    wanted, row = [columns] if name is None else [columns, name], 0
+    wanted, row = [*columns] if name is None else [*columns, *({name} - {*columns})], 0
     try:
         # Not pyarrow's datasets, which read ahead: that takes more memory, is no faster for one column, and loses the
         # rows before a broken place.
@@ -114,9 +141,9 @@ def _rows(arrow: Any, path: str, columns: str, name: str | None) -> Iterator[tup
         with arrow.parquet.ParquetFile(_readable(path), buffer_size=size, pre_buffer=False) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
                 names = iter(()) if name is None else iter(Column(batch.column(name), "pyarrow"))
-                for value in Column(batch.column(columns), "pyarrow"):
-                    item, content = _item_of(value, columns)
-                    yield _name_of(next(names, None), path, row), item, content
+                for values in zip(*(Column(batch.column(column), "pyarrow") for column in columns), strict=True):
+                    parts = [_item_of(value, column) for value, column in zip(values, columns, strict=True)]
+                    yield _name_of(next(names, None), path, row), *as_row(parts)
                     row += 1
     except (OSError, arrow.ArrowException) as error:
         raise BulkError(f"{path} cannot be read beyond row {row}: {error}") from error

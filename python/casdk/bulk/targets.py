@@ -15,7 +15,7 @@ from casdk.bulk.disk import Lock, write_whole
 from casdk.bulk.manifest import Manifest, Shard, read_manifest, write_manifest
 from casdk.errors import BulkError, ItemError
 
-__all__ = ["FillableTarget", "Held", "Rows", "Target", "described", "remove"]
+__all__ = ["FillableTarget", "Held", "Rows", "Target", "described", "described_rows", "remove"]
 
 Rows = NDArray[Any]
 
@@ -119,13 +119,17 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def add(self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError]) -> None:
+    def add(
+        self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError], captions: Sequence[str] = ()
+    ) -> None:
         """Add rows to the shard.
 
         Args:
-            names: Of their items.
-            rows: ``[len(names), D]``.
+            names: Theirs.
+            rows: ``[len(names), D]``; where a row is an image and its caption, ``[2 len(names), D]``, each caption next
+                to its image.
             errors: Of the items without an embedding, by position in these; their rows are NaN.
+            captions: The texts of the rows, if the layout has a place for them.
         """
 
     @abstractmethod
@@ -195,6 +199,22 @@ class FillableTarget(Target):
 def described(error: ItemError) -> str:
     """Return what is written of a failed item."""
     return f"{type(error).__name__}: {error.reason}"
+
+
+def described_rows(errors: Mapping[int, ItemError], parts: int) -> dict[int, str]:
+    """Return what is written of the rows of which an item failed, by row.
+
+    Args:
+        errors: By item.
+        parts: Items in a row; of two, the first is an image, and the other one its caption.
+    """
+    said: dict[int, str] = {}
+    for place, error in sorted(errors.items()):
+        row, part = divmod(place, parts)
+        words = described(error) if parts == 1 else f"{('image', 'text')[part]}: {described(error)}"
+        words = words.encode("utf-8", "backslashreplace").decode()
+        said[row] = f"{said[row]}; {words}" if row in said else words
+    return said
 
 
 def remove(path: Path) -> None:

@@ -19,10 +19,11 @@ class Work:
         number: Its place in the target.
 
     Attributes:
-        read: Items that were read for it.
-        rows: Items that have come back, in order, with an embedding or an error.
+        read: Rows that were read for it.
+        rows: Rows that have come back, in order, with embeddings or errors.
         failed: Those with an error.
-        waiting: Names and errors of rows that came before anybody knew how wide rows are: all of them failed.
+        waiting: Names, errors and captions of rows that came before anybody knew how wide embeddings are: all of their
+            items failed.
     """
 
     def __init__(self, number: int) -> None:
@@ -30,25 +31,31 @@ class Work:
         self.read: int = 0
         self.rows: int = 0
         self.failed: int = 0
-        self.waiting: list[tuple[list[str], Mapping[int, ItemError]]] = []
+        self.waiting: list[tuple[list[str], Mapping[int, ItemError], list[str]]] = []
         self._digest = Digest()
         self._names: list[str] = []
         self._contents: dict[int, str] = {}
         self._noted = Contents()
+        self._captions: list[str] = []
 
     def note(self, block: Block) -> None:
-        """Remember what the next items are called until they come back."""
+        """Remember what the next rows are called, and what their captions are, until they come back."""
         if block.contents:
             self._contents.update((self.read + place, content) for place, content in block.contents.items())
         self._names += block.names
+        self._captions += block.captions
         self.read += len(block)
 
     def names(self, rows: int) -> list[str]:
-        """Return the names of the items that come back next."""
+        """Return the names of the rows that come back next."""
         return self._names[:rows]
 
+    def captions(self, rows: int) -> list[str]:
+        """Return the captions of the rows that come back next; none if the target writes none down."""
+        return self._captions[:rows]
+
     def count(self, rows: int, failed: int = 0) -> None:
-        """Count the next items as having come back."""
+        """Count the next rows as having come back."""
         contents = b""
         if self._contents:
             places = range(self.rows, self.rows + rows)
@@ -57,7 +64,7 @@ class Work:
             for place, content in known:
                 self._noted.note(place, content)
         self._digest.add(to_lines(self._names[:rows]), contents)
-        del self._names[:rows]
+        del self._names[:rows], self._captions[:rows]
         self.rows += rows
         self.failed += failed
 

@@ -44,17 +44,21 @@ def encode_into(client: casdk.Client, target: str, content: Content, options: di
         options: Those of `casdk.BulkOptions`.
 
     Raises:
-        ConfigError: Items are to be left out.
+        ConfigError: Items are to be left out; or the layout keeps images and texts apart, and they may be either.
     """
     if options.get("errors") == "skip":
         raise casdk.ConfigError("--errors skip: what cannot be encoded is written down here (record)")
+    if "layout" in options and not content.holds:
+        raise casdk.ConfigError(
+            f"--layout {options['layout']}: name images alone, or sentences alone, lines of them with --text"
+        )
     from casdk.bulk.call import make_run  # which takes asyncio along
 
     pairs = ((entry.name, entry.item) for entry in content)
     with bar_on_stderr() as shown:
         # The bar knows the end of a list.
         items = pairs if content.total is None else list(pairs)
-        run = make_run(client, target, items, {**options, "show_progress": shown})
+        run = make_run(client, target, items, {**options, "show_progress": shown}, holds=content.holds)
         with asking(run.stop, STOP_SECONDS):
             try:
                 result = run.run()

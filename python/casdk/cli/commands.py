@@ -140,8 +140,9 @@ def encode(
     out: Annotated[Path | None, Parameter(alias="-o", allow_leading_hyphen=True)] = None,
     text: Annotated[bool, Flag] = False,
     errors: Literal["raise", "skip", "record"] | None = None,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: Literal["float32", "float16"] | None = None,
     normalize: Annotated[bool, Flag] = False,
+    layout: Literal["clip-retrieval"] | None = None,
     shard_rows: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     shard: str | None = None,
     overwrite: Annotated[bool, Flag] = False,
@@ -169,8 +170,9 @@ def encode(
         text: Take every line as a sentence, also one that looks like an image's path or URL.
         errors: Stop at the first item that cannot be encoded (raise), or leave it out and say so (skip); a bulk run
             writes it down (record) unless you say raise.
-        dtype: Type of the numbers.
+        dtype: Type of the numbers; float32, unless the layout says otherwise.
         normalize: Divide each row by its length; by a bulk run alone, as all that follows up to --report.
+        layout: Make a folder that autofaiss and clip-back read, of images or, with --text, of sentences.
         shard_rows: Rows of one file in a folder, and what a run that is killed may have to encode again; 100,000 by
             default.
         shard: I/N, where N runs make one folder together, on as many machines as you like: this one makes every N-th
@@ -183,23 +185,25 @@ def encode(
     """
     target = None if out is None else str(out)
     access = access or Access()
-    of_bulk: dict[str, Any] = {"normalize": normalize, "overwrite": overwrite, "update": update}
+    of_bulk: dict[str, Any] = {"overwrite": overwrite, "update": update}
     of_bulk |= {"retry_errors": retry_errors, "hash": by_hash, "report": report}
     if target is not None and bulk.is_target(target):
         options: dict[str, Any] = {"errors": errors, "shard_rows": shard_rows, "image_size": image_size}
+        options |= {"dtype": dtype, "normalize": normalize or None, "layout": layout}
         options |= {"shard": bulk.read_shard(shard)}
         options |= {"patience": access.patience, "timeout": access.timeout}
         options = {name: value for name, value in options.items() if value is not None}
-        options |= {"dtype": dtype, "images": images, **of_bulk}
+        options |= {"images": images, **of_bulk}
         options |= _options(batch_size, model)
         with access.client(url) as client:
             result = bulk.encode_into(client, target, Content([*map(str, paths)], sentences=text), options)
         _say(result) if json else print(bulk.summary(result))
         return Exit.PARTIAL if result.failed else Exit.OK
-    given = {**of_bulk, "shard": shard, "shard_rows": shard_rows}
+    given = {**of_bulk, "normalize": normalize, "layout": layout, "shard": shard, "shard_rows": shard_rows}
     if errors == "record" or any(value not in (None, False) for value in given.values()):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise casdk.ConfigError(f"{names} and --errors record are for -o NAME.npy or a folder")
+    dtype = dtype or "float32"
     with access.client(url) as client:
         content = Content([str(path) for path in paths], sentences=text, skip=errors == "skip")
         for unread in content.unread:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from glob import has_magic
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -66,6 +66,7 @@ class Content:
 
     Attributes:
         total: Items in all, if that is known before they are read.
+        holds: ``("image",)`` or ``("text",)`` if that is what all items are, whatever the lines say; else ``()``.
         unread: Directories that were left out, and why.
 
     Raises:
@@ -84,6 +85,22 @@ class Content:
             raise self.unread[0]
         streams = any(source is None or _suffix(source) in LINES | RECORDS for source in self._sources)
         self.total: int | None = None if streams else len(self._sources)
+
+    @property
+    def holds(self) -> tuple[Literal["image", "text"], ...]:
+        """What all items are, as far as that is known before they are read."""
+        kinds = {self._kind_of(source) for source in self._sources}
+        return ("image",) if kinds == {"image"} else ("text",) if kinds == {"text"} else ()
+
+    def _kind_of(self, source: Source) -> str:
+        if isinstance(source, Entry):
+            return "text" if isinstance(source.item, Text) else "image"
+        suffix = "" if source is None else _suffix(source)
+        if suffix in RECORDS:
+            return "either"
+        if source is None or suffix in LINES:
+            return "text" if self._sentences else "either"
+        return "image"
 
     def __iter__(self) -> Iterator[Entry]:
         for source in self._sources:

@@ -77,6 +77,7 @@ _ADVICE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"update=True"), "--update"),
     (re.compile(r"retry_errors=True"), "--retry-errors"),
     (re.compile(r"shard=(?=[ :])"), "--shard"),
+    (re.compile(r"layout='([^']*)'"), r"--layout \1"),
     (re.compile(r"casdk\.bulk\.merge"), "casdk bulk merge"),
     (re.compile(r"errors='record'"), "--errors record"),
     (re.compile(r"it as TLS\(server_name=\.\.\.\)"), "it as --server-name NAME"),
