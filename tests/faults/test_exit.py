@@ -6,7 +6,7 @@ import sys
 import pytest
 from casdk.testing import ConnectProxy
 
-PATIENCE = 40
+PATIENCE = 120
 
 
 def run_child(program, server, scheme, tmp_path, *arguments):

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-PATIENCE = 40
+PATIENCE = 100
 
 PRELUDE = """
 import asyncio, ctypes, os, signal, sys, threading, traceback
@@ -289,5 +289,5 @@ def test_forks_beside_grpc_of_others(make_server, scheme, images, tmp_path, fork
     and there is nothing to warn of. (While a call of theirs is in flight, gRPC crashes the child, whoever forks.)
     """
     program = f"forks = {forks}\n{BESIDE}"
-    lines = run_program(program, make_server(), scheme, "grpc", images, tmp_path, patience=PATIENCE * 9)
+    lines = run_program(program, make_server(), scheme, "grpc", images, tmp_path, patience=PATIENCE * 4)
     assert lines == [f"{forks} children worked"]

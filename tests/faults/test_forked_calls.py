@@ -17,7 +17,7 @@ from casdk.testing import Gate, Hold
 
 # The children are forks of a process with threads on purpose: that is what is shown to be safe here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-PATIENCE = 20
+PATIENCE = 60
 TEXTS = ["a", "b", "c", "d"]
 
 

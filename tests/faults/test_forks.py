@@ -23,7 +23,7 @@ from casdk.testing import Cut, ExecutorError, Gate, Hold, Never, Refuse
 
 # The children are forks of a process with threads on purpose: that is what is shown to be safe here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-PATIENCE = 20
+PATIENCE = 60
 
 
 def in_child(act):
