@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from base64 import b64decode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -127,6 +128,20 @@ def test_image_search(server: Served, tmp_path: Path) -> None:
     lines = run(*command, server=server.address("grpc"), cwd=tmp_path).splitlines()
     assert lines[0] == "pictures: 3, of them new: 1"
     assert [line.split()[1] for line in lines[1:]] == ["lake.png", "sea/wave.jpg", "rose.png"]
+
+
+def test_caption_search(server: Served, tmp_path: Path) -> None:
+    """A sentence finds the picture by its caption, and a picture finds itself; what is encoded stays."""
+    command = [sys.executable, EXAMPLES / "caption_search.py", "pictures"]
+    first, best, *_ = run(*command, "a navy lamp", server=server.address("grpc"), cwd=tmp_path).splitlines()
+    assert first == "pairs: 60, of them encoded now: 60"
+    assert best.split(maxsplit=1)[1] == "000000008  a navy lamp"
+
+    with tarfile.open(tmp_path / "pictures" / "shards" / "00000.tar") as archive:
+        archive.extract("000000008.jpg", tmp_path, filter="data")
+    lines = run(*command, "./000000008.jpg", "--top", 1, server=server.address("grpc"), cwd=tmp_path).splitlines()
+    assert lines[0] == "pairs: 60, of them encoded now: 0"
+    assert lines[1].split(maxsplit=1)[1] == "000000008  a navy lamp"
 
 
 def test_notebook(server: Served, tmp_path: Path) -> None:
