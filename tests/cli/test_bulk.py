@@ -103,8 +103,6 @@ def test_several_runs_make_one_folder(command, url, lines, tmp_path):
     assert command("encode", url, lines, "-o", target, *SMALL, "--shard", "1/2").code == 0
     early = command("bulk", "merge", target)
     assert (early.code, early.err) == (3, f"casdk: {target}: the run of shard 0/2 has not begun\n")
-    single = command("encode", url, lines, "-o", target, *SMALL)
-    assert (single.code, "each with its --shard: when all" in single.err) == (3, True)
     assert command("encode", url, lines, "-o", target, *SMALL, "--shard", "0/2").code == 0
     assert command("bulk", "status", target).out == (
         f"{target}, shard 0/2: finished, 32 rows, 0 failed, 2 shards\n"
