@@ -43,6 +43,9 @@ def test_streams_begin_with_a_number(given, first):
         ("patience", -1, InputValueError),
         ("timeout", "1", InputTypeError),
         ("show_progress", None, InputTypeError),
+        ("images", "crop", InputValueError),
+        ("images", "jpeg95", InputValueError),
+        ("images", "webp90", InputValueError),
     ],
 )
 def test_a_value_that_cannot_be(name, value, error):

@@ -17,6 +17,7 @@ from casdk._content.crops import (
     crop_of_array,
     crop_of_bytes,
     square_of,
+    written_again,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,11 +180,26 @@ def test_a_square_is_rgb_of_the_size():
     assert (square.mode, square.size) == ("RGB", (SIZE, SIZE))
 
 
+@pytest.mark.parametrize(("written", "kind"), [("jpeg95", "JPEG"), ("webp90", "WEBP")])
+def test_with_loss_a_crop_is_smaller_and_nearly_the_same(written, kind):
+    data = file(noise(303, 204), "PNG")
+    exact = crop_of_bytes(data, SIZE, EVERY_FORM, MEMORY)
+    lossy = crop_of_bytes(data, SIZE, EVERY_FORM, MEMORY, written)
+    image = Image.open(io.BytesIO(lossy.data))
+    assert (lossy.form, image.format, image.mode, image.size) == (exact.form, kind, "RGB", (SIZE, SIZE))
+    assert len(lossy.data) < len(exact.data)
+    off = prepared(lossy.data, SIZE).astype(int) - prepared(exact.data, SIZE)
+    assert 0 < np.abs(off).mean() < 10
+    assert written_again(exact.data, written) == lossy.data
+    pixels = np.asarray(noise(303, 204))
+    assert crop_of_array(pixels, SIZE, EVERY_FORM, MEMORY, written).data == lossy.data
+
+
 def test_without_pillow_the_extra_is_named(monkeypatch):
-    check_pillow()
+    check_pillow("exact")
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(ConfigError, match=r'images="exact" needs Pillow: pip install "casdk\[image\]"'):
-        check_pillow()
+    with pytest.raises(ConfigError, match=r'images="jpeg95" needs Pillow: pip install "casdk\[image\]"'):
+        check_pillow("jpeg95")
 
 
 def test_decoding_waits_for_memory_unless_it_is_alone():

@@ -303,6 +303,7 @@ OTHERS = {
     "check_images": False,
     "images": "exact",
     "image_size": 336,
+    "min_fidelity": 0.5,
     "on_done": print,
     "on_error": print,
     "on_always": print,
@@ -319,7 +320,7 @@ OTHERS = {
 @pytest.mark.parametrize(("name", "how"), MERGES.items())
 def test_an_option_is_merged_as_it_says(name, how):
     coalescer = Coalescer(8, 0.0)
-    given = {"images": "exact"} if name == "image_size" else {}  # it goes with nothing else
+    given = {"images": "jpeg95"} if name in ("image_size", "min_fidelity") else {}  # they go with nothing else
     plain = merging_key(coalescer, ["a"], Options(**given))
     assert given or merging_key(coalescer, ["a"], DEFAULTS) == plain
     key = merging_key(coalescer, ["a"], Options(**given, **{name: OTHERS[name]}))

@@ -16,7 +16,6 @@ from casdk._calls.options import (
     StreamOptions,
     check_limit,
     read_options,
-    route,
 )
 
 
@@ -54,6 +53,7 @@ OF_A_WRONG_TYPE = {
     "show_progress": ["yes", None, Hostile(), np.array([True, False])],
     "check_images": [None, 1.0, Hostile()],
     "image_size": [True, "336", 336.0, Hostile()],
+    "min_fidelity": [True, "0.9", None, Hostile()],
     "return_responses": ["no", Hostile()],
     "dedupe": [[], Hostile()],
     "patience": [True, "60", Hostile()],
@@ -69,6 +69,7 @@ OF_A_WRONG_VALUE = {
     "reader": ["", "loop", None, 7, "CALLER", b"caller", Hostile(), Odd("nobody")],
     "images": ["crop", None, 7, "EXACT", b"exact", Hostile(), Odd("nobody")],
     "image_size": [0, -1, 4097, 336],
+    "min_fidelity": [-0.1, 1.1, math.nan, math.inf, 0.5],
     "errors": ["ignore", None, 7, Hostile(), np.array(["raise", "skip"])],
     "result": ["pandas", 7, Hostile(), np.array(["arrow"])],
     "dtype": ["int8", "nonsense", None, 7, Hostile(), np.float64, "f4,f4", object],
@@ -157,12 +158,6 @@ class Broken(Mapping):
         return len(self._values)
 
 
-def test_parameters_that_cannot_be_read():
-    with pytest.raises(InputTypeError, match="parameters cannot be read") as caught:
-        route("/encode", Broken(a=1))
-    assert type(caught.value.__cause__) is RuntimeError
-
-
 @pytest.mark.parametrize(
     "parameters",
     [
@@ -209,5 +204,13 @@ def test_profile_checks_its_time():
 
 def test_a_size_goes_with_crops_alone():
     assert read_options({"images": "exact", "image_size": np.int64(336)}).image_size == 336
-    with pytest.raises(InputValueError, match=r"image_size= goes with images='exact'"):
+    with pytest.raises(InputValueError, match=r"image_size= goes with images='exact', 'jpeg95' or 'webp90'"):
         read_options({"images": "original", "image_size": 336})
+
+
+def test_a_cosine_goes_with_loss_alone():
+    assert read_options({"images": "webp90", "min_fidelity": np.float32(0.5)}).min_fidelity == 0.5
+    assert read_options({"images": "jpeg95"}).min_fidelity == 0.999
+    for images in ("original", "exact"):
+        with pytest.raises(InputValueError, match=r"min_fidelity= goes with images='jpeg95' or 'webp90'"):
+            read_options({"images": images, "min_fidelity": 0.5})

@@ -46,6 +46,14 @@ def test_a_piece_waits_for_those_before_it(pieces):
     assert pieces.urgent(5)
 
 
+def test_a_piece_says_what_was_sent_for_it(pieces):
+    for start, size, crops, fidelity in ((0, 100, 1, None), (2, 200, 2, None), (1, 50, 0, 0.9995)):
+        pieces.answered(start, size, crops, fidelity)
+    place(pieces, range(2))
+    (piece,) = pieces.ready()
+    assert (piece.sent.bytes, piece.sent.cropped, piece.sent.fidelity) == (150, 1, 0.9995)
+
+
 def test_rows_of_several_requests_come_together(pieces):
     place(pieces, [1])
     assert list(pieces.ready()) == []

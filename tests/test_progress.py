@@ -3,6 +3,7 @@ import pytest
 import rich
 from bars import end_of_bar
 from casdk._calls import progress as _progress
+from casdk._calls.outcome import Sent
 from casdk._calls.progress import Progress
 from nbclient import NotebookClient
 
@@ -21,6 +22,16 @@ def test_a_row_counts_items_and_bytes(screen):
     assert "encode" in shown
     assert "10/10" in shown
     assert "out 2.0 kB in 4.0 kB" in shown
+
+
+def test_a_row_says_how_exact_crops_are(screen):
+    sent = Sent()
+    with Progress("encode", 10, sent) as progress:
+        progress.advance(4, 1_000, 2_000)
+        sent.fidelity = 0.99956
+        progress.advance(6, 1_000, 2_000)
+    draw()
+    assert "in 4.0 kB cosine 0.9996" in screen.getvalue()
 
 
 def test_eighty_columns_are_enough(screen):

@@ -110,7 +110,10 @@ class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             to its end.
         sent_bytes: Bytes of the requests that were answered; ``None`` where nobody knows, as these had items of other
             calls, too (``Client(coalesce=...)``).
-        cropped: Pictures that went as exact crops, with ``images="exact"``.
+        cropped: Pictures that went as crops, with ``images=``.
+        fidelity: With ``images="jpeg95"`` or ``"webp90"``, the smallest cosine between the rows of the call's first
+            images without and with loss; of a stream, as far as it was known when the piece was answered. ``None`` if
+            nothing went with loss: a call of 32 images or fewer sends them all without.
     """
 
     embeddings: NDArray[Any]
@@ -119,6 +122,7 @@ class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     stopped: CasdkError | None = None
     sent_bytes: int | None = None
     cropped: int = 0
+    fidelity: float | None = None
 
     @property
     def ok(self) -> bool:

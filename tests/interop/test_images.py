@@ -135,7 +135,7 @@ def test_another_size_is_refused(running: Callable[[str], Served], caplog: pytes
     with running(CLIP_SERVER).client("grpc") as client:
         result = client.encode([file(photo(901, 703, 9), "JPEG")], images="exact", image_size=336, errors="return")
     assert result.cropped == 0
-    assert "sends all images as they are" in caplog.text
+    assert "all images are sent as they are" in caplog.text
 
 
 def test_bytes_on_the_wire(running: Callable[[str], Served]) -> None:

@@ -94,8 +94,15 @@ class Answer(ABC):
     def refused(self, error: ItemError) -> None:
         """An item will have no result."""
 
-    def answered(self, start: int, size: int, crops: int) -> None:
-        """A request of so many bytes was answered, of the items from this index on, some of them as crops."""
+    def answered(self, start: int, size: int, crops: int, fidelity: float | None) -> None:
+        """A request of so many bytes was answered, of the items from this index on, some of them as crops.
+
+        Args:
+            start: The index.
+            size: The bytes.
+            crops: How many of the items went as crops.
+            fidelity: The smallest cosine that was measured of crops with loss.
+        """
 
     def urgent(self, batch_start: int) -> bool:
         """Whether results wait in memory for this batch, so that it must not wait for memory."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypedDict
+from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 import msgspec
 
-from casdk._calls.options import AUTO, MINIBATCH, Images, Known, read_options
+from casdk._calls.options import AUTO, MINIBATCH, Known, read_options
+from casdk._content.crops import LOSSY
 from casdk._wording import shown
 from casdk.errors import InputTypeError, InputValueError
 
 __all__ = ["BulkDefaults", "BulkOptions", "read_bulk_options"]
+
+BulkImages: TypeAlias = Literal["original", "exact"]
+"""What a bulk run sends of images."""
 
 
 class BulkOptions(TypedDict, total=False):
@@ -47,7 +51,8 @@ class BulkOptions(TypedDict, total=False):
         parameters: Sent to the executors; ``model_name`` in it selects ``/encode/{model_name}``. Never changed.
         prefetch: Requests in flight; ``Limits.prefetch`` by default.
         check_images: Refuse what is not an image before it is sent.
-        images: What is sent of them, as for `Client.encode`: the ``"original"``, or ``"exact"`` crops.
+        images: What is sent of them, as for `Client.encode`: the ``"original"``, or ``"exact"`` crops. Crops with loss
+            are refused, since it would depend on where a run was stopped which images were measured and went without.
         image_size: The model's side in pixels, for ``images="exact"``; found out by default.
         show_progress: Show a bar.
     """
@@ -70,7 +75,7 @@ class BulkOptions(TypedDict, total=False):
     parameters: Mapping[str, Any] | None
     prefetch: int | None
     check_images: bool
-    images: Images
+    images: BulkImages
     image_size: int | None
     show_progress: bool
 
@@ -96,7 +101,7 @@ class BulkDefaults(msgspec.Struct, frozen=True, kw_only=True):
     parameters: Mapping[str, Any] | None = None
     prefetch: int | None = None
     check_images: bool = True
-    images: Images = "original"
+    images: BulkImages = "original"
     image_size: int | None = None
     show_progress: bool = False
 
@@ -133,6 +138,11 @@ def read_bulk_options(options: Mapping[str, Any]) -> tuple[BulkDefaults, dict[st
     of_layout = {} if options.get("layout") is None else OF_CLIP_RETRIEVAL
     given = BulkDefaults(**{**of_layout, **options})
     checked = read_options({name: getattr(given, name) for name in (*OF_STREAMS, "show_progress")})
+    if checked.images in LOSSY:
+        raise InputValueError(
+            f"images={checked.images!r} does not go with a bulk run: which of its images are sent without loss, to be "
+            "measured, would depend on where it was stopped; give images='exact'"
+        )
     for name in ("resume", "overwrite", "update", "retry_errors", "hash", "normalize"):
         if not isinstance(value := getattr(given, name), bool):
             raise InputTypeError(f"{name} must be True or False, not {shown(value)}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
 from casdk._content.canary import Proof, forms_shown, pictures_of_forms, pictures_of_sizes, size_shown
-from casdk._content.crops import DecodingMemory, crop_of_array, crop_of_bytes
+from casdk._content.crops import DecodingMemory, Lossy, Written, crop_of_array, crop_of_bytes, written_again
 from casdk._content.inputs import Sources
 from casdk._engine.logging import logger_of
 from casdk._engine.process import engine
@@ -18,19 +19,33 @@ from casdk._rust import Kind, kind_of_uri, read_uri
 from casdk.documents import Document, DocumentArray
 from casdk.errors import ServerError
 
-__all__ = ["CroppedBatch", "Cropping", "Crops", "Proofs"]
+__all__ = ["CroppedBatch", "Cropping", "Crops", "Encode", "Pair", "Proofs"]
 
 LOG: Final = logger_of("casdk.calls")
 BATCHES_AT_ONCE: Final = 2
 """Batches of a client that are cropped at the same time: one follows while the last pictures of another are decoded."""
 ON_DISK: Final = (Kind.PATH, Kind.FILE_URL)
 
-Encode: TypeAlias = "Callable[[Sequence[Any]], Awaitable[np.ndarray[Any, Any]]]"
+Encode: TypeAlias = "Callable[[Sequence[Any]], Coroutine[Any, Any, np.ndarray[Any, Any]]]"
 """Sends pictures as they are; returns their rows, NaN where there is none."""
-Asked: TypeAlias = "tuple[str, int | None]"
-"""The model, by the end of its endpoint, and the size that was named."""
+Asked: TypeAlias = "tuple[str, str, int | None]"
+"""The server's address, the model, by the end of its endpoint, and the size that was named."""
 Proofs: TypeAlias = "dict[Asked, Proof | None]"
-"""What has been shown of each model so far; ``None`` if nothing was."""
+"""What each server has shown of a model so far; ``None`` if nothing."""
+
+
+class Pair(NamedTuple):
+    """One crop, written in two ways.
+
+    Attributes:
+        position: Of the item in its batch.
+        exact: The crop without loss.
+        lossy: The crop with loss.
+    """
+
+    position: int
+    exact: bytes
+    lossy: bytes
 
 
 class CroppedBatch(NamedTuple):
@@ -40,15 +55,17 @@ class CroppedBatch(NamedTuple):
         items: The items, a crop in the place of each picture that has one.
         kinds: Theirs.
         crops: How many crops are at each position: a Document may have several candidates.
+        pairs: The pictures that could have gone with loss, if that is tried.
     """
 
     items: list[Any]
     kinds: bytes
     crops: list[int]
+    pairs: list[Pair]
 
 
 class Cropping:
-    """Finds out how the server of a client prepares images, and makes crops for its calls.
+    """Finds out how the servers of a client prepare images, and makes crops for its calls.
 
     Args:
         proofs: What is known so far; it is added to.
@@ -56,33 +73,39 @@ class Cropping:
 
     def __init__(self, proofs: Proofs) -> None:
         self._proofs = proofs
-        self._proving = asyncio.Lock()
+        self._proving: defaultdict[Asked, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._memory = DecodingMemory()
         self._turns = asyncio.Semaphore(BATCHES_AT_ONCE)
-        self._warned = False
+        self._warned: set[str] = set()
 
-    def refuse_several(self) -> None:
-        """Say once that there are several servers, of which one would have shown nothing of the others."""
-        if not self._warned:
-            self._warned = True
-            LOG.warning("images='exact' sends all images as they are: this client has several servers")
+    def warn(self, reason: str) -> None:
+        """Say why no crops are sent, once for each reason."""
+        if reason not in self._warned:
+            self._warned.add(reason)
+            LOG.warning("all images are sent as they are: %s", reason)
 
-    async def prove(self, model: str, size: int | None, encode: Encode) -> Proof | None:
-        """Return what the server shows of a model: it is asked once.
+    def is_known(self, server: str, model: str, size: int | None) -> bool:
+        """Whether a server has been asked; the arguments are those of `prove`."""
+        return (server, model, size) in self._proofs
+
+    async def prove(self, server: str, model: str, size: int | None, encode: Encode) -> Proof | None:
+        """Return what a server shows of a model: it is asked once.
 
         Args:
-            model: Its name; empty for the server's own.
+            server: Its address.
+            model: The model's name; empty for the server's own.
             size: The model's side, if the caller has named it.
             encode: Asks the server.
         """
-        asked = model, size
-        async with self._proving:
+        asked = server, model, size
+        async with self._proving[asked]:
             if asked not in self._proofs:
                 self._proofs[asked] = proof = await _prove(size, encode)
                 if proof is None:
-                    _warn(model, size)
+                    self.warn(_reason(*asked))
                 else:
-                    LOG.info("images of %d x %d pixels give the rows of originals, of: %s", *_described(proof))
+                    what = server, *_described(proof)
+                    LOG.info("%s: images of %d x %d pixels give the rows of originals, of: %s", *what)
             return self._proofs[asked]
 
     async def crop(
@@ -91,7 +114,7 @@ class Cropping:
         """Return a batch with crops for pictures, each made on a thread; none of the caller's code is run."""
         loop, croppers = asyncio.get_running_loop(), engine().croppers
         read, read_kinds, counts = list(items), bytearray(kinds), [0] * len(items)
-        at, parts, making = [], [], []
+        at, parts, making, pairs = [], [], [], []
         async with self._turns:
             for position, (item, kind) in enumerate(zip(items, kinds, strict=True)):
                 for part in _parts(item, kind, to.candidates):
@@ -102,12 +125,16 @@ class Cropping:
         for position, part, crop in zip(at, parts, made, strict=True):
             if crop is None:
                 continue
+            if crop.lossy is not None:
+                pairs.append(Pair(position, crop.data, crop.lossy))
+            if not crop.is_smaller:
+                continue
             counts[position] += 1
             if kinds[position] != Kind.DOCUMENT:
-                read[position], read_kinds[position] = crop, Kind.BLOB
+                read[position], read_kinds[position] = crop.data, Kind.BLOB
             else:
-                read[position] = part.put(read[position], items[position], crop, to.candidates)
-        return CroppedBatch(read, bytes(read_kinds), counts)
+                read[position] = part.put(read[position], items[position], crop.data, to.candidates)
+        return CroppedBatch(read, bytes(read_kinds), counts, pairs)
 
 
 class _Part(NamedTuple):
@@ -164,37 +191,59 @@ def _part_of(document: Any, candidate: int) -> _Part | None:
     return None
 
 
+class _Made(NamedTuple):
+    """The crop of a picture.
+
+    Attributes:
+        data: The crop, as it is sent.
+        is_smaller: Whether it has fewer bytes than the picture, which goes as it is otherwise.
+        lossy: The crop with loss, if that is tried, and has fewer bytes than the picture.
+    """
+
+    data: bytes
+    is_smaller: bool
+    lossy: bytes | None
+
+
 class Crops(NamedTuple):
     """Which crops one call makes.
 
     Attributes:
-        proof: What has been shown of the server.
+        proof: What has been shown of the servers.
         sources: Where the client may look.
         most: Bytes that an item may have.
         candidates: Attribute of Documents whose documents are cropped, too.
+        written: How crops are written.
+        tried: How exact crops are written a second time, if that is tried.
     """
 
     proof: Proof
     sources: Sources
     most: int
     candidates: str | None
+    written: Written = "exact"
+    tried: Lossy | None = None
 
-    def crop_of(self, part: _Part, fetched: Mapping[str, bytes], memory: DecodingMemory) -> bytes | None:
-        """Return the crop of a picture, unless the picture has to go as it is, or is smaller."""
+    def crop_of(self, part: _Part, fetched: Mapping[str, bytes], memory: DecodingMemory) -> _Made | None:
+        """Return the crop of a picture, unless the picture has to go as it is."""
         size, forms = self.proof
         try:
             if part.kind == Kind.TENSOR:
-                weight, crop = part.source.nbytes, crop_of_array(part.source, size, forms, memory)
+                weight, crop = part.source.nbytes, crop_of_array(part.source, size, forms, memory, self.written)
             else:
                 data = self._read(part, fetched)
                 if data is None or len(data) > self.most:
                     return None
-                weight, crop = len(data), crop_of_bytes(data, size, forms, memory)
+                weight, crop = len(data), crop_of_bytes(data, size, forms, memory, self.written)
         except Exception as error:
             # The packer reads it again and reports what is wrong with it, or the server does, as for any original.
             LOG.debug("an image is sent as it is, since no crop can be made of it: %s", type(error).__name__)
             return None
-        return crop.data if crop is not None and len(crop.data) < weight else None
+        if crop is None:
+            return None
+        lossy = None if self.tried is None else written_again(crop.data, self.tried)
+        is_lossy_smaller = lossy is not None and len(lossy) < weight
+        return _Made(crop.data, len(crop.data) < weight, lossy if is_lossy_smaller else None)
 
     def _read(self, part: _Part, fetched: Mapping[str, bytes]) -> bytes | None:
         if part.kind == Kind.BLOB:
@@ -213,7 +262,7 @@ async def _prove(size: int | None, encode: Encode) -> Proof | None:
     try:
         rows = await encode(await run(croppers, pictures_of_sizes, size))
     except ServerError as error:
-        LOG.warning("the server failed on the pictures that images='exact' sends first: %s", error)
+        LOG.warning("the server failed on the pictures that show how it prepares images: %s", error)
         return None
     shown = size_shown(rows, size)
     if shown is None:
@@ -230,10 +279,10 @@ def _described(proof: Proof) -> tuple[int, int, str]:
     return proof.size, proof.size, ", ".join(sorted(f"{form.format} {form.mode}" for form in proof.forms))
 
 
-def _warn(model: str, size: int | None) -> None:
-    LOG.warning(
-        "images='exact' sends all images%s as they are: the server gives other rows for crops of %s than for the "
-        "picture, so it prepares images in another way than clip_server does",
-        f" of {model!r}" if model else "",
-        "any size" if size is None else f"{size} x {size} pixels",
+def _reason(server: str, model: str, size: int | None) -> str:
+    which = f"{server} with the model {model!r}" if model else server
+    crops = "any size" if size is None else f"{size} x {size} pixels"
+    return (
+        f"{which} gives other rows for crops of {crops} than for the picture, so it prepares images in another way "
+        "than clip_server does"
     )

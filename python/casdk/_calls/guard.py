@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from casdk._calls.options import route
+from casdk._calls.routes import route
 from casdk._calls.space import CANARIES, Rows, Space, difference, usable
 from casdk._calls.tasks import retrieve
 from casdk._rust import Kind, new_id

@@ -27,9 +27,10 @@ from msgspec import UNSET
 
 from casdk._calls.answers import Embeddings
 from casdk._calls.batches import moved
-from casdk._calls.options import AUTO, DEFAULTS, Options, key_of, route
+from casdk._calls.options import AUTO, DEFAULTS, Options, key_of
 from casdk._calls.originals import Originals, are_ours, present
 from casdk._calls.outcome import Outcome
+from casdk._calls.routes import route
 from casdk._calls.run import Run
 from casdk._content.feeds import is_held
 from casdk._content.inputs import are_texts

@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from casdk._calls.decisions import ErrorMode
 from casdk._calls.tuning import Tuning
-from casdk._content.crops import check_pillow
+from casdk._content.crops import LOSSY, check_pillow
 from casdk._wording import class_name, message_of, shown
 from casdk.errors import InputError, InputTypeError, InputValueError
 from casdk.models import Response
@@ -26,6 +26,7 @@ __all__ = [
     "DTYPES",
     "MERGES",
     "MINIBATCH",
+    "MIN_FIDELITY",
     "CallOptions",
     "EncodeOptions",
     "Images",
@@ -38,13 +39,12 @@ __all__ = [
     "check_timeout",
     "key_of",
     "read_options",
-    "route",
 ]
 
 
 Reader: TypeAlias = Literal["caller", "thread"]
 """Where a sync iterable is read."""
-Images: TypeAlias = Literal["original", "exact"]
+Images: TypeAlias = Literal["original", "exact", "jpeg95", "webp90"]
 """What is sent of images."""
 
 
@@ -66,9 +66,12 @@ class CallOptions(TypedDict, total=False):
             although the iterable blocks.
         check_images: Refuse what is not an image before it is sent.
         images: What is sent of them: the ``"original"``, or ``"exact"`` crops of the pixels that the model looks at,
-            without loss, where they are smaller and the server has shown that they give the same rows. Needs
-            ``casdk[image]``. ``index`` sends originals in any case.
-        image_size: The model's side in pixels, for ``images="exact"``; found out by default. Checked all the same.
+            without loss, where they are smaller and the server has shown that they give the same rows; or such crops
+            with loss, ``"jpeg95"`` or ``"webp90"``, whose rows are nearly the same. Needs ``casdk[image]``. ``index``
+            sends originals in any case.
+        image_size: The model's side in pixels, for crops; found out by default. Checked all the same.
+        min_fidelity: The smallest cosine between the rows of crops without and with loss, for ``images="jpeg95"`` and
+            ``"webp90"``: if it is smaller for one of the call's first 32 images, all go without loss. 0.999.
         on_error: Called with the `Response` of each failed request, which then does not stop the call.
     """
 
@@ -81,6 +84,7 @@ class CallOptions(TypedDict, total=False):
     check_images: bool
     images: Images
     image_size: int | None
+    min_fidelity: float
     on_error: Callable[[Response], Any] | None
 
 
@@ -142,6 +146,7 @@ MINIBATCH: Final = 32
 AUTO: Final = "auto"
 """The ``batch_size`` of a call that finds out how many items a request had better have."""
 DTYPE: Final = "float32"
+MIN_FIDELITY: Final = 0.999
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +165,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     check_images: bool = True
     images: Images = "original"
     image_size: int | None = None
+    min_fidelity: float = MIN_FIDELITY
     on_done: Any = None
     on_error: Any = None
     on_always: Any = None
@@ -175,9 +181,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         if self.result is not None:
             self._check_result()
         if self.images != "original":
-            check_pillow()
+            check_pillow(self.images)
         elif self.image_size is not None:
-            raise InputValueError("image_size= goes with images='exact'")
+            raise InputValueError("image_size= goes with images='exact', 'jpeg95' or 'webp90'")
+        if self.min_fidelity != MIN_FIDELITY and self.images not in LOSSY:
+            raise InputValueError("min_fidelity= goes with images='jpeg95' or 'webp90'")
 
     def _check_result(self) -> None:
         if self.errors == "return":
@@ -207,6 +215,7 @@ MERGES: Final[dict[str, Literal["same", "own", "alone"]]] = {
     "check_images": "same",
     "images": "same",
     "image_size": "same",
+    "min_fidelity": "same",
     "on_done": "alone",
     "on_error": "alone",
     "on_always": "alone",
@@ -238,7 +247,7 @@ def key_of(options: Options) -> Hashable | None:
 
 
 def _comparable(value: Any) -> Hashable:
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Mapping):
         return msgspec.json.encode(value, order="deterministic") if value else None
@@ -385,6 +394,14 @@ def _read_seconds(name: str, value: Any) -> float | None:
     return seconds
 
 
+def _read_cosine(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise InputTypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not 0 <= value <= 1:
+        raise InputValueError(f"{name} must be from 0 to 1, not {shown(value)}")
+    return float(value)
+
+
 def _read_flag(name: str, value: Any) -> bool:
     if not isinstance(value, int | np.bool_):
         raise InputTypeError(f"{name} must be True or False, not {shown(value)}")
@@ -446,6 +463,7 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "check_images": _read_flag,
     "images": lambda name, value: _read_word(name, value, *IMAGES),
     "image_size": lambda name, value: None if value is None else _read_count(name, value, LARGEST_SIDE),
+    "min_fidelity": _read_cosine,
     "on_done": _read_callback,
     "on_error": _read_callback,
     "on_always": _read_callback,
@@ -458,36 +476,3 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "result": lambda name, value: _read_word(name, value, "arrow", None),
 }
 """What each option takes, by its name."""
-
-
-def route(verb: str, parameters: Mapping[str, Any] | None, **extra: Any) -> tuple[str, dict[str, Any]]:
-    """Return endpoint and parameters of a request; the caller's mapping stays as it is.
-
-    Args:
-        verb: ``/encode``, ``/rank``...
-        parameters: The caller's; of ``/encode`` and ``/rank``, ``model_name`` is taken out and becomes part of the
-            endpoint. No indexer listens at ``/index/{model_name}``, where an encoder would answer in its place.
-        extra: Added; the caller's own ``drop_image_content`` wins.
-
-    Raises:
-        InputTypeError: ``model_name`` cannot be part of an endpoint, or the mapping cannot be read.
-    """
-    sent = {"drop_image_content": True}
-    try:
-        sent |= parameters or {}
-    except Exception as error:
-        if parameters is None:  # a signal handler's
-            raise
-        raise InputTypeError(f"parameters cannot be read: {class_name(error)}: {message_of(error)}") from error
-    sent |= extra
-    model: object = sent.pop("model_name", None) if verb in ("/encode", "/rank") else None
-    if model is None:
-        return verb, sent
-    if not isinstance(model, str):
-        raise InputTypeError(f"parameters: model_name must be a str, not {class_name(model)}")
-    model = str.__str__(model)  # a class of its own may write itself as it likes
-    try:
-        model.encode()
-    except UnicodeEncodeError as error:
-        raise InputTypeError(f"parameters: model_name {shown(model)} cannot be sent: {error.reason}") from None
-    return f"{verb}/{model}", sent

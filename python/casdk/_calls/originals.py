@@ -195,7 +195,12 @@ def present(rows: np.ndarray[Any, Any] | None, outcome: Outcome, originals: Orig
         if sent is None:
             return EncodeResult(embeddings=rows, errors=errors, stopped=stopped)
         return EncodeResult(
-            embeddings=rows, errors=errors, stopped=stopped, sent_bytes=sent.bytes, cropped=sent.cropped
+            embeddings=rows,
+            errors=errors,
+            stopped=stopped,
+            sent_bytes=sent.bytes,
+            cropped=sent.cropped,
+            fidelity=sent.fidelity,
         )
     if stopped is not None:
         return stopped
@@ -223,7 +228,12 @@ def open_piece(piece: Piece, options: Options) -> Any:
     if options.errors == "return":
         errors, sent = tuple(sorted(piece.errors, key=_index_of)), piece.sent
         return EncodeResult(
-            embeddings=rows, errors=errors, start=piece.start, sent_bytes=sent.bytes, cropped=sent.cropped
+            embeddings=rows,
+            errors=errors,
+            start=piece.start,
+            sent_bytes=sent.bytes,
+            cropped=sent.cropped,
+            fidelity=sent.fidelity,
         )
     if options.errors == "skip" and piece.bad:
         good = [position for position in range(len(rows)) if position not in piece.bad]

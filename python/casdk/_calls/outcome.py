@@ -17,10 +17,12 @@ class Sent(msgspec.Struct):
     Attributes:
         bytes: Of the messages.
         cropped: Pictures that went as crops.
+        fidelity: The smallest cosine between the rows of crops without and with loss, once that is measured.
     """
 
     bytes: int = 0
     cropped: int = 0
+    fidelity: float | None = None
 
 
 class Outcome(msgspec.Struct, frozen=True):

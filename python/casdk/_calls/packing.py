@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from casdk._calls.batches import Batch
-from casdk._calls.cropping import Crops
+from casdk._calls.cropping import CroppedBatch, Crops
 from casdk._calls.decisions import Call
-from casdk._calls.options import Options, route
+from casdk._calls.options import Options
+from casdk._calls.routes import route
 from casdk._calls.session import ByteShare, Session
+from casdk._calls.trials import Trial
 from casdk._content.inputs import are_plain, urls_of
 from casdk._engine.callers import Caller
 from casdk._engine.process import engine
@@ -24,7 +26,6 @@ from casdk.errors import InputTypeError
 
 if TYPE_CHECKING:
     from casdk._calls.verbs import Verb
-    from casdk._content.canary import Proof
     from casdk._rust import Codec
 
 __all__ = ["Packing", "Writing", "leave_out"]
@@ -92,12 +93,14 @@ class Packing:
         model_name: That name, or ``""``.
         packers: What writes requests, by how.
         crops: Which crops are sent in the place of pictures, if any are.
+        trial: Decides whether they have loss, if they may have.
 
     Raises:
         InputTypeError: The call's parameters cannot be sent.
     """
 
     crops: Crops | None = None
+    trial: Trial | None = None
 
     def __init__(
         self, session: Session, codecs: tuple[Codec, ...], verb: Verb, options: Options, share: ByteShare
@@ -115,11 +118,6 @@ class Packing:
         self._session = session
         self._candidates = verb.candidates
         self._share = share
-
-    def use_crops(self, proof: Proof) -> None:
-        """Send crops in the place of pictures, as the server has shown that they give the same rows."""
-        session = self._session
-        self.crops = Crops(proof, session.sources, session.limits.max_item_bytes, self._candidates)
 
     async def pack(self, packer: Packer, batch: Batch, request_id: str, caller: Caller[Any], patient: bool) -> Packed:
         """Pack a batch whatever is in it.
@@ -151,8 +149,13 @@ class Packing:
             fetched, batch.errors = await self._session.downloads.fetch(urls)
         batch.crops = ()
         if crops is not None:
-            items, kinds, batch.crops = await self._session.cropping.crop(items, kinds, fetched, crops)
+            items, kinds, batch.crops, _ = await self._crop(batch, fetched, crops)
         return await self._on_worker(lambda: pack(request_id, items, kinds, fetched), caller, patient, theirs)
+
+    async def _crop(self, batch: Batch, fetched: Mapping[str, bytes] | None, crops: Crops) -> CroppedBatch:
+        if self.trial is not None:
+            return await self.trial.crop(batch, fetched)
+        return await self._session.cropping.crop(batch.items, batch.kinds, fetched, crops)
 
     async def _on_worker(self, pack: Callable[[], T], caller: Caller[Any], patient: bool, theirs: bool) -> T:
         """Pack on a worker, or on a reader thread if that runs the caller's code, so that it holds up no other call."""

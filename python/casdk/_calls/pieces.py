@@ -59,10 +59,11 @@ class Pieces(Answer):
         piece.errors.append(error)
         self._count_done(piece, 1)
 
-    def answered(self, start: int, size: int, crops: int) -> None:
+    def answered(self, start: int, size: int, crops: int, fidelity: float | None) -> None:
         sent = self._piece_of(start).sent
         sent.bytes += size
         sent.cropped += crops
+        sent.fidelity = fidelity
 
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, unpacked: Any, request_id: str

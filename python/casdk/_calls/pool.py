@@ -85,6 +85,7 @@ class PooledWay(Way):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.is_fixed = not settings.pool.resolve
         self.members = [self._member(server) for server in settings.servers]
         self.engine: Engine | None = None
         codecs: tuple[Codec, ...] = tuple({member.place.codec: None for member in self.members})

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from casdk._calls.outcome import Sent
+
 __all__ = ["Progress"]
 
 LOG: Final = logger_of("casdk.progress")
@@ -38,18 +40,21 @@ longer, nobody waits for it again until it has succeeded."""
 class Progress:
     """One call's row in the display.
 
-    It shows items done, of all if known, items per second, bytes out and in, time elapsed and remaining.
+    It shows items done, of all if known, items per second, bytes out and in, the smallest cosine that was measured of
+    crops with loss, time elapsed and remaining.
 
     Args:
         title: Shown before the bar.
         total: Items in all, if known.
+        sent: What the call has sent.
     """
 
-    def __init__(self, title: str, total: int | None) -> None:
+    def __init__(self, title: str, total: int | None, sent: Sent | None = None) -> None:
         self.title: Final = title
         self.total = total
         self.done = 0
         self.over = False
+        self._sent = sent
         self._out = self._in = 0
         self._waits = False
         self._display: _Display | None = None
@@ -89,10 +94,14 @@ class Progress:
             await self._display.shown(deadline)
 
     def traffic(self) -> str:
-        """Return the row's text beside the count of items: bytes out and in, or that the call waits."""
+        """Return the row's text beside the count of items: bytes out and in, the cosine, or that the call waits."""
         from rich.filesize import decimal
 
-        return "waiting for the server" if self._waits else f"out {decimal(self._out)} in {decimal(self._in)}"
+        if self._waits:
+            return "waiting for the server"
+        fidelity = None if self._sent is None else self._sent.fidelity
+        exactness = "" if fidelity is None else f" cosine {fidelity:.4f}"
+        return f"out {decimal(self._out)} in {decimal(self._in)}{exactness}"
 
 
 class _Display:

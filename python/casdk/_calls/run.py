@@ -87,6 +87,7 @@ class Run:
         call: Its decisions.
         tasks: What is under way.
         before: What has to be looked at before anything is sent, on a worker.
+        sent: What it has sent.
         stopped: What stopped it, when it is over.
     """
 
@@ -148,8 +149,8 @@ class Run:
             own_patience=options.patience,
         )
         self._name = verb.endpoint[1:] or "profile"
-        self._sent = Sent()
-        self._progress = Progress(self._name, self.total) if options.show_progress else None
+        self.sent = Sent()
+        self._progress = Progress(self._name, self.total, self.sent) if options.show_progress else None
         watched = self._name, self.packing.endpoint, self.total, merged
         self.watch = None if session.telemetry is None else session.telemetry.watch(*watched)
         # Nothing of these refers to this object: the cycle would hold the result until a garbage collection.
@@ -277,17 +278,16 @@ class Run:
 
     async def _attempt(self, batch: Batch) -> None:
         """Send one batch, place its reply, and report how it ended; a task of its own, unless it is all there is."""
-        request, call, packing = Request(batch, new_id()), self.call, self.packing
+        request, call, packing, done, received = Request(batch, new_id()), self.call, self.packing, 0, None
         if self.watch is not None:
             self.watch.begin(batch)
         try:
             try:
-                done, packed, batch.taken_at = 0, None, perf_counter()
+                packed, batch.taken_at = None, perf_counter()
                 if not (self.tasks.running and self._bytes.full):  # what has only sentences in it takes no time
                     codec = request.codec = self.way.codec
                     packed = packing.packers[codec].pack_sentences(request.id, batch.items, batch.kinds)
-                if packed is None:
-                    packed = await self._pack(request)
+                packed = packed or await self._pack(request)
                 batch.packed_at = perf_counter()
                 if packed.rows < len(batch.items):
                     leave_out(batch, packed, call)
@@ -332,8 +332,9 @@ class Run:
         finally:
             if request.assignment is not None:
                 self.way.leave(request)
-            if request.size:
-                self._bytes.hold(-request.size)
+            self._bytes.hold(-request.size)
+            if packing.trial is not None:
+                packing.trial.leave(request, received if done else None)
             self.tasks.end(batch)
 
     async def _pack(self, request: Request) -> Packed:
@@ -414,11 +415,10 @@ class Run:
         self._unfinished.mark_done(indices)
         if self._progress is not None:
             self._progress.advance(len(items), request.size, received.size)
-        self._sent.bytes += request.size
-        crops = sum(batch.crops)
-        self._sent.cropped += crops
+        self.sent.bytes += request.size
+        self.sent.cropped += (crops := sum(batch.crops))
         if self._receiver.pieces:
-            self._receiver.answered(indices[0], request.size, crops)
+            self._receiver.answered(indices[0], request.size, crops, self.sent.fidelity)
         return len(items) - len(missing)
 
     async def _fail(self, request: Request, error: CasdkError) -> None:
@@ -485,7 +485,7 @@ class Run:
         read, bad = self._reading.count, self.call.bad
         if self.repeats is not None:
             self.repeats.spread(bad, left)
-        outcome = Outcome(read, bad, left, stopped, sorted({*bad, *left}), self._sent)
+        outcome = Outcome(read, bad, left, stopped, sorted({*bad, *left}), self.sent)
         if stopped is not None:
             stopped.done = read - len(outcome.missing)
             stopped.total = read if self.total is None and self.call.ended else self.total

@@ -20,6 +20,7 @@ from casdk._calls.options import DEFAULTS, MINIBATCH, Options, check_limit, chec
 from casdk._calls.originals import Originals, open_piece, present, write_embeddings
 from casdk._calls.outcome import Outcome
 from casdk._calls.pieces import Pieces
+from casdk._calls.proofs import allow_crops
 from casdk._calls.run import Run
 from casdk._calls.session import Session
 from casdk._calls.space import IMAGE, MODALITIES, SENTENCE, Space, usable
@@ -107,32 +108,13 @@ def _read(originals: Originals, answer: Answer, items: list[Any], indices: Seque
 # what shows whether crops may be sent
 
 
-async def _prove_crops(run: Run, caller: Caller[Any]) -> None:
-    """Ask the server, once for each of its models, whether crops give the same rows as pictures."""
-    model, way, cropping = run.packing.model_name, run.way, run.session.cropping
-    if way.only is None:
-        cropping.refuse_several()
-        return
-
-    async def encode(pictures: Sequence[Any]) -> np.ndarray[Any, Any]:
-        # In one request, since another one may be answered by another device. What is left of the call's own time.
-        options = Options(
-            errors="return",
-            timeout=None if run.deadline is None else max(run.deadline - monotonic(), 1e-9),
-            parameters={"model_name": model} if model else None,
-            batch_size=len(pictures),
-        )
-        rows: np.ndarray[Any, Any] = (await Run(run.session, CANARY, pictures, options, way=way).run(caller))()
-        return rows
-
-    proof = await cropping.prove(model, run.options.image_size, encode)
-    if proof is not None:
-        run.packing.use_crops(proof)
-
-
 def _finish_canary(run: Run, outcome: Outcome) -> Any:
     assert isinstance(run.answer, Embeddings)
     return outcome.stopped or run.answer.rows_of(outcome)
+
+
+CANARY: Final = Verb(endpoint="/encode", read=_read, keep=Originals.keep, answer=Embeddings, finish=_finish_canary)
+PROVE_CROPS: Final = partial(allow_crops, CANARY)
 
 
 # encode
@@ -156,15 +138,7 @@ def encode(session: Session, content: Iterable[Any], options: Options) -> Run | 
     return RUNS[type(options.batch_size)](session, ENCODE, content, options)
 
 
-ENCODE: Final = Verb(
-    prove=_prove_crops,
-    endpoint="/encode",
-    read=_read,
-    keep=Originals.keep,
-    answer=Embeddings,
-    finish=_finish_encode,
-)
-CANARY: Final = msgspec.structs.replace(ENCODE, prove=None, finish=_finish_canary)
+ENCODE: Final = msgspec.structs.replace(CANARY, prove=PROVE_CROPS, finish=_finish_encode)
 
 
 # encode, in pieces
@@ -246,7 +220,7 @@ def _read_checked(
 
 
 RANK: Final = Verb(
-    prove=_prove_crops,
+    prove=PROVE_CROPS,
     endpoint="/rank",
     read=_read_checked,
     keep=Originals.keep,
@@ -417,7 +391,7 @@ def _finish_search(run: Run, outcome: Outcome) -> Any:
 
 
 SEARCH: Final = Verb(
-    prove=_prove_crops,
+    prove=PROVE_CROPS,
     endpoint="/search",
     read=_read,
     keep=Originals.keep_as_documents,

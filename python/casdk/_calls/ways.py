@@ -39,10 +39,12 @@ class Way:
         codec: How the next request is to be written.
         has_waiters: Whether no request needs a task while it waits for its reply.
         open_until: When `open` is to be awaited before the next request, in the engine's time.
+        is_fixed: Whether these servers stay those that they are.
         hedging: Which of them are sent to a second server as well; ``None`` if none is.
     """
 
     open_until = inf
+    is_fixed = True
     hedging: Hedging | None = None
 
     def __init__(

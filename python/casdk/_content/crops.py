@@ -1,9 +1,10 @@
-"""An image -> the square of it that a CLIP model looks at, sent without loss: the server's first steps, done here.
+"""An image -> the square of it that a CLIP model looks at, as a small file: the server's first steps, done here.
 
 The steps are clip_server's, of Pillow's own code, which it runs: open, bicubic resize in the picture's own mode, centre
 crop with torchvision's rounding, RGB; no rotation by Exif. Done with the crop again they change nothing, as its sides
 have the model's size already, so the server gets the same pixels as of the original, bit for bit. That a server works
-like this is for `casdk._content.canary` to prove.
+like this is for `casdk._content.canary` to prove. Written with loss the square is smaller, and only about the same:
+how far off its row is, `casdk._calls.trials` measures.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
@@ -21,7 +22,32 @@ from casdk.errors import ConfigError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["ARRAY", "Crop", "DecodingMemory", "Form", "check_pillow", "crop_of_array", "crop_of_bytes", "square_of"]
+__all__ = [
+    "ARRAY",
+    "LOSSY",
+    "Crop",
+    "DecodingMemory",
+    "Form",
+    "Lossy",
+    "Written",
+    "check_pillow",
+    "crop_of_array",
+    "crop_of_bytes",
+    "square_of",
+    "written_again",
+]
+
+Lossy: TypeAlias = Literal["jpeg95", "webp90"]
+"""How a crop may be written with loss."""
+Written: TypeAlias = Literal["exact", "jpeg95", "webp90"]
+"""How a crop may be written."""
+LOSSY: Final = get_args(Lossy)
+WRITERS: Final[dict[Written, dict[str, Any]]] = {
+    "exact": {"format": "WEBP", "lossless": True, "quality": 0, "method": 0},
+    "jpeg95": {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"},
+    "webp90": {"format": "WEBP", "quality": 90, "method": 0},
+}
+"""What Pillow is told. The JPEG keeps the whole resolution of the colours; lossy WebP always halves it."""
 
 FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 """What is opened here. Pillow calls a JPEG with further ones behind it, as phones make them, an MPO."""
@@ -58,7 +84,7 @@ class Crop(NamedTuple):
 
     Attributes:
         form: Of the picture.
-        data: The square as WebP, lossless.
+        data: The square, as a file.
     """
 
     form: Form
@@ -87,8 +113,11 @@ class DecodingMemory:
                 self._freed.notify_all()
 
 
-def check_pillow() -> None:
+def check_pillow(images: str) -> None:
     """Import what crops are made with.
+
+    Args:
+        images: The option that asks for crops.
 
     Raises:
         ConfigError: It is not installed.
@@ -96,11 +125,13 @@ def check_pillow() -> None:
     try:
         import PIL.Image
     except ImportError as error:
-        raise ConfigError('images="exact" needs Pillow: pip install "casdk[image]"') from error
+        raise ConfigError(f'images="{images}" needs Pillow: pip install "casdk[image]"') from error
     PIL.Image.init()
 
 
-def crop_of_bytes(data: bytes, size: int, forms: frozenset[Form], memory: DecodingMemory) -> Crop | None:
+def crop_of_bytes(
+    data: bytes, size: int, forms: frozenset[Form], memory: DecodingMemory, written: Written = "exact"
+) -> Crop | None:
     """Return the crop of an image file.
 
     Args:
@@ -108,6 +139,7 @@ def crop_of_bytes(data: bytes, size: int, forms: frozenset[Form], memory: Decodi
         size: Of the model's side, in pixels.
         forms: What is cropped.
         memory: Where what decoding takes is counted.
+        written: How the crop is written.
 
     Returns:
         ``None`` for what has to go as it is: another form, more than one frame, or more pixels than `MOST_PIXELS`.
@@ -130,11 +162,15 @@ def crop_of_bytes(data: bytes, size: int, forms: frozenset[Form], memory: Decodi
             return None
         with memory.hold(pixels * PIXEL_BYTES):
             image.load()
-            return Crop(form, _lossless(square_of(image, size)))
+            return Crop(form, _written(square_of(image, size), written))
 
 
 def crop_of_array(
-    pixels: np.ndarray[Any, Any], size: int, forms: frozenset[Form], memory: DecodingMemory
+    pixels: np.ndarray[Any, Any],
+    size: int,
+    forms: frozenset[Form],
+    memory: DecodingMemory,
+    written: Written = "exact",
 ) -> Crop | None:
     """Return the crop of pixels ``[H, W, C]`` uint8; arguments and result are those of `crop_of_bytes`."""
     from PIL import Image
@@ -148,7 +184,15 @@ def crop_of_array(
         return None
     with memory.hold(count * PIXEL_BYTES):
         image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-        return Crop(form, _lossless(square_of(image, size)))
+        return Crop(form, _written(square_of(image, size), written))
+
+
+def written_again(crop: bytes, written: Written) -> bytes:
+    """Return an exact crop in another way of writing it."""
+    from PIL import Image
+
+    with Image.open(BytesIO(crop), formats=("WEBP",)) as image:
+        return _written(image.convert("RGB"), written)
 
 
 def square_of(image: Image, size: int) -> Image:
@@ -179,7 +223,7 @@ def _pixels(sides: tuple[int, int], size: int) -> int:
     return max(sides[0] * sides[1], width * height)
 
 
-def _lossless(square: Image) -> bytes:
+def _written(square: Image, written: Written) -> bytes:
     file = BytesIO()
-    square.save(file, format="WEBP", lossless=True, quality=0, method=0)
+    square.save(file, **WRITERS[written])
     return file.getvalue()

@@ -10,7 +10,8 @@ from cyclopts import App, Parameter
 import casdk
 from casdk.cli.bar import bar_on_stderr
 from casdk.cli.content import STDIN, Content
-from casdk.cli.exits import Exit, fail
+from casdk.cli.exits import Exit
+from casdk.cli.images import tell
 from casdk.cli.signals import Stopped, asking
 from casdk.cli.sinks import to_json
 
@@ -18,11 +19,10 @@ if TYPE_CHECKING:
     from casdk.bulk import BulkResult
     from casdk.bulk.manifest import Manifest
 
-__all__ = ["NO_CROP", "app", "encode_into", "is_target", "read_shard", "summary"]
+__all__ = ["app", "encode_into", "is_target", "read_shard", "summary"]
 
 SUFFIXES: Final = ("", ".npy")
 """Of the names of targets: folders, and matrices."""
-NO_CROP: Final = "no image was sent as a crop: all are smaller, or the server prepares images in a way of its own"
 STOP_SECONDS: Final = 5.0
 """How long a run that is asked to stop waits for what is in flight."""
 
@@ -65,8 +65,8 @@ def encode_into(client: casdk.Client, target: str, content: Content, options: di
             except Stopped as stopped:
                 stopped.goes_on = True
                 raise
-    if options["images"] == "exact" and result.encoded and not run.cropped:
-        fail(Exit.OK, NO_CROP)
+    if result.encoded:
+        tell(options["images"], run.cropped)
     return result
 
 

@@ -23,6 +23,7 @@ from casdk.cli.access import Access
 from casdk.cli.bar import bar_on_stderr
 from casdk.cli.content import STDIN, Content, Entry, read_document, read_lines, stored
 from casdk.cli.exits import Exit, exit_of, fail, line_of, lose_stdout
+from casdk.cli.images import Fidelity, Images, Side, options_of, tell
 from casdk.cli.signals import Stopped, stopping
 from casdk.cli.sinks import Sink, open_sink, to_json
 
@@ -76,14 +77,6 @@ Size = Annotated[
     ),
 ]
 Limit = Annotated[int, Parameter(help="Matches per query.", validator=Number(gte=1))]
-Images = Annotated[
-    Literal["original", "exact"],
-    Parameter(help="Send images as they are, or crops of what the model looks at, which give the same rows."),
-]
-Side = Annotated[
-    int | None,
-    Parameter(help="The model's side in pixels, for --images exact; found out by default.", validator=Number(gte=1)),
-]
 Model = Annotated[str | None, Parameter(help="Model to ask for, where the flow has several.")]
 
 
@@ -154,6 +147,7 @@ def encode(
     model: Model = None,
     images: Images = "original",
     image_size: Side = None,
+    min_fidelity: Fidelity = None,
     json: Json = False,
     access: Access | None = None,
 ) -> int:
@@ -188,6 +182,8 @@ def encode(
     of_bulk: dict[str, Any] = {"overwrite": overwrite, "update": update}
     of_bulk |= {"retry_errors": retry_errors, "hash": by_hash, "report": report}
     if target is not None and bulk.is_target(target):
+        if min_fidelity is not None:
+            raise casdk.ConfigError("--min-fidelity is not for -o NAME.npy or a folder: nothing is sent with loss")
         options: dict[str, Any] = {"errors": errors, "shard_rows": shard_rows, "image_size": image_size}
         options |= {"dtype": dtype, "normalize": normalize or None, "layout": layout}
         options |= {"shard": bulk.read_shard(shard)}
@@ -209,7 +205,7 @@ def encode(
         for unread in content.unread:
             fail(Exit.PARTIAL, f"left out: {unread}")
         with open_sink("-" if target is None and json else target, dtype) as sink:
-            options = {"dtype": dtype, "images": images, "image_size": image_size, **_options(batch_size, model)}
+            options = {"dtype": dtype, **_options(batch_size, model), **options_of(images, image_size, min_fidelity)}
             skipped = _encode(client, content, sink, options, skip=errors == "skip") + len(content.unread)
             if skipped and not sink.rows:
                 raise InputValueError(f"none of {skipped} items could be encoded, so nothing was written")
@@ -223,6 +219,7 @@ def encode(
 def _encode(client: casdk.Client, content: Content, sink: Sink, options: dict[str, Any], *, skip: bool) -> int:
     """Write the rows of all items; return how many there are none of."""
     skipped = cropped = 0
+    fidelity: float | None = None
     names: deque[str] = deque()
 
     def items() -> Iterator[Any]:
@@ -245,8 +242,8 @@ def _encode(client: casdk.Client, content: Content, sink: Sink, options: dict[st
             sink.write(piece.start, named, piece.embeddings, bad)
             skipped += len(bad)
             cropped += piece.cropped
-    if options["images"] == "exact" and not cropped:
-        fail(Exit.OK, bulk.NO_CROP)
+            fidelity = fidelity if piece.fidelity is None else piece.fidelity
+    tell(options["images"], cropped, fidelity)
     return skipped
 
 
@@ -306,6 +303,7 @@ def search(
     limit: Limit = 10,
     images: Images = "original",
     image_size: Side = None,
+    min_fidelity: Fidelity = None,
     json: Json = False,
     access: Access | None = None,
 ) -> int:
@@ -318,7 +316,7 @@ def search(
     entries = _words([str(query) for query in queries], "queries")
     with (access or Access()).client(url) as client:
         asked = [read_document(entry.name) for entry in entries]
-        found = client.search(asked, limit=limit, images=images, image_size=image_size)
+        found = client.search(asked, limit=limit, **options_of(images, image_size, min_fidelity))
     for entry, query in zip(entries, found, strict=True):
         matches = [
             {"id": match.id, **_content_of(match), "cosine": match.scores["cosine"].value, "tags": match.tags}
@@ -339,6 +337,7 @@ def rank(
     *candidates: PathWord,
     images: Images = "original",
     image_size: Side = None,
+    min_fidelity: Fidelity = None,
     json: Json = False,
     access: Access | None = None,
 ) -> int:
@@ -358,7 +357,7 @@ def rank(
         names[document.id] = entry.name
         asked.matches.append(document)
     with (access or Access()).client(url) as client:
-        [ranked] = client.rank([asked], images=images, image_size=image_size)
+        [ranked] = client.rank([asked], **options_of(images, image_size, min_fidelity))
     matches = [
         {
             "candidate": names[match.id],

@@ -1,73 +1,17 @@
 """``images="exact"`` against servers: one that prepares images as clip_server does, and some that do not."""
 
 import base64
-import io
 import logging
 
 import casdk
 import numpy as np
-import onnx
 import pytest
 from casdk import Client, Document, Image
 from casdk._engine.logging import flush
-from casdk.server import serve
 from casdk.testing import FaultServer, Never, TcpProxy
-from onnx import TensorProto, helper, numpy_helper
-from PIL import Image as Pillow
+from clip_models import file, photo
 
 SIDE = 224
-POOLED = SIDE // 4
-RNG = np.random.default_rng(5)
-
-
-def write_models(path):
-    """A model of the means of squares of four pixels, so that every pixel counts, and one of texts."""
-    image = helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])
-    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT32, ["N", 77])
-    pool = helper.make_node("AveragePool", ["pixel_values"], ["p"], kernel_shape=[4, 4], strides=[4, 4])
-    flat, product = helper.make_node("Flatten", ["p"], ["f"], axis=1), helper.make_node("MatMul", ["f", "W"], ["y"])
-    cast = helper.make_node("Cast", ["input_ids"], ["f"], to=TensorProto.FLOAT)
-    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 16])
-    for name, nodes, given, width in (
-        ("visual", [pool, flat, product], image, 3 * POOLED**2),
-        ("textual", [cast, product], ids, 77),
-    ):
-        weights = numpy_helper.from_array(RNG.standard_normal((width, 16)).astype(np.float32), "W")
-        graph = helper.make_graph(nodes, name, [given], [output], [weights])
-        onnx.save(
-            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path / f"{name}.onnx"
-        )
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models")
-    write_models(path)
-    with serve(encoder=f"onnx:{path}", schemes=["grpc", "http"]) as served:
-        yield served
-
-
-@pytest.fixture(scope="module")
-def client(clip):
-    with Client(clip.address("grpc")) as client:
-        yield client
-
-
-def photo(width=900, height=701, seed=1):
-    random = np.random.default_rng(seed)
-    shades = np.add.outer(np.arange(height), np.arange(width))[:, :, None] // np.array([5, 6, 7])
-    return Pillow.fromarray(((shades + random.integers(0, 60, (height, width, 3))) % 256).astype(np.uint8))
-
-
-def file(image, format="JPEG", **options):
-    data = io.BytesIO()
-    image.save(data, format, **options)
-    return data.getvalue()
-
-
-@pytest.fixture(scope="module")
-def jpeg():
-    return file(photo())
 
 
 def both(client, items, **options):
@@ -160,7 +104,7 @@ def test_a_server_that_prepares_images_in_its_own_way_gets_originals(server, jpe
     assert exact.sent_bytes == original.sent_bytes
     assert flush(20)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "sends all images as they are" in caplog.text
+    assert "all images are sent as they are" in caplog.text
 
 
 def test_over_http_and_in_pieces(clip, jpeg):
@@ -234,15 +178,3 @@ def test_merged_calls_send_crops_too(clip, jpeg):
         result = client.encode([jpeg], images="exact", errors="return")
         np.testing.assert_array_equal(result.embeddings, client.encode([jpeg]))
     assert result.sent_bytes is None
-
-
-def test_several_servers_get_originals(clip, jpeg, caplog):
-    with Client([clip.address("grpc"), clip.address("http")]) as client:
-        original, exact = both(client, [jpeg, jpeg])
-        both(client, [jpeg])
-    np.testing.assert_array_equal(exact.embeddings, original.embeddings)
-    assert exact.cropped == 0
-    assert flush(20)
-    assert [record.message for record in caplog.records] == [
-        "images='exact' sends all images as they are: this client has several servers"
-    ]

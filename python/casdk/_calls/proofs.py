@@ -1,0 +1,160 @@
+"""Whether a call may send crops: each server that it may go to has to show once that they give the pictures' rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
+import numpy as np
+
+from casdk._calls.cropping import Crops
+from casdk._calls.options import Options
+from casdk._calls.outages import ServerState
+from casdk._calls.run import Run
+from casdk._calls.session import Session
+from casdk._calls.trials import Trial
+from casdk._calls.ways import Way
+from casdk._content.canary import Proof
+from casdk._content.crops import LOSSY, Lossy
+from casdk._engine.callers import Caller
+from casdk._engine.logging import logger_of
+from casdk.errors import DeadlineError, TransportError
+
+if TYPE_CHECKING:
+    from casdk._calls.verbs import Verb
+    from casdk.servers import ServerStatus
+
+__all__ = ["allow_crops"]
+
+LOG: Final = logger_of("casdk.calls")
+ASK_SECONDS: Final = 30.0
+"""How long one server of several has to show what it does, the connection included."""
+LEAST_SECONDS: Final = 1e-9
+"""The time of a call that has none left: a limit of 0 s would be none."""
+
+
+async def allow_crops(canary: Verb, run: Run, caller: Caller[Any]) -> None:
+    """Let a call send crops in the place of pictures, if its servers have shown that they give the same rows.
+
+    Args:
+        canary: Encodes pictures as they are.
+        run: The call, before anything is sent.
+        caller: Where it came from.
+
+    Raises:
+        CasdkError: Its only server could not be asked.
+    """
+    session, options, packing = run.session, run.options, run.packing
+    asking = _Asking(canary, caller, session, run.way, packing.model_name, options.image_size, run.deadline)
+    proof = await (asking.only_server() if run.way.only is not None else asking.all_servers())
+    if proof is None:
+        return
+    packing.crops = crops = Crops(proof, session.sources, session.limits.max_item_bytes, run.verb.candidates)
+    if options.images in LOSSY:
+        lossy = cast(Lossy, options.images)
+        packing.trial = Trial(session.cropping, crops, lossy, options.min_fidelity, asking.encode, run.sent)
+
+
+class _Asking(msgspec.Struct, frozen=True):
+    """Asks the servers of a call, each by itself. It does not refer to the call, which will refer to it.
+
+    Attributes:
+        canary: Encodes pictures as they are.
+        caller: Where the call came from.
+        session: The client's.
+        way: How the call's requests find their server.
+        model: The model's name; empty for the server's own.
+        size: Of the model's side, if the caller has named it.
+        deadline: When the call ends at the latest.
+    """
+
+    canary: Verb
+    caller: Caller[Any]
+    session: Session
+    way: Way
+    model: str
+    size: int | None
+    deadline: float | None
+
+    async def encode(
+        self, pictures: Sequence[Any], way: Way | None = None, most_seconds: float | None = None
+    ) -> np.ndarray[Any, Any]:
+        """Return the rows of pictures, NaN where there is none.
+
+        Args:
+            pictures: They go in one request, since another one may be answered by another device.
+            way: To the server that is asked; by default those of the call.
+            most_seconds: How long that may take, if not all that is left of the call's own time.
+        """
+        limits = [] if self.deadline is None else [max(self.deadline - monotonic(), LEAST_SECONDS)]
+        limits += [] if most_seconds is None else [most_seconds]
+        options = Options(
+            errors="return",
+            timeout=min(limits, default=None),
+            parameters={"model_name": self.model} if self.model else None,
+            batch_size=len(pictures),
+        )
+        asked = Run(self.session, self.canary, pictures, options, way=way or self.way)
+        rows: np.ndarray[Any, Any] = (await asked.run(self.caller))()
+        return rows
+
+    async def only_server(self) -> Proof | None:
+        """Return what the call's one server shows."""
+        return await self.session.cropping.prove(self.way.address, self.model, self.size, self.encode)
+
+    async def all_servers(self) -> Proof | None:
+        """Return what all servers show alike."""
+        way, cropping = self.way, self.session.cropping
+        if not way.is_fixed:
+            cropping.warn("the servers of a pool with resolve=True may change, and new ones have shown nothing")
+            return None
+        tasks = [
+            asyncio.get_running_loop().create_task(self._one(Way.to(transport, ServerState()), status), name="casdk")
+            for transport, status in zip(way.transports, way.statuses(), strict=True)
+        ]
+        try:
+            shown = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        proofs = {str(transport.endpoint): proof for transport, proof in zip(way.transports, shown, strict=True)}
+        if reason := _difference(proofs):
+            cropping.warn(reason)
+        return _common(proofs)
+
+    async def _one(self, way: Way, status: ServerStatus) -> Proof | None:
+        """Return what one of several servers shows; one that is away shows nothing, and is asked by the next call."""
+        cropping, asked = self.session.cropping, (way.address, self.model, self.size)
+
+        def encode(pictures: Sequence[Any]) -> Coroutine[Any, Any, np.ndarray[Any, Any]]:
+            return self.encode(pictures, way, ASK_SECONDS)
+
+        if status.state != "away" or cropping.is_known(*asked):
+            try:
+                return await cropping.prove(*asked, encode)
+            except (TransportError, DeadlineError) as error:
+                # No reason to stop: the call has other servers, and reports what it does not get from any.
+                LOG.debug("%s could not be asked: %s", way.address, error)
+        cropping.warn(f"{way.address} could not be asked how it prepares them")
+        return None
+
+
+def _difference(proofs: Mapping[str, Proof | None]) -> str:
+    """Return how the sizes differ that servers have shown, in words; ``""`` if all that have shown one agree."""
+    sizes = {server: proof.size for server, proof in proofs.items() if proof is not None}
+    if len(set(sizes.values())) < 2:
+        return ""
+    told = ", ".join(f"{server} at {size} x {size} pixels" for server, size in sizes.items())
+    return f"the models of the servers look at squares of other sizes: {told}"
+
+
+def _common(proofs: Mapping[str, Proof | None]) -> Proof | None:
+    """Return what all servers have shown: one size, and the forms that each of them prepares as assumed."""
+    shown = [proof for proof in proofs.values() if proof is not None]
+    if len(shown) < len(proofs) or len({proof.size for proof in shown}) != 1:
+        return None
+    return Proof(shown[0].size, frozenset.intersection(*(proof.forms for proof in shown)))

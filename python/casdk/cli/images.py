@@ -1,0 +1,51 @@
+"""What a command sends of images: its options, and what is told of it at the end."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from casdk.cli.exits import Exit, fail
+
+__all__ = ["Fidelity", "Images", "Side", "options_of", "tell"]
+
+Images = Annotated[
+    Literal["original", "exact", "jpeg95", "webp90"],
+    Parameter(
+        help="Send images as they are, or crops of what the model looks at: exact ones, which give the same rows, or "
+        "smaller ones with loss, which give nearly the same."
+    ),
+]
+Side = Annotated[
+    int | None, Parameter(help="The model's side in pixels, for crops; found out by default.", validator=Number(gte=1))
+]
+Fidelity = Annotated[
+    float | None,
+    Parameter(
+        help="The smallest cosine that rows of crops with loss may have with those of exact ones; 0.999 by default.",
+        validator=Number(gte=0, lte=1),
+    ),
+]
+
+
+def options_of(images: str, image_size: int | None, min_fidelity: float | None) -> dict[str, Any]:
+    """Return the options of a verb, as far as they were given."""
+    given = {"images": images, "image_size": image_size, "min_fidelity": min_fidelity}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def tell(images: str, cropped: int, fidelity: float | None = None) -> None:
+    """Say on standard error what became of images that were to go as crops.
+
+    Args:
+        images: How they were to go.
+        cropped: How many went as crops.
+        fidelity: The smallest cosine, if one was measured.
+    """
+    if images != "original" and not cropped:
+        said = "no image was sent as a crop: all are smaller, or the server prepares images in a way of its own"
+        fail(Exit.OK, said)
+    if fidelity is not None:
+        fail(Exit.OK, f"crops as {images}: the smallest cosine that was measured is {fidelity:.6f}")
