@@ -122,7 +122,7 @@ def test_what_is_chosen_is_within_5_percent_of_the_best(name, routes):
     st.sampled_from([0.0, 0.001, 0.02, 0.1]),
     st.booleans(),
 )
-@settings(max_examples=25)
+@settings(max_examples=8)
 def test_any_server_with_a_cost_per_request_and_per_item(each, per_item, latency, routes):
     server = Server(lambda items: each + per_item * items, latency, routes=routes)
     tuning, _ = search(server)
