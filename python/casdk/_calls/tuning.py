@@ -77,8 +77,10 @@ class Tuning(Window):
 
     def __init__(self, batch_size: int, window: int = WINDOW_REQUESTS) -> None:
         super().__init__(window)
-        self.trial = 0
-        self.is_over = False
+        self.batch_size: int = batch_size
+        self.size: int = window
+        self.trial: int = 0
+        self.is_over: bool = False
         self._search = _Search(Point(batch_size, window))
         self._trials: Trials | None = None
         self._answered = True

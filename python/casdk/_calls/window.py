@@ -31,7 +31,8 @@ class Window:
     """
 
     def __init__(self, size: int, most: int | None = None) -> None:
-        self.size = self._least = size
+        self.size: int = size
+        self._least = size
         self._most = size if most is None else most
 
     def answered(self, took: float, size: int) -> None:

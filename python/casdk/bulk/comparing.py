@@ -37,7 +37,7 @@ class Comparison:
         self._settings = settings
         self._check_asked = check_asked
         self._most = settings.batch_size * COMPARED_BATCHES
-        self.read = Reading(settings.shard_rows)
+        self.read: Reading = Reading(settings.shard_rows)
 
     async def pass_over(self, mode: Mode, number: int | None) -> None:
         """Read the items of shards that other runs make: those before the shard of a number, or all that are left."""

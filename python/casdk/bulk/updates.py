@@ -41,7 +41,7 @@ class Update:
         self.dropped: int = 0
         self._target = target
         keys = [self._keys_of(shard, retry_errors=retry_errors) for shard in manifest.shards]
-        self.index = Index(np.concatenate([keys_of([], b""), *keys]))
+        self.index: Index = Index(np.concatenate([keys_of([], b""), *keys]))
         self._waiting = Waiting(self.index)
 
     def _keys_of(self, shard: Shard, *, retry_errors: bool) -> Any:
