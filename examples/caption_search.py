@@ -1,10 +1,10 @@
-"""Images with captions, from tar files to a search: shards like LAION's, clip-retrieval's layout.
+"""Images with captions, from tar files to a search: shards like LAION's, clip-retrieval's layout, an index of usearch.
 
 python examples/caption_search.py FOLDER QUERY [--server grpc://host:port]
 
 QUERY is a sentence, compared with the captions, or the path of a picture, compared with the pictures. FOLDER gets
 shards/, drawn here, and embeddings/, which `clip-retrieval index` and clip-back read as well. Kill it in the middle:
-the same command goes on where it was. Needs pip install "casdk[arrow]" pillow
+the same command goes on where it was. Needs pip install "casdk[arrow]" pillow usearch
 """
 
 import argparse
@@ -18,6 +18,7 @@ import pyarrow.parquet
 from casdk import Client, bulk
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from usearch.index import Index
 
 COLOURS = ("crimson", "navy", "gold", "teal", "orchid", "olive", "salmon", "indigo", "khaki", "maroon")
 THINGS = ("rose", "wave", "lamp", "leaf", "door", "kite")
@@ -39,13 +40,14 @@ def main() -> None:
         pairs = bulk.tars(shards / "*.tar", columns=("jpg", "txt"))
         result = client.encode_to(embeddings, pairs, layout="clip-retrieval", shard_rows=PER_SHARD)
         print(f"pairs: {result.rows}, of them encoded now: {result.encoded}")
-        [query] = client.encode([asked.query])
+        [query] = client.encode([str(asked.query)])
     matrix = "img_emb" if Path(asked.query).exists() else "text_emb"
     rows, found = read(embeddings, matrix)
-    # For more rows than these, faiss or autofaiss makes an index of the same matrix.
-    scores = rows @ query / np.linalg.norm(query)
-    for place in np.argsort(-scores)[: asked.top]:
-        print(f"{scores[place]:+.3f}  {found[place]['image_path']}  {found[place]['caption']}")
+    index = Index(ndim=rows.shape[1], metric="cos", dtype="f32")
+    index.add(np.arange(len(rows)), rows)
+    for match in index.search(query, asked.top):
+        row = found[match.key]
+        print(f"{1 - match.distance:+.3f}  {row['image_path']}  {row['caption']}")
 
 
 def draw(folder: Path) -> None:

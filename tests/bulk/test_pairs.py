@@ -176,3 +176,46 @@ def test_what_is_refused_of_pairs(client, table, tmp_path):
         bulk.parquet(tmp_path / "t*.parquet", columns=("image", "caption"))
     with pytest.raises(InputValueError, match="both hold images"):
         bulk.tars(table, columns=("jpg", "png"))
+
+
+@pytest.fixture
+def refusing():
+    """A server that refuses a caption until its ``executor.poison`` is taken away."""
+    with FaultServer(width=WIDTH, poison=["poison"]) as server, Client(server.address("grpc")) as client:
+        yield server, client
+
+
+def test_a_caption_that_failed_is_tried_again(refusing, table, tmp_path, held):
+    server, client = refusing
+    assert client.encode_to(tmp_path / "rows", pairs_of(table), **SMALL).failed == 3
+    server.executor.poison = None
+    result = client.encode_to(tmp_path / "rows", pairs_of(table), retry_errors=True, **SMALL)
+    # The images of rows 7 and 33 are still missing.
+    assert (result.rows, result.failed, result.encoded, result.reencoded) == (50, 2, 3, 3)
+    client.encode_to(tmp_path / "undisturbed", pairs_of(table), **SMALL)
+    assert held(tmp_path / "rows") == held(tmp_path / "undisturbed")
+
+
+def test_an_update_encodes_rows_of_which_either_item_has_changed(client, table, tmp_path, mode):
+    def update():
+        options = {"update": True, **SMALL}
+        if mode == "sync":
+            return client.encode_to(tmp_path / "rows", pairs_of(table), **options)
+        return asyncio.run(client.aencode_to(tmp_path / "rows", pairs_of(table), **options))
+
+    assert update().encoded == 50
+    columns = pyarrow.parquet.read_table(table).to_pydict()
+    columns["caption"][5] = "another caption"
+    columns["image"][9] = columns["image"][8] + b"another"
+    for column in columns.values():
+        del column[10]
+    pyarrow.parquet.write_table(pa.table(columns), table)
+    result = update()
+    assert (result.rows, result.encoded, result.reencoded, result.dropped) == (49, 2, 2, 1)
+    found = pyarrow.dataset.dataset(tmp_path / "rows").to_table().to_pydict()
+    rows = {name: place for place, name in enumerate(found["name"])}
+    assert sorted(rows) == sorted(map(str, columns["id"]))
+    for row in (5, 9, 0):
+        place = rows[str(row)]
+        np.testing.assert_array_equal(found["image_embedding"][place], embed(columns["image"][row], WIDTH))
+        np.testing.assert_array_equal(found["text_embedding"][place], embed(columns["caption"][row], WIDTH))

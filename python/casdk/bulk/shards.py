@@ -31,10 +31,10 @@ class ParquetTarget(FolderTarget, FillableTarget):
     """A folder of ``part-00000.parquet`` and so on, columns ``name``, ``embedding`` (FixedSizeList) and ``error``.
 
     An item that failed has a null for its embedding and says why in ``error``. Of an image and its caption each has a
-    column, ``image_embedding`` and ``text_embedding``, and ``error`` says which of the two failed. pyarrow's datasets,
-    DuckDB and others read the folder as it is, since they pass over names that begin with an underscore.
-    Where names do not say all of the items, a shard has ``_contents-00000.bin`` beside it, for updates
-    (`casdk.bulk.items`).
+    column, ``image_embedding`` and ``text_embedding``, and ``error`` says which of the two failed. pyarrow's datasets
+    read the folder as it is, since they pass over names that begin with an underscore; DuckDB and others that match
+    names do by ``part-*.parquet``. Where names do not say all of the items, a shard has ``_contents-00000.bin`` beside
+    it, for updates (`casdk.bulk.items`).
 
     Args:
         path: A folder, made if it is not there.
