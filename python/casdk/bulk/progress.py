@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -21,13 +22,13 @@ class Bar:
     """A line that moves as rows come; its own thread draws it.
 
     Args:
-        title: The target's name.
+        target: The path of the target, whose last part is shown: a whole path would leave no room for the count.
         total: Rows in all, if known.
         shown: Whether there is a bar at all.
     """
 
-    def __init__(self, title: str, total: int | None, *, shown: bool) -> None:
-        self._title = title
+    def __init__(self, target: str, total: int | None, *, shown: bool) -> None:
+        self._title = Path(target).name
         self._total = total
         self._shown = shown
         self._failed = 0
