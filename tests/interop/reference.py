@@ -147,7 +147,21 @@ def clip(verb, content):
     return list(map(fields, documents)) if verb == "rank" else documents.embeddings
 
 
-ASKED = {f.__name__: f for f in (original, request, tree, http_request, reply, models, clip)}
+def differ_for_torch(one, other, side):
+    """Return whether clip_torch makes other numbers of one image than of another, before its model gets them."""
+    import torch
+    from clip_server.executors.helper import preproc_image
+    from clip_server.model import clip
+
+    prepared = []
+    for data in (one, other):
+        batch = DocumentArray([Document(blob=data)])
+        _, made = preproc_image(batch, preprocess_fn=clip._transform_blob(side), device="cpu", return_np=False)
+        prepared.append(made["pixel_values"])
+    return not torch.equal(*prepared)
+
+
+ASKED = {f.__name__: f for f in (original, request, tree, http_request, reply, models, clip, differ_for_torch)}
 
 
 def main():

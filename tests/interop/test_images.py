@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +13,9 @@ from casdk.server.encoders.onnx import DEVIATION, MEAN
 from casdk.testing import TcpProxy
 from environment import pictures
 from fixtures import CLIP_SERVER, Served
+from odd_pictures import bad_pictures, file, odd_pictures, photo
 from PIL import Image
+from servers import Reference
 
 SIDES = ((1200, 901), (701, 950), (640, 480), (461, 460), (225, 224), (2000, 301))
 
@@ -25,56 +25,6 @@ def client(running: Callable[[str], Served]) -> Iterator[Client]:
     """A client of clip_server, which has to be shown once how images are prepared."""
     with running(CLIP_SERVER).client("grpc") as client:
         yield client
-
-
-def photo(width: int, height: int, seed: int) -> Image.Image:
-    """A picture with smooth parts, edges and noise, as a photo has them."""
-    random = np.random.default_rng(seed)
-    shades = np.add.outer(np.arange(height) * (seed % 3 + 1), np.arange(width))[:, :, None] // random.integers(3, 9, 3)
-    coarse = np.kron(random.integers(0, 90, (height // 50 + 1, width // 50 + 1, 3)), np.ones((50, 50, 1)))
-    noise = random.integers(0, 40, (height, width, 3))
-    return Image.fromarray(((shades + coarse[:height, :width] + noise) % 256).astype(np.uint8))
-
-
-def file(image: Image.Image, kind: str, **options: Any) -> bytes:
-    data = io.BytesIO()
-    image.save(data, kind, **options)
-    return data.getvalue()
-
-
-def odd_ones() -> list[Any]:
-    """Pictures of every mode and habit."""
-    image, tags = photo(901, 703, 9), Image.Exif()
-    tags[0x0112] = 6
-    alpha = image.copy()
-    alpha.putalpha(image.convert("L").rotate(180))
-    moving = [photo(300, 280, seed) for seed in range(3)]
-    return [
-        file(image, "JPEG", progressive=True),
-        file(image, "JPEG", subsampling="4:4:4", quality=95),
-        file(image, "JPEG", exif=tags),
-        file(image.convert("L"), "JPEG"),
-        file(image.convert("CMYK"), "JPEG"),
-        file(image, "MPO", save_all=True, append_images=[moving[0]]),
-        file(alpha, "PNG"),
-        file(alpha.convert("LA"), "PNG"),
-        file(image.quantize(99), "PNG"),
-        file(image.quantize(99), "PNG", transparency=5),
-        file(image.convert("1"), "PNG"),
-        file(Image.fromarray(np.asarray(image.convert("L"), np.uint16) * np.uint16(7)), "PNG"),
-        file(image.quantize(250), "GIF"),
-        file(moving[0], "GIF", save_all=True, append_images=moving[1:]),
-        file(image, "WEBP", quality=85),
-        file(alpha, "WEBP", lossless=True),
-        file(image, "BMP"),
-        file(image, "TIFF"),
-        file(photo(5, 3, 1), "PNG"),
-        file(photo(4000, 9, 1), "JPEG"),
-        file(photo(9, 4000, 1), "JPEG"),
-        np.asarray(image),
-        np.asarray(image.convert("RGBA")),
-        image,
-    ]
 
 
 def test_rows_of_photos_are_those_of_the_originals(client: Client) -> None:
@@ -92,13 +42,70 @@ def test_rows_of_photos_are_those_of_the_originals(client: Client) -> None:
     assert exact.sent_bytes < 0.6 * original.sent_bytes
 
 
-def test_rows_of_odd_pictures_are_those_of_the_originals(client: Client) -> None:
-    pictures = odd_ones()
-    original = client.encode(pictures, errors="return")
-    exact = client.encode(pictures, images="exact", errors="return")
+def test_rows_of_odd_pictures_are_those_of_the_originals(running: Callable[[str], Served]) -> None:
+    """Two hundred of them: none fails, what is cropped has the very same row, and no more bytes go than are counted."""
+    odd = odd_pictures()
+    assert len(odd) >= 200
+    flows = running(CLIP_SERVER).flows
+    with TcpProxy(int(flows.url("grpc").rpartition(":")[2])) as proxy, Client(proxy.address("grpc")) as client:
+        client.encode([file(photo(901, 703, 9), "JPEG")], images="exact")  # which asks the server
+        went = [proxy.counters.to_server]
+        results = []
+        for images in ("original", "exact"):
+            results.append(client.encode(list(odd.values()), images=images, errors="return"))
+            went.append(proxy.counters.to_server)
+    original, exact = results
+    assert original.errors == exact.errors == ()
+    differ = (original.embeddings != exact.embeddings).any(axis=1)
+    assert [name for name, differs in zip(odd, differ, strict=True) if differs] == []
+    assert exact.cropped >= len(odd) / 3
+    for result, before, after in zip(results, went[:-1], went[1:], strict=True):
+        assert result.sent_bytes is not None
+        assert result.sent_bytes <= after - before < 1.01 * result.sent_bytes + 2000
+
+
+def test_bad_pictures_fail_as_the_originals_do(client: Client) -> None:
+    bad = bad_pictures()
+    original, exact = (
+        client.encode(list(bad.values()), batch_size=1, images=images, errors="return")
+        for images in ("original", "exact")
+    )
     np.testing.assert_array_equal(exact.embeddings, original.embeddings)
-    assert [error.index for error in exact.errors] == [error.index for error in original.errors]
-    assert exact.cropped >= 15
+    assert [(error.index, type(error)) for error in exact.errors] == [
+        (error.index, type(error)) for error in original.errors
+    ]
+    assert 0 < len(exact.errors) < len(bad)
+
+
+def test_the_loss_of_crops_is_measured(client: Client) -> None:
+    photos = [file(photo(*SIDES[seed % 2], seed), "JPEG", quality=90) for seed in range(48)]
+    exact = client.encode(photos)
+    for images in ("jpeg95", "webp90"):
+        result = client.encode(photos, images=images, min_fidelity=0.9, errors="return")
+        np.testing.assert_array_equal(result.embeddings[:32], exact[:32])
+        assert (result.embeddings[32:] != exact[32:]).any()
+        assert result.fidelity is not None
+        assert 0.9 < result.fidelity < 1
+        print(f"{images}: smallest cosine {result.fidelity:.6f}")
+
+
+def test_clip_torch_makes_the_same_numbers_of_crops(clip_reference: Reference) -> None:
+    """They are all that its model gets of a picture, whatever its weights, of which none can be had here."""
+    forms = frozenset(
+        Form(kind, mode)
+        for kind in ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP")
+        for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16")
+    )
+    memory, compared, differ = DecodingMemory(), 0, []
+    for name, data in odd_pictures().items():
+        if not isinstance(data, bytes) or "tiff" in name:  # nobody opens a TIFF to crop it
+            continue
+        if (crop := crop_of_bytes(data, 224, forms, memory)) is not None:
+            compared += 1
+            if clip_reference.ask("differ_for_torch", one=data, other=crop.data, side=224):
+                differ.append(name)
+    assert compared > 120
+    assert differ == []
 
 
 def test_crops_of_two_thousand_pictures_of_others(client: Client) -> None:
