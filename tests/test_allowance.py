@@ -8,7 +8,7 @@ from collections import Counter
 from itertools import count
 
 import pytest
-from casdk._calls.allowance import DISTRUST_SECONDS, LEAST_RATE, OUTCOMES, QUIET_REQUESTS, Allowance
+from casdk._calls.allowance import DISTRUST_SECONDS, LEAST_REQUESTS_PER_SECOND, OUTCOMES, QUIET_REQUESTS, Allowance
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -241,4 +241,4 @@ def test_whatever_happens_a_rate_is_one(events):
             tickets.append(allowance.send(now))
         else:
             getattr(allowance, event)(tickets.pop(number % len(tickets)) if tickets else None, now)
-        assert allowance.rate is None or LEAST_RATE <= allowance.rate < float("inf")
+        assert allowance.rate is None or LEAST_REQUESTS_PER_SECOND <= allowance.rate < float("inf")

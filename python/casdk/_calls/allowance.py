@@ -27,12 +27,13 @@ __all__ = ["Allowance", "Ticket"]
 OUTCOMES: Final = 16
 LEAST_REFUSED: Final = 2
 """A rate is looked for once so many of so many requests in a row were refused."""
-FEW: Final = 4
+FEW_REQUESTS: Final = 4
 """Fewer requests that were taken say nothing of a rate: then as many have to be refused."""
 BURST_SECONDS: Final = 0.02
-"""What few requests were taken in is held for at least so long: most limits take some at once."""
-LEAST_RATE: Final = 1.0
-"""Requests a second that are sent in any case: calls to a server that refuses all of them have to find out soon."""
+"""The least time that the rate of fewer requests is worked out over: most limits take some at once, which would look
+like a high rate."""
+LEAST_REQUESTS_PER_SECOND: Final = 1.0
+"""Sent in any case: calls to a server that refuses all requests have to find that out soon."""
 FIRST_STEP: Final = 1.0
 """While nothing is known of the limit, a raise doubles the rate..."""
 FIRST_JUDGED_REQUESTS: Final = 4
@@ -48,16 +49,16 @@ JUDGED_SECONDS: Final = 0.05
 HOLD_SECONDS: Final = 10.0
 LONGEST_HOLD_SECONDS: Final = 80.0
 """How long a rate is held when the least raise was refused; each time in a row twice as long."""
-REMEMBERED: Final = 8
+REMEMBERED_REFUSALS: Final = 8
 """So many refusals, the latest, say what a limit allows at least."""
-TELLING: Final = 8
+PRECISE_REQUESTS: Final = 8
 """With so many requests taken between two refusals, one more or less of them makes little difference."""
 MOST_UNEXPLAINED: Final = 4
-"""So many refusals of what a limit would have to allow are not those of a limit..."""
+"""After so many refusals at a rate that a limit would have to allow, the server is no longer taken to have one..."""
 MOST_LOWERED: Final = 10
-"""...nor are so many that each lowered the rate, while it never was taken for `QUIET_REQUESTS` requests."""
+"""...nor after so many that each lowered the rate, without `QUIET_REQUESTS` requests in a row taken in between."""
 QUIET_REQUESTS: Final = 100
-UNHURRIED: Final = 4.0
+UNHURRIED_TIMES: Final = 4.0
 """Requests that come so many times slower than the rate allows do not wait for it: it is not raised any more, and is
 let go if so many of them are taken, one after the other."""
 IDLE_SECONDS: Final = 1.0
@@ -157,9 +158,9 @@ class Allowance:
         self._outcomes.append(True)
         refused = sum(self._outcomes)
         taken, seconds = len(self._outcomes) - refused, now - self._watched_at
-        if refused < (LEAST_REFUSED if taken >= FEW else FEW):
+        if refused < (LEAST_REFUSED if taken >= FEW_REQUESTS else FEW_REQUESTS):
             return
-        if taken < FEW:
+        if taken < FEW_REQUESTS:
             taken, seconds = max(1, taken), max(BURST_SECONDS, seconds)
         self._began_at = now
         self._limit = _Limit(taken / seconds, self._refusals, self._sent)
@@ -184,7 +185,7 @@ class _Refusals:
     def __init__(self, first: Ticket) -> None:
         self._refused = 0
         """Refused since the first."""
-        self._latest = deque([(first.at, first.number)], maxlen=REMEMBERED)
+        self._latest = deque([(first.at, first.number)], maxlen=REMEMBERED_REFUSALS)
         """When each was sent, and how many had been taken by then."""
 
     def count(self) -> None:
@@ -199,7 +200,7 @@ class _Refusals:
 
     def forget(self) -> None:
         """Remember only the last two."""
-        self._latest = deque([*self._latest][-2:], maxlen=REMEMBERED)
+        self._latest = deque([*self._latest][-2:], maxlen=REMEMBERED_REFUSALS)
 
     @property
     def last(self) -> tuple[int, float]:
@@ -262,7 +263,7 @@ class _Limit:
         if self._accepted < judged or now < max(self._raise_at, self._first_at + JUDGED_SECONDS):
             return True
         came_in = self._latest.at - self._first_at
-        if came_in > UNHURRIED * (self._latest.number - self._first) / self.rate:
+        if came_in > UNHURRIED_TIMES * (self._latest.number - self._first) / self.rate:
             return self._accepted < QUIET_REQUESTS
         self._raise()
         return True
@@ -314,15 +315,15 @@ class _Limit:
                 self._refusals.forget()
                 self._held, allowed = inf, 0.0
         if taken > 1:
-            lower = (taken - (taken >= TELLING)) / seconds
-            self._step = max(LEAST_STEP, min(LARGEST_STEP, self._step, 1 / taken if taken >= TELLING else inf))
+            lower = (taken - (taken >= PRECISE_REQUESTS)) / seconds
+            self._step = max(LEAST_STEP, min(LARGEST_STEP, self._step, 1 / taken if taken >= PRECISE_REQUESTS else inf))
         else:
             lower = self._held if self._held < self.rate else self.rate / 2
             self._step = min(LARGEST_STEP, self._step) if allowed else FIRST_STEP
         self._change(min(self.rate, max(allowed, lower)))
 
     def _change(self, rate: float, *, raised: float = 0.0) -> None:
-        self.rate = max(LEAST_RATE, rate)
+        self.rate = max(LEAST_REQUESTS_PER_SECOND, rate)
         self._raised = raised
         """The part by which it was raised, 0 if it was not."""
         self._judge_from(self._latest.number + 1)

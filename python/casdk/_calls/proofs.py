@@ -148,8 +148,8 @@ def _difference(proofs: Mapping[str, Proof | None]) -> str:
     sizes = {server: proof.size for server, proof in proofs.items() if proof is not None}
     if len(set(sizes.values())) < 2:
         return ""
-    told = ", ".join(f"{server} at {size} x {size} pixels" for server, size in sizes.items())
-    return f"the models of the servers look at squares of other sizes: {told}"
+    found = ", ".join(f"{server} at {size} x {size} pixels" for server, size in sizes.items())
+    return f"the models of the servers look at squares of other sizes: {found}"
 
 
 def _common(proofs: Mapping[str, Proof | None]) -> Proof | None:

@@ -48,7 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         dtype: ``float32`` or ``float16``.
         normalize: Whether rows have length 1.
         parameters: What the executors are sent; ``model_name`` among it.
-        hash: Whether files are told by their bytes, and not by size and time.
+        hash: Whether files are told apart by their bytes, and not by size and time.
         columns: What the matrices of the target are called.
         layout: Whose layout a folder has; ``None`` for our own.
     """

@@ -17,13 +17,15 @@ from casdk.errors import ConfigError
 
 __all__ = ["Report"]
 
-BINS: Final = 240
+MOST_BINS: Final = 240
 """Points of the curve at most; each stands for twice as long whenever there would be more."""
 FIRST_BIN_SECONDS: Final = 0.25
 LISTED_ERRORS: Final = 1000
 """Errors with a line of their own; of all there is the number of each kind, and the target has them one by one."""
-WIDTH: Final = 960
-HEIGHT: Final = 240
+WIDTH_PIXELS: Final = 960
+HEIGHT_PIXELS: Final = 240
+MARGIN_PIXELS: Final = 20
+"""Above and below the curve, for what is written there."""
 PAGE: Final = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{target}</title>
 <style>
@@ -78,7 +80,7 @@ class Report:
             errors: Names of those that failed, and what is said of them: the kind of an error, a colon, and the rest.
         """
         place = int((self._clock() - self._begun) / self._bin_seconds)
-        while place >= BINS:
+        while place >= MOST_BINS:
             self._items = [sum(self._items[start : start + 2]) for start in range(0, len(self._items), 2)]
             self._bin_seconds *= 2
             place //= 2
@@ -125,14 +127,15 @@ class Report:
         spans = [self._bin_seconds] * last + [max(seconds - last * self._bin_seconds, self._bin_seconds / 10)]
         speeds = [items / span for items, span in zip(self._items, spans, strict=True)]
         most = max(max(speeds), 1e-9)
+        bottom, tall = HEIGHT_PIXELS - MARGIN_PIXELS, HEIGHT_PIXELS - 2 * MARGIN_PIXELS
         points = " ".join(
-            f"{WIDTH * (place + 0.5) / len(speeds):.1f},{HEIGHT - 20 - (HEIGHT - 40) * speed / most:.1f}"
+            f"{WIDTH_PIXELS * (place + 0.5) / len(speeds):.1f},{bottom - tall * speed / most:.1f}"
             for place, speed in enumerate(speeds)
         )
         return (
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><polyline points="{points}"/>'
-            f'<text x="4" y="14">{most:,.1f}/s</text><text x="4" y="{HEIGHT - 4}">0 s</text>'
-            f'<text x="{WIDTH - 4}" y="{HEIGHT - 4}" text-anchor="end">{seconds:,.1f} s</text></svg>'
+            f'<svg viewBox="0 0 {WIDTH_PIXELS} {HEIGHT_PIXELS}" role="img"><polyline points="{points}"/>'
+            f'<text x="4" y="14">{most:,.1f}/s</text><text x="4" y="{HEIGHT_PIXELS - 4}">0 s</text>'
+            f'<text x="{WIDTH_PIXELS - 4}" y="{HEIGHT_PIXELS - 4}" text-anchor="end">{seconds:,.1f} s</text></svg>'
         )
 
     def _errors(self) -> str:
