@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import signal
 from collections import Counter
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 SCHEMES = tuple(ROWS)
 KINDS = ("png", "jpeg", "gif", "webp")
+LOGS = ("casdk", "casdk.calls", "casdk.connections", "casdk.progress")
 
 SLOWEST = (
     "faults/test_reentry.py",
@@ -76,6 +78,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     assert all(path.is_file() for path in places)
     tests = Counter(item.path for item in items)
     items.sort(key=lambda item: (places.get(item.path, len(places)), -tests[item.path]))
+
+
+@pytest.fixture(autouse=True)
+def _log_levels() -> Iterator[None]:
+    """Fails a test that leaves another level on a logger behind, as later tests would see other records."""
+    before = _levels()
+    yield
+    assert _levels() == before
+
+
+def _levels() -> dict[str, int]:
+    return {log: logging.getLogger(log).level for log in ("", *LOGS)}
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ for the library of that name, which has an environment of its own (`ELSEWHERE`).
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -92,8 +93,13 @@ class TestPython:
         with serve() as served:
             yield served
 
+    @pytest.fixture
+    def log_level(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Has pytest take the level of the log back, which a page sets as a program does."""
+        caplog.set_level(logging.NOTSET, "casdk.calls")
+
     @pytest.mark.parametrize("page", PROGRAMS)
-    @pytest.mark.usefixtures("folder")
+    @pytest.mark.usefixtures("folder", "log_level")
     def test_page(self, page: str, here: Callable[[str], str]) -> None:
         names: dict[str, Any] = {"__name__": "page"}
         try:

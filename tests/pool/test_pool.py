@@ -37,7 +37,8 @@ UNGUARDED = Pool(check_space=False)
 
 
 def states(client):
-    return [server.state for server in client.servers]
+    """The state of each server; one that is returning was left out, and its first pause of 0.1 s is over."""
+    return ["away" if server.state == "returning" else server.state for server in client.servers]
 
 
 @pytest.mark.parametrize("schemes", [("grpc", "http", "websocket"), ("grpcs", "https", "websockets")], ids="-".join)
