@@ -7,10 +7,10 @@ CPU grow with the rows alone, and how much memory is needed. Then the same run i
 killed (SIGKILL) at random moments. Its files have to be the same, byte for byte, and the server must not have been sent
 more items than the kills may cost. Each run is a process of its own, and so is the server.
 
-The server is `casdk.testing.FaultServer`, which counts the items that come, and sets the pace. ``CASDK_SOAK_SERVER`` may
-name a program in its place that takes ``--port-grpc --port-http --port-ws --dim`` and prints ``ready`` on standard
-error, as ``fastserver`` of the benches does. Such a server does not count, so each run counts what it reads beyond the
-rows that are on disk: no less than what it sends.
+The server is `casdk.testing.FaultServer`, which counts the items that come, and sets the pace. In its place,
+``CASDK_SOAK_SERVER`` may name a program that takes ``--port-grpc --port-http --port-ws --dim`` and prints ``ready`` on
+standard error, as ``fastserver`` of the benches does. That one does not count, so each run counts what it reads beyond
+the rows that are on disk: no less than what it sends.
 """
 
 import argparse

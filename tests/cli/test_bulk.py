@@ -1,13 +1,16 @@
 """Bulk runs at the prompt: they go on, they say what has changed, and a signal ends them in order."""
 
+import io
 import json
 import shlex
 import signal
 import subprocess
 import sys
+import tarfile
 
 import numpy as np
 import pyarrow.dataset
+import pyarrow.parquet
 import pytest
 from casdk import Client
 from casdk.testing import FaultServer, Gate, Hold
@@ -233,4 +236,60 @@ def test_the_layout_of_clip_retrieval(command, url, lines, tmp_path):
 )
 def test_what_has_no_layout(command, url, lines, tmp_path, words, code, said):
     ran = command("encode", url, lines, "--layout", "clip-retrieval", "-o", tmp_path / words[0], *words[1:])
+    assert (ran.code, said in ran.err) == (code, True), ran.err
+
+
+@pytest.fixture
+def pairs(images, tmp_path):
+    """5 images with captions, in 2 tar files and in a Parquet file."""
+    picture = images["png"].read_bytes()
+    for number, rows in enumerate([range(3), range(3, 5)]):
+        with tarfile.open(tmp_path / f"{number}.tar", "w") as archive:
+            for row in rows:
+                for kind, data in {"png": picture, "txt": b"caption %d" % row}.items():
+                    member = tarfile.TarInfo(f"{row}.{kind}")
+                    member.size = len(data)
+                    archive.addfile(member, io.BytesIO(data))
+    table = {"id": [*range(5)], "image": [picture] * 5, "caption": [f"caption {row}" for row in range(5)]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "pairs.parquet")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("*.tar", "--columns", "txt,png"),
+        ("{0..1}.tar", "--columns", "png, txt"),
+        ("pairs.parquet", "--columns", "image,caption", "--names", "id"),
+    ],
+)
+def test_images_with_their_captions(command, url, pairs, tmp_path, expected, words):
+    target = tmp_path / "rows"
+    encode = ("encode", url, pairs / words[0], *words[1:], "-o", target, "--layout", "clip-retrieval", *SMALL)
+    ran = command(*encode)
+    assert (ran.code, ran.err) == (0, "")
+    table = pyarrow.dataset.dataset(target / "metadata").to_table()
+    captions = [f"caption {row}" for row in range(5)]
+    assert table.to_pydict() == {"image_path": [str(row) for row in range(5)], "caption": captions}
+    rows = np.load(target / "text_emb" / "text_emb_0.npy")
+    np.testing.assert_allclose(rows, expected(captions), atol=1e-3)
+    assert np.load(target / "img_emb" / "img_emb_0.npy").shape == rows.shape
+    assert "it was finished before" in command(*encode).out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("0.tar", "--columns", "png,jpg", "-o", "rows"), 3, "both hold images"),
+        (("0.tar", "--columns", "png,txt", "-o", "rows.npy"), 2, "a .npy has one for each row"),
+        (("0.tar", "pairs.parquet", "--columns", "txt", "-o", "rows"), 2, "name files of one kind"),
+        (("0.tar", "--columns", "txt", "--names", "id", "-o", "rows"), 2, "is called by its key"),
+        (("0.tar", "--columns", "txt", "--text", "-o", "rows"), 2, "--columns says by itself what holds sentences"),
+        (("0.tar", "--names", "id", "-o", "rows"), 2, "--names is for .parquet files with --columns"),
+        (("0.tar", "--columns", "txt", "-o", "rows.jsonl"), 2, "are for -o NAME.npy or a folder"),
+    ],
+)
+def test_what_is_no_column(command, url, pairs, monkeypatch, words, code, said):
+    monkeypatch.chdir(pairs)
+    ran = command("encode", url, *words)
     assert (ran.code, said in ran.err) == (code, True), ran.err

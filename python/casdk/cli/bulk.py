@@ -16,10 +16,10 @@ from casdk.cli.signals import Stopped, asking
 from casdk.cli.sinks import to_json
 
 if TYPE_CHECKING:
-    from casdk.bulk import BulkResult
+    from casdk.bulk import BulkResult, Named
     from casdk.bulk.manifest import Manifest
 
-__all__ = ["app", "encode_into", "is_target", "read_shard", "summary"]
+__all__ = ["app", "encode_into", "is_target", "open_content", "read_shard", "summary"]
 
 SUFFIXES: Final = ("", ".npy")
 """Of the names of targets: folders, and matrices."""
@@ -34,7 +34,40 @@ def is_target(out: str) -> bool:
     return out != STDIN and Path(out).suffix.lower() in SUFFIXES
 
 
-def encode_into(client: casdk.Client, target: str, content: Content, options: dict[str, Any]) -> BulkResult:
+def open_content(words: list[str], *, columns: str | None, names: str | None, text: bool) -> Content | Named:
+    """Return what a command line names: paths and sentences, or columns of tar or Parquet files.
+
+    Args:
+        words: Paths, sentences; of columns, files and patterns.
+        columns: One, or two with a comma between; ``None`` if the words say all.
+        names: The column of Parquet files that says what rows are called.
+        text: Whether every line is a sentence.
+
+    Raises:
+        ConfigError: The files are neither of the two, or both; or an option is for the other kind.
+        InputValueError: There is no such file, or no such column in it.
+    """
+    if columns is None:
+        if names is not None:
+            raise casdk.ConfigError("--names is for .parquet files with --columns")
+        return Content(words, sentences=text)
+    if text:
+        raise casdk.ConfigError("--text is for lines: --columns says by itself what holds sentences")
+    suffixes = {Path(word).suffix.lower() for word in words}
+    from casdk.bulk import parquet, tars
+
+    given = [column.strip() for column in columns.split(",")]
+    wanted = given[0] if len(given) == 1 else given
+    if suffixes == {".parquet"}:
+        return parquet(words, columns=wanted, name=names)
+    if suffixes != {".tar"}:
+        raise casdk.ConfigError("--columns is for .tar files, or for .parquet files: name files of one kind")
+    if names is not None:
+        raise casdk.ConfigError("--names is for .parquet files: what is in a .tar is called by its key")
+    return tars(words, columns=wanted)
+
+
+def encode_into(client: casdk.Client, target: str, content: Content | Named, options: dict[str, Any]) -> BulkResult:
     """Encode what a command line names into a target; a signal ends it in order.
 
     Args:
@@ -50,14 +83,17 @@ def encode_into(client: casdk.Client, target: str, content: Content, options: di
         raise casdk.ConfigError("--errors skip: what cannot be encoded is written down here (record)")
     if "layout" in options and not content.holds:
         raise casdk.ConfigError(
-            f"--layout {options['layout']}: name images alone, or sentences alone, lines of them with --text"
+            f"--layout {options['layout']}: name images alone, or sentences alone, lines of them with --text; or both "
+            "in .tar or .parquet files, with --columns"
         )
     from casdk.bulk.call import make_run  # which takes asyncio along
 
-    pairs = ((entry.name, entry.item) for entry in content)
     with bar_on_stderr() as shown:
-        # The bar knows the end of a list.
-        items = pairs if content.total is None else list(pairs)
+        items: Any = content
+        if isinstance(content, Content):
+            pairs = ((entry.name, entry.item) for entry in content)
+            # The bar knows the end of a list.
+            items = pairs if content.total is None else list(pairs)
         run = make_run(client, target, items, {**options, "show_progress": shown}, holds=content.holds)
         with asking(run.stop, STOP_SECONDS):
             try:

@@ -26,6 +26,7 @@ from casdk.cli.exits import Exit, exit_of, fail, line_of, lose_stdout
 from casdk.cli.images import Fidelity, Images, Side, options_of, tell
 from casdk.cli.signals import Stopped, stopping
 from casdk.cli.sinks import Sink, open_sink, to_json
+from casdk.cli.words import Flag, Json, Limit, Model, PathWord, Size, UnknownOptionError, Word
 
 __all__ = ["app", "run"]
 
@@ -42,42 +43,6 @@ app: Final = App(
 CLOSE: Final = 0.7
 """How alike an option has to be to be meant by a misspelt one, from 0 to 1."""
 STDOUT_FAILS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-
-
-class UnknownOptionError(ValueError):
-    """A word that looks like an option nobody knows."""
-
-
-def _check_words(kind: Any, words: Sequence[object] | object) -> None:
-    """Refuse what looks like an option nobody knows; a lone ``-`` is standard input."""
-    for word in words if isinstance(words, tuple | list) else (words,):
-        if str(word).startswith("-") and str(word) != STDIN:
-            raise UnknownOptionError(str(word))
-
-
-def _check_size(kind: Any, size: object) -> None:
-    if isinstance(size, int):  # cyclopts' own validator takes no word beside numbers
-        Number(gte=1)(int, size)
-
-
-def _as_written(kind: Any, tokens: Sequence[cyclopts.Token]) -> str:
-    """Return a word unchanged. Its type says ``Path`` for the shell's completion, which then offers files."""
-    return tokens[0].value
-
-
-Word = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_check_words)]
-PathWord = Annotated[Path | str, Parameter(allow_leading_hyphen=True, validator=_check_words, converter=_as_written)]
-Flag: Parameter = Parameter(negative="")
-Json = Annotated[bool, Flag, Parameter(help="Print JSON.")]
-Size = Annotated[
-    int | Literal["auto"] | None,
-    Parameter(
-        help="Items per request, or auto to find out how many are best; 32 by default, and auto for a bulk run.",
-        validator=_check_size,
-    ),
-]
-Limit = Annotated[int, Parameter(help="Matches per query.", validator=Number(gte=1))]
-Model = Annotated[str | None, Parameter(help="Model to ask for, where the flow has several.")]
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -136,6 +101,8 @@ def encode(
     dtype: Literal["float32", "float16"] | None = None,
     normalize: Annotated[bool, Flag] = False,
     layout: Literal["clip-retrieval"] | None = None,
+    columns: str | None = None,
+    names: str | None = None,
     shard_rows: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     shard: str | None = None,
     overwrite: Annotated[bool, Flag] = False,
@@ -166,7 +133,11 @@ def encode(
             writes it down (record) unless you say raise.
         dtype: Type of the numbers; float32, unless the layout says otherwise.
         normalize: Divide each row by its length; by a bulk run alone, as all that follows up to --report.
-        layout: Make a folder that autofaiss and clip-back read, of images or, with --text, of sentences.
+        layout: Make a folder that autofaiss and clip-back read, of images or, with --text, of sentences; of both, with
+            --columns.
+        columns: What to encode of .tar or .parquet files, of which the paths may be patterns then: a column, or one of
+            images and one of captions with a comma between, as jpg,txt.
+        names: The column of .parquet files that says what rows are called.
         shard_rows: Rows of one file in a folder, and what a run that is killed may have to encode again; 100,000 by
             default.
         shard: I/N, where N runs make one folder together, on as many machines as you like: this one makes every N-th
@@ -192,10 +163,12 @@ def encode(
         options |= {"images": images, **of_bulk}
         options |= _options(batch_size, model)
         with access.client(url) as client:
-            result = bulk.encode_into(client, target, Content([*map(str, paths)], sentences=text), options)
+            content = bulk.open_content([*map(str, paths)], columns=columns, names=names, text=text)
+            result = bulk.encode_into(client, target, content, options)
         _say(result) if json else print(bulk.summary(result))
         return Exit.PARTIAL if result.failed else Exit.OK
-    given = {**of_bulk, "normalize": normalize, "layout": layout, "shard": shard, "shard_rows": shard_rows}
+    given = {**of_bulk, "normalize": normalize, "layout": layout, "columns": columns, "names": names}
+    given |= {"shard": shard, "shard_rows": shard_rows}
     if errors == "record" or any(value not in (None, False) for value in given.values()):
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise casdk.ConfigError(f"{names} and --errors record are for -o NAME.npy or a folder")

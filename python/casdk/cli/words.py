@@ -1,0 +1,51 @@
+"""What the commands take: the types of their words and options, and what is refused of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cyclopts
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from casdk.cli.content import STDIN
+
+__all__ = ["Flag", "Json", "Limit", "Model", "PathWord", "Size", "UnknownOptionError", "Word"]
+
+
+class UnknownOptionError(ValueError):
+    """A word that looks like an option nobody knows."""
+
+
+def _check_words(kind: Any, words: Sequence[object] | object) -> None:
+    """Refuse what looks like an option nobody knows; a lone ``-`` is standard input."""
+    for word in words if isinstance(words, tuple | list) else (words,):
+        if str(word).startswith("-") and str(word) != STDIN:
+            raise UnknownOptionError(str(word))
+
+
+def _check_size(kind: Any, size: object) -> None:
+    if isinstance(size, int):  # cyclopts' own validator takes no word beside numbers
+        Number(gte=1)(int, size)
+
+
+def _as_written(kind: Any, tokens: Sequence[cyclopts.Token]) -> str:
+    """Return a word unchanged. Its type says ``Path`` for the shell's completion, which then offers files."""
+    return tokens[0].value
+
+
+Word = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_check_words)]
+PathWord = Annotated[Path | str, Parameter(allow_leading_hyphen=True, validator=_check_words, converter=_as_written)]
+Flag: Parameter = Parameter(negative="")
+Json = Annotated[bool, Flag, Parameter(help="Print JSON.")]
+Size = Annotated[
+    int | Literal["auto"] | None,
+    Parameter(
+        help="Items per request, or auto to find out how many are best; 32 by default, and auto for a bulk run.",
+        validator=_check_size,
+    ),
+]
+Limit = Annotated[int, Parameter(help="Matches per query.", validator=Number(gte=1))]
+Model = Annotated[str | None, Parameter(help="Model to ask for, where the flow has several.")]
