@@ -239,10 +239,7 @@ def test_profile(command, url):
         (["encode", "URL", "missing.png"], 3, "no such file"),
         (["encode", "URL", "/", "-o", "rows.csv"], 2, ".npy"),
         (["search", "URL"], 2, "no queries"),
-        (["search", "URL", "a", "--limit", "0"], 2, "--limit"),
         (["rank", "URL", "a cat"], 2, "no candidates"),
-        (["encode", "URL", "--batch-size", "0"], 2, "--batch-size"),
-        (["encode", "URL", "--batch-size", "many"], 2, "--batch-size"),
         (["bench", "URL", "--seconds", "0"], 2, "--seconds"),
         (["encode", "URL", __file__], 3, "sentences go into a .txt file"),
         (["rank", "URL", "missing.png", "a cat"], 3, "missing.png"),
@@ -257,30 +254,6 @@ def test_errors_are_one_line(command, url, pipe, words, code, said, images):
     assert said in ran.err
     assert ran.err.startswith("casdk: ")
     assert ran.err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "meant"),
-    [
-        (["encode", "URL", "--erors", "skip"], "unknown option --erors. Did you mean --errors?"),
-        (["encode", "URL", "--erors=skip"], "unknown option --erors=skip. Did you mean --errors?"),
-        (["index", "URL", "photos", "--batchsize", "3"], "unknown option --batchsize. Did you mean --batch-size?"),
-        (["search", "URL", "a cat", "--limt", "3"], "unknown option --limt. Did you mean --limit?"),
-        (["rank", "--jsn", "URL", "a", "b"], "unknown option --jsn. Did you mean --json?"),
-        (["profile", "URL", "--tiemout", "3"], "Did you mean --timeout?"),
-        (["bench", "URL", "--second", "3"], "Did you mean --seconds?"),
-        (["doctor", "URL", "--servername", "x"], "Did you mean --server-name?"),
-        (["serve", "--fetch-urls"], "Did you mean --fetch-uris?"),
-        (["encod", "URL"], 'Did you mean "encode"?'),
-        (["encode", "URL", "--errors", "skpi"], 'Did you mean "skip"?'),
-        (["--vesion"], "unknown option --vesion. Did you mean --version?"),
-        (["encode", "URL", "--nonsense"], "unknown option --nonsense. (`casdk"),
-    ],
-)
-def test_what_was_meant(command, url, words, meant):
-    ran = command(*(url if word == "URL" else word for word in words))
-    assert (ran.code, ran.out, ran.err.count("\n")) == (2, "", 1)
-    assert meant in ran.err
 
 
 @pytest.mark.parametrize(
