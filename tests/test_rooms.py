@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
@@ -72,6 +73,12 @@ class Import(NamedTuple):
     late: bool
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """Return what a file is made of. Nothing is parsed where a process collects this test and runs others."""
+    return ast.parse(path.read_text())
+
+
 def module_of(path: Path) -> str:
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
@@ -83,7 +90,7 @@ CORE = {module: path for module, path in FILES.items() if module.split(".")[0] n
 
 def imports(path: Path) -> Iterator[Import]:
     """Yield what a file imports to run; imports for types alone are free."""
-    yield from _walk(ast.parse(path.read_text()), late=False)
+    yield from _walk(tree_of(path), late=False)
 
 
 def _walk(node: ast.AST, late: bool) -> Iterator[Import]:
@@ -130,13 +137,13 @@ def used(module: str) -> Iterator[tuple[str, Import]]:
             yield (name or "__init__"), found
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_imports_of_ours(module):
-    room = module.split(".")[0]
-    assert room in ROOMS, f"{module} is in a new room: give it a row in ARCHITECTURE.md"
-    for name, found in used(module):
-        other = room_of(name)
-        assert other == room or other in ROOMS[room], f"{module}, line {found.line}: may not import casdk.{name}"
+def test_imports_of_ours():
+    for module in FILES:
+        room = module.split(".")[0]
+        assert room in ROOMS, f"{module} is in a new room: give it a row in ARCHITECTURE.md"
+        for name, found in used(module):
+            other = room_of(name)
+            assert other == room or other in ROOMS[room], f"{module}, line {found.line}: may not import casdk.{name}"
 
 
 def test_every_row_is_a_room_and_every_permission_is_used():
@@ -165,35 +172,36 @@ def test_no_file_imports_in_a_circle():
         pytest.fail(" -> ".join(error.args[1]))
 
 
-PUBLISHED = {
-    module: set(ast.literal_eval(node.value))
-    for module, path in FILES.items()
-    for node in ast.parse(path.read_text()).body
-    if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-}
+@cache
+def published_of(module: str) -> set[str] | None:
+    """Return the names that a file publishes, if it says which ones."""
+    for node in tree_of(FILES[module]).body if module in FILES else ():
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return None
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_only_what_a_file_publishes_is_imported_from_it(module):
-    for node in ast.walk(ast.parse(FILES[module].read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("casdk."):
-            source = (node.module or "").removeprefix("casdk.")
-            for alias in node.names:
-                if f"{source}.{alias.name}" not in FILES and source in PUBLISHED:
-                    assert alias.name in PUBLISHED[source], f"{module}, line {node.lineno}: {source} keeps {alias.name}"
+def test_only_what_a_file_publishes_is_imported_from_it():
+    for module, path in FILES.items():
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("casdk."):
+                source = (node.module or "").removeprefix("casdk.")
+                published = published_of(source)
+                names = {alias.name for alias in node.names if f"{source}.{alias.name}" not in FILES}
+                assert published is None or names <= published, f"{module}, line {node.lineno}: not in __all__"
 
 
-@pytest.mark.parametrize("module", CORE)
-def test_imports_of_others(module):
-    library = LIBRARIES.get(module.removeprefix("_transport.channels."))
-    for name, line, late in imports(CORE[module]):
-        root = name.split(".")[0]
-        assert root not in FORBIDDEN.get(module, ()), f"{module}, line {line}: may not import {name}"
-        if root in {*LIBRARIES.values(), "httpx"}:
-            fits = root == library and not late if library else late and root == "httpx"
-            assert fits, f"{module}, line {line}: may not import {name}"
-        if root in LAZY:
-            assert late or module in LATE_ROOMS, f"{module}, line {line}: {name} must be imported where it is used"
+def test_imports_of_others():
+    for module, path in CORE.items():
+        library = LIBRARIES.get(module.removeprefix("_transport.channels."))
+        for name, line, late in imports(path):
+            root = name.split(".")[0]
+            assert root not in FORBIDDEN.get(module, ()), f"{module}, line {line}: may not import {name}"
+            if root in {*LIBRARIES.values(), "httpx"}:
+                fits = root == library and not late if library else late and root == "httpx"
+                assert fits, f"{module}, line {line}: may not import {name}"
+            if root in LAZY:
+                assert late or module in LATE_ROOMS, f"{module}, line {line}: {name} must be imported where it is used"
 
 
 def test_extras_are_those_promised():
@@ -223,16 +231,16 @@ def test_every_rule_has_a_file():
 
 def lines_of(path: Path) -> int:
     """Count lines, overloads aside: they state one signature several times over."""
-    text = path.read_text()
-    if path.suffix != ".py":
-        return len(text.splitlines())
+    lines = len(path.read_text().splitlines())
+    if path.suffix != ".py" or lines <= LINES:
+        return lines
     overloads = [
         node
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
     ]
-    return len(text.splitlines()) - sum((n.end_lineno or 0) - n.lineno + 2 for n in overloads)
+    return lines - sum((n.end_lineno or 0) - n.lineno + 2 for n in overloads)
 
 
 SOURCES = [
@@ -243,15 +251,18 @@ SOURCES = [
 ]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=str)
-def test_a_file_can_be_seen_at_once(path):
-    most = LONGER_LINES if path.as_posix() in LONGER else LINES
-    assert lines_of(ROOT / path) <= most, f"{path} has grown beyond {most} lines: find the second noun in it"
+def most_of(path: Path) -> int:
+    return LONGER_LINES if path.as_posix() in LONGER else LINES
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=str)
-def test_a_file_is_named_after_its_thing(path):
-    assert path.stem.strip("_") not in {"util", "utils", "helper", "helpers", "manager", "common", "misc", "tools"}
+def test_a_file_can_be_seen_at_once():
+    longer = {str(path): lines for path in SOURCES if (lines := lines_of(ROOT / path)) > most_of(path)}
+    assert longer == {}, f"a file has grown beyond {LINES} lines: find the second noun in it"
+
+
+def test_a_file_is_named_after_its_thing():
+    names = {path.stem.strip("_") for path in SOURCES}
+    assert not names & {"util", "utils", "helper", "helpers", "manager", "common", "misc", "tools"}
 
 
 def test_the_rust_core_knows_no_python():
@@ -283,12 +294,18 @@ def names_of_tests(path: Path) -> set[str]:
     """Return the names that the tests of a source file may have."""
     if path.suffix == ".py":
         room = path.parts[2]
-        tests = (ROOT / "tests" / room if room in OWN_FOLDERS else ROOT / "tests").rglob("*_*.py")
-        # Those of another library run in an environment of its own, where they are named after it: with_ray.py.
-        return {name for test in tests for kind, _, name in [test.stem.partition("_")] if kind in ("test", "with")}
-    if "core" in path.parts:
-        return {test.stem for test in (ROOT / "rust" / "core" / "tests").glob("*.rs")}
-    return {test.stem.removeprefix("test_") for test in (ROOT / "tests" / "rust").glob("test_*.py")}
+        return names_in(f"tests/{room}" if room in OWN_FOLDERS else "tests")
+    return names_in("rust/core/tests" if "core" in path.parts else "tests/rust")
+
+
+@cache
+def names_in(folder: str) -> set[str]:
+    """Return what the tests of a folder are named after."""
+    if folder.startswith("rust"):
+        return {test.stem for test in (ROOT / folder).glob("*.rs")}
+    # Those of another library run in an environment of its own, where they are named after it: with_ray.py.
+    tests = (test.stem.partition("_") for test in (ROOT / folder).rglob("*_*.py"))
+    return {name for kind, _, name in tests if kind in ("test", "with")}
 
 
 def has_tests_inside(path: Path) -> bool:
@@ -305,22 +322,16 @@ def border_of(path: Path) -> Path:
 
 def has_code(path: Path) -> bool:
     """Whether there is something to be tested in a file: one that only lists names defines no function."""
-    text = (ROOT / path).read_text()
-    if path.suffix == ".rs":
-        return "fn " in text
-    return any(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) for node in ast.walk(ast.parse(text)))
+    word = "fn " if path.suffix == ".rs" else r"^ *(async )?def "
+    return re.search(word, (ROOT / path).read_text(), re.MULTILINE) is not None
 
 
-TESTED = [
-    path
-    for path in SOURCES
-    if path.parts[0] in ("python", "rust") and ("src" in path.parts or path.parts[0] == "python") and has_code(path)
-]
-
-
-@pytest.mark.parametrize("path", TESTED, ids=str)
-def test_a_file_has_a_test_file_of_its_name(path):
-    border = border_of(path)
-    assert name_of(border) in names_of_tests(path) or has_tests_inside(path), (
-        f"write the tests of {path} in a file named after {name_of(border)}"
-    )
+def test_a_file_has_a_test_file_of_its_name():
+    tested = [
+        path for path in SOURCES if path.parts[0] == "python" or (path.parts[0] == "rust" and "src" in path.parts)
+    ]
+    for path in filter(has_code, tested):
+        border = border_of(path)
+        assert name_of(border) in names_of_tests(path) or has_tests_inside(path), (
+            f"write the tests of {path} in a file named after {name_of(border)}"
+        )

@@ -38,10 +38,10 @@ def test_an_index_knows_as_many_as_there_are(there, now):
     index = Index(keys_of(*split(there)))
     missing = [now[place] for place in index.look_up(*split(now))]
     assert Counter(missing) == Counter(now) - Counter(there)
-    kept = [item for item, stays in zip(there, index.kept, strict=True) if stays]
-    assert Counter(kept) == Counter(now) & Counter(there)
+    staying = [item for item, stays in zip(there, index.stays, strict=True) if stays]
+    assert Counter(staying) == Counter(now) & Counter(there)
     for item in set(there):
-        rows = [stays for one, stays in zip(there, index.kept, strict=True) if one == item]
+        rows = [stays for one, stays in zip(there, index.stays, strict=True) if one == item]
         assert rows == sorted(rows, reverse=True)
-    left = Counter(name for name, _ in there) - Counter(name for name, _ in kept)
+    left = Counter(name for name, _ in there) - Counter(name for name, _ in staying)
     assert index.replaced == (left & Counter(name for name, _ in missing)).total()

@@ -179,13 +179,13 @@ def test_a_signal_ends_it_in_order(lines, tmp_path, number, code):
     held_back = lambda request: Hold(gate) if "sentence 20" in request.texts else None  # noqa: E731
     with FaultServer(held_back, width=8) as server, Client(server.address("grpc")) as client:
         words = ["encode", server.address("grpc"), lines, "-o", target, "--shard-rows", "100", "--batch-size", "4"]
-        program = "import sys; from casdk.cli import main; sys.exit(main())"
+        program = "import sys; from casdk.cli import bulk, main; bulk.STOP_SECONDS = 60; sys.exit(main())"
         process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True)
         with process:
             gate.wait_for(1)
             process.send_signal(number)
             gate.open()
-            _, said = process.communicate(timeout=30)
+            _, said = process.communicate(timeout=100)
         assert process.returncode == code, said
         shown = shlex.join(map(str, words))
         assert f"and the same command goes on from there: casdk {shown}" in said

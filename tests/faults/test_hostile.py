@@ -118,7 +118,7 @@ def test_replies_to_another_request(make_server, connect_to, scheme, call, rows,
     silent = (scheme.startswith("websocket") and fault == Stale()) or (
         scheme.startswith("grpc") and fault == Duplicate()
     )
-    calls, timeout = (5, 0.1) if silent else (60, 20.0)
+    calls, timeout = (5, 0.1) if silent else (30, 20.0)
     client = connect_to(make_server(fault), scheme, retry=Retry(attempts=attempts, backoff=0))
     refused = 0
     for number in range(calls):

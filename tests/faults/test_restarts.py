@@ -75,7 +75,7 @@ class Reading:
                 self.counts[scheme] += 1
                 self._changed.notify_all()
             if self.counts[scheme] > self._aims[scheme]:
-                self.over.wait(0.002)
+                self.over.wait(0.01)
 
     def wait_for_all(self, more):
         """Wait until each call has read so many items more."""

@@ -61,24 +61,22 @@ def listener() -> Iterator[socket.socket]:
         yield listening
 
 
-@pytest.mark.parametrize("kind", FILES)
 @pytest.mark.parametrize("verb", ["encode", "index", "search"])
-def test_no_file_is_opened(make_server, connect_to, scheme, call, cat, kind, verb):
-    server = make_server()
-    client = connect_to(server, scheme, local_files=False)
-    with pytest.raises(NotAllowedError, match="local_files=False") as caught:
-        call(client, verb, [Text("a"), FILES[kind](cat)])
-    assert caught.value.index == 1
+def test_no_file_is_opened(make_server, connect_to, scheme, call, cat, verb):
+    client = connect_to(make_server(), scheme, local_files=False)
+    for item in [make(cat) for make in FILES.values()]:
+        with pytest.raises(NotAllowedError, match="local_files=False") as caught:
+            call(client, verb, [Text("a"), item])
+        assert caught.value.index == 1
 
 
-@pytest.mark.parametrize("kind", URLS)
 @pytest.mark.parametrize("verb", ["encode", "index", "search"])
-def test_no_url_is_fetched(make_server, connect_to, scheme, call, listener, kind, verb):
-    server = make_server()
-    client = connect_to(server, scheme, fetch_urls=False)
-    with pytest.raises(NotAllowedError, match="fetch_urls=False") as caught:
-        call(client, verb, [Text("a"), URLS[kind](f"http://127.0.0.1:{listener.getsockname()[1]}/cat.png")])
-    assert caught.value.index == 1
+def test_no_url_is_fetched(make_server, connect_to, scheme, call, listener, verb):
+    client = connect_to(make_server(), scheme, fetch_urls=False)
+    for make in URLS.values():
+        with pytest.raises(NotAllowedError, match="fetch_urls=False") as caught:
+            call(client, verb, [Text("a"), make(f"http://127.0.0.1:{listener.getsockname()[1]}/cat.png")])
+        assert caught.value.index == 1
     with pytest.raises(BlockingIOError):
         listener.accept()
 

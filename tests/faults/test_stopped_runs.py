@@ -97,7 +97,7 @@ def started(words, before="pass"):
 def ended(process):
     """Wait for a process; return its exit code and what it said."""
     with process:
-        out, err = process.communicate(timeout=50)
+        out, err = process.communicate(timeout=100)
     return process.returncode, out, err
 
 

@@ -122,6 +122,6 @@ def test_the_ready_line_is_all_that_stdout_gets():
         assert ready["pid"] == process.pid
         assert httpx.get(ready["addresses"]["http"]).status_code == 200
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=100)
     assert (out, process.returncode) == ("", 0)
     assert ready["addresses"]["http"] in err

@@ -136,31 +136,33 @@ def read_bulk_options(options: Mapping[str, Any]) -> tuple[BulkDefaults, dict[st
     """
     KNOWN.check(options)
     of_layout = {} if options.get("layout") is None else OF_CLIP_RETRIEVAL
-    given = BulkDefaults(**{**of_layout, **options})
-    checked = read_options({name: getattr(given, name) for name in (*OF_STREAMS, "show_progress")})
+    run_options = BulkDefaults(**{**of_layout, **options})
+    checked = read_options({name: getattr(run_options, name) for name in (*OF_STREAMS, "show_progress")})
     if checked.images in LOSSY:
         raise InputValueError(
             f"images={checked.images!r} does not go with a bulk run: which of its images are sent without loss, to be "
             "measured, would depend on where it was stopped; give images='exact'"
         )
     for name in ("resume", "overwrite", "update", "retry_errors", "hash", "normalize"):
-        if not isinstance(value := getattr(given, name), bool):
+        if not isinstance(value := getattr(run_options, name), bool):
             raise InputTypeError(f"{name} must be True or False, not {shown(value)}")
-    if given.report is not None and not isinstance(given.report, str | os.PathLike):
-        raise InputTypeError(f"report must be a path, not {shown(given.report)}")
-    if isinstance(given.shard_rows, bool) or not isinstance(given.shard_rows, int):
-        raise InputTypeError(f"shard_rows must be an int, not {type(given.shard_rows).__name__}")
-    if given.shard_rows < 1:
-        raise InputValueError(f"shard_rows must be at least 1, not {given.shard_rows}")
-    _check_shard(given.shard)
-    if given.layout not in (None, CLIP_RETRIEVAL):
-        raise InputValueError(f"layout must be {CLIP_RETRIEVAL!r} or None, not {shown(given.layout)}")
-    if given.layout is not None and not (checked.dtype == "float16" and given.normalize):
-        raise InputValueError(f"layout={given.layout!r} has float16, rows of length 1: leave out dtype and normalize")
-    if given.errors not in ("record", "raise"):
-        raise InputValueError(f"errors must be 'record' or 'raise', not {shown(given.errors)}")
+    if run_options.report is not None and not isinstance(run_options.report, str | os.PathLike):
+        raise InputTypeError(f"report must be a path, not {shown(run_options.report)}")
+    if isinstance(run_options.shard_rows, bool) or not isinstance(run_options.shard_rows, int):
+        raise InputTypeError(f"shard_rows must be an int, not {type(run_options.shard_rows).__name__}")
+    if run_options.shard_rows < 1:
+        raise InputValueError(f"shard_rows must be at least 1, not {run_options.shard_rows}")
+    _check_shard(run_options.shard)
+    if run_options.layout not in (None, CLIP_RETRIEVAL):
+        raise InputValueError(f"layout must be {CLIP_RETRIEVAL!r} or None, not {shown(run_options.layout)}")
+    if run_options.layout is not None and not (checked.dtype == "float16" and run_options.normalize):
+        raise InputValueError(
+            f"layout={run_options.layout!r} has float16, rows of length 1: leave out dtype and normalize"
+        )
+    if run_options.errors not in ("record", "raise"):
+        raise InputValueError(f"errors must be 'record' or 'raise', not {shown(run_options.errors)}")
     first = MINIBATCH if checked.batch_size in (None, AUTO) else checked.batch_size
-    return msgspec.structs.replace(given, batch_size=checked.batch_size), {
+    return msgspec.structs.replace(run_options, batch_size=checked.batch_size), {
         **{name: getattr(checked, name) for name in OF_STREAMS},
         "batch_size": first,
     }

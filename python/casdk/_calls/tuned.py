@@ -44,8 +44,8 @@ class TunedRun(Run):
     """
 
     def __init__(self, session: Session, verb: Verb, content: Any, options: Options, *, way: Way | None = None) -> None:
-        given = options.batch_size
-        tuning = given if isinstance(given, Tuning) else Tuning(verb.batch_size)
+        batch_size = options.batch_size
+        tuning = batch_size if isinstance(batch_size, Tuning) else Tuning(verb.batch_size)
         least, most = session.window_bounds if options.prefetch is None else (options.prefetch, options.prefetch)
         # A message with more bytes would be cut, and two with more could not be in flight together.
         tuning.begin(least, most, min(session.limits.max_message_bytes, session.bytes.share // 2))

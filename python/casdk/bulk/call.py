@@ -42,58 +42,58 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
             content or layout, or options do not go together.
         TypeError: There is no option of that name.
     """
-    given, of_streams = read_bulk_options(options)
-    source = open_source(content, holds=holds, captions=given.layout is not None)
+    run_options, stream_options = read_bulk_options(options)
+    source = open_source(content, holds=holds, captions=run_options.layout is not None)
     settings = Settings(
-        shard_rows=given.shard_rows,
-        batch_size=of_streams["batch_size"],
-        dtype=of_streams["dtype"],
-        normalize=given.normalize,
-        parameters=_plain(given.parameters),
-        hash=given.hash,
-        columns=columns_of(given.layout, source.holds),
-        layout=given.layout,
+        shard_rows=run_options.shard_rows,
+        batch_size=stream_options["batch_size"],
+        dtype=stream_options["dtype"],
+        normalize=run_options.normalize,
+        parameters=_plain(run_options.parameters),
+        hash=run_options.hash,
+        columns=columns_of(run_options.layout, source.holds),
+        layout=run_options.layout,
     )
-    if given.normalize:
-        of_streams["dtype"] = "float32"  # lengths are those of the rows that the server has sent
-    if given.shard is not None and given.overwrite:
+    if run_options.normalize:
+        stream_options["dtype"] = "float32"  # lengths are those of the rows that the server has sent
+    if run_options.shard is not None and run_options.overwrite:
         raise ConfigError("overwrite=True takes from other runs with shard= what they made: remove the folder")
-    share = None if given.shard is None else Share(index=given.shard[0], of=given.shard[1])
-    opened = open_target(target, settings.dtype, share, layout=given.layout, columns=settings.columns)
-    _check_ways(given, opened)
+    share = None if run_options.shard is None else Share(index=run_options.shard[0], of=run_options.shard[1])
+    opened = open_target(target, settings.dtype, share, layout=run_options.layout, columns=settings.columns)
+    _check_combination(run_options, opened)
     return Run(
         client,
         opened,
         source,
         settings,
-        of_streams,
-        tunes=given.batch_size == AUTO and share is None and len(settings.columns) == 1,
+        stream_options,
+        tunes=run_options.batch_size == AUTO and share is None and len(settings.columns) == 1,
         share=share,
-        resume=given.resume,
-        overwrite=given.overwrite,
-        update=given.update,
-        retry_errors=given.retry_errors,
-        report=None if given.report is None else Report(given.report, opened.name),
-        errors=given.errors,
-        timeout=given.timeout,
-        show_progress=given.show_progress,
+        resume=run_options.resume,
+        overwrite=run_options.overwrite,
+        update=run_options.update,
+        retry_errors=run_options.retry_errors,
+        report=None if run_options.report is None else Report(run_options.report, opened.name),
+        errors=run_options.errors,
+        timeout=run_options.timeout,
+        show_progress=run_options.show_progress,
     )
 
 
-def _check_ways(given: BulkDefaults, target: Target) -> None:
+def _check_combination(options: BulkDefaults, target: Target) -> None:
     """Check that what a run is to do with what is there goes together, and with its target.
 
     Raises:
         ConfigError: It does not.
     """
-    if given.overwrite and (given.update or given.retry_errors):
-        other = "update=True" if given.update else "retry_errors=True"
+    if options.overwrite and (options.update or options.retry_errors):
+        other = "update=True" if options.update else "retry_errors=True"
         raise ConfigError(f"overwrite=True begins again, and {other} goes on with what is there: choose one")
-    if given.retry_errors and not isinstance(target, FillableTarget):
+    if options.retry_errors and not isinstance(target, FillableTarget):
         raise ConfigError(f"{target.name}: retry_errors=True is for a .npy file or a folder of Parquet files")
-    if given.update and given.shard is not None:
+    if options.update and options.shard is not None:
         raise ConfigError("update=True is for a folder that is whole: casdk.bulk.merge joins what runs have made")
-    if given.update and not isinstance(target, ParquetTarget):
+    if options.update and not isinstance(target, ParquetTarget):
         raise ConfigError(
             f"{target.name}: update=True is for a folder of Parquet files: a matrix has no part that could stay as it "
             "is, so overwrite=True encodes all of it again"

@@ -61,14 +61,14 @@ class ClipRetrievalTarget(FolderTarget):
         self._start = manifest.start_of(number)
         self._drop_begun(manifest)
         begun = () if manifest.begun is None else manifest.begun.files
-        kept = {name.rpartition(".")[2]: self.path / name for name in begun}
+        paths = {name.rpartition(".")[2]: self.path / name for name in begun}
         head = self._head(0)
         for column in self._columns:
             part = self._parts[column] = Part(self.path / f"_{column}_{number}.npy.tmp")
             part.write(head)
             part.checksum = Checksum()
         self._parts[LINES] = Part(self.path / f"_{LINES}_{number}.jsonl.tmp")
-        for kind, path in kept.items():
+        for kind, path in paths.items():
             _copy(path, self._parts[kind], skip=0 if kind == LINES else len(head))
         row_bytes = width * np.dtype(self._dtype).itemsize
         self._good = (self._parts[self._columns[0]].size - len(head)) // row_bytes

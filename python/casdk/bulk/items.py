@@ -73,14 +73,14 @@ class Index:
         keys: Of all rows, in order.
 
     Attributes:
-        kept: Whether a row is of an item that the input was found to have.
+        stays: Whether a row is of an item that the input was found to have.
     """
 
     def __init__(self, keys: NDArray[Any]) -> None:
         self._rows = np.argsort(keys, kind="stable")
         self._keys = keys[self._rows]
         self._found = np.zeros(len(keys), np.uint32)
-        self.kept: NDArray[np.bool_] = np.zeros(len(keys), bool)
+        self.stays: NDArray[np.bool_] = np.zeros(len(keys), bool)
         self._known: list[NDArray[Any]] = []
 
     def look_up(self, names: Sequence[str], contents: bytes) -> list[int]:
@@ -100,13 +100,13 @@ class Index:
         if row == len(self._keys) or self._keys[row] != key:
             return False
         self._found[first] += 1
-        self.kept[self._rows[row]] = True
+        self.stays[self._rows[row]] = True
         return True
 
     @property
     def replaced(self) -> int:
-        """How many of the rows that are not kept are of an item that the input has with another content."""
-        left = _names_of(self._keys[~self.kept[self._rows]])
+        """How many of the rows that do not stay are of an item that the input has with another content."""
+        left = _names_of(self._keys[~self.stays[self._rows]])
         there, rows = np.unique(left, return_counts=True)
         known, items = np.unique(np.concatenate([left[:0], *self._known]), return_counts=True)
         _, of_rows, of_items = np.intersect1d(there, known, assume_unique=True, return_indices=True)

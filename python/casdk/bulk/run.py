@@ -296,7 +296,7 @@ class Run:
             work = await self._compare_shard(mode, manifest.begun)
         await self._check_space(mode)
         manifest = self._manifest
-        self._width, self._writing, self._half_written, kept = manifest.width, False, False, work.rows
+        self._width, self._writing, self._half_written, rows_before = manifest.width, False, False, work.rows
         try:
             await self._encode(mode, work)
             if self._stopping is not None and work.rows < self._settings.shard_rows:
@@ -304,7 +304,7 @@ class Run:
             if work.rows:
                 await self._end_shard(mode, work)
         except BaseException:
-            await mode.do(self._keep, work, kept)
+            await mode.do(self._keep, work, rows_before)
             raise
         self._read.add(work.rows, work.digest)
         if not work.rows:
@@ -478,11 +478,11 @@ class Run:
         self._writing = self._half_written = False
         self._write_manifest(self._manifest.with_shard(shard, self._width))
 
-    def _keep(self, work: Work, kept: int) -> None:
-        """Keep what there is of a shard when the run stops."""
+    def _keep(self, work: Work, rows_before: int) -> None:
+        """Keep what there is of a shard when the run stops, if that is more than the rows it began with."""
         if not self._writing:
             return
-        if self._half_written or work.rows == kept:
+        if self._half_written or work.rows == rows_before:
             self._target.drop()
             return
         try:

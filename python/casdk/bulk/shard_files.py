@@ -96,7 +96,7 @@ def _filled(column: Any, rows: Mapping[int, NDArray[Any]]) -> Any:
     return to_arrow(values, np.flatnonzero(~good))
 
 
-def leave_out_rows(arrow: Any, old: Path, new: Path, schema: Any, kept: NDArray[np.bool_]) -> Made:
+def leave_out_rows(arrow: Any, old: Path, new: Path, schema: Any, stays: NDArray[np.bool_]) -> Made:
     """Write a file again, without some of its rows.
 
     Args:
@@ -104,11 +104,11 @@ def leave_out_rows(arrow: Any, old: Path, new: Path, schema: Any, kept: NDArray[
         old: The file as it is.
         new: Where to write it.
         schema: Its columns.
-        kept: Whether a row stays.
+        stays: Whether a row stays.
     """
 
     def leave_out(start: int, batch: Any) -> Any:
-        return batch.filter(arrow.array(kept[start : start + len(batch)]))
+        return batch.filter(arrow.array(stays[start : start + len(batch)]))
 
     return _write_again(arrow, old, new, schema, leave_out)
 

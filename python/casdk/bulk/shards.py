@@ -186,20 +186,20 @@ class ParquetTarget(FolderTarget, FillableTarget):
         made = fill_rows(self._arrow, old, new, self._schema(manifest.width), rows, errors)
         return self._replace(manifest, _with_file(shard, made))
 
-    def leave_out(self, manifest: Manifest, shard: Shard, kept: NDArray[np.bool_]) -> Manifest:
+    def leave_out(self, manifest: Manifest, shard: Shard, stays: NDArray[np.bool_]) -> Manifest:
         """Leave rows out of a shard, and return what the target then holds.
 
         Args:
             manifest: What it holds.
             shard: The shard.
-            kept: ``[shard.rows]``, whether a row stays.
+            stays: ``[shard.rows]``, whether a row stays.
         """
         remove(self.path / ERRORS)
         old, new = self.path / rows_file_of(shard), self.path / f"_again-{shard.number:05d}.parquet"
-        changed = _with_file(shard, leave_out_rows(self._arrow, old, new, self._schema(manifest.width), kept))
+        changed = _with_file(shard, leave_out_rows(self._arrow, old, new, self._schema(manifest.width), stays))
         files = dict(changed.files)
         if contents := self.contents_of(shard):
-            left = np.frombuffer(contents, np.uint8).reshape(-1, CONTENT_BYTES)[kept].tobytes()
+            left = np.frombuffer(contents, np.uint8).reshape(-1, CONTENT_BYTES)[stays].tobytes()
             write_whole(new.with_suffix(".bin"), left)
             files[f"_contents-{shard.number:05d}.bin"] = len(left)
         return self._replace(manifest, msgspec.structs.replace(changed, items="", files=files))

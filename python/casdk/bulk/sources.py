@@ -304,9 +304,9 @@ def files(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
         >>> from casdk import bulk
         >>> bulk.files("photos/**/*.jpg")  # doctest: +SKIP
     """
-    given = _listed(pattern)
-    on_the_web = {one for one in given if one.startswith(("http://", "https://"))}
-    found = sorted([*map(Found, on_the_web), *_found([one for one in given if one not in on_the_web])])
+    patterns = _listed(pattern)
+    on_the_web = {one for one in patterns if one.startswith(("http://", "https://"))}
+    found = sorted([*map(Found, on_the_web), *_found([one for one in patterns if one not in on_the_web])])
 
     def read() -> Iterator[tuple[str, Any, str]]:
         for path, state in found:

@@ -59,18 +59,18 @@ def parquet(
     except ImportError as error:
         raise ConfigError('bulk.parquet needs pyarrow: pip install "casdk[arrow]"') from error
     arrow: Any = pyarrow
-    given, paths = read_columns(columns), find_files(pattern)
-    checked = [_checked(arrow, path, given, name) for path in paths]
+    wanted, paths = read_columns(columns), find_files(pattern)
+    checked = [_checked(arrow, path, wanted, name) for path in paths]
     total = sum(rows for rows, _ in checked)
-    kinds = [_known([found[place] for _, found in checked]) for place in range(len(given))]
-    for column, known in zip(given, kinds, strict=True):
-        if len(given) == 2 and len(known) == 2:
+    kinds = [_known([found[place] for _, found in checked]) for place in range(len(wanted))]
+    for column, known in zip(wanted, kinds, strict=True):
+        if len(wanted) == 2 and len(known) == 2:
             raise InputValueError(f"column {column!r} holds images in some of these files, and strings in others")
-    wanted, holds = image_first(given, [known[0] if len(known) == 1 else None for known in kinds])
+    ordered, holds = image_first(wanted, [known[0] if len(known) == 1 else None for known in kinds])
 
     def read() -> Iterator[tuple[str, Any, str]]:
         for path in paths:
-            yield from _rows(arrow, path, wanted, name)
+            yield from _rows(arrow, path, ordered, name)
 
     return Named(read, total, holds)
 

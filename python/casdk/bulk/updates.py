@@ -86,12 +86,12 @@ class Update:
         """
         start = 0
         self.replaced = self.index.replaced
-        self.dropped = int((~self.index.kept).sum()) - self.replaced
+        self.dropped = int((~self.index.stays).sum()) - self.replaced
         for shard in self.before.shards:
-            kept = self.index.kept[start : start + shard.rows]
+            stays = self.index.stays[start : start + shard.rows]
             start += shard.rows
-            if not kept.all():
-                manifest = self._target.leave_out(manifest, shard, kept)
+            if not stays.all():
+                manifest = self._target.leave_out(manifest, shard, stays)
         return self.before if self.before.finished and manifest == self.before.to_update() else manifest
 
 

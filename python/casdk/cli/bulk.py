@@ -11,7 +11,7 @@ import casdk
 from casdk.cli.bar import bar_on_stderr
 from casdk.cli.content import STDIN, Content
 from casdk.cli.exits import Exit
-from casdk.cli.images import tell
+from casdk.cli.images import report_crops
 from casdk.cli.signals import Stopped, asking
 from casdk.cli.sinks import to_json
 
@@ -102,7 +102,7 @@ def encode_into(client: casdk.Client, target: str, content: Content | Named, opt
                 stopped.goes_on = True
                 raise
     if result.encoded:
-        tell(options["images"], run.cropped)
+        report_crops(options["images"], run.cropped)
     return result
 
 

@@ -23,7 +23,7 @@ from casdk.cli.access import Access
 from casdk.cli.bar import bar_on_stderr
 from casdk.cli.content import STDIN, Content, Entry, read_document, read_lines, stored
 from casdk.cli.exits import Exit, exit_of, fail, line_of, lose_stdout
-from casdk.cli.images import Fidelity, Images, Side, options_of, tell
+from casdk.cli.images import Fidelity, Images, Side, options_of, report_crops
 from casdk.cli.signals import Stopped, stopping
 from casdk.cli.sinks import Sink, open_sink, to_json
 from casdk.cli.words import Flag, Json, Limit, Model, PathWord, Size, UnknownOptionError, Word
@@ -167,10 +167,10 @@ def encode(
             result = bulk.encode_into(client, target, content, options)
         _say(result) if json else print(bulk.summary(result))
         return Exit.PARTIAL if result.failed else Exit.OK
-    given = {**of_bulk, "normalize": normalize, "layout": layout, "columns": columns, "names": names}
-    given |= {"shard": shard, "shard_rows": shard_rows}
-    if errors == "record" or any(value not in (None, False) for value in given.values()):
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    of_runs = {**of_bulk, "normalize": normalize, "layout": layout, "columns": columns, "names": names}
+    of_runs |= {"shard": shard, "shard_rows": shard_rows}
+    if errors == "record" or any(value not in (None, False) for value in of_runs.values()):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in of_runs)
         raise casdk.ConfigError(f"{names} and --errors record are for -o NAME.npy or a folder")
     dtype = dtype or "float32"
     with access.client(url) as client:
@@ -216,7 +216,7 @@ def _encode(client: casdk.Client, content: Content, sink: Sink, options: dict[st
             skipped += len(bad)
             cropped += piece.cropped
             fidelity = fidelity if piece.fidelity is None else piece.fidelity
-    tell(options["images"], cropped, fidelity)
+    report_crops(options["images"], cropped, fidelity)
     return skipped
 
 

@@ -1,4 +1,4 @@
-"""What a command sends of images: its options, and what is told of it at the end."""
+"""What a command sends of images: its options, and what it reports of them at the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cyclopts.validators import Number
 
 from casdk.cli.exits import Exit, fail
 
-__all__ = ["Fidelity", "Images", "Side", "options_of", "tell"]
+__all__ = ["Fidelity", "Images", "Side", "options_of", "report_crops"]
 
 Images = Annotated[
     Literal["original", "exact", "jpeg95", "webp90"],
@@ -31,12 +31,12 @@ Fidelity = Annotated[
 
 
 def options_of(images: str, image_size: int | None, min_fidelity: float | None) -> dict[str, Any]:
-    """Return the options of a verb, as far as they were given."""
-    given = {"images": images, "image_size": image_size, "min_fidelity": min_fidelity}
-    return {name: value for name, value in given.items() if value is not None}
+    """Return the options of a verb, without those that the command line leaves out."""
+    options = {"images": images, "image_size": image_size, "min_fidelity": min_fidelity}
+    return {name: value for name, value in options.items() if value is not None}
 
 
-def tell(images: str, cropped: int, fidelity: float | None = None) -> None:
+def report_crops(images: str, cropped: int, fidelity: float | None = None) -> None:
     """Say on standard error what became of images that were to go as crops.
 
     Args:

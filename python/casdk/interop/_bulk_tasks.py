@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["ShareTask", "encode_in_tasks"]
 
 NOT_FOR_TASKS: Final = {
-    "shard": "the tasks are given theirs",
+    "shard": "each task gets its own",
     "show_progress": "`casdk bulk status` says how far they are",
 }
 """Options of a single run, and what is said to who gives them."""
@@ -94,7 +94,7 @@ def encode_in_tasks(
         ConfigError: An option is for single runs.
     """
     begun_at = monotonic()
-    given, _ = read_bulk_options(options)
+    run_options, _ = read_bulk_options(options)
     for name, why in NOT_FOR_TASKS.items():
         if name in options:
             raise ConfigError(f"{name}= is for a single run: {why}")
@@ -108,8 +108,8 @@ def encode_in_tasks(
         raise ConfigError(f"{os.fsdecode(target)}: tasks make a folder of Parquet files, whose name has no suffix")
     for_tasks = {name: value for name, value in options.items() if name not in ("resume", "overwrite")}
     pickled = _pickled(content, dumps)
-    if hand_out(path, tasks, resume=given.resume, overwrite=given.overwrite):
-        if given.batch_size == AUTO and (begun := read_shares(Path(path))):
+    if hand_out(path, tasks, resume=run_options.resume, overwrite=run_options.overwrite):
+        if run_options.batch_size == AUTO and (begun := read_shares(Path(path))):
             # A single run may have found out another one than tasks begin with.
             for_tasks["batch_size"] = begun[0].settings.batch_size
         encoded = sum(run(ShareTask(client, path, pickled, tasks, for_tasks)))

@@ -281,12 +281,12 @@ def _entries(documents: Iterable[DocumentProto]) -> list[tuple[str, bytes, Row]]
     entries = []
     for document in documents:
         if document.HasField("embedding"):
-            kept = DocumentProto()
-            kept.CopyFrom(document)
+            entry = DocumentProto()
+            entry.CopyFrom(document)
             for field in ("embedding", "tensor", "blob", "matches", "chunks", "scores", "evaluations"):
-                kept.ClearField(field)
-            stored, row = kept.SerializeToString(), _row(document)
-            if not (np.isfinite(row).all() and _is_finite(kept)):
+                entry.ClearField(field)
+            stored, row = entry.SerializeToString(), _row(document)
+            if not (np.isfinite(row).all() and _is_finite(entry)):
                 raise ValueError(f"document {shown(document.id)} holds a number that is not finite, and is not indexed")
             if len(stored) > KEPT_BYTES:
                 raise ValueError(

@@ -149,7 +149,7 @@ class HttpChannel(PairingChannel):
         async with self._free:
             pool = self._pool_for(asked)
             pool.requests += 1
-            began, kept = loop.time(), True
+            began, keep_alive = loop.time(), True
             connecting = Connecting(self)
             try:
                 request = pool.client.build_request(
@@ -160,21 +160,21 @@ class HttpChannel(PairingChannel):
                     extensions={**self._extensions, "trace": connecting},
                 )
                 response, body = await self._send(pool.client, request)
-                kept = asked is not None and response.status_code == 200 and self._is_paired(pool, asked, body)
+                keep_alive = asked is not None and response.status_code == 200 and self._is_paired(pool, asked, body)
                 return response, body
             except (asyncio.CancelledError, DeadlineError) as error:
                 if isinstance(error, DeadlineError) or self.had_time(began, answer_by):
-                    kept = not self.take_silent([pool], began)
+                    keep_alive = not self.take_silent([pool], began)
                 raise
             except ReplyError:
-                kept = False
+                keep_alive = False
                 raise
             except httpx.InvalidURL as error:  # a host of numbers, which might stand for an address all the same
                 raise TransportError(f"{self.endpoint}: {remark(str(error))}", sent=False, away=False) from error
             finally:
                 await connecting.aclose()
                 pool.requests -= 1
-                if pool is self._pool and not (kept and self.trusted):
+                if pool is self._pool and not (keep_alive and self.trusted):
                     self._pool = None
                 await self._close_unused()
 
