@@ -1,5 +1,5 @@
 from casdk import DeadlineError, EmptyItemError, NotDoneError
-from casdk._calls.outcome import Outcome
+from casdk._calls.outcome import Outcome, Sent
 
 
 def test_each_item_without_a_result_has_an_error():
@@ -11,3 +11,11 @@ def test_each_item_without_a_result_has_an_error():
     assert (errors[2].index, errors[2].item, errors[2].cause) == (2, "left", stopped)
     assert "the call's time ran out" in str(errors[2])
     assert list(outcome.bad) == [0]
+
+
+def test_what_was_asked_is_sent_and_taken_once():
+    sent = Sent(bytes=10)
+    sent.ask(5)
+    sent.ask(2)
+    assert sent.bytes == 17
+    assert (sent.take_asked(), sent.take_asked()) == (7, 0)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from casdk._calls.options import Options
+from casdk._calls.outcome import Sent
 from casdk._calls.pieces import Pieces
 from casdk._rust import scan
 from casdk.errors import ItemTypeError, ReplyError
@@ -47,11 +48,15 @@ def test_a_piece_waits_for_those_before_it(pieces):
 
 
 def test_a_piece_says_what_was_sent_for_it(pieces):
+    sent = Sent()
     for start, size, crops, fidelity in ((0, 100, 1, None), (2, 200, 2, None), (1, 50, 0, 0.9995)):
-        pieces.answered(start, size, crops, fidelity)
+        sent.fidelity = fidelity
+        if start:
+            sent.ask(7)
+        pieces.answered(start, size, crops, sent)
     place(pieces, range(2))
     (piece,) = pieces.ready()
-    assert (piece.sent.bytes, piece.sent.cropped, piece.sent.fidelity) == (150, 1, 0.9995)
+    assert (piece.sent.bytes, piece.sent.cropped, piece.sent.fidelity) == (157, 1, 0.9995)
 
 
 def test_rows_of_several_requests_come_together(pieces):

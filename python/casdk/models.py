@@ -108,7 +108,9 @@ class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             the beginning of the whole input too.
         stopped: What stopped the call before its end: the server, the way there, a deadline. ``None`` if it went on
             to its end.
-        sent_bytes: Bytes of the requests that were answered; ``None`` where nobody knows, as these had items of other
+        sent_bytes: Bytes of the requests that were answered, and of what ``images=`` has the server asked: the pictures
+            by which it shows how it prepares images, counted for the call that sends them, and crops that are sent to
+            be measured. Attempts that failed do not count. ``None`` where nobody knows, as requests had items of other
             calls, too (``Client(coalesce=...)``).
         cropped: Pictures that went as crops, with ``images=``.
         fidelity: With ``images="jpeg95"`` or ``"webp90"``, the smallest cosine between the rows of the call's first

@@ -12,7 +12,9 @@ from casdk import Client, Document, Text
 from casdk._calls.batches import Batch, Request
 from casdk._calls.cropping import CroppedBatch, Crops, Pair
 from casdk._calls.outcome import Sent
-from casdk._calls.trials import MEASURED_IMAGES, Trial, least_cosine
+from casdk._calls.sample import SAMPLE_IMAGES, Verdict
+from casdk._calls.tasks import Tasks
+from casdk._calls.trials import Trial, least_cosine
 from casdk._content.canary import Proof
 from casdk._content.inputs import Sources
 from casdk._engine.logging import flush
@@ -22,7 +24,7 @@ from casdk.errors import ServerError
 from casdk.testing import TcpProxy
 from clip_models import jpegs
 
-MANY = 2 * MEASURED_IMAGES + 6
+MANY = 2 * SAMPLE_IMAGES + 6
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +48,16 @@ def test_the_first_images_go_without_loss_and_the_others_with(client, photos, ro
     with caplog.at_level(logging.INFO, "casdk.calls"):
         exact = client.encode(photos, images="exact", errors="return")
         lossy = client.encode(photos, images=images, errors="return", min_fidelity=0.99)
-    np.testing.assert_array_equal(lossy.embeddings[:MEASURED_IMAGES], rows[:MEASURED_IMAGES])
-    others = slice(MEASURED_IMAGES, None)
+    np.testing.assert_array_equal(lossy.embeddings[:SAMPLE_IMAGES], rows[:SAMPLE_IMAGES])
+    others = slice(SAMPLE_IMAGES, None)
     assert (lossy.embeddings[others] != rows[others]).any()
     cosines = [least_cosine(rows[at : at + 1], lossy.embeddings[at : at + 1]) for at in range(MANY)]
     assert lossy.fidelity == pytest.approx(min(cosines), abs=1e-6)  # the others are the same photos
     assert 0.99 < lossy.fidelity < 1
     assert lossy.cropped == exact.cropped == MANY
-    assert lossy.sent_bytes < 0.85 * exact.sent_bytes
     assert exact.fidelity is None
     [line] = said(caplog)
-    assert f"crops as {images}: of {MEASURED_IMAGES} images" in line
+    assert f"crops as {images}: of {SAMPLE_IMAGES} images" in line
     assert [record.levelname for record in caplog.records if record.levelno > logging.INFO] == []
 
 
@@ -69,11 +70,24 @@ def test_each_measured_image_goes_both_ways_once(clip, photos):
             return proxy.counters.to_server - before
 
         client.encode(photos[:1], images="exact")  # which asks the server
-        exact = weigh(MEASURED_IMAGES, images="exact")
-        assert weigh(MEASURED_IMAGES, images="jpeg95") == pytest.approx(exact, rel=0.02)
-        lossy = weigh(2 * MEASURED_IMAGES, images="jpeg95", min_fidelity=0.99) - exact
+        exact = weigh(SAMPLE_IMAGES, images="exact")
+        assert weigh(SAMPLE_IMAGES, images="jpeg95") == pytest.approx(exact, rel=0.02)
+        lossy = weigh(2 * SAMPLE_IMAGES, images="jpeg95", min_fidelity=0.99) - exact
     # 32 with loss to be measured, and 32 with loss whose rows are the caller's.
     assert 0.4 * exact < lossy < 2 * 0.85 * exact
+
+
+def test_what_is_asked_and_measured_is_counted_as_sent(clip, photos):
+    options = {"images": "jpeg95", "min_fidelity": 0.99, "errors": "return"}
+    with TcpProxy(int(clip.address("grpc").rpartition(":")[2])) as proxy, Client(proxy.address("grpc")) as client:
+        result = client.encode(photos, **options)
+        went = proxy.counters.to_server
+        pieces = list(client.stream(photos, batch_size=8, **options))
+        streamed = proxy.counters.to_server - went
+    of_pieces = sum(piece.sent_bytes for piece in pieces)
+    assert result.sent_bytes <= went < 1.01 * result.sent_bytes + 2000
+    assert of_pieces <= streamed < 1.01 * of_pieces + 2000
+    assert went - streamed > 1_500_000  # what the server was asked first, once
 
 
 def test_too_much_loss_is_not_sent(client, photos, rows, caplog):
@@ -87,19 +101,19 @@ def test_too_much_loss_is_not_sent(client, photos, rows, caplog):
 
 def test_a_call_of_few_images_measures_nothing(client, photos, rows, caplog):
     with caplog.at_level(logging.INFO, "casdk.calls"):
-        result = client.encode(["a text", *photos[:MEASURED_IMAGES], Text("another")], images="jpeg95", errors="return")
-    np.testing.assert_array_equal(result.embeddings[1:-1], rows[:MEASURED_IMAGES])
-    assert (result.fidelity, result.cropped, said(caplog)) == (None, MEASURED_IMAGES, [])
+        result = client.encode(["a text", *photos[:SAMPLE_IMAGES], Text("another")], images="jpeg95", errors="return")
+    np.testing.assert_array_equal(result.embeddings[1:-1], rows[:SAMPLE_IMAGES])
+    assert (result.fidelity, result.cropped, said(caplog)) == (None, SAMPLE_IMAGES, [])
 
 
 def test_a_stream_measures_once(client, photos, rows, caplog):
     with caplog.at_level(logging.INFO, "casdk.calls"):
         pieces = list(client.stream(photos, images="jpeg95", batch_size=8, errors="return", min_fidelity=0.99))
     found = np.concatenate([piece.embeddings for piece in pieces])
-    np.testing.assert_array_equal(found[:MEASURED_IMAGES], rows[:MEASURED_IMAGES])
+    np.testing.assert_array_equal(found[:SAMPLE_IMAGES], rows[:SAMPLE_IMAGES])
     assert len(said(caplog)) == 1
     known = [piece.fidelity for piece in pieces]
-    assert known[: MEASURED_IMAGES // 8] == [None] * 4
+    assert known[: SAMPLE_IMAGES // 8] == [None] * 4
     assert len(set(known[4:])) == 1
     assert 0.99 < known[-1] < 1
 
@@ -181,7 +195,7 @@ class Croppers:
     """Stands for what makes crops: of each image, in both ways if that is tried."""
 
     async def crop(self, items, kinds, fetched, crops):
-        pairs = [Pair(at, b"exact", b"lossy") for at in range(len(items))] if crops.tried else []
+        pairs = [Pair(at, b"exact", b"lossy %d" % items[at]) for at in range(len(items))] if crops.tried else []
         return CroppedBatch([crops.written] * len(items), kinds, [1] * len(items), pairs)
 
 
@@ -190,11 +204,11 @@ REQUEST_ID = "0123456789abcdef" * 2
 
 def trial_of(encode, candidates=None):
     crops = Crops(Proof(224, frozenset()), Sources(), 1 << 20, candidates)
-    return Trial(Croppers(), crops, "jpeg95", 0.9, encode, Sent())
+    return Trial(Croppers(), crops, "jpeg95", Verdict(0.9), encode, Sent())
 
 
-def batch_of(count, start=0):
-    return Batch(range(start, start + count), [b"picture"] * count, bytes([Kind.BLOB]) * count)
+def batch_of(*numbers):
+    return Batch(list(numbers), list(numbers), bytes([Kind.BLOB]) * len(numbers))
 
 
 def answer_of(batch):
@@ -204,48 +218,62 @@ def answer_of(batch):
     return SimpleNamespace(reply=scan("json", json.dumps(said).encode()))
 
 
-async def encode_nothing(pictures):
+async def send(trial, batch, *, answered=True):
+    await trial.crop(batch, None)
+    trial.leave(Request(batch, REQUEST_ID), answer_of(batch) if answered else None)
+
+
+async def measure(trial):
+    """Measure, as a call does that has read another image."""
+    tasks = Tasks(pytest.fail)
+    trial.begin(tasks, 0.0)
+    trial.begin(tasks, 0.0)  # it is under way
+    assert len(tasks.running) == 1
+    await asyncio.gather(*tasks.running.values())
+
+
+async def encode_nothing(pictures, *, patience):
     raise ServerError("it has no decoder for them")
 
 
-async def test_a_batch_that_failed_gives_the_turn_to_the_next():
-    trial, first, second = trial_of(encode_nothing), batch_of(40), batch_of(40, 40)
-    assert (await trial.crop(first, None)).items[0] == "exact"
-    waiting = asyncio.create_task(trial.crop(second, None))
-    await asyncio.sleep(0)
-    trial.leave(Request(second, REQUEST_ID), None)  # it has no turn to give
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    trial.leave(Request(first, REQUEST_ID), None)
-    assert (await waiting).items[0] == "exact"
-    trial.leave(Request(second, REQUEST_ID), None)
-    # Nothing was measured, so nothing is asked.
-    assert (await trial.crop(first, None)).items[0] == "exact"
-
-
-@pytest.mark.parametrize(("candidates", "exact"), [(None, 0), ("matches", MEASURED_IMAGES)])
-async def test_rows_that_a_reply_has_are_not_asked_for_again(candidates, exact):
+@pytest.mark.parametrize(("candidates", "exact"), [(None, 0), ("matches", SAMPLE_IMAGES)])
+async def test_the_first_images_are_measured_in_whatever_order_they_come(candidates, exact):
     asked = []
 
-    async def encode(pictures):
+    async def encode(pictures, *, patience):
         asked.extend(pictures)
         return np.ones((len(pictures), 3), np.float32)
 
-    trial, batch = trial_of(encode, candidates), batch_of(40)
-    await trial.crop(batch, None)
-    trial.leave(Request(batch, REQUEST_ID), answer_of(batch))
+    trial = trial_of(encode, candidates)
+    trial.sample.read(batch_of(*range(50)))
+    await send(trial, batch_of(*range(20, 30)), answered=False)
+    await send(trial, batch_of(*range(25, 40)))
+    await send(trial, batch_of(*range(25)))
     assert asked == []
-    assert (await trial.crop(batch_of(1, 40), None)).items == ["jpeg95"]
-    assert asked == [b"lossy"] * MEASURED_IMAGES + [b"exact"] * exact
+    await measure(trial)
+    # Rows that a reply has are not asked for again.
+    assert asked == [b"lossy %d" % at for at in range(SAMPLE_IMAGES)] + [b"exact"] * exact
+    assert (await trial.crop(batch_of(40), None)).items == ["jpeg95"]
     assert trial._sent.fidelity == 1.0
+    assert trial._verdict == Verdict(0.9, fidelity=1.0, written="jpeg95", first=SAMPLE_IMAGES, has_begun=True)
+
+
+async def test_more_images_go_without_loss_if_too_few_were_answered():
+    trial = trial_of(encode_nothing)
+    trial.sample.read(batch_of(*range(100)))
+    await send(trial, batch_of(*range(30)))
+    assert trial.sample.end == SAMPLE_IMAGES
+    await measure(trial)
+    assert trial.sample.end == 2 * SAMPLE_IMAGES
+    assert (await trial.crop(batch_of(32), None)).items == ["exact"]
 
 
 async def test_a_server_that_fails_on_crops_with_loss_gets_none(caplog):
-    trial, batch = trial_of(encode_nothing), batch_of(MEASURED_IMAGES)
-    await trial.crop(batch, None)
-    trial.leave(Request(batch, REQUEST_ID), answer_of(batch))
-    for start in (40, 41):
-        assert (await trial.crop(batch_of(1, start), None)).items == ["exact"]
+    trial = trial_of(encode_nothing)
+    trial.sample.read(batch_of(*range(SAMPLE_IMAGES + 1)))
+    await send(trial, batch_of(*range(SAMPLE_IMAGES)))
+    await measure(trial)
+    assert (await trial.crop(batch_of(40), None)).items == ["exact"]
     assert flush(20)
     assert "the server failed on crops as jpeg95, so all go without loss" in caplog.text
-    assert trial._sent.fidelity is None
+    assert (trial._sent.fidelity, trial._verdict.written) == (None, "exact")

@@ -94,14 +94,14 @@ class Answer(ABC):
     def refused(self, error: ItemError) -> None:
         """An item will have no result."""
 
-    def answered(self, start: int, size: int, crops: int, fidelity: float | None) -> None:
+    def answered(self, start: int, size: int, crops: int, of_call: Sent) -> None:
         """A request of so many bytes was answered, of the items from this index on, some of them as crops.
 
         Args:
             start: The index.
             size: The bytes.
             crops: How many of the items went as crops.
-            fidelity: The smallest cosine that was measured of crops with loss.
+            of_call: What the call has sent so far.
         """
 
     def urgent(self, batch_start: int) -> bool:

@@ -19,7 +19,7 @@ from casdk._rust import Kind, kind_of_uri, read_uri
 from casdk.documents import Document, DocumentArray
 from casdk.errors import ServerError
 
-__all__ = ["CroppedBatch", "Cropping", "Crops", "Encode", "Pair", "Proofs"]
+__all__ = ["CroppedBatch", "Cropping", "Crops", "Encode", "Pair", "Proofs", "images_in"]
 
 LOG: Final = logger_of("casdk.calls")
 BATCHES_AT_ONCE: Final = 2
@@ -177,6 +177,17 @@ def _parts(item: Any, kind: int, candidates: str | None) -> list[_Part]:
         if type(nested) in (list, DocumentArray):
             found += [_part_of(document, at) for at, document in enumerate(nested)]
     return [part for part in found if part is not None]
+
+
+def images_in(item: Any, kind: int, candidates: str | None) -> int:
+    """Return how many pictures an item has, as far as that can be told without running the caller's code.
+
+    Args:
+        item: The item.
+        kind: What it is, a `casdk._rust.Kind`.
+        candidates: Attribute of Documents whose documents are cropped, too.
+    """
+    return len(_parts(item, kind, candidates))
 
 
 def _part_of(document: Any, candidate: int) -> _Part | None:

@@ -12,6 +12,7 @@ back, at growing intervals, and all others wait for the answer. What finds it aw
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, cast
@@ -21,6 +22,7 @@ import msgspec
 from casdk._calls.batches import Batch
 from casdk._calls.isolation import Isolation
 from casdk._calls.outages import PATIENCE_SECONDS, Outage, ServerState
+from casdk._calls.sample import Sample
 from casdk._calls.window import Window
 from casdk.config import Retry
 from casdk.errors import (
@@ -89,6 +91,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         on_refuse: Called first with the error of each item that will have no result.
         server: What the client's other calls know of the server.
         own_patience: Seconds that a server which has answered may be away, if this call says so itself.
+        sample: Which items have to be answered before others are sent, if they are measured.
         outage: While the server is away, and waited for.
         stopped: What ended the call early.
         done: Items with a result.
@@ -105,6 +108,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
     on_refuse: Callable[[ItemError], None] | None = None
     server: ServerState = msgspec.field(default_factory=ServerState)
     own_patience: float | None = None
+    sample: Sample | None = None
     outage: Outage | None = None
     stopped: BaseException | None = None
     done: int = 0
@@ -174,7 +178,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
             return None
         batch = self._pop_delayed(now) if self._delayed else None
         if batch is None:
-            if not self._ready:
+            if not self._ready or (self.sample is not None and not self._is_of_sample(self.sample)):
                 return None
             batch = self._ready.popleft()
         self._in_flight.add(batch)
@@ -194,6 +198,25 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
             if batch.not_before <= now:
                 return self._delayed.pop(position)
         return None
+
+    def _is_of_sample(self, sample: Sample) -> bool:
+        """Whether the next batch is to be measured; what of it is behind the sample is cut off, and waits."""
+        if sample.end is None:
+            return True
+        batch = self._ready[0]
+        count = bisect_left(batch.indices, sample.end)
+        if 0 < count < len(batch):
+            self._ready[0] = batch.part(0, count)
+            self._ready.insert(1, batch.part(count))
+        return count > 0
+
+    @property
+    def waits_for_sample(self) -> bool:
+        """Whether all that is to be measured was answered, and others wait for what comes of it."""
+        end = None if self.sample is None else self.sample.end
+        if end is None or self._in_flight or self._delayed:
+            return False
+        return not self._ready or self._ready[0].indices[0] >= end
 
     @property
     def ended(self) -> bool:
@@ -228,6 +251,8 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
 
     def add(self, batch: Batch) -> None:
         """A batch was read."""
+        if self.sample is not None:
+            self.sample.read(batch)
         self._ready.append(batch)
 
     def end_input(self) -> None:

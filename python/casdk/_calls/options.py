@@ -13,6 +13,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from casdk._calls.decisions import ErrorMode
+from casdk._calls.sample import Verdict
 from casdk._calls.tuning import Tuning
 from casdk._content.crops import LOSSY, check_pillow
 from casdk._wording import class_name, message_of, shown
@@ -153,7 +154,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Options of one call; `read_options` makes it of what the caller wrote.
 
     ``batch_size`` is an int, ``None``, `AUTO`, or a `Tuning`, by which a bulk run takes what its first stream has found
-    to the next ones.
+    to the next ones; and ``min_fidelity`` a number, or a `Verdict`, by which it learns what a stream has measured.
     """
 
     batch_size: Any = None
@@ -165,7 +166,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     check_images: bool = True
     images: Images = "original"
     image_size: int | None = None
-    min_fidelity: float = MIN_FIDELITY
+    min_fidelity: float | Verdict = MIN_FIDELITY
     on_done: Any = None
     on_error: Any = None
     on_always: Any = None
@@ -394,7 +395,9 @@ def _read_seconds(name: str, value: Any) -> float | None:
     return seconds
 
 
-def _read_cosine(name: str, value: Any) -> float:
+def _read_cosine(name: str, value: Any) -> float | Verdict:
+    if isinstance(value, Verdict):
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise InputTypeError(f"{name} must be a number, not {type(value).__name__}")
     if not 0 <= value <= 1:

@@ -15,14 +15,27 @@ class Sent(msgspec.Struct):
     """What went to the server, of the requests that it answered.
 
     Attributes:
-        bytes: Of the messages.
+        bytes: Of the messages, also of those that had to be sent to find out how the server prepares images, and how
+            much crops lose.
         cropped: Pictures that went as crops.
         fidelity: The smallest cosine between the rows of crops without and with loss, once that is measured.
+        asked: Those bytes that went to find something out, and were not counted with a piece of a stream so far.
     """
 
     bytes: int = 0
     cropped: int = 0
     fidelity: float | None = None
+    asked: int = 0
+
+    def ask(self, size: int) -> None:
+        """Count bytes that went to find something out."""
+        self.bytes += size
+        self.asked += size
+
+    def take_asked(self) -> int:
+        """Return the bytes that went to find something out since this was called last."""
+        asked, self.asked = self.asked, 0
+        return asked
 
 
 class Outcome(msgspec.Struct, frozen=True):

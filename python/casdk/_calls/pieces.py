@@ -10,6 +10,7 @@ import numpy as np
 
 from casdk._calls.answers import Answer, Piece
 from casdk._calls.options import DTYPES, Options
+from casdk._calls.outcome import Sent
 from casdk._transport.codecs import Reply
 from casdk.errors import ItemError, ReplyError
 
@@ -59,11 +60,11 @@ class Pieces(Answer):
         piece.errors.append(error)
         self._count_done(piece, 1)
 
-    def answered(self, start: int, size: int, crops: int, fidelity: float | None) -> None:
+    def answered(self, start: int, size: int, crops: int, of_call: Sent) -> None:
         sent = self._piece_of(start).sent
-        sent.bytes += size
+        sent.bytes += size + of_call.take_asked()
         sent.cropped += crops
-        sent.fidelity = fidelity
+        sent.fidelity = of_call.fidelity
 
     def place(
         self, indices: Sequence[int], items: Sequence[Any], reply: Reply, unpacked: Any, request_id: str

@@ -13,7 +13,9 @@ import numpy as np
 from casdk._calls.cropping import Crops
 from casdk._calls.options import Options
 from casdk._calls.outages import ServerState
+from casdk._calls.outcome import Sent
 from casdk._calls.run import Run
+from casdk._calls.sample import Verdict
 from casdk._calls.session import Session
 from casdk._calls.trials import Trial
 from casdk._calls.ways import Way
@@ -48,14 +50,21 @@ async def allow_crops(canary: Verb, run: Run, caller: Caller[Any]) -> None:
         CasdkError: Its only server could not be asked.
     """
     session, options, packing = run.session, run.options, run.packing
-    asking = _Asking(canary, caller, session, run.way, packing.model_name, options.image_size, run.deadline)
+    size, deadline, sent = options.image_size, run.deadline, run.sent
+    asking = _Asking(canary, caller, session, run.way, packing.model_name, size, deadline, sent)
     proof = await (asking.only_server() if run.way.only is not None else asking.all_servers())
     if proof is None:
         return
     packing.crops = crops = Crops(proof, session.sources, session.limits.max_item_bytes, run.verb.candidates)
-    if options.images in LOSSY:
-        lossy = cast(Lossy, options.images)
-        packing.trial = Trial(session.cropping, crops, lossy, options.min_fidelity, asking.encode, run.sent)
+    if options.images not in LOSSY:
+        return
+    least = options.min_fidelity
+    verdict = least if isinstance(least, Verdict) else Verdict(least)
+    if verdict.written is not None:  # by an earlier stream of the same shard
+        packing.crops, sent.fidelity = crops._replace(written=verdict.written), verdict.fidelity
+        return
+    packing.trial = trial = Trial(session.cropping, crops, cast(Lossy, options.images), verdict, asking.encode, sent)
+    run.call.sample = trial.sample
 
 
 class _Asking(msgspec.Struct, frozen=True):
@@ -69,6 +78,7 @@ class _Asking(msgspec.Struct, frozen=True):
         model: The model's name; empty for the server's own.
         size: Of the model's side, if the caller has named it.
         deadline: When the call ends at the latest.
+        sent: What the call has sent, which this is counted with.
     """
 
     canary: Verb
@@ -78,9 +88,14 @@ class _Asking(msgspec.Struct, frozen=True):
     model: str
     size: int | None
     deadline: float | None
+    sent: Sent
 
     async def encode(
-        self, pictures: Sequence[Any], way: Way | None = None, most_seconds: float | None = None
+        self,
+        pictures: Sequence[Any],
+        way: Way | None = None,
+        most_seconds: float | None = None,
+        patience: float | None = None,
     ) -> np.ndarray[Any, Any]:
         """Return the rows of pictures, NaN where there is none.
 
@@ -88,6 +103,7 @@ class _Asking(msgspec.Struct, frozen=True):
             pictures: They go in one request, since another one may be answered by another device.
             way: To the server that is asked; by default those of the call.
             most_seconds: How long that may take, if not all that is left of the call's own time.
+            patience: Seconds that the server may be away, if that is not left to the client.
         """
         limits = [] if self.deadline is None else [max(self.deadline - monotonic(), LEAST_SECONDS)]
         limits += [] if most_seconds is None else [most_seconds]
@@ -96,9 +112,12 @@ class _Asking(msgspec.Struct, frozen=True):
             timeout=min(limits, default=None),
             parameters={"model_name": self.model} if self.model else None,
             batch_size=len(pictures),
+            patience=patience,
         )
         asked = Run(self.session, self.canary, pictures, options, way=way or self.way)
-        rows: np.ndarray[Any, Any] = (await asked.run(self.caller))()
+        result = await asked.run(self.caller)
+        self.sent.ask(asked.sent.bytes)
+        rows: np.ndarray[Any, Any] = result()
         return rows
 
     async def only_server(self) -> Proof | None:

@@ -234,6 +234,8 @@ class Run:
                     over = self.tasks.carry_on(batch, self._attempt(batch)) or over
                 else:
                     self.tasks.begin(batch, self._attempt(batch))
+            if (trial := self.packing.trial) is not None and call.waits_for_sample:
+                trial.begin(self.tasks, call.patience)
             # A task that has reported its failure may still be calling callbacks: the call ends after it.
             if call.finished and not (call.stopped is None and self.tasks.running):
                 if self.verb.whole and isinstance(call.stopped, CasdkError):
@@ -265,11 +267,10 @@ class Run:
                 self.way.state.leave(self.call)
             if self._delivery is not None:
                 self._delivery.end()
-            done = self.call.done
             if self.watch is not None:
-                self.watch.count(done)
+                self.watch.count(self.call.done)
             if LOG.isEnabledFor(logging.DEBUG):
-                where, took = self.way.address, monotonic() - began
+                where, took, done = self.way.address, monotonic() - began, self.call.done
                 LOG.debug("%s at %s: %d of %d items done in %.3f s", self._name, where, done, self._reading.count, took)
             if are_pending():
                 await emitted(self.deadline)
@@ -402,10 +403,9 @@ class Run:
 
     def _place(self, request: Request, received: Received, missing: list[int] | None) -> int:
         """Take in a reply, unless `_receive` did, which says what has no result; return how many items have one."""
-        batch = request.batch
-        indices, items = batch.indices, batch.items
+        indices, items = request.batch.indices, request.batch.items
         if missing is None:
-            self.call.answered(received.received_at - received.sent_at, request.size + received.size, batch)
+            self.call.answered(received.received_at - received.sent_at, request.size + received.size, request.batch)
             if self._awaited is not None:
                 self._note_outage()
             missing = self._receiver.place(indices, items, received.reply, None, request.id)
@@ -416,9 +416,9 @@ class Run:
         if self._progress is not None:
             self._progress.advance(len(items), request.size, received.size)
         self.sent.bytes += request.size
-        self.sent.cropped += (crops := sum(batch.crops))
+        self.sent.cropped += (crops := sum(request.batch.crops))
         if self._receiver.pieces:
-            self._receiver.answered(indices[0], request.size, crops, self.sent.fidelity)
+            self._receiver.answered(indices[0], request.size, crops, self.sent)
         return len(items) - len(missing)
 
     async def _fail(self, request: Request, error: CasdkError) -> None:

@@ -1,47 +1,55 @@
 """Crops with loss -> how far off their rows are: measured by each call on its own first images, before it sends any.
 
-The first images of a call go as exact crops, one request after the other, and their rows are the caller's. Only when
-another image is to be sent are the same crops encoded again, with loss, and the rows compared. So a call that has no
-others pays for nothing.
+The first images of a call (`Sample`) go as exact crops, and their rows are the caller's. Only when another image is to
+be sent are the same crops encoded again, with loss, and the rows compared. So a call that has no others pays nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
 from casdk._calls.batches import Batch, Request
-from casdk._calls.cropping import CroppedBatch, Cropping, Crops, Encode, Pair
+from casdk._calls.cropping import CroppedBatch, Cropping, Crops, Pair, images_in
 from casdk._calls.outcome import Sent
+from casdk._calls.sample import SAMPLE_IMAGES, Sample, Verdict
+from casdk._calls.tasks import Tasks
 from casdk._content.crops import Lossy, Written
 from casdk._engine.logging import logger_of
 from casdk.errors import ReplyError, ServerError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from casdk._transport.codecs import Reply
     from casdk._transport.transport import Received
 
-__all__ = ["MEASURED_IMAGES", "Trial", "least_cosine"]
+__all__ = ["Trial", "least_cosine"]
 
 LOG: Final = logger_of("casdk.calls")
-MEASURED_IMAGES: Final = 32
-"""How many images of a call are measured."""
+
+
+class Encode(Protocol):
+    """Has the server of a call encode crops; returns their rows, NaN where there is none."""
+
+    async def __call__(self, pictures: Sequence[Any], *, patience: float) -> NDArray[Any]: ...
 
 
 class _Measured(NamedTuple):
     """An image that went as an exact crop.
 
     Attributes:
+        item: The index of its item.
         exact: That crop.
         lossy: The same with loss.
         row: What the server has answered with; ``None`` where an answer has no row for each item, as that of ``rank``.
     """
 
+    item: int
     exact: bytes
     lossy: bytes
     row: NDArray[Any] | None
@@ -50,57 +58,45 @@ class _Measured(NamedTuple):
 class Trial:
     """Decides for one call how its crops are written. Used on the engine's loop.
 
-    While nothing is decided, one batch has the turn at a time, from when it is cropped until its attempt is over.
-
     Args:
         cropping: Makes the crops.
         crops: Which ones.
         lossy: How they are to be written.
-        least: The smallest cosine that two rows of one image may have for that.
+        verdict: Where it is written down how they are.
         encode: Has the server encode crops.
-        sent: What the call has sent, where the smallest cosine is written down.
+        sent: What the call has sent, where the smallest cosine is written down, too.
+
+    Attributes:
+        sample: Which images are measured.
     """
 
     def __init__(
-        self, cropping: Cropping, crops: Crops, lossy: Lossy, least: float, encode: Encode, sent: Sent
+        self, cropping: Cropping, crops: Crops, lossy: Lossy, verdict: Verdict, encode: Encode, sent: Sent
     ) -> None:
+        self.sample: Final = Sample(lambda item, kind: images_in(item, kind, crops.candidates), verdict)
         self._cropping = cropping
         self._crops = crops._replace(tried=lossy)
         self._lossy: Lossy = lossy
-        self._least = least
+        self._verdict = verdict
         self._encode = encode
         self._sent = sent
-        self._is_decided = False
-        self._turn = asyncio.Lock()
-        self._batch: Batch | None = None
-        """The batch that has the turn."""
+        self._is_measuring = False
         self._pairs: dict[int, list[Pair]] = {}
-        """The crops of its images, by the index of their item."""
+        """The crops of images on their way, by the index of their item."""
         self._measured: list[_Measured] = []
 
     async def crop(self, batch: Batch, fetched: Mapping[str, bytes] | None) -> CroppedBatch:
-        """Return a batch with crops for pictures, once it is known how they are to be written.
+        """Return a batch with crops for pictures, written as is decided, and until then without loss.
 
         Args:
             batch: The batch; `leave` has to follow, whatever becomes of it.
             fetched: What its URLs led to.
-
-        Raises:
-            CasdkError: The server could not be asked.
         """
-        if not self._is_decided:
-            await self._turn.acquire()
-            self._batch = batch
-            if not self._is_decided and len(self._measured) >= MEASURED_IMAGES:
-                await self._measure()
-            if self._is_decided:
-                self._end_turn()
         cropped = await self._cropping.crop(batch.items, batch.kinds, fetched, self._crops)
-        if self._batch is batch:
-            for pair in cropped.pairs:
-                self._pairs.setdefault(batch.indices[pair.position], []).append(pair)
-            if not self._pairs:
-                self._end_turn()
+        pairs: dict[int, list[Pair]] = {}
+        for pair in cropped.pairs:
+            pairs.setdefault(batch.indices[pair.position], []).append(pair)
+        self._pairs.update(pairs)
         return cropped
 
     def leave(self, request: Request, received: Received | None) -> None:
@@ -110,20 +106,15 @@ class Trial:
             request: The attempt.
             received: The answer, if it has one that was placed.
         """
-        if request.batch is not self._batch:
-            return
-        pairs = self._pairs
-        self._end_turn()
-        if received is None:
+        left = {index: pairs for index in request.batch.indices if (pairs := self._pairs.pop(index, None))}
+        if received is None or not left:
             return
         rows = self._rows_of(request, received.reply)
-        for index in request.batch.indices:
-            self._measured += [_Measured(pair.exact, pair.lossy, rows.get(index)) for pair in pairs.get(index, ())]
-        del self._measured[MEASURED_IMAGES:]
-
-    def _end_turn(self) -> None:
-        self._batch, self._pairs = None, {}
-        self._turn.release()
+        self._measured += [
+            _Measured(index, pair.exact, pair.lossy, rows.get(index)) for index, pairs in left.items() for pair in pairs
+        ]
+        self._measured.sort(key=lambda one: one.item)
+        del self._measured[SAMPLE_IMAGES:]
 
     def _rows_of(self, request: Request, reply: Reply) -> dict[int, NDArray[Any]]:
         """Return the row of each item by its index, as far as the reply has one that is of the item's only picture."""
@@ -137,14 +128,31 @@ class Trial:
             return {}
         return {index: rows[at] for at, index in enumerate(batch.indices) if at not in missing}
 
-    async def _measure(self) -> None:
+    def begin(self, tasks: Tasks, patience: float) -> None:
+        """Measure what was answered, now that another image is to be sent.
+
+        Args:
+            tasks: The call's: it goes on when this is over.
+            patience: Seconds that the server may be away.
+        """
+        if not self._is_measuring:
+            self._is_measuring = True
+            tasks.spawn(self._measure, patience)
+
+    async def _measure(self, patience: float) -> None:
+        if len(self._measured) < SAMPLE_IMAGES:
+            self.sample.grow()
+        else:
+            await self._compare(patience)
+        self._is_measuring = False
+
+    async def _compare(self, patience: float) -> None:
         """Encode with loss what went without, and decide."""
         measured = self._measured
+        # The reply of ``rank`` has scores, and clip_server takes the rows out of it.
         unknown = [one.exact for one in measured if one.row is None]
-        work = self._encode([*(one.lossy for one in measured), *unknown])
         try:
-            # A task of its own: a call notes the task it runs in, and this one may be that of the call around it.
-            rows = await asyncio.get_running_loop().create_task(work, name="casdk")
+            rows = await self._encode([*(one.lossy for one in measured), *unknown], patience=patience)
         except ServerError as error:
             LOG.warning("the server failed on crops as %s, so all go without loss: %s", self._lossy, error)
             self._use("exact")
@@ -158,24 +166,27 @@ class Trial:
 
     def _decide(self, fidelity: float | None) -> None:
         """Write crops as the caller likes, or without loss if the smallest cosine is not known, or too small."""
-        self._sent.fidelity = fidelity
+        self._sent.fidelity = self._verdict.fidelity = fidelity
         if fidelity is None:
             LOG.warning("the server gave no rows for crops as %s, so all go without loss", self._lossy)
             self._use("exact")
             return
         found = f"crops as {self._lossy}: of {len(self._measured)} images, the smallest cosine is {fidelity:.6f}"
-        if fidelity >= self._least:
+        if fidelity >= self._verdict.least:
             LOG.info("%s", found)
             self._use(self._lossy)
         else:
-            LOG.warning("%s, below min_fidelity=%g: all go without loss", found, self._least)
+            LOG.warning("%s, below min_fidelity=%g: all go without loss", found, self._verdict.least)
             self._use("exact")
 
     def _use(self, written: Written) -> None:
         """Write all crops like this from now on."""
+        end = self.sample.end
+        assert end is not None  # it is what waits for this
+        self._verdict.written, self._verdict.first = written, end
         self._crops = self._crops._replace(written=written, tried=None)
-        self._is_decided = True
         self._measured = []
+        self.sample.close()
 
 
 def least_cosine(exact: NDArray[Any], lossy: NDArray[Any]) -> float | None:
