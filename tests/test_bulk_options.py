@@ -44,8 +44,9 @@ def test_streams_begin_with_a_number(given, first):
         ("timeout", "1", InputTypeError),
         ("show_progress", None, InputTypeError),
         ("images", "crop", InputValueError),
-        ("images", "jpeg95", InputValueError),
-        ("images", "webp90", InputValueError),
+        ("min_fidelity", 0.9, InputValueError),
+        ("min_fidelity", 2, InputValueError),
+        ("min_fidelity", "high", InputTypeError),
     ],
 )
 def test_a_value_that_cannot_be(name, value, error):

@@ -19,8 +19,9 @@ def terminal():
 def test_it_shows_rows_and_failures(terminal, monkeypatch):
     with Bar("rows.npy", 10, shown=True) as bar:
         bar.start(2, 1)
-        bar.advance(3, 1, 2_500_000)
-        assert bar.state.endswith("2.5 MB sent 2 failed")
+        bar.advance(2, 0, 500_000, 0.99961)
+        bar.advance(1, 1, 2_000_000, 0.9998)
+        assert bar.state.endswith("2.5 MB sent cosine 0.9996 2 failed")
         monkeypatch.setattr(progress, "QUIET_SECONDS", 0.0)
         assert bar.state == "waiting for the server for 0 s 2 failed"
     drawn = terminal.getvalue()

@@ -1,5 +1,6 @@
 """A shard under way: names wait until their rows come back."""
 
+from casdk._calls.sample import Verdict
 from casdk.bulk.sources import Block
 from casdk.bulk.work import Work
 
@@ -51,3 +52,15 @@ def test_captions_wait_as_names_do():
     assert work.captions(2) == ["a", "b"]
     work.count(2)
     assert (work.names(1), work.captions(1)) == (["3"], ["c"])
+
+
+def test_images_that_are_measured_are_not_kept_in_parts():
+    work = Work(0)
+    assert work.goes_on_behind(0)
+    work.verdict = verdict = Verdict(0.9)
+    assert work.goes_on_behind(10)  # of sentences
+    verdict.has_begun = True
+    assert not work.goes_on_behind(10)
+    verdict.written, verdict.fidelity, verdict.first = "jpeg95", 0.95, 33
+    assert [work.goes_on_behind(items) for items in (32, 33)] == [False, True]
+    assert (work.as_shard().images, work.as_shard().fidelity) == ("jpeg95", 0.95)

@@ -12,7 +12,7 @@ from casdk import Client, Document, Text
 from casdk._calls.batches import Batch, Request
 from casdk._calls.cropping import CroppedBatch, Crops, Pair
 from casdk._calls.outcome import Sent
-from casdk._calls.sample import SAMPLE_IMAGES, Verdict
+from casdk._calls.sample import FEWEST_IMAGES, SAMPLE_IMAGES, Verdict
 from casdk._calls.tasks import Tasks
 from casdk._calls.trials import Trial, least_cosine
 from casdk._content.canary import Proof
@@ -261,7 +261,7 @@ async def test_the_first_images_are_measured_in_whatever_order_they_come(candida
 async def test_more_images_go_without_loss_if_too_few_were_answered():
     trial = trial_of(encode_nothing)
     trial.sample.read(batch_of(*range(100)))
-    await send(trial, batch_of(*range(30)))
+    await send(trial, batch_of(*range(FEWEST_IMAGES - 1)))
     assert trial.sample.end == SAMPLE_IMAGES
     await measure(trial)
     assert trial.sample.end == 2 * SAMPLE_IMAGES

@@ -14,10 +14,12 @@ import msgspec
 from casdk._calls.batches import Batch
 from casdk._content.crops import Written
 
-__all__ = ["SAMPLE_IMAGES", "Sample", "Verdict"]
+__all__ = ["FEWEST_IMAGES", "SAMPLE_IMAGES", "Sample", "Verdict"]
 
 SAMPLE_IMAGES: Final = 32
 """How many images of a call are measured."""
+FEWEST_IMAGES: Final = 16
+"""How many of them have to be, as some cannot: what is no image after all, and what is smaller than its crop."""
 
 
 class Verdict(msgspec.Struct):

@@ -14,7 +14,7 @@ import numpy as np
 from casdk._calls.batches import Batch, Request
 from casdk._calls.cropping import CroppedBatch, Cropping, Crops, Pair, images_in
 from casdk._calls.outcome import Sent
-from casdk._calls.sample import SAMPLE_IMAGES, Sample, Verdict
+from casdk._calls.sample import FEWEST_IMAGES, SAMPLE_IMAGES, Sample, Verdict
 from casdk._calls.tasks import Tasks
 from casdk._content.crops import Lossy, Written
 from casdk._engine.logging import logger_of
@@ -140,7 +140,7 @@ class Trial:
             tasks.spawn(self._measure, patience)
 
     async def _measure(self, patience: float) -> None:
-        if len(self._measured) < SAMPLE_IMAGES:
+        if len(self._measured) < FEWEST_IMAGES:
             self.sample.grow()
         else:
             await self._compare(patience)

@@ -15,11 +15,14 @@ from typing import Any, Final
 
 import msgspec
 
+from casdk._calls.sample import Verdict
 from casdk._calls.space import Space
+from casdk._content.crops import Written
 from casdk.errors import BulkError, ConfigError
 
 __all__ = [
     "DIGEST_BYTES",
+    "EXACT",
     "FORMAT",
     "Digest",
     "Input",
@@ -34,6 +37,8 @@ __all__ = [
 FORMAT: Final = 1
 """Version of the manifest's form."""
 DIGEST_BYTES: Final = 16
+EXACT: Final = "exact"
+"""The ``images`` of a run that sends nothing with loss."""
 OTHERWISE: Final = "give another target, or overwrite=True to begin again"
 BY_UPDATE: Final = f"update=True takes that into a folder; or {OTHERWISE}"
 """What to do about an input that is another one."""
@@ -51,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         hash: Whether files are told apart by their bytes, and not by size and time.
         columns: What the matrices of the target are called.
         layout: Whose layout a folder has; ``None`` for our own.
+        images: How images are sent that may have loss; ``"exact"`` also for originals, whose rows are the same.
+        min_fidelity: The smallest cosine of their rows, where they may.
     """
 
     shard_rows: int
@@ -61,9 +68,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hash: bool = False
     columns: tuple[str, ...] = ("embedding",)
     layout: str | None = None
+    images: str = EXACT
+    min_fidelity: float | None = None
+
+    def verdict(self, written: Written | None = None, fidelity: float | None = None) -> Verdict | None:
+        """Return how crops are written, as far as that is known; ``None`` for a run that sends nothing with loss."""
+        return None if self.min_fidelity is None else Verdict(self.min_fidelity, fidelity, written)
 
 
-class Shard(msgspec.Struct, frozen=True, kw_only=True):
+class Shard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A shard that is on disk.
 
     Attributes:
@@ -74,6 +87,9 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
             has left rows out of.
         files: Bytes in each of the target's files at its end.
         checksum: Sum of the 64-bit words of its rows' bytes, or of its files', modulo 2 to the 64th, in hexadecimal.
+        images: How crops are written behind its first ones, which are measured, once that is decided; ``None`` for a
+            run that sends nothing with loss, and for a shard of few images.
+        fidelity: The smallest cosine that was measured for that.
     """
 
     number: int
@@ -82,6 +98,8 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True):
     items: str
     files: dict[str, int]
     checksum: str
+    images: Written | None = None
+    fidelity: float | None = None
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +180,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def failed(self) -> int:
         """How many of them have no embedding."""
         return sum(shard.failed for shard in self.entries)
+
+    @property
+    def fidelity(self) -> float | None:
+        """The smallest cosine that was measured of rows without and with loss; ``None`` if none was."""
+        return min((shard.fidelity for shard in self.entries if shard.fidelity is not None), default=None)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """How crops of the next shard are written, as far as its beginning tells."""
+        begun = self.begun
+        return self.settings.verdict() if begun is None else self.settings.verdict(begun.images, begun.fidelity)
 
     @property
     def entries(self) -> tuple[Shard, ...]:
@@ -385,6 +414,8 @@ def write_manifest(manifest: Manifest) -> bytes:
     head = msgspec.to_builtins(manifest)
     shards = head.pop("shards")
     begun = head.pop("begun")
+    if manifest.settings.images == EXACT:
+        del head["settings"]["images"], head["settings"]["min_fidelity"]
     if manifest.share is None:
         del head["share"], head["input"]
     if manifest.prefetch is None:

@@ -72,6 +72,7 @@ def merge(target: str | os.PathLike[str]) -> BulkResult:
         seconds=monotonic() - begun_at,
         batch_size=whole.settings.batch_size,
         space=whole.space,
+        fidelity=whole.fidelity,
     )
 
 

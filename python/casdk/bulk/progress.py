@@ -33,6 +33,7 @@ class Bar:
         self._shown = shown
         self._failed = 0
         self._sent_bytes = 0
+        self._fidelity: float | None = None
         self._advanced_at = monotonic()
         self._progress: Progress | None = None
         self._task: Any = None
@@ -61,16 +62,19 @@ class Bar:
         if self._progress is not None:
             self._progress.stop()
 
-    def start(self, rows: int, failed: int) -> None:
+    def start(self, rows: int, failed: int, fidelity: float | None = None) -> None:
         """Begin at what is there already."""
         self._failed = failed
+        self._fidelity = fidelity
         self._advanced_at = monotonic()
         if self._progress is not None:
             self._progress.reset(self._task, completed=rows, total=self._total)
 
-    def advance(self, rows: int, failed: int, sent_bytes: int = 0) -> None:
-        """Count rows that have come, and the bytes of their requests."""
+    def advance(self, rows: int, failed: int, sent_bytes: int = 0, fidelity: float | None = None) -> None:
+        """Count rows that have come, the bytes of their requests, and the cosine that was measured."""
         self._failed += failed
+        if fidelity is not None:
+            self._fidelity = fidelity if self._fidelity is None else min(self._fidelity, fidelity)
         self._sent_bytes += sent_bytes
         self._advanced_at = monotonic()
         if self._progress is not None:
@@ -84,7 +88,7 @@ class Bar:
         if quiet >= QUIET_SECONDS:
             return f"waiting for the server for {quiet:.0f} s {failed}".rstrip()
         speed = None if self._progress is None else self._progress.tasks[0].speed
-        return " ".join(filter(None, [f"{speed:.0f}/s" if speed else "", self._sent, failed]))
+        return " ".join(filter(None, [f"{speed:.0f}/s" if speed else "", self._sent, self._cosine, failed]))
 
     @property
     def _sent(self) -> str:
@@ -93,3 +97,7 @@ class Bar:
         from rich.filesize import decimal
 
         return f"{decimal(self._sent_bytes)} sent"
+
+    @property
+    def _cosine(self) -> str:
+        return "" if self._fidelity is None else f"cosine {self._fidelity:.4f}"

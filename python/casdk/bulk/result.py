@@ -25,6 +25,8 @@ class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
         batch_size: Items, or pairs, per request, those of a search for this number aside.
         space: The vector space of its rows, as `Client.space` returned it before the first item was sent; ``None`` if
             the server encodes neither of the two items that this one sends.
+        fidelity: With ``images="jpeg95"`` or ``"webp90"``, the smallest cosine that was measured between rows without
+            and with loss, over all shards; ``None`` if none was measured.
     """
 
     target: str
@@ -36,6 +38,7 @@ class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     batch_size: int
     space: str | None
+    fidelity: float | None = None
 
 
 def reported(error: BaseException, target: str, manifest: Manifest) -> BaseException:

@@ -12,7 +12,7 @@ import numpy as np
 from casdk.bulk.checks import check_errors, check_width
 from casdk.bulk.comparing import Comparison
 from casdk.bulk.hashing import by_bytes
-from casdk.bulk.manifest import Manifest, Settings, Shard, Share
+from casdk.bulk.manifest import EXACT, Manifest, Settings, Shard, Share
 from casdk.bulk.modes import Mode, OnLoop, OnThread
 from casdk.bulk.opening import open_manifest
 from casdk.bulk.progress import Bar
@@ -30,6 +30,7 @@ from casdk.errors import ConfigError, ItemError
 from casdk.models import Text
 
 if TYPE_CHECKING:
+    from casdk._calls.sample import Verdict
     from casdk.client import Client
     from casdk.models import EncodeResult
 
@@ -106,8 +107,8 @@ class Run:
         self._read = self._comparison.read
         self._update: Update | None = None
         self._deadline: float | None = None
-        self._encoded = self._reencoded = 0
         self.cropped: int = 0
+        self._encoded = self._reencoded = 0
         self._asked_space = False
 
     def stop(self, reason: BaseException) -> None:
@@ -148,7 +149,7 @@ class Run:
                     await self._begin_update(mode)
                 else:
                     await self._compare(mode)
-                self._bar.start(self._manifest.rows, self._manifest.failed)
+                self._bar.start(self._manifest.rows, self._manifest.failed, self._manifest.fidelity)
                 while not self._manifest.finished:
                     await self._make_shard(mode)
             await mode.do(self._target.complete, self._manifest)
@@ -174,6 +175,7 @@ class Run:
             seconds=monotonic() - begun_at,
             batch_size=self._settings.batch_size,
             space=self._manifest.space,
+            fidelity=self._manifest.fidelity,
         )
 
     def _report_stop(self, report: Report, error: BaseException) -> None:
@@ -243,7 +245,7 @@ class Run:
         await self._check_space(mode)
         embeddings: list[Rows] = []
         errors: dict[int, ItemError] = {}
-        pieces = mode.stream(downloaded(items), self._options_of_stream())
+        pieces = mode.stream(downloaded(items), self._options_of_stream(self._settings.verdict(EXACT)))
         try:
             while (piece := await mode.next(pieces)) is not None:
                 if self._errors == "raise":
@@ -294,6 +296,7 @@ class Run:
         work = Work(manifest.next_number)
         if manifest.begun is not None:
             work = await self._compare_shard(mode, manifest.begun)
+        work.verdict = manifest.verdict
         await self._check_space(mode)
         manifest = self._manifest
         self._width, self._writing, self._half_written, rows_before = manifest.width, False, False, work.rows
@@ -349,17 +352,18 @@ class Run:
         """Return the seconds that the run may still take; ``None`` if as long as it likes."""
         return None if self._deadline is None else max(self._deadline - monotonic(), 1e-9)
 
-    def _options_of_stream(self) -> dict[str, Any]:
+    def _options_of_stream(self, verdict: Verdict | None = None) -> dict[str, Any]:
         batch_size: Any = self._requests.batch_size(self._settings)
         if self._parts > 1:
             # A request has whole rows: of images and their captions as many of each as a server takes at a time.
             batch_size = self._settings.batch_size * self._parts
-        return {**self._options, "batch_size": batch_size, "timeout": self._seconds_left()}
+        changed = {} if verdict is None else {"min_fidelity": verdict}
+        return {**self._options, **changed, "batch_size": batch_size, "timeout": self._seconds_left()}
 
     async def _encode(self, mode: Mode, work: Work) -> None:
         """Have the items of a shard encoded: a stream of its own, so that no request has items of two shards."""
         items = self._items_on_loop(work) if isinstance(self._source, AsyncSource) else downloaded(self._items(work))
-        pieces, held = mode.stream(items, self._options_of_stream()), cast("list[EncodeResult]", [])
+        pieces, held = mode.stream(items, self._options_of_stream(work.verdict)), cast("list[EncodeResult]", [])
         try:
             while (piece := await mode.next(pieces)) is not None:
                 is_short = len(piece.embeddings) < self._settings.batch_size * self._parts
@@ -442,7 +446,7 @@ class Run:
         """Count what has come back of the server."""
         self._encoded += rows
         self.cropped += piece.cropped
-        self._bar.advance(rows, failed, piece.sent_bytes or 0)
+        self._bar.advance(rows, failed, piece.sent_bytes or 0, piece.fidelity)
         if self._report is not None:
             errors = [(names[error.index - piece.start], described(error)) for error in piece.errors]
             self._report.add(rows, errors)
@@ -465,8 +469,7 @@ class Run:
 
     async def _end_shard(self, mode: Mode, work: Work) -> None:
         if not self._width:
-            [row] = await mode.encode([PROBE], self._options)
-            self._width = len(row)
+            self._width = len((await mode.encode([PROBE], self._options))[0])
         await mode.do(self._commit, work)
 
     def _commit(self, work: Work) -> None:
@@ -482,7 +485,8 @@ class Run:
         """Keep what there is of a shard when the run stops, if that is more than the rows it began with."""
         if not self._writing:
             return
-        if self._half_written or work.rows == rows_before:
+        goes_on = self._update or work.goes_on_behind((work.rows - rows_before) * self._parts)
+        if self._half_written or work.rows == rows_before or not goes_on:
             self._target.drop()
             return
         try:

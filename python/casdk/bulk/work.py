@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from casdk._calls.sample import Verdict
 from casdk.bulk.items import Contents
 from casdk.bulk.manifest import Digest, Shard
 from casdk.bulk.sources import Block, to_lines
@@ -19,6 +20,7 @@ class Work:
         number: Its place in the target.
 
     Attributes:
+        verdict: How crops of its images are written, if they may have loss.
         read: Rows that were read for it.
         rows: Rows that have come back, in order, with embeddings or errors.
         failed: Those with an error.
@@ -28,6 +30,7 @@ class Work:
 
     def __init__(self, number: int) -> None:
         self.number: int = number
+        self.verdict: Verdict | None = None
         self.read: int = 0
         self.rows: int = 0
         self.failed: int = 0
@@ -78,6 +81,28 @@ class Work:
         """What is known of the items that have come back, beside their names, for a later update."""
         return self._noted.of(self.rows)
 
+    def goes_on_behind(self, items: int) -> bool:
+        """Whether a later run makes of this beginning what this one would have made.
+
+        Args:
+            items: That have come back of the stream under way.
+        """
+        verdict = self.verdict
+        if verdict is None or not verdict.has_begun:
+            return True
+        # Images that are still to be measured are sent and measured together.
+        return verdict.written is not None and items >= verdict.first
+
     def as_shard(self) -> Shard:
         """Return it as an entry of the manifest, without what its target adds."""
-        return Shard(number=self.number, rows=self.rows, failed=self.failed, items=self.digest, files={}, checksum="")
+        verdict, digest = self.verdict or Verdict(0.0), self.digest
+        return Shard(
+            number=self.number,
+            rows=self.rows,
+            failed=self.failed,
+            items=digest,
+            files={},
+            checksum="",
+            images=verdict.written,
+            fidelity=verdict.fidelity,
+        )

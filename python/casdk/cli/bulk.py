@@ -102,7 +102,7 @@ def encode_into(client: casdk.Client, target: str, content: Content | Named, opt
                 stopped.goes_on = True
                 raise
     if result.encoded:
-        report_crops(options["images"], run.cropped)
+        report_crops(options["images"], run.cropped, result.fidelity)
     return result
 
 

@@ -153,9 +153,8 @@ def encode(
     of_bulk: dict[str, Any] = {"overwrite": overwrite, "update": update}
     of_bulk |= {"retry_errors": retry_errors, "hash": by_hash, "report": report}
     if target is not None and bulk.is_target(target):
-        if min_fidelity is not None:
-            raise casdk.ConfigError("--min-fidelity is not for -o NAME.npy or a folder: nothing is sent with loss")
-        options: dict[str, Any] = {"errors": errors, "shard_rows": shard_rows, "image_size": image_size}
+        options: dict[str, Any] = {"errors": errors, "shard_rows": shard_rows}
+        options |= {"image_size": image_size, "min_fidelity": min_fidelity}
         options |= {"dtype": dtype, "normalize": normalize or None, "layout": layout}
         options |= {"shard": bulk.read_shard(shard)}
         options |= {"patience": access.patience, "timeout": access.timeout}
