@@ -11,7 +11,6 @@ import msgspec
 
 from casdk._calls.bulk_options import BulkDefaults, read_bulk_options
 from casdk._calls.options import AUTO
-from casdk._content.crops import LOSSY
 from casdk.bulk.folders import EMBEDDING
 from casdk.bulk.layouts import columns_of, open_folder
 from casdk.bulk.manifest import EXACT, Settings, Share
@@ -45,7 +44,8 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
     """
     run_options, stream_options = read_bulk_options(options)
     source = open_source(content, holds=holds, captions=run_options.layout is not None)
-    lossy = stream_options["images"] if stream_options["images"] in LOSSY else None
+    images = stream_options["images"]
+    has_loss = images not in ("original", EXACT)
     settings = Settings(
         shard_rows=run_options.shard_rows,
         batch_size=stream_options["batch_size"],
@@ -55,8 +55,8 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
         hash=run_options.hash,
         columns=columns_of(run_options.layout, source.holds),
         layout=run_options.layout,
-        images=lossy or EXACT,
-        min_fidelity=stream_options["min_fidelity"] if lossy else None,
+        images=images if has_loss else EXACT,
+        min_fidelity=stream_options["min_fidelity"] if has_loss else None,
     )
     if run_options.normalize:
         stream_options["dtype"] = "float32"  # lengths are those of the rows that the server has sent

@@ -11,13 +11,12 @@ the same input are equal, byte for byte.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
 from casdk._calls.sample import Verdict
 from casdk._calls.space import Space
-from casdk._content.crops import Written
 from casdk.errors import BulkError, ConfigError
 
 __all__ = [
@@ -37,6 +36,8 @@ __all__ = [
 FORMAT: Final = 1
 """Version of the manifest's form."""
 DIGEST_BYTES: Final = 16
+Written: TypeAlias = Literal["exact", "jpeg95", "webp90"]
+"""How crops may be written."""
 EXACT: Final = "exact"
 """The ``images`` of a run that sends nothing with loss."""
 OTHERWISE: Final = "give another target, or overwrite=True to begin again"
