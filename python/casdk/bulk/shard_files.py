@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -10,11 +9,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from casdk._columns import to_arrow
 from casdk.bulk.disk import Checksum, Part
+from casdk.bulk.row_groups import Group, Matrix, RowGroups
 from casdk.bulk.targets import remove
 
-__all__ = ["GROUP_ROWS", "Made", "fill_rows", "leave_out_rows", "open_writer"]
+__all__ = ["GROUP_ROWS", "Made", "fill_rows", "leave_out_rows"]
 
 GROUP_ROWS: Final = 4096
 """Rows in a row group, which are held in memory until it is written."""
@@ -36,24 +35,6 @@ class Made(NamedTuple):
     checksum: str
 
 
-def open_writer(arrow: Any, part: Part, schema: Any) -> Any:
-    """Return what writes row groups of names, embeddings and errors into a file.
-
-    Args:
-        arrow: pyarrow.
-        part: The file.
-        schema: Its columns.
-    """
-    return arrow.parquet.ParquetWriter(
-        part,
-        schema,
-        # Names differ from row to row, and so do the numbers of embeddings: a dictionary or a codec finds nothing.
-        use_dictionary=["error"],
-        compression={name: "zstd" if name in ("name", "error") else "none" for name in schema.names},
-        write_statistics=["name"],
-    )
-
-
 def fill_rows(
     arrow: Any, old: Path, new: Path, schema: Any, rows: Mapping[int, NDArray[Any]], errors: Mapping[int, str]
 ) -> Made:
@@ -67,33 +48,31 @@ def fill_rows(
         rows: ``[columns, D]``, embeddings by row of the file.
         errors: What is said from now on of rows that have failed again.
     """
-    columns = [name for name in schema.names if name not in ("name", "error")]
 
-    def fill(start: int, batch: Any) -> Any:
-        said = batch.column("error").to_pylist()
-        failed = [place for place, error in enumerate(said) if error is not None]
-        if not failed:
-            return batch
-        for place in failed:
-            said[place] = None if start + place in rows else errors.get(start + place, said[place])
-        filled = [place for place in failed if said[place] is None]
-        embeddings = [
-            _filled(batch.column(name), {place: rows[start + place][part] for place in filled})
-            for part, name in enumerate(columns)
+    def fill(start: int, batch: Any) -> Group:
+        group = _group_of(batch)
+        filled = [place for place in group.errors if start + place in rows]
+        if not group.errors:
+            return group
+        said = {place: errors.get(start + place, error) for place, error in group.errors.items() if place not in filled}
+        matrices = [
+            _filled(matrix, len(batch), {place: rows[start + place][part] for place in filled})
+            for part, matrix in enumerate(group.matrices)
         ]
-        return arrow.record_batch([batch.column("name"), *embeddings, arrow.array(said, arrow.string())], schema=schema)
+        return Group(group.names, matrices, said)
 
     return _write_again(arrow, old, new, schema, fill)
 
 
-def _filled(column: Any, rows: Mapping[int, NDArray[Any]]) -> Any:
-    """Return a column of embeddings with others in some places."""
-    values = np.full((len(column), column.type.list_size), np.nan, column.type.value_type.to_pandas_dtype())
-    good = np.array(column.is_valid())
-    values[good] = column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, values.shape[1])
+def _filled(matrix: Matrix, count: int, rows: Mapping[int, NDArray[Any]]) -> Matrix:
+    """Return the embeddings of so many rows with others in some places."""
+    [there] = matrix.pieces
+    values, good = np.empty((count, there.shape[1]), there.dtype), np.ones(count, bool)
+    good[matrix.nulls] = False
+    values[good] = there
     for place, row in rows.items():
         values[place], good[place] = row, True
-    return to_arrow(values, np.flatnonzero(~good))
+    return Matrix([values[good]], np.flatnonzero(~good).tolist())
 
 
 def leave_out_rows(arrow: Any, old: Path, new: Path, schema: Any, stays: NDArray[np.bool_]) -> Made:
@@ -107,32 +86,41 @@ def leave_out_rows(arrow: Any, old: Path, new: Path, schema: Any, stays: NDArray
         stays: Whether a row stays.
     """
 
-    def leave_out(start: int, batch: Any) -> Any:
-        return batch.filter(arrow.array(stays[start : start + len(batch)]))
+    def leave_out(start: int, batch: Any) -> Group:
+        return _group_of(batch.filter(arrow.array(stays[start : start + len(batch)])))
 
     return _write_again(arrow, old, new, schema, leave_out)
 
 
-def _write_again(arrow: Any, old: Path, new: Path, schema: Any, change: Callable[[int, Any], Any]) -> Made:
-    """Write a file again, each group of its rows as ``change(first row, group)`` returns it."""
+def _group_of(batch: Any) -> Group:
+    """Return rows that were read as a row group."""
+    said = batch.column("error").to_pylist()
+    matrices = []
+    for column in batch.columns[1:-1]:
+        numbers = column.drop_null().flatten().to_numpy(zero_copy_only=False)
+        nulls = np.flatnonzero(column.is_null()).tolist()
+        matrices.append(Matrix([numbers.reshape(-1, column.type.list_size)], nulls))
+    errors = {row: error for row, error in enumerate(said) if error is not None}
+    return Group(batch.column("name").to_pylist(), matrices, errors)
+
+
+def _write_again(arrow: Any, old: Path, new: Path, schema: Any, change: Callable[[int, Any], Group]) -> Made:
+    """Write a file again, each batch of its rows as ``change(first row, batch)`` returns it."""
     part = Part(new)
     part.checksum = Checksum()
-    writer = open_writer(arrow, part, schema)
     read = rows = failed = 0
     try:
+        groups = RowGroups(arrow, part, schema)
         for batch in arrow.parquet.ParquetFile(old).iter_batches(GROUP_ROWS):
-            changed = change(read, batch)
+            group = change(read, batch)
             read += len(batch)
-            if len(changed):
-                changed = arrow.record_batch(changed.columns, schema=schema)
-                writer.write_batch(changed, row_group_size=GROUP_ROWS)
-            rows += len(changed)
-            failed += len(changed) - changed.column("error").null_count
-        writer.close()
+            rows += len(group.names)
+            failed += len(group.errors)
+            if group.names:
+                groups.add(group)
+        groups.close()
         part.sync()
     except BaseException:
-        with contextlib.suppress(OSError):  # it writes a footer, and the disk may be full; the file goes anyway
-            writer.close()
         remove(new)
         raise
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +11,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from casdk._columns import to_arrow
 from casdk.bulk.disk import Checksum, Part, checksum_of, rename, write_whole
 from casdk.bulk.folders import EMBEDDING, ERRORS, FolderTarget
 from casdk.bulk.items import CONTENT_BYTES
 from casdk.bulk.manifest import Manifest, Shard
-from casdk.bulk.shard_files import GROUP_ROWS, Made, fill_rows, leave_out_rows, open_writer
+from casdk.bulk.row_groups import Group, Matrix, RowGroups
+from casdk.bulk.shard_files import GROUP_ROWS, Made, fill_rows, leave_out_rows
 from casdk.bulk.targets import FillableTarget, Rows, described_rows, remove
 from casdk.errors import ItemError
 
@@ -48,21 +47,25 @@ class ParquetTarget(FolderTarget, FillableTarget):
     def __init__(self, path: str, dtype: str, columns: tuple[str, ...] = EMBEDDING) -> None:
         super().__init__(path, dtype, columns)
         self._part: Part | None = None
-        self._writer: Any = None
 
     def begin(self, manifest: Manifest, width: int) -> None:
         self._name = f"part-{manifest.next_number:05d}.parquet"
         remove(self.path / ERRORS)  # of an earlier end, if this is an update
-        self._rows = np.empty((len(self._columns), GROUP_ROWS, width), self._dtype)
-        self._names: list[str] = []
-        self._bad: list[tuple[int, int]] = []
-        self._errors: dict[int, str] = {}
+        self._width = width
+        self._hold_nothing()
         self._part = Part(self.path / f"_{self._name}.tmp")
         self._part.checksum = Checksum()
-        self._writer = open_writer(self._arrow, self._part, self._schema(width))
+        self._groups = RowGroups(self._arrow, self._part, self._schema(width))
         self._drop_begun(manifest)
         for name in () if manifest.begun is None else manifest.begun.files:
             self._copy(name)
+
+    def _hold_nothing(self) -> None:
+        """Have no rows that are in no row group yet."""
+        self._names: list[str] = []
+        self._rows: list[list[Rows]] = [[] for _ in self._columns]
+        self._bad: list[tuple[int, int]] = []
+        self._errors: dict[int, str] = {}
 
     def _schema(self, width: int) -> Any:
         arrow = self._arrow
@@ -72,7 +75,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
 
     def _copy(self, begun: str) -> None:
         """Write what there is of the shard again: row groups begin at the same rows as if it had not been stopped."""
-        parts, _, width = self._rows.shape
+        parts, width = len(self._columns), self._width
         for batch in self._arrow.parquet.ParquetFile(self.path / begun).iter_batches(GROUP_ROWS):
             rows = np.full((len(batch), parts, width), np.nan, self._dtype)
             bad: list[tuple[int, int]] = []
@@ -107,7 +110,8 @@ class ParquetTarget(FolderTarget, FillableTarget):
         while start < len(names):
             held = len(self._names)
             stop = min(len(names), start + GROUP_ROWS - held)
-            self._rows[:, held : held + stop - start] = rows[start:stop].swapaxes(0, 1)
+            for part, pieces in enumerate(self._rows):
+                pieces.append(np.ascontiguousarray(rows[start:stop, part], self._dtype))
             self._names += names[start:stop]
             self._bad += [(held + row - start, column) for row, column in bad if start <= row < stop]
             self._errors.update((held + row - start, said) for row, said in errors.items() if start <= row < stop)
@@ -116,21 +120,16 @@ class ParquetTarget(FolderTarget, FillableTarget):
                 self._write_group()
 
     def _write_group(self) -> None:
-        arrow, count = self._arrow, len(self._names)
-        if not count:
+        if not self._names:
             return
-        said = [self._errors.get(row) for row in range(count)] if self._errors else None
-        embeddings = [
-            to_arrow(rows[:count], [row for row, column in self._bad if column == place])
-            for place, rows in enumerate(self._rows)
-        ]
-        columns = [
-            arrow.array(self._names, arrow.string()),
-            *embeddings,
-            arrow.nulls(count, arrow.string()) if said is None else arrow.array(said, arrow.string()),
-        ]
-        self._writer.write_batch(arrow.record_batch(columns, schema=self._writer.schema), row_group_size=GROUP_ROWS)
-        self._names, self._bad, self._errors = [], [], {}
+        matrices = [self._matrix(pieces, part) for part, pieces in enumerate(self._rows)]
+        self._groups.add(Group(self._names, matrices, self._errors))
+        self._hold_nothing()
+
+    def _matrix(self, pieces: list[Rows], part: int) -> Matrix:
+        """Return the embeddings of a column, without the rows that stand for failed items."""
+        bad = sorted(row for row, column in self._bad if column == part)
+        return Matrix([np.delete(np.concatenate(pieces), bad, 0)] if bad else pieces, bad)
 
     def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
         shard = self._end(shard, self._name)
@@ -148,18 +147,16 @@ class ParquetTarget(FolderTarget, FillableTarget):
         assert part is not None
         assert part.checksum is not None
         self._write_group()
-        self._writer.close()
+        self._groups.close()
         part.sync()
         part.close()
         rename(part.path, self.path / name)
-        self._part = self._writer = None
+        self._part = None
         return msgspec.structs.replace(shard, files={name: part.size}, checksum=part.checksum.text)
 
     def drop(self) -> None:
         if self._part is not None:
-            part, writer, self._part, self._writer = self._part, self._writer, None, None
-            with contextlib.suppress(OSError):  # it writes a footer, and the disk may be full; the file goes anyway
-                writer.close()
+            part, self._part = self._part, None
             part.close()
             remove(part.path)
 
