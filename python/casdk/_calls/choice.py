@@ -234,8 +234,7 @@ class Choice:
         place.chosen += 1
         began = now
         if place.pace.slows:
-            began = max(now, place.pace.next_at)
-            place.pace.send(began, items)
+            began = place.pace.take_turn(now, items)
         asks = place.may_return
         place.asking |= asks
         place.in_flight += 1

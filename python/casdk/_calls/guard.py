@@ -1,4 +1,4 @@
-"""Keeps rows of different vector spaces apart: a server shows its space before it gets the first request."""
+"""Keeps rows of different vector spaces apart: a connection shows its server's space before a request goes over it."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from casdk._calls.batches import Batch
 from casdk._calls.routes import route
 from casdk._calls.space import CANARIES, Rows, Space, difference, usable
 from casdk._calls.tasks import retrieve
 from casdk._rust import Kind, new_id
-from casdk._transport.codecs import Packer, read_error
-from casdk._transport.transport import InterruptedByForkError, Transport
+from casdk._transport.channels.inspection import Ask, ConnectionEndedError
+from casdk._transport.codecs import Packer, Reply, read_error
+from casdk._transport.transport import Transport
 from casdk.errors import CasdkError, ModelMismatchError, ServerError, TransportError
 
-__all__ = ["Guard"]
+__all__ = ["Guard", "SpaceCheck"]
 
 KINDS: Final = {str: bytes([Kind.TEXT]), bytes: bytes([Kind.BLOB])}
 
 
 class _State(msgspec.Struct, eq=False):
-    """What is known of one model of one server.
+    """What is known of one model behind one connection.
 
     Attributes:
-        connections: How many connections had been opened to the server by the time that its space was last found right;
-            behind the next one there may be another server.
+        passed: Whether its space was found right.
         asking: The task that asks for its space now, if one does.
         waiting: How many requests wait for that task.
     """
 
-    connections: int = -1
+    passed: bool = False
     asking: asyncio.Task[None] | None = None
     waiting: int = 0
 
@@ -44,60 +45,68 @@ class Guard:
     """Compares the vector spaces of servers; lives on the engine's loop, and knows one server or many.
 
     The canaries are requests for ``/encode`` that the user's own could be: they wait for their turn, carry the
-    credential, and have the time that a request has. Telemetry does not see them, as they are part of no call.
+    credential, and have the time that a request has. They go over the connection that is to be used, before any request
+    that is guarded does. Telemetry does not see them, as they are part of no call.
 
     Args:
         expected: The space that every server has to be of, if the user has named one.
         alike: Whether all servers have to be of the space of the first one.
-        wait_for_turn: Waits until the pace lets a request of so many items be sent; ``None`` if none does.
+        wait_for_turn: Waits until a server may be sent a request of so many items; ``None`` if any may at once.
     """
 
     def __init__(
-        self, expected: Space | None, *, alike: bool, wait_for_turn: Callable[[int], Awaitable[None]] | None = None
+        self,
+        expected: Space | None,
+        *,
+        alike: bool,
+        wait_for_turn: Callable[[Transport, int], Awaitable[None]] | None = None,
     ) -> None:
         self._expected = expected
         self._alike = alike
         self._wait_for_turn = wait_for_turn
-        self._states: WeakKeyDictionary[Transport, dict[str, _State]] = WeakKeyDictionary()
+        self._states: WeakKeyDictionary[object, dict[str, _State]] = WeakKeyDictionary()
+        """What is known of each model, by connection."""
         self._first: dict[tuple[str, str], tuple[str, NDArray[np.float32]]] = {}
         """The server that was the first to encode a canary, and its row, by model and modality."""
 
-    async def check(
-        self, transport: Transport, model_name: str, *, repeatable: bool = True, sent: bool = False
-    ) -> None:
-        """Return when the server that the next request goes to is known to be of the right space.
-
-        It is asked with the first request for a model and after every new connection. Requests that come meanwhile wait
-        for the same answer.
+    def check_for(self, batch: Batch, transport: Transport, model_name: str) -> SpaceCheck:
+        """Return what a connection has to be found right by before this batch goes over it.
 
         Args:
-            transport: The way to the server.
+            batch: The items of a request.
+            transport: The way to its server.
             model_name: As in the endpoint ``/encode/{model_name}``; ``""`` for none.
-            repeatable: Whether the request may be sent again. If not, it must not be what opens a connection, since the
-                server would have taken it before anybody can ask.
-            sent: Whether the request has been sent and answered, by the server that is to be asked now.
+        """
+        return SpaceCheck(self, batch, transport, model_name)
+
+    def has_passed(self, connection: object, model_name: str) -> bool:
+        """Whether this model was found right behind this connection."""
+        state = self._states.get(connection, {}).get(model_name)
+        return state is not None and state.passed
+
+    async def ask(self, connection: object, ask: Ask, transport: Transport, model_name: str) -> None:
+        """Return when the server behind a connection is known to be of the right space.
 
         Raises:
             ModelMismatchError: It is of another space.
-            CasdkError: It could not be asked, as `Transport.exchange` has it.
-            InterruptedByForkError: A fork took the canaries back.
+            CasdkError: It could not be asked, as `Channel.exchange` has it.
+            ConnectionEndedError: The connection takes no request any more.
         """
-        state = self._states.setdefault(transport, {}).setdefault(model_name, _State())
-        if state.connections == transport.connections and (repeatable or transport.is_connected):
-            return
+        state = self._states.setdefault(connection, {}).setdefault(model_name, _State())
         if state.asking is None:
-            state.asking = asyncio.get_running_loop().create_task(self._ask(transport, model_name, state), name="casdk")
+            work = self._ask(state, ask, transport, model_name)
+            state.asking = asyncio.get_running_loop().create_task(work, name="casdk")
             state.asking.add_done_callback(retrieve)
         asking = state.asking
         state.waiting += 1
         try:
             await asyncio.shield(asking)
-        except InterruptedByForkError:
-            raise InterruptedByForkError from None
+        except ConnectionEndedError:
+            raise ConnectionEndedError from None
         except CasdkError as error:
             own = copy(error)  # one for each request, since the call adds to it
             if isinstance(own, TransportError | ServerError):
-                own.sent = sent
+                own.sent = False
             raise own from error.__cause__
         finally:
             state.waiting -= 1
@@ -106,28 +115,30 @@ class Guard:
                 asking.cancel()
                 await asyncio.wait([asking])
 
-    async def _ask(self, transport: Transport, model_name: str, state: _State) -> None:
-        before = transport.connections
+    async def wait_for_turn(self, transport: Transport, items: int) -> None:
+        """Wait until the pace lets a server be sent a request of so many items."""
+        if self._wait_for_turn is not None:
+            await self._wait_for_turn(transport, items)
+
+    async def _ask(self, state: _State, ask: Ask, transport: Transport, model_name: str) -> None:
         try:
-            self._compare(transport, model_name, await self._encode_canaries(transport, model_name))
-            # Of two connections that were opened meanwhile, the canaries have not seen one.
-            state.connections = min(transport.connections, before + 1)
+            self._compare(transport, model_name, await self._encode_canaries(ask, transport, model_name))
+            state.passed = True
         finally:
             if state.asking is asyncio.current_task():
                 state.asking = None
 
-    async def _encode_canaries(self, transport: Transport, model_name: str) -> Rows:
+    async def _encode_canaries(self, ask: Ask, transport: Transport, model_name: str) -> Rows:
         """Return the rows of those canaries that the server encodes: some take texts only, or images only."""
         endpoint, parameters = route("/encode", {"model_name": model_name} if model_name else None)
         packer = Packer(transport.codec, endpoint, parameters)
         rows, refusal = {}, None
         for modality, item in CANARIES.items():
-            if self._wait_for_turn is not None:
-                await self._wait_for_turn(1)
+            await self.wait_for_turn(transport, 1)
             request_id = new_id()
             message = packer.pack(request_id, [item], KINDS[type(item)]).message
             try:
-                row = await _row_of(transport, request_id, message)
+                row = _row_of(transport.read_reply(request_id, await ask(request_id, message)), request_id)
             except ServerError as error:
                 if not error.for_item:
                     raise
@@ -161,15 +172,47 @@ class Guard:
             self._first.setdefault((model_name, modality), (server, row))
 
 
-async def _row_of(transport: Transport, request_id: str, message: bytes) -> NDArray[np.float32]:
-    """Send a request of one item; return its row ``[D]``, with ``D`` 0 if the server answers without one.
+class SpaceCheck(msgspec.Struct, eq=False):
+    """What a connection has to be found right by before a request goes over it: a `Check`.
+
+    Attributes:
+        guard: Compares the spaces.
+        batch: The items of the request.
+        transport: The way to the server.
+        model_name: The model that encodes them.
+    """
+
+    guard: Guard
+    batch: Batch
+    transport: Transport
+    model_name: str
+
+    def has_passed(self, connection: object) -> bool:
+        """Whether its model was found right behind this connection."""
+        return self.guard.has_passed(connection, self.model_name)
+
+    async def inspect(self, connection: object, ask: Ask, *, sent: bool = False) -> None:
+        """Have the server behind a connection encode the canaries; then the request has its turn once more.
+
+        Raises:
+            CasdkError: As `Guard.ask`.
+            ConnectionEndedError: As `Guard.ask`.
+        """
+        self.batch.sent = sent
+        await self.guard.ask(connection, ask, self.transport, self.model_name)
+        if not sent:
+            # Of those that have waited for the same answer, each would be sent now.
+            await self.guard.wait_for_turn(self.transport, len(self.batch))
+        self.batch.sent = True
+
+
+def _row_of(reply: Reply, request_id: str) -> NDArray[np.float32]:
+    """Return the row ``[D]`` of a reply to a request of one item, with ``D`` 0 if the server answers without one.
 
     Raises:
-        CasdkError: As `Transport.exchange`, or what the server answered with.
+        CasdkError: What the server answered with.
     """
-    reply = (await transport.exchange(request_id, message)).reply
     if (error := read_error(reply)) is not None:
-        transport.hide_token(error)
         raise error
     rows = np.empty((1, reply.width), np.float32)
     if not reply.width or reply.place(rows, 0, 1, request_id):

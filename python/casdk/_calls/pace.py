@@ -49,6 +49,12 @@ class Pace(msgspec.Struct):
             seconds = max(seconds, 1 / rate)
         self.next_at = now + seconds
 
+    def take_turn(self, now: float, items: int) -> float:
+        """Return when a request may be sent that is not to be sent before; it counts as sent then."""
+        moment = max(now, self.next_at)
+        self.send(moment, items)
+        return moment
+
     def accept(self, ticket: Ticket | None, now: float) -> None:
         """The server has taken a request.
 

@@ -86,7 +86,7 @@ class PooledWay(Way):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.is_fixed = not settings.pool.resolve
-        self.members = [self._member(server) for server in settings.servers]
+        self.members = [self.make_member(server) for server in settings.servers]
         self.engine: Engine | None = None
         codecs: tuple[Codec, ...] = tuple({member.place.codec: None for member in self.members})
         super().__init__(None, codecs, self._open(answered=False), settings.address)
@@ -102,7 +102,13 @@ class PooledWay(Way):
         self._look_up_at = inf
         return PoolState(self._choice, answered)
 
-    def _member(self, server: Server, found: Endpoint | None = None) -> Member:
+    def make_member(self, server: Server, found: Endpoint | None = None) -> Member:
+        """Return a server, which is not one of the pool by that.
+
+        Args:
+            server: What the client was told of it.
+            found: Where it is, if its name was looked up.
+        """
         transport = make_transport(self._settings, server, found)
         pace = Pace(server.requests_per_second, server.items_per_second)
         return Member(server, transport, Place(weight=server.weight, pace=pace, codec=transport.codec))
@@ -280,7 +286,7 @@ class PooledWay(Way):
         for server, endpoint in found:
             member = known.get(endpoint)
             if member is None:
-                member = self._member(server, endpoint)
+                member = self.make_member(server, endpoint)
                 member.transport.engine = self.engine
                 known[endpoint] = member
                 self.members.append(member)

@@ -10,7 +10,7 @@ from casdk._calls.tasks import retrieve
 from casdk._engine.logging import logger_of
 from casdk._transport.codecs import read_error
 from casdk._transport.transport import InterruptedByForkError, Received
-from casdk.errors import CasdkError
+from casdk.errors import CasdkError, ModelMismatchError
 
 if TYPE_CHECKING:
     from casdk._calls.batches import Request
@@ -73,12 +73,9 @@ async def _raced(run: Run, request: Request, message: bytes, late_after: float) 
 
 
 async def _exchange_too(run: Run, hedge: Request, message: bytes) -> Received:
-    """Send a request to a second server, which has to be asked what any server is asked before."""
-    assert hedge.transport is not None
+    """Send a request to a second server, once the client's pace lets it."""
     if run.session.pace.slows:
         await run.session.wait_for_turn(len(hedge.batch))
-    if run.guard is not None:
-        await run.guard.check(hedge.transport, run.packing.model_name)
     return await run.exchange(hedge, message)
 
 
@@ -100,13 +97,13 @@ def _error_of(task: asyncio.Task[Received]) -> CasdkError | InterruptedByForkErr
     """Return what a try has failed on, the error in a reply among it.
 
     Raises:
-        BaseException: What is no failure of a request.
+        BaseException: What ends the call: no failure of a request, or a server of another vector space.
     """
     error = task.exception()
     if error is None:
         reply = task.result().reply
         return read_error(reply) if reply.failed else None
-    if not isinstance(error, CasdkError | InterruptedByForkError):
+    if not isinstance(error, CasdkError | InterruptedByForkError) or isinstance(error, ModelMismatchError):
         raise error
     return error
 

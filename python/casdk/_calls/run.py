@@ -303,15 +303,9 @@ class Run:
                         return
                     if request.send_at is not None:
                         await sleep_until(request.send_at)
-                    if self.guard is not None:
-                        await self.guard.check(request.transport, packing.model_name, repeatable=self.verb.resend)
-                        if call.stopped is not None:
-                            return
                     sent = self._send(request, message)
                     message = None  # it is deallocated once it has been sent
                     received, missing = await sent, None
-                    if self.guard is not None:  # there may be another connection by now
-                        await self.guard.check(request.transport, packing.model_name, sent=True)
                     if received.reply.failed or not self._is_plain or self.way.direct is None:
                         missing = await self._receive(request, received)
                     done = self._place(request, received, missing)
@@ -368,10 +362,13 @@ class Run:
         """Send a request to the server that was chosen for it, and return the reply."""
         transport, repeatable, answer_by = request.transport, self.verb.resend, self.answer_by
         assert transport is not None
+        check, guard = None, self.guard
+        if guard is not None:
+            check = guard.check_for(request.batch, transport, self.packing.model_name)
         if self.watch is None:
-            return transport.exchange(request.id, message, repeatable=repeatable, answer_by=answer_by)
+            return transport.exchange(request.id, message, repeatable=repeatable, answer_by=answer_by, check=check)
         arguments = transport, request.batch, request.id, message
-        return self.watch.exchange(*arguments, repeatable=repeatable, answer_by=answer_by)
+        return self.watch.exchange(*arguments, repeatable=repeatable, answer_by=answer_by, check=check)
 
     async def _receive(self, request: Request, received: Received) -> list[int]:
         """Take in a reply that says what failed, is read apart or called back for; return what has no result in it."""

@@ -13,8 +13,9 @@ from casdk._calls.decisions import RetryBudget
 from casdk._calls.guard import Guard
 from casdk._calls.outages import ServerState
 from casdk._calls.pace import Pace
-from casdk._calls.pool import PooledWay, make_transport
-from casdk._calls.ways import Way
+from casdk._calls.pool import Member, PooledWay, make_transport
+from casdk._calls.tasks import sleep_until
+from casdk._calls.ways import IndexWay, Way
 from casdk._calls.window import GROWN_WINDOW_REQUESTS, WINDOW_REQUESTS, WINDOW_REQUESTS_EACH, Window
 from casdk._engine.forks import ConnectionOwner
 from casdk._engine.logging import are_pending, emitted
@@ -174,7 +175,7 @@ class Session(ConnectionOwner):
         self.way: Way = self._pool or Way.to(cast(Transport, self._only), ServerState(answered), self.pace)
         self._index_way: Way | None = None if self._pool else self.way
         if self._index is not None:
-            self._index_way = Way.to(self._index, ServerState(answered))
+            self._index_way = IndexWay(self._index.transport, ServerState(answered), self._index.place.pace)
         self.bytes = ByteBudget(self.limits.max_inflight_bytes)
         self._turns = asyncio.Lock()
         self.guard = self._make_guard()
@@ -189,24 +190,25 @@ class Session(ConnectionOwner):
         alike = settings.pool.check_space and (len(settings.servers) > 1 or settings.pool.resolve)
         if self._expected is None and not alike:
             return None
-        return Guard(self._expected, alike=alike, wait_for_turn=self.wait_for_turn)
+        return Guard(self._expected, alike=alike, wait_for_turn=self._wait_for_turn_at)
 
-    def _open_index(self) -> Transport | None:
-        """Return the way to the server that has the index, if there are several servers and it is said which."""
+    def _open_index(self) -> Member | None:
+        """Return the server that has the index, if there are several servers and it is said which."""
         address = self._settings.pool.index_on
         if self._pool is None or address is None:
             return None
-        endpoint = parse_address(address)
-        for transport in self._pool.transports:
-            if transport.endpoint == endpoint and not self._settings.pool.resolve:
-                return transport
-        return make_transport(self._settings, Server(address))
+        endpoint, servers = parse_address(address), self._settings.servers
+        for member in self._pool.members:
+            if member.transport.endpoint == endpoint and not self._settings.pool.resolve:
+                return member
+        known = (server for server in servers if server.endpoint == endpoint)
+        return self._pool.make_member(next(known, Server(address)))
 
     @property
     def transports(self) -> list[Transport]:
         """The ways to all servers."""
-        transports = self.way.transports
-        return transports if self._index is None or self._index in transports else [*transports, self._index]
+        transports, index = self.way.transports, self._index
+        return transports if index is None or index.transport in transports else [*transports, index.transport]
 
     def way_to_index(self) -> Way:
         """Return how requests find the server that has the index.
@@ -254,6 +256,16 @@ class Session(ConnectionOwner):
             while (seconds := self.pace.next_at - now()) > 0:  # noqa: ASYNC110 - time is waited for
                 await asyncio.sleep(seconds)
             self.pace.send(now(), items)
+
+    async def _wait_for_turn_at(self, transport: Transport, items: int) -> None:
+        """Wait until the client's pace, and that of a server of a pool, let a request be sent there."""
+        if self.pace.slows:
+            await self.wait_for_turn(items)
+        members = [] if self._pool is None else [*self._pool.members, *filter(None, [self._index])]
+        for member in members:
+            if member.transport is transport and member.place.pace.slows:
+                await sleep_until(member.place.pace.take_turn(asyncio.get_running_loop().time(), items))
+                return
 
     @property
     def opened(self) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from casdk._rust import Codec
     from casdk._transport.transport import Transport
 
-__all__ = ["Way", "log_rate", "status_of"]
+__all__ = ["IndexWay", "Way", "log_rate", "status_of"]
 
 LOG: Final = logger_of("casdk.connections")
 
@@ -57,7 +57,7 @@ class Way:
     ) -> None:
         self.only: Final = only
         self.direct = None if pace is not None and pace.allowance.watches else only
-        self._pace: Final = pace
+        self._pace = pace
         self.has_waiters: Final = only is not None and only.has_waiters
         self.codecs: Final = codecs
         self.codec: Codec = codecs[0]
@@ -147,6 +147,32 @@ class Way:
 
     async def aclose(self) -> None:
         """End what is under way beside requests."""
+
+
+class IndexWay(Way):
+    """The way to the server of a pool that has the index: its requests and the pool's own share a pace.
+
+    Args:
+        transport: Where all requests go.
+        state: Whether the server is away.
+        pace: How fast requests follow each other there.
+    """
+
+    def __init__(self, transport: Transport, state: ServerState, pace: Pace) -> None:
+        super().__init__(transport, (transport.codec,), state, str(transport.endpoint), pace)
+        self.direct = None
+        self._pace: Pace = pace
+
+    def transport_for(self, request: Request, size: int) -> Transport | None:
+        """Return where a request goes, and note when it may."""
+        now = asyncio.get_running_loop().time()
+        began = self._pace.take_turn(now, len(request.batch)) if self._pace.slows else now
+        request.send_at = began if began > now else None
+        request.ticket = self._pace.allowance.send(began) if self._pace.allowance.watches else None
+        return self.only
+
+    def _note_pace(self, pace: Pace, before: float | None) -> None:
+        log_rate(self.address, before, pace.allowance.rate)
 
 
 def status_of(transport: Transport, state: State, share: float) -> ServerStatus:

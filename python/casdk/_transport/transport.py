@@ -11,8 +11,10 @@ import msgspec
 
 from casdk._engine.logging import logger_of
 from casdk._engine.loop import Engine
+from casdk._rust import Message
 from casdk._transport.address import SCHEMES, Endpoint, Protocols
 from casdk._transport.channels import Channel, Headers, channel_of
+from casdk._transport.channels.inspection import Check
 from casdk._transport.codecs import Reply, read_status, scan
 from casdk._transport.credentials import Credential, authorize
 from casdk._transport.proxy import proxy_of
@@ -110,14 +112,7 @@ class Transport:
     def _open(self) -> None:
         """Make what belongs to one process."""
         self._slots = Slots(self._limits.requests)
-        self._closed_connections = 0
-        """Connections of the channels that were closed for a fork."""
         self._unrepeatable: set[asyncio.Future[None]] = set()
-
-    @property
-    def connections(self) -> int:
-        """How many connections this process has opened to the server so far; behind each one may be another server."""
-        return self._closed_connections + (0 if self._channel is None else self._channel.connections)
 
     @property
     def is_connected(self) -> bool:
@@ -140,6 +135,7 @@ class Transport:
         *,
         repeatable: bool = True,
         answer_by: float | None = None,
+        check: Check | None = None,
     ) -> Received:
         """Send one packed request, its trace context beside it; return its scanned reply.
 
@@ -149,9 +145,10 @@ class Transport:
             context: W3C trace context.
             repeatable: Whether it may be sent again once its bytes may have reached the server.
             answer_by: When whoever waits for it gives up, in the engine's time.
+            check: What the connection that it goes over has to be found right by first, if by anything.
 
         Raises:
-            CasdkError: As `Channel.exchange` and `scan` have it.
+            CasdkError: As `Channel.exchange`, `Check.inspect` and `scan` have it.
             InterruptedByForkError: A fork took it back, and it may be sent again.
         """
         slots = self._slots
@@ -170,22 +167,18 @@ class Transport:
             if headers is None:
                 headers = await self._authorize()
             try:
-                reply = await channel.exchange(request_id, message, headers, context, answer_by, repeatable)
+                reply = await channel.exchange(request_id, message, headers, context, answer_by, repeatable, check)
             except AuthError as error:
                 if not callable(self._credential) or (error.shared and not repeatable):
                     raise
                 headers = await self._authorize_again(headers)
-                reply = await channel.exchange(request_id, message, headers, context, answer_by, repeatable)
+                reply = await channel.exchange(request_id, message, headers, context, answer_by, repeatable, check)
             received_at = perf_counter()
             if len(message) > self._accepted_bytes:
                 self._accepted_bytes = len(message)
                 self.largest = max(self.largest, len(message))
             connecting = channel.connected_at - sent_at if channel.connected_at > sent_at else 0.0
-            scanned = scan(self.codec, reply)
-            # Not in JSON, where jina's gateway makes up an id: there `HttpChannel` compares the documents' ids.
-            if self.codec == "proto" and scanned.request_id not in ("", request_id):
-                raise ReplyError(f"{self.endpoint} answered another request than this one")
-            return Received(scanned, len(reply), sent_at, received_at, connecting)
+            return Received(self.read_reply(request_id, reply), len(reply), sent_at, received_at, connecting)
         except (TransportError, ServerError, ReplyError) as error:
             self.hide_token(error)
             if isinstance(error, ServerError) and error.too_large:
@@ -204,6 +197,18 @@ class Transport:
             if ended is not None:
                 ended.set_result(None)
                 self._unrepeatable.discard(ended)
+
+    def read_reply(self, request_id: str, reply: bytes | Message) -> Reply:
+        """Scan the reply to a request.
+
+        Raises:
+            ReplyError: It cannot be read, or answers another request.
+        """
+        scanned = scan(self.codec, reply)
+        # Not in JSON, where jina's gateway makes up an id: there `HttpChannel` compares the documents' ids.
+        if self.codec == "proto" and scanned.request_id not in ("", request_id):
+            raise ReplyError(f"{self.endpoint} answered another request than this one")
+        return scanned
 
     async def dry_run(self) -> Status | None:
         """Ask the gateway whether its executors answer.
@@ -268,7 +273,6 @@ class Transport:
         """Close the connections."""
         channel, self._channel = self._channel, None
         if channel is not None:
-            self._closed_connections += channel.connections
             await channel.aclose()
 
     async def before_fork(self) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
@@ -187,7 +188,8 @@ class TcpProxy(_Proxy):
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         super().__init__("casdk-tcp-proxy")
         self.delay: float = 0.0
-        self._target = (host, port)
+        self._host = host
+        self._ports = cycle([port])
         self._flows = asyncio.Event()
         self._flows.set()
         self._refusing = False
@@ -216,6 +218,10 @@ class TcpProxy(_Proxy):
         """Pass on again."""
         self._post(self._flows.set)
 
+    def route(self, *ports: int) -> None:
+        """Pass new connections on to these ports in turn, as a load balancer does; connections stay where they are."""
+        self._ports = cycle(ports)
+
     def refuse(self, refusing: bool = True) -> None:
         """Reset every new connection at once, or no more."""
         self._refusing = refusing
@@ -243,7 +249,7 @@ class TcpProxy(_Proxy):
             return
         with _socket_on(thread) as server:
             try:
-                await asyncio.get_running_loop().sock_connect(server, self._target)
+                await asyncio.get_running_loop().sock_connect(server, (self._host, next(self._ports)))
             except OSError:
                 end_socket(client, "reset")
                 raise

@@ -20,6 +20,7 @@ from casdk._engine.logging import logger_of
 from casdk._remarks import remark
 from casdk._rust import Message
 from casdk._transport.address import Endpoint, counterpart
+from casdk._transport.channels.inspection import Check
 from casdk.config import TLS, Limits, Timeouts
 from casdk.errors import (
     AuthError,
@@ -190,6 +191,7 @@ class Channel(ABC):
         context: Headers = (),
         answer_by: float | None = None,
         repeatable: bool = True,
+        check: Check | None = None,
     ) -> bytes | Message:
         """Send one request and wait for its reply; cancelling takes the request back where the protocol can.
 
@@ -202,6 +204,7 @@ class Channel(ABC):
             answer_by: When it is given up, in the engine's time. A cancellation from then on means that no answer
                 came, and not that nobody wants one any more.
             repeatable: Whether it may be sent again once its bytes may have reached the server.
+            check: What the connection that it goes over has to be found right by first, if by anything.
 
         Returns:
             The packed reply.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from casdk._rust import first_id_of, http1_head
 from casdk._transport.channels.base import LOG, TICK_SECONDS, Headers, Hidden, proxy_headers
 from casdk._transport.channels.http1_connection import Answer, Connection
+from casdk._transport.channels.inspection import MOST_CONNECTIONS, Check, ConnectionEndedError, ends_each
 from casdk._transport.channels.pairing import HEADERS, IDLE_SECONDS, Asked, PairingChannel
 from casdk._transport.channels.refusals import NO_SUCH_PATH, refusal_of
 from casdk._transport.connecting import Connector
@@ -44,6 +46,8 @@ class HttpChannel(PairingChannel):
         passed_on = proxy_headers(urlsplit(self.proxy)) if self.proxy is not None and self._origin else {}
         self._fields = (("host", self.host), *HEADERS, *passed_on.items())
         self._written: tuple[Headers, Hidden] | None = None
+        self._is_single = False
+        """Whether the server was found to keep no connection that was to be checked."""
 
     @property
     def is_connected(self) -> bool:
@@ -57,6 +61,7 @@ class HttpChannel(PairingChannel):
         context: Headers = (),
         answer_by: float | None = None,
         repeatable: bool = True,
+        check: Check | None = None,
     ) -> bytes:
         if self._written is None or self._written[0] is not headers or context:
             self._written = (headers, self._head("POST", "/post", (*headers, *context)))
@@ -64,7 +69,7 @@ class HttpChannel(PairingChannel):
         if context:  # which is of this request alone
             self._written = None
         asked = Asked(request_id, first_id_of(message))
-        answer = await self._ask(head, message, asked, answer_by, repeatable)
+        answer = await self._ask(head, message, asked, answer_by, repeatable, check, headers)
         if answer.status != 200:
             raise refusal_of(*answer, str(self.endpoint))
         return answer.body
@@ -81,12 +86,21 @@ class HttpChannel(PairingChannel):
         return Hidden(http1_head(method, self._origin + path, (*self._fields, *headers)))
 
     async def _ask(
-        self, head: Hidden, message: bytes, asked: Asked | None, answer_by: float | None = None, repeatable: bool = True
+        self,
+        head: Hidden,
+        message: bytes,
+        asked: Asked | None,
+        answer_by: float | None = None,
+        repeatable: bool = True,
+        check: Check | None = None,
+        headers: Headers = (),
     ) -> Answer:
         loop = asyncio.get_running_loop()
         await self._free.acquire()
         try:
             connection = await self._connection_for(asked, repeatable)
+            if check is not None:
+                connection = await self._checked(connection, check, headers)
             began = loop.time()
             try:
                 try:
@@ -95,6 +109,8 @@ class HttpChannel(PairingChannel):
                     if not connection.stale or not repeatable:
                         raise
                     connection = await self._connect()
+                    if check is not None:
+                        connection = await self._checked(connection, check, headers)
                     answer = await self._ask_on(connection, head, message)
                 named = asked is not None and answer.status == 200 and self.pair(connection.pairing, asked, answer.body)
             except BaseException as error:
@@ -129,6 +145,62 @@ class HttpChannel(PairingChannel):
             if asked is None:
                 break
         return await self._connect()
+
+    async def _checked(self, connection: Connection, check: Check, headers: Headers) -> Connection:
+        """Return a connection that was found right: this one, or else a new one; what is not returned is closed."""
+        for _ in range(MOST_CONNECTIONS):
+            if check.has_passed(connection):
+                return connection
+            is_single = False
+            try:
+                await check.inspect(connection, partial(self._ask_check, connection, headers))
+                if is_single := not (connection.kept and self.trusted):
+                    self._note_single()
+                if connection.open:
+                    return connection
+            except ConnectionEndedError:
+                pass
+            except BaseException:
+                connection.end()
+                raise
+            connection.end()
+            connection = await self._connect()
+            if is_single:
+                return connection
+        connection.end()
+        raise ends_each(self.endpoint)
+
+    async def _ask_check(self, connection: Connection, headers: Headers, request_id: str, message: bytes) -> bytes:
+        """Send a request of a check over a connection, or over one of its own where the server keeps none."""
+        head = Hidden(b"%bcontent-length: %d\r\n\r\n" % (self._head("POST", "/post", headers), len(message)))
+        asked = Asked(request_id, first_id_of(message))
+        is_own = not (connection.kept and self.trusted)
+        if is_own:
+            connection = await self._connect()
+        try:
+            answer = await self._ask_on(connection, head, message)
+            if answer.status == 200:
+                connection.kept &= self.pair(connection.pairing, asked, answer.body)
+            connection.pairing.note_answer(asked, asyncio.get_running_loop().time())
+        except TransportError:
+            if connection.stale:
+                raise ConnectionEndedError from None
+            raise
+        finally:
+            if is_own:
+                connection.end()
+        if answer.status != 200:
+            raise refusal_of(*answer, str(self.endpoint))
+        return answer.body
+
+    def _note_single(self) -> None:
+        if not self._is_single:
+            self._is_single = True
+            LOG.warning(
+                "%s keeps no connection for a second request: its vector space is asked for over others than those "
+                "of the requests, which a load balancer may pass on to another server",
+                self.endpoint,
+            )
 
     async def _connect(self) -> Connection:
         done = asyncio.get_running_loop().create_future()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from copy import copy
+from functools import partial
 from typing import Any, Final
 
 from casdk._rust import Failure, Head, Message
 from casdk._transport.channels.base import LOG, Channel, Headers, overloaded
 from casdk._transport.channels.http2_connection import Connection
+from casdk._transport.channels.inspection import Check, ConnectionEndedError, checked
 from casdk._transport.channels.statuses import (
     CODES,
     DRY_RUN,
@@ -75,8 +77,10 @@ class Http2Channel(Channel):
         context: Headers = (),
         answer_by: float | None = None,
         repeatable: bool = True,
+        check: Check | None = None,
         *,
         method: str | None = None,
+        only: Connection | None = None,
     ) -> Message:
         # A call that the server has not begun with is made again on another connection: nobody is to blame for it.
         # All of it is one coroutine, since each one more would be entered twice for each request.
@@ -88,8 +92,10 @@ class Http2Channel(Channel):
             head = head.with_headers(context)
         sent = False
         for _ in range(MOST_MOVES):
-            connection = self.connection
-            if connection is None or not connection.usable:
+            connection = only or self.connection
+            if check is not None:
+                connection = await self._checked(check, headers, method, repeatable)
+            elif connection is None or (not connection.usable and only is None):
                 connection = await self._connect()
             elif not repeatable and not connection.waiting:
                 # A turn of the loop, in which it learns of an end that has come already.
@@ -116,6 +122,8 @@ class Http2Channel(Channel):
             if self.closed:
                 raise self.was_closed(sent=sent)
             self.leave(connection)
+            if only is not None:
+                raise ConnectionEndedError
         else:
             raise TransportError(f"{self.endpoint} ends each connection before it begins with a request", sent=sent)
         took = connection.loop.time() - began
@@ -131,7 +139,8 @@ class Http2Channel(Channel):
         if method is not UNARY or error.code != UNIMPLEMENTED:
             raise error
         # Old gateways have the method of streams alone, which is found out once.
-        reply = await self.exchange(request_id, message, headers, context, answer_by, repeatable, method=STREAM)
+        again = request_id, message, headers, context, answer_by, repeatable, check
+        reply = await self.exchange(*again, method=STREAM, only=only)
         self._method = STREAM
         return reply
 
@@ -142,6 +151,22 @@ class Http2Channel(Channel):
             if error.code == UNIMPLEMENTED:
                 return None
             raise
+
+    async def _checked(self, check: Check, headers: Headers, method: str, repeatable: bool) -> Connection:
+        ask = partial(self._ask_on, headers, method)
+        return await checked(check, self.endpoint, partial(self._connected, repeatable), ask)
+
+    async def _connected(self, repeatable: bool) -> Connection:
+        """Return the connection for a request that only one which was checked may take."""
+        if not repeatable:
+            await asyncio.sleep(0)  # as above
+        connection = self.connection
+        return connection if connection is not None and connection.usable else await self._connect()
+
+    async def _ask_on(
+        self, headers: Headers, method: str, connection: Connection, request_id: str, message: bytes
+    ) -> Message:
+        return await self.exchange(request_id, message, headers, method=method, only=connection)
 
     def _make_head(self, method: str, headers: Headers) -> Head:
         head = Head(self.endpoint.tls, authority_field(self.endpoint), method, self.timeouts.read, list(headers))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from casdk._rust import Message, request_id_of
 from casdk._transport.channels.base import Channel, Headers
+from casdk._transport.channels.inspection import Check, ConnectionEndedError, checked
 from casdk._transport.channels.separation import Separation
 from casdk._transport.channels.websocket_connection import REQUESTS, Connection
 from casdk._transport.connecting import Connector, host_field
@@ -55,6 +57,7 @@ class WebsocketChannel(Channel):
         context: Headers = (),
         answer_by: float | None = None,
         repeatable: bool = True,
+        check: Check | None = None,
     ) -> Message:
         separation = self._separation
         untried, once = len(message) > separation.accepted_bytes, not repeatable
@@ -67,20 +70,35 @@ class WebsocketChannel(Channel):
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
                 connection = self.connection
-            if connection is None or not connection.usable or connection.headers != headers:
-                connection = await self._connected(headers, context)
+            if check is not None or connection is None or not connection.usable or connection.headers != headers:
+                connection = await self._ready(headers, context, check)
             try:
                 reply = await connection.call(request_id, message, answer_by)
             except TransportError:
                 if not connection.stale or once:
                     raise
-                connection = await self._connected(headers, context)
+                connection = await self._ready(headers, context, check)
                 reply = await connection.call(request_id, message, answer_by)
             separation.accepted_bytes = max(separation.accepted_bytes, len(message))
             return reply
         finally:
             if untried or once:
                 separation.leave(untried, once)
+
+    async def _ready(self, headers: Headers, context: Headers, check: Check | None) -> Connection:
+        """Return the connection for a request, checked if it has to be."""
+        connect = partial(self._connected, headers, context)
+        return await (connect() if check is None else checked(check, self.endpoint, connect, self._ask_on))
+
+    async def _ask_on(self, connection: Connection, request_id: str, message: bytes) -> Message:
+        if not connection.usable:
+            raise ConnectionEndedError
+        try:
+            return await connection.call(request_id, message, None)
+        except TransportError:
+            if connection.stale:
+                raise ConnectionEndedError from None
+            raise
 
     async def _connected(self, headers: Headers, context: Headers) -> Connection:
         async with self._opening:

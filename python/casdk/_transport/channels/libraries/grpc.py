@@ -13,7 +13,6 @@ from casdk._engine.logging import divert
 from casdk._remarks import remark
 from casdk._transport.channels.base import (
     LOG,
-    Channel,
     Headers,
     is_plain,
     no_tls,
@@ -24,6 +23,7 @@ from casdk._transport.channels.base import (
 )
 from casdk._transport.channels.causes import without_grpc
 from casdk._transport.channels.libraries.certificates import shown_certificate, system_roots
+from casdk._transport.channels.libraries.counting import CountingChannel
 from casdk._transport.channels.libraries.forks import check_fork, finish_closing, mark_forked
 from casdk._transport.channels.libraries.grpc_words import (
     COMPRESSED,
@@ -88,7 +88,7 @@ class Connection:
         await self.channel.close()
 
 
-class GrpcChannel(Channel):
+class GrpcChannel(CountingChannel):
     """Bytes over grpc.aio with identity serializers: no stub, no protobuf objects."""
 
     finish_closing = staticmethod(finish_closing)
@@ -104,7 +104,7 @@ class GrpcChannel(Channel):
         self._down = True
         self._closed = False
 
-    async def exchange(
+    async def _exchange(
         self,
         request_id: str,
         message: bytes,

@@ -13,6 +13,7 @@ from casdk._engine.logging import divert
 from casdk._remarks import remark
 from casdk._rust import first_id_of
 from casdk._transport.channels.base import LOG, Headers, no_tunnel, run_out, ssl_context
+from casdk._transport.channels.libraries.counting import CountingChannel
 from casdk._transport.channels.pairing import HEADERS, IDLE_SECONDS, Asked, Pairing, PairingChannel
 from casdk._transport.channels.refusals import NO_SUCH_PATH, refusal_of
 from casdk._transport.connecting import not_connected
@@ -74,7 +75,7 @@ class Connecting:
             await self._unfinished.aclose()
 
 
-class HttpChannel(PairingChannel):
+class HttpChannel(CountingChannel, PairingChannel):
     """JSON bodies to ``/post`` on at most ``limits.connections`` connections."""
 
     def __init__(self, *settings: Any) -> None:
@@ -109,7 +110,7 @@ class HttpChannel(PairingChannel):
         del client.headers["connection"]  # "keep-alive", which HTTP/1.1 means anyway
         return client
 
-    async def exchange(
+    async def _exchange(
         self,
         request_id: str,
         message: bytes,

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import re
 from copy import copy
+from functools import partial
 from typing import Any, Final
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -26,6 +27,7 @@ from casdk._rust import request_id_of
 from casdk._transport.channels.base import LOG, SLICE_BYTES, Channel, Headers, no_tunnel, run_out, slices, ssl_context
 from casdk._transport.channels.base import too_large as refused_for_its_size
 from casdk._transport.channels.closes import SERVER_LIMIT, TOO_BIG, closed_with, handshake_refused, no_websocket
+from casdk._transport.channels.inspection import Check, ConnectionEndedError, checked
 from casdk._transport.channels.separation import Separation
 from casdk._transport.connecting import ascii_authority, not_connected
 from casdk.errors import CasdkError, ProxyError, ReplyError, TransportError
@@ -189,17 +191,24 @@ class WebsocketChannel(Channel):
         context: Headers = (),
         answer_by: float | None = None,
         repeatable: bool = True,
+        check: Check | None = None,
     ) -> bytes:
         separation = self._separation
         untried, once = len(message) > separation.accepted_bytes, not repeatable
         await separation.enter(untried, once)
         try:
-            socket = await self._ready(headers, context)
+            connect = partial(self._ready, headers, context)
+            socket = await (connect() if check is None else checked(check, self.endpoint, connect, self._ask_on))
             reply = await socket.send(request_id, message, answer_by)
             separation.accepted_bytes = max(separation.accepted_bytes, len(message))
             return reply
         finally:
             separation.leave(untried, once)
+
+    async def _ask_on(self, socket: Socket, request_id: str, message: bytes) -> bytes:
+        if not socket.usable:
+            raise ConnectionEndedError
+        return await socket.send(request_id, message, None)
 
     async def _ready(self, headers: Headers, context: Headers) -> Socket:
         async with self._opening:
