@@ -274,16 +274,6 @@ def test_too_much_at_all_servers_is_waited_for(make_servers, pool_of, rows):
         always.encode(["a"])
 
 
-def test_a_server_that_refuses_requests_is_sent_fewer(make_servers, pool_of, rows):
-    client = pool_of(make_servers([Refuse.overloaded()] * 16, None), pool=UNGUARDED, timeout=20)
-    limited, other = (member.place.pace for member in client._session.way.members)
-    end = time.monotonic() + 20
-    while limited.allowance.rate is None and time.monotonic() < end:
-        np.testing.assert_array_equal(client.encode(TEXTS, batch_size=4), rows(TEXTS))
-    assert limited.slows
-    assert not other.slows
-
-
 def test_a_server_has_a_credential_and_a_pace_of_its_own(make_servers, rows):
     [private], [public] = make_servers(None, token="s3cret"), make_servers(None)
     servers = [Server(private.address("grpc"), credential="s3cret"), Server(public.address("grpc"), items_per_second=1)]
@@ -293,12 +283,13 @@ def test_a_server_has_a_credential_and_a_pace_of_its_own(make_servers, rows):
     assert {request.authorization for request in public.requests} == {"other"}
 
 
-def test_one_server_may_have_a_pace(make_servers, rows):
-    [server] = make_servers(None)
-    with Client([Server(server.address("grpc"), requests_per_second=200)], timeout=20) as client:
-        began = time.monotonic()
-        np.testing.assert_array_equal(client.encode(TEXTS[:20], batch_size=1), rows(TEXTS[:20]))
-        assert time.monotonic() - began >= 19 / 200
+def test_an_index_by_a_name_has_what_its_server_has(make_servers):
+    [server] = make_servers(None, token="s3cret")
+    address = server.address("grpc")
+    pool = Pool(index_on=address, resolve=True)
+    with Client([Server(address, credential="s3cret")], credential="other", pool=pool) as client:
+        client.index(TEXTS[:4])
+    assert server.executor.indexed == 4
 
 
 def test_a_forked_child_and_its_parent_go_on(make_servers, pool_of, rows):
