@@ -106,7 +106,7 @@ class Client(Generic[Profiled_co]):
         fetch_urls: ``False`` fetches nothing: ``http(s)://`` URLs, also of Documents, are `NotAllowedError`. Sentences,
             bytes, arrays and data URIs pass whatever either of them is.
         expect_space: What `space` has returned: a server of another vector space is a `ModelMismatchError`, before
-            one of its rows is given to you. It is asked at the first call and after each new connection.
+            one of its rows is given to you. It is asked over each connection, before that is used.
         telemetry: ``True`` reports spans and metrics to OpenTelemetry's global providers, a `Telemetry` to its own,
             and sends the trace context to the server; needs ``casdk[otel]``. Off, nothing of it is imported.
 

@@ -88,8 +88,8 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
             answered in the time in which it answers 95 of 100 requests of the same verb. The first answer counts, and
             the other request is taken back. By default there are none; an ``index`` is never sent twice.
         check_space: Whether all servers are held to the vector space of the first one: each is asked by two small
-            requests, one with a sentence and one with an image, before it gets the first request of a model, and again
-            after each new connection. Rows of two models are never mixed: that is a `ModelMismatchError`.
+            requests, one with a sentence and one with an image, which are the first of a model on each connection. Rows
+            of two models are never mixed: that is a `ModelMismatchError`.
         index_on: Address of the server that `Client.index` and `Client.search` go to, since an index lives on one
             server. One that is not among the client's own gets their credential and TLS.
 
