@@ -180,8 +180,8 @@ class ConfigError(CasdkError, ValueError):
 class ModelMismatchError(ConfigError):
     """The rows of a server are of another vector space than ``expect_space``, or than those of another server.
 
-    No row of it was given to anybody, and nothing was sent to its index. With ``transport="libraries"``, a connection may
-    be another one between the question and an ``index``: then ``unconfirmed`` says so.
+    No row of it was given to anybody, and nothing was sent to its index. With ``transport="libraries"``, an ``index``
+    may go over another connection than the one that was asked: then ``unconfirmed`` says so.
 
     Attributes:
         servers: Addresses of the servers that differ; of the only one, where it differs from ``expect_space``.
