@@ -31,6 +31,7 @@ class Check(Protocol):
 
     def has_passed(self, connection: object) -> bool:
         """Whether this connection was found right."""
+        ...
 
     async def inspect(self, connection: object, ask: Ask, *, sent: bool = False) -> None:
         """Find out whether a connection is right; requests that wait for the same answer ask once.
