@@ -8,7 +8,13 @@ from collections import Counter
 from itertools import count
 
 import pytest
-from casdk._calls.allowance import DISTRUST_SECONDS, LEAST_REQUESTS_PER_SECOND, OUTCOMES, QUIET_REQUESTS, Allowance
+from casdk._calls.allowance import (
+    DISTRUST_SECONDS,
+    LATEST_OUTCOMES,
+    LEAST_REQUESTS_PER_SECOND,
+    QUIET_REQUESTS,
+    Allowance,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -151,13 +157,13 @@ def test_nothing_is_noted_before_a_request_is_refused_nor_for_long_after_it():
     assert not allowance.watches
     allowance.refuse(None, 0.0)
     assert allowance.watches
-    for _ in range(OUTCOMES):
+    for _ in range(LATEST_OUTCOMES):
         assert allowance.watches
         allowance.accept(allowance.send(0.1), 0.2)
     assert not allowance.watches
 
 
-@given(st.lists(st.integers(OUTCOMES - 1, 40), max_size=20))
+@given(st.lists(st.integers(LATEST_OUTCOMES - 1, 40), max_size=20))
 def test_one_refusal_among_sixteen_requests_slows_nothing_down(distances):
     allowance, now = Allowance(), 0.0
     for distance in distances:

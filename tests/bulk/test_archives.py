@@ -89,7 +89,7 @@ def test_long_names_in_every_format(tmp_path, format):
 def test_a_long_tar_is_opened_anew_on_the_way(tmp_path, monkeypatch, kept):
     path = write(tmp_path / "a.tar", samples("1", "folder" * 40 + "/2"))
     expected = entries(path, "txt")
-    monkeypatch.setattr(archives, "KEPT_MEMBERS", kept)
+    monkeypatch.setattr(archives, "MEMBERS_AT_ONCE", kept)
     assert entries(path, "txt") == expected
     whole = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(whole.rstrip(b"\0"))

@@ -2,7 +2,7 @@
 
 import pytest
 from casdk import BulkError
-from casdk.bulk.folders import FOLDERS, OURS
+from casdk.bulk.folders import FOLDERS, RUN_FILES
 from casdk.bulk.layouts import open_folder
 from casdk.bulk.manifest import Manifest, Settings, Shard
 
@@ -38,12 +38,12 @@ OF_OTHERS = ["part-1.parquet", "img_emb/mine.npy", "img_emb", "other/img_emb_0.n
 
 @pytest.mark.parametrize("name", [*OF_RUNS, "_casdk.json", "_casdk.0-of-2.json", "_lock.0-of-2"])
 def test_what_is_ours(name):
-    assert OURS.fullmatch(name)
+    assert RUN_FILES.fullmatch(name)
 
 
 @pytest.mark.parametrize("name", OF_OTHERS)
 def test_what_is_of_others(name, tmp_path):
-    assert not OURS.fullmatch(name)
+    assert not RUN_FILES.fullmatch(name)
     folder = open_folder(str(tmp_path), "float32")
     fill(tmp_path, name)
     assert len(list(folder.foreign_files())) == 1

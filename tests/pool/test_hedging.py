@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from casdk._calls.hedging import LEAST_TIMES, MOST_SAVED, TIMES, Hedging
+from casdk._calls.hedging import LEAST_TIMES, MOST_SAVED_HEDGES, REMEMBERED_TIMES, Hedging
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,13 +30,13 @@ def test_nothing_is_late_before_enough_is_known():
 
 
 def test_late_is_what_takes_longer_than_95_of_100():
-    times = [number / 1000 for number in range(1, TIMES + 1)]
+    times = [number / 1000 for number in range(1, REMEMBERED_TIMES + 1)]
     random.Random(1).shuffle(times)
     assert hedging_that_knows(times).send("encode", SIZE) == np.percentile(times, 95, method="inverted_cdf")
 
 
 def test_only_the_latest_times_count():
-    assert hedging_that_knows([1.0] * 1000 + [0.01] * TIMES).send("encode", SIZE) == 0.01
+    assert hedging_that_knows([1.0] * 1000 + [0.01] * REMEMBERED_TIMES).send("encode", SIZE) == 0.01
 
 
 @pytest.mark.parametrize(("size", "is_hedged"), [(499, False), (500, True), (1000, True), (2000, True), (2001, False)])
@@ -61,7 +61,7 @@ def test_few_hedges_are_saved_up():
     while hedging.may_hedge:
         hedging.hedge()
         hedged += 1
-    assert hedged == MOST_SAVED
+    assert hedged == MOST_SAVED_HEDGES
 
 
 @given(st.floats(0, 1), st.lists(st.integers(0, 60), max_size=60))
@@ -76,7 +76,7 @@ def test_never_more_than_the_share_is_hedged(share, wanted):
             hedging.hedge()
             hedged += 1
         assert hedged <= share * sent + 1
-        assert hedged >= min(share * requests, MOST_SAVED) - 1.001
+        assert hedged >= min(share * requests, MOST_SAVED_HEDGES) - 1.001
 
 
 def test_stragglers_cost_a_third_or_less():

@@ -3,8 +3,8 @@
 A server that limits the rate of its clients takes what comes slowly enough, and refuses what comes faster. So where it
 refuses, requests are sent at a rate at which it does not, and that is raised from time to time:
 
-- It begins when at least `LEAST_REFUSED` of the last `OUTCOMES` requests were refused, at the rate of those that were
-  taken meanwhile.
+- It begins when at least `LEAST_REFUSED_REQUESTS` of the last `LATEST_OUTCOMES` requests were refused, at the rate of
+  those that were taken meanwhile.
 - When enough requests were taken at a rate, it is raised. The next refusal undoes that raise, and the next raise is
   smaller; once the smallest is refused, the rate is held for a while.
 - At each refusal the limit had nothing left. What was taken between two of them, less one, is no more than what it
@@ -24,8 +24,8 @@ from typing import Final, NamedTuple
 
 __all__ = ["Allowance", "Ticket"]
 
-OUTCOMES: Final = 16
-LEAST_REFUSED: Final = 2
+LATEST_OUTCOMES: Final = 16
+LEAST_REFUSED_REQUESTS: Final = 2
 """A rate is looked for once so many of so many requests in a row were refused."""
 FEW_REQUESTS: Final = 4
 """Fewer requests that were taken say nothing of a rate: then as many have to be refused."""
@@ -53,12 +53,12 @@ REMEMBERED_REFUSALS: Final = 8
 """So many refusals, the latest, say what a limit allows at least."""
 PRECISE_REQUESTS: Final = 8
 """With so many requests taken between two refusals, one more or less of them makes little difference."""
-MOST_UNEXPLAINED: Final = 4
+MOST_UNEXPLAINED_REFUSALS: Final = 4
 """After so many refusals at a rate that a limit would have to allow, the server is no longer taken to have one..."""
-MOST_LOWERED: Final = 10
+MOST_LOWERING_REFUSALS: Final = 10
 """...nor after so many that each lowered the rate, without `QUIET_REQUESTS` requests in a row taken in between."""
 QUIET_REQUESTS: Final = 100
-UNHURRIED_TIMES: Final = 4.0
+UNHURRIED_RATIO: Final = 4.0
 """Requests that come so many times slower than the rate allows do not wait for it: it is not raised any more, and is
 let go if so many of them are taken, one after the other."""
 IDLE_SECONDS: Final = 1.0
@@ -85,14 +85,14 @@ class Allowance:
     """Finds out how many requests a second one server takes.
 
     Attributes:
-        watches: Whether it is to be told of requests that are sent and taken; of those that are refused it always is.
+        watches: Whether `send` and `accept` are to be called for requests; `refuse` always is.
     """
 
     def __init__(self) -> None:
         self.watches = False
         self._sent = 0
         self._limit: _Limit | None = None
-        self._outcomes: deque[bool] = deque(maxlen=OUTCOMES)
+        self._outcomes: deque[bool] = deque(maxlen=LATEST_OUTCOMES)
         """Whether the latest requests were refused, since one was."""
         self._refusals = _Refusals(Ticket(0, -inf))
         self._watched_at = self._began_at = self._trusted_at = -inf
@@ -158,7 +158,7 @@ class Allowance:
         self._outcomes.append(True)
         refused = sum(self._outcomes)
         taken, seconds = len(self._outcomes) - refused, now - self._watched_at
-        if refused < (LEAST_REFUSED if taken >= FEW_REQUESTS else FEW_REQUESTS):
+        if refused < (LEAST_REFUSED_REQUESTS if taken >= FEW_REQUESTS else FEW_REQUESTS):
             return
         if taken < FEW_REQUESTS:
             taken, seconds = max(1, taken), max(BURST_SECONDS, seconds)
@@ -263,7 +263,7 @@ class _Limit:
         if self._accepted < judged or now < max(self._raise_at, self._first_at + JUDGED_SECONDS):
             return True
         came_in = self._latest.at - self._first_at
-        if came_in > UNHURRIED_TIMES * (self._latest.number - self._first) / self.rate:
+        if came_in > UNHURRIED_RATIO * (self._latest.number - self._first) / self.rate:
             return self._accepted < QUIET_REQUESTS
         self._raise()
         return True
@@ -283,7 +283,7 @@ class _Limit:
         self._raise_at = -inf
         if self._step == LEAST_STEP:
             self._raise_at, self._hold = now + self._hold, min(2 * self._hold, LONGEST_HOLD_SECONDS)
-        self.is_unlikely = self._unexplained >= MOST_UNEXPLAINED or self._lowered >= MOST_LOWERED
+        self.is_unlikely = self._unexplained >= MOST_UNEXPLAINED_REFUSALS or self._lowered >= MOST_LOWERING_REFUSALS
         return taken
 
     def _raise(self) -> None:

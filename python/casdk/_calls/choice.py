@@ -37,11 +37,11 @@ GUESSED_SECONDS_PER_BYTE: Final = 1e-6
 """What a byte is taken to cost while no server has answered: 16 ms for a small request."""
 PROBE_REQUESTS: Final = 128
 """A server that is passed over so many times in a row gets the next request: under 1 % of them go to a slow one."""
-NEAR: Final = 1.25
+NEAR_RATIO: Final = 1.25
 """Servers with nothing to do whose expected finish is at most so many times the best one's take turns."""
-LEARNED: Final = 0.25
+LATEST_ANSWER_SHARE: Final = 0.25
 """How much of the seconds per byte is that of the last answer."""
-LARGEST_STEP: Final = 3.0
+LARGEST_STEP_RATIO: Final = 3.0
 """One answer counts as at most so many times slower, or faster, than those before, as it may be an exception."""
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 10.0
@@ -335,7 +335,7 @@ class Choice:
 
 def _is_idle(place: Place, seconds: float, best: float) -> bool:
     """Whether a server has nothing to do, and would be about as quick as the best one."""
-    return place.waiting_bytes == 0 and seconds <= NEAR * best
+    return place.waiting_bytes == 0 and seconds <= NEAR_RATIO * best
 
 
 def _least_bad(places: list[Place]) -> Place:
@@ -353,8 +353,8 @@ def _learn(place: Place, seconds: float) -> None:
     if known is None or known <= 0:
         place.seconds_per_byte = seconds
         return
-    step = min(LARGEST_STEP, max(1 / LARGEST_STEP, seconds / known))
-    place.seconds_per_byte = known * (1 + LEARNED * (step - 1))
+    step = min(LARGEST_STEP_RATIO, max(1 / LARGEST_STEP_RATIO, seconds / known))
+    place.seconds_per_byte = known * (1 + LATEST_ANSWER_SHARE * (step - 1))
 
 
 class PoolState(ServerState):

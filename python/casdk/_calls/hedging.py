@@ -13,17 +13,17 @@ from typing import Final
 
 __all__ = ["Hedging"]
 
-TIMES: Final = 256
+REMEMBERED_TIMES: Final = 256
 """Of each verb the times of so many requests are known, the latest."""
 LEAST_TIMES: Final = 32
 """With fewer of them, nothing is hedged."""
 NEW_TIMES: Final = 16
 """After so many new ones it is worked out again how long a request may take."""
-ANSWERED: Final = 0.95
+ANSWERED_SHARE: Final = 0.95
 """What takes longer than this share of the requests is late."""
-ALIKE: Final = 2.0
+ALIKE_RATIO: Final = 2.0
 """Requests of at most so many times more, or fewer, bytes than the median are compared, and hedged."""
-MOST_SAVED: Final = 10.0
+MOST_SAVED_HEDGES: Final = 10.0
 """So many hedges are saved up at most. When all servers become slow at once, hedges would make them slower."""
 
 
@@ -46,7 +46,7 @@ class Hedging:
             verb: What it asks for.
             size: Its bytes.
         """
-        self._saved = min(MOST_SAVED, self._saved + self._share)
+        self._saved = min(MOST_SAVED_HEDGES, self._saved + self._share)
         times = self._times.get(verb)
         return None if times is None else times.late_after(size)
 
@@ -78,7 +78,7 @@ class _Times:
     """How long the requests of one verb took lately."""
 
     def __init__(self) -> None:
-        self._known: deque[tuple[int, float]] = deque(maxlen=TIMES)
+        self._known: deque[tuple[int, float]] = deque(maxlen=REMEMBERED_TIMES)
         self._new = 0
         self._median = 0
         self._late_after: float | None = None
@@ -91,11 +91,11 @@ class _Times:
             self._new = 0
             self._median = sorted(size for size, _ in self._known)[len(self._known) // 2]
             alike = sorted(seconds for size, seconds in self._known if self._is_alike(size))
-            self._late_after = alike[ceil(ANSWERED * len(alike)) - 1]
+            self._late_after = alike[ceil(ANSWERED_SHARE * len(alike)) - 1]
 
     def late_after(self, size: int) -> float | None:
         """Return after how many seconds a request of so many bytes is late, if that is known."""
         return self._late_after if self._is_alike(size) else None
 
     def _is_alike(self, size: int) -> bool:
-        return self._median / ALIKE <= size <= self._median * ALIKE
+        return self._median / ALIKE_RATIO <= size <= self._median * ALIKE_RATIO

@@ -33,7 +33,7 @@ __all__ = ["Member", "PooledWay", "make_transport"]
 
 LOG: Final = logger_of("casdk.connections")
 
-STALE: Final = 2.0
+STALE_RATIO: Final = 2.0
 """Names that were looked up so many times `Pool.resolve_seconds` ago, as there were no calls since, are looked up again
 before the next request is sent."""
 DRY_RUN_SECONDS: Final = 5.0
@@ -261,7 +261,7 @@ class PooledWay(Way):
         finally:
             self._looking_up = None
             self._look_up_at = loop.time() + pool.resolve_seconds
-            self.open_until = loop.time() + STALE * pool.resolve_seconds
+            self.open_until = loop.time() + STALE_RATIO * pool.resolve_seconds
 
     async def _addresses_of(self, endpoint: Endpoint) -> list[Endpoint]:
         """Return an endpoint for each address of a name, its own for a literal address.

@@ -24,7 +24,7 @@ FIRST_ITEMS: Final = 1024
 """Items that are done before a second point is tried, as nobody may know how many there are."""
 MOST_BATCH_ITEMS: Final = 512
 """The most that a request is tried with."""
-SHRINKING: Final = 4
+LEAST_WINDOW_DIVISOR: Final = 4
 """The window may become the first one divided by this: two requests for each server, one computed and one waiting."""
 TRIAL_SECONDS: Final = 0.2
 """A trial takes so long at least, and goes on to the end of a window: replies may come in bursts of so many."""
@@ -33,9 +33,9 @@ LONG_TRIAL_SECONDS: Final = 2.0
 FEWEST_REPLIES: Final = 3
 MOST_TRIALS: Final = 40
 """The search ends after so many, whatever it has found; those that were broken off count, too."""
-GAIN: Final = 1.01
+GAIN_RATIO: Final = 1.01
 """A step is taken if it gives so many times the items per second of the best trial so far."""
-LOSS: Final = 0.995
+LOSS_RATIO: Final = 0.995
 """A step to fewer requests in flight is taken if it still gives so many times: they cost memory, and the server's other
 clients wait for them."""
 IN_FLIGHT_SECONDS: Final = 4.0
@@ -109,7 +109,7 @@ class Tuning(Window):
             self._go_to(search.best._replace(window=window if is_fixed else min(search.best.window, most_window)))
             return
         search.best = search.best._replace(window=window)
-        search.least_window = window if is_fixed else max(1, window // SHRINKING)
+        search.least_window = window if is_fixed else max(1, window // LEAST_WINDOW_DIVISOR)
         search.most_window, search.most_bytes = most_window, most_bytes
         self._trials = search.trials()
         self._go_to(next(self._trials))
@@ -297,7 +297,7 @@ class _Search:
             return
         on_the_way = self.on_the_way.get(self.best, math.inf)
         if on_the_way + self.least_window < self.best.window:
-            yield from self._take(self.best._replace(window=math.ceil(on_the_way) + self.least_window), LOSS)
+            yield from self._take(self.best._replace(window=math.ceil(on_the_way) + self.least_window), LOSS_RATIO)
 
     def _find_batch_size(self) -> Trials:
         if not (yield from self._climb(lambda point: point._replace(batch_size=2 * point.batch_size))):
@@ -306,7 +306,7 @@ class _Search:
     def _climb(self, step: Callable[[Point], Point]) -> Generator[Point, float, bool]:
         """Take steps as long as they help; return whether the first one did."""
         helped = False
-        while (yield from self._take(step(self.best), GAIN)):
+        while (yield from self._take(step(self.best), GAIN_RATIO)):
             helped = True
         return helped
 

@@ -23,7 +23,7 @@ RANGE: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
 """Numbers from the first to the last, written as wide as the first: ``{000..127}``."""
 MEMBER: Final = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
 """The key of a sample, up to the first dot of a member's last name, and what follows that dot."""
-KEPT_MEMBERS: Final = 10_000
+MEMBERS_AT_ONCE: Final = 10_000
 """Members after which a file is opened anew where the next one begins: ``tarfile`` keeps 450 bytes of each."""
 TEXTS: Final = frozenset({"txt", "text"})
 
@@ -156,12 +156,12 @@ def _headers(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo
     Raises:
         tarfile.ReadError: It has been cut, or is damaged.
     """
-    end, seen = 0, KEPT_MEMBERS
-    while seen == KEPT_MEMBERS:
+    end, seen = 0, MEMBERS_AT_ONCE
+    while seen == MEMBERS_AT_ONCE:
         file.seek(end)
         seen = 0
         with tarfile.open(fileobj=file, mode="r:") as archive:
-            for member in islice(archive, KEPT_MEMBERS):
+            for member in islice(archive, MEMBERS_AT_ONCE):
                 yield archive, member
                 end = member.offset_data + (_blocks(member.size) if member.isfile() else 0)
                 seen += 1

@@ -13,14 +13,14 @@ from casdk.bulk.manifest import Manifest, Shard
 from casdk.bulk.targets import Target, remove
 from casdk.errors import BulkError, ConfigError
 
-__all__ = ["EMBEDDING", "ERRORS", "OURS", "SHARE_MANIFEST", "FolderTarget"]
+__all__ = ["EMBEDDING", "ERRORS", "RUN_FILES", "SHARE_MANIFEST", "FolderTarget"]
 
 EMBEDDING: Final = ("embedding",)
 """What the one matrix of a target is called, unless its layout says otherwise."""
 ERRORS: Final = "_errors.parquet"
 FOLDERS: Final = ("img_emb", "text_emb", "metadata", "_failed")
 """Folders in the layout of clip-retrieval."""
-OURS: Final = re.compile(
+RUN_FILES: Final = re.compile(
     r"part-\d{5,}\.parquet|_part-\d{5,}\.parquet\.tmp|_begun-\d+-\d+\.\w+|_errors\.parquet(\.tmp)?"
     r"|(img_emb|text_emb|metadata|_failed)/(img_emb|text_emb|metadata|failed)_\d+\.(npy|parquet)"
     r"|_(img_emb|text_emb|metadata|failed|rows)_\d+\.\w+\.tmp"
@@ -89,7 +89,7 @@ class FolderTarget(Target):
         return found
 
     def _is_ours(self, path: Path) -> bool:
-        return OURS.fullmatch(path.relative_to(self.path).as_posix()) is not None
+        return RUN_FILES.fullmatch(path.relative_to(self.path).as_posix()) is not None
 
     def clear(self) -> None:
         """Remove what an earlier run has left, its manifest first.

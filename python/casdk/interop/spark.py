@@ -15,7 +15,7 @@ from casdk.interop.batches import BatchEncoder
 
 __all__ = ["encode_to", "udf"]
 
-OURS: Final = re.compile(r"^casdk\.errors\.\w+: (.*)$", re.MULTILINE)
+OUR_ERROR: Final = re.compile(r"^casdk\.errors\.\w+: (.*)$", re.MULTILINE)
 """What an error of casdk's says, in the traceback of a worker."""
 
 
@@ -91,7 +91,7 @@ def encode_to(
         try:
             return [row.encoded for row in numbers.mapInPandas(make, "encoded long").collect()]
         except PythonException as error:
-            if said := OURS.search(str(error)):
+            if said := OUR_ERROR.search(str(error)):
                 raise BulkError(said[1]) from error
             raise
 

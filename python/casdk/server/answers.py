@@ -41,7 +41,7 @@ MATCHES = 100_000
 """Documents that one request may ask a search for, over all its queries."""
 MATCH_BYTES = 1000
 """What one takes in a reply, beside what was kept of it."""
-KEPT_BYTES = 1 << 20
+ENTRY_BYTES = 1 << 20
 """Largest document that is indexed, without its image and embedding."""
 FOUND_BYTES = 16 << 20
 """Bytes of what was kept of all documents that one request finds."""
@@ -288,10 +288,10 @@ def _entries(documents: Iterable[DocumentProto]) -> list[tuple[str, bytes, Row]]
             stored, row = entry.SerializeToString(), _row(document)
             if not (np.isfinite(row).all() and _is_finite(entry)):
                 raise ValueError(f"document {shown(document.id)} holds a number that is not finite, and is not indexed")
-            if len(stored) > KEPT_BYTES:
+            if len(stored) > ENTRY_BYTES:
                 raise ValueError(
                     f"document {shown(document.id)} has {len(stored)} bytes beside its image, and the index takes "
-                    f"{KEPT_BYTES}"
+                    f"{ENTRY_BYTES}"
                 )
             entries.append((document.id, stored, row))
     return entries

@@ -22,7 +22,7 @@ from casdk.wire.jina_pb2 import DataRequestProto
 
 __all__ = ["EncodeExecutor", "Executor", "IndexExecutor", "on"]
 
-AT_ONCE = 32
+ITEMS_AT_ONCE = 32
 """Texts or images of a request that are encoded together."""
 CHARACTERS = 1 << 16
 """Texts that have as many are encoded without any others."""
@@ -98,7 +98,7 @@ class EncodeExecutor:
         """Encode or rank."""
         if self._chaos:
             await _misbehave(select(documents, "@r"))
-        is_long = sum(not document.text for document in islice(documents, AT_ONCE)) > 1
+        is_long = sum(not document.text for document in islice(documents, ITEMS_AT_ONCE)) > 1
         await in_turns(self._workers, self._answer(endpoint, documents, parameters), self._later, is_long=is_long)
 
     def _encoder_of(self, endpoint: str) -> Encoder:
@@ -209,8 +209,8 @@ async def in_turns(threads: ThreadPoolExecutor, work: Work, later: asyncio.Semap
 
 def _batches(positions: Sequence[int]) -> Iterator[Sequence[int]]:
     """Cut what an encoder gets: what it computes on the way is many times larger than the rows it returns."""
-    for start in range(0, len(positions), AT_ONCE):
-        yield positions[start : start + AT_ONCE]
+    for start in range(0, len(positions), ITEMS_AT_ONCE):
+        yield positions[start : start + ITEMS_AT_ONCE]
 
 
 def _batches_of_texts(sizes: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
@@ -220,7 +220,7 @@ def _batches_of_texts(sizes: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
     for at, size in sizes:
         some.append(at)
         characters += size
-        if len(some) == AT_ONCE or characters >= CHARACTERS:
+        if len(some) == ITEMS_AT_ONCE or characters >= CHARACTERS:
             yield some
             some, characters = [], 0
     if some:
