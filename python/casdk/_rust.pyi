@@ -547,7 +547,7 @@ class Http1Replies:
     def status(self) -> int:
         """The status code of the last reply; 0 as long as its head has not come."""
     @property
-    def kept(self) -> bool:
+    def keep_alive(self) -> bool:
         """Whether another request may follow it."""
     @property
     def coded(self) -> bool:

@@ -17,7 +17,8 @@ from casdk.testing.scripts import AnsweredError
 from h2.errors import ErrorCodes
 
 ONCE = Retry(attempts=1)
-CONNECT_SECONDS = 0.8
+CONNECT_SECONDS = 2.0
+"""Dead addresses take their share of it; what is left has to do for the living one on a busy machine."""
 NAME = "localhost"
 """What the fault server's certificate is good for."""
 
@@ -82,7 +83,7 @@ def test_no_address_lives(make_server, named, resolve, scheme):
     with BlackHole("127.0.0.2", server.port(scheme)), BlackHole("127.0.0.3", server.port(scheme)):
         resolve("127.0.0.2", "127.0.0.3")
         with pytest.raises(TransportError, match=r"no connection to .*localhost.* within 0\.8 s") as caught:
-            named(server, scheme).encode(["a"])
+            named(server, scheme, timeouts=Timeouts(connect=0.8, total=20)).encode(["a"])
     assert (type(caught.value), caught.value.sent) == (TransportError, False)
 
 
@@ -137,7 +138,7 @@ def behind(make_server, connect_to):
 @pytest.mark.parametrize("limit", ["timeout", "read"])
 def test_a_connection_on_which_a_deadline_passed_is_not_used_again(behind, scheme, rows, limit):
     """Whosever deadline it is, the call's or the request's; the call after it opens another connection."""
-    options = {"timeouts": Timeouts(read=0.3)} if limit == "read" else {"timeout": 0.3}
+    options = {"timeouts": Timeouts(read=1)} if limit == "read" else {"timeout": 0.3}
     _, nat, client = behind(scheme, retry=ONCE, **options)
     client.encode(["warm"], timeout=20)
     nat.forget()

@@ -67,7 +67,7 @@ def test_what_h11_writes_is_read(status, fields, chunks, framing, interim, trail
     assert found == (b"" if bodiless else body)
     assert replies.status == status
     kept = framing != "connection"
-    assert replies.kept is kept
+    assert replies.keep_alive is kept
     assert ended is (kept or bodiless)
 
 
@@ -146,4 +146,4 @@ def test_what_a_refusal_says_is_kept():
     body, whole = replies.receive(data)
     assert body is data
     assert whole
-    assert (replies.status, replies.kept, replies.coded, replies.retry_after) == (503, True, True, "\xe4")
+    assert (replies.status, replies.keep_alive, replies.coded, replies.retry_after) == (503, True, True, "\xe4")

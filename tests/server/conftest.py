@@ -27,7 +27,7 @@ from websockets.exceptions import ConnectionClosedOK
 
 SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"
 STREAM = "/jina.JinaRPC/Call"
-WAIT = 20
+WAIT = 60
 
 
 def document(form: dict[str, Any]) -> DocumentProto:

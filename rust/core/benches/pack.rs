@@ -34,7 +34,7 @@ fn pack_sentences(c: &mut Criterion) {
 
 fn document(content: Content<'_>) -> Document<'_> {
     Document {
-        id: Id::Given(Cow::Borrowed(REQUEST_ID)),
+        id: Id::Own(Cow::Borrowed(REQUEST_ID)),
         content,
         ..Document::default()
     }

@@ -279,11 +279,11 @@ fn symbols(written: &[u8], start: usize) -> Result<Cow<'_, [u8]>, Error> {
     let symbols = if is_clean(written) {
         Cow::Borrowed(written)
     } else {
-        let mut kept = Vec::with_capacity(written.len());
+        let mut significant_only = Vec::with_capacity(written.len());
         for (at, byte) in significant(written) {
-            kept.push(byte.ok_or_else(|| broken(start + at, BROKEN_ESCAPE))?);
+            significant_only.push(byte.ok_or_else(|| broken(start + at, BROKEN_ESCAPE))?);
         }
-        Cow::Owned(kept)
+        Cow::Owned(significant_only)
     };
     if symbols.len() % 4 != 0 {
         return Err(broken(start + written.len(), NOT_IN_FOURS));

@@ -147,7 +147,7 @@ impl<'a> Content<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Id<'a> {
     /// The user's own.
-    Given(Cow<'a, str>),
+    Own(Cow<'a, str>),
     /// The request's first 24 characters and the position in the message as 8 hex digits.
     Position,
     /// The position among the candidates, in decimal.
@@ -156,7 +156,7 @@ pub enum Id<'a> {
 
 impl Default for Id<'_> {
     fn default() -> Self {
-        Self::Given(Cow::Borrowed(""))
+        Self::Own(Cow::Borrowed(""))
     }
 }
 

@@ -153,7 +153,7 @@ impl Replies {
         if received.whole {
             self.state = State::Idle;
             // A server that sends more than was asked for may send it as the next reply.
-            self.head.kept &= rest.is_empty();
+            self.head.keep_alive &= rest.is_empty();
         }
         Ok(received)
     }

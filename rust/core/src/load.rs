@@ -1,16 +1,22 @@
 //! Loading: files are opened and URIs parsed, so that lengths are known before a byte is written; the same for both forms.
 
-use std::ops::Deref;
-use std::path::{Path, PathBuf};
+mod loaded;
+mod name;
+
+use std::path::Path;
 
 use crate::data_uri::{self, DataUri};
-use crate::document::{Content, Document, Fields, Id, Tensor};
+use crate::document::{Content, Document, Fields, Id};
 use crate::error::Error;
-use crate::ids::{PLACE_DIGITS, PREFIX_BYTES, place_digits, prefix};
 use crate::kind::Kind;
 use crate::numbers;
-use crate::source::{self, OpenedFile};
+use crate::source;
 use crate::uri::{media_type_of, readable_kind};
+
+pub use loaded::{Loaded, SizedFile};
+pub use name::Name;
+
+use loaded::check_image;
 
 /// Files of a batch that stay open until they are read; the others are opened again, so that no batch, and no number of
 /// batches at once, needs more descriptors than a process has.
@@ -48,147 +54,6 @@ pub struct Failure {
     pub position: usize,
     /// What is wrong with it.
     pub error: Error,
-}
-
-/// Content whose length is known.
-#[derive(Debug)]
-pub enum Loaded<'a> {
-    /// Nothing.
-    Nothing,
-    /// A sentence.
-    Text(&'a str),
-    /// Bytes at hand.
-    Blob(&'a [u8]),
-    /// Pixels at hand.
-    Tensor(&'a Tensor<'a>),
-    /// A file that was opened.
-    File(SizedFile),
-    /// A parsed URI.
-    Uri(DataUri<'a>),
-}
-
-impl Loaded<'_> {
-    /// Returns how many bytes an image has; `None` for what is none.
-    #[must_use]
-    pub fn blob_len(&self) -> Option<usize> {
-        match self {
-            Self::Blob(bytes) => Some(bytes.len()),
-            Self::File(file) => Some(file.len),
-            Self::Uri(uri) => Some(uri.decoded_len()),
-            Self::Nothing | Self::Text(_) | Self::Tensor(_) => None,
-        }
-    }
-
-    /// Puts an image's bytes into their place.
-    ///
-    /// # Errors
-    ///
-    /// What [`OpenedFile::read_into`] and [`DataUri::decode_into`] find, or [`Error::NotAnImage`].
-    pub fn read_into(&mut self, out: &mut [u8], check: bool) -> Result<(), Error> {
-        let what = match self {
-            Self::Blob(bytes) => {
-                out.copy_from_slice(bytes);
-                "it".into()
-            }
-            Self::File(file) => {
-                file.read_into(out)?;
-                file.path.to_string_lossy()
-            }
-            Self::Uri(uri) => {
-                uri.decode_into(out)?;
-                "the data URI".into()
-            }
-            Self::Nothing | Self::Text(_) | Self::Tensor(_) => return Ok(()),
-        };
-        if check {
-            check_image(&what, out)
-        } else {
-            Ok(())
-        }
-    }
-}
-
-/// A file whose length is known.
-#[derive(Debug)]
-pub struct SizedFile {
-    path: PathBuf,
-    len: usize,
-    open: Option<OpenedFile>,
-}
-
-impl SizedFile {
-    fn open(path: &Path, max: u64, keep_open: bool) -> Result<Self, Error> {
-        let open = source::open(path, max)?;
-        Ok(Self {
-            path: path.to_owned(),
-            len: open.len(),
-            open: keep_open.then_some(open),
-        })
-    }
-
-    /// Reads it whole and closes it.
-    fn read_into(&mut self, out: &mut [u8]) -> Result<(), Error> {
-        let mut file = match self.open.take() {
-            Some(file) => file,
-            None => source::open(&self.path, u64::MAX)?,
-        };
-        if file.len() != self.len {
-            let path = self.path.display();
-            return Err(Error::Unreadable(format!(
-                "{path} changed while it was read"
-            )));
-        }
-        file.read_into(out)
-    }
-}
-
-fn check_image(what: &str, bytes: &[u8]) -> Result<(), Error> {
-    if source::sniff(bytes).is_some() {
-        return Ok(());
-    }
-    Err(Error::NotAnImage(format!(
-        "{what} is not an image: its bytes are no png, jpeg, gif, webp, bmp, tiff, avif or heic; give \
-         check_images=False to send them all the same"
-    )))
-}
-
-/// An id as it is on the wire.
-#[derive(Debug)]
-pub enum Name<'a> {
-    /// The document's own.
-    Given(&'a str),
-    /// One that was made here: ASCII.
-    Made([u8; PREFIX_BYTES + PLACE_DIGITS], usize),
-}
-
-impl Name<'_> {
-    /// The request's first 24 characters and a place in 8 hex digits: unique, and it tells the place.
-    fn of_place(request_id: &str, place: usize) -> Self {
-        let prefix = prefix(request_id).as_bytes();
-        let mut text = [0; PREFIX_BYTES + PLACE_DIGITS];
-        text[..prefix.len()].copy_from_slice(prefix);
-        text[prefix.len()..prefix.len() + PLACE_DIGITS].copy_from_slice(&place_digits(place));
-        Self::Made(text, prefix.len() + PLACE_DIGITS)
-    }
-
-    fn of_number(number: usize) -> Self {
-        let mut text = [0; PREFIX_BYTES + PLACE_DIGITS];
-        let digits = number.to_string();
-        text[..digits.len()].copy_from_slice(digits.as_bytes());
-        Self::Made(text, digits.len())
-    }
-}
-
-impl Deref for Name<'_> {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        match self {
-            Self::Given(id) => id,
-            // It was made of whole characters.
-            Self::Made(text, len) => std::str::from_utf8(&text[..*len]).unwrap_or_default(),
-        }
-    }
 }
 
 /// A document with its content loaded.
@@ -356,7 +221,7 @@ impl Loader<'_> {
         place: usize,
     ) -> Result<Item<'a>, Error> {
         let id = match &document.id {
-            Id::Given(id) => Name::Given(id),
+            Id::Own(id) => Name::Own(id),
             Id::Position => Name::of_place(self.request_id, place),
             Id::Candidate(at) => Name::of_number(*at),
         };
@@ -376,8 +241,8 @@ impl Loader<'_> {
     ) -> Result<Item<'a>, Error> {
         let loaded = self.content(&document.content)?;
         let id = match &document.id {
-            Id::Given(id) => Name::Given(id),
-            Id::Position => Name::Given(""),
+            Id::Own(id) => Name::Own(id),
+            Id::Position => Name::Own(""),
             // A candidate without content has nothing to be ranked by.
             Id::Candidate(_) if matches!(loaded, Loaded::Nothing) => return Err(empty()),
             Id::Candidate(at) => Name::of_number(*at),

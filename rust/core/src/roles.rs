@@ -96,7 +96,7 @@ impl Document<'_> {
             if chunk.granularity == 0 {
                 chunk.granularity = self.granularity.saturating_add(1);
             }
-            if let (true, Id::Given(id)) = (chunk.parent_id.is_empty(), &self.id) {
+            if let (true, Id::Own(id)) = (chunk.parent_id.is_empty(), &self.id) {
                 chunk.parent_id.clone_from(id);
             }
             chunk.place_nested();

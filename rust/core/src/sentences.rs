@@ -39,7 +39,7 @@ impl<'a> TextPlan<'a> {
     ) -> Self {
         let mut plan = Self {
             head: Head::new(options, request_id),
-            ids: ids.map_or_else(|| Ids::Made(MadeId::new(request_id)), Ids::Given),
+            ids: ids.map_or_else(|| Ids::Made(MadeId::new(request_id)), Ids::Own),
             texts,
             array: 0,
             rows: 0,
@@ -64,7 +64,7 @@ impl<'a> TextPlan<'a> {
 
     fn body_len(&self, position: usize, text: &str) -> usize {
         let id = match &self.ids {
-            Ids::Given(ids) => text_len(1, ids[position]),
+            Ids::Own(ids) => text_len(1, ids[position]),
             Ids::Made(id) => id.len,
         };
         id + field_len(4, text.len())
@@ -112,7 +112,7 @@ impl<'a> TextPlan<'a> {
             }
             writer.head(1, self.body_len(position, text));
             match &mut ids {
-                Ids::Given(ids) => write_text(&mut writer, 1, ids[position]),
+                Ids::Own(ids) => write_text(&mut writer, 1, ids[position]),
                 Ids::Made(id) => writer.raw(id.of_place(place)),
             }
             writer.bytes(4, text.as_bytes());
@@ -125,7 +125,7 @@ impl<'a> TextPlan<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Ids<'a> {
     /// The id of each.
-    Given(&'a [&'a str]),
+    Own(&'a [&'a str]),
     /// They are made of the request's and the place in the message.
     Made(MadeId),
 }

@@ -17,7 +17,7 @@ fn parameters() -> Fields {
 fn documents() -> [Document<'static>; 2] {
     let image = of(Content::Blob(b"\x89PNG\r\n\x1a\n and so on".into()));
     [("a", text("a sentence")), ("b", image)].map(|(id, document)| Document {
-        id: Id::Given(id.into()),
+        id: Id::Own(id.into()),
         uri: "a.png".into(),
         mime_type: "image/png".into(),
         tags: vec![("colour".into(), Value::Text("red".into()))],

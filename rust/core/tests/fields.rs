@@ -138,7 +138,7 @@ impl Outline for Said<'_> {
 /// Returns a document of an id and a text that says no more than these fields of another one.
 fn only<'a>(whole: &Document<'a>, fields: &[Field]) -> Document<'a> {
     let mut document: Document<'a> = Document {
-        id: Id::Given("id".into()),
+        id: Id::Own("id".into()),
         ..text("a sentence")
     };
     macro_rules! copy {

@@ -52,7 +52,7 @@ fn a_reply_in_one_piece_is_not_copied() {
         received.body,
         std::borrow::Cow::Borrowed(b"hello")
     ));
-    assert!(received.whole && replies.head().kept && !replies.begun());
+    assert!(received.whole && replies.head().keep_alive && !replies.begun());
     assert_eq!(replies.head().status, 200);
 }
 
@@ -115,12 +115,12 @@ fn how_the_end_is_found() {
         // What is behind a reply may be the answer to the next request, which was not sent yet.
         (ok("content-length: 2\r\n", "hi!"), "hi", true, false),
     ];
-    for (reply, body, whole, kept) in cases {
+    for (reply, body, whole, keep_alive) in cases {
         let shown = String::from_utf8_lossy(&reply).into_owned();
         let (head, found, ended) = read_at_once(&reply).expect(&shown);
         assert_eq!(
-            (found.as_slice(), ended, head.kept),
-            (body.as_bytes(), whole, kept),
+            (found.as_slice(), ended, head.keep_alive),
+            (body.as_bytes(), whole, keep_alive),
             "{shown}"
         );
     }
@@ -375,7 +375,7 @@ proptest! {
         edges.sort_unstable();
         let (head, found, whole) = read(edges.windows(2).map(|edge| &wire[edge[0]..edge[1]])).unwrap();
         prop_assert_eq!(found, body);
-        prop_assert_eq!((head.kept, whole), (!to_end, !to_end));
+        prop_assert_eq!((head.keep_alive, whole), (!to_end, !to_end));
     }
 
     #[test]
@@ -393,7 +393,7 @@ proptest! {
         match (read_at_once(&wire), read(wire.chunks(size))) {
             (Ok((head, body, whole)), Ok(other)) => prop_assert_eq!((head.status, body, whole), (other.0.status, other.1, other.2)),
             // Behind a reply that is whole something else may come, which is refused only if it comes later.
-            (Ok((head, _, true)), Err(Fault::Broken(_))) => prop_assert!(!head.kept),
+            (Ok((head, _, true)), Err(Fault::Broken(_))) => prop_assert!(!head.keep_alive),
             (at_once, pieces) => prop_assert!(at_once.is_err() && pieces.is_err(), "{at_once:?} {pieces:?}"),
         }
     }

@@ -60,7 +60,7 @@ fn images_are_base64() {
     let path = room.path().join("cat.png");
     fs::write(&path, PNG).unwrap();
     let encoded = STANDARD.encode(PNG);
-    let given = [
+    let documents = [
         of(Content::Blob(Cow::Borrowed(PNG))),
         file(&path),
         of(Content::DataUri(Cow::Owned(format!(
@@ -71,7 +71,7 @@ fn images_are_base64() {
             path.display()
         )))),
     ];
-    let (message, rows, ..) = pack(&given, &options(), REQUEST_ID);
+    let (message, rows, ..) = pack(&documents, &options(), REQUEST_ID);
     let read: Json = serde_json::from_slice(&message).unwrap();
     assert_eq!(rows, 4);
     for at in 0..4 {
@@ -92,14 +92,14 @@ fn long_data_uris_are_base64_however_they_are_written() {
         ))))
     };
     let (start, end) = encoded.split_at(50_001);
-    let given = [
+    let documents = [
         of_payload(&encoded),
         of_payload(&format!("{start}\n{end}")),
         of_payload(&format!("{start}===={end}")),
         of_payload(&encoded.replace('+', "-").replace('/', "_")),
         of_payload(&STANDARD.encode(&bytes[1..])),
     ];
-    let (message, rows, taken, failures) = pack(&given, &options(), REQUEST_ID);
+    let (message, rows, taken, failures) = pack(&documents, &options(), REQUEST_ID);
     let read: Json = serde_json::from_slice(&message).unwrap();
     assert_eq!((rows, taken), (3, 5));
     for at in 0..3 {
@@ -124,7 +124,7 @@ fn bad_items_are_left_out() {
         matches: vec![text("fine"), file(&no_image)],
         ..text("root")
     };
-    let given = [
+    let documents = [
         text("one"),
         file(&no_image),
         text(""),
@@ -142,7 +142,7 @@ fn bad_items_are_left_out() {
         },
         text("two"),
     ];
-    let (message, rows, taken, failures) = pack(&given, &options(), REQUEST_ID);
+    let (message, rows, taken, failures) = pack(&documents, &options(), REQUEST_ID);
     let read: Json = serde_json::from_slice(&message).unwrap();
     assert_eq!((rows, taken), (3, 13));
     assert_eq!(read["data"][2], json!({"id": place_id(2), "text": "two"}));

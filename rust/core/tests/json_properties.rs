@@ -32,9 +32,9 @@ fn difference(left: &Document<'_>, right: &Document<'_>) -> String {
 }
 
 /// What a batch of documents should be in JSON.
-fn data(given: &[Document<'_>]) -> Vec<Json> {
+fn data(sent: &[Document<'_>]) -> Vec<Json> {
     let at_place = |(at, document)| expected(document, &place_id(at));
-    given.iter().enumerate().map(at_place).collect()
+    sent.iter().enumerate().map(at_place).collect()
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "that is what NumPy does")]
@@ -59,7 +59,7 @@ proptest! {
 
     #[test]
     fn every_document_is_written(
-        given in documents_of_any_kind(),
+        sent in documents_of_any_kind(),
         parameters in strategies::fields(),
     ) {
         let options = Options {
@@ -68,8 +68,8 @@ proptest! {
             allow_empty: true,
             ..options()
         };
-        let (message, rows, taken, failures) = pack(&given, &options, REQUEST_ID);
-        prop_assert_eq!((rows, taken, failures), (given.len(), given.len(), vec![]));
+        let (message, rows, taken, failures) = pack(&sent, &options, REQUEST_ID);
+        prop_assert_eq!((rows, taken, failures), (sent.len(), sent.len(), vec![]));
         let read: Json = serde_json::from_slice(&message).unwrap();
         let header = json!({
             "request_id": REQUEST_ID,
@@ -80,7 +80,7 @@ proptest! {
             "parameters": fields_json(&options.parameters),
             "header": without_defaults(header),
         }));
-        whole["data"] = json!(data(&given));
+        whole["data"] = json!(data(&sent));
         prop_assert!(same(&read, &whole), "{}\n{}", read, whole);
     }
 
@@ -90,29 +90,29 @@ proptest! {
         limit in 100..2000usize,
         piece in "\\PC|[\0-\u{1f}\"\\\\]",
     ) {
-        let given: Vec<Document<'_>> = lens.iter().map(|&len| text(&piece.repeat(len))).collect();
+        let sent: Vec<Document<'_>> = lens.iter().map(|&len| text(&piece.repeat(len))).collect();
         let options = Options { max_message_bytes: limit, allow_empty: true, ..options() };
-        let (message, rows, taken, failures) = pack(&given, &options, REQUEST_ID);
+        let (message, rows, taken, failures) = pack(&sent, &options, REQUEST_ID);
         prop_assert!(rows == taken && rows > 0 && failures.is_empty());
         let unlimited = Options { max_message_bytes: usize::MAX, ..options };
-        let len_of = |count| pack(&given[..count], &unlimited, REQUEST_ID).0.len();
+        let len_of = |count| pack(&sent[..count], &unlimited, REQUEST_ID).0.len();
         let others = len_of(0);
         prop_assert!(rows == 1 || message.len() <= limit + others);
         // A comma more or less for each.
         let slack = 2 * (taken + 1);
-        prop_assert!(taken == given.len() || len_of(taken + 1) + slack > limit + others);
+        prop_assert!(taken == sent.len() || len_of(taken + 1) + slack > limit + others);
     }
 
     #[test]
-    fn documents_survive_the_way_back(given in documents_of_any_kind(), pretty: bool) {
+    fn documents_survive_the_way_back(sent in documents_of_any_kind(), pretty: bool) {
         let parameters = json!({"a": [1, null]});
-        let reply = json!({"header": {}, "parameters": parameters, "data": data(&given)});
+        let reply = json!({"header": {}, "parameters": parameters, "data": data(&sent)});
         let message = if pretty { format!("{reply:#}") } else { reply.to_string() }.into_bytes();
         let scanned = scan(&message).unwrap();
         let read = documents(&message, &scanned).unwrap();
-        prop_assert_eq!(read.len(), given.len());
-        for (at, (read, given)) in read.iter().zip(&given).enumerate() {
-            let wanted = through_json(given, &place_id(at));
+        prop_assert_eq!(read.len(), sent.len());
+        for (at, (read, sent)) in read.iter().zip(&sent).enumerate() {
+            let wanted = through_json(sent, &place_id(at));
             prop_assert!(*read == wanted, "{}", difference(read, &wanted));
             let singles = |array| numbers(array).into_iter().map(as_single).collect::<Vec<_>>();
             let wanted = wanted.embedding.as_ref().map(singles);

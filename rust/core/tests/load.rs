@@ -63,11 +63,11 @@ proptest! {
 
 #[test]
 fn a_document_keeps_its_own_id() {
-    let given = Document {
-        id: Id::Given("mine".into()),
+    let own = Document {
+        id: Id::Own("mine".into()),
         ..text("a")
     };
-    let documents = [given, text("b")];
+    let documents = [own, text("b")];
     let batch = load(&documents, &options(), REQUEST_ID, &[], weight);
     assert_eq!(&*batch.items[0].id, "mine");
     assert_eq!(

@@ -287,7 +287,7 @@ fn documents_may_come_serialised() {
     let reply = scan(&bytes).unwrap();
     assert_eq!(
         documents(&bytes, &reply).unwrap()[0].id,
-        Id::Given("a".into())
+        Id::Own("a".into())
     );
     assert_eq!(
         reply.rows[0].embedding.as_ref().map(Numbers::count),

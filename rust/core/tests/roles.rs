@@ -92,7 +92,7 @@ fn check_nested(before: &Document<'_>, after: &Document<'_>) {
         assert_eq!(placed.granularity, expected);
         assert_eq!(placed.adjacency, part.adjacency);
         let parent: &str = match &before.id {
-            Id::Given(id) if part.parent_id.is_empty() => id,
+            Id::Own(id) if part.parent_id.is_empty() => id,
             _ => &part.parent_id,
         };
         assert_eq!(placed.parent_id, parent);

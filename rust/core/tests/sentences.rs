@@ -25,7 +25,7 @@ proptest! {
         let options = Options { max_item_bytes, max_message_bytes, ..options() };
         let (texts, ids): (Vec<&str>, Vec<&str>) = sentences.iter().map(|(text, id)| (&text[..], &id[..])).unzip();
         let documents: Vec<_> = sentences.iter().map(|(content, id)| Document {
-            id: if are_named { Id::Given(id.into()) } else { Id::Position },
+            id: if are_named { Id::Own(id.into()) } else { Id::Position },
             ..text(content)
         }).collect();
         let (message, taken, failures) = pack(&documents, &options, &request_id);

@@ -206,7 +206,7 @@ impl OwnedDocument {
         Document {
             id: match self.role {
                 Role::Candidate(at) => Id::Candidate(at),
-                _ => Id::Given(text_of(self.id.as_ref())),
+                _ => Id::Own(text_of(self.id.as_ref())),
             },
             content: self.content.borrow(),
             mime_type: text_of(self.mime_type.as_ref()),
@@ -272,8 +272,8 @@ impl Reading<'_> {
                     Some(url) if kind == Kind::Path => (Kind::FileUrl, url?),
                     _ => (kind, item.extract()?),
                 };
-                let kept = self.whole.then(|| uri.clone_ref(py));
-                Owned::Plain(self.image(py, kind, uri), kept)
+                let original = self.whole.then(|| uri.clone_ref(py));
+                Owned::Plain(self.image(py, kind, uri), original)
             }
         })
     }

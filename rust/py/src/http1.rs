@@ -98,8 +98,8 @@ impl Http1Replies {
     }
 
     #[getter]
-    fn kept(&self) -> bool {
-        self.inner().head().kept
+    fn keep_alive(&self) -> bool {
+        self.inner().head().keep_alive
     }
 
     #[getter]

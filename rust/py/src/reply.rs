@@ -270,7 +270,7 @@ fn write_documents<'py>(
 
 fn write_document<'py>(py: Python<'py>, document: &Document<'_>) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
-    if let Id::Given(id) = &document.id {
+    if let Id::Own(id) = &document.id {
         dict.set_item("id", id)?;
     }
     match &document.content {

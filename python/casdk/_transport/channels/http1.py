@@ -154,7 +154,7 @@ class HttpChannel(PairingChannel):
             is_single = False
             try:
                 await check.inspect(connection, partial(self._ask_check, connection, headers))
-                if is_single := not (connection.kept and self.trusted):
+                if is_single := not (connection.keep_alive and self.trusted):
                     self._note_single()
                 if connection.open:
                     return connection
@@ -174,13 +174,13 @@ class HttpChannel(PairingChannel):
         """Send a request of a check over a connection, or over one of its own where the server keeps none."""
         head = Hidden(b"%bcontent-length: %d\r\n\r\n" % (self._head("POST", "/post", headers), len(message)))
         asked = Asked(request_id, first_id_of(message))
-        is_own = not (connection.kept and self.trusted)
+        is_own = not (connection.keep_alive and self.trusted)
         if is_own:
             connection = await self._connect()
         try:
             answer = await self._ask_on(connection, head, message)
             if answer.status == 200:
-                connection.kept &= self.pair(connection.pairing, asked, answer.body)
+                connection.keep_alive &= self.pair(connection.pairing, asked, answer.body)
             connection.pairing.note_answer(asked, asyncio.get_running_loop().time())
         except TransportError:
             if connection.stale:

@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         open: Whether another request may be sent on it.
-        kept: Whether the server keeps it for another request, as far as is known.
+        keep_alive: Whether the server keeps it for another request, as far as is known.
         stale: Whether the server ended it without a byte of an answer to the request that was sent last. One that was
             used before may have been closed before the server saw that request.
         pairing: Which requests were made on it.
@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(self, endpoint: Endpoint, lost: Callable[[Connection], None]) -> None:
-        self.open = self.kept = True
+        self.open = self.keep_alive = True
         self.stale = False
         self.pairing = Pairing()
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -165,8 +165,8 @@ class Connection(asyncio.Protocol):
         if self._pieces:
             body = b"".join((*self._pieces, last))
             self._pieces = []
-        self.kept = self.kept and replies.kept
-        self.open = self.open and self.kept
+        self.keep_alive = self.keep_alive and replies.keep_alive
+        self.open = self.open and self.keep_alive
         self._wake_writer()
         if replies.status == 200:
             waiter.reply(Answer(200, body))

@@ -216,7 +216,7 @@ impl<'a> Sketch<'a> {
                 )
             };
         Document {
-            id: self.id.map_or(Id::Position, |id| Id::Given(id.into())),
+            id: self.id.map_or(Id::Position, |id| Id::Own(id.into())),
             content: self.content.content(),
             uri: if is_uri { Cow::Borrowed(MARK) } else { uri },
             mime_type,

@@ -23,7 +23,7 @@ pub struct Head {
     /// The status code; 0 as long as there is none.
     pub status: u16,
     /// Whether another request may follow on the connection.
-    pub kept: bool,
+    pub keep_alive: bool,
     /// Whether the body is in a coding, e.g. `gzip`.
     pub coded: bool,
     /// When to ask again; the field as it was sent.
@@ -193,7 +193,7 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, Length)>, Fault> {
     }
     let head = Head {
         status,
-        kept: !old && !read.close && length != Length::ToEnd,
+        keep_alive: !old && !read.close && length != Length::ToEnd,
         coded: coding.is_some(),
         retry_after: read.retry_after.map(<[u8]>::to_vec),
     };

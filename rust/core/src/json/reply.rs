@@ -349,7 +349,7 @@ fn document<'a>(reader: &mut Reader<'a>, budget: &mut Budget) -> Result<Document
     let mut read = Document::default();
     reader.object(|reader, key| {
         match key {
-            "id" => read.id = Id::Given(text(reader)?),
+            "id" => read.id = Id::Own(text(reader)?),
             "text" => replace(&mut read.content, Content::Text(text(reader)?)),
             "blob" => replace(&mut read.content, Content::Blob(Cow::Owned(blob(reader)?))),
             "tensor" if !reader.null()? => {

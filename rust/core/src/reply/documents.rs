@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::{Budget, Reply, Row, message, read_axes, text};
+use super::embedding::read_axes;
+use super::{Budget, Reply, Row, message, text};
 use crate::document::{Content, Document, Fields, Id, MOST_LEVELS, Score, Scores, Tensor, Value};
 use crate::error::Error;
 use crate::plain_fields;
@@ -95,7 +96,7 @@ fn read_other<'a>(
     budget: &mut Budget,
 ) -> Result<(), Error> {
     match field.number {
-        1 => document.id = Id::Given(Cow::Borrowed(field.text()?)),
+        1 => document.id = Id::Own(Cow::Borrowed(field.text()?)),
         2 => document.content = unless_empty(field.bytes, Content::Blob),
         3 => document.content = Content::Tensor(read_tensor(field)?),
         4 => document.content = unless_empty(field.text()?, Content::Text),

@@ -219,7 +219,7 @@ impl Connection {
             return;
         }
         // Whoever has said goodbye says it once.
-        let code = end.told().filter(|_| self.state == State::Open);
+        let code = end.close_code().filter(|_| self.state == State::Open);
         self.outgoing.end(code);
         self.request.clear();
         self.input.clear();

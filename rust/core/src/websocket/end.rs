@@ -61,8 +61,8 @@ impl End {
         Self::new(Kind::Rules, 0, words)
     }
 
-    /// Returns the code with which the server is told, if it is told.
-    pub(super) fn told(&self) -> Option<u16> {
+    /// Returns the code of the close frame that the server gets, if it gets one.
+    pub(super) fn close_code(&self) -> Option<u16> {
         match self.kind {
             Kind::Foreign | Kind::Refused | Kind::Lost => None,
             Kind::Closed => Some(self.code),

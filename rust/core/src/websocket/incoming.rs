@@ -144,12 +144,12 @@ impl Incoming {
         if ends && message.bytes.is_empty() {
             self.message = None;
             let is_worth_it = piece.len() >= chunk / WORTH_KEEPING;
-            let kept = if is_worth_it {
+            let bytes = if is_worth_it {
                 piece
             } else {
                 Bytes::copy_from_slice(&piece)
             };
-            return Some(Event::Message(kept));
+            return Some(Event::Message(bytes));
         }
         if message.bytes.is_empty() {
             let foreseen = usize::try_from(message.size).unwrap_or(usize::MAX);

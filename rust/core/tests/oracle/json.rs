@@ -72,7 +72,7 @@ pub fn expected(document: &Document<'_>, id: &str) -> Json {
         };
         scores
             .iter()
-            .map(|(name, given)| (name.to_string(), score(given)))
+            .map(|(name, sent)| (name.to_string(), score(sent)))
             .collect()
     };
     let nested = |documents: &[Document<'_>]| {
@@ -83,7 +83,7 @@ pub fn expected(document: &Document<'_>, id: &str) -> Json {
     };
     let mut object = json!({
         "id": match &document.id {
-            Id::Given(given) => given.to_string(),
+            Id::Own(id) => id.to_string(),
             Id::Position => id.into(),
             Id::Candidate(at) => at.to_string(),
         },
@@ -167,8 +167,8 @@ pub fn through_json(document: &Document<'_>, id: &str) -> Document<'static> {
         ..
     } = document.clone();
     Document {
-        id: Id::Given(Cow::Owned(match own {
-            Id::Given(given) => given.into_owned(),
+        id: Id::Own(Cow::Owned(match own {
+            Id::Own(id) => id.into_owned(),
             Id::Position => id.into(),
             Id::Candidate(at) => at.to_string(),
         })),
@@ -176,17 +176,17 @@ pub fn through_json(document: &Document<'_>, id: &str) -> Document<'static> {
             Content::Text(text) if !text.is_empty() => Content::Text(Cow::Owned(text.into_owned())),
             Content::Blob(blob) if !blob.is_empty() => Content::Blob(Cow::Owned(blob.into_owned())),
             // Written by the oracle with a point each, so only of no numbers can it be said that all are whole.
-            Content::Tensor(given) if given.buffer.is_empty() => {
-                Content::Tensor(array(&given, "<i8", single))
+            Content::Tensor(tensor) if tensor.buffer.is_empty() => {
+                Content::Tensor(array(&tensor, "<i8", single))
             }
-            Content::Tensor(given) => {
-                Content::Tensor(array(&given, "<f8", |number| number.to_le_bytes().to_vec()))
-            }
+            Content::Tensor(tensor) => Content::Tensor(array(&tensor, "<f8", |number| {
+                number.to_le_bytes().to_vec()
+            })),
             _ => Content::Empty,
         },
         embedding: embedding
-            .filter(|given| !given.buffer.is_empty())
-            .map(|given| array(&given, "<f4", single)),
+            .filter(|tensor| !tensor.buffer.is_empty())
+            .map(|tensor| array(&tensor, "<f4", single)),
         chunks: document
             .chunks
             .iter()

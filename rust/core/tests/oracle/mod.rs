@@ -268,7 +268,7 @@ pub fn doc(document: &Document<'_>, id: &str) -> Doc {
         |documents: &[Document<'_>]| documents.iter().map(|nested| doc(nested, "")).collect();
     Doc {
         id: match &document.id {
-            Id::Given(id) => id.to_string(),
+            Id::Own(id) => id.to_string(),
             Id::Position => id.into(),
             Id::Candidate(at) => at.to_string(),
         },

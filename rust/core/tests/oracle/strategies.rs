@@ -102,7 +102,7 @@ fn content() -> impl Strategy<Value = Content<'static>> {
 
 fn id() -> impl Strategy<Value = Id<'static>> {
     prop_oneof![
-        cow().prop_map(Id::Given),
+        cow().prop_map(Id::Own),
         Just(Id::Position),
         (0usize..2000).prop_map(Id::Candidate)
     ]
@@ -125,7 +125,7 @@ pub fn document() -> impl Strategy<Value = Document<'static>> {
             let (mut id, content, uri, mime_type, parent_id, modality) = words;
             if content == Content::Empty || content == Content::Text(Cow::Borrowed("")) {
                 // Only what has an id of its own may be empty.
-                id = Id::Given(Cow::Borrowed("empty"));
+                id = Id::Own(Cow::Borrowed("empty"));
             }
             let (granularity, adjacency, weight, offset, location) = numbers;
             let (tags, embedding, scores, evaluations) = extras;
