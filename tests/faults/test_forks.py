@@ -76,7 +76,7 @@ def test_a_fork(used, rows, tally):
 
 def test_many_forks(used, rows, tally):
     """A lock that another thread holds for a moment is one that a fork in a hundred catches."""
-    for number in range(12):
+    for number in range(6):
         pid = in_child(lambda: check(used, rows, "child"))
         assert ended_well(pid), f"child {number}"
         check(used, rows, "parent")
@@ -209,7 +209,7 @@ def test_a_fork_beside_grpc_of_others(make_server, connect_to, rows, caplog, mon
 
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_multiprocessing(used, start):
-    with multiprocessing.get_context(start).Pool(2) as pool:
+    with multiprocessing.get_context(start).Pool(2 if start == "fork" else 1) as pool:
         found = pool.starmap_async(encode, [(used, [f"text {number}"]) for number in range(6)]).get(60)
     np.testing.assert_array_equal(np.concatenate(found), used.encode([f"text {number}" for number in range(6)]))
 
