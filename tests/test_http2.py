@@ -229,7 +229,7 @@ def test_no_more_streams_at_once_than_the_server_takes():
 def test_a_deadline_resets_the_stream_and_the_connection_goes_on():
     gate = Gate()
     with FaultServer([Hold(gate)], width=WIDTH) as server:
-        timeouts = Timeouts(read=0.3)
+        timeouts = Timeouts(read=2)
         with Client(server.address("grpc"), retry=ONCE, timeouts=timeouts, transport="own") as client:
             with ThreadPoolExecutor(1) as pool:
                 late = pool.submit(client.encode, ["late"])

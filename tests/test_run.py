@@ -77,7 +77,7 @@ def test_a_deadline_says_what_was_done(serve):
     server, client = serve(lambda request: Hold(gate) if "late" in request.texts else None)
     client.encode(["b"])  # on a busy machine, connecting may take all of the time
     with pytest.raises(DeadlineError, match="the call's time ran out") as caught:
-        client.encode(["a", "late"], batch_size=1, timeout=1.0)
+        client.encode(["a", "late"], batch_size=1, timeout=2)
     error = caught.value
     assert (error.done, error.total) == (1, 2)
     assert error.server == server.address("grpc")

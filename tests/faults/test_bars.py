@@ -115,15 +115,12 @@ def test_a_deadline_waits_for_no_terminal(make_server, connect_to, call, monkeyp
     monkeypatch.setattr(_progress, "END_SECONDS", PATIENCE)
     client = connect_to(make_server(), "grpc")
     try:
-        for left in reversed(range(TRIES)):
-            with stopwatch() as watch:
-                call(client, "encode", ["a"], show_progress=True, timeout=0.3)
-            if watch.seconds <= 0.3 + OVERRUN or not left:
-                break
+        with stopwatch() as watch:
+            call(client, "encode", ["a"], show_progress=True, timeout=2)
     finally:
         terminal.gate.set()
     end_of_bar()
-    assert watch.seconds <= 0.3 + OVERRUN
+    assert watch.seconds < PATIENCE / 2
     assert "1/1" in terminal.getvalue()
 
 

@@ -164,9 +164,9 @@ def test_a_deadline_ends_a_call_when_its_iterable_returns(make_server, connect_t
 
     client = connect_to(server, scheme)
     client.encode(["connected"])
-    timer = threading.Timer(0.8, block.set)
+    timer = threading.Timer(1.6, block.set)
     with pytest.raises(DeadlineError):
-        client.encode(texts(), batch_size=32, timeout=0.5)
+        client.encode(texts(), batch_size=32, timeout=1)
     timer.join()
     assert asked == [0, 1, 2, 3]
 

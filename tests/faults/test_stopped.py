@@ -95,7 +95,7 @@ def test_a_deadline(make_server, connect_to, scheme, call, rows):
     call(client, "encode", ["a"])  # on a busy machine, connecting may take all of the time
     server.play(failing(Never()))
     with pytest.raises(DeadlineError) as caught:
-        call(client, "encode", TEXTS, batch_size=BATCH, prefetch=1, timeout=1.0)
+        call(client, "encode", TEXTS, batch_size=BATCH, prefetch=1, timeout=2)
     check(caught.value, server, scheme)
     check_rows(caught.value.partial, rows(TEXTS), DONE + BATCH)
 

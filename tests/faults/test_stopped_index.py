@@ -58,7 +58,7 @@ def test_an_index_that_is_held_up(make_server, connect_to, scheme, call):
     call(client, "index", ["first " * 100])
     server.play([None, Hold(gate), Hold(gate), None, *[Hold(gate)] * 100])
     with pytest.raises(DeadlineError) as caught:
-        call(client, "index", TEXTS, batch_size=BATCH, prefetch=3, timeout=1.0)
+        call(client, "index", TEXTS, batch_size=BATCH, prefetch=3, timeout=2)
     gate.open()
     error = caught.value
     assert error.done == DONE

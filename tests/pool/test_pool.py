@@ -209,7 +209,7 @@ def test_a_call_whose_time_runs_out_leaves_no_server_out(make_servers, pool_of):
 
 def test_a_server_that_sends_nothing_in_time_is_left_out(make_servers, pool_of, rows):
     silent, good = make_servers(lambda request: Never(), None)
-    client = pool_of([silent, good], timeouts=Timeouts(read=0.5))
+    client = pool_of([silent, good], timeouts=Timeouts(read=2))
     with pytest.raises(DeadlineError) as late:
         client.encode(["a"])
     assert late.value.server == silent.address("grpc")
