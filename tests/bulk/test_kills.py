@@ -29,8 +29,8 @@ def items_at(server):
 
 
 def run_and_kill(url, source, target, *, options=OPTIONS, **where):
-    told = {"url": url, "source": source, "target": str(target), "options": options, **where}
-    ran = subprocess.run([sys.executable, VICTIM, json.dumps(told)], capture_output=True, text=True, check=False)
+    order = {"url": url, "source": source, "target": str(target), "options": options, **where}
+    ran = subprocess.run([sys.executable, VICTIM, json.dumps(order)], capture_output=True, text=True, check=False)
     assert ran.returncode in (-9, 0), ran.stderr
     return ran.returncode == -9
 
@@ -43,7 +43,11 @@ def check_as_undisturbed(client, source, target, tmp_path, held, options=OPTIONS
     return result
 
 
+@pytest.mark.parametrize(
+    ("source", "target"), [("texts", "rows.npy"), ("files", "rows"), ("lines", "rows.npy")], indirect=True
+)
 def test_two_kills(source, target, server, encoder, tmp_path, held):
+    """Each source and each target, but not each with each: targets do not know where items come from."""
     choose = random.Random(f"{source.partition(':')[0]} {target.name}")
     url = server.address("grpc")
     assert run_and_kill(url, source, target, disk=choose.randint(1, STEPS))

@@ -59,17 +59,17 @@ def items_of(source):
     return bulk.files(what) if kind == "files" else bulk.lines(what)
 
 
-def main(told):
-    items = items_of(told["source"])
-    if told.get("item") is not None:
-        items = dying(items, told["item"])
-    with Client(told["url"]) as client:
-        if told.get("disk") is not None:
-            die_at_step(told["disk"], os.path.dirname(told["target"]))
-        options = told["options"]
+def main(order):
+    items = items_of(order["source"])
+    if order.get("item") is not None:
+        items = dying(items, order["item"])
+    with Client(order["url"]) as client:
+        if order.get("disk") is not None:
+            die_at_step(order["disk"], os.path.dirname(order["target"]))
+        options = order["options"]
         if "shard" in options:
             options["shard"] = tuple(options["shard"])
-        client.encode_to(told["target"], items, **options)
+        client.encode_to(order["target"], items, **options)
 
 
 if __name__ == "__main__":

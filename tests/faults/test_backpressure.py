@@ -193,7 +193,7 @@ def test_a_stream_that_is_left_gives_its_bytes_back(make_server, connect_to, sch
         await anext(stream)
         await stream.aclose()
 
-    for _ in range(20):
+    for _ in range(8):
         replies = server.counters.replies
         stream = client.stream(texts, batch_size=2)
         next(stream)
