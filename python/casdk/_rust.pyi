@@ -86,7 +86,7 @@ class Kind:
         BLOB: An image's bytes.
         TENSOR: An image's pixels.
         DOCUMENT: A ``casdk.Document``.
-        UNCLEAR: What nobody can tell yet, or a string that is neither a sentence nor an image: the name of a
+        UNCLEAR: What is not known yet, or a string that is neither a sentence nor an image: the name of a
             directory, or a URL with white space in it.
     """
 

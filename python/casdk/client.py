@@ -749,7 +749,7 @@ class Client(Generic[Profiled_co]):
     def space(
         self, model_name: str | None = None, *, timeout: float | UnsetType | None = UNSET, patience: float | None = None
     ) -> str:
-        """Return what tells the server's vector space from that of every other model, to be stored beside vectors.
+        """Return what distinguishes the server's vector space from all others, to be stored beside vectors.
 
         The server encodes a fixed sentence and a fixed image, or the one of them that it can. Compare what is returned
         by ``expect_space=``, never by ``==``: the same model gives slightly other numbers on another machine.

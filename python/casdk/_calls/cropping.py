@@ -180,7 +180,7 @@ def _parts(item: Any, kind: int, candidates: str | None) -> list[_Part]:
 
 
 def images_in(item: Any, kind: int, candidates: str | None) -> int:
-    """Return how many pictures an item has, as far as that can be told without running the caller's code.
+    """Return how many pictures an item has, as far as that is seen without running the caller's code.
 
     Args:
         item: The item.

@@ -1,4 +1,4 @@
-"""What tells the vector space of one model from that of another, and its form as a short text; there is no I/O here.
+"""What distinguishes the vector spaces of models, and the form of one as a short text; there is no I/O here.
 
 Two servers whose rows are as wide may still hold different models, whose rows have nothing to do with each other. So
 both are asked for the rows of the same two items, the canaries: a sentence and an image. Equal models answer with rows

@@ -1,4 +1,4 @@
-"""A call with ``batch_size="auto"``: it tells a `Tuning` of its replies, and reads and sends as that says.
+"""A call with ``batch_size="auto"``: it reports its replies to a `Tuning`, and reads and sends as that says.
 
 The search is a part of the call, which goes on meanwhile: every request that is measured carries items of the caller's,
 and every row is kept. Chunks of the content have other sizes than those before, and nothing else changes.
@@ -115,6 +115,6 @@ def _says_too_many(error: CasdkError) -> bool:
 
 
 def _seconds_served(reply: Reply) -> float:
-    """Return the seconds that a request was with the server, as its routes tell; 0 if they do not."""
+    """Return the seconds that a request was with the server, as its routes say; 0 if they do not."""
     spans = [end - start for _, start, end, _ in reply.routes if start and end]
     return max(spans, default=0) / 1e9

@@ -2,7 +2,7 @@
 
 The search begins with what a call does that says nothing, and goes on in steps of two: more requests in flight, or as
 few as are enough, then more or fewer items in each; as long as that gives more items per second, and again until
-neither does. Each point that it tries is a trial, measured from the first reply on. What the routes of the replies tell
+neither does. Each point that it tries is a trial, measured from the first reply on. What the routes of the replies say
 of the server's own time says how many requests are on their way, and so how few in flight may be enough.
 """
 
@@ -61,7 +61,7 @@ Trials: TypeAlias = Generator[Point, float, None]
 class Tuning(Window):
     """A window that also says how many items the next request has, and searches for the best of both.
 
-    Like any window it is told of every reply, and of those that belong to the current trial all that was measured. When
+    Like any window it gets every reply, and of those that belong to the current trial all that was measured. When
     the search is over, requests keep their size; the window gets smaller when the server refuses one, and grows back.
 
     Args:
@@ -132,7 +132,7 @@ class Tuning(Window):
                 self.size, self._growth = self.size + 1, 0
 
     def failed(self) -> None:
-        """A request failed. Whether that says something of the window is told by `refused`, and not by this."""
+        """A request failed. Whether that says something of the window, `refused` says."""
 
     def measured(self, now: float, items: int, took: float, served: float, size: int) -> None:
         """A request of the current trial was answered.

@@ -47,7 +47,7 @@ WRITERS: Final[dict[Written, dict[str, Any]]] = {
     "jpeg95": {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"},
     "webp90": {"format": "WEBP", "quality": 90, "method": 0},
 }
-"""What Pillow is told. The JPEG keeps the whole resolution of the colours; lossy WebP always halves it."""
+"""The options of Pillow. The JPEG keeps the whole resolution of the colours; lossy WebP always halves it."""
 
 FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 """What is opened here. Pillow calls a JPEG with further ones behind it, as phones make them, an MPO."""

@@ -177,7 +177,7 @@ def _blocks(size: int) -> int:
 
 
 def _item_of(sample: list[Member], wanted: Wanted) -> tuple[Any, str]:
-    """Return what is wanted of a sample as an item, and what tells that it has changed."""
+    """Return what is wanted of a sample as an item, and its fingerprint."""
     found = [member for member in sample if member.kind == wanted.member]
     if len(found) != 1:
         how_many = f"{len(found)} members" if found else "no member"

@@ -1,4 +1,4 @@
-"""Items that are told apart by the bytes of their files, as ``hash=True`` asks, and not by size and time."""
+"""Items whose fingerprint is of the bytes of their files, as ``hash=True`` asks, and not by size and time."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HASH: Final = partial(hashlib.blake2b, digest_size=16)
 
 
 def by_bytes(source: Source | AsyncSource) -> Source | AsyncSource:
-    """Return the same items, each file among them told apart by its bytes."""
+    """Return the same items, each file among them with a fingerprint of its bytes."""
     if isinstance(source, AsyncSource):
         return AsyncByBytes(source)
     return Source(lambda most: _read(source.take(most)), source.total, source.holds)
 
 
 class AsyncByBytes(AsyncSource):
-    """Items of an async input that are told apart by the bytes of their files, which a thread reads.
+    """Items of an async input with fingerprints of the bytes of their files, which a thread reads.
 
     Args:
         source: The input.

@@ -1,4 +1,4 @@
-"""What tells the items of a target, so that an update knows which ones it has; there is no I/O here.
+"""The keys of the items of a target, so that an update knows which ones it has; there is no I/O here.
 
 A target has the names of its items in its shards, and beside a shard, where names do not say it all, 8 bytes for what
 else is known of each item: size and time of a file, or what stands for bytes. Of both a key is made: items with the

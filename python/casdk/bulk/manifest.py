@@ -54,7 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         dtype: ``float32`` or ``float16``.
         normalize: Whether rows have length 1.
         parameters: What the executors are sent; ``model_name`` among it.
-        hash: Whether files are told apart by their bytes, and not by size and time.
+        hash: Whether files are compared by their bytes, and not by size and time.
         columns: What the matrices of the target are called.
         layout: Whose layout a folder has; ``None`` for our own.
         images: How images are sent that may have loss; ``"exact"`` also for originals, whose rows are the same.
@@ -189,7 +189,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def verdict(self) -> Verdict | None:
-        """How crops of the next shard are written, as far as its beginning tells."""
+        """How crops of the next shard are written, as far as its beginning shows."""
         begun = self.begun
         return self.settings.verdict() if begun is None else self.settings.verdict(begun.images, begun.fidelity)
 

@@ -42,7 +42,7 @@ def image_first(columns: tuple[str, ...], kinds: Sequence[Kind | None]) -> tuple
         kinds: What each holds; ``None`` for one that may be either.
 
     Raises:
-        InputValueError: Both hold images, or both texts, or nobody can tell.
+        InputValueError: Both hold images, or both texts, or it is not known.
     """
     if len(columns) == 1:
         [kind] = kinds
@@ -59,10 +59,10 @@ def image_first(columns: tuple[str, ...], kinds: Sequence[Kind | None]) -> tuple
 
 
 def as_row(parts: Sequence[tuple[Any, str]]) -> tuple[Any, str]:
-    """Return the items of a row as one, and what tells that one of them has changed.
+    """Return the items of a row as one, and their fingerprint.
 
     Args:
-        parts: One item, or an image and its caption, each with what tells a change of it.
+        parts: One item, or an image and its caption, each with its fingerprint.
     """
     if len(parts) == 1:
         return parts[0]

@@ -46,7 +46,7 @@ text {{ font-size: 12px; fill: #555 }}
 
 
 class Report:
-    """What a run tells about itself, written when it ends.
+    """The report of a run, written when it ends.
 
     Args:
         path: The page.

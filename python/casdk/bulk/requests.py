@@ -18,7 +18,7 @@ __all__ = ["Requests"]
 
 
 class Requests:
-    """What streams of a run are told of their requests.
+    """The batch size and the window of the streams of a run.
 
     Args:
         tunes: Whether to find out what is best, and not to take what the settings say.
@@ -53,7 +53,7 @@ class Requests:
         return settings
 
     def batch_size(self, settings: Settings) -> int | Tuning:
-        """Return what `Client.stream` is told as its ``batch_size``."""
+        """Return the ``batch_size`` of `Client.stream`."""
         return settings.batch_size if self._tuning is None else self._tuning
 
     @property

@@ -1,4 +1,7 @@
-"""Where the items of a bulk run come from: each has a name that stays, and something that tells a change."""
+"""Where the items of a bulk run come from: each has a name that stays, and a fingerprint.
+
+The fingerprint is a short text that changes when the content behind a name does: size and time of a file, or a digest.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ class Block(msgspec.Struct, frozen=True):
     Attributes:
         items: One for each, or two: its image and, next to it, its caption.
         names: A name for each.
-        contents: For some of them, by position, what tells that its content is another one under the same name.
+        contents: The fingerprints of some of them, by position; of the others the name says it all.
         captions: Their texts, where the target writes them down.
     """
 
@@ -115,7 +118,7 @@ class Named:
     """An iterable of pairs of a name and an item that can be read again: what `files`, `lines` and others return.
 
     Args:
-        read: Returns an iterator over its items, with their names and what tells that their content has changed.
+        read: Returns an iterator over its items, with their names and fingerprints.
         total: Items in all, if that is known.
         holds: What the items are: ``("image",)`` or ``("text",)`` if all are one of the two, and
             ``("image", "text")`` if each is a tuple of an image and its caption.
@@ -133,7 +136,7 @@ class Named:
             yield name, item.read() if isinstance(item, StoredImage) else item
 
     def entries(self) -> Iterator[tuple[str, Item | Document, str]]:
-        """Yield names, items and what tells that the content of one has changed, ``""`` for what its name says."""
+        """Yield names, items and fingerprints, ``""`` where the name says it all."""
         return self._read()
 
     def open(self, *, captions: bool = False) -> Source:
@@ -225,7 +228,7 @@ def read_block(taken: list[Any], start: int) -> Block:
 
 
 def _known_of(item: Any) -> tuple[str | None, str]:
-    """Return what an item can be named by, and what tells that its content has changed."""
+    """Return what an item can be named by, and its fingerprint."""
     if isinstance(item, Text):
         return item.text, ""
     if isinstance(item, Document):

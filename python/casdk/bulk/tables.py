@@ -162,7 +162,7 @@ def _name_of(called: Any, path: str, row: int) -> str:
 
 
 def _item_of(value: Any, column: str) -> tuple[Any, str]:
-    """Return a value as an item, and what tells that it has changed."""
+    """Return a value as an item, and its fingerprint."""
     if isinstance(value, dict):  # Hugging Face's images
         value, path = value.get("bytes"), value.get("path")
         if value is None and path is not None:

@@ -56,8 +56,8 @@ def open_content(words: list[str], *, columns: str | None, names: str | None, te
     suffixes = {Path(word).suffix.lower() for word in words}
     from casdk.bulk import parquet, tars
 
-    given = [column.strip() for column in columns.split(",")]
-    wanted = given[0] if len(given) == 1 else given
+    names_of_columns = [column.strip() for column in columns.split(",")]
+    wanted = names_of_columns[0] if len(names_of_columns) == 1 else names_of_columns
     if suffixes == {".parquet"}:
         return parquet(words, columns=wanted, name=names)
     if suffixes != {".tar"}:

@@ -376,7 +376,7 @@ def _print_matches(title: str, matches: list[dict[str, Any]], *numbers: str) -> 
 
 @app.command
 def space(url: Word, /, *, model: Model = None, json: Json = False, access: Access | None = None) -> int:
-    """Print what tells the server's vector space from all others, to be stored beside vectors.
+    """Print what distinguishes the server's vector space from all others, to be stored beside vectors.
 
     Args:
         url: The server.

@@ -27,7 +27,7 @@ def script_of(app: App, shell: Shell | None) -> str:
         shell: Which one; ``None`` for the one that runs this process.
 
     Raises:
-        ConfigError: There is no telling which one that is.
+        ConfigError: It is not known which one that is.
     """
     return app.generate_completion(shell=shell or _running_shell())
 
@@ -36,7 +36,7 @@ def install_script(app: App, shell: Shell | None) -> str:
     """Write the script to where a shell looks for it; return what was done.
 
     Raises:
-        ConfigError: There is no telling which shell that is.
+        ConfigError: It is not known which shell that is.
     """
     shell = shell or _running_shell()
     path = app.install_completion(shell=shell)

@@ -62,7 +62,7 @@ def encode_to(
         content: What `casdk.bulk` reads, a list, or what else can be pickled and read from the first item on, by every
             task; its paths are those of the workers.
         tasks: How many make it, each a share of its shards; by default Spark's ``defaultParallelism``, which a session
-            of Spark Connect does not tell.
+            of Spark Connect does not say.
         **options: Those of `BulkOptions`, but ``shard`` and ``show_progress``.
 
     Raises:

@@ -32,7 +32,7 @@ class HttpChannel(PairingChannel):
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
         tls = self.endpoint.tls
-        # A proxy passes plain requests on itself, so that it is told whom to: by the whole URL.
+        # A proxy passes plain requests on itself, so it needs the whole URL, which says whom to.
         self._connector = Connector(self.endpoint, self.tls, self.proxy, self.timeouts.connect, tunnel=tls)
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []

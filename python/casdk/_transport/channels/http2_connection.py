@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
         Args:
             head: Its head.
             message: Its message.
-            left: The seconds that the server is told it has, if these are fewer than ``timeouts.read``.
+            left: The seconds that the request says the server has, if these are fewer than ``timeouts.read``.
         """
         loop = self.loop
         try:

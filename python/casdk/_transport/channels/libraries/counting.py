@@ -1,4 +1,4 @@
-"""Checks of connections that a library chooses by itself: it tells when it opens one, and not which a request takes."""
+"""Checks of connections that a library chooses by itself: it says when it opens one, and not which a request takes."""
 
 from __future__ import annotations
 

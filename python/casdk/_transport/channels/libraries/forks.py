@@ -69,7 +69,7 @@ def _polling() -> bool:
 
 
 def _core_runs() -> bool:
-    """Whether threads of gRPC's core run, by the names it gives them on Linux; elsewhere there is no telling."""
+    """Whether threads of gRPC's core run, by the names it gives them on Linux; elsewhere nothing shows it."""
     for task in Path("/proc/self/task").glob("*/comm"):
         try:
             name = task.read_text()

@@ -61,8 +61,8 @@ STREAM_CODES: Final = frozenset({Code.INTERNAL, Code.UNKNOWN})
 LARGEST_REPLY_BYTES: Final = 2**31 - 1
 """gRPC's options are signed numbers of 32 bits."""
 EARLY_SECONDS: Final = 0.05
-"""gRPC has another clock, and may end a call by so much before its time. So it is told of an end of the caller's time
-that is so much later: the caller's own clock ends the call, and knows how far it has come."""
+"""gRPC has another clock, and may end a call by so much before its time. So it gets an end of the caller's time that
+is so much later: the caller's own clock ends the call, and knows how far it has come."""
 
 
 class Connection:
