@@ -9,6 +9,7 @@ from itertools import count
 
 import pytest
 from casdk._calls.allowance import (
+    ASKED_PER_SECOND,
     DISTRUST_SECONDS,
     LATEST_OUTCOMES,
     LEAST_REQUESTS_PER_SECOND,
@@ -38,6 +39,20 @@ class Bucket:
             return False
         self._left -= 1
         return True
+
+
+class Windows:
+    """A limit of so many requests in each whole second; none of them begins with the clock."""
+
+    def __init__(self, rate):
+        self._rate, self._second, self._taken = rate, -1, 0
+
+    def __call__(self, now):
+        second = int(now + 0.37)
+        if second != self._second:
+            self._second, self._taken = second, 0
+        self._taken += 1
+        return self._taken <= self._rate
 
 
 def at_random(share, seed):
@@ -118,6 +133,28 @@ def test_so_are_others(rate):
     taken, refused = send(Bucket({0: rate}), 20 * rate, allowance=Allowance())
     assert len(refused) <= 25
     assert taken[-1] <= 1.1 * 20 + 1
+
+
+@pytest.mark.parametrize(("took", "late"), [(0.001, 0.0), (0.02, 0.002)])
+@pytest.mark.parametrize("rate", [5, 20, 50])
+def test_a_limit_by_whole_seconds_is_kept_to(rate, took, late):
+    """It takes three quarters of what it might, as it shows less of its rate than a bucket does."""
+    taken, refused = send(Windows(rate), 30 * rate, allowance=Allowance(), took=took, late=late)
+    assert len(refused) <= 50
+    assert taken[-1] <= 30 / 0.75
+
+
+def test_while_nothing_is_taken_a_rate_is_only_suspended():
+    allowance, now = begun(), 1.0
+    rate = allowance.rate
+    allowance.refuse(allowance.send(now), now)
+    assert allowance.rate == rate / 2
+    for _ in range(10):
+        now += 1.0
+        allowance.refuse(allowance.send(now), now)
+    assert allowance.rate == ASKED_PER_SECOND
+    allowance.accept(allowance.send(now + 1), now + 1)
+    assert allowance.rate == rate
 
 
 def test_a_limit_that_is_lowered_is_followed():

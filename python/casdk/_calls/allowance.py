@@ -9,6 +9,9 @@ refuses, requests are sent at a rate at which it does not, and that is raised fr
   smaller; once the smallest is refused, the rate is held for a while.
 - At each refusal the limit had nothing left. What was taken between two of them, less one, is no more than what it
   allows in that time: a rate that is never gone below, as it cannot be what is refused.
+- A limit by whole seconds, or minutes, takes requests as they come, and then none until its next one begins. So a
+  refusal since which nothing was taken says nothing of the rate: requests are sent ever more slowly until one is taken,
+  and then as fast as before.
 - A server that refuses requests at such a rate refuses for another reason, or at random, or has become slower. So the
   rate is lowered once more; if that does not help, it is let go, and refusals slow nothing down for a while. So is a
   rate that no request waits for.
@@ -34,6 +37,8 @@ BURST_SECONDS: Final = 0.02
 like a high rate."""
 LEAST_REQUESTS_PER_SECOND: Final = 1.0
 """Sent in any case: calls to a server that refuses all requests have to find that out soon."""
+ASKED_PER_SECOND: Final = 2.0
+"""Sent while a server has taken none since the last refusal, at least, to see whether it takes some again."""
 FIRST_STEP: Final = 1.0
 """While nothing is known of the limit, a raise doubles the rate..."""
 FIRST_JUDGED_REQUESTS: Final = 4
@@ -188,6 +193,11 @@ class _Refusals:
         self._latest = deque([(first.at, first.number)], maxlen=REMEMBERED_REFUSALS)
         """When each was sent, and how many had been taken by then."""
 
+    def is_followed_by(self, ticket: Ticket) -> bool:
+        """Whether a request that is refused now was sent after the last of these, and nothing was taken in between."""
+        at, taken = self._latest[-1]
+        return ticket.at > at and ticket.number - self._refused - 1 == taken
+
     def count(self) -> None:
         """A request was refused that says nothing of the limit."""
         self._refused += 1
@@ -243,6 +253,8 @@ class _Limit:
         self._hold = HOLD_SECONDS
         self._raise_at = -inf
         self._unexplained = self._lowered = 0
+        self._rate_before: float | None = None
+        """The rate before requests were sent more slowly, since the server takes none."""
         self.is_unlikely = False
         self._change(rate)
 
@@ -257,6 +269,10 @@ class _Limit:
     def accept(self, ticket: Ticket, now: float) -> bool:
         """A request was taken; return whether requests come fast enough for the rate to matter."""
         if ticket.number < self._first:
+            return True
+        rate, self._rate_before = self._rate_before, None
+        if rate is not None:
+            self._change(rate)
             return True
         self._accepted += 1
         judged = FIRST_JUDGED_REQUESTS if self._step == FIRST_STEP else JUDGED_REQUESTS / self._step
@@ -273,6 +289,11 @@ class _Limit:
         if ticket.number < self._first:  # it was sent at another rate
             self._refusals.count()
             return None
+        if self._refusals.is_followed_by(ticket):
+            self._refusals.count()
+            self._rate_before = self._rate_before or self.rate
+            self._change(max(self.rate / 2, min(self.rate, ASKED_PER_SECOND)))
+            return 0
         self._refusals.add(ticket)
         taken, seconds = self._refusals.last
         self._lowered += taken > 1

@@ -18,7 +18,7 @@ from casdk._calls.space import CANARIES, Rows, Space, difference, usable
 from casdk._calls.tasks import retrieve
 from casdk._rust import Kind, new_id
 from casdk._transport.channels.inspection import Ask, ConnectionEndedError
-from casdk._transport.codecs import Packer, Reply, read_error
+from casdk._transport.codecs import Packer, Reply, read_error, scan
 from casdk._transport.transport import Transport
 from casdk.errors import CasdkError, ModelMismatchError, ServerError, TransportError
 
@@ -138,7 +138,7 @@ class Guard:
             request_id = new_id()
             message = packer.pack(request_id, [item], KINDS[type(item)]).message
             try:
-                row = _row_of(transport.read_reply(request_id, await ask(request_id, message)), request_id)
+                row = _row_of(scan(transport.codec, await ask(request_id, message)), request_id)
             except ServerError as error:
                 if not error.for_item:
                     raise

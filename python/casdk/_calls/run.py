@@ -362,13 +362,14 @@ class Run:
         """Send a request to the server that was chosen for it, and return the reply."""
         transport, repeatable, answer_by = request.transport, self.verb.resend, self.answer_by
         assert transport is not None
-        check, guard = None, self.guard
-        if guard is not None:
-            check = guard.check_for(request.batch, transport, self.packing.model_name)
+        if self.watch is None and self.guard is None:
+            return transport.exchange(request.id, message, repeatable=repeatable, answer_by=answer_by)
+        options: dict[str, Any] = {"repeatable": repeatable, "answer_by": answer_by}
+        if self.guard is not None:
+            options["check"] = self.guard.check_for(request.batch, transport, self.packing.model_name)
         if self.watch is None:
-            return transport.exchange(request.id, message, repeatable=repeatable, answer_by=answer_by, check=check)
-        arguments = transport, request.batch, request.id, message
-        return self.watch.exchange(*arguments, repeatable=repeatable, answer_by=answer_by, check=check)
+            return transport.exchange(request.id, message, **options)
+        return self.watch.exchange(transport, request.batch, request.id, message, **options)
 
     async def _receive(self, request: Request, received: Received) -> list[int]:
         """Take in a reply that says what failed, is read apart or called back for; return what has no result in it."""

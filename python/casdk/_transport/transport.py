@@ -11,7 +11,6 @@ import msgspec
 
 from casdk._engine.logging import logger_of
 from casdk._engine.loop import Engine
-from casdk._rust import Message
 from casdk._transport.address import SCHEMES, Endpoint, Protocols
 from casdk._transport.channels import Channel, Headers, channel_of
 from casdk._transport.channels.inspection import Check
@@ -178,7 +177,11 @@ class Transport:
                 self._accepted_bytes = len(message)
                 self.largest = max(self.largest, len(message))
             connecting = channel.connected_at - sent_at if channel.connected_at > sent_at else 0.0
-            return Received(self.read_reply(request_id, reply), len(reply), sent_at, received_at, connecting)
+            scanned = scan(self.codec, reply)
+            # Not in JSON, where jina's gateway makes up an id: there `HttpChannel` compares the documents' ids.
+            if self.codec == "proto" and scanned.request_id not in ("", request_id):
+                raise ReplyError(f"{self.endpoint} answered another request than this one")
+            return Received(scanned, len(reply), sent_at, received_at, connecting)
         except (TransportError, ServerError, ReplyError) as error:
             self.hide_token(error)
             if isinstance(error, ServerError) and error.too_large:
@@ -197,18 +200,6 @@ class Transport:
             if ended is not None:
                 ended.set_result(None)
                 self._unrepeatable.discard(ended)
-
-    def read_reply(self, request_id: str, reply: bytes | Message) -> Reply:
-        """Scan the reply to a request.
-
-        Raises:
-            ReplyError: It cannot be read, or answers another request.
-        """
-        scanned = scan(self.codec, reply)
-        # Not in JSON, where jina's gateway makes up an id: there `HttpChannel` compares the documents' ids.
-        if self.codec == "proto" and scanned.request_id not in ("", request_id):
-            raise ReplyError(f"{self.endpoint} answered another request than this one")
-        return scanned
 
     async def dry_run(self) -> Status | None:
         """Ask the gateway whether its executors answer.
