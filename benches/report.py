@@ -150,6 +150,12 @@ AIMS: list[tuple[str, str, str, str, float]] = [
     *[("2,000 tasks of one text, coalesce=True", scheme, "not merged", "requests", 16) for scheme in PLAIN],
     ("one text, coalesce=True", "grpc", "not merged", "p50", 1 / 1.05),
     ("texts without repeats, dedupe=True", "grpc", "off", "cpu", 0.98),
+    *[
+        (f"100,000 texts into {target}, batch {batch}", "grpc", "encode", figure, 1 / 1.15)
+        for target in ("a .npy", "a folder of Parquet files")
+        for batch in ("32", "as found")
+        for figure in ("cpu", "wall")
+    ],
 ]
 """Claim, scheme, rival, figure, and how many times casdk's figure the rival's should be."""
 

@@ -60,6 +60,8 @@ def prepare(case: Case) -> Call:
 
         return lambda: loop.run_until_complete(each())
     bound = getattr(client, verb)
+    if verb == "encode_to":
+        return lambda: Target(bound(case["target"], get(), overwrite=True, **options).target)
     return lambda: rows_of(bound(get(), **options), verb)
 
 
@@ -79,6 +81,21 @@ def in_threads(encode: Callable[[list[Any]], Any], sent: list[Any], threads: int
     pool = ThreadPoolExecutor(threads)
     parts = [sent[start::threads] for start in range(threads)]
     return lambda: np.concatenate(list(pool.map(encode, parts)))
+
+
+class Target:
+    """The rows of a bulk run, which are read only where they are compared with those of others."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        if self.path.endswith(".npy"):
+            return np.load(self.path)
+        import pyarrow.parquet
+
+        column = pyarrow.parquet.read_table(self.path)["embedding"]
+        return np.concatenate([chunk.flatten().to_numpy() for chunk in column.chunks]).reshape(len(column), -1)
 
 
 def rows_of(result: Any, verb: str) -> Any:
