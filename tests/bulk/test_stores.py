@@ -86,8 +86,9 @@ def test_what_is_downloaded_keeps_its_place(bucket):
     urls = [bucket.put(f"{number:03}", b"%d" % number) for number in range(100)]
     items = [StoredImage(url) if number % 3 else url for number, url in enumerate(urls)]
     expected = [b"%d" % number if number % 3 else url for number, url in enumerate(urls)]
-    assert [item.source if isinstance(item, Image) else item for item in downloaded(items)] == expected
-    assert list(downloaded([1, 2])) == [1, 2]
+    blocks = [items[:8], items[8:9], [], items[9:]]
+    assert [item.source if isinstance(item, Image) else item for item in downloaded(blocks)] == expected
+    assert list(downloaded([[1, 2], [], [3]])) == [1, 2, 3]
 
 
 def test_lines(bucket, captions, encoder, tmp_path, held):

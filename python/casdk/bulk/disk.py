@@ -196,7 +196,7 @@ class Part:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self._act(lambda: os.ftruncate(self._descriptor, size))
 
-    def write(self, data: bytes | memoryview) -> int:
+    def write(self, data: bytes | bytearray | memoryview) -> int:
         """Add bytes to the end: all of them, or none.
 
         Returns:

@@ -23,6 +23,8 @@ __all__ = ["MatrixTarget", "head_of"]
 FILES: Final = ("rows", "names", "errors")
 READ_ROWS: Final = 4096
 """Rows that are read at a time."""
+NAMES_BYTES: Final = 1 << 16
+"""Bytes of names that are written at a time: each write lets go of the interpreter, which others may then take."""
 
 
 class MatrixTarget(FillableTarget):
@@ -52,6 +54,7 @@ class MatrixTarget(FillableTarget):
         self._filling: Path = self.path.with_name(f"{self.path.name}.filling")
         self._new_errors: Path = self._final["errors"].with_name(f"{self._final['errors'].name}.filling")
         self._files: dict[str, Part] = {}
+        self._names = bytearray()
         self._row = 0
 
     def _make_folder(self) -> None:
@@ -94,7 +97,9 @@ class MatrixTarget(FillableTarget):
         self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError], captions: Sequence[str] = ()
     ) -> None:
         files = self._files
-        files["names"].write(to_lines(names))
+        self._names += to_lines(names)
+        if len(self._names) >= NAMES_BYTES:
+            self._write_names()
         if errors:
             failed = [
                 {"row": self._row + place, "name": names[place], "error": described(error)}
@@ -103,6 +108,10 @@ class MatrixTarget(FillableTarget):
             files["errors"].write(_as_json(failed))
         files["rows"].write(np.ascontiguousarray(rows, self._dtype).data)
         self._row += len(names)
+
+    def _write_names(self) -> None:
+        names, self._names = self._names, bytearray()
+        self._files["names"].write(names)
 
     def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
         return self._stop(shard)
@@ -114,6 +123,7 @@ class MatrixTarget(FillableTarget):
     def _stop(self, shard: Shard) -> Shard:
         checksum = self._files["rows"].checksum
         assert checksum is not None
+        self._write_names()
         for file in self._files.values():
             file.sync()
         sizes = {name: file.size for name, file in self._files.items()}
@@ -121,6 +131,7 @@ class MatrixTarget(FillableTarget):
         return msgspec.structs.replace(shard, files=sizes, checksum=checksum.text)
 
     def drop(self) -> None:
+        self._names = bytearray()
         for file in self._files.values():
             file.close()
         self._files = {}

@@ -245,7 +245,7 @@ class Run:
         await self._check_space(mode)
         embeddings: list[Rows] = []
         errors: dict[int, ItemError] = {}
-        pieces = mode.stream(downloaded(items), self._options_of_stream(self._settings.verdict(EXACT)))
+        pieces = mode.stream(downloaded([items]), self._options_of_stream(self._settings.verdict(EXACT)))
         try:
             while (piece := await mode.next(pieces)) is not None:
                 if self._errors == "raise":
@@ -362,7 +362,7 @@ class Run:
 
     async def _encode(self, mode: Mode, work: Work) -> None:
         """Have the items of a shard encoded: a stream of its own, so that no request has items of two shards."""
-        items = self._items_on_loop(work) if isinstance(self._source, AsyncSource) else downloaded(self._items(work))
+        items = self._items_on_loop(work) if isinstance(self._source, AsyncSource) else downloaded(self._blocks(work))
         pieces, held = mode.stream(items, self._options_of_stream(work.verdict)), cast("list[EncodeResult]", [])
         try:
             while (piece := await mode.next(pieces)) is not None:
@@ -381,14 +381,14 @@ class Run:
             if not self._half_written:
                 await mode.do(self._place, work, held)
 
-    def _items(self, work: Work) -> Iterator[Any]:
-        """Yield the items of a shard that are still to be encoded."""
+    def _blocks(self, work: Work) -> Iterator[list[Any]]:
+        """Yield the items of a shard that are still to be encoded, some at a time."""
         while most := self._room(work):
             block = self._source.take(most)
             if not len(block):
                 return
             work.note(block)
-            yield from block.items
+            yield block.items
 
     async def _items_on_loop(self, work: Work) -> AsyncIterator[Any]:
         while most := self._room(work):
@@ -419,7 +419,7 @@ class Run:
         rows, count = piece.embeddings, len(piece.embeddings) // self._parts
         names, captions = work.names(count), work.captions(count)
         errors = {error.index - piece.start: error for error in piece.errors}
-        named = [name for name in names for _ in range(self._parts)]
+        named = names if self._parts == 1 else [name for name in names for _ in range(self._parts)]
         if self._errors == "raise":
             first = self._manifest.start_of(work.number) + work.rows
             places = [first + item // self._parts for item in range(len(rows))]

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from glob import has_magic
+from itertools import chain
 from typing import IO, Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -266,27 +267,29 @@ class StoredImage:
             return Unreadable(error)
 
 
-def downloaded(items: Iterable[Any]) -> Iterator[Any]:
-    """Yield items in their order, with the bytes of an image in place of where it is stored.
+def downloaded(blocks: Iterable[list[Any]]) -> Iterator[Any]:
+    """Return the items of lists in their order, with the bytes of an image in place of where it is stored.
 
     Raises:
         OSError: A store cannot be reached.
     """
+    return chain.from_iterable(_downloaded(blocks))
+
+
+def _downloaded(blocks: Iterable[list[Any]]) -> Iterator[list[Any]]:
     waiting: deque[Any] = deque()
     threads: ThreadPoolExecutor | None = None
     try:
-        for item in items:
-            if isinstance(item, StoredImage):
-                threads = threads or ThreadPoolExecutor(AT_ONCE, "casdk-store")
-                waiting.append(threads.submit(item.read))
-            elif waiting:
-                waiting.append(item)
-            else:
-                yield item
-            if len(waiting) == AT_ONCE:
-                yield _arrived(waiting.popleft())
-        while waiting:
-            yield _arrived(waiting.popleft())
+        for items in blocks:
+            if not waiting and StoredImage not in set(map(type, items)):
+                yield items
+                continue
+            threads = threads or ThreadPoolExecutor(AT_ONCE, "casdk-store")
+            for item in items:
+                waiting.append(threads.submit(item.read) if isinstance(item, StoredImage) else item)
+                if len(waiting) == AT_ONCE:
+                    yield [_arrived(waiting.popleft())]
+        yield list(map(_arrived, waiting))
     finally:
         if threads is not None:
             threads.shutdown(wait=False, cancel_futures=True)
