@@ -1,7 +1,14 @@
-"""What crops gain through a slow link: `python benches/exact.py` prints the tables of docs/images.md.
+"""What crops gain through a slow link: `make bench-images` prints the tables of docs/images.md.
 
 The link is a proxy in a process of its own that lets so many bytes a second pass on to the server, casdk's embedded one
-with an ONNX model of 224 x 224 pixels. All of them run on this machine, and share its cores.
+with an ONNX model of 224 x 224 pixels. The client is another process, held to as many cores as the table says. All of
+them run on this machine.
+
+The last table is of the crossover: from the images a second that the client makes as exact crops through a link that is
+never full, it follows how fast a link has to be to carry as many originals. Through a link of that speed the originals
+are then sent, as a check. Where they are slower all the same, it is the server's decoder that they wait for.
+
+`python benches/exact.py --photos FOLDER` compares ways of writing the crops of your own photographs.
 """
 
 from __future__ import annotations
@@ -9,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import io
+import json
 import os
 import subprocess
 import sys
@@ -17,13 +25,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from casdk import Client
-from casdk._calls.options import MIN_FIDELITY
-from casdk._content.crops import DecodingMemory, Form, Written, crop_of_bytes
-from casdk.server import serve
+from casdk._calls.options import MIN_FIDELITY, Images
+from casdk._content.crops import WRITERS, DecodingMemory, Form, Written, crop_of_bytes, square_of
+from casdk.server import Served, serve
 from PIL import Image
 
 SIDE: Final = 224
@@ -32,8 +40,13 @@ PICTURES: Final = {"91 kB": (640, 480, 26, 75), "1.5 MB": (2016, 1512, 26, 92), 
 COUNTS: Final = {"91 kB": (512, 512), "1.5 MB": (96, 192), "8 MB": (24, 128)}
 """How many of them are sent as they are, and as crops: the first 32 of these have no loss in any case."""
 LINKS: Final = {"1 Gbit/s": 125_000_000, "100 Mbit/s": 12_500_000}
-CORES: Final = (1, 4, 16)
-WRITTEN: Final[tuple[Written, ...]] = ("exact", "jpeg95")
+FREE_BYTES: Final = 10_000_000_000
+"""A second, of a link that is never full."""
+CORES: Final = tuple(cores for cores in (1, 2, 4, 16) if cores <= (os.cpu_count() or 1))
+"""That the client may have."""
+MORE_CORES: Final = (4, 16)
+"""For which the crossover is computed, as for as many clients beside each other."""
+WRITTEN: Final[tuple[Written, ...]] = ("exact", "jpeg95", "webp90")
 CHUNK_BYTES: Final = 64 << 10
 
 
@@ -136,65 +149,145 @@ def cost_of_crop(data: bytes, written: Written) -> tuple[float, int]:
     return min(turns), size
 
 
-def run_through(address: str, pid: int, paths: list[str], **options: Any) -> tuple[float, float, float, float]:
-    """Return images a second, bytes, and milliseconds of CPU of client and server per image."""
+class Rate(NamedTuple):
+    """What a client has come to.
+
+    Attributes:
+        images: A second.
+        sent: Bytes of each.
+        ours: Milliseconds of the client's CPU for each.
+        theirs: Of the server's.
+    """
+
+    images: float
+    sent: float
+    ours: float
+    theirs: float
+
+
+def be_client(address: str, pid: str, path: str, count: str, images: Images) -> Rate:
+    """Encode a picture so many times."""
+    paths = [path] * int(count)
     with Client(address, timeout=600) as client:
-        client.encode(paths[:2], **options)
-        began, ours, theirs = time.monotonic(), time.process_time(), server_seconds(pid)
-        result = client.encode(paths, errors="return", **options)
+        client.encode(paths[:2], images=images)
+        began, ours, theirs = time.monotonic(), time.process_time(), server_seconds(int(pid))
+        result = client.encode(paths, errors="return", images=images)
         took = time.monotonic() - began
-        ours, theirs = time.process_time() - ours, server_seconds(pid) - theirs
+        ours, theirs = time.process_time() - ours, server_seconds(int(pid)) - theirs
     assert result.ok
     assert result.fidelity is None or result.fidelity >= MIN_FIDELITY
     assert result.sent_bytes is not None
-    count = len(paths)
-    return count / took, result.sent_bytes / count, ours * 1e3 / count, theirs * 1e3 / count
+    each = len(paths)
+    return Rate(each / took, result.sent_bytes / each, ours * 1e3 / each, theirs * 1e3 / each)
+
+
+def run_client(address: str, pid: int, path: Path, count: int, images: str, cores: int) -> Rate:
+    """Have a process of its own do that, on so many cores."""
+    command = [sys.executable, __file__, "--client", address, str(pid), str(path), str(count), images]
+    held = {*sorted(os.sched_getaffinity(0))[:cores]}
+    ran = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, preexec_fn=lambda: os.sched_setaffinity(0, held)
+    )
+    return Rate(*json.loads(ran.stdout))
+
+
+def say(*columns: object) -> None:
+    """Print a row of a table."""
+    print("|", " | ".join(map(str, columns)), "|", flush=True)
 
 
 def main() -> None:
-    """Measure, and print both tables."""
+    """Measure, and print the tables."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        costs: dict[tuple[str, Written], tuple[int, float, int]] = {}
+        paths = {}
+        say("picture", "as", "bytes", "CPU to make it")
+        say(*["---"] * 4)
+        for size, shape in PICTURES.items():
+            data = picture(*shape)
+            paths[size] = folder / f"{len(data)}.jpg"
+            paths[size].write_bytes(data)
+            say(size, "original", f"{len(data) / 1e3:.0f} kB", "")
+            for written in WRITTEN:
+                seconds, crop = cost_of_crop(data, written)
+                say(size, written, f"{crop / 1e3:.0f} kB", f"{seconds * 1e3:.1f} ms")
         with serve(encoder=f"onnx:{write_models(folder)}", schemes=["grpc"]) as served:
-            print("| link | picture | images | images/s | kB each | client ms | server ms |")
-            print("|---|---|---|---|---|---|---|")
-            for size, shape in PICTURES.items():
-                data = picture(*shape)
-                path = folder / f"{len(data)}.jpg"
-                path.write_bytes(data)
-                costs |= {(size, written): (len(data), *cost_of_crop(data, written)) for written in WRITTEN}
-                for speed, rate in LINKS.items():
-                    with link(int(served.address("grpc").rpartition(":")[2]), rate) as address:
-                        for images in ("original", *WRITTEN):
-                            count = COUNTS[size][images != "original"]
-                            got = run_through(address, served.pid, [str(path)] * count, images=images)
-                            each, sent, ours, theirs = got
-                            row = (
-                                speed,
-                                size,
-                                images,
-                                f"{each:.1f}",
-                                f"{sent / 1e3:.0f}",
-                                f"{ours:.1f}",
-                                f"{theirs:.1f}",
-                            )
-                            print("|", " | ".join(row), "|", flush=True)
-    limits = [f" {cores} cores pay below |" for cores in CORES]
-    print("\n| picture | bytes | as | crop | CPU of a crop |", *limits, sep="")
-    print("|---|---|---|---|---|" + "---|" * len(CORES))
-    for (size, written), (original, seconds, crop) in costs.items():
-        # A link carries rate / original pictures a second; that many crops take the cores so much time.
-        limits = [f"{cores / seconds * original * 8 / 1e9:.2f} Gbit/s" for cores in CORES]
-        row = (size, f"{original / 1e3:.0f} kB", written, f"{crop / 1e3:.0f} kB", f"{seconds * 1e3:.1f} ms", *limits)
-        print("|", " | ".join(row), "|")
+            measure_links(served, paths)
+            measure_crossover(served, paths)
+
+
+def compare_writers(folder: str) -> None:
+    """Print what the crops of a folder's photographs weigh, and what it takes to write and to read one, in each way."""
+    squares = []
+    for path in sorted(Path(folder).rglob("*.jpg")):
+        if not path.is_symlink():
+            with Image.open(path) as image:
+                squares.append(square_of(image, SIDE))
+    say("as", "bytes", "CPU to write", "CPU to read")
+    say(*["---"] * 4)
+    for name, options in {**WRITERS, "PNG": {"format": "PNG", "compress_level": 1}}.items():
+        files = [io.BytesIO() for _ in squares]
+        began = time.process_time()
+        for square, file in zip(squares, files, strict=True):
+            square.save(file, **options)
+        written = time.process_time()
+        for file in files:
+            Image.open(file).convert("RGB").load()
+        each = [(written - began) * 1e3 / len(files), (time.process_time() - written) * 1e3 / len(files)]
+        weight = sum(len(file.getvalue()) for file in files) / len(files)
+        say(name, f"{weight / 1e3:.0f} kB", *(f"{milliseconds:.1f} ms" for milliseconds in each))
+
+
+def port_of(served: Served) -> int:
+    """Return where the server listens."""
+    return int(served.address("grpc").rpartition(":")[2])
+
+
+def measure_links(served: Served, paths: dict[str, Path]) -> None:
+    """Print what goes through each link."""
+    print()
+    say("link", "picture", "client's cores", "as", "images/s", "kB each", "client's CPU ms", "server's CPU ms")
+    say(*["---"] * 8)
+    for size, path in paths.items():
+        for speed, rate in LINKS.items():
+            with link(port_of(served), rate) as address:
+                for cores in CORES:
+                    for images in ("original", *WRITTEN[:2]):
+                        count = COUNTS[size][images != "original"]
+                        got = run_client(address, served.pid, path, count, images, cores)
+                        figures = (f"{got.images:.1f}", f"{got.sent / 1e3:.0f}", f"{got.ours:.1f}", f"{got.theirs:.1f}")
+                        say(speed, size, cores, images, *figures)
+
+
+def measure_crossover(served: Served, paths: dict[str, Path]) -> None:
+    """Print up to which speed of the link crops are quicker than originals, and what goes through it at that speed."""
+    print()
+    computed = [f"{cores} cores, computed" for cores in MORE_CORES]
+    say("picture", "client's cores", "crops/s", "crossover", "originals/s through that", *computed)
+    say(*["---"] * (5 + len(computed)))
+    for size, path in paths.items():
+        weight, (originals, crops) = path.stat().st_size, COUNTS[size]
+        for cores in CORES:
+            with link(port_of(served), FREE_BYTES) as address:
+                made = run_client(address, served.pid, path, crops, "exact", cores).images
+            with link(port_of(served), int(made * weight)) as address:
+                sent = run_client(address, served.pid, path, originals, "original", cores).images
+            # Two cores are also those of the server and of the link here, so only one of them tells of more.
+            speeds = [f"{made * weight * 8 / 1e9 * more:.1f} Gbit/s" if cores == 1 else "" for more in MORE_CORES]
+            say(size, cores, f"{made:.1f}", f"{made * weight * 8 / 1e9:.2f} Gbit/s", f"{sent:.1f}", *speeds)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--relay", nargs=2, type=int)
-    relay = parser.parse_args().relay
-    if relay:
-        asyncio.run(_relay(*relay))
+    parser.add_argument("--client", nargs=5)
+    parser.add_argument("--photos", metavar="FOLDER", help="only compare ways of writing the crops of photographs")
+    told = parser.parse_args()
+    if told.relay:
+        asyncio.run(_relay(*told.relay))
+    elif told.client:
+        print(json.dumps(be_client(*told.client)))
+    elif told.photos:
+        compare_writers(told.photos)
     else:
         main()

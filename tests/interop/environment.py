@@ -22,9 +22,11 @@ from functools import cache
 from pathlib import Path
 
 from commands import CommandError, run
-from debian import library_path, unpack_torch
+from debian import library_path, unpack, unpack_torch
 
 LOCKS = Path(__file__).with_name("locks")
+WALLPAPERS = ("mate-backgrounds", "ukui-wallpapers")
+"""Debian's packages with large photographs."""
 BUILT_AT_ONCE = 2
 """Environments that are built at the same time: pip waits for the network and the disk half of the time."""
 PYTHONS = ("3.11", "3.12")
@@ -159,6 +161,24 @@ def pictures() -> Path:
             where = ("--no-deps", "--target", str(home / "packages"), "-r", str(lock))
             run(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *where)
     return home / "packages"
+
+
+def wallpapers() -> list[Path]:
+    """Return photographs of Debian's packages, of a megapixel and more; drawings are left out, which are PNG files.
+
+    Raises:
+        UnavailableError: They cannot be had on this machine.
+    """
+    home = cached("wallpapers", " ".join(WALLPAPERS).encode())
+    root = home / "debian"
+    with once("wallpapers", home, "packages") as missing:
+        if missing:
+            shutil.rmtree(root, ignore_errors=True)
+            try:
+                unpack(root, *WALLPAPERS)
+            except OSError as error:
+                raise UnavailableError(f"no wallpapers here: {error}") from error
+    return sorted(path for path in root.rglob("*.jpg") if path.is_file() and not path.is_symlink())
 
 
 OLDEST = Environment("jina", "3.12.0", clip=True)

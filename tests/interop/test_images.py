@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterator
 
@@ -11,7 +12,7 @@ from casdk import Client
 from casdk._content.crops import DecodingMemory, Form, crop_of_bytes, square_of
 from casdk.server.encoders.onnx import DEVIATION, MEAN
 from casdk.testing import TcpProxy
-from environment import pictures
+from environment import UnavailableError, pictures, wallpapers
 from fixtures import CLIP_SERVER, Served
 from odd_pictures import bad_pictures, file, odd_pictures, photo
 from PIL import Image
@@ -119,6 +120,34 @@ def test_crops_of_two_thousand_pictures_of_others(client: Client) -> None:
     np.testing.assert_array_equal(client.encode(sent), client.encode(paths))
     exact = client.encode(paths[:200], images="exact", errors="return")
     np.testing.assert_array_equal(exact.embeddings, client.encode(paths[:200]))
+
+
+def test_large_photographs_of_others_go_as_crops(client: Client) -> None:
+    """Wallpapers of up to 18 megapixels, as they are published, and as a camera, a phone and a web page have them."""
+    try:
+        paths = wallpapers()
+    except UnavailableError as reason:
+        pytest.skip(str(reason))
+    assert len(paths) >= 20
+    photos = [path.read_bytes() for path in paths]
+    for path in paths:
+        with Image.open(path) as image:
+            for width, quality in ((640, 75), (1024, 85), (1600, 90), (2560, 92)):
+                if width < image.width:
+                    scaled = image.convert("RGB").resize((width, width * image.height // image.width))
+                    photos.append(file(scaled, "JPEG", quality=quality))
+    photos = [data for data in photos if min(Image.open(io.BytesIO(data)).size) > 400]
+    original = client.encode(photos, batch_size=8)
+    results = [client.encode([data], images="exact", errors="return") for data in photos]
+    np.testing.assert_array_equal(np.concatenate([result.embeddings for result in results]), original)
+    cropped = [result.cropped == 1 for result in results]
+    assert sum(cropped[: len(paths)]) >= 0.95 * len(paths)
+    memory, forms = DecodingMemory(), frozenset({Form("JPEG", "RGB")})
+    for data, is_cropped in zip(photos, cropped, strict=True):
+        crop = crop_of_bytes(data, 224, forms, memory)
+        assert crop is not None
+        assert is_cropped == (len(crop.data) < len(data))  # nothing else keeps a photograph from it
+    print(f"{sum(cropped)} of {len(photos)} photographs went as crops")
 
 
 def test_what_another_package_expects_of_a_picture() -> None:
