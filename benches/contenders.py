@@ -98,16 +98,30 @@ def others() -> Path:
     Raises:
         FailedError: They cannot be installed here.
     """
+    return _installed("clients", "other clients")
+
+
+def writer_of_clip_retrieval() -> Path:
+    """Return the interpreter of the environment with clip-retrieval and what its writer needs, built if need be.
+
+    Raises:
+        FailedError: They cannot be installed here.
+    """
+    return _installed("clip_retrieval", "clip-retrieval's writer", "--no-deps")
+
+
+def _installed(name: str, said: str, *options: str) -> Path:
     from environment import cached, once
 
-    pins = HERE / "clients.txt"
-    home = cached("clients", pins.read_bytes() + sys.version.encode())
+    pins = HERE / f"{name}.txt"
+    home = cached(name, pins.read_bytes() + sys.version.encode())
     python = home / "bin" / "python"
     try:
-        with once("other clients", home, "packages") as missing:
+        with once(said, home, "packages") as missing:
             if missing:
                 subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-                subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(pins)], check=True)
+                install = [str(python), "-m", "pip", "install", "--quiet", *options, "-r", str(pins)]
+                subprocess.run(install, check=True)
     except subprocess.CalledProcessError as error:
-        raise FailedError(f"the clients of {pins.name} cannot be installed: {error}") from error
+        raise FailedError(f"the packages of {pins.name} cannot be installed: {error}") from error
     return python
