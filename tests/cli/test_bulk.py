@@ -173,7 +173,7 @@ def test_there_may_be_no_run(command, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_it_in_order(lines, tmp_path, number, code):
+def test_a_signal_ends_it_in_order(command, lines, tmp_path, number, code):
     """What is in flight is waited for: here it comes once the signal has."""
     gate, target = Gate(), tmp_path / "rows"
     held_back = lambda request: Hold(gate) if "sentence 20" in request.texts else None  # noqa: E731
@@ -183,6 +183,7 @@ def test_a_signal_ends_it_in_order(lines, tmp_path, number, code):
         process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True)
         with process:
             gate.wait_for(1)
+            assert "a process writes it now" in command("bulk", "status", target).out
             process.send_signal(number)
             gate.open()
             _, said = process.communicate(timeout=100)
@@ -191,6 +192,9 @@ def test_a_signal_ends_it_in_order(lines, tmp_path, number, code):
         assert f"and the same command goes on from there: casdk {shown}" in said
         manifest = json.loads((target / "_casdk.json").read_text())
         assert manifest["begun"]["rows"] >= 20
+        rows = manifest["begun"]["rows"]
+        state = f"{target}: not finished, {rows} rows, 0 failed, 0 shards; no process writes it now\n"
+        assert command("bulk", "status", target).out == state
         result = client.encode_to(
             target, ((text, text) for text in lines.read_text().splitlines()), shard_rows=100, batch_size=4
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ __all__ = [
     "Lock",
     "Part",
     "checksum_of",
+    "is_locked",
     "open_locked",
     "rename",
     "sum_of",
@@ -29,6 +31,8 @@ __all__ = [
 WORD_BYTES: Final = 8
 MODULUS: Final = 1 << 64
 READ_BYTES: Final = 1 << 20
+LOOK_SECONDS: Final = 0.05
+"""Longer than `is_locked` holds a lock that it looks at."""
 WRITEBACK_BYTES: Final = 16 << 20
 """After so many bytes the system is asked to begin to write them to the disk, so that the end does not wait for all."""
 
@@ -106,6 +110,21 @@ def open_locked(path: Path, operation: int) -> int:
         os.close(descriptor)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a target alone; to find out, it is shared for a moment."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 class Lock:
     """Held by the one process that writes a target; the system takes it back from a process that ends, however it does.
 
@@ -121,10 +140,17 @@ class Lock:
     def __init__(self, path: Path, target: str, *, shared: bool = False) -> None:
         self._path = path
         self._shared = shared
+        operation = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            self._descriptor = open_locked(path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            try:
+                self._descriptor = open_locked(path, operation)
+            except BlockingIOError:  # perhaps somebody has only looked
+                time.sleep(LOOK_SECONDS)
+                self._descriptor = open_locked(path, operation)
         except BlockingIOError:
             raise BulkError(f"{target} is being written by another process, or by another call of this one") from None
+        if not shared:
+            os.utime(self._descriptor)  # a file that a killed process has left says now since when it is held
 
     def release(self) -> None:
         """Give it back."""

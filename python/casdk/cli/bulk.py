@@ -148,7 +148,7 @@ def read_shard(words: str | None) -> tuple[int, int] | None:
 
 @app.command
 def status(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """Say what a target holds, while it is being written or after.
+    """Say what a target holds, and whether a process writes it at this moment, and how fast if that can be known.
 
     Args:
         target: A .npy file, or a folder.
@@ -165,6 +165,9 @@ def status(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fa
 
 
 def _say_what_is_held(target: str, manifest: Manifest, *, json: bool) -> None:
+    from casdk.bulk.status import writing_of
+
+    writing = writing_of(target, manifest)
     shard = None if manifest.share is None else str(manifest.share)
     held = {
         "target": target,
@@ -175,10 +178,16 @@ def _say_what_is_held(target: str, manifest: Manifest, *, json: bool) -> None:
         "shards": len(manifest.shards),
         "width": manifest.width,
         "space": manifest.space,
+        "writing": writing.now,
+        "rows_per_second": writing.rows_per_second,
     }
     if json:
         print(to_json(held).decode())
     else:
         state = "finished" if manifest.finished else "not finished"
         name = target if shard is None else f"{target}, shard {shard}"
-        print(f"{name}: {state}, {manifest.rows} rows, {manifest.failed} failed, {len(manifest.shards)} shards")
+        speed = f", {writing.rows_per_second:,.0f} rows/s" if writing.rows_per_second else ""
+        by = f"; a process writes it now{speed}" if writing.now else ""
+        if writing.now is False and not manifest.finished:
+            by = "; no process writes it now"
+        print(f"{name}: {state}, {manifest.rows} rows, {manifest.failed} failed, {len(manifest.shards)} shards{by}")

@@ -1,0 +1,74 @@
+"""What is seen of a run from outside: its lock, and how fast its shards come."""
+
+import os
+
+import pytest
+from casdk import bulk
+from casdk.bulk.call import open_target
+from casdk.bulk.manifest import Share
+from casdk.bulk.status import Writing, writing_of
+
+TEXTS = [f"caption {number}" for number in range(40)]
+OPTIONS = {"shard_rows": 10, "batch_size": 10}
+
+
+def status_of(target):
+    [manifest] = open_target(target, "float32").read_manifests()
+    return writing_of(str(target), manifest)
+
+
+def test_nobody_writes_what_is_finished(encoder, target):
+    encoder.encode_to(target, TEXTS, **OPTIONS)
+    assert status_of(target) == Writing(now=False)
+
+
+def test_a_run_that_writes_is_seen_and_not_disturbed(encoder, target):
+    seen = []
+
+    def looked_at():
+        for text in TEXTS:
+            yield text
+            seen.append(status_of(target).now)
+
+    encoder.encode_to(target, looked_at(), **OPTIONS)
+    assert seen == [True] * 40
+    assert status_of(target) == Writing(now=False)
+
+
+def test_how_fast_shards_come(encoder, tmp_path):
+    """The first says when the second was begun, if the run has made it itself."""
+    folder, seen = tmp_path / "rows", []
+
+    def looked_at(begun_after):
+        yield from TEXTS[:20]
+        yield TEXTS[20]  # asked for once two shards are whole
+        locked_at = (folder / "_lock").stat().st_mtime
+        for number, seconds in enumerate((1, 3)):
+            os.utime(folder / f"part-0000{number}.parquet", times=(0, locked_at - begun_after + seconds))
+        seen.append(status_of(folder).rows_per_second)
+        yield from TEXTS[21:]
+
+    encoder.encode_to(folder, looked_at(0), **OPTIONS)
+    encoder.encode_to(folder, looked_at(2), **OPTIONS, overwrite=True)
+    assert seen == [pytest.approx(5), None]
+
+
+def test_a_share_has_a_lock_of_its_own(encoder, tmp_path):
+    seen = []
+
+    def looked_at():
+        yield from TEXTS
+        for index in range(2):
+            manifest = open_target(tmp_path / "rows", "float32", Share(index=index, of=2)).read_manifest()
+            seen.append(writing_of(str(tmp_path / "rows"), manifest).now)
+
+    encoder.encode_to(tmp_path / "rows", TEXTS, **OPTIONS, shard=(1, 2))
+    encoder.encode_to(tmp_path / "rows", looked_at(), **OPTIONS, shard=(0, 2))
+    assert seen == [True, False]
+    assert bulk.merge(tmp_path / "rows").rows == 40
+
+
+def test_of_an_object_store_nobody_can_tell(encoder, tmp_path):
+    encoder.encode_to(tmp_path / "rows", TEXTS, **OPTIONS)
+    [manifest] = open_target(tmp_path / "rows", "float32").read_manifests()
+    assert writing_of("s3://bucket/rows", manifest) == Writing(None, None)
