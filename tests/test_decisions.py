@@ -47,31 +47,31 @@ def boom(name="ValueError"):
 def test_pieces_before_their_turn_hold_back_what_is_read():
     call = make_call(window=Window(2))
     call.hold_back(2, full=False)
-    assert call.room == 2
+    assert call.room() == 2
     call.hold_back(3, full=False)
-    assert call.room == 1
+    assert call.room() == 1
     call.hold_back(1, full=True)
-    assert call.room == 0
+    assert call.room() == 0
     call.hold_back(0, full=False)
-    assert call.room == 2
+    assert call.room() == 2
 
 
 def test_window_bounds_what_is_read_and_what_is_sent():
     call = make_call(window=Window(2))
-    assert call.room == 2
+    assert call.room() == 2
     call.add(make_batch(0, 3))
     call.add(make_batch(3, 3))
-    assert call.room == 0
+    assert call.room() == 0
     first, second = call.next_batch(0), call.next_batch(0)
     assert call.next_batch(0) is None
-    assert call.room == 0
+    assert call.room() == 0
     call.succeed(first, 3)
-    assert call.room == 1
+    assert call.room() == 1
     call.end_input()
-    assert call.room == 0
-    assert not call.finished
+    assert call.room() == 0
+    assert not call.is_finished()
     call.succeed(second, 3)
-    assert call.finished
+    assert call.is_finished()
     assert call.done == 6
 
 
@@ -80,10 +80,10 @@ def test_a_window_grows_while_the_server_answers_at_once():
     call = make_call(window=window)
     for _ in range(5):
         call.answered(QUICK_SECONDS, 100)
-    assert (window.size, call.room) == (13, 13)
+    assert (window.size, call.room()) == (13, 13)
     for _ in range(30):
         call.answered(QUICK_SECONDS / 2, 100)
-    assert (window.size, call.room) == (32, 32)
+    assert (window.size, call.room()) == (32, 32)
     call.answered(QUICK_SECONDS * 1.01, 100)
     assert window.size == 31
     for _ in range(40):
@@ -104,7 +104,7 @@ def test_a_failed_request_takes_the_window_back():
 def test_empty_input_finishes_at_once():
     call = make_call()
     call.end_input()
-    assert call.finished
+    assert call.is_finished()
 
 
 def test_repeats_back_off_exponentially_and_end():
@@ -115,7 +115,7 @@ def test_repeats_back_off_exponentially_and_end():
     while True:
         batch = call.next_batch(now)
         call.fail(batch, TransportError("reset"), now)
-        if call.finished:
+        if call.is_finished():
             break
         waits.append(call.wake_at - now)
         assert call.next_batch(now) is None
@@ -189,7 +189,7 @@ def test_tolerant_call_loses_a_batch_and_goes_on():
     bad, good = call.next_batch(0.0), call.next_batch(0.0)
     call.fail(bad, ServerError("no"), 0.0)
     call.succeed(good, 2)
-    assert call.finished
+    assert call.is_finished()
     assert call.stopped is None
     assert [(index, error.index) for index, error in call.bad.items()] == [(index, index) for index in bad.indices]
     assert call.stopped is None
@@ -216,7 +216,7 @@ def test_bad_items_are_named_within_the_bound(data, size):
     call.add(make_batch(0, size))
     call.end_input()
     requests, served = run_against(call, bad)
-    assert call.finished
+    assert call.is_finished()
     assert set(call.bad) == bad
     assert sorted(served) == [i for i in range(size) if i not in bad]
     assert requests <= 1 + len(bad) * math.ceil(math.log2(max(size, 2))) + len(bad)
@@ -249,7 +249,7 @@ def test_a_transport_error_is_never_split():
     call.add(make_batch(0, 32))
     call.end_input()
     now, sizes = 0.0, []
-    while not call.finished:
+    while not call.is_finished():
         batch = call.next_batch(now)
         if batch is None:
             now = call.wake_at
@@ -278,7 +278,7 @@ def test_what_is_too_large_is_halved_and_nothing_is_lost(data, size, most, resen
         else:
             served += batch.indices
             call.succeed(batch, len(batch))
-    assert call.finished
+    assert call.is_finished()
     large = {index for index, weight in enumerate(weights) if weight > most}
     assert set(call.bad) == bad | large
     assert sorted(served) == [index for index in range(size) if index not in bad | large]

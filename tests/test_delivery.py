@@ -41,13 +41,13 @@ def delivery_of(receiver):
 
 def test_pieces_count_until_they_are_taken():
     delivery, caller = delivery_of(Receiver()), Caller()
-    room, budget = delivery.call.room, delivery.untaken.budget
+    room, budget = delivery.call.room(), delivery.untaken.budget
     delivery.hand_over(caller)
-    assert (budget.held, delivery.call.room) == (2 * PIECE.nbytes, room - 2)
+    assert (budget.held, delivery.call.room()) == (2 * PIECE.nbytes, room - 2)
     for piece, taken in caller.handed:
         assert piece is PIECE
         taken()
-    assert (budget.held, delivery.call.room) == (0, room)
+    assert (budget.held, delivery.call.room()) == (0, room)
 
 
 @pytest.mark.parametrize("handed_over_before", [True, False])

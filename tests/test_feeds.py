@@ -56,7 +56,7 @@ def test_iterators_are_read_where_they_belong(how, apart, hurried, count):
             threads.add(threading.current_thread())
             yield number
 
-    feed = Feed(items(), 4, threaded=apart, hurried=hurried)
+    feed = Feed(items(), 4, "thread" if apart else "caller", 60 if hurried else None)
     assert not feed.direct
     assert feed.total is None
     chunks = read_by(feed, how)
@@ -92,7 +92,7 @@ def test_each_chunk_is_handed_over_before_the_next_is_there():
         there.set()
 
     async def job(caller):
-        feed = Feed(items(), 1, threaded=True)
+        feed = Feed(items(), 1, "thread")
         while not await feed.read(8, caller, lambda chunk: seen.set()):
             pass  # a reader goes on filling chunks for a short time only
 

@@ -42,7 +42,7 @@ def test_documents_are_kept_while_every_item_is_one(chunks):
     originals = read(*chunks)
     flat = [item for chunk in chunks for item in chunk]
     documents = all(isinstance(item, Document) for item in flat)
-    assert originals.all_documents is (documents and bool(flat))
+    assert originals.are_all_documents() is (documents and bool(flat))
     assert originals.all_from_caller is documents
     if documents:
         assert [id(item) for item in originals.array()] == [id(item) for item in flat]
@@ -70,8 +70,8 @@ def test_a_call_that_returns_none_stores_the_first_chunk_only():
 
 
 def test_no_items_are_documents_only_in_an_array_of_them():
-    assert Originals(DocumentArray()).all_documents
-    assert not Originals([]).all_documents
+    assert Originals(DocumentArray()).are_all_documents()
+    assert not Originals([]).are_all_documents()
 
 
 def test_what_is_many_is_made_on_a_worker():

@@ -85,8 +85,8 @@ class Simulation:
         self.most_asking = 0
         unread = [make_batch(index, 1) for index in reversed(range(count))]
         flight, order, asking = [], itertools.count(), set()
-        while not call.finished:
-            while unread and call.room > 0:
+        while not call.is_finished():
+            while unread and call.room() > 0:
                 call.add(unread.pop())
             if not unread:
                 call.end_input()
@@ -300,7 +300,7 @@ def test_a_request_that_takes_the_server_down_each_time_is_the_reason():
     call.add(make_batch(1, 1))
     call.end_input()
     now, crashes = 0.0, 0
-    while not call.finished:
+    while not call.is_finished():
         batch = call.next_batch(now)
         if batch is None:
             now = call.wake_at

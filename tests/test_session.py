@@ -13,14 +13,14 @@ def test_a_call_is_full_at_its_share_and_all_are_at_the_whole():
     budget = ByteBudget(100 * BYTE_SHARES)
     one, other, third = ByteShare(budget), ByteShare(budget), ByteShare(budget)
     one.hold(99)
-    assert not one.full
+    assert not one.is_full()
     one.hold(1)
-    assert one.full
-    assert not other.full
+    assert one.is_full()
+    assert not other.is_full()
     third.hold(100 * BYTE_SHARES - 100)
-    assert other.full
+    assert other.is_full()
     one.hold(-1)
-    assert not other.full
+    assert not other.is_full()
 
 
 async def test_whoever_waits_for_room_gets_it_when_there_is_some():

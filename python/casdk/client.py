@@ -805,7 +805,7 @@ class Client(Generic[Profiled_co]):
 
     # running and closing
 
-    def _check(self, *, error: type[ClosedError] = ClosedError, said: str = EXITING) -> None:
+    def _check(self, error: type[ClosedError] = ClosedError, said: str = EXITING) -> None:
         """Check that calls can still be made, before anything else: as an exit ends, the names of modules are None.
 
         Raises:

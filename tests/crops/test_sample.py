@@ -69,8 +69,8 @@ def test_a_call_sends_the_sample_first_whatever_fails(seed):
     call.sample = sample_of()
     answered, now, start, grown = [], 0.0, 0, False
     in_flight = []
-    while not call.finished:
-        while start < 300 and call.room > 0:
+    while not call.is_finished():
+        while start < 300 and call.room() > 0:
             call.add(batch_of(start, *[1] * min(size, 300 - start)))
             start += size
             if start >= 300:

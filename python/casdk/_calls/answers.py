@@ -184,7 +184,7 @@ class Embeddings(Answer):
             raise InputValueError(f"out has rows of {wide} numbers, the server's have {width}: make it [N, {width}]")
         rows = self.rows
         if type(indices) is range:
-            start = indices[0]
+            start = indices.start
             if rows is None or len(rows) < start + sent:
                 rows = self._reserve(start + sent, width)
             return reply.place(rows, start, sent, request_id)

@@ -127,18 +127,16 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
 
     # what is asked
 
-    @property
     def room(self) -> int:
-        """Chunks that may be read now."""
+        """Return how many chunks may be read now."""
         if not self._open or self.stopped is not None or self._full:
             return 0
-        under_way = len(self._ready) + len(self._delayed) + len(self._in_flight) + self._undelivered
+        window, held_back = self.window.size, self._held_back
+        room = window - len(self._ready) - len(self._delayed) - len(self._in_flight) - self._undelivered
         # Beside the window, as many pieces again may be held back, so that one slow reply does not stop all others.
-        window = self.window.size
-        return window - under_way - max(0, self._held_back - window)
+        return room if held_back <= window else room - (held_back - window)
 
-    @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether nothing is left to do."""
         if self.stopped is not None:
             return True
@@ -149,8 +147,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         """Whether more than one request is in flight."""
         return len(self._in_flight) > 1
 
-    @property
-    def alone(self) -> bool:
+    def is_alone(self) -> bool:
         """Whether the one batch just handed out is all there is."""
         return not self._open and len(self._in_flight) == 1 and not self._ready and not self._delayed
 

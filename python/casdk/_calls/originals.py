@@ -91,8 +91,7 @@ class Originals(msgspec.Struct, eq=False):
             issubclass(type(item), Document) or recognise(item) for item in self.items
         )
 
-    @property
-    def all_documents(self) -> bool:
+    def are_all_documents(self) -> bool:
         """Whether all items were Documents; if there were no items, whether the content is an array of Documents."""
         if self.items:
             return True

@@ -99,9 +99,6 @@ class Packing:
         InputTypeError: The call's parameters cannot be sent.
     """
 
-    crops: Crops | None = None
-    trial: Trial | None = None
-
     def __init__(
         self, session: Session, codecs: tuple[Codec, ...], verb: Verb, options: Options, share: ByteShare
     ) -> None:
@@ -118,6 +115,8 @@ class Packing:
         self._session = session
         self._candidates = verb.candidates
         self._share = share
+        self.crops: Crops | None = None
+        self.trial: Trial | None = None
 
     async def pack(self, packer: Packer, batch: Batch, request_id: str, caller: Caller[Any], patient: bool) -> Packed:
         """Pack a batch whatever is in it.
@@ -165,7 +164,7 @@ class Packing:
         while True:
             # No more at a time than there are threads: a message counts as bytes in flight only once it is packed.
             async with turns:
-                if not (patient and self._share.full):
+                if not (patient and self._share.is_full()):
                     packed: T = await caller.run_on_worker(pack, workers)
                     return packed
             await self._share.room()

@@ -15,6 +15,7 @@ import msgspec
 from casdk._calls.batches import Request
 from casdk._calls.choice import Choice, Place, PoolState
 from casdk._calls.hedging import Hedging
+from casdk._calls.outages import ServerState
 from casdk._calls.pace import Pace
 from casdk._calls.ways import Way, log_rate, status_of
 from casdk._engine.logging import logger_of
@@ -85,22 +86,23 @@ class PooledWay(Way):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.is_fixed = not settings.pool.resolve
         self.members = [self.make_member(server) for server in settings.servers]
         self.engine: Engine | None = None
         codecs: tuple[Codec, ...] = tuple({member.place.codec: None for member in self.members})
-        super().__init__(None, codecs, self._open(answered=False), settings.address)
+        super().__init__(None, codecs, ServerState(), settings.address)
+        self.is_fixed = not settings.pool.resolve
+        self._open(answered=False)
 
-    def _open(self, *, answered: bool) -> PoolState:
-        """Make what belongs to one process; return what calls know of the servers."""
+    def _open(self, *, answered: bool) -> None:
+        """Make what belongs to one process."""
         self._choice = Choice([member.place for member in self.members])
+        self.state = PoolState(self._choice, answered)
         self.open_until = -inf if self._settings.pool.resolve else inf
         hedge = self._settings.pool.hedge
         self.hedging = Hedging(hedge) if hedge else None
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking_up: asyncio.Task[None] | None = None
         self._look_up_at = inf
-        return PoolState(self._choice, answered)
 
     def make_member(self, server: Server, found: Endpoint | None = None) -> Member:
         """Return a server, which is not one of the pool by that.
@@ -337,5 +339,5 @@ class PooledWay(Way):
             member.place = Place(
                 weight=old.weight, pace=old.pace, codec=old.codec, seconds_per_byte=old.seconds_per_byte
             )
-        self.state = self._open(answered=self.state.answered)
+        self._open(answered=self.state.answered)
         return parents

@@ -125,11 +125,11 @@ class Reading(msgspec.Struct, eq=False):
     @property
     def may_go_on(self) -> bool:
         """Whether there is more to be read at once."""
-        return self.feed.direct and not self.unread and self.call.room > 0
+        return self.feed.direct and not self.unread and self.call.room() > 0
 
     def go_on(self, host: Host) -> None:
         """Read as far as there is room, or begin to; what has begun comes first."""
-        if self.asking or self.unread or (room := self.call.room) <= 0:
+        if self.asking or self.unread or (room := self.call.room()) <= 0:
             return
         self.host = host
         if not self.feed.direct:
@@ -145,7 +145,7 @@ class Reading(msgspec.Struct, eq=False):
                 if not self.unread:
                     self.call.end_input()
                 return
-            room = self.call.room
+            room = self.call.room()
 
     def close(self) -> None:
         """Read no more: the call is over."""
@@ -157,7 +157,7 @@ class Reading(msgspec.Struct, eq=False):
         host = self.host
         assert host is not None
         try:
-            self.ended = await self.feed.read(self.call.room, host.caller, self._arrive)
+            self.ended = await self.feed.read(self.call.room(), host.caller, self._arrive)
         except CasdkError as error:  # of another call, which the iterable has made
             raise EscapedError(error) from None
         finally:

@@ -92,12 +92,8 @@ class Run:
     """
 
     before: Callable[[], None] | None = None
-    stopped: CasdkError | None = None
     caller: Caller[Any]
-    _awaited: Outage | None = None
-    """The outage that was reported to the log and the bar."""
-    _made: tuple[Any] | None = None
-    """The result, if it was made before the caller asked for it."""
+    _made: tuple[Any] | None = None  # the result, if it was made before the caller asked for it
 
     def __init__(
         self,
@@ -121,7 +117,7 @@ class Run:
         self.deadline = None if timeout is None else monotonic() + timeout
         self.answer_by = self.deadline if answer_by is None else answer_by
         size = options.batch_size or verb.batch_size
-        feed = Feed(content, size, threaded=options.reader == "thread", hurried=timeout is not None)
+        feed = Feed(content, size, options.reader, timeout)
         self.total = feed.total
         # Whether it returns what the replies come to, and not the responses, or nothing.
         self.gathers = gathers = options.on_done is None and options.on_always is None and not options.return_responses
@@ -151,12 +147,14 @@ class Run:
         self._name = verb.endpoint[1:] or "profile"
         self.sent = Sent()
         self._progress = Progress(self._name, self.total, self.sent) if options.show_progress else None
-        watched = self._name, self.packing.endpoint, self.total, merged
-        self.watch = None if session.telemetry is None else session.telemetry.watch(*watched)
+        watch = None if session.telemetry is None else session.telemetry.watch
+        self.watch = None if watch is None else watch(self._name, self.packing.endpoint, self.total, merged)
         # Nothing of these refers to this object: the cycle would hold the result until a garbage collection.
         manner = Manner(verb, self.originals, self.answer, session.limits.max_item_bytes, session.sources)
         self._reading = Reading(self.call, feed, self._receiver, manner, self._unfinished, self.repeats, self._progress)
         self.tasks = Tasks(self.call.stop)
+        self.stopped: CasdkError | None = None
+        self._awaited: Outage | None = None  # the outage that was reported to the log and the bar
         self._delivery: Delivery | None = None
         if self._receiver.pieces:
             self._delivery = Delivery(self.call, self._receiver, self.tasks, ByteShare(session.bytes))
@@ -175,8 +173,8 @@ class Run:
         self.caller = caller
         if self._needs_task:
             await have_task()
-        if self.before is not None:
-            await caller.run_on_worker(self.before)
+            if self.before is not None:
+                await caller.run_on_worker(self.before)
         began = monotonic()
         try:
             with self.watch or UNWATCHED:
@@ -218,13 +216,13 @@ class Run:
     async def _drive(self) -> None:
         """Read while there is room, send what may be sent, sleep until something happens; until nothing is left."""
         call, reading = self.call, self._reading
-        if monotonic() >= self.way.open_until:
+        if self.way.only is None and monotonic() >= self.way.open_until:
             await self.way.open()
         while True:
             reading.go_on(self)
             time, is_ready, over = monotonic(), None, False
             while (batch := call.next_batch(time)) is not None:
-                if not self.tasks.running and call.alone:  # it needs no task, as the call has nothing else to do
+                if not self.tasks.running and call.is_alone():  # it needs no task, as the call has nothing else to do
                     await self._attempt(batch)
                     over = True
                     break
@@ -237,7 +235,7 @@ class Run:
             if (trial := self.packing.trial) is not None and call.waits_for_sample:
                 trial.begin(self.tasks, call.patience)
             # A task that has reported its failure may still be calling callbacks: the call ends after it.
-            if call.finished and not (call.stopped is None and self.tasks.running):
+            if call.is_finished() and not (call.stopped is None and self.tasks.running):
                 if self.verb.whole and isinstance(call.stopped, CasdkError):
                     await self.tasks.wait_for_answers(ANSWER_SECONDS)
                 return
@@ -285,7 +283,7 @@ class Run:
         try:
             try:
                 packed, batch.taken_at = None, perf_counter()
-                if not (self.tasks.running and self._bytes.full):  # what has only sentences in it takes no time
+                if not (self.tasks.running and self._bytes.is_full()):  # what has only sentences in it takes no time
                     codec = request.codec = self.way.codec
                     packed = packing.packers[codec].pack_sentences(request.id, batch.items, batch.kinds)
                 packed = packed or await self._pack(request)
@@ -335,7 +333,7 @@ class Run:
     async def _pack(self, request: Request) -> Packed:
         """Pack a batch whatever is in it, once there is room for it."""
         batch = request.batch
-        if self._bytes.full and self._is_patient(batch):
+        if self._bytes.is_full() and self._is_patient(batch):
             await self._bytes.room()
             batch.taken_at = perf_counter()
         request.codec = self.way.codec
@@ -362,14 +360,12 @@ class Run:
         """Send a request to the server that was chosen for it, and return the reply."""
         transport, repeatable, answer_by = request.transport, self.verb.resend, self.answer_by
         assert transport is not None
-        if self.watch is None and self.guard is None:
-            return transport.exchange(request.id, message, repeatable=repeatable, answer_by=answer_by)
-        options: dict[str, Any] = {"repeatable": repeatable, "answer_by": answer_by}
-        if self.guard is not None:
-            options["check"] = self.guard.check_for(request.batch, transport, self.packing.model_name)
+        check, guard = None, self.guard
+        if guard is not None:
+            check = guard.check_for(request.batch, transport, self.packing.model_name)
         if self.watch is None:
-            return transport.exchange(request.id, message, **options)
-        return self.watch.exchange(transport, request.batch, request.id, message, **options)
+            return transport.exchange(request.id, message, (), repeatable, answer_by, check)
+        return self.watch.exchange(transport, request.batch, request.id, message, repeatable, answer_by, check)
 
     async def _receive(self, request: Request, received: Received) -> list[int]:
         """Take in a reply that says what failed, is read apart or called back for; return what has no result in it."""
@@ -413,10 +409,11 @@ class Run:
         self._unfinished.mark_done(indices)
         if self._progress is not None:
             self._progress.advance(len(items), request.size, received.size)
-        self.sent.bytes += request.size
-        self.sent.cropped += (crops := sum(request.batch.crops))
-        if self._receiver.pieces:
-            self._receiver.answered(indices[0], request.size, crops, self.sent)
+        sent, crops = self.sent, sum(request.batch.crops) if request.batch.crops else 0
+        sent.bytes += request.size
+        sent.cropped += crops
+        if self._delivery is not None:
+            self._receiver.answered(indices[0], request.size, crops, sent)
         return len(items) - len(missing)
 
     async def _fail(self, request: Request, error: CasdkError) -> None:
@@ -461,9 +458,11 @@ class Run:
             if isinstance(result, CasdkError):
                 raise result
             return result
-        finally:
+        except BaseException:
             # The error's traceback refers to this frame, and so would hold all that the call had in memory.
             vars(self).clear()
+            raise
+        finally:
             del result
 
     def _make(self) -> Any:
@@ -483,7 +482,7 @@ class Run:
         read, bad = self._reading.count, self.call.bad
         if self.repeats is not None:
             self.repeats.spread(bad, left)
-        outcome = Outcome(read, bad, left, stopped, sorted({*bad, *left}), self.sent)
+        outcome = Outcome(read, bad, left, stopped, sorted({*bad, *left}) if bad or left else [], self.sent)
         if stopped is not None:
             stopped.done = read - len(outcome.missing)
             stopped.total = read if self.total is None and self.call.ended else self.total

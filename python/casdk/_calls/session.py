@@ -86,15 +86,14 @@ class ByteShare(msgspec.Struct):
     budget: ByteBudget
     held: int = 0
 
-    @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether nothing more should be packed; what is packed all the same exceeds the budget by itself, once."""
         budget = self.budget
         return self.held >= budget.share or budget.held >= budget.most
 
     async def room(self) -> None:
         """Wait until something may be packed."""
-        while self.full:
+        while self.is_full():
             await self.budget.change()
 
     def hold(self, size: int) -> None:

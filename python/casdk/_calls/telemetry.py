@@ -231,9 +231,9 @@ class Watch:
     # attempts
 
     async def exchange(
-        self, transport: Transport, batch: Batch, request_id: str, message: bytes, **options: Any
+        self, transport: Transport, batch: Batch, request_id: str, message: bytes, *rest: Any
     ) -> Received:
-        """Send one request, its span's context beside it; the rest, and the options, are `Transport.exchange`'s."""
+        """Send one request, its span's context beside it; the rest is `Transport.exchange`'s."""
         instruments, wire = self._instruments, self._instruments.wire_to(transport.endpoint)
         attributes: dict[str, Any] = {
             **wire.attributes,
@@ -252,7 +252,7 @@ class Watch:
         began = perf_counter()
         instruments.in_flight.add(1, wire.attributes)
         try:
-            received = await transport.exchange(request_id, message, tuple(carrier.items()), **options)
+            received = await transport.exchange(request_id, message, tuple(carrier.items()), *rest)
             self._width = received.reply.width or self._width
             span.set_attribute("casdk.reply.bytes", received.size)
             if wire.success is not None:

@@ -125,7 +125,7 @@ def _finish_encode(run: Run, outcome: Outcome) -> Any:
     rows = run.answer.rows_of(outcome)
     if rows is not None and run.repeats is not None:
         run.repeats.copy(rows)
-    return present(rows, outcome, run.originals if run.originals.all_documents else None, run.options)
+    return present(rows, outcome, run.originals if run.originals.are_all_documents() else None, run.options)
 
 
 def encode(session: Session, content: Iterable[Any], options: Options) -> Run | MergedEncode:

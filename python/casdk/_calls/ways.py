@@ -43,10 +43,6 @@ class Way:
         hedging: Which of them are sent to a second server as well; ``None`` if none is.
     """
 
-    open_until = inf
-    is_fixed = True
-    hedging: Hedging | None = None
-
     def __init__(
         self,
         only: Transport | None,
@@ -63,6 +59,9 @@ class Way:
         self.codec: Codec = codecs[0]
         self.state = state
         self.address = address
+        self.open_until = inf
+        self.is_fixed = True
+        self.hedging: Hedging | None = None
 
     @classmethod
     def to(cls, transport: Transport, state: ServerState, pace: Pace | None = None) -> Way:

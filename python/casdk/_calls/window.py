@@ -43,9 +43,10 @@ class Window:
             size: Bytes of both.
         """
         if took <= QUICK_SECONDS and self.size * size <= LIGHT_BYTES:
-            self.size += self.size < self._most
-        else:
-            self.size -= self.size > self._least
+            if self.size < self._most:
+                self.size += 1
+        elif self.size > self._least:
+            self.size -= 1
 
     def failed(self) -> None:
         """A request failed: the server may be overloaded."""

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import numpy as np
 
@@ -67,9 +67,9 @@ class Feed:
     Args:
         content: The user's iterable, which has passed ``check_content``.
         size: Items per chunk.
-        threaded: Whether it is read in a thread of its own instead, in a copy of the caller's context, so that its
+        reader: ``"thread"`` reads it in a thread of its own instead, in a copy of the caller's context, so that its
             blocking cannot outlive a deadline.
-        hurried: Whether there is a deadline, at which the caller stops after the item that it is reading.
+        timeout: Seconds of the call, if it has so many only: the caller then stops after the item that it is reading.
 
     Raises:
         InputValueError: A thread is to read an async iterable.
@@ -85,18 +85,23 @@ class Feed:
     _position = 0
     _gate: list[None] | None = None
     _task: asyncio.Task[Any] | None = None
+    _untaken: deque[list[Any]] = deque(maxlen=0)
+    """Chunks that were posted to the engine, which has not taken them; of a list there never are any."""
 
-    def __init__(self, content: Any, size: int, *, threaded: bool = False, hurried: bool = False) -> None:
-        if issubclass(type(content), np.ndarray) and content.dtype.kind in "UO":
-            content = content.ravel().tolist()
+    def __init__(
+        self, content: Any, size: int, reader: Literal["caller", "thread"] = "caller", timeout: float | None = None
+    ) -> None:
         self.size = size
-        self._untaken: deque[list[Any]] = deque()
+        if type(content) is not list and issubclass(type(content), np.ndarray) and content.dtype.kind in "UO":
+            content = content.ravel().tolist()
         if type(content) is list:  # as it is most of the time
             self.total, self.direct, self._list = len(content), True, content
             return
+        self._untaken = deque()
         self.total = length_of(content)
         self.direct = is_held(content)
         self._asynchronous = isinstance(content, AsyncIterable)
+        threaded = reader == "thread"
         if threaded and self._asynchronous:
             raise InputValueError("reader='thread' reads a sync iterable; an async one belongs to its loop")
         if threaded and not self.direct:
@@ -106,7 +111,7 @@ class Feed:
             self._iterator = _begin(content, asynchronous=self._asynchronous)
         # The caller reads no more items at a time than this list has entries (`_fill`). When the call is over, the
         # engine empties the list, which ends a `zip` that is under way: no further item is taken from the iterable.
-        if hurried and not self.direct:
+        if timeout is not None and not self.direct:
             self._gate = [None] * min(size, MOST_AT_ONCE_ITEMS)
 
     async def read(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:

@@ -71,11 +71,11 @@ class Caller(ABC, Generic[T]):
     """
 
     runner: Steps | Member | None = None
-    loop: asyncio.AbstractEventLoop | None = None
     context: contextvars.Context
 
     def __init__(self, job: Job[T]) -> None:
         self._job: Job[T] | None = job
+        self.loop: asyncio.AbstractEventLoop | None = None
         self.engine = engine()
         self.engine.check_caller()
         if (record := logging.handled.get()) is not None:  # a log handler makes this call

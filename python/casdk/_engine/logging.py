@@ -52,8 +52,12 @@ class _Diverted(logging.Logger):
         if threading.get_ident() not in our_threads:
             return super().isEnabledFor(level)
         # The same answer as the method above gives, without its lock: `dictConfig` holds that while it makes handlers,
-        # and those may be the caller's code and encode.
-        return not self.disabled and self.manager.disable < level and level >= self.getEffectiveLevel()
+        # and those may be the caller's code and encode. Looked up here, since each call of a method would be a large
+        # part of what a call that logs nothing does for the log.
+        logger: logging.Logger = self
+        while not logger.level and logger.parent is not None:
+            logger = logger.parent
+        return level >= logger.level and not self.disabled and self.manager.disable < level
 
     def makeRecord(self, *arguments: Any, **options: Any) -> logging.LogRecord:  # noqa: N802
         if threading.get_ident() not in our_threads:
@@ -263,6 +267,8 @@ def divert(*packages: str) -> None:
 
 def are_pending() -> bool:
     """Whether the end of a call is to wait for records to be emitted."""
+    if not _emitters:
+        return False
     emitter = _emitters.get(os.getpid())
     if emitter is None or emitter.late or not emitter.pending:
         return False

@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 from casdk._engine import logging
 from casdk._engine.forks import ConnectionOwner, Library, Pause, Pauses
-from casdk._engine.greenlets import PATCHERS, ThreadModel
+from casdk._engine.greenlets import ThreadModel
 from casdk._engine.mailbox import Mailbox
 from casdk._engine.threads import Workers, check_process, our_threads, start
 from casdk._wording import EXITING
@@ -176,7 +176,6 @@ class Engine:
 
     def obstacle(
         self,
-        *,
         exiting: Callable[[], bool] = sys.is_finalizing,
         said: str = EXITING,
         process: Callable[[], int] = os.getpid,
@@ -206,8 +205,8 @@ class Engine:
         Raises:
             ClosedError: It does; a ConfigError as `ThreadModel.check_caller` has it.
         """
-        # It walks through what it gets: the two names, and not all modules of the process.
-        if not sys.modules.keys().isdisjoint(PATCHERS):
+        modules = sys.modules
+        if "gevent" in modules or "eventlet" in modules:  # who may have patched the threads since
             self.thread_model.check_caller()
         thread = threading.get_ident()
         if thread in our_threads:

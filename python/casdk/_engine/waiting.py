@@ -9,8 +9,10 @@ import queue
 from asyncio.selector_events import BaseSelectorEventLoop
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Final, Protocol, TypeAlias, TypeVar, cast
 from weakref import WeakSet
+
+import msgspec
 
 from casdk._engine.callers import Caller, Ending, EscapedError, Job, Member
 from casdk._engine.loop import Engine
@@ -46,25 +48,35 @@ def _error_for_caller(error: BaseException) -> BaseException:
     return error.original if isinstance(error, EscapedError) else error
 
 
-class _Ask(NamedTuple):
+class _Ask(msgspec.Struct, eq=False):
     """The call asks the thread to run the caller's own code."""
 
     function: Callable[[], Any]
     report: Report
 
 
-class _Piece(NamedTuple):
+class _Piece(msgspec.Struct, eq=False):
     """The call hands over a piece of its result."""
 
     piece: Any
     taken: Callable[[], None]
 
 
-class _End(NamedTuple):
+class _End(msgspec.Struct, eq=False):
     """The call is over."""
 
     result: Any
     error: BaseException | None
+
+    def outcome(self) -> Any:
+        """Return the result, or raise what ended the call; once, as the error's traceback would hold the error."""
+        error, self.error = self.error, None
+        if error is None:
+            return self.result
+        try:
+            raise _error_for_caller(error)
+        finally:
+            del error
 
 
 class _ThreadCaller(Caller[T]):
@@ -85,53 +97,53 @@ class _ThreadCaller(Caller[T]):
 
     def receive(self, endings: list[Ending]) -> None:
         for _, result, error in endings:
-            self._messages.put(_End(result, None if error is None else _error_for_caller(error)))
+            self._messages.put(_End(result, error))
 
     def end_in_child(self, error: ClosedError) -> None:
         # Put into the queue, since the thread may wait there: a signal's handler that ran meanwhile may have forked.
         self._messages.put(_End(None, error))
 
     def serve(self) -> T:
-        """Wait for the result."""
-        pieces = self.pieces()
-        while True:
-            try:
-                next(pieces)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-
-    def pieces(self) -> Generator[Any, None, T]:
-        """Yield the pieces as they come; return the result."""
-        message: _Ask | _Piece | _End | None = None
+        """Wait for the result, of a call that hands over no pieces."""
         self._messages = queue.SimpleQueue()
         try:
             self.begin()
-            while True:
-                if self.engine.obstacle() is not None:
-                    self.engine.check()
-                message = self._messages.get()
-                match message:
-                    case _End(result, error):
-                        break
-                    case _Piece(piece, taken):
-                        taken()
-                        message = None  # the traceback of an error would hold the piece
-                        yield piece
-                        del piece, taken
-                    case _Ask(function, report):
-                        self._run(function, report)
+            ended = self._wait()
         except BaseException:
             self.cancel()
             raise
         finally:
             self.engine.callers.discard(self)
+        assert isinstance(ended, _End)
+        return ended.outcome()  # type: ignore[no-any-return]
+
+    def pieces(self) -> Generator[Any, None, T]:
+        """Yield the pieces as they come; return the result."""
+        self._messages = queue.SimpleQueue()
         try:
-            if error is not None:
-                raise error
-            return result  # type: ignore[no-any-return]
+            self.begin()
+            while isinstance(message := self._wait(), _Piece):
+                message.taken()
+                piece = message.piece
+                del message  # the traceback of an error would hold the piece
+                yield piece
+                del piece
+        except BaseException:
+            self.cancel()
+            raise
         finally:
-            # Breaks the reference cycle of the error, its traceback, and this frame, which refers to the error.
-            del error, result, message
+            self.engine.callers.discard(self)
+        return message.outcome()  # type: ignore[no-any-return]
+
+    def _wait(self) -> _Piece | _End:
+        """Run what the call asks for until it hands over a piece, or is over."""
+        while True:
+            if self.engine.obstacle() is not None:
+                self.engine.check()
+            message = self._messages.get()
+            if not isinstance(message, _Ask):
+                return message
+            self._run(message.function, message.report)
 
     def _run(self, function: Callable[[], Any], report: Report) -> None:
         """Run the caller's own code in this thread, and report what it returned or raised."""

@@ -131,7 +131,6 @@ class Transport:
         request_id: str,
         message: bytes,
         context: Headers = (),
-        *,
         repeatable: bool = True,
         answer_by: float | None = None,
         check: Check | None = None,

@@ -93,7 +93,7 @@ pub fn place<T: Number>(
     request_id: &str,
 ) -> Result<Vec<usize>, Error> {
     let positions = positions(reply, message, sent, request_id)?;
-    let mut placed = vec![false; sent];
+    let mut placed = 0;
     for (row, &position) in reply.rows.iter().zip(&positions) {
         let Some(numbers) = &row.embedding else {
             continue;
@@ -114,13 +114,16 @@ pub fn place<T: Number>(
             )));
         };
         copy(numbers, reply, message, target);
-        placed[position] = true;
+        placed += 1;
     }
-    Ok(placed
-        .iter()
-        .enumerate()
-        .filter_map(|(position, &there)| (!there).then_some(position))
-        .collect())
+    if placed == sent {
+        return Ok(Vec::new()); // as most of the time
+    }
+    let mut missing = vec![true; sent];
+    for (row, &position) in reply.rows.iter().zip(&positions) {
+        missing[position] = row.embedding.is_none();
+    }
+    Ok((0..sent).filter(|&position| missing[position]).collect())
 }
 
 fn positions(
@@ -129,30 +132,24 @@ fn positions(
     sent: usize,
     request_id: &str,
 ) -> Result<Vec<usize>, Error> {
-    let mut taken = vec![false; sent];
-    let mut positions = Vec::with_capacity(reply.rows.len().min(sent));
-    let (count, mut named) = (reply.rows.len(), 0);
+    let count = reply.rows.len();
     if count > sent {
         return Err(Error::Unfit(format!(
             "the server sent {count} documents for {sent}"
         )));
     }
+    let mut positions = Vec::with_capacity(count);
+    let (mut named, mut in_order) = (0, true);
     for (at, row) in reply.rows.iter().enumerate() {
         let id = message.get(row.id.clone()).unwrap_or_default();
-        let position = match place_of(id, request_id) {
-            Some(position) => {
-                named += 1;
-                position
-            }
-            None => at,
-        };
-        if position >= sent || taken[position] {
-            return Err(Error::Unfit(format!(
-                "the server sent position {position} twice or beyond the {sent} sent"
-            )));
-        }
-        taken[position] = true;
+        let told = place_of(id, request_id);
+        let position = told.unwrap_or(at);
+        named += usize::from(told.is_some());
+        in_order &= position == at;
         positions.push(position);
+    }
+    if !in_order {
+        check_distinct(&positions, sent)?;
     }
     if count < sent && named < count {
         return Err(Error::Unfit(format!(
@@ -160,6 +157,19 @@ fn positions(
         )));
     }
     Ok(positions)
+}
+
+fn check_distinct(positions: &[usize], sent: usize) -> Result<(), Error> {
+    let mut taken = vec![false; sent];
+    for &position in positions {
+        if position >= sent || taken[position] {
+            return Err(Error::Unfit(format!(
+                "the server sent position {position} twice or beyond the {sent} sent"
+            )));
+        }
+        taken[position] = true;
+    }
+    Ok(())
 }
 
 fn copy<T: Number>(numbers: &Numbers, reply: &Reply, message: &[u8], row: &mut [T]) {

@@ -147,20 +147,17 @@ impl<'a> Field<'a> {
     /// Returns the payload's own fields.
     #[must_use]
     pub fn fields(&self) -> Reader<'a> {
-        Reader {
-            bytes: self.bytes,
-            at: 0,
-            base: self.offset,
-        }
+        Reader::at(self.bytes, self.offset)
     }
 }
 
 /// Reads the fields of a message.
 #[derive(Debug, Clone)]
 pub struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    base: usize,
+    /// What has not been read.
+    rest: &'a [u8],
+    /// Where that ends in the whole message.
+    end: usize,
 }
 
 /// Returns the error of bytes that break the encoding.
@@ -177,30 +174,35 @@ impl<'a> Reader<'a> {
     /// Reads a message from its beginning.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            bytes,
-            at: 0,
-            base: 0,
-        }
+        Self::at(bytes, 0)
     }
 
     /// Reads part of a message that stands at `base`.
     #[must_use]
     pub fn at(bytes: &'a [u8], base: usize) -> Self {
-        Self { bytes, at: 0, base }
+        Self {
+            rest: bytes,
+            end: base + bytes.len(),
+        }
+    }
+
+    /// Returns where the next byte stands in the whole message.
+    #[inline]
+    fn offset(&self) -> usize {
+        self.end - self.rest.len()
     }
 
     /// Reads a varint; most tags have one byte, and most lengths one or two.
     #[inline]
     fn varint(&mut self) -> Result<u64, Error> {
-        match self.bytes[self.at..] {
-            [byte, ..] if byte < 0x80 => {
-                self.at += 1;
-                Ok(u64::from(byte))
+        match self.rest {
+            [byte, rest @ ..] if *byte < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
             }
-            [low, high, ..] if high < 0x80 => {
-                self.at += 2;
-                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
+            [low, high, rest @ ..] if *high < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(*low & 0x7f) | u64::from(*high) << 7)
             }
             _ => self.long_varint(),
         }
@@ -209,10 +211,10 @@ impl<'a> Reader<'a> {
     fn long_varint(&mut self) -> Result<u64, Error> {
         let mut value = 0u64;
         for shift in (0..70).step_by(7) {
-            let Some(&byte) = self.bytes.get(self.at) else {
-                return Err(broken(self.base + self.at, "it ends inside a number"));
+            let Some((&byte, rest)) = self.rest.split_first() else {
+                return Err(broken(self.end, "it ends inside a number"));
             };
-            self.at += 1;
+            self.rest = rest;
             if shift == 63 && byte > 1 {
                 break;
             }
@@ -221,28 +223,26 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
         }
-        Err(broken(
-            self.base + self.at,
-            "a number has more than 64 bits",
-        ))
+        Err(broken(self.offset(), "a number has more than 64 bits"))
     }
 
     #[inline]
     fn take(&mut self, len: u64) -> Result<&'a [u8], Error> {
-        let rest = &self.bytes[self.at..];
-        let Some(taken) = usize::try_from(len).ok().and_then(|len| rest.get(..len)) else {
+        let Some((taken, rest)) = usize::try_from(len)
+            .ok()
+            .and_then(|len| self.rest.split_at_checked(len))
+        else {
             return Err(self.short(len));
         };
-        self.at += taken.len();
+        self.rest = rest;
         Ok(taken)
     }
 
     #[cold]
     fn short(&self, len: u64) -> Error {
-        let left = self.bytes.len() - self.at;
         broken(
-            self.base + self.at,
-            &format!("a field of {len} bytes has {left} left"),
+            self.offset(),
+            &format!("a field of {len} bytes has {} left", self.rest.len()),
         )
     }
 
@@ -261,10 +261,10 @@ impl<'a> Reader<'a> {
         reason = "an iterator of results would be read past its first error"
     )]
     pub fn next(&mut self) -> Result<Option<Field<'a>>, Error> {
-        if self.at == self.bytes.len() {
+        if self.rest.is_empty() {
             return Ok(None);
         }
-        let start = self.base + self.at;
+        let start = self.offset();
         let tag = self.varint()?;
         let kind = low_byte(tag & 7);
         let Ok(number) = u32::try_from(tag >> 3) else {
@@ -275,14 +275,14 @@ impl<'a> Reader<'a> {
         }
         let mut value = 0;
         let mut bytes: &[u8] = &[];
-        let mut offset = self.base + self.at;
+        let mut offset = self.offset();
         match kind {
             VARINT => value = self.varint()?,
             FIXED64 => bytes = self.take(8)?,
             FIXED32 => bytes = self.take(4)?,
             BYTES => {
                 let len = self.varint()?;
-                offset = self.base + self.at;
+                offset = self.offset();
                 bytes = self.take(len)?;
             }
             _ => return Err(broken(start, "no such wire type")),
