@@ -34,8 +34,12 @@ KINDS = ("png", "jpeg", "gif", "webp")
 LOGS = ("casdk", "casdk.calls", "casdk.connections", "casdk.progress")
 
 SLOWEST = (
-    "faults/test_reentry.py",
     "test_greenlets.py",
+    "faults/test_forks.py",
+    "faults/test_reentry.py",
+    "crops/test_trials.py",
+    "bulk/test_kills.py",
+    "faults/test_connections.py",
     "test_memory.py",
     "test_examples.py",
     "test_interop.py",
