@@ -164,7 +164,7 @@ interop: $(READY) ## Run against real jina servers, in environments of their own
 	@$(BIN)/python tests/interop/run.py
 
 .PHONY: ecosystem
-ecosystem: $(READY) ## Run against torch, datasets, langchain, llamaindex, dask, ray, spark, uvloop and uWSGI, each in a venv of its own
+ecosystem: $(READY) ## Run against torch, datasets, langchain, llamaindex, dask, ray, spark, lance, uvloop and uWSGI, each in a venv of its own
 	$(say) "testing with other people's libraries (a first run builds 4 GB of environments in about 4 minutes)"
 	@CASDK_ECOSYSTEM=1 $(BIN)/python -m pytest tests/ecosystem -n 2 --dist worksteal
 
