@@ -1,5 +1,6 @@
 """Which channel carries a scheme."""
 
+import os
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from casdk._transport.channels.libraries.grpc import GrpcChannel
 from casdk._transport.channels.libraries.http import HttpChannel
 from casdk._transport.channels.libraries.websocket import WebsocketChannel as LibraryWebsocketChannel
 from casdk._transport.channels.websocket import WebsocketChannel
+from casdk.testing._thread import reserve
 
 CHANNELS = {
     "libraries": {"grpc": GrpcChannel, "http": HttpChannel, "websocket": LibraryWebsocketChannel},
@@ -42,3 +44,43 @@ print(sorted(before), sorted(sys.modules.keys() & {set(LIBRARIES.values())}))
 """
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert shown == f"[] {imported}\n"
+
+
+ALONE = """
+import os, sys
+
+LIBRARIES = ("grpc", "httpx", "websockets")
+for library in LIBRARIES:
+    sys.modules[library] = None  # importing it fails from here on
+
+import casdk
+
+*addresses, closed = sys.argv[1:]
+for address in addresses:
+    with casdk.Client(address) as client:
+        assert client.encode(["a"]).shape[0] == 1
+for scheme in ("grpc", "http", "websocket"):
+    with casdk.Client(f"{scheme}://{closed}", retry=casdk.Retry(attempts=1)) as client:
+        try:
+            client.encode(["a"])
+        except casdk.TransportError as error:
+            print(type(error).__name__)
+assert [sys.modules[library] for library in LIBRARIES] == [None, None, None]
+"""
+WISHES = {"GRPC_EXPERIMENTS": "event_engine_client", "GRPC_VERBOSITY": "debug", "GRPC_POLL_STRATEGY": "poll"}
+"""Variables that grpcio reads, which are not to bring it about."""
+
+
+def test_the_default_uses_no_library_whatever_fails_or_the_environment_says(server):
+    addresses = [server.address(scheme) for scheme in ("grpc", "http", "websocket")]
+    with reserve() as held:
+        port = held.getsockname()[1]
+        ran = subprocess.run(
+            [sys.executable, "-c", ALONE, *addresses, f"127.0.0.1:{port}"],
+            env=os.environ | WISHES,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.split() == ["TransportError"] * 3
