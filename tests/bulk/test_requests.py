@@ -5,8 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from casdk import BulkError, Client
+from casdk import BulkError, Client, bulk
 from casdk._calls import tuning
+from casdk.bulk.regrouping import hand_out
 from casdk.testing import FaultServer, Refuse, embed
 
 WIDTH = 8
@@ -111,6 +112,24 @@ def test_a_target_that_was_begun_with_a_number_stays_with_it(client, peer, tmp_p
 def test_runs_that_share_a_folder_have_requests_of_one_size(client, peer, tmp_path):
     client.encode_to(tmp_path / "rows", TEXTS, shard=(0, 2), shard_rows=5000)
     assert max(sizes(peer)) == 32
+
+
+def test_runs_that_a_folder_is_handed_out_to_keep_what_was_found(client, peer, tmp_path):
+    """Batch size and window, in the manifest of the whole as well once the runs are joined."""
+    target, options = tmp_path / "rows", {"shard_rows": 2500}
+    with pytest.raises(BulkError):
+        client.encode_to(target, texts_until(peer, 2700), **options)
+    found = json.loads((target / "_casdk.json").read_text())
+    assert hand_out(str(target), 2)
+    peer.play(None)
+    sent = len(sizes(peer))
+    results = [client.encode_to(target, TEXTS, shard=(index, 2), **options) for index in range(2)]
+    assert {result.batch_size for result in results} == {found["settings"]["batch_size"]}
+    assert max(sizes(peer)[sent:]) == found["settings"]["batch_size"]
+    manifests = [json.loads(path.read_text()) for path in sorted(target.glob("_casdk.*-of-2.json"))]
+    bulk.merge(target)
+    manifests.append(json.loads((target / "_casdk.json").read_text()))
+    assert [manifest["prefetch"] for manifest in manifests] == [found["prefetch"]] * 3
 
 
 def test_what_a_search_has_done_is_kept_if_the_run_stops(client, peer, tmp_path):

@@ -107,6 +107,7 @@ def _joined(folder: FolderTarget, manifests: list[Manifest]) -> Manifest:
     return Manifest(
         settings=first.settings,
         space=next((manifest.space for manifest in manifests if manifest.space is not None), None),
+        prefetch=next((manifest.prefetch for manifest in manifests if manifest.prefetch is not None), None),
         finished=True,
         width=max(manifest.width for manifest in manifests),
         shards=tuple(shards),

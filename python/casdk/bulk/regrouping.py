@@ -102,6 +102,7 @@ def _gathered(name: str, manifests: list[Manifest]) -> Manifest:
     whole = Manifest(
         settings=manifests[0].settings,
         space=next((manifest.space for manifest in manifests if manifest.space is not None), None),
+        prefetch=next((manifest.prefetch for manifest in manifests if manifest.prefetch is not None), None),
         width=max(manifest.width for manifest in manifests),
     )
     return _with(whole, made, begun)
@@ -111,7 +112,7 @@ def _part_of(whole: Manifest, share: Share) -> Manifest:
     """Return what there is of a share of the shards, as the manifest of the run that makes the others of it."""
     made = {shard.number: shard for shard in (*whole.shards, *whole.ahead) if share.makes(shard.number)}
     begun = {} if whole.begun is None else {whole.begun.number: whole.begun}
-    part = Manifest(settings=whole.settings, share=share, space=whole.space, width=whole.width)
+    part = msgspec.structs.replace(whole, share=share, finished=False, shards=(), begun=None, ahead=())
     return _with(part, made, begun)
 
 

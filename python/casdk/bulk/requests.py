@@ -23,15 +23,16 @@ class Requests:
     Args:
         tunes: Whether to find out what is best, and not to take what the settings say.
         total: Items in all, if known.
+        searches: Whether it may be searched for; if not, what an earlier run has found still holds.
 
     Attributes:
         searches: Whether a search is under way whose outcome is in no manifest.
     """
 
-    def __init__(self, total: int | None, *, tunes: bool) -> None:
+    def __init__(self, total: int | None, *, tunes: bool, searches: bool = True) -> None:
         self.searches: bool = False
         self._tunes: Final = tunes
-        self._is_long: Final = total is None or total >= FEWEST_ITEMS
+        self._may_search: Final = searches and (total is None or total >= FEWEST_ITEMS)
         self._tuning: Tuning | None = None
 
     def begin(self, settings: Settings, manifest: Manifest | None) -> Settings:
@@ -47,7 +48,7 @@ class Requests:
             settings = msgspec.structs.replace(settings, batch_size=manifest.settings.batch_size)
         if manifest is not None and manifest.prefetch is not None:
             self._tuning = Tuning.known(settings.batch_size, manifest.prefetch)
-        elif self._is_long and (manifest is None or not manifest.rows):
+        elif self._may_search and (manifest is None or not manifest.rows):
             self._tuning = Tuning(settings.batch_size)
             self.searches = True
         return settings

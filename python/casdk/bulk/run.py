@@ -95,7 +95,7 @@ class Run:
         self._report = report
         self._timeout = timeout
         total = self._source.total
-        self._requests = Requests(total, tunes=tunes)
+        self._requests = Requests(total, tunes=tunes, searches=share is None)
         if share is not None and total is not None:
             total = share.rows_of(total, settings.shard_rows)
         self._bar = Bar(target.name, total, shown=show_progress)

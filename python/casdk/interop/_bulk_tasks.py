@@ -109,8 +109,8 @@ def encode_in_tasks(
     for_tasks = {name: value for name, value in options.items() if name not in ("resume", "overwrite")}
     pickled = _pickled(content, dumps)
     if hand_out(path, tasks, resume=run_options.resume, overwrite=run_options.overwrite):
-        if run_options.batch_size == AUTO and (begun := read_shares(Path(path))):
-            # A single run may have found out another one than tasks begin with.
+        if run_options.batch_size == AUTO and (begun := read_shares(Path(path))) and begun[0].prefetch is None:
+            # A task that has made nothing yet would begin with another one.
             for_tasks["batch_size"] = begun[0].settings.batch_size
         encoded = sum(run(ShareTask(client, path, pickled, tasks, for_tasks)))
         result = merge(path)
