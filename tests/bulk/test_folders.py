@@ -2,7 +2,7 @@
 
 import pytest
 from casdk import BulkError
-from casdk.bulk.folders import FOLDERS, RUN_FILES
+from casdk.bulk.folders import RUN_FILES
 from casdk.bulk.layouts import open_folder
 from casdk.bulk.manifest import Manifest, Settings, Shard
 
@@ -66,7 +66,6 @@ def test_a_finished_folder_holds_what_its_manifest_says(tmp_path):
     folder.complete(Manifest(settings=SETTINGS, shards=(shard(0, *whole),), finished=True))
     found = [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*")) if path.is_file()]
     assert found == ["_casdk.json", "_errors.parquet", "_lock", *whole]
-    assert set(FOLDERS) >= {"img_emb", "metadata"}
 
 
 def test_a_file_that_is_gone_or_was_changed_is_noticed(tmp_path):

@@ -39,4 +39,4 @@ def test_each_layout_has_its_target_also_for_a_share(tmp_path, layout):
     share = open_folder(str(tmp_path), "float16", layout=layout, columns=columns, share=Share(index=1, of=2))
     assert isinstance(share, kind)
     assert isinstance(share, SharedFolder)
-    assert share.manifest_path.name == "_casdk.1-of-2.json"
+    assert share.manifest_name == "_casdk.1-of-2.json"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from casdk import BulkError, Client, ConfigError, bulk
+from casdk.bulk.places import DiskPlace
 from casdk.bulk.shares import read_shares
 from casdk.testing import FaultServer
 
@@ -110,7 +111,7 @@ def test_what_does_not_fit_together(client, tmp_path, held, make, said):
     with pytest.raises(BulkError, match=said):
         bulk.merge(target)
     assert {name: data for name, data in before.items() if name != "_lock"} == held(target)
-    assert all(manifest.finished for manifest in read_shares(target))
+    assert all(manifest.finished for manifest in read_shares(DiskPlace(str(target))))
 
 
 def test_a_run_that_goes_on_keeps_the_merge_away(client, tmp_path):

@@ -6,7 +6,8 @@ import pytest
 from casdk import BulkError, Client, ConfigError
 from casdk.bulk.call import make_run
 from casdk.bulk.manifest import Input, Share
-from casdk.bulk.shares import Reading, SharedLock, shares_in
+from casdk.bulk.places import DiskPlace
+from casdk.bulk.shares import Reading, shares_in
 from casdk.testing import FaultServer
 
 TEXTS = [f"sentence {number}" for number in range(50)]
@@ -37,18 +38,6 @@ def test_reading_ends_at_a_shard_that_is_not_full():
     assert reading.input == other.input != Input(items=19, digest="digest")
 
 
-def test_the_folder_is_shared_and_a_share_is_not(tmp_path):
-    whole, own = tmp_path / "_lock", tmp_path / "_lock.0-of-2"
-    first = SharedLock("rows", whole, own)
-    second = SharedLock("rows", whole, tmp_path / "_lock.1-of-2")
-    with pytest.raises(BulkError, match="being written"):
-        SharedLock("rows", whole, own)
-    first.release()
-    second.release()
-    assert [path.name for path in tmp_path.iterdir()] == ["_lock"]
-    SharedLock("rows", whole, own).release()
-
-
 @pytest.mark.parametrize("mode", ["sync", "async"])
 def test_a_share_goes_on_and_then_all_of_it_is_there(client, tmp_path, mode):
     target = tmp_path / "rows"
@@ -72,7 +61,9 @@ def test_a_share_goes_on_and_then_all_of_it_is_there(client, tmp_path, mode):
     assert encode(TEXTS, (0, 3)).encoded == 0
     assert encode(TEXTS, (2, 3)).encoded == 16
     assert sorted(path.name for path in target.glob("part-*")) == [f"part-{n:05d}.parquet" for n in (0, 2, 3, 5, 6)]
-    assert shares_in(target) == [(target / f"_casdk.{index}-of-3.json", Share(index=index, of=3)) for index in (0, 2)]
+    assert shares_in(DiskPlace(str(target))) == [
+        (f"_casdk.{index}-of-3.json", Share(index=index, of=3)) for index in (0, 2)
+    ]
 
 
 @pytest.mark.parametrize(

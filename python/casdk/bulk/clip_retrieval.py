@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import IO, Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
 
-from casdk.bulk.disk import Checksum, Part, rename, sum_of, sync_folder
+from casdk.bulk.disk import Checksum, Part, sum_of
 from casdk.bulk.folders import FolderTarget
 from casdk.bulk.manifest import Manifest, Shard
 from casdk.bulk.matrix import head_of
+from casdk.bulk.places import Place
 from casdk.bulk.sources import to_lines
 from casdk.bulk.targets import Rows, described_rows, remove
 from casdk.errors import ItemError
@@ -40,13 +40,13 @@ class ClipRetrievalTarget(FolderTarget):
     all three folders by their names, so that the files stay next to each other.
 
     Args:
-        path: The folder, made if it is not there.
+        place: The folder, made if it is not there.
         dtype: ``float16``.
         columns: Which of the matrices there are, ``img_emb``, ``text_emb`` or both.
     """
 
-    def __init__(self, path: str, dtype: str, columns: tuple[str, ...]) -> None:
-        super().__init__(path, dtype, columns)
+    def __init__(self, place: str | Place, dtype: str, columns: tuple[str, ...]) -> None:
+        super().__init__(place, dtype, columns)
         string, row = self._arrow.string(), self._arrow.int64()
         # What an item is called is the path of its image; where there is none, it has a column of its own.
         self._named = "image_path" if "img_emb" in columns else "name"
@@ -61,15 +61,16 @@ class ClipRetrievalTarget(FolderTarget):
         self._start = manifest.start_of(number)
         self._drop_begun(manifest)
         begun = () if manifest.begun is None else manifest.begun.files
-        paths = {name.rpartition(".")[2]: self.path / name for name in begun}
+        files = {name.rpartition(".")[2]: name for name in begun}
         head = self._head(0)
         for column in self._columns:
-            part = self._parts[column] = Part(self.path / f"_{column}_{number}.npy.tmp")
+            part = self._parts[column] = Part(self.place.scratch / f"_{column}_{number}.npy.tmp")
             part.write(head)
             part.checksum = Checksum()
-        self._parts[LINES] = Part(self.path / f"_{LINES}_{number}.jsonl.tmp")
-        for kind, path in paths.items():
-            _copy(path, self._parts[kind], skip=0 if kind == LINES else len(head))
+        self._parts[LINES] = Part(self.place.scratch / f"_{LINES}_{number}.jsonl.tmp")
+        for kind, name in files.items():
+            with self.place.open(name) as file:
+                _copy(file, self._parts[kind], skip=0 if kind == LINES else len(head))
         row_bytes = width * np.dtype(self._dtype).itemsize
         self._good = (self._parts[self._columns[0]].size - len(head)) // row_bytes
 
@@ -101,18 +102,14 @@ class ClipRetrievalTarget(FolderTarget):
             for column in self._columns:
                 made[f"{column}/{column}_{number}.npy"] = self._parts[column]
                 sums.append(self._end_matrix(self._parts[column]))
-            good = ((name, caption) for name, caption, error in _read(lines.path) if error is None)
+            good = ((name, caption) for name, caption, error in _read(lines.path.open("rb")) if error is None)
             made[f"metadata/metadata_{number}.parquet"] = self._write_rows("metadata", number, self._metadata, good)
         if shard.failed:
-            rows = enumerate(_read(lines.path), self._start)
+            rows = enumerate(_read(lines.path.open("rb")), self._start)
             failed = ((row, name, error) for row, (name, _, error) in rows if error is not None)
             made[f"_failed/failed_{number}.parquet"] = self._write_rows("failed", number, self._failed, failed)
         for name, part in made.items():
-            path = self.path / name
-            if not path.parent.is_dir():
-                path.parent.mkdir(exist_ok=True)  # another share may make it, too
-                sync_folder(self.path)
-            rename(part.path, path)
+            self.place.take_in(part.path, name)
         self.drop()
         sums += [part.checksum.text for part in made.values() if part.checksum is not None]
         files = {name: part.size for name, part in made.items()}
@@ -129,7 +126,7 @@ class ClipRetrievalTarget(FolderTarget):
 
     def _write_rows(self, kind: str, number: int, schema: Any, rows: Iterable[tuple[Any, ...]]) -> Part:
         """Write rows into a file of their own, as many of their values as the schema has columns; returns the file."""
-        part = self._parts[kind] = Part(self.path / f"_{kind}_{number}.parquet.tmp")
+        part = self._parts[kind] = Part(self.place.scratch / f"_{kind}_{number}.parquet.tmp")
         part.checksum = Checksum()
 
         def tables() -> Iterator[Any]:
@@ -150,7 +147,7 @@ class ClipRetrievalTarget(FolderTarget):
             part.sync()
             part.close()
             name = self._begun_name(shard, kind)
-            rename(part.path, self.path / name)
+            self.place.take_in(part.path, name)
             files[name] = part.size
         sums = [part.checksum.text for part in self._parts.values() if part.checksum is not None]
         self._parts = {}
@@ -170,7 +167,7 @@ class ClipRetrievalTarget(FolderTarget):
         """Yield the names of all rows, also of those that failed, in order."""
         for name in shard.files:
             if name.endswith(f".{LINES}"):  # the beginning of a shard
-                yield from (called for called, _, _ in _read(self.path / name))
+                yield from (called for called, _, _ in _read(self.place.open(name)))
                 return
         good: Iterator[str] = iter(())
         failed: dict[int, str] = {}
@@ -185,22 +182,21 @@ class ClipRetrievalTarget(FolderTarget):
             yield failed[row] if row in failed else next(good)
 
     def _read_table(self, name: str) -> Any:
-        return self._arrow.parquet.ParquetFile(self.path / name).read()
+        return self._arrow.parquet.ParquetFile(self.place.for_arrow(name)).read()
 
 
 _decoder: Final = msgspec.json.Decoder(Line)
 
 
-def _read(path: Path) -> Iterator[Line]:
-    """Yield the rows of a shard under way."""
-    with open(path, "rb") as lines:
+def _read(lines: IO[bytes]) -> Iterator[Line]:
+    """Yield the rows of a shard under way, and close their file."""
+    with lines:
         for line in lines:
             yield _decoder.decode(line)
 
 
-def _copy(path: Path, part: Part, *, skip: int) -> None:
+def _copy(file: IO[bytes], part: Part, *, skip: int) -> None:
     """Write what a file holds beyond its first bytes."""
-    with open(path, "rb") as file:
-        file.seek(skip)
-        while data := file.read(COPIED_BYTES):
-            part.write(data)
+    file.seek(skip)
+    while data := file.read(COPIED_BYTES):
+        part.write(data)

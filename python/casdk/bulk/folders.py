@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
-from casdk.bulk.disk import Part, rename, sync_folder
-from casdk.bulk.manifest import Manifest, Shard
-from casdk.bulk.targets import Target, remove
+from casdk.bulk.disk import Part
+from casdk.bulk.manifest import Manifest, Shard, write_manifest
+from casdk.bulk.places import DiskPlace, Place
+from casdk.bulk.targets import Held, Target
 from casdk.errors import BulkError, ConfigError
 
 __all__ = ["EMBEDDING", "ERRORS", "RUN_FILES", "SHARE_MANIFEST", "FolderTarget"]
@@ -18,8 +18,7 @@ __all__ = ["EMBEDDING", "ERRORS", "RUN_FILES", "SHARE_MANIFEST", "FolderTarget"]
 EMBEDDING: Final = ("embedding",)
 """What the one matrix of a target is called, unless its layout says otherwise."""
 ERRORS: Final = "_errors.parquet"
-FOLDERS: Final = ("img_emb", "text_emb", "metadata", "_failed")
-"""Folders in the layout of clip-retrieval."""
+MANIFEST: Final = "_casdk.json"
 RUN_FILES: Final = re.compile(
     r"part-\d{5,}\.parquet|_part-\d{5,}\.parquet\.tmp|_begun-\d+-\d+\.\w+|_errors\.parquet(\.tmp)?"
     r"|(img_emb|text_emb|metadata|_failed)/(img_emb|text_emb|metadata|failed)_\d+\.(npy|parquet)"
@@ -41,7 +40,7 @@ class FolderTarget(Target):
     failed items when all is done.
 
     Args:
-        path: The folder, made if it is not there.
+        place: The folder, made if it is not there.
         dtype: ``float32`` or ``float16``.
         columns: What the matrices of the layout are called.
 
@@ -49,8 +48,9 @@ class FolderTarget(Target):
         ConfigError: pyarrow is not installed.
     """
 
-    def __init__(self, path: str, dtype: str, columns: tuple[str, ...] = EMBEDDING) -> None:
-        super().__init__(path)
+    def __init__(self, place: str | Place, dtype: str, columns: tuple[str, ...] = EMBEDDING) -> None:
+        self.place: Place = DiskPlace(place) if isinstance(place, str) else place
+        super().__init__(self.place.name)
         try:
             import pyarrow.parquet
         except ImportError as error:
@@ -58,38 +58,34 @@ class FolderTarget(Target):
         self._arrow: Any = pyarrow
         self._dtype = dtype
         self._columns = columns
-        self.manifest_path: Path = self.path / "_casdk.json"
-        self.lock_path: Path = self.path / "_lock"
+        self.manifest_name: str = MANIFEST
 
-    def _make_folder(self) -> None:
-        self.path.mkdir(exist_ok=True)
+    def _acquire(self) -> Held:
+        return self.place.lock()
 
-    def foreign_files(self) -> Iterator[Path]:
+    def _read_manifest(self) -> tuple[bytes, str]:
+        return self.place.read_manifest(self.manifest_name), self.place.where(self.manifest_name)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Say what it holds from now on."""
+        self.place.write_manifest(self.manifest_name, write_manifest(manifest))
+
+    def foreign_files(self) -> Iterator[str]:
         """Yield what lies in the folder."""
-        yield from self._found()
+        yield from map(self.place.where, self._found())
 
     @property
     def is_whole(self) -> bool:
         """Whether it has a manifest of its own, and not only such as runs of shares have."""
-        return self.manifest_path.exists()
+        return self.place.size_of(MANIFEST) is not None
 
     def forget(self) -> None:
         """Remove its manifest, for good: from here on, those of others count."""
-        remove(self.manifest_path)
-        sync_folder(self.path)
+        self.place.remove(self.manifest_name)
 
-    def _found(self) -> list[Path]:
-        """Return what is in the folder, and in those folders in it that a layout has."""
-        found: list[Path] = []
-        for path in sorted(self.path.iterdir()):
-            if path.name in FOLDERS and path.is_dir():
-                found += sorted(path.iterdir())
-            elif path.name not in LEFT_BEFORE:
-                found.append(path)
-        return found
-
-    def _is_ours(self, path: Path) -> bool:
-        return RUN_FILES.fullmatch(path.relative_to(self.path).as_posix()) is not None
+    def _found(self) -> list[str]:
+        """Return the names of what is in the folder."""
+        return [name for name in self.place.names() if name not in LEFT_BEFORE]
 
     def clear(self) -> None:
         """Remove what an earlier run has left, its manifest first.
@@ -97,18 +93,14 @@ class FolderTarget(Target):
         Raises:
             BulkError: There are files of others that would remain in it.
         """
-        others = [path for path in self._found() if not self._is_ours(path)]
-        if others:
+        found = self._found()
+        if others := [name for name in found if not RUN_FILES.fullmatch(name)]:
             raise BulkError(
-                f"{self.name} holds files that are not of a bulk run, as {others[0].name}: they are left alone, so "
-                "give another target"
+                f"{self.name} holds files that are not of a bulk run, as {others[0].rpartition('/')[2]}: they are left "
+                "alone, so give another target"
             )
         self.forget()
-        for path in self._found():
-            remove(path)
-        for folder in FOLDERS:
-            if (self.path / folder).is_dir():
-                (self.path / folder).rmdir()
+        self.place.remove(*found)
 
     def check(self, manifest: Manifest) -> None:
         """Check that what the manifest says is there.
@@ -118,15 +110,15 @@ class FolderTarget(Target):
         """
         for shard in manifest.entries:
             for name, size in shard.files.items():
-                self._compare_size(self.path / name, size)
+                self._compare_size(self.place.where(name), self.place.size_of(name), size)
 
     def _makes(self, number: int) -> bool:
         """Whether a shard is one that this run makes."""
         return True
 
-    def _begun(self, number: int) -> Iterator[Path]:
-        """Yield the files that hold the beginning of a shard, also of one that is whole by now."""
-        yield from self.path.glob(f"_begun-{number:05d}-*")
+    def _begun(self, number: int) -> list[str]:
+        """Return the files that hold the beginning of a shard, also of one that is whole by now."""
+        return self.place.beginning(f"_begun-{number:05d}-")
 
     def _begun_name(self, shard: Shard, kind: str) -> str:
         """Return the name of a file with the beginning of a shard.
@@ -138,25 +130,22 @@ class FolderTarget(Target):
     def _drop_begun(self, manifest: Manifest) -> None:
         """Remove the files of beginnings of the next shard that the manifest does not name."""
         known = () if manifest.begun is None else manifest.begun.files
-        for path in self._begun(manifest.next_number):
-            if path.name not in known:
-                remove(path)
+        self.place.remove(*(name for name in self._begun(manifest.next_number) if name not in known))
 
     def complete(self, manifest: Manifest) -> None:
         """Give a finished target its final form; done again where an earlier run was stopped in the middle of it."""
         whole = {name for shard in manifest.shards for name in shard.files} | {ERRORS}
-        for path in self._found():
-            # What a run has left that was killed, also of a shard that an input which is shorter now does not have.
-            is_left = path.relative_to(self.path).as_posix() not in whole and self._is_ours(path)
-            if is_left and not path.name.startswith(("_casdk", "_lock")):
-                remove(path)
-        if not (self.path / ERRORS).exists():
+        found = self._found()
+        # What a run has left that was killed, also of a shard that an input which is shorter now does not have.
+        left = [name for name in found if name not in whole and RUN_FILES.fullmatch(name)]
+        self.place.remove(*(name for name in left if not name.startswith(("_casdk", "_lock"))))
+        if ERRORS not in found:
             arrow = self._arrow
             schema = arrow.schema([("row", arrow.int64()), ("name", arrow.string()), ("error", arrow.string())])
             failed = (shard for shard in manifest.shards if shard.failed)
-            part = Part(self.path / f"{ERRORS}.tmp")
+            part = Part(self.place.scratch / f"{ERRORS}.tmp")
             self._write_table(part, schema, (self._errors_of(manifest, shard, schema) for shard in failed))
-            rename(part.path, self.path / ERRORS)
+            self.place.take_in(part.path, ERRORS)
 
     def _write_table(self, part: Part, schema: Any, tables: Iterable[Any]) -> None:
         """Write tables into a file, one below the other, and have it on disk."""

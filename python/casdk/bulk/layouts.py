@@ -7,6 +7,7 @@ from typing import Final
 from casdk.bulk.clip_retrieval import ClipRetrievalTarget
 from casdk.bulk.folders import EMBEDDING, FolderTarget
 from casdk.bulk.manifest import Share
+from casdk.bulk.places import Place
 from casdk.bulk.regrouping import WholeFolder, WholeTarget
 from casdk.bulk.shares import SharedFolder, ShareTarget
 from casdk.bulk.sources import Holds
@@ -47,7 +48,7 @@ def columns_of(layout: str | None, holds: Holds) -> tuple[str, ...]:
 
 
 def open_folder(
-    path: str,
+    place: str | Place,
     dtype: str,
     *,
     layout: str | None = None,
@@ -57,7 +58,7 @@ def open_folder(
     """Return the folder of a layout.
 
     Args:
-        path: Where it is.
+        place: Where it is.
         dtype: ``float32`` or ``float16``.
         layout: ``"clip-retrieval"``; ``None`` for our own.
         columns: What its matrices are called.
@@ -67,5 +68,5 @@ def open_folder(
         ConfigError: pyarrow is not installed.
     """
     if share is not None:
-        return (ClipRetrievalShare if layout else ShareTarget)(path, dtype, share, columns)
-    return (ClipRetrievalWhole if layout else WholeTarget)(path, dtype, columns)
+        return (ClipRetrievalShare if layout else ShareTarget)(place, dtype, share, columns)
+    return (ClipRetrievalWhole if layout else WholeTarget)(place, dtype, columns)

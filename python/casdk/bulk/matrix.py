@@ -12,10 +12,10 @@ from typing import IO, Any, Final
 import msgspec
 import numpy as np
 
-from casdk.bulk.disk import READ_BYTES, Checksum, Part, rename, sync_folder, write_whole
+from casdk.bulk.disk import READ_BYTES, Checksum, Lock, Part, rename, sync_folder, write_whole
 from casdk.bulk.manifest import Manifest, Shard, read_manifest, write_manifest
 from casdk.bulk.sources import to_lines
-from casdk.bulk.targets import FillableTarget, Rows, described, remove
+from casdk.bulk.targets import FillableTarget, Held, Rows, described, remove
 from casdk.errors import ItemError
 
 __all__ = ["MatrixTarget", "head_of"]
@@ -41,6 +41,7 @@ class MatrixTarget(FillableTarget):
 
     def __init__(self, path: str, dtype: str) -> None:
         super().__init__(path)
+        self.path: Path = Path(os.path.expanduser(path))
         self._dtype = np.dtype(dtype)
         stem = self.path.with_suffix("")
         self._final = {
@@ -57,11 +58,17 @@ class MatrixTarget(FillableTarget):
         self._names = bytearray()
         self._row = 0
 
-    def _make_folder(self) -> None:
-        return None
+    def _acquire(self) -> Held:
+        return Lock(self.lock_path, self.name)
 
-    def foreign_files(self) -> Iterator[Path]:
-        yield from (path for path in (*self._final.values(), *self._part.values()) if path.exists())
+    def _read_manifest(self) -> tuple[bytes, str]:
+        return self.manifest_path.read_bytes(), str(self.manifest_path)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        write_whole(self.manifest_path, write_manifest(manifest))
+
+    def foreign_files(self) -> Iterator[str]:
+        yield from (str(path) for path in (*self._final.values(), *self._part.values()) if path.exists())
 
     def clear(self) -> None:
         # A matrix that is whole stays until the new one takes its place.
@@ -72,7 +79,9 @@ class MatrixTarget(FillableTarget):
         entry = manifest.begun or (manifest.shards[-1] if manifest.shards else None)
         for name, size in (entry.files if entry is not None else {}).items():
             final = manifest.finished and not self._part[name].exists()
-            self._compare_size(self._final[name] if final else self._part[name], size, exactly=final)
+            path = self._final[name] if final else self._part[name]
+            found = path.stat().st_size if path.exists() else None
+            self._compare_size(str(path), found, size, exactly=final)
 
     def begin(self, manifest: Manifest, width: int) -> None:
         entry = manifest.begun or (manifest.shards[-1] if manifest.shards else None)

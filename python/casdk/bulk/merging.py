@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from time import monotonic
 
-from casdk.bulk.disk import checksum_of, sum_of
+from casdk.bulk.disk import sum_of
 from casdk.bulk.folders import FolderTarget
 from casdk.bulk.layouts import open_folder
 from casdk.bulk.manifest import Manifest
@@ -44,13 +44,13 @@ def merge(target: str | os.PathLike[str]) -> BulkResult:
     if Path(path).suffix:
         raise ConfigError(f"{path}: only folders are written by several runs, and their names have no suffix")
     folder = ParquetTarget(path, "float32")
-    if not folder.path.is_dir():
+    if not folder.place.exists():
         raise BulkError(f"{path}: there is no such folder")
     lock = folder.lock()
     try:
         whole = folder.read_manifest()
         if whole is None:
-            whole = _joined(folder, read_shares(folder.path))
+            whole = _joined(folder, read_shares(folder.place))
             folder.settle(whole)
             folder.check(whole)
             _check_files(folder, whole)
@@ -58,8 +58,8 @@ def merge(target: str | os.PathLike[str]) -> BulkResult:
         elif not whole.finished:
             raise BulkError(f"{path} is of a single run, which is not finished: the call that began it goes on")
         settings = whole.settings
-        open_folder(path, settings.dtype, layout=settings.layout, columns=settings.columns).complete(whole)
-        remove_shares(folder.path)
+        open_folder(folder.place, settings.dtype, layout=settings.layout, columns=settings.columns).complete(whole)
+        remove_shares(folder.place)
     finally:
         lock.release()
     return BulkResult(
@@ -122,7 +122,7 @@ def _check_files(folder: FolderTarget, manifest: Manifest) -> None:
     """
     for shard in manifest.shards:
         # What is kept for updates beside the rows is not counted in.
-        paths = [folder.path / name for name in shard.files if not name.startswith("_contents-")]
-        if sum_of(map(checksum_of, paths)) != shard.checksum:
-            one = " or ".join(map(str, paths))
+        names = [name for name in shard.files if not name.startswith("_contents-")]
+        if sum_of(map(folder.place.checksum_of, names)) != shard.checksum:
+            one = " or ".join(map(folder.place.where, names))
             raise BulkError(f"{one} is damaged: the checksum of the shard is not that of the manifest")

@@ -36,13 +36,13 @@ class Made(NamedTuple):
 
 
 def fill_rows(
-    arrow: Any, old: Path, new: Path, schema: Any, rows: Mapping[int, NDArray[Any]], errors: Mapping[int, str]
+    arrow: Any, old: Any, new: Path, schema: Any, rows: Mapping[int, NDArray[Any]], errors: Mapping[int, str]
 ) -> Made:
     """Write a file again, with rows in the place of some that had failed.
 
     Args:
         arrow: pyarrow.
-        old: The file as it is.
+        old: What pyarrow reads the file from, as it is.
         new: Where to write it.
         schema: Its columns.
         rows: ``[columns, D]``, embeddings by row of the file.
@@ -75,12 +75,12 @@ def _filled(matrix: Matrix, count: int, rows: Mapping[int, NDArray[Any]]) -> Mat
     return Matrix([values[good]], np.flatnonzero(~good).tolist())
 
 
-def leave_out_rows(arrow: Any, old: Path, new: Path, schema: Any, stays: NDArray[np.bool_]) -> Made:
+def leave_out_rows(arrow: Any, old: Any, new: Path, schema: Any, stays: NDArray[np.bool_]) -> Made:
     """Write a file again, without some of its rows.
 
     Args:
         arrow: pyarrow.
-        old: The file as it is.
+        old: What pyarrow reads the file from, as it is.
         new: Where to write it.
         schema: Its columns.
         stays: Whether a row stays.
@@ -104,7 +104,7 @@ def _group_of(batch: Any) -> Group:
     return Group(batch.column("name").to_pylist(), matrices, errors)
 
 
-def _write_again(arrow: Any, old: Path, new: Path, schema: Any, change: Callable[[int, Any], Group]) -> Made:
+def _write_again(arrow: Any, old: Any, new: Path, schema: Any, change: Callable[[int, Any], Group]) -> Made:
     """Write a file again, each batch of its rows as ``change(first row, batch)`` returns it."""
     part = Part(new)
     part.checksum = Checksum()

@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from casdk.bulk.disk import Checksum, Part, checksum_of, rename, write_whole
+from casdk.bulk.disk import Checksum, Part
 from casdk.bulk.folders import EMBEDDING, ERRORS, FolderTarget
 from casdk.bulk.items import CONTENT_BYTES
 from casdk.bulk.manifest import Manifest, Shard
+from casdk.bulk.places import Place
 from casdk.bulk.row_groups import Group, Matrix, RowGroups
 from casdk.bulk.shard_files import GROUP_ROWS, Made, fill_rows, leave_out_rows
 from casdk.bulk.targets import FillableTarget, Rows, described_rows, remove
@@ -36,7 +37,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
     it, for updates (`casdk.bulk.items`).
 
     Args:
-        path: A folder, made if it is not there.
+        place: A folder, made if it is not there.
         dtype: ``float32`` or ``float16``.
         columns: What the embeddings are called.
 
@@ -44,16 +45,16 @@ class ParquetTarget(FolderTarget, FillableTarget):
         ConfigError: pyarrow is not installed.
     """
 
-    def __init__(self, path: str, dtype: str, columns: tuple[str, ...] = EMBEDDING) -> None:
-        super().__init__(path, dtype, columns)
+    def __init__(self, place: str | Place, dtype: str, columns: tuple[str, ...] = EMBEDDING) -> None:
+        super().__init__(place, dtype, columns)
         self._part: Part | None = None
 
     def begin(self, manifest: Manifest, width: int) -> None:
         self._name = f"part-{manifest.next_number:05d}.parquet"
-        remove(self.path / ERRORS)  # of an earlier end, if this is an update
+        self.place.remove(ERRORS)  # of an earlier end, if this is an update
         self._width = width
         self._hold_nothing()
-        self._part = Part(self.path / f"_{self._name}.tmp")
+        self._part = Part(self.place.scratch / f"_{self._name}.tmp")
         self._part.checksum = Checksum()
         self._groups = RowGroups(self._arrow, self._part, self._schema(width))
         self._drop_begun(manifest)
@@ -76,7 +77,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
     def _copy(self, begun: str) -> None:
         """Write what there is of the shard again: row groups begin at the same rows as if it had not been stopped."""
         parts, width = len(self._columns), self._width
-        for batch in self._arrow.parquet.ParquetFile(self.path / begun).iter_batches(GROUP_ROWS):
+        for batch in self._arrow.parquet.ParquetFile(self.place.for_arrow(begun)).iter_batches(GROUP_ROWS):
             rows = np.full((len(batch), parts, width), np.nan, self._dtype)
             bad: list[tuple[int, int]] = []
             for part, column in enumerate(self._columns):
@@ -136,7 +137,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
         if not contents:
             return shard
         name = f"_contents-{shard.number:05d}.bin"
-        write_whole(self.path / name, contents)
+        self.place.write(name, contents)
         return msgspec.structs.replace(shard, files={**shard.files, name: len(contents)})
 
     def keep(self, shard: Shard) -> Shard:
@@ -150,7 +151,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
         self._groups.close()
         part.sync()
         part.close()
-        rename(part.path, self.path / name)
+        self.place.take_in(part.path, name)
         self._part = None
         return msgspec.structs.replace(shard, files={name: part.size}, checksum=part.checksum.text)
 
@@ -161,27 +162,36 @@ class ParquetTarget(FolderTarget, FillableTarget):
             remove(part.path)
 
     def _errors_of(self, manifest: Manifest, shard: Shard, schema: Any) -> Any:
-        table = self._arrow.parquet.ParquetFile(self.path / rows_file_of(shard)).read(["name", "error"])
+        table = self._open_rows(shard).read(["name", "error"])
         rows = self._arrow.array(np.arange(shard.rows) + manifest.start_of(shard.number))
         table = self._arrow.table([rows, table["name"], table["error"]], schema=schema)
         return table.filter(table["error"].is_valid())
 
     def names_of(self, manifest: Manifest, shard: Shard) -> Iterator[str]:
-        for batch in self._arrow.parquet.ParquetFile(self.path / rows_file_of(shard)).iter_batches(columns=["name"]):
+        for batch in self._open_rows(shard).iter_batches(columns=["name"]):
             yield from batch.column("name").to_pylist()
+
+    def _open_rows(self, shard: Shard) -> Any:
+        return self._arrow.parquet.ParquetFile(self.place.for_arrow(rows_file_of(shard)))
 
     # shards that are made again
 
     def failures(self, manifest: Manifest, shard: Shard) -> dict[int, str]:
-        said = self._arrow.parquet.ParquetFile(self.path / rows_file_of(shard)).read(["error"])["error"].to_pylist()
+        said = self._open_rows(shard).read(["error"])["error"].to_pylist()
         return {row: error for row, error in enumerate(said) if error is not None}
 
     def fill(self, manifest: Manifest, shard: Shard, rows: Mapping[int, Rows], errors: Mapping[int, str]) -> Manifest:
-        remove(self.path / ERRORS)
-        old, new = self.path / rows_file_of(shard), self.path / f"_again-{shard.number:05d}.parquet"
+        self.place.remove(ERRORS)
+        old, new = self._old_and_new(shard)
         errors = {row: _as_utf8(error) for row, error in errors.items()}
         made = fill_rows(self._arrow, old, new, self._schema(manifest.width), rows, errors)
+        self.place.take_in(new, new.name)
         return self._replace(manifest, _with_file(shard, made))
+
+    def _old_and_new(self, shard: Shard) -> tuple[Any, Path]:
+        """Return what a shard's file is read from, and where it is written again."""
+        old = self.place.for_arrow(rows_file_of(shard))
+        return old, self.place.scratch / f"_again-{shard.number:05d}.parquet"
 
     def leave_out(self, manifest: Manifest, shard: Shard, stays: NDArray[np.bool_]) -> Manifest:
         """Leave rows out of a shard, and return what the target then holds.
@@ -191,20 +201,25 @@ class ParquetTarget(FolderTarget, FillableTarget):
             shard: The shard.
             stays: ``[shard.rows]``, whether a row stays.
         """
-        remove(self.path / ERRORS)
-        old, new = self.path / rows_file_of(shard), self.path / f"_again-{shard.number:05d}.parquet"
+        self.place.remove(ERRORS)
+        old, new = self._old_and_new(shard)
         changed = _with_file(shard, leave_out_rows(self._arrow, old, new, self._schema(manifest.width), stays))
+        self.place.take_in(new, new.name)
         files = dict(changed.files)
         if contents := self.contents_of(shard):
             left = np.frombuffer(contents, np.uint8).reshape(-1, CONTENT_BYTES)[stays].tobytes()
-            write_whole(new.with_suffix(".bin"), left)
+            self.place.write(new.with_suffix(".bin").name, left)
             files[f"_contents-{shard.number:05d}.bin"] = len(left)
         return self._replace(manifest, msgspec.structs.replace(changed, items="", files=files))
 
     def contents_of(self, shard: Shard) -> bytes:
         """Return what is known of the contents of a shard's items, as `casdk.bulk.items.Contents` has it."""
         others = [name for name in shard.files if name != rows_file_of(shard)]
-        return b"".join((self.path / name).read_bytes() for name in others)
+        contents = b""
+        for name in others:
+            with self.place.open(name) as file:
+                contents += file.read()
+        return contents
 
     def _replace(self, manifest: Manifest, shard: Shard) -> Manifest:
         """Give what was made of a shard anew its place; a run that is killed here is made good for by `settle`."""
@@ -214,15 +229,23 @@ class ParquetTarget(FolderTarget, FillableTarget):
 
     def settle(self, manifest: Manifest) -> Manifest:
         entries = {shard.number: shard for shard in manifest.entries}
-        for path in sorted(self.path.glob("_again-*")):
-            found = AGAIN.fullmatch(path.name)
+        for again in self.place.beginning("_again-"):
+            found = AGAIN.fullmatch(again)
             if found is None or not self._makes(number := int(found[1])):
                 continue
-            if number in entries and (name := _place_of(path, entries[number])) is not None:
-                rename(path, self.path / name)
+            if number in entries and (name := self._name_of(again, entries[number])) is not None:
+                self.place.rename(again, name)
             else:  # it came to its end before the manifest did
-                remove(path)
+                self.place.remove(again)
         return manifest
+
+    def _name_of(self, again: str, shard: Shard) -> str | None:
+        """Return the name of which the manifest says that it is a file that was made again; ``None`` if of none."""
+        if again.endswith(".parquet"):
+            return rows_file_of(shard) if self.place.checksum_of(again) == shard.checksum else None
+        # Contents are written again where rows are left out, so it is their number that tells.
+        name = f"_contents-{shard.number:05d}.bin"
+        return name if again.endswith(".bin") and shard.files.get(name) == self.place.size_of(again) else None
 
 
 def rows_file_of(shard: Shard) -> str:
@@ -235,16 +258,6 @@ def _with_file(shard: Shard, made: Made) -> Shard:
     """Return the entry of a shard whose file was made again."""
     files = {**shard.files, rows_file_of(shard): made.size}
     return msgspec.structs.replace(shard, rows=made.rows, failed=made.failed, files=files, checksum=made.checksum)
-
-
-def _place_of(again: Path, shard: Shard) -> str | None:
-    """Return the name of which the manifest says that it is a file that was made again; ``None`` if it says of none."""
-    name = rows_file_of(shard)
-    if again.suffix == ".parquet":
-        return name if checksum_of(again) == shard.checksum else None
-    # Contents are written again where rows are left out, so it is their number that tells.
-    name = f"_contents-{shard.number:05d}.bin"
-    return name if again.suffix == ".bin" and shard.files.get(name) == again.stat().st_size else None
 
 
 def _as_utf8(text: str) -> str:

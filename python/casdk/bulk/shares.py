@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Final
 
 from casdk._calls.space import Space
-from casdk.bulk.disk import Lock
-from casdk.bulk.folders import EMBEDDING, SHARE_MANIFEST, FolderTarget
+from casdk.bulk.folders import EMBEDDING, RUN_FILES, SHARE_MANIFEST, FolderTarget
 from casdk.bulk.manifest import DIGEST_BYTES, Input, Manifest, Settings, Share, read_manifest
+from casdk.bulk.places import Place
 from casdk.bulk.shards import ParquetTarget
-from casdk.bulk.targets import remove
+from casdk.bulk.targets import Held
 from casdk.errors import BulkError
 
 __all__ = ["Reading", "ShareTarget", "SharedFolder", "check_alike", "read_shares", "remove_shares", "shares_in"]
@@ -55,50 +53,23 @@ class Reading:
         return Input(items=self._items, digest=self._digest.hexdigest())
 
 
-class SharedLock:
-    """The lock of one run among several: nobody else has the share, and nobody has all of the folder.
-
-    Args:
-        target: The folder, as it was named.
-        whole: The lock file of the folder, which stays for the runs that are still there.
-        own: That of the share.
-
-    Raises:
-        BulkError: Somebody has it.
-    """
-
-    def __init__(self, target: str, whole: Path, own: Path) -> None:
-        with ExitStack() as held:
-            among = Lock(whole, target, shared=True)
-            held.callback(among.release)
-            mine = Lock(own, target)
-            held.callback(mine.release)
-            self._held = held.pop_all()
-
-    def release(self) -> None:
-        """Give both back."""
-        self._held.close()
-
-
 class SharedFolder(FolderTarget):
     """A folder of which this run makes a share of the shards, while others may make theirs; beside it stands a layout.
 
     Args:
-        path: The folder.
+        place: The folder.
         dtype: ``float32`` or ``float16``.
         share: Which shards are made.
         columns: What the matrices of the layout are called.
     """
 
-    def __init__(self, path: str, dtype: str, share: Share, columns: tuple[str, ...] = EMBEDDING) -> None:
-        super().__init__(path, dtype, columns)
+    def __init__(self, place: str | Place, dtype: str, share: Share, columns: tuple[str, ...] = EMBEDDING) -> None:
+        super().__init__(place, dtype, columns)
         self._share = share
-        self._whole_manifest, self._whole_lock = self.manifest_path, self.lock_path
-        self.manifest_path: Path = self.path / f"_casdk.{share.index}-of-{share.of}.json"
-        self.lock_path: Path = self.path / f"_lock.{share.index}-of-{share.of}"
+        self.manifest_name = f"_casdk.{share.index}-of-{share.of}.json"
 
-    def _acquire(self) -> SharedLock:
-        return SharedLock(self.name, self._whole_lock, self.lock_path)
+    def _acquire(self) -> Held:
+        return self.place.lock_share(f"{self._share.index}-of-{self._share.of}")
 
     def read_manifest(self) -> Manifest | None:
         """Return what this run has made.
@@ -106,21 +77,22 @@ class SharedFolder(FolderTarget):
         Raises:
             BulkError: The folder is one that it cannot be made in.
         """
-        if self._whole_manifest.exists():
+        if self.is_whole:
             raise BulkError(f"{self.name} is whole, or of a run without shard=: leave that out to check it or go on")
-        for path, other in shares_in(self.path):
+        for name, other in shares_in(self.place):
             if other.of != self._share.of:
-                raise BulkError(f"{path} is of a run that shares {self.name} with {other.of - 1} others: keep to that")
+                where = self.place.where(name)
+                raise BulkError(f"{where} is of a run that shares {self.name} with {other.of - 1} others: keep to that")
         return super().read_manifest()
 
-    def foreign_files(self) -> Iterator[Path]:
+    def foreign_files(self) -> Iterator[str]:
         """Yield what lies in the folder and is of no run that makes a share of it."""
         found = self._found()
         # A run has its manifest before it makes anything, so this has to be looked for after the files.
-        begun = bool(shares_in(self.path))
-        for path in found:
-            if not LEFT_BEFORE.fullmatch(path.name) and not (begun and self._is_ours(path)):
-                yield path
+        begun = bool(shares_in(self.place))
+        for name in found:
+            if not LEFT_BEFORE.fullmatch(name) and not (begun and RUN_FILES.fullmatch(name)):
+                yield self.place.where(name)
 
     def complete(self, manifest: Manifest) -> None:
         """Leave the files of the whole to `casdk.bulk.merge`."""
@@ -132,31 +104,29 @@ class SharedFolder(FolderTarget):
     def _remove_begun(self, manifest: Manifest) -> None:
         for number in range(manifest.next_number + 1):
             if self._share.makes(number):
-                for path in self._begun(number):
-                    remove(path)
+                self.place.remove(*self._begun(number))
 
 
 class ShareTarget(SharedFolder, ParquetTarget):
     """A share of a folder of Parquet files."""
 
 
-def shares_in(folder: Path) -> list[tuple[Path, Share]]:
-    """Return the manifests of shares that are in a folder, in order, and of which share each is."""
-    names = {path: SHARE_MANIFEST.fullmatch(path.name) for path in folder.glob("_casdk.*.json")}
-    found = [(path, Share(index=int(name[1]), of=int(name[2]))) for path, name in names.items() if name]
+def shares_in(place: Place) -> list[tuple[str, Share]]:
+    """Return the manifests of shares that are in a place, in order, and of which share each is."""
+    matches = {name: SHARE_MANIFEST.fullmatch(name) for name in place.beginning("_casdk.")}
+    found = [(name, Share(index=int(match[1]), of=int(match[2]))) for name, match in matches.items() if match]
     return sorted(found, key=lambda one: (one[1].of, one[1].index))
 
 
-def remove_shares(folder: Path) -> None:
-    """Remove the manifests and locks of shares from a folder, once they do not count any more."""
-    for shared, _ in shares_in(folder):
-        remove(shared)
-        remove(shared.with_name(shared.stem.replace("_casdk", "_lock")))
+def remove_shares(place: Place) -> None:
+    """Remove the manifests and locks of shares, once they do not count any more."""
+    for name, _ in shares_in(place):
+        place.remove(name, name.removesuffix(".json").replace("_casdk", "_lock"))
 
 
-def read_shares(folder: Path) -> list[Manifest]:
+def read_shares(place: Place) -> list[Manifest]:
     """Return the manifests of the runs that make a folder together, in order."""
-    return [read_manifest(path.read_bytes(), str(path)) for path, _ in shares_in(folder)]
+    return [read_manifest(place.read_manifest(name), place.where(name)) for name, _ in shares_in(place)]
 
 
 def check_alike(name: str, manifests: list[Manifest]) -> int:

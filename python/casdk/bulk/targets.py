@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from casdk.bulk.disk import Lock, write_whole
-from casdk.bulk.manifest import Manifest, Shard, read_manifest, write_manifest
+from casdk.bulk.manifest import Manifest, Shard, read_manifest
 from casdk.errors import BulkError, ItemError
 
 __all__ = ["FillableTarget", "Held", "Rows", "Target", "described", "described_rows", "remove"]
@@ -35,19 +33,14 @@ class Target(ABC):
     says.
 
     Args:
-        path: As the caller named it.
+        name: As the caller named it.
 
     Attributes:
         name: That.
-        manifest_path: Where the manifest is.
     """
 
-    manifest_path: Path
-    lock_path: Path
-
-    def __init__(self, path: str) -> None:
-        self.name: str = path
-        self.path: Path = Path(os.path.expanduser(path))
+    def __init__(self, name: str) -> None:
+        self.name: str = name
 
     def lock(self) -> Held:
         """Return the lock that its one writer holds.
@@ -56,17 +49,13 @@ class Target(ABC):
             BulkError: Somebody else holds it, or there is no such folder.
         """
         try:
-            self._make_folder()
             return self._acquire()
         except OSError as error:
             raise BulkError(f"{self.name} cannot be written: {error.strerror}") from error
 
-    def _acquire(self) -> Held:
-        return Lock(self.lock_path, self.name)
-
     @abstractmethod
-    def _make_folder(self) -> None:
-        """Make the folder it is in, if that is its own."""
+    def _acquire(self) -> Held:
+        """Return the lock, or raise an error as a file does."""
 
     def read_manifest(self) -> Manifest | None:
         """Return what it holds; ``None`` if there is nothing.
@@ -75,22 +64,26 @@ class Target(ABC):
             BulkError: There is something that no run of this kind has made.
         """
         try:
-            data = self.manifest_path.read_bytes()
+            data, path = self._read_manifest()
         except FileNotFoundError:
             return None
-        return read_manifest(data, str(self.manifest_path))
+        return read_manifest(data, path)
+
+    @abstractmethod
+    def _read_manifest(self) -> tuple[bytes, str]:
+        """Return the bytes of the manifest, and where it is."""
 
     def read_manifests(self) -> list[Manifest]:
         """Return what it holds: one for each run that writes it; none if there is nothing."""
         manifest = self.read_manifest()
         return [] if manifest is None else [manifest]
 
+    @abstractmethod
     def write_manifest(self, manifest: Manifest) -> None:
         """Say what it holds from now on."""
-        write_whole(self.manifest_path, write_manifest(manifest))
 
     @abstractmethod
-    def foreign_files(self) -> Iterator[Path]:
+    def foreign_files(self) -> Iterator[str]:
         """Yield what lies in its place and is not of a bulk run, as there is no manifest."""
 
     @abstractmethod
@@ -166,11 +159,10 @@ class Target(ABC):
         """
         return manifest
 
-    def _compare_size(self, path: Path, size: int, *, exactly: bool = True) -> None:
-        try:
-            found = path.stat().st_size
-        except FileNotFoundError:
-            raise BulkError(f"{path} is gone, of which the manifest of {self.name} says that it is whole") from None
+    def _compare_size(self, path: str, found: int | None, size: int, *, exactly: bool = True) -> None:
+        """Check that a file has the bytes that the manifest says; ``None``: it is not there."""
+        if found is None:
+            raise BulkError(f"{path} is gone, of which the manifest of {self.name} says that it is whole")
         if found < size or (exactly and found != size):
             raise BulkError(f"{path} has {found} bytes, and the manifest of {self.name} says {size}: it was changed")
 
