@@ -5,13 +5,14 @@ import pyarrow.parquet
 import pytest
 from casdk import BulkError
 from casdk.bulk.disk import Checksum
-from casdk.bulk.places import DiskPlace
+from casdk.bulk.store_places import open_place as open_any
 
 
-@pytest.fixture(params=["disk"])
+@pytest.fixture(params=["disk", "store"])
 def open_place(request, tmp_path):
     """A function that opens one and the same place, as processes do that each know nothing of the others."""
-    return lambda: DiskPlace(str(tmp_path / "rows"))
+    store = request.getfixturevalue("bucket").url if request.param == "store" else str(tmp_path)
+    return lambda: open_any(f"{store}/rows")
 
 
 @pytest.fixture

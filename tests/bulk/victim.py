@@ -1,7 +1,7 @@
-"""A bulk run in a process of its own, which kills itself (SIGKILL) where it is told: at a step on the disk or an item.
+"""A bulk run in a process of its own, which kills itself (SIGKILL) where it is told: at a step or an item.
 
-Its argument is one object of JSON: ``url``, ``source`` and ``target``, the ``options`` of the run, and perhaps ``disk``
-or ``item``.
+Its argument is one object of JSON: ``url``, ``source`` and ``target``, the ``options`` of the run, and perhaps
+``disk``, ``request`` or ``item``. Steps are those on the disk, or before and after each request that changes a store.
 """
 
 import json
@@ -10,6 +10,7 @@ import signal
 import sys
 
 from casdk import Client, bulk
+from casdk.bulk.objects import Objects
 
 STEPS = ("os.rename", "os.truncate", "os.remove")
 
@@ -30,6 +31,29 @@ def die_at_step(number, folder):
                 die()
 
     sys.addaudithook(watch)
+
+
+def die_at_request(number):
+    """Die at the step of that number: an odd one comes before a request that changes the store, an even one after."""
+    seen = 0
+
+    def count():
+        nonlocal seen
+        seen += 1
+        if seen == number:
+            die()
+
+    def counted(request):
+        def send(*arguments):
+            count()
+            answer = request(*arguments)
+            count()
+            return answer
+
+        return send
+
+    for name in ("put", "copy", "delete"):
+        setattr(Objects, name, counted(getattr(Objects, name)))
 
 
 def die_at_item(number, items):
@@ -66,6 +90,8 @@ def main(order):
     with Client(order["url"]) as client:
         if order.get("disk") is not None:
             die_at_step(order["disk"], os.path.dirname(order["target"]))
+        if order.get("request") is not None:
+            die_at_request(order["request"])
         options = order["options"]
         if "shard" in options:
             options["shard"] = tuple(options["shard"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,6 +18,8 @@ from casdk.bulk.report import Report
 from casdk.bulk.run import Run
 from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.sources import Holds, open_source
+from casdk.bulk.store_places import suffix_of
+from casdk.bulk.stores import is_url
 from casdk.bulk.targets import FillableTarget, Target
 from casdk.errors import ConfigError, InputTypeError
 
@@ -30,7 +31,7 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
 
     Args:
         client: Encodes.
-        target: Path of a ``.npy`` file, or of a folder.
+        target: Path of a ``.npy`` file, or of a folder; or the URL of one in a store.
         content: The items.
         options: Those of ``encode_to``.
         holds: What the items are, if the content does not say so itself.
@@ -128,7 +129,7 @@ def open_target(
     if not isinstance(target, str | os.PathLike):
         raise InputTypeError(f"target must be a path, not {type(target).__name__}")
     path = os.fsdecode(target)
-    suffix = Path(path).suffix.lower()
+    suffix = suffix_of(path).lower()
     if not suffix:
         return open_folder(path, dtype, layout=layout, columns=columns, share=share)
     if share is not None:
@@ -137,6 +138,11 @@ def open_target(
         raise ConfigError(f"{path}: layout={layout!r} is for a folder, whose name has no suffix")
     if suffix != ".npy":
         raise ConfigError(f"{path}: a target is a .npy file, or a folder for Parquet files, whose name has no suffix")
+    if is_url(path):
+        raise ConfigError(
+            f"{path}: a matrix is written row by row, and a store takes whole files alone: give a name "
+            "without a suffix, for Parquet files"
+        )
     if len(columns) > 1:
         raise ConfigError(
             f"{path}: an image and its caption are two embeddings, and a .npy has one for each row: give a folder, "

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from casdk.bulk.disk import Part
 from casdk.bulk.manifest import Manifest, Shard, write_manifest
-from casdk.bulk.places import DiskPlace, Place
+from casdk.bulk.places import Place
+from casdk.bulk.store_places import open_place
 from casdk.bulk.targets import Held, Target
 from casdk.errors import BulkError, ConfigError
 
@@ -49,7 +50,7 @@ class FolderTarget(Target):
     """
 
     def __init__(self, place: str | Place, dtype: str, columns: tuple[str, ...] = EMBEDDING) -> None:
-        self.place: Place = DiskPlace(place) if isinstance(place, str) else place
+        self.place: Place = open_place(place) if isinstance(place, str) else place
         super().__init__(self.place.name)
         try:
             import pyarrow.parquet
@@ -108,9 +109,10 @@ class FolderTarget(Target):
         Raises:
             BulkError: A file is missing, or has another size.
         """
+        sizes = self.place.sizes()
         for shard in manifest.entries:
             for name, size in shard.files.items():
-                self._compare_size(self.place.where(name), self.place.size_of(name), size)
+                self._compare_size(self.place.where(name), sizes.get(name), size)
 
     def _makes(self, number: int) -> bool:
         """Whether a shard is one that this run makes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from time import monotonic
 
 from casdk.bulk.disk import sum_of
@@ -13,6 +12,7 @@ from casdk.bulk.manifest import Manifest
 from casdk.bulk.result import BulkResult
 from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.shares import Reading, check_alike, read_shares, remove_shares
+from casdk.bulk.store_places import suffix_of
 from casdk.errors import BulkError, ConfigError
 
 __all__ = ["merge"]
@@ -41,7 +41,7 @@ def merge(target: str | os.PathLike[str]) -> BulkResult:
     """
     begun_at = monotonic()
     path = os.fsdecode(target)
-    if Path(path).suffix:
+    if suffix_of(path):
         raise ConfigError(f"{path}: only folders are written by several runs, and their names have no suffix")
     folder = ParquetTarget(path, "float32")
     if not folder.place.exists():

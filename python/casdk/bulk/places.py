@@ -11,7 +11,7 @@ from typing import IO, Any, Final
 from casdk.bulk.disk import Lock, checksum_of, rename, sync_folder, write_whole
 from casdk.bulk.targets import Held, remove
 
-__all__ = ["FOLDERS", "DiskPlace", "Place", "SharedLock"]
+__all__ = ["FOLDERS", "DiskPlace", "Locks", "Place"]
 
 FOLDERS: Final = ("img_emb", "text_emb", "metadata", "_failed")
 """Folders in the layout of clip-retrieval."""
@@ -65,11 +65,15 @@ class Place(ABC):
         """Whether there is such a place, or anything in it."""
 
     @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """Return the names of all files, in order, and how many bytes each has."""
+
     def names(self) -> list[str]:
         """Return the names of all files, in order."""
+        return list(self.sizes())
 
     def beginning(self, with_: str) -> list[str]:
-        """Return the names that begin in a certain way, in order."""
+        """Return the names that begin in a certain way, in order, of files that nobody but this process makes."""
         return [name for name in self.names() if name.startswith(with_)]
 
     @abstractmethod
@@ -129,28 +133,18 @@ class Place(ABC):
         """Write a manifest, unless somebody else has written it since this place has read or written it."""
 
 
-class SharedLock:
-    """The lock of one run among several, on disk.
+class Locks:
+    """Several locks that are given back together.
 
     Args:
-        target: The folder, as it was named.
-        whole: The lock file of the folder, which stays for the runs that are still there.
-        own: That of the share.
-
-    Raises:
-        BulkError: Somebody has it.
+        held: Gives each of them back when it is closed.
     """
 
-    def __init__(self, target: str, whole: Path, own: Path) -> None:
-        with ExitStack() as held:
-            among = Lock(whole, target, shared=True)
-            held.callback(among.release)
-            mine = Lock(own, target)
-            held.callback(mine.release)
-            self._held = held.pop_all()
+    def __init__(self, held: ExitStack) -> None:
+        self._held = held
 
     def release(self) -> None:
-        """Give both back."""
+        """Give them back."""
         self._held.close()
 
 
@@ -171,7 +165,13 @@ class DiskPlace(Place):
 
     def lock_share(self, share: str) -> Held:
         self.path.mkdir(exist_ok=True)
-        return SharedLock(self.name, self.path / "_lock", self.path / f"_lock.{share}")
+        with ExitStack() as held:
+            # The lock of the whole is shared, and its file stays for the runs that are still there.
+            among = Lock(self.path / "_lock", self.name, shared=True)
+            held.callback(among.release)
+            own = Lock(self.path / f"_lock.{share}", self.name)
+            held.callback(own.release)
+            return Locks(held.pop_all())
 
     @property
     def scratch(self) -> Path:
@@ -189,6 +189,9 @@ class DiskPlace(Place):
             else:
                 names.append(path.name)
         return names
+
+    def sizes(self) -> dict[str, int]:
+        return {name: os.lstat(self.path / name).st_size for name in self.names()}
 
     def beginning(self, with_: str) -> list[str]:
         return sorted(path.name for path in self.path.glob(f"{with_}*"))

@@ -164,7 +164,7 @@ class Run:
             raise said from error
         finally:
             if lock is not None:
-                lock.release()
+                await mode.do(lock.release)
         return BulkResult(
             target=self._target.name,
             rows=self._manifest.rows,

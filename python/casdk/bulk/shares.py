@@ -66,7 +66,7 @@ class SharedFolder(FolderTarget):
     def __init__(self, place: str | Place, dtype: str, share: Share, columns: tuple[str, ...] = EMBEDDING) -> None:
         super().__init__(place, dtype, columns)
         self._share = share
-        self.manifest_name = f"_casdk.{share.index}-of-{share.of}.json"
+        self.manifest_name: str = f"_casdk.{share.index}-of-{share.of}.json"
 
     def _acquire(self) -> Held:
         return self.place.lock_share(f"{self._share.index}-of-{self._share.of}")
@@ -113,7 +113,7 @@ class ShareTarget(SharedFolder, ParquetTarget):
 
 def shares_in(place: Place) -> list[tuple[str, Share]]:
     """Return the manifests of shares that are in a place, in order, and of which share each is."""
-    matches = {name: SHARE_MANIFEST.fullmatch(name) for name in place.beginning("_casdk.")}
+    matches = {name: SHARE_MANIFEST.fullmatch(name) for name in place.names()}
     found = [(name, Share(index=int(match[1]), of=int(match[2]))) for name, match in matches.items() if match]
     return sorted(found, key=lambda one: (one[1].of, one[1].index))
 

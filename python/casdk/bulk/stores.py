@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,19 @@ URL: Final = re.compile(r"(s3|gs|az|https?)://([^/]+)(?:/+(.*))?", re.DOTALL)
 WEB: Final = ("http", "https")
 BLOCK_BYTES: Final = 8 << 20
 """Bytes that are asked for at a time of an object that is read from its beginning to its end."""
+ENVIRONMENT: Final = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
+"""What the names of a store's variables in the environment begin with."""
+CLIENT_OPTIONS: Final = (
+    "allow_http",
+    "allow_invalid_certificates",
+    "connect_timeout",
+    "proxy_ca_certificate",
+    "proxy_excludes",
+    "proxy_url",
+    "timeout",
+    "user_agent",
+)
+"""Options of requests that obstore also finds in the environment, as ``AWS_PROXY_URL``."""
 AT_ONCE: Final = 64
 """Images that are downloaded at once, the next ones while the first are being encoded."""
 
@@ -61,15 +75,24 @@ def is_url(path: object) -> bool:
     return isinstance(path, str) and URL.fullmatch(path) is not None
 
 
-def open_store(url: str) -> tuple[Any, str]:
+def open_store(url: str, request_seconds: int | None = None) -> tuple[Any, str]:
     """Return obstore's store of a URL, which the process has once for each bucket, and the key of the object in it.
 
+    Args:
+        url: The URL.
+        request_seconds: What one request may take; by default what obstore gives it, 30 seconds.
+
     Raises:
-        ConfigError: obstore is not installed, or what it finds in the environment does not fit together.
+        ConfigError: obstore is not installed, or what it finds in the environment does not fit together; or the URL has
+            credentials in it.
     """
     address = _address(url)
+    if address.scheme not in WEB and "@" in address.root:
+        raise ConfigError(
+            f"{address.scheme}://: a URL names a bucket, and no credentials, which are for the environment to say"
+        )
     # A web server's path is written with escapes, which obstore adds itself; a key is what it is.
-    return _store_of(address.root), unquote(address.key) if address.scheme in WEB else address.key
+    return _store_of(address.root, request_seconds), unquote(address.key) if address.scheme in WEB else address.key
 
 
 def _address(url: str) -> Address:
@@ -79,7 +102,7 @@ def _address(url: str) -> Address:
 
 
 @lru_cache(maxsize=256)
-def _store_of(root: str) -> Any:
+def _store_of(root: str, request_seconds: int | None) -> Any:
     try:
         from obstore.exceptions import BaseError
         from obstore.store import HTTPStore, from_url
@@ -88,9 +111,18 @@ def _store_of(root: str) -> Any:
     try:
         if root.startswith(WEB):
             return HTTPStore.from_url(root, client_options={"allow_http": root.startswith("http:")})
-        return from_url(root)
+        options: Any = None if request_seconds is None else _client_options(root, request_seconds)
+        return from_url(root, client_options=options)
     except (BaseError, ValueError) as error:
         raise ConfigError(f"{root} cannot be used with what the environment says: {_first_line(error)}") from error
+
+
+def _client_options(root: str, request_seconds: int) -> dict[str, Any]:
+    """Return options of requests, with those of the environment, which obstore only reads if it is given none."""
+    prefix = ENVIRONMENT[root.partition(":")[0]]
+    said = {name: os.environ.get(f"{prefix}_{name.upper()}") for name in CLIENT_OPTIONS}
+    options: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    return {"timeout": f"{request_seconds} seconds", **options}
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,9 +16,10 @@ import msgspec
 from casdk._calls.bulk_options import read_bulk_options
 from casdk._calls.options import AUTO
 from casdk.bulk import merge
-from casdk.bulk.places import DiskPlace
 from casdk.bulk.regrouping import hand_out
 from casdk.bulk.shares import read_shares
+from casdk.bulk.store_places import open_place, suffix_of
+from casdk.bulk.stores import is_url
 from casdk.errors import ConfigError, InputTypeError, InputValueError
 from casdk.interop import batches
 
@@ -103,14 +103,16 @@ def encode_in_tasks(
         raise InputValueError(f"tasks must be at least 1, not {tasks}")
     if not isinstance(target, str | os.PathLike):
         raise InputTypeError(f"target must be a path, not {type(target).__name__}")
-    # Workers have working directories of their own.
-    path = os.path.abspath(os.path.expanduser(os.fsdecode(target)))
-    if Path(path).suffix:
+    path = os.fsdecode(target)
+    if not is_url(path):
+        # Workers have working directories of their own.
+        path = os.path.abspath(os.path.expanduser(path))
+    if suffix_of(path):
         raise ConfigError(f"{os.fsdecode(target)}: tasks make a folder of Parquet files, whose name has no suffix")
     for_tasks = {name: value for name, value in options.items() if name not in ("resume", "overwrite")}
     pickled = _pickled(content, dumps)
     if hand_out(path, tasks, resume=run_options.resume, overwrite=run_options.overwrite):
-        if run_options.batch_size == AUTO and (begun := read_shares(DiskPlace(path))) and begun[0].prefetch is None:
+        if run_options.batch_size == AUTO and (begun := read_shares(open_place(path))) and begun[0].prefetch is None:
             # A task that has made nothing yet would begin with another one.
             for_tasks["batch_size"] = begun[0].settings.batch_size
         encoded = sum(run(ShareTask(client, path, pickled, tasks, for_tasks)))

@@ -1,0 +1,226 @@
+"""A place in an object store: an object for each file, written by one request when it is whole."""
+
+from __future__ import annotations
+
+import mmap
+from contextlib import ExitStack
+from pathlib import Path, PurePath
+from typing import IO, Any, Final
+
+from casdk.bulk.disk import READ_BYTES, Checksum
+from casdk.bulk.manifest import read_manifest
+from casdk.bulk.objects import Objects, Version, is_same
+from casdk.bulk.places import DiskPlace, Locks, Place
+from casdk.bulk.scratch import Scratch
+from casdk.bulk.store_lock import StoreLock, check_silent, taken_over
+from casdk.bulk.stores import BLOCK_BYTES, is_url, open_object
+from casdk.bulk.targets import Held
+from casdk.errors import BulkError, ConfigError
+
+__all__ = ["StorePlace", "open_place", "suffix_of"]
+
+LOCK: Final = "_lock"
+
+
+def open_place(path: str) -> Place:
+    """Return the place that a path, or a URL, names.
+
+    Raises:
+        ConfigError: It is a URL of a web server; or obstore is missing, or finds no way to the store.
+    """
+    return StorePlace(path) if is_url(path) else DiskPlace(path)
+
+
+def suffix_of(path: str) -> str:
+    """Return the suffix of the last part of a path, or of what a URL names in its bucket; ``""`` if it has none."""
+    if is_url(path):
+        path = path.partition("://")[2].partition("/")[2]
+    return PurePath(path).suffix
+
+
+class StorePlace(Place):
+    """What lies below a URL in a store.
+
+    Files under way are on the disk of this machine, in a folder of the lock's own. Each is written by one request, on
+    the condition that none is there; if one is, which a run has left that was killed, then on the condition that it is
+    still that one, and the manifest the one that this process knows. The manifest itself is written on that condition.
+
+    Args:
+        url: ``s3://``, ``gs://`` or ``az://``, a bucket and what names in it begin with.
+
+    Raises:
+        ConfigError: It is a URL of a web server; or obstore is missing, or finds no way to the store.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url.rstrip("/"))
+        if url.startswith("http"):
+            raise ConfigError(f"{url}: nothing can be written to a web server: give s3://, gs:// or az://")
+        self._objects = Objects(self.name)
+        self._scratch: Scratch | None = None
+        self._own: StoreLock | None = None
+        self._versions: dict[str, Version | None] = {}
+        self._names: set[str] = set()
+
+    # who may write
+
+    def lock(self) -> Held:
+        with ExitStack() as held:
+            self._hold(LOCK, held)
+            shares = [name for name in self.sizes() if name.startswith(f"{LOCK}.")]
+            self._take_over(check_silent(self._objects, shares))
+            return Locks(held.pop_all())
+
+    def lock_share(self, share: str) -> Held:
+        with ExitStack() as held:
+            # Who wants all of the place writes its lock, too, before it looks for others: so one of two sees the other.
+            self._hold(f"{LOCK}.{share}", held)
+            self._take_over(check_silent(self._objects, [LOCK]))
+            self.sizes()
+            return Locks(held.pop_all())
+
+    def _hold(self, name: str, held: ExitStack) -> None:
+        """Take a lock, until a stack is closed."""
+        scratch = Scratch(self.name, name)
+        try:
+            lock = StoreLock(self._objects, name, scratch)
+        except BaseException:
+            scratch.release(forget=False)
+            raise
+        held.callback(lambda: scratch.release(forget=lock.release()))
+        self._scratch, self._own = scratch, lock
+        if lock.took_over:
+            self._fence(name)
+
+    def _take_over(self, locks: list[str]) -> None:
+        """Remove locks that killed processes have left."""
+        for name in locks:
+            self._fence(name)
+            self._objects.delete(name)
+
+    def _fence(self, lock: str) -> None:
+        """Have a process that was not killed, but suspended, find another manifest than it knows if it goes on.
+
+        A line's end is all that is added, and gone with the next manifest. One of a finished run stays as it is.
+        """
+        manifest = f"{lock.replace(LOCK, '_casdk')}.json"
+        while (found := self._objects.find(manifest)) is not None and not _is_finished(found.data):
+            if self._objects.put(manifest, found.data + b"\n", found.version) is not None:
+                return
+
+    def _check_held(self) -> None:
+        """Check that this process is still the one that writes here.
+
+        Raises:
+            BulkError: Another one is.
+        """
+        if self._own is not None:
+            self._own.check()
+        for name, version in self._versions.items():
+            found = self._objects.head(name)
+            if version is not None and (found is None or not is_same(found[1], version)):
+                raise taken_over(self.name)
+
+    @property
+    def scratch(self) -> Path:
+        assert self._scratch is not None, "who writes has a lock"
+        return self._scratch.path
+
+    # what is there
+
+    def exists(self) -> bool:
+        return bool(self._objects.sizes())
+
+    def sizes(self) -> dict[str, int]:
+        found = self._objects.sizes()
+        self._names = set(found)
+        return found
+
+    def beginning(self, with_: str) -> list[str]:
+        """Return the names of this process's own files, of which nobody but it makes any: no list is asked for."""
+        return sorted(name for name in self._names if name.startswith(with_))
+
+    def size_of(self, name: str) -> int | None:
+        found = self._objects.head(name)
+        return None if found is None else found[0]
+
+    def where(self, name: str) -> str:
+        return self._objects.where(name)
+
+    def open(self, name: str) -> IO[bytes]:
+        return open_object(self.where(name), BLOCK_BYTES)
+
+    def for_arrow(self, name: str) -> Any:
+        return open_object(self.where(name))
+
+    def checksum_of(self, name: str) -> str:
+        checksum = Checksum()
+        with self.open(name) as file:
+            while data := file.read(READ_BYTES):
+                checksum.add(data)
+        return checksum.text
+
+    # what is written
+
+    def take_in(self, path: Path, name: str) -> None:
+        if path.stat().st_size:
+            # The pages of a map are the system's to take back, so that a shard costs no memory of the process. It ends
+            # with the last one who refers to it, which after an error may be that error.
+            with path.open("rb") as file:
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._put(name, data)
+        else:
+            self._put(name, b"")
+        path.unlink()
+
+    def write(self, name: str, data: bytes) -> None:
+        self._put(name, data)
+
+    def _put(self, name: str, data: Any) -> None:
+        version: Version | None = None
+        self._names.add(name)
+        while self._objects.put(name, data, version) is None:
+            self._check_held()
+            found = self._objects.head(name)
+            version = None if found is None else found[1]
+
+    def rename(self, old: str, new: str) -> None:
+        self._objects.copy(old, new)
+        self._names.add(new)
+        self.remove(old)
+
+    def remove(self, *names: str) -> None:
+        self._objects.delete(*(name for name in names if name in self._names))
+        self._names.difference_update(names)
+        for name in names:
+            self._versions.pop(name, None)
+
+    # the manifest
+
+    def read_manifest(self, name: str) -> bytes:
+        found = self._objects.find(name)
+        self._versions[name] = None if found is None else found.version
+        if found is None:
+            raise FileNotFoundError(name)
+        return found.data
+
+    def write_manifest(self, name: str, data: bytes) -> None:
+        if self._own is not None:
+            self._own.check()
+        self._names.add(name)
+        version = self._objects.put(name, data, self._versions.get(name))
+        if version is None:
+            # It may be that the answer to the request was lost, and it was repeated.
+            found = self._objects.find(name)
+            if found is None or found.data != data:
+                raise taken_over(self.name)
+            version = found.version
+        self._versions[name] = version
+
+
+def _is_finished(manifest: bytes) -> bool:
+    """Whether a manifest is one that no run adds to; what is none is left as it is, too."""
+    try:
+        return read_manifest(manifest, "").finished
+    except BulkError:
+        return True
