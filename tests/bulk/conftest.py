@@ -186,7 +186,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Buc
         yield lambda name: Bucket(name, port, log)
         peer.stdin.close()
         peer.stdout.close()
-        peer.wait(10)
+        peer.wait(120)
 
 
 @pytest.fixture
