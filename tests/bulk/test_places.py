@@ -30,6 +30,11 @@ def take_in(place, name, data):
     place.take_in(path, name)
 
 
+def test_a_place_where_nothing_is(open_place):
+    place = open_place()
+    assert (place.exists(), place.names(), place.beginning("part-")) == (False, [], [])
+
+
 def test_a_file_that_is_taken_in(place):
     data = bytes(range(256)) * 40
     checksum = Checksum()

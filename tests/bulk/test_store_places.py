@@ -17,6 +17,7 @@ from casdk.bulk import store_lock
 from casdk.bulk.manifest import Manifest, Settings, read_manifest, write_manifest
 from casdk.bulk.store_places import StorePlace, suffix_of
 from casdk.bulk.stores import _store_of
+from casdk.cli import main
 from casdk.interop._bulk_tasks import encode_in_tasks
 from casdk.testing import FaultServer
 
@@ -327,6 +328,40 @@ def test_what_is_no_target(client, target, said, monkeypatch):
     with pytest.raises(ConfigError, match=said) as raised:
         client.encode_to(target, TEXTS)
     assert "s3cret" not in str(raised.value)
+
+
+def test_at_the_prompt(server, images, captions, bucket, capfd):
+    """Sources and target in a store; what is there, and what does not go together."""
+
+    def run(*words):
+        code = main(list(words))
+        said = capfd.readouterr()
+        return code, said.out, said.err
+
+    def encode(*words):
+        return run("encode", server.address("grpc"), *words, "--shard-rows", "16", "--batch-size", "4")
+
+    lines, target = bucket.put("captions.jsonl", Path(captions).read_bytes()), f"{bucket.url}/rows"
+    for number in range(3):
+        bucket.put(f"photos/{number}.png", images["png"].read_bytes())
+    code, out, err = encode(lines, "-o", target)
+    assert (code, err) == (1, "")
+    assert out.startswith(f"{target}: 70 rows, 1 of them failed: see its errors, in ")
+    assert "it was finished before" in encode(lines, "-o", target)[1]
+    assert run("bulk", "status", target)[:2] == (0, f"{target}: finished, 70 rows, 1 failed, 5 shards\n")
+    photos = f"{bucket.url}/photos/*.png"
+    assert encode(photos, "-o", f"{target}2", "--shard", "0/1")[0] == 0
+    assert run("bulk", "merge", f"{target}2")[1] == f"{target}2: 3 rows; all its shards fit together\n"
+    for words, said in [
+        ((photos, "-o", target), "the input has changed since"),
+        ((photos, captions, "-o", f"{target}3"), "what is in a store and what is not are for a run each"),
+        ((photos, lines, "-o", f"{target}3"), "of a store, name images, or one file of lines"),
+        ((photos, "-o", f"{target}3.npy"), "a store takes whole files alone"),
+        ((f"{bucket.url}/none/*.png", "-o", f"{target}3"), "no file is called"),
+    ]:
+        code, out, err = encode(*words)
+        assert (code != 0, out) == (True, "")
+        assert said in err
 
 
 def test_no_secret_is_written_anywhere(client, bucket, tmp_path, monkeypatch, caplog, capfd):

@@ -183,7 +183,7 @@ class DiskPlace(Place):
     def names(self) -> list[str]:
         """Return the names of what is in the folder, and in those folders in it that a layout has."""
         names: list[str] = []
-        for path in sorted(self.path.iterdir()):
+        for path in sorted(self.path.iterdir()) if self.path.is_dir() else ():
             if path.name in FOLDERS and path.is_dir():
                 names += (f"{path.name}/{below.name}" for below in sorted(path.iterdir()))
             else:

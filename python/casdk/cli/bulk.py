@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 import casdk
 from casdk.cli.bar import bar_on_stderr
-from casdk.cli.content import STDIN, Content
+from casdk.cli.content import LINES, RECORDS, STDIN, Content
 from casdk.cli.exits import Exit
 from casdk.cli.images import report_crops
 from casdk.cli.signals import Stopped, asking
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "encode_into", "is_target", "open_content", "read_shard", "summary"]
 
+STORES: Final = ("s3://", "gs://", "az://")
 SUFFIXES: Final = ("", ".npy")
 """Of the names of targets: folders, and matrices."""
 STOP_SECONDS: Final = 5.0
@@ -31,6 +32,8 @@ app: Final = App(name="bulk", help="Targets of bulk runs, as `casdk encode -o NA
 
 def is_target(out: str) -> bool:
     """Whether what ``-o`` names is written by a bulk run."""
+    if "://" in out:
+        return True  # a file in a store, or an error that says what is none
     return out != STDIN and Path(out).suffix.lower() in SUFFIXES
 
 
@@ -50,7 +53,8 @@ def open_content(words: list[str], *, columns: str | None, names: str | None, te
     if columns is None:
         if names is not None:
             raise casdk.ConfigError("--names is for .parquet files with --columns")
-        return Content(words, sentences=text)
+        stored = [word for word in words if word.startswith(STORES)]
+        return _open_stored(words, text=text) if stored else Content(words, sentences=text)
     if text:
         raise casdk.ConfigError("--text is for lines: --columns says by itself what holds sentences")
     suffixes = {Path(word).suffix.lower() for word in words}
@@ -65,6 +69,27 @@ def open_content(words: list[str], *, columns: str | None, names: str | None, te
     if names is not None:
         raise casdk.ConfigError("--names is for .parquet files: what is in a .tar is called by its key")
     return tars(words, columns=wanted)
+
+
+def _open_stored(words: list[str], *, text: bool) -> Named:
+    """Return what URLs of a store name: lines of one object, or images.
+
+    Raises:
+        ConfigError: They are not of one kind, or some are no such URLs.
+        InputValueError: There is no such object.
+    """
+    from casdk.bulk import files, lines
+    from casdk.bulk.stores import open_store
+
+    for word in words:
+        if not word.startswith(STORES):
+            raise casdk.ConfigError(f"{words[0]} and {word}: what is in a store and what is not are for a run each")
+        open_store(word)  # says what is missing
+    if len(words) == 1 and Path(words[0]).suffix.lower() in LINES | RECORDS:
+        return lines(words[0], text=text)
+    if any(Path(word).suffix.lower() in LINES | RECORDS for word in words):
+        raise casdk.ConfigError("of a store, name images, or one file of lines")
+    return files(words)
 
 
 def encode_into(client: casdk.Client, target: str, content: Content | Named, options: dict[str, Any]) -> BulkResult:
@@ -122,7 +147,7 @@ def merge(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fal
     """Check what runs with --shard have made of a folder, and join it.
 
     Args:
-        target: The folder.
+        target: The folder, or its URL in a store.
         json: Print JSON.
     """
     from casdk.bulk import merge as join
@@ -151,7 +176,7 @@ def status(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fa
     """Say what a target holds, and whether a process writes it at this moment, and how fast if that can be known.
 
     Args:
-        target: A .npy file, or a folder.
+        target: A .npy file, or a folder, or the URL of one in a store.
         json: Print JSON.
     """
     from casdk.bulk.call import open_target

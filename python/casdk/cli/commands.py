@@ -26,7 +26,7 @@ from casdk.cli.exits import Exit, exit_of, fail, line_of, lose_stdout
 from casdk.cli.images import Fidelity, Images, Side, options_of, report_crops
 from casdk.cli.signals import Stopped, stopping
 from casdk.cli.sinks import Sink, open_sink, to_json
-from casdk.cli.words import Flag, Json, Limit, Model, PathWord, Size, UnknownOptionError, Word
+from casdk.cli.words import Flag, Json, Limit, Model, OutWord, PathWord, Size, UnknownOptionError, Word
 
 __all__ = ["app", "run"]
 
@@ -95,7 +95,7 @@ def encode(
     url: Word,
     /,
     *paths: PathWord,
-    out: Annotated[Path | None, Parameter(alias="-o", allow_leading_hyphen=True)] = None,
+    out: OutWord | None = None,
     text: Annotated[bool, Flag] = False,
     errors: Literal["raise", "skip", "record"] | None = None,
     dtype: Literal["float32", "float16"] | None = None,
@@ -124,9 +124,10 @@ def encode(
         url: The server.
         paths: Image files, directories of images, .txt files (an item per line), .jsonl files (an object with text or
             uri per line), URLs of images, sentences of several words; - for lines of standard input, as when no path
-            is given.
+            is given. By a bulk run, patterns of a store in their place, as s3://bucket/photos/*.jpg.
         out: A .npy file (with names and errors of its rows beside it), or a name without a suffix, for a folder of
-            Parquet files: both are written by a bulk run, which may be killed and goes on. Or a .parquet or .jsonl
+            Parquet files, also in a store (s3://bucket/name, gs:// or az://): both are written by a bulk run, which may
+            be killed and goes on. Or a .parquet or .jsonl
             file; or - for lines of JSON on standard output, which is also what a pipe gets. A terminal gets a summary.
         text: Take every line as a sentence, also one that looks like an image's path or URL.
         errors: Stop at the first item that cannot be encoded (raise), or leave it out and say so (skip); a bulk run

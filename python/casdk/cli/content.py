@@ -20,7 +20,7 @@ from casdk._rust import IMAGE_EXTENSIONS, Kind, classify, kind_of_uri
 from casdk.client import Item
 from casdk.errors import InputValueError
 
-__all__ = ["STDIN", "Content", "Entry", "read_document", "read_lines", "stored"]
+__all__ = ["LINES", "RECORDS", "STDIN", "Content", "Entry", "read_document", "read_lines", "stored"]
 
 STDIN: Final = "-"
 LINES: Final = frozenset({".txt"})

@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 
 from casdk.cli.content import STDIN
 
-__all__ = ["Flag", "Json", "Limit", "Model", "PathWord", "Size", "UnknownOptionError", "Word"]
+__all__ = ["Flag", "Json", "Limit", "Model", "OutWord", "PathWord", "Size", "UnknownOptionError", "Word"]
 
 
 class UnknownOptionError(ValueError):
@@ -38,6 +38,7 @@ def _as_written(kind: Any, tokens: Sequence[cyclopts.Token]) -> str:
 
 Word = Annotated[str, Parameter(allow_leading_hyphen=True, validator=_check_words)]
 PathWord = Annotated[Path | str, Parameter(allow_leading_hyphen=True, validator=_check_words, converter=_as_written)]
+OutWord = Annotated[Path | str, Parameter(alias="-o", allow_leading_hyphen=True, converter=_as_written)]
 Flag: Parameter = Parameter(negative="")
 Json = Annotated[bool, Flag, Parameter(help="Print JSON.")]
 Size = Annotated[
