@@ -464,8 +464,7 @@ class Client(Generic[Profiled_co]):
 
         Args:
             target: ``NAME.npy``, a matrix ``[N, D]`` with NaN where an item failed, names and errors beside it; or a
-                folder, whose name has no suffix, for Parquet files of ``shard_rows`` rows, or for a ``layout``. Such a
-                folder may be in a store, as ``s3://bucket/name``, ``gs://`` or ``az://`` (``casdk[stores]``).
+                folder, whose name has no suffix (or ``s3://bucket/name``), for Parquet files or for a ``layout``.
             content: As for `encode`; or pairs of a name and an item; or what `casdk.bulk` reads. A run that goes on
                 reads it again from the first item on, and compares it with what it was.
             **options: Those of `BulkOptions`, by name.
@@ -474,8 +473,7 @@ class Client(Generic[Profiled_co]):
             BulkError: The run stopped, and the same call goes on where it did; or target or input are not what they
                 were, and nothing was changed.
             InputError: The content is no iterable of items, or an option is none; nothing was done.
-            ConfigError: The target's name says of no kind of target, or none for this content; or pyarrow, or for a
-                store obstore, is missing.
+            ConfigError: The target's name says of no kind of target, or none for this content; or a library is missing.
         """
         self._check()
         from casdk.bulk.call import make_run

@@ -14,7 +14,7 @@ from casdk.bulk.objects import Objects, Version, is_same
 from casdk.bulk.scratch import Scratch, tokens_left
 from casdk.errors import BulkError
 
-__all__ = ["StoreLock", "check_silent"]
+__all__ = ["StoreLock", "check_silent", "taken_over"]
 
 RENEWED_SECONDS: Final = 5.0
 """Between two times that the holder renews its lock."""

@@ -21,7 +21,17 @@ from casdk._columns import Unreadable
 from casdk.errors import ConfigError, InputValueError
 from casdk.models import Image
 
-__all__ = ["BLOCK_BYTES", "Found", "StoredImage", "downloaded", "find_objects", "is_url", "open_object", "open_store"]
+__all__ = [
+    "BLOCK_BYTES",
+    "Found",
+    "StoredImage",
+    "asking",
+    "downloaded",
+    "find_objects",
+    "is_url",
+    "open_object",
+    "open_store",
+]
 
 URL: Final = re.compile(r"(s3|gs|az|https?)://([^/]+)(?:/+(.*))?", re.DOTALL)
 WEB: Final = ("http", "https")
