@@ -17,6 +17,18 @@ def test_several_servers_share_the_work(command):
         assert "an index lives on one server" in refused.err
 
 
+def test_an_index_lives_on_the_server_that_is_named(command):
+    with FaultServer(width=8) as one, FaultServer(width=8) as other:
+        urls, has_it = f"{one.address('grpc')},{other.address('http')}", ("--index-on", other.address("http"))
+        assert command("index", urls, "a red apple", "a green pear", *has_it, "--json").lines == [{"indexed": 2}]
+        [found] = command("search", urls, "a red apple", "--limit", 1, *has_it, "--json").lines
+        assert [match["text"] for match in found["matches"]] == ["a red apple"]
+        assert not one.counters.requests
+        refused = command("search", urls, "a red apple")
+        assert refused.code == 2
+        assert "--index-on" in refused.err
+
+
 def test_the_doctor_looks_at_each_of_several_servers(command):
     with FaultServer() as one, FaultServer() as other:
         other.down()

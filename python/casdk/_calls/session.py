@@ -218,7 +218,7 @@ class Session(ConnectionOwner):
         if self._index_way is None:
             raise ConfigError(
                 "an index lives on one server: to index or search, say which by "
-                'Client([...], pool=Pool(index_on="ADDRESS"))'
+                'Client([...], pool=Pool(index_on="ADDRESS")), or at the prompt by --index-on ADDRESS'
             )
         return self._index_way
 

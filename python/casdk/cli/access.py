@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from casdk import TLS, Client, Retry, Timeouts
+from casdk import TLS, Client, Pool, Retry, Timeouts
 from casdk.errors import ConfigError
 
 __all__ = ["Access"]
@@ -43,12 +43,13 @@ class Access:
     expect_space: str | None = None
     """What `casdk space` has printed; a server of another vector space is an error, before anything is written."""
 
-    def client(self, url: str, retry: Retry | None = None) -> Client:
+    def client(self, url: str, retry: Retry | None = None, index_on: str | None = None) -> Client:
         """Return a client of the server, or of several.
 
         Args:
             url: Its address, or theirs with commas between them.
             retry: As for `Client`.
+            index_on: Address of the one that has the index, if that is said.
 
         Raises:
             ConfigError: The address or an option cannot work.
@@ -63,6 +64,7 @@ class Access:
             timeouts=self.timeouts(),
             retry=retry or self.retry(),
             expect_space=self.expect_space,
+            pool=None if index_on is None else Pool(index_on=index_on),
         )
 
     def token(self) -> str:

@@ -26,7 +26,7 @@ from casdk.cli.exits import Exit, exit_of, fail, line_of, lose_stdout
 from casdk.cli.images import Fidelity, Images, Side, options_of, report_crops
 from casdk.cli.signals import Stopped, stopping
 from casdk.cli.sinks import Sink, open_sink, to_json
-from casdk.cli.words import Flag, Json, Limit, Model, OutWord, PathWord, Size, UnknownOptionError, Word
+from casdk.cli.words import Flag, IndexOn, Json, Limit, Model, OutWord, PathWord, Size, UnknownOptionError, Word
 
 __all__ = ["app", "run"]
 
@@ -232,6 +232,7 @@ def index(
     *paths: PathWord,
     text: Annotated[bool, Flag] = False,
     batch_size: Size = None,
+    index_on: IndexOn = None,
     json: Json = False,
     access: Access | None = None,
 ) -> int:
@@ -249,7 +250,7 @@ def index(
         nonlocal indexed
         indexed += len(response.docs)
 
-    with (access or Access()).client(url) as client:
+    with (access or Access()).client(url, index_on=index_on) as client:
         content = Content([str(path) for path in paths], sentences=text)
         documents = map(stored, content)
         try:
@@ -277,6 +278,7 @@ def search(
     images: Images = "original",
     image_size: Side = None,
     min_fidelity: Fidelity = None,
+    index_on: IndexOn = None,
     json: Json = False,
     access: Access | None = None,
 ) -> int:
@@ -287,7 +289,7 @@ def search(
         queries: Sentences, or paths and URLs of images; - for lines of standard input.
     """
     entries = _words([str(query) for query in queries], "queries")
-    with (access or Access()).client(url) as client:
+    with (access or Access()).client(url, index_on=index_on) as client:
         asked = [read_document(entry.name) for entry in entries]
         found = client.search(asked, limit=limit, **options_of(images, image_size, min_fidelity))
     for entry, query in zip(entries, found, strict=True):

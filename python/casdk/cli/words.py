@@ -12,7 +12,7 @@ from cyclopts.validators import Number
 
 from casdk.cli.content import STDIN
 
-__all__ = ["Flag", "Json", "Limit", "Model", "OutWord", "PathWord", "Size", "UnknownOptionError", "Word"]
+__all__ = ["Flag", "IndexOn", "Json", "Limit", "Model", "OutWord", "PathWord", "Size", "UnknownOptionError", "Word"]
 
 
 class UnknownOptionError(ValueError):
@@ -47,6 +47,9 @@ Size = Annotated[
         help="Items per request, or auto to find out how many are best; 32 by default, and auto for a bulk run.",
         validator=_check_size,
     ),
+]
+IndexOn = Annotated[
+    str | None, Parameter(help="Which of several servers has the index: its address; it needs to be said of those.")
 ]
 Limit = Annotated[int, Parameter(help="Matches per query.", validator=Number(gte=1))]
 Model = Annotated[str | None, Parameter(help="Model to ask for, where the flow has several.")]
