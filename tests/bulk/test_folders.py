@@ -24,6 +24,7 @@ OF_RUNS = [
     "part-00000.parquet",
     "_part-00001.parquet.tmp",
     "_begun-00001-3.parquet",
+    "_begun-00001-3.bin.tmp",
     "_begun-00001-3.img_emb",
     "_errors.parquet",
     "img_emb/img_emb_0.npy",

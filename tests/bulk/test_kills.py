@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from casdk import Client
 from casdk._calls.space import SENTENCE
+from casdk.bulk.call import make_run
 from casdk.testing import FaultServer
 
 VICTIM = Path(__file__).with_name("victim.py")
@@ -149,10 +150,34 @@ def test_a_retry_that_is_killed_at_every_step(refusing, target, tmp_path, held):
     assert check_retry(refusing, target, tmp_path, held, range(1, 60)) >= 15
 
 
-def check_update(encoder, server, target, photos, tmp_path, held, places):
-    """Files go, come and change; killed updates leave in the end what one leaves that was not disturbed."""
-    source, url, update = f"files:{photos}", server.address("grpc"), {"update": True}
-    encoder.encode_to(target, victim.items_of(source), **OPTIONS)
+class Stopping:
+    """Runs with a server that stops one of them when it has been asked so many times."""
+
+    def __init__(self):
+        self._run, self._left = None, 0
+
+    def __call__(self, request):
+        self._left -= 1
+        if not self._left:
+            self._run.stop(SystemExit(7))
+
+    def run(self, target, source, requests, **options):
+        self._run = make_run(self.client, target, victim.items_of(source), options)
+        self._left = requests
+        return self._run.run()
+
+
+@pytest.fixture
+def stopping():
+    runs = Stopping()
+    with FaultServer(runs, width=8) as runs.server, Client(runs.server.address("grpc")) as runs.client:
+        yield runs
+
+
+def check_update(stopping, target, photos, tmp_path, held, places):
+    """Files go, come and change; updates that are stopped and killed leave what one leaves that was not disturbed."""
+    source, update = f"files:{photos}", {**OPTIONS, "update": True}
+    stopping.run(target, source, 0, **OPTIONS)
     folder = Path(photos).parent
     paths = sorted(path for path in folder.iterdir() if path.exists())
     for path in paths[2:30:9]:
@@ -162,10 +187,14 @@ def check_update(encoder, server, target, photos, tmp_path, held, places):
     for number in range(40):
         shutil.copy(paths[number % 2], folder / f"new{number}{paths[number % 2].suffix}")
     shutil.copytree(target.parent, tmp_path / "undisturbed")
+    with pytest.raises(SystemExit):
+        stopping.run(target, source, 8, prefetch=1, **update)
+    assert [path.suffix for path in sorted(target.glob("_begun-*"))] == [".bin", ".parquet"]
+    url = stopping.server.address("grpc")
     killed = run_again_until_it_is_through(url, source, target, update, places)
-    killed += run_and_kill(url, source, target, options={**OPTIONS, **update}, item=60)
-    encoder.encode_to(target, victim.items_of(source), update=True, **OPTIONS)
-    result = encoder.encode_to(tmp_path / "undisturbed" / target.name, victim.items_of(source), update=True, **OPTIONS)
+    killed += run_and_kill(url, source, target, options=update, item=60)
+    stopping.run(target, source, 0, **update)
+    result = stopping.run(tmp_path / "undisturbed" / target.name, source, 0, **update)
     assert held(target.parent) == held(tmp_path / "undisturbed")
     assert (result.dropped, result.reencoded, result.encoded) == (4, 2, 42)
     return killed
@@ -177,16 +206,16 @@ def folder(tmp_path):
     return tmp_path / "out" / "rows"
 
 
-def test_an_update_that_is_killed(server, encoder, folder, photos, tmp_path, held):
+def test_an_update_that_is_killed(stopping, folder, photos, tmp_path, held):
     choose = random.Random("update")
     places = [choose.randint(5, STEPS), choose.randint(5, STEPS)]
-    assert check_update(encoder, server, folder, photos, tmp_path, held, places) >= 2
+    assert check_update(stopping, folder, photos, tmp_path, held, places) >= 2
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_an_update_that_is_killed_at_every_step(server, encoder, folder, photos, tmp_path, held):
-    assert check_update(encoder, server, folder, photos, tmp_path, held, range(1, 60)) >= 20
+def test_an_update_that_is_killed_at_every_step(stopping, folder, photos, tmp_path, held):
+    assert check_update(stopping, folder, photos, tmp_path, held, range(1, 60)) >= 20
 
 
 def test_a_kill_costs_a_shard_at_most(target):

@@ -61,8 +61,10 @@ def test_the_bytes_are_the_same_however_it_was_made(whole, cuts, kept, tmp_path_
     for number, (start, stop) in enumerate(pairwise(places)):
         add(target, start, stop)
         if number in kept and stop < 9000:
-            manifest = manifest.with_begun(target.keep(entry(0, stop)), 2)
+            contents = bytes([number]) * 8 * stop
+            manifest = manifest.with_begun(target.keep(entry(0, stop), contents), 2)
             target.check(manifest)
+            assert target.contents_of(manifest.begun) == contents
             target.begin(manifest, 2)
     shard = target.commit(entry(0, 9000))
     assert shard == whole[1]

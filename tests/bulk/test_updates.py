@@ -155,15 +155,80 @@ def test_what_is_stopped_keeps_what_has_come(tmp_path):
     assert sorted(rows_of(target)) == sorted(new)
 
 
-def test_one_that_was_only_begun_is_gone_on_with(update, client, tmp_path):
-    def broken():
-        yield from TEXTS[:7]
-        raise KeyError
+class Stopped:
+    """Runs into a folder by either API, each of which a server stops where one of its texts comes."""
 
-    with pytest.raises(KeyError):
-        client.encode_to(tmp_path / "rows", broken(), **SMALL)
-    assert counts(update([*TEXTS[1:], "new"])) == (10, 7, 0, 1)
-    assert sorted(rows_of(tmp_path / "rows")) == sorted([*TEXTS[1:], "new"])
+    def __init__(self, client, mode, folder):
+        self._client, self._mode, self.folder = client, mode, folder
+        self._last = self._run = None
+
+    def __call__(self, request):
+        if self._last in request.texts:
+            self._run.stop(SystemExit(7))
+
+    def update(self, content, *, last=None):
+        return self.run(content, last=last, update=True)
+
+    def run(self, content, *, last=None, update=False):
+        options = {"shard_rows": 16, "batch_size": 2, "prefetch": 1, "update": update}
+        self._last, self._run = last, make_run(self._client, self.folder, content, options)
+        return self._run.run() if self._mode == "sync" else asyncio.run(self._run.arun())
+
+
+@pytest.fixture
+def stopped(mode, tmp_path):
+    updates = Stopped(None, mode, tmp_path / "rows")
+    with FaultServer(updates, width=WIDTH) as server, Client(server.address("grpc")) as updates._client:
+        yield updates
+
+
+NEW = [f"new {number}" for number in range(50)]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_is_stopped_has_the_bytes_of_what_was_not(stopped, tmp_path, held, named):
+    """With names of their own, contents are compared as well."""
+
+    def content(texts):
+        return [(f"name of {text}", text) for text in texts] if named else texts
+
+    stopped.update(content(TEXTS))
+    shutil.copytree(stopped.folder, tmp_path / "undisturbed")
+    now, encoded = content([*NEW[:9], *TEXTS[3:], *NEW[9:]]), 0
+    for last in (NEW[2], NEW[6], NEW[15], NEW[21], NEW[44]):
+        with pytest.raises(SystemExit):
+            stopped.update(now, last=last)
+        rows = pyarrow.dataset.dataset(stopped.folder, format="parquet").count_rows()
+        assert rows < len(now)
+    encoded = stopped.update(now).encoded
+    assert 0 < encoded <= 8
+    folder, stopped.folder = stopped.folder, tmp_path / "undisturbed"
+    assert counts(stopped.update(now)) == (57, 50, 0, 3)
+    assert held(folder) == held(tmp_path / "undisturbed")
+    assert len([name for name in held(folder) if name.startswith("part-")]) == 5
+
+
+@pytest.mark.parametrize("change", ["reversed", "cut", "gone"])
+def test_what_is_stopped_goes_on_with_another_input(stopped, change):
+    stopped.update(TEXTS)
+    with pytest.raises(SystemExit):
+        stopped.update([*TEXTS, *NEW], last=NEW[6])
+    then = {"reversed": [*NEW, *TEXTS][::-1], "cut": [*TEXTS, *NEW[:4]], "gone": TEXTS}[change]
+    result = stopped.update(then)
+    assert (result.rows, result.failed) == (len(then), 0)
+    assert sorted(rows_of(stopped.folder)) == sorted(then)
+    assert result.encoded <= (44 if change == "reversed" else 0)
+    assert stopped.update(then).encoded == 0
+    assert not list(stopped.folder.glob("_begun-*"))
+
+
+def test_one_that_was_only_begun_is_gone_on_with(stopped):
+    with pytest.raises(SystemExit):
+        stopped.run(TEXTS, last=TEXTS[6])
+    result = stopped.run([*TEXTS[1:], "new"], update=True)
+    assert (result.rows, result.dropped) == (10, 1)
+    assert result.encoded <= 5
+    assert sorted(rows_of(stopped.folder)) == sorted([*TEXTS[1:], "new"])
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ class ClipRetrievalTarget(FolderTarget):
         self._write_table(part, schema, tables())
         return part
 
-    def keep(self, shard: Shard) -> Shard:
+    def keep(self, shard: Shard, contents: bytes = b"") -> Shard:
         """Keep what there is of the shard, under other names."""
         files: dict[str, int] = {}
         for kind, part in self._parts.items():

@@ -21,7 +21,7 @@ EMBEDDING: Final = ("embedding",)
 ERRORS: Final = "_errors.parquet"
 MANIFEST: Final = "_casdk.json"
 RUN_FILES: Final = re.compile(
-    r"part-\d{5,}\.parquet|_part-\d{5,}\.parquet\.tmp|_begun-\d+-\d+\.\w+|_errors\.parquet(\.tmp)?"
+    r"part-\d{5,}\.parquet|_part-\d{5,}\.parquet\.tmp|_begun-\d+-\d+\.\w+(\.tmp)?|_errors\.parquet(\.tmp)?"
     r"|(img_emb|text_emb|metadata|_failed)/(img_emb|text_emb|metadata|failed)_\d+\.(npy|parquet)"
     r"|_(img_emb|text_emb|metadata|failed|rows)_\d+\.\w+\.tmp"
     r"|_contents-\d{5,}\.bin(\.tmp)?|_again-\d{5,}\.(parquet|bin)(\.tmp)?"

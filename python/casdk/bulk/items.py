@@ -83,25 +83,27 @@ class Index:
         self.stays: NDArray[np.bool_] = np.zeros(len(keys), bool)
         self._known: list[NDArray[Any]] = []
 
-    def look_up(self, names: Sequence[str], contents: bytes) -> list[int]:
-        """Note that the input has items; returns the places of those that the target does not have."""
+    def look_up(self, names: Sequence[str], contents: bytes) -> list[int | None]:
+        """Note that the input has items; returns the row of each, ``None`` for those that the target does not have."""
         keys = keys_of(names, contents)
         firsts = np.searchsorted(self._keys, keys)
-        missing = [place for place, first in enumerate(firsts.tolist()) if not self._take(keys[place], first)]
+        rows = [self._take(keys[place], first) for place, first in enumerate(firsts.tolist())]
+        missing = [place for place, row in enumerate(rows) if row is None]
         if missing:
             self._note_known(_names_of(keys[missing]))
-        return missing
+        return rows
 
-    def _take(self, key: bytes, first: int) -> bool:
-        """Take the next row of an item, whose first one is known; returns whether there is one left."""
+    def _take(self, key: bytes, first: int) -> int | None:
+        """Take the next row of an item, whose first one is known; returns it, ``None`` if there is none left."""
         if first == len(self._keys):
-            return False
-        row = first + int(self._found[first])
-        if row == len(self._keys) or self._keys[row] != key:
-            return False
+            return None
+        place = first + int(self._found[first])
+        if place == len(self._keys) or self._keys[place] != key:
+            return None
         self._found[first] += 1
-        self.stays[self._rows[row]] = True
-        return True
+        row = int(self._rows[place])
+        self.stays[row] = True
+        return row
 
     @property
     def replaced(self) -> int:

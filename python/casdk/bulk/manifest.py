@@ -261,14 +261,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def to_update(self) -> Manifest:
-        """Return the manifest that an update goes on from: whole shards, to which others are added.
+        """Return the manifest that an update goes on from: what there is, to which shards are added.
 
         Raises:
             BulkError: Of several runs that made it, some are missing.
         """
         if self.ahead:
             raise BulkError("it was begun by several runs and is not finished: finish it without update=True first")
-        return msgspec.structs.replace(self, finished=False, updated=True, begun=None)
+        return msgspec.structs.replace(self, finished=False, updated=True)
 
     def with_end(self, read: Input | None = None) -> Manifest:
         """Return the manifest once the input has ended.

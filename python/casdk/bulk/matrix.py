@@ -125,7 +125,7 @@ class MatrixTarget(FillableTarget):
     def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
         return self._stop(shard)
 
-    def keep(self, shard: Shard) -> Shard:
+    def keep(self, shard: Shard, contents: bytes = b"") -> Shard:
         self._files["rows"].overwrite(self._head(self._row))
         return self._stop(shard)
 

@@ -269,13 +269,11 @@ class Run:
         make = partial(Update, self._target, self._manifest, retry_errors=self._retry_errors)
         self._update = await mode.do(make)
         self._source = self._update.missing(mode, self._source, lambda: self._stopping is not None)
-        if self._manifest.begun is not None:
-            # What there is of a shard is made again; its file goes when that one begins, and so this comes first.
-            await mode.do(self._write_manifest, self._manifest.to_update())
         self._manifest = self._manifest.to_update()
-        self._read.shards = len(self._manifest.shards)
         await mode.take(self._source, 0)
         self._check_asked()
+        self._manifest = await mode.do(self._update.take_up, self._manifest)
+        self._read.shards = len(self._manifest.shards)
         self._read.ended = self._update.has_ended
 
     # what is made
@@ -295,7 +293,8 @@ class Run:
             return
         work = Work(manifest.next_number)
         if manifest.begun is not None:
-            work = await self._compare_shard(mode, manifest.begun)
+            update = self._update
+            work = await self._compare_shard(mode, manifest.begun) if update is None else update.begun
         work.verdict = manifest.verdict
         await self._check_space(mode)
         manifest = self._manifest
@@ -485,16 +484,13 @@ class Run:
         """Keep what there is of a shard when the run stops, if that is more than the rows it began with."""
         if not self._writing:
             return
-        goes_on = self._update or work.goes_on_behind((work.rows - rows_before) * self._parts)
+        goes_on = work.goes_on_behind((work.rows - rows_before) * self._parts)
         if self._half_written or work.rows == rows_before or not goes_on:
             self._target.drop()
             return
         try:
-            if self._update is not None:
-                # An update begins with whole shards, which may be short.
-                self._commit(work)
-                return
             self._settle_requests()
-            self._write_manifest(self._manifest.with_begun(self._target.keep(work.as_shard()), self._width))
+            shard = self._target.keep(work.as_shard(), work.contents)
+            self._write_manifest(self._manifest.with_begun(shard, self._width))
         except OSError:  # the disk is full, which is likely what stopped the run: what was kept before is there
             self._target.drop()

@@ -58,8 +58,8 @@ class ParquetTarget(FolderTarget, FillableTarget):
         self._part.checksum = Checksum()
         self._groups = RowGroups(self._arrow, self._part, self._schema(width))
         self._drop_begun(manifest)
-        for name in () if manifest.begun is None else manifest.begun.files:
-            self._copy(name)
+        if manifest.begun is not None:
+            self._copy(rows_file_of(manifest.begun))
 
     def _hold_nothing(self) -> None:
         """Have no rows that are in no row group yet."""
@@ -133,17 +133,12 @@ class ParquetTarget(FolderTarget, FillableTarget):
         return Matrix([np.delete(np.concatenate(pieces), bad, 0)] if bad else pieces, bad)
 
     def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
-        shard = self._end(shard, self._name)
-        if not contents:
-            return shard
-        name = f"_contents-{shard.number:05d}.bin"
-        self.place.write(name, contents)
-        return msgspec.structs.replace(shard, files={**shard.files, name: len(contents)})
+        return self._end(shard, self._name, f"_contents-{shard.number:05d}.bin", contents)
 
-    def keep(self, shard: Shard) -> Shard:
-        return self._end(shard, self._begun_name(shard, "parquet"))
+    def keep(self, shard: Shard, contents: bytes = b"") -> Shard:
+        return self._end(shard, self._begun_name(shard, "parquet"), self._begun_name(shard, "bin"), contents)
 
-    def _end(self, shard: Shard, name: str) -> Shard:
+    def _end(self, shard: Shard, name: str, contents_name: str, contents: bytes) -> Shard:
         part = self._part
         assert part is not None
         assert part.checksum is not None
@@ -153,7 +148,11 @@ class ParquetTarget(FolderTarget, FillableTarget):
         part.close()
         self.place.take_in(part.path, name)
         self._part = None
-        return msgspec.structs.replace(shard, files={name: part.size}, checksum=part.checksum.text)
+        files = {name: part.size}
+        if contents:
+            self.place.write(contents_name, contents)
+            files[contents_name] = len(contents)
+        return msgspec.structs.replace(shard, files=files, checksum=part.checksum.text)
 
     def drop(self) -> None:
         if self._part is not None:
@@ -250,7 +249,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
 
 def rows_file_of(shard: Shard) -> str:
     """Return the name of the file with the rows of a shard."""
-    [name] = [name for name in shard.files if not name.startswith("_contents-")]
+    [name] = [name for name in shard.files if not name.endswith(".bin")]
     return name
 
 

@@ -136,8 +136,8 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def keep(self, shard: Shard) -> Shard:
-        """Put what there is of the shard on disk, for `begin` to go on with; returns it with its files and checksum."""
+    def keep(self, shard: Shard, contents: bytes = b"") -> Shard:
+        """Put what there is of the shard on disk, for `begin` to go on with; arguments and result as of `commit`."""
 
     @abstractmethod
     def drop(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from casdk.bulk.items import Contents, Index, keys_of, unlike
@@ -13,6 +14,7 @@ from casdk.bulk.manifest import Manifest, Shard
 from casdk.bulk.modes import Mode, OnLoop
 from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.sources import AsyncSource, Block, Source
+from casdk.bulk.work import Work
 
 __all__ = ["Update"]
 
@@ -25,12 +27,13 @@ class Update:
 
     Args:
         target: Its files.
-        manifest: What it holds; the beginning of a shard that was not finished does not count.
+        manifest: What it holds.
         retry_errors: Whether items that failed are taken for such as have changed.
 
     Attributes:
         before: That manifest.
         index: Its items.
+        begun: What the input was found to have of the shard that had been begun.
         replaced: Rows that were left out, as their items have changed.
         dropped: Rows that were left out, as the input has no more item for them.
     """
@@ -40,9 +43,10 @@ class Update:
         self.replaced: int = 0
         self.dropped: int = 0
         self._target = target
-        keys = [self._keys_of(shard, retry_errors=retry_errors) for shard in manifest.shards]
+        keys = [self._keys_of(shard, retry_errors=retry_errors) for shard in manifest.entries]
         self.index: Index = Index(np.concatenate([keys_of([], b""), *keys]))
-        self._waiting = Waiting(self.index)
+        self.begun: Work = Work(len(manifest.shards))
+        self._waiting = Waiting(self.index, self.begun, sum(shard.rows for shard in manifest.shards))
 
     def _keys_of(self, shard: Shard, *, retry_errors: bool) -> Any:
         target = self._target
@@ -75,6 +79,35 @@ class Update:
         """Whether there is no item that the target does not have, beside those that were taken."""
         return self._waiting.has_ended
 
+    def take_up(self, manifest: Manifest) -> Manifest:
+        """Decide what becomes of the beginning of a shard, once an item was read that the target does not have.
+
+        In an input that is what it was, all items of the beginning come before that one, and the shard is gone on with.
+        Another input may have them anywhere, and one that has ended has no more for it: then it is whole as it is.
+
+        Args:
+            manifest: What the target holds.
+
+        Returns:
+            What it then holds.
+        """
+        begun = manifest.begun
+        if begun is None:
+            return manifest
+        self.begun.failed = begun.failed
+        if self.begun.digest == begun.items and not self.has_ended:
+            return manifest
+        contents = self._target.contents_of(begun)
+        self._target.begin(manifest, manifest.width)
+        try:
+            whole = self._target.commit(msgspec.structs.replace(begun, files={}), contents)
+        except BaseException:
+            self._target.drop()
+            raise
+        manifest = manifest.with_shard(whole, manifest.width)
+        self._target.write_manifest(manifest)
+        return manifest
+
     def leave_out(self, manifest: Manifest) -> Manifest:
         """Leave out rows of which the input was found to have no item, now that all of it was read.
 
@@ -87,7 +120,8 @@ class Update:
         start = 0
         self.replaced = self.index.replaced
         self.dropped = int((~self.index.stays).sum()) - self.replaced
-        for shard in self.before.shards:
+        for shard in manifest.shards[: len(self.before.entries)]:
+            # Of a shard that was gone on with, only the beginning was there to be looked up; the rest of it is new.
             stays = self.index.stays[start : start + shard.rows]
             start += shard.rows
             if not stays.all():
@@ -100,10 +134,14 @@ class Waiting:
 
     Args:
         index: Of the target.
+        begun: Told of the items that are found of a shard which was begun.
+        begun_from: The first row of that shard.
     """
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, begun: Work, begun_from: int) -> None:
         self._index = index
+        self._begun = begun
+        self._begun_from = begun_from
         self._items: list[Any] = []
         self._names: list[str] = []
         self._contents: list[str] = []
@@ -119,10 +157,15 @@ class Waiting:
         noted = Contents()
         for place, content in sorted(block.contents.items()):
             noted.note(place, content)
-        for place in self._index.look_up(block.names, noted.of(len(block.names))):
-            self._items += block.items[place * self._parts : (place + 1) * self._parts]
-            self._names.append(block.names[place])
-            self._contents.append(block.contents.get(place, ""))
+        for place, row in enumerate(self._index.look_up(block.names, noted.of(len(block.names)))):
+            if row is None:
+                self._items += block.items[place * self._parts : (place + 1) * self._parts]
+                self._names.append(block.names[place])
+                self._contents.append(block.contents.get(place, ""))
+            elif row >= self._begun_from:
+                contents = {0: block.contents[place]} if place in block.contents else {}
+                self._begun.note(Block([], [block.names[place]], contents))
+                self._begun.count(1)
 
     def has(self, most: int) -> bool:
         """Whether as many can be taken, one at least, or all that there are."""
