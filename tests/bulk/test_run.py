@@ -179,6 +179,19 @@ def test_a_bad_item_may_stop_the_run(target, encode_to, held, tmp_path):
     check_undisturbed(encode_to, target, texts, held, tmp_path)
 
 
+def test_what_comes_behind_a_bad_item_is_not_kept(target, encode_to):
+    """On a loop several pieces are written at a time, and the bad item is in the midst of them."""
+    texts, options = [*TEXTS[:5], "", *TEXTS[5:]], {"batch_size": 1, "shard_rows": 100}
+    with pytest.raises(BulkError, match=r"item 5, '', cannot be encoded") as caught:
+        encode_to(target, texts, errors="raise", **options)
+    assert caught.value.rows == 5
+    assert encode_to(target, texts, **options).encoded == 46
+    rows, names = rows_of(target)
+    assert names == texts
+    assert np.isnan(rows[5]).all()
+    np.testing.assert_array_equal(np.delete(rows, 5, 0), np.stack([embed(text, WIDTH) for text in TEXTS]))
+
+
 def check_undisturbed(encode_to, target, texts, held, tmp_path):
     (tmp_path / "undisturbed").mkdir()
     encode_to(tmp_path / "undisturbed" / target.name, texts)

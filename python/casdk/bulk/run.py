@@ -407,7 +407,11 @@ class Run:
     def _place(self, work: Work, held: list[EncodeResult]) -> None:
         """Put pieces into the target, and take each from the list as it is in there."""
         while held:
-            self._place_one(work, held.pop(0))
+            try:
+                self._place_one(work, held.pop(0))
+            except BaseException:
+                held.clear()  # they come behind one that is not in there, so there is no place for them
+                raise
 
     def _place_one(self, work: Work, piece: EncodeResult) -> None:
         """Put a piece into the target.
