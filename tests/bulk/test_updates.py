@@ -83,6 +83,14 @@ def test_files_that_have_changed(update, images, tmp_path):
     assert update(bulk.files(str(folder / "*"))).encoded == 0
 
 
+def test_images_in_a_store(update, bucket, images):
+    bucket.put("a.png", images["png"].read_bytes())
+    assert update(bulk.files(f"{bucket.url}/*.png")).failed == 0
+    bucket.put("b.png", images["png"].read_bytes())
+    result = update(bulk.files(f"{bucket.url}/*.png"))
+    assert (counts(result), result.failed) == ((2, 1, 0, 0), 0)
+
+
 def test_what_is_read_of_other_sources(update):
     rows = [(f"name {number}", text) for number, text in enumerate(TEXTS)]
     update(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import os
@@ -26,6 +27,7 @@ __all__ = [
     "Found",
     "StoredImage",
     "asking",
+    "at_hand",
     "downloaded",
     "find_objects",
     "is_url",
@@ -316,6 +318,13 @@ def downloaded(blocks: Iterable[list[Any]]) -> Iterator[Any]:
         OSError: A store cannot be reached.
     """
     return chain.from_iterable(_downloaded(blocks))
+
+
+async def at_hand(items: list[Any]) -> list[Any]:
+    """Return items as `downloaded` does, and let the loop go on meanwhile."""
+    if StoredImage not in set(map(type, items)):
+        return items
+    return await asyncio.to_thread(list, downloaded([items]))
 
 
 def _downloaded(blocks: Iterable[list[Any]]) -> Iterator[list[Any]]:

@@ -14,6 +14,7 @@ from casdk.bulk.manifest import Manifest, Shard
 from casdk.bulk.modes import Mode, OnLoop
 from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.sources import AsyncSource, Block, Source
+from casdk.bulk.stores import at_hand
 from casdk.bulk.work import Work
 
 __all__ = ["Update"]
@@ -203,4 +204,5 @@ class AsyncMissing(AsyncSource):
         """Take up to so many."""
         while not (self._waiting.has(most) or self._is_asked()):
             self._waiting.add(await self._read(READ_ITEMS))
-        return self._waiting.take(most)
+        block = self._waiting.take(most)
+        return msgspec.structs.replace(block, items=await at_hand(block.items))
