@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from casdk.bulk.items import CONTENT_BYTES, Contents, Index, keys_of
+from casdk.bulk.items import CONTENT_BYTES, Contents, Index, contents_of, keys_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +14,9 @@ def noted(items):
     for place, (_, content) in enumerate(items):
         if content:
             contents.note(place, content)
+    assert contents_of({place: content for place, (_, content) in enumerate(items) if content}, len(items)) == (
+        contents.of(len(items))
+    )
     return contents.of(len(items))
 
 

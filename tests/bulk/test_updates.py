@@ -242,7 +242,6 @@ def test_one_that_was_only_begun_is_gone_on_with(stopped):
 @pytest.mark.parametrize(
     ("target", "options", "said"),
     [
-        ("rows.npy", {}, "is for a folder of Parquet files"),
         ("rows", {"shard": (0, 2)}, "a folder that is whole"),
         ("rows", {"overwrite": True}, "choose one"),
     ],

@@ -55,6 +55,7 @@ def test_a_matrix(command, url, lines, tmp_path, expected):
     assert {path.name for path in tmp_path.glob("rows*")} == {
         "rows.npy",
         "rows.names.jsonl",
+        "rows.contents.bin",
         "rows.errors.jsonl",
         "rows.casdk.json",
     }

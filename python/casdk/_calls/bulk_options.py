@@ -21,9 +21,10 @@ class BulkOptions(TypedDict, total=False):
     Attributes:
         resume: Go on with a target that was begun; ``False`` refuses one.
         overwrite: Begin again, whatever is there; a file of the target's name that is of no bulk run is lost, too.
-        update: Bring a folder up to date with an input that is another one: encode what is new or has changed, into new
-            shards behind those that are there, and leave out what is gone. Shards of which no item has changed keep
-            their bytes. A target that is not there is made.
+        update: Bring a target up to date with an input that is another one: encode what is new or has changed, and
+            leave out what is gone. In a folder, what is encoded comes into new shards behind those that are there, of
+            which those without a changed item keep their bytes; a matrix is made anew beside the old one, of rows that
+            are copied or encoded. A target that is not there is made.
         retry_errors: Encode items again that have failed; rows that are there stay as they are.
         hash: Tell files by a digest of their bytes, and not by size and time; the same for all runs into a target.
         report: A file for a page of HTML, which needs no network: throughput over time, and the errors. It is written

@@ -16,7 +16,6 @@ from casdk.bulk.manifest import EXACT, Settings, Share
 from casdk.bulk.matrix import MatrixTarget
 from casdk.bulk.report import Report
 from casdk.bulk.run import Run
-from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.sources import Holds, open_source
 from casdk.bulk.store_places import suffix_of
 from casdk.bulk.stores import is_url
@@ -98,11 +97,8 @@ def _check_combination(options: BulkDefaults, target: Target) -> None:
         raise ConfigError(f"{target.name}: retry_errors=True is for a .npy file or a folder of Parquet files")
     if options.update and options.shard is not None:
         raise ConfigError("update=True is for a folder that is whole: casdk.bulk.merge joins what runs have made")
-    if options.update and not isinstance(target, ParquetTarget):
-        raise ConfigError(
-            f"{target.name}: update=True is for a folder of Parquet files: a matrix has no part that could stay as it "
-            "is, so overwrite=True encodes all of it again"
-        )
+    if options.update and not isinstance(target, FillableTarget):
+        raise ConfigError(f"{target.name}: update=True is for a .npy file or a folder of Parquet files")
 
 
 def open_target(

@@ -41,7 +41,7 @@ Written: TypeAlias = Literal["exact", "jpeg95", "webp90"]
 EXACT: Final = "exact"
 """The ``images`` of a run that sends nothing with loss."""
 OTHERWISE: Final = "give another target, or overwrite=True to begin again"
-BY_UPDATE: Final = f"update=True takes that into a folder; or {OTHERWISE}"
+BY_UPDATE: Final = f"update=True takes that into a folder, and into a matrix that was finished; or {OTHERWISE}"
 """What to do about an input that is another one."""
 
 

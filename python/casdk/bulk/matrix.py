@@ -13,7 +13,9 @@ import msgspec
 import numpy as np
 
 from casdk.bulk.disk import READ_BYTES, Checksum, Lock, Part, rename, sync_folder, write_whole
+from casdk.bulk.items import CONTENT_BYTES
 from casdk.bulk.manifest import Manifest, Shard, read_manifest, write_manifest
+from casdk.bulk.matrix_before import Before
 from casdk.bulk.sources import to_lines
 from casdk.bulk.targets import FillableTarget, Held, Rows, described, remove
 from casdk.errors import ItemError
@@ -21,6 +23,7 @@ from casdk.errors import ItemError
 __all__ = ["MatrixTarget", "head_of"]
 
 FILES: Final = ("rows", "names", "errors")
+CONTENTS: Final = "contents"
 READ_ROWS: Final = 4096
 """Rows that are read at a time."""
 NAMES_BYTES: Final = 1 << 16
@@ -32,7 +35,9 @@ class MatrixTarget(FillableTarget):
 
     Beside it are ``NAME.names.jsonl`` with a JSON string per row, ``NAME.errors.jsonl`` with an object per failed item,
     and the manifest, ``NAME.casdk.json``. While the run goes on, the three are called ``.part``; a shard is a run of
-    rows, and whole when the manifest says how far the three are true.
+    rows, and whole when the manifest says how far the three are true. Where names do not say all of the items, there is
+    ``NAME.contents.bin`` as well, for updates (`casdk.bulk.items`). An update makes a new matrix of ``.part`` files;
+    meanwhile ``NAME.casdk.json.before`` is the manifest of the one that is there.
 
     Args:
         path: Ends in ``.npy``.
@@ -48,9 +53,11 @@ class MatrixTarget(FillableTarget):
             "rows": self.path,
             "names": stem.with_name(f"{stem.name}.names.jsonl"),
             "errors": stem.with_name(f"{stem.name}.errors.jsonl"),
+            CONTENTS: stem.with_name(f"{stem.name}.contents.bin"),
         }
         self._part = {name: path.with_name(f"{path.name}.part") for name, path in self._final.items()}
         self.manifest_path: Path = stem.with_name(f"{stem.name}.casdk.json")
+        self._before_path: Path = self.manifest_path.with_name(f"{self.manifest_path.name}.before")
         self.lock_path: Path = self.path.with_name(f"{self.path.name}.lock")
         self._filling: Path = self.path.with_name(f"{self.path.name}.filling")
         self._new_errors: Path = self._final["errors"].with_name(f"{self._final['errors'].name}.filling")
@@ -72,7 +79,8 @@ class MatrixTarget(FillableTarget):
 
     def clear(self) -> None:
         # A matrix that is whole stays until the new one takes its place.
-        for path in (self._filling, self.manifest_path, *self._part.values()):
+        # What is known of its items is of no use without its manifest.
+        for path in (self._filling, self.manifest_path, self._before_path, *self._part.values(), self._final[CONTENTS]):
             remove(path)
 
     def check(self, manifest: Manifest) -> None:
@@ -87,6 +95,8 @@ class MatrixTarget(FillableTarget):
         entry = manifest.begun or (manifest.shards[-1] if manifest.shards else None)
         sizes = entry.files if entry is not None else {}
         self._row, self._width = manifest.rows, width
+        self._shard_start = manifest.start_of(manifest.next_number)
+        self._contents_size = manifest.shards[-1].files.get(CONTENTS, 0) if manifest.shards else 0
         self._files = {name: Part(self._part[name], sizes.get(name, 0)) for name in FILES}
         if not sizes:
             self._files["rows"].write(self._head(0))
@@ -123,7 +133,22 @@ class MatrixTarget(FillableTarget):
         self._files["names"].write(names)
 
     def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
-        return self._stop(shard)
+        kept = self._keep_contents(shard, contents)
+        shard = self._stop(shard)
+        return msgspec.structs.replace(shard, files={**shard.files, **kept})
+
+    def _keep_contents(self, shard: Shard, contents: bytes) -> dict[str, int]:
+        """Write what is known of the items of a shard, beside their names; returns the file's bytes, if it is there."""
+        if not contents and not self._contents_size:
+            return {}
+        part = Part(self._part[CONTENTS], self._contents_size)
+        try:
+            part.write(bytes(self._shard_start * CONTENT_BYTES - self._contents_size))
+            part.write(contents or bytes(shard.rows * CONTENT_BYTES))
+            part.sync()
+        finally:
+            part.close()
+        return {CONTENTS: part.size}
 
     def keep(self, shard: Shard, contents: bytes = b"") -> Shard:
         self._files["rows"].overwrite(self._head(self._row))
@@ -148,7 +173,7 @@ class MatrixTarget(FillableTarget):
     def complete(self, manifest: Manifest) -> None:
         self._width = manifest.width
         sizes = manifest.shards[-1].files if manifest.shards else {}
-        for name in reversed(FILES):
+        for name in (*([CONTENTS] if CONTENTS in sizes else []), *reversed(FILES)):
             if not self._part[name].exists() and self._final[name].exists() and manifest.shards:
                 continue
             file = Part(self._part[name], sizes.get(name, 0))
@@ -159,6 +184,29 @@ class MatrixTarget(FillableTarget):
             finally:
                 file.close()
             rename(self._part[name], self._final[name])
+        if self._before_path.exists():
+            if CONTENTS not in sizes:
+                remove(self._final[CONTENTS])
+            remove(self._before_path)
+            sync_folder(self._before_path.parent)
+
+    # an update
+
+    def begin_update(self, manifest: Manifest) -> Manifest:
+        # Either manifest is true until the second step: if a run is killed between the two, the next does both again.
+        write_whole(self._before_path, write_manifest(manifest))
+        new = Manifest(settings=manifest.settings, space=manifest.space, prefetch=manifest.prefetch)
+        self.write_manifest(new)
+        return new
+
+    def read_before(self) -> Before | None:
+        """Return the matrix that was there, if an update is making another one."""
+        try:
+            data = self._before_path.read_bytes()
+        except FileNotFoundError:
+            return None
+        manifest = read_manifest(data, str(self._before_path))
+        return Before(manifest, self._final, self._dtype, len(head_of(self._dtype, manifest.rows, manifest.width)))
 
     def _head(self, rows: int) -> bytes:
         return head_of(self._dtype, rows, self._width)

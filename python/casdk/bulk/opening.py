@@ -38,7 +38,7 @@ def open_manifest(
         target.check(manifest)
         if manifest.finished:
             target.complete(manifest)
-        return manifest
+        return target.begin_update(manifest) if update and manifest.finished else manifest
     else:
         for path in target.foreign_files():
             raise BulkError(f"{path} is there, and of no bulk run: give another target, or overwrite=True to lose it")

@@ -91,6 +91,13 @@ class Report:
             if len(self._listed) < LISTED_ERRORS:
                 self._listed.append((name, said))
 
+    def write_stop(self, manifest: Manifest, error: BaseException) -> None:
+        """Write the page of a run that an error has stopped; another one, that it cannot be written, comes second."""
+        try:
+            self.write(manifest, "; ".join([f"stopped: {error}", *getattr(error, "__notes__", ())]))
+        except OSError as unwritten:
+            error.add_note(f"no report was written: {unwritten}")
+
     def write(self, manifest: Manifest, outcome: str) -> None:
         """Write the page.
 

@@ -11,8 +11,10 @@ import numpy as np
 
 from casdk.bulk.checks import check_errors, check_width
 from casdk.bulk.comparing import Comparison
+from casdk.bulk.copies import Copied, Copies
 from casdk.bulk.hashing import by_bytes
 from casdk.bulk.manifest import EXACT, Manifest, Settings, Shard, Share
+from casdk.bulk.matrix import MatrixTarget
 from casdk.bulk.modes import Mode, OnLoop, OnThread
 from casdk.bulk.opening import open_manifest
 from casdk.bulk.progress import Bar
@@ -23,7 +25,7 @@ from casdk.bulk.retries import Encoded, Retries
 from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.sources import AsyncSource, Source
 from casdk.bulk.stores import downloaded
-from casdk.bulk.targets import FillableTarget, Held, Rows, Target, described
+from casdk.bulk.targets import FillableTarget, Held, Rows, Target, described, normalized
 from casdk.bulk.updates import Update
 from casdk.bulk.work import Work
 from casdk.errors import ConfigError, ItemError
@@ -86,10 +88,11 @@ class Run:
         self._client = client
         self._target = target
         self._source: Any = by_bytes(source) if settings.hash else source
+        self._copies = Copies(target if update and isinstance(target, MatrixTarget) else None)
         self._parts = max(1, len(source.holds))
         self._settings = settings
         self._options = dict(options)
-        self._updates = update
+        self._updates = update and isinstance(target, ParquetTarget)
         self._retry_errors = retry_errors
         self._errors = errors
         self._report = report
@@ -103,7 +106,7 @@ class Run:
         self._manifest = Manifest(settings=settings, share=share)
         ways = {"resume": resume, "overwrite": overwrite, "update": update}
         self._open = partial(open_manifest, target, self._manifest, self._requests, **ways)
-        self._comparison = Comparison(target, self._source, settings, self._check_asked)
+        self._comparison = Comparison(target, self._copies.compared(self._source), settings, self._check_asked)
         self._read = self._comparison.read
         self._update: Update | None = None
         self._deadline: float | None = None
@@ -144,6 +147,7 @@ class Run:
             lock = await mode.do(self._target.lock)
             self._manifest = await mode.do(self._open)
             self._settings = self._manifest.settings
+            self._source = await mode.do(self._copies.open, mode, self._source)
             with self._bar:
                 if self._updates and (self._manifest.finished or self._manifest.entries):
                     await self._begin_update(mode)
@@ -153,12 +157,13 @@ class Run:
                 while not self._manifest.finished:
                     await self._make_shard(mode)
             await mode.do(self._target.complete, self._manifest)
+            await mode.do(self._copies.count)
             if self._report is not None:
                 await mode.do(self._report.write, self._manifest, "finished")
         except BaseException as error:
             said = reported(error, self._target.name, self._manifest)
             if self._report is not None:
-                await mode.do(self._report_stop, self._report, said)
+                await mode.do(self._report.write_stop, self._manifest, said)
             if said is error:
                 raise
             raise said from error
@@ -170,20 +175,13 @@ class Run:
             rows=self._manifest.rows,
             failed=self._manifest.failed,
             encoded=self._encoded,
-            reencoded=self._reencoded if self._update is None else self._update.replaced,
-            dropped=0 if self._update is None else self._update.dropped,
+            reencoded=self._reencoded + (self._update or self._copies).replaced,
+            dropped=(self._update or self._copies).dropped,
             seconds=monotonic() - begun_at,
             batch_size=self._settings.batch_size,
             space=self._manifest.space,
             fidelity=self._manifest.fidelity,
         )
-
-    def _report_stop(self, report: Report, error: BaseException) -> None:
-        """Write the report of a run that has stopped; an error that it cannot be written comes second."""
-        try:
-            report.write(self._manifest, "; ".join([f"stopped: {error}", *getattr(error, "__notes__", ())]))
-        except OSError as unwritten:
-            error.add_note(f"no report was written: {unwritten}")
 
     # what there is
 
@@ -293,12 +291,12 @@ class Run:
             return
         work = Work(manifest.next_number)
         if manifest.begun is not None:
-            update = self._update
-            work = await self._compare_shard(mode, manifest.begun) if update is None else update.begun
+            work = self._update.begun if self._update else await self._compare_shard(mode, manifest.begun)
         work.verdict = manifest.verdict
         await self._check_space(mode)
         manifest = self._manifest
-        self._width, self._writing, self._half_written, rows_before = manifest.width, False, False, work.rows
+        self._width, self._writing, self._half_written = manifest.width, False, False
+        before = work.rows, self._encoded
         try:
             await self._encode(mode, work)
             if self._stopping is not None and work.rows < self._settings.shard_rows:
@@ -306,7 +304,7 @@ class Run:
             if work.rows:
                 await self._end_shard(mode, work)
         except BaseException:
-            await mode.do(self._keep, work, rows_before)
+            await mode.do(self._keep, work, *before)
             raise
         self._read.add(work.rows, work.digest)
         if not work.rows:
@@ -378,7 +376,7 @@ class Run:
         finally:
             await mode.close(pieces)
             if not self._half_written:
-                await mode.do(self._place, work, held)
+                await mode.do(partial(self._place, work, held, is_last=True))
 
     def _blocks(self, work: Work) -> Iterator[list[Any]]:
         """Yield the items of a shard that are still to be encoded, some at a time."""
@@ -404,14 +402,19 @@ class Run:
             return 0
         return min(self._settings.batch_size, self._settings.shard_rows - work.read)
 
-    def _place(self, work: Work, held: list[EncodeResult]) -> None:
-        """Put pieces into the target, and take each from the list as it is in there."""
-        while held:
-            try:
-                self._place_one(work, held.pop(0))
-            except BaseException:
-                held.clear()  # they come behind one that is not in there, so there is no place for them
-                raise
+    def _place(self, work: Work, held: list[EncodeResult], *, is_last: bool = False) -> None:
+        """Put pieces into the target, take each from the list as it is in there, and put copied rows between them."""
+        try:
+            while held:
+                for piece in self._copies.around(held.pop(0)):
+                    self._place_one(work, piece)
+            for piece in self._copies.before_next() if is_last else ():
+                self._place_one(work, piece)
+        except BaseException:
+            # What is left comes behind rows that are not in there, so there is no place for it.
+            held.clear()
+            self._copies.forget()
+            raise
 
     def _place_one(self, work: Work, piece: EncodeResult) -> None:
         """Put a piece into the target.
@@ -439,7 +442,8 @@ class Run:
         else:
             if not self._writing:
                 self._begin(work)
-            self._target.add(names, self._normalized(rows), errors, captions)
+            rows = rows if isinstance(piece, Copied) else self._normalized(rows)
+            self._target.add(names, rows, errors, captions)
         failed = len({place // self._parts for place in errors})
         work.count(count, failed)
         self._half_written = False
@@ -447,10 +451,10 @@ class Run:
 
     def _count(self, piece: EncodeResult, names: Sequence[str], rows: int, failed: int) -> None:
         """Count what has come back of the server."""
-        self._encoded += rows
+        self._encoded += 0 if isinstance(piece, Copied) else rows
         self.cropped += piece.cropped
         self._bar.advance(rows, failed, piece.sent_bytes or 0, piece.fidelity)
-        if self._report is not None:
+        if self._report is not None and not isinstance(piece, Copied):
             errors = [(names[error.index - piece.start], described(error)) for error in piece.errors]
             self._report.add(rows, errors)
 
@@ -464,11 +468,7 @@ class Run:
         work.waiting = []
 
     def _normalized(self, rows: Rows) -> Rows:
-        if not self._settings.normalize:
-            return rows
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        lengths[lengths == 0] = 1
-        return cast(Rows, rows / lengths)
+        return normalized(rows) if self._settings.normalize else rows
 
     async def _end_shard(self, mode: Mode, work: Work) -> None:
         if not self._width:
@@ -484,11 +484,11 @@ class Run:
         self._writing = self._half_written = False
         self._write_manifest(self._manifest.with_shard(shard, self._width))
 
-    def _keep(self, work: Work, rows_before: int) -> None:
+    def _keep(self, work: Work, rows_before: int, encoded_before: int) -> None:
         """Keep what there is of a shard when the run stops, if that is more than the rows it began with."""
         if not self._writing:
             return
-        goes_on = work.goes_on_behind((work.rows - rows_before) * self._parts)
+        goes_on = work.goes_on_behind((self._encoded - encoded_before) * self._parts)
         if self._half_written or work.rows == rows_before or not goes_on:
             self._target.drop()
             return

@@ -6,14 +6,15 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from casdk.bulk.manifest import Manifest, Shard, read_manifest
 from casdk.errors import BulkError, ItemError
 
-__all__ = ["FillableTarget", "Held", "Rows", "Target", "described", "described_rows", "remove"]
+__all__ = ["FillableTarget", "Held", "Rows", "Target", "described", "described_rows", "normalized", "remove"]
 
 Rows = NDArray[Any]
 
@@ -151,6 +152,10 @@ class Target(ABC):
     def names_of(self, manifest: Manifest, shard: Shard) -> Iterator[str]:
         """Yield the names of a shard's rows."""
 
+    def begin_update(self, manifest: Manifest) -> Manifest:
+        """Prepare a finished target for an update, and return what it then holds."""
+        return manifest
+
     def settle(self, manifest: Manifest) -> Manifest:
         """Bring to its end, or take back, what a killed run has left that was changing a shard which was there.
 
@@ -186,6 +191,13 @@ class FillableTarget(Target):
             rows: ``[columns, D]``, the embeddings of a row, by row of the shard.
             errors: What is said from now on of those that have failed again.
         """
+
+
+def normalized(rows: Rows) -> Rows:
+    """Return rows divided by their lengths; rows of zeros stay."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    lengths[lengths == 0] = 1
+    return cast(Rows, rows / lengths)
 
 
 def described(error: ItemError) -> str:

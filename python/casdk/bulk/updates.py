@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from casdk.bulk.items import Contents, Index, keys_of, unlike
+from casdk.bulk.items import Index, contents_of, keys_of, unlike
 from casdk.bulk.manifest import Manifest, Shard
 from casdk.bulk.modes import Mode, OnLoop
 from casdk.bulk.shards import ParquetTarget
@@ -155,10 +155,7 @@ class Waiting:
             self._ended = True
             return
         self._parts = len(block.items) // len(block.names)
-        noted = Contents()
-        for place, content in sorted(block.contents.items()):
-            noted.note(place, content)
-        for place, row in enumerate(self._index.look_up(block.names, noted.of(len(block.names)))):
+        for place, row in enumerate(self._index.look_up(block.names, contents_of(block.contents, len(block)))):
             if row is None:
                 self._items += block.items[place * self._parts : (place + 1) * self._parts]
                 self._names.append(block.names[place])

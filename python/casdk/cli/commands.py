@@ -144,7 +144,7 @@ def encode(
         shard: I/N, where N runs make one folder together, on as many machines as you like: this one makes every N-th
             shard from shard I on, counted from 0. `casdk bulk merge` joins what they have made.
         overwrite: Begin again, whatever is there.
-        update: Bring a folder up to date: encode what is new or has changed, and leave out what is gone.
+        update: Bring a target up to date: encode what is new or has changed, and leave out what is gone.
         retry_errors: Encode again what has failed; all other rows stay as they are.
         by_hash: Tell files by their bytes, and not by size and time; the same for all runs into a target.
         report: A file for a page of HTML, with throughput over time and the errors.

@@ -1,0 +1,143 @@
+"""An update of a matrix: what has not changed is copied, and the files are those of a run that was made anew."""
+
+import asyncio
+import json
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+from casdk import BulkError, Client
+from casdk.bulk.call import make_run
+from casdk.testing import FaultServer
+
+SMALL = {"shard_rows": 8, "batch_size": 3, "prefetch": 2}
+WIDTH = 8
+TEXTS = [f"sentence {number}" for number in range(20)]
+
+
+class Stopping:
+    """Stops a run where one of its texts comes to the server."""
+
+    run = text = None
+
+    def __call__(self, request):
+        if self.text in request.texts:
+            self.run.stop(SystemExit(7))
+
+
+@pytest.fixture(scope="module")
+def stopping():
+    return Stopping()
+
+
+@pytest.fixture(scope="module")
+def peer(stopping):
+    with FaultServer(stopping, width=WIDTH) as server:
+        yield server
+
+
+@pytest.fixture
+def encode_to(peer, stopping, mode):
+    """`encode_to` by either API; the server stops it where a text comes."""
+    with Client(peer.address("grpc")) as client:
+
+        def encode_to(target, content, *, stop=None, **options):
+            stopping.run = make_run(client, target, content, {**SMALL, **options})
+            stopping.text = stop
+            return stopping.run.run() if mode == "sync" else asyncio.run(stopping.run.arun())
+
+        yield encode_to
+
+
+def anew(encode_to, target, content, **options):
+    """Make a target of its own of a content, and return its folder."""
+    folder = target.parent.parent / "anew"
+    folder.mkdir()
+    encode_to(folder / target.name, content, **options)
+    return folder
+
+
+@pytest.fixture
+def target(tmp_path):
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "rows.npy"
+
+
+@pytest.mark.parametrize("options", [{}, {"normalize": True}, {"dtype": "float16"}])
+@pytest.mark.parametrize("seed", range(3))
+def test_it_is_what_a_run_makes_of_the_new_input(encode_to, target, held, seed, options):
+    """Against a multiset: what is there as often as before is copied, wherever it stands; what failed is sent again."""
+    choose = random.Random(seed)
+    before = [choose.choice([*TEXTS, ""]) for _ in range(choose.randint(0, 40))]
+    now = [choose.choice([*TEXTS, "", "new", "newer"]) for _ in range(choose.randint(1, 60))]
+    encode_to(target, before, **options)
+    result = encode_to(target, now, update=True, **options)
+    there = Counter(before)
+    del there[""]
+    assert result.encoded == (Counter(now) - there).total()
+    assert result.reencoded + result.dropped == len(before) - (len(now) - result.encoded)
+    assert held(target.parent) == held(anew(encode_to, target, now, **options))
+
+
+def test_what_has_not_changed_is_not_sent(encode_to, target, held, peer):
+    encode_to(target, TEXTS, update=True)
+    before = held(target.parent)
+    result = encode_to(target, iter(TEXTS), update=True)
+    assert (result.rows, result.encoded, result.dropped) == (20, 0, 0)
+    assert held(target.parent) == before
+    assert encode_to(target, TEXTS).encoded == 0
+
+
+def test_contents_are_told_apart(encode_to, target, held):
+    rows = [(f"name {number}", text) for number, text in enumerate(TEXTS)]
+    encode_to(target, rows)
+    now = [*rows[:3], ("name 3", "another text"), *rows[5:]]
+    result = encode_to(target, now, update=True)
+    assert (result.rows, result.encoded, result.reencoded, result.dropped) == (19, 1, 1, 1)
+    assert held(target.parent) == held(anew(encode_to, target, now))
+
+
+def test_of_a_matrix_without_contents_all_is_encoded(encode_to, target, held):
+    """As earlier versions have left them, which kept no contents."""
+    rows = [(f"name {number}", text) for number, text in enumerate(TEXTS)]
+    encode_to(target, rows)
+    before = held(target.parent)
+    manifest = json.loads(before["rows.casdk.json"])
+    for shard in manifest["shards"]:
+        del shard["files"]["contents"]
+    target.with_suffix(".casdk.json").write_text(json.dumps(manifest))
+    target.with_suffix(".contents.bin").unlink()
+    assert encode_to(target, rows, update=True).encoded == 20
+    assert held(target.parent) == before
+
+
+def test_contents_go_when_names_say_it_all(encode_to, target, held):
+    encode_to(target, [("name", "text")])
+    assert target.with_suffix(".contents.bin").exists()
+    encode_to(target, TEXTS, update=True)
+    assert held(target.parent) == held(anew(encode_to, target, TEXTS))
+
+
+def test_the_old_matrix_stays_until_the_new_one_is_whole(encode_to, target, held):
+    new = [f"new {number}" for number in range(30)]
+    now = [text for both in zip(TEXTS, new, strict=False) for text in both] + new[20:]
+    encode_to(target, TEXTS)
+    old = np.load(target)
+    for stop in (new[1], new[9], new[27]):
+        with pytest.raises(SystemExit):
+            encode_to(target, now, stop=stop, update=True)
+        np.testing.assert_array_equal(np.load(target), old)
+    result = encode_to(target, now, update=True)
+    assert 0 < result.encoded < 10
+    assert held(target.parent) == held(anew(encode_to, target, now))
+
+
+def test_an_update_under_way_keeps_to_its_input(encode_to, target, held):
+    encode_to(target, TEXTS)
+    with pytest.raises(SystemExit):
+        encode_to(target, ["a", *TEXTS, "b"], stop="b", update=True)
+    with pytest.raises(BulkError, match=r"has changed since .*: item 0 is 'c' now, and was 'a'"):
+        encode_to(target, ["c", *TEXTS, "b"], update=True)
+    encode_to(target, ["a", *TEXTS, "b"], update=True)
+    assert held(target.parent) == held(anew(encode_to, target, ["a", *TEXTS, "b"]))
