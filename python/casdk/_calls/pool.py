@@ -108,7 +108,7 @@ class PooledWay(Way):
         """Return a server, which is not one of the pool by that.
 
         Args:
-            server: What the client was told of it.
+            server: How the caller described it to the client.
             found: Where it is, if its name was looked up.
         """
         transport = make_transport(self._settings, server, found)

@@ -45,7 +45,7 @@ class Sample:
 
     Args:
         count: Returns how many images an item has, of the item and its kind.
-        verdict: Told when there are any.
+        verdict: Notes when there are any.
 
     Attributes:
         end: Index of the first item behind them; ``None`` while none was read, and when all may be sent.

@@ -11,10 +11,17 @@ from typing import IO, Any, Final
 from casdk.bulk.disk import Lock, checksum_of, rename, sync_folder, write_whole
 from casdk.bulk.targets import Held, remove
 
-__all__ = ["FOLDERS", "DiskPlace", "Locks", "Place"]
+__all__ = ["FOLDERS", "LOCK", "DiskPlace", "Locks", "Place", "lock_of_share"]
 
 FOLDERS: Final = ("img_emb", "text_emb", "metadata", "_failed")
 """Folders in the layout of clip-retrieval."""
+LOCK: Final = "_lock"
+"""The file that is locked by whoever writes."""
+
+
+def lock_of_share(share: str) -> str:
+    """Return the file that is locked by whoever writes a share, as `0-of-4`."""
+    return f"{LOCK}.{share}"
 
 
 class Place(ABC):
@@ -161,15 +168,15 @@ class DiskPlace(Place):
 
     def lock(self) -> Held:
         self.path.mkdir(exist_ok=True)
-        return Lock(self.path / "_lock", self.name)
+        return Lock(self.path / LOCK, self.name)
 
     def lock_share(self, share: str) -> Held:
         self.path.mkdir(exist_ok=True)
         with ExitStack() as held:
             # The lock of the whole is shared, and its file stays for the runs that are still there.
-            among = Lock(self.path / "_lock", self.name, shared=True)
+            among = Lock(self.path / LOCK, self.name, shared=True)
             held.callback(among.release)
-            own = Lock(self.path / f"_lock.{share}", self.name)
+            own = Lock(self.path / lock_of_share(share), self.name)
             held.callback(own.release)
             return Locks(held.pop_all())
 

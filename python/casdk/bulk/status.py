@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from casdk.bulk.disk import is_locked
 from casdk.bulk.manifest import Manifest
+from casdk.bulk.places import LOCK, lock_of_share
 from casdk.bulk.stores import is_url
 
 __all__ = ["Writing", "writing_of"]
@@ -39,7 +40,7 @@ def writing_of(target: str, manifest: Manifest) -> Writing:
     if path.suffix:
         return Writing(is_locked(path.with_name(f"{path.name}.lock")))
     share = manifest.share
-    lock = path / ("_lock" if share is None else f"_lock.{share.index}-of-{share.of}")
+    lock = path / (LOCK if share is None else lock_of_share(f"{share.index}-of-{share.of}"))
     if not is_locked(lock):
         return Writing(now=False)
     return Writing(True, _speed_of(path, manifest, lock))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import mmap
 from contextlib import ExitStack
 from pathlib import Path, PurePath
-from typing import IO, Any, Final
+from typing import IO, Any
 
 from casdk.bulk.disk import READ_BYTES, Checksum
 from casdk.bulk.manifest import read_manifest
 from casdk.bulk.objects import Objects, Version, is_same
-from casdk.bulk.places import DiskPlace, Locks, Place
+from casdk.bulk.places import LOCK, DiskPlace, Locks, Place, lock_of_share
 from casdk.bulk.scratch import Scratch
 from casdk.bulk.store_lock import StoreLock, check_silent, taken_over
 from casdk.bulk.stores import BLOCK_BYTES, is_url, open_object
@@ -18,8 +18,6 @@ from casdk.bulk.targets import Held
 from casdk.errors import BulkError, ConfigError
 
 __all__ = ["StorePlace", "open_place", "suffix_of"]
-
-LOCK: Final = "_lock"
 
 
 def open_place(path: str) -> Place:
@@ -74,7 +72,7 @@ class StorePlace(Place):
     def lock_share(self, share: str) -> Held:
         with ExitStack() as held:
             # Who wants all of the place writes its lock, too, before it looks for others: so one of two sees the other.
-            self._hold(f"{LOCK}.{share}", held)
+            self._hold(lock_of_share(share), held)
             self._take_over(check_silent(self._objects, [LOCK]))
             self.sizes()
             return Locks(held.pop_all())

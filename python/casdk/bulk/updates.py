@@ -135,7 +135,7 @@ class Waiting:
 
     Args:
         index: Of the target.
-        begun: Told of the items that are found of a shard which was begun.
+        begun: Notes the items that are found of a shard which was begun.
         begun_from: The first row of that shard.
     """
 
