@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -35,22 +36,45 @@ class Ours(asyncio.Protocol):
 
 
 @contextlib.asynccontextmanager
-async def serving(serve, **options):
-    """A server of one function; yields its port, and waits for the end of each of its connections."""
-    serving = set()
+async def serving(serve, context=None):
+    """A server of one function; yields its port, and waits for the end of each of its connections.
 
-    async def attend(reader, writer):
-        serving.add(asyncio.current_task())
-        try:
-            with contextlib.suppress(ConnectionError):
+    Each connection has its task from the moment it is accepted, so that one whose TLS handshake is still under way is
+    waited for, too: `asyncio.start_server` has a task only for those whose handshake is done.
+    """
+    loop = asyncio.get_running_loop()
+    attending = set()
+
+    async def attend(sock):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            reader = asyncio.StreamReader()
+            transport, protocol = await loop.connect_accepted_socket(
+                lambda: asyncio.StreamReaderProtocol(reader), sock, ssl=context
+            )
+            writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+            try:
                 await serve(reader, writer)
-        finally:
-            writer.close()
+            finally:
+                writer.close()
+                await writer.wait_closed()
 
-    async with await asyncio.start_server(attend, "127.0.0.1", 0, **options) as server:
-        yield server.sockets[0].getsockname()[1]
-        while not all(task.done() for task in serving):
-            await asyncio.wait(serving)
+    def accept():
+        with contextlib.suppress(BlockingIOError):
+            sock, _ = listener.accept()
+            sock.setblocking(False)
+            attending.add(loop.create_task(attend(sock)))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        loop.add_reader(listener, accept)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            loop.remove_reader(listener)
+    if attending:
+        await asyncio.wait(attending)
+    for task in attending:
+        task.result()
 
 
 def connector(scheme, port, *, proxy=None, tunnel=True, tls=None, host="127.0.0.1", seconds=SECONDS):
@@ -191,8 +215,9 @@ async def test_ended_at_any_turn(way, how):
 
     scheme = "https" if "tls" in way else "http"
     context = certificates.server_context(authority.server(), ["http/1.1"]) if "tls" in way else None
-    with ConnectProxy() as proxy:
-        async with serving(listen, ssl=context) as port:
+    async with serving(listen, context) as port:
+        # The proxy ends first: what it still had to open to the server is open by then, or never will be.
+        with ConnectProxy() as proxy:
             for turns in range(80):
                 through = proxy.url() if "proxy" in way else None
                 opener = connector(scheme, port, proxy=through, host="localhost", tls=TLS(ca=authority.pem))
