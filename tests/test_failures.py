@@ -7,7 +7,7 @@ import logging
 import pytest
 from casdk import ServerError
 from casdk._calls.batches import Batch, Request
-from casdk._calls.failures import FOLLOWS, log_failure
+from casdk._calls.failures import CONSEQUENCES, log_failure
 
 SAID = {
     "move": ", and goes to another server at once",
@@ -28,7 +28,7 @@ def test_a_line_says_what_follows(caplog, outcome):
     assert record.getMessage() == (
         f"grpc://a:1: request id of 2 items from item 3 failed on attempt 2{SAID[outcome]}: why"
     )
-    assert record.levelno == FOLLOWS.get(outcome, (logging.DEBUG, ""))[0]
+    assert record.levelno == CONSEQUENCES.get(outcome, (logging.DEBUG, ""))[0]
 
 
 def test_what_is_too_large_is_said_to_be(caplog):

@@ -13,10 +13,10 @@ refuses, requests are sent at a rate at which it does not, and that is raised fr
   refusal since which nothing was taken says nothing of the rate: requests are sent ever more slowly until one is taken,
   and then as fast as before.
 - A server that refuses requests at such a rate refuses for another reason, or at random, or has become slower. So the
-  rate is lowered once more; if that does not help, it is let go, and refusals slow nothing down for a while. So is a
-  rate that no request waits for.
+  rate is lowered once more; if that does not help, it is dropped, and refusals slow nothing down for a while. A rate
+  that no request waits for is dropped, too.
 
-Until a server refuses a request for the first time, nothing is noted of any.
+Nothing is noted about requests before the server refuses one for the first time.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Ticket(NamedTuple):
     """A request that was sent to a server.
 
     Attributes:
-        number: Its number among those that were noted.
+        number: Its number among the requests that were noted.
         at: When it was sent.
     """
 
@@ -109,7 +109,7 @@ class Allowance:
         return None if self._limit is None else self._limit.rate
 
     def send(self, now: float) -> Ticket:
-        """A request is sent; return what is noted of it."""
+        """Note that a request is sent; return its ticket."""
         self._sent += 1
         ticket = Ticket(self._sent, now)
         if self._limit is not None:
@@ -117,10 +117,10 @@ class Allowance:
         return ticket
 
     def accept(self, ticket: Ticket | None, now: float) -> None:
-        """A request was taken.
+        """Note that the server has taken a request.
 
         Args:
-            ticket: What was noted of it; ``None`` if that is nothing, as it was sent before.
+            ticket: The request's ticket; ``None`` if it was sent before the server was watched.
             now: The time.
         """
         if ticket is None:
@@ -132,14 +132,14 @@ class Allowance:
             self._limit, self.watches = None, False
 
     def refuse(self, ticket: Ticket | None, now: float) -> bool:
-        """A request was refused, as there were too many.
+        """Note that the server has refused a request because there are too many.
 
         Args:
             ticket: As for `accept`.
             now: The time.
 
         Returns:
-            Whether the server seems to take nothing at all at present.
+            Whether the server seems to take no requests at all at present.
         """
         if self._limit is None:
             if now >= self._trusted_at:
@@ -153,7 +153,7 @@ class Allowance:
         return taken == 0
 
     def _suspect(self, ticket: Ticket | None, now: float) -> None:
-        """Look whether it is a limit that refuses, and begin with the rate of what was taken."""
+        """Decide whether a limit is the reason of the refusal; if so, begin with the rate of the requests taken."""
         if not self.watches:
             self.watches, self._watched_at = True, now
             self._outcomes.clear()
@@ -171,7 +171,7 @@ class Allowance:
         self._limit = _Limit(taken / seconds, self._refusals, self._sent)
 
     def _distrust_for_a_while(self, now: float) -> None:
-        """Slow requests down no more, and do not begin again for a while, unless it was a limit for long."""
+        """Stop slowing requests down, and do not begin again for a while, unless the limit held for long."""
         self._limit, self.watches = None, False
         if now - self._began_at > self._distrust:
             self._distrust = DISTRUST_SECONDS
@@ -181,10 +181,10 @@ class Allowance:
 
 
 class _Refusals:
-    """The latest refusals, and what was taken between them.
+    """The latest refusals, and how many requests were taken between them; an `Allowance` counts them.
 
     Args:
-        first: The first one.
+        first: The first refused request.
     """
 
     def __init__(self, first: Ticket) -> None:
@@ -199,11 +199,11 @@ class _Refusals:
         return ticket.at > at and ticket.number - self._refused - 1 == taken
 
     def count(self) -> None:
-        """A request was refused that says nothing of the limit."""
+        """Count a refused request that shows nothing about the limit."""
         self._refused += 1
 
     def add(self, ticket: Ticket) -> None:
-        """A request was refused."""
+        """Add a refused request."""
         self._refused += 1
         if ticket.at > self._latest[-1][0]:
             self._latest.append((ticket.at, ticket.number - self._refused))
@@ -214,7 +214,7 @@ class _Refusals:
 
     @property
     def last(self) -> tuple[int, float]:
-        """What was taken between the last two, and in how many seconds."""
+        """How many requests were taken between the last two refusals, and in how many seconds."""
         if len(self._latest) < 2:
             return 0, inf
         (before, taken_before), (at, taken) = self._latest[-2], self._latest[-1]
@@ -232,16 +232,16 @@ class _Refusals:
 
 
 class _Limit:
-    """A rate that is looked for.
+    """The search for the rate that a server takes; an `Allowance` has one while it slows requests down.
 
     Args:
-        rate: Where to begin, in requests a second.
-        refusals: Those that it is known by.
-        sent: Requests that were sent so far.
+        rate: The first rate to try, in requests a second.
+        refusals: The refusals that have shown that there is a limit.
+        sent: How many requests were sent so far.
 
     Attributes:
-        rate: The rate that requests are to be sent at now.
-        is_unlikely: Whether the server refuses them for another reason.
+        rate: The rate that requests are to be sent at now, in requests a second.
+        is_unlikely: Whether the server more likely refuses requests for another reason.
     """
 
     def __init__(self, rate: float, refusals: _Refusals, sent: int) -> None:
@@ -259,7 +259,7 @@ class _Limit:
         self._change(rate)
 
     def send(self, ticket: Ticket) -> None:
-        """A request is sent."""
+        """Note that a request is sent."""
         if ticket.at - self._latest.at > max(IDLE_SECONDS, 2 / self.rate):
             self._judge_from(ticket.number)
         if ticket.number == self._first:
@@ -267,7 +267,7 @@ class _Limit:
         self._latest = ticket
 
     def accept(self, ticket: Ticket, now: float) -> bool:
-        """A request was taken; return whether requests come fast enough for the rate to matter."""
+        """Note that a request was taken; return whether requests come fast enough for the rate to matter."""
         if ticket.number < self._first:
             return True
         rate, self._rate_before = self._rate_before, None
@@ -285,7 +285,7 @@ class _Limit:
         return True
 
     def refuse(self, ticket: Ticket, now: float) -> int | None:
-        """A request was refused; return how many were taken since the last, ``None`` if that is not known."""
+        """Note that a request was refused; return how many were taken since the last refusal, ``None`` if unknown."""
         if ticket.number < self._first:  # it was sent at another rate
             self._refusals.count()
             return None
@@ -311,14 +311,14 @@ class _Limit:
         if not self._raised:
             self._held = self.rate
         elif self._step < LARGEST_STEP and self._hold > HOLD_SECONDS:
-            # The limit was known, and has been raised itself: it is followed by larger steps.
+            # The limit was known, and the server has raised it since, so larger steps follow it.
             self._step = min(LARGEST_STEP, 2 * self._step)
         if self._accepted >= QUIET_REQUESTS:
             self._unexplained = self._lowered = 0
         self._change(self.rate * (1 + self._step), raised=self._step)
 
     def _undo(self) -> None:
-        """Go back to the rate before the last raise; to that before all, which is known better, if it is near."""
+        """Go back to the rate before the last raise; or, if that is near, to the one before all raises."""
         before = self.rate / (1 + self._raised)
         if before <= self._held * (1 + LARGEST_STEP):
             before = self._held
@@ -328,11 +328,11 @@ class _Limit:
         self._change(max(before, min(self.rate, self._refusals.allowed)))
 
     def _lower(self, taken: int, seconds: float) -> None:
-        """Go down to what was taken since the refusal before, but not below what the limit has to allow."""
+        """Lower the rate to that of the requests taken since the last refusal, but not below what the limit allows."""
         allowed = self._refusals.allowed
         if self.rate <= (1 + LEAST_STEP) * allowed:
             self._unexplained += 1
-            if self._unexplained > 1:  # what it allowed before is over, if it is a limit
+            if self._unexplained > 1:  # if there is a limit, it does not allow any more what it did
                 self._refusals.forget()
                 self._held, allowed = inf, 0.0
         if taken > 1:
@@ -346,7 +346,7 @@ class _Limit:
     def _change(self, rate: float, *, raised: float = 0.0) -> None:
         self.rate = max(LEAST_REQUESTS_PER_SECOND, rate)
         self._raised = raised
-        """The part by which it was raised, 0 if it was not."""
+        """By which part of itself the rate was raised; 0 if it was not raised."""
         self._judge_from(self._latest.number + 1)
 
     def _judge_from(self, number: int) -> None:

@@ -1,4 +1,7 @@
-"""Replies -> what the caller gets back: one class per kind of answer."""
+"""Replies -> what the caller gets back: one class for each kind of answer.
+
+A `Run` passes the replies to its answer, on the engine; where the caller is, the verb's ``finish`` makes the result.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ __all__ = [
 T = TypeVar("T")
 
 Scored: TypeAlias = "tuple[int, dict[str, NamedScore]]"
-"""Which candidate, and its scores."""
+"""Position of a candidate, and its scores."""
 LARGE_REPLY_BYTES: Final = 1 << 18
 """A larger reply is read on a worker: if its documents are as small as can be, it takes longer than about 50 ms."""
 GROWTH_FACTOR: Final = 1.125
@@ -53,11 +56,12 @@ class Piece:
 
     Attributes:
         start: Index of its first item.
-        items: The user's items.
-        rows: ``[len(items), D]``; ``None`` while no reply came.
-        bad: Positions without a row.
-        errors: What each of these items failed with, in no order.
-        sent: What went to the server for it.
+        items: The caller's items.
+        rows: ``[len(items), D]``; ``None`` before the first reply.
+        bad: Positions of the items without a row.
+        errors: The errors of these items, in no order.
+        outstanding: Items that have neither a row nor an error yet.
+        sent: How much was sent for it.
     """
 
     __slots__ = ("bad", "errors", "items", "outstanding", "rows", "sent", "start")
@@ -78,30 +82,30 @@ class Piece:
 
 
 class Answer(ABC):
-    """Collects the replies of one call, in any order; a `Run` passes them to it, and each verb has its class.
+    """Collects the replies of one call, in any order; each verb has a class of its own.
 
     Attributes:
-        pieces: Whether parts of it are handed over before the end.
-        unpacks: Whether it is made of the documents of the replies.
+        pieces: Whether parts of it are handed over before the end of the call.
+        unpacks: Whether it needs the documents of the replies, and not only their rows.
     """
 
     pieces: ClassVar[bool] = False
     unpacks: bool = False
 
     def opened(self, start: int, items: Sequence[Any]) -> None:
-        """A chunk was read."""
+        """Note that a chunk was read."""
 
     def refused(self, error: ItemError) -> None:
-        """An item will have no result."""
+        """Note that an item will have no result."""
 
     def answered(self, start: int, size: int, crops: int, of_call: Sent) -> None:
-        """A request of so many bytes was answered, of the items from this index on, some of them as crops.
+        """Note that a request was answered.
 
         Args:
-            start: The index.
-            size: The bytes.
-            crops: How many of the items went as crops.
-            of_call: What the call has sent so far.
+            start: Index of its first item.
+            size: Size of the request in bytes.
+            crops: How many crops were in it.
+            of_call: How much the call has sent so far.
         """
 
     def urgent(self, batch_start: int) -> bool:
@@ -109,21 +113,21 @@ class Answer(ABC):
         return False
 
     def ready(self) -> Iterator[Piece]:
-        """Yield what can be handed over before the end."""
+        """Yield the pieces that can be handed over now."""
         return iter(())
 
     @property
     def held_back(self) -> tuple[int, int]:
-        """How many pieces are whole before their turn, and their bytes."""
+        """How many pieces are complete and wait for an earlier one, and how many bytes they have."""
         return 0, 0
 
     def unpack(self, indices: Sequence[int], reply: Reply, request_id: str) -> Any:
-        """Read the documents of a reply, where the answer is made of them; this changes nothing, and may take long.
+        """Read the documents of a reply, if the answer needs them. This changes nothing, and may take long.
 
         Args:
             indices: Index of each document that was sent, by its position in the message.
             reply: The reply.
-            request_id: Of the request.
+            request_id: The request's id.
 
         Raises:
             ReplyError: The reply does not fit the request.
@@ -131,7 +135,7 @@ class Answer(ABC):
         """
 
     def note(self, reply: Reply, unpacked: Any) -> None:
-        """Notice what the flow did, whether or not the reply is taken in."""
+        """Note what the reply shows about the flow, whether or not its rows are stored."""
 
     @abstractmethod
     def place(
@@ -141,13 +145,13 @@ class Answer(ABC):
 
         Args:
             indices: Index of each document that was sent, by its position in the message.
-            items: What each of them was made of.
+            items: The items that were sent.
             reply: The reply.
-            unpacked: What `unpack` has returned.
-            request_id: Of the request.
+            unpacked: The value that `unpack` has returned.
+            request_id: The request's id.
 
         Returns:
-            Positions the server left without a result.
+            Positions of the items for which the reply has no result.
 
         Raises:
             ReplyError: The reply does not fit the request, or the replies before it.
@@ -160,7 +164,7 @@ class Embeddings(Answer):
 
     Args:
         total: Rows in all, if known.
-        options: The call's: its dtype, and the caller's own matrix, which is filled instead.
+        options: The call's options: the dtype, and ``out``, the caller's own matrix to fill.
     """
 
     def __init__(self, total: int | None, options: Options) -> None:
@@ -207,15 +211,16 @@ class Embeddings(Answer):
         elif len(rows) < count:
             if self._fills_out:
                 raise InputValueError(f"out has {len(rows)} rows, the content has more")
-            # Nobody else refers to the array before the call ends, so its memory may move.
+            # No other code refers to the array before the call ends, so its memory may move.
             rows.resize((max(count, int(len(rows) * GROWTH_FACTOR) + 1024), width), refcheck=False)
         return rows
 
     def rows_of(self, outcome: Outcome) -> np.ndarray[Any, Any] | None:
-        """Return the rows of a call that is over, NaN where there is none; a view of the caller's matrix, if stopped.
+        """Return the rows of a call that is over, NaN for each item without one.
 
         Returns:
-            ``[read, 0]`` while their width is not known; ``None`` if the call was stopped by then.
+            ``[read, 0]`` if no reply has shown the width of rows, or ``None`` if such a call was stopped. A stopped
+            call with ``out=`` gets a view of that matrix.
         """
         count, missing, rows = outcome.read, outcome.missing, self.rows
         if outcome.stopped is not None and (rows is None or self._fills_out):
@@ -233,7 +238,7 @@ class Embeddings(Answer):
 
 
 def _view(rows: np.ndarray[Any, Any], count: int, missing: Sequence[int]) -> np.ndarray[Any, Any]:
-    """Return what a call that was stopped has filled of the caller's own matrix."""
+    """Return the part of the caller's own matrix that a stopped call has filled."""
     rows = rows[:count]
     rows[[index for index in missing if index < len(rows)]] = np.nan
     return rows
@@ -243,7 +248,7 @@ class IndexedEmbeddings(Embeddings):
     """Embeddings of an indexing call.
 
     Attributes:
-        executors: Executors the requests went through, at most.
+        executors: The most executors that one request went through.
     """
 
     executors = 0
@@ -259,12 +264,12 @@ class IndexedEmbeddings(Embeddings):
 
 
 class Nothing(Answer):
-    """Stores nothing: for calls whose callbacks take the replies.
+    """Stores nothing, for calls whose callbacks take the replies.
 
     Args:
         total: Items in all, if known.
-        options: The call's.
-        answer: What would take them, and checks them.
+        options: The call's options.
+        answer: The verb's own answer, which still checks the replies.
     """
 
     def __init__(self, total: int | None, options: Options, answer: Answer | None = None) -> None:
@@ -290,7 +295,7 @@ class Rankings(Answer):
     Args:
         source: Attribute that holds the candidates.
         total: Documents in all, if known.
-        options: The call's.
+        options: The call's options.
     """
 
     unpacks = True
@@ -301,7 +306,7 @@ class Rankings(Answer):
         self._rankings: dict[int, tuple[Document, list[Scored]]] = {}
 
     def expect(self, index: int, candidates: int) -> None:
-        """A Document with so many candidates is going to be sent."""
+        """Note how many candidates a Document has that is going to be sent."""
         self._counts[index] = candidates
 
     def unpack(self, indices: Sequence[int], reply: Reply, request_id: str) -> list[list[Scored]]:
@@ -328,14 +333,14 @@ class Rankings(Answer):
         return []
 
     def write(self) -> None:
-        """Give each Document its candidates in their new order, with their scores.
+        """Set the candidates of each Document in their new order, with their scores.
 
-        A candidate of several Documents has scores of each of them: the later ones get copies.
+        A candidate of several Documents has other scores in each of them, so the later Documents get copies.
 
         Raises:
-            InputValueError: A Document has other candidates by now; then none has changed.
-            ItemTypeError: A class of the caller's own does not take them, all others have theirs; or its candidates
-                cannot be read any more, then none has changed.
+            InputValueError: A Document has other candidates by now; then no Document has changed.
+            ItemTypeError: A class of the caller's own does not take its candidates, and all other Documents have
+                theirs; or the candidates cannot be read any more, and then no Document has changed.
         """
         owners: dict[int, Document] = {}
         failed: ItemTypeError | None = None
@@ -376,7 +381,7 @@ class SearchResults(Embeddings):
     """The queries, each with its matches by ascending distance.
 
     Attributes:
-        executors: Executors the requests went through, at most.
+        executors: The most executors that one request went through.
         matched: Whether any query has a match.
     """
 
@@ -404,10 +409,10 @@ class SearchResults(Embeddings):
         return super().place(indices, items, reply, unpacked, request_id)
 
     def write(self) -> None:
-        """Give each query its matches, where its owner is: a Document's class may be the caller's own.
+        """Set the matches of each query, where the caller is: a Document may be of the caller's own class.
 
         Raises:
-            ItemTypeError: It is, and does not take them; all others have theirs.
+            ItemTypeError: Such a class does not take its matches; all other queries have theirs.
         """
         failed: ItemTypeError | None = None
         for index, (document, matches) in self._found.items():
@@ -420,7 +425,7 @@ class SearchResults(Embeddings):
 
 
 async def read_apart_if_large(read: Callable[[], T], received: Received, caller: Caller[Any]) -> T:
-    """Read the documents of a reply, those of a large one on a worker, since that would hold up other calls."""
+    """Read the documents of a reply; on a worker if the reply is large, since other calls would have to wait."""
     if received.size <= LARGE_REPLY_BYTES:
         return read()
     found: T = await caller.run_on_worker(read)
@@ -428,7 +433,7 @@ async def read_apart_if_large(read: Callable[[], T], received: Received, caller:
 
 
 def refuse(answer: Answer, unfinished: Unfinished, error: ItemError) -> None:
-    """Note that an item will have no result. Not a method of `Run`, which refers to the call that refers to this."""
+    """Note that an item will have no result. As a method of `Run` it would be part of a reference cycle."""
     index = error.index
     error.item = unfinished.item(index, error.item)
     unfinished.mark_done([index])
@@ -438,8 +443,8 @@ def refuse(answer: Answer, unfinished: Unfinished, error: ItemError) -> None:
 
 
 def not_taken(index: int, document: Document, name: str, error: Exception) -> ItemTypeError:
-    """Return the error of a Document, of a class of the caller's own, that does not take what the server said."""
-    if type(document) is Document:  # which takes them: a signal's handler has raised this
+    """Return the error of a Document, of a class of the caller's own, that does not take its result."""
+    if type(document) is Document:  # our own class takes every result, so a signal's handler has raised the error
         raise error
     reason = f"setting its {name} raised {class_name(error)}: {message_of(error)}"
     return ItemTypeError(index, document, reason, error)
@@ -456,7 +461,7 @@ def _paired(reply: Reply, sent: int) -> DocumentArray:
 
 
 def _position(wire_id: str, count: int, index: int) -> int:
-    """Return which candidate came back: the packer numbers them, see `casdk._rust.Packer`."""
+    """Return the position of a candidate that came back, which `casdk._rust.Packer` has sent as its id."""
     if wire_id.isascii() and wire_id.isdigit() and len(wire_id) <= len(str(count)) and int(wire_id) < count:
         return int(wire_id)
     raise ReplyError(f"document {index}: a match came back with an id that was not sent: {wire_id[:40]!r}")

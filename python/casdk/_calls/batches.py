@@ -1,4 +1,7 @@
-"""Batches: items of one request, which items need not travel twice, which have no result yet."""
+"""Batches and requests, the items that repeat earlier ones, and the items that have no result yet.
+
+`Run`, `Reading` and the decisions share these structs; there is no I/O here.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +38,12 @@ class Batch(msgspec.Struct, eq=False):
         outages: Times the server went away while the batch was with it.
         errors: What was wrong with each URL that could not be fetched.
         isolation: The search for a bad item that it is a part of.
-        failed_at: What a pool notes of the server that has failed on it, if one has.
+        failed_at: What the pool knows of the server that failed on it last, if one did.
         not_before: When it may be sent again, in the engine's time.
         sent: Whether it was handed to the connection, in its latest attempt.
-        read_at: When its items were read; this and the next two as `time.perf_counter` has it.
-        taken_at: When its turn came, the last time.
-        packed_at: When it was packed, the last time.
+        read_at: When its items were read; this and the next two are times of `time.perf_counter`.
+        taken_at: When its packing began, in its latest attempt.
+        packed_at: When it was packed, in its latest attempt.
         crops: How many crops its message has in the place of pictures, by position; empty if none are wanted.
     """
 
@@ -84,15 +87,15 @@ class Batch(msgspec.Struct, eq=False):
 
 
 class Request(msgspec.Struct, eq=False):
-    """A batch on its way to the server and back, once.
+    """One attempt to send a batch and to get its reply; `Run` makes one for each attempt.
 
     Attributes:
-        batch: What is in it.
-        id: What its reply is paired by.
-        transport: Where it is sent, once that is decided.
-        codec: How it was written.
-        assignment: What a pool notes of it, if there is one.
-        ticket: What is noted of it where there is one server, while that refuses requests.
+        batch: The items that it carries.
+        id: Its id, which the reply repeats.
+        transport: The server that it is sent to, once that is decided.
+        codec: The form that its message is written in.
+        assignment: What the pool has noted about it, if there is a pool.
+        ticket: What the pace of the only server has noted about it, while that server refuses requests.
         send_at: When it may be sent, if not at once, in the engine's time.
         size: Bytes that count as in flight.
         reported: Whether the callbacks were called for it.
@@ -113,8 +116,8 @@ class NewItems(NamedTuple):
     """The items of a chunk that repeat no earlier one.
 
     Attributes:
-        positions: Where they are in the chunk.
-        failed: What was raised by items that were compared with others, by position.
+        positions: Their positions in the chunk.
+        failed: What comparing an item with others has raised, by its position.
     """
 
     positions: list[int]
@@ -138,13 +141,13 @@ class Repeats:
         self._firsts: dict[Any, int] | None = None
 
     def find_new(self, items: list[Any], start: int, *, plain: bool) -> NewItems | None:
-        """Return which items repeat no earlier one; ``None`` if that is all of them.
+        """Return which items repeat no earlier one; ``None`` if none of them repeats one.
 
-        What cannot be hashed (arrays, Documents) never repeats; neither do docarray's documents, which can.
+        Items that cannot be hashed (arrays, Documents) count as new, and so do docarray's documents.
 
         Args:
-            items: The chunk that follows the one before.
-            start: Index of the first.
+            items: The next chunk of the content.
+            start: Index of its first item.
             plain: Whether all of them are builtin; otherwise their ``__hash__`` and ``__eq__`` are run.
         """
         self.are_plain &= plain
@@ -168,7 +171,7 @@ class Repeats:
         return NewItems([position for position in new if position not in failed], failed)
 
     def spread(self, bad: dict[int, ItemError], left: dict[int, Any]) -> None:
-        """Mark what repeats an item without a result as having none, either.
+        """Mark the repeats of each item without a result as having no result, too.
 
         Args:
             bad: Errors by index; those of repeats are added.
@@ -181,7 +184,7 @@ class Repeats:
                 left[index] = left[first]
 
     def copy(self, rows: np.ndarray[Any, Any]) -> None:
-        """Give each repeat the row of what it repeats.
+        """Copy the row of each item to those that repeat it.
 
         Args:
             rows: ``[N, D]``; fewer, if the call was stopped because there is no room for more.
@@ -222,18 +225,18 @@ def moved(error: ItemError, by: int) -> ItemError:
 
 
 class Unfinished(msgspec.Struct, eq=False):
-    """Items that were read and have no result so far, as the caller gave them.
+    """Items that were read and have no result so far, as the caller passed them.
 
     Attributes:
-        chunks: What was read, by the index of its first item, ascending; a request never has items of two chunks.
-        parts: Indices that are left of a chunk, by its start, once some of it has a result and some has not.
+        chunks: The chunks, by the index of the first item, ascending; a request never has items of two chunks.
+        parts: Indices without a result in a chunk, by its start, once other items of the chunk have one.
     """
 
     chunks: dict[int, Sequence[Any]] = {}
     parts: dict[int, set[int]] = {}
 
     def mark_done(self, indices: Sequence[int]) -> None:
-        """Note that items of one chunk have a result, or never will."""
+        """Note that items of one chunk have a result, or will have none."""
         if not indices:
             return
         first, chunks = indices[0], self.chunks
@@ -257,7 +260,7 @@ class Unfinished(msgspec.Struct, eq=False):
         return otherwise if start is None else self.chunks[start][index - start]
 
     def start_of(self, index: int) -> int | None:
-        """Return where the chunk of an item begins, unless it is done as a whole. There are as many as fit a window."""
+        """Return where the chunk of an item begins, unless the whole chunk is done; a window has few chunks."""
         for start in reversed(self.chunks):
             if start <= index:
                 return start if index < start + len(self.chunks[start]) else None

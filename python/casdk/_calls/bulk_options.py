@@ -1,4 +1,4 @@
-"""The options of ``encode_to``, for both twins."""
+"""The options of ``encode_to`` and ``aencode_to``, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class BulkDefaults(msgspec.Struct, frozen=True, kw_only=True):
 KNOWN: Final = Known([BulkOptions])
 CLIP_RETRIEVAL: Final = "clip-retrieval"
 OF_CLIP_RETRIEVAL: Final[dict[str, Any]] = {"dtype": "float16", "normalize": True}
-"""What clip-retrieval's layout decides."""
+"""Defaults of other options with ``layout="clip-retrieval"``."""
 OF_STREAMS: Final = (
     "batch_size",
     "dtype",
@@ -125,7 +125,7 @@ OF_STREAMS: Final = (
     "patience",
     "timeout",
 )
-"""Options that are those of `Client.stream`, too."""
+"""Options that `Client.stream` has, too."""
 
 
 def read_bulk_options(options: Mapping[str, Any]) -> tuple[BulkDefaults, dict[str, Any]]:

@@ -40,14 +40,14 @@ class Callbacks:
     async def report(
         self, caller: Caller[Any], batch: Batch, request_id: str, received: Received, error: CasdkError | None
     ) -> None:
-        """Call back for a request that was answered.
+        """Call the callbacks for a request that was answered.
 
         Args:
-            caller: Whose code the callbacks are.
-            batch: What was in the request.
-            request_id: Of the request.
-            received: Its reply.
-            error: What the reply says went wrong, if anything.
+            caller: The thread or loop that the callbacks run on.
+            batch: The items of the request.
+            request_id: The request's id.
+            received: The reply.
+            error: The error that the reply reports, if it reports one.
 
         Raises:
             CallbackError: A callback raised.
@@ -69,7 +69,7 @@ class Callbacks:
         await _call(caller, self._on_always, response)
 
     async def report_lost(self, caller: Caller[Any], request_id: str, error: CasdkError) -> None:
-        """Call back for a request that failed for good without an answer; the error stands in for its status.
+        """Call the callbacks for a request that failed for good without an answer; the error becomes the status.
 
         Raises:
             CallbackError: A callback raised.

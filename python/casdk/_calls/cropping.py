@@ -1,4 +1,7 @@
-"""Pictures of a batch -> their crops, where the server has shown that these give the same rows."""
+"""Pictures of a batch -> their crops, for servers that have shown that crops give the same rows.
+
+A session has one `Cropping`; the calls with ``images=`` ask it what a server has shown, and have it make the crops.
+"""
 
 from __future__ import annotations
 
@@ -27,18 +30,18 @@ BATCHES_AT_ONCE: Final = 2
 ON_DISK: Final = (Kind.PATH, Kind.FILE_URL)
 
 Encode: TypeAlias = "Callable[[Sequence[Any]], Coroutine[Any, Any, np.ndarray[Any, Any]]]"
-"""Sends pictures as they are; returns their rows, NaN where there is none."""
+"""Sends pictures as they are; returns their rows, NaN for a picture without one."""
 Asked: TypeAlias = "tuple[str, str, int | None]"
-"""The server's address, the model, by the end of its endpoint, and the size that was named."""
+"""A server's address, the model's name at the end of the endpoint, and ``image_size`` if the caller has set it."""
 Proofs: TypeAlias = "dict[Asked, Proof | None]"
-"""What each server has shown of a model so far; ``None`` if nothing."""
+"""What each server has shown about a model so far; ``None`` if it has shown nothing."""
 
 
 class Pair(NamedTuple):
     """One crop, written in two ways.
 
     Attributes:
-        position: Of the item in its batch.
+        position: Position of the item in its batch.
         exact: The crop without loss.
         lossy: The crop with loss.
     """
@@ -52,10 +55,10 @@ class CroppedBatch(NamedTuple):
     """A batch as it is packed.
 
     Attributes:
-        items: The items, a crop in the place of each picture that has one.
-        kinds: Theirs.
+        items: The items, with a crop in the place of each picture that has one.
+        kinds: The kind of each item.
         crops: How many crops are at each position: a Document may have several candidates.
-        pairs: The pictures that could have gone with loss, if that is tried.
+        pairs: The pictures that could have been sent with loss, if loss is measured.
     """
 
     items: list[Any]
@@ -68,7 +71,7 @@ class Cropping:
     """Finds out how the servers of a client prepare images, and makes crops for its calls.
 
     Args:
-        proofs: What is known so far; it is added to.
+        proofs: What servers have shown so far; new proofs are added to it.
     """
 
     def __init__(self, proofs: Proofs) -> None:
@@ -79,7 +82,7 @@ class Cropping:
         self._warned: set[str] = set()
 
     def warn(self, reason: str) -> None:
-        """Say why no crops are sent, once for each reason."""
+        """Log why no crops are sent, once for each reason."""
         if reason not in self._warned:
             self._warned.add(reason)
             LOG.warning("all images are sent as they are: %s", reason)
@@ -89,13 +92,13 @@ class Cropping:
         return (server, model, size) in self._proofs
 
     async def prove(self, server: str, model: str, size: int | None, encode: Encode) -> Proof | None:
-        """Return what a server shows of a model: it is asked once.
+        """Return what a server shows about a model; each server is asked once.
 
         Args:
-            server: Its address.
-            model: The model's name; empty for the server's own.
-            size: The model's side, if the caller has named it.
-            encode: Asks the server.
+            server: The server's address.
+            model: The model's name; empty for the server's default model.
+            size: The model's side in pixels, if the caller has set ``image_size``.
+            encode: Has the server encode pictures.
         """
         asked = server, model, size
         async with self._proving[asked]:
@@ -111,7 +114,7 @@ class Cropping:
     async def crop(
         self, items: Sequence[Any], kinds: bytes, fetched: Mapping[str, bytes] | None, to: Crops
     ) -> CroppedBatch:
-        """Return a batch with crops for pictures, each made on a thread; none of the caller's code is run."""
+        """Return a batch with crops in the place of pictures, each made on a thread, without the caller's code."""
         loop, croppers = asyncio.get_running_loop(), engine().croppers
         read, read_kinds, counts = list(items), bytearray(kinds), [0] * len(items)
         at, parts, making, pairs = [], [], [], []
@@ -142,8 +145,8 @@ class _Part(NamedTuple):
 
     Attributes:
         source: A path, a URL, bytes, or pixels.
-        kind: What that is.
-        candidate: Of a Document's candidates, the position; -1 for the picture of the item itself.
+        kind: The `casdk._rust.Kind` of the source.
+        candidate: Position among a Document's candidates; -1 for the picture of the item itself.
     """
 
     source: Any
@@ -151,7 +154,7 @@ class _Part(NamedTuple):
     candidate: int = -1
 
     def put(self, document: Document, original: Document, crop: bytes, candidates: str | None) -> Document:
-        """Return a copy of a Document with a crop in the place of this picture; the caller's own stays as it is."""
+        """Return a copy of a Document with a crop in the place of this picture; the caller's own does not change."""
         if document is original:
             document = copy.copy(document)
         if self.candidate < 0:
@@ -166,7 +169,7 @@ class _Part(NamedTuple):
 
 
 def _parts(item: Any, kind: int, candidates: str | None) -> list[_Part]:
-    """Return the pictures of an item, as far as they can be had without running the caller's code."""
+    """Return the pictures of an item that can be read without running the caller's code."""
     if kind == Kind.TEXT:
         return []
     if kind != Kind.DOCUMENT:
@@ -180,12 +183,12 @@ def _parts(item: Any, kind: int, candidates: str | None) -> list[_Part]:
 
 
 def images_in(item: Any, kind: int, candidates: str | None) -> int:
-    """Return how many pictures an item has, as far as that is seen without running the caller's code.
+    """Return how many pictures an item has that can be read without running the caller's code.
 
     Args:
         item: The item.
-        kind: What it is, a `casdk._rust.Kind`.
-        candidates: Attribute of Documents whose documents are cropped, too.
+        kind: Its `casdk._rust.Kind`.
+        candidates: Attribute of Documents whose nested Documents are cropped, too.
     """
     return len(_parts(item, kind, candidates))
 
@@ -207,8 +210,8 @@ class _Made(NamedTuple):
 
     Attributes:
         data: The crop, as it is sent.
-        is_smaller: Whether it has fewer bytes than the picture, which goes as it is otherwise.
-        lossy: The crop with loss, if that is tried, and has fewer bytes than the picture.
+        is_smaller: Whether it has fewer bytes than the picture; if not, the picture is sent as it is.
+        lossy: The crop with loss, if loss is measured and this has fewer bytes than the picture.
     """
 
     data: bytes
@@ -217,15 +220,15 @@ class _Made(NamedTuple):
 
 
 class Crops(NamedTuple):
-    """Which crops one call makes.
+    """How one call makes its crops.
 
     Attributes:
-        proof: What has been shown of the servers.
-        sources: Where the client may look.
+        proof: What the servers have shown.
+        sources: Where the client may read images from.
         most: Bytes that an item may have.
-        candidates: Attribute of Documents whose documents are cropped, too.
+        candidates: Attribute of Documents whose nested Documents are cropped, too.
         written: How crops are written.
-        tried: How exact crops are written a second time, if that is tried.
+        tried: How exact crops are written a second time, if loss is measured.
     """
 
     proof: Proof
@@ -236,7 +239,7 @@ class Crops(NamedTuple):
     tried: Lossy | None = None
 
     def crop_of(self, part: _Part, fetched: Mapping[str, bytes], memory: DecodingMemory) -> _Made | None:
-        """Return the crop of a picture, unless the picture has to go as it is."""
+        """Return the crop of a picture, or ``None`` if the picture has to be sent as it is."""
         size, forms = self.proof
         try:
             if part.kind == Kind.TENSOR:
@@ -247,7 +250,7 @@ class Crops(NamedTuple):
                     return None
                 weight, crop = len(data), crop_of_bytes(data, size, forms, memory, self.written)
         except Exception as error:
-            # The packer reads it again and reports what is wrong with it, or the server does, as for any original.
+            # The packer reads the picture again and reports what is wrong with it; or the server does.
             LOG.debug("an image is sent as it is, since no crop can be made of it: %s", type(error).__name__)
             return None
         if crop is None:

@@ -4,7 +4,7 @@ Rule 1: every decision about a call lives here: the window, retries, splitting, 
 Rule 2: nothing here awaits, sleeps, reads a clock, opens anything or draws a random number of its own. Events come in
 with their time; what to do next is asked for.
 
-How many requests are in flight is the `Window`'s to say, and a bad item of a batch is found by `Isolation`.
+The `Window` decides how many requests are in flight, and `Isolation` finds a bad item of a batch.
 
 A server that is away, e.g. restarting, is waited for (`Outage`): one request of the call at a time asks whether it is
 back, at growing intervals, and all others wait for the answer. What finds it away counts as no attempt.
@@ -40,9 +40,9 @@ __all__ = ["Call", "ErrorMode", "NextStep", "RetryBudget"]
 
 ErrorMode: TypeAlias = Literal["raise", "return", "skip"]
 NextStep: TypeAlias = Literal["abandoned", "split", "move", "repeat", "wait", "lost", "stop"]
-"""What follows on a batch that failed: nothing, as the call is over; its halves are sent; it is sent to another server
-at once; it is sent again; it is sent again when the server is back; it is left without a result, and the call goes on;
-the call ends."""
+"""What happens next with a batch that failed, in this order: nothing, since the call is over; its halves are sent; it
+is sent to another server at once; it is sent again; it is sent again when the server is back; it gets no result, and
+the call goes on; the call ends."""
 
 HOPELESS_ITEMS: Final = 64
 """An executor that has failed on so many items of a call, and succeeded on none, is at fault, and not the items."""
@@ -51,7 +51,7 @@ FREE_RETRIES: Final = 100
 MOST_DOUBLINGS: Final = 63
 """Doublings of the wait between attempts: after a thousand of them, it would be more than a float can hold."""
 CULPRIT_OUTAGES: Final = 5
-"""A request under which the server has gone away so many times is taken for the reason."""
+"""If the server went away so many times while it had the same request, that request is taken for the reason."""
 
 
 class RetryBudget(msgspec.Struct):
@@ -70,7 +70,7 @@ class RetryBudget(msgspec.Struct):
         self.spent = max(0.0, self.spent - self.per_request)
 
     def spend(self) -> bool:
-        """Take one repeat out, if there is one."""
+        """Take one repeat out of the budget; return whether there was one."""
         if self.spent > FREE_RETRIES - 1:
             return False
         self.spent += 1
@@ -81,21 +81,21 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
     """One call's state, and what it does next; `Run` asks it and reports to it what happened.
 
     Attributes:
-        window: Requests in flight.
-        retry: When to send again.
-        budget: The client's repeats.
-        errors: What a bad item does.
+        window: How many requests may be in flight.
+        retry: The retry policy.
+        budget: How many repeats the client may still make.
+        errors: What a bad item does to the call.
         resend: Whether a request may be sent again, or split, once its bytes may have reached the server.
         draw: Returns a random number in ``[0, 1)``, for jitter.
-        tolerant: Whether a batch that failed for good is not split and does not end the call: there is an ``on_error``.
-        on_refuse: Called first with the error of each item that will have no result.
-        server: What the client's other calls know of the server.
-        own_patience: Seconds that a server which has answered may be away, if this call says so itself.
-        sample: Which items have to be answered before others are sent, if they are measured.
-        outage: While the server is away, and waited for.
-        stopped: What ended the call early.
-        done: Items with a result.
-        bad: Items without, by index.
+        tolerant: Whether a batch that failed for good does not end the call, and is not split, as with ``on_error``.
+        on_refuse: Called with the error of each item that will have no result, before anything else is done with it.
+        server: What all calls of the client know about the server.
+        own_patience: Seconds that a server which has answered may be away, if this call has set them itself.
+        sample: The items that have to be answered before others are sent, if crops with loss are measured.
+        outage: The outage that the call waits for the end of, if there is one.
+        stopped: The error that ended the call early.
+        done: How many items have a result.
+        bad: The errors of items without a result, by index.
     """
 
     window: Window
@@ -137,7 +137,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         return room if held_back <= window else room - (held_back - window)
 
     def is_finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the call has nothing left to do."""
         if self.stopped is not None:
             return True
         return not (self._open or self._ready or self._delayed or self._in_flight)
@@ -153,7 +153,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
 
     @property
     def patience(self) -> float:
-        """Seconds that the server may be away, as far as is known now."""
+        """Seconds that the server may be away, by all that is known now."""
         if (patience := self._chosen_patience) is not None:
             return patience
         more_than_one = self._begun + len(self._ready) > 1
@@ -161,7 +161,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
 
     @property
     def _chosen_patience(self) -> float | None:
-        """What the call, or its client, says of it."""
+        """The patience that the call, or its client, has set, in seconds."""
         if self.own_patience is not None and self.server.answered:
             return self.own_patience
         return self.retry.patience
@@ -197,7 +197,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         return None
 
     def _is_of_sample(self, sample: Sample) -> bool:
-        """Whether the next batch is to be measured; what of it is behind the sample is cut off, and waits."""
+        """Whether the next batch is to be measured; items of it behind the sample are cut off, and wait."""
         if sample.end is None:
             return True
         batch = self._ready[0]
@@ -209,7 +209,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
 
     @property
     def waits_for_sample(self) -> bool:
-        """Whether all that is to be measured was answered, and others wait for what comes of it."""
+        """Whether all items to be measured were answered, and others wait for the measurement."""
         end = None if self.sample is None else self.sample.end
         if end is None or self._in_flight or self._delayed:
             return False
@@ -217,23 +217,23 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
 
     @property
     def ended(self) -> bool:
-        """Whether all there is has been read."""
+        """Whether the whole content has been read."""
         return not self._open
 
     @property
     def attempts(self) -> int:
-        """The most times that a batch without an answer was sent."""
+        """The most attempts of any batch that has no answer yet."""
         return max((batch.attempts for batch in (*self._in_flight, *self._ready, *self._delayed)), default=0)
 
     @property
     def unconfirmed(self) -> list[int]:
-        """Indices of items that were sent while no answer says what the server made of them, ascending."""
+        """Indices of items that were sent, and no answer says whether the server has stored them, ascending."""
         in_flight = (index for batch in self._in_flight if batch.sent for index in batch.indices)
         return sorted(self._unsure.union(in_flight))
 
     @property
     def wake_at(self) -> float | None:
-        """When to ask again although nothing happened."""
+        """When to ask for the next batch again, if nothing happens before."""
         delayed = min((batch.not_before for batch in self._delayed), default=None)
         outage = self.outage
         if outage is None or outage.given_up:
@@ -247,21 +247,21 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
     # what happens
 
     def add(self, batch: Batch) -> None:
-        """A batch was read."""
+        """Note that a batch was read."""
         if self.sample is not None:
             self.sample.read(batch)
         self._ready.append(batch)
 
     def end_input(self) -> None:
-        """There is no more to read."""
+        """Note that the content has ended."""
         self._open = False
 
     def cut(self, rest: Batch) -> None:
-        """A batch was too large for one message; this is what did not go."""
+        """Note that a batch was too large for one message; ``rest`` has the items that are to be sent next."""
         self._ready.appendleft(rest)
 
     def refuse(self, error: ItemError) -> None:
-        """An item will have no result."""
+        """Note that an item will have no result, which may end the call."""
         self._mark(error)
         if self.errors == "raise":
             self.stop(error)
@@ -272,17 +272,17 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         self.bad[error.index] = error
 
     def stop(self, error: BaseException) -> None:
-        """End the call; the first reason stays."""
+        """End the call; if it was stopped before, the first reason stays."""
         if self.stopped is None:
             self.stopped = error
 
     def answered(self, took: float, size: int, batch: Batch | None = None) -> None:
-        """A request was answered, with whatever it was.
+        """Note that a request was answered, by a result or an error.
 
         Args:
-            took: As `Window.answered` has it, as the next one.
-            size: Bytes of request and reply.
-            batch: What was in the request.
+            took: Seconds from handing the request to the channel until its reply was there.
+            size: Bytes of request and reply together.
+            batch: The batch of the request.
         """
         self.window.answered(took, size)
         self.server.answered = True
@@ -291,7 +291,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
             self.outage = None
 
     def succeed(self, batch: Batch, rows: int) -> None:
-        """A reply was placed."""
+        """Note that the rows of a reply were stored."""
         self._in_flight.discard(batch)
         if self.outage is not None:
             self._stop_asking(batch)
@@ -304,33 +304,33 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
             self._go_on(batch.isolation)
 
     def deliver(self) -> None:
-        """A finished piece waits for the caller."""
+        """Note that a finished piece waits for the caller."""
         self._undelivered += 1
 
     def delivered(self) -> None:
-        """The caller took a piece."""
+        """Note that the caller took a piece."""
         self._undelivered -= 1
 
     def hold_back(self, pieces: int, *, full: bool) -> None:
-        """So many pieces are whole before their turn; ``full`` says that they have as many bytes as there may be."""
+        """Note how many pieces are complete and wait for an earlier one, and whether their bytes reach the limit."""
         self._held_back, self._full = pieces, full
 
     def interrupt(self, batch: Batch) -> None:
-        """The engine took the batch back, e.g. for a fork, which is not the server's fault and counts as no attempt."""
+        """Note that the engine took the batch back, e.g. for a fork; it is sent again, and no attempt is counted."""
         self._in_flight.discard(batch)
         self._stop_asking(batch)
         batch.attempts -= 1
         self._ready.appendleft(batch)
 
     def _stop_asking(self, batch: Batch) -> bool:
-        """The batch is not in flight any more; return whether it was the one that asked for the server."""
+        """Note that the batch is not in flight any more; return whether it was to find out if the server is back."""
         if self.outage is None or self.outage.asking is not batch:
             return False
         self.outage.asking = None
         return True
 
     def fail(self, batch: Batch, error: CasdkError, now: float) -> NextStep:
-        """A request failed; return what becomes of its batch."""
+        """Note that a request failed; return what happens next with its batch."""
         self._in_flight.discard(batch)
         error.attempts = batch.attempts
         if batch.sent and not _took_nothing(error):
@@ -377,7 +377,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         return "stop"
 
     def _found_present(self, error: CasdkError, asked: bool) -> None:
-        """A request failed, and not because the server is away."""
+        """Note that a request failed on a server that is not away, which ends an outage."""
         given_up = self.outage is not None and self.outage.given_up
         if isinstance(error, ServerError):
             self.server.answered = True
@@ -385,14 +385,14 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
             self.outage = None
 
     def _is_too_large(self, batch: Batch, error: CasdkError) -> bool:
-        """Whether somebody takes no request as large as this one, and it may be sent in parts."""
+        """Whether the server, or a proxy, takes no request as large as this one, and it may be sent in parts."""
         if not (isinstance(error, ServerError) and error.too_large and (self.resend or not error.sent)):
             return False
         return len(batch) > 1 or not self.tolerant
 
     def _halve(self, batch: Batch, error: ServerError) -> None:
-        """Send the halves of what is too large as it is; an item that is too large by itself has no result."""
-        # A search for a bad item ends here: whether this half is bad cannot be found out, as it is too large.
+        """Send the halves of a batch that is too large; an item that is too large by itself gets no result."""
+        # A search for a bad item ends here: this half is too large, so the server cannot show whether it is bad.
         unsent = [] if batch.isolation is None else batch.isolation.leave()
         if len(batch) == 1:
             self.refuse(RejectedError(batch.indices[0], batch.items[0], f"it is too large by itself: {error}", error))
@@ -408,7 +408,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         return self._successes > 0 or self._hopeless < HOPELESS_ITEMS
 
     def _may_move(self, batch: Batch, error: TransportError | ServerError, now: float) -> bool:
-        """Whether another server is to have it, now: that one may take what this one has failed on."""
+        """Whether the batch is sent to another server at once, which may take what this one has failed on."""
         if isinstance(error, ServerError) and not isinstance(error, OverloadedError):
             return False
         if self.retry.attempts == 1 or batch.outages >= CULPRIT_OUTAGES or not self.server.has_another(now):
@@ -416,7 +416,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         return self._is_safe(error) and (error.away or batch.attempts - batch.excused < self.retry.attempts)
 
     def _may_help(self, error: TransportError | ServerError) -> bool:
-        """Whether to send the same again is safe, and can help in a time that is waited for."""
+        """Whether sending the batch again is safe, and can help within the time that the call waits."""
         patience = self._chosen_patience
         longest = max(self.retry.max_backoff, PATIENCE_SECONDS if patience is None else patience)
         if not error.retryable or (error.retry_after or 0.0) > longest:
@@ -424,13 +424,13 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         return self._is_safe(error)
 
     def _is_safe(self, error: TransportError | ServerError) -> bool:
-        """Whether the request may be sent again, after what became of it."""
-        # A server that only asks to be left alone has not begun with the request; one that went away may have.
+        """Whether the request may be sent again, after it failed with this error."""
+        # A server that refuses requests as too many has not begun with this one; a server that went away may have.
         refused = isinstance(error, OverloadedError) and not error.shared
         return self.resend or refused or not error.sent
 
     def _may_wait(self, batch: Batch, now: float) -> bool:
-        """Whether the server may still be away, and that is not the batch's own doing."""
+        """Whether the call waits longer for the server, and the batch is not the reason that the server is away."""
         if self.outage is not None and now >= self.outage.since + self.patience:
             self.outage.given_up = True
         return self.patience > 0 and batch.outages < CULPRIT_OUTAGES and not (self.outage and self.outage.given_up)
@@ -446,7 +446,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
             outage.wait(now, self._backoff(outage.tries), error.retry_after or 0.0, self.patience)
         batch.excused += 1
         batch.not_before = outage.ask_at
-        # The batch that has asked is the next to ask, so that the order of all others stays what it was.
+        # The batch that was sent to ask for the server is sent first, so that the order of the others does not change.
         self._delayed.insert(0 if asked else len(self._delayed), batch)
 
     def _may_repeat(self, batch: Batch, error: TransportError | ServerError) -> bool:
@@ -454,8 +454,8 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         attempts = batch.attempts if error.away else batch.attempts - batch.excused
         if attempts >= self.retry.attempts:
             return False
-        # What never left the client is no load on the server and costs nothing of the budget. An answered handshake
-        # has a code, and was a load.
+        # A request that never left the client was no load on the server, and so costs nothing of the budget. An error
+        # with a code comes from an answered handshake, which was a load.
         never_left = isinstance(error, TransportError) and not error.sent and not error.code
         return never_left or self.budget.spend()
 
@@ -488,7 +488,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
 
 
 def _took_nothing(error: CasdkError) -> bool:
-    """Whether the error says that the server has made nothing of the request."""
+    """Whether the error says that the server has stored nothing of the request."""
     if isinstance(error, TransportError | ServerError) and not error.sent:
         return True
     return isinstance(error, AuthError | NotSupportedError | OverloadedError) and not error.shared

@@ -1,4 +1,4 @@
-"""The pieces of a stream on their way to the caller, and the bytes of those that were not taken yet."""
+"""How a stream hands its pieces over to the caller, and counts the bytes of those that were not taken yet."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["Delivery"]
 
 
 class Delivery(msgspec.Struct, eq=False):
-    """Hands over the pieces of one call, in their turn; its `Run` has one if its answer comes in pieces.
+    """Hands over the pieces of one call, in order; its `Run` has one if the call's answer comes in pieces.
 
     Attributes:
-        call: Told how many the caller has not taken.
-        receiver: Has the pieces.
-        tasks: Woken as one is taken.
-        untaken: Bytes of those that the caller has not taken.
-        is_over: Whether the call is over, so that they may never be taken.
+        call: The decisions, which count the pieces that the caller has not taken.
+        receiver: The answer that has the pieces.
+        tasks: The call's tasks, which are woken when a piece is taken.
+        untaken: Bytes of the pieces that the caller has not taken.
+        is_over: Whether the call is over, so that the remaining pieces may never be taken.
     """
 
     call: Call
@@ -34,7 +34,7 @@ class Delivery(msgspec.Struct, eq=False):
     is_over: bool = False
 
     def hand_over(self, caller: Caller[Any]) -> None:
-        """Hand over the pieces whose turn it is."""
+        """Hand over the pieces that are complete and next in order."""
         for piece in self.receiver.ready():
             size = piece.nbytes
             self.call.deliver()
@@ -45,14 +45,14 @@ class Delivery(msgspec.Struct, eq=False):
         self.call.hold_back(whole, full=size >= self.untaken.budget.most // BYTE_SHARES)
 
     def _taken(self, size: int) -> None:
-        """The caller has taken a piece; this may come when the call is over."""
+        """Note that the caller has taken a piece, which may be after the end of the call."""
         if not self.is_over:
             self.call.delivered()
             self.untaken.hold(-size)
             self.tasks.wake()
 
     def end(self) -> None:
-        """Count no pieces as untaken any more, as the call is over."""
+        """Stop counting untaken pieces, since the call is over."""
         if not self.is_over:
             self.is_over = True
             self.untaken.hold(-self.untaken.held)

@@ -1,4 +1,7 @@
-"""Keeps rows of different vector spaces apart: a connection shows its server's space before a request goes over it."""
+"""Keeps rows of different vector spaces apart: it checks the server's space before a request goes over a connection.
+
+A session has one `Guard` if the vector space matters; `Run` passes a `SpaceCheck` to the channel with each request.
+"""
 
 from __future__ import annotations
 
@@ -28,11 +31,11 @@ KINDS: Final = {str: bytes([Kind.TEXT]), bytes: bytes([Kind.BLOB])}
 
 
 class _State(msgspec.Struct, eq=False):
-    """What is known of one model behind one connection.
+    """What a `Guard` knows about one model behind one connection.
 
     Attributes:
-        passed: Whether its space was found right.
-        asking: The task that asks for its space now, if one does.
+        passed: Whether the model's space was found to be the right one.
+        asking: The task that asks for the space now, if one does.
         waiting: How many requests wait for that task.
     """
 
@@ -42,16 +45,16 @@ class _State(msgspec.Struct, eq=False):
 
 
 class Guard:
-    """Compares the vector spaces of servers; lives on the engine's loop, and knows one server or many.
+    """Compares the vector spaces of servers; runs on the engine's loop.
 
-    The canaries are requests for ``/encode`` that the user's own could be: they wait for their turn, carry the
-    credential, and have the time that a request has. They go over the connection that is to be used, before any request
-    that is guarded does. Telemetry does not see them, as they are part of no call.
+    The canaries are requests for ``/encode`` like the user's own: they wait for the pace, carry the credential, and
+    have the timeout of a request. They go over the connection that is to be used, before any request that is guarded
+    does. Telemetry does not record them, since they belong to no call.
 
     Args:
-        expected: The space that every server has to be of, if the user has named one.
-        alike: Whether all servers have to be of the space of the first one.
-        wait_for_turn: Waits until a server may be sent a request of so many items; ``None`` if any may at once.
+        expected: The space that every server must have, if the user has named one.
+        alike: Whether all servers must have the space of the first one.
+        wait_for_turn: Waits until a server may be sent a request of so many items; ``None`` for no wait.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class Guard:
         """The server that was the first to encode a canary, and its row, by model and modality."""
 
     def check_for(self, batch: Batch, transport: Transport, model_name: str) -> SpaceCheck:
-        """Return what a connection has to be found right by before this batch goes over it.
+        """Return the check that a connection must pass before this batch goes over it.
 
         Args:
             batch: The items of a request.
@@ -80,17 +83,17 @@ class Guard:
         return SpaceCheck(self, batch, transport, model_name)
 
     def has_passed(self, connection: object, model_name: str) -> bool:
-        """Whether this model was found right behind this connection."""
+        """Whether this model, behind this connection, was found to have the right space."""
         state = self._states.get(connection, {}).get(model_name)
         return state is not None and state.passed
 
     async def ask(self, connection: object, ask: Ask, transport: Transport, model_name: str) -> None:
-        """Return when the server behind a connection is known to be of the right space.
+        """Wait until the server behind a connection is known to have the right space.
 
         Raises:
-            ModelMismatchError: It is of another space.
-            CasdkError: It could not be asked, as `Channel.exchange` has it.
-            ConnectionEndedError: The connection takes no request any more.
+            ModelMismatchError: It has another space.
+            CasdkError: The server could not be asked; the errors are those of `Channel.exchange`.
+            ConnectionEndedError: The connection takes no more requests.
         """
         state = self._states.setdefault(connection, {}).setdefault(model_name, _State())
         if state.asking is None:
@@ -104,7 +107,7 @@ class Guard:
         except ConnectionEndedError:
             raise ConnectionEndedError from None
         except CasdkError as error:
-            own = copy(error)  # one for each request, since the call adds to it
+            own = copy(error)  # a copy for each request, since its call adds details to the error
             if isinstance(own, TransportError | ServerError):
                 own.sent = False
             raise own from error.__cause__
@@ -129,7 +132,7 @@ class Guard:
                 state.asking = None
 
     async def _encode_canaries(self, ask: Ask, transport: Transport, model_name: str) -> Rows:
-        """Return the rows of those canaries that the server encodes: some take texts only, or images only."""
+        """Return the rows of the canaries that the server encodes: some servers take only texts, or only images."""
         endpoint, parameters = route("/encode", {"model_name": model_name} if model_name else None)
         packer = Packer(transport.codec, endpoint, parameters)
         rows, refusal = {}, None
@@ -173,13 +176,13 @@ class Guard:
 
 
 class SpaceCheck(msgspec.Struct, eq=False):
-    """What a connection has to be found right by before a request goes over it: a `Check`.
+    """The `Check` of one request: a connection must have passed it before the request goes over it.
 
     Attributes:
         guard: Compares the spaces.
         batch: The items of the request.
         transport: The way to the server.
-        model_name: The model that encodes them.
+        model_name: The model that encodes the items.
     """
 
     guard: Guard
@@ -188,11 +191,11 @@ class SpaceCheck(msgspec.Struct, eq=False):
     model_name: str
 
     def has_passed(self, connection: object) -> bool:
-        """Whether its model was found right behind this connection."""
+        """Whether the model, behind this connection, was found to have the right space."""
         return self.guard.has_passed(connection, self.model_name)
 
     async def inspect(self, connection: object, ask: Ask, *, sent: bool = False) -> None:
-        """Have the server behind a connection encode the canaries; then the request has its turn once more.
+        """Have the server behind a connection encode the canaries; then wait for the request's turn once more.
 
         Raises:
             CasdkError: As `Guard.ask`.
@@ -201,7 +204,7 @@ class SpaceCheck(msgspec.Struct, eq=False):
         self.batch.sent = sent
         await self.guard.ask(connection, ask, self.transport, self.model_name)
         if not sent:
-            # Of those that have waited for the same answer, each would be sent now.
+            # All requests that waited for the same answer go on now, so the pace has to space them again.
             await self.guard.wait_for_turn(self.transport, len(self.batch))
         self.batch.sent = True
 

@@ -1,8 +1,8 @@
 """Which requests of a pool are sent to a second server as well, and when; there is no I/O here, and no clock.
 
 A request is hedged if its server has not answered after the time in which 95 of 100 requests of the same verb were
-answered lately. That time is known for requests of about as many bytes as most have, so only these are hedged. How
-many are is bounded by a share of all requests: each saves up that share of a hedge, and a hedge takes a whole one.
+answered lately. That time is known for requests of a usual size, so only these are hedged. The number of hedges is
+limited to a share of all requests: each request saves up that share of a hedge, and a hedge costs a whole one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Final
 __all__ = ["Hedging"]
 
 REMEMBERED_TIMES: Final = 256
-"""Of each verb the times of so many requests are known, the latest."""
+"""So many requests of each verb, the latest, are remembered with their times."""
 LEAST_TIMES: Final = 32
-"""With fewer of them, nothing is hedged."""
+"""With fewer remembered times, nothing is hedged."""
 NEW_TIMES: Final = 16
-"""After so many new ones it is worked out again how long a request may take."""
+"""After so many new times, the time after which a request is late is calculated again."""
 ANSWERED_SHARE: Final = 0.95
-"""What takes longer than this share of the requests is late."""
+"""A request that takes longer than this share of all requests is late."""
 ALIKE_RATIO: Final = 2.0
 """Requests of at most so many times more, or fewer, bytes than the median are compared, and hedged."""
 MOST_SAVED_HEDGES: Final = 10.0
@@ -28,10 +28,10 @@ MOST_SAVED_HEDGES: Final = 10.0
 
 
 class Hedging:
-    """Says which requests of a pool may be sent to a second server.
+    """Decides which requests of a pool may be sent to a second server; a `PooledWay` has one.
 
     Args:
-        share: Of all requests, from 0 to 1.
+        share: The share of all requests that may be hedged, from 0 to 1.
     """
 
     def __init__(self, share: float) -> None:
@@ -40,24 +40,24 @@ class Hedging:
         self._times: dict[str, _Times] = {}
 
     def send(self, verb: str, size: int) -> float | None:
-        """A request is sent; return after how many seconds it is late, ``None`` if it is not to be hedged at all.
+        """Note that a request is sent; return after how many seconds it is late, ``None`` if it cannot be hedged.
 
         Args:
-            verb: What it asks for.
-            size: Its bytes.
+            verb: The verb's endpoint.
+            size: Size of the request in bytes.
         """
         self._saved = min(MOST_SAVED_HEDGES, self._saved + self._share)
         times = self._times.get(verb)
         return None if times is None else times.late_after(size)
 
     def answer(self, verb: str, size: int, seconds: float) -> None:
-        """A request was answered, by whichever server.
+        """Note that a request was answered, by the first or the second server.
 
         Args:
-            verb: What it asked for.
-            size: Its bytes.
-            seconds: From when it was sent the first time. If it was answered by a second server, the first would have
-                taken longer than that, and it was late either way.
+            verb: The verb's endpoint.
+            size: Size of the request in bytes.
+            seconds: Seconds since it was sent to the first server. If the second server has answered it, the first one
+                would have taken even longer, and the request was late in either case.
         """
         times = self._times.get(verb)
         if times is None:
@@ -70,12 +70,12 @@ class Hedging:
         return self._saved >= 1
 
     def hedge(self) -> None:
-        """A request is sent to a second server."""
+        """Note that a request is sent to a second server."""
         self._saved -= 1
 
 
 class _Times:
-    """How long the requests of one verb took lately."""
+    """The times that the latest requests of one verb took; `Hedging` has one for each verb."""
 
     def __init__(self) -> None:
         self._known: deque[tuple[int, float]] = deque(maxlen=REMEMBERED_TIMES)
@@ -84,7 +84,7 @@ class _Times:
         self._late_after: float | None = None
 
     def add(self, size: int, seconds: float) -> None:
-        """Take in one more."""
+        """Add the time of one more request."""
         self._known.append((size, seconds))
         self._new += 1
         if len(self._known) >= LEAST_TIMES and (self._new >= NEW_TIMES or self._late_after is None):

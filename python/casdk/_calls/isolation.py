@@ -38,17 +38,17 @@ class Isolation:
         return half
 
     def passed(self) -> None:
-        """The half just sent is good, so the other one is not."""
+        """Note that the half just sent is good, so the bad item is in the other one."""
         self.group = self.group.part(self.middle)
 
     def failed(self, error: ServerError) -> None:
-        """The half just sent is bad; nothing is known of the other one."""
+        """Note that the half just sent is bad; the other one may be bad, too."""
         self.put_off.append(self.group.part(self.middle))
         self.group = self.group.part(0, self.middle)
         self.error = error
 
     def leave(self) -> list[Batch]:
-        """End the search; return all but the half just sent."""
+        """End the search; return all batches that were not sent, without the half just sent."""
         return [self.group.part(self.middle), *reversed(self.put_off)]
 
     def rest(self) -> Batch | None:

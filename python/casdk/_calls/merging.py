@@ -64,13 +64,13 @@ def merging_key(coalescer: Coalescer, content: Any, options: Options) -> Hashabl
 
 
 class MergedOutcome(NamedTuple):
-    """What became of the items of one batch; each of its calls takes its own out of it.
+    """The rows and errors of one merged batch; each of its calls takes its own part of them.
 
     Attributes:
-        rows: ``[M, D]`` of the items that were read, NaN where there is none; ``None`` while nothing came.
-        errors: One for each of these without a row, by index.
-        stopped: What ended it early.
-        watch: The span of the request, to which those of the calls are linked.
+        rows: ``[M, D]`` of the items that were read, NaN for an item without one; ``None`` before the first reply.
+        errors: The error of each item without a row, by index.
+        stopped: The error that ended the batch early.
+        watch: The span of the request, to which the spans of the calls are linked.
     """
 
     rows: np.ndarray[Any, Any] | None
@@ -89,17 +89,17 @@ class MergedCall(Member, ABC):
     """One call whose items are sent in a request with those of others. It ends once.
 
     Args:
-        coalescer: What merges it.
+        coalescer: The coalescer that merges it.
         key: Calls with equal keys may be merged.
-        items: At most as many as a batch takes.
+        items: Its items, at most as many as a batch takes.
         deadline: When it ends at the latest, in the engine's time.
 
     Attributes:
-        items: The items.
-        deadline: The deadline.
-        caller: Where its end is reported.
+        items: Its items.
+        deadline: When it ends at the latest, in the engine's time.
+        caller: The thread or loop that its end is reported to.
         over: Whether it has ended.
-        batch: The batch it is sent in, once it is.
+        batch: The batch that it is sent in, once it is.
     """
 
     caller: Caller[Any]
@@ -114,25 +114,25 @@ class MergedCall(Member, ABC):
         self.deadline = deadline
 
     def is_light(self) -> bool:
-        """Whether it may be sent in a batch that has grown."""
+        """Whether it may be sent in a batch that has grown beyond the usual size."""
         return True
 
     @abstractmethod
     async def send(self, items: list[Any], answer_by: float | None) -> Any:
-        """Send a batch whose first call this is; return its outcome.
+        """Send the batch that this call is the first one of; return its outcome.
 
         Args:
-            items: Those of all its calls.
-            answer_by: When the last of them ends at the latest.
+            items: The items of all calls in the batch.
+            answer_by: When the last of these calls ends at the latest.
         """
 
     @abstractmethod
     def take(self, outcome: Any, start: int) -> Callable[[], Any]:
-        """Return what makes the call's result where its caller is.
+        """Return a function that makes the call's result; it is called where the caller is.
 
         Args:
-            outcome: That of the batch.
-            start: Position of the call's first item in it.
+            outcome: The outcome of the batch.
+            start: Position of the call's first item in the batch.
         """
 
     def join(self, caller: Caller[Any]) -> None:
@@ -148,7 +148,7 @@ class MergedCall(Member, ABC):
             self._timer = asyncio.get_running_loop().call_at(deadline, self._expire)
 
     def end_with(self, outcome: Any, start: int) -> Ending:
-        """End with the outcome of the batch; return what is to be reported."""
+        """End the call with its part of the batch's outcome; return the ending, which is to be reported."""
         try:
             result = self.take(outcome, start)
         except Exception as error:
@@ -156,14 +156,14 @@ class MergedCall(Member, ABC):
         return self.end(result, None)
 
     def end(self, result: Callable[[], Any] | None, error: BaseException | None) -> Ending:
-        """End, with a result or an error; return what is to be reported. It must not be over."""
+        """End the call, which is not over yet, with a result or an error; return the ending, to be reported."""
         self.over, self.batch = True, None
         if self._timer is not None:
             self._timer.cancel()
         return self.caller, result, error
 
     def cancel(self) -> None:
-        """Leave the batch or the queue, since the caller waits no more."""
+        """Leave the batch or the queue, since the caller does not wait any more."""
         self._leave(asyncio.CancelledError())
 
     def _expire(self) -> None:
@@ -184,15 +184,15 @@ class MergedEncode(MergedCall):
     """A call of ``encode`` whose items are sent with those of other calls; `verbs.encode` makes it.
 
     Args:
-        session: The client's.
-        coalescer: What merges the client's calls.
-        verb: What is asked for.
-        content: The user's items.
-        options: The call's.
+        session: The client's session.
+        coalescer: The coalescer that merges the client's calls.
+        verb: The verb, `ENCODE`.
+        content: The caller's items.
+        options: The call's options.
         key: Its `merging_key`.
 
     Attributes:
-        run: The run that sends the whole batch, while it does, if this is the first call of it.
+        run: While this call, as the first of its batch, sends the batch: the run that does so.
     """
 
     run: Run | None = None
@@ -256,7 +256,7 @@ class MergedEncode(MergedCall):
             self._stop_with_batch(stopped)
 
     def _stop_with_batch(self, stopped: CasdkError) -> None:
-        """Be stopped by what stopped the batch, unless this call's items were done by then."""
+        """Stop this call by the error that stopped the batch, unless all its items were done by then."""
         waiting = [error for error in self._errors.values() if isinstance(error, NotDoneError)]
         if not waiting and self._rows is not None and len(self._rows) == len(self.items):
             return
@@ -283,7 +283,7 @@ class MergedEncode(MergedCall):
         return super().end(result, error)
 
     def _take_so_far(self, stopped: CasdkError) -> None:
-        """Take what the batch has come to by now, for a call that ends before its batch does."""
+        """Take the rows and errors that the batch has by now, for a call that ends before its batch does."""
         first = None if self.batch is None else self.batch.calls[0]
         if self.batch is None or not isinstance(first, MergedEncode) or first.run is None:
             self._stop(stopped)
@@ -292,7 +292,7 @@ class MergedEncode(MergedCall):
 
     def result(self) -> Any:
         """Return the call's result, or raise what stopped it; runs where the caller is, once."""
-        # Most calls: to the rows of texts, with the default options, nothing has to be done.
+        # Most calls end here: rows of texts, with the default options, are returned as they are.
         if self._stopped is None and not self._errors and self._options is DEFAULTS and type(self.items[0]) is str:
             return self._rows
         result = None
@@ -353,7 +353,7 @@ class MergedBatch:
         return sum(len(other.items) for other in self.calls[: self.calls.index(call)])
 
     def cancel_if_unwanted(self) -> bool:
-        """Take the request back if no call waits for it any more; return whether that is so."""
+        """Cancel the request if no call waits for it any more; return whether it was cancelled."""
         gone = all(call.over for call in self.calls)
         if gone:
             self.task.cancel()
@@ -373,7 +373,7 @@ class _Queue:
 
     Attributes:
         most: Items that the next batch may have.
-        waiting: Added to by any thread, taken from on the engine.
+        waiting: The calls that wait; any thread appends to it, and the engine takes from it.
         in_flight: The tasks of its batches that are under way.
         stops: How many times the engine has stopped looking for waiting calls.
         woken_at: What ``stops`` was when the engine was last woken: as long as they are equal, it looks once more.
@@ -426,7 +426,7 @@ class Coalescer:
             queue.woken_at = stops
 
     def after_fork_in_child(self) -> object:
-        """Forget what waits and what is in flight, and return it: it is the parent's and must not be deallocated."""
+        """Drop all queues, and return them: they belong to the parent and must not be deallocated."""
         queues, self._queues = self._queues, {}
         return queues
 
@@ -471,7 +471,7 @@ class Coalescer:
             queue.most = min(2 * queue.most, LARGEST_FACTOR * self.most)
 
     def _gather(self, queue: _Queue) -> tuple[list[MergedCall], int]:
-        """Take as many waiting calls as fill a batch, leaving out those whose caller is gone; count their items."""
+        """Take waiting calls until a batch is full; return them, and how many items they have."""
         calls, size, most = [], 0, queue.most
         while queue.waiting:
             call = queue.waiting[0]

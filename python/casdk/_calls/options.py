@@ -1,4 +1,7 @@
-"""The options of a call, for both twins of every verb."""
+"""The options of a call: what each verb takes, the checks of each value, and how options go with merging.
+
+`Client` calls `read_options` for each call; everything else gets the checked `Options`.
+"""
 
 from __future__ import annotations
 
@@ -151,10 +154,10 @@ MIN_FIDELITY: Final = 0.999
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """Options of one call; `read_options` makes it of what the caller wrote.
+    """The checked options of one call; `read_options` makes them from the caller's arguments.
 
-    ``batch_size`` is an int, ``None``, `AUTO`, or a `Tuning`, by which a bulk run takes what its first stream has found
-    to the next ones; and ``min_fidelity`` a number, or a `Verdict`, by which it learns what a stream has measured.
+    ``batch_size`` is an int, ``None``, `AUTO`, or a `Tuning`: a bulk run passes the one of its first stream to the next
+    ones. ``min_fidelity`` is a number, or a `Verdict`, in which a stream reports to a bulk run what it has measured.
     """
 
     batch_size: Any = None
@@ -228,8 +231,8 @@ MERGES: Final[dict[str, Literal["same", "own", "alone"]]] = {
     "patience": "alone",
     "result": "own",
 }
-"""How each option goes with merging: calls in one request have the ``same`` value, each has its ``own``, or a call that
-sets it is sent ``alone``."""
+"""How each option goes with merging: calls in one request have the ``same`` value, each call has its ``own`` value, or
+a call that sets it is sent ``alone``."""
 IMAGES: Final = get_args(Images)
 SAME: Final = tuple(name for name, how in MERGES.items() if how == "same")
 DEFAULTS_OF_ALONE: Final = tuple((name, getattr(DEFAULTS, name)) for name, how in MERGES.items() if how == "alone")
@@ -243,7 +246,7 @@ def key_of(options: Options) -> Hashable | None:
         return None
     try:
         return tuple(_comparable(getattr(options, name)) for name in SAME)
-    except Exception:  # what is wrong with the parameters is reported where they are packed
+    except Exception:  # the call is sent alone, and its packer reports what is wrong with the parameters
         return None
 
 
@@ -264,8 +267,8 @@ class Known:
 
     Args:
         kinds: TypedDicts of options.
-        own: A parameter of the verb itself, which may be meant where an option is not known.
-        tunes: Whether it takes ``batch_size="auto"``.
+        own: A parameter of the verb itself, which is suggested for a misspelt option, too.
+        tunes: Whether the verb takes ``batch_size="auto"``.
     """
 
     def __init__(self, kinds: Iterable[type], own: str = "", *, tunes: bool = True) -> None:
@@ -274,7 +277,7 @@ class Known:
         self.own: Final[str] = own
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """Refuse what the verb does not take, and say what was probably meant.
+        """Refuse an option that the verb does not take, and suggest the one that was probably meant.
 
         Raises:
             TypeError: There is no option of that name.
@@ -292,8 +295,8 @@ class Known:
 OF_ENCODE: Final = Known([EncodeOptions, ResultOptions])
 
 
-PYTHONS_OWN: Final = (NoneType, bool, int, float, str, dict, FunctionType, MethodType, BuiltinFunctionType)
-"""Types whose values run none of the caller's code as they are read: an error raised then is a signal handler's."""
+BUILTIN_TYPES: Final = (NoneType, bool, int, float, str, dict, FunctionType, MethodType, BuiltinFunctionType)
+"""Reading a value of these types runs none of the caller's code, so an error then comes from a signal's handler."""
 
 
 def read_options(options: Mapping[str, Any], known: Known = OF_ENCODE) -> Options:
@@ -326,7 +329,7 @@ def _read_option(name: str, value: Any) -> Any:
     except InputError:
         raise
     except Exception as error:  # raised by the caller's own class, whose code `isinstance` may run
-        if type(value) in PYTHONS_OWN:
+        if type(value) in BUILTIN_TYPES:
             raise
         raise InputTypeError(f"{name} cannot be read: {class_name(error)}: {message_of(error)}") from error
 
@@ -343,7 +346,7 @@ def check_limit(limit: object) -> int:
     except InputError:
         raise
     except Exception as error:
-        if type(limit) in PYTHONS_OWN:
+        if type(limit) in BUILTIN_TYPES:
             raise
         raise InputTypeError(f"limit cannot be read: {class_name(error)}: {message_of(error)}") from error
 
@@ -412,7 +415,7 @@ def _read_flag(name: str, value: Any) -> bool:
 
 
 def _read_word(name: str, value: Any, *words: str | None) -> str | None:
-    """Return one of a few words as a plain ``str``: a class of the caller's may compare as it likes."""
+    """Return one of a few words as a plain ``str``: a subclass of the caller's may override how it compares."""
     word = str.__str__(value) if isinstance(value, str) else None
     if word not in words or (word is None and value is not None):
         quoted = [repr(word) for word in words]
@@ -435,7 +438,7 @@ def _read_parameters(name: str, value: Any) -> Any:
 def _read_dtype(name: str, value: Any) -> Any:
     try:
         dtype = np.dtype(value)
-    except Exception:  # NumPy asks it for its own dtype
+    except Exception:  # NumPy reads the attribute ``dtype`` of the caller's object, which may raise anything
         dtype = None
     if dtype is None or dtype not in FLOATS:
         raise InputValueError(f"{name} must be float32 or float16, not {shown(value)}")
@@ -447,7 +450,7 @@ def _read_matrix(name: str, value: Any) -> Any:
         return None
     if not issubclass(type(value), np.ndarray):
         raise InputTypeError(f"{name} must be an ndarray, not {class_name(value)}")
-    plain = np.ndarray.view(value, np.ndarray)  # a subclass may say of itself what it likes
+    plain = np.ndarray.view(value, np.ndarray)  # a subclass may override its shape, dtype and flags
     if plain.ndim != 2 or plain.dtype not in FLOATS or not plain.flags.carray:
         raise InputValueError(
             f"{name} must be a writeable, aligned, C-contiguous [N, D] float32 or float16, "
@@ -478,4 +481,4 @@ CHECKS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "patience": _read_seconds,
     "result": lambda name, value: _read_word(name, value, "arrow", None),
 }
-"""What each option takes, by its name."""
+"""The function that checks each option, by the option's name."""

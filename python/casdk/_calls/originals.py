@@ -1,4 +1,8 @@
-"""The caller's own Documents: read on the way in, and returned as the same objects, with their results."""
+"""The caller's own Documents: stored as they are read, and returned as the same objects, with their results.
+
+`Run` has one `Originals`; the verbs' ``finish`` functions make results with `present` and `open_piece`. All of it runs
+where the caller is, since Documents may be of the caller's own classes.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +31,16 @@ MANY_DOCUMENTS: Final = 1000
 
 
 class Originals(msgspec.Struct, eq=False):
-    """The user's Documents, ours or docarray's, in order, while every item is one.
+    """The caller's Documents, ours or docarray's, in order, as long as every item is one.
 
     Attributes:
-        content: What the user handed over.
+        content: The content as the caller passed it.
         candidates: Attribute of docarray's documents whose documents travel too.
         whole: Whether docarray's documents travel whole.
         keeps_all: Whether the call returns them; if not, only those of the first chunk are stored.
-        items: The items, as the user gave them; ``None`` once one of them was no Document.
-        documents: What was read of each.
-        has_foreign: Whether docarray's are among them.
+        items: The items as the caller passed them; ``None`` once one of them was no Document.
+        documents: Our Document of each item.
+        has_foreign: Whether documents of docarray's are among them.
     """
 
     content: Any
@@ -48,7 +52,7 @@ class Originals(msgspec.Struct, eq=False):
     has_foreign: bool = False
 
     def read(self, items: list[Any], indices: Sequence[int], **how: Any) -> Chunk:
-        """Read a chunk apart, see `read_chunk`."""
+        """Read a chunk, as `read_chunk` does, with what is to travel of docarray's documents."""
         return read_chunk(items, indices, candidates=self.candidates, whole=self.whole, **how)
 
     def keep(self, items: list[Any], chunk: Chunk) -> Chunk:
@@ -74,7 +78,8 @@ class Originals(msgspec.Struct, eq=False):
             documents.append("" if bad else as_document(item, chunk.kinds[position]))
         if self.items is not None and (self.keeps_all or not self.items):
             self.items += items
-            # A Document for a bad item, too, so that positions stay indices: with one, no call goes on to its end.
+            # A bad item gets an empty Document, so that positions stay indices. Nobody sees it: a verb that returns
+            # Documents ends at the first bad item.
             self.documents += [document if isinstance(document, Document) else Document() for document in documents]
         kinds = bytes(Kind.DOCUMENT if isinstance(document, Document) else Kind.TEXT for document in documents)
         return Chunk(documents, kinds, chunk.errors)
@@ -105,7 +110,7 @@ class Originals(msgspec.Struct, eq=False):
         candidates: str | None = None,
         matches: bool = False,
     ) -> Any:
-        """Return the Documents as the caller's kind of array; docarray's get back what the server said.
+        """Return the Documents in the caller's kind of array, and write the results into docarray's documents.
 
         Args:
             gone: Indices to leave out.
@@ -134,23 +139,24 @@ class Originals(msgspec.Struct, eq=False):
 
 
 def are_ours(items: Sequence[Any]) -> bool:
-    """Whether these are Documents, by their types: `isinstance` would ask what is none for its ``__class__``."""
+    """Whether these are Documents, by their types: `isinstance` would run the ``__class__`` of other items."""
     return all(issubclass(type(item), Document) for item in items)
 
 
 def write_embeddings(
     documents: Sequence[Document], rows: np.ndarray[Any, Any], bad: Iterable[int], start: int = 0
 ) -> None:
-    """Give each Document its row, a view; those without one stay as they are.
+    """Set the embedding of each Document to its row, a view; Documents without a row stay as they are.
 
     Args:
-        documents: Of the caller's own classes, too.
-        rows: ``[N, D]``.
-        bad: Positions of those without one.
-        start: Index of the first.
+        documents: The Documents, which may be of the caller's own classes.
+        rows: Their rows, ``[N, D]``.
+        bad: Positions of the Documents without a row.
+        start: Index of the first Document.
 
     Raises:
-        ItemTypeError: A class of the caller's own does not take it. All others have theirs, and `partial` all rows.
+        ItemTypeError: A class of the caller's own does not take its row. All other Documents have theirs, and the
+            error's ``partial`` has all rows.
     """
     missing = set(bad)
     failed: ItemTypeError | None = None
@@ -182,7 +188,7 @@ def present(rows: np.ndarray[Any, Any] | None, outcome: Outcome, originals: Orig
     if originals is not None and rows is not None:
         write_embeddings(originals.documents, rows[: len(originals.documents)], missing)
     if options.out is not None and stopped is None:
-        rows = options.out  # and no view of it
+        rows = options.out  # the caller's own object, and not the view of it that was filled
     if stopped is not None:
         if originals is None:
             stopped.partial = rows

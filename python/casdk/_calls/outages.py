@@ -16,7 +16,7 @@ class ServerState:
     """What the calls of one client have found out about its server.
 
     Attributes:
-        answered: Whether it has ever answered: until then, nobody knows whether it is there at all.
+        answered: Whether the server has ever answered; before that, its address may be wrong.
     """
 
     def __init__(self, answered: bool = False) -> None:
@@ -24,39 +24,39 @@ class ServerState:
         self._waiting: set[object] = set()
 
     def wait(self, call: object) -> bool:
-        """A call waits for it from now on; return whether it is the only one."""
+        """Note that a call waits for the server from now on; return whether it is the only call that does."""
         self._waiting.add(call)
         return len(self._waiting) == 1
 
     def is_back(self) -> bool:
-        """It has answered a call that waited; return whether this is the first to report it."""
+        """Note that the server has answered a call that waited; return whether this is the first report of that."""
         first = bool(self._waiting)
         self._waiting.clear()
         return first
 
     def has_another(self, now: float) -> bool:
-        """Whether another server may take what this one has failed on: there is none."""
+        """Whether another server may take a request that this one has failed on; there is no other one here."""
         return False
 
     @property
     def is_awaited(self) -> bool:
-        """Whether a call waits for it."""
+        """Whether a call waits for the server."""
         return bool(self._waiting)
 
     def leave(self, call: object) -> None:
-        """A call is over."""
+        """Note that a call is over, and does not wait any more."""
         self._waiting.discard(call)
 
 
 class Outage:
-    """A time in which the server is away, as one call finds it.
+    """A time in which the server is away, as one call sees it.
 
     Attributes:
-        since: When a request failed on it first.
-        ask_at: When another request may ask whether it is back.
-        asking: The batch that does so now, if one does.
-        tries: Requests that have asked, the one that found out about it included.
-        given_up: Whether it is not waited for any longer.
+        since: When the first request failed because the server is away.
+        ask_at: When the next request may be sent, to find out whether the server is back.
+        asking: The batch that is in flight to find that out, if one is.
+        tries: Requests that were sent to find that out, and the one that failed first.
+        given_up: Whether the call does not wait for the server any longer.
     """
 
     def __init__(self, since: float) -> None:
@@ -66,15 +66,15 @@ class Outage:
         self.given_up = False
 
     def may_ask(self, now: float) -> bool:
-        """Whether another request may be sent: nothing bars it once the server is given up."""
+        """Whether another request may be sent now; once the call has stopped waiting, it always may."""
         return self.given_up or (self.asking is None and now >= self.ask_at)
 
     def wait(self, now: float, backoff: float, asked: float, patience: float) -> None:
-        """Let the next request ask in a while; the last one asks when the patience is over.
+        """Set when the next request may be sent; the last one is sent when the patience is over.
 
         Args:
-            now: When the last one failed.
-            backoff: Seconds between it and the next.
+            now: When the last request failed.
+            backoff: Seconds between that request and the next.
             asked: Seconds that the server, or a proxy before it, asked to wait.
             patience: Seconds that the server may be away.
         """

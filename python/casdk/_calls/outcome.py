@@ -1,4 +1,4 @@
-"""What became of each item of a call that is over."""
+"""The outcome of a call that is over: which items have a result, which failed, and what was sent for them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ __all__ = ["Outcome", "Sent"]
 
 
 class Sent(msgspec.Struct):
-    """What went to the server, of the requests that it answered.
+    """How much was sent to the server, in the requests that it answered.
 
     Attributes:
-        bytes: Of the messages, also of those that had to be sent to find out how the server prepares images, and how
-            much crops lose.
-        cropped: Pictures that went as crops.
-        fidelity: The smallest cosine between the rows of crops without and with loss, once that is measured.
-        asked: Those bytes that went to find something out, and were not counted with a piece of a stream so far.
+        bytes: Bytes of the messages, those that find out how the server treats images included.
+        cropped: Pictures that were sent as crops.
+        fidelity: The smallest cosine between the rows of crops without and with loss, once it is measured.
+        asked: Bytes of messages that find something out and are not counted with a piece of a stream so far.
     """
 
     bytes: int = 0
@@ -28,12 +27,12 @@ class Sent(msgspec.Struct):
     asked: int = 0
 
     def ask(self, size: int) -> None:
-        """Count bytes that went to find something out."""
+        """Count the bytes of a message that finds something out."""
         self.bytes += size
         self.asked += size
 
     def take_asked(self) -> int:
-        """Return the bytes that went to find something out since this was called last."""
+        """Return the bytes that `ask` has counted since this was called last."""
         asked, self.asked = self.asked, 0
         return asked
 
@@ -42,12 +41,12 @@ class Outcome(msgspec.Struct, frozen=True):
     """What became of each item of a call that is over.
 
     Attributes:
-        read: Items that were read.
-        bad: What each bad item failed with, by its index.
+        read: How many items were read.
+        bad: The error of each bad item, by its index.
         left: Items that were read, and not done when the call was stopped, by their index.
-        stopped: What stopped the call, if anything.
+        stopped: The error that stopped the call, if it was stopped.
         missing: Indices of all items without a result, ascending.
-        sent: What went to the server; of a call whose requests it shared with others nobody knows.
+        sent: How much was sent; ``None`` if the call shared its requests with others.
     """
 
     read: int

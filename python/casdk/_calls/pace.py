@@ -16,13 +16,13 @@ fail, as `Retry` says; those of other calls have to find that out as soon."""
 
 
 class Pace(msgspec.Struct):
-    """Says when the next request may be sent, to one server or for all calls of a client.
+    """Decides when the next request may be sent, to one server or for all calls of a client.
 
     Attributes:
-        requests_per_second: At most so many; ``None`` for as many as the server takes.
-        items_per_second: The same of items.
-        next_at: When the next request may be sent.
-        allowance: What the server takes, as it shows by what it refuses.
+        requests_per_second: The most requests a second; ``None`` for as many as the server takes.
+        items_per_second: The most items a second; ``None`` for as many as the server takes.
+        next_at: When the next request may be sent, in the engine's time.
+        allowance: The rate that the server takes, found out from the requests that it refuses.
         slows: Whether requests have to wait for their turn.
     """
 
@@ -39,7 +39,7 @@ class Pace(msgspec.Struct):
         self.slows = (self.requests_per_second or self.items_per_second or self.allowance.rate) is not None
 
     def send(self, now: float, items: int) -> None:
-        """A request is sent, which the next one has to keep its distance from."""
+        """Note that a request is sent, which the next request has to keep a distance from."""
         seconds = 0.0
         if self.requests_per_second is not None:
             seconds = 1 / self.requests_per_second
@@ -50,28 +50,28 @@ class Pace(msgspec.Struct):
         self.next_at = now + seconds
 
     def take_turn(self, now: float, items: int) -> float:
-        """Return when a request may be sent that is not to be sent before; it counts as sent then."""
+        """Return when a request may be sent, and count it as sent at that time."""
         moment = max(now, self.next_at)
         self.send(moment, items)
         return moment
 
     def accept(self, ticket: Ticket | None, now: float) -> None:
-        """The server has taken a request.
+        """Note that the server has taken a request.
 
         Args:
-            ticket: What its allowance noted of it.
+            ticket: The request's ticket, from `Allowance.send`.
             now: The time.
         """
         self.allowance.accept(ticket, now)
         self._adapt()
 
     def refuse(self, ticket: Ticket | None, now: float, asked: float) -> None:
-        """The server has refused a request, as there were too many.
+        """Note that the server has refused a request because there are too many.
 
         Args:
-            ticket: What its allowance noted of it.
+            ticket: The request's ticket, from `Allowance.send`.
             now: The time.
-            asked: For how many seconds it asked to be left alone.
+            asked: Seconds that the server asked to wait; 0 if it did not ask.
         """
         before = self.allowance.rate
         takes_nothing = self.allowance.refuse(ticket, now)
@@ -81,5 +81,5 @@ class Pace(msgspec.Struct):
         if before is None:
             self.next_at = max(self.next_at, now + 1 / rate)
         if takes_nothing and asked <= LONGEST_PAUSE_SECONDS:
-            # One that takes requests meanwhile has asked it for this one request, which waits by itself.
+            # A server that takes other requests meanwhile has asked for a wait of this one request only.
             self.next_at = max(self.next_at, now + asked)

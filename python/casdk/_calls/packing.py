@@ -1,4 +1,7 @@
-"""Batches -> requests: URLs are fetched, files are read, and all of it is packed, on workers."""
+"""Batches -> requests: URLs are fetched, files are read, and items are packed, on workers.
+
+`Run` packs a batch of sentences by itself, on the engine, and calls this for every other batch.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +39,12 @@ URI: Final = Document.__dict__["uri"]
 
 
 class Writing(msgspec.Struct, frozen=True):
-    """How requests are written that ask for the same.
+    """How the requests of a call are written; calls that ask for the same share one.
 
     Attributes:
-        endpoint: Of the executor, a model's name at its end if there is one.
+        endpoint: Endpoint of the executor, with the model's name at its end if the call names one.
         model_name: That name, or ``""``.
-        packers: What writes requests, by how.
+        packers: The packer for each form that a server may want.
     """
 
     endpoint: str
@@ -71,29 +74,29 @@ def _make_writing(session: Session, codecs: tuple[Codec, ...], verb: Verb, optio
     except Exception as error:
         if options.parameters is None:  # a signal's handler has raised it
             raise
-        if isinstance(error, TypeError):  # the packer's, which names the parameter
+        if isinstance(error, TypeError):  # raised by the packer, whose message names the parameter
             raise InputTypeError(str(error)) from error.__cause__
-        # Of a parameter's own class.
+        # Raised by code of the caller's, in the class of a parameter.
         raise InputTypeError(f"parameters cannot be read: {class_name(error)}: {message_of(error)}") from error
     return Writing(endpoint, endpoint[len(verb.endpoint) + 1 :], packers)
 
 
 class Packing:
-    """Makes requests of one call's batches; its `Run` has one.
+    """Packs the batches of one call into requests; its `Run` has one.
 
     Args:
-        session: The client's.
-        codecs: How requests may have to be written.
-        verb: What is asked for.
-        options: The call's.
-        share: The call's part of the bytes that may be in flight.
+        session: The client's session.
+        codecs: The forms that requests may have to be written in.
+        verb: The call's verb.
+        options: The call's options.
+        share: The call's share of the bytes that may be in flight.
 
     Attributes:
-        endpoint: Of the executor, a model's name at its end if there is one.
+        endpoint: Endpoint of the executor, with the model's name at its end if the call names one.
         model_name: That name, or ``""``.
-        packers: What writes requests, by how.
-        crops: Which crops are sent in the place of pictures, if any are.
-        trial: Decides whether they have loss, if they may have.
+        packers: The packer for each form that a server may want.
+        crops: How crops are made, if crops are sent in the place of pictures.
+        trial: Measures how much crops with loss lose, if the call asks for such crops.
 
     Raises:
         InputTypeError: The call's parameters cannot be sent.
@@ -119,21 +122,21 @@ class Packing:
         self.trial: Trial | None = None
 
     async def pack(self, packer: Packer, batch: Batch, request_id: str, caller: Caller[Any], patient: bool) -> Packed:
-        """Pack a batch whatever is in it.
+        """Pack a batch of any items.
 
         Args:
-            packer: One of its own.
+            packer: One of ``packers``.
             batch: The batch.
-            request_id: Of its request.
-            caller: Whose objects are in it.
-            patient: Whether it may wait until other requests are answered.
+            request_id: The request's id.
+            caller: The thread or loop that the call came from, whose objects are in the batch.
+            patient: Whether the batch may wait until other requests are answered.
         """
         items, kinds, pack, crops = batch.items, batch.kinds, packer.pack, self.crops
         if (packed := packer.pack_sentences(request_id, items, kinds)) is not None:
             return packed
         theirs = False
         if Kind.DOCUMENT in kinds:
-            # Documents may be of the caller's own class: where they are packed they are asked for their URLs, too.
+            # Documents may be of the caller's own class, so their URLs are read where they are packed.
             theirs = not are_plain(items)
             find = partial(urls_of, items, kinds, self._candidates)
             at_once: Callable[[], Packed | list[str]] = list if crops else partial(pack, request_id, items, kinds)
@@ -144,7 +147,7 @@ class Packing:
         else:
             urls = urls_of(items, kinds, None)
         fetched = None
-        if urls and self._session.sources.fetch_urls:  # the packer refuses the others
+        if urls and self._session.sources.fetch_urls:  # if URLs are not allowed, the packer refuses them
             fetched, batch.errors = await self._session.downloads.fetch(urls)
         batch.crops = ()
         if crops is not None:
@@ -171,7 +174,7 @@ class Packing:
 
 
 def leave_out(batch: Batch, packed: Packed, call: Call) -> None:
-    """Reduce a batch to what went into its message; what had no room is sent next, and what is unfit is refused."""
+    """Reduce a batch to the items in its message; items without room are sent next, and unfit items are refused."""
     if packed.taken < len(batch):
         call.cut(batch.part(packed.taken))
         batch.indices = batch.indices[: packed.taken]
@@ -196,7 +199,7 @@ def leave_out(batch: Batch, packed: Packed, call: Call) -> None:
 
 
 def _place_of(item: object) -> str:
-    """Return the path or URL that an item is or has; a Document's from its own slot, as a subclass's may be code."""
+    """Return the path or URL of an item. A Document's is read from the slot, since a subclass may override ``uri``."""
     if isinstance(item, str):
         return item
     uri = URI.__get__(item) if isinstance(item, Document) else ""

@@ -51,7 +51,7 @@ class Pieces(Answer):
         return self._piece_around(index) if piece is None else piece
 
     def _piece_around(self, index: int) -> Piece:
-        """Return the piece that an item is in that is not its first one; all are in order, and few."""
+        """Return the piece of an item that is not the first one in it; the pieces are few, and in order."""
         return self._pieces[next(start for start in reversed(self._pieces) if start < index)]
 
     def refused(self, error: ItemError) -> None:
@@ -89,7 +89,7 @@ class Pieces(Answer):
             self._held_back_bytes += piece.nbytes
 
     def ready(self) -> Iterator[Piece]:
-        """Yield the pieces that are whole and whose turn it is."""
+        """Yield the pieces that are complete and next in order."""
         while (piece := self._pieces.get(self._head)) is not None and piece.outstanding == 0:
             del self._pieces[self._head]
             self._head += len(piece.items)
@@ -101,7 +101,7 @@ class Pieces(Answer):
             yield piece
 
     def rest(self, missing: Container[int]) -> Piece:
-        """Return all that was read and not handed over as one piece, when the call was stopped.
+        """Return, when the call was stopped, all items that were read and not handed over, as one piece.
 
         Args:
             missing: Indices of the items without a row.

@@ -1,4 +1,4 @@
-"""`profile` of one server or of several: a call for each, and what the caller gets of their answers."""
+"""`Client.profile` of one server or of several: a call for each server, and the result made of their answers."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from casdk.models import Profile, Response
 __all__ = ["profiles", "run", "run_async"]
 
 Profiled: TypeAlias = Profile | dict[str, Profile]
-"""Of the server, or of each by its address, where a client was made for several."""
+"""The profile of the server; or, if the client was made for several, of each server by its address."""
 
 
 def run(session: Session, content: Any, timeout: float | UnsetType | None, *, quiet: bool) -> Profiled:
-    """Run `profile` of each server; return what was measured, and print it.
+    """Profile each server; return what was measured, and print it.
 
     Args:
-        session: The client's.
-        content: What is encoded, if anything is.
+        session: The client's session.
+        content: The text or image that is encoded; ``None`` sends an empty Document.
         timeout: Seconds for the call.
         quiet: Whether nothing is printed.
     """

@@ -1,8 +1,8 @@
 """The bar of ``show_progress=True`` (rich).
 
-It is drawn by a thread of its own, which nobody waits for without a limit: what it writes to may block (a terminal that
-is stopped, a pipe that nobody reads, a file of the caller's), and is the caller's code if the console is. A call counts
-and does nothing else; the thread looks at what was counted a few times a second, and once more when the call is over.
+A thread of its own draws the bar, and every wait for that thread has a limit: the console may block (a stopped
+terminal, a pipe that is not read, a file of the caller's), and may be the caller's own code. A call only counts; the
+thread reads the counts a few times a second, and once more when the call is over.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ LOG: Final = logger_of("casdk.progress")
 TICK_SECONDS: Final = 0.1
 """How often the bar is drawn."""
 END_SECONDS: Final = 1.0
-"""How long the end of a call, and of the process, waits until the bar shows how it ended. Once drawing has taken
-longer, nobody waits for it again until it has succeeded."""
+"""How long the end of a call, and of the process, waits until the bar shows how it ended. If drawing takes longer, no
+call waits for it again until it has succeeded."""
 
 
 class Progress:
@@ -44,9 +44,9 @@ class Progress:
     crops with loss, time elapsed and remaining.
 
     Args:
-        title: Shown before the bar.
+        title: The text before the bar.
         total: Items in all, if known.
-        sent: What the call has sent.
+        sent: How much the call has sent.
     """
 
     def __init__(self, title: str, total: int | None, sent: Sent | None = None) -> None:
@@ -85,7 +85,7 @@ class Progress:
         self._waits = waits
 
     async def shown(self, deadline: float | None = None) -> None:
-        """Wait until the bar shows how the call ended, or until that has taken too long.
+        """Wait until the bar shows how the call ended, for `END_SECONDS` at most.
 
         Args:
             deadline: When the call has to end, in the loop's time.
@@ -138,7 +138,7 @@ class _Display:
         self._wakeup.set()
 
     def call_when_drawn(self, function: Callable[[], object]) -> bool:
-        """Have a function called when all that was counted so far has been drawn; return whether it will be."""
+        """Call a function when all that was counted so far has been drawn; return whether it will be called."""
         with self._lock:
             if not self._running or self._late:
                 return False
@@ -147,7 +147,7 @@ class _Display:
         return True
 
     def mark_late(self) -> None:
-        """Note that it was too slow, so that nobody waits for it until it has drawn again."""
+        """Note that drawing was too slow, so that no call waits for it until it has succeeded again."""
         self._late = True
 
     async def shown(self, deadline: float | None) -> None:
@@ -165,7 +165,7 @@ class _Display:
                 when_drawn, self._when_drawn = self._when_drawn, []
             try:
                 drawing.draw(new)
-            except BaseException as error:  # of the console, which may be the caller's own
+            except BaseException as error:  # raised by the console, which may be the caller's own code
                 if os.getpid() != process:
                     raise
                 drawing.fail(error)
@@ -227,7 +227,7 @@ class _Drawing:
             LOG.warning("the bar cannot be drawn: %s: %s", type(error).__name__, error)
         bars, self._bars = self._bars, None
         if bars is not None:
-            with suppress(BaseException):  # it fails as drawing has failed, which was logged
+            with suppress(BaseException):  # it fails for the same reason as drawing, which was logged
                 bars.stop()
 
 

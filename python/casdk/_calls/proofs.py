@@ -1,4 +1,7 @@
-"""Whether a call may send crops: each server that it may go to has to show once that they give the pictures' rows."""
+"""Whether a call may send crops: each of its servers has to show once that crops give the same rows as the pictures.
+
+`Verb.prove` is `allow_crops` for the verbs that may send crops; `Run` awaits it before it sends anything.
+"""
 
 from __future__ import annotations
 
@@ -33,18 +36,18 @@ __all__ = ["allow_crops"]
 
 LOG: Final = logger_of("casdk.calls")
 ASK_SECONDS: Final = 30.0
-"""How long one server of several has to show what it does, the connection included."""
+"""How long one server of several has to encode the canaries, connecting included."""
 LEAST_SECONDS: Final = 1e-9
-"""The time of a call that has none left: a limit of 0 s would be none."""
+"""The timeout of a call that has no time left: 0 s would mean no limit."""
 
 
 async def allow_crops(canary: Verb, run: Run, caller: Caller[Any]) -> None:
-    """Let a call send crops in the place of pictures, if its servers have shown that they give the same rows.
+    """Let a call send crops in the place of pictures, if its servers have shown that crops give the same rows.
 
     Args:
-        canary: Encodes pictures as they are.
+        canary: The verb that encodes pictures as they are.
         run: The call, before anything is sent.
-        caller: Where it came from.
+        caller: The thread or loop that the call came from.
 
     Raises:
         CasdkError: Its only server could not be asked.
@@ -68,17 +71,19 @@ async def allow_crops(canary: Verb, run: Run, caller: Caller[Any]) -> None:
 
 
 class _Asking(msgspec.Struct, frozen=True):
-    """Asks the servers of a call, each by itself. It does not refer to the call, which will refer to it.
+    """Asks each server of a call to encode pictures; `allow_crops` makes one.
+
+    It does not refer to the `Run`, which refers to it through its `Trial`: that would be a reference cycle.
 
     Attributes:
-        canary: Encodes pictures as they are.
-        caller: Where the call came from.
-        session: The client's.
-        way: How the call's requests find their server.
-        model: The model's name; empty for the server's own.
-        size: Of the model's side, if the caller has named it.
+        canary: The verb that encodes pictures as they are.
+        caller: The thread or loop that the call came from.
+        session: The client's session.
+        way: The servers of the call.
+        model: The model's name; empty for the server's default model.
+        size: The model's side in pixels, if the caller has set ``image_size``.
         deadline: When the call ends at the latest.
-        sent: What the call has sent, which this is counted with.
+        sent: How much the call has sent, to which these pictures are added.
     """
 
     canary: Verb
@@ -97,13 +102,13 @@ class _Asking(msgspec.Struct, frozen=True):
         most_seconds: float | None = None,
         patience: float | None = None,
     ) -> np.ndarray[Any, Any]:
-        """Return the rows of pictures, NaN where there is none.
+        """Return the rows of pictures, NaN for a picture without one.
 
         Args:
-            pictures: They go in one request, since another one may be answered by another device.
-            way: To the server that is asked; by default those of the call.
-            most_seconds: How long that may take, if not all that is left of the call's own time.
-            patience: Seconds that the server may be away, if that is not left to the client.
+            pictures: The pictures, which are sent in one request: a second one may be answered by another device.
+            way: The way to the server that is asked; by default the call's.
+            most_seconds: The most seconds that it may take; by default all that is left of the call's time.
+            patience: Seconds that the server may be away; by default the client's.
         """
         limits = [] if self.deadline is None else [max(self.deadline - monotonic(), LEAST_SECONDS)]
         limits += [] if most_seconds is None else [most_seconds]
@@ -121,11 +126,11 @@ class _Asking(msgspec.Struct, frozen=True):
         return rows
 
     async def only_server(self) -> Proof | None:
-        """Return what the call's one server shows."""
+        """Return the proof of the call's only server."""
         return await self.session.cropping.prove(self.way.address, self.model, self.size, self.encode)
 
     async def all_servers(self) -> Proof | None:
-        """Return what all servers show alike."""
+        """Return the proof that holds for all servers."""
         way, cropping = self.way, self.session.cropping
         if not way.is_fixed:
             cropping.warn("the servers of a pool with resolve=True may change, and new ones have shown nothing")
@@ -146,7 +151,7 @@ class _Asking(msgspec.Struct, frozen=True):
         return _common(proofs)
 
     async def _one(self, way: Way, status: ServerStatus) -> Proof | None:
-        """Return what one of several servers shows; one that is away shows nothing, and is asked by the next call."""
+        """Return the proof of one of several servers; one that is away has none, and the next call asks it."""
         cropping, asked = self.session.cropping, (way.address, self.model, self.size)
 
         def encode(pictures: Sequence[Any]) -> Coroutine[Any, Any, np.ndarray[Any, Any]]:
@@ -156,14 +161,14 @@ class _Asking(msgspec.Struct, frozen=True):
             try:
                 return await cropping.prove(*asked, encode)
             except (TransportError, DeadlineError) as error:
-                # No reason to stop: the call has other servers, and reports what it does not get from any.
+                # No reason to stop the call, which has other servers and reports an error if none of them answers.
                 LOG.debug("%s could not be asked: %s", way.address, error)
         cropping.warn(f"{way.address} could not be asked how it prepares them")
         return None
 
 
 def _difference(proofs: Mapping[str, Proof | None]) -> str:
-    """Return how the sizes differ that servers have shown, in words; ``""`` if all that have shown one agree."""
+    """Return, in words, how the sizes of the servers' models differ; ``""`` if all known sizes are equal."""
     sizes = {server: proof.size for server, proof in proofs.items() if proof is not None}
     if len(set(sizes.values())) < 2:
         return ""
@@ -172,7 +177,7 @@ def _difference(proofs: Mapping[str, Proof | None]) -> str:
 
 
 def _common(proofs: Mapping[str, Proof | None]) -> Proof | None:
-    """Return what all servers have shown: one size, and the forms that each of them prepares as assumed."""
+    """Return the proof that holds for all servers: their one size, and the forms that each of them has shown."""
     shown = [proof for proof in proofs.values() if proof is not None]
     if len(shown) < len(proofs) or len({proof.size for proof in shown}) != 1:
         return None

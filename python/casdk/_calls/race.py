@@ -1,4 +1,4 @@
-"""A request that is sent to a second server as well, as the first one takes long; the first answer counts."""
+"""Hedging: a request that is late is sent to a second server as well, and the first answer counts."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ LOG: Final = logger_of("casdk.calls")
 async def race(run: Run, request: Request, message: bytes) -> Received:
     """Send a request to its server and, once it is late, to a second one; return the first answer.
 
-    An error is no answer while the other server may still give one. Afterwards the request is that of the server which
-    has answered, and the other one has been taken back.
+    As long as one server may still answer, an error of the other one does not count. In the end the request has the
+    transport of the server that has answered, and the request to the other server has been cancelled.
 
     Args:
-        run: Its call, whose way hedges.
+        run: The call, whose way has a `Hedging`.
         request: The request, which may be repeated.
-        message: The request, as it is written.
+        message: The packed request.
 
     Raises:
-        CasdkError: That of the first server, if neither has answered.
-        InterruptedByForkError: A fork took it back.
+        CasdkError: The error of the first server, if neither has answered.
+        InterruptedByForkError: A fork took the request back.
     """
     hedging, now = run.way.hedging, asyncio.get_running_loop().time
     assert hedging is not None
@@ -73,14 +73,14 @@ async def _raced(run: Run, request: Request, message: bytes, late_after: float) 
 
 
 async def _exchange_too(run: Run, hedge: Request, message: bytes) -> Received:
-    """Send a request to a second server, once the client's pace lets it."""
+    """Send a request to a second server, when the client's pace allows it."""
     if run.session.pace.slows:
         await run.session.wait_for_turn(len(hedge.batch))
     return await run.exchange(hedge, message)
 
 
 async def _first_answer(run: Run, tries: dict[asyncio.Task[Received], Request]) -> asyncio.Task[Received]:
-    """Return the try that has an answer first, or the first try if none has one; report each other that has failed."""
+    """Return the first try that has an answer, or the first server's if none has one; report the others that failed."""
     first, waiting = next(iter(tries)), dict(tries)
     while waiting:
         done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -88,16 +88,16 @@ async def _first_answer(run: Run, tries: dict[asyncio.Task[Received], Request]) 
             request, error = waiting.pop(task), _error_of(task)
             if error is None:
                 return task
-            if waiting or task is not first:  # else it is the call's to report
+            if waiting or task is not first:  # otherwise the call reports the error
                 _report(run, request, error)
     return first
 
 
 def _error_of(task: asyncio.Task[Received]) -> CasdkError | InterruptedByForkError | None:
-    """Return what a try has failed on, the error in a reply among it.
+    """Return the error of a try, be it raised or reported in the reply; ``None`` if the try succeeded.
 
     Raises:
-        BaseException: What ends the call: no failure of a request, or a server of another vector space.
+        BaseException: An error that ends the call: it is no failure of a request, or the server has another space.
     """
     error = task.exception()
     if error is None:
@@ -109,7 +109,7 @@ def _error_of(task: asyncio.Task[Received]) -> CasdkError | InterruptedByForkErr
 
 
 def _report(run: Run, request: Request, error: CasdkError | InterruptedByForkError) -> None:
-    """Tell the pool of a try that has failed, while the call waits for the other one, or has its error already."""
+    """Report a failed try to the pool, while the call waits for the other try, or reports the other one's error."""
     if isinstance(error, InterruptedByForkError):
         run.way.leave(request)
         return

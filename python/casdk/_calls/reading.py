@@ -42,10 +42,10 @@ class Manner(msgspec.Struct, frozen=True):
     """How a call reads its items.
 
     Attributes:
-        verb: Reads them.
-        originals: Keeps them, if the verb does.
-        answer: What their replies come to.
-        max_item_bytes: What an image may have.
+        verb: The verb, whose ``read`` reads them.
+        originals: Stores the caller's Documents, if the verb returns them.
+        answer: The call's answer, which ``read`` may fill.
+        max_item_bytes: The most bytes that an image may have.
         sources: Where images may be read from.
     """
 
@@ -72,15 +72,15 @@ class Host(Protocol):
     """What runs the call whose content is read: a `Run`.
 
     Attributes:
-        caller: Where the call came from.
-        tasks: What is under way.
+        caller: The thread or loop that the call came from.
+        tasks: The call's tasks.
     """
 
     caller: Caller[Any]
     tasks: Tasks
 
     def hand_over_pieces(self) -> None:
-        """Hand over the pieces whose turn it is."""
+        """Hand over the pieces that are complete and next in order."""
 
 
 class _Unread(NamedTuple):
@@ -95,14 +95,14 @@ class Reading(msgspec.Struct, eq=False):
     """Reads one call's content into batches, as far as the call has room for them.
 
     Attributes:
-        call: Gets the batches.
+        call: The decisions, which get the batches.
         feed: The content.
-        answer: Notified of each chunk.
+        answer: The call's answer, which is notified of each chunk.
         manner: How items are read.
         unfinished: Stores the items that were read and have no result.
-        repeats: Finds items that need not be sent again.
-        progress: The bar.
-        count: Items read.
+        repeats: Finds items that repeat earlier ones, for ``dedupe=True``.
+        progress: The progress bar.
+        count: How many items were read.
         asking: Whether the caller reads its iterable now.
         ended: Whether the iterable has no more items.
         unread: Chunks from the iterable that wait for a worker, which looks at the first.
@@ -124,11 +124,11 @@ class Reading(msgspec.Struct, eq=False):
 
     @property
     def may_go_on(self) -> bool:
-        """Whether there is more to be read at once."""
+        """Whether more content can be read now, without waiting for the caller or a worker."""
         return self.feed.direct and not self.unread and self.call.room() > 0
 
     def go_on(self, host: Host) -> None:
-        """Read as far as there is room, or begin to; what has begun comes first."""
+        """Read as far as the call has room, or begin to; nothing begins while the caller or a worker still reads."""
         if self.asking or self.unread or (room := self.call.room()) <= 0:
             return
         self.host = host
@@ -148,7 +148,7 @@ class Reading(msgspec.Struct, eq=False):
             room = self.call.room()
 
     def close(self) -> None:
-        """Read no more: the call is over."""
+        """Stop reading, since the call is over."""
         if not self.feed.direct:
             self.feed.close()
         self.host = None  # it refers to this object
@@ -158,7 +158,7 @@ class Reading(msgspec.Struct, eq=False):
         assert host is not None
         try:
             self.ended = await self.feed.read(self.call.room(), host.caller, self._arrive)
-        except CasdkError as error:  # of another call, which the iterable has made
+        except CasdkError as error:  # raised by another call, which the iterable has made
             raise EscapedError(error) from None
         finally:
             self.asking = False
@@ -176,12 +176,12 @@ class Reading(msgspec.Struct, eq=False):
         self.feed.taken()
         try:
             self._take(items)
-        except Exception as error:  # nobody waits for this function, which the caller has posted
+        except Exception as error:  # the caller has posted this function, and no code waits for its outcome
             self.call.stop(error)
         host.tasks.wake()
 
     def _take(self, items: list[Any]) -> None:
-        """Read a chunk here, or on a worker, after the chunks that wait for one."""
+        """Read a chunk here; or on a worker, after the chunks that wait for a worker already."""
         indices, read_at = self._open(items), perf_counter()
         if self.unread or not self._read_here(items, indices, read_at):
             self.unread.append(_Unread(items, indices, read_at))
@@ -258,10 +258,10 @@ class Reading(msgspec.Struct, eq=False):
             self.progress.advance(len(repeats), 0, 0)
 
     def take_rest(self) -> None:
-        """Count the items that had been read from the iterable and not been looked at when the call ended.
+        """Count the items that were taken from the iterable, and not looked at, before the call ended.
 
-        A caller whose iterable cannot be read a second time has to get these items back, too. Called where the caller
-        is; none of the items' code is run.
+        A caller whose iterable cannot be read a second time needs these items back, too. This runs where the caller is,
+        and runs no code of the items.
         """
         for items in self.feed.untaken():
             self.unread.append(_Unread(items, self._open(items), perf_counter()))

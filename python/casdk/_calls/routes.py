@@ -1,4 +1,4 @@
-"""Where a request goes inside the server: the endpoint of its executor, and the parameters that go along."""
+"""The endpoint of a request inside the server, and the parameters that are sent with it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["route"]
 
 
 def route(verb: str, parameters: Mapping[str, Any] | None, **extra: Any) -> tuple[str, dict[str, Any]]:
-    """Return endpoint and parameters of a request; the caller's mapping stays as it is.
+    """Return endpoint and parameters of a request; the caller's mapping does not change.
 
     Args:
-        verb: ``/encode``, ``/rank``...
-        parameters: The caller's; of ``/encode`` and ``/rank``, ``model_name`` is taken out and becomes part of the
-            endpoint. No indexer listens at ``/index/{model_name}``, where an encoder would answer in its place.
-        extra: Added; the caller's own ``drop_image_content`` wins.
+        verb: The verb's endpoint: ``/encode``, ``/rank``...
+        parameters: The caller's parameters. For ``/encode`` and ``/rank``, ``model_name`` is taken out and becomes part
+            of the endpoint. No indexer listens at ``/index/{model_name}``, where an encoder would answer in its place.
+        extra: The verb's own parameters. The caller may override only ``drop_image_content``.
 
     Raises:
         InputTypeError: ``model_name`` cannot be part of an endpoint, or the mapping cannot be read.
@@ -27,7 +27,7 @@ def route(verb: str, parameters: Mapping[str, Any] | None, **extra: Any) -> tupl
     try:
         sent |= parameters or {}
     except Exception as error:
-        if parameters is None:  # a signal handler's
+        if parameters is None:  # raised by a signal's handler
             raise
         raise InputTypeError(f"parameters cannot be read: {class_name(error)}: {message_of(error)}") from error
     sent |= extra
@@ -36,7 +36,7 @@ def route(verb: str, parameters: Mapping[str, Any] | None, **extra: Any) -> tupl
         return verb, sent
     if not isinstance(model, str):
         raise InputTypeError(f"parameters: model_name must be a str, not {class_name(model)}")
-    model = str.__str__(model)  # a class of its own may write itself as it likes
+    model = str.__str__(model)  # a subclass of the caller's may override `__str__`
     try:
         model.encode()
     except UnicodeEncodeError as error:

@@ -1,7 +1,7 @@
-"""The first images of a call, which are measured: which they are, and what was found. There is no I/O here.
+"""The sample: the first images of a call, on which the loss of crops is measured. There is no I/O here.
 
-Items count by their place in the input, and not by when they are packed or answered, so the same images are measured
-whenever the same call is made, whatever fails or comes late in between.
+Items are chosen by their position in the input, and not by when they are packed or answered. So the same call always
+measures the same images, even if requests fail or are late.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ __all__ = ["FEWEST_IMAGES", "SAMPLE_IMAGES", "Sample", "Verdict"]
 SAMPLE_IMAGES: Final = 32
 """How many images of a call are measured."""
 FEWEST_IMAGES: Final = 16
-"""How many of them have to be, as some cannot: what is no image after all, and what is smaller than its crop."""
+"""How many have to be measured at least: items that are no images, or are smaller than their crop, cannot be."""
 
 
 class Verdict(msgspec.Struct):
-    """How crops are written, and why. A bulk run hands a shard's from one stream to the next.
+    """How crops are written, and the measurement that has decided it; a bulk run passes one to each stream of a shard.
 
     Attributes:
         least: The smallest cosine that the rows of crops without and with loss may have.
-        fidelity: The one that was measured, if one was.
+        fidelity: The smallest cosine that was measured, if one was.
         written: How crops are written, once that is decided.
-        first: Index of the first item whose crops are written so; those before have no loss.
-        has_begun: Whether there are images that are to be measured.
+        first: Index of the first item whose crops are written like that; crops before it have no loss.
+        has_begun: Whether an image that is to be measured was read.
     """
 
     least: float
@@ -41,14 +41,14 @@ class Verdict(msgspec.Struct):
 
 
 class Sample:
-    """Which images of a call are measured. Nothing behind them is sent until they are.
+    """The images of a call that are measured; no item behind them is sent before that is done.
 
     Args:
-        count: Returns how many images an item has, of the item and its kind.
-        verdict: Notes when there are any.
+        count: Returns how many images an item has; it gets the item and its kind.
+        verdict: Notes whether there are images to be measured.
 
     Attributes:
-        end: Index of the first item behind them; ``None`` while none was read, and when all may be sent.
+        end: Index of the first item behind the sample; ``None`` if none was read yet, or all items may be sent.
     """
 
     def __init__(self, count: Callable[[Any, int], int], verdict: Verdict) -> None:
@@ -61,7 +61,7 @@ class Sample:
         self._is_closed = False
 
     def read(self, batch: Batch) -> None:
-        """Count what was read, in the order of the input."""
+        """Count the images of a batch that was read; batches come in the order of the input."""
         if self._is_closed:
             return
         for index, item, kind in zip(batch.indices, batch.items, batch.kinds, strict=True):
@@ -78,13 +78,13 @@ class Sample:
         self._behind.append((index, images))
 
     def grow(self) -> None:
-        """Take as many images again, since too few of the first can be written with loss."""
+        """Double the sample, since too few of its images could be measured."""
         behind, self._behind, self.end = self._behind, [], None
         self._wanted = 2 * self._images
         for index, images in behind:
             self._note(index, images)
 
     def close(self) -> None:
-        """Let everything be sent."""
+        """End the sample: all items may be sent."""
         self._is_closed = True
         self._behind, self.end = [], None

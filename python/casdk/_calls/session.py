@@ -44,13 +44,13 @@ can be under way at the same time."""
 
 
 class ByteBudget:
-    """Counts the bytes in flight over all calls of a client; those who wait for room are woken when some is freed.
+    """Counts the bytes in flight over all calls of a client; calls that wait for room are woken when some is freed.
 
     Attributes:
         most: Bytes that may be in flight.
-        share: How many of them may be of one call.
+        share: Bytes that one call may have in flight.
         held: Bytes that are in flight.
-        waiting: Who waits until some are released.
+        waiting: A future for each call that waits until bytes are released.
     """
 
     def __init__(self, most: int) -> None:
@@ -60,13 +60,13 @@ class ByteBudget:
         self.waiting: list[asyncio.Future[None]] = []
 
     async def change(self) -> None:
-        """Wait until something is released."""
+        """Wait until some bytes are released."""
         waiter = asyncio.get_running_loop().create_future()
         self.waiting.append(waiter)
         await waiter
 
     def wake(self) -> None:
-        """Let those who wait look again, as something was released."""
+        """Let the calls that wait look again, since bytes were released."""
         waiting, self.waiting = self.waiting, []
         for waiter in waiting:
             if not waiter.done():
@@ -79,25 +79,25 @@ class ByteShare(msgspec.Struct):
     A channel copies what it sends, so this also limits the memory of a long run.
 
     Attributes:
-        budget: The client's.
-        held: Bytes of it that this call has in flight.
+        budget: The byte budget of the client.
+        held: Bytes that this call has in flight.
     """
 
     budget: ByteBudget
     held: int = 0
 
     def is_full(self) -> bool:
-        """Whether nothing more should be packed; what is packed all the same exceeds the budget by itself, once."""
+        """Whether nothing more should be packed now; one message that is packed all the same may exceed the budget."""
         budget = self.budget
         return self.held >= budget.share or budget.held >= budget.most
 
     async def room(self) -> None:
-        """Wait until something may be packed."""
+        """Wait until a message may be packed."""
         while self.is_full():
             await self.budget.change()
 
     def hold(self, size: int) -> None:
-        """Count bytes as in flight, or out again if there are less than none."""
+        """Count bytes as in flight; a negative size takes them out again."""
         budget = self.budget
         self.held += size
         budget.held += size
@@ -106,10 +106,10 @@ class ByteShare(msgspec.Struct):
 
 
 class Flow:
-    """What is known of the flow behind a server, from its replies.
+    """What the replies have shown of the flow behind a server.
 
     Attributes:
-        indexes: Whether it has an indexer; ``None`` while nobody knows.
+        indexes: Whether it has an indexer; ``None`` before a reply has shown that.
     """
 
     indexes: bool | None = None
@@ -119,27 +119,27 @@ class Session(ConnectionOwner):
     """What the calls of one client share. Made with the client, opened on the engine by its first call.
 
     Args:
-        settings: What the client was made with.
+        settings: The client's settings.
         coalescer: Merges small calls, if the client wants it.
         telemetry: Records calls, if the client wants it.
 
     Attributes:
-        way: How requests find their server.
-        are_several: Whether the client was made for several servers, however many there are.
+        way: The servers, and how each request finds its own.
+        are_several: Whether the client was made for a list of servers, even if the list has one.
         sources: Where images may be read from.
         retries: How many requests may be sent again, over all calls.
-        flow: What the flow behind it can do.
-        window: Requests in flight of a call that does not say how many.
-        window_bounds: How many these are at least, and at most.
-        pace: How fast the requests of all its calls may follow each other; what has to wait does so by `wait_for_turn`.
-        guard: Asks the server for its vector space; ``None`` where it may have any.
-        writings: How requests are written, by what calls without parameters of their own ask for.
+        flow: What the flow behind the server can do.
+        window: The window of calls without a ``prefetch`` of their own.
+        window_bounds: The least and the most requests that this window may have in flight.
+        pace: How fast the requests of all calls may follow each other; `wait_for_turn` waits for it.
+        guard: Checks the vector space of servers; ``None`` if it does not matter.
+        writings: The `Writing` of calls without parameters of their own, by all that decides about it.
         bytes: Bytes in flight, over all calls.
         packing: Held by a call that packs on a worker.
-        packing_theirs: The same, while that runs the caller's code.
+        packing_theirs: Held by a call that packs on a reader thread, since that runs the caller's code.
         downloads: Fetches images.
-        cropping: Makes crops of them.
-        calls: The calls under way, each with what runs it.
+        cropping: Makes crops of images.
+        calls: The calls under way, each with the `Steps` or the task that runs it.
         closed: Whether it takes no more calls.
     """
 
@@ -170,7 +170,7 @@ class Session(ConnectionOwner):
         self._engine: Engine | None = None
 
     def _open(self, *, answered: bool) -> None:
-        """Make what belongs to one process: locks, budgets and whatever holds tasks or connections."""
+        """Make the objects that belong to one process: locks, budgets, and all that holds tasks or connections."""
         self.way: Way = self._pool or Way.to(cast(Transport, self._only), ServerState(answered), self.pace)
         self._index_way: Way | None = None if self._pool else self.way
         if self._index is not None:
@@ -192,7 +192,7 @@ class Session(ConnectionOwner):
         return Guard(self._expected, alike=alike, wait_for_turn=self._wait_for_turn_at)
 
     def _open_index(self) -> Member | None:
-        """Return the server that has the index, if there are several servers and it is said which."""
+        """Return the server that has the index, if there are several servers and `Pool.index_on` names one."""
         address = self._settings.pool.index_on
         if self._pool is None or address is None:
             return None
@@ -213,7 +213,7 @@ class Session(ConnectionOwner):
         """Return how requests find the server that has the index.
 
         Raises:
-            ConfigError: There are several servers, and nobody has said which.
+            ConfigError: There are several servers, and `Pool.index_on` names none of them.
         """
         if self._index_way is None:
             raise ConfigError(
@@ -245,10 +245,10 @@ class Session(ConnectionOwner):
         self.calls[run] = runner if isinstance(runner, Steps) else cast("asyncio.Task[Any]", asyncio.current_task())
 
     async def wait_for_turn(self, items: int) -> None:
-        """Wait until the pace lets a request be sent; those who wait go in the order in which they came.
+        """Wait until the pace lets a request be sent; requests that wait are sent in the order in which they came.
 
         Args:
-            items: In the request.
+            items: How many items the request has.
         """
         now = asyncio.get_running_loop().time
         async with self._turns:
@@ -268,7 +268,7 @@ class Session(ConnectionOwner):
 
     @property
     def opened(self) -> bool:
-        """Whether this process has connections of it, or had."""
+        """Whether this process has, or had, connections of this session."""
         notice_fork()
         return not self.closed and self._engine is not None
 

@@ -1,4 +1,4 @@
-"""The settings of a client: checked, stored for a pickle, and turned into what its calls share."""
+"""The settings of a client: checked, stored for a pickle, and turned into the objects that its calls share."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ class ClientOptions(TypedDict, total=False):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client was made with, checked; they are pickled with it.
+    """The checked arguments of a client; they are pickled with it.
 
-    ``are_several`` says whether it was made for a list of servers, or with a `Pool`, however many there are.
+    ``are_several`` says whether it was made for a list of servers or with a `Pool`, even if there is only one server.
     """
 
     servers: tuple[Server, ...]
@@ -84,17 +84,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def endpoints(self) -> list[Endpoint]:
-        """Where the servers are, as their addresses say."""
+        """The endpoints of the servers."""
         return [server.endpoint for server in self.servers]
 
     @property
     def address(self) -> str:
-        """Where they are, in a word: their addresses, with commas between them."""
+        """The addresses of the servers, with commas between them."""
         return ",".join(map(str, self.endpoints))
 
     @property
     def is_pooled(self) -> bool:
-        """Whether there is something to choose, or to note, of each server by itself."""
+        """Whether the client needs a pool: it has several servers, or a server with a pace, or names to look up."""
         paced = any(server.requests_per_second or server.items_per_second for server in self.servers)
         return len(self.servers) > 1 or paced or self.pool.resolve
 
@@ -105,7 +105,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return repr(addresses if len(addresses) > 1 else addresses[0])
 
     def obstacle(self) -> str | None:
-        """Return what cannot be pickled, a secret in clear above all, and what to do instead; ``None`` if all can."""
+        """Return which setting cannot be pickled, e.g. a secret in clear, and what to do; ``None`` if all can."""
         if isinstance(self.credential, str) or any(isinstance(server.credential, str) for server in self.servers):
             return "credential is a str (set CLIP_AUTH_TOKEN where it is used, or give a function of a module)"
         if any(isinstance(tls.key, bytes) for tls in (self.tls, *(server.tls for server in self.servers)) if tls):
@@ -217,7 +217,7 @@ def read_servers(server: Any) -> tuple[Server, ...]:
     if isinstance(server, Server):
         raise ConfigError("the servers of a client are a list: write Client([Server(...)])")
     if not isinstance(server, list | tuple):
-        # The words of an address that is none.
+        # Raises the error of a value that is no address.
         parse_address(server)
     servers = tuple(one if isinstance(one, Server) else Server(one) for one in server)
     if not servers:
@@ -244,10 +244,10 @@ def read_sources(local_files: bool, fetch_urls: bool) -> Sources:
 
 
 def read_protocols(transport: object) -> Protocols:
-    """Return who speaks the protocols of a client's connections, checked.
+    """Return the checked ``transport`` of a client: casdk's own protocols, or those of libraries.
 
     Raises:
-        ConfigError: It is neither of the two.
+        ConfigError: It is none of the allowed values.
     """
     if transport is not None and (not isinstance(transport, str) or transport not in PROTOCOLS):
         raise ConfigError(f"transport must be 'own', 'libraries' or None, not {transport!r}")
@@ -255,10 +255,10 @@ def read_protocols(transport: object) -> Protocols:
 
 
 def make_coalescer(settings: Settings) -> Coalescer | None:
-    """Return what merges small calls, if anything does.
+    """Return the coalescer, which merges small calls, if ``coalesce`` asks for one.
 
     Raises:
-        ConfigError: ``coalesce`` is no such number.
+        ConfigError: ``coalesce`` is neither a bool nor a window in milliseconds.
     """
     from casdk._calls.merging import Coalescer
 
@@ -271,10 +271,10 @@ def make_coalescer(settings: Settings) -> Coalescer | None:
 
 
 def make_instruments(settings: Settings) -> Instruments | None:
-    """Return what records calls, if telemetry is wanted.
+    """Return the instruments, which record calls, if ``telemetry`` asks for them.
 
     Raises:
-        ConfigError: ``telemetry`` is something else, or OpenTelemetry is missing.
+        ConfigError: ``telemetry`` has another type, or OpenTelemetry is missing.
     """
     telemetry = settings.telemetry
     if telemetry is False:

@@ -1,4 +1,7 @@
-"""What a verb takes, for whoever asks at run time: `help`, Shift-Tab, `inspect.signature` and the reference."""
+"""The options of a verb at run time, for `help`, Shift-Tab, `inspect.signature` and the reference.
+
+`Client` decorates its verbs with `takes`. Type checkers read the overloads, which are not there at run time.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,14 @@ PLACE: Final = re.compile(r"    \*\*options: .*(?:\n      .*)*")
 
 
 def takes(*kinds: type, without: Collection[str] = (), defaults: type[msgspec.Struct] = Options) -> Callable[[F], F]:
-    """Name the options of a function that takes ``**options`` in its signature, and in its docstring in their place.
+    """Write the options of a function that takes ``**options`` into its signature and its docstring.
 
-    Checkers read its overloads; at run time there would be nothing to see. What an option is stands in its TypedDict,
-    its default in `Options`, or another struct: nowhere else.
+    Each option is described in its TypedDict, and its default is in `Options`, or another struct: nowhere else.
 
     Args:
         kinds: TypedDicts of options, each documented by its ``Attributes``; one that extends another comes after it.
-        without: Options of them that it does not take.
-        defaults: Has the default of each.
+        without: Options in these TypedDicts that the function does not take.
+        defaults: The struct that has the default of each option.
     """
     parameters = [parameter for parameter in _parameters(kinds, defaults) if parameter.name not in without]
     names = {parameter.name for parameter in parameters}

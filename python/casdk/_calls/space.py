@@ -1,10 +1,10 @@
-"""What distinguishes the vector spaces of models, and the form of one as a short text; there is no I/O here.
+"""The vector space of a model, how two spaces are compared, and its form as a short text; there is no I/O here.
 
-Two servers whose rows are as wide may still hold different models, whose rows have nothing to do with each other. So
-both are asked for the rows of the same two items, the canaries: a sentence and an image. Equal models answer with rows
-in the same direction, whatever the size of the batch, the number of threads and the type of the numbers; all others do
-not. The rows themselves are compared where they are at hand. What is stored beside vectors is smaller: each row times a
-fixed matrix of signs, 48 numbers of a byte, whose cosine is an estimate of the rows' own.
+Two servers whose rows have the same width may still hold different models, whose rows must not be mixed. So both are
+asked for the rows of the same two items, the canaries: a sentence and an image. Equal models answer with rows in the
+same direction, whatever the size of the batch, the number of threads and the type of the numbers; different models do
+not. Rows that are in memory are compared directly. The text that is stored beside vectors is smaller: it has, for each
+canary, the row times a fixed matrix of signs, as 48 signed bytes, whose cosine estimates the cosine of the rows.
 """
 
 from __future__ import annotations
@@ -36,19 +36,20 @@ IMAGE: Final = b64decode(
     "CgKFXwT/PigmKAgUBIpAQaAIFAQKAkWgIFAECgIFgSJQECgCBYGCQBEoCBQEikBBoAgUBAoCRaAgUAQKAgWBIlAQKAIFgYJAESgIFIGCQEGgCBQE"
     "CgJFoCBQBAoCBYEiUBAoifgAxOUg38oL7bgAAAAASUVORK5CYII="
 )
-"""A drawing of what `SENTENCE` says: a PNG of 224 x 224 pixels of RGB, which is what most models look at as it is."""
+"""A drawing of the `SENTENCE`: a PNG of 224 x 224 pixels of RGB, which most models use without resizing it."""
 CANARIES: Final[Mapping[str, str | bytes]] = {"text": SENTENCE, "image": IMAGE}
 """The item that a server is asked to encode, by its modality."""
 MODALITIES: Final = tuple(CANARIES)
 
 LEAST_COSINE: Final = 0.999
-"""Rows of one model are at least so close: in half precision, in other batches and on other machines they are closer,
-at 0.99999, while another model's rows, or those of other weights, are far away."""
+"""Rows of the same model have at least this cosine. In half precision, in other batches and on other machines it is
+0.99999; for another model, or other weights, it is far lower."""
 NUMBERS: Final = 48
-"""Numbers that stand for a row. Their cosine differs from 1 by what the rows' own does, give or take a fifth."""
+"""Numbers that stand for a row. Their cosine differs from 1 by as much as that of the rows, within a fifth."""
 TAG: Final = "casdk1"
-"""Begins the text of a space; it changes whenever the canaries or the matrix of signs do."""
+"""The beginning of a space's text; it changes whenever the canaries or the matrix of signs change."""
 LARGEST: Final = 127
+"""The largest of the signed bytes that stand for a row."""
 WRITTEN: Final = re.compile(rf"{TAG}:([1-9][0-9]{{0,6}}):([\w-]{{64}}|):([\w-]{{64}}|)", re.ASCII)
 
 Rows: TypeAlias = Mapping[str, NDArray[np.float32]]
@@ -56,7 +57,7 @@ Rows: TypeAlias = Mapping[str, NDArray[np.float32]]
 
 
 class Space(msgspec.Struct, frozen=True):
-    """A vector space as it is written down.
+    """A vector space, as it is stored and compared.
 
     Attributes:
         width: Numbers in a row.
@@ -68,7 +69,7 @@ class Space(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, rows: Rows) -> Space:
-        """Return the space that a server has shown, with one row at least."""
+        """Return the space of a server, from its rows of the canaries, of which there is at least one."""
         width = next(iter(rows.values())).size
         return cls(width, {modality: _coarse(row) for modality, row in rows.items()})
 
@@ -77,8 +78,8 @@ class Space(msgspec.Struct, frozen=True):
         """Return the space that a text stands for.
 
         Args:
-            text: What `str` has made of a space.
-            name: Of the option that it was given as.
+            text: The text, as `str` returns it for a space.
+            name: Name of the option, for the error.
 
         Raises:
             ConfigError: It is no such text.
@@ -96,9 +97,9 @@ class Space(msgspec.Struct, frozen=True):
         return ":".join((TAG, str(self.width), *parts))
 
     def difference(self, expected: Space) -> str:
-        """Return what is different in the expected space, in a few words; ``""`` if nothing is.
+        """Return, in a few words, how this space differs from the expected one; ``""`` if it does not.
 
-        A modality that only one of them knows says nothing.
+        A modality that only one of the two has is not compared.
         """
         if self.width != expected.width:
             return f"its rows have {self.width} numbers, not {expected.width}"
@@ -107,12 +108,12 @@ class Space(msgspec.Struct, frozen=True):
 
 
 def usable(row: NDArray[np.float32] | None) -> bool:
-    """Whether a server has encoded a canary: a row that is not finite is none."""
+    """Whether a server has encoded a canary: its row is there, and finite."""
     return row is not None and row.size > 0 and bool(np.isfinite(row).all())
 
 
 def difference(row: NDArray[np.float32], other: NDArray[np.float32], modality: str) -> str:
-    """Return what is different between two servers' rows of a canary, in a few words; ``""`` if nothing is."""
+    """Return, in a few words, how two servers' rows of a canary differ; ``""`` if they do not."""
     if row.size != other.size:
         return f"its rows have {row.size} numbers, not {other.size}"
     return _difference({modality: row}, {modality: other})
@@ -129,7 +130,7 @@ def _difference(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArra
 
 
 def _cosine(row: NDArray[Any], other: NDArray[Any]) -> float:
-    """Return the cosine of two rows; of two rows of zeros it is 1, of one it is 0."""
+    """Return the cosine of two rows; it is 1 if both are zeros, and 0 if only one is."""
     one, two = row.astype(np.float64), other.astype(np.float64)
     norms = float(np.linalg.norm(one)), float(np.linalg.norm(two))
     if not all(norms):
@@ -142,7 +143,7 @@ def _coarse(row: NDArray[np.float32]) -> bytes:
     wide = row.astype(np.float64)
     largest = np.abs(wide).max()
     if largest:
-        wide /= largest  # so that no square of a number is too large or too small for a float
+        wide /= largest  # so that the square of no number overflows or vanishes
     sums = _signs(wide.size) @ wide
     most = np.abs(sums).max()
     return np.rint(sums * (LARGEST / most if most else 0.0)).astype(np.int8).tobytes()

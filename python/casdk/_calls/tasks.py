@@ -1,4 +1,4 @@
-"""What one call has under way, and the future it waits for until one of these, or its caller, wakes it."""
+"""The tasks and requests that one call has under way, and the future by which they, or the caller, wake the call."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from casdk._engine.steps import Steps, tasks_of
 __all__ = ["Tasks", "Work", "retrieve", "sleep_until"]
 
 Work = Callable[..., Coroutine[Any, Any, None]]
-"""A coroutine function, and no coroutine: nobody would await that if its task was cancelled before its first step."""
+"""A coroutine function. A coroutine would never be awaited if its task was cancelled before the first step."""
 
 
 class Tasks(msgspec.Struct, eq=False):
-    """What one call has under way. Made on the engine or before; used on it, by `Run` and `Reading`.
+    """The tasks and requests that one call has under way; `Run` and `Reading` use it, on the engine.
 
     Attributes:
         stop: Called with what a task raised.
-        running: What has not ended, each by a key of its own: tasks, and requests that wait for a reply without one.
-        readers: Those of them that read, and send nothing.
+        running: What has not ended, by a key of its own: tasks, and requests that wait for a reply without a task.
+        readers: The tasks among them that read content and send nothing.
         wakeup: The future that the call waits for, while it sleeps.
     """
 
@@ -36,8 +36,8 @@ class Tasks(msgspec.Struct, eq=False):
 
         Args:
             work: The function.
-            *arguments: Its own.
-            reads: Whether it reads, and sends nothing.
+            *arguments: The function's arguments.
+            reads: Whether it reads content and sends nothing.
         """
         key = object()
         task = self.begin(key, self._run(key, work, arguments))
@@ -66,11 +66,11 @@ class Tasks(msgspec.Struct, eq=False):
         return False
 
     def end(self, key: object) -> None:
-        """Note that something is over, and wake the call: a done-callback would run one turn of the loop later."""
+        """Note that a task or request is over, and wake the call: a done-callback would run one turn later."""
         self.running.pop(key, None)
         wakeup = self.wakeup
         if wakeup is not None:
-            self.wakeup = None  # the other tasks of this turn need not wake it, too
+            self.wakeup = None  # so that the other tasks of this turn do not wake it again
             _end(wakeup)
 
     async def _run(self, key: object, work: Work, arguments: tuple[Any, ...]) -> None:
@@ -89,10 +89,10 @@ class Tasks(msgspec.Struct, eq=False):
             _end(self.wakeup)
 
     async def sleep(self, until: float | None) -> None:
-        """Wait until something wakes the call.
+        """Wait until a task, a request or the caller wakes the call.
 
         Args:
-            until: When it wakes by itself, in the engine's time.
+            until: When it wakes in any case, in the engine's time; ``None`` for never.
         """
         loop = asyncio.get_running_loop()
         self.wakeup = wakeup = loop.create_future()
@@ -118,7 +118,7 @@ class Tasks(msgspec.Struct, eq=False):
 
 
 def retrieve(task: asyncio.Task[Any]) -> None:
-    """Take what a task raised, or asyncio would log that nobody has, if all that waited for it have gone."""
+    """Retrieve the exception of a task that nobody may wait for any more: asyncio would log it otherwise."""
     if not task.cancelled():
         task.exception()
 

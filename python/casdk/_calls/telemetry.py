@@ -52,13 +52,13 @@ BUCKET_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 
 
 
 class Wire(NamedTuple):
-    """What is the same of all requests to one server.
+    """The part of telemetry that is the same for all requests to one server.
 
     Attributes:
-        method: Its ``rpc.method``.
-        attributes: Of the spans and metrics of its requests.
-        status: The attribute that has the status of an answer.
-        success: That status if all is well; ``None`` where there is none.
+        method: The ``rpc.method`` of its requests.
+        attributes: Attributes of the spans and metrics of its requests.
+        status: Name of the attribute that has the status of an answer.
+        success: The status of a successful answer; ``None`` if the protocol has none.
     """
 
     method: str
@@ -68,7 +68,7 @@ class Wire(NamedTuple):
 
     @classmethod
     def of(cls, endpoint: Endpoint) -> Wire:
-        """Return that of a server."""
+        """Return the one of a server."""
         kind = endpoint.channel
         system, method = METHODS[kind]
         attributes: dict[str, Any] = {"rpc.system.name": system, "rpc.method": method, **_address_of(endpoint)}
@@ -90,8 +90,8 @@ class Instruments:
 
     Args:
         endpoints: The servers.
-        tracer_provider: The process's global one by default.
-        meter_provider: The same.
+        tracer_provider: By default the process's global one.
+        meter_provider: By default the process's global one.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Instruments:
         meter_provider: MeterProvider | None = None,
     ) -> None:
         divert("opentelemetry")
-        # A call has a server if there is one; of several, each request says which answered it.
+        # A call names its server if the client has only one; if it has several, each request names its own.
         self.server: Final[dict[str, Any]] = _address_of(endpoints[0]) if len(endpoints) == 1 else {}
         self._wires: Final[dict[Endpoint, Wire]] = {}
         self.tracer: Final = get_tracer("casdk", __version__, tracer_provider)
@@ -122,26 +122,26 @@ class Instruments:
         )
 
     def wire_to(self, endpoint: Endpoint) -> Wire:
-        """Return what is the same of all requests to a server."""
+        """Return the part of telemetry that is the same for all requests to a server."""
         wire = self._wires.get(endpoint)
         if wire is None:
             wire = self._wires[endpoint] = Wire.of(endpoint)
         return wire
 
     def watch(self, verb: str, endpoint: str, total: int | None, merged: bool = False) -> Watch:
-        """Return what records one call.
+        """Return a `Watch`, which records one call.
 
         Args:
             verb: ``encode``, ``rank``...
-            endpoint: Of the executor, the model's name at its end if there is one.
+            endpoint: Endpoint of the executor, with the model's name at its end if the call names one.
             total: Items in all, if known.
-            merged: It carries the items of several calls, which count them themselves.
+            merged: Whether it carries the items of several calls, each of which counts its own items.
         """
         return Watch(self, verb, endpoint, total, merged)
 
 
 class Watch:
-    """Looks on at one call; a context manager around it, on the engine."""
+    """Records one call: its spans and metrics. It is the context manager around the call, on the engine."""
 
     def __init__(self, instruments: Instruments, verb: str, endpoint: str, total: int | None, merged: bool) -> None:
         self._instruments = instruments
@@ -195,23 +195,23 @@ class Watch:
     # batches
 
     def begin(self, batch: Batch) -> None:
-        """A batch is about to be packed, for the first time or again."""
+        """Note that a batch is about to be packed, for the first time or again."""
         if batch not in self._open:
             attributes = {"casdk.batch.items": len(batch), "casdk.batch.first_index": batch.indices[0]}
             self._open[batch] = self._instruments.tracer.start_span("casdk.batch", attributes=attributes)
 
     def succeed(self, batch: Batch, rows: int) -> None:
-        """A batch's reply was placed."""
+        """Note that the rows of a batch's reply were stored."""
         self._open[batch].set_attribute("casdk.rows", rows)
         self._end(batch, "done")
 
     def fail(self, batch: Batch, error: CasdkError, outcome: str, wait: float) -> None:
-        """A batch failed.
+        """Note that a batch failed.
 
         Args:
             batch: The batch.
-            error: Why.
-            outcome: What `Call.fail` made of it.
+            error: Why it failed.
+            outcome: What happens next with it, as `Call.fail` has decided.
             wait: Seconds until it is sent again, if it is.
         """
         span = self._open[batch]
@@ -233,7 +233,7 @@ class Watch:
     async def exchange(
         self, transport: Transport, batch: Batch, request_id: str, message: bytes, *rest: Any
     ) -> Received:
-        """Send one request, its span's context beside it; the rest is `Transport.exchange`'s."""
+        """Send one request with its span's context; the rest of the arguments are those of `Transport.exchange`."""
         instruments, wire = self._instruments, self._instruments.wire_to(transport.endpoint)
         attributes: dict[str, Any] = {
             **wire.attributes,
@@ -274,7 +274,7 @@ class Watch:
 
 
 def _fail(span: Span, error: BaseException) -> str:
-    """Mark a span, and return the error's name. A call that its caller has cancelled did not fail."""
+    """Mark a span with an error, and return the error's name. The status of a cancelled call is no error."""
     name = getattr(error, "name", "") or type(error).__name__
     span.set_attribute("error.type", name)
     if not isinstance(error, asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""Drops frames from tracebacks, so that an error that somebody stores does not hold the call in memory."""
+"""Drops frames from tracebacks, so that an error that the caller stores does not keep the call in memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def drop_frames(error: BaseException) -> None:
 
 
 def raise_stopped(call: Call) -> NoReturn:
-    """Raise what has stopped a call, which must not refer to it then: the error's traceback refers to this frame."""
+    """Raise the error that stopped a call, and drop it from the call: its traceback refers to this frame."""
     stopped, call.stopped = call.stopped, None
     assert stopped is not None
     try:

@@ -1,7 +1,8 @@
-"""Crops with loss -> how far off their rows are: measured by each call on its own first images, before it sends any.
+"""How far the rows of crops with loss are off: each call measures it on its own first images, before it sends any.
 
-The first images of a call (`Sample`) go as exact crops, and their rows are the caller's. Only when another image is to
-be sent are the same crops encoded again, with loss, and the rows compared. So a call that has no others pays nothing.
+The first images of a call (`Sample`) are sent as exact crops, and the caller gets their rows. When another image is to
+be sent, the same crops are encoded again, with loss, and the rows are compared. A call without another image does not
+measure anything.
 """
 
 from __future__ import annotations
@@ -34,19 +35,19 @@ LOG: Final = logger_of("casdk.calls")
 
 
 class Encode(Protocol):
-    """Has the server of a call encode crops; returns their rows, NaN where there is none."""
+    """Has the server of a call encode crops; returns their rows, NaN for a crop without one."""
 
     async def __call__(self, pictures: Sequence[Any], *, patience: float) -> NDArray[Any]: ...
 
 
 class _Measured(NamedTuple):
-    """An image that went as an exact crop.
+    """An image of the sample that was sent as an exact crop.
 
     Attributes:
-        item: The index of its item.
-        exact: That crop.
-        lossy: The same with loss.
-        row: What the server has answered with; ``None`` where an answer has no row for each item, as that of ``rank``.
+        item: Index of its item.
+        exact: The exact crop.
+        lossy: The crop with loss.
+        row: The row of the exact crop; ``None`` if the answer has no row for each item, as that of ``rank``.
     """
 
     item: int
@@ -56,18 +57,18 @@ class _Measured(NamedTuple):
 
 
 class Trial:
-    """Decides for one call how its crops are written. Used on the engine's loop.
+    """Decides for one call whether its crops are written with loss; used on the engine's loop, by `Packing` and `Run`.
 
     Args:
         cropping: Makes the crops.
-        crops: Which ones.
-        lossy: How they are to be written.
-        verdict: Where it is written down how they are.
+        crops: How crops are made.
+        lossy: How the caller wants crops to be written.
+        verdict: Gets the decision and the measured cosine.
         encode: Has the server encode crops.
-        sent: What the call has sent, where the smallest cosine is written down, too.
+        sent: How much the call has sent; it gets the measured cosine, too.
 
     Attributes:
-        sample: Which images are measured.
+        sample: The images that are measured.
     """
 
     def __init__(
@@ -86,11 +87,11 @@ class Trial:
         self._measured: list[_Measured] = []
 
     async def crop(self, batch: Batch, fetched: Mapping[str, bytes] | None) -> CroppedBatch:
-        """Return a batch with crops for pictures, written as is decided, and until then without loss.
+        """Return a batch with crops in the place of pictures, written as decided, or without loss before that.
 
         Args:
-            batch: The batch; `leave` has to follow, whatever becomes of it.
-            fetched: What its URLs led to.
+            batch: The batch; `leave` has to be called when the attempt to send it is over.
+            fetched: The images behind its URLs.
         """
         cropped = await self._cropping.crop(batch.items, batch.kinds, fetched, self._crops)
         pairs: dict[int, list[Pair]] = {}
@@ -100,11 +101,11 @@ class Trial:
         return cropped
 
     def leave(self, request: Request, received: Received | None) -> None:
-        """The attempt to send a batch is over.
+        """Note that the attempt to send a batch is over.
 
         Args:
             request: The attempt.
-            received: The answer, if it has one that was placed.
+            received: The reply, if its rows were stored.
         """
         left = {index: pairs for index in request.batch.indices if (pairs := self._pairs.pop(index, None))}
         if received is None or not left:
@@ -117,22 +118,22 @@ class Trial:
         del self._measured[SAMPLE_IMAGES:]
 
     def _rows_of(self, request: Request, reply: Reply) -> dict[int, NDArray[Any]]:
-        """Return the row of each item by its index, as far as the reply has one that is of the item's only picture."""
+        """Return the row of each item by its index; none, if an item may have several pictures, or replies no rows."""
         batch = request.batch
         if not reply.width or self._crops.candidates is not None:
             return {}
         rows = np.empty((len(batch), reply.width), np.float32)
         try:
             missing = reply.place(rows, 0, len(batch), request.id)
-        except ReplyError:  # of a call whose callbacks take the replies, nobody has looked at the rows
+        except ReplyError:  # if callbacks take the replies, their rows were not checked before
             return {}
         return {index: rows[at] for at, index in enumerate(batch.indices) if at not in missing}
 
     def begin(self, tasks: Tasks, patience: float) -> None:
-        """Measure what was answered, now that another image is to be sent.
+        """Begin to measure the loss, since another image is to be sent.
 
         Args:
-            tasks: The call's: it goes on when this is over.
+            tasks: The call's tasks, among which the measurement is one.
             patience: Seconds that the server may be away.
         """
         if not self._is_measuring:
@@ -147,9 +148,9 @@ class Trial:
         self._is_measuring = False
 
     async def _compare(self, patience: float) -> None:
-        """Encode with loss what went without, and decide."""
+        """Have the sample encoded with loss, compare the rows, and decide."""
         measured = self._measured
-        # The reply of ``rank`` has scores, and clip_server takes the rows out of it.
+        # The reply of ``rank`` has scores and no rows, so the exact crops have to be encoded, too.
         unknown = [one.exact for one in measured if one.row is None]
         try:
             rows = await self._encode([*(one.lossy for one in measured), *unknown], patience=patience)
@@ -165,7 +166,7 @@ class Trial:
             self._decide(least_cosine(np.array(exact), lossy))
 
     def _decide(self, fidelity: float | None) -> None:
-        """Write crops as the caller likes, or without loss if the smallest cosine is not known, or too small."""
+        """Write crops as the caller wants; or without loss, if the smallest cosine is unknown or too small."""
         self._sent.fidelity = self._verdict.fidelity = fidelity
         if fidelity is None:
             LOG.warning("the server gave no rows for crops as %s, so all go without loss", self._lossy)
@@ -180,9 +181,9 @@ class Trial:
             self._use("exact")
 
     def _use(self, written: Written) -> None:
-        """Write all crops like this from now on."""
+        """Write all crops in this way from now on, and let the rest of the items be sent."""
         end = self.sample.end
-        assert end is not None  # it is what waits for this
+        assert end is not None  # a measurement begins only when an item behind the sample waits
         self._verdict.written, self._verdict.first = written, end
         self._crops = self._crops._replace(written=written, tried=None)
         self._measured = []
@@ -190,14 +191,14 @@ class Trial:
 
 
 def least_cosine(exact: NDArray[Any], lossy: NDArray[Any]) -> float | None:
-    """Return the smallest cosine of two rows at the same place.
+    """Return the smallest cosine of two rows at the same position.
 
     Args:
-        exact: Rows ``[N, D]``, NaN where there is none.
-        lossy: The others.
+        exact: Rows ``[N, D]`` of exact crops, NaN for a crop without one.
+        lossy: Rows ``[N, D]`` of the crops with loss, NaN for a crop without one.
 
     Returns:
-        ``None`` if there are no two, or one of the first has none of the others.
+        ``None`` if no exact crop has a row, or one that has a row has none with loss.
     """
     there = np.isfinite(exact).all(axis=1)
     one, two = exact[there].astype(np.float64), lossy[there].astype(np.float64)

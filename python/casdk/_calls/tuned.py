@@ -1,7 +1,7 @@
-"""A call with ``batch_size="auto"``: it reports its replies to a `Tuning`, and reads and sends as that says.
+"""A call with ``batch_size="auto"``: it reports its replies to a `Tuning`, which sets its batch size and window.
 
 The search is a part of the call, which goes on meanwhile: every request that is measured carries items of the caller's,
-and every row is kept. Chunks of the content have other sizes than those before, and nothing else changes.
+and every row is part of the result. Only the sizes of chunks change.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ class TunedRun(Run):
     """A call that searches for its batch size and window, or has those that an earlier one has found.
 
     Args:
-        session: The client's.
-        verb: What is asked for.
+        session: The client's session.
+        verb: The verb.
         content: The caller's iterable, checked.
-        options: The call's; their ``batch_size`` is ``"auto"``, or a `Tuning` that knows of earlier calls.
-        way: How its requests find their server, if not as those of any call do.
+        options: The call's options, with a ``batch_size`` of ``"auto"``, or a `Tuning` that has searched before.
+        way: The way to its server, if not the session's.
     """
 
     def __init__(self, session: Session, verb: Verb, content: Any, options: Options, *, way: Way | None = None) -> None:
         batch_size = options.batch_size
         tuning = batch_size if isinstance(batch_size, Tuning) else Tuning(verb.batch_size)
         least, most = session.window_bounds if options.prefetch is None else (options.prefetch, options.prefetch)
-        # A message with more bytes would be cut, and two with more could not be in flight together.
+        # Larger messages than the first limit would be cut, and two larger than the second could not be in flight.
         tuning.begin(least, most, min(session.limits.max_message_bytes, session.bytes.share // 2))
         options = msgspec.structs.replace(options, batch_size=tuning.batch_size)
         super().__init__(session, verb, content, options, way=way)
@@ -71,7 +71,7 @@ class TunedRun(Run):
         return done
 
     def _is_of_trial(self, index: int) -> bool:
-        """Whether an item was read for the current trial, with as many others as that has in a request."""
+        """Whether an item was read for the current trial, in a chunk of the trial's size."""
         start, chunks = self._unfinished.start_of(index), self._unfinished.chunks
         return start is not None and start >= self._trial_start and len(chunks[start]) == self._tuning.batch_size
 
@@ -95,7 +95,7 @@ class TunedRun(Run):
         await super()._leave(began)
 
     def _follow(self) -> None:
-        """If another trial has begun, read as many items at a time from here on as its requests have."""
+        """If another trial has begun, read chunks of its size from here on."""
         if self._tuning.trial != self._trial:
             self._trial = self._tuning.trial
             self._trial_start = self._reading.count
@@ -107,14 +107,14 @@ RUNS: Final[Mapping[type, type[Run]]] = {NoneType: Run, int: Run, str: TunedRun,
 
 
 def _says_too_many(error: CasdkError) -> bool:
-    """Whether the server, or somebody before it, has answered that there are too many requests: 429, 503, UNAVAILABLE.
+    """Whether the server, or a proxy, has answered that there are too many requests: 429, 503, UNAVAILABLE.
 
-    One that cannot be reached at all has answered nothing, and has no code.
+    The error of a server that cannot be reached has no code, since nothing has answered.
     """
     return isinstance(error, OverloadedError) or (isinstance(error, TransportError) and error.away and bool(error.code))
 
 
 def _seconds_served(reply: Reply) -> float:
-    """Return the seconds that a request was with the server, as its routes say; 0 if they do not."""
+    """Return the seconds that the server worked at a request, from the reply's routes; 0 if they do not show it."""
     spans = [end - start for _, start, end, _ in reply.routes if start and end]
     return max(spans, default=0) / 1e9

@@ -1,9 +1,9 @@
 """How many items a request has and how many requests are in flight, found by measuring; there is no I/O here, no clock.
 
-The search begins with what a call does that says nothing, and goes on in steps of two: more requests in flight, or as
-few as are enough, then more or fewer items in each; as long as that gives more items per second, and again until
-neither does. Each point that it tries is a trial, measured from the first reply on. What the routes of the replies say
-of the server's own time says how many requests are on their way, and so how few in flight may be enough.
+The search begins with the defaults, and doubles or halves one number at a time: first the requests in flight, then the
+items in each request. It takes each step that gives more items per second, and ends when neither number has such a
+step. Each point that it tries is a trial, measured from the first reply on. The routes of the replies show how long the
+server worked, so how many requests are on their way at a time, and so how few in flight may be enough.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from casdk._calls.window import GROWN_WINDOW_REQUESTS, WINDOW_REQUESTS, Window
 __all__ = ["FEWEST_ITEMS", "Point", "Tuning"]
 
 FEWEST_ITEMS: Final = 4096
-"""An input that is known to have fewer items is done before a search could pay: nothing is tried."""
+"""An input that is known to have fewer items ends before a search could pay, so nothing is tried."""
 FIRST_ITEMS: Final = 1024
-"""Items that are done before a second point is tried, as nobody may know how many there are."""
+"""Items that are done before a second point is tried, since the input may turn out to be short."""
 MOST_BATCH_ITEMS: Final = 512
-"""The most that a request is tried with."""
+"""The most items that a request is tried with."""
 LEAST_WINDOW_DIVISOR: Final = 4
 """The window may become the first one divided by this: two requests for each server, one computed and one waiting."""
 TRIAL_SECONDS: Final = 0.2
@@ -32,7 +32,7 @@ LONG_TRIAL_SECONDS: Final = 2.0
 """A trial ends after this time all the same, if there were `FEWEST_REPLIES` by then."""
 FEWEST_REPLIES: Final = 3
 MOST_TRIALS: Final = 40
-"""The search ends after so many, whatever it has found; those that were broken off count, too."""
+"""The search ends after so many trials in any case; trials that were broken off count, too."""
 GAIN_RATIO: Final = 1.01
 """A step is taken if it gives so many times the items per second of the best trial so far."""
 LOSS_RATIO: Final = 0.995
@@ -43,7 +43,7 @@ IN_FLIGHT_SECONDS: Final = 4.0
 
 
 class Point(NamedTuple):
-    """What is tried.
+    """A point of the search, which is tried and measured.
 
     Attributes:
         batch_size: Items per request.
@@ -55,24 +55,25 @@ class Point(NamedTuple):
 
 
 Trials: TypeAlias = Generator[Point, float, None]
-"""Points to try, one after the other; it is sent the items per second of each."""
+"""Yields points to try, one after the other; the items per second of each are sent to it."""
 
 
 class Tuning(Window):
     """A window that also says how many items the next request has, and searches for the best of both.
 
-    Like any window it gets every reply, and of those that belong to the current trial all that was measured. When
-    the search is over, requests keep their size; the window gets smaller when the server refuses one, and grows back.
+    As a `Window` it is notified of every reply; `TunedRun` also reports what was measured on the replies of the current
+    trial. When the search is over, requests keep their size; the window gets smaller when the server refuses one, and
+    grows back.
 
     Args:
-        batch_size: Items per request, to begin with.
-        window: Requests in flight, the same.
+        batch_size: Items per request, at first.
+        window: Requests in flight, at first.
 
     Attributes:
         batch_size: Items of the next request.
         size: Requests in flight.
-        trial: Counts the trials: what is read while it is n belongs to trial n.
-        is_over: Whether the search is.
+        trial: Number of the current trial: chunks that are read while it is n belong to trial n.
+        is_over: Whether the search is over.
     """
 
     def __init__(self, batch_size: int, window: int = WINDOW_REQUESTS) -> None:
@@ -91,18 +92,18 @@ class Tuning(Window):
 
     @classmethod
     def known(cls, batch_size: int, window: int) -> Self:
-        """Return one whose search was over before, with what it had found."""
+        """Return a tuning whose search is over, with the point that was found before."""
         tuning = cls(batch_size, window)
         tuning.end()
         return tuning
 
     def begin(self, window: int, most_window: int = GROWN_WINDOW_REQUESTS, most_bytes: float = math.inf) -> None:
-        """A call begins to use it; a search is that of the first one, which ends it.
+        """Begin a call; the first call that uses this does the whole search.
 
         Args:
             window: Requests in flight at first.
-            most_window: The most of them; if it is ``window``, it stays at that.
-            most_bytes: Of a request.
+            most_window: The most requests in flight; if it equals ``window``, their number stays fixed.
+            most_bytes: The most bytes of a request.
         """
         search, is_fixed = self._search, window == most_window
         if self.is_over:
@@ -116,12 +117,12 @@ class Tuning(Window):
 
     @property
     def best(self) -> Point:
-        """What the search has found so far; the window may be smaller at the moment."""
+        """The best point that was found so far; the window may be smaller at the moment."""
         return self._search.best
 
     @property
     def has_compared(self) -> bool:
-        """Whether more than the first point was tried, so that there was something to choose from."""
+        """Whether more than one point was tried, so that the best one was chosen from several."""
         return len(self._search.rates) > 1
 
     def answered(self, took: float, size: int) -> None:
@@ -132,23 +133,23 @@ class Tuning(Window):
                 self.size, self._growth = self.size + 1, 0
 
     def failed(self) -> None:
-        """A request failed. Whether that says something of the window, `refused` says."""
+        """Do nothing: `refused` makes the window smaller, if the failure says that it should be."""
 
     def measured(self, now: float, items: int, took: float, served: float, size: int) -> None:
-        """A request of the current trial was answered.
+        """Note that a request of the current trial was answered.
 
         Args:
-            now: When, in seconds of any clock.
-            items: In the request.
+            now: When it was answered, in seconds of any clock.
+            items: Items in the request.
             took: Seconds from sending it to its reply.
-            served: Those of them that the server accounts for; 0 if it does not say.
-            size: Bytes of the request.
+            served: Seconds of these that the server worked at it; 0 if that is not known.
+            size: Size of the request in bytes.
         """
         if self.is_over:
             return
         tally, search = self._tally, self._search
         search.item_bytes = max(search.item_bytes, size / items)
-        if tally is None:  # the first one has paid for what is new to the server in requests of this size
+        if tally is None:  # the first reply does not count: requests of a new size may need preparation in the server
             self._tally = _Tally(now)
             return
         tally.items += items
@@ -163,16 +164,16 @@ class Tuning(Window):
             self._try_next(tally.items / seconds)
 
     def disturbed(self) -> None:
-        """What was measured of the current trial says nothing, as something has come between: it begins again."""
+        """Begin the current trial again, since an error has disturbed its measurement."""
         if not self.is_over:
             self._go_to(self._point)
             self._count_trial()
 
     def refused(self, sent_at: float, now: float) -> None:
-        """The server, or somebody before it, has refused a request because there are too many.
+        """Note that the server, or a proxy, has refused a request because there are too many.
 
-        All that are refused of those that were in flight together count as one; so do those that are sent again until
-        one of them is answered.
+        All refusals of requests that were in flight together count as one. So do the refusals of those that are sent
+        again, until one of them is answered.
 
         Args:
             sent_at: When the request was sent, by the clock of `measured`.
@@ -192,7 +193,7 @@ class Tuning(Window):
             self.disturbed()
 
     def refused_size(self, items: int) -> None:
-        """A request of so many items was too large for the server, or for somebody before it."""
+        """Note that a request of so many items was too large for the server, or for a proxy."""
         if self.is_over or items == 1:
             return
         self._search.most_batch_size = min(self._search.most_batch_size, items // 2)
@@ -200,7 +201,7 @@ class Tuning(Window):
             self._try_next(0.0)
 
     def end(self) -> None:
-        """End the search with the best that it has found so far."""
+        """End the search with the best point that was found so far."""
         if self.is_over:
             return
         self.is_over = True
@@ -212,7 +213,7 @@ class Tuning(Window):
         self._go_to(self._search.best)
 
     def _go_to(self, point: Point) -> None:
-        """Have the next requests sent as a point says, and measure them."""
+        """Send the next requests with the numbers of a point, and measure them."""
         self._point = point
         self.batch_size, self.size = point
         self._tally = None
@@ -221,7 +222,7 @@ class Tuning(Window):
         """Go on to the next point.
 
         Args:
-            rate: Items per second of this one.
+            rate: Items per second of the current point.
         """
         assert self._trials is not None
         try:
@@ -238,13 +239,13 @@ class Tuning(Window):
 
 
 class _Tally(msgspec.Struct):
-    """What was measured of a trial so far.
+    """The measurements of a trial so far; a `Tuning` has one during a trial.
 
     Attributes:
-        began_at: When the first reply came, which is not counted in.
-        items: Those of the replies after that.
-        replies: How many there were.
-        on_the_way: Seconds for which they were not with the server, in all.
+        began_at: When the first reply came, which does not count itself.
+        items: Items of the replies after that one.
+        replies: Number of these replies.
+        on_the_way: Seconds that these requests and replies were on their way, in all.
     """
 
     began_at: float
@@ -254,20 +255,20 @@ class _Tally(msgspec.Struct):
 
 
 class _Search:
-    """Which point is tried next.
+    """The search of a `Tuning`: it decides which point is tried next.
 
     Args:
-        first: Where it begins.
+        first: The first point.
 
     Attributes:
-        best: What is to be used, as far as is known.
+        best: The best point so far.
         rates: Items per second of each point that was tried.
-        on_the_way: Requests that are not with the server at a time, on the mean, of each point.
-        least_window: Fewer requests in flight are not tried.
-        most_window: Nor are more.
-        most_batch_size: Nor are more items in a request.
-        most_bytes: Nor is a request of more bytes.
-        item_bytes: Bytes of an item, in the request that had the largest.
+        on_the_way: For each point, how many requests were on their way at a time, on average.
+        least_window: The fewest requests in flight that are tried.
+        most_window: The most requests in flight that are tried.
+        most_batch_size: The most items in a request that are tried.
+        most_bytes: The most bytes of a request that are tried.
+        item_bytes: Bytes of an item, in the request with the largest items.
     """
 
     def __init__(self, first: Point) -> None:
@@ -280,7 +281,7 @@ class _Search:
         self.item_bytes = 0.0
 
     def trials(self) -> Trials:
-        """Yield the points to try, from the first one to where no step helps; it is sent the rate of each."""
+        """Yield the points to try, until no step helps any more; the rate of each point is sent to it."""
         yield from self._measure(self.best)
         before = None
         while self.best != before:
@@ -289,7 +290,7 @@ class _Search:
             yield from self._find_batch_size()
 
     def within_bounds(self, point: Point) -> Point:
-        """Return the nearest point that may be tried: refusals make the bounds narrower."""
+        """Return the nearest point within the bounds, which refusals make narrower."""
         return Point(min(point.batch_size, self.most_batch_size), min(point.window, self.most_window))
 
     def _find_window(self) -> Trials:
@@ -315,7 +316,7 @@ class _Search:
 
         Args:
             point: The point.
-            share: How many times the highest rate it has to reach.
+            share: The share of the highest rate so far that the point has to reach.
         """
         if point == self.best or not self._may_try(point):
             return False
@@ -327,10 +328,10 @@ class _Search:
         return True
 
     def _measure(self, point: Point) -> Generator[Point, float, float]:
-        """Return the rate of a point, which is tried unless it was before; leave the best one within the bounds."""
+        """Return the rate of a point, and try it if it was not tried before; move the best point into the bounds."""
         if point not in self.rates:
             self.rates[point] = yield point
-            # A refusal may have come instead, and made the bounds so narrow that the best one is to be found anew.
+            # A refusal during the trial may have made the bounds so narrow that the best point lies outside of them.
             while (best := self.within_bounds(self.best)) != self.best:
                 self.best = best
                 if best not in self.rates:

@@ -1,6 +1,7 @@
 """What each verb is: its endpoint, how its items are read, where its replies go, and what its caller gets.
 
-The verbs are five values, and a function each that makes a call of one. A call is run by `casdk._engine.waiting`.
+Each verb is a value of `Verb`, with a function that makes a call of it: a `Run`, or a `MergedEncode`. `Client` passes
+that to `casdk._engine.waiting`, which runs it on the engine. Nothing here does I/O.
 """
 
 from __future__ import annotations
@@ -62,25 +63,25 @@ __all__ = [
 
 
 class Verb(msgspec.Struct, frozen=True, kw_only=True):
-    """What a verb is.
+    """A verb, as a value; `Run` asks it what is particular to the verb.
 
     Attributes:
-        endpoint: Of the executor, without a model's name.
-        answer: Makes what takes the replies, of the number of items, if known, and the call's options.
-        finish: Makes the result of what the call came to; if the call was stopped, it puts what was finished into the
-            error and returns that. Runs where the caller is.
+        endpoint: Endpoint of the executor, without a model's name.
+        answer: Makes the object that collects the replies. It gets the number of items, if known, and the options.
+        finish: Makes the result from the outcome. If the call was stopped, it puts what was finished into the error
+            and returns the error. Runs where the caller is.
         read: Reads, on a worker, a chunk that has items of other types than builtin ones.
-        keep: Takes each chunk that was read, on the engine.
-        plain: Whether chunks of nothing but builtin items are read on the engine instead.
-        prove: Finds out, before anything is sent, whether crops may be; the verb never sends any without it.
+        keep: Stores each chunk that was read, on the engine.
+        plain: Whether chunks that have only builtin items are read on the engine instead.
+        prove: Finds out, before anything is sent, whether crops may be sent. A verb without it sends no crops.
         confirm: Finds out, when every reply is there, whether the flow did what was asked.
         resend: Whether requests may be repeated once sent.
-        candidates: Attribute of nested Documents that travel too.
-        whole: Whether the server stores what it gets: Documents travel whole, with their uri, and it matters which
+        candidates: Attribute of nested Documents that are sent, too.
+        whole: Whether the server stores what it gets: Documents are sent whole, with their uri, and it matters which
             requests were answered.
-        allow_empty: Whether a Document without content may travel.
-        guarded: Whether it matters of which vector space the server is.
-        batch_size: Items per request, unless the options say.
+        allow_empty: Whether a Document without content may be sent.
+        guarded: Whether the vector space of the server matters.
+        batch_size: Items per request, unless the options say otherwise.
         extra: Parameters that the verb adds.
     """
 
@@ -105,7 +106,7 @@ def _read(originals: Originals, answer: Answer, items: list[Any], indices: Seque
     return originals.read(items, indices, **how)
 
 
-# what shows whether crops may be sent
+# canaries, which show whether crops may be sent
 
 
 def _finish_canary(run: Run, outcome: Outcome) -> Any:
@@ -159,7 +160,7 @@ def _finish_stream(run: Run, outcome: Outcome) -> CasdkError | None:
     return stopped
 
 
-# What has been handed over is let go of, so nothing keeps it.
+# Without `keep`, since a piece that was handed over must not stay in memory.
 IN_PIECES: Final = msgspec.structs.replace(ENCODE, keep=None, answer=Pieces, finish=_finish_stream)
 
 
@@ -173,7 +174,7 @@ def stream(session: Session, content: Iterable[Any], options: Options) -> Run:
 
 
 def open_pieces(client: object, pieces: Generator[Any, None, None], options: Options) -> Generator[Any, None, None]:
-    """Open what a stream hands out, which keeps its client: one that nobody has any more would close under it."""
+    """Make the caller's results of a stream's pieces. It holds the client, which would be closed if nobody had it."""
     try:
         for piece in pieces:
             yield open_piece(piece, options)
@@ -185,7 +186,7 @@ def open_pieces(client: object, pieces: Generator[Any, None, None], options: Opt
 async def open_pieces_async(
     client: object, pieces: AsyncGenerator[Any, None], options: Options
 ) -> AsyncGenerator[Any, None]:
-    """`open_pieces` for a caller on a loop, which docarray's documents, or the caller's code in them, would hold up."""
+    """`open_pieces` for a caller on a loop; docarray's documents are written on a worker, since that may take long."""
     try:
         async for piece in pieces:
             if hold_documents(piece.items):
@@ -237,11 +238,11 @@ def rank(session: Session, content: Iterable[Any], options: Options, source: str
     """Documents with candidates -> the same Documents, candidates by score.
 
     Args:
-        session: The client's.
-        content: All of them are looked at before one is sent, unless it is an iterator.
-        options: The call's.
+        session: The client's session.
+        content: The Documents. All of them are checked before one is sent, unless the content is an iterator.
+        options: The call's options.
         source: Attribute that holds the candidates.
-        on_loop: Whether the caller is a loop, which looking at them would hold up.
+        on_loop: Whether the caller is on a loop; the check then runs on a worker, since it may take long.
     """
     content = check_content(content, session.sources)
     if not isinstance(source, str) or source not in ("matches", "chunks"):
@@ -285,7 +286,7 @@ def _check_candidates(chunk: Chunk, indices: Sequence[int], answer: Rankings) ->
 
 
 def _check_document(document: Document, index: int, source: str) -> int:
-    """Look at a Document and its candidates; return how many there are."""
+    """Check a Document and its candidates; return how many candidates it has."""
     candidates = list(getattr(document, source))
     if not candidates:
         raise InputValueError(f"document {index}: .{source} is empty, there is nothing to rank")
@@ -309,7 +310,7 @@ def _has_content(document: Document) -> bool:
 
 
 async def _confirm_index(run: Run, caller: Caller[Any]) -> None:
-    """Search for what was just indexed: a lone executor may be an encoder that took ``/index`` for ``/encode``."""
+    """Search for an item that was just indexed: a lone executor may be an encoder, for which that is ``/encode``."""
     flow = run.session.flow
     assert isinstance(run.answer, IndexedEmbeddings)
     if run.answer.executors != 1 or flow.indexes is not None:
@@ -335,7 +336,7 @@ def _finish_index(run: Run, outcome: Outcome) -> Any:
 
 
 def _embedded(run: Run, outcome: Outcome, *, matches: bool = False) -> Any:
-    """Return the Documents, embeddings set, or what stopped the call, with them."""
+    """Return the Documents with their embeddings, or the error that stopped the call, with the Documents in it."""
     originals, missing = run.originals, outcome.missing
     assert isinstance(run.answer, Embeddings)
     rows = run.answer.rows_of(outcome)
@@ -416,7 +417,7 @@ def _finish_space(run: Run, outcome: Outcome) -> str | CasdkError:
     if outcome.stopped is not None:
         return outcome.stopped
     for error in outcome.bad.values():
-        # The server has no encoder for the one or the other. Anything else would be as wrong with other items.
+        # An item that was refused only means that the server has no encoder for it. Any other error ends the call.
         if not isinstance(error, RejectedError | NoEmbeddingError):
             return error
     found = run.answer.rows_of(outcome)
@@ -431,7 +432,7 @@ SPACE: Final = msgspec.structs.replace(ENCODE, keep=None, finish=_finish_space)
 
 
 def space(session: Session, model_name: str | None, timeout: float | UnsetType | None, patience: float | None) -> Run:
-    """The canaries -> the text that stands for the vector space of their rows."""
+    """The two canaries -> the vector space of the server, as text."""
     if model_name is not None and not isinstance(model_name, str):
         raise InputTypeError(f"model_name must be a str or None, not {class_name(model_name)}")
     parameters = None if model_name is None else {"model_name": model_name}
@@ -461,10 +462,10 @@ def profile(session: Session, content: Any, timeout: float | UnsetType | None, w
     """Nothing, a text or an image -> the Response of one request, with all that was measured.
 
     Args:
-        session: The client's.
-        content: What is encoded, if anything is.
+        session: The client's session.
+        content: The text or image that is encoded; ``None`` sends an empty Document.
         timeout: Seconds for the call.
-        way: To the server that is asked, if there are several.
+        way: The way to the server that is asked, if the client has several.
     """
     options = Options(timeout=check_timeout(timeout), return_responses=True, batch_size=1)
     items = [Document() if content is None else content]

@@ -1,4 +1,7 @@
-"""How the requests of a call find their server: each asks for its transport once, before it is sent."""
+"""How the requests of a call find their server: each asks for its transport once, before it is sent.
+
+A session has one `Way`, which its calls use: this one for a single server, `casdk._calls.pool.PooledWay` for several.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +31,19 @@ class Way:
     """The servers that the requests of a call may go to: here there is one.
 
     Args:
-        only: Where all requests go; ``None`` where there are several servers.
-        codecs: How requests may have to be written.
+        only: The transport of all requests; ``None`` if there are several servers.
+        codecs: The forms that requests may have to be written in.
         state: Whether these servers are away.
-        address: Where requests go, for errors and log lines of no request in particular.
-        pace: What the one server is slowed down for by, if it refuses requests, and if anything is.
+        address: The servers' addresses, for errors and log lines that are not about one request.
+        pace: Slows requests down if the one server refuses some; ``None`` if nothing does.
 
     Attributes:
-        direct: Where requests go without asking, as nothing has to be noted of them; ``None`` where each has to ask.
-        codec: How the next request is to be written.
+        direct: The transport of requests about which nothing has to be noted; ``None`` if each has to ask for one.
+        codec: The form that the next request is to be written in.
         has_waiters: Whether no request needs a task while it waits for its reply.
-        open_until: When `open` is to be awaited before the next request, in the engine's time.
-        is_fixed: Whether these servers stay those that they are.
-        hedging: Which of them are sent to a second server as well; ``None`` if none is.
+        open_until: From this time on, `open` is to be awaited before the next request, in the engine's time.
+        is_fixed: Whether the servers stay the same as long as the client lives.
+        hedging: Decides which requests are sent to a second server as well; ``None`` if none is.
     """
 
     def __init__(
@@ -68,9 +71,9 @@ class Way:
         """Return the way to one server.
 
         Args:
-            transport: Where all requests go.
-            state: Whether it is away.
-            pace: How fast requests follow each other there, which slows down if it refuses some.
+            transport: The way to that server.
+            state: Whether the server is away.
+            pace: How fast requests may follow each other there; it slows down if the server refuses some.
         """
         return cls(transport, (transport.codec,), state, str(transport.endpoint), pace)
 
@@ -80,25 +83,25 @@ class Way:
         return [self.only] if self.only is not None else []
 
     def transport_for(self, request: Request, size: int) -> Transport | None:
-        """Return where a request goes that has been written.
+        """Return the transport of a request that has been written.
 
         Args:
             request: The request.
-            size: Its bytes.
+            size: Its size in bytes.
 
         Returns:
-            ``None`` if it has to be written again first, as ``codec`` says by now.
+            ``None`` if the request has to be written again first, in the form that ``codec`` names by now.
         """
         if self._pace is not None:
             request.ticket = self._pace.allowance.send(asyncio.get_running_loop().time())
         return self.only
 
     def hedge_for(self, request: Request, size: int) -> Request | None:
-        """Return a request that is sent to a second server as well, and note that it goes there.
+        """Return a second request with the same batch for another server, and note that it goes there.
 
         Args:
             request: The request that is late.
-            size: Its bytes.
+            size: Its size in bytes.
 
         Returns:
             ``None`` if there is no second server that can take it, or enough of them were hedged.
@@ -111,19 +114,19 @@ class Way:
         return [status_of(transport, state, 1.0) for transport in self.transports]
 
     def answered(self, request: Request) -> None:
-        """A request was answered by a reply that is none of an error."""
+        """Note that a request was answered, by a reply that is no error."""
         if self._pace is not None:
             before = self._pace.allowance.rate
             self._pace.accept(request.ticket, asyncio.get_running_loop().time())
             self._note_pace(self._pace, before)
 
     def failed(self, request: Request, error: CasdkError, answer_by: float | None) -> None:
-        """A request failed.
+        """Note that a request failed.
 
         Args:
             request: The request.
-            error: Why.
-            answer_by: When whoever waited for it gave up, in the engine's time.
+            error: Why it failed.
+            answer_by: The deadline of the call that waited for it, in the engine's time.
         """
         assert request.transport is not None
         error.server = str(request.transport.endpoint)
@@ -134,27 +137,27 @@ class Way:
             self._note_pace(self._pace, before)
 
     def _note_pace(self, pace: Pace, before: float | None) -> None:
-        """Have each request ask from now on, or none, as the one server is watched or not."""
+        """Let requests ask for their transport from now on, or go directly, as the server is watched or not."""
         self.direct = None if pace.allowance.watches else self.only
         log_rate(self.address, before, pace.allowance.rate)
 
     def leave(self, request: Request) -> None:
-        """A request was taken back, if it was still on its way: nobody waits for it any more."""
+        """Note that a request was taken back, if it was in flight: nobody waits for it any more."""
 
     async def open(self) -> None:
-        """Do what has to be done before the first request."""
+        """Prepare the servers before the first request."""
 
     async def aclose(self) -> None:
-        """End what is under way beside requests."""
+        """End the work of the way itself; requests are the calls' own."""
 
 
 class IndexWay(Way):
-    """The way to the server of a pool that has the index: its requests and the pool's own share a pace.
+    """The way to the server of a pool that has the index: its requests and the pool's share one pace.
 
     Args:
-        transport: Where all requests go.
+        transport: The way to that server.
         state: Whether the server is away.
-        pace: How fast requests follow each other there.
+        pace: How fast requests may follow each other there.
     """
 
     def __init__(self, transport: Transport, state: ServerState, pace: Pace) -> None:
@@ -163,7 +166,7 @@ class IndexWay(Way):
         self._pace: Pace = pace
 
     def transport_for(self, request: Request, size: int) -> Transport | None:
-        """Return where a request goes, and note when it may."""
+        """Return the transport of a request, and note when the request may be sent."""
         now = asyncio.get_running_loop().time()
         began = self._pace.take_turn(now, len(request.batch)) if self._pace.slows else now
         request.send_at = began if began > now else None
@@ -175,24 +178,24 @@ class IndexWay(Way):
 
 
 def status_of(transport: Transport, state: State, share: float) -> ServerStatus:
-    """Return what a client says of a server.
+    """Return the status of a server, as `Client.servers` has it.
 
     Args:
-        transport: The way to it.
+        transport: The way to the server.
         state: Whether it gets requests.
-        share: How many of the client's requests it got.
+        share: Its share of the client's requests, from 0 to 1.
     """
     address = str(transport.endpoint)
     return ServerStatus(address=address, state=state, last_error=transport.last_error, share=share)
 
 
 def log_rate(address: str, before: float | None, after: float | None) -> None:
-    """Say so when requests begin to be sent at a rate that a server was found to take, or are not any more.
+    """Log that requests to a server begin, or stop, to be slowed down to a rate that it takes.
 
     Args:
-        address: The server.
-        before: That rate before, in requests a second; ``None`` if there was none.
-        after: And now.
+        address: The server's address.
+        before: The rate before, in requests a second; ``None`` if there was none.
+        after: The rate from now on.
     """
     if before is None and after is not None:
         LOG.info("%s refuses requests: it is sent %.3g a second for now, and more if it takes them", address, after)

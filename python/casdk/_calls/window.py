@@ -20,14 +20,14 @@ LIGHT_BYTES: Final = 8 << 20
 
 
 class Window:
-    """How many requests of a call may be in flight. The calls of a client without a ``prefetch`` of their own use one.
+    """How many requests of a call may be in flight; the calls of a client without a ``prefetch`` share one.
 
     Args:
-        size: How many, whatever the server does.
-        most: Where it stops growing, if it may grow.
+        size: How many requests at first, and at least.
+        most: How many at most; by default the window does not grow.
 
     Attributes:
-        size: How many now.
+        size: How many requests now.
     """
 
     def __init__(self, size: int, most: int | None = None) -> None:
@@ -36,11 +36,11 @@ class Window:
         self._most = size if most is None else most
 
     def answered(self, took: float, size: int) -> None:
-        """A request was answered.
+        """Note that a request was answered.
 
         Args:
-            took: Seconds from handing it to the channel until its reply was there.
-            size: Bytes of both.
+            took: Seconds from handing the request to the channel until its reply was there.
+            size: Bytes of request and reply together.
         """
         if took <= QUICK_SECONDS and self.size * size <= LIGHT_BYTES:
             if self.size < self._most:
@@ -49,5 +49,5 @@ class Window:
             self.size -= 1
 
     def failed(self) -> None:
-        """A request failed: the server may be overloaded."""
+        """Note that a request failed, since the server may be overloaded."""
         self.size = self._least
