@@ -1,6 +1,7 @@
-"""The thread or the loop that a call came from, as the engine sees it: where results and errors go back to.
+"""The thread or loop that a call came from, as the engine sees it: where results and errors are returned to.
 
-A call runs on the engine, but the caller's own code (its iterable, its callbacks) must not.
+A call runs on the engine, but the caller's own code (its iterable, its callbacks) must not. `casdk._engine.waiting` has
+the two kinds of callers, a thread and a task on a loop.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ T = TypeVar("T")
 
 
 class EscapedError(BaseException):
-    """Wraps what the caller's own code raised to end more than a call, because asyncio would end the engine with it.
+    """Wraps an exception of the caller's code that is no `Exception`; asyncio would end the engine's loop by it.
 
     Attributes:
-        original: What was raised: a ``KeyboardInterrupt``, ``SystemExit``, ``CancelledError``...
+        original: The exception: a ``KeyboardInterrupt``, ``SystemExit``, ``CancelledError``...
     """
 
     def __init__(self, original: BaseException) -> None:
@@ -37,17 +38,17 @@ class EscapedError(BaseException):
 
 
 class Member:
-    """A call that is merged with others, and so has no task of its own; it reports its own end.
+    """A call that is merged with others, and so has no task of its own; `casdk._calls.merging` has the subclass.
 
-    `Caller.begin` joins it instead of starting a coroutine.
+    `Caller.begin` calls `join` instead of starting a coroutine, and the call reports its end by itself.
     """
 
     def join(self, caller: Caller[Any]) -> None:
-        """Begin, and become what runs the call (`Caller.runner`); runs where the caller is."""
+        """Begin, and set itself as the `Caller.runner`; runs where the caller is."""
         raise NotImplementedError
 
     def cancel(self) -> None:
-        """Stop it; runs on the engine."""
+        """Stop the call; runs on the engine."""
         raise NotImplementedError
 
 
@@ -55,19 +56,19 @@ Job: TypeAlias = "Callable[[Caller[T]], Coroutine[Any, Any, T]] | Member"
 
 
 class Caller(ABC, Generic[T]):
-    """The thread or the loop that a call came from, as the engine sees it.
+    """The thread or loop that a call came from, as the engine sees it.
 
-    `Run` and `Member` use it to run the caller's own code and to hand over pieces; `waiting.py` has its two kinds.
+    `Run` and `Member` use it to run the caller's own code and to hand over pieces.
 
     Args:
-        job: Makes the coroutine that the engine runs, or is a call that is merged with others.
+        job: A function that makes the coroutine for the engine; or a call that is merged with others.
 
     Attributes:
-        runner: What runs the call on the engine, while it does.
-        loop: The caller's event loop, if it is on one.
-        engine: The engine it waits for.
-        thread: The thread that it began in.
-        context: The context variables when the call began.
+        runner: The `Steps` or `Member` that runs the call on the engine, while it runs.
+        loop: The caller's event loop, if the caller is on one.
+        engine: The engine that the caller waits for.
+        thread: Id of the thread that the call began in.
+        context: The caller's context variables when the call began.
     """
 
     runner: Steps | Member | None = None
@@ -83,17 +84,16 @@ class Caller(ABC, Generic[T]):
 
     def begin(self) -> None:
         """Start the job."""
-        # Noted before anything else: a signal's handler may fork in any line, and the child looks its callers up.
+        # First of all, since a signal's handler may fork at any line, and the child looks up the callers by thread.
         self.thread = threading.get_ident()
         self.engine.callers.add(self)
         self.context = contextvars.copy_context()
-        # The job refers to this caller. It is dropped here, or the cycle would hold the result long after its owner has
-        # dropped it.
+        # The job refers to this caller, and so is dropped here: the cycle would keep the result in memory.
         job, self._job = self._job, None
         if isinstance(job, Member):
             job.join(self)
         elif job is not None:
-            # In a copy of the context: two threads cannot be in one, and this one's loop may be told of the end in it.
+            # In a copy of the context, since two threads cannot be in the same one at a time.
             self.engine.mailbox.post(self.engine.loop, self.context.copy(), self._start, job)
 
     def _start(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
@@ -101,7 +101,7 @@ class Caller(ABC, Generic[T]):
         steps.go_on()
 
     async def _carry_out(self, job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> None:
-        # The end is reported from here, since a done-callback of the task would run one turn of the loop later.
+        # The end is reported here, since a done-callback of the task would run one turn of the loop later.
         try:
             result = await job(self)
         except BaseException as error:
@@ -134,12 +134,12 @@ class Caller(ABC, Generic[T]):
 
         def set_reported(result: object, error: BaseException | None) -> None:
             if not reported.done():
-                # Set as a result, since `Future.set_exception` refuses StopIteration.
+                # The error is part of a result, since `Future.set_exception` refuses StopIteration.
                 reported.set_result([result, error])
 
         self._ask(function, lambda result, error: self.engine.post(set_reported, result, error))
         outcome = await reported
-        # Popped, so that no list that the error's traceback can reach holds the error: that would be a reference cycle.
+        # Popped, since the traceback of the error will refer to this frame, and so to the list: a reference cycle.
         error, result = outcome.pop(), outcome.pop()
         try:
             return self.unwrap(result, error)
@@ -147,16 +147,16 @@ class Caller(ABC, Generic[T]):
             del error
 
     async def run_on_worker(self, function: Callable[[], T], workers: Workers | None = None) -> T:
-        """Run, on a worker and in a copy of the caller's context, what may call methods of the caller's objects."""
+        """Run a function that may call the caller's own code, on a worker and in a copy of the caller's context."""
         call = (workers or self.engine.readers).call
         return cast(T, self.unwrap(*await call(partial(self.context.copy().run, function))))
 
     @staticmethod
     def unwrap(result: Any, error: BaseException | None) -> Any:
-        """Return what the caller's own code returned, or raise on the engine what it raised.
+        """Return the result of the caller's own code, or raise its error on the engine.
 
         Raises:
-            EscapedError: What it raised is no ``Exception``; the caller gets the original.
+            EscapedError: The error is no ``Exception``; the caller gets the original.
         """
         if error is None:
             return result
@@ -171,7 +171,7 @@ class Caller(ABC, Generic[T]):
 
     @abstractmethod
     def _put(self, piece: Any, taken: Callable[[], None]) -> None:
-        """Leave a piece where the caller takes it; the caller then calls ``taken``."""
+        """Pass a piece to the caller, who calls ``taken`` when it takes the piece."""
 
     @abstractmethod
     def _ask(self, function: Callable[[], Any], report: Callable[[object, BaseException | None], None]) -> None:
@@ -179,19 +179,19 @@ class Caller(ABC, Generic[T]):
 
     @abstractmethod
     def end_in_child(self, error: ClosedError) -> None:
-        """End the wait in a forked child, which has no engine that would answer."""
+        """End the wait in a forked child, where no engine would answer."""
 
     @abstractmethod
     def receive(self, endings: list[Ending]) -> None:
-        """Take how this call ended, and those of other callers on the same loop."""
+        """Take the ending of this call, and those of other calls from the same loop."""
 
 
 Ending: TypeAlias = "tuple[Caller[Any], Any, BaseException | None]"
-"""A caller, and the result of its call or what ended it."""
+"""A caller, and the result or the error of its call."""
 
 
 def report_endings(endings: list[Ending]) -> None:
-    """Report to callers how merged calls ended. Each loop is woken once for all of them, since that costs the GIL."""
+    """Report the endings of merged calls to their callers. Each loop is woken only once, since waking takes the GIL."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Ending]] = {}
     for ending in endings:
         caller = ending[0]

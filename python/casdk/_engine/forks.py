@@ -1,4 +1,7 @@
-"""What a fork needs of the engine's loop, and of those who own connections on it."""
+"""How the engine's loop pauses for a fork, and what it requires of the owners of connections.
+
+`casdk._engine.process` registers the hooks of a fork; `Engine.pause` and `Engine.resume` use what is here.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ class Pause:
     something that only the interrupted code would do.
 
     Attributes:
-        task: What stands still, once it has begun.
-        over: Whether the loop is free to go on.
+        task: The task on the loop that stands still, once it has begun.
+        over: Whether the loop may go on.
     """
 
     def __init__(self) -> None:
@@ -32,7 +35,7 @@ class Pause:
         self.over = False
         self._still = False
         self._stopped: Final = threading.Lock()
-        """Locked until the loop stands still. An event would not do: an interrupted `Event.wait` may hold its lock."""
+        """Locked until the loop stands still. It is no event, since an interrupted `Event.wait` may hold its lock."""
         self._stopped.acquire()
         self._end: Final[queue.SimpleQueue[None]] = queue.SimpleQueue()
 
@@ -82,11 +85,11 @@ class Pauses:
 
 
 class Library(Protocol):
-    """A library that connections are made with, as far as forks go: each class of channels is one."""
+    """What a fork requires of a library that connections are made with; each class of channels implements it."""
 
     @staticmethod
     async def finish_closing() -> None:
-        """Wait, when all connections are closed, until nothing is left that a fork would break."""
+        """Wait, when all connections are closed, until the library has nothing left that a fork would break."""
 
     @staticmethod
     def mark_forked() -> None:
@@ -98,8 +101,8 @@ class ConnectionOwner(ABC):
 
     @abstractmethod
     async def before_fork(self) -> None:
-        """Close what would not survive a fork; what is in flight is sent again afterwards."""
+        """Close the connections, which would not survive a fork; requests in flight are sent again afterwards."""
 
     @abstractmethod
     def after_fork_in_child(self) -> object:
-        """Forget everything that belongs to the parent, and return it: it must never be deallocated."""
+        """Drop everything that belongs to the parent, and return it: it must never be deallocated."""

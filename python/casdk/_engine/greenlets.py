@@ -12,12 +12,12 @@ __all__ = ["PATCHERS", "ThreadModel", "patcher"]
 
 
 class Patcher(NamedTuple):
-    """A library that puts its own in the place of Python's modules.
+    """A library that replaces Python's modules by its own.
 
     Attributes:
-        call: What does it.
-        module: The module that knows what it has patched.
-        question: Its function that says whether a module is patched.
+        call: The call that replaces them, for messages.
+        module: The library's module that knows which modules are patched.
+        question: The function in it that says whether a module is patched.
         needed: Modules of which either all have to be patched, or none.
     """
 
@@ -38,7 +38,7 @@ PATCHERS: Final = {
 
 
 def patcher() -> str | None:
-    """Return which library has made greenlets of the threads, if one has.
+    """Return the name of the library that has replaced threads by greenlets, if one has.
 
     Raises:
         ConfigError: It has patched some of the needed modules and not the others.
@@ -59,12 +59,12 @@ def patcher() -> str | None:
 
 
 class ThreadModel:
-    """What `threading.Thread` made when the engine was started: threads of the system, or greenlets within one.
+    """Whether `threading.Thread` made threads of the system, or greenlets within one, when the engine was started.
 
-    The engine asks it before it starts and before anybody waits for it: a greenlet cannot wait for another thread.
+    The engine asks it before it starts, and before a caller waits for it: a greenlet cannot wait for another thread.
 
     Attributes:
-        patcher: The library that made greenlets of them, if one had.
+        patcher: The library that had replaced threads by greenlets, if one had.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class ThreadModel:
             raise ConfigError(f"with {self.patcher}, the first call cannot be made while an asyncio loop is running")
 
     def check_caller(self) -> None:
-        """Check that the engine can wake whoever is about to wait for it.
+        """Check that the engine can wake the caller, who is about to wait for it.
 
         Raises:
             ConfigError: One of the two is a greenlet, and the other belongs to another thread.

@@ -1,8 +1,8 @@
-"""What is logged on casdk's own threads is emitted on another one.
+"""Records that are logged on casdk's own threads, and the thread that emits them.
 
 A handler, a filter and a record factory are the caller's code. One of them may encode, or wait for a lock that is held
-by a thread that waits for the engine. So casdk's threads leave their records here, and a thread that nobody waits for
-without a limit makes and emits them, in the order in which they were left.
+by a thread that waits for the engine. So casdk's threads queue their records here, and a thread of its own makes and
+emits them, in the order in which they were queued. Every wait for that thread has a limit.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from casdk.errors import TransportError
 __all__ = ["are_pending", "divert", "emitted", "flush", "handled", "logger_of"]
 
 MOST_RECORDS: Final = 10_000
-"""So many may wait to be emitted; those beyond are counted and left out."""
+"""The most records that may wait to be emitted; further ones are counted and left out."""
 END_SECONDS: Final = 0.05
 """Seconds that the end of a call waits for its records to be emitted, so that the log shows them before what the caller
 logs next. A handler that takes longer, or that waits for the caller, gets them later."""
@@ -40,20 +40,23 @@ STAMPS: Final = (
 
 
 class _Draft(logging.LogRecord):
-    """What a record will be made of. The record factory is the caller's code, so the emitting thread calls it."""
+    """The data of a record. The emitting thread makes the record, since the record factory is the caller's code."""
 
     extra: Mapping[str, object] | None = None
 
 
 class _Diverted(logging.Logger):
-    """A logger that keeps the caller's code, and every lock, away from casdk's threads; elsewhere it is as it was."""
+    """A logger that runs none of the caller's code on casdk's threads, and takes no lock there.
+
+    On all other threads it does what its own class does.
+    """
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802
         if threading.get_ident() not in our_threads:
             return super().isEnabledFor(level)
-        # The same answer as the method above gives, without its lock: `dictConfig` holds that while it makes handlers,
-        # and those may be the caller's code and encode. Looked up here, since each call of a method would be a large
-        # part of what a call that logs nothing does for the log.
+        # The same result as that of the method above, without its lock: `dictConfig` holds the lock while it makes
+        # handlers, which may be the caller's code, and encode. The level is looked up here, without calling methods,
+        # since that is most of what logging costs a call that logs nothing.
         logger: logging.Logger = self
         while not logger.level and logger.parent is not None:
             logger = logger.parent
@@ -79,8 +82,8 @@ class _Diverted(logging.Logger):
     ) -> _Draft:
         draft = _Draft(name, level, path, line, message, arguments, exc_info, function, stack)
         draft.extra = extra
-        # Formatted at once, since the arguments may change until it is emitted, or be large. If that fails, the handler
-        # will fail at it again and report it.
+        # Formatted at once, since the arguments may change before it is emitted, or be large. If that fails, it fails
+        # again in the handler, which reports it.
         with suppress(Exception):
             draft.msg, draft.args = draft.getMessage(), None
         return draft
@@ -112,11 +115,11 @@ class _Diverted(logging.Logger):
 
 
 class _Delivery:
-    """One record on its way, in the context it was logged in.
+    """One record that is to be emitted, in the context that it was logged in.
 
     Attributes:
-        under_way: Whether handlers have it now.
-        called: Whether one of them has made a call.
+        under_way: Whether the handlers are working on it now.
+        called: Whether one of them has made a call of casdk.
     """
 
     def __init__(self, emit: Callable[[], None]) -> None:
@@ -125,7 +128,7 @@ class _Delivery:
         self.under_way = self.called = False
 
     def note_call(self) -> None:
-        """Note that a handler makes a call: what that logs is left out as long as the handler runs."""
+        """Note that a handler makes a call of casdk, whose own records are left out while the handler runs."""
         self.called = self.called or self.under_way
 
     def run(self) -> None:
@@ -149,7 +152,7 @@ class _Emitter:
     """The records of one process, and the thread that emits them.
 
     Attributes:
-        late: Whether a handler was too slow for the end of a call, so that nobody waits for it until it has finished.
+        late: Whether a handler was too slow for the end of a call, so that no call waits for it until it has finished.
     """
 
     def __init__(self) -> None:
@@ -168,7 +171,7 @@ class _Emitter:
         return bool(self._waiting)
 
     def queue(self, delivery: _Delivery) -> None:
-        """Have a record emitted soon, unless too many wait or it is the echo of one that is being emitted."""
+        """Queue a record, unless too many wait, or a handler's own call has logged it while that handler runs."""
         current = self._current
         if current is not None and current.called:
             # A handler that encodes each record makes a call, which logs records, which it would encode, and so on.
@@ -183,11 +186,11 @@ class _Emitter:
 
     def add(self, step: _Delivery | Callable[[], object]) -> None:
         """Let the thread emit a record, or call a function after all records that were queued before."""
-        # A record stays in the queue until it has been emitted, so that it counts as pending for as long.
+        # A record stays in the queue until it has been emitted, and so counts as pending until then.
         self._waiting.append(step)
         self._wakeups.put(None)
         if not self._started:
-            with suppress(TransportError):  # the system has no thread now, and the next record tries again
+            with suppress(TransportError):  # the system gives no thread now; the next record tries again
                 start(self._run, "casdk-log")
                 self._started = True
 
@@ -215,7 +218,7 @@ class _Emitter:
         self._current = delivery
         try:
             delivery.run()
-        except BaseException:  # raised by a handler, and reported by nobody else
+        except BaseException:  # raised by a handler; no other code reports it
             with suppress(BaseException):
                 threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), threading.current_thread()]))
         self._current = None
@@ -257,7 +260,7 @@ def logger_of(name: str) -> logging.Logger:
 
 
 def divert(*packages: str) -> None:
-    """Divert the loggers of libraries that log on casdk's threads: all that there are, so after their import."""
+    """Divert all existing loggers of libraries that log on casdk's threads; called after the import of a library."""
     for package in packages:
         logger_of(package)
     for name, logger in logging.Logger.manager.loggerDict.copy().items():
@@ -272,7 +275,7 @@ def are_pending() -> bool:
     emitter = _emitters.get(os.getpid())
     if emitter is None or emitter.late or not emitter.pending:
         return False
-    # Not if this call was made by the handler that is at work: its record waits for the call.
+    # A call that a handler makes must not wait: the handler's record is emitted only after the call.
     delivery = handled.get()
     return delivery is None or not delivery.under_way
 

@@ -1,4 +1,4 @@
-"""The background event loop of a process, and the thread it turns in.
+"""The background event loop of a process, and the thread that it runs in.
 
 Every connection lives on this loop. It is started on first use, never at import (see `casdk._engine.process`).
 """
@@ -30,28 +30,28 @@ __all__ = ["LOOKUP_THREADS", "READER_THREADS", "WORKER_THREADS", "Engine"]
 logging.divert("asyncio", "concurrent.futures", "py.warnings")
 
 WORKER_THREADS: Final = 2
-"""They read files and pack images, GIL released."""
+"""Threads that read files and pack images, with the GIL released."""
 READER_THREADS: Final = 8
-"""They read items of the caller's own types, whose code may take its time."""
+"""Threads that read items of the caller's own types, whose code may be slow."""
 CROP_THREADS: Final = os.cpu_count() or 1
-"""They decode and crop pictures, GIL released: a thread for each core."""
+"""Threads that decode and crop pictures, with the GIL released: one for each core."""
 LOOKUP_THREADS: Final = 8
-"""In them asyncio looks up names of hosts, each of which can take seconds."""
+"""Threads in which asyncio looks up host names, each of which can take seconds."""
 REUSED_BYTES: Final = 16 << 20
 """Messages up to this size are written to memory that was used before.
 
-glibc gives freed memory back to the system, and the next message costs a page fault for each 4 KiB of it, until a block
-of this size was freed once: it takes that for the program's habit. The block is never touched, so it costs nothing.
-This holds for the whole process, as it would after any array of 16 MiB was freed. It cannot be had by keeping buffers
-of our own: messages are ``bytes``; what is received and the result's rows are glibc's, too.
+glibc returns freed memory to the system, so that each message costs a page fault for each 4 KiB. Once a block of this
+size was freed, glibc keeps freed memory up to that size. The block is never written to, so it costs nothing itself.
+This holds for the whole process, as it would after any array of 16 MiB was freed. Buffers of our own would not do the
+same: messages are ``bytes``, and what is received and the rows of the result are allocated by glibc, too.
 """
 
 
 class Engine:
-    """The loop and its thread. Use `engine`, not this class.
+    """The background loop and its thread. `casdk._engine.process.engine` makes the one of a process.
 
     Attributes:
-        loop: Made by the thread, so it is there once the engine is running.
+        loop: The loop. The thread makes it, so it is there once the engine is running.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -68,10 +68,10 @@ class Engine:
         self.readers: Final = Workers(READER_THREADS, "casdk-read")
         self.croppers: Final = Workers(CROP_THREADS, "casdk-crop")
         self.mailbox: Final = Mailbox()
-        bytearray(REUSED_BYTES)  # freed at once, which is all that it is for
+        bytearray(REUSED_BYTES)  # allocated to be freed at once, see `REUSED_BYTES`
         self.fork: asyncio.Future[None] | None = None
-        """There while a fork is under way, and done when it is over. No connection is opened meanwhile, since both
-        processes would have it."""
+        """While a fork is under way, a future that is done when the fork is over. No connection is opened before that,
+        since both processes would share it."""
         self._turn: Final = threading.Lock()
         self._begun: Final = threading.Event()
         self._error: Exception | None = None
@@ -82,9 +82,9 @@ class Engine:
         self.running = False
 
     def start(self) -> None:
-        """Run the loop in a thread; a daemon, so that interpreter exit never waits for it.
+        """Run the loop in a daemon thread, so that interpreter exit never waits for it.
 
-        Ctrl-C or a signal's handler may hit this anywhere, also when the thread has begun: it can be called again.
+        Ctrl-C or a signal's handler may interrupt this at any line, and then it can be called again.
 
         Raises:
             TransportError: The system has no thread or no file descriptors left.
@@ -104,11 +104,11 @@ class Engine:
             return
         self._ident = threading.get_ident()
         try:
-            # Here and not where the first caller is, since asyncio logs it: a handler that encodes would be called in
-            # the middle of the start.
+            # Made in this thread and not in the first caller's, since asyncio logs it: a handler that encodes would
+            # run in the middle of the start.
             self.loop = asyncio.new_event_loop()
             self.loop.set_default_executor(Workers(LOOKUP_THREADS, "casdk-lookup"))
-            if self.thread_model.patcher is None:  # what waits for descriptors there is not asyncio's
+            if self.thread_model.patcher is None:  # with greenlets, another library waits for descriptors
                 self.mailbox.listen(self.loop)
             asyncio.set_event_loop(self.loop)
         except Exception as error:
@@ -122,19 +122,19 @@ class Engine:
             check_process(self.pid)
 
     def pause(self) -> None:
-        """Close what cannot be forked, then hold the loop still until `resume`.
+        """Close what cannot be forked, then stop the loop until `resume`.
 
         The thread waits and does not end: a thread that ends runs the clean-up of OpenSSL and others long after
-        `threading` calls it ended, and a lock that it holds in a fork is locked in the child for ever.
+        `threading` reports its end, and a lock that it holds during a fork stays locked in the child for ever.
         """
         self._forker = threading.get_ident()
         pause = self._pauses.begin()
-        # Posted even if the pause is that of another fork, of this thread: its own post may not have been made yet.
+        # Posted even if another fork of this thread has begun the pause: it may not have posted this yet.
         self.loop.call_soon_threadsafe(self._begin_pause, pause)
         try:
             pause.wait()
         finally:
-            # Once more, since Ctrl-C may have ended the first wait, and nothing forks before the loop stands still.
+            # Once more, since Ctrl-C may have ended the first wait, and the fork must wait until the loop stands still.
             pause.wait()
 
     def _begin_pause(self, pause: Pause) -> None:
@@ -161,7 +161,7 @@ class Engine:
             await owner.before_fork()
         for library in self.libraries:
             await library.finish_closing()
-        # A log handler that is at work holds locks, and in the child these would stay locked for ever.
+        # A log handler that runs now holds locks, which would stay locked in the child for ever.
         if logging.are_pending():
             await logging.emitted()
 
@@ -180,9 +180,10 @@ class Engine:
         said: str = EXITING,
         process: Callable[[], int] = os.getpid,
     ) -> str | None:
-        """Return why nobody would answer here, if so: the engine's thread is in another process, or stopped by an exit.
+        """Return why the engine would not answer: its thread is in another process, or stopped by an exit.
 
-        The functions it calls are bound as defaults, because the names of modules are None near the end of an exit.
+        ``None`` means that it would. The functions are bound as defaults, because the names of modules are None near
+        the end of an exit.
         """
         if exiting():
             return said
@@ -191,10 +192,10 @@ class Engine:
         return None
 
     def check(self, *, error: type[ClosedError] = ClosedError) -> None:
-        """Check that somebody would answer.
+        """Check that the engine would answer.
 
         Raises:
-            ClosedError: Nobody would.
+            ClosedError: It would not.
         """
         if (obstacle := self.obstacle()) is not None:
             raise error(obstacle)
@@ -206,7 +207,7 @@ class Engine:
             ClosedError: It does; a ConfigError as `ThreadModel.check_caller` has it.
         """
         modules = sys.modules
-        if "gevent" in modules or "eventlet" in modules:  # who may have patched the threads since
+        if "gevent" in modules or "eventlet" in modules:  # which may have patched the threads since
             self.thread_model.check_caller()
         thread = threading.get_ident()
         if thread in our_threads:

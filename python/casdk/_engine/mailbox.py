@@ -1,4 +1,4 @@
-"""How threads hand work to a loop that is not theirs."""
+"""How a thread posts functions to a loop that runs in another thread, with few wake-ups."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Mailbox:
     def __init__(self) -> None:
         self._posts: deque[tuple[contextvars.Context, Callable[..., object], tuple[object, ...]]] = deque()
         self._reads = 0
-        """How many times the loop has begun to run what was posted."""
+        """How many times the loop has begun to run the posted functions."""
         self._woken_at = -1
-        """What `_reads` was when the loop was last woken: as long as they are equal, it is sure to read once more."""
+        """The value of `_reads` when the loop was last woken: while they are equal, the loop will read once more."""
         self._event: int | None = None
         """The descriptor that wakes the loop, if it has one for that alone (`listen`)."""
 
@@ -37,7 +37,7 @@ class Mailbox:
         asyncio wakes a loop through a pair of sockets, from which it reads twice: 15 us where an eventfd takes 4.
         """
         if sys.platform == "linux":
-            with contextlib.suppress(OSError):  # then asyncio's way it is
+            with contextlib.suppress(OSError):  # without one, asyncio wakes the loop
                 self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
                 loop.add_reader(self._event, self._on_event, loop)
 
@@ -57,8 +57,8 @@ class Mailbox:
             raise RuntimeError("the loop is closed")
         self._posts.append((context, function, arguments))
         # The order of these lines matters. The function is appended first, so that the next read will find it. The loop
-        # is noted as woken only after it was: a signal's handler that posts in between wakes it once more, and
-        # would wait for ever if it relied on a wake-up that has not been made.
+        # is noted as woken only after it was woken: a signal's handler that posts in between must wake the loop by
+        # itself, and would wait for ever if it relied on a wake-up that has not been made.
         reads = self._reads
         if self._woken_at != reads:
             if sys.platform == "linux" and self._event is not None:
@@ -69,7 +69,7 @@ class Mailbox:
 
     def _on_event(self, loop: asyncio.AbstractEventLoop) -> None:
         if sys.platform == "linux" and self._event is not None:
-            try:  # noqa: SIM105 - `suppress` would be three calls more, each time that the loop is woken
+            try:  # noqa: SIM105 - `suppress` would cost three calls each time that the loop is woken
                 os.eventfd_read(self._event)
             except BlockingIOError:  # a forked child has read it
                 pass
@@ -98,7 +98,7 @@ def mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
     """Return the mailbox of a caller's loop; called on the engine."""
     mailbox = _mailboxes.get(loop)
     if mailbox is None:
-        # An unread post refers to its loop, so that the weak dictionary would never drop a loop that was closed.
+        # A post that was never read refers to its loop, so the weak dictionary would never drop a closed loop.
         for other in (reference() for reference in _mailboxes.keyrefs()):
             if other is not None and other.is_closed():
                 _mailboxes.pop(other, None)

@@ -69,12 +69,12 @@ def notice_fork() -> None:
                 _leave_parent(closed=False)
 
 
-# Otherwise the exit of a child would deallocate what belongs to its parent.
+# Without this, the exit of a child would deallocate objects of its parent.
 atexit.register(notice_fork)
 
 
 def _leave_parent(closed: bool) -> None:
-    """Forget, in a forked child, the engine of the parent and what belongs to it.
+    """Drop, in a forked child, the engine of the parent and what belongs to it.
 
     Args:
         closed: Whether the connections were closed before the fork.
@@ -82,13 +82,13 @@ def _leave_parent(closed: bool) -> None:
     global _engine
     parent, _engine = _engine, None
     _engines.clear()
-    our_threads.clear()  # other threads will have their ids
+    our_threads.clear()  # new threads of the child may get the same ids
     if parent is None:
         return
     if parent.inside():
-        # The code that forked ran on the loop. It must not go on here, since its sockets are the parent's.
+        # The code that forked ran on the loop, which must not go on here: its sockets belong to the parent.
         parent.loop.stop()
-        with suppress(AttributeError):  # uvloop's
+        with suppress(AttributeError):  # a loop of uvloop has no such attribute
             cast(Any, parent.loop)._ready.clear()
     _never_deallocate((parent, [owner.after_fork_in_child() for owner in tuple(parent.owners)]))
     if not closed:
@@ -102,7 +102,7 @@ def _leave_parent(closed: bool) -> None:
 
 
 def _never_deallocate(things: object) -> None:
-    """Raise the reference count, so that not even the exit deallocates these: that would use the parent's sockets."""
+    """Raise the reference count, so that even the exit does not deallocate these: it would use the parent's sockets."""
     from ctypes import py_object, pythonapi
 
     pythonapi.Py_IncRef(py_object(things))
@@ -122,7 +122,7 @@ def _before_fork() -> None:
 
 def _after_fork_in_parent() -> None:
     if not _forks:
-        # A signal's handler has forked in the middle of this fork, and this is its child, which has cleared the list.
+        # This is the child of a signal's handler that forked in the middle of this fork, and has cleared the list.
         return
     lock, paused = _forks.pop()
     if paused is not None and all(other is not paused for _, other in _forks):

@@ -1,4 +1,7 @@
-"""Threads of our own, which work for the engine until the process ends."""
+"""Threads of casdk's own, which work for the engine until the process ends.
+
+The engine runs in one of them, and `Workers` are pools of them; logging and the progress bar have one each.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ T = TypeVar("T")
 
 
 def start(work: Callable[[], object], name: str, *, ours: bool = False) -> None:
-    """Run a function in a thread: a daemon, so that interpreter exit never waits for it.
+    """Run a function in a daemon thread, so that interpreter exit never waits for it.
 
     Args:
         work: The function.
-        name: The thread's.
+        name: Name of the thread.
         ours: Whether callers wait for the thread, which therefore must not wait for them.
 
     Raises:
@@ -35,7 +38,7 @@ def start(work: Callable[[], object], name: str, *, ours: bool = False) -> None:
     try:
         threading.Thread(target=_run, args=(work, os.getpid(), ours), name=name, daemon=True).start()
     except RuntimeError as error:
-        if "new thread" not in str(error):  # another one, which Ctrl-C in the middle of a start can cause
+        if "new thread" not in str(error):  # another RuntimeError, which Ctrl-C during a start can cause
             raise
         said = f"the thread {name} cannot be started: {error}"
         raise TransportError(said, retryable=False, sent=False) from error
@@ -56,7 +59,7 @@ def _run(work: Callable[[], object], process: int, ours: bool) -> None:
 
 
 def _end_child(error: BaseException) -> NoReturn:
-    """End a process that was forked in a thread of ours: it has no other one to go back to."""
+    """End a process that was forked in a thread of casdk's: it has no other thread."""
     if not isinstance(error, SystemExit):
         threading.excepthook(threading.ExceptHookArgs([*sys.exc_info(), threading.current_thread()]))
     for stream in (sys.stdout, sys.stderr):
@@ -69,15 +72,15 @@ def _end_child(error: BaseException) -> NoReturn:
 our_threads: Final[set[int]] = set()
 """Ids, as `threading.get_ident` has them, of the threads that callers wait for.
 
-A set and no `threading.local`: one made before gevent patched `threading` would hold for all greenlets.
+It is no `threading.local`, since one that was made before gevent patched `threading` would be shared by all greenlets.
 """
 
 
 def check_process(process: int) -> None:
-    """Check that what ran in a thread of ours has not forked.
+    """Check that the code that ran in a thread of casdk's has not forked.
 
     Raises:
-        ClosedError: It has, and this is the child, which ends with it.
+        ClosedError: It has forked, and this is the child, which ends by this error.
     """
     if os.getpid() != process:
         raise ClosedError("this process was forked in the middle of a call, which goes on in its parent")
@@ -86,13 +89,13 @@ def check_process(process: int) -> None:
 class Workers(ThreadPoolExecutor):
     """Threads that take work from a queue, for a loop's `run_in_executor`.
 
-    The threads of ``concurrent.futures`` refuse all work from the moment in which the main thread ends, and the exit
-    waits for them; but other threads and ``atexit`` handlers still make calls then. This is a subclass of its executor
-    only because asyncio takes no other one as default; nothing of it is used.
+    The threads of ``concurrent.futures`` refuse all work as soon as the main thread ends, and the exit waits for them;
+    but other threads and ``atexit`` handlers still make calls then. This is a subclass of its executor only because
+    asyncio takes no other class as the default executor; none of its code is used.
 
     Args:
-        most_threads: Each of them is started when all before it are busy.
-        name: Theirs.
+        most_threads: The most threads; each is started when all others are busy.
+        name: Name of the threads, before their number.
     """
 
     def __init__(self, most_threads: int, name: str) -> None:
@@ -109,7 +112,7 @@ class Workers(ThreadPoolExecutor):
         """Run a function in one of the threads.
 
         Raises:
-            TransportError: There is none, and none can be started.
+            TransportError: No thread is running, and none can be started.
         """
         future: Future[T] = Future()
         with self._count_lock:
@@ -120,13 +123,13 @@ class Workers(ThreadPoolExecutor):
         return future
 
     async def call(self, function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
-        """Run a function in one of the threads and wait for it; return what it returned, and what it raised.
+        """Run a function in one of the threads and wait for it; return its result and its error, one of them ``None``.
 
         Raises:
-            TransportError: There is none, and none can be started.
+            TransportError: No thread is running, and none can be started.
         """
         outcome = await asyncio.get_running_loop().run_in_executor(self, self._outcome_of, function)
-        # Popped, so that no list that the error's traceback can reach holds the error: that would be a reference cycle.
+        # Popped, since the traceback of the error will refer to this frame, and so to the list: a reference cycle.
         error, result = outcome.pop(), outcome.pop()
         return result, error
 
@@ -144,7 +147,7 @@ class Workers(ThreadPoolExecutor):
         except TransportError:
             if self._started == 0:
                 raise
-            return  # the threads that have been started will do the work
+            return  # the threads that are running will do the work
         self._started += 1
 
     def _work(self) -> None:
@@ -154,7 +157,7 @@ class Workers(ThreadPoolExecutor):
                 self._finish(future, work)
             else:
                 self._count_out()
-            del future, work  # an idle thread keeps nothing alive
+            del future, work  # so that an idle thread keeps no object in memory
 
     def _finish(self, future: Future[Any], work: Callable[[], Any]) -> None:
         try:
@@ -170,7 +173,7 @@ class Workers(ThreadPoolExecutor):
             future.set_result(result)
 
     def _count_out(self) -> None:
-        # Called before the future is done: whoever waits for it may submit work at once, for which this thread is free.
+        # Called before the future is done: the code that waits for it may submit work at once, and this thread is free.
         with self._count_lock:
             self._unfinished -= 1
 
@@ -181,11 +184,11 @@ class Workers(ThreadPoolExecutor):
 async def wait_for_thread(
     ask: Callable[[Callable[[], object]], bool], seconds: float, deadline: float | None, give_up: Callable[[], object]
 ) -> None:
-    """Wait on a loop until a thread has come to what it was asked for, or until that has taken too long.
+    """Wait on a loop until a thread calls a function, or until that has taken too long.
 
     Args:
-        ask: Hands the thread a function to be called then; returns whether it will be.
-        seconds: To wait at most.
+        ask: Passes the function to the thread; returns whether the thread will call it.
+        seconds: The most seconds to wait.
         deadline: When the wait ends at the latest, in the loop's time.
         give_up: Called if it has taken too long.
     """
@@ -202,7 +205,7 @@ async def wait_for_thread(
             done.set_result(None)
 
     def notify() -> None:
-        with suppress(RuntimeError):  # the loop is closed, so nobody waits
+        with suppress(RuntimeError):  # the loop is closed, so no code waits on it
             loop.call_soon_threadsafe(end)
 
     def expire() -> None:

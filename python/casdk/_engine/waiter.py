@@ -1,4 +1,7 @@
-"""What a request waits for: its outcome, with which it goes on in the same turn of the loop."""
+"""The awaitable that a request waits for: like a future, but it resumes the request in the same turn of the loop.
+
+The channels make one for each request, and set its outcome; `casdk._engine.steps` and tasks wait for it.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,17 @@ T = TypeVar("T")
 
 
 class Waiter(msgspec.Struct, Generic[T], eq=False):
-    """The outcome of one request; awaited once, by a task, or by a request that `casdk._calls.tasks` carries on.
+    """The outcome of one request; awaited once, by a task or by a coroutine that runs in `Steps`.
 
-    A future resumes who waits for it one turn of the loop later, by a handle and a task's step for each. Whoever waits
-    for a reply goes on as soon as its bytes have been read. To asyncio this is an object like a future, as
-    `asyncio.isfuture` has them.
+    A future resumes its awaiter one turn of the loop later, by a handle and a task's step for each. A waiter resumes
+    it as soon as the bytes of the reply have been read. To asyncio it is an object like a future, as `asyncio.isfuture`
+    defines them.
 
     Attributes:
-        outcome: What came, once something has.
-        error: What ended the wait instead.
-        done: Whether one of both is there.
-        is_reply: Whether a reply came, and so nothing went wrong.
+        outcome: The reply, or what came in its place, once something came.
+        error: The error that ended the wait instead.
+        done: Whether there is an outcome or an error.
+        is_reply: Whether the outcome is a reply, so that nothing went wrong.
     """
 
     outcome: T = cast(Any, None)
@@ -40,10 +43,10 @@ class Waiter(msgspec.Struct, Generic[T], eq=False):
     get_loop: ClassVar = staticmethod(asyncio.get_running_loop)
     """Returns the engine's loop: a waiter is used there and nowhere else."""
 
-    # for the channel
+    # called by the channel
 
     def reply(self, outcome: T) -> None:
-        """Set the reply, and resume who waits: nothing may be half done."""
+        """Set the reply, and resume the awaiter at once; so the channel calls this when its own state is consistent."""
         self.outcome = outcome
         self.done = self.is_reply = True
         resume, self._resume = self._resume, None
@@ -56,23 +59,23 @@ class Waiter(msgspec.Struct, Generic[T], eq=False):
             self._context.run(resume, self)
 
     def set_result(self, outcome: T) -> None:
-        """Set what is no reply, or none that is in order; who waits is resumed in the next turn of the loop."""
+        """Set an outcome that is no good reply; the awaiter is resumed in the next turn of the loop."""
         self.outcome, self.done = outcome, True
         self._resume_soon()
 
     def set_exception(self, error: BaseException) -> None:
-        """Set what ended the wait; who waits is resumed in the next turn of the loop."""
+        """Set the error that ended the wait; the awaiter is resumed in the next turn of the loop."""
         self.error, self.done = error, True
         self._resume_soon()
 
     def _resume_soon(self) -> None:
         resume, self._resume = self._resume, None
         if resume is not None:
-            # A loop that is being closed cancels its tasks while it does not run.
+            # The loop does not run if it is being closed, which cancels its tasks.
             loop = self._task_loop or asyncio.get_running_loop()
             loop.call_soon(resume, self, context=self._context)
 
-    # for who waits
+    # called by the awaiter
 
     def __await__(self) -> Generator[Any, None, None]:
         """Wait until it is done. The outcome is not returned, since a generator would be one more to resume."""
@@ -82,7 +85,7 @@ class Waiter(msgspec.Struct, Generic[T], eq=False):
         return iter((self,))  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
 
     def result(self) -> T:
-        """Return what came, or raise what ended the wait."""
+        """Return the outcome, or raise the error that ended the wait."""
         error, self.error = self.error, None
         if error is not None:
             try:
@@ -92,15 +95,15 @@ class Waiter(msgspec.Struct, Generic[T], eq=False):
         return self.outcome
 
     def when_done(self, resume: Callable[[Waiter[T]], object], context: Context) -> None:
-        """Have this called with the waiter, in this context, when the wait is over: there is one who waits."""
+        """Call a function with the waiter, in a context, when the wait is over; there is only one awaiter."""
         self._resume, self._context = resume, context
 
     def add_done_callback(self, resume: Callable[[Waiter[T]], object], *, context: Context) -> None:
-        """Do the same for a task."""
+        """Do the same as `when_done` for a task, which calls this method of futures."""
         self._resume, self._context, self._task_loop = resume, context, asyncio.get_running_loop()
 
     def cancel(self, msg: str | None = None) -> bool:
-        """End the wait with a `CancelledError`; return whether it was not over."""
+        """End the wait with a `CancelledError`; return whether it was still waited for."""
         if self.done:
             return False
         self.set_exception(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))

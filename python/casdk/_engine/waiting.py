@@ -1,4 +1,8 @@
-"""How a thread, or a task on another loop, waits for a call that runs on the engine."""
+"""How a thread, or a task on another loop, waits for a call that runs on the engine.
+
+`Client` calls the functions at the end of this file: `run_call` for a call with one result, `run_pieces` for a stream,
+and their twins for an event loop.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +32,16 @@ T_co = TypeVar("T_co", covariant=True)
 WATCH_SECONDS: Final = 0.5
 """How often an engine looks for callers' loops that were closed."""
 _watching: Final[WeakSet[Engine]] = WeakSet()
-"""The engines that do so."""
+"""The engines that look for them, since a call from a loop is under way."""
 Report: TypeAlias = Callable[[object, BaseException | None], None]
-"""Called with what the caller's own code returned, or with what it raised."""
+"""A function that gets the result of the caller's own code, or its error."""
 
 
 class Runs(Protocol[T_co]):
-    """A call that runs on the engine, and makes its result where its caller is."""
+    """A call that runs on the engine, and makes its result where its caller is: a `casdk._calls.run.Run`."""
 
     async def run(self, caller: Caller[Any]) -> Callable[[], T_co]:
-        """Run on the engine; return what makes the result."""
+        """Run on the engine; return a function that makes the result."""
         ...
 
 
@@ -49,27 +53,27 @@ def _error_for_caller(error: BaseException) -> BaseException:
 
 
 class _Ask(msgspec.Struct, eq=False):
-    """The call asks the thread to run the caller's own code."""
+    """Message to a waiting thread: run the caller's own code, and report its result."""
 
     function: Callable[[], Any]
     report: Report
 
 
 class _Piece(msgspec.Struct, eq=False):
-    """The call hands over a piece of its result."""
+    """Message to a waiting thread: here is a piece of the result."""
 
     piece: Any
     taken: Callable[[], None]
 
 
 class _End(msgspec.Struct, eq=False):
-    """The call is over."""
+    """Message to a waiting thread: the call is over."""
 
     result: Any
     error: BaseException | None
 
     def outcome(self) -> Any:
-        """Return the result, or raise what ended the call; once, as the error's traceback would hold the error."""
+        """Return the result or raise the error, once: the error is dropped here, since its traceback refers to this."""
         error, self.error = self.error, None
         if error is None:
             return self.result
@@ -80,7 +84,7 @@ class _End(msgspec.Struct, eq=False):
 
 
 class _ThreadCaller(Caller[T]):
-    """A thread of the caller's that waits in `serve` and runs what the call asks for; every sync call makes one."""
+    """A thread of the caller's that waits for a call and runs the caller's own code for it; one for each sync call."""
 
     _messages: queue.SimpleQueue[_Ask | _Piece | _End]
 
@@ -92,7 +96,7 @@ class _ThreadCaller(Caller[T]):
 
     def _cancel(self) -> None:
         super()._cancel()
-        # Pieces that nobody takes refer to this caller, and it to them through the queue.
+        # A new queue, since pieces that were not taken refer to this caller, and the queue to them: a reference cycle.
         self._messages = queue.SimpleQueue()
 
     def receive(self, endings: list[Ending]) -> None:
@@ -100,11 +104,11 @@ class _ThreadCaller(Caller[T]):
             self._messages.put(_End(result, error))
 
     def end_in_child(self, error: ClosedError) -> None:
-        # Put into the queue, since the thread may wait there: a signal's handler that ran meanwhile may have forked.
+        # A message ends the wait of the thread, which may be inside `get`: a signal's handler may fork there.
         self._messages.put(_End(None, error))
 
     def serve(self) -> T:
-        """Wait for the result, of a call that hands over no pieces."""
+        """Wait for the result of a call that hands over no pieces."""
         self._messages = queue.SimpleQueue()
         try:
             self.begin()
@@ -125,7 +129,7 @@ class _ThreadCaller(Caller[T]):
             while isinstance(message := self._wait(), _Piece):
                 message.taken()
                 piece = message.piece
-                del message  # the traceback of an error would hold the piece
+                del message  # the traceback of an error would keep the piece in memory
                 yield piece
                 del piece
         except BaseException:
@@ -136,7 +140,7 @@ class _ThreadCaller(Caller[T]):
         return message.outcome()  # type: ignore[no-any-return]
 
     def _wait(self) -> _Piece | _End:
-        """Run what the call asks for until it hands over a piece, or is over."""
+        """Run the caller's code that the call asks for, until the call hands over a piece or is over."""
         while True:
             if self.engine.obstacle() is not None:
                 self.engine.check()
@@ -148,7 +152,7 @@ class _ThreadCaller(Caller[T]):
     def _run(self, function: Callable[[], Any], report: Report) -> None:
         """Run the caller's own code in this thread, and report what it returned or raised."""
         try:
-            result = _awaited_by_nobody(function())
+            result = _not_awaitable(function())
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as raised:
@@ -160,11 +164,11 @@ class _ThreadCaller(Caller[T]):
             report(result, None)
 
 
-def _awaited_by_nobody(result: Any) -> Any:
-    """Return what the caller's own code returned to a sync call.
+def _not_awaitable(result: Any) -> Any:
+    """Return the result of the caller's own code, in a sync call.
 
     Raises:
-        InputTypeError: It is a coroutine, of an async iterable or of a callback.
+        InputTypeError: It is a coroutine, from an async iterable or a callback, which a sync call cannot await.
     """
     if isinstance(result, Coroutine):
         result.close()
@@ -173,7 +177,7 @@ def _awaited_by_nobody(result: Any) -> Any:
 
 
 class _LoopCaller(Caller[T]):
-    """A task on a loop of the caller's that waits for the engine; every async call makes one."""
+    """A task on a loop of the caller's that waits for a call; one for each async call."""
 
     _done: asyncio.Future[T] | None
     _pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] | None = None
@@ -204,7 +208,7 @@ class _LoopCaller(Caller[T]):
         assert self.loop is not None
         try:
             mailbox_of(self.loop).post(self.loop, self.context, function, *arguments)
-        except RuntimeError:  # the caller's loop is closed, so nobody waits any more
+        except RuntimeError:  # the caller's loop is closed, so no task waits any more
             self._cancel()
 
     def _ask(self, function: Callable[[], Any], report: Report) -> None:
@@ -213,7 +217,7 @@ class _LoopCaller(Caller[T]):
     def _run(self, function: Callable[[], Any], report: Report) -> None:
         try:
             result = function()
-            # Within the try: `isinstance` asks the class of the result, which may be the caller's code.
+            # Inside of the try, since `isinstance` may run code of the result's class.
             awaits = isinstance(result, Coroutine)
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -275,10 +279,10 @@ class _LoopCaller(Caller[T]):
             raise
         finally:
             self.engine.callers.discard(self)
-            self._done = None  # it may hold an error whose traceback refers to this frame, and so to this caller
+            self._done = None  # its error's traceback would refer to this frame: a reference cycle
 
     async def pieces(self) -> AsyncGenerator[Any, None]:
-        """Yield the pieces as they come; raise what ended the call early."""
+        """Yield the pieces as they come; raise the error that ended the call early."""
         pieces: asyncio.Queue[tuple[Any, Callable[[], None]] | None] = asyncio.Queue()
         self._pieces = pieces
         self.begin()
@@ -289,7 +293,7 @@ class _LoopCaller(Caller[T]):
                 piece, taken = message
                 taken()
                 yield piece
-                del message, piece, taken  # the traceback of an error would hold the piece
+                del message, piece, taken  # the traceback of an error would keep the piece in memory
                 self.engine.check()
             await self._done
             self._result()()
@@ -300,24 +304,24 @@ class _LoopCaller(Caller[T]):
             self.engine.callers.discard(self)
 
     def _result(self) -> Any:
-        """Return the result and drop the future, which an error's traceback would hold through this caller."""
+        """Return the result, and drop the future: an error's traceback refers to this caller, and so to the future."""
         done, self._done = self._done, None
         assert done is not None
         return done.result()
 
     def _leave(self) -> None:
         self.cancel()
-        self._pieces = None  # pieces that nobody takes refer to this caller
+        self._pieces = None  # pieces that were not taken refer to this caller: a reference cycle
         if self._done is not None:
-            # Nobody will ask for its outcome any more, and asyncio logs an error that nobody has asked for.
+            # Cancelled, since asyncio logs the error of a future that was never retrieved.
             self._done.cancel()
         if self._running is not None:
             self._running.cancel()
 
 
 def _watch(engine: Engine) -> None:
-    """Stop the calls whose loops were closed while they ran, which nobody else does; runs on the engine."""
-    # Done first, so that a call that begins from now on starts the watch again.
+    """Stop the calls whose loops were closed meanwhile: no code on these loops can do it. Runs on the engine."""
+    # First of all, so that a call that begins from now on starts the watch again.
     _watching.discard(engine)
     waiting = [caller for caller in tuple(engine.callers) if caller.loop is not None]
     for caller in waiting:
@@ -332,8 +336,8 @@ def _watch(engine: Engine) -> None:
 def _separate_from_parent(loop: asyncio.AbstractEventLoop) -> None:
     """Give a loop in a forked child a selector and a pipe of its own, and wake it.
 
-    asyncio leaves parent and child one epoll and one pipe. What one of them reads from the pipe the other never sees,
-    and when the child closes its loop, nothing wakes the parent's any more. uvloop's loops see to that themselves.
+    asyncio leaves parent and child with one epoll and one pipe. Bytes that one of them reads from the pipe are lost for
+    the other, and when the child closes its loop, nothing wakes the parent's any more. uvloop needs no help here.
     """
     if not isinstance(loop, BaseSelectorEventLoop):
         return
@@ -356,7 +360,7 @@ def _finish_all(endings: list[tuple[_LoopCaller[Any], Any, BaseException | None]
 
 
 def run(job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> T:
-    """Run a job on the engine, as a task, and wait for it in this thread, which may be inside a running loop.
+    """Run a job on the engine, as a task, and wait for it in this thread, even if a loop is running in it.
 
     Ctrl-C stops the job; its clean-up goes on in the background.
     """
@@ -371,30 +375,30 @@ def run_async(job: Callable[[Caller[T]], Coroutine[Any, Any, T]]) -> Coroutine[A
 
 
 async def _as_task(job: Callable[[Caller[T]], Coroutine[Any, Any, T]], caller: Caller[T]) -> T:
-    await asyncio.sleep(0)  # for which it gets a task
+    await asyncio.sleep(0)  # a coroutine that waits for anything but a reply gets a task
     return await job(caller)
 
 
 def run_call(call: Runs[T] | Member) -> T:
-    """`run` a call, and make its result here."""
+    """Run a call on the engine, wait for it in this thread, and make its result here."""
     job: Job[Callable[[], T]] = call if isinstance(call, Member) else call.run
     return _ThreadCaller(job).serve()()
 
 
 async def run_call_async(call: Runs[T] | Member) -> T:
-    """`run_call` on this loop."""
+    """Run a call on the engine, wait for it on this loop, and make its result here."""
     job: Job[Callable[[], T]] = call if isinstance(call, Member) else call.run
     return (await _LoopCaller(job).serve())()
 
 
 async def run_on_worker(function: Callable[..., T], *arguments: Any) -> T:
-    """Run on a worker, in a copy of the current context, what would block this loop."""
+    """Run a function that would block this loop on a worker, in a copy of the current context."""
     work = partial(contextvars.copy_context().run, function, *arguments)
     return await asyncio.get_running_loop().run_in_executor(engine().readers, work)
 
 
 def run_pieces(job: Job[Callable[[], object]]) -> Generator[Any, None, Any]:
-    """Run a job on the engine, yield its pieces, then call what it returns; closing the generator stops it."""
+    """Run a job on the engine, yield its pieces, then call the function it returns; closing the generator stops it."""
     (yield from _ThreadCaller(job).pieces())()
 
 
