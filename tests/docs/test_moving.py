@@ -19,7 +19,7 @@ traverse_flat traverse_flat_per_path
 
 
 def test_all_that_an_array_has_not_is_named():
-    _, _, section = PAGES["docs/moving.md"].partition("## What our Document and DocumentArray have not")
+    _, _, section = PAGES["docs/moving.md"].partition("## What Document and DocumentArray do not have")
     rows = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     assert named - {"sync"} == {name for name in THEIRS.split() if not hasattr(DocumentArray, name)}
