@@ -82,9 +82,9 @@ def replies(server, tuning):
         yield reply
 
 
-def search(server, **limits):
+def search(server, row_items=1, **limits):
     """Search to the end; return the tuning and the replies."""
-    tuning = Tuning(32)
+    tuning = Tuning(32 // row_items, row_items=row_items)
     tuning.begin(**{"window": WINDOW_REQUESTS, **limits})
     seen, coming = [], replies(server, tuning)
     while not tuning.is_over:
@@ -114,6 +114,27 @@ def test_what_is_chosen_is_within_5_percent_of_the_best(name, routes):
     if name == "gpu":
         assert tuning.batch_size == 64
         assert tuning.size == (3 if routes else WINDOW_REQUESTS)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_items_of_a_row_stay_together(name):
+    """Also where a request of rows is too large, and where a server refuses some: rows are what is counted."""
+    server = SERVERS[name]._replace(largest=200, most=6)
+    tuning, seen = search(server, row_items=2)
+    assert {reply.items % 2 for reply in seen} == {0}
+    assert tuning.batch_size == 2 * tuning.best.batch_size
+    alone, _ = search(server)
+    assert server.rate(Point(tuning.batch_size, tuning.size)) >= 0.95 * server.rate(alone.best)
+    known = Tuning.known(*tuning.best, row_items=2)
+    assert (known.batch_size, known.best) == (tuning.batch_size, tuning.best)
+
+
+def test_a_row_is_the_least_that_a_request_has():
+    server = Server(lambda items: 0.01 * items**2)
+    tuning, seen = search(server, row_items=2)
+    assert (tuning.batch_size, min(reply.items for reply in seen)) == (2, 2)
+    tuning, _ = search(Server(lambda items: 0.01 + 1e-4 * items, largest=3), row_items=2)
+    assert tuning.best.batch_size == 1
 
 
 @given(

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from itertools import islice
 
 import numpy as np
+import pyarrow.dataset
 import pytest
-from casdk import BulkError, Client, bulk
+from casdk import BulkError, Client, Image, Text, bulk
 from casdk._calls import tuning
 from casdk.bulk.regrouping import hand_out
 from casdk.testing import FaultServer, Refuse, embed
@@ -109,9 +111,69 @@ def test_a_target_that_was_begun_with_a_number_stays_with_it(client, peer, tmp_p
     assert set(sizes(peer)) == {48}
 
 
-def test_runs_that_share_a_folder_have_requests_of_one_size(client, peer, tmp_path):
-    client.encode_to(tmp_path / "rows", TEXTS, shard=(0, 2), shard_rows=5000)
-    assert max(sizes(peer)) == 32
+@pytest.fixture
+def pictured():
+    """Rows of an image and its caption."""
+    picture = b"\x89PNG\r\n\x1a\n"
+    rows = [(text, (Image(picture + text.encode()), Text(text)), "") for text in TEXTS]
+    return bulk.Named(lambda: iter(rows), len(rows), ("image", "text"))
+
+
+def rows_of(folder):
+    """Return names and matrices of a folder, by the columns that have them."""
+    table = pyarrow.dataset.dataset(folder).to_table()
+    columns = {name: np.array(table[name].to_pylist(), np.float32) for name in table.column_names[1:-1]}
+    return table["name"].to_pylist(), columns
+
+
+def test_an_image_and_its_caption_stay_in_one_request(client, peer, pictured, mode, tmp_path):
+    target, options = tmp_path / "rows", {"shard_rows": 4500, "prefetch": 2}
+    if mode == "sync":
+        result = client.encode_to(target, pictured, **options)
+    else:
+        result = asyncio.run(client.aencode_to(target, pictured, **options))
+    assert {request.texts[::2] for request in peer.requests if len(request.texts) > 1} == {
+        ("",) * (size // 2) for size in sizes(peer)
+    }
+    assert len(set(sizes(peer)[:-1])) > 2
+    manifest = json.loads((target / "_casdk.json").read_text())
+    assert manifest["settings"]["batch_size"] == result.batch_size == sizes(peer)[-2] / 2
+    assert manifest["prefetch"] == 2
+    names, columns = rows_of(target)
+    assert (names, result.encoded) == (TEXTS, len(TEXTS))
+    np.testing.assert_array_equal(columns["text_embedding"], [embed(text, WIDTH) for text in TEXTS])
+    assert client.encode_to(target, pictured, **options).batch_size == result.batch_size
+
+
+def test_few_pairs_are_sent_as_ever(client, peer, pictured, tmp_path):
+    few = bulk.Named(lambda: islice(pictured.entries(), 100), 100, pictured.holds)
+    assert client.encode_to(tmp_path / "rows", few).batch_size == 32
+    assert set(sizes(peer)) == {64, 8}
+
+
+@pytest.mark.parametrize("finish", ["merge", "one run", "others"])
+def test_each_run_that_makes_a_share_finds_its_own(client, peer, tmp_path, finish):
+    """What each has found may differ, and rows are those of one run all the same."""
+    target, options = tmp_path / "rows", {"shard_rows": 2500, "prefetch": 2}
+    client.encode_to(target, TEXTS, shard=(0, 2), **options)
+    assert max(sizes(peer)) == 32  # of 3,500 rows nothing is found out
+    found = client.encode_to(target, iter(TEXTS), shard=(1, 2), **options).batch_size
+    assert len(set(sizes(peer))) > 2
+    if finish == "merge":
+        assert bulk.merge(target).batch_size == found
+    elif finish == "others":
+        assert hand_out(str(target), 3)
+        for index in range(3):
+            client.encode_to(target, TEXTS, shard=(index, 3), **options)
+        bulk.merge(target)
+    assert client.encode_to(target, TEXTS, **options).batch_size == found
+    client.encode_to(tmp_path / "one", TEXTS, batch_size=32, **options)
+    parts = [path.name for path in sorted((tmp_path / "one").glob("part-*"))]
+    assert [(target / name).read_bytes() for name in parts] == [
+        (tmp_path / "one" / name).read_bytes() for name in parts
+    ]
+    manifest = json.loads((target / "_casdk.json").read_text())
+    assert (manifest["settings"]["batch_size"], manifest["prefetch"]) == (found, 2)
 
 
 def test_runs_that_a_folder_is_handed_out_to_keep_what_was_found(client, peer, tmp_path):

@@ -34,8 +34,8 @@ class BulkOptions(TypedDict, total=False):
         shard: ``(i, n)``, where n runs make one folder together, on as many machines as you like: this one makes every
             n-th shard from shard i on, counted from 0. `casdk.bulk.merge` joins what they have made.
         batch_size: Items per request. ``"auto"``, the default, finds out while the first shard is made, as for
-            `Client.encode`; every run that goes on takes what was found. It is 32 for fewer than 4,096 items, and with
-            ``shard``, as all runs of a folder need the same; and 32 pairs for images with their captions.
+            `Client.encode`; every run that goes on takes what was found, and each run with ``shard`` finds its own. It
+            is 32 for fewer than 4,096 items. Of images with their captions it is the number of pairs.
         dtype: ``float32`` or ``float16``.
         normalize: Divide each row by its length.
         layout: ``"clip-retrieval"`` makes a folder that autofaiss and clip-back read, of images, texts or both:

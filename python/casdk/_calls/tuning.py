@@ -46,7 +46,7 @@ class Point(NamedTuple):
     """A point of the search, which is tried and measured.
 
     Attributes:
-        batch_size: Items per request.
+        batch_size: Rows per request, each of one item or of several that travel together.
         window: Requests in flight.
     """
 
@@ -55,7 +55,7 @@ class Point(NamedTuple):
 
 
 Trials: TypeAlias = Generator[Point, float, None]
-"""Yields points to try, one after the other; the items per second of each are sent to it."""
+"""Yields points to try, one after the other; the rows per second of each are sent to it."""
 
 
 class Tuning(Window):
@@ -66,23 +66,27 @@ class Tuning(Window):
     grows back.
 
     Args:
-        batch_size: Items per request, at first.
+        batch_size: Rows per request, at first.
         window: Requests in flight, at first.
+        row_items: Items of a row, which travel in one request: 1, or 2 for an image and its caption. The points of the
+            search count rows.
 
     Attributes:
+        row_items: Items of a row.
         batch_size: Items of the next request.
         size: Requests in flight.
         trial: Number of the current trial: chunks that are read while it is n belong to trial n.
         is_over: Whether the search is over.
     """
 
-    def __init__(self, batch_size: int, window: int = WINDOW_REQUESTS) -> None:
+    def __init__(self, batch_size: int, window: int = WINDOW_REQUESTS, *, row_items: int = 1) -> None:
         super().__init__(window)
-        self.batch_size: int = batch_size
+        self.row_items: Final = row_items
+        self.batch_size: int = batch_size * row_items
         self.size: int = window
         self.trial: int = 0
         self.is_over: bool = False
-        self._search = _Search(Point(batch_size, window))
+        self._search = _Search(Point(batch_size, window), MOST_BATCH_ITEMS // row_items)
         self._trials: Trials | None = None
         self._answered = True
         self._growth = 0
@@ -91,9 +95,9 @@ class Tuning(Window):
         self._go_to(self._search.best)
 
     @classmethod
-    def known(cls, batch_size: int, window: int) -> Self:
+    def known(cls, batch_size: int, window: int, *, row_items: int = 1) -> Self:
         """Return a tuning whose search is over, with the point that was found before."""
-        tuning = cls(batch_size, window)
+        tuning = cls(batch_size, window, row_items=row_items)
         tuning.end()
         return tuning
 
@@ -117,7 +121,7 @@ class Tuning(Window):
 
     @property
     def best(self) -> Point:
-        """The best point that was found so far; the window may be smaller at the moment."""
+        """The best point that was found so far, which counts rows; the window may be smaller at the moment."""
         return self._search.best
 
     @property
@@ -147,21 +151,21 @@ class Tuning(Window):
         """
         if self.is_over:
             return
-        tally, search = self._tally, self._search
-        search.item_bytes = max(search.item_bytes, size / items)
+        tally, search, rows = self._tally, self._search, items // self.row_items
+        search.row_bytes = max(search.row_bytes, size / rows)
         if tally is None:  # the first reply does not count: requests of a new size may need preparation in the server
             self._tally = _Tally(now)
             return
-        tally.items += items
+        tally.rows += rows
         tally.replies += 1
         tally.on_the_way += took - served
         seconds = now - tally.began_at
         is_whole = seconds >= TRIAL_SECONDS and tally.replies % self._point.window == 0
         is_late = seconds >= LONG_TRIAL_SECONDS and tally.replies >= FEWEST_REPLIES
-        if (is_whole or is_late) and (search.rates or tally.items >= FIRST_ITEMS):
+        if (is_whole or is_late) and (search.rates or tally.rows * self.row_items >= FIRST_ITEMS):
             # By Little's law: requests per second, times the seconds that each of them is on its way.
             search.on_the_way[self._point] = tally.on_the_way / seconds
-            self._try_next(tally.items / seconds)
+            self._try_next(tally.rows / seconds)
 
     def disturbed(self) -> None:
         """Begin the current trial again, since an error has disturbed its measurement."""
@@ -194,9 +198,10 @@ class Tuning(Window):
 
     def refused_size(self, items: int) -> None:
         """Note that a request of so many items was too large for the server, or for a proxy."""
-        if self.is_over or items == 1:
+        rows = items // self.row_items
+        if self.is_over or rows < 2:
             return
-        self._search.most_batch_size = min(self._search.most_batch_size, items // 2)
+        self._search.most_batch_size = min(self._search.most_batch_size, rows // 2)
         if self._point.batch_size > self._search.most_batch_size:
             self._try_next(0.0)
 
@@ -215,14 +220,14 @@ class Tuning(Window):
     def _go_to(self, point: Point) -> None:
         """Send the next requests with the numbers of a point, and measure them."""
         self._point = point
-        self.batch_size, self.size = point
+        self.batch_size, self.size = point.batch_size * self.row_items, point.window
         self._tally = None
 
     def _try_next(self, rate: float) -> None:
         """Go on to the next point.
 
         Args:
-            rate: Items per second of the current point.
+            rate: Rows per second of the current point.
         """
         assert self._trials is not None
         try:
@@ -243,13 +248,13 @@ class _Tally(msgspec.Struct):
 
     Attributes:
         began_at: When the first reply came, which does not count itself.
-        items: Items of the replies after that one.
+        rows: Rows of the replies after that one.
         replies: Number of these replies.
         on_the_way: Seconds that these requests and replies were on their way, in all.
     """
 
     began_at: float
-    items: int = 0
+    rows: int = 0
     replies: int = 0
     on_the_way: float = 0.0
 
@@ -259,26 +264,27 @@ class _Search:
 
     Args:
         first: The first point.
+        most_batch_size: The most rows in a request that are tried, unless the first point has more.
 
     Attributes:
         best: The best point so far.
-        rates: Items per second of each point that was tried.
+        rates: Rows per second of each point that was tried.
         on_the_way: For each point, how many requests were on their way at a time, on average.
         least_window: The fewest requests in flight that are tried.
         most_window: The most requests in flight that are tried.
-        most_batch_size: The most items in a request that are tried.
+        most_batch_size: The most rows in a request that are tried.
         most_bytes: The most bytes of a request that are tried.
-        item_bytes: Bytes of an item, in the request with the largest items.
+        row_bytes: Bytes of a row, in the request with the largest rows.
     """
 
-    def __init__(self, first: Point) -> None:
+    def __init__(self, first: Point, most_batch_size: int) -> None:
         self.best = first
         self.rates: dict[Point, float] = {}
         self.on_the_way: dict[Point, float] = {}
         self.least_window = self.most_window = first.window
-        self.most_batch_size = max(first.batch_size, MOST_BATCH_ITEMS)
+        self.most_batch_size = max(first.batch_size, most_batch_size)
         self.most_bytes = math.inf
-        self.item_bytes = 0.0
+        self.row_bytes = 0.0
 
     def trials(self) -> Trials:
         """Yield the points to try, until no step helps any more; the rate of each point is sent to it."""
@@ -341,7 +347,7 @@ class _Search:
     def _may_try(self, point: Point) -> bool:
         if point.batch_size < 1 or self.within_bounds(point) != point:
             return False
-        if point.batch_size > self.best.batch_size and point.batch_size * self.item_bytes > self.most_bytes:
+        if point.batch_size > self.best.batch_size and point.batch_size * self.row_bytes > self.most_bytes:
             return False
-        items, items_now = (one.batch_size * one.window for one in (point, self.best))
-        return items <= max(items_now, IN_FLIGHT_SECONDS * self.rates[self.best])
+        rows, rows_now = (one.batch_size * one.window for one in (point, self.best))
+        return rows <= max(rows_now, IN_FLIGHT_SECONDS * self.rates[self.best])

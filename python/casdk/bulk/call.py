@@ -71,7 +71,7 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
         source,
         settings,
         stream_options,
-        tunes=run_options.batch_size == AUTO and len(settings.columns) == 1,
+        tunes=run_options.batch_size == AUTO,
         share=share,
         resume=run_options.resume,
         overwrite=run_options.overwrite,

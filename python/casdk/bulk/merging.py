@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from time import monotonic
 
+import msgspec
+
 from casdk.bulk.disk import sum_of
 from casdk.bulk.folders import FolderTarget
 from casdk.bulk.layouts import open_folder
 from casdk.bulk.manifest import Manifest
 from casdk.bulk.result import BulkResult
 from casdk.bulk.shards import ParquetTarget
-from casdk.bulk.shares import Reading, check_alike, read_shares, remove_shares
+from casdk.bulk.shares import Reading, check_alike, common_of, read_shares, remove_shares
 from casdk.bulk.store_places import suffix_of
 from casdk.errors import BulkError, ConfigError
 
@@ -104,14 +106,7 @@ def _joined(folder: FolderTarget, manifests: list[Manifest]) -> Manifest:
         read.add(shard.rows, shard.items)
     if read.input != first.input:
         raise BulkError(f"the shards of {name} are not those of the input that its runs have read")
-    return Manifest(
-        settings=first.settings,
-        space=next((manifest.space for manifest in manifests if manifest.space is not None), None),
-        prefetch=next((manifest.prefetch for manifest in manifests if manifest.prefetch is not None), None),
-        finished=True,
-        width=max(manifest.width for manifest in manifests),
-        shards=tuple(shards),
-    )
+    return msgspec.structs.replace(common_of(manifests), finished=True, shards=tuple(shards))
 
 
 def _check_files(folder: FolderTarget, manifest: Manifest) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from casdk.bulk.folders import FolderTarget
 from casdk.bulk.manifest import Manifest, Shard, Share
 from casdk.bulk.shards import ParquetTarget
-from casdk.bulk.shares import ShareTarget, check_alike, read_shares, remove_shares, shares_in
+from casdk.bulk.shares import ShareTarget, check_alike, common_of, read_shares, remove_shares, shares_in
 from casdk.errors import BulkError
 
 __all__ = ["WholeFolder", "WholeTarget", "hand_out"]
@@ -99,13 +99,7 @@ def _gathered(name: str, manifests: list[Manifest]) -> Manifest:
     check_alike(name, manifests)
     made = {shard.number: shard for manifest in manifests for shard in (*manifest.shards, *manifest.ahead)}
     begun = {manifest.begun.number: manifest.begun for manifest in manifests if manifest.begun is not None}
-    whole = Manifest(
-        settings=manifests[0].settings,
-        space=next((manifest.space for manifest in manifests if manifest.space is not None), None),
-        prefetch=next((manifest.prefetch for manifest in manifests if manifest.prefetch is not None), None),
-        width=max(manifest.width for manifest in manifests),
-    )
-    return _with(whole, made, begun)
+    return _with(common_of(manifests), made, begun)
 
 
 def _part_of(whole: Manifest, share: Share) -> Manifest:

@@ -21,18 +21,19 @@ class Requests:
     """The batch size and the window of the streams of a run.
 
     Args:
+        total: Rows that this run makes, if known.
         tunes: Whether to find out what is best, and not to take what the settings say.
-        total: Items in all, if known.
-        searches: Whether it may be searched for; if not, what an earlier run has found still holds.
+        row_items: Items of a row: 2 for an image and its caption, which go in one request.
 
     Attributes:
         searches: Whether a search is under way whose outcome is in no manifest.
     """
 
-    def __init__(self, total: int | None, *, tunes: bool, searches: bool = True) -> None:
+    def __init__(self, total: int | None, *, tunes: bool, row_items: int = 1) -> None:
         self.searches: bool = False
         self._tunes: Final = tunes
-        self._may_search: Final = searches and (total is None or total >= FEWEST_ITEMS)
+        self._row_items: Final = row_items
+        self._may_search: Final = total is None or total * row_items >= FEWEST_ITEMS
         self._tuning: Tuning | None = None
 
     def begin(self, settings: Settings, manifest: Manifest | None) -> Settings:
@@ -47,15 +48,15 @@ class Requests:
         if manifest is not None:
             settings = msgspec.structs.replace(settings, batch_size=manifest.settings.batch_size)
         if manifest is not None and manifest.prefetch is not None:
-            self._tuning = Tuning.known(settings.batch_size, manifest.prefetch)
+            self._tuning = Tuning.known(settings.batch_size, manifest.prefetch, row_items=self._row_items)
         elif self._may_search and (manifest is None or not manifest.rows):
-            self._tuning = Tuning(settings.batch_size)
+            self._tuning = Tuning(settings.batch_size, row_items=self._row_items)
             self.searches = True
         return settings
 
     def batch_size(self, settings: Settings) -> int | Tuning:
-        """Return the ``batch_size`` of `Client.stream`."""
-        return settings.batch_size if self._tuning is None else self._tuning
+        """Return the ``batch_size`` of `Client.stream`, by which a request has whole rows."""
+        return settings.batch_size * self._row_items if self._tuning is None else self._tuning
 
     @property
     def is_found(self) -> bool:

@@ -98,9 +98,9 @@ class Run:
         self._report = report
         self._timeout = timeout
         total = self._source.total
-        self._requests = Requests(total, tunes=tunes, searches=share is None)
         if share is not None and total is not None:
             total = share.rows_of(total, settings.shard_rows)
+        self._requests = Requests(total, tunes=tunes, row_items=self._parts)
         self._bar = Bar(target.name, total, shown=show_progress)
         self._stopping: BaseException | None = None
         self._manifest = Manifest(settings=settings, share=share)
@@ -350,11 +350,8 @@ class Run:
         return None if self._deadline is None else max(self._deadline - monotonic(), 1e-9)
 
     def _options_of_stream(self, verdict: Verdict | None = None) -> dict[str, Any]:
-        batch_size: Any = self._requests.batch_size(self._settings)
-        if self._parts > 1:
-            # A request has whole rows: of images and their captions as many of each as a server takes at a time.
-            batch_size = self._settings.batch_size * self._parts
         changed = {} if verdict is None else {"min_fidelity": verdict}
+        batch_size = self._requests.batch_size(self._settings)
         return {**self._options, **changed, "batch_size": batch_size, "timeout": self._seconds_left()}
 
     async def _encode(self, mode: Mode, work: Work) -> None:

@@ -15,7 +15,16 @@ from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.targets import Held
 from casdk.errors import BulkError
 
-__all__ = ["Reading", "ShareTarget", "SharedFolder", "check_alike", "read_shares", "remove_shares", "shares_in"]
+__all__ = [
+    "Reading",
+    "ShareTarget",
+    "SharedFolder",
+    "check_alike",
+    "common_of",
+    "read_shares",
+    "remove_shares",
+    "shares_in",
+]
 
 LEFT_BEFORE: Final = re.compile(r"_lock|_lock\.\d+-of-\d+|_casdk\.\d+-of-\d+\.json(\.tmp)?")
 """What the runs of other shares may have in the folder before a run has its manifest."""
@@ -152,7 +161,9 @@ def check_alike(name: str, manifests: list[Manifest]) -> int:
         both = f"of {name}, shard {shares[0]} was made"
         for option in Settings.__struct_fields__:
             one, other = getattr(first.settings, option), getattr(manifest.settings, option)
-            if one != other:
+            # One that a run has found by measuring is no option of its caller's, and each run measures for itself.
+            was_found = option == "batch_size" and (first.prefetch or manifest.prefetch)
+            if one != other and not was_found:
                 raise BulkError(f"{both} with {option}={one!r}, and shard {share} with {other!r}")
         if manifest.space is not None and space is not None:
             reason = Space.read(manifest.space, "space").difference(Space.read(space, "space"))
@@ -162,3 +173,20 @@ def check_alike(name: str, manifests: list[Manifest]) -> int:
     if len(widths) > 1:
         raise BulkError(f"{name} has rows of {' and of '.join(map(str, sorted(widths)))} numbers: of two models")
     return of
+
+
+def common_of(manifests: list[Manifest]) -> Manifest:
+    """Return what runs have in common that make shares of a folder, as the manifest of one that has made no shard.
+
+    Of what they have found by measuring, batch size and requests in flight, it has what the first of them has found.
+
+    Args:
+        manifests: Theirs, which are alike.
+    """
+    found = next((manifest for manifest in manifests if manifest.prefetch is not None), manifests[0])
+    return Manifest(
+        settings=found.settings,
+        prefetch=found.prefetch,
+        space=next((manifest.space for manifest in manifests if manifest.space is not None), None),
+        width=max(manifest.width for manifest in manifests),
+    )
