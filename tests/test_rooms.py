@@ -224,17 +224,21 @@ def test_every_rule_has_a_file():
 
 
 def lines_of(path: Path) -> int:
-    """Count lines, overloads aside: they state one signature several times over."""
+    """Count lines without overloads, which repeat one signature, and without the examples in docstrings."""
     lines = len(path.read_text().splitlines())
     if path.suffix != ".py" or lines <= LINES:
         return lines
-    overloads = [
+    nodes = [
         node
         for node in ast.walk(tree_of(path))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     ]
-    return lines - sum((n.end_lineno or 0) - n.lineno + 2 for n in overloads)
+    overloads = [
+        node for node in nodes if any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
+    ]
+    examples = [(ast.get_docstring(node) or "").partition("\nExample:\n")[2] for node in nodes]
+    repeated = sum((node.end_lineno or 0) - node.lineno + 2 for node in overloads)
+    return lines - repeated - sum(example.count("\n") + 2 for example in examples if example)
 
 
 SOURCES = [

@@ -1,4 +1,4 @@
-"""`Client`: five verbs, each with an async twin. Every body here is "build a call, run it"."""
+"""`Client`: public signatures and docstrings. Each method makes a call of `casdk._calls.verbs` and runs it."""
 
 from __future__ import annotations
 
@@ -77,45 +77,45 @@ OF_SEARCH: Final = Known(OF_EVERY_VERB, "limit")
 
 
 class Client(Generic[Profiled_co]):
-    """A CLIP server, from any number of threads, tasks and event loops at once.
+    """A client of one CLIP server, or of several, for any number of threads, tasks and event loops at once.
 
-    Making one opens nothing; the first call does. It is a context manager, sync and async.
+    The first call opens the connection. A client is a context manager, sync and async.
 
     Args:
-        server: ``scheme://host[:port]``; schemes ``grpc grpcs http https websocket websockets`` (``ws wss``), default
-            ports 80 and, with TLS, 443. Or a list of several, as addresses or as `Server`.
-        credential: Token sent as ``authorization`` with every request on every scheme, verbatim; or a callable, also an
-            async one, that returns it and is asked again when the server refuses; or ``{"Authorization": token}``.
-            ``CLIP_AUTH_TOKEN`` is used where none is given. A function runs on a worker and a coroutine on a loop of
-            casdk's own, wherever the call comes from: what belongs to another loop cannot be awaited there.
-        tls: How the secure schemes verify; the system's store by default.
-        timeout: Seconds for each call in all; short for ``Timeouts(total=...)``.
-        timeouts: Connecting, one request, a whole call.
+        server: ``scheme://host[:port]``, schemes ``grpc grpcs http https websocket websockets`` (``ws wss``), default
+            port 80, or 443 for the secure schemes. A list of addresses or `Server` makes a pool of servers.
+        credential: Token that is sent verbatim as ``authorization`` with every request, on every scheme; or
+            ``{"Authorization": token}``; or a function that returns the token, called again when the server refuses it;
+            or such a coroutine function, which runs on an event loop of casdk's. ``CLIP_AUTH_TOKEN`` by default.
+        pool: How several servers are used.
+        tls: How the secure schemes verify the server; by default with the system's trusted authorities.
+        timeout: Seconds for each whole call; short for ``Timeouts(total=...)``.
+        timeouts: Limits, in seconds, for connecting, one request and a whole call.
         retry: When a failed request is sent again.
-        limits: What is held in flight at once.
-        proxy: ``http://[user:password@]host:port`` to go through; ``""`` for none. By default ``HTTPS_PROXY`` (secure
-            schemes) or ``HTTP_PROXY``, else ``ALL_PROXY``, and ``NO_PROXY``, are read, and never changed.
-        transport: Who speaks the protocols: ``"own"``, the default, is casdk itself, without threads; ``"libraries"``
-            are grpcio, httpx and websockets, brought by ``casdk[libraries]``.
-        coalesce: Merge concurrent `encode` calls of up to 32 items into requests of as many: ``True`` while requests
-            are in flight, a number of milliseconds also waits that long. Texts without a ``batch_size`` travel in
-            larger ones, up to 256, while each is answered within 10 ms. Errors and deadlines stay with their caller.
-        local_files: ``False`` opens no file and asks the file system about no string: paths, ``PathLike``,
-            ``Image(path)`` and a ``Document.uri`` that names a file are `NotAllowedError`. For services.
-        pool: How several servers are used; see `Pool`.
-        fetch_urls: ``False`` fetches nothing: ``http(s)://`` URLs, also of Documents, are `NotAllowedError`. Sentences,
-            bytes, arrays and data URIs pass whatever either of them is.
-        expect_space: What `space` has returned: a server of another vector space is a `ModelMismatchError`, before
-            one of its rows is given to you. It is asked over each connection, before that is used.
-        telemetry: ``True`` reports spans and metrics to OpenTelemetry's global providers, a `Telemetry` to its own,
-            and sends the trace context to the server; needs ``casdk[otel]``. Off, nothing of it is imported.
+        limits: How much may be in flight at once.
+        proxy: ``http://[user:password@]host:port`` of a proxy, or ``""`` for none. By default the client reads
+            ``HTTPS_PROXY`` (secure schemes) or ``HTTP_PROXY``, else ``ALL_PROXY``, and ``NO_PROXY``.
+        transport: What speaks the protocols: ``"own"``, the default, is casdk itself, without further threads;
+            ``"libraries"`` are grpcio, httpx and websockets, which ``casdk[libraries]`` installs.
+        coalesce: Merge concurrent `encode` calls of up to 32 items into requests of up to 32 items. ``True`` merges the
+            calls that are made while requests are in flight; a number also waits so many milliseconds for more calls.
+            Texts without a ``batch_size`` are merged into requests of up to 256 items while the server answers each
+            within 10 ms. Each caller gets its own errors and deadlines.
+        telemetry: ``True`` reports spans and metrics to OpenTelemetry's global providers, a `Telemetry` to its own, and
+            both send the trace context to the server. Needs ``casdk[otel]``. By default OpenTelemetry is not imported.
+        local_files: ``False``, for services, opens no file and does not look up any string on the disk: paths,
+            ``PathLike``, ``Image(path)`` and a ``Document.uri`` that names a file raise `NotAllowedError`.
+        fetch_urls: ``False``, for services, downloads nothing: ``http(s)://`` URLs, also of Documents, raise
+            `NotAllowedError`. Sentences, bytes, arrays and data URIs are always allowed.
+        expect_space: A text that `space` has returned. If a server has another vector space, calls raise
+            `ModelMismatchError` before they return any of its rows. Each connection is checked before it is used.
 
     Raises:
         ConfigError: The address, or an option, cannot work.
 
     Example:
         >>> from casdk import Client
-        >>> with Client("grpc://127.0.0.1:51000") as client:  # doctest: +SKIP
+        >>> with Client("grpc://127.0.0.1:51000") as client:
         ...     client.encode(["she smiled, with pain", "apple.png"]).shape
         (2, 512)
     """
@@ -188,10 +188,10 @@ class Client(Generic[Profiled_co]):
         self._finalizer.atexit = False
 
     def __getstate__(self) -> Settings:
-        """Return the configuration; secrets stay where they are.
+        """Return the configuration, to be pickled; it never contains a secret.
 
         Raises:
-            ConfigError: The configuration holds a secret in clear, or telemetry's providers.
+            ConfigError: The configuration holds a secret as a string, or telemetry's providers.
         """
         self._settings.check_portable()
         return self._settings
@@ -205,7 +205,7 @@ class Client(Generic[Profiled_co]):
 
     @property
     def servers(self) -> list[ServerStatus]:
-        """What the client knows of its servers now: state, last error and share of the requests of each.
+        """The state, the last error and the share of the requests of each server, as the client knows them now.
 
         Example:
             >>> from casdk import Client
@@ -286,24 +286,30 @@ class Client(Generic[Profiled_co]):
         """Turn texts and images into embeddings.
 
         Args:
-            content: Any iterable of ``str`` (a sentence, or an image's path, URL or data URI, by the rule of
-                docs/moving.md), ``os.PathLike`` and ``bytes`` (images), ``ndarray [H, W, C] uint8``, ``PIL.Image``,
-                `Text`, `Image`, `Document`, mixed as you like. A generator is read as far as requests are sent. Also
-                a column of pandas, polars or Arrow, of texts or of anything else that can be encoded.
-            **options: Those of `EncodeOptions` and what decides on the result, by name.
+            content: Any iterable of ``str`` (a sentence, or an image's path, URL or data URI; docs/moving.md has the
+                rule), ``os.PathLike`` and ``bytes`` (images), ``ndarray [H, W, C] uint8``, ``PIL.Image``, `Text`,
+                `Image` and `Document`, mixed as you like. A generator is read only as fast as requests are sent. A
+                column of pandas, polars or Arrow is an iterable, too.
+            **options: The fields of `EncodeOptions` and `ResultOptions`, by name.
 
         Returns:
-            ``[N, D] float32`` in input order; if every item is a Document, a `DocumentArray` of the same
-            objects with ``.embedding`` set, views of one matrix. ``(0, 0)`` for no items.
+            ``[N, D] float32`` in input order, ``[0, 0]`` for no items. If every item is a Document, a `DocumentArray`
+            of the same objects with ``.embedding`` set, each a view of one matrix.
 
         Raises:
-            InputTypeError: ``content`` is one item, or no iterable.
+            InputTypeError: ``content`` is a single item, or not iterable.
             ItemError: An item cannot be encoded.
-            TransportError: The server cannot be reached, retries included.
-            DeadlineError: Time ran out.
+            TransportError: The server cannot be reached, even after retries.
+            DeadlineError: The time limit has passed.
             ServerError: The server answered with an error.
             ReplyError: The server's answer breaks the protocol.
-            TypeError: An unknown option.
+            TypeError: An option is unknown.
+
+        Example:
+            >>> from casdk import Client
+            >>> client = Client("grpc://127.0.0.1:51000")
+            >>> client.encode(["an apple", "apple.png"], batch_size=8).shape
+            (2, 512)
         """
         self._check()
         return waiting.run_call(verbs.encode(self._session, content, read_options(options)))
@@ -407,20 +413,26 @@ class Client(Generic[Profiled_co]):
     def stream(self, content: Any, **options: Any) -> Generator[Any, None, None]:
         """Yield `encode`'s result in pieces of ``batch_size`` items, in order, while the input is still being read.
 
-        At most ``prefetch`` pieces are under way, so an endless generator runs in flat memory. Closing the generator
-        takes back what is in flight.
+        At most ``prefetch`` pieces are in flight, so an endless generator needs no more memory. Closing the generator
+        cancels the requests in flight.
 
         Args:
             content: As for `encode`.
-            **options: Those of `EncodeOptions` but ``out``, and ``errors``, by name.
+            **options: The fields of `StreamOptions`, and ``errors``, by name.
 
         Yields:
-            ``[n, D] float32``; a `DocumentArray` where every item of the piece is a Document. With
+            ``[n, D] float32``, or a `DocumentArray` if every item of the piece is a Document. With
             ``errors="return"`` an `EncodeResult`, whose ``start`` is the index of the piece's first item.
 
         Raises:
-            InputError: The content is no iterable of items, or an option does not go with a stream; at once, before
-                the first piece is asked for.
+            InputError: The content is no iterable of items, or an option is not for streams. It is raised at once, and
+                not with the first piece.
+
+        Example:
+            >>> from casdk import Client
+            >>> client = Client("grpc://127.0.0.1:51000")
+            >>> [piece.shape for piece in client.stream((f"apple {n}" for n in range(40)), batch_size=16)]
+            [(16, 512), (16, 512), (8, 512)]
         """
         self._check()
         read = read_options(options)
@@ -454,26 +466,37 @@ class Client(Generic[Profiled_co]):
         pieces = waiting.run_pieces_async(verbs.stream(self._session, content, read).run)
         return verbs.open_pieces_async(self, pieces, read)
 
-    # encode, onto a disk
+    # encode, into files
 
     @takes(BulkOptions, defaults=BulkDefaults)
     def encode_to(
         self, target: str | os.PathLike[str], content: Mixture | NamedItems, **options: Unpack[BulkOptions]
     ) -> BulkResult:
-        """Encode any number of items into files; a run that was killed, or stopped, goes on when it is called again.
+        """Encode any number of items into files; if the run is killed or stopped, the same call continues it.
 
         Args:
-            target: ``NAME.npy``, a matrix ``[N, D]`` with NaN where an item failed, names and errors beside it; or a
-                folder, whose name has no suffix (or ``s3://bucket/name``), for Parquet files or for a ``layout``.
-            content: As for `encode`; or pairs of a name and an item; or what `casdk.bulk` reads. A run that goes on
-                reads it again from the first item on, and compares it with what it was.
-            **options: Those of `BulkOptions`, by name.
+            target: ``NAME.npy`` for a matrix ``[N, D]``, NaN for failed items, with names and errors in files beside
+                it; or a folder, whose name has no suffix (also ``s3://bucket/name``), for Parquet files or a
+                ``layout``.
+            content: As for `encode`; or pairs of a name and an item; or a source of `casdk.bulk`. A run that continues
+                reads it again from the first item, and compares it with what the target was made of.
+            **options: The fields of `BulkOptions`, by name.
 
         Raises:
-            BulkError: The run stopped, and the same call goes on where it did; or target or input are not what they
-                were, and nothing was changed.
-            InputError: The content is no iterable of items, or an option is none; nothing was done.
-            ConfigError: The target's name says of no kind of target, or none for this content; or a library is missing.
+            BulkError: The run stopped, and the same call continues it; or the target or the input has changed, and
+                nothing was touched.
+            InputError: The content is no iterable of items, or an option has a wrong value; nothing was done.
+            ConfigError: The target's name stands for no kind of target, or for none that can hold this content; or a
+                library is missing.
+
+        Example:
+            >>> from casdk import Client, bulk
+            >>> client = Client("grpc://127.0.0.1:51000")
+            >>> result = client.encode_to("photos.npy", bulk.files("photos/*"))
+            >>> result.rows == result.encoded, result.failed
+            (True, 0)
+            >>> client.encode_to("photos.npy", bulk.files("photos/*")).encoded  # all rows are there already
+            0
         """
         self._check()
         from casdk.bulk.call import make_run
@@ -519,22 +542,29 @@ class Client(Generic[Profiled_co]):
     def rank(self, docs: Documents, *, source: str = "matches", **options: Unpack[CallOptions]) -> DocumentArray: ...
     @takes(*OF_EVERY_VERB)
     def rank(self, docs: Any, *, source: str = "matches", **options: Any) -> Any:
-        """Order each Document's matches by how well they go with it.
+        """Sort each Document's matches by how well they fit it.
 
         Args:
-            docs: Documents with content and ``.matches`` with content: texts for an image, images for a text, any mix.
+            docs: Documents with content and with ``.matches`` that have content: texts for an image, images for a text,
+                or any mix.
             source: Attribute that holds the candidates: ``matches`` or ``chunks``.
-            **options: Those of `CallOptions` and what decides on the result, by name.
+            **options: The fields of `CallOptions` and `ReplyOptions`, by name.
 
         Returns:
-            The same Documents; their candidates are the same objects in the order of
-            ``scores['clip_score'].value`` (softmax over the query's candidates), highest first, with
-            ``scores['clip_score_cosine']`` beside it.
+            The same Documents. Their candidates are the same objects, sorted by ``scores['clip_score'].value`` (softmax
+            over the query's candidates), highest first; ``scores['clip_score_cosine']`` has the cosine.
 
         Raises:
-            InputValueError: A Document without candidates, or a candidate without content; nothing was sent, unless
-                an iterator came to it later.
+            InputValueError: A Document has no candidates, or a candidate no content. Nothing was sent, unless an
+                iterator reached that Document later.
             NotSupportedError: The flow does not rank at that endpoint.
+
+        Example:
+            >>> from casdk import Client, Document
+            >>> client = Client("grpc://127.0.0.1:51000")
+            >>> query = Document(text="a red apple", matches=[Document(text="a room"), Document(text="an apple")])
+            >>> client.rank([query])[0].matches[0].text
+            'an apple'
         """
         self._check()
         return waiting.run_call(verbs.rank(self._session, docs, read_options(options, OF_RANK), source))
@@ -612,16 +642,22 @@ class Client(Generic[Profiled_co]):
         """Store texts, images or Documents in the server's index.
 
         Args:
-            content: As for `encode`. Ids and tags of Documents travel; what is no Document gets a fresh id.
-            idempotent_index: The server's index replaces by id, so that a request may be sent again after its bytes
-                left; by default it is not.
-            **options: Those of `CallOptions` and what decides on the result, by name.
+            content: As for `encode`. Documents are stored with their ids and tags; any other item gets a random id.
+            idempotent_index: Whether the server's index replaces documents by id. If so, a request may be sent again
+                even if its bytes may have reached the server; by default it is not.
+            **options: The fields of `CallOptions` and `ReplyOptions`, by name.
 
         Returns:
-            The Documents, embeddings set.
+            The Documents, with ``.embedding`` set.
 
         Raises:
             NotSupportedError: The flow has no indexer.
+
+        Example:
+            >>> from casdk import Client, Document
+            >>> client = Client("grpc://127.0.0.1:51000")
+            >>> client.index([Document(id="smile", text="she smiled, with pain")])[0].embedding.shape
+            (512,)
         """
         self._check()
         return waiting.run_call(verbs.index(self._session, content, read_options(options, OF_INDEX), idempotent_index))
@@ -694,18 +730,25 @@ class Client(Generic[Profiled_co]):
     def search(self, content: Mixture, *, limit: int = 10, **options: Unpack[CallOptions]) -> DocumentArray: ...
     @takes(*OF_EVERY_VERB)
     def search(self, content: Any, *, limit: int = 10, **options: Any) -> Any:
-        """Find what is nearest in the server's index.
+        """Find the nearest documents of the server's index.
 
         Args:
             content: Queries, as for `encode`.
-            limit: Matches per query, at least 1.
-            **options: Those of `CallOptions` and what decides on the result, by name.
+            limit: Number of matches per query, at least 1.
+            **options: The fields of `CallOptions` and `ReplyOptions`, by name.
 
         Returns:
-            The queries as Documents; ``.matches`` by ascending ``scores['cosine'].value`` (cosine distance).
+            The queries as Documents; ``.matches`` are sorted by ascending ``scores['cosine'].value``, a distance.
 
         Raises:
             NotSupportedError: The flow has no indexer.
+
+        Example:
+            >>> from casdk import Client, Document
+            >>> client = Client("grpc://127.0.0.1:51000")
+            >>> _ = client.index([Document(id="smile", text="she smiled, with pain")])
+            >>> client.search(["she smiled, with pain"], limit=1)[0].matches[0].id
+            'smile'
         """
         self._check()
         return waiting.run_call(verbs.search(self._session, content, read_options(options, OF_SEARCH), limit))
@@ -749,23 +792,28 @@ class Client(Generic[Profiled_co]):
     def space(
         self, model_name: str | None = None, *, timeout: float | UnsetType | None = UNSET, patience: float | None = None
     ) -> str:
-        """Return what distinguishes the server's vector space from all others, to be stored beside vectors.
+        """Return a text that identifies the server's vector space, to be stored beside vectors.
 
-        The server encodes a fixed sentence and a fixed image, or the one of them that it can. Compare what is returned
-        by ``expect_space=``, never by ``==``: the same model gives slightly other numbers on another machine.
+        The server encodes a fixed sentence and a fixed image, or the one of them that it supports. Compare the text
+        with ``expect_space=``, never with ``==``: the same model gives slightly different numbers on another machine.
 
         Args:
-            model_name: Model to ask for, as in ``parameters={"model_name": ...}``, where the flow has several.
-            timeout: Seconds for the call; ``None`` for as long as it takes, the client's own if not given.
+            model_name: Name of the model, as in ``parameters={"model_name": ...}``, if the flow has several.
+            timeout: Seconds for the call, ``None`` for no limit; the client's own timeout by default.
             patience: Seconds that a server which has answered may be away; ``Retry.patience`` by default.
 
         Returns:
             At most 200 printable ASCII characters, without white space and quotes.
 
         Raises:
-            ModelMismatchError: The client has an ``expect_space``, and the server is of another space.
-            ItemError: The server encodes neither.
-            CasdkError: As `encode`.
+            ModelMismatchError: The server's space is not the client's ``expect_space``.
+            ItemError: The server encodes neither the sentence nor the image.
+
+        Example:
+            >>> from casdk import Client
+            >>> space = Client("grpc://127.0.0.1:51000").space()
+            >>> Client("grpc://127.0.0.1:51000", expect_space=space).encode(["an apple"]).shape
+            (1, 512)
         """
         self._check()
         return str(waiting.run_call(verbs.space(self._session, model_name, timeout, patience)))
@@ -782,16 +830,22 @@ class Client(Generic[Profiled_co]):
     def profile(
         self, content: Item | Document | None = None, *, timeout: float | UnsetType | None = UNSET, quiet: bool = False
     ) -> Profiled_co:
-        """Show where the time of one request goes.
+        """Measure and print where the time of one request goes.
 
         Args:
-            content: A text or an image to encode; nothing measures an empty call.
-            timeout: Seconds for the call; ``None`` for as long as it takes, the client's own if not given.
-            quiet: Do not print the tree.
+            content: A text or an image to encode; ``None`` measures an empty request.
+            timeout: Seconds for the call, ``None`` for no limit; the client's own timeout by default.
+            quiet: Whether to print nothing.
 
         Returns:
-            Every figure, in milliseconds; it also reads like upstream's dict (``p['Roundtrip']``). A client of a list
-            of servers, or with a `Pool`, returns a ``dict[str, Profile]``, by address.
+            The times in milliseconds; they can also be read as from ``clip_client``'s dict (``p['Roundtrip']``). A
+            client of a list of servers, or with a `Pool`, returns a ``dict[str, Profile]`` by address.
+
+        Example:
+            >>> from casdk import Client
+            >>> profile = Client("grpc://127.0.0.1:51000").profile("an apple", quiet=True)
+            >>> profile.network + profile.server <= profile.roundtrip + 0.001  # milliseconds
+            True
         """
         self._check()
         return cast(Profiled_co, profiles.run(self._session, content, timeout, quiet=quiet))
@@ -806,7 +860,7 @@ class Client(Generic[Profiled_co]):
     # running and closing
 
     def _check(self, error: type[ClosedError] = ClosedError, said: str = EXITING) -> None:
-        """Check that calls can still be made, before anything else: as an exit ends, the names of modules are None.
+        """Check first of all that Python is not exiting: at the end of an exit, the names in modules are None.
 
         Raises:
             ClosedError: Python is exiting.
@@ -817,14 +871,15 @@ class Client(Generic[Profiled_co]):
     _exiting = staticmethod(sys.is_finalizing)
 
     def close(self) -> None:
-        """Cancel calls that run, close every connection; the client cannot be used afterwards."""
+        """Cancel running calls and close every connection; the client cannot be used afterwards."""
         if self._exiting():
             return
         from casdk._engine.threads import our_threads
 
         self._finalizer.detach()
         if self._session.opened:
-            if threading.get_ident() in our_threads:  # in a finalizer that Python happens to run there
+            # A finalizer that closes the client may run on any thread, also on one of casdk's own.
+            if threading.get_ident() in our_threads:
                 self._session.leave()
             else:
                 waiting.run(lambda caller: self._session.aclose())

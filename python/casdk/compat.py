@@ -1,7 +1,7 @@
-"""`Client`, the drop-in for ``clip_client.Client``: its signatures, defaults and return types, none of its defects.
+"""`Client`, a drop-in replacement for ``clip_client.Client``: the same signatures, defaults and return types.
 
-Documents go in and come out as docarray's (``pip install 'docarray<0.30'``), which is needed, and imported, only
-where a call has to do with Documents. Every difference is listed in the documentation, ``docs/moving.md``.
+It wraps `casdk.Client` for programs that change one import. Its Documents are docarray's (``pip install
+'docarray<0.30'``), which is imported only by calls with Documents. ``docs/moving.md`` lists every difference.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ from casdk.models import Header, Route, Status
 __all__ = ["CallOptions", "Client", "Data", "DataRequest"]
 
 BATCH_SIZE = 8
-PREFETCH = 100
-MANY = 500
-"""Items of which upstream warns, whether it shows a bar or not."""
+"""Items per request, the default of ``clip_client``."""
+PREFETCH_REQUESTS = 100
+"""Requests in flight, the default of ``clip_client``."""
+WARNED_ITEMS = 500
+"""``clip_client`` warns of more items than this, with and without a bar."""
 
 
 class CallOptions(TypedDict, total=False):
-    """Options of every verb but ``profile``; `casdk.Client`'s own (``timeout=``...) are taken, too.
+    """Options of every verb except ``profile``, including some of `casdk.Client`'s own (``timeout=``...).
 
     Attributes:
         batch_size: Items per request; 8, also for ``None``.
         show_progress: Show a bar.
         parameters: Sent to the executors, ``model_name`` selects the model. Never changed.
         on_done: Called with the `DataRequest` of each request that went well; the call then returns ``None``.
-        on_error: Called with the `DataRequest` of each that failed, which then does not stop the call.
+        on_error: Called with the `DataRequest` of each failed request, which then does not stop the call.
         on_always: Called with each `DataRequest`; the call then returns ``None``.
         prefetch: Requests in flight; 100, also for ``None``.
-        timeout: Seconds for the whole call; ``None`` for as long as it takes.
-        reader: Where a sync iterable is read: by its ``"caller"``, or in a ``"thread"`` of its own.
-        check_images: Refuse what is not an image before it is sent.
-        source: ``rank`` only: attribute that holds the candidates, ``matches`` or ``chunks``.
+        timeout: Seconds for the whole call; ``None`` for no limit.
+        reader: Where a sync iterable is read: on the ``"caller"``'s thread, or on a ``"thread"`` of its own.
+        check_images: Whether to refuse items that are no images before they are sent.
+        source: For ``rank`` only: the attribute that holds the candidates, ``matches`` or ``chunks``.
     """
 
     batch_size: int | None
@@ -55,7 +57,7 @@ class CallOptions(TypedDict, total=False):
 
 
 class Data:
-    """What a `DataRequest` carries."""
+    """The documents of a `DataRequest`, as ``request.data.docs``."""
 
     def __init__(self, request: DataRequest) -> None:
         self._request = request
@@ -67,10 +69,10 @@ class Data:
 
 
 class DataRequest:
-    """The answer to one request, as upstream's callbacks read it.
+    """The answer to one request, with the attributes that callbacks of ``clip_client`` use.
 
     Attributes:
-        response: The same as `casdk.Response`.
+        response: The same answer as a `casdk.Response`.
     """
 
     def __init__(self, response: casdk.Response) -> None:
@@ -95,22 +97,22 @@ class DataRequest:
 
     @property
     def header(self) -> Header:
-        """Which request."""
+        """The request that it answers."""
         return self.response.header
 
     @property
     def status(self) -> Status:
-        """How it went."""
+        """How the request ended."""
         return self.response.status
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        """The gateway and the executors it passed, with times."""
+        """The gateway and the executors that the request passed, with times."""
         return self.response.routes
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The request's parameters, echoed."""
+        """The request's parameters, as the server sent them back."""
         return self.response.parameters
 
     def __repr__(self) -> str:
@@ -118,12 +120,12 @@ class DataRequest:
 
 
 class Client:
-    """A CLIP server, with the interface of ``clip_client.Client``.
+    """A client of a CLIP server, with the interface of ``clip_client.Client``.
 
     Args:
         server: ``scheme://host[:port]``; schemes ``grpc grpcs http https websocket websockets ws wss``.
-        credential: ``{"Authorization": token}``; ``CLIP_AUTH_TOKEN`` is used where none is given.
-        **kwargs: `casdk.Client`'s own (``timeout=``, ``tls=``...).
+        credential: ``{"Authorization": token}``; by default ``CLIP_AUTH_TOKEN`` is read.
+        **kwargs: Further options of `casdk.Client` (``timeout=``, ``tls=``...).
 
     Raises:
         ConfigError: A ``ValueError``: the address or the credential cannot work.
@@ -157,7 +159,7 @@ class Client:
         return await self._client.aencode(content, **read)
 
     def rank(self, docs: Any, **options: Unpack[CallOptions]) -> Any:
-        """Order each Document's matches by how well they go with it.
+        """Sort each Document's matches by how well they fit it.
 
         Args:
             docs: ``docarray.Document`` with content and ``.matches``.
@@ -182,7 +184,7 @@ class Client:
             **options: `CallOptions`.
 
         Returns:
-            A ``docarray.DocumentArray``, embeddings set; of the same objects if Documents were given.
+            A ``docarray.DocumentArray`` with embeddings, of the same objects if the items are Documents.
         """
         read = _read_for_documents(content, options)
         return _theirs(self._client.index(content, **read))
@@ -193,7 +195,7 @@ class Client:
         return _theirs(await self._client.aindex(content, **read))
 
     def search(self, content: Any, limit: int = 10, **options: Unpack[CallOptions]) -> Any:
-        """Find what is nearest in the server's index.
+        """Find the nearest documents of the server's index.
 
         Args:
             content: Queries, as for `encode`.
@@ -220,7 +222,7 @@ class Client:
         return dict(self._client.profile(content or None).items())
 
     def close(self) -> None:
-        """Close every connection; upstream's has none of this, and need not be closed."""
+        """Close every connection. ``clip_client`` has no such method, so calling it is optional."""
         self._client.close()
 
     def __enter__(self) -> Client:
@@ -236,18 +238,18 @@ class Client:
 
 
 def _read(content: Any, options: Any, level: int = 3) -> dict[str, Any]:
-    """Fill in upstream's defaults, hand its kind of response to callbacks, and warn of what upstream warns of.
+    """Return options with ``clip_client``'s defaults and its kind of response for callbacks, and give its warnings.
 
-    Of an input of unknown length upstream warns that the bar would not be accurate; here it is.
+    ``clip_client`` also warns that the bar is not accurate for an input of unknown length. Here it is accurate.
     """
     read = dict(options)
-    if isinstance(content, Sized) and len(content) > MANY:
+    if isinstance(content, Sized) and len(content) > WARNED_ITEMS:
         warnings.warn(
             "Please ensure all the inputs are valid, otherwise the request will be aborted.",
             UserWarning,
             stacklevel=level,
         )
-    for name, default in (("batch_size", BATCH_SIZE), ("prefetch", PREFETCH)):
+    for name, default in (("batch_size", BATCH_SIZE), ("prefetch", PREFETCH_REQUESTS)):
         if read.get(name) is None:
             read[name] = default
     for name in ("on_done", "on_error", "on_always"):

@@ -1,4 +1,8 @@
-"""Settings of a client: frozen structs, checked when they are made."""
+"""The public settings of a client: `TLS`, `Timeouts`, `Retry`, `Limits`, `Telemetry`.
+
+Users make them and pass them to `Client`; `casdk._calls.settings` reads them. The structs are frozen, check their
+fields when they are made and raise `ConfigError`; they do no I/O.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ MIB: Final = 1024 * 1024
 
 
 def _read_path(name: str, source: object) -> str:
-    """Return the path of a PEM file; a path of the caller's own class is asked for it here, not on the engine."""
+    """Return the path of a PEM file as a ``str``; ``__fspath__`` of the caller's class runs here, not on the engine."""
     require(
         isinstance(source, str | os.PathLike),
         f"TLS: {name} must be a PEM file's path or PEM bytes, not {type(source).__name__}",
@@ -36,15 +40,23 @@ def _read_path(name: str, source: object) -> str:
 
 
 class TLS(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How a secure scheme verifies the server and presents itself; the same for all three.
+    """How the secure schemes verify the server and identify the client; the same for all three schemes.
 
     Attributes:
         ca: PEM file, or PEM bytes, of the authorities to trust instead of the system's store.
         cert: PEM file, or PEM bytes, of the client's certificate chain (mTLS).
         key: PEM file, or PEM bytes, of the client's private key (mTLS); needs ``cert``.
-        server_name: Name to ask for (SNI) and to verify instead of the address's host.
-        verify: ``False`` accepts any certificate. Only for experiments; grpc pins the one it is shown, which must be
-            valid today and hold a name.
+        server_name: Name to send (SNI) and to verify instead of the host of the address.
+        verify: ``False`` accepts any certificate; only for experiments. With ``transport="libraries"``, grpcio still
+            needs a certificate that is valid today and contains a name.
+
+    Raises:
+        ConfigError: A field has a wrong value, or fields contradict each other.
+
+    Example:
+        >>> from casdk import TLS
+        >>> TLS(ca="ca.pem", server_name="localhost")
+        TLS(ca='ca.pem', server_name='localhost')
     """
 
     ca: str | os.PathLike[str] | bytes | None = None
@@ -90,14 +102,22 @@ def _shown(source: str | os.PathLike[str] | bytes | None) -> str:
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds a client waits. Nothing waits without a limit by default.
+    """Time limits of a client, in seconds.
 
     Attributes:
-        connect: For one connection, DNS to TLS.
-        read: For one request to be sent and answered.
-        total: For a whole call, loading, retries and waiting included; ``None`` leaves a call as long as it
-            takes while requests keep being answered within ``read``. A call's ``timeout=`` replaces it, ``None`` too.
-        download: For one image behind a URL.
+        connect: For opening one connection, from DNS to TLS. 5 by default.
+        read: For one request to be sent and answered. 60 by default.
+        total: For a whole call, including loading, retries and waiting. By default ``None``: a call may take as long as
+            its requests are answered within ``read``. The ``timeout=`` of a call replaces it, also ``timeout=None``.
+        download: For downloading one image behind a URL. 30 by default.
+
+    Raises:
+        ConfigError: A value is no positive number of seconds, or too large.
+
+    Example:
+        >>> from casdk import Timeouts
+        >>> Timeouts(read=10).connect
+        5.0
     """
 
     connect: float = 5.0
@@ -113,20 +133,29 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """When a failed request is sent again: only what is safe and can help.
+    """When a failed request is sent again, if that is safe and can help.
 
     Attributes:
-        attempts: Times a request is sent in all; 1 never sends again, unless ``patience`` is given.
-        backoff: Seconds before the second attempt, doubled for each one after it.
+        attempts: How often a request is sent in all. With 1 it is never sent again, unless ``patience`` is set.
+        backoff: Seconds before the second attempt; doubled before each further one.
         max_backoff: Longest wait between two attempts, in seconds.
-        jitter: Share of each wait that is random, 0 to 1 (full jitter).
-        budget: Share of a client's requests that may be repeats, 0 to 1, above a floor of 100: a dying server
-            is not stormed.
-        patience: Seconds that the server may be away: refused or reset connections, UNAVAILABLE, 502, 503, and
-            websockets closed for such a reason, but not unknown hosts, TLS or another protocol. A call waits for it,
-            with one request at a time, and none of them counts in ``attempts`` or ``budget``; a deadline ends it
-            sooner. ``None`` is 60 once the client has had an answer and the call has more than one request, else 0, so
-            that a mistyped port fails at once; with ``attempts=1`` it is 0.
+        jitter: Share of each wait that is random, from 0 to 1 (full jitter).
+        budget: Share of a client's requests that may be repeats, from 0 to 1, so that repeats do not overload a failing
+            server. 100 repeats are always allowed.
+        patience: Seconds that a call waits for a server that is away: refused or reset connections, UNAVAILABLE, 502,
+            503, and websockets closed for such a reason, but not unknown hosts, TLS errors or another protocol.
+            Meanwhile one request of the call at a time tries the server; these do not count for ``attempts`` or
+            ``budget``. A deadline ends the wait earlier. ``None`` is 60 if the client has had an answer before and the
+            call has more than one request. Otherwise, and with ``attempts=1``, it is 0, so that a mistyped port fails
+            at once.
+
+    Raises:
+        ConfigError: A value is out of its range.
+
+    Example:
+        >>> from casdk import Retry
+        >>> Retry(attempts=2, patience=300).max_backoff
+        5.0
     """
 
     attempts: int = 5
@@ -153,22 +182,31 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a client holds at once, over all its calls.
+    """How much a client may have in flight at once, over all its calls.
 
     Attributes:
-        prefetch: Requests in flight per call; by default 8, or 4 for each of several servers if that is more, and up
-            to 32 small ones while the server answers each within 20 ms.
-        requests: Requests in flight over all calls, to each server.
-        max_inflight_bytes: Bytes of requests and replies in flight or waiting for their turn; one call has an eighth
-            of them in requests, so that large images leave room for other calls.
-        max_item_bytes: Largest image, read or downloaded.
-        max_message_bytes: A request is cut where it would grow beyond this.
-        max_reply_bytes: Largest reply accepted.
-        connections: Connections to each server, where the protocol needs more than one (http).
-        redirects: Redirects followed for one image URL.
-        requests_per_second: Requests sent in a second over all calls, evenly: none sooner after another. By default as
-            many as there are, and fewer while a server refuses some as too many.
-        items_per_second: Items sent in a second: after a request of 32 items the next waits until they were due.
+        prefetch: Requests in flight per call. By default 8, or 4 for each server of a pool if that is more, and up to
+            32 small requests while the server answers each within 20 ms.
+        requests: Requests in flight to each server, over all calls.
+        max_inflight_bytes: Bytes of requests and replies in flight, and of those that wait to be sent. One call may use
+            an eighth of them for requests, so that large images leave room for other calls.
+        max_item_bytes: Bytes of the largest image that is read or downloaded.
+        max_message_bytes: Bytes of the largest request; larger batches are split.
+        max_reply_bytes: Bytes of the largest reply that is accepted.
+        connections: Connections to each server, if the protocol needs several (http).
+        redirects: Redirects that are followed for one image URL.
+        requests_per_second: Requests per second over all calls, sent at even intervals. By default there is no limit,
+            and the client slows down while a server refuses requests as too many.
+        items_per_second: Items per second over all calls: after a request of 32 items, the next one waits until these
+            32 were due. No limit by default.
+
+    Raises:
+        ConfigError: A value is no positive number, or too large.
+
+    Example:
+        >>> from casdk import Limits
+        >>> Limits(requests=128).max_item_bytes == 64 * 1024 * 1024
+        True
     """
 
     prefetch: int | None = None
@@ -193,7 +231,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Telemetry(msgspec.Struct, frozen=True, kw_only=True):
-    """Where OpenTelemetry's spans and metrics go, if not to the process's global providers.
+    """The OpenTelemetry providers for spans and metrics, if they are not the global ones of the process.
 
     Attributes:
         tracer_provider: An ``opentelemetry.trace.TracerProvider``; the global one by default.

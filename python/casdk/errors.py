@@ -5,36 +5,36 @@
     │   └── ModelMismatchError              a server holds another model than it should: .servers
     ├── ClosedError (RuntimeError)          the client was closed
     ├── InputError
-    │   ├── InputTypeError (TypeError)      content of a type no one can encode, a bare str
+    │   ├── InputTypeError (TypeError)      content of a type that cannot be encoded, a bare str
     │   ├── InputValueError (ValueError)    content of the right type that cannot be used
     │   └── ItemError                       one item failed: .index .item .cause
     │       ├── FileMissingError (FileNotFoundError)
     │       ├── FileUnreadableError (OSError)   directory, device, FIFO, no permission
-    │       ├── NotAllowedError (PermissionError)  a file or a URL, which this client does not read
+    │       ├── NotAllowedError (PermissionError)  a file or a URL that this client must not read
     │       ├── NotAnImageError (ValueError)
     │       ├── DataURIError (ValueError)
     │       ├── ItemTooLargeError (ValueError)
     │       ├── EmptyItemError (ValueError)
     │       ├── ItemTypeError (TypeError)
     │       ├── DownloadError (ConnectionError)
-    │       ├── RejectedError               the server fails on this item, or takes none as large
+    │       ├── RejectedError               the server fails on this item, or the item is too large for it
     │       ├── NoEmbeddingError            the server answered without a row for this item
     │       └── NotDoneError                the call was stopped before this item was done
     ├── TransportError (ConnectionError)    refused, reset, closed; 502, 503, 504, UNAVAILABLE
     │   ├── TLSError
     │   ├── ProxyError
-    │   └── ProtocolMismatchError           another protocol speaks on that port
-    ├── DeadlineError (TimeoutError)        the time given to a call, or to one silence, ran out
+    │   └── ProtocolMismatchError           the port speaks another protocol
+    ├── DeadlineError (TimeoutError)        the time limit of a call, or of one wait, has passed
     ├── ServerError                         the server answered with an error
     │   ├── AuthError (PermissionError)
     │   ├── OverloadedError                 429, RESOURCE_EXHAUSTED, a websocket closed with 1013
     │   └── NotSupportedError               the flow has no executor for that verb
     ├── ReplyError (ValueError)             an answer that breaks the protocol
-    ├── BulkError                           a bulk run that stopped, or that was refused
-    └── CallbackError                       a callback of the caller's raised
+    ├── BulkError                           a bulk run stopped, or was refused
+    └── CallbackError                       the caller's callback raised an exception
 
-Data live in attributes; the text is made of them in ``__str__``. An error that stops a call carries what the call had
-finished: `casdk._calls.run` puts it there, in one place for all verbs.
+Every room raises these errors. Their data are attributes, and ``__str__`` makes the text of them. An error that stops a
+call carries what the call had finished; `casdk._calls.run` sets these attributes, in one place for all verbs.
 """
 
 from __future__ import annotations
@@ -86,30 +86,30 @@ __all__ = [
 
 
 class CasdkError(Exception):
-    """Everything casdk raises on purpose.
+    """The base class of all errors of casdk.
 
-    One that stopped a call says how far the call came, so that nothing finished is lost. Where no call was running (a
-    bad option, a client that is closed already) these attributes keep their defaults.
+    An error that stopped a call says how far the call came and carries its finished results. If no call was running
+    (a wrong option, a closed client), these attributes have their defaults.
 
     Attributes:
-        code: Status the server or its proxy refused with, as the protocol writes it: ``"503"``, ``"UNAVAILABLE"``, of
-            a websocket also the code it was closed with: ``"1012"``; ``""`` where there was none.
-        partial: Rows ``[M, D]``, float32 or the call's ``dtype``, of the M items that were read: NaN where there is no
-            row. With ``out=`` a view of it. ``None`` where every item is a Document, which keeps its embedding; where
-            no row has come yet, so that D is not known; and where callbacks take the replies. Of a stream, the rows
-            that were finished and not handed out.
-        start: Index of the first row of ``partial``: 0, but for a stream the number of items handed out.
-        documents: What the call would have returned of the M items that were read, where that is Documents; those that
-            were done have their results. ``None`` where it is rows, and where callbacks take the replies.
-        responses: With ``return_responses=True``, the Responses so far, in input order; else ``None``.
-        done: Items that have a result: the finite rows of ``partial``, the Documents that were done; of a stream,
-            those handed out as well; of an `index`, the items that were stored for sure.
-        total: Items in all, if known.
-        attempts: Times that the request was sent which ended the call; where none did (the call's time ran out, the
-            client was closed), the most times that one of those without an answer was.
-        server: The server's address, ``scheme://host:port``; ``""`` where no call was running.
-        unconfirmed: Of an `index`, indices of the items that may have been stored, ascending: they were sent, and no
-            answer says what became of them. ``None`` for the other verbs.
+        code: Status with which the server or its proxy refused, as the protocol writes it, such as ``"503"`` or
+            ``"UNAVAILABLE"``; for a websocket also the close code, such as ``"1012"``. ``""`` if there was none.
+        partial: Rows ``[M, D]``, float32 or the call's ``dtype``, of the M items that were read, NaN for items without
+            a row. With ``out=`` a view of that matrix. For a stream, the rows that were finished and not yet returned.
+            ``None`` if every item is a Document, which keeps its embedding, if no row has come yet, so that D is not
+            known, and if callbacks get the replies.
+        start: Index of the first row of ``partial``: 0, or for a stream the number of items that it has returned.
+        documents: If the call returns Documents, those of the M items that were read; the ones that were done have
+            their results. ``None`` if the call returns rows, and if callbacks get the replies.
+        responses: With ``return_responses=True``, the Responses so far, in input order; otherwise ``None``.
+        done: Number of items with a result: the finite rows of ``partial`` or the finished Documents. For a stream it
+            includes the returned items; for an `index` it is the number of items that were certainly stored.
+        total: Number of all items, if known.
+        attempts: How often the request that ended the call was sent. If no request ended it (its time ran out, the
+            client was closed), the highest number among the unanswered requests.
+        server: The server's address, ``scheme://host:port``; ``""`` if no call was running.
+        unconfirmed: For an `index`, the ascending indices of the items that may have been stored: they were sent, and
+            no answer confirms it. ``None`` for the other verbs.
     """
 
     code: str = ""
@@ -124,7 +124,7 @@ class CasdkError(Exception):
     unconfirmed: Sequence[int] | None = None
 
     def _how_far(self) -> str:
-        """Return how far the call came, to be put behind the message; ``""`` where nothing was done."""
+        """Return a suffix for the message that says how far the call came; ``""`` if nothing was done."""
         of = "" if self.total is None else f" of {self.total}"
         if self.unconfirmed is None:
             return f" ({self.done}{of} items were done)" if self.done else ""
@@ -141,7 +141,7 @@ class CasdkError(Exception):
         return super().__str__() + self._how_far()
 
     def __repr__(self) -> str:
-        # Not of the arguments: an item may be an image of many megabytes.
+        # The arguments are left out: an item may be an image of many megabytes.
         return f"{type(self).__name__}({str(self)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -149,7 +149,7 @@ class CasdkError(Exception):
         return type(self), self._arguments(), state
 
     def _arguments(self) -> tuple[Any, ...]:
-        """Return what makes an error of this class, and of the same text, again."""
+        """Return the constructor arguments for a copy with the same text."""
         return self.args
 
     def __copy__(self) -> Self:
@@ -160,9 +160,10 @@ class CasdkError(Exception):
 
 
 def _portable(value: Any) -> Any:
-    """Return a value if it comes out of a pickle again, else ``None``: an error must not fail to reach another process.
+    """Return a value if it can be pickled and unpickled, otherwise ``None``.
 
-    A caller's item may be anything, e.g. a ``memoryview``, and so may the exception of a library.
+    An error must always reach another process, but the caller's item may be anything, such as a ``memoryview``, and so
+    may the exception of a library.
     """
     if isinstance(value, str | int | float | None):
         return value
@@ -178,13 +179,14 @@ class ConfigError(CasdkError, ValueError):
 
 
 class ModelMismatchError(ConfigError):
-    """The rows of a server are of another vector space than ``expect_space``, or than those of another server.
+    """A server has another vector space than ``expect_space``, or than another server of the pool.
 
-    No row of it was given to anybody, and nothing was sent to its index. With ``transport="libraries"``, an ``index``
-    may go over another connection than the one that was asked: then ``unconfirmed`` says so.
+    The call has returned none of its rows and has sent nothing to its index. With ``transport="libraries"``, an
+    ``index`` may be sent over another connection than the one that was checked; ``unconfirmed`` then lists its items.
 
     Attributes:
-        servers: Addresses of the servers that differ; of the only one, where it differs from ``expect_space``.
+        servers: Addresses of the servers that differ from each other, or of the one that differs from
+            ``expect_space``.
     """
 
     def __init__(self, message: str, servers: Sequence[str] = ()) -> None:
@@ -197,11 +199,11 @@ class ClosedError(CasdkError, RuntimeError):
 
 
 class InputError(CasdkError):
-    """Something is wrong with what the caller handed over."""
+    """Something is wrong with the arguments or the content of a call."""
 
 
 class InputTypeError(InputError, TypeError):
-    """Content of a type that cannot be encoded, or a bare ``str`` where an iterable belongs."""
+    """Content of a type that cannot be encoded, or a single ``str`` instead of an iterable."""
 
 
 class InputValueError(InputError, ValueError):
@@ -209,15 +211,15 @@ class InputValueError(InputError, ValueError):
 
 
 class ItemError(InputError):
-    """One item failed; the others are not to blame.
+    """One item failed.
 
     Attributes:
         index: Position of the item in the content, from 0.
-        item: The item as the caller gave it.
+        item: The caller's item.
         reason: What was wrong and what to do, in one sentence.
-        cause: The exception underneath, when there was one.
+        cause: The exception that was the reason, if there was one.
 
-    What cannot be pickled, of ``item`` and ``cause``, is ``None`` in a copy that comes out of a pickle.
+    If ``item`` or ``cause`` cannot be pickled, it is ``None`` in an unpickled copy.
     """
 
     def __init__(self, index: int, item: object, reason: str, cause: BaseException | None = None) -> None:
@@ -228,7 +230,7 @@ class ItemError(InputError):
         self.cause = cause
 
     def _arguments(self) -> tuple[Any, ...]:
-        # As few as there have to be: the others are in the error's state.
+        # The item and the cause are part of the state, where values that cannot be pickled are left out.
         return self.index, None, self.reason
 
     def __str__(self) -> str:
@@ -248,7 +250,7 @@ class NotAllowedError(ItemError, PermissionError):
 
 
 class NotAnImageError(ItemError, ValueError):
-    """The bytes are of no image kind that CLIP servers read."""
+    """The bytes are not those of an image format that CLIP servers read."""
 
 
 class DataURIError(ItemError, ValueError):
@@ -260,7 +262,7 @@ class ItemTooLargeError(ItemError, ValueError):
 
 
 class EmptyItemError(ItemError, ValueError):
-    """The item has no content; a server would answer without an embedding."""
+    """The item has no content, so a server would return no embedding for it."""
 
 
 class ItemTypeError(ItemError, TypeError):
@@ -272,7 +274,7 @@ class DownloadError(ItemError, ConnectionError):
 
 
 class RejectedError(ItemError):
-    """The server fails whenever this item is in the batch, or takes no request as large as the item's."""
+    """The server fails whenever this item is in the batch, or the item is too large for the server."""
 
 
 class NoEmbeddingError(ItemError):
@@ -280,24 +282,24 @@ class NoEmbeddingError(ItemError):
 
 
 class NotDoneError(ItemError):
-    """The item was read, and the call was stopped before it was done: by ``cause``."""
+    """The item was read, but ``cause`` stopped the call before the item was done."""
 
 
 class TransportError(CasdkError, ConnectionError):
-    """The server, or what is behind it, could not be reached, or the connection broke.
+    """The server, or an executor behind it, could not be reached, or the connection broke.
 
-    So say refused and reset connections, and who stands before a server that is not there: UNAVAILABLE over gRPC, 502,
-    503 and 504 over HTTP, and what a websocket is closed with for such a reason.
+    This covers refused and reset connections, and the answers of a proxy or gateway whose server is not there:
+    UNAVAILABLE over gRPC, 502, 503 and 504 over HTTP, and the corresponding close codes of a websocket.
 
     Attributes:
-        retryable: Whether sending again can help.
+        retryable: Whether sending the request again can help.
         sent: Whether bytes of the request may have reached the server.
-        away: Whether it looks as if the server were away for a while, e.g. restarting: then a call waits for it as long
-            as `Retry.patience` says. By default what ``retryable`` is.
-        retry_after: Seconds the server, or a proxy before it, asked to wait, if it did; ``inf`` where it asked for more
-            than a float can hold. One that asks for longer than a call waits (see `Retry`), or for no number of
-            seconds, ends the call at once.
-        blameless: Whether the connection was ended for another request that was in flight on it.
+        away: Whether the server seems to be away for a while, for example restarting. A call then waits for it as long
+            as `Retry.patience` says. The same as ``retryable`` by default.
+        retry_after: Seconds that the server, or a proxy before it, asked to wait; ``inf`` if that was more than a float
+            can hold, ``None`` if it did not ask. If it asked for longer than a call waits (see `Retry`), or for
+            something that is no number of seconds, the call ends at once.
+        blameless: Whether the connection was ended because of another request that was in flight on it.
     """
 
     def __init__(
@@ -327,16 +329,16 @@ class ProxyError(TransportError):
 
 
 class ProtocolMismatchError(TransportError):
-    """Another protocol speaks on that port."""
+    """The port speaks another protocol than the scheme of the address."""
 
 
 class DeadlineError(CasdkError, TimeoutError):
-    """The time given to the call, or to one silence of the server, ran out.
+    """The time limit of the call, or of one wait for the server, has passed.
 
     Args:
         message: What took too long.
-        done: Items finished by then.
-        total: Items in all, if known.
+        done: Number of items that were finished.
+        total: Number of all items, if known.
     """
 
     def __init__(self, message: str, *, done: int = 0, total: int | None = None) -> None:
@@ -345,7 +347,7 @@ class DeadlineError(CasdkError, TimeoutError):
         self.total = total
 
     def _how_far(self) -> str:
-        # Also where nothing was done: how far it came is what one wants to know of a deadline.
+        # The message of a deadline also says so if nothing was done.
         if self.done or self.unconfirmed:
             return super()._how_far()
         return f" (0{'' if self.total is None else f' of {self.total}'} items were done)"
@@ -355,20 +357,21 @@ class ServerError(CasdkError):
     """The server answered with an error.
 
     Attributes:
-        name: Class name of the exception on the server, e.g. ``ValueError``; ``''`` if unknown.
-        arguments: Its arguments as strings.
+        name: Class name of the exception on the server, such as ``ValueError``; ``''`` if unknown.
+        arguments: Arguments of that exception, as strings.
         stacks: Lines of the server's traceback.
-        executor: The executor that raised.
+        executor: The executor that raised it.
         request_id: Id of the failed request.
-        retryable: Whether sending again can help.
-        retry_after: Seconds the server asked to wait, if it did; ``inf`` where it asked for more than a float can hold.
-        for_item: Whether the executor failed on what was in the batch, so that splitting it can help.
+        retryable: Whether sending the request again can help.
+        retry_after: Seconds that the server asked to wait; ``inf`` if that was more than a float can hold, ``None`` if
+            it did not ask.
+        for_item: Whether the executor failed on an item of the batch, so that splitting the batch can help.
         sent: Whether bytes of the request may have reached the server.
-        away: ``False``: it has answered.
-        shared: Whether a websocket was closed for it with other requests in flight, so that nobody knows which one the
-            server refused, and whether it has begun with the others.
-        too_large: Whether the request, or what it would be answered with, is larger than the server or somebody before
-            it takes, so that its halves may pass.
+        away: ``False``, because the server has answered.
+        shared: Whether a websocket was closed with several requests in flight, so that it is unknown which request the
+            server refused and whether it has begun with the others.
+        too_large: Whether the request or its reply is larger than the server or a proxy accepts, so that splitting the
+            batch can help.
     """
 
     away: bool = False
@@ -408,11 +411,10 @@ class AuthError(ServerError, PermissionError):
 
 
 class OverloadedError(ServerError):
-    """The server asked to be left alone for a while: 429, RESOURCE_EXHAUSTED, or a websocket closed with 1013.
+    """The server is overloaded and asked to wait: 429, RESOURCE_EXHAUSTED, or a websocket closed with 1013.
 
-    It has not begun with the request.
-
-    One that asked for longer than a call waits (see `Retry`), or for no number of seconds, ends the call at once.
+    The server has not begun with the request. If it asked for longer than a call waits (see `Retry`), or for something
+    that is no number of seconds, the call ends at once.
     """
 
 
@@ -425,19 +427,19 @@ class ReplyError(CasdkError, ValueError):
 
 
 class CallbackError(CasdkError):
-    """A callback of the caller's raised; its exception is the ``__cause__``."""
+    """The caller's callback raised an exception, which is the ``__cause__``."""
 
 
 class BulkError(CasdkError):
-    """A bulk run stopped, or did not begin, because its target or its input is not what it was.
+    """A bulk run stopped, or did not begin because its target or its input has changed.
 
-    What stopped it, where that is an error of another kind (a server that is gone, a full disk), is the ``__cause__``.
-    Unless the message says that something has changed, the same call goes on where it stopped.
+    If an error of another kind stopped the run (a server that is away, a full disk), that error is the ``__cause__``.
+    Unless the message says that something has changed, the same call continues where the run stopped.
 
     Attributes:
-        target: The target, as it was named.
-        rows: Rows that it holds.
-        failed: How many of them have no embedding.
+        target: The target, as the caller named it.
+        rows: Number of rows that the target holds.
+        failed: Number of these rows without an embedding.
     """
 
     target: str = ""

@@ -1,4 +1,7 @@
-"""What goes in besides Documents, and what comes back besides arrays."""
+"""The public values of calls besides Documents and arrays: items that go in, results and responses that come back.
+
+Users of `Client` make `Text` and `Image` and get the other classes. The structs are frozen and do no I/O.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
     from casdk._columns import ArrowArray
 else:
-    PILImage = Any  # what reads annotations at run time, `help` for one, must find it without importing Pillow
+    PILImage = Any  # code that reads annotations at run time, such as `help`, gets by without Pillow
 
 __all__ = ["EncodeResult", "Header", "Image", "Profile", "Response", "Route", "Status", "Text", "Timings"]
 
@@ -28,13 +31,18 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8] | P
 
 
 class Text(msgspec.Struct, frozen=True):
-    """A sentence, whatever it looks like: ``Text('cat.png')`` is not read as a path.
+    """An item that is always a sentence: ``Text('cat.png')`` is not read as a path.
 
     Attributes:
         text: The sentence.
 
     Raises:
-        InputTypeError: It is no ``str``.
+        InputTypeError: ``text`` is no ``str``.
+
+    Example:
+        >>> from casdk import Text
+        >>> Text("cat.png").text
+        'cat.png'
     """
 
     text: str
@@ -45,14 +53,19 @@ class Text(msgspec.Struct, frozen=True):
 
 
 class Image(msgspec.Struct, frozen=True, eq=False):
-    """An image, whatever it looks like: ``Image('cat')`` is read as a path.
+    """An item that is always an image: ``Image('cat')`` is read as a path.
 
     Attributes:
-        source: Path, ``file:``, ``http(s):`` or ``data:`` URI; the bytes of an image file; pixels ``[H, W, C]``
-            uint8 with C 1, 3 or 4, an ndarray, a torch tensor or any other array; or a ``PIL.Image``.
+        source: A path; a ``file:``, ``http(s):`` or ``data:`` URI; the bytes of an image file; pixels ``[H, W, C]``
+            uint8 with C 1, 3 or 4, as an ndarray, a torch tensor or any other array; or a ``PIL.Image``.
 
     Raises:
-        InputTypeError: It is none of these.
+        InputTypeError: ``source`` is none of these.
+
+    Example:
+        >>> from casdk import Image
+        >>> Image("cat")
+        Image('cat')
     """
 
     source: ImageSource
@@ -62,7 +75,7 @@ class Image(msgspec.Struct, frozen=True, eq=False):
             self._check()
         except InputTypeError:
             raise
-        except Exception as error:  # of a class of the caller's own
+        except Exception as error:  # a class of the caller's own may raise anything
             reason = f"Image cannot read its source: {class_name(error)}: {message_of(error)}"
             raise InputTypeError(reason) from error
 
@@ -88,34 +101,32 @@ class Image(msgspec.Struct, frozen=True, eq=False):
 
 
 def _is_array(source: object) -> bool:
-    """Whether this is an array or tensor, or an image of PIL's.
+    """Return whether this is an array, a tensor or a PIL image.
 
-    Its class is asked first: one of PIL's copies all of its pixels for its own answer.
+    The class is asked before the object, because a PIL image copies all of its pixels to answer for itself.
     """
     names = ("__array_interface__", "__array__")
     return any(hasattr(of, name) for of in (type(source), source) for name in names)
 
 
 class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What ``encode(..., errors='return')`` returns, and each piece of ``stream(..., errors='return')``.
+    """The result of ``encode(..., errors='return')``, and each piece of ``stream(..., errors='return')``.
 
     Attributes:
-        embeddings: ``[N, D]``, float32 or the call's ``dtype``, in input order; NaN in the rows of items that failed.
-            Of a call that was stopped ``[M, D]``: the rows of the M items that were read.
-        errors: One for each item without a row, by index; ``error.index`` and ``error.item`` say which. It is a
-            `NotDoneError` where the call was stopped before the item was done.
-        start: Index of the first row's item: 0, but for the later pieces of a stream. An ``error.index`` counts from
-            the beginning of the whole input too.
-        stopped: What stopped the call before its end: the server, the way there, a deadline. ``None`` if it went on
-            to its end.
-        sent_bytes: Bytes of the requests that were answered, and of what ``images=`` has the server asked: the pictures
-            by which it shows how it prepares images, counted for the call that sends them, and crops that are sent to
-            be measured. Attempts that failed do not count. ``None`` where nobody knows, as requests had items of other
-            calls, too (``Client(coalesce=...)``).
-        cropped: Pictures that went as crops, with ``images=``.
-        fidelity: With ``images="jpeg95"`` or ``"webp90"``, the smallest cosine between the rows of the call's first
-            images without and with loss; of a stream, as far as it was known when the piece was answered. ``None`` if
-            nothing went with loss: a call of 32 images or fewer sends them all without.
+        embeddings: ``[N, D]``, float32 or the call's ``dtype``, in input order; NaN for items that failed. If the call
+            was stopped, ``[M, D]``: the rows of the M items that were read.
+        errors: One error for each item without a row, sorted by index; ``error.index`` and ``error.item`` say which
+            item. It is a `NotDoneError` if the call was stopped before the item was done.
+        start: Index of the first row's item: 0, except for later pieces of a stream. ``error.index`` also counts from
+            the beginning of the whole input.
+        stopped: The error that stopped the call early (of the server, the connection or a deadline), or ``None``.
+        sent_bytes: Bytes of all requests that were answered. With ``images=`` this includes the test pictures, for the
+            call that sent them, and crops that were sent to be measured. Failed attempts do not count. ``None`` if
+            requests were shared with other calls (``Client(coalesce=...)``).
+        cropped: Number of pictures that were sent as crops, with ``images=``.
+        fidelity: With ``images="jpeg95"`` or ``"webp90"``, the smallest cosine between the lossless and the lossy rows
+            of the call's first images; for a piece of a stream, what was known when it was answered. ``None`` if all
+            images were sent without loss, as in a call of 32 images or fewer.
     """
 
     embeddings: NDArray[Any]
@@ -128,11 +139,11 @@ class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def ok(self) -> bool:
-        """Whether every item has a row: none failed, and the call went on to its end."""
+        """Whether every item has a row: no item failed, and the call was not stopped."""
         return not self.errors and self.stopped is None
 
     def to_arrow(self) -> ArrowArray:
-        """Return the rows as a ``pyarrow.FixedSizeListArray``, null where an item failed, on the same memory.
+        """Return the rows as a ``pyarrow.FixedSizeListArray`` on the same memory, null for items that failed.
 
         Raises:
             ConfigError: pyarrow is not installed.
@@ -149,12 +160,12 @@ class EncodeResult(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """Which request a response answers.
+    """The request that a response answers.
 
     Attributes:
         request_id: Id of the request, 32 hex characters.
-        exec_endpoint: Executor endpoint, e.g. ``/encode``.
-        target_executor: Regular expression of the executors asked; empty for all.
+        exec_endpoint: Endpoint of the executors, such as ``/encode``.
+        target_executor: Regular expression that selects executors; empty for all.
     """
 
     request_id: str
@@ -167,11 +178,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         code: 0 for success, 1 for an error.
-        description: In words.
+        description: The server's description of the error.
         name: Class name of the exception on the server.
-        args: Its arguments.
+        args: Arguments of that exception.
         stacks: Lines of the server's traceback.
-        executor: The executor that raised.
+        executor: The executor that raised it.
     """
 
     code: int = 0
@@ -183,18 +194,18 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def ok(self) -> bool:
-        """Whether it ended well."""
+        """Whether it succeeded."""
         return self.code == 0
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
-    """One stop of a request on the server.
+    """The gateway or one executor that a request passed on the server.
 
     Attributes:
-        executor: Name; the first route is the gateway's.
-        start_ns: When the request came in, nanoseconds since the epoch, on the server's clock; 0 if unknown.
-        end_ns: When it left.
-        status: How it went.
+        executor: Its name; the first route is the gateway.
+        start_ns: When the request arrived there, in nanoseconds since the epoch on the server's clock; 0 if unknown.
+        end_ns: When the request left, likewise.
+        status: How it ended there.
     """
 
     executor: str
@@ -204,25 +215,25 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def seconds(self) -> float:
-        """Time spent there; 0.0 if the server does not say."""
+        """Time that the request spent there; 0.0 if the server does not report it."""
         return (self.end_ns - self.start_ns) / 1e9 if self.start_ns and self.end_ns else 0.0
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the time of one request went, all numbers in seconds; `total` is their sum.
+    """Where the time of one request went, in seconds; `total` is the sum.
 
-    The server's part is what its routes say, durations on its own clock: `network` is negative where they do not fit
-    into the time the reply took.
+    The server's part comes from its routes, which are durations on the server's clock. `network` is negative if they
+    add up to more than the time until the reply came.
 
     Attributes:
-        queued: From reading the items until their turn came: the window, memory in flight, attempts that failed.
-        packed: Writing the message: reading and downloading images, too.
-        sent: Until the message was handed to the connection: waiting for one of ``Limits.requests``.
-        network: The way there and back, connecting if need be: what the server does not account for.
-        connecting: Of `network`, until a connection was open, where one was opened in that time; not in the sum.
-        gateway: In the server, what no executor accounts for.
-        executors: Each executor's name and time, in the order of the flow; ``()`` if the server does not say.
-        executing: Time in which at least one executor was at work: those side by side count once.
+        queued: Waiting after the items were read: for the window, for memory in flight, for attempts that failed.
+        packed: Writing the message, including reading and downloading images.
+        sent: Waiting for one of ``Limits.requests``, until the message was passed to the connection.
+        network: The time that the server does not account for: the network, and connecting if necessary.
+        connecting: The part of `network` until a connection was open, if one had to be opened; not added to the sum.
+        gateway: The server's time that no executor accounts for.
+        executors: Name and time of each executor, in the order of the flow; ``()`` if the server does not report them.
+        executing: Time in which at least one executor worked; parallel executors count once.
         scanned: Reading the reply and placing its rows.
     """
 
@@ -249,16 +260,16 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
         *,
         connecting: float = 0.0,
     ) -> Timings:
-        """Return what lies between these moments, in seconds of one clock of the client's.
+        """Return the durations between these moments, all in seconds on one clock of the client.
 
         Args:
-            read_at: The items were read.
-            taken_at: Their turn came.
-            packed_at: The message was written.
-            sent_at: It was handed to the connection.
-            received_at: The reply was there.
-            placed_at: Its rows were placed.
-            routes: Of the reply, the gateway's first.
+            read_at: When the items were read.
+            taken_at: When the request was begun.
+            packed_at: When the message was written.
+            sent_at: When the message was passed to the connection.
+            received_at: When the reply was there.
+            placed_at: When the rows of the reply were placed.
+            routes: The routes of the reply, the gateway's first.
             connecting: Seconds until a connection was open.
         """
         server = routes[0].seconds if routes else 0.0
@@ -278,17 +289,17 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def server(self) -> float:
-        """Time inside the server, gateway and executors."""
+        """Time inside the server: gateway and executors."""
         return self.gateway + self.executing
 
     @property
     def total(self) -> float:
-        """From reading the items to having their rows."""
+        """Time from reading the items to having their rows."""
         return self.queued + self.packed + self.sent + self.network + self.server + self.scanned
 
 
 class Data(msgspec.Struct, frozen=True, eq=False):
-    """What a response carries, where programs written for upstream look for it: ``response.data.docs``."""
+    """The documents of a response under the name that ``clip_client`` has for them: ``response.data.docs``."""
 
     docs: DocumentArray
 
@@ -297,12 +308,12 @@ class Response(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The answer to one request, as callbacks get it.
 
     Attributes:
-        header: Which request.
-        status: How it went.
-        routes: The gateway and the executors it passed, with times.
-        parameters: The request's parameters, echoed; numbers are floats.
-        docs: The documents of the request as they came back.
-        timings: Where its time went.
+        header: The request that it answers.
+        status: How the request ended.
+        routes: The gateway and the executors that the request passed, with times.
+        parameters: The request's parameters, as the server sent them back; numbers are floats.
+        docs: The documents of the request, as they came back.
+        timings: Where the time of the request went.
     """
 
     header: Header
@@ -319,22 +330,22 @@ class Response(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def ok(self) -> bool:
-        """Whether the server did what was asked."""
+        """Whether the request succeeded."""
         return self.status.ok
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the time of one request went; all numbers in milliseconds.
+    """Where the time of one request went, in milliseconds.
 
-    It also reads like upstream's dict: ``p['Roundtrip']``, ``p['Client-server network']``, ``p['Server']``,
-    ``p['Gateway-CLIP network']``, ``p['CLIP model']``, and further executors by their names.
+    It can also be read as from ``clip_client``'s dict: ``p['Roundtrip']``, ``p['Client-server network']``,
+    ``p['Server']``, ``p['Gateway-CLIP network']``, ``p['CLIP model']``, and further executors by their names.
 
     Attributes:
-        roundtrip: From handing the item over to having the result, on a connection that is open by then.
-        network: Of it, outside the server: the way there and back, packing and unpacking.
-        server: Of it, inside the server, gateway included.
-        gateway: Of the server's time, what no executor accounts for: the way between gateway and executors.
-        executors: Of the server's time, each executor's: name and time, in the order of the flow.
+        roundtrip: Time from the call to its result, without opening the connection.
+        network: The part outside the server: the network, packing and unpacking.
+        server: The part inside the server, including the gateway.
+        gateway: The server's time that no executor accounts for, such as the network between gateway and executors.
+        executors: Name and time of each executor, in the order of the flow.
     """
 
     roundtrip: float
@@ -348,7 +359,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         """Read the timings of a response.
 
         Args:
-            response: The answer to the one request.
+            response: The answer to a request.
 
         Raises:
             ReplyError: The server reported no times.
@@ -390,7 +401,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         return len(self._figures)
 
     def keys(self) -> KeysView[str]:
-        """Return upstream's names of the figures."""
+        """Return the names of the figures, as ``clip_client`` has them."""
         return self._figures.keys()
 
     def values(self) -> ValuesView[float]:
@@ -402,7 +413,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         return self._figures.items()
 
     def tree(self) -> Tree:
-        """Return the figures as a rich tree, each with its share of the branch it is on."""
+        """Return the figures as a ``rich`` tree, each with its share of the level above."""
         from rich.tree import Tree
 
         root = Tree(_line("Roundtrip", self.roundtrip, self.roundtrip))
@@ -421,7 +432,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _covered(routes: tuple[Route, ...]) -> float:
-    """Seconds in which at least one of these was at work: executors side by side count once."""
+    """Return the seconds in which at least one executor worked; parallel executors count once."""
     covered = last = 0
     for start, end in sorted((route.start_ns, route.end_ns) for route in routes if route.start_ns and route.end_ns):
         covered += max(0, end - max(start, last))

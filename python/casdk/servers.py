@@ -1,4 +1,7 @@
-"""Several servers behind one client: `Server`, `Pool`, and what `Client.servers` returns of each."""
+"""The public settings and states of a pool: `Server`, `Pool`, and the `ServerStatus` that `Client.servers` returns.
+
+`casdk._calls.settings` reads them when a client is made. The structs check their fields and do no I/O.
+"""
 
 from __future__ import annotations
 
@@ -17,20 +20,21 @@ from casdk.errors import ConfigError
 __all__ = ["Pool", "Server", "ServerStatus"]
 
 MOST_WEIGHT: Final = 1e6
+"""The largest weight of a server; a larger ratio of two weights has no use."""
 
 
 class Server(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One of several servers behind a `Client`, where it needs more than an address.
+    """One server of a `Client` with several, if it needs more than an address.
 
     Attributes:
-        address: ``scheme://host[:port]``, as `Client` takes it.
-        weight: Its share compared with those of others that are as quick, a number more than 0: one of weight 2 gets
+        address: ``scheme://host[:port]``, as for `Client`.
+        weight: Share of the requests compared with servers of the same speed, more than 0: a server of weight 2 gets
             twice as many requests as one of weight 1.
-        tls: How its secure scheme verifies; the client's ``tls`` by default.
-        credential: What `Client` takes as ``credential``; the client's own by default.
-        requests_per_second: Requests sent to it in a second, evenly; by default as many as there are. What
-            `Limits.requests_per_second` says of all servers together holds as well.
-        items_per_second: Items sent to it in a second.
+        tls: How its secure scheme verifies the server; the client's ``tls`` by default.
+        credential: As for `Client`; the client's credential by default.
+        requests_per_second: Most requests per second to this server, sent evenly; no limit by default.
+            `Limits.requests_per_second` limits all servers together as well.
+        items_per_second: Most items per second to this server; no limit by default.
 
     Raises:
         ConfigError: The address, or an option, cannot work.
@@ -64,7 +68,7 @@ class Server(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where it is and how to speak to it."""
+        """The parsed address."""
         return parse_address(self.address)
 
     def __repr__(self) -> str:
@@ -80,18 +84,18 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     """How a client of several servers uses them.
 
     Attributes:
-        resolve: Whether the name in an address is looked up, and each of its addresses is a server of its own, as for
+        resolve: Whether the name in an address is looked up and each of its IP addresses is a server of its own, as for
             the headless services of Kubernetes.
-        resolve_seconds: How often a name is looked up, in seconds, while there are calls. A server whose address has
-            vanished gets no more requests; what it works at is waited for.
-        hedge: How many of the requests, from 0 to 1, may be sent to a second server as well, because the first has not
-            answered in the time in which it answers 95 of 100 requests of the same verb. The first answer counts, and
-            the other request is taken back. By default there are none; an ``index`` is never sent twice.
-        check_space: Whether all servers are held to the vector space of the first one: each is asked by two small
-            requests, one with a sentence and one with an image, which are the first of a model on each connection. Rows
-            of two models are never mixed: that is a `ModelMismatchError`.
-        index_on: Address of the server that `Client.index` and `Client.search` go to, since an index lives on one
-            server. One that is not among the client's own gets their credential and TLS.
+        resolve_seconds: Seconds between two look-ups of a name, while there are calls. A server whose address has
+            vanished gets no more requests; requests in flight there are still answered.
+        hedge: Share of the requests, from 0 to 1, that may also be sent to a second server because the first has not
+            answered within the time of 95 of 100 requests of the same verb. The first answer counts, and the other
+            request is cancelled. 0 by default. An ``index`` is never sent twice.
+        check_space: Whether all servers must have the vector space of the first one. If so, two small requests, with a
+            sentence and an image, are the first ones for each model on each connection, and a server with another
+            space raises `ModelMismatchError`, so rows of two models are never mixed.
+        index_on: Address of the server for `Client.index` and `Client.search`, because an index lives on one server. If
+            it is not one of the client's servers, it gets the client's credential and TLS.
 
     Raises:
         ConfigError: An option cannot work.
@@ -121,14 +125,14 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client knows of one of its servers; see `Client.servers`.
+    """The state of one server, as its client knows it; see `Client.servers`.
 
     Attributes:
         address: ``scheme://host:port``.
-        state: ``"ready"``; ``"away"``, while it is left out, or waited for; ``"returning"``, when it has said that it
-            is ready again and gets one request; ``"draining"``, when its address is not one of the name's any more.
-        last_error: What a request to it failed on the last time, or why it refused one; ``None`` if none did.
-        share: How many of the client's requests went to it, from 0 to 1.
+        state: ``"ready"``; ``"away"`` while it gets no requests, or while calls wait for it; ``"returning"`` when it is
+            reachable again and gets one request; ``"draining"`` when its address no longer belongs to the name.
+        last_error: The message of the last failed or refused request; ``None`` if there was none.
+        share: Share of the client's requests that it got, from 0 to 1.
     """
 
     address: str

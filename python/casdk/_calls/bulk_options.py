@@ -19,20 +19,21 @@ class BulkOptions(TypedDict, total=False):
     """Options of ``encode_to``.
 
     Attributes:
-        resume: Go on with a target that was begun; ``False`` refuses one.
-        overwrite: Begin again, whatever is there; a file of the target's name that is of no bulk run is lost, too.
-        update: Bring a target up to date with an input that is another one: encode what is new or has changed, and
-            leave out what is gone. In a folder, what is encoded comes into new shards behind those that are there, of
-            which those without a changed item keep their bytes; a matrix is made anew beside the old one, of rows that
-            are copied or encoded. A target that is not there is made.
-        retry_errors: Encode items again that have failed; rows that are there stay as they are.
-        hash: Tell files by a digest of their bytes, and not by size and time; the same for all runs into a target.
-        report: A file for a page of HTML, which needs no network: throughput over time, and the errors. It is written
-            when the run ends, also where it is stopped.
-        shard_rows: Rows in a shard: what a run that is killed may have to encode again, and, in a folder, the rows of a
-            file. 100,000.
-        shard: ``(i, n)``, where n runs make one folder together, on as many machines as you like: this one makes every
-            n-th shard from shard i on, counted from 0. `casdk.bulk.merge` joins what they have made.
+        resume: Whether to continue a target that was begun; ``False`` refuses it.
+        overwrite: Whether to begin again. This also replaces a file of the target's name that no bulk run has made.
+        update: Whether to bring the target up to date with a changed input: encode what is new or has changed, and
+            remove what is gone. In a folder, new rows go into new shards behind the others, and shards without a
+            changed item keep their bytes. A matrix is made anew beside the old one, from rows that are copied or
+            encoded. A target that does not exist is made.
+        retry_errors: Whether to encode failed items again; all other rows stay as they are.
+        hash: Whether to compare files by a digest of their bytes, and not by size and time; the same for all runs into
+            a target.
+        report: Path of an HTML page with the throughput over time and the errors; it needs no network. It is written
+            when the run ends or is stopped.
+        shard_rows: Rows in a shard: what a killed run may have to encode again and, in a folder, the rows of a file.
+            100,000 by default.
+        shard: ``(i, n)`` if n runs make one folder together, on any number of machines: this run makes every n-th
+            shard, beginning with shard i, counted from 0. `casdk.bulk.merge` joins them.
         batch_size: Items per request. ``"auto"``, the default, finds out while the first shard is made, as for
             `Client.encode`; every run that goes on takes what was found, and each run with ``shard`` finds its own. It
             is 32 for fewer than 4,096 items. Of images with their captions it is the number of pairs.
@@ -41,13 +42,13 @@ class BulkOptions(TypedDict, total=False):
         layout: ``"clip-retrieval"`` makes a folder that autofaiss and clip-back read, of images, texts or both:
             ``img_emb/img_emb_0.npy``, ``text_emb/text_emb_0.npy`` and ``metadata/metadata_0.parquet``, float16 and each
             row divided by its length, without the rows of failed items.
-        errors: ``"record"`` writes down an item that cannot be encoded, and goes on; ``"raise"`` stops at it, and the
-            same call goes on there.
-        patience: Seconds that a server which has answered may be away, which the run waits for; 600.
-        timeout: Seconds for the whole run; none by default, whatever the client's own.
+        errors: ``"record"`` records an item that cannot be encoded, and goes on; ``"raise"`` stops the run at it, and
+            the same call continues there.
+        patience: Seconds that the run waits for a server that has answered before and is away. 600 by default.
+        timeout: Seconds for the whole run; no limit by default, whatever the client's own timeout is.
         parameters: Sent to the executors; ``model_name`` in it selects ``/encode/{model_name}``. Never changed.
         prefetch: Requests in flight; ``Limits.prefetch`` by default.
-        check_images: Refuse what is not an image before it is sent.
+        check_images: Whether to refuse items that are no images before they are sent.
         images: What is sent of them, as for `Client.encode`: the ``"original"``, ``"exact"`` crops, or such with loss,
             ``"jpeg95"`` or ``"webp90"``. Loss is measured on the first 32 images of each shard, which go without, and
             the manifest says what came of it, so a run that was killed leaves the same bytes. Items that are tried
@@ -83,7 +84,7 @@ class BulkOptions(TypedDict, total=False):
 
 
 class BulkDefaults(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of a run that names none."""
+    """The options of a run with their defaults; `read_bulk_options` makes it for `casdk.bulk.call`."""
 
     resume: bool = True
     overwrite: bool = False

@@ -52,7 +52,11 @@ class BatchEncoder:
         ConfigError: The client holds a secret in clear, which must not travel.
 
     Example:
+        >>> from casdk import Client
+        >>> from casdk.interop.batches import BatchEncoder
         >>> encode = BatchEncoder(Client("grpc://127.0.0.1:51000"), "text")
+        >>> encode({"text": ["an apple", "a pear"]})["embedding"][0].shape
+        (512,)
         >>> dataset.map(encode, batched=True)  # doctest: +SKIP
     """
 
