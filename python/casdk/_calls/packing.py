@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from casdk._calls.batches import Batch
+from casdk._calls.batches import Batch, Request
 from casdk._calls.cropping import CroppedBatch, Crops
 from casdk._calls.decisions import Call
 from casdk._calls.options import Options
@@ -29,6 +30,7 @@ from casdk.errors import InputTypeError
 
 if TYPE_CHECKING:
     from casdk._calls.verbs import Verb
+    from casdk._calls.ways import Way
     from casdk._rust import Codec
 
 __all__ = ["Packing", "Writing", "leave_out"]
@@ -121,19 +123,27 @@ class Packing:
         self.crops: Crops | None = None
         self.trial: Trial | None = None
 
-    async def pack(self, packer: Packer, batch: Batch, request_id: str, caller: Caller[Any], patient: bool) -> Packed:
-        """Pack a batch of any items.
+    async def pack(
+        self, request: Request, way: Way, caller: Caller[Any], is_patient: Callable[[Batch], bool]
+    ) -> Packed:
+        """Pack a batch of any items, once there is room for it.
 
         Args:
-            packer: One of ``packers``.
-            batch: The batch.
-            request_id: The request's id.
+            request: The request.
+            way: The servers, which decide in which form it is written.
             caller: The thread or loop that the call came from, whose objects are in the batch.
-            patient: Whether the batch may wait until other requests are answered.
+            is_patient: Whether a batch may wait until other requests are answered.
         """
-        items, kinds, pack, crops = batch.items, batch.kinds, packer.pack, self.crops
+        batch = request.batch
+        if self._share.is_full() and is_patient(batch):
+            await self._share.room()
+            batch.taken_at = perf_counter()
+        items, kinds, crops, patient, request_id = batch.items, batch.kinds, self.crops, is_patient(batch), request.id
+        request.codec = way.codec
+        packer = self.packers[request.codec]
         if (packed := packer.pack_sentences(request_id, items, kinds)) is not None:
             return packed
+        pack = packer.pack
         theirs = False
         if Kind.DOCUMENT in kinds:
             # Documents may be of the caller's own class, so their URLs are read where they are packed.

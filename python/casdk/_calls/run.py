@@ -42,7 +42,7 @@ from casdk._engine.callers import Caller
 from casdk._engine.logging import are_pending, emitted, logger_of
 from casdk._engine.steps import have_task
 from casdk._rust import new_id
-from casdk._transport.codecs import Packed, read_error
+from casdk._transport.codecs import read_error
 from casdk._transport.transport import InterruptedByForkError, Received
 from casdk.errors import (
     CallbackError,
@@ -67,28 +67,28 @@ ANSWER_SECONDS: Final = 1.0
 
 
 class Run:
-    """One call.
+    """One call; the functions of `casdk._calls.verbs` make it, and `casdk._engine.waiting` runs it.
 
     Args:
-        session: The client's.
-        verb: What is asked for.
+        session: The client's session.
+        verb: The verb, as a value.
         content: The caller's iterable, checked.
-        options: The call's.
-        answer_by: When whoever waits for its requests gives up, in the engine's time; its deadline, unless others
-            wait than the call.
+        options: The call's options.
+        answer_by: When nobody waits for its requests any more, in the engine's time; by default its own deadline.
+            Merged calls have the latest deadline of all.
         merged: Whether it carries the items of several calls.
-        way: How its requests find their server, if not as those of any call do.
+        way: The way to its server, if not the session's.
 
     Attributes:
-        caller: Where it came from, once it runs.
-        packing: Makes its requests.
-        answer: What its replies come to.
-        guard: What asks its servers for their vector space, if that matters.
-        call: Its decisions.
-        tasks: What is under way.
-        before: What has to be looked at before anything is sent, on a worker.
-        sent: What it has sent.
-        stopped: What stopped it, when it is over.
+        caller: The thread or loop that it came from, once it runs.
+        packing: Packs its requests.
+        answer: Collects its replies.
+        guard: Checks the vector space of its servers, if that matters.
+        call: The decisions about it.
+        tasks: Its tasks and requests under way.
+        before: A check that runs on a worker before anything is sent, if there is one.
+        sent: How much it has sent.
+        stopped: The error that stopped it, when it is over.
     """
 
     before: Callable[[], None] | None = None
@@ -119,13 +119,13 @@ class Run:
         size = options.batch_size or verb.batch_size
         feed = Feed(content, size, options.reader, timeout)
         self.total = feed.total
-        # Whether it returns what the replies come to, and not the responses, or nothing.
+        # Whether it returns the verb's result, and neither the responses nor nothing.
         self.gathers = gathers = options.on_done is None and options.on_always is None and not options.return_responses
         self.originals = Originals(content, candidates=verb.candidates, whole=verb.whole, keeps_all=gathers)
         self.answer = verb.answer(feed.total, options)
         self._receiver = self.answer if gathers else Nothing(feed.total, options, self.answer)
         self._callbacks = None if gathers and options.on_error is None else Callbacks(options)
-        # What is measured, guarded, paced, pooled, called back for or read apart waits for more than a reply.
+        # A plain request waits only for its reply: without telemetry, guard, pace, pool, callbacks and documents.
         is_watched = session.telemetry is not None or self.guard is not None or session.pace.slows or not self.way.only
         self._is_plain = verb.resend and not (is_watched or self._callbacks is not None or self._receiver.unpacks)
         is_light = self._is_plain and self.way.has_waiters and timeout is None and options.images == "original"
@@ -149,7 +149,7 @@ class Run:
         self._progress = Progress(self._name, self.total, self.sent) if options.show_progress else None
         watch = None if session.telemetry is None else session.telemetry.watch
         self.watch = None if watch is None else watch(self._name, self.packing.endpoint, self.total, merged)
-        # Nothing of these refers to this object: the cycle would hold the result until a garbage collection.
+        # None of these objects refers to this one: the cycle would keep the result until a garbage collection.
         manner = Manner(verb, self.originals, self.answer, session.limits.max_item_bytes, session.sources)
         self._reading = Reading(self.call, feed, self._receiver, manner, self._unfinished, self.repeats, self._progress)
         self.tasks = Tasks(self.call.stop)
@@ -162,13 +162,13 @@ class Run:
     # On the engine, from its beginning to its end
 
     async def run(self, caller: Caller[Any]) -> Callable[[], Any]:
-        """Carry the call out; return what makes its result where the caller is.
+        """Run the call; return a function that makes its result, which is called where the caller is.
 
         Args:
-            caller: Where the call came from.
+            caller: The thread or loop that the call came from.
 
         Raises:
-            BaseException: What the caller's own code raised, or the cancellation of the call, as it is.
+            BaseException: An error of the caller's own code, or the cancellation of the call.
         """
         self.caller = caller
         if self._needs_task:
@@ -214,7 +214,7 @@ class Run:
             self.call.stop(DeadlineError("the call's time ran out"))
 
     async def _drive(self) -> None:
-        """Read while there is room, send what may be sent, sleep until something happens; until nothing is left."""
+        """Read while there is room, send what may be sent, sleep until something happens; until the call is done."""
         call, reading = self.call, self._reading
         if self.way.only is None and monotonic() >= self.way.open_until:
             await self.way.open()
@@ -222,7 +222,7 @@ class Run:
             reading.go_on(self)
             time, is_ready, over = monotonic(), None, False
             while (batch := call.next_batch(time)) is not None:
-                if not self.tasks.running and call.is_alone():  # it needs no task, as the call has nothing else to do
+                if not self.tasks.running and call.is_alone():  # no task, since the call has nothing else to do
                     await self._attempt(batch)
                     over = True
                     break
@@ -234,27 +234,27 @@ class Run:
                     self.tasks.begin(batch, self._attempt(batch))
             if (trial := self.packing.trial) is not None and call.waits_for_sample:
                 trial.begin(self.tasks, call.patience)
-            # A task that has reported its failure may still be calling callbacks: the call ends after it.
+            # A task that has reported a failure may still run callbacks, and the call must not end before them.
             if call.is_finished() and not (call.stopped is None and self.tasks.running):
                 if self.verb.whole and isinstance(call.stopped, CasdkError):
                     await self.tasks.wait_for_answers(ANSWER_SECONDS)
                 return
-            if over:  # other calls have their turn before the next request, for which this one then has a task
+            if over:  # requests ended without a wait, so other calls get their turn first; this one then has a task
                 await asyncio.sleep(0)
             elif not reading.may_go_on:
                 await self.tasks.sleep(call.wake_at)
 
     def _is_ready(self) -> bool:
-        """Whether requests would wait for their replies and for nothing else, so that they need no tasks."""
+        """Whether requests would wait only for their replies, so that they need no tasks."""
         return self._is_plain and self.way.direct is not None and self.way.direct.is_ready
 
     def hand_over_pieces(self) -> None:
-        """Hand over the pieces whose turn it is, if the answer comes in pieces."""
+        """Hand over the pieces that are complete and next in order, if the answer comes in pieces."""
         if self._delivery is not None:
             self._delivery.hand_over(self.caller)
 
     async def _leave(self, began: float) -> None:
-        """Clean up when the call has nothing left to do, or was stopped; report how far it came."""
+        """Clean up after the last request, or when the call was stopped; report how many items are done."""
         self._reading.close()
         try:
             if self.tasks.running:
@@ -273,56 +273,49 @@ class Run:
             if are_pending():
                 await emitted(self.deadline)
 
-    # A request: pack, send, place
+    # A request: pack, choose its server, send, place
 
     async def _attempt(self, batch: Batch) -> None:
         """Send one batch, place its reply, and report how it ended; a task of its own, unless it is all there is."""
-        request, call, packing, done, received = Request(batch, new_id()), self.call, self.packing, 0, None
+        request, call, packing, received, done = Request(batch, new_id()), self.call, self.packing, None, 0
         if self.watch is not None:
             self.watch.begin(batch)
         try:
-            try:
-                packed, batch.taken_at = None, perf_counter()
-                if not (self.tasks.running and self._bytes.is_full()):  # what has only sentences in it takes no time
-                    codec = request.codec = self.way.codec
-                    packed = packing.packers[codec].pack_sentences(request.id, batch.items, batch.kinds)
-                packed = packed or await self._pack(request)
-                batch.packed_at = perf_counter()
-                if packed.rows < len(batch.items):
-                    leave_out(batch, packed, call)
-                message = packed.message if packed.rows else None
-                del packed
-                if message is not None and self.session.pace.slows:
-                    await self.session.wait_for_turn(len(batch))
-                if message is not None and call.stopped is None:
-                    request.transport = self.way.direct or self.way.transport_for(request, len(message))
-                    if request.transport is None:
-                        call.interrupt(batch)
-                        return
-                    if request.send_at is not None:
-                        await sleep_until(request.send_at)
-                    sent = self._send(request, message)
-                    message = None  # it is deallocated once it has been sent
-                    received, missing = await sent, None
-                    if received.reply.failed or not self._is_plain or self.way.direct is None:
-                        missing = await self._receive(request, received)
-                    done = self._place(request, received, missing)
-                call.succeed(batch, done)
-                if self.watch is not None:
-                    self.watch.succeed(batch, done)
-                if self._delivery is not None:
-                    self._delivery.hand_over(self.caller)
-            except InterruptedByForkError:
-                call.interrupt(batch)
-            except (CallbackError, ModelMismatchError) as error:
-                call.stop(error)
-            except CasdkError as error:
-                await self._fail(request, error)
+            batch.taken_at, packed = perf_counter(), None
+            if not (self.tasks.running and self._bytes.is_full()):  # a batch of sentences is packed at once
+                codec = request.codec = self.way.codec
+                packed = packing.packers[codec].pack_sentences(request.id, batch.items, batch.kinds)
+            packed = packed or await packing.pack(request, self.way, self.caller, self._is_patient)
+            batch.packed_at = perf_counter()
+            if packed.rows < len(batch.items):
+                leave_out(batch, packed, call)
+            message = packed.message if packed.rows else None
+            del packed
+            if message is not None and self.session.pace.slows:
+                await self.session.wait_for_turn(len(batch))
+            if message is not None and call.stopped is None:
+                request.transport = self.way.direct or self.way.transport_for(request, len(message))
+                if request.transport is None:  # the best server wants the other form, so the batch is packed again
+                    call.interrupt(batch)
+                    return
+                if request.send_at is not None:
+                    await sleep_until(request.send_at)
+                sent = self._send(request, message)
+                message = None  # so that it is deallocated once it has been sent
+                received, missing = await sent, None
+                if received.reply.failed or not self._is_plain or self.way.direct is None:
+                    missing = await self._receive(request, received)
+                done = self._place(request, received, missing)
+            call.succeed(batch, done)
+            if self.watch is not None:
+                self.watch.succeed(batch, done)
+            if self._delivery is not None:
+                self._delivery.hand_over(self.caller)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            call.stop(error)
-        finally:
+            await self._end_by(error, request)
+        finally:  # release what the attempt has held, and wake the call
             if request.assignment is not None:
                 self.way.leave(request)
             self._bytes.hold(-request.size)
@@ -330,21 +323,26 @@ class Run:
                 packing.trial.leave(request, received if done else None)
             self.tasks.end(batch)
 
-    async def _pack(self, request: Request) -> Packed:
-        """Pack a batch whatever is in it, once there is room for it."""
-        batch = request.batch
-        if self._bytes.is_full() and self._is_patient(batch):
-            await self._bytes.room()
-            batch.taken_at = perf_counter()
-        request.codec = self.way.codec
-        packer = self.packing.packers[request.codec]
-        return await self.packing.pack(packer, batch, request.id, self.caller, self._is_patient(batch))
+    async def _end_by(self, error: BaseException, request: Request) -> None:
+        """End an attempt by an error: one of the request is reported, and any other one ends the call."""
+        try:
+            if isinstance(error, InterruptedByForkError):
+                self.call.interrupt(request.batch)
+            elif isinstance(error, CasdkError) and not isinstance(error, CallbackError | ModelMismatchError):
+                await self._fail(request, error)
+            else:
+                self.call.stop(error)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as raised:  # by a callback, which `_fail` has called
+            self.call.stop(raised)
 
     def _is_patient(self, batch: Batch) -> bool:
         """Whether a batch may wait until other requests are answered."""
         return self.call.crowded and not self._receiver.urgent(batch.indices[0])
 
     def _send(self, request: Request, message: bytes) -> Coroutine[Any, Any, Received]:
+        """Count a request as sent, and return the coroutine that sends it: to one server, or a late one to two."""
         batch, transport, size = request.batch, request.transport, len(message)
         assert transport is not None
         if size > transport.largest and len(batch) > 1:
@@ -368,10 +366,10 @@ class Run:
         return self.watch.exchange(transport, request.batch, request.id, message, repeatable, answer_by, check)
 
     async def _receive(self, request: Request, received: Received) -> list[int]:
-        """Take in a reply that says what failed, is read apart or called back for; return what has no result in it."""
+        """Take a reply that is an error, or needs its documents or callbacks; return the positions without a result."""
         batch, reply, indices = request.batch, received.reply, request.batch.indices
         error = read_error(reply) if reply.failed else None
-        # An error of the transport, in a reply, says that the executor behind the gateway is away.
+        # A transport's error in a reply means that the gateway does not reach its executor: the server is away.
         if error is None or not isinstance(error, TransportError):
             self.call.answered(received.received_at - received.sent_at, request.size + received.size, batch)
             if self._awaited is not None:
@@ -396,7 +394,7 @@ class Run:
         return missing
 
     def _place(self, request: Request, received: Received, missing: list[int] | None) -> int:
-        """Take in a reply, unless `_receive` did, which says what has no result; return how many items have one."""
+        """Store the rows of a reply, unless `_receive` did, and mark items as done; return how many have a result."""
         indices, items = request.batch.indices, request.batch.items
         if missing is None:
             self.call.answered(received.received_at - received.sent_at, request.size + received.size, request.batch)
@@ -417,6 +415,7 @@ class Run:
         return len(items) - len(missing)
 
     async def _fail(self, request: Request, error: CasdkError) -> None:
+        """Report a request that failed to the pool, the decisions, telemetry, the log and the callbacks."""
         batch, now = request.batch, asyncio.get_running_loop().time()
         if request.transport is not None:
             self.way.failed(request, error, self.answer_by)
@@ -432,7 +431,7 @@ class Run:
             await self._callbacks.report_lost(self.caller, request.id, error)
 
     def _note_outage(self, error: CasdkError | None = None) -> None:
-        """Report to the log and the bar that the call waits for the server, or that it waits no longer."""
+        """Report to the log and the bar that the call waits for the server, or that it does not wait any more."""
         outage, ended = self.call.outage, self._awaited
         self._awaited = awaited = None if outage is None or outage.given_up else outage
         if awaited is ended:
@@ -459,7 +458,7 @@ class Run:
                 raise result
             return result
         except BaseException:
-            # The error's traceback refers to this frame, and so would hold all that the call had in memory.
+            # The error's traceback refers to this frame, and so would keep all of the call in memory.
             vars(self).clear()
             raise
         finally:
@@ -470,10 +469,10 @@ class Run:
         return self.verb.finish(self, outcome) if self.gathers else outcome.stopped or self.responses()
 
     def outcome(self, stopped: CasdkError | None = None) -> Outcome:
-        """Return what became of each item, and note in the error that stopped the call how far it came.
+        """Return the outcome, and write into the error that stopped the call how many items were done.
 
         Args:
-            stopped: What stopped it, if that is not noted yet.
+            stopped: The error that stopped the call, if ``self.stopped`` is not set yet.
         """
         stopped = stopped or self.stopped
         if stopped is not None:
@@ -493,5 +492,5 @@ class Run:
         return outcome
 
     def responses(self) -> Any:
-        """Return what a call returns that does not gather: nothing, or the responses in input order."""
+        """Return the result of a call with callbacks: nothing, or the responses in input order."""
         return None if self._callbacks is None else self._callbacks.responses()

@@ -126,7 +126,10 @@ def _finish_encode(run: Run, outcome: Outcome) -> Any:
     rows = run.answer.rows_of(outcome)
     if rows is not None and run.repeats is not None:
         run.repeats.copy(rows)
-    return present(rows, outcome, run.originals if run.originals.are_all_documents() else None, run.options)
+    originals = run.originals
+    # Without `items`, one of the items was no Document, so the result is rows.
+    are_documents = originals.items is not None and originals.are_all_documents()
+    return present(rows, outcome, originals if are_documents else None, run.options)
 
 
 def encode(session: Session, content: Iterable[Any], options: Options) -> Run | MergedEncode:

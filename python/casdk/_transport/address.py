@@ -1,8 +1,8 @@
-"""``"grpcs://host:port"`` -> `Endpoint`."""
+"""``"grpcs://host:port"`` -> `Endpoint`, and the table of schemes: all that is particular to one scheme."""
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401 - else the first address would, where a signal's handler may bring a second one
+import encodings.idna  # noqa: F401 - imported early: a signal's handler may interrupt the import by one of its own
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 Protocols: TypeAlias = Literal["own", "libraries"] | None
-"""Who speaks the protocols: casdk itself, as by default, or a library for each of them."""
+"""Which code speaks the protocols: casdk's own, as by default, or a library for each of them."""
 PROTOCOLS: Final = ("own", "libraries")
 
 
@@ -31,13 +31,13 @@ class Scheme(msgspec.Struct, frozen=True):
     """All that is particular to one scheme; no other place knows it.
 
     Attributes:
-        channel: What is spoken; `module_of` says which module speaks it.
-        codec: Form of its messages.
+        channel: The protocol; `module_of` says which module has its channel.
+        codec: The form of its messages.
         tls: Whether it is the secure one of its pair.
-        port: Port of an address that names none, as jina's own client has it.
+        port: Port of an address that names none, as in jina's own client.
         served_port: Default port of the embedded server.
-        alpn: Protocol that is asked for in the TLS handshake.
-        alias: Another name of it.
+        alpn: The protocol that the TLS handshake asks for.
+        alias: Another name of the scheme.
     """
 
     channel: Literal["grpc", "http", "websocket"]
@@ -74,7 +74,7 @@ class Endpoint(msgspec.Struct, frozen=True):
         scheme: One of the six, aliases resolved.
         host: Name or address, an IPv6 literal without brackets.
         port: 1 to 65535.
-        name: The name whose address the host is, if it was looked up to have a server of its own.
+        name: The name that was looked up to get this host, if a pool has looked up the names of its servers.
     """
 
     scheme: str
@@ -89,7 +89,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     @property
     def channel(self) -> str:
-        """What is spoken: ``grpc``, ``http`` or ``websocket``."""
+        """The protocol: ``grpc``, ``http`` or ``websocket``."""
         return SCHEMES[self.scheme].channel
 
     @property
@@ -102,7 +102,7 @@ class Endpoint(msgspec.Struct, frozen=True):
 
 
 OWN: Final = {"http": "http1", "grpc": "http2", "websocket": "websocket"}
-"""Modules of our own by what is spoken; those on the libraries are in a folder of theirs and named after it."""
+"""Modules of our own channels by protocol; those on libraries are in ``libraries/`` and named after the protocol."""
 
 
 def module_of(endpoint: Endpoint, protocols: Protocols = None) -> str:
@@ -112,10 +112,10 @@ def module_of(endpoint: Endpoint, protocols: Protocols = None) -> str:
 
 
 def check_tls(endpoints: list[Endpoint]) -> None:
-    """Check that there is a secure scheme that ``tls=`` can be for.
+    """Check that one of the endpoints has a secure scheme, which ``tls=`` needs.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: None has.
     """
     if not any(endpoint.tls for endpoint in endpoints):
         scheme = endpoints[0].scheme
@@ -156,7 +156,7 @@ def parse_address(address: str) -> Endpoint:
     if not host:
         raise ConfigError(f"the server's address has no host: write {scheme}://host:port")
     try:
-        host.encode("idna")  # as every library does sooner or later, each with an error of its own
+        host.encode("idna")  # checked here, since each library would raise an error of its own later
     except UnicodeError as error:
         raise ConfigError(f"the server's address has a host that no name can be: {error}") from None
     if parts.path not in ("", "/") or parts.query or parts.fragment:

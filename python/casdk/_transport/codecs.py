@@ -1,4 +1,8 @@
-"""Pack and unpack, Rust underneath: the edge where the one model tree meets the two forms of the wire."""
+"""Packing requests and scanning replies, which Rust does, and what is made of replies in Python.
+
+Errors, documents and responses of replies become the objects of `casdk.errors`, `casdk.documents` and `casdk.models`
+here, for both forms of the wire.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +59,7 @@ FAILURES: Final[dict[str, type[ItemError]]] = {
     "type": ItemTypeError,
     "not_fetched": DownloadError,
 }
-"""The packer's names of failures -> our errors."""
+"""Our error for each kind of failure that the packer reports."""
 
 SERVER_FAULTS: Final = frozenset(
     {
@@ -70,9 +74,9 @@ SERVER_FAULTS: Final = frozenset(
         "CancelledError",
     }
 )
-"""Exceptions of an executor that say nothing about the items: splitting the batch would not help."""
+"""Exceptions of an executor that are not the items' fault: splitting the batch would not help."""
 DEAD_EXECUTOR: Final = frozenset({"InternalNetworkError", "<class 'jina.excepts.InternalNetworkError'>"})
-"""Exceptions of a gateway that does not reach an executor."""
+"""Names of the exception of a gateway that does not reach an executor."""
 BUSY: Final = ("gateway", "BusyError")
 TOO_LARGE: Final = ("gateway", "TooLargeError")
 """Executor and exception in the status by which the embedded server refuses a request: `BUSY` if other requests use the
@@ -88,7 +92,7 @@ DESCRIPTION_CHARACTERS: Final = 2000
 
 def failure_of(kind: str, index: int, item: object, reason: str, cause: BaseException | None) -> ItemError:
     """Return the error of an item that the packer left out."""
-    if kind == "not_fetched":  # the reason quotes the image's host, and its URL
+    if kind == "not_fetched":  # the reason has words of the image's host in it, and the URL
         reason = remark(reason, REASON_CHARACTERS)
     if "@" in reason:
         reason = USER_INFO.sub(r"\1***@", reason)
@@ -105,7 +109,7 @@ def read_status(codec: Codec, message: bytes) -> Status:
 
 
 def read_error(reply: Reply) -> ServerError | TransportError | None:
-    """Return the error a reply carries in its header, if it carries one (WIRE: status code 1)."""
+    """Return the error in a reply's header, if there is one (status code 1)."""
     if not reply.failed:
         return None
     status = reply.status
@@ -131,7 +135,7 @@ def read_error(reply: Reply) -> ServerError | TransportError | None:
 
 
 def read_documents(raw: list[RawDocument]) -> DocumentArray:
-    """Return the documents of a reply as the one model tree has them."""
+    """Return the documents of a reply as `Document` objects."""
     return DocumentArray([_read_document(document) for document in raw])
 
 
@@ -157,11 +161,11 @@ def _read_tensor(tensor: Tensor) -> np.ndarray[Any, Any]:
 def read_response(
     reply: Reply, request_id: str, stamps: tuple[float, float, float, float, float, float], connecting: float = 0.0
 ) -> Response:
-    """Return what a callback gets: the reply with everything it carries.
+    """Return the `Response` that a callback gets: everything that the reply has in it.
 
     Args:
         reply: The reply.
-        request_id: Of the request: an http reply carries another one (WIRE 4).
+        request_id: The request's id, since an http reply has another one.
         stamps: When the request's items were read, taken to be packed, packed and sent, and when its reply was
             received and placed: what `Timings.between` takes.
         connecting: Seconds until a connection was opened for it, if one was.

@@ -1,4 +1,7 @@
-"""Connections for every channel: the addresses of a server, the way through a proxy, TLS, and why one was not made."""
+"""How a channel opens a connection: the addresses of a server, a tunnel through a proxy, TLS; and the errors of that.
+
+Each of casdk's own channels has a `Connector`.
+"""
 
 from __future__ import annotations
 
@@ -22,24 +25,24 @@ __all__ = ["Connector", "ascii_authority", "ascii_host", "authority_field", "hos
 P = TypeVar("P", bound=asyncio.Protocol)
 
 LONGEST_ANSWER_BYTES: Final = 64 * 1024
-"""The longest answer of a proxy to CONNECT."""
+"""The most bytes of a proxy's answer to CONNECT."""
 END_OF_HEAD: Final = b"\r\n\r\n"
 HANDSHAKE_SECONDS: Final = 60.0
-"""asyncio's own limit of a TLS handshake, which must not come before the limit of the whole connection."""
+"""asyncio's own timeout of a TLS handshake, which must not end before the timeout of the whole connection."""
 
 
 class Connector:
-    """Opens the connections of one channel, each within the connect limit.
+    """Opens the connections of one channel, each within the connect timeout.
 
-    A connection goes to the server, or to the proxy. The proxy is asked for a tunnel (CONNECT), except for those who
-    send it whole requests to pass on, as plain http does.
+    A connection goes to the server or to a proxy. The proxy is asked for a tunnel (CONNECT), except for plain http,
+    whose requests the proxy passes on itself.
 
     Args:
-        endpoint: The server; its scheme says whether there is TLS, and what is asked for in it (ALPN).
-        tls: How to verify it.
+        endpoint: The server; its scheme says whether there is TLS, and which protocol TLS asks for (ALPN).
+        tls: How to verify the server.
         proxy: URL of the HTTP proxy to go through, if any.
-        seconds: The limit of one connection, from the look-up of the name to the end of the last handshake.
-        tunnel: Whether a proxy is asked for a tunnel.
+        seconds: The timeout of one connection, from the look-up of the name to the end of the last handshake.
+        tunnel: Whether the proxy is asked for a tunnel.
     """
 
     def __init__(self, endpoint: Endpoint, tls: TLS, proxy: str | None, seconds: float, *, tunnel: bool = True) -> None:
@@ -58,20 +61,20 @@ class Connector:
     ) -> P:
         """Open a connection and return its protocol, which has its transport by then.
 
-        Whatever ends this before, its connection is closed.
+        If this fails or is cancelled, the connection is closed.
 
         Args:
-            make_protocol: Makes the protocol of a connection that is open, its TLS handshake included.
-            shake_hands: Waits until that protocol can be used, if there is more to wait for.
+            make_protocol: Makes the protocol of an open connection, after its TLS handshake.
+            shake_hands: Waits until that protocol can be used, if it has a handshake of its own.
 
         Raises:
             ConfigError: A certificate of the client's cannot be used.
             ProxyError: The proxy refuses, or does not speak HTTP.
-            TLSError: The handshake failed, or the server is not who it should be.
+            TLSError: The handshake failed, or the server's certificate is wrong.
             ProtocolMismatchError: The port does not speak TLS.
-            TransportError: There is no connection, or `close` was called meanwhile.
+            TransportError: The connection failed, or `close` was called meanwhile.
         """
-        # A request that has no task gets one here, since the limit of time below belongs to the task that sets it.
+        # A request without a task gets one here, since the timeout below belongs to the task that sets it.
         await asyncio.sleep(0)
         if self._closed:
             raise self._was_closed()
@@ -107,7 +110,7 @@ class Connector:
                 self._underway.discard(limit)
 
     def _avoid(self, address: Address | None) -> None:
-        """Try another address first next time: this one took the connection, which then was of no use."""
+        """Try another address first next time: this one took the connection, which then could not be used."""
         if address is not None:
             self._addresses.avoid(address)
 
@@ -128,7 +131,7 @@ class Connector:
             protocol = beginning.hand_over(make_protocol())
             if shake_hands is not None:
                 await shake_hands(protocol)
-            if self._closed:  # in the turn of the loop in which this was ready
+            if self._closed:  # closed in the same turn of the loop in which the connection was ready
                 raise self._was_closed()
             return protocol
         except BaseException:
@@ -136,10 +139,10 @@ class Connector:
             raise
 
     async def _open_tunnel(self, beginning: Beginning, proxy: SplitResult) -> None:
-        """Have the proxy pass on to the server what is sent from now on.
+        """Ask the proxy for a tunnel to the server.
 
         Raises:
-            ProxyError: It refuses, or does not speak HTTP.
+            ProxyError: The proxy refuses, or does not speak HTTP.
             OSError: The connection broke.
         """
         endpoint = self._endpoint
@@ -164,12 +167,12 @@ class Connector:
             raise no_tunnel(endpoint, status)
 
     async def _secure(self, beginning: Beginning, context: ssl.SSLContext) -> asyncio.Transport:
-        """Shake hands by TLS on an open connection.
+        """Do the TLS handshake on an open connection.
 
         Raises:
-            OSError: It failed; so does the verification of a certificate (ssl.SSLError).
+            OSError: It failed; the error of a wrong certificate is an `ssl.SSLError`.
         """
-        if beginning.received:  # a server of TLS says nothing before the client has
+        if beginning.received:  # a TLS server sends nothing before the client does
             raise no_tls(self._endpoint)
         if beginning.ended:
             raise beginning.error or ConnectionResetError
@@ -180,7 +183,7 @@ class Connector:
             server_hostname=self._tls.server_name or self._endpoint.host,
             ssl_handshake_timeout=max(HANDSHAKE_SECONDS, 2 * self._seconds),
         )
-        if secure is None:  # closed in the handshake, without an error
+        if secure is None:  # the connection was closed in the handshake, without an error
             raise ConnectionResetError
         return secure
 
@@ -194,16 +197,16 @@ class Connector:
 
 
 class Beginning(asyncio.Protocol):
-    """What a connection has until its own protocol can take it: it keeps what comes meanwhile, and its end.
+    """The first protocol of a connection: it stores bytes until the channel's own protocol takes over.
 
-    A proxy's answer is read here, and behind it may be the first bytes of the server, which some send before the
-    client has said anything. The same holds for the end of a TLS handshake.
+    The answer of a proxy is read from it. Behind that answer, or behind a TLS handshake, there may be first bytes of
+    the server, which some servers send before the client does; the channel's protocol gets them.
 
     Attributes:
-        transport: The connection; once there is TLS, the one that speaks it.
-        received: What has come and nobody has read yet.
-        ended: Whether nothing more will come.
-        error: What broke the connection, if something did.
+        transport: The connection's transport; after the TLS handshake, that of TLS.
+        received: Bytes that were received and not read yet.
+        ended: Whether the connection has ended, so that no more bytes will come.
+        error: The error that ended the connection, if there was one.
     """
 
     def __init__(self) -> None:
@@ -215,21 +218,21 @@ class Beginning(asyncio.Protocol):
         self._more: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
+        """Store the transport."""
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Keep bytes."""
+        """Store received bytes."""
         self.received += data
         self._wake()
 
     def eof_received(self) -> None:
-        """Note the end; asyncio closes the transport."""
+        """Note the end of what is received; asyncio closes the transport."""
         self.ended = True
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note the end, and what was the reason."""
+        """Note the end of the connection, and its error."""
         self.ended = self._lost = True
         self.error = exc
         self._wake()
@@ -239,12 +242,12 @@ class Beginning(asyncio.Protocol):
             self._more.set_result(None)
 
     async def more(self) -> None:
-        """Wait until something comes, or the end."""
+        """Wait until more bytes come, or the connection ends."""
         self._more = asyncio.get_running_loop().create_future()
         await self._more
 
     def hand_over(self, protocol: P) -> P:
-        """Let another protocol have the connection, and what has come on it."""
+        """Pass the connection to another protocol, with the bytes and the end that have come before."""
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
         if self.received:
@@ -257,22 +260,22 @@ class Beginning(asyncio.Protocol):
 
 
 def ascii_authority(endpoint: Endpoint) -> str:
-    """Return host and port of a server, the host as DNS has it."""
+    """Return host and port of a server, the host in the ASCII form of DNS."""
     return Endpoint(endpoint.scheme, ascii_host(endpoint.host), endpoint.port).authority
 
 
 def authority_field(endpoint: Endpoint) -> str:
-    """Return what a request of HTTP/2 names as its host: the server, by its name if its address was looked up."""
+    """Return the ``:authority`` of HTTP/2 requests: the server, by its name if a pool has looked up its address."""
     return ascii_authority(Endpoint(endpoint.scheme, endpoint.name or endpoint.host, endpoint.port))
 
 
 def ascii_host(host: str) -> str:
-    """Return a host as DNS has it. Whether it has an address is found out when it is looked up."""
+    """Return a host in the ASCII form of DNS."""
     return host if host.isascii() else host.encode("idna").decode("ascii")
 
 
 def host_field(endpoint: Endpoint) -> str:
-    """Return what a request of HTTP names as its host: the server, with its port if that is not the usual one."""
+    """Return the ``host`` of HTTP/1.1 requests: the server, with its port if that is not the scheme's default."""
     host = ascii_host(endpoint.name or endpoint.host)
     bracketed = f"[{host}]" if ":" in host else host
     return bracketed if endpoint.port == SCHEMES[endpoint.scheme].port else f"{bracketed}:{endpoint.port}"
@@ -283,7 +286,7 @@ def not_connected(endpoint: Endpoint, error: OSError) -> TransportError:
 
     Args:
         endpoint: The server.
-        error: What the system or the TLS library said.
+        error: The error of the system or of the TLS library.
     """
     where, text = str(endpoint), str(error)
     if is_plain(text):

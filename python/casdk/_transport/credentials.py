@@ -1,8 +1,8 @@
-"""The credential that travels with every request: a token, or a callable that is asked for one.
+"""The credential that is sent with every request: a token, or a callable that returns one.
 
-A function is asked on a worker, a coroutine on a loop for such alone. Both are the caller's code, and the engine is not
-to wait for them. Nor is a coroutine awaited on the loop that a call comes from: the token serves every call of the
-client, from threads and from other loops, too, and may be asked for when that loop stands still or is closed.
+A function is called on a worker, and a coroutine is awaited on a loop of its own thread: both are the caller's code,
+which the engine must not wait for. A coroutine is not awaited on the loop that a call comes from, since the token is
+for all calls of the client, from threads and from other loops, too, and that loop may be blocked or closed.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ __all__ = ["TOKEN_VARIABLE", "Credential", "authorize"]
 
 T = TypeVar("T")
 Credential: TypeAlias = "str | Callable[[], str | Awaitable[str]]"
-"""A token, or what returns one: called again when the server refuses the last one."""
+"""A token, or a callable that returns one, which is called again when the server refuses the last token."""
 
 TOKEN_VARIABLE: Final = "CLIP_AUTH_TOKEN"
 
 TURN_SECONDS: Final = 0.25
-"""A loop that does not turn within this time is blocked by a coroutine, and another one takes its place."""
+"""A loop that runs nothing within this time is blocked by a coroutine, and another loop takes its place."""
 MOST_LOOPS: Final = 8
-"""Loops, each in a thread, and so the number of coroutines that may block for ever."""
+"""The most loops, each in a thread: so many coroutines may block for ever."""
 
 
 async def authorize(credential: Credential | None) -> Headers:
-    """Return the header that a request carries, if it carries any; runs on the engine.
+    """Return the header with the credential, if there is one; runs on the engine.
 
     Raises:
-        ConfigError: There is no token that can travel.
+        ConfigError: The token cannot be sent in a header, or the callable failed.
     """
     token: object = credential
     if callable(token):
@@ -54,10 +54,10 @@ async def authorize(credential: Credential | None) -> Headers:
 
 
 async def _ask(credential: Callable[[], object]) -> object:
-    """Ask for the token.
+    """Call the credential's callable, and return its token.
 
     Raises:
-        ConfigError: The callable raised something.
+        ConfigError: The callable raised an error.
     """
     made: list[object] = []
     is_given_up = threading.Event()
@@ -72,7 +72,7 @@ async def _ask(credential: Callable[[], object]) -> object:
         try:
             token = Caller.unwrap(*await engine().readers.call(ask))
         except asyncio.CancelledError:
-            # The call may be taken back before the worker has returned a coroutine, or before it was looked at here.
+            # Cancelled before the worker has returned a coroutine, or before this has awaited it.
             is_given_up.set()
             for one in made:
                 _close_unbegun(one)
@@ -89,7 +89,7 @@ async def _ask(credential: Callable[[], object]) -> object:
 
 
 class _Loop:
-    """A loop in a thread of its own, which awaits what credential functions return."""
+    """A loop in a thread of its own, which awaits the coroutines of credentials."""
 
     def __init__(self) -> None:
         self.loop: Final = asyncio.new_event_loop()
@@ -111,17 +111,17 @@ class _Loop:
             check_process(self._process)
 
     def stop(self) -> None:
-        """Stop the loop in a child that a coroutine has forked, since its sockets are the parent's."""
+        """Stop the loop in a child that a coroutine has forked, since its sockets belong to the parent."""
         self.loop.stop()
-        with suppress(AttributeError):  # uvloop's
+        with suppress(AttributeError):  # a loop of uvloop has no such attribute
             cast(Any, self.loop)._ready.clear()
 
     async def outcome_of(self, awaitable: Awaitable[T]) -> list[Any]:
-        """Await what a callable returned; return what that returned, and what it raised."""
+        """Await the result of a callable; return its outcome, a result and an error, one of them ``None``."""
         outcome: list[Any]
         try:
             outcome = [await awaitable, None]
-        except BaseException as error:  # a SystemExit would end the loop
+        except BaseException as error:  # returned, since a SystemExit would end the loop
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
@@ -133,7 +133,7 @@ class _Loop:
         return outcome
 
     def next_turn(self) -> asyncio.Future[_Loop]:
-        """Return a future that is done when this loop has turned once more."""
+        """Return a future of the current loop that is done when this loop has run once more."""
         here = asyncio.get_running_loop()
         answer: asyncio.Future[_Loop] = here.create_future()
         self.loop.call_soon_threadsafe(here.call_soon_threadsafe, _set_answer, answer, self)
@@ -146,7 +146,7 @@ def _set_answer(answer: asyncio.Future[_Loop], loop: _Loop) -> None:
 
 
 _loops: Final[dict[int, list[_Loop]]] = {}
-"""The loops of this process, by its id, the oldest first. A child does not touch its parent's, nor deallocate them."""
+"""The loops of this process, by its id, the oldest first. A child neither uses nor deallocates its parent's loops."""
 
 
 def _after_fork_in_child() -> None:
@@ -161,17 +161,17 @@ if hasattr(os, "register_at_fork"):
 
 
 async def _await_off_engine(awaitable: Awaitable[T]) -> T:
-    """Await on the oldest loop that turns, which is the only one as long as no coroutine has blocked."""
+    """Await on the oldest loop that is not blocked, which is the only one as long as no coroutine has blocked."""
     try:
         turning = await _turning()
     except BaseException:
         _close_unbegun(awaitable)
         raise
     task = asyncio.run_coroutine_threadsafe(turning.outcome_of(awaitable), turning.loop)
-    # The call may be taken back before the loop comes to it; on that loop nothing begins it meanwhile.
+    # If this is cancelled before the loop awaits the coroutine, the coroutine is closed, on that loop.
     task.add_done_callback(lambda _: turning.loop.call_soon_threadsafe(_close_unbegun, awaitable))
     outcome = await asyncio.wrap_future(task)
-    # Popped, so that no list that the error's traceback can reach holds the error: that would be a reference cycle.
+    # Popped, since the traceback of the error will refer to this frame, and so to the list: a reference cycle.
     error, result = outcome.pop(), outcome.pop()
     try:
         return cast(T, Caller.unwrap(result, error))
@@ -180,13 +180,13 @@ async def _await_off_engine(awaitable: Awaitable[T]) -> T:
 
 
 def _close_unbegun(awaitable: object) -> None:
-    """Close a coroutine that nobody will await, which Python would warn of; none of its code runs."""
+    """Close a coroutine that will never be awaited, about which Python would warn; none of its code runs."""
     if iscoroutine(awaitable) and getcoroutinestate(awaitable) == CORO_CREATED:
         awaitable.close()
 
 
 async def _turning() -> _Loop:
-    """Return the first loop that turns; start another one each time that none does for `TURN_SECONDS`."""
+    """Return the first loop that is not blocked; start another one each time that all are for `TURN_SECONDS`."""
     loops = _loops.setdefault(os.getpid(), [])
     turns: list[asyncio.Future[_Loop]] = []
     while True:

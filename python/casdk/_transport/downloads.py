@@ -1,6 +1,6 @@
-"""Images behind http(s) URLs: fetched by the client, pooled and concurrent, within limits (httpx).
+"""Downloads of images behind http(s) URLs, by httpx: concurrent, over pooled connections, within limits.
 
-What is asked of a host, and what is believed of its answer, is in `casdk.documents.fetching`.
+A session has one `Downloads`. The headers that are sent, and the checks of answers, are in `casdk.documents.fetching`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Downloads"]
 
 DOWNLOADS_AT_ONCE: Final = 16
-"""Downloads at once, over all calls of a client."""
+"""The most downloads at a time, over all calls of a client."""
 PIECES_IN_A_TURN: Final = 64
 """Pieces of a body that are read in one turn of the loop."""
 
@@ -29,8 +29,8 @@ class Downloads:
     """A pool of connections to image hosts.
 
     Args:
-        timeouts: ``connect`` and ``download``.
-        limits: ``max_item_bytes`` and ``redirects``.
+        timeouts: Its ``connect`` and ``download`` are used.
+        limits: Its ``max_item_bytes`` and ``redirects`` are used.
     """
 
     def __init__(self, timeouts: Timeouts, limits: Limits) -> None:
@@ -41,7 +41,7 @@ class Downloads:
         self._slots = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
 
     async def fetch(self, urls: Sequence[str]) -> tuple[dict[str, bytes], dict[str, Exception]]:
-        """Return the bytes of each URL that could be fetched, and what was wrong with each other one."""
+        """Return the bytes of each URL that could be fetched, and the error of each other URL."""
         if self._client is None:
             async with self._making:
                 if self._client is None:  # made on a worker, since it takes long enough to delay all calls
@@ -68,7 +68,7 @@ class Downloads:
 
     async def _get(self, url: str) -> bytes:
         client = self._client
-        if client is None:  # closed meanwhile, for a fork
+        if client is None:  # it was closed meanwhile, for a fork
             client = self._client = self._make()
         most = self._limits.max_item_bytes
         request: httpx.Request | None = client.build_request("GET", url)
@@ -107,7 +107,7 @@ class Downloads:
             headers=HEADERS,
             cookies=NoCookies(),
         )
-        divert("httpx", "httpcore")  # after the client is made, which is what imports httpcore
+        divert("httpx", "httpcore")  # after the client is made, since that imports httpcore
         return client
 
     async def aclose(self) -> None:

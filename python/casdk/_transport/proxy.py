@@ -1,4 +1,4 @@
-"""Which proxy an address is reached through: one rule for all six schemes. The environment is only read."""
+"""Which proxy a server is reached through: one rule for all six schemes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["check_proxy", "proxy_of"]
 def proxy_of(endpoint: Endpoint, explicit: str | None) -> str | None:
     """Return the proxy's URL, which may hold a password.
 
-    ``HTTPS_PROXY`` serves the secure schemes and ``HTTP_PROXY`` the plain ones, ``ALL_PROXY`` where neither is set;
-    ``NO_PROXY`` exempts hosts. Lower case wins, as everywhere.
+    ``HTTPS_PROXY`` is for the secure schemes and ``HTTP_PROXY`` for the plain ones, ``ALL_PROXY`` for both if the other
+    is not set; ``NO_PROXY`` exempts hosts. Names in lower case win, as in other programs.
 
     Args:
         endpoint: The server.
@@ -22,7 +22,7 @@ def proxy_of(endpoint: Endpoint, explicit: str | None) -> str | None:
     """
     if explicit is not None:
         return explicit or None
-    from urllib import request  # half of this package's import time, were it at the top
+    from urllib import request  # imported late, since it would be half of this package's import time
 
     found = request.getproxies_environment()
     proxy = found.get("https" if endpoint.tls else "http") or found.get("all")

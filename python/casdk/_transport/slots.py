@@ -1,4 +1,4 @@
-"""How many requests are on their way to one server; those for which there is no room wait in line."""
+"""Limits how many requests are on their way to one server at a time; a `Transport` has one `Slots`."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ __all__ = ["Slots"]
 
 
 class Slots(msgspec.Struct, eq=False):
-    """Room for requests: whoever finds some takes one off ``free``, whoever finds none waits, and all give it back.
+    """Slots for requests: a request takes one off ``free`` if there is one, or else waits; it gives the slot back.
 
     `asyncio.Semaphore` does the same by a coroutine for each request, which takes five times as long.
 
     Attributes:
-        free: How many more there is room for; none while somebody waits.
-        line: Who waits, in order.
+        free: How many slots are free; 0 while a request waits.
+        line: A future for each request that waits, in order.
     """
 
     free: int
     line: deque[asyncio.Future[None]] = msgspec.field(default_factory=deque)
 
     async def wait(self) -> None:
-        """Wait in line for room, which is then taken."""
+        """Wait in line for a slot, which is taken when this returns."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.line.append(turn)
         try:
             await turn
         except asyncio.CancelledError:
-            if not turn.cancelled():  # its turn had come already
+            if not turn.cancelled():  # it had got a slot already
                 self.give_back()
             raise
 
     def give_back(self) -> None:
-        """Let the first in line have the room, or whoever comes next."""
+        """Pass the slot to the first request in line; or count it as free, if none waits."""
         while self.line:
             turn = self.line.popleft()
             if not turn.done():

@@ -1,4 +1,4 @@
-"""Tokens: what a credential may be, and that none shows itself."""
+"""Tokens: the checks of a client's credential, and a type that hides the token in tracebacks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["check_token", "read_credential"]
 
 
 class Secret(str):
-    """A token that does not show itself where the locals of a traceback are shown."""
+    """A token whose `repr` hides it, since tracebacks may show local variables."""
 
     __slots__ = ()
 
@@ -20,10 +20,10 @@ class Secret(str):
 
 
 def check_token(token: object) -> Secret:
-    """Return the token if it can travel in a header.
+    """Return the token, if it can be sent in a header.
 
     Raises:
-        ConfigError: It cannot; the message does not show it.
+        ConfigError: It cannot be sent; the message does not show it.
     """
     if not isinstance(token, str):
         raise ConfigError(f"a credential must be a str, or a callable that returns one, not {type(token).__name__}")
@@ -33,10 +33,10 @@ def check_token(token: object) -> Secret:
 
 
 def read_credential(credential: object) -> Any:
-    """Return a client's credential, checked; a callable is asked later.
+    """Return a client's credential, checked; a callable is called later.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It is no credential.
     """
     if credential is None or callable(credential):
         return credential

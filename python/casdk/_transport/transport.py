@@ -1,4 +1,7 @@
-"""The way to one server: its channel, the credential, the slots of its connections, and what a fork asks of them."""
+"""The way to one server: its channel, the credential, the slots for requests, and what a fork requires of them.
+
+A session has one `Transport` for each server; `Run` sends requests with `Transport.exchange`, on the engine.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +34,18 @@ FORK_WAIT_SECONDS: Final = 5.0
 
 
 class InterruptedByForkError(Exception):
-    """The engine took a request back, for a fork: it is sent again, and no attempt is counted."""
+    """A fork has interrupted a request: it is sent again, and no attempt is counted."""
 
 
 class Received(msgspec.Struct, eq=False):
-    """A reply, and when it came.
+    """A scanned reply, and the times of its exchange.
 
     Attributes:
         reply: The scanned reply.
-        size: Its bytes.
-        sent_at: When its request was handed to the channel, as `time.perf_counter` has it.
-        received_at: When the channel had the reply.
-        connecting: Seconds from then until a connection was open, if one was opened.
+        size: Size of the reply in bytes.
+        sent_at: When its request was handed to the channel, by `time.perf_counter`.
+        received_at: When the channel had the reply, by the same clock.
+        connecting: Seconds from ``sent_at`` until a connection was open, if one was opened; otherwise 0.
     """
 
     reply: Reply
@@ -53,27 +56,27 @@ class Received(msgspec.Struct, eq=False):
 
 
 class Transport:
-    """The way to one server. A client has one for each; it opens its channel at the first request, on the engine.
+    """The way to one server; it opens its channel at the first request, on the engine.
 
     Args:
         endpoint: The server.
-        credential: Sent with every request; ``CLIP_AUTH_TOKEN`` if it is ``None``.
-        tls: How a secure scheme verifies.
-        timeouts: Connecting, and one request.
-        limits: Requests at once, and bytes of a message.
+        credential: The credential of its requests; ``CLIP_AUTH_TOKEN`` if it is ``None``.
+        tls: How a secure scheme verifies the server.
+        timeouts: The timeouts of connecting and of one request.
+        limits: The most requests at a time, and the most bytes of a message.
         proxy: The client's ``proxy=``.
-        protocols: Who speaks the protocol.
+        protocols: Which code speaks the protocol: casdk's own, or a library.
 
     Attributes:
         endpoint: The server.
-        protocols: Who speaks the protocol.
-        codec: How its requests and replies are written.
+        protocols: Which code speaks the protocol: casdk's own, or a library.
+        codec: The form of its requests and replies.
         has_waiters: Whether no request needs a task while it waits for its reply.
         engine: The engine that its connections are on, once there are any.
-        largest: Bytes of the largest request of several items that is worth sending, as far as is known: the server,
-            or a proxy before it, may have a limit.
-        closed: Whether it sends nothing any more.
-        last_error: What a request failed on the last time, if one did.
+        largest: Bytes of the largest request of several items that is sent: larger ones are halved at once, since the
+            server, or a proxy before it, has refused one.
+        closed: Whether it sends no more requests.
+        last_error: The error of the last request that failed, if one did.
     """
 
     def __init__(
@@ -94,7 +97,7 @@ class Transport:
         self.closed = False
         self.last_error: str | None = None
         self._accepted_bytes = 0
-        """Bytes of the largest request that the server has answered so far."""
+        """Bytes of the largest request that the server has answered."""
         self._credential = credential
         self._tls = tls
         self._timeouts = timeouts
@@ -109,7 +112,7 @@ class Transport:
         self._open()
 
     def _open(self) -> None:
-        """Make what belongs to one process."""
+        """Make the objects that belong to one process."""
         self._slots = Slots(self._limits.requests)
         self._unrepeatable: set[asyncio.Future[None]] = set()
 
@@ -120,7 +123,7 @@ class Transport:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a request would wait for its reply and for nothing else, as far as can be seen."""
+        """Whether a request would wait only for its reply: it has a slot, the credential and an open connection."""
         engine, channel = self.engine, self._channel
         if channel is None or self._headers is None or engine is None or engine.fork is not None:
             return False
@@ -177,7 +180,7 @@ class Transport:
                 self.largest = max(self.largest, len(message))
             connecting = channel.connected_at - sent_at if channel.connected_at > sent_at else 0.0
             scanned = scan(self.codec, reply)
-            # Not in JSON, where jina's gateway makes up an id: there `HttpChannel` compares the documents' ids.
+            # Not for JSON, where jina's gateway makes up an id: there `HttpChannel` compares the documents' ids.
             if self.codec == "proto" and scanned.request_id not in ("", request_id):
                 raise ReplyError(f"{self.endpoint} answered another request than this one")
             return Received(scanned, len(reply), sent_at, received_at, connecting)
@@ -204,10 +207,10 @@ class Transport:
         """Ask the gateway whether its executors answer.
 
         Returns:
-            What it says; ``None`` where it does not know the question.
+            The gateway's status; ``None`` if the gateway is too old to have this endpoint.
 
         Raises:
-            CasdkError: As `exchange`.
+            CasdkError: The errors of `exchange`.
         """
         try:
             if self.engine is not None and self.engine.fork is not None:
@@ -221,7 +224,7 @@ class Transport:
             raise
 
     def hide_token(self, error: CasdkError) -> None:
-        """Replace the credential in an error's message, in case a server or a proxy has sent it back."""
+        """Replace the credential in an error's message by ``***``, in case a server or a proxy has sent it back."""
         for _, value in self._headers or ():
             for token in (str(value), value.rpartition(" ")[2]):
                 error.args = tuple(part.replace(token, "***") if isinstance(part, str) else part for part in error.args)
@@ -240,7 +243,7 @@ class Transport:
         return ended
 
     def _open_channel(self) -> Channel:
-        if self.closed:  # before the first turn of a request's task: nobody would close this channel
+        if self.closed:  # closed before the request's task has run: no code would close this channel
             raise ClosedError("the client was closed during the call")
         proxy = proxy_of(self.endpoint, self._proxy)
         channel = self._channel = self._kind(self.endpoint, self._tls, self._timeouts, self._limits, proxy)
@@ -253,7 +256,7 @@ class Transport:
         return self._headers
 
     async def _authorize_again(self, refused: Headers) -> Headers:
-        """Ask for another token than the one that was refused, unless another request has done so already."""
+        """Ask for a new token, unless another request has replaced the refused one already."""
         if self._headers is refused:
             LOG.info("%s refused the credential: asking for another one", self.endpoint)
             await self._authorize()
@@ -266,7 +269,7 @@ class Transport:
             await channel.aclose()
 
     async def before_fork(self) -> None:
-        """Close the connections for a fork; what is in flight on them is sent again, or waited for if it must not."""
+        """Close the connections for a fork, first waiting for requests in flight that must not be sent again."""
         if self._unrepeatable:
             await asyncio.wait(self._unrepeatable, timeout=FORK_WAIT_SECONDS)
         LOG.debug("closing the connections to %s for a fork", self.endpoint)
@@ -274,7 +277,7 @@ class Transport:
         await self.aclose()
 
     def after_fork_in_child(self) -> object:
-        """Forget the connections of the parent, and return them: they must never be deallocated."""
+        """Drop the connections of the parent, and return them: they must never be deallocated."""
         parents = vars(self).copy()
         self._generation += 1
         self._channel = self.engine = self._headers = None

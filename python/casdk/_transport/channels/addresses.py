@@ -1,4 +1,4 @@
-"""Sockets to a host that may have several addresses, some of them dead."""
+"""Sockets to a host that may have several addresses, some of which may not answer; each `Connector` has `Addresses`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Address: TypeAlias = "tuple[Any, ...]"
 PROXY_PORT: Final = 80
 """The port of a proxy whose URL names none."""
 KEEPALIVE_OPTIONS: Final = {"TCP_KEEPIDLE": PING_SECONDS, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": PONG_SECONDS}
-"""When the system checks an idle connection, where it has these options: http has no ping of its own."""
+"""Options by which the system checks an idle connection, if it has them: HTTP/1.1 has no ping of its own."""
 
 
 class Addresses:
     """The addresses of the hosts that a channel connects to: its server's, or its proxy's.
 
-    They are tried one after the other. Each gets an equal share of the time that is left, so that a dead one, which
-    answers nothing, leaves time for those behind it; and the one that failed last is the last to be tried next time.
-    (asyncio's own race of addresses, RFC 8305, leaks a socket where it is cancelled.)
+    They are tried one after the other. Each gets an equal share of the time that is left, so that one that does not
+    answer leaves time for the next; and the one that failed last is tried last the next time. (asyncio's own race of
+    addresses, RFC 8305, leaks a socket when it is cancelled.)
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Addresses:
         Args:
             host: Name or address.
             port: Its port.
-            seconds: For the look-up of the name and all addresses together.
+            seconds: The timeout of the look-up and all addresses together.
 
         Raises:
             TimeoutError: No address answered in time.
@@ -66,12 +66,12 @@ class Addresses:
         raise OSError("; ".join(str(error) for error in failures))
 
     def avoid(self, address: Address) -> None:
-        """Try an address last next time: the connection could not be made there."""
+        """Try an address last next time, since it could not be connected to."""
         self._failed_at[address] = asyncio.get_running_loop().time()
 
 
 def _numeric(host: str, port: int) -> list[tuple[Any, ...]]:
-    """Return the entries of a literal address, none for a name: a name needs a look-up, which may block."""
+    """Return the entries of a literal address; none for a name, which needs a look-up that may block."""
     with contextlib.suppress(socket.gaierror):
         return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST))
     return []
@@ -95,7 +95,7 @@ async def _connected(sock: socket.socket, address: Address, seconds: float) -> s
             await loop.sock_connect(sock, address)
         return sock
     except BaseException as error:
-        # Removed at once: asyncio does it a turn later, when the descriptor may belong to another socket.
+        # Removed at once: asyncio does it a turn later, when the same descriptor may belong to another socket.
         loop.remove_writer(sock)
         sock.close()
         if isinstance(error, TimeoutError) and not error.errno:

@@ -1,6 +1,6 @@
-"""What keeps a client from its server, in words of our own, and what to do about it: for errors and for the doctor.
+"""Why a connection was not made, in words of our own, and what to do about it: for errors and for the doctor.
 
-Cures name the options of a program; `casdk.cli.exits.for_command_line` says them for a command line.
+Cures name the options of `Client`; `casdk.cli.exits.for_command_line` replaces them by those of the command line.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ __all__ = [
 
 
 class Cause(NamedTuple):
-    """What was seen, and what to do."""
+    """Why a connection was not made, and what to do about it.
+
+    Attributes:
+        seen: The cause, as the client sees it.
+        cure: What to do.
+    """
 
     seen: str
     cure: str
@@ -99,7 +104,7 @@ NUMBERED: Final[dict[int, Cause]] = {
     **{getattr(socket, name): NO_ADDRESS for name in ("EAI_NONAME", "EAI_NODATA") if hasattr(socket, name)},
 }
 WORDED: Final[tuple[tuple[str, Cause], ...]] = (
-    # An alert is what the other end says: of a certificate, that of this client's.
+    # An alert comes from the server, so one about a certificate means the client's own certificate.
     (r"alert (no |bad |unsupported )?certificate|alert (unknown ca|handshake failure|access denied)", CLIENT_REFUSED),
     (r"alert protocol version|unsupported protocol|no protocols available", OLD_TLS),
     (r"certificate has expired", EXPIRED),
@@ -126,10 +131,10 @@ NUMBER: Final = re.compile(r"\[errno (-?\d+)\]")
 
 
 def cause_of(said: str) -> Cause | None:
-    """Return what a library's words for a connection that was not made come to; ``None`` for what nobody has seen yet.
+    """Return the cause of a library's error for a connection that was not made; ``None`` if it is not known.
 
     Args:
-        said: What the library said.
+        said: The library's message.
     """
     text = said.lower().replace("_", " ")
     numbers = {int(number) for number in NUMBER.findall(text)}
@@ -140,7 +145,7 @@ def cause_of(said: str) -> Cause | None:
 
 BEHIND_THE_SERVER: Final = "the server does not reach what is behind it: "
 OF_GATEWAY: Final = re.compile(r"failed to connect to all addresses[^|]*\|Gateway: ")
-"""gRPC's error at a gateway that did not reach an executor, which comes before the gateway's own words."""
+"""gRPC's error in a gateway that did not reach an executor; the gateway's own words follow it."""
 OF_GRPC: Final = re.compile(r"^failed to connect to all addresses; last error: \w+: ")
 ADDRESS: Final = re.compile(r"^(ipv4|ipv6|unix):\S+: ")
 BROKE: Final = re.compile(
@@ -150,11 +155,11 @@ BROKE: Final = re.compile(
 
 
 def without_grpc(said: str, *, connected: bool = False) -> str:
-    """Return what is left of gRPC's words for a failed call without gRPC's own, which nobody else knows.
+    """Return gRPC's message for a failed call without gRPC's internal terms, which users do not know.
 
     Args:
-        said: Its words.
-        connected: Whether they may be the server's, which repeats gRPC's own where it has lost what is behind it.
+        said: gRPC's message.
+        connected: Whether it may come from the server, which repeats gRPC's message if it has lost its executor.
     """
     if BROKE.match(said):
         return "the connection broke"

@@ -1,4 +1,4 @@
-"""What the end of a websocket means, and a handshake that is refused, whoever speaks the protocol."""
+"""The errors of websockets: the meaning of close codes and of refused handshakes, for both websocket channels."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ __all__ = ["IDLE_CLOSES", "SERVER_LIMIT", "TOO_BIG", "closed_with", "handshake_r
 
 AUTH_CLOSES: Final = frozenset({1008, 4401, 4403})
 FINAL_CLOSES: Final = frozenset({1002, 1003, 1007, 1010})
-"""Codes of a server that will not take the same request another time, as 400, 404 and 500 over http."""
+"""Codes of a server that would refuse the same request again, like 400, 404 and 500 over http."""
 TRY_LATER: Final = 1013
 TOO_BIG: Final = 1009
 SERVER_LIMIT: Final = "the server takes less (uvicorn: ws_max_size, 16 MB by default; websockets: max_size, 1 MB)"
-"""Whose limit `TOO_BIG` is, and where it is likely to be raised."""
+"""Which limit a request has exceeded that is refused with `TOO_BIG`, and where to raise it."""
 AWAY_CLOSES: Final = frozenset({1000, 1001, 1005, 1011, 1012, 1014})
-"""Codes under a request of a server that goes, or has lost what is behind it: 1011 is what jina's gateway closes with
-where it answers 503 over http."""
+"""Codes, while requests are in flight, of a server that stops or has lost its executor: jina's gateway closes with
+1011 where it answers 503 over http."""
 IDLE_CLOSES: Final = frozenset({1000, 1005})
-"""Codes of a server that has no more use for a connection, and means no request. One that stops, with 1001 or 1012, is
-waited for."""
+"""Codes of a server that closes a connection because it was idle, and not because of a request. A server that stops,
+with 1001 or 1012, is waited for."""
 HANDSHAKE_REFUSALS: Final = frozenset({401, 403, 407, 408, 429})
 """HTTP statuses, besides those of 500 and more, of a server that may speak websocket all the same."""
 
 
 def closed_with(code: int, reason: str, where: str, *, shared: bool = False) -> CasdkError:
-    """Return the error of a request under which the server has closed the websocket.
+    """Return the error of a request that was in flight when the server closed the websocket.
 
     Args:
-        code: What it closed with.
-        reason: Its words.
+        code: The close code.
+        reason: The close reason.
         where: The server.
         shared: Whether more than one request was in flight.
     """
@@ -57,11 +57,11 @@ def _meant(code: int, said: str, shared: bool) -> CasdkError:
 
 
 def handshake_refused(status: int, retry_after: str | None, where: str) -> CasdkError:
-    """Return the error of a handshake that was answered with a status of HTTP.
+    """Return the error of a handshake that was answered with an HTTP status that refuses it.
 
     Args:
         status: The status.
-        retry_after: The header of that name as it was sent, if it was.
+        retry_after: The header of that name, as it was sent, if it was.
         where: The server.
     """
     said = f"{where}: the server answered the handshake with HTTP {status}"
@@ -75,10 +75,10 @@ def handshake_refused(status: int, retry_after: str | None, where: str) -> Casdk
 
 
 def no_websocket(words: str, where: str) -> ProtocolMismatchError:
-    """Return the error of a port whose answer to the handshake is none.
+    """Return the error of a port that does not answer the handshake as a websocket server does.
 
     Args:
-        words: What was wrong with it.
+        words: What was wrong with the answer.
         where: The server.
     """
     said = f"{where}: this port does not speak websocket ({remark(words)})"

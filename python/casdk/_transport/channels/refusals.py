@@ -1,4 +1,4 @@
-"""What an HTTP status other than 200 means, and what the body behind it says of it."""
+"""The errors of HTTP statuses other than 200, with the description in the body; both channels of HTTP/1.1 use this."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ __all__ = ["NO_SUCH_PATH", "refusal_of"]
 MOST_DESCRIBED_BYTES: Final = 256 * 1024
 """An error's body that is larger is not parsed for a description."""
 NO_SUCH_PATH: Final = frozenset({404, 405})
+"""Statuses of a server that has no such path, or not with this method."""
 
 
 def refusal_of(status: int, body: bytes, retry_after: str | None, where: str) -> CasdkError:
@@ -23,8 +24,8 @@ def refusal_of(status: int, body: bytes, retry_after: str | None, where: str) ->
 
     Args:
         status: The status.
-        body: What came with it, if it can be read.
-        retry_after: The header of that name as it was sent, if it was.
+        body: The body of the answer, if it can be read.
+        retry_after: The header of that name, as it was sent, if it was.
         where: The server.
     """
     error = _meant(status, body, retry_after, where)
@@ -42,6 +43,9 @@ def _meant(status: int, body: bytes, retry_after: str | None, where: str) -> Cas
     if status in NO_SUCH_PATH:
         said = f"{said}: no CLIP server answers POST /post there"
     return refused(said, status, retry_after, name=name)
+
+
+# The parts of a gateway's error body that are read, for `msgspec` to decode.
 
 
 class _Exception(msgspec.Struct):
@@ -63,9 +67,10 @@ class _ErrorBody(msgspec.Struct):
 
 
 def _described(body: bytes) -> tuple[str, str]:
-    """Return exception name and description of a gateway's error body, empty where it has none.
+    """Return exception name and description of a gateway's error body, empty if it has none.
 
-    What a proxy or a stranger sends in its place may be as long as a reply, and a hundred times as long in objects.
+    The body may come from a proxy or a stranger instead, and be as long as a reply. As Python objects it would take a
+    hundred times as much memory, so a long one is not parsed.
     """
     if len(body) > MOST_DESCRIBED_BYTES:
         return "", ""
@@ -73,7 +78,7 @@ def _described(body: bytes) -> tuple[str, str]:
         error = msgspec.json.decode(body, type=_ErrorBody)
         detail = bytes(error.detail)  # not parsed yet
         said = msgspec.json.decode(detail, type=str) if detail.startswith(b'"') else detail.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # lists in lists, as deep as a body is long
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last one for lists in lists
         return "", ""
     if error.header is not None and error.header.status is not None:
         status = error.header.status

@@ -1,4 +1,4 @@
-"""Which requests may share a websocket at the same time."""
+"""Which requests may share a websocket at the same time; both websocket channels have a `Separation`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["Separation"]
 
 
 class Separation:
-    """Keeps requests apart of which one may end the connection, and the other must not be sent twice.
+    """Keeps requests that may end the connection apart from requests that must not be sent twice.
 
-    A request that is larger than any before may be too large. A server closes the websocket for that, and then nobody
-    knows whether it has begun with the others in flight.
+    A request that is larger than any before may be too large. The server closes the websocket for that, and then it is
+    not known whether it had begun with the others in flight.
 
     Attributes:
         accepted_bytes: Bytes of the largest request that was answered.
@@ -26,7 +26,7 @@ class Separation:
         """Wait until a request may be sent.
 
         Args:
-            untried: Whether it is larger than any before.
+            untried: Whether it is larger than any request before.
             once: Whether it must not be sent twice.
         """
         while (once and self._untried) or (untried and self._once):
@@ -37,7 +37,7 @@ class Separation:
         self._once += once
 
     def leave(self, untried: bool, once: bool) -> None:
-        """The request is over."""
+        """Note that a request is over; the arguments are those of `enter`."""
         self._untried -= untried
         self._once -= once
         waiting, self._waiting = self._waiting, []

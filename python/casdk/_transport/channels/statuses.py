@@ -1,4 +1,4 @@
-"""What a status of gRPC means, whoever read it: a server's words become one of our errors."""
+"""The errors of gRPC statuses, for both channels of gRPC."""
 
 from __future__ import annotations
 
@@ -59,21 +59,21 @@ CODES: Final = (
     "DATA_LOSS",
     "UNAUTHENTICATED",
 )
-"""gRPC's names of its codes, which are the positions here."""
+"""gRPC's names of its codes; a code is the position of its name."""
 AUTH_CODES: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED"})
 LOST_CODES: Final = frozenset({"UNAVAILABLE", "CANCELLED", "ABORTED"})
 LATE_CODES: Final = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
-"""With which servers end a call whose time is over; the second is tonic's."""
+"""Codes with which servers end a call after its deadline; tonic sends the second."""
 SIZE_CODES: Final = frozenset({"RESOURCE_EXHAUSTED", "OUT_OF_RANGE", "UNKNOWN"})
 TOO_LARGE: Final = re.compile(
     r"larger than max|exceeds (the )?maximum|length too large|(payload|entity|content) too large", re.IGNORECASE
 )
-"""Words of gRPC in C++ and Go, Java and C#, and Rust; and of proxies that say it by gRPC's means, as Envoy does."""
+"""Words of gRPC in C++, Go, Java, C# and Rust for a message that is too large, and of proxies like Envoy."""
 TOO_LARGE_REPLY: Final = re.compile(r"(sent|send) message larger than max", re.IGNORECASE)
 SERVER_LIMIT: Final = "the server, or a proxy before it, takes less (grpc.max_receive_message_length, 4 MB by default)"
 PUSHED_BACK: Final = frozenset({"UNAVAILABLE", "RESOURCE_EXHAUSTED"})
 PUSHBACK: Final = "grpc-retry-pushback-ms"
-"""What gRPC calls Retry-After; milliseconds, in a trailer."""
+"""gRPC's trailer that corresponds to ``Retry-After``, in milliseconds."""
 
 
 def error_of(endpoint: Endpoint, code: str, words: str, asked: str | None = None, request_id: str = "") -> CasdkError:
@@ -82,9 +82,9 @@ def error_of(endpoint: Endpoint, code: str, words: str, asked: str | None = None
     Args:
         endpoint: The server.
         code: gRPC's name of the code, one of `CODES`.
-        words: What was said with it.
-        asked: The trailer `PUSHBACK`, as it was sent.
-        request_id: Of the request.
+        words: The message of the status.
+        asked: The trailer `PUSHBACK`, as it was sent, if it was.
+        request_id: The request's id.
     """
     where = f"{endpoint}: {remark(without_grpc(words, connected=True))}"
     if code in AUTH_CODES:
@@ -93,7 +93,7 @@ def error_of(endpoint: Endpoint, code: str, words: str, asked: str | None = None
         return larger
     if code in PUSHED_BACK and asked is not None:
         said = f"{where} ({PUSHBACK}: {remark(asked, SHOWN_CHARACTERS)!r})"
-        # Less than 0 is gRPC's way to say that it is not to be tried again.
+        # In gRPC, a negative number means that the request must not be repeated.
         seconds = nan if asked.startswith("-") else seconds_asked(asked) / 1000
         if code == "UNAVAILABLE":
             return unavailable(said, seconds, away=True)
@@ -108,7 +108,7 @@ def error_of(endpoint: Endpoint, code: str, words: str, asked: str | None = None
 
 
 def larger_than_taken(words: str, where: str) -> CasdkError | None:
-    """Return the error of a message that is larger than the server takes, or sends, if its words say so."""
+    """Return the error of a message that is larger than the server takes, or may send, if its words say so."""
     if "metadata size exceeds" in words:
         return ServerError(where)
     if TOO_LARGE.search(words) is None:
@@ -119,7 +119,7 @@ def larger_than_taken(words: str, where: str) -> CasdkError | None:
 
 
 def page_error(endpoint: Endpoint, status: int, retry_after: str | None = None, request_id: str = "") -> CasdkError:
-    """Return the error of an HTTP status in the place of a reply, as proxies answer."""
+    """Return the error of an HTTP status in the place of a gRPC reply, which proxies send."""
     said = f"{endpoint}: HTTP {status} in the place of a gRPC reply"
     if status == CONTENT_TOO_LARGE:
         return too_large(f"{said}: {PROXY_LIMIT}")
@@ -127,12 +127,12 @@ def page_error(endpoint: Endpoint, status: int, retry_after: str | None = None, 
 
 
 def broken(endpoint: Endpoint, *, sent: bool = True) -> TransportError:
-    """Return the error of a request under which the connection has ended."""
+    """Return the error of a request that was in flight when its connection ended."""
     return TransportError(f"{endpoint}: the connection broke", sent=sent)
 
 
 def no_grpc(endpoint: Endpoint) -> ProtocolMismatchError:
-    """Return the error of a port where something else is spoken, before anything of a request was sent."""
+    """Return the error of a port that speaks another protocol, which is noticed before a request is sent."""
     s = "s" if endpoint.tls else ""
     return ProtocolMismatchError(
         f"{endpoint}: this port does not speak gRPC; if it speaks HTTP/1.1 use http{s}:// or websocket{s}://",
