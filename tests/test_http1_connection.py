@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from casdk import ReplyError, TransportError
 from casdk._transport.address import Endpoint
-from casdk._transport.channels.http1_connection import AT_ONCE_BYTES, Answer, Connection
+from casdk._transport.channels.http1_connection import AT_ONCE_BYTES, Connection
 
 ENDPOINT = Endpoint("http", "127.0.0.1", 51001)
 MOST = 1000
@@ -57,7 +57,8 @@ async def test_any_cut_of_an_answer():
         task = await asking(connection)
         connection.data_received(stream[:cut])
         connection.data_received(stream[cut:])
-        assert await task == Answer(200, b"hello")
+        answer = await task
+        assert (answer.status, bytes(answer.body)) == (200, b"hello")
         assert connection.open
 
 
@@ -110,7 +111,8 @@ async def test_the_end_of_the_connection_may_be_that_of_an_answer():
     connection.data_received(b"HTTP/1.1 503 x\r\nretry-after: 7\r\n\r\nbusy")
     connection.eof_received()
     connection.connection_lost(None)
-    assert await task == Answer(503, b"busy", "7")
+    status, body, retry_after = await task
+    assert (status, bytes(body), retry_after) == (503, b"busy", "7")
     assert (connection.open, connection.stale, lost, connection.lost.done()) == (False, False, [connection], True)
 
 

@@ -213,7 +213,8 @@ class Packed:
     """One request, written."""
 
     @property
-    def message(self) -> bytes: ...
+    def message(self) -> bytes | memoryview:
+        """Its bytes; a large one of `json` is lent, since a copy would double what it takes of memory."""
     @property
     def rows(self) -> int:
         """Documents in the message."""
@@ -354,7 +355,7 @@ class Http2:
     """
 
     def __new__(cls, largest: int) -> Http2: ...
-    def request(self, head: Head, message: bytes, timeout: float | None = None) -> int:
+    def request(self, head: Head, message: bytes | memoryview, timeout: float | None = None) -> int:
         """Begin a call with one message; return its stream. It is sent with the next step.
 
         Args:
@@ -443,7 +444,7 @@ class Websocket:
     def __new__(
         cls, host: str, path: str, subprotocol: str, headers: Sequence[tuple[str, str]], largest: int
     ) -> Websocket: ...
-    def send(self, message: bytes) -> int:
+    def send(self, message: bytes | memoryview) -> int:
         """Send a message behind those that wait, and return its number.
 
         Raises:
@@ -491,10 +492,13 @@ def request_id_of(message: bytes | Message) -> str:
         casdk.errors.ReplyError: The message has no readable header.
     """
 
-def first_id_of(message: bytes) -> str | None:
+def first_id_of(message: bytes | memoryview | Message) -> str | None:
     """Return the id of the first document of a `json` request or reply; what pairs replies on http.
 
     ``None`` where there is no document, an empty string where it has no id. No more is read than that takes.
+
+    Args:
+        message: Of views, only one that `Packed` or `Http2` has lent can be read.
 
     Raises:
         casdk.errors.ReplyError: The text breaks before.
@@ -525,16 +529,16 @@ class Http1Replies:
     def ask(self, most: int) -> None:
         """Await the reply to a request, whose body may have so many bytes."""
 
-    def receive(self, data: bytes) -> tuple[bytes, bool]:
-        """Take what came; return what of it is of the body, and whether the reply is whole.
+    def receive(self, data: bytes) -> Message | None:
+        """Take what came; return the body once the reply is whole.
 
         Raises:
             ProtocolMismatchError: It is no beginning of a reply of HTTP/1.1.
             ReplyError: It breaks the rules, is in a coding that was not asked for, or larger than allowed.
         """
 
-    def end(self) -> None:
-        """Take the end of the connection, which may be the end of a body.
+    def end(self) -> Message:
+        """Take the end of the connection; return the body of a reply that ends with it.
 
         Raises:
             TransportError: The reply was not whole.

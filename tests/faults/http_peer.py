@@ -73,7 +73,7 @@ class Served:
             writer.close()
 
     async def ask(self, name, **options):
-        return await self.channel.exchange(name, message_of(name), (), **options)
+        return bytes(await self.channel.exchange(name, message_of(name), (), **options))
 
 
 async def answer(served, reader, writer):

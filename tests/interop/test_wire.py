@@ -153,7 +153,7 @@ def test_the_http_gateway_reads_what_the_original_sends(reference: Ask, content:
     items = list(map(ours, content))
     packer = Packer("json", "/index", PARAMETERS, whole=True, check_images=False)
     packed = packer.pack(new_id(), items, bytes([Kind.DOCUMENT]) * len(items))
-    read = reference().ask("http_request", body=packed.message.decode())
+    read = reference().ask("http_request", body=bytes(packed.message).decode())
     theirs = reference().ask("request", verb="index", content=content, parameters=PARAMETERS)
     got, known = (reference().ask("tree", message=m) for m in (read, theirs))
     assert got["proto"]["header"]["exec_endpoint"] == "/index"

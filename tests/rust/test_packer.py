@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from casdk import Document, DocumentArray
-from casdk._rust import Kind, Packer
+from casdk._rust import Kind, Packer, first_id_of
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import (
@@ -48,9 +48,8 @@ def test_sentences_travel_as_they_are(sentences: list[str], kind: type) -> None:
     assert [(d.id, d.text) for d in documents_of(packed)] == [
         (f"{REQUEST_ID[:24]}{at:08x}", text) for at, text in enumerate(sentences)
     ]
-    body = json.loads(
-        Packer("json", "/encode", {}).pack(REQUEST_ID, sentences, bytes([Kind.TEXT]) * len(sentences)).message
-    )
+    packed = Packer("json", "/encode", {}).pack(REQUEST_ID, sentences, bytes([Kind.TEXT]) * len(sentences))
+    body = json.loads(bytes(packed.message))
     assert [d["text"] for d in body["data"]] == sentences
 
 
@@ -65,13 +64,22 @@ def test_an_image_travels_the_same_however_it_comes(tmp_path: Path) -> None:
     packed = pack(items, fetched=fetched)
     assert packed.failures == []
     assert all(d.blob == image and not d.uri and not d.mime_type for d in documents_of(packed))
-    body = json.loads(pack(items, "json", fetched=fetched).message)
+    body = json.loads(bytes(pack(items, "json", fetched=fetched).message))
     assert all(base64.b64decode(d["blob"], validate=True) == image for d in body["data"])
     kept = documents_of(pack(items, fetched=fetched, whole=True))
     assert [d.uri for d in kept] == [
         i if isinstance(i, str) else i.uri if isinstance(i, Document) else "" for i in items
     ]
     assert [d.mime_type for d in kept] == ["image/png" if d.uri else "" for d in kept]
+
+
+def test_a_large_text_of_json_is_lent() -> None:
+    packed = pack([PNG + bytes(1 << 20)], "json")
+    assert isinstance(packed.message, memoryview)
+    assert packed.message.nbytes == len(packed.message)
+    assert first_id_of(packed.message) == json.loads(bytes(packed.message))["data"][0]["id"]
+    with pytest.raises(TypeError):
+        first_id_of(memoryview(b"{}"))
 
 
 @given(
@@ -329,7 +337,7 @@ def test_misuse_is_an_error_of_the_call() -> None:
 
 FEW_DESCRIPTORS = """
 import resource, sys
-from casdk._rust import Kind, Packer
+from casdk._rust import Kind, Packer, first_id_of
 resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
 paths = [sys.argv[1]] * 500
 for codec in ("proto", "json"):

@@ -217,7 +217,7 @@ def test_the_request_id_is_read_without_a_scan() -> None:
 @given(st.lists(trees, max_size=2), st.booleans())
 def test_the_first_id_is_read_without_a_scan(documents: list[Document], in_docs: bool) -> None:
     message = pack(documents, "json", whole=True, check_images=False, allow_empty=True).message
-    whole = json.loads(message)
+    whole = json.loads(bytes(message))
     if in_docs:
         whole["data"] = {"docs": whole["data"]}
     expected = documents[0].id if documents else None

@@ -23,7 +23,7 @@ def test_parameters_are_a_struct(values: dict[str, Any]) -> None:
     request = read(pack(["a"], parameters=values).message)
     assert MessageToDict(request.parameters) == values
     assert request.HasField("parameters") == bool(values)
-    assert json.loads(pack(["a"], "json", parameters=values).message).get("parameters", {}) == values
+    assert json.loads(bytes(pack(["a"], "json", parameters=values).message)).get("parameters", {}) == values
 
 
 @pytest.mark.parametrize("codec", CODECS)

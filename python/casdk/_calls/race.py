@@ -21,7 +21,7 @@ __all__ = ["race"]
 LOG: Final = logger_of("casdk.calls")
 
 
-async def race(run: Run, request: Request, message: bytes) -> Received:
+async def race(run: Run, request: Request, message: bytes | memoryview) -> Received:
     """Send a request to its server and, once it is late, to a second one; return the first answer.
 
     As long as one server may still answer, an error of the other one does not count. In the end the request has the
@@ -49,7 +49,7 @@ async def race(run: Run, request: Request, message: bytes) -> Received:
     return received
 
 
-async def _raced(run: Run, request: Request, message: bytes, late_after: float) -> Received:
+async def _raced(run: Run, request: Request, message: bytes | memoryview, late_after: float) -> Received:
     way, hedge, winner = run.way, None, None
     tries = {_begin(run.exchange(request, message)): request}
     try:
@@ -72,7 +72,7 @@ async def _raced(run: Run, request: Request, message: bytes, late_after: float) 
         winner = None
 
 
-async def _exchange_too(run: Run, hedge: Request, message: bytes) -> Received:
+async def _exchange_too(run: Run, hedge: Request, message: bytes | memoryview) -> Received:
     """Send a request to a second server, when the client's pace allows it."""
     if run.session.pace.slows:
         await run.session.wait_for_turn(len(hedge.batch))

@@ -341,7 +341,7 @@ class Run:
         """Whether a batch may wait until other requests are answered."""
         return self.call.crowded and not self._receiver.urgent(batch.indices[0])
 
-    def _send(self, request: Request, message: bytes) -> Coroutine[Any, Any, Received]:
+    def _send(self, request: Request, message: bytes | memoryview) -> Coroutine[Any, Any, Received]:
         """Count a request as sent, and return the coroutine that sends it: to one server, or a late one to two."""
         batch, transport, size = request.batch, request.transport, len(message)
         assert transport is not None
@@ -354,7 +354,7 @@ class Run:
             return race(self, request, message)
         return self.exchange(request, message)
 
-    def exchange(self, request: Request, message: bytes) -> Coroutine[Any, Any, Received]:
+    def exchange(self, request: Request, message: bytes | memoryview) -> Coroutine[Any, Any, Received]:
         """Send a request to the server that was chosen for it, and return the reply."""
         transport, repeatable, answer_by = request.transport, self.verb.resend, self.answer_by
         assert transport is not None

@@ -231,7 +231,7 @@ class Watch:
     # attempts
 
     async def exchange(
-        self, transport: Transport, batch: Batch, request_id: str, message: bytes, *rest: Any
+        self, transport: Transport, batch: Batch, request_id: str, message: bytes | memoryview, *rest: Any
     ) -> Received:
         """Send one request with its span's context; the rest of the arguments are those of `Transport.exchange`."""
         instruments, wire = self._instruments, self._instruments.wire_to(transport.endpoint)

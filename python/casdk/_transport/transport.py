@@ -132,7 +132,7 @@ class Transport:
     async def exchange(
         self,
         request_id: str,
-        message: bytes,
+        message: bytes | memoryview,
         context: Headers = (),
         repeatable: bool = True,
         answer_by: float | None = None,

@@ -7,10 +7,10 @@
 mod chunked;
 pub(crate) mod head;
 
-use std::borrow::Cow;
-
+use bytes::Bytes;
 use thiserror::Error;
 
+use crate::body::Body;
 use chunked::Chunks;
 pub use head::{Head, write_head};
 use head::{Heads, Length};
@@ -35,15 +35,6 @@ pub enum Fault {
     Closed(&'static str),
 }
 
-/// What was read out of some bytes.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Received<'a> {
-    /// More of the body; it borrows where that is possible.
-    pub body: Cow<'a, [u8]>,
-    /// Whether the reply ends with it.
-    pub whole: bool,
-}
-
 #[derive(Debug)]
 enum State {
     /// Nothing was asked, or the answer has come: any byte more is one too many.
@@ -65,6 +56,7 @@ pub struct Replies {
     head: Head,
     most: u64,
     size: u64,
+    body: Body,
 }
 
 impl Default for Replies {
@@ -74,6 +66,7 @@ impl Default for Replies {
             head: Head::default(),
             most: 0,
             size: 0,
+            body: Body::default(),
         }
     }
 }
@@ -104,58 +97,56 @@ impl Replies {
         }
     }
 
-    /// Takes what has come on the connection. After a failure nothing more may be passed on.
-    pub fn receive<'a>(&mut self, data: &'a [u8]) -> Result<Received<'a>, Fault> {
-        let mut received = Received {
-            body: Cow::Borrowed(&[]),
-            whole: false,
-        };
-        let mut rest = data;
-        while !rest.is_empty() && !received.whole {
+    /// Takes what has come on the connection; returns the body of the reply once that is whole. After a failure nothing
+    /// more may be passed on.
+    pub fn receive(&mut self, data: &Bytes) -> Result<Option<Bytes>, Fault> {
+        let (mut at, mut whole) = (0, false);
+        while at < data.len() && !whole {
+            let rest = &data[at..];
             match &mut self.state {
                 State::Idle => {
                     return Err(Fault::Broken("bytes that belong to no reply".to_owned()));
                 }
                 State::Head(heads) => {
                     let (taken, head) = heads.receive(rest)?;
-                    rest = &rest[taken..];
+                    at += taken;
                     if let Some((head, length)) = head {
                         self.head = head;
-                        received.whole = self.begin(length)?;
+                        whole = self.begin(length)?;
                     }
                 }
                 State::Counted(missing) => {
                     let taken =
                         usize::try_from(*missing).map_or(rest.len(), |all| all.min(rest.len()));
-                    let (body, after) = rest.split_at(taken);
-                    add(&mut received.body, body);
+                    self.body.add(data, at..at + taken);
                     *missing -= taken as u64;
-                    received.whole = *missing == 0;
-                    rest = after;
+                    whole = *missing == 0;
+                    at += taken;
                 }
                 State::Chunked(chunks) => {
-                    let (taken, body) = chunks.receive(rest, self.most - self.size)?;
-                    self.size += body.len() as u64;
-                    add(&mut received.body, body);
-                    received.whole = chunks.ended();
-                    rest = &rest[taken..];
+                    let (taken, content) = chunks.receive(rest, self.most - self.size)?;
+                    self.size += content as u64;
+                    self.body.add(data, at..at + content);
+                    whole = chunks.ended();
+                    at += taken;
                 }
                 State::ToEnd => {
                     self.size += rest.len() as u64;
                     if self.size > self.most {
                         return Err(Fault::TooLarge(self.most));
                     }
-                    add(&mut received.body, rest);
-                    rest = &[];
+                    self.body.add(data, at..data.len());
+                    at = data.len();
                 }
             }
         }
-        if received.whole {
-            self.state = State::Idle;
-            // A server that sends more than was asked for may send it as the next reply.
-            self.head.keep_alive &= rest.is_empty();
+        if !whole {
+            return Ok(None);
         }
-        Ok(received)
+        self.state = State::Idle;
+        // A server that sends more than was asked for may send it as the next reply.
+        self.head.keep_alive &= at == data.len();
+        Ok(Some(self.body.take()))
     }
 
     /// Begins the body; returns whether there is none.
@@ -169,10 +160,10 @@ impl Replies {
         Ok(matches!(length, Length::Bytes(0)))
     }
 
-    /// Takes the end of the connection; a reply whose body ends with it is whole then.
-    pub fn end(&mut self) -> Result<(), Fault> {
+    /// Takes the end of the connection; returns the body of a reply that ends with it.
+    pub fn end(&mut self) -> Result<Bytes, Fault> {
         match std::mem::replace(&mut self.state, State::Idle) {
-            State::Idle | State::ToEnd => Ok(()),
+            State::Idle | State::ToEnd => Ok(self.body.take()),
             State::Head(heads) if !heads.begun() => {
                 Err(Fault::Closed("the connection was closed without an answer"))
             }
@@ -180,14 +171,5 @@ impl Replies {
                 "the connection was closed in the middle of the answer",
             )),
         }
-    }
-}
-
-/// Adds a piece to a body, without a copy if it is the only one.
-fn add<'a>(body: &mut Cow<'a, [u8]>, piece: &'a [u8]) {
-    if body.is_empty() {
-        *body = Cow::Borrowed(piece);
-    } else if !piece.is_empty() {
-        body.to_mut().extend_from_slice(piece);
     }
 }

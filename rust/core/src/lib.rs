@@ -3,6 +3,7 @@
 //! Requests are sized first and written once, files and base64 straight into their place; replies are scanned into
 //! offsets, and their embeddings copied into rows of one matrix. Nothing here knows Python, and nothing is unsafe.
 
+mod body;
 mod budget;
 pub mod classify;
 pub mod codec;

@@ -1,15 +1,16 @@
 //! HTTP/1.1.
 
-use std::borrow::Cow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use casdk_core::http1::{self, Fault};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::pybacked::PyBackedStr;
+use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyString};
 
 use crate::ReplyError;
+use crate::http2::Message;
 
 pyo3::import_exception!(casdk.errors, ProtocolMismatchError);
 pyo3::import_exception!(casdk.errors, TransportError);
@@ -70,21 +71,15 @@ impl Http1Replies {
         self.inner().ask(most);
     }
 
-    fn receive<'py>(&self, data: Bound<'py, PyBytes>) -> PyResult<(Bound<'py, PyBytes>, bool)> {
-        let mut inner = self.inner();
-        let received = inner
-            .receive(data.as_bytes())
-            .map_err(|fault| raised(&fault))?;
-        let whole = received.whole;
-        let body = match received.body {
-            Cow::Borrowed(body) if body.len() == data.as_bytes().len() => None,
-            body => Some(PyBytes::new(data.py(), &body)),
-        };
-        Ok((body.unwrap_or(data), whole))
+    fn receive(&self, data: PyBackedBytes) -> PyResult<Option<Message>> {
+        let received = self.inner().receive(&Bytes::from_owner(data));
+        let body = received.map_err(|fault| raised(&fault))?;
+        Ok(body.map(Message))
     }
 
-    fn end(&self) -> PyResult<()> {
-        self.inner().end().map_err(|fault| raised(&fault))
+    fn end(&self) -> PyResult<Message> {
+        let body = self.inner().end().map_err(|fault| raised(&fault))?;
+        Ok(Message(body))
     }
 
     #[getter]

@@ -5,14 +5,40 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use casdk_core::http2::{self, BadHead, Connection, GoneAway, State, Step};
 use numpy::PyArray1;
+use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyConnectionError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
 use pyo3::types::{PyBytes, PyList, PyMemoryView, PyString};
 
-/// Bytes from which on output is handed over without a copy, which costs more than copying less.
-pub const WORTH_LENDING: usize = 32 << 10;
+/// Bytes from which on bytes are handed over without a copy, which costs more than copying less.
+const WORTH_LENDING: usize = 32 << 10;
+
+/// Hands bytes over to Python, as `bytes` or, without a copy, as a `memoryview`.
+pub fn hand_over(py: Python<'_>, bytes: Vec<u8>) -> PyResult<Bound<'_, PyAny>> {
+    if bytes.len() < WORTH_LENDING {
+        return Ok(PyBytes::new(py, &bytes).into_any());
+    }
+    Ok(PyMemoryView::from(&PyArray1::from_vec(py, bytes))?.into_any())
+}
+
+/// A message that is to be sent.
+#[derive(FromPyObject)]
+pub enum Sent {
+    Whole(PyBackedBytes),
+    Lent(PyBuffer<u8>),
+}
+
+impl Sent {
+    /// Returns its bytes, without a copy if they cannot be changed.
+    pub fn into_bytes(self, py: Python<'_>) -> PyResult<Bytes> {
+        match self {
+            Self::Whole(bytes) => Ok(Bytes::from_owner(bytes)),
+            Self::Lent(bytes) => Ok(bytes.to_vec(py)?.into()),
+        }
+    }
+}
 
 /// Names and values of headers.
 type Headers = Vec<(PyBackedStr, PyBackedStr)>;
@@ -127,10 +153,10 @@ impl Http2 {
     fn request(
         &self,
         head: &Bound<'_, Head>,
-        message: PyBackedBytes,
+        message: Sent,
         timeout: Option<f64>,
     ) -> PyResult<u32> {
-        let message = Bytes::from_owner(message);
+        let message = message.into_bytes(head.py())?;
         let begun = self.connection().request(&head.get().0, message, timeout);
         begun.map_err(|error| gone_away(&error))
     }
@@ -197,11 +223,7 @@ fn handed_over(py: Python<'_>, step: Step) -> PyResult<Stepped<'_>> {
     }
     let output = match step.output.len() {
         0 => None,
-        1..WORTH_LENDING => Some(PyBytes::new(py, &step.output).into_any()),
-        _ => {
-            let array = PyArray1::from_vec(py, step.output);
-            Some(PyMemoryView::from(&array)?.into_any())
-        }
+        _ => Some(hand_over(py, step.output)?),
     };
     Ok((events, output, step.more, step.unread))
 }

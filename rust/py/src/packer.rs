@@ -18,6 +18,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use crate::documents::{Owned, Reading};
 use crate::fields::{read_bare_sentence, reason_of};
+use crate::http2::hand_over;
 use crate::values::read_fields;
 
 /// Bytes of sentences from which on the GIL is let go of while they are written: fewer are written in microseconds, and
@@ -195,7 +196,7 @@ fn write_texts(py: Python<'_>, plan: TextPlan<'_>) -> PyResult<Packed> {
         Ok(())
     })?;
     Ok(Packed {
-        message: message.unbind(),
+        message: message.into_any().unbind(),
         rows: plan.rows(),
         taken: plan.taken(),
         failures: plan.into_failures(),
@@ -261,7 +262,7 @@ impl Packer {
         let (message, rows, taken, failures) =
             py.detach(|| json::pack(&documents, &self.options, request_id));
         Ok(Packed {
-            message: PyBytes::new(py, &message).unbind(),
+            message: hand_over(py, message)?.unbind(),
             rows,
             taken,
             failures,
@@ -298,7 +299,7 @@ impl Packer {
             let batch = plan.into_batch();
             Ok(if found.is_empty() {
                 Written::Whole(Packed {
-                    message: message.unbind(),
+                    message: message.into_any().unbind(),
                     rows: batch.items.len(),
                     taken: batch.taken,
                     failures: batch.failures,
@@ -317,7 +318,7 @@ impl Packer {
 /// One request, written.
 #[pyclass(frozen, module = "casdk._rust")]
 pub struct Packed {
-    message: Py<PyBytes>,
+    message: Py<PyAny>,
     #[pyo3(get)]
     rows: usize,
     #[pyo3(get)]
@@ -338,7 +339,7 @@ impl Packed {
     }
 
     #[getter]
-    fn message(&self, py: Python<'_>) -> Py<PyBytes> {
+    fn message(&self, py: Python<'_>) -> Py<PyAny> {
         self.message.clone_ref(py)
     }
 

@@ -8,11 +8,12 @@ use casdk_core::plain_fields;
 use casdk_core::reply::{self, Status};
 use casdk_core::{error::Error, json};
 use half::f16;
-use numpy::{Element, PyArray2, PyArrayMethods};
+use numpy::{Element, PyArray1, PyArray2, PyArrayMethods};
 use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple};
 
 use crate::http2::Message;
 use crate::packer::parse_codec;
@@ -227,8 +228,16 @@ pub fn request_id_of<'py>(message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
 
 /// Returns the id of the first document of a json message.
 #[pyfunction]
-pub fn first_id_of(message: &[u8]) -> PyResult<Option<String>> {
-    json::first_id(message).map_err(|error| reply_error(&error))
+pub fn first_id_of(message: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+    let id = if let Ok(message) = message.cast_exact::<Message>() {
+        json::first_id(&message.get().0)
+    } else if let Ok(view) = message.cast_exact::<PyMemoryView>() {
+        let lent = view.getattr(intern!(view.py(), "obj"))?;
+        json::first_id(lent.cast::<PyArray1<u8>>()?.try_readonly()?.as_slice()?)
+    } else {
+        json::first_id(message.extract::<&[u8]>()?)
+    };
+    id.map_err(|error| reply_error(&error))
 }
 
 type TensorTuple<'py> = (Bound<'py, PyBytes>, Bound<'py, PyTuple>, String);

@@ -5,14 +5,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use casdk_core::random;
 use casdk_core::websocket::{self, Connection, State};
-use numpy::PyArray1;
 use pyo3::exceptions::{PyConnectionError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pybacked::{PyBackedBytes, PyBackedStr};
-use pyo3::types::{PyBytes, PyList, PyMemoryView, PyString};
+use pyo3::types::{PyList, PyString};
 
-use crate::http2::{Message, WORTH_LENDING};
+use crate::http2::{Message, Sent, hand_over};
 
 /// Why a websocket has ended.
 #[pyclass(frozen, module = "casdk._rust")]
@@ -65,8 +64,8 @@ impl Websocket {
         Ok(Self(Mutex::new(connection)))
     }
 
-    fn send(&self, message: PyBackedBytes) -> PyResult<u64> {
-        let sent = self.connection().send(Bytes::from_owner(message));
+    fn send(&self, py: Python<'_>, message: Sent) -> PyResult<u64> {
+        let sent = self.connection().send(message.into_bytes(py)?);
         sent.map_err(|error| PyConnectionError::new_err(error.to_string()))
     }
 
@@ -107,8 +106,7 @@ impl Websocket {
             output.map_err(|error: random::Error| PyOSError::new_err(error.to_string()))?;
         Ok(match output.len() {
             0 => None,
-            1..WORTH_LENDING => Some(PyBytes::new(py, &output).into_any()),
-            _ => Some(PyMemoryView::from(&PyArray1::from_vec(py, output))?.into_any()),
+            _ => Some(hand_over(py, output)?),
         })
     }
 

@@ -83,7 +83,7 @@ SLICE_BYTES: Final = 1 << 20
 Smaller slices would wake the server more often."""
 
 
-def slices(message: bytes) -> Iterator[memoryview]:
+def slices(message: bytes | memoryview) -> Iterator[memoryview]:
     """Cut a large message without a copy, so that only a slice of it is in a library's buffers."""
     view = memoryview(message)
     for start in range(0, len(message), SLICE_BYTES):
@@ -186,7 +186,7 @@ class Channel(ABC):
     async def exchange(
         self,
         request_id: str,
-        message: bytes,
+        message: bytes | memoryview,
         headers: Headers,
         context: Headers = (),
         answer_by: float | None = None,

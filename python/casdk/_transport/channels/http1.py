@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from casdk._rust import first_id_of, http1_head
+from casdk._rust import Message, first_id_of, http1_head
 from casdk._transport.channels.base import LOG, TICK_SECONDS, Headers, Hidden, proxy_headers
 from casdk._transport.channels.http1_connection import Answer, Connection
 from casdk._transport.channels.inspection import MOST_CONNECTIONS, Check, ConnectionEndedError, ends_each
 from casdk._transport.channels.pairing import HEADERS, IDLE_SECONDS, Asked, PairingChannel
 from casdk._transport.channels.refusals import NO_SUCH_PATH, refusal_of
 from casdk._transport.connecting import Connector
-from casdk.errors import DeadlineError, TransportError
+from casdk.errors import CasdkError, DeadlineError, TransportError
 
 __all__ = ["CHANNEL"]
 
@@ -56,13 +56,13 @@ class HttpChannel(PairingChannel):
     async def exchange(
         self,
         request_id: str,
-        message: bytes,
+        message: bytes | memoryview,
         headers: Headers,
         context: Headers = (),
         answer_by: float | None = None,
         repeatable: bool = True,
         check: Check | None = None,
-    ) -> bytes:
+    ) -> bytes | Message:
         if self._written is None or self._written[0] is not headers or context:
             self._written = (headers, self._head("POST", "/post", (*headers, *context)))
         head = Hidden(b"%bcontent-length: %d\r\n\r\n" % (self._written[1], len(message)))
@@ -71,7 +71,7 @@ class HttpChannel(PairingChannel):
         asked = Asked(request_id, first_id_of(message))
         answer = await self._ask(head, message, asked, answer_by, repeatable, check, headers)
         if answer.status != 200:
-            raise refusal_of(*answer, str(self.endpoint))
+            raise self._refusal(answer)
         return answer.body
 
     async def dry_run(self, headers: Headers) -> bytes | None:
@@ -79,8 +79,11 @@ class HttpChannel(PairingChannel):
         if answer.status in NO_SUCH_PATH:
             return None
         if answer.status != 200:
-            raise refusal_of(*answer, str(self.endpoint))
-        return answer.body
+            raise self._refusal(answer)
+        return bytes(answer.body)
+
+    def _refusal(self, answer: Answer) -> CasdkError:
+        return refusal_of(answer.status, bytes(answer.body), answer.retry_after, str(self.endpoint))
 
     def _head(self, method: str, path: str, headers: Headers) -> Hidden:
         return Hidden(http1_head(method, self._origin + path, (*self._fields, *headers)))
@@ -88,7 +91,7 @@ class HttpChannel(PairingChannel):
     async def _ask(
         self,
         head: Hidden,
-        message: bytes,
+        message: bytes | memoryview,
         asked: Asked | None,
         answer_by: float | None = None,
         repeatable: bool = True,
@@ -170,7 +173,9 @@ class HttpChannel(PairingChannel):
         connection.end()
         raise ends_each(self.endpoint)
 
-    async def _ask_check(self, connection: Connection, headers: Headers, request_id: str, message: bytes) -> bytes:
+    async def _ask_check(
+        self, connection: Connection, headers: Headers, request_id: str, message: bytes | memoryview
+    ) -> bytes | Message:
         """Send a request of a check over a connection, or over one of its own where the server keeps none."""
         head = Hidden(b"%bcontent-length: %d\r\n\r\n" % (self._head("POST", "/post", headers), len(message)))
         asked = Asked(request_id, first_id_of(message))
@@ -190,7 +195,7 @@ class HttpChannel(PairingChannel):
             if is_own:
                 connection.end()
         if answer.status != 200:
-            raise refusal_of(*answer, str(self.endpoint))
+            raise self._refusal(answer)
         return answer.body
 
     def _note_single(self) -> None:
@@ -220,7 +225,7 @@ class HttpChannel(PairingChannel):
         if connection in self._idle:
             self._idle.remove(connection)
 
-    async def _ask_on(self, connection: Connection, head: Hidden, message: bytes) -> Answer:
+    async def _ask_on(self, connection: Connection, head: Hidden, message: bytes | memoryview) -> Answer:
         loop = asyncio.get_running_loop()
         deadline = self._waiting[connection] = loop.time() + self.timeouts.read
         # One timer for all requests, since one for each would cost more than most of what is done for it.

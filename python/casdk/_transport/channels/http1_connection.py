@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, cast
 
 from casdk._engine.waiter import Waiter
 from casdk._remarks import remark
-from casdk._rust import Http1Replies
+from casdk._rust import Http1Replies, Message
 from casdk._transport.address import Endpoint, counterpart
 from casdk._transport.channels.base import slices
 from casdk._transport.channels.causes import cause_of
@@ -32,12 +32,12 @@ class Answer(NamedTuple):
 
     Attributes:
         status: Its status code.
-        body: Its body; nothing if it is an error's, in a coding that cannot be read.
+        body: Its body, as it came; nothing if it is an error's, in a coding that cannot be read.
         retry_after: An error's header of that name, as it was sent.
     """
 
     status: int
-    body: bytes
+    body: bytes | Message
     retry_after: str | None = None
 
 
@@ -66,7 +66,6 @@ class Connection(asyncio.Protocol):
         self._note_loss = lost
         self._transport = cast(asyncio.Transport, None)
         self._replies = Http1Replies()
-        self._pieces: list[bytes] = []
         self._waiter: Waiter[Answer] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._full = False
@@ -76,7 +75,7 @@ class Connection(asyncio.Protocol):
         """What the server sent before it was asked for anything: what it is, or that it has no time."""
         self._error: Exception | None = None
 
-    async def ask(self, head: bytes, body: bytes, most: int) -> Answer:
+    async def ask(self, head: bytes, body: bytes | memoryview, most: int) -> Answer:
         """Send a request and wait for its answer. Whoever gives up waiting has to call `end`.
 
         Args:
@@ -107,7 +106,7 @@ class Connection(asyncio.Protocol):
         finally:
             self._waiter = None
 
-    async def _write(self, body: bytes, waiter: Waiter[Answer]) -> None:
+    async def _write(self, body: bytes | memoryview, waiter: Waiter[Answer]) -> None:
         """Send a large body as fast as the server reads it, up to its answer or the end of the connection."""
         # In slices, since asyncio copies what the socket does not take at once.
         for piece in slices(body):
@@ -145,26 +144,19 @@ class Connection(asyncio.Protocol):
                 self.end()
             self._early += data
             return
-        replies = self._replies
         try:
-            piece, whole = replies.receive(data)
+            body = self._replies.receive(data)
         except CasdkError as error:
             self.fail(self._ours(error))
             self.end()
             return
-        if not whole:
-            if piece:
-                self._pieces.append(piece)
-            if replies.status:
-                self._wake_writer()
-            return
-        self._answer(waiter, piece)
+        if body is not None:
+            self._answer(waiter, body)
+        elif self._replies.status:
+            self._wake_writer()
 
-    def _answer(self, waiter: Waiter[Answer], last: bytes) -> None:
-        replies, body = self._replies, last
-        if self._pieces:
-            body = b"".join((*self._pieces, last))
-            self._pieces = []
+    def _answer(self, waiter: Waiter[Answer], body: Message) -> None:
+        replies = self._replies
         self.keep_alive = self.keep_alive and replies.keep_alive
         self.open = self.open and self.keep_alive
         self._wake_writer()
@@ -196,11 +188,11 @@ class Connection(asyncio.Protocol):
                 waiter.set_exception(self._broken(exc))
             else:
                 try:
-                    self._replies.end()
+                    body = self._replies.end()
                 except TransportError as error:
                     waiter.set_exception(self._ours(error))
                 else:
-                    self._answer(waiter, b"")
+                    self._answer(waiter, body)
         self._wake_writer()
 
     def pause_writing(self) -> None:

@@ -72,7 +72,7 @@ class Http2Channel(Channel):
     async def exchange(
         self,
         request_id: str,
-        message: bytes,
+        message: bytes | memoryview,
         headers: Headers,
         context: Headers = (),
         answer_by: float | None = None,
@@ -164,7 +164,7 @@ class Http2Channel(Channel):
         return connection if connection is not None and connection.usable else await self._connect()
 
     async def _ask_on(
-        self, headers: Headers, method: str, connection: Connection, request_id: str, message: bytes
+        self, headers: Headers, method: str, connection: Connection, request_id: str, message: bytes | memoryview
     ) -> Message:
         return await self.exchange(request_id, message, headers, method=method, only=connection)
 

@@ -64,7 +64,9 @@ class Connection(asyncio.Protocol):
         """
         await self._greeting
 
-    def begin(self, head: Head, message: bytes, left: float | None) -> tuple[int, Waiter[Message | Failure]] | None:
+    def begin(
+        self, head: Head, message: bytes | memoryview, left: float | None
+    ) -> tuple[int, Waiter[Message | Failure]] | None:
         """Begin a call with this head and message; return its stream, and what will have the outcome.
 
         That is ``None`` if the connection takes none any more. The waiter has a `CasdkError` if no answer comes in

@@ -18,7 +18,7 @@ MOST_CONNECTIONS: Final = 5
 
 C = TypeVar("C")
 
-Ask: TypeAlias = Callable[[str, bytes], Awaitable[bytes | Message]]
+Ask: TypeAlias = Callable[[str, bytes | memoryview], Awaitable[bytes | Message]]
 """Sends a request of this id and these bytes over the connection that is checked, and over no other."""
 
 
@@ -56,7 +56,7 @@ async def checked(
     check: Check,
     endpoint: Endpoint,
     connect: Callable[[], Awaitable[C]],
-    ask: Callable[[C, str, bytes], Awaitable[bytes | Message]],
+    ask: Callable[[C, str, bytes | memoryview], Awaitable[bytes | Message]],
 ) -> C:
     """Return a connection that was found right, in the turn of the loop in which it is open.
 

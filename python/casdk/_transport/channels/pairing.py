@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from casdk._rust import first_id_of, place_of
+from casdk._rust import Message, first_id_of, place_of
 from casdk._transport.channels.base import LOG, Channel
 from casdk._transport.connecting import host_field
 from casdk.errors import TransportError
@@ -102,7 +102,7 @@ class PairingChannel(Channel):
         self.trusted = True
         self.host = host_field(self.endpoint)
 
-    def pair(self, pairing: Pairing, asked: Asked, body: bytes) -> bool:
+    def pair(self, pairing: Pairing, asked: Asked, body: bytes | Message) -> bool:
         """Return whether a reply names its request.
 
         Raises:

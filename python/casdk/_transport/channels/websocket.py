@@ -52,7 +52,7 @@ class WebsocketChannel(Channel):
     async def exchange(
         self,
         request_id: str,
-        message: bytes,
+        message: bytes | memoryview,
         headers: Headers,
         context: Headers = (),
         answer_by: float | None = None,
@@ -90,7 +90,7 @@ class WebsocketChannel(Channel):
         connect = partial(self._connected, headers, context)
         return await (connect() if check is None else checked(check, self.endpoint, connect, self._ask_on))
 
-    async def _ask_on(self, connection: Connection, request_id: str, message: bytes) -> Message:
+    async def _ask_on(self, connection: Connection, request_id: str, message: bytes | memoryview) -> Message:
         if not connection.usable:
             raise ConnectionEndedError
         try:

@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
         """
         await self._opened
 
-    async def call(self, request_id: str, message: bytes, answer_by: float | None) -> Message:
+    async def call(self, request_id: str, message: bytes | memoryview, answer_by: float | None) -> Message:
         """Send a request and return its reply.
 
         Args:

@@ -5,6 +5,7 @@
 
 #![no_main]
 
+use bytes::Bytes;
 use casdk_core::http1::{Fault, Replies};
 use libfuzzer_sys::fuzz_target;
 
@@ -41,16 +42,15 @@ fn replies(wire: &[u8], size: usize) {
 fn read(wire: &[u8], size: usize) -> Result<(u16, Vec<u8>, bool), Fault> {
     let mut replies = Replies::default();
     replies.ask(MOST);
-    let (mut body, mut whole) = (Vec::new(), false);
+    let mut found = None;
     for piece in wire.chunks(size) {
-        let received = replies.receive(piece)?;
-        body.extend_from_slice(&received.body);
-        whole |= received.whole;
-        assert!(body.len() as u64 <= MOST && body.len() <= wire.len());
+        if let Some(body) = replies.receive(&Bytes::copy_from_slice(piece))? {
+            found = Some(body);
+        }
     }
-    if !whole {
-        replies.end()?;
-    }
+    let whole = found.is_some();
+    let body = found.map_or_else(|| replies.end(), Ok)?;
+    assert!(body.len() as u64 <= MOST && body.len() <= wire.len());
     assert!((200..1000).contains(&replies.head().status));
-    Ok((replies.head().status, body, whole))
+    Ok((replies.head().status, body.into(), whole))
 }

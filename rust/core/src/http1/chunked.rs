@@ -52,20 +52,20 @@ impl Chunks {
         self.place == Place::End
     }
 
-    /// Takes some bytes; returns how many those were, and what of them is content, of which so many bytes are allowed.
-    pub fn receive<'a>(&mut self, data: &'a [u8], most: u64) -> Result<(usize, &'a [u8]), Fault> {
+    /// Takes some bytes; returns how many those were, and how many of them are content, of which so many are allowed.
+    pub fn receive(&mut self, data: &[u8], most: u64) -> Result<(usize, usize), Fault> {
         if let Place::Content(missing) = &mut self.place {
             let taken = usize::try_from(*missing).map_or(data.len(), |all| all.min(data.len()));
             *missing -= taken as u64;
             if *missing == 0 {
                 self.place = Place::After;
             }
-            return Ok((taken, &data[..taken]));
+            return Ok((taken, taken));
         }
         let Some(at) = memchr(b'\n', data) else {
             self.count(data.len())?;
             self.held.extend_from_slice(data);
-            return Ok((data.len(), &[]));
+            return Ok((data.len(), 0));
         };
         let held = std::mem::take(&mut self.held);
         if held.is_empty() {
@@ -74,7 +74,7 @@ impl Chunks {
             self.beside -= held.len();
             self.read_line(&[&held, &data[..=at]].concat(), most)?;
         }
-        Ok((at + 1, &[]))
+        Ok((at + 1, 0))
     }
 
     fn read_line(&mut self, line: &[u8], most: u64) -> Result<(), Fault> {
@@ -172,7 +172,7 @@ mod tests {
                     break;
                 }
                 let (taken, more) = chunks.receive(piece, 100).unwrap();
-                content.extend_from_slice(more);
+                content.extend_from_slice(&piece[..more]);
                 piece = &piece[taken..];
             }
         }

@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes};
 
 use super::failure::{Failure, Kind};
+use crate::body::Body;
 
 /// Bytes of the prefix.
 const PREFIX_BYTES: usize = 5;
@@ -25,13 +26,6 @@ pub struct Incoming {
     message: Body,
 }
 
-/// A message in one piece is kept as it came; else its pieces are put together.
-enum Body {
-    Missing,
-    Whole(Bytes),
-    Pieces(Vec<u8>),
-}
-
 impl Incoming {
     /// Expects a message of at most so many bytes.
     pub fn new(largest: usize) -> Self {
@@ -40,7 +34,7 @@ impl Incoming {
             prefix: [0; PREFIX_BYTES],
             filled: 0,
             len: 0,
-            message: Body::Missing,
+            message: Body::default(),
         }
     }
 
@@ -63,13 +57,7 @@ impl Incoming {
         if data.len() > missing {
             return Err(Failure::of(Kind::Surplus));
         }
-        if let Body::Pieces(pieces) = &mut self.message {
-            pieces.extend_from_slice(&data);
-        } else if data.len() == self.len {
-            self.message = Body::Whole(data);
-        } else {
-            self.message = Body::Pieces(data.into());
-        }
+        self.message.add(&data, 0..data.len());
         Ok(())
     }
 
@@ -85,32 +73,13 @@ impl Incoming {
         if self.len > self.largest {
             return Err(Failure::of(Kind::TooLarge));
         }
-        if self.len == 0 {
-            self.message = Body::Whole(Bytes::new());
-        }
         Ok(())
     }
 
     /// Returns the message, if all of it has arrived.
     pub fn whole(&mut self) -> Option<Bytes> {
-        if self.filled < PREFIX_BYTES || self.message.len() < self.len {
-            return None;
-        }
-        match std::mem::replace(&mut self.message, Body::Missing) {
-            Body::Missing => None,
-            Body::Whole(bytes) => Some(bytes),
-            Body::Pieces(pieces) => Some(pieces.into()),
-        }
-    }
-}
-
-impl Body {
-    fn len(&self) -> usize {
-        match self {
-            Self::Missing => 0,
-            Self::Whole(bytes) => bytes.len(),
-            Self::Pieces(pieces) => pieces.len(),
-        }
+        let is_whole = self.filled == PREFIX_BYTES && self.message.len() == self.len;
+        is_whole.then(|| self.message.take())
     }
 }
 

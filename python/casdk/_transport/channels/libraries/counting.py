@@ -42,7 +42,7 @@ class CountingChannel(Channel):
     async def exchange(
         self,
         request_id: str,
-        message: bytes,
+        message: bytes | memoryview,
         headers: Headers,
         context: Headers = (),
         answer_by: float | None = None,
@@ -53,6 +53,8 @@ class CountingChannel(Channel):
         ask = partial(self._ask_any, headers)
         if check is not None and not (repeatable and check.has_passed(self._mark)):
             await check.inspect(self._mark, ask)
+        # The libraries take bytes: what is only lent is copied.
+        message = bytes(message)
         reply = await self._exchange(request_id, message, headers, context, answer_by, repeatable)
         if check is not None and not check.has_passed(self._mark):
             try:
@@ -62,8 +64,8 @@ class CountingChannel(Channel):
                 raise
         return reply
 
-    async def _ask_any(self, headers: Headers, request_id: str, message: bytes) -> bytes:
-        return await self._exchange(request_id, message, headers)
+    async def _ask_any(self, headers: Headers, request_id: str, message: bytes | memoryview) -> bytes:
+        return await self._exchange(request_id, bytes(message), headers)
 
     @abstractmethod
     async def _exchange(

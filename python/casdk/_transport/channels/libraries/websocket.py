@@ -128,7 +128,7 @@ class Socket:
                     waiter.set_exception(refused_for_its_size(said) if is_largest else copy(ended))
         await self._connection.close()
 
-    async def send(self, request_id: str, message: bytes, answer_by: float | None) -> bytes:
+    async def send(self, request_id: str, message: bytes | memoryview, answer_by: float | None) -> bytes:
         """Send a request and wait for its reply."""
         loop, channel = asyncio.get_running_loop(), self._channel
         waiter: asyncio.Future[bytes] = loop.create_future()
@@ -186,7 +186,7 @@ class WebsocketChannel(Channel):
     async def exchange(
         self,
         request_id: str,
-        message: bytes,
+        message: bytes | memoryview,
         headers: Headers,
         context: Headers = (),
         answer_by: float | None = None,
@@ -205,7 +205,7 @@ class WebsocketChannel(Channel):
         finally:
             separation.leave(untried, once)
 
-    async def _ask_on(self, socket: Socket, request_id: str, message: bytes) -> bytes:
+    async def _ask_on(self, socket: Socket, request_id: str, message: bytes | memoryview) -> bytes:
         if not socket.usable:
             raise ConnectionEndedError
         return await socket.send(request_id, message, None)
