@@ -13,6 +13,7 @@ from casdk._rust import Http1Replies, Message
 from casdk._transport.address import Endpoint, counterpart
 from casdk._transport.channels.base import slices
 from casdk._transport.channels.causes import cause_of
+from casdk._transport.channels.defects import defect
 from casdk._transport.channels.pairing import Pairing
 from casdk._transport.channels.unread import unread_bytes
 from casdk.errors import CasdkError, ProtocolMismatchError, ReplyError, TransportError
@@ -145,15 +146,18 @@ class Connection(asyncio.Protocol):
             self._early += data
             return
         try:
-            body = self._replies.receive(data)
-        except CasdkError as error:
-            self.fail(self._ours(error))
-            self.end()
-            return
-        if body is not None:
-            self._answer(waiter, body)
-        elif self._replies.status:
-            self._wake_writer()
+            try:
+                body = self._replies.receive(data)
+            except CasdkError as error:
+                self.fail(self._ours(error))
+                self.end()
+                return
+            if body is not None:
+                self._answer(waiter, body)
+            elif self._replies.status:
+                self._wake_writer()
+        except BaseException as error:
+            self._give_up(error)
 
     def _answer(self, waiter: Waiter[Answer], body: Message) -> None:
         replies = self._replies
@@ -167,16 +171,23 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Take the end; asyncio closes the transport."""
-        self._take_end(None)
+        try:
+            self._take_end(None)
+        except BaseException as error:
+            self._give_up(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the end, and what was the reason; before that what the server has still said, if anything."""
-        if exc is not None and self._waiter is not None:
-            for data in unread_bytes(self._transport):
-                self.data_received(data)
-        self._take_end(exc)
-        self.lost.set_result(None)
-        self._note_loss(self)
+        try:
+            if exc is not None and self._waiter is not None:
+                for data in unread_bytes(self._transport):
+                    self.data_received(data)
+            self._take_end(exc)
+        except BaseException as error:
+            self._give_up(error)
+        finally:  # the channel waits for it as it is closed
+            self.lost.set_result(None)
+            self._note_loss(self)
 
     def _take_end(self, exc: Exception | None) -> None:
         self.open, self._error = False, exc
@@ -194,6 +205,11 @@ class Connection(asyncio.Protocol):
                 else:
                     self._answer(waiter, body)
         self._wake_writer()
+
+    def _give_up(self, error: BaseException) -> None:
+        """End the connection, and the request that is under way, for an error of our own."""
+        self.fail(defect(self._endpoint, error))
+        self.end()
 
     def pause_writing(self) -> None:
         """Note that the write buffer is full, so that a large request waits."""

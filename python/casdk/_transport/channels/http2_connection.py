@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 from casdk._engine.waiter import Waiter
 from casdk._rust import Failure, Head, Http2, Message
 from casdk._transport.channels.base import LOG, TICK_SECONDS
+from casdk._transport.channels.defects import defect
 from casdk._transport.channels.statuses import broken, no_grpc
 from casdk._transport.channels.unread import unread_bytes
 from casdk.errors import CasdkError, TransportError
@@ -188,16 +189,22 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Take the end; asyncio closes the transport."""
-        if self._greeting.done():
-            self._end(None)
+        try:
+            if self._greeting.done():
+                self._end(None)
+        except BaseException as error:
+            self._give_up(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the end, and what was the reason; before that what the server has still said, if anything."""
-        if exc is not None and not self._ended:
-            self._full = True  # nothing can be sent any more
-            for data in unread_bytes(self._transport):
-                self.data_received(data)
-        self._end(exc)
+        try:
+            if exc is not None and not self._ended:
+                self._full = True  # nothing can be sent any more
+                for data in unread_bytes(self._transport):
+                    self.data_received(data)
+            self._end(exc)
+        except BaseException as error:
+            self._give_up(error)
 
     def _step(self, data: bytes | None = None) -> None:
         """Read bytes, and send what there is to send as far as there is room for it."""
@@ -208,33 +215,36 @@ class Connection(asyncio.Protocol):
             self._received_at = now
         if self._ended:
             return
-        http2, transport = self._http2, self._transport
         arrived: list[tuple[Waiter[Message | Failure], Message | Failure]] = []
-        more = True
-        while more:
-            events, output, more, unread = http2.step(data, now, not self._full)
-            data = None
-            if output is not None:
-                transport.write(output)
-            for stream, outcome in events:
-                arrived.append((self.waiting.pop(stream)[0], outcome))
-            if unread is not self._paused:
-                self._paused = unread
-                (transport.pause_reading if unread else transport.resume_reading)()
-            more = more and not self._full
-        if (state := http2.state) != self._state:
-            self._state = state
-            self._changed(state)
-        if self.left and not self.waiting:
-            self._channel.leave(self)
-        # When nothing is half done any more, since those who are resumed may begin the next request, or close this.
-        for waiter, outcome in arrived:
-            if waiter.done:  # it was cancelled in this turn of the loop
-                continue
-            if type(outcome) is Message:
-                waiter.reply(outcome)
-            else:
-                waiter.set_result(outcome)
+        try:
+            http2, transport = self._http2, self._transport
+            more = True
+            while more:
+                events, output, more, unread = http2.step(data, now, not self._full)
+                data = None
+                if output is not None:
+                    transport.write(output)
+                for stream, outcome in events:
+                    arrived.append((self.waiting.pop(stream)[0], outcome))
+                if unread is not self._paused:
+                    self._paused = unread
+                    (transport.pause_reading if unread else transport.resume_reading)()
+                more = more and not self._full
+            if (state := http2.state) != self._state:
+                self._state = state
+                self._changed(state)
+            if self.left and not self.waiting:
+                self._channel.leave(self)
+            # When nothing is half done any more, since those who are resumed may begin the next request, or close this.
+            for waiter, outcome in arrived:
+                if waiter.done:  # it was cancelled in this turn of the loop
+                    continue
+                if type(outcome) is Message:
+                    waiter.reply(outcome)
+                else:
+                    waiter.set_result(outcome)
+        except BaseException as error:
+            self._give_up(error, arrived)
 
     data_received = _step
 
@@ -271,11 +281,21 @@ class Connection(asyncio.Protocol):
     def _end(self, error: Exception | None) -> None:
         """Take note that the connection has ended."""
         if not self._ended:
-            arrived = [(self.waiting.pop(stream)[0], outcome) for stream, outcome in self._http2.end_of_input()[0]]
+            arrived = [(self.waiting[stream][0], outcome) for stream, outcome in self._http2.end_of_input()[0]]
             self._over(error or ConnectionResetError(ECONNRESET, "closed"))
             for waiter, outcome in arrived:
                 if not waiter.done:
                     waiter.set_result(outcome)
+
+    def _give_up(
+        self, error: BaseException, arrived: Iterable[tuple[Waiter[Message | Failure], Message | Failure]] = ()
+    ) -> None:
+        """End the connection for an error of our own, and what is in flight, whether its outcome had come or not."""
+        ours = defect(self._channel.endpoint, error)
+        self._break(ours)
+        for waiter, _ in arrived:
+            if not waiter.done:
+                waiter.set_exception(copy(ours))
 
     def _over(self, error: Exception) -> Iterable[tuple[Waiter[Message | Failure], float]]:
         """Take note that this is no connection any more; return who waits."""

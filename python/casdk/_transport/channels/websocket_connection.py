@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
 from math import inf
 from typing import TYPE_CHECKING, Final, cast
@@ -21,6 +21,7 @@ from casdk._transport.channels.closes import (
     handshake_refused,
     no_websocket,
 )
+from casdk._transport.channels.defects import defect
 from casdk._transport.channels.unread import unread_bytes
 from casdk.errors import CasdkError, DeadlineError, ReplyError, TransportError
 
@@ -167,10 +168,14 @@ class Connection(asyncio.Protocol):
             self._break(self._channel.was_closed(sent=True))
             return
         self._closing, self.usable = True, False
-        if self._takes_requests:
-            with contextlib.suppress(ConnectionError):
-                self._websocket.send(END_OF_INPUT)
-        self._websocket.close()
+        try:
+            if self._takes_requests:
+                with contextlib.suppress(ConnectionError):
+                    self._websocket.send(END_OF_INPUT)
+            self._websocket.close()
+        except BaseException as error:
+            self._give_up(error)
+            return
         self._flush()
         self.loop.call_later(CLOSE_SECONDS, self._transport.abort)
         if not self._begun:
@@ -233,11 +238,15 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         self._flushing = False
         websocket, transport = self._websocket, self._transport
-        for _ in range(OUTPUTS_IN_A_TURN):
-            if self._full or (output := websocket.output()) is None:
-                return
-            self._written += len(output)
-            transport.write(output)
+        try:
+            for _ in range(OUTPUTS_IN_A_TURN):
+                if self._full or (output := websocket.output()) is None:
+                    return
+                self._written += len(output)
+                transport.write(output)
+        except BaseException as error:
+            self._give_up(error)
+            return
         self._flush_soon()
 
     def pause_writing(self) -> None:
@@ -264,44 +273,54 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Take the end; asyncio closes the transport."""
-        self._take_end(None)
+        try:
+            self._take_end(None)
+        except BaseException as error:
+            self._give_up(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Take the end, and what was the reason; before that what the server has still said, if anything."""
-        if exc is not None and not self._ended:
-            self._full = True  # nothing can be sent any more
-            for data in unread_bytes(self._transport):
-                self.data_received(data)
-        self._take_end(exc)
-        self.lost.set_result(None)
-        self._channel.forget(self)
+        try:
+            if exc is not None and not self._ended:
+                self._full = True  # nothing can be sent any more
+                for data in unread_bytes(self._transport):
+                    self.data_received(data)
+            self._take_end(exc)
+        except BaseException as error:
+            self._give_up(error)
+        finally:  # the channel waits for it as it is closed
+            self.lost.set_result(None)
+            self._channel.forget(self)
 
     def _go_on(self) -> None:
         """Read what was received and not read yet."""
         if not self._ended:
             self._take(None)
             if self._no_more:
-                self._take_end(None)
+                self.eof_received()
 
     def _take(self, data: bytes | None) -> None:
-        messages, self._unread, changed = self._websocket.receive(data, self._received_at)
-        if messages:
-            self._answered_at = self._received_at
         arrived: list[tuple[Waiter[Message], Message]] = []
-        for message in messages:
-            try:
-                waiter, _, _ = self.waiting.pop(self._identify(message), NOBODY)
-            except ReplyError as error:
-                self._break(error)
-                break
-            if waiter is not None:
-                arrived.append((waiter, message))
-        else:
-            self._note(changed)
-        # When nothing is half done any more, since those who are resumed may send the next request, or close this.
-        for waiter, message in arrived:
-            if not waiter.done:  # it may have been cancelled in this turn of the loop
-                waiter.reply(message)
+        try:
+            messages, self._unread, changed = self._websocket.receive(data, self._received_at)
+            if messages:
+                self._answered_at = self._received_at
+            for message in messages:
+                try:
+                    waiter, _, _ = self.waiting.pop(self._identify(message), NOBODY)
+                except ReplyError as error:
+                    self._break(error)
+                    break
+                if waiter is not None:
+                    arrived.append((waiter, message))
+            else:
+                self._note(changed)
+            # When nothing is half done any more, since those who are resumed may send the next request, or close this.
+            for waiter, message in arrived:
+                if not waiter.done:  # it may have been cancelled in this turn of the loop
+                    waiter.reply(message)
+        except BaseException as error:
+            self._give_up(error, arrived)
 
     def _note(self, changed: bool) -> None:
         if changed:
@@ -373,6 +392,15 @@ class Connection(asyncio.Protocol):
         if not self._ended:
             self._over(error)
             self._transport.abort()
+
+    def _give_up(self, error: BaseException, arrived: Iterable[tuple[Waiter[Message], Message]] = ()) -> None:
+        """End the connection for an error of our own, and what is in flight, whether its reply had come or not."""
+        ours = defect(self._channel.endpoint, error)
+        self._break(ours)
+        self._transport.abort()
+        for waiter, _ in arrived:
+            if not waiter.done:
+                waiter.set_exception(copy(ours))
 
     def _over(self, error: Exception, *, too_big: bool = False) -> None:
         """Take note that this is no connection any more, and end with this error what is in flight.
