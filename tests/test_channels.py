@@ -1,5 +1,6 @@
 """Which channel carries a scheme."""
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from casdk._transport.channels.libraries.http import HttpChannel
 from casdk._transport.channels.libraries.websocket import WebsocketChannel as LibraryWebsocketChannel
 from casdk._transport.channels.websocket import WebsocketChannel
 from casdk.testing._thread import reserve
+from casdk.testing.certificates import Authority
 
 CHANNELS = {
     "libraries": {"grpc": GrpcChannel, "http": HttpChannel, "websocket": LibraryWebsocketChannel},
@@ -47,40 +49,74 @@ print(sorted(before), sorted(sys.modules.keys() & {set(LIBRARIES.values())}))
 
 
 ALONE = """
-import os, sys
+import json, sys
+from pathlib import Path
 
 LIBRARIES = ("grpc", "httpx", "websockets")
-for library in LIBRARIES:
-    sys.modules[library] = None  # importing it fails from here on
+told = json.loads(sys.argv[1])
+if told["out of reach"]:
+    for library in LIBRARIES:
+        sys.modules[library] = None  # importing it fails from here on
 
 import casdk
+from casdk import TLS, Client, Retry
 
-*addresses, closed = sys.argv[1:]
-for address in addresses:
-    with casdk.Client(address) as client:
+def connect(address, ca):
+    return Client(address, retry=Retry(attempts=1), tls=TLS(ca=Path(ca)) if ca else None)
+
+for address, ca in told["served"]:
+    with connect(address, ca) as client:
         assert client.encode(["a"]).shape[0] == 1
-for scheme in ("grpc", "http", "websocket"):
-    with casdk.Client(f"{scheme}://{closed}", retry=casdk.Retry(attempts=1)) as client:
+for address, ca in told["failing"]:
+    with connect(address, ca) as client:
         try:
             client.encode(["a"])
         except casdk.TransportError as error:
             print(type(error).__name__)
-assert [sys.modules[library] for library in LIBRARIES] == [None, None, None]
+assert [library for library in LIBRARIES if sys.modules.get(library)] == []
 """
 WISHES = {"GRPC_EXPERIMENTS": "event_engine_client", "GRPC_VERBOSITY": "debug", "GRPC_POLL_STRATEGY": "poll"}
 """Variables that grpcio reads, which are not to bring it about."""
+PLAIN = {"grpcs": "grpc", "https": "http", "websockets": "websocket"}
+"""Of each secure scheme, the one whose port speaks no TLS."""
+OTHER = {"grpc": "http", "http": "grpc", "websocket": "http", "grpcs": "https", "websockets": "https"}
+"""Of schemes, one whose port speaks another protocol, and says so or something else."""
 
 
-def test_the_default_uses_no_library_whatever_fails_or_the_environment_says(server):
-    addresses = [server.address(scheme) for scheme in ("grpc", "http", "websocket")]
+@pytest.mark.parametrize("out_of_reach", [False, True], ids=["installed", "out-of-reach"])
+def test_the_default_uses_no_library_whatever_fails_or_the_environment_says(server, tmp_path, out_of_reach):
+    """Nobody listens, a certificate is not trusted, a port speaks no TLS, or another protocol."""
+    ca, other_ca = str(server.ca), tmp_path / "other.pem"
+    other_ca.write_bytes(Authority("another authority").pem)
+    trusted = {scheme: ca if scheme in PLAIN else "" for scheme in (*PLAIN.values(), *PLAIN)}
+
+    def at(scheme, place):
+        return f"{scheme}://{place.rpartition('/')[2]}"
+
     with reserve() as held:
-        port = held.getsockname()[1]
+        nobody = f"127.0.0.1:{held.getsockname()[1]}"
+        failing = {
+            "TransportError": [
+                *((at(scheme, nobody), ca) for scheme, ca in trusted.items()),
+                (at("https", server.address("grpcs")), ca),  # gRPC's server closes it, since HTTP/2 was not offered
+            ],
+            "TLSError": [(server.address(scheme), str(other_ca)) for scheme in PLAIN],
+            "ProtocolMismatchError": [
+                *((at(scheme, server.address(plain)), ca) for scheme, plain in PLAIN.items()),
+                *((at(scheme, server.address(other)), trusted[scheme]) for scheme, other in OTHER.items()),
+            ],
+        }
+        told = {
+            "out of reach": out_of_reach,
+            "served": [(server.address(scheme), ca) for scheme, ca in trusted.items()],
+            "failing": [place for places in failing.values() for place in places],
+        }
         ran = subprocess.run(
-            [sys.executable, "-c", ALONE, *addresses, f"127.0.0.1:{port}"],
+            [sys.executable, "-c", ALONE, json.dumps(told)],
             env=os.environ | WISHES,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout.split() == ["TransportError"] * 3
+    assert ran.stdout.split() == [name for name, places in failing.items() for _ in places]
