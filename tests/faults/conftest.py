@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,19 @@ def allocated() -> Callable[[], int]:
         return int(heap.uordblks + heap.hblkhd)
 
     return allocated
+
+
+@pytest.fixture
+def grown() -> Callable[[], int]:
+    """A function that returns how many bytes this process has had resident since the beginning of the test, at most."""
+
+    def resident(name: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    return lambda: resident("VmHWM") - before
 
 
 @pytest.fixture

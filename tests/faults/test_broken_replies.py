@@ -62,6 +62,22 @@ HTTP = {
         "a web page",
     ),
 }
+FLOODS = {
+    "chunk words without end": (say(CHUNKED + b"1;", b"a" * 60_000), ReplyError, "beside the chunks"),
+    "words of each chunk": (say(CHUNKED, b"1;xxxxxxxxxxxxx\r\ny\r\n" * 3000), ReplyError, "beside the chunks"),
+    "digits of a chunk without end": (say(CHUNKED, b"0" * 60_000), ReplyError, "beside the chunks"),
+    "a chunk of 63 bits": (say(CHUNKED + b"7" + b"f" * 15 + b"\r\n", bytes(60_000)), ReplyError, "larger than"),
+    "chunks without end": (say(CHUNKED, b"ea60\r\n%b\r\n" % bytes(60_000)), ReplyError, "larger than"),
+    "trailers without end": (say(CHUNKED + b"0\r\n", b"x: y\r\n" * 9000), ReplyError, "behind the chunks"),
+    "a trailer without end": (say(CHUNKED + b"0\r\nx: ", b"y" * 60_000), ReplyError, "beside the chunks"),
+    "headers without end": (say(HEAD, b"x: y\r\n" * 9000), ReplyError, "a head of more than 100 KiB"),
+    "a header without end": (say(HEAD + b"x: ", b"y" * 60_000), ReplyError, "a head of more than 100 KiB"),
+    "more headers than any server has": (say(HEAD + b"x: y\r\n" * 200 + b"\r\n"), ReplyError, "128 header lines"),
+    "a status line without end": (say(b"HTTP/1.1 200 ", b"x" * 60_000), ProtocolMismatchError, "status line"),
+    "a length of 63 bits": (say(HEAD + b"content-length: %d\r\n\r\n" % (2**63 - 1)), ReplyError, "larger than"),
+    "a body without end": (say(HEAD + b"\r\n", bytes(60_000)), ReplyError, "larger than"),
+}
+"""Of HTTP/1.1: what has no end, or says that it has none."""
 WEBSOCKET = {
     "a masked frame": (frames(frame(0x82, b"x", masked=True)), ReplyError, "masking"),
     "a reserved bit": (frames(frame(0xA2, b"x")), ReplyError, "reserved bits"),
@@ -72,6 +88,7 @@ WEBSOCKET = {
     "two beginnings": (frames(frame(0x02, b"x") + frame(0x82, b"y")), ReplyError, "before the end"),
     "a text": (frames(frame(0x81, b"\xff")), ReplyError, "text where a binary message belongs"),
     "a text's beginning": (frames(frame(0x01, b"x")), ReplyError, "text where a binary message belongs"),
+    "a masked frame without end": (frames(b"\x82\xff" + bytes(7) + b"\xff", bytes(60_000)), ReplyError, "masking"),
     "a message too large": (frames(frame(0x82, bytes(2 << 20))), ReplyError, "larger than"),
     "fragments too large": (frames(frame(0x02), frame(0x00, bytes(60_000))), ReplyError, "larger than"),
     "a length of 63 bits": (frames(b"\x82\x7f\x7f" + b"\xff" * 7), ReplyError, "larger than"),
@@ -125,14 +142,20 @@ GRPCIO = {
 """Of grpcio's, which says less of some."""
 CASES = [
     *(pytest.param("http", say(raw), kind, words, id=f"http-{name}") for name, (raw, kind, words) in HTTP.items()),
+    *(pytest.param("http", *case, id=f"http-{name}") for name, case in FLOODS.items()),
     *(pytest.param("websocket", *case, id=f"websocket-{name}") for name, case in WEBSOCKET.items()),
     *(pytest.param("grpc", *case, id=f"grpc-{name}") for name, case in GRPC.items()),
     *(pytest.param("grpcio", *case, id=f"grpcio-{name}") for name, case in (GRPC | GRPCIO).items()),
 ]
 
 
+MOST_GROWN_BYTES = 48 << 20
+"""The largest reply that is read here has 16 MiB, and the server is in this process, too."""
+
+
 @pytest.mark.parametrize(("scheme", "answer", "kind", "words"), CASES)
-def test_an_exact_error_at_once(scheme, answer, kind, words):
+def test_an_exact_error_at_once(scheme, answer, kind, words, grown):
+    """Long before the deadline, and in memory that is bounded by the largest reply."""
     limits = Limits(max_reply_bytes=16 << 20 if scheme == "http" else 1 << 20)
     protocols = "libraries" if scheme == "grpcio" else "own"
     with (
@@ -145,6 +168,28 @@ def test_an_exact_error_at_once(scheme, answer, kind, words):
         client.encode(["a"])
     assert type(caught.value) is kind
     assert "<" not in str(caught.value)
+    assert grown() < MOST_GROWN_BYTES
+
+
+STALLS = {
+    "http, a body that never comes": ("http", say(HEAD + b"content-length: 1000\r\n\r\n{")),
+    "http, a chunk that never comes": ("http", say(CHUNKED + b"ffff\r\n{")),
+    "http, a head that never comes": ("http", say(HEAD)),
+    "http, interim replies without end": ("http", say(b"", b"HTTP/1.1 100 \r\n\r\n" * 4000)),
+    "websocket, a frame that never comes": ("websocket", frames(b"\x82\x7e\xff\xff{")),
+    "websocket, a fragment that never comes": ("websocket", frames(frame(0x02, b"x"))),
+    "websocket, replies to nobody without end": ("websocket", frames(b"", frame(0x82, b"\x0a\x03\x0a\x01x") * 9000)),
+}
+"""What breaks no rule."""
+
+
+@pytest.mark.parametrize("case", STALLS)
+def test_what_breaks_no_rule_ends_at_the_deadline(case, grown):
+    scheme, answer = STALLS[case]
+    with peer(answer) as place, Client(f"{scheme}://{place}", retry=ONCE, timeout=1, transport="own") as client:
+        with pytest.raises(DeadlineError):
+            client.encode(["a"])
+        assert grown() < MOST_GROWN_BYTES
 
 
 def handshake(head: bytes, then: bytes = b""):

@@ -1,7 +1,6 @@
 """Servers of HTTP/2 that send what costs work and brings nothing: a typed error, in bounded memory, at once."""
 
 import struct
-from pathlib import Path
 
 import pytest
 from casdk import Client, DeadlineError, Limits, ReplyError, Retry
@@ -114,19 +113,6 @@ SAID = r"breaks the rules of HTTP/2|larger than Limits\.max_reply_bytes|more tha
 def connect(place, **options):
     limits = Limits(max_reply_bytes=1 << 20)
     return Client(f"grpc://{place}", retry=ONCE, limits=limits, transport="own", **options)
-
-
-@pytest.fixture
-def grown():
-    """A function that returns how many bytes this process has had resident since the beginning of the test, at most."""
-
-    def resident(name):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-    Path("/proc/self/clear_refs").write_text("5")
-    before = resident("VmRSS")
-    return lambda: resident("VmHWM") - before
 
 
 @pytest.fixture(scope="module", autouse=True)
