@@ -111,5 +111,5 @@ def _serve_dialect(address: str) -> Iterator[str]:
 
 def _free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
-        doors = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [door.getsockname()[1] for door in doors]
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [sock.getsockname()[1] for sock in sockets]

@@ -6,9 +6,9 @@ import sys
 
 def main() -> None:
     asked, answered = map(int, sys.argv[1:])
-    door = socket.create_server(("127.0.0.1", 0))
-    print(door.getsockname()[1], flush=True)
-    line, _ = door.accept()
+    sock = socket.create_server(("127.0.0.1", 0))
+    print(sock.getsockname()[1], flush=True)
+    line, _ = sock.accept()
     line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     buffer, reply = memoryview(bytearray(asked)), bytes(answered)
     while True:

@@ -121,8 +121,8 @@ class FastServer:
     def __init__(self, counter):
         self._counter = counter
         with contextlib.ExitStack() as held:
-            doors = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-            ports = [str(door.getsockname()[1]) for door in doors]
+            sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+            ports = [str(sock.getsockname()[1]) for sock in sockets]
         named = zip(("--port-grpc", "--port-http", "--port-ws"), ports, strict=True)
         options = [word for pair in named for word in pair]
         self._process = subprocess.Popen(

@@ -23,7 +23,7 @@ from websockets.sync.client import connect as open_socket
 
 STREAM = "/jina.JinaRPC/Call"
 SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"
-DOORS = ("grpc", "http", "websocket")
+SCHEMES = ("grpc", "http", "websocket")
 WAIT = 120
 MB = 1_000_000
 LENGTHS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
@@ -37,10 +37,10 @@ def picture(side: int, kind: str = "PNG", mode: str = "RGB", **options: object) 
     return out.getvalue()
 
 
-def ask(served: Served, door: str, blobs: list[bytes]) -> tuple[int, str]:
+def ask(served: Served, scheme: str, blobs: list[bytes]) -> tuple[int, str]:
     """Send images in one request, without casdk's client; return code and words of the status."""
-    authority = served.address(door).split("://")[1]
-    if door == "http":
+    authority = served.address(scheme).split("://")[1]
+    if scheme == "http":
         body = {"data": [{"blob": base64.b64encode(blob).decode()} for blob in blobs]}
         with urlopen(Request(f"http://{authority}/post", json.dumps(body).encode()), timeout=WAIT) as answer:
             told = json.load(answer)["header"]["status"]
@@ -48,7 +48,7 @@ def ask(served: Served, door: str, blobs: list[bytes]) -> tuple[int, str]:
     request = DataRequestProto()
     for blob in blobs:
         request.data.docs.docs.add(blob=blob)
-    if door == "grpc":
+    if scheme == "grpc":
         with grpc.insecure_channel(authority, LENGTHS) as channel:
             call = channel.unary_unary(SINGLE, DataRequestProto.SerializeToString, DataRequestProto.FromString)
             status = call(request, timeout=WAIT).header.status
@@ -62,18 +62,18 @@ def ask(served: Served, door: str, blobs: list[bytes]) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def small():
     """A server with a fifth of the usual memory: the attacks on it are shorter by as much."""
-    with serve(schemes=DOORS, max_memory=300 * MB) as served:
+    with serve(schemes=SCHEMES, max_memory=300 * MB) as served:
         yield served
 
 
 SIDE = 3800
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_images_are_decoded_one_by_one(small, memory_of, door):
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_images_are_decoded_one_by_one(small, memory_of, scheme):
     """10 images of 17 kB to 1 MB each become 58 MB each, more than 10 times that with what is on the way."""
     peak = memory_of(small)
-    assert ask(small, door, [picture(SIDE)] * 10) == (0, "")
+    assert ask(small, scheme, [picture(SIDE)] * 10) == (0, "")
     assert peak() < 550 * MB
 
 
@@ -219,9 +219,9 @@ def test_what_comes_compressed_is_not_decompressed(small, memory_of):
 
 def test_the_token_comes_before_the_message(memory_of):
     message = documents(field(4, b"a" * 60_000_000))
-    with serve(schemes=DOORS, token="secret") as served:
+    with serve(schemes=SCHEMES, token="secret") as served:
         peak = memory_of(served)
-        authority = {door: served.address(door).split("://")[1] for door in DOORS}
+        authority = {scheme: served.address(scheme).split("://")[1] for scheme in SCHEMES}
         with grpc.insecure_channel(authority["grpc"], LENGTHS) as channel:
             for method in (SINGLE, STREAM, "/jina.JinaGatewayDryRunRPC/dry_run", "/jina.JinaInfoRPC/_status"):
                 with pytest.raises(grpc.RpcError) as refusal:
@@ -264,9 +264,9 @@ def push(sending: socket.socket, data: bytes, patience: float = 1) -> int:
     return len(data) - len(rest)
 
 
-def narrow(served: Served, door: str) -> socket.socket:
+def narrow(served: Served, scheme: str) -> socket.socket:
     """Connect, with room for little that is not read."""
-    host, port = served.address(door).split("://")[1].split(":")
+    host, port = served.address(scheme).split("://")[1].split(":")
     opened = socket.socket()
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     opened.connect((host, int(port)))
@@ -329,13 +329,13 @@ ARRIVING = {
 }
 
 
-@pytest.mark.parametrize("door", ARRIVING)
-def test_messages_that_never_end_are_dropped_when_there_are_too_many(small, memory_of, door):
+@pytest.mark.parametrize("scheme", ARRIVING)
+def test_messages_that_never_end_are_dropped_when_there_are_too_many(small, memory_of, scheme):
     peak = memory_of(small)
     with contextlib.ExitStack() as stack:
         for _ in range(30):
-            opened = stack.enter_context(socket.create_connection(small.address(door).split("://")[1].split(":")))
-            push(opened, ARRIVING[door][:-1])
+            opened = stack.enter_context(socket.create_connection(small.address(scheme).split("://")[1].split(":")))
+            push(opened, ARRIVING[scheme][:-1])
         assert peak() < 500 * MB
     until = time.monotonic() + WAIT
     while (answer := ask(small, "websocket", []))[0] and time.monotonic() < until:

@@ -25,7 +25,7 @@ from casdk.server import Served, serve
 from casdk.wire.jina_pb2 import DataRequestProto
 from websockets.sync.client import connect as open_socket
 
-DOORS = ("grpc", "http", "websocket")
+SCHEMES = ("grpc", "http", "websocket")
 SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"
 STREAM = "/jina.JinaRPC/Call"
 WAIT = 20
@@ -34,12 +34,12 @@ WAIT = 20
 @pytest.fixture(scope="module")
 def served():
     """A server without a token, as ``python -m casdk.server`` starts it."""
-    with serve(schemes=DOORS) as running:
+    with serve(schemes=SCHEMES) as running:
         yield running
 
 
-def authority(served: Served, door: str) -> str:
-    return served.address(door).split("://")[1]
+def authority(served: Served, scheme: str) -> str:
+    return served.address(scheme).split("://")[1]
 
 
 def asked(text: str = "a", endpoint: str = "/encode", **header: str) -> DataRequestProto:
@@ -52,15 +52,15 @@ def asked(text: str = "a", endpoint: str = "/encode", **header: str) -> DataRequ
     return request
 
 
-def ask(served: Served, door: str, request: DataRequestProto, wait: float = WAIT) -> tuple[int, str]:
+def ask(served: Served, scheme: str, request: DataRequestProto, wait: float = WAIT) -> tuple[int, str]:
     """Send a request of one text as a stranger would, without casdk's client; return code and words of the status."""
-    if door == "grpc":
-        with grpc.insecure_channel(authority(served, door)) as channel:
+    if scheme == "grpc":
+        with grpc.insecure_channel(authority(served, scheme)) as channel:
             call = channel.unary_unary(SINGLE, DataRequestProto.SerializeToString, DataRequestProto.FromString)
             status = call(request, timeout=wait).header.status
         return status.code, status.description
-    if door == "websocket":
-        with open_socket(f"ws://{authority(served, door)}", subprotocols=["bytes"], proxy=None) as opened:
+    if scheme == "websocket":
+        with open_socket(f"ws://{authority(served, scheme)}", subprotocols=["bytes"], proxy=None) as opened:
             opened.send(request.SerializeToString())
             status = DataRequestProto.FromString(opened.recv(wait)).header.status
         return status.code, status.description
@@ -84,9 +84,9 @@ def post(served: Served, body: object, path: str = "/post", wait: float = WAIT) 
 
 
 def lives(served: Served) -> None:
-    """Every door answers."""
-    for door in DOORS:
-        with Client(served.address(door), timeout=WAIT) as client:
+    """Every scheme answers."""
+    for scheme in SCHEMES:
+        with Client(served.address(scheme), timeout=WAIT) as client:
             assert client.encode(["a"]).shape == (1, 512)
 
 
@@ -102,9 +102,9 @@ PATTERNS = {
 
 
 @pytest.mark.parametrize("pattern", PATTERNS.values(), ids=PATTERNS.keys())
-@pytest.mark.parametrize("door", DOORS)
-def test_no_pattern_of_a_client_is_run(served, door, pattern):
-    code, words = ask(served, door, asked(target_executor=pattern))
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_no_pattern_of_a_client_is_run(served, scheme, pattern):
+    code, words = ask(served, scheme, asked(target_executor=pattern))
     assert code == 1
     assert "targetExecutor" in words
     assert len(words) < 500
@@ -236,8 +236,8 @@ def test_a_document_as_deep_as_is_taken_is_found_on_every_door(served):
     """What is indexed stands deeper in the reply to a search: one that just fit made each of them fail."""
     tags = nested(28, "x")
     post(served, {"data": [{"id": "deepest", "text": "the deepest", "tags": tags}]}, "/index")
-    for door in DOORS:
-        with Client(served.address(door), timeout=WAIT) as client:
+    for scheme in SCHEMES:
+        with Client(served.address(scheme), timeout=WAIT) as client:
             [query] = client.search(["the deepest"], limit=1)
         assert (query.matches[0].id, query.matches[0].tags) == ("deepest", tags)
 
@@ -247,23 +247,23 @@ def test_depths_and_numbers_at_their_ends_cost_their_request(served):
     request.data.docs.docs[0].granularity = request.data.docs.docs[0].adjacency = 2**32 - 1
     request.data.docs.docs[0].chunks.add(text="a")
     request.data.docs.docs[0].matches.add(text="a")
-    for door in ("grpc", "websocket"):
-        assert ask(served, door, request) == (0, "")
+    for scheme in ("grpc", "websocket"):
+        assert ask(served, scheme, request) == (0, "")
         request.header.exec_endpoint = "/search"
-        assert ask(served, door, request) == (0, "")
+        assert ask(served, scheme, request) == (0, "")
 
 
 @pytest.mark.parametrize(
     "paths",
     ["@" + "r," * 6000 + "r", "@" + ",".join(["m"] * 6000), "@" + "m" * 12_000, "@" + ",".join(["c" * 700] * 17)],
 )
-@pytest.mark.parametrize("door", DOORS)
-def test_access_paths_are_few_and_walked_apart_from_the_loop(served, door, paths):
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_access_paths_are_few_and_walked_apart_from_the_loop(served, scheme, paths):
     request = asked("a")
     for _ in range(200):
         request.data.docs.docs.add(text="b").matches.add(text="c")
     request.parameters["access_paths"] = paths
-    code, words = ask(served, door, request)
+    code, words = ask(served, scheme, request)
     few = "," not in paths
     assert (code, "access path" in words) == ((0, False) if few else (1, True))
     assert len(words) < 500
@@ -308,7 +308,7 @@ def test_names_that_were_made_to_lead_here_are_refused():
         for name, expected in NAMES.items():
             for port in ("", ":51001"):
                 found = []
-                for door, path, more in (
+                for scheme, path, more in (
                     ("http", "/post", {"Content-Length": "2"}),
                     ("http", "/", {}),
                     (
@@ -317,7 +317,7 @@ def test_names_that_were_made_to_lead_here_are_refused():
                         {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
                     ),
                 ):
-                    host, _, number = authority(served, door).partition(":")
+                    host, _, number = authority(served, scheme).partition(":")
                     with contextlib.closing(HTTPConnection(host, int(number), timeout=WAIT)) as connection:
                         key = {"Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="} if "Upgrade" in more else {}
                         headers = {"Host": name + port, "Origin": f"http://{name}{port}"} | more | key
@@ -366,20 +366,20 @@ def test_no_line_of_a_client_reaches_the_log():
 
 
 def test_out_of_descriptors_the_server_waits():
-    with serve(schemes=DOORS) as served:
+    with serve(schemes=SCHEMES) as served:
         process = psutil.Process(served.pid)
         enough = resource.prlimit(served.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(served.pid, resource.RLIMIT_NOFILE, (process.num_fds() + 5, enough[1]))
         with ExitStack() as stack:
-            for door in DOORS:
+            for scheme in SCHEMES:
                 for _ in range(40):
-                    stack.enter_context(socket.create_connection(authority(served, door).split(":")))
+                    stack.enter_context(socket.create_connection(authority(served, scheme).split(":")))
             spent = sum(process.cpu_times()[:2])
             assert not select.select([], [], [], 1.5)[0]
             assert sum(process.cpu_times()[:2]) - spent < 0.5
         resource.prlimit(served.pid, resource.RLIMIT_NOFILE, enough)
         lives(served)
-        assert served.log().count("Too many open files") <= len(DOORS)
+        assert served.log().count("Too many open files") <= len(SCHEMES)
         assert len(served.log()) < 2000
 
 

@@ -14,7 +14,7 @@ from casdk.wire.jina_pb2 import DataRequestProto
 from PIL import Image
 
 SINGLE = "/jina.JinaSingleDataRequestRPC/process_single_data"
-DOORS = ("grpc", "http", "websocket")
+SCHEMES = ("grpc", "http", "websocket")
 WAIT = 60
 HEAVY = 16
 
@@ -22,14 +22,14 @@ HEAVY = 16
 @pytest.fixture(scope="module")
 def served():
     """A server with two threads, and an index in which a search takes some milliseconds."""
-    with serve(schemes=DOORS, threads=2) as running:
+    with serve(schemes=SCHEMES, threads=2) as running:
         for _ in range(2):
             assert ask(running, "/index", *({"text": f"text {at}"} for at in range(2000))).header.status.code == 0
         yield running
 
 
-def place(served, door):
-    host, port = served.address(door).split("://")[1].split(":")
+def place(served, scheme):
+    host, port = served.address(scheme).split("://")[1].split(":")
     return host, int(port)
 
 
@@ -46,9 +46,9 @@ def ask(served, endpoint, *documents, **parameters):
         return call(request, timeout=WAIT)
 
 
-def look(served, door):
+def look(served, scheme):
     """Return the status of a health check."""
-    with contextlib.closing(HTTPConnection(*place(served, door), timeout=WAIT)) as connection:
+    with contextlib.closing(HTTPConnection(*place(served, scheme), timeout=WAIT)) as connection:
         connection.request("GET", "/")
         return connection.getresponse().status
 
@@ -70,14 +70,14 @@ FLOODS = {
     "websocket, pings": ("websocket", HANDSHAKE, frame(9), LAST),
     "websocket, pongs": ("websocket", HANDSHAKE, frame(10), LAST),
 }
-"""The door, and what is sent there: the beginning, the piece that comes thousands of times, the end."""
+"""The scheme, and what is sent there: the beginning, the piece that comes thousands of times, the end."""
 PIECES = 40_000
 TRIES = 5
 
 
 @pytest.mark.parametrize("name", FLOODS)
 def test_what_comes_in_tiny_pieces_is_read_in_turns(served, name):
-    """One connection had the loop for seconds; now all doors answer before it has been read.
+    """One connection had the loop for seconds; now all schemes answer before it has been read.
 
     A machine that runs this test late may see the answers only after all has been read, which says nothing, so it is
     tried again. Where one connection has the loop, no try succeeds.
@@ -85,14 +85,14 @@ def test_what_comes_in_tiny_pieces_is_read_in_turns(served, name):
     assert any(_answers_before_it_has_read(served, *FLOODS[name]) for _ in range(TRIES))
 
 
-def _answers_before_it_has_read(served, door, beginning, piece, end):
-    """Send a flood; return whether all doors answered while the server was still reading it."""
+def _answers_before_it_has_read(served, scheme, beginning, piece, end):
+    """Send a flood; return whether all schemes answered while the server was still reading it."""
     with (
-        socket.create_connection(place(served, door), timeout=WAIT) as opened,
+        socket.create_connection(place(served, scheme), timeout=WAIT) as opened,
         opened.makefile("rb") as reading,
-        ThreadPoolExecutor(1 + len(DOORS)) as threads,
+        ThreadPoolExecutor(1 + len(SCHEMES)) as threads,
     ):
-        read = threads.submit(reading.read, 1) if door == "http" else threads.submit(_last_of, reading)
+        read = threads.submit(reading.read, 1) if scheme == "http" else threads.submit(_last_of, reading)
         opened.sendall(beginning + piece * PIECES + end)
         looks = [threads.submit(look, served, "http"), threads.submit(look, served, "websocket")]
         asked = threads.submit(ask, served, "/encode", {"text": "a"})

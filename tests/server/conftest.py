@@ -1,4 +1,4 @@
-"""Doors into a server without casdk's client: raw grpcio, httpx and websockets, with google protobuf."""
+"""Clients of a server without casdk's client: raw grpcio, httpx and websockets, with google protobuf."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def ask(server: Served, scheme: str) -> Iterator[Ask]:
 
 
 @pytest.fixture
-def doors() -> Any:
+def raw() -> Any:
     """The functions of this file, for tests that need more than one question."""
     import sys
 

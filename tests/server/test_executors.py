@@ -1,4 +1,4 @@
-"""What encodes, ranks, indexes and searches, behind the doors and in front of the encoder."""
+"""What encodes, ranks, indexes and searches, behind the raw and in front of the encoder."""
 
 import base64
 import io
@@ -17,21 +17,21 @@ from casdk.wire.docarray_pb2 import DocumentArrayProto, DocumentProto
 from PIL import Image
 
 
-def test_without_index_everything_encodes(doors):
-    with serve(schemes=["grpc"], index=False) as served, doors.channel(served) as channel:
+def test_without_index_everything_encodes(raw):
+    with serve(schemes=["grpc"], index=False) as served, raw.channel(served) as channel:
         for endpoint in ("/index", "/search", "/delete"):
-            reply = doors.single(channel, doors.request(endpoint, {"text": "a"}))
+            reply = raw.single(channel, raw.request(endpoint, {"text": "a"}))
             assert [route.executor for route in reply.routes] == ["gateway", "encoder"]
             assert reply.data.docs.docs[0].HasField("embedding")
             assert not reply.data.docs.docs[0].matches
 
 
-def test_a_data_uri_is_no_fetch(server, doors):
-    picture = doors.png(9, 9)
+def test_a_data_uri_is_no_fetch(server, raw):
+    picture = raw.png(9, 9)
     uri = "data:image/png;base64," + base64.b64encode(picture).decode()
-    with doors.channel(server) as channel:
+    with raw.channel(server) as channel:
         for form, ok in (({"uri": uri}, True), ({"uri": uri[:-3] + "!"}, False), ({"uri": "data:image/png"}, False)):
-            assert (doors.single(channel, doors.request("/", form)).header.status.code == 0) is ok
+            assert (raw.single(channel, raw.request("/", form)).header.status.code == 0) is ok
 
 
 @pytest.fixture
@@ -46,30 +46,30 @@ def documents(*forms):
     return DocumentArrayProto(docs=[DocumentProto(**form) for form in forms]).docs
 
 
-async def test_texts_and_images_get_their_rows_and_nothing_gets_none(encoder, doors):
-    picture = doors.png(9, 9)
+async def test_texts_and_images_get_their_rows_and_nothing_gets_none(encoder, raw):
+    picture = raw.png(9, 9)
     given = documents({"text": "a"}, {}, {"blob": picture})
     await encoder()("/", given, {})
     features = Features()
-    np.testing.assert_array_equal(doors.row(given[0]), features.encode_texts(["a"])[0])
+    np.testing.assert_array_equal(raw.row(given[0]), features.encode_texts(["a"])[0])
     assert not given[1].HasField("embedding")
     with Image.open(io.BytesIO(picture)) as image:
-        np.testing.assert_array_equal(doors.row(given[2]), features.encode_images([image])[0])
+        np.testing.assert_array_equal(raw.row(given[2]), features.encode_images([image])[0])
 
 
-async def test_an_image_beyond_the_limit_leaves_the_documents_as_they_came(encoder, doors):
-    given = documents({"text": "a"}, {"blob": doors.png(11, 10)})
+async def test_an_image_beyond_the_limit_leaves_the_documents_as_they_came(encoder, raw):
+    given = documents({"text": "a"}, {"blob": raw.png(11, 10)})
     with pytest.raises(ValueError, match="document 1: an image of 11 x 10 pixels exceeds the limit of 100 pixels"):
         await encoder()("/", given, {})
     assert not given[0].HasField("embedding")
 
 
 @pytest.mark.parametrize("count", [1, 31, 32, 33, 70])
-async def test_however_many_there_are_each_gets_its_own(encoder, doors, count):
+async def test_however_many_there_are_each_gets_its_own(encoder, raw, count):
     given = documents(*({"text": f"text {number}"} for number in range(count)))
     await encoder()("/encode", given, {})
     expected = Features().encode_texts([f"text {number}" for number in range(count)])
-    np.testing.assert_array_equal(np.stack([doors.row(document) for document in given]), expected)
+    np.testing.assert_array_equal(np.stack([raw.row(document) for document in given]), expected)
 
 
 def test_what_only_an_indexer_can_answer_is_left_to_it(encoder):

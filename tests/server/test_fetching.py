@@ -78,29 +78,29 @@ BAD = {
 }
 
 
-def test_no_host_is_believed(site, doors, memory_of):
+def test_no_host_is_believed(site, raw, memory_of):
     with (
         serve(schemes=["grpc"], fetch_uris=True, max_memory=300 * MB) as served,
-        doors.channel(served) as channel,
+        raw.channel(served) as channel,
     ):
-        call = channel.unary_unary(doors.SINGLE, DataRequestProto.SerializeToString, DataRequestProto.FromString)
+        call = channel.unary_unary(raw.SINGLE, DataRequestProto.SerializeToString, DataRequestProto.FromString)
         peak = memory_of(served)
         for path, words in BAD.items():
-            status = call(doors.request("/", {"uri": site + path}), timeout=doors.WAIT).header.status
+            status = call(raw.request("/", {"uri": site + path}), timeout=raw.WAIT).header.status
             assert words in status.description
-        reply = call(doors.request("/", *[{"uri": f"{site}/bomb-hop"}] * 4), timeout=doors.WAIT)
+        reply = call(raw.request("/", *[{"uri": f"{site}/bomb-hop"}] * 4), timeout=raw.WAIT)
         assert (reply.header.status.code, len(reply.data.docs.docs)) == (0, 4)
         assert peak() < 200 * MB
 
 
-def test_a_silent_host_does_not_keep_the_server(site, doors):
-    with serve(schemes=["grpc"], fetch_uris=True, grace=0.3) as served, doors.channel(served) as channel:
-        call = channel.unary_unary(doors.SINGLE, response_deserializer=DataRequestProto.FromString)
-        waiting = call.future(doors.request("/", {"uri": f"{site}/silent"}).SerializeToString(), timeout=doors.WAIT)
-        assert call(doors.request("/", {"text": "a"}).SerializeToString(), timeout=doors.WAIT).data.docs.docs
+def test_a_silent_host_does_not_keep_the_server(site, raw):
+    with serve(schemes=["grpc"], fetch_uris=True, grace=0.3) as served, raw.channel(served) as channel:
+        call = channel.unary_unary(raw.SINGLE, response_deserializer=DataRequestProto.FromString)
+        waiting = call.future(raw.request("/", {"uri": f"{site}/silent"}).SerializeToString(), timeout=raw.WAIT)
+        assert call(raw.request("/", {"text": "a"}).SerializeToString(), timeout=raw.WAIT).data.docs.docs
         assert served.stop() == 0
         # Whether there is time to say so before the connection ends is not promised; that the call ends is.
-        if waiting.exception(doors.WAIT) is None:
+        if waiting.exception(raw.WAIT) is None:
             assert "shutting down" in waiting.result().header.status.description
 
 

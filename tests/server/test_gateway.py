@@ -43,40 +43,40 @@ def test_only_what_is_asked_for_is_served():
             _ = served.ca
 
 
-def test_ipv6(doors):
+def test_ipv6(raw):
     with serve(host="::1") as served:
         assert served.address("grpc").startswith("grpc://[::1]:")
-        assert httpx.get(served.address("https"), verify=doors.trust(served)).json() == {}
+        assert httpx.get(served.address("https"), verify=raw.trust(served)).json() == {}
         for scheme in ("grpc", "grpcs"):
-            with doors.channel(served, scheme) as channel:
-                assert doors.single(channel, doors.request("/", {"text": "a"})).data.docs.docs
-        with doors.socket(served, "websockets") as opened:
+            with raw.channel(served, scheme) as channel:
+                assert raw.single(channel, raw.request("/", {"text": "a"})).data.docs.docs
+        with raw.socket(served, "websockets") as opened:
             opened.send(b"\x00")
 
 
-def test_stopping_answers_what_was_asked(doors):
-    with serve(chaos=True) as served, doors.channel(served) as channel, doors.socket(served) as opened:
-        slow = doors.request("/", {"text": "!!sleep:1"}, request_id="slow")
-        quick = doors.request("/", {"text": "a"}, request_id="quick")
-        single = channel.unary_unary(doors.SINGLE, response_deserializer=DataRequestProto.FromString)
+def test_stopping_answers_what_was_asked(raw):
+    with serve(chaos=True) as served, raw.channel(served) as channel, raw.socket(served) as opened:
+        slow = raw.request("/", {"text": "!!sleep:1"}, request_id="slow")
+        quick = raw.request("/", {"text": "a"}, request_id="quick")
+        single = channel.unary_unary(raw.SINGLE, response_deserializer=DataRequestProto.FromString)
         waiting = single.future(slow.SerializeToString())
-        stream = channel.stream_stream(doors.STREAM, response_deserializer=DataRequestProto.FromString)
+        stream = channel.stream_stream(raw.STREAM, response_deserializer=DataRequestProto.FromString)
         replies = stream(_never_ending([slow.SerializeToString(), quick.SerializeToString()]))
         assert next(replies).header.request_id == "quick"
         for message in (slow, quick):
             opened.send(message.SerializeToString())
-        assert DataRequestProto.FromString(opened.recv(doors.WAIT)).header.request_id == "quick"
+        assert DataRequestProto.FromString(opened.recv(raw.WAIT)).header.request_id == "quick"
         directory = served.ca.parent
 
         os.kill(served.pid, signal.SIGTERM)
-        assert waiting.result(doors.WAIT).data.docs.docs[0].HasField("embedding")
+        assert waiting.result(raw.WAIT).data.docs.docs[0].HasField("embedding")
         assert next(replies).header.request_id == "slow"
         with pytest.raises(grpc.RpcError) as end:
             next(replies)
         assert end.value.code() is grpc.StatusCode.UNAVAILABLE
-        assert DataRequestProto.FromString(opened.recv(doors.WAIT)).header.request_id == "slow"
+        assert DataRequestProto.FromString(opened.recv(raw.WAIT)).header.request_id == "slow"
         with pytest.raises(ConnectionClosed):
-            opened.recv(doors.WAIT)
+            opened.recv(raw.WAIT)
         assert opened.close_code == 1001
         assert served.stop() == 0
         assert not directory.exists()
@@ -90,14 +90,14 @@ def _never_ending(messages):
     Event().wait(20)
 
 
-def test_a_request_under_way_over_http_is_answered(doors):
+def test_a_request_under_way_over_http_is_answered(raw):
     with serve(schemes=["http"], chaos=True) as served:
         answers = []
         body = {"data": [{"text": "!!sleep:0.7"}]}
         address = served.address("http")
-        asking = Thread(target=lambda: answers.append(httpx.post(f"{address}/post", json=body, timeout=doors.WAIT)))
+        asking = Thread(target=lambda: answers.append(httpx.post(f"{address}/post", json=body, timeout=raw.WAIT)))
         asking.start()
-        probing = httpx.post(f"{address}/post", json={"data": [{"text": "!!sleep:0.2"}]}, timeout=doors.WAIT)
+        probing = httpx.post(f"{address}/post", json={"data": [{"text": "!!sleep:0.2"}]}, timeout=raw.WAIT)
         assert probing.status_code == 200
         assert served.stop() == 0
         asking.join()
@@ -106,14 +106,14 @@ def test_a_request_under_way_over_http_is_answered(doors):
             httpx.get(address)
 
 
-def test_grace_is_the_end_of_patience(doors):
-    with serve(schemes=["grpc"], chaos=True, grace=0.5) as served, doors.channel(served) as channel:
-        single = channel.unary_unary(doors.SINGLE, response_deserializer=DataRequestProto.FromString)
-        waiting = single.future(doors.request("/", {"text": "!!sleep:600"}).SerializeToString())
-        assert doors.single(channel, doors.request("/", {"text": "a"})).data.docs.docs
+def test_grace_is_the_end_of_patience(raw):
+    with serve(schemes=["grpc"], chaos=True, grace=0.5) as served, raw.channel(served) as channel:
+        single = channel.unary_unary(raw.SINGLE, response_deserializer=DataRequestProto.FromString)
+        waiting = single.future(raw.request("/", {"text": "!!sleep:600"}).SerializeToString())
+        assert raw.single(channel, raw.request("/", {"text": "a"})).data.docs.docs
         assert served.stop() == 0
         with pytest.raises(grpc.RpcError):
-            waiting.result(doors.WAIT)
+            waiting.result(raw.WAIT)
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
@@ -123,9 +123,9 @@ def test_a_taken_port_is_named(server, scheme):
         serve(schemes=[scheme], ports={scheme: port}).__enter__()
 
 
-def test_more_memory_than_grpc_can_count_is_fine(doors):
-    with serve(schemes=["grpc", "http"], max_memory=1 << 37) as served, doors.channel(served) as channel:
-        assert doors.single(channel, doors.request("/", {"text": "a"})).header.status.code == 0
+def test_more_memory_than_grpc_can_count_is_fine(raw):
+    with serve(schemes=["grpc", "http"], max_memory=1 << 37) as served, raw.channel(served) as channel:
+        assert raw.single(channel, raw.request("/", {"text": "a"})).header.status.code == 0
 
 
 def test_two_servers_do_not_share_a_workspace(tmp_path):

@@ -142,16 +142,16 @@ def test_there_are_two_encoders(name):
         load(name)
 
 
-def test_a_server_runs_the_models(directory, doors):
+def test_a_server_runs_the_models(directory, raw):
     from casdk.server import serve
     from casdk.wire.jina_pb2 import DataRequestProto
 
-    with serve(schemes=["grpc"], encoder=f"onnx:{directory}") as served, doors.channel(served) as channel:
-        call = channel.unary_unary(doors.SINGLE, DataRequestProto.SerializeToString, DataRequestProto.FromString)
+    with serve(schemes=["grpc"], encoder=f"onnx:{directory}") as served, raw.channel(served) as channel:
+        call = channel.unary_unary(raw.SINGLE, DataRequestProto.SerializeToString, DataRequestProto.FromString)
         pixels = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
         tensor = {"dense": {"buffer": pixels.tobytes(), "shape": pixels.shape, "dtype": "|u1"}}
-        reply = call(doors.request("/encode", {"text": "cat"}, {"tensor": tensor}), timeout=doors.WAIT)
-        text, image = (doors.row(made) for made in reply.data.docs.docs)
+        reply = call(raw.request("/encode", {"text": "cat"}, {"tensor": tensor}), timeout=raw.WAIT)
+        text, image = (raw.row(made) for made in reply.data.docs.docs)
         assert np.allclose(text, _expected_texts(directory, ["cat"])[0], atol=1e-5)
         assert np.allclose(image, _expected_image(Image.fromarray(pixels))[0], atol=1e-4)
 

@@ -20,7 +20,7 @@ def test_signals_end_it_cleanly(number):
         assert served.log().endswith("finishing what was asked\n")
 
 
-def test_it_ends_with_a_killed_parent(doors):
+def test_it_ends_with_a_killed_parent(raw):
     script = """
 import signal
 from casdk.server import serve
@@ -32,7 +32,7 @@ with serve() as served:
         pid, certificate = parent.stdout.readline().split()
         parent.kill()
         parent.wait()
-    assert doors.ended(int(pid))
+    assert raw.ended(int(pid))
     assert not Path(certificate).parent.exists()
 
 

@@ -22,25 +22,25 @@ TOKEN = "s3cret-tök3n"
 
 
 @pytest.mark.parametrize("given", [None, "", "wrong", TOKEN[:-1], f"Bearer {TOKEN}"])
-def test_the_token_guards_every_door(guarded, doors, given):
+def test_the_token_guards_every_port(guarded, raw, given):
     header = {} if given is None else {"authorization": given.encode()}
     metadata = [("authorization-bin" if given is None else "authorization", _metadata(given))]
     for scheme in ("grpc", "grpcs"):
-        with doors.channel(guarded, scheme) as channel:
-            for method in (doors.SINGLE, "/jina.JinaGatewayDryRunRPC/dry_run", "/jina.JinaInfoRPC/_status"):
+        with raw.channel(guarded, scheme) as channel:
+            for method in (raw.SINGLE, "/jina.JinaGatewayDryRunRPC/dry_run", "/jina.JinaInfoRPC/_status"):
                 with pytest.raises(grpc.RpcError) as failure:
-                    channel.unary_unary(method)(b"", metadata=metadata, timeout=doors.WAIT)
+                    channel.unary_unary(method)(b"", metadata=metadata, timeout=raw.WAIT)
                 assert failure.value.code() is grpc.StatusCode.UNAUTHENTICATED
-            replies = channel.stream_stream(doors.STREAM)(iter([b""]), metadata=metadata, timeout=doors.WAIT)
+            replies = channel.stream_stream(raw.STREAM)(iter([b""]), metadata=metadata, timeout=raw.WAIT)
             with pytest.raises(grpc.RpcError) as failure:
                 next(replies)
             assert failure.value.code() is grpc.StatusCode.UNAUTHENTICATED
-    with httpx.Client(verify=doors.trust(guarded), headers=header) as http:
+    with httpx.Client(verify=raw.trust(guarded), headers=header) as http:
         for method, path in (("POST", "/post"), ("POST", "/index"), ("GET", "/openapi.json"), ("GET", "/status")):
             assert http.request(method, guarded.address("https") + path).status_code == 401
     for path in ("/", "/dry_run"):
         with pytest.raises(InvalidStatus) as refusal:
-            doors.socket(guarded, "websockets", path, additional_headers=_latin(header))
+            raw.socket(guarded, "websockets", path, additional_headers=_latin(header))
         assert refusal.value.response.status_code == 401
 
 
@@ -58,19 +58,19 @@ def guarded():
         yield served
 
 
-def test_the_token_opens_http_and_websocket(guarded, doors):
+def test_the_token_opens_http_and_websocket(guarded, raw):
     header = {"authorization": TOKEN.encode()}
-    with httpx.Client(verify=doors.trust(guarded), headers=header) as http:
+    with httpx.Client(verify=raw.trust(guarded), headers=header) as http:
         for scheme in ("http", "https"):
             assert http.post(guarded.address(scheme) + "/post", json={"data": []}).status_code == 200
-    with doors.socket(guarded, additional_headers=_latin(header)) as opened:
-        opened.send(doors.request("/", {"text": "a"}).SerializeToString())
-        assert opened.recv(doors.WAIT)
+    with raw.socket(guarded, additional_headers=_latin(header)) as opened:
+        opened.send(raw.request("/", {"text": "a"}).SerializeToString())
+        assert opened.recv(raw.WAIT)
 
 
-def test_the_token_opens_grpc(doors):
-    with serve(schemes=["grpc"], token="ascii") as served, doors.channel(served) as channel:
-        reply = doors.single(channel, doors.request("/", {"text": "a"}), metadata=[("authorization", "ascii")])
+def test_the_token_opens_grpc(raw):
+    with serve(schemes=["grpc"], token="ascii") as served, raw.channel(served) as channel:
+        reply = raw.single(channel, raw.request("/", {"text": "a"}), metadata=[("authorization", "ascii")])
         assert reply.data.docs.docs
         assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"") == b"\x08\x01"
 
@@ -88,19 +88,19 @@ def narrow():
         yield served
 
 
-def test_messages_beyond_the_limit_are_refused(narrow, doors):
-    large = doors.request("/", {"blob": b"x" * 200_000})
-    with doors.channel(narrow) as channel, pytest.raises(grpc.RpcError) as failure:
-        doors.single(channel, large)
+def test_messages_beyond_the_limit_are_refused(narrow, raw):
+    large = raw.request("/", {"blob": b"x" * 200_000})
+    with raw.channel(narrow) as channel, pytest.raises(grpc.RpcError) as failure:
+        raw.single(channel, large)
     assert failure.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    body = json.dumps(doors.as_json(large)).encode()
+    body = json.dumps(raw.as_json(large)).encode()
     address = narrow.address("http") + "/post"
     assert httpx.post(address, content=body).status_code == 413
     assert httpx.post(address, content=iter([body[:90_000], body[90_000:]])).status_code == 413
-    with doors.socket(narrow) as opened:
+    with raw.socket(narrow) as opened:
         opened.send(large.SerializeToString())
         with pytest.raises(ConnectionClosed):
-            opened.recv(doors.WAIT)
+            opened.recv(raw.WAIT)
     assert opened.close_code == 1009
 
 
@@ -126,16 +126,16 @@ def _web(bodies):
         thread.join()
 
 
-def test_uris_are_fetched_when_the_server_may(doors):
-    picture = doors.png(50, 40)
+def test_uris_are_fetched_when_the_server_may(raw):
+    picture = raw.png(50, 40)
     with (
         _web({"/a.png": picture, "/large": b"x" * 200_000}) as web,
         serve(schemes=["grpc"], fetch_uris=True, max_message=100_000) as served,
-        doors.channel(served) as channel,
+        raw.channel(served) as channel,
     ):
-        reply = doors.single(channel, doors.request("/", {"uri": f"{web}/a.png"})).data.docs.docs[0]
+        reply = raw.single(channel, raw.request("/", {"uri": f"{web}/a.png"})).data.docs.docs[0]
         expected = Features().encode_images([Image.open(io.BytesIO(picture))])[0]
-        assert np.array_equal(doors.row(reply), expected)
+        assert np.array_equal(raw.row(reply), expected)
         assert (reply.uri, reply.blob) == (f"{web}/a.png", b"")
         for uri, words in (
             (f"{web}/none", "404"),
@@ -143,21 +143,21 @@ def test_uris_are_fetched_when_the_server_may(doors):
             ("http://127.0.0.1:1/", "connection attempts failed"),
             ("file:///etc/hostname", "reads no files"),
         ):
-            status = doors.single(channel, doors.request("/", {"uri": uri})).header.status
+            status = raw.single(channel, raw.request("/", {"uri": uri})).header.status
             assert words in status.description
 
 
-def test_the_index_survives_being_killed_after_the_reply(tmp_path, doors):
+def test_the_index_survives_being_killed_after_the_reply(tmp_path, raw):
     texts = [f"text number {at}" for at in range(50)]
-    with serve(schemes=["grpc"], workspace=tmp_path) as served, doors.channel(served) as channel:
+    with serve(schemes=["grpc"], workspace=tmp_path) as served, raw.channel(served) as channel:
         forms = [{"text": text, "id": text, "tags": {"n": float(at)}} for at, text in enumerate(texts)]
-        assert doors.single(channel, doors.request("/index", *forms)).header.status.code == 0
+        assert raw.single(channel, raw.request("/index", *forms)).header.status.code == 0
         os.kill(served.pid, signal.SIGKILL)
         assert served.stop() == -signal.SIGKILL
-    with serve(schemes=["grpc"], workspace=tmp_path) as served, doors.channel(served) as channel:
-        (status,) = doors.single(channel, doors.request("/status")).data.docs.docs
+    with serve(schemes=["grpc"], workspace=tmp_path) as served, raw.channel(served) as channel:
+        (status,) = raw.single(channel, raw.request("/status")).data.docs.docs
         assert status.tags["total_docs"] == 50
-        reply = doors.single(channel, doors.request("/search", {"text": texts[7]}, limit=1))
+        reply = raw.single(channel, raw.request("/search", {"text": texts[7]}, limit=1))
         (best,) = reply.data.docs.docs[0].matches
         assert (best.id, best.text, dict(best.tags)) == (texts[7], texts[7], {"n": 7.0})
 
@@ -171,19 +171,19 @@ def test_a_killed_server_leaves_nothing_behind():
     assert not directory.exists()
 
 
-def test_images_beyond_the_limit_are_named(narrow, doors):
+def test_images_beyond_the_limit_are_named(narrow, raw):
     tensor = {"dense": {"buffer": b"\0" * 10_100, "shape": [101, 100], "dtype": "|u1"}}
-    bomb = doors.png(10_000, 10_000)
+    bomb = raw.png(10_000, 10_000)
     assert len(bomb) < 100_000
-    with doors.channel(narrow) as channel:
-        fine = doors.single(channel, doors.request("/", {"blob": doors.png(100, 100)}))
+    with raw.channel(narrow) as channel:
+        fine = raw.single(channel, raw.request("/", {"blob": raw.png(100, 100)}))
         assert fine.header.status.code == 0
         for form, size in (
-            ({"blob": doors.png(101, 100)}, "10100 pixels"),
+            ({"blob": raw.png(101, 100)}, "10100 pixels"),
             ({"tensor": tensor}, "100 x 101"),
             ({"blob": bomb}, ""),
         ):
-            status = doors.single(channel, doors.request("/", {"text": "a"}, form)).header.status
+            status = raw.single(channel, raw.request("/", {"text": "a"}, form)).header.status
             assert status.exception.args[0].startswith("document 1: ")
             assert size in status.description
             assert "limit" in status.description

@@ -16,8 +16,8 @@ FIELDS = (
 
 
 @pytest.fixture(params=["http", "https"])
-def http(request, server, doors):
-    with httpx.Client(verify=doors.trust(server), base_url=server.address(request.param), timeout=doors.WAIT) as http:
+def http(request, server, raw):
+    with httpx.Client(verify=raw.trust(server), base_url=server.address(request.param), timeout=raw.WAIT) as http:
         yield http
 
 
@@ -140,7 +140,7 @@ def test_pages_of_other_sites_are_kept_out(http):
         assert http.post("/post", json={}, headers={"origin": origin}).status_code == status
 
 
-def test_a_websocket_does_not_open_here(server, doors):
+def test_a_websocket_does_not_open_here(server, raw):
     from websockets.exceptions import InvalidStatus
     from websockets.sync.client import connect
 

@@ -1,4 +1,7 @@
-"""The whole server: every door of one dispatcher, from the first port to the last reply."""
+"""The whole server: it makes the executors and the dispatcher, opens every port, and drains them at the end.
+
+``python -m casdk.server`` runs a `Gateway`; tests run one in their own process.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,12 @@ import uvicorn
 from casdk._transport.address import SCHEMES
 from casdk.server.access import Access
 from casdk.server.dispatch import Dispatcher
-from casdk.server.doors import BACKLOG, Door, HttpProtocol, SocketProtocol
 from casdk.server.encoders import load
 from casdk.server.executors import EncodeExecutor, Executor, IndexExecutor
 from casdk.server.fetching import Fetcher
 from casdk.server.images import ImageReader
 from casdk.server.index import Index
+from casdk.server.listeners import BACKLOG, HttpProtocol, Listener, SocketProtocol
 from casdk.server.memory import Memory, Pressure
 from casdk.server.rpc import RpcServer
 from casdk.server.settings import Settings
@@ -38,12 +41,12 @@ __all__ = ["Gateway", "Ready"]
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Where a running server is.
+    """The addresses and files of a running server.
 
     Attributes:
         addresses: Address of each scheme.
         ca: PEM file to trust for the secure schemes, if there are any.
-        scratch: Directory that ends with the server; what a killed one leaves behind is in it.
+        scratch: Directory that the server removes at its end; everything that a killed server leaves is in it.
     """
 
     addresses: dict[str, str]
@@ -80,13 +83,13 @@ class Gateway:
             self._resources.callback(shutil.rmtree, scratch)
             dispatcher = self._dispatcher(scratch)
             tls = self._tls(scratch)
-            doors = _Doors(self._settings, dispatcher, tls, self._closing)
+            listeners = _Listeners(self._settings, dispatcher, tls, self._closing)
             try:
-                addresses = await doors.open()
+                addresses = await listeners.open()
                 yield Ready(addresses, tls[0] if tls else None, scratch)
             finally:
                 self._closing.set()
-                await doors.close()
+                await listeners.close()
 
     async def stopped(self) -> None:
         """Wait for `stop`."""
@@ -133,12 +136,12 @@ class Gateway:
 
 
 async def _end(workers: ThreadPoolExecutor) -> None:
-    """Wait for the threads' work without the loop, which some of it may be waiting for."""
+    """Wait for the threads on another thread, because their work may be waiting for the loop."""
     await asyncio.to_thread(workers.shutdown, cancel_futures=True)
 
 
-class _Doors:
-    """Every port, from listening to drained."""
+class _Listeners:
+    """All ports of a server: it opens them, and drains and closes them at the end."""
 
     def __init__(
         self, settings: Settings, dispatcher: Dispatcher, tls: tuple[Path, Path] | None, closing: asyncio.Event
@@ -150,7 +153,7 @@ class _Doors:
         self._rpc = RpcServer(dispatcher, access, settings.message_bytes, closing, self._pressure)
         self._web = WebApp(dispatcher, access, settings.message_bytes, self._pressure)
         self._socket = SocketApp(dispatcher, access, closing)
-        self._serving: dict[Door, asyncio.Task[None]] = {}
+        self._serving: dict[Listener, asyncio.Task[None]] = {}
         self._watching: asyncio.Task[None] | None = None
 
     async def open(self) -> dict[str, str]:
@@ -158,27 +161,27 @@ class _Doors:
         ports = {scheme: self._bind(scheme, port) for scheme, port in self._settings.ports.items()}
         if any(SCHEMES[scheme].channel == "grpc" for scheme in ports):
             await self._rpc.start()
-        for door, serving in self._serving.items():
-            ready = asyncio.ensure_future(door.ready.wait())
+        for listener, serving in self._serving.items():
+            ready = asyncio.ensure_future(listener.ready.wait())
             await asyncio.wait((ready, serving), return_when=asyncio.FIRST_COMPLETED)
             if not ready.done():
                 ready.cancel()
                 await serving
-            self._pressure.relieved_by(door.turn_away)
+            self._pressure.relieved_by(listener.turn_away)
         self._watching = asyncio.ensure_future(self._pressure.watch())
         return {scheme: f"{scheme}://{_authority(self._settings.host, port)}" for scheme, port in ports.items()}
 
     async def close(self) -> None:
-        """Answer what was asked, within the grace, and close."""
+        """Answer the requests that were received, within the grace, and close."""
         grace = self._settings.grace
-        # uvicorn cuts websockets off at once, so these doors have to wait until their connections are drained.
-        for door in self._serving:
-            door.should_exit = door.config.ws == "none"
+        # uvicorn closes websockets at once, so their listeners have to wait until the connections are drained.
+        for listener in self._serving:
+            listener.should_exit = listener.config.ws == "none"
         draining = asyncio.gather(self._rpc.stop(grace), self._socket.drained())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(draining, grace)
-        for door in self._serving:
-            door.should_exit = True
+        for listener in self._serving:
+            listener.should_exit = True
         await asyncio.gather(*self._serving.values())
         if self._watching is not None:
             self._watching.cancel()
@@ -191,12 +194,12 @@ class _Doors:
         try:
             bound = socket.create_server((host, port), family=family, backlog=BACKLOG)
             if row.channel == "grpc":
-                bound.close()  # grpc binds for itself; where it cannot, it does not say why, and logs to standard error
+                bound.close()  # grpc binds the port itself; this attempt only finds out why it could not
                 return self._rpc.bind(_authority(host, port), tls)
         except (OSError, RuntimeError) as error:
             raise _no_listening(scheme, _authority(host, port), error) from None
-        door = Door(self._config(scheme, tls), bound)
-        self._serving[door] = asyncio.ensure_future(door.serve())
+        listener = Listener(self._config(scheme, tls), bound)
+        self._serving[listener] = asyncio.ensure_future(listener.serve())
         return int(bound.getsockname()[1])
 
     def _config(self, scheme: str, tls: tuple[Path, Path] | None) -> uvicorn.Config:

@@ -1,4 +1,8 @@
-"""The grpc door."""
+"""The gRPC port: jina's gateway services on grpc.aio.
+
+`gateway.py` makes one `RpcServer` for grpc and grpcs. It passes messages to the `Dispatcher` as bytes, and decides only
+what a gRPC call may send and when it ends.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,8 @@ from casdk.errors import ReplyError
 from casdk.server.access import Access
 from casdk.server.answers import failure
 from casdk.server.dispatch import Dispatcher
-from casdk.server.doors import send_seconds
 from casdk.server.forms import BINARY
+from casdk.server.listeners import send_seconds
 from casdk.server.memory import BusyError, Pressure, TooLargeError
 from casdk.server.status import info
 from casdk.wire.jina_pb2 import DataRequestProto, JinaInfoProto
@@ -29,12 +33,12 @@ __all__ = ["RpcServer"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 NO_MEMORY = "the server has no memory for this now"
-IN_FLIGHT = 128
-"""Requests of one stream worked on at once, unless its ``__prefetch__`` asks for fewer."""
-STREAMS = 128
+MOST_IN_FLIGHT = 128
+"""Requests of one stream that are worked on at once, unless its ``__prefetch__`` asks for fewer."""
+MOST_STREAMS = 128
 """Calls of one connection at once."""
 PING_SECONDS = 10
-"""Seconds from one ping of a client to the next."""
+"""Shortest time that a client may leave between two pings."""
 HEALTH = "grpc.health.v1.Health"
 SERVING = b"\x08\x01"
 """``grpc.health.v1.HealthCheckResponse`` with status SERVING."""
@@ -68,10 +72,10 @@ class RpcServer:
                 # A compressed message is decompressed whole before its size is looked at.
                 ("grpc.compression_enabled_algorithms_bitset", 1 << grpc.Compression.NoCompression.value),
                 ("grpc.so_reuseport", 0),
-                # Beyond a thousand calls that wait to be taken, gRPC cancels any, whoever made them.
-                ("grpc.max_concurrent_streams", STREAMS),
-                # Clients may ask whether a connection still is one while they wait for a reply; gRPC would allow it
-                # every five minutes, and end the connection of one that asks more often.
+                # When a thousand calls wait to be accepted, gRPC cancels calls of any client, so each gets a limit.
+                ("grpc.max_concurrent_streams", MOST_STREAMS),
+                # Clients ping while they wait for a reply. By default gRPC allows a ping every five minutes, and ends
+                # the connection of a client that pings more often.
                 ("grpc.http2.min_ping_interval_without_data_ms", PING_SECONDS * 1000),
             ]
         )
@@ -97,8 +101,8 @@ class RpcServer:
         await self._server.stop(grace)
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        # All methods are streams here, also those that have one message on the wire: gRPC reads that one, however
-        # large, before it calls the handler of any other method, which could not look at the token before.
+        # All methods are streams here, also those with a single message. For other kinds of methods gRPC reads the
+        # whole message before it calls the handler, so the handler could not check the token first.
         def method(service: str, name: str, answer: Callable[[AsyncIterator[bytes], Context], Awaitable[None]]) -> Any:
             async def admitted(messages: AsyncIterator[bytes], context: Context) -> None:
                 try:
@@ -161,7 +165,7 @@ class RpcServer:
 
 
 class _StoppedError(Exception):
-    """The server does not want to read on."""
+    """Raised in a call whose messages the server stops reading, by one of its events."""
 
     def __init__(self, by: asyncio.Event) -> None:
         super().__init__()
@@ -169,7 +173,7 @@ class _StoppedError(Exception):
 
 
 class _Turn:
-    """Reads a call's messages until something stops that; to be closed."""
+    """Reads a call's messages until one of several events is set; used by `_single` and `_call`, which close it."""
 
     def __init__(self, *stops: asyncio.Event) -> None:
         self._stopping = {asyncio.ensure_future(stop.wait()): stop for stop in stops}
@@ -190,13 +194,13 @@ class _Turn:
             reading.cancel()
 
     def close(self) -> None:
-        """Wait for none of the events any more."""
+        """Stop waiting for the events."""
         for task in self._stopping:
             task.cancel()
 
 
 class _Stream:
-    """One bidirectional call: answers its requests side by side."""
+    """One bidirectional call, whose requests are answered in parallel."""
 
     def __init__(self, context: Context, dispatcher: Dispatcher) -> None:
         self._context = context
@@ -207,10 +211,10 @@ class _Stream:
         self._writing = asyncio.Lock()
 
     async def run(self, messages: AsyncIterator[bytes], turn: _Turn) -> None:
-        """Answer until the client has sent all.
+        """Answer all requests until the client ends the stream.
 
         Raises:
-            _StoppedError: The server would not read on; what it had read is answered.
+            _StoppedError: The server stopped reading; the requests that it had read are answered.
         """
         last: asyncio.Task[None] | None = None
         stopped: _StoppedError | None = None
@@ -250,7 +254,7 @@ class _Stream:
             await _write(self._context, reply)
 
     async def _request_id(self, message: bytes, error: Exception) -> str:
-        """Return the id of a request that cannot be answered otherwise; without one it ends the stream."""
+        """Return the id for a refusal of a message; a message without an id ends the stream."""
         try:
             return request_id_of(message)
         except ReplyError:
@@ -261,7 +265,7 @@ class _Stream:
 
 
 async def _write(context: Context, reply: bytes) -> None:
-    """Send a reply, or end the call of a client that does not take it: until then it is held in memory."""
+    """Send a reply, or end the call of a client that does not read it, because the reply is in memory until then."""
     try:
         async with asyncio.timeout(send_seconds(len(reply))):
             await context.write(reply)
@@ -277,6 +281,6 @@ def _metadata(context: Context) -> dict[str, str | bytes]:
 
 def _prefetch(asked: str | bytes | None) -> int:
     try:
-        return max(1, min(int(asked or IN_FLIGHT), IN_FLIGHT))
+        return max(1, min(int(asked or MOST_IN_FLIGHT), MOST_IN_FLIGHT))
     except ValueError:
-        return IN_FLIGHT
+        return MOST_IN_FLIGHT

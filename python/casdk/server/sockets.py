@@ -1,4 +1,7 @@
-"""The websocket door: an ASGI application."""
+"""The websocket port: jina's websocket gateway as an ASGI application, which uvicorn calls for each connection.
+
+It checks access, reads frames, lets the `Dispatcher` answer them in parallel and writes the replies as they are done.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,14 @@ from casdk.wire.json_form import FormError, TooDeepError
 
 __all__ = ["SocketApp"]
 
-IN_FLIGHT = 128
-"""Requests of one connection worked on at once; more are read when one is answered."""
+MOST_IN_FLIGHT = 128
+"""Requests of one connection that are worked on at once; the next one is read when one is answered."""
 END = b"\x00"
+"""The message with which a client says that it sends no more."""
 DONE, GOING_AWAY, INVALID, FAILED = 1000, 1001, 1007, 1011
+"""Close codes."""
 REASON_BYTES = 123
+"""Length of the reason in a close frame."""
 
 
 class SocketApp:
@@ -81,17 +87,17 @@ class SocketApp:
 
 
 class _InvalidError(Exception):
-    """The client sent what is no request."""
+    """The client sent a message that is no request."""
 
 
 class _Connection:
-    """One connection: answers its requests side by side."""
+    """One connection, whose requests are answered in parallel."""
 
     def __init__(self, dispatcher: Dispatcher, receive: Receive, send: Send) -> None:
         self._dispatcher = dispatcher
         self._receive = receive
         self._send = send
-        self._window = asyncio.Semaphore(IN_FLIGHT)
+        self._window = asyncio.Semaphore(MOST_IN_FLIGHT)
         self._writing = asyncio.Lock()
 
     async def run(self, closing: asyncio.Event) -> None:
@@ -154,10 +160,10 @@ class _Connection:
 
 
 def _request_id(message: bytes, error: Exception, *, binary: bool) -> str:
-    """Return the id of a request that cannot be answered otherwise.
+    """Return the id for a refusal of a message.
 
     Raises:
-        _InvalidError: The message is none.
+        _InvalidError: The message is no request.
     """
     if binary:
         try:
@@ -172,7 +178,7 @@ def _request_id(message: bytes, error: Exception, *, binary: bool) -> str:
 
 
 class _GoneError(Exception):
-    """The client left; nobody waits for what is under way."""
+    """The client left, so the open requests are cancelled."""
 
 
 def _ends(message: Message) -> bool:

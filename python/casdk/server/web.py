@@ -1,4 +1,7 @@
-"""The http door: an ASGI application."""
+"""The http port: jina's http gateway as an ASGI application, which uvicorn calls for each request.
+
+It checks access, reads the body within its limits, lets the `Dispatcher` answer it and writes JSON.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ import msgspec
 
 from casdk.server.access import Access
 from casdk.server.dispatch import Dispatcher
-from casdk.server.doors import send_seconds
 from casdk.server.forms import json_form
+from casdk.server.listeners import send_seconds
 from casdk.server.memory import BusyError, Pressure, TooLargeError
 from casdk.server.status import info
 from casdk.wire.json_form import FormError, status_form
@@ -38,17 +41,17 @@ LOOKS = ("/", "/dry_run", "/status", "/openapi.json")
 JSON = b"application/json"
 FORMS = {path: json_form(endpoint, camel=True) for (_, path), endpoint in ENDPOINTS.items()}
 READ_SECONDS = 30.0
-"""Until the next piece of a body."""
-PIECE = 1 << 18
-"""Bytes of a reply that are sent before the client has taken those before them."""
+"""Time limit for the next piece of a body."""
+PIECE_BYTES = 1 << 18
+"""Bytes of a reply that are sent at a time; the next piece waits until the client has read nearly all of this one."""
 BUSY = 429
-"""Nothing of the request was begun, which a 503 would leave open."""
-LATER = 1
-"""Seconds after which a client that was refused may come back."""
+"""Status for a server without memory; unlike 503 it says that the request was not begun."""
+LATER_SECONDS = 1
+"""The Retry-After of a refusal."""
 
 
 class _RefusalError(Exception):
-    """Answered instead of a reply."""
+    """Raised to answer with a status and a detail instead of a reply."""
 
     def __init__(self, status: int, detail: object) -> None:
         super().__init__(status, detail)
@@ -77,9 +80,9 @@ class WebApp:
         try:
             await self._answer(scope, receive, send)
         except _RefusalError as refusal:
-            headers = [(b"retry-after", b"%d" % LATER)] if refusal.status == BUSY else []
+            headers = [(b"retry-after", b"%d" % LATER_SECONDS)] if refusal.status == BUSY else []
             await respond(send, refusal.status, msgspec.json.encode({"detail": refusal.detail}), headers=headers)
-        except TimeoutError:  # the client does not take the reply; uvicorn closes the connection
+        except TimeoutError:  # the client does not read the reply; uvicorn closes the connection
             pass
         except Exception:
             logger.exception("a request failed that should have been answered")
@@ -145,12 +148,12 @@ class WebApp:
 
 
 async def _send(send: Send, reply: Sequence[bytes], size: int) -> None:
-    """Send a reply piece by piece: each waits until the client has taken nearly all before it."""
+    """Send a reply piece by piece; each piece waits until the client has read nearly all of the one before."""
     headers = [(b"content-type", JSON), (b"content-length", b"%d" % size)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     for piece in reply:
-        for start in range(0, len(piece), PIECE):
-            await send({"type": "http.response.body", "body": piece[start : start + PIECE], "more_body": True})
+        for start in range(0, len(piece), PIECE_BYTES):
+            await send({"type": "http.response.body", "body": piece[start : start + PIECE_BYTES], "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -164,7 +167,7 @@ async def respond(
 
 
 def _openapi() -> dict[str, object]:
-    """Return the little that clients of jina look up here: which paths take a POST."""
+    """Return the part of the OpenAPI document that jina's clients read: which paths accept a POST."""
     answers = {"responses": {"200": {"description": "Successful Response"}}}
     paths: dict[str, dict[str, object]] = {path: {"get": answers} for path in LOOKS[:3]}
     paths |= {path: {method.lower(): answers} for method, path in ENDPOINTS}

@@ -1,4 +1,8 @@
-"""One port of uvicorn's, and what it needs to face strangers."""
+"""One listening port of uvicorn for http or websocket, with limits against slow and hostile clients.
+
+`gateway.py` makes a `Listener` for each port. The protocol classes extend those of uvicorn by its documented hooks;
+they know connections and bytes, and nothing of CLIP.
+"""
 
 from __future__ import annotations
 
@@ -17,38 +21,40 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from casdk.server.turns import Feeder, Feeding, Turns
 
-__all__ = ["BACKLOG", "Door", "HttpProtocol", "SocketProtocol", "send_seconds"]
+__all__ = ["BACKLOG", "HttpProtocol", "Listener", "SocketProtocol", "send_seconds"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
+"""Connections that the system lets wait to be accepted."""
 HANDSHAKE_SECONDS = 20.0
-"""For TLS."""
+"""Time limit of a TLS handshake."""
 HEAD_SECONDS = 30.0
-"""For the head of a connection's next request."""
+"""Time limit for the head of a connection's next request."""
 RETRY_SECONDS = 1.0
-"""Between two attempts to accept a connection where the system has no room for another."""
+"""Wait between two attempts to accept a connection when the system has no file descriptor for it."""
 LOGGED_SECONDS = 60.0
-"""Between two lines in the log that say so."""
+"""Time between two log lines that say so."""
 STALLED_SECONDS = 20
-"""After which the system ends a connection whose other end takes nothing of what is sent."""
-SEND_RATE = 256 * 1024
-"""Bytes per second that a client has to take of a reply, on top of `STALLED_SECONDS`: it holds memory until then."""
-FRAGMENTS = 4096
-"""Frames that one message may come in; an empty one does not count in its size."""
+"""Time after which the system ends a connection whose client acknowledges nothing."""
+SEND_BYTES_PER_SECOND = 256 * 1024
+"""Rate at which a client has to read a reply, beyond `STALLED_SECONDS`, because the reply is in memory until then."""
+MOST_FRAGMENTS = 4096
+"""Frames of one websocket message; the library limits only their bytes, and empty frames have none."""
 TOO_LARGE, LATER = 1009, 1013
+"""Close codes of a websocket."""
 BAD_HEAD = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-LITTLE = 1 << 20
-"""Bytes of a message that may be arriving on a connection while memory is short."""
+ARRIVING_BYTES = 1 << 20
+"""Bytes of an incomplete message that a connection may keep while memory is short."""
 
 
 def send_seconds(size: int) -> float:
-    """Return how long a reply of this size may take to be sent."""
-    return STALLED_SECONDS + size / SEND_RATE
+    """Return how many seconds a reply of so many bytes may take to be sent."""
+    return STALLED_SECONDS + size / SEND_BYTES_PER_SECOND
 
 
 class HttpProtocol(H11Protocol):
-    """uvicorn's, for connections on which nothing comes, or a request's head never ends."""
+    """uvicorn's HTTP protocol, which also closes connections that send no request, or a head without end."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection."""
@@ -56,7 +62,7 @@ class HttpProtocol(H11Protocol):
         self._head = self.loop.call_later(HEAD_SECONDS, self._close_if_idle)
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand the connection on, with what came behind the request."""
+        """Pass the connection to the websocket protocol, with the bytes that came behind the request."""
         super().handle_websocket_upgrade(event)
         cast(Feeding, self.transport).unread(self.conn.trailing_data[0])
 
@@ -67,7 +73,7 @@ class HttpProtocol(H11Protocol):
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing more."""
+        """Stop the timer of the next request."""
         self._head.cancel()
         super().connection_lost(exc)
 
@@ -77,10 +83,10 @@ class HttpProtocol(H11Protocol):
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's, for clients that send and do not read."""
+    """uvicorn's websocket protocol, which also limits the memory of clients that send and do not read."""
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come, and refuse a head that the library does not read: it says nothing to its sender."""
+        """Read bytes, and answer a head that the library cannot read, which it would leave without an answer."""
         super().data_received(data)
         if self.handshake_initiated and not self.handshake_complete:
             self.transport.pause_reading()  # the library reads no frames before it has answered the handshake
@@ -90,12 +96,12 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.transport.close()
 
     def pause_writing(self) -> None:
-        """Take no more from a client that does not take what is sent to it."""
+        """Read no more from a client that does not read what is sent to it."""
         super().pause_writing()
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Read again."""
         super().resume_writing()
         if not self.read_paused:
             self.transport.resume_reading()
@@ -108,7 +114,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         return message
 
     async def send(self, message: Any) -> None:
-        """Send, and return when the client has taken nearly all of it: until then the reply is held in memory."""
+        """Send, and return when the client has read nearly all of it; until then the reply is in memory."""
         await super().send(message)
         if message["type"] == "websocket.accept":
             self.transport.resume_reading()
@@ -120,7 +126,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget what has come: the connection itself lives on in reference cycles."""
+        """Drop what was received, because reference cycles keep the connection object alive."""
         self._forget()
         super().connection_lost(exc)
 
@@ -132,48 +138,48 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     @property
     def arriving(self) -> int:
-        """Bytes of a message that is not all there."""
+        """Bytes of a message that is not complete yet."""
         return len(self.conn.reader.buffer) + sum(map(len, self.frames))
 
     def turn_away(self) -> None:
-        """Close, and forget what has come."""
+        """Close the connection because memory is short, and drop what was received."""
         if not self.close_sent:
             self.conn.fail(LATER, "the server has no memory for this now")
             self.handle_parser_exception()
             self.conn.reader.buffer.clear()
 
     def handle_cont(self, event: Any) -> None:
-        """Take a fragment, if there are not too many."""
-        if len(self.frames) < FRAGMENTS:
+        """Take a fragment, unless the message has too many."""
+        if len(self.frames) < MOST_FRAGMENTS:
             super().handle_cont(event)
         elif not self.close_sent:
-            self.conn.fail(TOO_LARGE, f"more than {FRAGMENTS} fragments")
+            self.conn.fail(TOO_LARGE, f"more than {MOST_FRAGMENTS} fragments")
             self.handle_parser_exception()
 
 
-class Door(uvicorn.Server):
-    """One port; signals are the gateway's business.
+class Listener(uvicorn.Server):
+    """uvicorn on one listening port. It leaves signals to the gateway, which handles them for all ports.
 
-    It accepts connections itself: when there are no descriptors left, asyncio's server calls ``accept`` two thousand
-    times a second, and logs a traceback for each.
+    It accepts connections itself, because asyncio's server calls ``accept`` two thousand times a second when there are
+    no file descriptors left, and logs a traceback each time.
 
     Args:
-        config: uvicorn's.
-        listener: The socket that listens.
+        config: Settings of uvicorn.
+        listening: The socket that listens.
     """
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+    def __init__(self, config: uvicorn.Config, listening: socket.socket) -> None:
         super().__init__(config)
         self.ready: asyncio.Event = asyncio.Event()
-        self._listener = listener
+        self._socket = listening
         self._opening: set[asyncio.Task[None]] = set()
         self._turns = Turns()
-        listener.setblocking(False)
-        # What it accepts inherits both, and asyncio sets them on none. uvicorn writes a reply's head and body apart,
-        # and a client's delayed ACK would keep the body back for 40 ms.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listening.setblocking(False)
+        # Accepted connections inherit both options; asyncio sets neither. uvicorn writes a reply's head and body
+        # separately, and without TCP_NODELAY a client's delayed ACK would hold back the body for 40 ms.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_SECONDS * 1000)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_SECONDS * 1000)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -187,17 +193,17 @@ class Door(uvicorn.Server):
         self.ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept no more, and wait for what is under way."""
+        """Stop accepting connections, and wait for the open requests."""
         self._accepting.cancel()
-        self._listener.close()
+        self._socket.close()
         for opening in self._opening:
             opening.cancel()
         await super().shutdown([])
 
     def turn_away(self) -> None:
-        """Close the connections on which a message is arriving that takes much memory."""
+        """Close the connections with a large incomplete message."""
         for connection in list(self.server_state.connections):
-            if isinstance(connection, SocketProtocol) and connection.arriving > LITTLE:
+            if isinstance(connection, SocketProtocol) and connection.arriving > ARRIVING_BYTES:
                 connection.turn_away()
 
     async def _accept(self) -> None:
@@ -205,7 +211,7 @@ class Door(uvicorn.Server):
         logged_at = -LOGGED_SECONDS
         while True:
             try:
-                connection, _ = await loop.sock_accept(self._listener)
+                connection, _ = await loop.sock_accept(self._socket)
             except OSError as error:
                 if loop.time() - logged_at >= LOGGED_SECONDS:
                     logged_at = loop.time()
@@ -215,7 +221,7 @@ class Door(uvicorn.Server):
             opening = asyncio.ensure_future(self._open(connection))
             self._opening.add(opening)
             opening.add_done_callback(partial(self._opened, connection))
-            await asyncio.sleep(0)  # while others wait to be accepted, accepting one does not give others a turn
+            await asyncio.sleep(0)  # sock_accept does not suspend while connections wait; other tasks get a turn
 
     def _opened(self, connection: socket.socket, opening: asyncio.Task[None]) -> None:
         self._opening.discard(opening)

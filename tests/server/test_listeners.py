@@ -4,9 +4,9 @@ import socket
 import struct
 
 import pytest
-from casdk.server import doors
-from casdk.server.doors import send_seconds
+from casdk.server import listeners
 from casdk.server.gateway import Gateway
+from casdk.server.listeners import send_seconds
 from casdk.server.settings import Settings
 
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
@@ -36,14 +36,14 @@ def talk(scheme, talking):
 
 
 def test_a_reply_has_as_long_as_it_is_large():
-    assert send_seconds(0) == doors.STALLED_SECONDS
-    assert send_seconds(10 * doors.SEND_RATE) == doors.STALLED_SECONDS + 10
+    assert send_seconds(0) == listeners.STALLED_SECONDS
+    assert send_seconds(10 * listeners.SEND_BYTES_PER_SECOND) == listeners.STALLED_SECONDS + 10
 
 
 @pytest.mark.parametrize("scheme", ["http", "websocket"])
 @pytest.mark.parametrize("begun", [b"", b"GET / HT"])
 def test_a_head_that_does_not_end_ends_the_connection(monkeypatch, scheme, begun):
-    monkeypatch.setattr(doors, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(listeners, "HEAD_SECONDS", 0.1)
 
     async def talking(reader, writer):
         writer.write(begun)
@@ -54,7 +54,7 @@ def test_a_head_that_does_not_end_ends_the_connection(monkeypatch, scheme, begun
 
 def test_so_does_one_after_a_request_was_answered(monkeypatch):
     """uvicorn waits for the next request for a few seconds, and for ever when it has begun."""
-    monkeypatch.setattr(doors, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(listeners, "HEAD_SECONDS", 0.1)
 
     async def talking(reader, writer):
         writer.write(HEAD + b"\r\n")
@@ -66,7 +66,7 @@ def test_so_does_one_after_a_request_was_answered(monkeypatch):
 
 
 def test_a_request_that_is_worked_on_is_waited_for(monkeypatch):
-    monkeypatch.setattr(doors, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(listeners, "HEAD_SECONDS", 0.1)
 
     async def talking(reader, writer):
         writer.write(b"POST /post HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{")
@@ -96,12 +96,12 @@ def test_a_message_in_too_many_fragments_closes_the_connection():
     async def talking(reader, writer):
         writer.write(HEAD + UPGRADE)
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(frame(2, b"a", last=False) + frame(0, b"a", last=False) * doors.FRAGMENTS)
+        writer.write(frame(2, b"a", last=False) + frame(0, b"a", last=False) * listeners.MOST_FRAGMENTS)
         return await reader.read()
 
     closed = talk("websocket", talking)
     assert closed[:1] == b"\x88"
-    assert struct.unpack_from(">H", closed, 2) == (doors.TOO_LARGE,)
+    assert struct.unpack_from(">H", closed, 2) == (listeners.TOO_LARGE,)
 
 
 def test_while_many_connect_others_are_answered():
