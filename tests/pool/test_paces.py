@@ -15,7 +15,7 @@ UNGUARDED = Pool(check_space=False)
 
 def test_a_server_that_refuses_requests_is_sent_fewer(make_servers, pool_of, rows):
     client = pool_of(make_servers([Refuse.overloaded()] * 16, None), pool=UNGUARDED, timeout=20)
-    limited, other = (member.place.pace for member in client._session.way.members)
+    limited, other = (member.record.pace for member in client._session.way.members)
     end = time.monotonic() + 20
     while limited.allowance.rate is None and time.monotonic() < end:
         np.testing.assert_array_equal(client.encode(TEXTS, batch_size=4), rows(TEXTS))
@@ -58,6 +58,6 @@ def test_a_server_of_an_index_that_refuses_requests_is_sent_fewer(make_servers, 
     client = pool_of(servers, pool=pool, retry=Retry(attempts=9, backoff=0.01), timeout=20)
     client.index(TEXTS[:4])
     getattr(client, verb)(TEXTS[:20], batch_size=1)
-    other, limited = (member.place.pace for member in client._session.way.members)
+    other, limited = (member.record.pace for member in client._session.way.members)
     assert limited.slows
     assert not other.slows

@@ -358,7 +358,7 @@ def test_a_restart_with_another_model_is_noticed(make_servers, pool_of, rows, ot
 
 
 class Names:
-    """A name whose addresses the test says, in the place of a look-up.
+    """A name whose addresses the test says, in the record of a look-up.
 
     Attributes:
         hosts: Its addresses; none if nobody knows it.

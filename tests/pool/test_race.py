@@ -67,8 +67,8 @@ def until(true):
 
 
 def waiting_requests(client):
-    places = [member.place for member in client._session.way.members]
-    return sum(place.in_flight for place in places) + sum(place.waiting_bytes for place in places)
+    records = [member.record for member in client._session.way.members]
+    return sum(record.in_flight for record in records) + sum(record.waiting_bytes for record in records)
 
 
 class InThread:
@@ -214,7 +214,7 @@ def test_a_fork_takes_both_back_and_the_request_is_sent_again(late_pool, rows):
 def test_a_second_server_with_another_model_is_noticed(late_pool, other_model):
     client, servers, late = late_pool(Never())
     # As the slower one, it is not the first that a request is sent to.
-    client._session.way.members[1].place.seconds_per_byte = 1.0
+    client._session.way.members[1].record.seconds_per_byte = 1.0
     servers[1].play(other_model)
     servers[1].restart()
     with pytest.raises(ModelMismatchError, match=servers[1].address("grpc")):

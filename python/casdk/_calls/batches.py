@@ -19,7 +19,7 @@ from casdk.errors import ItemError
 
 if TYPE_CHECKING:
     from casdk._calls.allowance import Ticket
-    from casdk._calls.choice import Assignment, Place
+    from casdk._calls.choice import Assignment, ServerRecord
     from casdk._rust import Codec
     from casdk._transport.transport import Transport
 
@@ -56,7 +56,7 @@ class Batch(msgspec.Struct, eq=False):
     outages: int = 0
     errors: dict[str, Exception] | None = None
     isolation: Any = None
-    failed_at: Place | None = None
+    failed_at: ServerRecord | None = None
     not_before: float = 0.0
     sent: bool = False
     taken_at: float = 0.0

@@ -174,7 +174,7 @@ class Session(ConnectionOwner):
         self.way: Way = self._pool or Way.to(cast(Transport, self._only), ServerState(answered), self.pace)
         self._index_way: Way | None = None if self._pool else self.way
         if self._index is not None:
-            self._index_way = IndexWay(self._index.transport, ServerState(answered), self._index.place.pace)
+            self._index_way = IndexWay(self._index.transport, ServerState(answered), self._index.record.pace)
         self.bytes = ByteBudget(self.limits.max_inflight_bytes)
         self._turns = asyncio.Lock()
         self.guard = self._make_guard()
@@ -262,8 +262,8 @@ class Session(ConnectionOwner):
             await self.wait_for_turn(items)
         members = [] if self._pool is None else [*self._pool.members, *filter(None, [self._index])]
         for member in members:
-            if member.transport is transport and member.place.pace.slows:
-                await sleep_until(member.place.pace.take_turn(asyncio.get_running_loop().time(), items))
+            if member.transport is transport and member.record.pace.slows:
+                await sleep_until(member.record.pace.take_turn(asyncio.get_running_loop().time(), items))
                 return
 
     @property

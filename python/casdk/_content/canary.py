@@ -1,7 +1,8 @@
-"""Pictures that show how a server prepares images: which size its model has, and of which forms a crop does as well.
+"""Pictures that show how a server prepares images: its model's size, and the forms of which crops give the same rows.
 
-They are sent as they are and as crops. How far rows of the same picture are apart, sent twice as it is, is the noise of
-the server's arithmetic; a crop whose row is no further off is as good as the picture.
+Each picture is sent as it is and as a crop. The distance between two rows of the same picture, sent twice as it is, is
+the noise of the server's arithmetic; a crop whose row is no further off is as good as the picture. There is no I/O
+here: `casdk._calls.cropping` has the pictures sent.
 """
 
 from __future__ import annotations
@@ -25,25 +26,28 @@ SIZES: Final = (224, 240, 256, 280, 288, 320, 336, 378, 384, 448, 512)
 """Sides that CLIP models have, in pixels."""
 PHOTO: Final = Form("JPEG", "RGB")
 WIDTH, HEIGHT = 727, 577
-"""Of the picture that shows the size: odd, and larger than any model's, so that all of them resize and crop it."""
-MARGIN: Final = 1.3
-"""How much larger than the model's side a picture of another form is."""
-NOISE: Final = 2.0
-"""How many times as far off as the twin a row may be and still differ by the same noise: one draw of it may be larger
-than another. A server whose arithmetic has no noise has to give the very same row."""
-CLEARLY: Final = 10.0
-"""How many times as far off as the noise the row of a wrong size has to be."""
-LEAST_DIFFERENCE: Final = 1e-5
-"""Of the rows of two sizes, as a part of their length: a server that does not look at pictures shows nothing."""
+"""Sides in pixels of the picture that shows the size: odd, and larger than any model's side, so that each model resizes
+and crops it."""
+MARGIN_RATIO: Final = 1.3
+"""How many times the model's side the sides of the other pictures are."""
+NOISE_RATIO: Final = 2.0
+"""A row that is off by at most so many times the noise counts as equal, since one sample of the noise may be larger
+than another. A server whose arithmetic has no noise has to give exactly the same row."""
+CLEAR_RATIO: Final = 10.0
+"""The row of a wrong size has to be off by at least so many times the noise."""
+LEAST_DIFFERENCE_RATIO: Final = 1e-5
+"""The rows of two sizes have to differ by at least this part of their length: a server that ignores pictures shows
+nothing."""
 QUALITY: Final = 90
+"""Quality of the pictures that are written with loss, from 0 to 100."""
 
 
 class Proof(NamedTuple):
-    """What has been shown of a server, and of one model of it.
+    """What a server has shown about one of its models.
 
     Attributes:
-        size: Of the model's side, in pixels.
-        forms: Of which a crop gives the same row as the picture.
+        size: The model's side, in pixels.
+        forms: The forms of pictures of which a crop gives the same row as the picture.
     """
 
     size: int
@@ -51,7 +55,7 @@ class Proof(NamedTuple):
 
 
 def sizes_tried(size: int | None) -> tuple[int, ...]:
-    """Return the sizes of which crops are sent: all, or one that was named and the nearest other one."""
+    """Return the sizes of the crops that are sent: all, or the one that the caller has set and the nearest other."""
     if size is None:
         return SIZES
     nearest = min((other for other in SIZES if other != size), key=lambda other: abs(other - size))
@@ -60,7 +64,7 @@ def sizes_tried(size: int | None) -> tuple[int, ...]:
 
 @lru_cache(2)
 def pictures_of_sizes(size: int | None) -> tuple[bytes, ...]:
-    """Return a photo, the same again, and the crop of each size that is tried."""
+    """Return a photo, the same photo again, and its crop in each size that is tried."""
     photo = _photo()
     return (photo, photo, *(_crop(photo, PHOTO, tried) for tried in sizes_tried(size)))
 
@@ -69,20 +73,21 @@ def size_shown(rows: NDArray[Any], size: int | None) -> int | None:
     """Return the model's size.
 
     Args:
-        rows: Of `pictures_of_sizes`, NaN where there is none.
-        size: The one that was named, which then is the only one that is proven.
+        rows: The rows of `pictures_of_sizes`, NaN for a picture without one.
+        size: The size that the caller has set; then it is the only one that can be shown.
 
     Returns:
-        ``None`` if no crop is as good as the picture, or others are nearly as good.
+        ``None`` if no crop is as good as the picture, or a second one is nearly as good.
     """
     tried = sizes_tried(size)
     if len(rows) != 2 + len(tried) or rows.shape[1] == 0:
         return None
     noise, *apart = _distances(rows)
-    order = np.argsort(apart, kind="stable")  # NaN comes last
+    order = np.argsort(apart, kind="stable")  # which sorts NaN to the end
     best, next_best = (apart[at] for at in order[:2])
     length = float(np.linalg.norm(rows[0].astype(np.float64)))
-    if not (best <= NOISE * noise and next_best > max(CLEARLY * max(noise, best), LEAST_DIFFERENCE * length)):
+    least_distance = max(CLEAR_RATIO * max(noise, best), LEAST_DIFFERENCE_RATIO * length)
+    if not (best <= NOISE_RATIO * noise and next_best > least_distance):
         return None
     shown = tried[order[0]]
     return shown if size in (None, shown) else None
@@ -90,7 +95,7 @@ def size_shown(rows: NDArray[Any], size: int | None) -> int | None:
 
 @lru_cache(2)
 def pictures_of_forms(size: int) -> tuple[Any, ...]:
-    """Return a photo, the same again, and for each other form a picture and its crop."""
+    """Return a photo, the same photo again, and for each other form a picture and its crop."""
     photo = _photo()
     pairs = [part for form, picture in _pictures(size).items() for part in (picture, _crop(picture, form, size))]
     return (photo, photo, *pairs)
@@ -103,11 +108,12 @@ def forms_shown(rows: NDArray[Any], size: int) -> frozenset[Form]:
         return frozenset({PHOTO})
     noise = _distances(rows[:2])[0]
     apart = [_distances(rows[at : at + 2])[0] for at in range(2, len(rows), 2)]
-    return frozenset({PHOTO, *(form for form, away in zip(forms, apart, strict=True) if away <= NOISE * noise)})
+    most = NOISE_RATIO * noise
+    return frozenset({PHOTO, *(form for form, distance in zip(forms, apart, strict=True) if distance <= most)})
 
 
 def _distances(rows: NDArray[Any]) -> list[float]:
-    """Return how far all other rows are from the first."""
+    """Return the distance of each other row from the first one."""
     wide = rows.astype(np.float64)
     return [float(distance) for distance in np.linalg.norm(wide[1:] - wide[0], axis=1)]
 
@@ -123,7 +129,7 @@ def _crop(picture: Any, form: Form, size: int) -> bytes:
 
 @lru_cache(1)
 def _photo() -> bytes:
-    """Return a JPEG whose colours have half the resolution, as a camera's have."""
+    """Return a JPEG whose colours have half the resolution, like that of a camera."""
     return _file(_scene(WIDTH, HEIGHT), "JPEG", quality=QUALITY, subsampling="4:2:0")
 
 
@@ -132,7 +138,7 @@ def _pictures(size: int) -> dict[Form, Any]:
     """Return a picture of each form but the photo's."""
     from PIL import Image
 
-    width, height = int(size * MARGIN * 1.2) | 1, int(size * MARGIN) | 1
+    width, height = int(size * MARGIN_RATIO * 1.2) | 1, int(size * MARGIN_RATIO) | 1
     scene = _scene(width, height)
     grey, see_through = scene.convert("L"), scene.copy()
     see_through.putalpha(grey)
@@ -160,7 +166,7 @@ def _pictures(size: int) -> dict[Form, Any]:
 
 
 def _scene(width: int, height: int) -> Image:
-    """Return a picture with edges, fine waves and shades, the same on every machine."""
+    """Return a picture with edges, fine waves and shades, which is the same on every machine."""
     from PIL import Image
 
     across, down = np.meshgrid(np.arange(width, dtype=np.int64), np.arange(height, dtype=np.int64))

@@ -1,10 +1,10 @@
-"""An image -> the square of it that a CLIP model looks at, as a small file: the server's first steps, done here.
+"""An image -> the square of it that a CLIP model sees, as a small file: the server's first steps, done by the client.
 
-The steps are clip_server's, of Pillow's own code, which it runs: open, bicubic resize in the picture's own mode, centre
-crop with torchvision's rounding, RGB; no rotation by Exif. Done with the crop again they change nothing, as its sides
-have the model's size already, so the server gets the same pixels as of the original, bit for bit. That a server works
-like this is for `casdk._content.canary` to prove. Written with loss the square is smaller, and only about the same:
-how far off its row is, `casdk._calls.trials` measures.
+The steps are those of clip_server, which uses Pillow, too: open, bicubic resize in the picture's own mode, centre crop
+with torchvision's rounding, RGB; no rotation by Exif. Applied to the crop they change nothing, since its sides have the
+model's size already; so the server gets the same pixels as from the original, bit for bit. `casdk._content.canary` has
+to show that a server works like this. Written with loss, the square is smaller and has slightly other pixels;
+`casdk._calls.trials` measures how far its row is off.
 """
 
 from __future__ import annotations
@@ -38,37 +38,37 @@ __all__ = [
 ]
 
 Lossy: TypeAlias = Literal["jpeg95", "webp90"]
-"""How a crop may be written with loss."""
+"""The ways to write a crop with loss."""
 Written: TypeAlias = Literal["exact", "jpeg95", "webp90"]
-"""How a crop may be written."""
+"""The ways to write a crop."""
 LOSSY: Final = get_args(Lossy)
 WRITERS: Final[dict[Written, dict[str, Any]]] = {
     "exact": {"format": "WEBP", "lossless": True, "quality": 0, "method": 0},
     "jpeg95": {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"},
     "webp90": {"format": "WEBP", "quality": 90, "method": 0},
 }
-"""The options of Pillow. The JPEG keeps the whole resolution of the colours; lossy WebP always halves it."""
+"""Pillow's options for each way. The JPEG keeps the full resolution of the colours; WebP with loss halves it."""
 
 FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
-"""What is opened here. Pillow calls a JPEG with further ones behind it, as phones make them, an MPO."""
+"""Formats that are opened here. A JPEG with further ones behind it, as phones make them, is an MPO for Pillow."""
 ARRAY: Final = "array"
 """Stands for the format of pixels that come as an array."""
 MODES: Final = {1: "L", 3: "RGB"}
 """The mode of an array's pixels, by its channels. Of four, clip_server leaves out the last before it resizes, which
 Pillow does not."""
 MOST_PIXELS: Final = 1 << 26
-"""Of a picture that is decoded here, and of what it is resized to before its middle is cut out."""
+"""The most pixels of a picture that is decoded here, and of the resized picture before its middle is cut out."""
 PIXEL_BYTES: Final = 12
-"""Bytes that a pixel takes at most while a picture is decoded, resized and converted: Pillow has four for each of most
-modes, the resized picture may have as many pixels, and a progressive JPEG its coefficients."""
-SCANS: Final = 64
-"""Scans of a progressive JPEG; a dozen is usual. Each is a pass over all pixels that costs its sender a few bytes."""
+"""The most bytes that a pixel takes while a picture is decoded, resized and converted: Pillow has four bytes for each
+in most modes, the resized picture may have as many pixels, and a progressive JPEG has its coefficients."""
+MOST_SCANS: Final = 64
+"""The most scans of a progressive JPEG; a dozen is usual. Each scan is a pass over all pixels."""
 DECODING_BYTES: Final = 1 << 30
-"""That pictures may take while they are decoded, of one client; one that takes more is decoded alone."""
+"""Memory that one client's pictures may take while they are decoded; one that takes more is decoded alone."""
 
 
 class Form(NamedTuple):
-    """What decides how a server decodes and resizes a picture: pictures of one form fare alike.
+    """What decides how a server decodes and resizes a picture: it treats pictures of one form alike.
 
     Attributes:
         format: Pillow's name of it, or ``"array"``.
@@ -80,11 +80,11 @@ class Form(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """The square that the model looks at.
+    """The square that the model sees.
 
     Attributes:
-        form: Of the picture.
-        data: The square, as a file.
+        form: The form of the picture.
+        data: The square, as an image file.
     """
 
     form: Form
@@ -92,7 +92,7 @@ class Crop(NamedTuple):
 
 
 class DecodingMemory:
-    """Holds threads up while the pictures that are being decoded take as much memory as they may."""
+    """Makes threads wait while the pictures being decoded take all the memory that they may take."""
 
     def __init__(self, most: int = DECODING_BYTES) -> None:
         self._most = most
@@ -101,7 +101,7 @@ class DecodingMemory:
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
-        """Count memory as held, as soon as there is room for it or nothing else is held."""
+        """Count memory as held, as soon as there is room for it, or no other memory is held."""
         with self._freed:
             self._freed.wait_for(lambda: self._held == 0 or self._held + size <= self._most)
             self._held += size
@@ -114,13 +114,13 @@ class DecodingMemory:
 
 
 def check_pillow(images: str) -> None:
-    """Import what crops are made with.
+    """Import Pillow, which makes the crops.
 
     Args:
         images: The option that asks for crops.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: Pillow is not installed.
     """
     try:
         import PIL.Image
@@ -136,24 +136,25 @@ def crop_of_bytes(
 
     Args:
         data: The file's bytes.
-        size: Of the model's side, in pixels.
-        forms: What is cropped.
-        memory: Where what decoding takes is counted.
+        size: The model's side, in pixels.
+        forms: The forms of pictures that are cropped.
+        memory: Counts the memory of decoding.
         written: How the crop is written.
 
     Returns:
-        ``None`` for what has to go as it is: another form, more than one frame, or more pixels than `MOST_PIXELS`.
+        ``None`` for a picture that has to be sent as it is: it has another form, more than one frame, or more than
+        `MOST_PIXELS` pixels.
 
     Raises:
-        Exception: Whatever Pillow raises of broken bytes.
+        Exception: The error of Pillow, for broken bytes.
     """
     from PIL import Image
 
-    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > SCANS:
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MOST_SCANS:
         return None
     with Image.open(BytesIO(data), formats=FORMATS) as image:
         form = Form(str(image.format), image.mode)
-        # The frames of an animation are read by rules that change with Pillow; the other pictures of an MPO are not.
+        # Which frame of an animation is read depends on Pillow's version. Of an MPO, the first picture is always read.
         animated = form.format != "MPO" and getattr(image, "is_animated", False)
         if form not in forms or animated:
             return None
@@ -188,7 +189,7 @@ def crop_of_array(
 
 
 def written_again(crop: bytes, written: Written) -> bytes:
-    """Return an exact crop in another way of writing it."""
+    """Return an exact crop, written in another way."""
     from PIL import Image
 
     with Image.open(BytesIO(crop), formats=("WEBP",)) as image:
@@ -196,7 +197,7 @@ def written_again(crop: bytes, written: Written) -> bytes:
 
 
 def square_of(image: Image, size: int) -> Image:
-    """Return what clip_server makes of a picture before it is numbers: ``size`` x ``size`` pixels of RGB."""
+    """Return the square that clip_server makes of a picture: ``size`` x ``size`` pixels of RGB."""
     from PIL.Image import Resampling
 
     width, height = resized = _resized(image.size, size)
@@ -205,7 +206,7 @@ def square_of(image: Image, size: int) -> Image:
     left, top = round((width - size) / 2), round((height - size) / 2)
     if (width, height) != (size, size):
         image = image.crop((left, top, left + size, top + size))
-    # Only RGB is left, so what was transparent makes no difference, and Pillow need not warn that it is lost.
+    # Only RGB is left, so transparency makes no difference, and Pillow does not have to warn that it is lost.
     image.info.pop("transparency", None)
     return image.convert("RGB")
 
@@ -218,7 +219,7 @@ def _resized(sides: tuple[int, int], size: int) -> tuple[int, int]:
 
 
 def _pixels(sides: tuple[int, int], size: int) -> int:
-    """Return the pixels of a picture before or after it is resized, whichever are more."""
+    """Return the number of pixels of a picture before or after it is resized, whichever is larger."""
     width, height = _resized(sides, size)
     return max(sides[0] * sides[1], width * height)
 

@@ -1,4 +1,8 @@
-"""Content -> chunks: reads the user's iterable where it has to be read: on the engine, or where the caller is."""
+"""Content -> chunks: reads the caller's iterable, on the engine if that runs none of the caller's code.
+
+Any other iterable is read where the caller is, or in a thread of its own. `casdk._calls.reading` has a `Feed` for each
+call.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +31,15 @@ __all__ = ["Feed", "is_held", "length_of"]
 T = TypeVar("T")
 
 FILL_SECONDS: Final = 0.002
-"""How long a caller's iterator may go on filling further batches before the first one is sent."""
+"""How long a caller's iterator may fill further chunks before the first one is sent."""
 CONTAINERS: Final[tuple[type[Iterable[Any]], ...]] = (list, tuple, set, frozenset, type({}.keys()), type({}.values()))
-"""Containers whose iteration runs no code of the caller's: the engine reads them by itself."""
+"""Containers whose iteration runs none of the caller's code, so that the engine reads them itself."""
 MOST_AT_ONCE_ITEMS: Final = 1024
-"""Items that are read without a break from an iterable that may have to be left in the middle of a chunk."""
+"""The most items that are read in one go from an iterable whose reading may have to stop in the middle of a chunk."""
 
 
 def is_held(content: object) -> bool:
-    """Whether iterating this runs no code of the caller's, as that of a list's subclass may."""
+    """Whether iterating this runs none of the caller's code; a subclass of list may have an iterator of its own."""
     kind = type(content)
     if kind in CONTAINERS:
         return True
@@ -44,7 +48,7 @@ def is_held(content: object) -> bool:
 
 
 def length_of(content: Any) -> int | None:
-    """Return how many items there are, if the content knows; its ``__len__`` may fail, as `list` allows, too."""
+    """Return how many items there are, if the content knows; its ``__len__`` may fail, which `list` allows, too."""
     if not hasattr(type(content), "__len__"):
         return None
     try:
@@ -54,22 +58,22 @@ def length_of(content: Any) -> int | None:
 
 
 class Feed:
-    """Reads one call's content, chunk by chunk; `casdk._calls.reading` has one and looks at the items.
+    """Reads one call's content, chunk by chunk.
 
     An iterable that may run the caller's code is read where the caller is: in the thread of a sync call, on the loop of
     an async one.
 
+    Args:
+        content: The caller's iterable, which has passed ``check_content``.
+        size: Items per chunk.
+        reader: ``"thread"`` reads it in a thread of its own instead, in a copy of the caller's context, so that the
+            call ends at its deadline even if the iterable blocks.
+        timeout: Seconds of the call, if they are limited: then the caller can stop after the item that it is reading.
+
     Attributes:
         total: Items in all, if known.
-        size: Items per chunk, from the next one on; may be changed by the engine.
+        size: Items per chunk, from the next one on; the engine may change it.
         direct: Whether the engine reads it itself, without asking the caller.
-
-    Args:
-        content: The user's iterable, which has passed ``check_content``.
-        size: Items per chunk.
-        reader: ``"thread"`` reads it in a thread of its own instead, in a copy of the caller's context, so that its
-            blocking cannot outlive a deadline.
-        timeout: Seconds of the call, if it has so many only: the caller then stops after the item that it is reading.
 
     Raises:
         InputValueError: A thread is to read an async iterable.
@@ -86,7 +90,7 @@ class Feed:
     _gate: list[None] | None = None
     _task: asyncio.Task[Any] | None = None
     _untaken: deque[list[Any]] = deque(maxlen=0)
-    """Chunks that were posted to the engine, which has not taken them; of a list there never are any."""
+    """Chunks that were posted to the engine and that it has not taken yet; for a list there never are any."""
 
     def __init__(
         self, content: Any, size: int, reader: Literal["caller", "thread"] = "caller", timeout: float | None = None
@@ -106,24 +110,24 @@ class Feed:
             raise InputValueError("reader='thread' reads a sync iterable; an async one belongs to its loop")
         if threaded and not self.direct:
             self._reader = Reader()
-            self._open = partial(_begin, content)  # called in that thread, since `iter` runs the caller's code, too
+            self._open = partial(_begin, content)  # called in that thread, since `iter` may run the caller's code
         else:
             self._iterator = _begin(content, asynchronous=self._asynchronous)
-        # The caller reads no more items at a time than this list has entries (`_fill`). When the call is over, the
-        # engine empties the list, which ends a `zip` that is under way: no further item is taken from the iterable.
+        # The caller reads as many items at a time as this list has entries (`_fill`). When the call is over, the engine
+        # empties the list, which ends the `zip` under way, so that no further item is taken from the iterable.
         if timeout is not None and not self.direct:
             self._gate = [None] * min(size, MOST_AT_ONCE_ITEMS)
 
     async def read(self, most: int, caller: Caller[Any], take: Callable[[list[Any]], None]) -> bool:
-        """Read up to ``most`` chunks where the iterable has to be read. What it raises is raised here as it is.
+        """Read chunks where the iterable has to be read. An error of the iterable is raised here as it is.
 
         Args:
-            most: Chunks.
-            caller: Where the call came from.
-            take: Gets each chunk on the engine as soon as it is there, since the next one may take long.
+            most: The most chunks to read.
+            caller: The thread or loop that the call came from.
+            take: Gets each chunk on the engine as soon as it was read, since the next one may take long.
 
         Returns:
-            Whether that was the end.
+            Whether the content has ended.
         """
         if self._reader is not None:
             return bool(caller.unwrap(*await self._reader.call(lambda: self._read(most, caller, take))))
@@ -183,7 +187,7 @@ class Feed:
         for _ in range(most):
             chunk: list[Any] = []
             size = self.size  # as above
-            self._untaken.append(chunk)  # before it is full: if the call ends now, its items count as read
+            self._untaken.append(chunk)  # before it is full, so that its items count as read if the call ends now
             while len(chunk) < size and not self._closed:
                 try:
                     chunk.append(await anext(self._iterator))
@@ -198,16 +202,16 @@ class Feed:
         return False
 
     def taken(self) -> None:
-        """The oldest chunk that was posted has been taken."""
+        """Note that the engine has taken the oldest chunk that was posted."""
         self._untaken.popleft()
 
     def untaken(self) -> list[list[Any]]:
-        """Return the chunks that were read and not taken when the call had ended."""
+        """Return the chunks that were read and not taken before the call ended."""
         chunks, self._untaken = self._untaken, deque()
         return [chunk for chunk in chunks if chunk]
 
     def close(self) -> None:
-        """Read no more; runs on the engine, while the caller may still be waiting for an item."""
+        """Stop reading; runs on the engine, while the caller may still wait for an item."""
         self._closed = True
         if self._gate is not None:
             self._gate.clear()
@@ -219,27 +223,27 @@ class Feed:
 
 
 def _begin(content: Any, *, asynchronous: bool = False) -> Any:
-    """Return an iterator of the content; what the content's own code raises is raised as it is.
+    """Return an iterator of the content; an error of the content's own code is raised as it is.
 
     `iter` is called on the content only once. Each chunk is read by a loop of its own, which calls `iter` again: an
     iterator that begins anew at each `iter` would return its first items for ever. `islice` around it prevents that.
 
     Raises:
-        InputTypeError: The interpreter says that there is none.
+        InputTypeError: The content has no iterator.
     """
     try:
         return aiter(content) if asynchronous else islice(content, None)
     except TypeError as error:
         here = error.__traceback__
-        if here is not None and here.tb_next is not None:  # raised by Python code of the content's, deeper down
+        if here is not None and here.tb_next is not None:  # raised inside of the content's own code
             raise
         raise InputTypeError(f"content must be an iterable of items: {error}") from error
 
 
 class Reader:
-    """A thread that runs a user's iterator for ``reader="thread"``, in a copy of the context in which this is made.
+    """A thread that runs the caller's iterator for ``reader="thread"``, in a copy of the context it was made in.
 
-    It is a daemon, since an iterator that blocks in it cannot be stopped.
+    It is a daemon thread, since an iterator that blocks in it cannot be stopped.
     """
 
     def __init__(self) -> None:
@@ -248,7 +252,7 @@ class Reader:
         self._started = False
 
     async def call(self, function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
-        """Run a function in the thread and wait for it; return what it returned, and what it raised."""
+        """Run a function in the thread and wait for it; return its result and its error, one of them ``None``."""
         loop, process = asyncio.get_running_loop(), os.getpid()
         answer: asyncio.Future[list[Any]] = loop.create_future()
 

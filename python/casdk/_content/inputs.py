@@ -1,4 +1,4 @@
-r"""What the user handed over -> items, each with its kind.
+r"""The caller's content -> items, each with its kind; the verbs check the content here, and `Reading` its items.
 
 How a ``str`` is read (the one table; the rule itself runs in Rust, ``rust/core/src/classify.rs``):
 
@@ -65,11 +65,14 @@ __all__ = [
 ]
 
 SINGLE: Final = (str, bytes, bytearray, memoryview, os.PathLike, Text, Image, Document)
+"""Types of single items, which are no content by themselves."""
 SENTENCE: Final = bytes([Kind.TEXT])
 SHOWN_CHARACTERS: Final = 60
+"""Characters of an item that an error shows."""
 PLAIN: Final = frozenset({str, bytes, bytearray, int, float, bool, type(None), np.ndarray})
+"""Types whose values run none of the caller's code when they are read."""
 MOST_VALUES: Final = 10_000
-"""Values of Documents that are looked at on the engine, which takes some tenths of a millisecond."""
+"""The most values of Documents that `are_plain` checks on the engine, which takes some tenths of a millisecond."""
 CONTENTS: Final[dict[int, str]] = {Kind.TEXT: "text", Kind.BLOB: "blob", Kind.TENSOR: "tensor"}
 """The field of a Document that an item of each kind goes to; one of any other kind is its uri."""
 CHANNELS: Final = (1, 3, 4)
@@ -80,7 +83,7 @@ class Sources(msgspec.Struct, frozen=True):
     """Where a client may read images from, beside the items themselves.
 
     Attributes:
-        local_files: Whether files are opened, and strings looked up on disk.
+        local_files: Whether files are opened, and strings are looked up on disk.
         fetch_urls: Whether ``http(s)://`` URLs are fetched.
     """
 
@@ -93,18 +96,17 @@ BUILTIN_CONTENTS: Final = frozenset(
     {str, bytes, tuple, set, frozenset, dict, range, map, filter, zip, enumerate, GeneratorType, AsyncGeneratorType}
     | {type(iter(kind())) for kind in (list, tuple, set, dict)}
 )
-"""Contents that run no code of the caller's as they are asked what they are: whatever is raised meanwhile is a signal
-handler's, and passes."""
+"""Types of content that can be checked without running the caller's code: an error during the check then comes from a
+signal's handler, and is raised as it is."""
 
 
 class Chunk(msgspec.Struct, eq=False):
     """Items of one batch, ready to pack.
 
     Attributes:
-        items: What `casdk._rust.Packer` takes.
-        kinds: The `Kind` of each, one byte per item.
-        errors: Items that cannot be sent, by their position; their place in ``items`` is taken by ``""``, which
-            packs to nothing.
+        items: The items, of types that `casdk._rust.Packer` takes.
+        kinds: The `Kind` of each item, one byte per item.
+        errors: The errors of items that cannot be sent, by position. In ``items``, each of them is replaced by ``""``.
     """
 
     items: list[Any]
@@ -112,23 +114,23 @@ class Chunk(msgspec.Struct, eq=False):
     errors: dict[int, ItemError] | None = None
 
     def of(self, positions: Sequence[int]) -> Chunk:
-        """Return some of it, in which nothing is wrong."""
+        """Return a chunk of some of the items, none of which has an error."""
         return Chunk([self.items[at] for at in positions], bytes([self.kinds[at] for at in positions]))
 
 
 def check_content(content: Any, sources: Sources = EVERYTHING) -> Any:
-    """Refuse at once what is one item where an iterable of items belongs; return what to read items from.
+    """Refuse a single item where an iterable of items is needed; return the object that items are read from.
 
     Args:
-        content: As the user gave it.
-        sources: Where the client may look.
+        content: The content, as the caller passed it.
+        sources: Where the client may read images from.
 
     Returns:
-        The content itself; a `Column` for a column of pandas, polars or Arrow.
+        The content itself; or a `Column`, for a column of pandas, polars or Arrow.
 
     Raises:
-        InputTypeError: With the call that was probably meant, or with what asking the content what it is has raised.
-        ConfigError: It can only be read with a library that is not installed.
+        InputTypeError: The content is no iterable of items, or checking it raised an error.
+        ConfigError: The content can only be read with a library that is not installed.
     """
     if type(content) is list:
         return content
@@ -136,7 +138,7 @@ def check_content(content: Any, sources: Sources = EVERYTHING) -> Any:
         return _readable(content, sources)
     except (InputTypeError, ConfigError):
         raise
-    except Exception as error:  # of a class of the caller's own
+    except Exception as error:  # raised by a class of the caller's own
         if type(content) in BUILTIN_CONTENTS:
             raise
         raise InputTypeError(f"content cannot be read: {class_name(error)}: {message_of(error)}") from error
@@ -161,7 +163,7 @@ def _readable(content: Any, sources: Sources) -> Any:
         raise InputTypeError("content looks like one image [H, W, C]: write [image]")
     if (column := column_of(content)) is not None:
         return column
-    its_class = type(content)  # `iter` looks for its methods only there
+    its_class = type(content)  # `iter` looks up methods only in the class
     if not any(hasattr(its_class, name) for name in ("__iter__", "__aiter__")):
         raise InputTypeError(f"content must be an iterable of items, not {class_name(content)}")
     return content
@@ -172,12 +174,12 @@ def _listing(directory: str) -> str:
 
 
 def _is_picture(item: object) -> bool:
-    """Whether this is an image of PIL's, by the modules its class comes from."""
+    """Whether this is an image of Pillow's, by the modules of its classes."""
     return any(module.startswith("PIL.") for module, _ in origins(type(item)))
 
 
 def are_texts(items: list[Any], sources: Sources) -> bool:
-    """Whether these are plain sentences, all of them."""
+    """Whether all of these are plain sentences."""
     return not classify(items, look=sources.local_files).strip(SENTENCE)
 
 
@@ -191,16 +193,16 @@ def read_chunk(
     sources: Sources = EVERYTHING,
     is_over: Callable[[], bool] = bool,
 ) -> Chunk:
-    """Tell the kind of each item. It runs the caller's code: what that raises is the item's error.
+    """Find out the kind of each item. This may run the caller's code, whose error becomes the item's error.
 
     Args:
-        items: As the user gave them.
-        indices: Of each, for errors.
-        candidates: Attribute of docarray's documents whose documents travel too.
-        whole: Take all of docarray's documents, their tags too, not the content only.
-        max_item_bytes: What an image may have, which is looked at before it is copied.
-        sources: Where the client may look: what is not allowed is the packer's to refuse.
-        is_over: Whether nobody waits for it any more: then the rest stays unread.
+        items: The items, as the caller passed them.
+        indices: The index of each item, for errors.
+        candidates: Attribute of docarray's documents whose nested documents are sent, too.
+        whole: Whether docarray's documents are read whole, with their tags, and not only their content.
+        max_item_bytes: The most bytes of an image, checked before it is copied.
+        sources: Where the client may read images from; the packer refuses items from elsewhere.
+        is_over: Whether the call is over; then the remaining items stay unread.
     """
     kinds = classify(items, look=sources.local_files)
     if Kind.UNCLEAR not in kinds:
@@ -223,7 +225,7 @@ def read_chunk(
 
 
 def unread(items: list[Any]) -> Chunk:
-    """Return a chunk of items that nobody will look at: Documents as they are, ours and others, and no content else."""
+    """Return a chunk for items that will not be sent: our Documents as they are, and empty ones for docarray's."""
     read, kinds = list(items), bytearray(classify(items))
     for position, kind in enumerate(kinds):
         if kind != Kind.DOCUMENT:
@@ -247,7 +249,7 @@ def _unread(item: object, error: Exception) -> _UnfitError:
 
 
 class _Look:
-    """Reads the items of a chunk that are of other than builtin types; `read_chunk` makes one."""
+    """Reads items of other types than builtin ones; `read_chunk` makes one for a chunk."""
 
     def __init__(self, candidates: str | None, whole: bool, most: int | None, sources: Sources) -> None:
         self._candidates = candidates
@@ -256,7 +258,7 @@ class _Look:
         self._files = sources.local_files
 
     def at(self, item: object) -> tuple[int, object]:
-        """Return the kind of an item and what is packed for it: of Python's own types, or NumPy's, or ours."""
+        """Return the kind of an item, and the object that is packed for it, of a type of Python, NumPy or casdk."""
         if recognise(item):
             return Kind.DOCUMENT, self._as_ours(item)
         if isinstance(item, Text):
@@ -275,7 +277,7 @@ class _Look:
         return self._at_image(item)
 
     def _clear(self, text: str) -> int:
-        """Return the kind of a string, unless it is neither a sentence nor an image."""
+        """Return the kind of a string; raise an error if it is neither a sentence nor an image."""
         kind = classify([text], look=self._files)[0]
         if kind != Kind.UNCLEAR:
             return kind
@@ -318,7 +320,7 @@ class _Look:
             raise _UnfitError(reason, ItemTooLargeError)
 
     def _tensor(self, source: Any) -> np.ndarray[Any, Any]:
-        """Read any array by NumPy's protocol; torch's are taken off their device and their graph first."""
+        """Read any array by NumPy's protocol; a tensor of torch is first detached and copied to the CPU."""
         try:
             if type(size := getattr(source, "nbytes", None)) is int:
                 self._check_size("the tensor", size)
@@ -334,7 +336,7 @@ class _Look:
         return np.ascontiguousarray(array)
 
     def _png(self, image: Any) -> bytes:
-        """Return the image as PNG, which is lossless; servers would turn a tensor into PNG anyway."""
+        """Return the image as PNG, which has no loss; a server would write a tensor as PNG in any case."""
         if 0 in image.size:
             raise _UnfitError(f"the PIL image of {image.width} x {image.height} has no pixels", EmptyItemError)
         with _PNG(self._check_size) as file:
@@ -346,7 +348,7 @@ class _Look:
 
 
 class _PNG(BytesIO):
-    """A file in memory that raises when it grows larger than an item may be."""
+    """A file in memory that raises an error when it grows larger than an item may be."""
 
     def __init__(self, check_size: Callable[[str, int], None]) -> None:
         super().__init__()
@@ -371,7 +373,7 @@ def _check_pixels(array: np.ndarray[Any, Any]) -> None:
 
 
 def advise(error: ItemError) -> None:
-    """Add to an item's error how to write a sentence that looks like a path, if the item may be one."""
+    """Add to an item's error, if the item may be a sentence that looks like a path, how to write it."""
     item = error.item
     if type(item) is str and isinstance(error, FileMissingError | NotAnImageError) and classify([item])[0] == Kind.PATH:
         words = item if len(item) <= SHOWN_CHARACTERS else f"{item[:SHOWN_CHARACTERS]}..."
@@ -380,7 +382,7 @@ def advise(error: ItemError) -> None:
 
 
 def as_document(item: Any, kind: int) -> Document:
-    """Return the Document of a read item, for the verbs whose answers are Documents; Documents pass as they are."""
+    """Return a Document for an item that was read, for the verbs whose results are Documents."""
     document: Document = item if kind == Kind.DOCUMENT else Document(**{CONTENTS.get(kind, "uri"): item})
     return document
 
@@ -388,7 +390,7 @@ def as_document(item: Any, kind: int) -> Document:
 def urls_of(items: Sequence[Any], kinds: bytes, candidates: str | None) -> list[str]:
     """Return the http(s) URLs whose images have to be fetched before these items can be packed.
 
-    Documents may be of the caller's own class, whose code is run then.
+    This runs the caller's code, if a Document is of a class of the caller's own.
     """
     urls: dict[str, None] = {}
     for item, kind in zip(items, kinds, strict=True):
@@ -400,14 +402,14 @@ def urls_of(items: Sequence[Any], kinds: bytes, candidates: str | None) -> list[
                     if _is_fetched(document):
                         urls[str.__str__(document.uri)] = None
             except Exception:
-                continue  # the packer will fail on it, too, and report it
+                continue  # the packer will fail on the item, too, and report the error
     return list(urls)
 
 
 def are_plain(items: Sequence[Any]) -> bool:
-    """Whether reading these items and Documents runs none of the caller's code; what has very much in it is not asked.
+    """Whether reading these items and Documents runs none of the caller's code, which may be slow, or never return.
 
-    A class of the caller's may take its time, or never return.
+    It is false, too, if there are more than `MOST_VALUES` values to check.
     """
     values = list(items)
     for value in values:  # the list grows in the loop

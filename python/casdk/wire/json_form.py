@@ -26,19 +26,19 @@ from casdk.wire.values import DEEPEST, array_of, plain, put_array
 __all__ = ["FormError", "TooDeepError", "read_request", "status_form", "write_reply"]
 
 Form: TypeAlias = dict[str, Any]
-"""A JSON object; what is in it is checked where it is read."""
+"""A JSON object; its values are checked where they are read."""
 
 DOCUMENTS_DEPTH = 3
-"""A request, its data, its array of documents: what the first documents stand in."""
+"""Levels of messages around the first documents: the request, its data, its array of documents."""
 
 _SCORE_WORDS = ("op_name", "description", "ref_id")
 
 
 class FormError(ValueError):
-    """The JSON is not of the form of a request.
+    """The JSON has not the form of a request.
 
     Attributes:
-        place: Keys and positions that lead to what is wrong.
+        place: Keys and positions that lead to the wrong value.
     """
 
     def __init__(self, place: tuple[str | int, ...], message: str) -> None:
@@ -47,12 +47,12 @@ class FormError(ValueError):
 
     @property
     def detail(self) -> Form:
-        """What FastAPI would answer."""
+        """The error in the form in which FastAPI answers."""
         return {"loc": ["body", *self.place], "msg": str(self), "type": "value_error"}
 
 
 class TooDeepError(FormError):
-    """The JSON is of that form, and nested more deeply than anybody reads."""
+    """The JSON has the form of a request, and is nested more deeply than any server reads."""
 
 
 def read_request(body: bytes, endpoint: str | None = None, *, keep_id: bool = False) -> DataRequestProto:
@@ -62,8 +62,8 @@ def read_request(body: bytes, endpoint: str | None = None, *, keep_id: bool = Fa
         body: ``{"data": [...], "parameters": {...}, "execEndpoint": "/encode", "targetExecutor": ""}``; the last
             two in camelCase or snake_case. ``data`` may be ``{"docs": [...]}``, and any of them may be missing.
         endpoint: The endpoint, where the path says it.
-        keep_id: Whether its id is the one in ``header.request_id``. jina gives it a new one: over http the exchange
-            says which reply is whose.
+        keep_id: Whether its id is the one in ``header.request_id``. jina gives it a new one, since over http the
+            exchange itself pairs request and reply.
 
     Raises:
         FormError: The text is of another form.
@@ -126,7 +126,7 @@ def _levels(value: object) -> int:
 
 
 def _check_depth(depth: int, place: tuple[str | int, ...]) -> None:
-    """Refuse what no reader of the protobuf message that is made of it would read."""
+    """Refuse values nested so deeply that no reader of the protobuf message would read them."""
     if depth > DEEPEST:
         raise TooDeepError(place, f"nested too deeply: of messages in messages, {DEEPEST} are read")
 
@@ -209,9 +209,9 @@ def write_reply(
 
     Args:
         reply: The reply.
-        camel: Whether what stands around the documents is written in camelCase.
-        encode: What makes text of objects, lists and numbers. msgspec writes ``null`` for a number that is not finite,
-            for which JSON has no word.
+        camel: Whether the keys around the documents are written in camelCase.
+        encode: The encoder of objects, lists and numbers. msgspec writes ``null`` for a number that is not finite,
+            which JSON cannot express.
     """
     header = reply.header
     status = status_form(header.status) if header.HasField("status") else None
@@ -282,7 +282,7 @@ def _write_plain(value: object) -> object:
 
 
 def _write_numbers(numbers: Iterable[float]) -> list[float] | None:
-    """Return numbers, if there are any and JSON has a word for each; a null among them would spoil the reply."""
+    """Return the numbers, if there are any and all are finite: a ``null`` among them would break the reply."""
     listed = list(numbers)
     return listed if listed and all(map(math.isfinite, listed)) else None
 
@@ -292,7 +292,7 @@ def _write_blob(value: bytes) -> str | None:
 
 
 def _write_array(proto: NdArrayProto) -> list[Any] | None:
-    # A message that is not there reads like an empty one, which has no array to write.
+    # A field that is not set reads as an empty message, which has no array to write.
     if proto.WhichOneof("content") is None:
         return None
     listed: list[Any] = array_of(proto).tolist()
@@ -347,7 +347,7 @@ _ORDER = (
     "id parent_id granularity adjacency blob tensor mime_type text weight uri tags offset location embedding modality "
     "evaluations scores chunks matches"
 )
-"""How jina orders a document's fields; one that is not among them comes after these."""
+"""jina's order of a document's fields; any other field comes after these."""
 
 
 def _kinds() -> dict[str, _Kind]:
@@ -358,4 +358,4 @@ def _kinds() -> dict[str, _Kind]:
 
 
 _KINDS: dict[str, _Kind] = _kinds()
-"""Fields of a document; ``_metadata`` is docarray's own, and has no place in JSON."""
+"""Fields of a document; ``_metadata`` is internal to docarray, and is not part of the JSON."""

@@ -1,4 +1,4 @@
-"""Messages in messages, as deep as one likes: google's protobuf neither writes nor reads more than 100 at a time."""
+"""Nested messages of any depth, which google's protobuf cannot write: its limit is 100 levels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["wrap"]
 
 
 def wrap(kind: type[Message], field: str, content: bytes) -> bytes:
-    """Return a message in whose one field stands another one, which is written already.
+    """Return a message whose only field is another message, which is serialised already.
 
     Args:
         kind: Class of the message.
         field: Name of a field that holds a message, or a list of them.
-        content: What is in it.
+        content: The serialised message in that field.
     """
     layer = _layer(kind.DESCRIPTOR.fields_by_name[field].number)
     return bytes(layer(content=content).SerializeToString())
@@ -26,7 +26,7 @@ def wrap(kind: type[Message], field: str, content: bytes) -> bytes:
 @functools.cache
 def _layer(number: int) -> Any:
     """Return the class of a message with bytes in the field of this number: they look like a message on the wire."""
-    # What is empty is written, too, in proto2 alone.
+    # proto2, since proto3 would not write an empty field.
     file = descriptor_pb2.FileDescriptorProto(name=f"casdk/layer_{number}.proto", syntax="proto2")
     file.message_type.add(name=f"Layer{number}").field.add(
         name="content",

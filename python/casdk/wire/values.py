@@ -13,11 +13,11 @@ from casdk.wire.docarray_pb2 import DenseNdArrayProto, NdArrayProto
 __all__ = ["DEEPEST", "MOST", "array_of", "plain", "put_array", "shown"]
 
 DEEPEST = 90
-"""Messages in each other, of a request: protobuf reads 100, and what is indexed stands deeper when it is found."""
+"""The most levels of messages in a request: protobuf reads 100, and a result nests an indexed document deeper."""
 MOST = 2**32 - 1
-"""Largest number of a ``uint32``."""
+"""The largest ``uint32``."""
 AXES = 8
-"""Of an array: an image has three."""
+"""The most axes of an array; an image has three."""
 SHOWN_CHARACTERS = 100
 """Characters of a client's value that an error repeats."""
 _DTYPE = re.compile(r"[<>=|]?[biufUSOVcMm]\d{0,2}|[a-z]+\d{0,3}")
@@ -40,7 +40,7 @@ def array_of(proto: NdArrayProto) -> NDArray[np.generic]:
     dense = proto.dense
     if len(dense.shape) > AXES:
         raise ValueError(f"an array of {len(dense.shape)} axes; at most {AXES} are read")
-    if not _DTYPE.fullmatch(dense.dtype):  # NumPy reads a whole language there
+    if not _DTYPE.fullmatch(dense.dtype):  # NumPy would read structured dtypes, too
         raise ValueError(f"no dtype {shown(dense.dtype)}")
     try:
         dtype = np.dtype(dense.dtype)
