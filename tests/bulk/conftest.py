@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -113,13 +115,14 @@ def pairs(images: dict[str, Path], tmp_path: Path) -> str:
     return f"pairs:{tmp_path / 'pairs' / '{0..1}.tar'}"
 
 
-@pytest.fixture(params=["texts", "files", "lines"])
+@pytest.fixture
 def source(request: pytest.FixtureRequest) -> str:
-    """Each of three sources in turn, as ``victim.items_of`` reads it."""
+    """The source of a name, as ``victim.items_of`` reads it."""
     if request.param == "texts":
         return "texts:76"
-    place = request.getfixturevalue("photos" if request.param == "files" else "captions")
-    return f"{request.param}:{place}"
+    if request.param in ("files", "lines"):
+        return f"{request.param}:{request.getfixturevalue({'files': 'photos', 'lines': 'captions'}[request.param])}"
+    return str(request.getfixturevalue(request.param))
 
 
 @pytest.fixture(params=["rows.npy", "rows"])
@@ -128,6 +131,44 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     folder = tmp_path / "out"
     folder.mkdir()
     return folder / str(request.param)
+
+
+class Victims:
+    """Runs that ``victim.py`` makes, one after the other."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("victim.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def kill(self, url: str, source: str, target: str | Path, options: dict[str, object], **where: int | None) -> bool:
+        """Make a run, and return whether it was killed; if not, there were not so many steps, and it is finished."""
+        # Of the environment, what says where a store is has come since the process began.
+        stores = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        order = {"url": url, "source": source, "target": str(target), "options": options, "environment": stores}
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps({**order, **where}) + "\n")
+        stdin.flush()
+        code = int(stdout.readline())
+        assert code in (-9, 0)  # a traceback is on standard error
+        return code == -9
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def victims() -> Iterator[Victims]:
+    """What makes runs that are killed."""
+    victims = Victims()
+    yield victims
+    victims.close()
 
 
 class Bucket:

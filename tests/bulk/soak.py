@@ -4,8 +4,10 @@ python tests/bulk/soak.py ROWS [--kills N] [--matrix] [--folder FOLDER]
 
 Runs over a hundredth, a tenth and all of the rows come first, undisturbed: they say how fast it is, whether time and
 CPU grow with the rows alone, and how much memory is needed. Then the same run is made again into another target, and
-killed (SIGKILL) at random moments. Its files have to be the same, byte for byte, and the server must not have been sent
-more items than the kills may cost. Each run is a process of its own, and so is the server.
+killed (SIGKILL) again and again, from its first rows to its last: each kill waits until the target has a certain
+number of rows, and then for a random part of the time that a shard takes. The files have to be the same, byte for byte,
+and the server must not have been sent more items than the kills may cost. Each run is a process of its own, and so is
+the server.
 
 The server is `casdk.testing.FaultServer`, which counts the items that come, and sets the pace. In its place,
 ``CASDK_SOAK_SERVER`` may name a program that takes ``--port-grpc --port-http --port-ws --dim`` and prints ``ready`` on
@@ -40,6 +42,8 @@ WIDTH = 16
 FAST_SERVER = os.environ.get("CASDK_SOAK_SERVER", "")
 FAST_WIDTH = 128
 """Numbers in a row of that server's, which is asked for."""
+LOOK_SECONDS = 0.02
+"""How often a kill looks for the rows that it waits for."""
 COUNTER_BYTES = 8
 FAILED_EVERY = 1000
 """One item in so many is empty, and fails."""
@@ -61,10 +65,15 @@ def counted(items, first, path):
             yield item
 
 
+def rows_in(target):
+    """Return how many rows a target has, as its manifest says."""
+    manifest = open_target(target, "float32").read_manifest()
+    return 0 if manifest is None else manifest.rows
+
+
 def run(url, rows, shard_rows, target, counter):
     """Encode, and print what it came to."""
-    manifest = open_target(target, "float32").read_manifest()
-    items = counted(texts(rows), 0 if manifest is None else manifest.rows, counter)
+    items = counted(texts(rows), rows_in(target), counter)
     with Client(url) as client:
         begun_at = time.process_time()
         result = client.encode_to(target, items, shard_rows=shard_rows, **OPTIONS)
@@ -173,16 +182,23 @@ class Soak:
             sys.exit(f"a run has failed with {running.returncode}")
         return json.loads(said)
 
-    def kill(self, rows, name, seconds):
-        """Run it and kill it after so many seconds; returns whether it was still running."""
+    def kill(self, rows, name, least, seconds):
+        """Run it until the target has so many rows, and kill it so many seconds later.
+
+        Returns:
+            The rows that the killed run has left; None for a run that has ended before.
+        """
+        target = str(self.folder / name / self.target)
         running = self.begin(rows, name)
+        while running.poll() is None and rows_in(target) < least:
+            time.sleep(LOOK_SECONDS)
         try:
             running.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             running.send_signal(signal.SIGKILL)
             running.communicate()
-            return True
-        return False
+            return rows_in(target)
+        return None
 
 
 def slope_of(points):
@@ -233,16 +249,20 @@ def undisturbed(soak, rows):
 
 def disturbed(soak, rows, kills, seconds):
     """Make the run that is killed, and hold it to the undisturbed one."""
-    choose, done, begun, server = random.Random(rows), 0, 0, soak.server
-    before = server.items_seen()
-    for _ in range(kills):
-        begun += 1
-        done += soak.kill(rows, "killed", 1 + choose.random() * 2 * seconds / kills)
+    choose, server, target = random.Random(rows), soak.server, str(soak.folder / "killed" / soak.target)
+    before, left = server.items_seen(), []
+    shard_seconds = seconds * soak.shard_rows / rows
+    for number in range(kills):
+        # One in each of as many parts of the rows; at least a shard is made in between, so that each run has done some.
+        least = max(int(rows * (number + choose.random()) / (kills + 1)), rows_in(target) + 1)
+        left.append(soak.kill(rows, "killed", least, choose.random() * shard_seconds))
     last = soak.finish(rows, "killed")
-    seen = server.items_seen() - before - (begun + 1) * server.asked_by_run
+    done = sum(rows is not None for rows in left)
+    seen = server.items_seen() - before - (kills + 1) * server.asked_by_run
     needed = rows if server.counts_failed else rows - math.ceil(rows / FAILED_EVERY)
     size = compare(soak.folder / "undisturbed-1", soak.folder / "killed")
-    print(f"killed {done} times of {kills}; the last run had {last['encoded']:,} rows to encode")
+    where = " ".join(f"{rows:,}" for rows in left if rows is not None)
+    print(f"killed {done} times of {kills}, with {where} rows; the last run had {last['encoded']:,} rows to encode")
     print(f"all {size / 2**20:,.0f} MB are those of the undisturbed run")
     what = "were read to be sent" if server.counts_failed else "came to the server"
     print(f"{seen:,} items {what}, {seen - needed:,} of them again; a kill may cost {soak.shard_rows:,}")

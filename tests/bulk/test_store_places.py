@@ -2,11 +2,8 @@
 
 import asyncio
 import importlib.util
-import json
 import pickle
 import random
-import subprocess
-import sys
 import tempfile
 import traceback
 from pathlib import Path
@@ -23,6 +20,8 @@ from casdk.testing import FaultServer
 
 VICTIM = Path(__file__).with_name("victim.py")
 SMALL = {"shard_rows": 16, "batch_size": 4}
+FAILED = {"texts": 3, "files": 2, "lines": 1, "tables": 1, "archives": 1, "pairs": 3}
+"""The sources, and how many rows of each have no embedding."""
 STEPS = 30
 """Steps before and after requests, among which one is chosen; every run here has more."""
 TEXTS = [f"sentence {number}" if number % 37 else "" for number in range(76)]
@@ -74,14 +73,6 @@ def objects_of(url):
     return found
 
 
-def begin_and_kill(peer, source, target, options, **where):
-    """Run a victim; it is killed, or there were not so many steps."""
-    told = {"url": peer.address("grpc"), "source": source, "target": target, "options": options, **where}
-    ran = subprocess.run([sys.executable, VICTIM, json.dumps(told)], capture_output=True, text=True, check=False)
-    assert ran.returncode in (-9, 0), ran.stderr
-    return ran.returncode == -9
-
-
 @pytest.fixture(params=["parquet", "clip-retrieval"])
 def made(request, pairs, captions):
     """A source, and the options of a run."""
@@ -112,37 +103,41 @@ def test_the_bytes_are_those_on_a_disk(made, mode, client, bucket, tmp_path, hel
     assert {path.rpartition("/")[2] for path in bucket.requests("PUT")} == {"_lock"}
 
 
-def test_two_kills(made, request, client, peer, bucket, tmp_path, held):
-    choose, (source, options), url = random.Random(request.node.name), made, f"{bucket.url}/rows"
-    assert begin_and_kill(peer, source, url, options, request=choose.randint(1, STEPS))
-    assert begin_and_kill(peer, source, url, options, item=choose.randint(17, 39))
+@pytest.mark.parametrize(
+    ("source", "layout"),
+    [*((source, None) for source in FAILED), ("pairs", "clip-retrieval"), ("files", "clip-retrieval")],
+    indirect=["source"],
+)
+def test_two_kills(source, layout, request, client, peer, victims, bucket, tmp_path, held):
+    choose, url = random.Random(request.node.name), f"{bucket.url}/rows"
+    options = SMALL if layout is None else {**SMALL, "layout": layout}
+    assert victims.kill(peer.address("grpc"), source, url, options, request=choose.randint(1, STEPS))
+    assert victims.kill(peer.address("grpc"), source, url, options, item=choose.randint(17, 39))
     result = client.encode_to(url, victim.items_of(source), **options)
-    assert result.failed == (3 if source.startswith("pairs:") else 1)
+    assert result.failed == FAILED[request.node.callspec.params["source"]]
     client.encode_to(tmp_path / "undisturbed", victim.items_of(source), **options)
     assert objects_of(url) == held(tmp_path / "undisturbed")
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
-def test_a_kill_at_every_step(made, client, peer, bucket, tmp_path, held):
-    """Each of a run that begins anew, and of one that goes on."""
-    source, options = made
+def test_fifty_kills(made, request, client, peer, victims, bucket, tmp_path, held):
+    """Five runs into each of ten folders: each is killed at a random step, or through before it comes so far."""
+    (source, options), choose, killed = made, random.Random(request.node.name), 0
     client.encode_to(tmp_path / "undisturbed", victim.items_of(source), **options)
-    killed = 0
-    for step in range(1, 200):
-        url = f"{bucket.url}/rows{step}"
-        if not begin_and_kill(peer, source, url, options, request=step):
-            break
-        killed += 1 + begin_and_kill(peer, source, url, options, request=step // 2 + 1)
+    for number in range(10):
+        url = f"{bucket.url}/rows{number}"
+        for _ in range(5):
+            killed += victims.kill(peer.address("grpc"), source, url, options, request=choose.randint(1, STEPS))
         client.encode_to(url, victim.items_of(source), **options)
-        assert objects_of(url) == held(tmp_path / "undisturbed"), step
-    assert killed > STEPS
+        assert objects_of(url) == held(tmp_path / "undisturbed"), number
+    assert killed >= 20
 
 
-def test_a_run_goes_on_another_machine(client, peer, bucket, on_another_machine, tmp_path, held):
+def test_a_run_goes_on_another_machine(client, peer, victims, bucket, on_another_machine, tmp_path, held):
     """Where nothing is known of the process that was killed, its lock is waited for."""
     url = f"{bucket.url}/rows"
-    assert begin_and_kill(peer, "texts:76", url, SMALL, item=40)
+    assert victims.kill(peer.address("grpc"), "texts:76", url, SMALL, item=40)
     assert "_lock" in objects_of(url)
     assert client.encode_to(url, TEXTS, **SMALL).encoded == 76 - 32
     client.encode_to(tmp_path / "rows", TEXTS, **SMALL)
@@ -245,11 +240,11 @@ def test_files_of_others_are_left_alone(client, bucket):
     ]
 
 
-def test_shares_that_are_joined_are_a_single_run(client, peer, bucket, tmp_path, held):
+def test_shares_that_are_joined_are_a_single_run(client, peer, victims, bucket, tmp_path, held):
     """One of them is killed, and what lies next to the folder is nobody's business."""
     url = f"{bucket.url}/rows"
     bucket.put("rows2/theirs.txt", b"theirs")
-    assert begin_and_kill(peer, "texts:76", url, {**SMALL, "shard": [0, 2]}, item=40)
+    assert victims.kill(peer.address("grpc"), "texts:76", url, {**SMALL, "shard": [0, 2]}, item=40)
     client.encode_to(url, TEXTS, shard=(1, 2), **SMALL)
     with pytest.raises(BulkError, match="the run of shard 0/2 is not finished"):
         bulk.merge(url)
@@ -260,9 +255,11 @@ def test_shares_that_are_joined_are_a_single_run(client, peer, bucket, tmp_path,
     assert client.encode_to(url, TEXTS, **SMALL).encoded == 0
 
 
-def test_a_single_run_takes_over_what_shares_have_made(client, peer, bucket, on_another_machine, tmp_path, held):
+def test_a_single_run_takes_over_what_shares_have_made(
+    client, peer, victims, bucket, on_another_machine, tmp_path, held
+):
     url = f"{bucket.url}/rows"
-    assert begin_and_kill(peer, "texts:76", url, {**SMALL, "shard": [1, 2]}, item=60)
+    assert victims.kill(peer.address("grpc"), "texts:76", url, {**SMALL, "shard": [1, 2]}, item=60)
     assert client.encode_to(url, TEXTS, **SMALL).encoded == 76 - 16
     client.encode_to(tmp_path / "rows", TEXTS, **SMALL)
     assert objects_of(url) == held(tmp_path / "rows")

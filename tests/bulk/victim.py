@@ -1,14 +1,21 @@
-"""A bulk run in a process of its own, which kills itself (SIGKILL) where it is told: at a step or an item.
+"""Bulk runs, each in a process of its own, which kills itself (SIGKILL) where it is told: at a step or an item.
 
-Its argument is one object of JSON: ``url``, ``source`` and ``target``, the ``options`` of the run, and perhaps
+A run is told by one object of JSON: ``url``, ``source`` and ``target``, the ``options`` of the run, and perhaps
 ``disk``, ``request`` or ``item``. Steps are those on the disk, or before and after each request that changes a store.
+
+Each line of standard input is such an object, and gets a line with the exit code of its run, which is negative for a
+signal. This process imports what the runs need and makes none itself: it forks one for each, which takes a tenth of the
+time of a new Python. An argument is the one run of this process.
 """
 
 import json
 import os
 import signal
 import sys
+import traceback
 
+import pyarrow.dataset
+import pyarrow.parquet  # noqa: F401
 from casdk import Client, bulk
 from casdk.bulk.objects import Objects
 
@@ -98,5 +105,25 @@ def main(order):
         client.encode_to(order["target"], items, **options)
 
 
+def fork(order):
+    """Return the process of a run that has begun."""
+    if process := os.fork():
+        return process
+    os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
+    os.environ.update(order.get("environment", {}))
+    try:
+        main(order)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def serve():
+    for line in sys.stdin:
+        _, status = os.waitpid(fork(json.loads(line)), 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(json.loads(sys.argv[1])) if sys.argv[1:] else serve()
