@@ -137,7 +137,13 @@ def test_an_update_under_way_keeps_to_its_input(encode_to, target, held):
     encode_to(target, TEXTS)
     with pytest.raises(SystemExit):
         encode_to(target, ["a", *TEXTS, "b"], stop="b", update=True)
-    with pytest.raises(BulkError, match=r"has changed since .*: item 0 is 'c' now, and was 'a'"):
-        encode_to(target, ["c", *TEXTS, "b"], update=True)
+    before = held(target.parent)
+    for other, said in [
+        (["c", *TEXTS, "b"], "has changed since .*: item 0 is 'c' now, and was 'a'"),
+        (["a", *TEXTS[:10]], "has become shorter: it ends after 11 items, and .* has rows of"),
+    ]:
+        with pytest.raises(BulkError, match=f"{said}.*; an update that was stopped needs the input that it began with"):
+            encode_to(target, other, update=True)
+        assert held(target.parent) == before
     encode_to(target, ["a", *TEXTS, "b"], update=True)
     assert held(target.parent) == held(anew(encode_to, target, ["a", *TEXTS, "b"]))

@@ -1,5 +1,6 @@
 """What is seen of a run from outside: its lock, and how fast its shards come."""
 
+import json
 import os
 
 import pytest
@@ -10,6 +11,8 @@ from casdk.bulk.status import Writing, writing_of
 
 TEXTS = [f"caption {number}" for number in range(40)]
 OPTIONS = {"shard_rows": 10, "batch_size": 10}
+HEAD_BYTES = 128
+ROW_BYTES = 512 * 4
 
 
 def status_of(target):
@@ -51,6 +54,35 @@ def test_how_fast_shards_come(encoder, tmp_path):
     encoder.encode_to(folder, looked_at(0), **OPTIONS)
     encoder.encode_to(folder, looked_at(2), **OPTIONS, overwrite=True)
     assert seen == [pytest.approx(5), None]
+
+
+def test_how_fast_the_rows_of_a_matrix_come(encoder, tmp_path):
+    """Since the last shard was whole; before the first one, since the run began, unless another run has made it."""
+    target, seen = tmp_path / "rows.npy", []
+    part, manifest = tmp_path / "rows.npy.part", tmp_path / "rows.casdk.json"
+
+    def looked_at(whole_after):
+        for text in TEXTS:
+            yield text
+            locked_at = (tmp_path / "rows.npy.lock").stat().st_mtime
+            rows = (part.stat().st_size - HEAD_BYTES) // ROW_BYTES if part.exists() else 0
+            if rows > 0:
+                whole = len(json.loads(manifest.read_text())["shards"])
+                os.utime(manifest, times=(0, locked_at + whole_after))
+                os.utime(part, times=(0, locked_at + 3))
+                seconds = 3 - whole_after if whole else 3
+                is_known = rows > 10 * whole and not (whole and whole_after < 0)
+                expected = (rows - 10 * whole) / seconds if is_known else None
+                seen.append((status_of(target).rows_per_second, expected))
+
+    options = {"shard_rows": 10, "batch_size": 2, "prefetch": 1}
+    for whole_after in (1, -1):
+        seen.clear()
+        encoder.encode_to(target, looked_at(whole_after), overwrite=True, **options)
+        for found, expected in seen:
+            assert found == (None if expected is None else pytest.approx(expected))
+        assert any(found for found, _ in seen)
+    assert status_of(target) == Writing(now=False)
 
 
 def test_a_share_has_a_lock_of_its_own(encoder, tmp_path):

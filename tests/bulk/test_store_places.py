@@ -2,12 +2,14 @@
 
 import asyncio
 import importlib.util
+import json
 import pickle
 import random
 import tempfile
 import traceback
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 from casdk import BulkError, Client, ConfigError, bulk
 from casdk.bulk import store_lock
@@ -359,6 +361,33 @@ def test_at_the_prompt(server, images, captions, bucket, capfd):
         code, out, err = encode(*words)
         assert (code != 0, out) == (True, "")
         assert said in err
+
+
+def test_a_single_file_of_what_is_in_a_store(server, images, captions, bucket, tmp_path, capfd):
+    """At the prompt: images, and lines of which one names an image that is not there."""
+
+    def encode(*words):
+        code = main(["encode", server.address("grpc"), *words])
+        said = capfd.readouterr()
+        return code, said.out, said.err
+
+    for number in range(70):
+        bucket.put(f"photos/{number:02}.png", images["png"].read_bytes())
+    photos, target = f"{bucket.url}/photos/*.png", tmp_path / "rows.parquet"
+    assert encode(photos, "-o", str(target)) == (0, f"{target}: 70 x 512 float32\n", "")
+    found = pyarrow.parquet.read_table(target)
+    assert found["item"].to_pylist() == [f"{bucket.url}/photos/{number:02}.png" for number in range(70)]
+    assert len(set(map(tuple, found["embedding"].to_pylist()))) == 1
+    lines = bucket.put("lines.txt", b"one sentence\n/no/such.png\nanother sentence\n")
+    code, out, err = encode(lines, "--errors", "skip", "-o", "-")
+    assert (code, [json.loads(line)["item"] for line in out.splitlines()]) == (1, ["one sentence", "another sentence"])
+    assert "left out: /no/such.png" in err
+    for words, code, said in [
+        ((photos, captions, "-o", str(target)), 2, "what is in a store and what is not are for a run each"),
+        ((f"{bucket.url}/none/*.png", "-o", str(target)), 3, "no file is called"),
+    ]:
+        refused = encode(*words)
+        assert (refused[0], said in refused[2]) == (code, True)
 
 
 def test_no_secret_is_written_anywhere(client, bucket, tmp_path, monkeypatch, caplog, capfd):

@@ -14,6 +14,7 @@ import signal
 import sys
 import traceback
 
+import casdk.bulk.call  # noqa: F401  # as what else the runs need, it is imported once, before they are forked
 import pyarrow.dataset
 import pyarrow.parquet  # noqa: F401
 from casdk import Client, bulk

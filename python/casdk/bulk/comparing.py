@@ -83,6 +83,6 @@ class Comparison:
                 await again.take(work.rows, block)
             work.note(block)
             work.count(len(block))
-        manifest.check_items(shard, work.rows, work.digest, other, self._target.name)
+        manifest.check_items(shard, work.rows, work.digest, other, self._target.name, self._target.advice)
         work.failed = shard.failed
         return work

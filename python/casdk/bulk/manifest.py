@@ -20,6 +20,8 @@ from casdk._calls.space import Space
 from casdk.errors import BulkError, ConfigError
 
 __all__ = [
+    "BY_THAT_INPUT",
+    "BY_UPDATE",
     "DIGEST_BYTES",
     "EXACT",
     "FORMAT",
@@ -43,6 +45,11 @@ EXACT: Final = "exact"
 OTHERWISE: Final = "give another target, or overwrite=True to begin again"
 BY_UPDATE: Final = f"update=True takes that into a folder, and into a matrix that was finished; or {OTHERWISE}"
 """What to do about an input that is another one."""
+BY_THAT_INPUT: Final = (
+    "an update that was stopped needs the input that it began with, and another update after it takes this one; or "
+    f"{OTHERWISE}"
+)
+"""The same, while an update makes a new matrix."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -333,7 +340,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
                 f"the server holds another model than the one that {target} was begun with: {reason}; {OTHERWISE}"
             )
 
-    def check_items(self, shard: Shard, rows: int, digest: str, other: str, target: str) -> None:
+    def check_items(
+        self, shard: Shard, rows: int, digest: str, other: str, target: str, advice: str = BY_UPDATE
+    ) -> None:
         """Check that a shard's items are those of the input as it is now.
 
         Args:
@@ -342,6 +351,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             digest: Theirs.
             other: The first of them that has another name than it had, in words; ``""`` if all have their names.
             target: The target's name.
+            advice: What to do about others.
 
         Raises:
             BulkError: They are others.
@@ -356,7 +366,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         else:
             what = f"has changed since {target} was begun: of the items {first} to {first + rows - 1}, one has another "
             what += "content under the same name"
-        raise BulkError(f"the input {what}; {BY_UPDATE}")
+        raise BulkError(f"the input {what}; {advice}")
 
     def check_input(self, read: Input, target: str) -> None:
         """Check that a finished run of several has an input that is what it was, also where others encode it.

@@ -14,7 +14,7 @@ import numpy as np
 
 from casdk.bulk.disk import READ_BYTES, Checksum, Lock, Part, rename, sync_folder, write_whole
 from casdk.bulk.items import CONTENT_BYTES
-from casdk.bulk.manifest import Manifest, Shard, read_manifest, write_manifest
+from casdk.bulk.manifest import BY_THAT_INPUT, Manifest, Shard, read_manifest, write_manifest
 from casdk.bulk.matrix_before import Before
 from casdk.bulk.sources import to_lines
 from casdk.bulk.targets import FillableTarget, Held, Rows, described, remove
@@ -190,6 +190,20 @@ class MatrixTarget(FillableTarget):
             remove(self._before_path)
             sync_folder(self._before_path.parent)
 
+    def written(self) -> tuple[int, float]:
+        """Return how many rows are in the file of a run under way, and when the last of them was written, in Unix time.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        with open(self._part["rows"], "rb") as rows:
+            found = os.fstat(rows.fileno())
+            if not found.st_size:
+                return 0, found.st_mtime
+            np.lib.format.read_magic(rows)
+            (_, width), _, dtype = np.lib.format.read_array_header_1_0(rows)
+            return (found.st_size - rows.tell()) // (width * dtype.itemsize), found.st_mtime
+
     # an update
 
     def begin_update(self, manifest: Manifest) -> Manifest:
@@ -198,6 +212,10 @@ class MatrixTarget(FillableTarget):
         new = Manifest(settings=manifest.settings, space=manifest.space, prefetch=manifest.prefetch)
         self.write_manifest(new)
         return new
+
+    @property
+    def advice(self) -> str:
+        return BY_THAT_INPUT if self._before_path.exists() else super().advice
 
     def read_before(self) -> Before | None:
         """Return the matrix that was there, if an update is making another one."""

@@ -1,7 +1,8 @@
-"""The bar of a bulk run (rich): rows, rows per second, bytes sent, errors, and the time that is left."""
+"""The bar of a bulk run (rich): rows per second, bytes sent, the server's state, errors, and the time that is left."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+    from casdk.servers import ServerStatus
 
 __all__ = ["Bar"]
 
@@ -24,12 +27,16 @@ class Bar:
     Args:
         target: The path of the target, whose last part is shown: a whole path would leave no room for the count.
         total: Rows in all, if known.
+        servers: Returns what is known of each server now.
         shown: Whether there is a bar at all.
     """
 
-    def __init__(self, target: str, total: int | None, *, shown: bool) -> None:
+    def __init__(
+        self, target: str, total: int | None, servers: Callable[[], Sequence[ServerStatus]], *, shown: bool
+    ) -> None:
         self._title = Path(target).name
         self._total = total
+        self._servers = servers
         self._shown = shown
         self._failed = 0
         self._sent_bytes = 0
@@ -86,9 +93,19 @@ class Bar:
         failed = f"{self._failed} failed" if self._failed else ""
         quiet = monotonic() - self._advanced_at
         if quiet >= QUIET_SECONDS:
-            return f"waiting for the server for {quiet:.0f} s {failed}".rstrip()
-        speed = None if self._progress is None else self._progress.tasks[0].speed
-        return " ".join(filter(None, [f"{speed:.0f}/s" if speed else "", self._sent, self._cosine, failed]))
+            said = [f"waiting for the server for {quiet:.0f} s", self._away, failed]
+        else:
+            speed = None if self._progress is None else self._progress.tasks[0].speed
+            said = [f"{speed:.0f}/s" if speed else "", self._sent, self._cosine, self._away or "server ready", failed]
+        return " ".join(filter(None, said))
+
+    @property
+    def _away(self) -> str:
+        states = [server.state for server in self._servers()]
+        away = states.count("away")
+        if not away:
+            return ""
+        return "server away" if len(states) == 1 else f"{away} of {len(states)} servers away"
 
     @property
     def _sent(self) -> str:

@@ -101,7 +101,7 @@ class Run:
         if share is not None and total is not None:
             total = share.rows_of(total, settings.shard_rows)
         self._requests = Requests(total, tunes=tunes, row_items=self._parts)
-        self._bar = Bar(target.name, total, shown=show_progress)
+        self._bar = Bar(target.name, total, lambda: client.servers, shown=show_progress)
         self._stopping: BaseException | None = None
         self._manifest = Manifest(settings=settings, share=share)
         ways = {"resume": resume, "overwrite": overwrite, "update": update}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from casdk.bulk.disk import is_locked
 from casdk.bulk.manifest import Manifest
+from casdk.bulk.matrix import MatrixTarget
 from casdk.bulk.places import LOCK, lock_of_share
 from casdk.bulk.stores import is_url
 
@@ -19,8 +20,8 @@ class Writing(NamedTuple):
 
     Attributes:
         now: Whether one writes it; ``None`` if nobody can tell, as of an object store.
-        rows_per_second: How fast shards have come since it began, the first of them aside; ``None`` as long as it has
-            not made two, and for a matrix, which is one file.
+        rows_per_second: How fast rows come. Of a folder, over the shards that were made since the process began, the
+            first of them aside; of a matrix, since the last shard was whole. ``None`` as long as nothing tells.
     """
 
     now: bool | None = None
@@ -38,7 +39,10 @@ def writing_of(target: str, manifest: Manifest) -> Writing:
         return Writing()
     path = Path(os.path.expanduser(target))
     if path.suffix:
-        return Writing(is_locked(path.with_name(f"{path.name}.lock")))
+        matrix = MatrixTarget(target, manifest.settings.dtype)
+        if not is_locked(matrix.lock_path):
+            return Writing(now=False)
+        return Writing(True, _speed_of_matrix(matrix, manifest))
     share = manifest.share
     lock = path / (LOCK if share is None else lock_of_share(f"{share.index}-of-{share.of}"))
     if not is_locked(lock):
@@ -61,3 +65,17 @@ def _speed_of(folder: Path, manifest: Manifest, lock: Path) -> float | None:
     if len(made) < 2 or made[-1][0] == made[0][0]:
         return None
     return sum(rows for _, rows in made[1:]) / (made[-1][0] - made[0][0])
+
+
+def _speed_of_matrix(matrix: MatrixTarget, manifest: Manifest) -> float | None:
+    """Return the rows per second of the shard under way, since the last one was whole, or else since the run began."""
+    try:
+        begun_at = matrix.lock_path.stat().st_mtime
+        since = matrix.manifest_path.stat().st_mtime if manifest.shards else begun_at
+        rows, written_at = matrix.written()
+    except FileNotFoundError:  # the run has ended between two looks
+        return None
+    rows -= manifest.rows
+    if since < begun_at or rows <= 0 or written_at <= since:
+        return None
+    return rows / (written_at - since)

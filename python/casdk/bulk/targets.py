@@ -11,7 +11,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from casdk.bulk.manifest import Manifest, Shard, read_manifest
+from casdk.bulk.manifest import BY_UPDATE, Manifest, Shard, read_manifest
 from casdk.errors import BulkError, ItemError
 
 __all__ = ["FillableTarget", "Held", "Rows", "Target", "described", "described_rows", "normalized", "remove"]
@@ -147,6 +147,11 @@ class Target(ABC):
     @abstractmethod
     def complete(self, manifest: Manifest) -> None:
         """Give a finished target its final form; done again where an earlier run was stopped in the middle of it."""
+
+    @property
+    def advice(self) -> str:
+        """What to do about an input that is another one than that of the target."""
+        return BY_UPDATE
 
     @abstractmethod
     def names_of(self, manifest: Manifest, shard: Shard) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -9,21 +11,24 @@ from cyclopts import App, Parameter
 
 import casdk
 from casdk.cli.bar import bar_on_stderr
-from casdk.cli.content import LINES, RECORDS, STDIN, Content
+from casdk.cli.content import LINES, RECORDS, STDIN, Content, Entry
 from casdk.cli.exits import Exit
 from casdk.cli.images import report_crops
 from casdk.cli.signals import Stopped, asking
 from casdk.cli.sinks import to_json
+from casdk.errors import InputValueError
 
 if TYPE_CHECKING:
     from casdk.bulk import BulkResult, Named
     from casdk.bulk.manifest import Manifest
 
-__all__ = ["app", "encode_into", "is_target", "open_content", "read_shard", "summary"]
+__all__ = ["Stored", "app", "encode_into", "is_target", "open_content", "open_items", "read_shard", "summary"]
 
 STORES: Final = ("s3://", "gs://", "az://")
 SUFFIXES: Final = ("", ".npy")
 """Of the names of targets: folders, and matrices."""
+READ_ITEMS: Final = 64
+"""Items of a store that are named at a time."""
 STOP_SECONDS: Final = 5.0
 """How long a run that is asked to stop waits for what is in flight."""
 
@@ -53,8 +58,7 @@ def open_content(words: list[str], *, columns: str | None, names: str | None, te
     if columns is None:
         if names is not None:
             raise casdk.ConfigError("--names is for .parquet files with --columns")
-        stored = [word for word in words if word.startswith(STORES)]
-        return _open_stored(words, text=text) if stored else Content(words, sentences=text)
+        return _open_stored(words, text=text) if _are_stored(words) else Content(words, sentences=text)
     if text:
         raise casdk.ConfigError("--text is for lines: --columns says by itself what holds sentences")
     suffixes = {Path(word).suffix.lower() for word in words}
@@ -69,6 +73,59 @@ def open_content(words: list[str], *, columns: str | None, names: str | None, te
     if names is not None:
         raise casdk.ConfigError("--names is for .parquet files: what is in a .tar is called by its key")
     return tars(words, columns=wanted)
+
+
+class Stored:
+    """What URLs of a store name, for a command that writes no bulk target: read as `Content` is.
+
+    Args:
+        named: The items.
+
+    Attributes:
+        total: ``None``: a list of all items would be a list of all images.
+        unread: Nothing: what cannot be looked for is an error.
+    """
+
+    total: Final = None
+    unread: Final[tuple[InputValueError, ...]] = ()
+
+    def __init__(self, named: Named) -> None:
+        self._named = named
+
+    def __iter__(self) -> Iterator[Entry]:
+        from casdk.bulk.stores import downloaded
+
+        source, names = self._named.open(), deque[str]()
+
+        def blocks() -> Iterator[list[Any]]:
+            while len(block := source.take(READ_ITEMS)):
+                names.extend(block.names)
+                yield block.items
+
+        for item in downloaded(blocks()):
+            yield Entry(names.popleft(), item)
+
+
+def open_items(words: list[str], *, text: bool, skip: bool) -> Content | Stored:
+    """Return what a command line names, for a command that writes no bulk target.
+
+    Args:
+        words: Paths and sentences, or URLs of a store.
+        text: Whether every line is a sentence.
+        skip: Leave out directories that cannot be read.
+
+    Raises:
+        ConfigError: Some are URLs of a store, and they are not of one kind.
+        InputValueError: A path leads nowhere, or to a directory that cannot be read; or there is no such object.
+    """
+    if _are_stored(words):
+        return Stored(_open_stored(words, text=text))
+    return Content(words, sentences=text, skip=skip)
+
+
+def _are_stored(words: list[str]) -> bool:
+    """Whether some words are URLs of a store."""
+    return any(word.startswith(STORES) for word in words)
 
 
 def _open_stored(words: list[str], *, text: bool) -> Named:

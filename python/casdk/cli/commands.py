@@ -124,7 +124,7 @@ def encode(
         url: The server.
         paths: Image files, directories of images, .txt files (an item per line), .jsonl files (an object with text or
             uri per line), URLs of images, sentences of several words; - for lines of standard input, as when no path
-            is given. By a bulk run, patterns of a store in their place, as s3://bucket/photos/*.jpg.
+            is given. In their place, patterns of images in a store, as s3://bucket/photos/*.jpg, or one file of lines.
         out: A .npy file (with names and errors of its rows beside it), or a name without a suffix, for a folder of
             Parquet files, also in a store (s3://bucket/name, gs:// or az://): both are written by a bulk run, which may
             be killed and goes on. Or a .parquet or .jsonl
@@ -174,12 +174,12 @@ def encode(
         raise casdk.ConfigError(f"{names} and --errors record are for -o NAME.npy or a folder")
     dtype = dtype or "float32"
     with access.client(url) as client:
-        content = Content([str(path) for path in paths], sentences=text, skip=errors == "skip")
-        for unread in content.unread:
+        items = bulk.open_items([*map(str, paths)], text=text, skip=errors == "skip")
+        for unread in items.unread:
             fail(Exit.PARTIAL, f"left out: {unread}")
         with open_sink("-" if target is None and json else target, dtype) as sink:
             options = {"dtype": dtype, **_options(batch_size, model), **options_of(images, image_size, min_fidelity)}
-            skipped = _encode(client, content, sink, options, skip=errors == "skip") + len(content.unread)
+            skipped = _encode(client, items, sink, options, skip=errors == "skip") + len(items.unread)
             if skipped and not sink.rows:
                 raise InputValueError(f"none of {skipped} items could be encoded, so nothing was written")
     if target not in (None, "-") and json:
@@ -189,7 +189,9 @@ def encode(
     return Exit.PARTIAL if skipped else Exit.OK
 
 
-def _encode(client: casdk.Client, content: Content, sink: Sink, options: dict[str, Any], *, skip: bool) -> int:
+def _encode(
+    client: casdk.Client, content: Content | bulk.Stored, sink: Sink, options: dict[str, Any], *, skip: bool
+) -> int:
     """Write the rows of all items; return how many there are none of."""
     skipped = cropped = 0
     fidelity: float | None = None
