@@ -13,7 +13,6 @@ back, at growing intervals, and all others wait for the answer. What finds it aw
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias, cast
 
@@ -113,7 +112,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
     stopped: BaseException | None = None
     done: int = 0
     bad: dict[int, ItemError] = {}
-    _ready: deque[Batch] = msgspec.field(default_factory=deque)
+    _ready: list[Batch] = []
     _delayed: list[Batch] = []
     _in_flight: set[Batch] = set()
     _undelivered: int = 0
@@ -177,7 +176,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         if batch is None:
             if not self._ready or (self.sample is not None and not self._is_of_sample(self.sample)):
                 return None
-            batch = self._ready.popleft()
+            batch = self._ready.pop(0)
         self._in_flight.add(batch)
         if not batch.attempts:
             self._begun += 1
@@ -258,7 +257,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
 
     def cut(self, rest: Batch) -> None:
         """Note that a batch was too large for one message; ``rest`` has the items that are to be sent next."""
-        self._ready.appendleft(rest)
+        self._ready.insert(0, rest)
 
     def refuse(self, error: ItemError) -> None:
         """Note that an item will have no result, which may end the call."""
@@ -320,7 +319,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         self._in_flight.discard(batch)
         self._stop_asking(batch)
         batch.attempts -= 1
-        self._ready.appendleft(batch)
+        self._ready.insert(0, batch)
 
     def _stop_asking(self, batch: Batch) -> bool:
         """Note that the batch is not in flight any more; return whether it was to find out if the server is back."""
@@ -355,12 +354,12 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         if failure is not None and self._may_move(batch, failure, now):
             batch.excused += failure.away
             batch.outages += asked and failure.sent
-            self._ready.appendleft(batch)
+            self._ready.insert(0, batch)
             return "move"
         if failure is not None and self._may_help(failure):
             if isinstance(failure, TransportError) and failure.blameless:
                 batch.attempts -= 1
-                self._ready.appendleft(batch)
+                self._ready.insert(0, batch)
                 return "repeat"
             if failure.away and self._may_wait(batch, now):
                 self._put_off(batch, failure, asked, now)
@@ -400,7 +399,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
             middle = (len(batch) + 1) // 2
             unsent[:0] = [batch.part(0, middle), batch.part(middle)]
         if self.stopped is None:
-            self._ready.extendleft(reversed(unsent))
+            self._ready[:0] = unsent
 
     def _may_split(self, batch: Batch, error: CasdkError) -> bool:
         if not (isinstance(error, ServerError) and error.for_item) or self.tolerant or not self.resend:
@@ -475,7 +474,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
 
     def _go_on(self, isolation: Isolation) -> None:
         if len(isolation.group) > 1:
-            self._ready.appendleft(isolation.probe())
+            self._ready.insert(0, isolation.probe())
             return
         self._hopeless += 1
         culprit = isolation.group
@@ -484,7 +483,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         rejected.attempts = said.attempts
         self.refuse(rejected)
         if self.stopped is None and (rest := isolation.rest()) is not None:
-            self._ready.appendleft(rest)
+            self._ready.insert(0, rest)
 
 
 def _took_nothing(error: CasdkError) -> bool:

@@ -65,7 +65,8 @@ class Originals(msgspec.Struct, eq=False):
                 self.documents += chunk.items
             else:
                 self.items = None
-                self.documents = []
+                if self.documents:
+                    self.documents = []
         return chunk
 
     def keep_as_documents(self, items: list[Any], chunk: Chunk) -> Chunk:

@@ -8,7 +8,6 @@ call wait for one that a worker reads, while other calls go on.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import perf_counter
@@ -119,7 +118,7 @@ class Reading(msgspec.Struct, eq=False):
     count: int = 0
     asking: bool = False
     ended: bool = False
-    unread: deque[_Unread] = msgspec.field(default_factory=deque)
+    unread: list[_Unread] = []
     host: Host | None = None
 
     @property
@@ -141,8 +140,9 @@ class Reading(msgspec.Struct, eq=False):
             for chunk in chunks:
                 self._take(chunk)
             if len(chunks) < room or len(chunks[-1]) < self.feed.size:
-                self.ended = True
-                if not self.unread:
+                if self.unread:
+                    self.ended = True
+                else:
                     self.call.end_input()
                 return
             room = self.call.room()
@@ -203,7 +203,7 @@ class Reading(msgspec.Struct, eq=False):
             if not self._read_here(items, indices, read_at):
                 new, read = await self.host.caller.run_on_worker(partial(self._look_at, items, indices))
                 self._add(items, indices, read_at, read, new)
-            self.unread.popleft()
+            self.unread.pop(0)
         self._end_if_read()
 
     def _read_here(self, items: list[Any], indices: range, read_at: float) -> bool:
@@ -266,7 +266,7 @@ class Reading(msgspec.Struct, eq=False):
         for items in self.feed.untaken():
             self.unread.append(_Unread(items, self._open(items), perf_counter()))
         while self.unread:
-            items = self.unread.popleft().items
+            items = self.unread.pop(0).items
             if (keep := self.manner.verb.keep) is not None:
                 keep(self.manner.originals, items, unread(items))
 

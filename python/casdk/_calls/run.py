@@ -106,6 +106,7 @@ class Run:
         merged: bool = False,
         way: Way | None = None,
     ) -> None:
+        # CPython keeps up to 30 attributes in the object itself; with more, each call would pay for a dict.
         self.session = session
         self.verb = verb
         self.options = options
@@ -118,7 +119,6 @@ class Run:
         self.answer_by = self.deadline if answer_by is None else answer_by
         size = options.batch_size or verb.batch_size
         feed = Feed(content, size, options.reader, timeout)
-        self.total = feed.total
         # Whether it returns the verb's result, and neither the responses nor nothing.
         self.gathers = gathers = options.on_done is None and options.on_always is None and not options.return_responses
         self.originals = Originals(content, candidates=verb.candidates, whole=verb.whole, keeps_all=gathers)
@@ -144,11 +144,10 @@ class Run:
             server=self.way.state,
             own_patience=options.patience,
         )
-        self._name = verb.endpoint[1:] or "profile"
         self.sent = Sent()
-        self._progress = Progress(self._name, self.total, self.sent) if options.show_progress else None
+        self._progress = Progress(verb.name, feed.total, self.sent) if options.show_progress else None
         watch = None if session.telemetry is None else session.telemetry.watch
-        self.watch = None if watch is None else watch(self._name, self.packing.endpoint, self.total, merged)
+        self.watch = None if watch is None else watch(verb.name, self.packing.endpoint, feed.total, merged)
         # None of these objects refers to this one: the cycle would keep the result until a garbage collection.
         manner = Manner(verb, self.originals, self.answer, session.limits.max_item_bytes, session.sources)
         self._reading = Reading(self.call, feed, self._receiver, manner, self._unfinished, self.repeats, self._progress)
@@ -268,8 +267,9 @@ class Run:
             if self.watch is not None:
                 self.watch.count(self.call.done)
             if LOG.isEnabledFor(logging.DEBUG):
-                where, took, done = self.way.address, monotonic() - began, self.call.done
-                LOG.debug("%s at %s: %d of %d items done in %.3f s", self._name, where, done, self._reading.count, took)
+                name, where, took = self.verb.name, self.way.address, monotonic() - began
+                done, count = self.call.done, self._reading.count
+                LOG.debug("%s at %s: %d of %d items done in %.3f s", name, where, done, count, took)
             if are_pending():
                 await emitted(self.deadline)
 
@@ -407,9 +407,11 @@ class Run:
         self._unfinished.mark_done(indices)
         if self._progress is not None:
             self._progress.advance(len(items), request.size, received.size)
-        sent, crops = self.sent, sum(request.batch.crops) if request.batch.crops else 0
+        sent, crops = self.sent, 0
         sent.bytes += request.size
-        sent.cropped += crops
+        if request.batch.crops:
+            crops = sum(request.batch.crops)
+            sent.cropped += crops
         if self._delivery is not None:
             self._receiver.answered(indices[0], request.size, crops, sent)
         return len(items) - len(missing)
@@ -484,7 +486,8 @@ class Run:
         outcome = Outcome(read, bad, left, stopped, sorted({*bad, *left}) if bad or left else [], self.sent)
         if stopped is not None:
             stopped.done = read - len(outcome.missing)
-            stopped.total = read if self.total is None and self.call.ended else self.total
+            total = self._reading.feed.total
+            stopped.total = read if total is None and self.call.ended else total
             stopped.attempts = stopped.attempts or self.call.attempts
             stopped.server = stopped.server or self.way.address
             if not self.gathers:

@@ -55,7 +55,8 @@ class TunedRun(Run):
         self._searches = not tuning.is_over
         self._trial = tuning.trial
         self._trial_start = 0
-        if self.total is None or self.total >= FEWEST_ITEMS:
+        total = self._reading.feed.total
+        if total is None or total >= FEWEST_ITEMS:
             self.call.window = tuning
         else:
             tuning.end()
@@ -91,7 +92,7 @@ class TunedRun(Run):
         tuning.end()
         if self._searches:
             found = "%s at %s: batch_size='auto' came to %d items per request and %d requests in flight"
-            LOG.info(found, self._name, self.way.address, tuning.batch_size, self.call.window.size)
+            LOG.info(found, self.verb.name, self.way.address, tuning.batch_size, self.call.window.size)
         await super()._leave(began)
 
     def _follow(self) -> None:

@@ -101,6 +101,11 @@ class Verb(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int = MINIBATCH
     extra: Mapping[str, Any] = {}
 
+    @property
+    def name(self) -> str:
+        """Its name in the log, in bars and in telemetry."""
+        return self.endpoint[1:] or "profile"
+
 
 def _read(originals: Originals, answer: Answer, items: list[Any], indices: Sequence[int], **how: Any) -> Chunk:
     return originals.read(items, indices, **how)

@@ -74,9 +74,10 @@ class _End(msgspec.Struct, eq=False):
 
     def outcome(self) -> Any:
         """Return the result or raise the error, once: the error is dropped here, since its traceback refers to this."""
-        error, self.error = self.error, None
+        error = self.error
         if error is None:
             return self.result
+        self.error = None
         try:
             raise _error_for_caller(error)
         finally:
