@@ -36,15 +36,15 @@ impl Source {
         Self { seeded, count: 0 }
     }
 
-    fn draw(&mut self) -> u128 {
+    /// Draws the halves of a number of 128 bits, the higher one first.
+    fn draw(&mut self) -> [u64; 2] {
         self.count = self.count.wrapping_add(1);
-        let [high, low] = [0, 1].map(|half| {
+        [0, 1].map(|half| {
             let mut hasher = self.seeded.clone();
             hasher.write_u64(self.count);
             hasher.write_u8(half);
-            u128::from(hasher.finish())
-        });
-        high << 64 | low
+            hasher.finish()
+        })
     }
 }
 
@@ -60,9 +60,12 @@ pub fn fresh() -> Result<[u8; 32], random::Error> {
     })
 }
 
-/// Returns a number of 128 bits as an id: ASCII.
-fn text_of(number: u128) -> [u8; 32] {
-    hex(number)
+/// Returns a number of 128 bits, of which these are the halves, as an id: ASCII.
+fn text_of([high, low]: [u64; 2]) -> [u8; 32] {
+    let mut digits = [0; 32];
+    digits[..16].copy_from_slice(&hex::<16>(high));
+    digits[16..].copy_from_slice(&hex::<16>(low));
+    digits
 }
 
 /// What ids made from a request id begin with.
@@ -74,7 +77,7 @@ pub(crate) fn prefix(request_id: &str) -> &str {
 
 /// A place in a message, as ids tell it.
 pub(crate) fn place_digits(place: usize) -> [u8; PLACE_DIGITS] {
-    hex(place as u128)
+    hex(place as u64)
 }
 
 /// Returns the place that an id tells, if it was made for this request.
@@ -92,7 +95,7 @@ pub fn place_of(id: &[u8], request_id: &str) -> Option<usize> {
 }
 
 /// The last digits of a number.
-fn hex<const N: usize>(number: u128) -> [u8; N] {
+fn hex<const N: usize>(number: u64) -> [u8; N] {
     let mut left = number;
     let mut digits = [b'0'; N];
     for digit in digits.iter_mut().rev() {
@@ -145,10 +148,10 @@ mod tests {
 
     #[test]
     fn a_number_is_written_whole() {
-        for number in [0, 1, 0xfeed, u128::MAX, 1 << 127] {
+        for [high, low] in [[0, 0], [0, 1], [1, 0xfeed], [u64::MAX; 2], [1 << 63, 0]] {
             assert_eq!(
-                text_of(number).to_vec(),
-                format!("{number:032x}").into_bytes()
+                text_of([high, low]).to_vec(),
+                format!("{high:016x}{low:016x}").into_bytes()
             );
         }
     }

@@ -189,7 +189,8 @@ impl<'a> Reader<'a> {
     /// Returns where the next byte stands in the whole message.
     #[inline]
     fn offset(&self) -> usize {
-        self.end - self.rest.len()
+        // It never wraps. Said so, most offsets need not be computed: only errors want that of a field's beginning.
+        self.end.wrapping_sub(self.rest.len())
     }
 
     /// Reads a varint; most tags have one byte, and most lengths one or two.

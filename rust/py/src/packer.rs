@@ -182,8 +182,12 @@ fn unfit(
 /// Returns the strings, or `None` if one of the items is no string, or no UTF-8: reading them item by item finds which
 /// one, and why.
 fn texts<'a>(items: &'a [Bound<'_, PyAny>]) -> Option<Vec<&'a str>> {
-    let text = |item: &'a Bound<'_, PyAny>| item.cast::<PyString>().ok()?.to_str().ok();
-    items.iter().map(text).collect()
+    // Room is made at once: a `collect` of options does not know how many there will be.
+    let mut texts = Vec::with_capacity(items.len());
+    for item in items {
+        texts.push(item.cast::<PyString>().ok()?.to_str().ok()?);
+    }
+    Some(texts)
 }
 
 fn write_texts(py: Python<'_>, plan: TextPlan<'_>) -> PyResult<Packed> {
