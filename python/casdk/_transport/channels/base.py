@@ -1,4 +1,7 @@
-"""What every channel is: bytes of one request in, bytes of its reply out."""
+"""The base class of channels: bytes of one request in, bytes of its reply out; and what several channels share.
+
+A `Transport` opens one channel. The functions here make errors of HTTP statuses, proxies and TLS, and TLS contexts.
+"""
 
 from __future__ import annotations
 
@@ -67,19 +70,19 @@ __all__ = [
 LOG: Final = logger_of("casdk.connections")
 
 Headers: TypeAlias = Sequence[tuple[str, str]]
-"""Name in lower case and value; the credential is among them, so they are never shown."""
+"""Names in lower case, and values. The credential is among them, so they are never shown."""
 
 
 PING_SECONDS = 20.0
-"""Seconds in which nothing was received, while requests are in flight, after which a connection is asked by a ping
-whether it still is one: a NAT or a load balancer that has forgotten it says nothing of it to either side."""
+"""If nothing was received for so long while requests are in flight, a ping checks the connection: a NAT or a load
+balancer that has dropped it does not notify either side."""
 PONG_SECONDS = 5.0
-"""Seconds that it has to answer the ping."""
+"""How long the server has to answer the ping."""
 TICK_SECONDS: Final = 0.001
 """Seconds by which a timer may be early."""
 
 SLICE_BYTES: Final = 1 << 20
-"""A large message is passed to a library in slices of this size, since libraries copy what they get, more than once.
+"""A large message is passed to a library in slices of this size, since libraries copy their input more than once.
 Smaller slices would wake the server more often."""
 
 
@@ -102,27 +105,27 @@ class Hidden(bytes):
 class Channel(ABC):
     """The connections to one server, shared by all calls of a client; lives on the engine's loop.
 
-    Connections are opened when first needed, used again, and replaced when they broke. A channel never retries, but for
-    a request that the server has not begun with (`http2`), or that met a kept connection which the server had already
-    closed.
+    Connections are opened when first needed, used again, and replaced when they broke. A channel repeats a request only
+    in two cases: the server has not begun with it (`http2`), or an idle connection was closed by the server before the
+    request reached it.
 
     If a request was given up after it had time for an answer, and no byte was received since it was sent, its
-    connection may have gone silent. It is retired: what is in flight there may still be answered, and the next request
-    opens another one.
+    connection may have gone silent. It is retired: requests in flight on it may still be answered, and the next request
+    opens another connection.
 
     Args:
         endpoint: The server.
         tls: How to verify a secure scheme.
-        timeouts: ``connect`` and ``read`` are used here; a request's own deadline may be sooner.
-        limits: ``max_reply_bytes`` and ``connections`` are used here.
+        timeouts: Its ``connect`` and ``read`` are used; a request's own deadline may be sooner.
+        limits: Its ``max_reply_bytes`` and ``connections`` are used.
         proxy: URL of the HTTP proxy to go through, if any.
 
     Attributes:
-        connections: How many were opened so far.
+        connections: How many connections were opened so far.
     """
 
     has_waiters: ClassVar[bool] = False
-    """Whether a request that finds a connection waits for a `Waiter` and for nothing else."""
+    """Whether a request on an open connection waits only for a `Waiter`, and so needs no task."""
 
     def __init__(self, endpoint: Endpoint, tls: TLS, timeouts: Timeouts, limits: Limits, proxy: str | None) -> None:
         self.endpoint = endpoint
@@ -133,10 +136,10 @@ class Channel(ABC):
         self.ping_seconds, self.pong_seconds = PING_SECONDS, PONG_SECONDS
         self.connections = 0
         self.connected_at = -inf
-        """When the last connection was opened, as `time.perf_counter` has it."""
+        """When the last connection was opened, by `time.perf_counter`."""
 
     def had_time(self, began: float, answer_by: float | None) -> bool:
-        """Whether a request that is taken back had time for an answer, so that none says something of its connection.
+        """Whether a cancelled request had time for an answer, so that the connection may have gone silent.
 
         Args:
             began: When it was sent, in the engine's time.
@@ -153,11 +156,11 @@ class Channel(ABC):
 
     @property
     def is_connected(self) -> bool:
-        """Whether a connection is open that the next request goes over, as far as is known; a library does not say."""
+        """Whether the next request finds an open connection; false for channels on libraries, which do not show it."""
         return False
 
     def time_left(self, began: float, answer_by: float | None) -> float | None:
-        """Return the seconds that are left for a request, if these are fewer than ``timeouts.read``.
+        """Return the seconds that are left for a request, if they are fewer than ``timeouts.read``.
 
         Args:
             began: When it is sent, in the engine's time.
@@ -175,7 +178,7 @@ class Channel(ABC):
         return DeadlineError(f"{self.endpoint} sent no reply within {seconds:.6g} s")
 
     def was_closed(self, *, sent: bool) -> TransportError:
-        """Return the error of a request whose connection was closed, or that came too late for one.
+        """Return the error of a request whose connection was closed here, or that came after the closing.
 
         Args:
             sent: Whether its bytes may have reached the server.
@@ -193,53 +196,53 @@ class Channel(ABC):
         repeatable: bool = True,
         check: Check | None = None,
     ) -> bytes | Message:
-        """Send one request and wait for its reply; cancelling takes the request back where the protocol can.
+        """Send one request and wait for its reply. Cancelling it also cancels it at the server, if the protocol can.
 
         Args:
-            request_id: What the reply is paired by.
+            request_id: The request's id, which the reply repeats.
             message: The packed request.
-            headers: Sent beside it, where the protocol has a place for them.
-            context: W3C trace context of this one request, sent in the same place; a websocket has none for a
-                message, so there it goes with the handshake of the request that opens the socket.
-            answer_by: When it is given up, in the engine's time. A cancellation from then on means that no answer
-                came, and not that nobody wants one any more.
+            headers: Headers of the request; a websocket sends them with its handshake.
+            context: W3C trace context of this request, sent as headers, too. A message of a websocket has no headers,
+                so there only the request that opens the socket sends it, with the handshake.
+            answer_by: The deadline of the request, in the engine's time. If it is cancelled later than that, no answer
+                came in time; if earlier, the answer is not wanted any more.
             repeatable: Whether it may be sent again once its bytes may have reached the server.
-            check: What the connection that it goes over has to be found right by first, if by anything.
+            check: A check that its connection must pass first, if there is one.
 
         Returns:
             The packed reply.
 
         Raises:
-            TransportError: No connection, or it broke.
-            DeadlineError: No reply within ``timeouts.read``.
-            ServerError: The server refused, outside a reply.
+            TransportError: The connection failed, or broke.
+            DeadlineError: No reply came within ``timeouts.read``.
+            ServerError: The server refused the request, by a status of the protocol.
         """
 
     @abstractmethod
     async def dry_run(self, headers: Headers) -> bytes | None:
-        """Ask the gateway whether its executors answer, by an empty request of its own making.
+        """Ask the gateway whether its executors answer, by jina's dry run.
 
         Args:
             headers: As for `exchange`.
 
         Returns:
-            Its packed status; ``None`` where the gateway does not know the question.
+            The packed status; ``None`` if the gateway is too old to have a dry run.
 
         Raises:
-            CasdkError: As `exchange`.
+            CasdkError: The errors of `exchange`.
         """
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Close every connection; what is in flight fails with `TransportError`."""
+        """Close every connection; requests in flight fail with `TransportError`."""
 
     @staticmethod
     async def finish_closing() -> None:
-        """Wait until nothing of the closed channels of this kind is left that a fork would break."""
+        """Wait until the closed channels of this class have nothing left that a fork would break."""
 
     @staticmethod
     def mark_forked() -> None:
-        """Note, in a forked child, that this process was forked while channels of this kind were open, or had been."""
+        """Note, in a forked child, that channels of this class were in use in the parent."""
 
 
 def run_out(limits: Iterable[asyncio.Timeout]) -> None:
@@ -250,7 +253,7 @@ def run_out(limits: Iterable[asyncio.Timeout]) -> None:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a TLS library says, in OpenSSL's words, that what answered was no TLS."""
+    """Whether the message of a TLS library, in OpenSSL's words, says that the answer was no TLS."""
     return "WRONG_VERSION_NUMBER" in text or "wrong version number" in text
 
 
@@ -289,8 +292,8 @@ def refused(
 
     Args:
         said: The message.
-        status: Of the server or of a proxy before it, and none that means success.
-        retry_after: The header of that name as it was sent, if it was.
+        status: The status of the server, or of a proxy before it; none that means success.
+        retry_after: The header of that name, as it was sent, if it was.
         sent: Whether bytes of the request may have reached the server.
         name: As `ServerError` has it.
         request_id: As `ServerError` has it.
@@ -306,7 +309,7 @@ def refused(
     asked = None
     if retry_after:
         said, asked = f"{said} (Retry-After: {remark(retry_after, SHOWN_CHARACTERS)!r})", seconds_asked(retry_after)
-    if status == REQUEST_TIMEOUT:  # the server gave up before it had a whole request, e.g. on an idle connection
+    if status == REQUEST_TIMEOUT:  # the server did not get the whole request in time, e.g. on an idle connection
         sent = False
     if status == BUSY:
         return overloaded(said, asked, sent=sent, name=name, request_id=request_id)
@@ -317,28 +320,28 @@ def overloaded(said: str, asked: float | None = None, **details: Any) -> Overloa
     """Return the error of a server that has too much to do.
 
     Args:
-        said: The message, with the words in which it asked for a wait.
-        asked: For how many seconds it asked, as `seconds_asked` reads it; ``None`` where it did not ask.
-        details: More of the error's attributes.
+        said: The message, with the server's words if it asked for a wait.
+        asked: Seconds that it asked to wait, as `seconds_asked` returns them; ``None`` if it did not ask.
+        details: Further attributes of the error.
     """
     return OverloadedError(said, retryable=_has_an_end(asked), retry_after=_in_numbers(asked), **details)
 
 
 def unavailable(said: str, asked: float | None = None, *, away: bool, sent: bool = True) -> TransportError:
-    """Return the error of a server that does not answer, as somebody before it says.
+    """Return the error of a server that does not answer, as a proxy before it reports.
 
     Args:
-        said: The message, with the words in which a wait was asked for.
+        said: The message, with the proxy's words if it asked for a wait.
         asked: As for `overloaded`.
-        away: Whether it looks as if it were away for a while.
-        sent: Whether bytes of the request may have reached it.
+        away: Whether the server seems to be away for a while.
+        sent: Whether bytes of the request may have reached the server.
     """
     retryable, retry_after = _has_an_end(asked), _in_numbers(asked)
     return TransportError(said, retryable=retryable, retry_after=retry_after, away=away, sent=sent)
 
 
 def _has_an_end(asked: float | None) -> bool:
-    """Whether to ask again: not whoever asks for a wait without end, or for one that is no number."""
+    """Whether the request may be repeated: not if the wait that was asked for is infinite, or no number."""
     return asked is None or isfinite(asked)
 
 
@@ -348,16 +351,16 @@ def _in_numbers(asked: float | None) -> float | None:
 
 CONTENT_TOO_LARGE: Final = 413
 PROXY_LIMIT: Final = "the server, or a proxy before it, takes less (nginx: client_max_body_size, 1 MB by default)"
-"""Whose limit an HTTP 413 is, and where it is likely to be raised."""
+"""Which limit a request has exceeded that is refused with HTTP 413, and where to raise it."""
 
 
 def too_large(said: str) -> ServerError:
-    """Return the error of a request that was refused for its size, before anybody began with it."""
+    """Return the error of a request that was refused for its size, before the server began with it."""
     return ServerError(said, too_large=True, sent=False)
 
 
 def no_tunnel(endpoint: Endpoint, answer: str) -> ProxyError:
-    """Return the error of a proxy that opens no tunnel to the server; some of its answers say that the server is away.
+    """Return the error of a proxy that opens no tunnel to the server; some answers mean that the server is away.
 
     Args:
         endpoint: The server.
@@ -375,9 +378,9 @@ def no_tunnel(endpoint: Endpoint, answer: str) -> ProxyError:
 
 
 def seconds_asked(words: str) -> float:
-    """Return for how many seconds a Retry-After asks, 0 where they are over: it is a number or a date (RFC 9110).
+    """Return the seconds that a Retry-After asks to wait, from a number or a date (RFC 9110); 0 for a past date.
 
-    ``inf`` is a number that no float can hold, ``nan`` what is neither a number nor a date.
+    The result is ``inf`` for a number that no float can hold, and ``nan`` for other words.
     """
     words = words.strip()
     try:
@@ -393,7 +396,7 @@ def seconds_asked(words: str) -> float:
 def _seconds_until(date: str) -> float:
     try:
         then = parsedate_to_datetime(date)
-        if then.tzinfo is None:  # one of the forms of RFC 9110 names no time zone, and means this one
+        if then.tzinfo is None:  # one of RFC 9110's forms names no time zone, and means UTC
             then = then.replace(tzinfo=UTC)
         return (then - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError, IndexError, OverflowError):
@@ -419,12 +422,12 @@ def read_pem(source: str | bytes | object, what: str) -> bytes:
 
 
 def ssl_context(tls: TLS, alpn: list[str]) -> ssl.SSLContext:
-    """Return the context that the libraries on Python's own ssl module use.
+    """Return the context for TLS by Python's ssl module.
 
     Raises:
         ConfigError: A certificate or key cannot be read or does not fit.
     """
-    # To load the system's certificates takes its time, which is everybody's.
+    # Without `tls.ca` only: loading the system's certificates takes long, and blocks all calls meanwhile.
     context = ssl.create_default_context() if tls.ca is None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -442,13 +445,13 @@ def ssl_context(tls: TLS, alpn: list[str]) -> ssl.SSLContext:
 
 
 class Connected(ssl.SSLSocket):
-    """A TLS socket that is closed where the other end is gone before the handshake.
+    """A TLS socket that is closed if the server has reset the connection before the handshake.
 
-    Python's own leaves one that was reset by then to the garbage collector: no caller has seen it yet.
+    Python's own class would leave such a socket open until a garbage collection.
     """
 
     def getpeername(self) -> object:
-        """Return the other end's address; the first that a handshake asks for."""
+        """Return the server's address, which is the first thing that a handshake reads."""
         try:
             return super().getpeername()
         except OSError:
@@ -457,13 +460,13 @@ class Connected(ssl.SSLSocket):
 
 
 def secured(context: ssl.SSLContext, sock: socket.socket, host: str) -> ssl.SSLSocket:
-    """Shake hands on a connected socket, which from then on belongs to the socket returned, or is closed."""
+    """Do the TLS handshake on a connected socket; the returned socket owns it, or it is closed."""
     context.sslsocket_class = Connected
     return context.wrap_socket(sock, server_hostname=host)
 
 
 def proxy_headers(proxy: SplitResult) -> dict[str, str]:
-    """Return what a proxy with a password in its URL is sent."""
+    """Return the headers for a proxy whose URL has a user and password; none for another one."""
     if proxy.username is None:
         return {}
     pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
@@ -471,7 +474,7 @@ def proxy_headers(proxy: SplitResult) -> dict[str, str]:
 
 
 def _load_chain(context: ssl.SSLContext, cert: object, key: object) -> None:
-    """Load a client certificate; ssl reads files only, so bytes go through a private one that is gone at once."""
+    """Load a client certificate. The ssl module reads only files, so bytes go through private files."""
     import tempfile
 
     try:
@@ -491,5 +494,5 @@ def _load_chain(context: ssl.SSLContext, cert: object, key: object) -> None:
 
 
 def _no_password() -> str:
-    """Raise where OpenSSL would ask the terminal, and stop everything until somebody answers."""
+    """Raise an error where OpenSSL would ask for a pass phrase at the terminal, and block the engine."""
     raise ConfigError("TLS: key is encrypted: give one without a pass phrase")

@@ -1,7 +1,7 @@
-"""What requests get where casdk itself fails at what comes on their connection, e.g. as its extension is an old one.
+"""The error of requests whose connection failed by a defect of casdk itself, e.g. an extension of another version.
 
-asyncio logs such an error, and lets whoever waits on the connection wait, or tells them that it broke and not why. So
-each connection gives itself up for it.
+By itself, asyncio would log an exception in a protocol, and leave the requests on the connection waiting. So each
+connection catches such an exception, ends, and fails its requests with this error.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ __all__ = ["defect"]
 
 
 def defect(endpoint: Endpoint, cause: BaseException) -> TransportError:
-    """Log an error of casdk's own, and return that of the requests which were in flight on the connection.
+    """Log a defect of casdk, and return the error of the requests that were in flight on the connection.
 
     Args:
         endpoint: The server.
-        cause: What was raised.
+        cause: The exception.
     """
     said = f"{endpoint}: casdk failed at what came on the connection ({type(cause).__name__}: {cause})"
     error = TransportError(f"{said}: please report it", retryable=False)

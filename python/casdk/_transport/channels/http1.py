@@ -1,4 +1,4 @@
-"""http and https: one POST per request, on connections that are kept."""
+"""http and https: one POST per request, on connections that are used again."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["CHANNEL"]
 
 
 class HttpChannel(PairingChannel):
-    """JSON bodies to ``/post`` on at most ``limits.connections`` connections, the last one used first.
+    """JSON bodies to ``/post``, on at most ``limits.connections`` connections, the last one used first.
 
-    A server may close a connection that is idle at any time, also while the next request is on its way. So a request
-    that may be repeated, and that had not one byte of an answer on a connection that was used before, is sent once more
-    on a new one.
+    A server may close an idle connection at any time, even while the next request is on its way. So if a connection
+    that was used before ends without a byte of an answer, a request that may be repeated is sent once more on a new
+    one.
     """
 
     has_waiters = True
@@ -32,22 +32,22 @@ class HttpChannel(PairingChannel):
     def __init__(self, *settings: Any) -> None:
         super().__init__(*settings)
         tls = self.endpoint.tls
-        # A proxy passes plain requests on itself, so it needs the whole URL, which says whom to.
+        # A proxy passes plain requests on itself, so it needs the whole URL, and no tunnel.
         self._connector = Connector(self.endpoint, self.tls, self.proxy, self.timeouts.connect, tunnel=tls)
         self._open: set[Connection] = set()
         self._idle: list[Connection] = []
         self._connecting: set[asyncio.Future[None]] = set()
         self._waiting: dict[Connection, float] = {}
-        """Until when an answer is waited for, the soonest first: all wait equally long."""
+        """The deadline of each connection's request, the soonest first, since all wait equally long."""
         self._timer: asyncio.TimerHandle | None = None
-        # Waiting for a free connection is not waiting for the server, so no limit of time holds for it.
+        # Waiting for a free connection is not waiting for the server, so it has no timeout.
         self._free = asyncio.Semaphore(self.limits.connections)
         self._origin = f"http://{self.host}" if self.proxy is not None and not tls else ""
         passed_on = proxy_headers(urlsplit(self.proxy)) if self.proxy is not None and self._origin else {}
         self._fields = (("host", self.host), *HEADERS, *passed_on.items())
         self._written: tuple[Headers, Hidden] | None = None
         self._is_single = False
-        """Whether the server was found to keep no connection that was to be checked."""
+        """Whether the server has closed a connection right after the requests of its check."""
 
     @property
     def is_connected(self) -> bool:
@@ -66,7 +66,7 @@ class HttpChannel(PairingChannel):
         if self._written is None or self._written[0] is not headers or context:
             self._written = (headers, self._head("POST", "/post", (*headers, *context)))
         head = Hidden(b"%bcontent-length: %d\r\n\r\n" % (self._written[1], len(message)))
-        if context:  # which is of this request alone
+        if context:  # the head has the trace context of this request, so it is not used again
             self._written = None
         asked = Asked(request_id, first_id_of(message))
         answer = await self._ask(head, message, asked, answer_by, repeatable, check, headers)
@@ -139,7 +139,7 @@ class HttpChannel(PairingChannel):
             pairing = connection.pairing
             usable = asked is not None and self.trusted and pairing.answered_at > oldest and pairing.can_pair(asked)
             if usable and not repeatable:
-                # Two turns of the loop, to learn of an end that has come already: one to poll, one to act on it.
+                # Two turns of the loop, so that an end that has come already is noticed: one polls, one handles it.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
             if usable and connection.open:
@@ -150,7 +150,7 @@ class HttpChannel(PairingChannel):
         return await self._connect()
 
     async def _checked(self, connection: Connection, check: Check, headers: Headers) -> Connection:
-        """Return a connection that was found right: this one, or else a new one; what is not returned is closed."""
+        """Return a connection that has passed a check: this one or a new one. The others are closed."""
         for _ in range(MOST_CONNECTIONS):
             if check.has_passed(connection):
                 return connection
@@ -176,7 +176,7 @@ class HttpChannel(PairingChannel):
     async def _ask_check(
         self, connection: Connection, headers: Headers, request_id: str, message: bytes | memoryview
     ) -> bytes | Message:
-        """Send a request of a check over a connection, or over one of its own where the server keeps none."""
+        """Send a request of a check over a connection; over a new one, if the server closes each after one reply."""
         head = Hidden(b"%bcontent-length: %d\r\n\r\n" % (self._head("POST", "/post", headers), len(message)))
         asked = Asked(request_id, first_id_of(message))
         is_own = not (connection.keep_alive and self.trusted)
@@ -228,7 +228,7 @@ class HttpChannel(PairingChannel):
     async def _ask_on(self, connection: Connection, head: Hidden, message: bytes | memoryview) -> Answer:
         loop = asyncio.get_running_loop()
         deadline = self._waiting[connection] = loop.time() + self.timeouts.read
-        # One timer for all requests, since one for each would cost more than most of what is done for it.
+        # One timer for all requests, since a timer for each would cost more than most other steps of a request.
         if self._timer is None:
             self._timer = loop.call_at(deadline, self._expire)
         try:
@@ -246,7 +246,7 @@ class HttpChannel(PairingChannel):
             connection.fail(self.late())
 
     async def aclose(self) -> None:
-        # First those that are still being made, which are not among the open ones yet.
+        # First the connections that are being opened, which are not in `_open` yet.
         self._connector.close()
         if self._connecting:
             await asyncio.wait(self._connecting)

@@ -1,4 +1,7 @@
-"""One connection of HTTP/1.1: a request is written, its answer is read, and another may follow."""
+"""One connection of HTTP/1.1, an asyncio protocol: a request is written, its answer is read, and another may follow.
+
+`HttpChannel` opens and owns them; the answer is parsed in Rust.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,20 @@ from casdk.errors import CasdkError, ProtocolMismatchError, ReplyError, Transpor
 __all__ = ["Answer", "Connection"]
 
 AT_ONCE_BYTES: Final = 64 * 1024
-"""A request of fewer bytes is sent in one system call, head and body."""
+"""A request with a smaller body is sent in one system call, head and body together."""
 
 
 EARLY_BYTES: Final = 64 * 1024
-"""Bytes that a server may send before it is asked for anything."""
+"""The most bytes that a server may send before the first request."""
 
 
 class Answer(NamedTuple):
-    """A reply.
+    """The answer to one request.
 
     Attributes:
         status: Its status code.
-        body: Its body, as it came; nothing if it is an error's, in a coding that cannot be read.
-        retry_after: An error's header of that name, as it was sent.
+        body: Its body, as it came; empty if it belongs to an error, and has a coding that cannot be read.
+        retry_after: The header of that name, as it was sent, if the answer is an error.
     """
 
     status: int
@@ -43,7 +46,7 @@ class Answer(NamedTuple):
 
 
 class Connection(asyncio.Protocol):
-    """A connection that is open; it carries one request at a time.
+    """An open connection, which carries one request at a time.
 
     Args:
         endpoint: The server.
@@ -51,10 +54,10 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         open: Whether another request may be sent on it.
-        keep_alive: Whether the server keeps it for another request, as far as is known.
-        stale: Whether the server ended it without a byte of an answer to the request that was sent last. One that was
-            used before may have been closed before the server saw that request.
-        pairing: Which requests were made on it.
+        keep_alive: Whether the server keeps it open for another request, by all that is known.
+        stale: Whether it was used before, and the server ended it without a byte of an answer to the last request; it
+            may have been closed before the server saw that request.
+        pairing: The requests that it has carried.
         lost: Done when its socket is closed.
     """
 
@@ -71,21 +74,21 @@ class Connection(asyncio.Protocol):
         self._writable: asyncio.Future[None] | None = None
         self._full = False
         self._sent = False
-        """Whether a byte of a request was sent."""
+        """Whether bytes of a request were sent."""
         self._early = b""
-        """What the server sent before it was asked for anything: what it is, or that it has no time."""
+        """Bytes that the server sent before the first request, e.g. an error or another protocol's greeting."""
         self._error: Exception | None = None
 
     async def ask(self, head: bytes, body: bytes | memoryview, most: int) -> Answer:
-        """Send a request and wait for its answer. Whoever gives up waiting has to call `end`.
+        """Send a request and wait for its answer. If the caller is cancelled, it has to call `end`.
 
         Args:
             head: The request's head.
-            body: Its body.
-            most: Bytes of the largest answer.
+            body: The request's body.
+            most: The most bytes of the answer.
 
         Raises:
-            CasdkError: The connection broke, or what came is no answer.
+            CasdkError: The connection broke, or the bytes that came are no answer.
         """
         self._waiter = waiter = Waiter[Answer]()
         self._replies.ask(most)
@@ -108,11 +111,11 @@ class Connection(asyncio.Protocol):
             self._waiter = None
 
     async def _write(self, body: bytes | memoryview, waiter: Waiter[Answer]) -> None:
-        """Send a large body as fast as the server reads it, up to its answer or the end of the connection."""
-        # In slices, since asyncio copies what the socket does not take at once.
+        """Send a large body as fast as the server reads it, until its answer or the end of the connection."""
+        # In slices, since asyncio copies bytes that the socket does not take at once.
         for piece in slices(body):
             if self._replies.status or waiter.done or self._transport.is_closing():
-                self.open = False  # a server that reads on would take the next request for the rest of this one
+                self.open = False  # the server may still expect the rest of this body, so no request can follow
                 return
             self._transport.write(piece)
             if self._full:
@@ -120,7 +123,7 @@ class Connection(asyncio.Protocol):
                 await self._writable
 
     def fail(self, error: CasdkError) -> None:
-        """Have the request that is under way end with an error."""
+        """End the request in flight, if there is one, with an error."""
         if self._waiter is not None and not self._waiter.done:
             self._waiter.set_exception(error)
         self._wake_writer()
@@ -128,17 +131,17 @@ class Connection(asyncio.Protocol):
     def end(self) -> None:
         """Close the connection, without waiting for the server to close its end."""
         self.open = False
-        self._transport.close()  # which takes leave, if there is TLS
+        self._transport.close()  # sends the closing alert of TLS
         self._transport.abort()
 
     # called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
+        """Store the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes: of the answer, or, if none is waited for, of a server that is not to be asked once more."""
+        """Read bytes of the answer. If no request is in flight, the connection cannot be used again after them."""
         waiter = self._waiter
         if waiter is None or waiter.done:
             if self._sent or len(self._early) > EARLY_BYTES:
@@ -170,14 +173,14 @@ class Connection(asyncio.Protocol):
             waiter.set_result(Answer(replies.status, b"" if replies.coded else body, replies.retry_after))
 
     def eof_received(self) -> None:
-        """Take the end; asyncio closes the transport."""
+        """Handle the end of what is received; asyncio closes the transport."""
         try:
             self._take_end(None)
         except BaseException as error:
             self._give_up(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take the end, and what was the reason; before that what the server has still said, if anything."""
+        """Handle the end of the connection, after reading the bytes that had come before it."""
         try:
             if exc is not None and self._waiter is not None:
                 for data in unread_bytes(self._transport):
@@ -194,7 +197,7 @@ class Connection(asyncio.Protocol):
         waiter = self._waiter
         if waiter is not None and not waiter.done:
             self.stale = self.pairing.used and not self._replies.begun
-            # Of a refusal that ends with the connection, as much as has come is enough.
+            # If the answer is a refusal, as much of it as has come is enough.
             if exc is not None and self._replies.status in (0, 200):
                 waiter.set_exception(self._broken(exc))
             else:
@@ -225,10 +228,10 @@ class Connection(asyncio.Protocol):
         if writable is not None and not writable.done():
             writable.set_result(None)
 
-    # what it means
+    # errors
 
     def _ours(self, error: CasdkError) -> CasdkError:
-        """Return what the core found wrong as the error of a request."""
+        """Return the error of a request, from the one that Rust's parser has raised."""
         where, said = self._endpoint, str(error)
         if isinstance(error, ProtocolMismatchError):
             other = counterpart(where.scheme, channel="grpc")

@@ -30,22 +30,22 @@ __all__ = ["CHANNEL", "Http2Channel"]
 UNIMPLEMENTED: Final = "UNIMPLEMENTED"
 CANCEL: Final = 8
 ENHANCE_YOUR_CALM: Final = 11
-"""Codes of HTTP/2 with which a server resets a stream, or says GOAWAY."""
+"""Codes of HTTP/2 with which a server resets a stream, or sends GOAWAY."""
 TOO_MANY_PINGS: Final = "too_many_pings"
-"""gRPC's word in the GOAWAY of a server that allows pings only every five minutes, its default, while it works at
+"""gRPC's word in the GOAWAY of a server that, by default, allows a ping only every five minutes while it works at
 requests. jina's server sends pings itself, so that a connection to it is checked without ours."""
 MOST_MOVES: Final = 5
-"""Connections that a request is moved to at most because the one before ended, or had no room, before the server had
-begun with it."""
+"""The most connections that a request is moved to, each time because the last one ended, or was full, before the server
+had begun with the request."""
 EARLY_SECONDS: Final = 0.05
-"""The server has another clock, and may end a call by so much before its time."""
+"""The server has another clock, and may end a call by so much before its deadline."""
 
 
 class Http2Channel(Channel):
     """One connection for all calls; a new one when it broke, went silent or takes no more requests.
 
     Attributes:
-        connection: The one that requests are begun on, once there is one.
+        connection: The connection that requests are begun on, once there is one.
         pings_refused: Whether the server has ended a connection for the pings on it.
         closed: Whether it opens no connection any more.
     """
@@ -59,11 +59,11 @@ class Http2Channel(Channel):
         self._connector = Connector(self.endpoint, self.tls, self.proxy, self.timeouts.connect)
         self._opening: asyncio.Task[Connection] | None = None
         self._others: set[Connection] = set()
-        """Connections that no request is begun on any more, and that some are in flight on."""
+        """Connections that have requests in flight, and on which no more are begun."""
         self.closed = False
         self._method = UNARY
         self._heads: dict[str, tuple[Headers, Head]] = {}
-        """The head of each method, and the headers that it was made of."""
+        """For each method, the head of its requests, and the headers that the head was made from."""
 
     @property
     def is_connected(self) -> bool:
@@ -82,8 +82,8 @@ class Http2Channel(Channel):
         method: str | None = None,
         only: Connection | None = None,
     ) -> Message:
-        # A call that the server has not begun with is made again on another connection: nobody is to blame for it.
-        # All of it is one coroutine, since each one more would be entered twice for each request.
+        # A call that the server has not begun with is made again on another connection, which counts as no attempt.
+        # This is one coroutine, since each further coroutine would be entered twice for each request.
         method = method or self._method
         made_of, head = self._heads.get(method, (None, None))
         if head is None or made_of is not headers:
@@ -98,7 +98,7 @@ class Http2Channel(Channel):
             elif connection is None or (not connection.usable and only is None):
                 connection = await self._connect()
             elif not repeatable and not connection.waiting:
-                # A turn of the loop, in which it learns of an end that has come already.
+                # One turn of the loop, so that an end of the connection that has come already is noticed.
                 await asyncio.sleep(0)
             began = connection.loop.time()
             left = None if answer_by is None else self.time_left(began, answer_by)
@@ -115,7 +115,7 @@ class Http2Channel(Channel):
                 if isinstance(outcome, Message):
                     return outcome
                 if outcome.kind == "lost" and connection.stale and repeatable and not sent:
-                    # Once alone, since the server may have begun with it, and may end each time that it does.
+                    # Only once, since the server may have begun with the request, and the request may be what ends it.
                     sent = True
                 elif outcome.kind != "refused":
                     break
@@ -129,7 +129,7 @@ class Http2Channel(Channel):
         took = connection.loop.time() - began
         late = is_late(outcome, took, self.timeouts.read if left is None else left)
         if late and left is not None:
-            # The caller's own clock, which ends this in a moment, knows how far the call has come.
+            # The call's own timeout ends this in a moment, with an error that says how many items were done.
             await asyncio.sleep(left - took)
         error = self._ours(outcome, request_id) if not late else self.late(left)
         if outcome.kind == "status":
@@ -138,7 +138,7 @@ class Http2Channel(Channel):
             error.code = str(outcome.code)
         if method is not UNARY or error.code != UNIMPLEMENTED:
             raise error
-        # Old gateways have the method of streams alone, which is found out once.
+        # Old gateways have only the streaming method, which is found out once.
         again = request_id, message, headers, context, answer_by, repeatable, check
         reply = await self.exchange(*again, method=STREAM, only=only)
         self._method = STREAM
@@ -157,9 +157,9 @@ class Http2Channel(Channel):
         return await checked(check, self.endpoint, partial(self._connected, repeatable), ask)
 
     async def _connected(self, repeatable: bool) -> Connection:
-        """Return the connection for a request that only one which was checked may take."""
+        """Return the connection for a request with a check."""
         if not repeatable:
-            await asyncio.sleep(0)  # as above
+            await asyncio.sleep(0)  # so that an end of the connection that has come already is noticed
         connection = self.connection
         return connection if connection is not None and connection.usable else await self._connect()
 
@@ -174,7 +174,7 @@ class Http2Channel(Channel):
         return head
 
     async def _connect(self) -> Connection:
-        """Return the connection that is usable; those who wait for it wait for the same one."""
+        """Return a usable connection; all requests that wait for one wait for the same one."""
         if self.closed:
             raise self.was_closed(sent=False)
         if self._opening is None:
@@ -183,7 +183,7 @@ class Http2Channel(Channel):
         try:
             return await asyncio.shield(self._opening)
         except CasdkError as error:
-            raise copy(error) from error.__cause__  # one for each call, since the call adds to it
+            raise copy(error) from error.__cause__  # a copy for each call, since each adds details to its error
 
     async def _open(self) -> Connection:
         connection = await self._connector.connect(lambda: Connection(self), Connection.greeted)
@@ -196,10 +196,10 @@ class Http2Channel(Channel):
     def _opened(self, opening: asyncio.Task[Connection]) -> None:
         self._opening = None
         if not opening.cancelled():
-            opening.exception()  # retrieved, or asyncio would log that nobody has
+            opening.exception()  # retrieved, since asyncio logs an exception that was never retrieved
 
     def leave(self, connection: Connection) -> None:
-        """Begin no request any more on a connection, which ends with those that are in flight there."""
+        """Begin no more requests on a connection; it is closed when those in flight on it have ended."""
         if connection is self.connection:
             self.connection = None
         connection.left = True
@@ -210,14 +210,14 @@ class Http2Channel(Channel):
             connection.close()
 
     def note_go_away(self, connection: Connection, code: int, words: str) -> None:
-        """Take note of why the server lets no more requests be begun on a connection."""
+        """Note a GOAWAY: the server takes no more requests on a connection, and this is why."""
         if code == ENHANCE_YOUR_CALM and TOO_MANY_PINGS in words and not self.pings_refused:
             LOG.warning("%s refuses pings while it works at a request: it gets none any more", self.endpoint)
             self.pings_refused = True
         self.leave(connection)
 
     def _ours(self, failure: Failure, request_id: str) -> CasdkError:
-        """Return our error for what ended a call, unless its time was over."""
+        """Return our error for the failure of a call that did not end by its deadline."""
         kind, where = failure.kind, str(self.endpoint)
         if kind == "status":
             return error_of(self.endpoint, CODES[failure.code], failure.words, failure.asked, request_id)
@@ -257,7 +257,7 @@ CHANNEL = Http2Channel
 
 
 def is_late(failure: Failure, took: float, limit: float) -> bool:
-    """Whether a call that took so many seconds ran out of its own time; before that, the server means another one."""
+    """Whether a call ended by its own deadline; an earlier such status is of a deadline of the server's own."""
     return failure.kind == "status" and CODES[failure.code] in LATE_CODES and took >= limit - EARLY_SECONDS
 
 
@@ -267,4 +267,4 @@ REFUSED_REPLIES: Final = {
     "surplus": " sent more than one reply to one request",
     "compressed": ": the reply is compressed, which was not asked for",
 }
-"""What is wrong with an answer, by the kind of failure."""
+"""What is wrong with an answer, in words, by the kind of failure."""

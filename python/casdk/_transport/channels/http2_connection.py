@@ -1,4 +1,7 @@
-"""One HTTP/2 connection on a socket: an asyncio protocol around what Rust reads and writes."""
+"""One HTTP/2 connection, an asyncio protocol around the state machine in Rust, which reads and writes the frames.
+
+`Http2Channel` opens and owns them.
+"""
 
 from __future__ import annotations
 
@@ -23,20 +26,20 @@ if TYPE_CHECKING:
 __all__ = ["Connection"]
 
 LARGEST_MESSAGE_BYTES: Final = 2**32 - 1
-"""gRPC has four bytes for the length of a message."""
+"""The largest length of a message in gRPC, which has four bytes for it."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection, and who waits for which reply and until when: the oldest first, as all wait equally long.
+    """A connection, with the requests that wait for a reply on it, the oldest first.
 
-    What is to be sent is handed to the transport once in a turn of the loop, for all requests that began in it. While
-    the transport's buffer is full nothing more is taken from Rust, which then reads nothing, either.
+    Bytes are handed to the transport once in a turn of the loop, for all requests that began in it. While the
+    transport's buffer is full, no more bytes are taken from Rust, which then does not read either.
 
     Attributes:
-        loop: The engine's.
-        waiting: Who waits, and until when, by the number of the stream.
+        loop: The engine's loop.
+        waiting: The waiter and the deadline of each request in flight, by the number of its stream.
         usable: Whether a request can be begun on it.
-        left: Whether the channel has left it: it ends with the last request that is in flight on it.
+        left: Whether no more requests are begun on it; it is closed when the last one in flight has ended.
     """
 
     def __init__(self, channel: Http2Channel) -> None:
@@ -54,13 +57,13 @@ class Connection(asyncio.Protocol):
         self._state = "opening"
         self._used = self._flushing = self._full = self._paused = self._ended = False
 
-    # for the channel
+    # called by the channel
 
     async def greeted(self) -> None:
-        """Wait until the server has greeted, by which it is known to speak HTTP/2.
+        """Wait for the server's first frame, which shows that it speaks HTTP/2.
 
         Raises:
-            CasdkError: It does not.
+            CasdkError: The server does not speak HTTP/2.
             OSError: The connection ended.
         """
         await self._greeting
@@ -68,15 +71,15 @@ class Connection(asyncio.Protocol):
     def begin(
         self, head: Head, message: bytes | memoryview, left: float | None
     ) -> tuple[int, Waiter[Message | Failure]] | None:
-        """Begin a call with this head and message; return its stream, and what will have the outcome.
+        """Begin a call; return its stream, and the waiter that will get the outcome.
 
-        That is ``None`` if the connection takes none any more. The waiter has a `CasdkError` if no answer comes in
-        time, or if the connection is given up.
+        The result is ``None`` if the connection takes no more requests. The waiter gets a `CasdkError` if no answer
+        comes in time, or if the connection is closed here.
 
         Args:
-            head: Its head.
-            message: Its message.
-            left: The seconds that the request says the server has, if these are fewer than ``timeouts.read``.
+            head: The head of the request.
+            message: The message of the request.
+            left: The timeout that the request sends to the server, in seconds, if it is shorter than ``timeouts.read``.
         """
         loop = self.loop
         try:
@@ -91,7 +94,7 @@ class Connection(asyncio.Protocol):
         deadline = began + channel.timeouts.read
         waiter: Waiter[Message | Failure] = Waiter()
         self.waiting[stream] = waiter, deadline
-        # One timer for all requests, since one for each would cost more than anything else here.
+        # One timer for all requests, since a timer for each would cost more than all other steps here.
         if self._timer is None:
             self._timer = loop.call_at(deadline, self._expire)
         if not self._flushing:
@@ -100,11 +103,11 @@ class Connection(asyncio.Protocol):
         return stream, waiter
 
     def take_back(self, stream: int, answerless_since: float | None) -> None:
-        """Take a call back whose outcome nobody waits for any more.
+        """Cancel a call whose outcome is not waited for any more.
 
         Args:
-            stream: As `begin` returned it.
-            answerless_since: When it began, if it had time for an answer: a connection on which nothing was received
+            stream: The stream, as `begin` returned it.
+            answerless_since: When the call began, if it had time for an answer: a connection that has received nothing
                 since then is not used again.
         """
         if self.waiting.pop(stream, None) is not None:
@@ -120,14 +123,14 @@ class Connection(asyncio.Protocol):
 
     @property
     def stale(self) -> bool:
-        """Whether it was used before, and nothing was received since it was idle: it most likely had ended by then."""
+        """Whether it was used before, and has received nothing since it was idle: it most likely had ended by then."""
         return self._used and self._received_at < self._busy_since
 
     def close(self) -> None:
-        """Close it; what is in flight fails."""
+        """Close the connection; requests in flight fail."""
         self._break(self._channel.was_closed(sent=True), gently=True)
 
-    # what happens in time
+    # called by timers
 
     def _expire(self) -> None:
         self._timer = None
@@ -141,7 +144,7 @@ class Connection(asyncio.Protocol):
             waiter.set_exception(self._channel.late())
 
     def _ping(self) -> None:
-        """Ask whether the connection still is one, if nothing was received of late; ask again later."""
+        """Send a ping if nothing was received lately, to check the connection; set the timer of the next check."""
         self._pinger = None
         channel = self._channel
         if not self.waiting or self._ended or channel.pings_refused:
@@ -165,7 +168,7 @@ class Connection(asyncio.Protocol):
             said = f"{channel.endpoint} did not answer a ping within {channel.pong_seconds:g} s"
             self._break(TransportError(said))
 
-    # what is sent
+    # called by asyncio: writing
 
     def pause_writing(self) -> None:
         """Note that the transport's buffer is full."""
@@ -176,10 +179,10 @@ class Connection(asyncio.Protocol):
         self._full = False
         self._step()
 
-    # what is received
+    # called by asyncio: reading
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport, and say the first words."""
+        """Store the transport, and send the client's preface."""
         self._transport = cast(asyncio.Transport, transport)
         secured: SSLObject | None = transport.get_extra_info("ssl_object")
         if secured is not None and secured.selected_alpn_protocol() != "h2":
@@ -188,7 +191,7 @@ class Connection(asyncio.Protocol):
             self._step()
 
     def eof_received(self) -> None:
-        """Take the end; asyncio closes the transport."""
+        """Handle the end of what is received; asyncio closes the transport."""
         try:
             if self._greeting.done():
                 self._end(None)
@@ -196,7 +199,7 @@ class Connection(asyncio.Protocol):
             self._give_up(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take the end, and what was the reason; before that what the server has still said, if anything."""
+        """Handle the end of the connection, after reading the bytes that had come before it."""
         try:
             if exc is not None and not self._ended:
                 self._full = True  # nothing can be sent any more
@@ -207,7 +210,7 @@ class Connection(asyncio.Protocol):
             self._give_up(error)
 
     def _step(self, data: bytes | None = None) -> None:
-        """Read bytes, and send what there is to send as far as there is room for it."""
+        """Read received bytes, and write as many bytes as the transport has room for."""
         now = self.loop.time()
         if data is None:
             self._flushing = False
@@ -235,7 +238,7 @@ class Connection(asyncio.Protocol):
                 self._changed(state)
             if self.left and not self.waiting:
                 self._channel.leave(self)
-            # When nothing is half done any more, since those who are resumed may begin the next request, or close this.
+            # Last of all, when the state is consistent: a resumed request may begin the next one, or close this.
             for waiter, outcome in arrived:
                 if waiter.done:  # it was cancelled in this turn of the loop
                     continue
@@ -262,11 +265,11 @@ class Connection(asyncio.Protocol):
             self._greeting.set_result(None)
 
     def _break(self, error: CasdkError, *, gently: bool = False) -> None:
-        """End the connection, and with this error what is in flight.
+        """End the connection, and its requests in flight with an error.
 
         Args:
-            error: Why.
-            gently: Let the transport send what it can at once.
+            error: The error.
+            gently: Whether the transport may first write the bytes that it can write at once.
         """
         if self._ended:
             return
@@ -279,7 +282,7 @@ class Connection(asyncio.Protocol):
                 waiter.set_exception(copy(error))  # one for each call, since the call adds to it
 
     def _end(self, error: Exception | None) -> None:
-        """Take note that the connection has ended."""
+        """Note that the connection has ended, and end its requests with their outcomes."""
         if not self._ended:
             arrived = [(self.waiting[stream][0], outcome) for stream, outcome in self._http2.end_of_input()[0]]
             self._over(error or ConnectionResetError(ECONNRESET, "closed"))
@@ -298,7 +301,7 @@ class Connection(asyncio.Protocol):
                 waiter.set_exception(copy(ours))
 
     def _over(self, error: Exception) -> Iterable[tuple[Waiter[Message | Failure], float]]:
-        """Take note that this is no connection any more; return who waits."""
+        """Note that the connection cannot be used any more; return the waiters of its requests."""
         self._ended, self.usable = True, False
         waiting, self.waiting = self.waiting.values(), {}
         for timer in (self._timer, self._pinger):

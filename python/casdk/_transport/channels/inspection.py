@@ -1,4 +1,7 @@
-"""Checks of a connection before requests go over it, since behind each connection there may be another server."""
+"""Checks of a connection before requests go over it, since there may be another server behind each connection.
+
+`casdk._calls.guard` implements `Check`; the channels call it, with `checked`.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +17,27 @@ from casdk.errors import TransportError
 __all__ = ["MOST_CONNECTIONS", "Ask", "Check", "ConnectionEndedError", "checked", "ends_each"]
 
 MOST_CONNECTIONS: Final = 5
-"""Connections that are checked for one request at most, because the one before ended before it could be used."""
+"""The most connections that are checked for one request; another one is, if the last one ended before it was used."""
 
 C = TypeVar("C")
 
 Ask: TypeAlias = Callable[[str, bytes | memoryview], Awaitable[bytes | Message]]
-"""Sends a request of this id and these bytes over the connection that is checked, and over no other."""
+"""Sends a request, by its id and message, over the connection that is checked, and over no other."""
 
 
 class ConnectionEndedError(Exception):
-    """A connection ended, or took no more requests, before the server had begun with one of its check."""
+    """A connection ended, or took no more requests, before the server had begun with a request of its check."""
 
 
 class Check(Protocol):
-    """What a connection has to be found right by before a certain request goes over it."""
+    """A check that a connection must pass before a certain request goes over it."""
 
     def has_passed(self, connection: object) -> bool:
-        """Whether this connection was found right."""
+        """Whether this connection has passed the check."""
         ...
 
     async def inspect(self, connection: object, ask: Ask, *, sent: bool = False) -> None:
-        """Find out whether a connection is right; requests that wait for the same answer ask once.
+        """Check a connection; requests that wait for the same connection share one check.
 
         Args:
             connection: The connection.
@@ -42,8 +45,8 @@ class Check(Protocol):
             sent: Whether the request that this is for has been answered already.
 
         Raises:
-            CasdkError: It is not, or that could not be found out.
-            ConnectionEndedError: As `ask` raises it: another connection has to be asked.
+            CasdkError: The connection does not pass, or the check failed.
+            ConnectionEndedError: Raised by `ask`: another connection has to be checked.
         """
 
 
@@ -58,16 +61,16 @@ async def checked(
     connect: Callable[[], Awaitable[C]],
     ask: Callable[[C, str, bytes | memoryview], Awaitable[bytes | Message]],
 ) -> C:
-    """Return a connection that was found right, in the turn of the loop in which it is open.
+    """Return a connection that has passed a check; it is still open in this turn of the loop.
 
     Args:
-        check: What it has to be found right by.
+        check: The check.
         endpoint: The server.
         connect: Returns the connection that is open, or opens another one.
         ask: Sends a request over a connection.
 
     Raises:
-        CasdkError: As `Check.inspect`.
+        CasdkError: The errors of `Check.inspect`.
     """
     for _ in range(MOST_CONNECTIONS):
         connection = await connect()

@@ -1,4 +1,4 @@
-"""Which reply belongs to which request over HTTP/1.1, which has no ids of its own, and what else its channels share."""
+"""Which reply belongs to which request over HTTP/1.1, which has no request ids; both of its channels use this."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ HEADERS: Final = (
     ("accept-encoding", "identity"),
     ("content-type", "application/json"),
 )
-"""What each request says, beside its host and the headers of its client."""
+"""The headers of each request, beside its host and the headers of its client."""
 IDLE_SECONDS: Final = 60.0
 """A connection that was idle for longer is not used again."""
 
 REMEMBERED_IDS: Final = 256
-"""Ids of the user's that a connection remembers at most; then it is replaced."""
+"""The most document ids of the user's that a connection remembers; then it is replaced."""
 
 
 class Asked(NamedTuple):
-    """What the reply to one request is recognised by.
+    """What a request is recognised by in its reply.
 
     Attributes:
-        request_id: The packer makes the ids of documents that have none of their own from it.
+        request_id: The request's id, from which the packer makes ids of documents without one.
         first: Id of its first document.
     """
 
@@ -37,16 +37,16 @@ class Asked(NamedTuple):
     first: str | None
 
     def owns(self, found: str) -> bool:
-        """Whether the packer made up this id for this request."""
+        """Whether the packer has made this document id for this request."""
         return place_of(found, self.request_id) is not None
 
 
 class Pairing:
-    """Which requests were made on a connection, so that a late reply to one is not taken for the reply to another.
+    """The requests of one connection, so that a late reply to one is not taken for the reply to another.
 
     Attributes:
-        used: Whether there was a request on it: a second reply to that may be on its way.
-        answered_at: When the last one was answered, in the engine's time.
+        used: Whether it has carried a request, to which a second reply may be on its way.
+        answered_at: When the last request was answered, in the engine's time.
     """
 
     __slots__ = ("_seen_ids", "answered_at", "used")
@@ -55,10 +55,10 @@ class Pairing:
         self.used = False
         self.answered_at = 0.0
         self._seen_ids: set[str] = set()
-        """The user's ids that earlier requests began with: a reply that begins with one may be to either."""
+        """The user's own ids of earlier requests' first documents: a reply that begins with one is ambiguous."""
 
     def can_pair(self, asked: Asked) -> bool:
-        """Whether a reply to this request could not be mistaken for a reply to an earlier one."""
+        """Whether the reply to this request can be told from replies to earlier ones."""
         if not self.used:
             return True
         first, seen = asked.first or "", self._seen_ids
@@ -75,7 +75,7 @@ class Paired(Protocol):
     """A connection whose requests and replies are paired.
 
     Attributes:
-        pairing: Which requests were made on it.
+        pairing: The requests of the connection.
     """
 
     pairing: Pairing
@@ -85,16 +85,16 @@ C = TypeVar("C", bound=Paired)
 
 
 class PairingChannel(Channel):
-    """What a channel of HTTP/1.1 needs whoever speaks the protocol: the host of its requests, and whose a reply is.
+    """The base of both channels of HTTP/1.1: it checks that a reply belongs to its request.
 
     HTTP/1.1 has no request ids, so a second reply to one request would be taken for the reply to the next one. jina's
-    gateway makes up a new id for each reply, but sends back the documents' own: a reply that does not begin with the
-    document its request began with ends the connection. It counts only if it was the first one there, which can be
-    nobody else's.
+    gateway makes up a new id for each reply, but sends back the documents' ids. If the first id of a reply is not the
+    first id of its request, the connection ends. The reply counts only if it was the first one on that connection,
+    since then it can belong to no other request.
 
     Attributes:
-        trusted: Whether the server has always answered in turn, so that a connection may be used again.
-        host: What the requests name as their host: with its port, if that is not the usual one.
+        trusted: Whether the server has always answered in order, so that a connection may be used again.
+        host: The ``host`` of requests, with the port if it is not the scheme's default.
     """
 
     def __init__(self, *settings: Any) -> None:
@@ -106,13 +106,13 @@ class PairingChannel(Channel):
         """Return whether a reply names its request.
 
         Raises:
-            ReplyError: It cannot be read.
-            TransportError: It names another one, and may be that one's.
+            ReplyError: The reply cannot be read.
+            TransportError: The reply names another request, and may belong to that one.
         """
         found = first_id_of(body)
         if found and (found == asked.first or asked.owns(found)):
             return True
-        if found is None or not pairing.used:  # no row to get wrong, or nobody else's
+        if found is None or not pairing.used:  # the reply has no rows, or can belong to no other request
             return False
         if self.trusted:
             self.trusted = False
@@ -120,11 +120,12 @@ class PairingChannel(Channel):
         raise TransportError(f"{self.endpoint} answered another request than this one", away=False)
 
     def take_silent(self, idle: list[C], began: float) -> list[C]:
-        """Take out the idle connections that may have gone silent, as one did, and return them.
+        """Remove the idle connections that may have gone silent, too, and return them.
 
         Args:
             idle: The idle connections.
-            began: When the request began whose connection went silent; they have received nothing since then.
+            began: When the request began whose connection went silent. Idle connections that have answered since then
+                stay.
         """
         silent = [connection for connection in idle if connection.pairing.answered_at < began]
         idle[:] = [connection for connection in idle if connection not in silent]

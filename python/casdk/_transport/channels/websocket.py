@@ -18,19 +18,19 @@ from casdk.errors import TransportError
 __all__ = ["CHANNEL", "WebsocketChannel"]
 
 ONLY: Final = ""
-"""Stands for the id of a request that is the only one of its connection, and whose answer names none."""
+"""The id of a request that is the only one on its connection, and whose answer has no id."""
 
 
 class WebsocketChannel(Channel):
     """One connection for all calls; a new one when it broke, went silent, or when the credential changed.
 
-    A server may close a connection that is idle at any time, also while the next requests are on their way. So those
-    that may be repeated, and of which none had an answer on a connection that was used before, are sent once more on a
+    A server may close an idle connection at any time, even while the next requests are on their way. So if a connection
+    that was used before ends without an answer to any of them, requests that may be repeated are sent once more on a
     new one.
 
     Attributes:
-        connection: The one for the next request, if there is one.
-        host: What handshakes name as the host.
+        connection: The connection for the next request, if there is one.
+        host: The ``host`` of handshakes.
     """
 
     has_waiters = True
@@ -42,7 +42,7 @@ class WebsocketChannel(Channel):
         self._connector = Connector(self.endpoint, self.tls, self.proxy, self.timeouts.connect)
         self._opening = asyncio.Lock()
         self._open: set[Connection] = set()
-        """Those whose sockets are open."""
+        """The connections whose sockets are open."""
         self._separation = Separation()
 
     @property
@@ -66,7 +66,7 @@ class WebsocketChannel(Channel):
         try:
             connection = self.connection
             if once and connection is not None and not connection.waiting:
-                # Two turns of the loop, to learn of an end that has come already: one to poll, one to act on it.
+                # Two turns of the loop, so that an end that has come already is noticed: one polls, one handles it.
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
                 connection = self.connection
@@ -122,23 +122,23 @@ class WebsocketChannel(Channel):
         return connection
 
     async def dry_run(self, headers: Headers) -> bytes | None:
-        # Its connection is not the one for requests, and so is closed by its call.
+        # A connection of its own, which `Connection.call` closes at its end, since it is not the one for requests.
         connection = await self._connect(headers, (), "/dry_run", lambda _: ONLY)
         return bytes(await connection.call(ONLY, b"", None))
 
     def leave(self, connection: Connection) -> None:
-        """Begin no request any more on a connection, which ends with those that are in flight there."""
+        """Begin no more requests on a connection; it is closed when those in flight on it have ended."""
         if connection is self.connection:
             self.connection = None
         if not connection.waiting:
             connection.close()
 
     def forget(self, connection: Connection) -> None:
-        """Take note that the socket of a connection is closed."""
+        """Note that the socket of a connection is closed."""
         self._open.discard(connection)
 
     async def aclose(self) -> None:
-        # First what is still being opened, which would stay open otherwise.
+        # First the connection that is being opened, which would stay open otherwise.
         self._connector.close()
         async with self._opening:
             self.connection = None

@@ -1,4 +1,7 @@
-"""One websocket on a socket: an asyncio protocol around what Rust reads and writes."""
+"""One websocket, an asyncio protocol around the state machine in Rust, which reads and writes the frames.
+
+`WebsocketChannel` opens and owns them.
+"""
 
 from __future__ import annotations
 
@@ -31,43 +34,43 @@ if TYPE_CHECKING:
 __all__ = ["REQUESTS", "Connection"]
 
 SUBPROTOCOL: Final = "bytes"
-"""Asked for, since the gateway speaks JSON without it; the gateway does not echo it."""
+"""The subprotocol that the handshake asks for: without it the gateway speaks JSON. The gateway does not confirm it."""
 REQUESTS: Final = "/"
-"""The path of a connection for requests; one of another path has no end of input."""
+"""The path of a connection for requests; only on this path the end of input is sent."""
 END_OF_INPUT: Final = b"\x00"
 """Jina's end of input, ``bytes(True)``: the server finishes what is in flight and closes."""
 CLOSE_SECONDS: Final = 1.0
-"""How long a connection that is closed waits until the server has read what was written last."""
+"""How long a connection that is closed waits until the server has read the last bytes."""
 OUTPUTS_IN_A_TURN: Final = 8
-"""Pieces of a large request that are sent in one turn of the loop; others have their turn between them."""
+"""Pieces of a large request that are written in one turn of the loop, so that other requests get their turn."""
 TURNS_AT_THE_END: Final = 32
-"""At the end of the connection, what was received and not read yet is read in at most so many turns, all at once: over
-TLS, the end is reported without a wait."""
+"""The most steps in which the bytes received before the end of the connection are read, all in one turn of the loop:
+over TLS, asyncio reports the end at once."""
 NOBODY: Final = (None, 0.0, 0)
-"""Stands for who waits, until when and for how large a request, where nobody does."""
+"""The entry of a request that is not in flight any more: no waiter, no deadline, no size."""
 
 
 class Connection(asyncio.Protocol):
-    """A connection, and who waits for which reply and until when: the oldest first, as all wait equally long.
+    """A connection, with the requests that wait for a reply on it, the oldest first.
 
-    What is to be sent is handed to the transport once in a turn of the loop, for all requests that began in it. While
-    the transport's buffer is full nothing more is taken from Rust. What comes behind the answer to the handshake is
-    read when the first request is sent, so that this one gets what the server has said.
+    Bytes are handed to the transport once in a turn of the loop, for all requests that began in it. While the
+    transport's buffer is full, no more bytes are taken from Rust. Bytes behind the answer to the handshake are read
+    when the first request is sent, so that an error among them becomes the error of that request.
 
     Args:
-        channel: Whose it is.
-        headers: What its requests go with, and so its handshake.
-        context: What only its handshake goes with.
-        path: What its handshake asks for.
+        channel: The channel that owns it.
+        headers: The headers of its requests, which its handshake sends.
+        context: Further headers of the handshake.
+        path: The path of the handshake.
         identify: Returns the id of the request that a message answers.
 
     Attributes:
-        loop: The engine's.
-        headers: What its requests go with.
-        waiting: Who waits, until when, and for how large a request, by its id.
+        loop: The engine's loop.
+        headers: The headers of its requests.
+        waiting: The waiter, the deadline and the size of each request in flight, by the request's id.
         usable: Whether a request can be begun on it.
-        stale: Whether the server ended it without an answer to any request since it was idle, and for no reason that
-            lies in one. As it was used before, it may have been closed before the server saw these requests.
+        stale: Whether it was used before, and the server ended it without an answer to any request since it was idle,
+            and not because of a request. It may have been closed before the server saw these requests.
         lost: Done when its socket is closed.
     """
 
@@ -93,17 +96,17 @@ class Connection(asyncio.Protocol):
         self._opened: asyncio.Future[None] = self.loop.create_future()
         self._received_at = self.loop.time()
         self._answered_at, self._busy_since = inf, 0.0
-        """When the last reply came, once there is one, and when the first of the requests in flight began."""
+        """When the last reply came, and when the first of the requests in flight began."""
         self._timer: asyncio.TimerHandle | None = None
         self._pinger: asyncio.TimerHandle | None = None
         self._written = 0
         """Bytes that were handed to the transport."""
         self._given_up = 0
-        """Bytes of the largest request that nobody waits for any more, and that the server may still work at."""
+        """Bytes of the largest cancelled request, which the server may still work at."""
         self._begun = self._flushing = self._full = self._unread = self._paused = False
         self._silent = self._closing = self._no_more = self._ended = False
 
-    # for the channel
+    # called by the channel
 
     async def opened(self) -> None:
         """Wait until the server has answered the handshake.
@@ -138,7 +141,7 @@ class Connection(asyncio.Protocol):
         deadline = began + channel.timeouts.read
         waiter: Waiter[Message] = Waiter()
         self.waiting[request_id] = waiter, deadline, len(message)
-        # One timer for all requests, since one for each would cost more than anything else here.
+        # One timer for all requests, since a timer for each would cost more than all other steps here.
         if self._timer is None:
             self._timer = loop.call_at(deadline, self._expire)
         if not self._begun:
@@ -161,7 +164,7 @@ class Connection(asyncio.Protocol):
                 channel.leave(self)
 
     def close(self) -> None:
-        """Close it; what is in flight fails."""
+        """Close the connection; requests in flight fail."""
         if self._ended or self._closing:
             return
         if self.waiting or self._silent or self._full:  # a server that does not read would not get it
@@ -182,7 +185,7 @@ class Connection(asyncio.Protocol):
             self._begun = True
             self._go_on()
 
-    # what happens in time
+    # called by timers
 
     def _expire(self) -> None:
         self._timer = None
@@ -202,7 +205,7 @@ class Connection(asyncio.Protocol):
             self._channel.leave(self)
 
     def _ping(self) -> None:
-        """Ask whether the connection still is one, if nothing was received of late; ask again later."""
+        """Send a ping if nothing was received lately, to check the connection; set the timer of the next check."""
         self._pinger = None
         if not self.waiting or self._ended:
             return
@@ -261,25 +264,25 @@ class Connection(asyncio.Protocol):
     # what is received
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport, and ask for a websocket."""
+        """Store the transport, and send the handshake."""
         self._transport = cast(asyncio.Transport, transport)
         self._flush()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes."""
+        """Read received bytes."""
         self._received_at = self.loop.time()
         if not self._ended:
             self._take(data)
 
     def eof_received(self) -> None:
-        """Take the end; asyncio closes the transport."""
+        """Handle the end of what is received; asyncio closes the transport."""
         try:
             self._take_end(None)
         except BaseException as error:
             self._give_up(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take the end, and what was the reason; before that what the server has still said, if anything."""
+        """Handle the end of the connection, after reading the bytes that had come before it."""
         try:
             if exc is not None and not self._ended:
                 self._full = True  # nothing can be sent any more
@@ -293,7 +296,7 @@ class Connection(asyncio.Protocol):
             self._channel.forget(self)
 
     def _go_on(self) -> None:
-        """Read what was received and not read yet."""
+        """Read the bytes that were received and not read yet."""
         if not self._ended:
             self._take(None)
             if self._no_more:
@@ -315,7 +318,7 @@ class Connection(asyncio.Protocol):
                     arrived.append((waiter, message))
             else:
                 self._note(changed)
-            # When nothing is half done any more, since those who are resumed may send the next request, or close this.
+            # Last of all, when the state is consistent: a resumed request may send the next one, or close this.
             for waiter, message in arrived:
                 if not waiter.done:  # it may have been cancelled in this turn of the loop
                     waiter.reply(message)
@@ -335,7 +338,7 @@ class Connection(asyncio.Protocol):
     def _take_end(self, error: Exception | None) -> None:
         if self._ended:
             return
-        if not self._begun and self._opened.done():  # whoever asks first gets what it says
+        if not self._begun and self._opened.done():  # the end becomes the error of the first request
             self._no_more = True
             return
         for _ in range(TURNS_AT_THE_END):
@@ -348,7 +351,7 @@ class Connection(asyncio.Protocol):
             self._look()
 
     def _look(self) -> None:
-        """Send what is to be sent at once, and see where the websocket stands."""
+        """Write what can be written, and handle a change of the websocket's state."""
         self._flush()
         state = self._websocket.state
         if state == "open":
@@ -361,7 +364,7 @@ class Connection(asyncio.Protocol):
             is_idle_close = end.kind == "lost" or (end.kind == "closed" and end.code in IDLE_CLOSES)
             self.stale = is_idle_close and self._answered_at < self._busy_since
             self._over(self._meant(end), too_big=end.code == TOO_BIG and end.kind == "closed")
-            # The server may never close its end, if it has sent nonsense or only said goodbye.
+            # Aborted after a while, since the server may never close its end.
             self._transport.close()
             self.loop.call_later(CLOSE_SECONDS, self._transport.abort)
 
@@ -371,7 +374,7 @@ class Connection(asyncio.Protocol):
         if self._closing:
             return channel.was_closed(sent=True)
         if kind == "closed":
-            # A request that was given up counts, since the server may still work at it.
+            # A cancelled request counts, since the server may still work at it.
             shared = len(self.waiting) + (self._given_up > 0) > 1
             return closed_with(end.code, end.words, where, shared=shared)
         if kind == "refused":
@@ -388,7 +391,7 @@ class Connection(asyncio.Protocol):
         return TransportError(f"{where}: the connection was closed during the handshake", sent=False)
 
     def _break(self, error: CasdkError) -> None:
-        """End the connection, and with this error what is in flight."""
+        """End the connection, and its requests in flight with an error."""
         if not self._ended:
             self._over(error)
             self._transport.abort()
@@ -403,11 +406,11 @@ class Connection(asyncio.Protocol):
                 waiter.set_exception(copy(ours))
 
     def _over(self, error: Exception, *, too_big: bool = False) -> None:
-        """Take note that this is no connection any more, and end with this error what is in flight.
+        """Note that the connection cannot be used any more, and end its requests in flight with an error.
 
         Args:
-            error: Why.
-            too_big: Whether the server has ended it because a request was too large.
+            error: The error.
+            too_big: Whether the server has ended the connection because a request was too large.
         """
         self._ended, self.usable = True, False
         waiting, self.waiting = self.waiting, {}
@@ -418,11 +421,11 @@ class Connection(asyncio.Protocol):
             self._opened.set_exception(error)
             return
         LOG.info("%s (%d requests were under way)", error, len(waiting))
-        # Whichever request the server refused, the largest was too large; whether a smaller one was, nobody knows.
+        # The largest request is certainly too large, whichever one the server refused; smaller ones may not be.
         largest = max([self._given_up, *(size for _, _, size in waiting.values())])
         for waiter, _, size in waiting.values():
             if not waiter.done:
                 is_largest = too_big and size == largest
-                # A copy for each call, since the call adds to it what it had finished.
+                # A copy for each call, since each adds to its error how many items were done.
                 waiter.set_exception(too_large(f"{error}: {SERVER_LIMIT}") if is_largest else copy(error))
         self._channel.leave(self)

@@ -1,4 +1,4 @@
-"""Certificates for gRPC, which cannot skip verification and brings authorities of its own."""
+"""Certificates for grpcio, which cannot skip verification and has trusted certificates of its own."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def system_roots() -> bytes | None:
 
 
 def shown_certificate(channel: Channel) -> tuple[bytes, str]:
-    """Return the certificate a server shows, PEM, and a name it is good for.
+    """Return the certificate that a server shows, as PEM, and a name in it, for ``verify=False``.
 
-    It takes two handshakes, since Python parses a certificate only after it has verified it.
+    It takes two handshakes, since Python parses a certificate only if it has verified it.
     """
     endpoint = channel.endpoint
     asked = channel.tls.server_name or endpoint.host
@@ -57,7 +57,7 @@ def _handshake(channel: Channel, name: str, context: ssl.SSLContext) -> ssl.SSLS
     endpoint = channel.endpoint
     way = urlsplit(channel.proxy) if channel.proxy is not None else None
     host, port = (endpoint.host, endpoint.port) if way is None else (way.hostname or "", way.port)
-    # http.client tries one address after the other, and gives each of them all the time it has.
+    # http.client tries one address after the other, and each may take the whole timeout.
     addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     tunnel = HTTPConnection(host, port, timeout=channel.timeouts.connect / len(addresses))
     if way is not None:
@@ -71,7 +71,7 @@ def _handshake(channel: Channel, name: str, context: ssl.SSLContext) -> ssl.SSLS
 
 
 def _names(certificate: dict[str, Any]) -> list[str]:
-    """Return the names a certificate is good for, those of its subject only where it has no others."""
+    """Return the names in a certificate; the one of its subject, if it has no others."""
     names = [str(value) for kind, value in certificate.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
     subject = [str(value) for part in certificate.get("subject", ()) for kind, value in part if kind == "commonName"]
     return names or subject

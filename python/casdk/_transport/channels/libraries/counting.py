@@ -1,4 +1,7 @@
-"""Checks of connections that a library chooses by itself: it says when it opens one, and not which a request takes."""
+"""Checks of connections, for libraries that choose the connection of a request themselves.
+
+A library reports when it opens a connection, but not which one a request takes.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,18 @@ __all__ = ["CountingChannel"]
 
 
 class Mark:
-    """Stands for the connections that are open, for a `Check`: there is another one as soon as one is opened."""
+    """Stands for all open connections in a `Check`; a `CountingChannel` makes a new one when a connection is opened."""
 
     def __init__(self) -> None:
         self.is_used = False
 
 
 class CountingChannel(Channel):
-    """What a channel on a library can have of a check.
+    """The base of the channels on grpcio and httpx: it checks connections as far as a library allows.
 
-    It is made before the first request after each new connection, over whichever connection the library takes, and once
-    more before a reply counts if another was opened meanwhile. As nobody knows whether a library opens one for a
-    request, what must not be repeated is preceded by a check each time.
+    A check is made before the first request after each new connection, over any connection that the library takes; and
+    once more before a reply counts, if another connection was opened meanwhile. A library may open a connection for any
+    request, so a request that must not be repeated is preceded by a check each time.
     """
 
     def __init__(self, *settings: Any) -> None:
@@ -53,7 +56,7 @@ class CountingChannel(Channel):
         ask = partial(self._ask_any, headers)
         if check is not None and not (repeatable and check.has_passed(self._mark)):
             await check.inspect(self._mark, ask)
-        # The libraries take bytes: what is only lent is copied.
+        # The libraries take only bytes, so a buffer that Rust has lent is copied.
         message = bytes(message)
         reply = await self._exchange(request_id, message, headers, context, answer_by, repeatable)
         if check is not None and not check.has_passed(self._mark):
@@ -77,4 +80,4 @@ class CountingChannel(Channel):
         answer_by: float | None = None,
         repeatable: bool = True,
     ) -> bytes:
-        """Do the same, whatever the connection is."""
+        """Send one request without a check; the arguments are those of `exchange`."""

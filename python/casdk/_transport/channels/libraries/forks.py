@@ -1,4 +1,4 @@
-"""What a fork does to gRPC: its threads have to end before it, or the child must not use it."""
+"""Forks and grpcio: its threads have to end before a fork, or the child must not use it; `grpc.py` calls this."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _forked_in_use = False
 async def finish_closing() -> None:
     """Wait until gRPC's threads have ended: a child forked before aborts or hangs in its first call.
 
-    grpc.aio's runs until the last call and channel of the process are deallocated. A cancelled call takes turns of the
-    loop to get there; one in a reference cycle of somebody's, a garbage collection. The core's end after it.
+    grpc.aio's thread runs until the last call and channel of the process are deallocated. For a cancelled call that
+    takes turns of the loop, and for one in a reference cycle a garbage collection. Then the threads of the core end.
     """
     for _ in range(CLOSING_TURNS):
         if not _polling():
@@ -45,7 +45,7 @@ async def finish_closing() -> None:
 
 
 def mark_forked() -> None:
-    """Note, in a forked child, that gRPC was in use in the parent: what its threads held is locked here for ever."""
+    """Note, in a forked child, that gRPC was in use in the parent: locks of its threads are locked here for ever."""
     global _forked_in_use
     _forked_in_use = True
 
@@ -69,7 +69,7 @@ def _polling() -> bool:
 
 
 def _core_runs() -> bool:
-    """Whether threads of gRPC's core run, by the names it gives them on Linux; elsewhere nothing shows it."""
+    """Whether threads of gRPC's core run, by their names on Linux; on other systems it is not known."""
     for task in Path("/proc/self/task").glob("*/comm"):
         try:
             name = task.read_text()

@@ -59,10 +59,10 @@ FAILED: Final = frozenset({grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.Chan
 LOST_CODES: Final = frozenset({Code.UNAVAILABLE, Code.CANCELLED, Code.ABORTED})
 STREAM_CODES: Final = frozenset({Code.INTERNAL, Code.UNKNOWN})
 LARGEST_REPLY_BYTES: Final = 2**31 - 1
-"""gRPC's options are signed numbers of 32 bits."""
+"""The largest number in gRPC's options, which are signed and have 32 bits."""
 EARLY_SECONDS: Final = 0.05
-"""gRPC has another clock, and may end a call by so much before its time. So it gets an end of the caller's time that
-is so much later: the caller's own clock ends the call, and knows how far it has come."""
+"""gRPC has another clock, and may end a call by so much before its deadline. So it gets a deadline that is so much
+later: casdk's own timeout ends the call, with an error that says how many items were done."""
 
 
 class Connection:
@@ -70,10 +70,10 @@ class Connection:
 
     Attributes:
         channel: The channel.
-        calls: Requests in flight.
-        answered_at: When the server answered the last time, in the engine's time; gRPC does not report what
-            else it receives.
-        open: Whether nobody has closed it.
+        calls: Number of requests in flight.
+        answered_at: When the server answered the last time, in the engine's time; gRPC does not report anything else
+            that it receives.
+        open: Whether it was not closed yet.
     """
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
@@ -83,7 +83,7 @@ class Connection:
         self.open = True
 
     async def aclose(self) -> None:
-        """Close it; what is in flight fails."""
+        """Close the connection; requests in flight fail."""
         self.open = False
         await self.channel.close()
 
@@ -131,11 +131,12 @@ class GrpcChannel(CountingChannel):
             ours = self._ours(error, request_id, connected, began)
             if connected and not ours.code:
                 ours.code = error.code().name
-            # gRPC's frames hold the call, and so its thread, which must have ended before a fork.
+            # Frames of gRPC in the traceback would keep the call in memory, and so gRPC's thread, which a fork needs
+            # to have ended.
             raise ours from error.with_traceback(None)
         except asyncio.CancelledError:
             task = asyncio.current_task()
-            if not connection.open and not (task and task.cancelling()):  # closed under the call, not taken back
+            if not connection.open and not (task and task.cancelling()):  # the connection was closed, not the call
                 raise self.was_closed(sent=True) from None
             if self.had_time(began, answer_by):
                 self._retire_if_silent(connection, began)
@@ -176,7 +177,7 @@ class GrpcChannel(CountingChannel):
             self._retire(connection)
 
     def _retire(self, connection: Connection) -> None:
-        """Begin no request any more on a connection, which ends with those that are in flight there."""
+        """Begin no more requests on a connection; it is closed when those in flight on it have ended."""
         if connection is self._connection:
             self._connection = None
             self._retired.add(connection)
@@ -210,7 +211,7 @@ class GrpcChannel(CountingChannel):
         return connection
 
     async def _connect(self) -> Connection:
-        """Return the connection when it is ready, or has failed: then the call on it fails with gRPC's reason."""
+        """Return the connection when it is ready or has failed; a call on a failed one gets gRPC's error."""
         async with self._opening:
             connection = self._connection or await self._open()
         channel = connection.channel
@@ -237,7 +238,7 @@ class GrpcChannel(CountingChannel):
         return TransportError(f"no connection to {self.endpoint} within {self.timeouts.connect:g} s", sent=False)
 
     def _replace_if_broken(self, connection: Connection, error: grpc.aio.AioRpcError, connected: bool) -> None:
-        """Retire a channel that is of no use any more, so that the next request opens another one.
+        """Retire a channel that cannot be used any more, so that the next request opens another one.
 
         There are three such channels. One that could not connect goes on trying ten times a second, and meanwhile fails
         every call with its last error: it would flood a server that is away, and a call's next attempt would never
@@ -292,7 +293,7 @@ class GrpcChannel(CountingChannel):
         return self._connection
 
     def _pings(self) -> list[tuple[str, Any]]:
-        """Return what makes gRPC ask, while requests are in flight, whether a silent connection still is one.
+        """Return the options by which gRPC checks a silent connection with pings while requests are in flight.
 
         gRPC has two limits for the answer. The first, of keepalive, it also takes for the time in which the other end
         must have taken what was sent (``TCP_USER_TIMEOUT``), which would end the connection to a server that pauses in
@@ -324,7 +325,7 @@ class GrpcChannel(CountingChannel):
         return grpc.ssl_channel_credentials(roots, key, cert)
 
     def _is_late(self, error: grpc.aio.AioRpcError, began: float) -> bool:
-        """Whether a call ran out of its own time; before that, the server means what it waited for itself."""
+        """Whether a call ended by its own deadline; an earlier status of a deadline is one of the server's own."""
         took = asyncio.get_running_loop().time() - began
         return error.code().name in LATE_CODES and took >= self.timeouts.read - EARLY_SECONDS
 
@@ -332,8 +333,8 @@ class GrpcChannel(CountingChannel):
         """Return our error for one of gRPC's.
 
         Args:
-            error: What ended the call.
-            request_id: Of the call.
+            error: gRPC's error.
+            request_id: The request's id.
             connected: Whether there was a connection when the call began. If so, the words may be a gateway's, which
                 repeats gRPC's error of its own connection to an executor: then they say nothing of this connection.
             began: When the call began, in the engine's time.

@@ -1,4 +1,4 @@
-"""What gRPC says of a call that failed, and what that means here: its words are all that it says."""
+"""The meaning of grpcio's error messages, which are the only description of a failed call that it gives."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ __all__ = [
 ]
 
 COMPRESSED: Final = "Compression algorithm"
-"""The beginning of gRPC's words for a message that it does not decompress."""
+"""The beginning of gRPC's message for a reply that it does not decompress."""
 HTTP_STATUS: Final = re.compile(r"received http2 header with status: (\d{3})", re.IGNORECASE)
-"""For an answer of a proxy that speaks plain HTTP."""
+"""gRPC's message for the answer of a proxy that speaks plain HTTP."""
 NO_STATUS: Final = "No status received"
-"""For an answer with a status of success in HTTP and none in gRPC."""
+"""gRPC's message for an answer with a successful HTTP status and no gRPC status."""
 UNREADABLE: Final = re.compile(r"Stream removed \((?!.*\|Gateway: ).*Failed parsing HTTP/2")
-"""For bytes on this connection that are not HTTP/2; they come with one of several codes."""
+"""gRPC's message for bytes on this connection that are not HTTP/2; it comes with one of several codes."""
 NO_TUNNEL: Final = re.compile(r"http proxy returned response code (\d{3})", re.IGNORECASE)
 PINGS_REFUSED: Final = "too many pings"
-"""Where a server allows pings only every five minutes, its default, while it works at requests. jina's server sends
-pings itself, so that a connection to it is checked without ours."""
+"""gRPC's message if a server, by default, allows a ping only every five minutes while it works at requests. jina's
+server sends pings itself, so that a connection to it is checked without ours."""
 NO_HANDSHAKER: Final = "failed to create security handshaker"
-"""Seen where a server resets connections, and never for wrong settings, since those are read before."""
+"""gRPC's message if a server resets connections; never for wrong settings, since these are checked before."""
 BROKEN: Final = ("socket closed", "connection reset", NO_HANDSHAKER)
 SILENCE: Final = ("timed out", "timeout occurred", "endpoint closing", "tcp handshaker shutdown")
 UNKNOWN_HOST: Final = ("dns resolution", "errors resolving", "hostname lookup")
@@ -45,18 +45,18 @@ TLS_WORDS: Final = ("ssl", "tls", "certificate", "handshak", "verification check
 
 
 def is_silence(details: str) -> bool:
-    """Whether gRPC gave up a connection on which nothing had been received: its limit is the same as ours."""
+    """Whether gRPC closed a connection on which nothing was received, after the same timeout as ours."""
     text = details.lower()
     return any(words in text for words in SILENCE) and not any(words in text for words in UNKNOWN_HOST)
 
 
 def is_break(details: str) -> bool:
-    """Whether the stream or the connection broke, and these are no words of the server's."""
+    """Whether the message says that the stream or the connection broke, and is not the server's."""
     return BROKE.match(details) is not None
 
 
 def is_limit(details: str, most: int) -> bool:
-    """Whether gRPC refused a reply here, as one that is larger than ``most``, and not a server a request."""
+    """Whether gRPC refused a reply because it is larger than ``most``; a server refuses requests in similar words."""
     ours = f"vs. {most})" in details and "SERVER: " not in details
     return "larger than max" in details and ("CLIENT: " in details or ours)
 

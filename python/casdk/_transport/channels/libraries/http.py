@@ -26,21 +26,21 @@ divert("httpx", "httpcore")
 PIECES_IN_A_TURN: Final = 64
 """Pieces of a reply that are read in one turn of the loop."""
 NO_HEAD: Final = ("illegal status line", "illegal request line", "no response line", "Receive buffer too long")
-"""Words of h11 for what does not begin as a reply of HTTP/1.1 does."""
+"""Words of h11 for bytes that do not begin like a reply of HTTP/1.1."""
 NO_ANSWER: Final = ("disconnected", "peer closed")
-"""Words of httpcore and h11 for a connection that ended where more was to come."""
+"""Words of httpcore and h11 for a connection that ended before the end of a reply."""
 
 
 class Pool:
     """A client of httpx's, with the connections that it keeps; an `HttpChannel` sends its requests to one at a time.
 
-    httpx does not let anybody choose the connection of a request. So what is known of a connection elsewhere is known
-    of all of a pool here, and a request that must not follow the earlier ones gets another pool.
+    httpx does not let its caller choose the connection of a request. So the state of one connection in `HttpChannel` of
+    our own is the state of a whole pool here, and a request that must not follow earlier ones gets another pool.
 
     Attributes:
         client: httpx's client.
-        pairing: Which requests were made in it.
-        requests: Requests in flight.
+        pairing: The requests that it has carried.
+        requests: Number of requests in flight.
     """
 
     def __init__(self, client: httpx.AsyncClient) -> None:
@@ -50,10 +50,10 @@ class Pool:
 
 
 class Connecting:
-    """What httpx does to open a connection for a request: it is called with each step (the extension ``trace``).
+    """Follows the steps in which httpx opens a connection for a request; httpx calls it with each (``trace``).
 
     Args:
-        channel: Told when a connection is open, its TLS handshake included.
+        channel: The channel, which is notified when a connection is open, after its TLS handshake.
     """
 
     def __init__(self, channel: HttpChannel) -> None:
@@ -61,7 +61,7 @@ class Connecting:
         self._unfinished: Any = None
 
     async def __call__(self, step: str, details: dict[str, Any]) -> None:
-        """Take note of a step."""
+        """Note a step."""
         opened, tls = step.endswith("connect_tcp.complete"), self._channel.endpoint.tls
         if opened and tls:
             self._unfinished = details["return_value"]
@@ -70,7 +70,7 @@ class Connecting:
             self._channel.connected()
 
     async def aclose(self) -> None:
-        """Close a connection that is not open yet, since httpx leaves it alone if a TLS handshake is cancelled."""
+        """Close a connection that is not open yet: httpx does not close it if its TLS handshake is cancelled."""
         if self._unfinished is not None:
             await self._unfinished.aclose()
 
@@ -86,7 +86,7 @@ class HttpChannel(CountingChannel, PairingChannel):
         self._closed = False
         self._underway: set[asyncio.Timeout] = set()
         self._ended = asyncio.Event()
-        # Waiting for a free connection is not waiting for the server, so no limit of time holds for it.
+        # Waiting for a free connection is not waiting for the server, so it has no timeout.
         self._free = asyncio.Semaphore(self.limits.connections)
         self._url = f"{'https' if self.endpoint.tls else 'http'}://{self.host}"
         self._extensions: dict[str, Any] = {}
@@ -99,9 +99,9 @@ class HttpChannel(CountingChannel, PairingChannel):
         client = httpx.AsyncClient(
             verify=self._context or False,
             proxy=self.proxy,
-            # Neither proxies nor a password of a .netrc: both are decided in one place for all schemes.
+            # Neither proxies from the environment nor a password of a .netrc: one place decides that for all schemes.
             trust_env=False,
-            # The whole exchange has one limit of time, and connecting has its own; the semaphore bounds connections.
+            # The whole exchange has one timeout, and connecting has its own; the semaphore limits the connections.
             timeout=httpx.Timeout(None, connect=self.timeouts.connect),
             limits=httpx.Limits(max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS),
             headers=HEADERS,
@@ -170,7 +170,7 @@ class HttpChannel(CountingChannel, PairingChannel):
             except ReplyError:
                 keep_alive = False
                 raise
-            except httpx.InvalidURL as error:  # a host of numbers, which might stand for an address all the same
+            except httpx.InvalidURL as error:  # a host of numbers that is no address
                 raise TransportError(f"{self.endpoint}: {remark(str(error))}", sent=False, away=False) from error
             finally:
                 await connecting.aclose()
@@ -180,7 +180,7 @@ class HttpChannel(CountingChannel, PairingChannel):
                 await self._close_unused()
 
     async def _close_unused(self) -> None:
-        """Close the pools that no request is in, but for the one of the next request."""
+        """Close the pools that have no request in flight, except the one for the next request."""
         for pool in [pool for pool in self._pools if pool is not self._pool and not pool.requests]:
             self._pools.discard(pool)
             await asyncio.shield(pool.client.aclose())
@@ -226,7 +226,7 @@ class HttpChannel(CountingChannel, PairingChannel):
             raise self.late() from None
         except httpx.HTTPError as error:
             raise self._ours(error, begun) from error
-        except OSError as error:  # httpx imports something before it connects, for which there is no descriptor left
+        except OSError as error:  # raised by an import of httpx, if there is no file descriptor left
             raise not_connected(self.endpoint, error) from error
 
     async def _read(self, response: httpx.Response) -> bytes:
@@ -251,7 +251,7 @@ class HttpChannel(CountingChannel, PairingChannel):
         return b"".join(pieces)
 
     def _ours(self, error: httpx.HTTPError, begun: bool) -> CasdkError:
-        """Return our error for one of httpx's; ``begun`` says whether the reply's head had been read."""
+        """Return our error for one of httpx's; ``begun`` says whether the reply's head was read."""
         where, text = str(self.endpoint), remark(str(error))
         if isinstance(error, httpx.ConnectTimeout):
             return TransportError(f"no connection to {where} within {self.timeouts.connect:g} s", sent=False)
@@ -285,9 +285,9 @@ CHANNEL = HttpChannel
 
 
 def _reason(error: BaseException) -> OSError:
-    """Return what the system or the TLS library said, at the bottom of what other libraries made of it.
+    """Return the error of the system or the TLS library, from which other libraries have made theirs.
 
-    Neither says anything where the connection was closed in the middle of the TLS handshake.
+    There is none if the connection was closed in the middle of the TLS handshake.
     """
     said: OSError = ConnectionResetError()
     below: BaseException | None = error

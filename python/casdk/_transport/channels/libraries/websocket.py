@@ -35,16 +35,17 @@ from casdk.errors import CasdkError, ProxyError, ReplyError, TransportError
 __all__ = ["CHANNEL", "WebsocketChannel"]
 
 SUBPROTOCOL: Final = Subprotocol("bytes")
-"""Asked for, since the gateway speaks JSON without it; the gateway does not echo it."""
+"""The subprotocol that the handshake asks for: without it the gateway speaks JSON. The gateway does not confirm it."""
 END: Final = b"\x00"
 """Jina's end of input, ``bytes(True)``: the server finishes what is in flight and closes."""
 CLOSE_SECONDS: Final = 1.0
 """How long a connection that is closed waits until the server has closed its end."""
 CLOSED_HERE: Final = 1000
+"""The code of a close by the client."""
 PING_UNANSWERED: Final = 1011
-"""What websockets closes with where a ping had no answer."""
+"""The code with which websockets closes if a ping was not answered."""
 RULES_BROKEN: Final = frozenset({1002, 1007})
-"""What it closes with where the server breaks the rules of the protocol."""
+"""The codes with which websockets closes if the server breaks the rules of the protocol."""
 
 
 class Handshake(connect):
@@ -58,25 +59,25 @@ class Handshake(connect):
 class Connection(ClientConnection):
     """The library's connection, which closes as soon as a closing handshake has begun.
 
-    By itself it would wait until the server ends its side, or until the next ping: 20 seconds in which nobody learns
-    that a reply was too large, or that the server goes.
+    By itself it would wait until the server ends its side, or until the next ping: for up to 20 seconds the requests
+    would not get the error that a reply was too large, or that the server stops.
     """
 
     _ending: asyncio.Task[None] | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes."""
+        """Read received bytes."""
         super().data_received(data)
         if self.state is State.CLOSING and self._ending is None:
             self._ending = asyncio.ensure_future(self.close())
 
 
 class Socket:
-    """One open socket, and who waits for which reply.
+    """One open socket, with the requests that wait for a reply on it; a `WebsocketChannel` uses one at a time.
 
     Attributes:
-        headers: What it was opened with.
-        waiting: Who waits, and for how large a request, by its id.
+        headers: The headers of its handshake.
+        waiting: The future and the size of each request in flight, by the request's id.
     """
 
     def __init__(self, connection: ClientConnection, headers: Headers, channel: WebsocketChannel) -> None:
@@ -95,7 +96,7 @@ class Socket:
         return self._open and self._connection.state is State.OPEN
 
     async def _read(self) -> None:
-        """Deliver replies until the connection ends, and end with it whatever still waits."""
+        """Pass replies to their requests until the connection ends; then end the requests that still wait."""
         ended: CasdkError = self._channel.was_closed(sent=True)
         too_big = False
         try:
@@ -108,7 +109,7 @@ class Socket:
                 if waiter is not None and not waiter.done():
                     waiter.set_result(message)
         except ConnectionClosed as error:
-            # A request that was given up counts, since the server may still work at it.
+            # A cancelled request counts, since the server may still work at it.
             shared = len(self.waiting) + (self._given_up > 0) > 1
             ended = self._channel.ours(error, shared)
             too_big = error.rcvd is not None and error.rcvd.code == TOO_BIG
@@ -118,12 +119,12 @@ class Socket:
             self._open = False
             waiting, self.waiting = self.waiting, {}
             LOG.info("%s (%d requests were under way)", ended, len(waiting))
-            # Whichever request the server refused, the largest was too large; whether a smaller one was, nobody knows.
+            # The largest request is certainly too large, whichever one the server refused; smaller ones may not be.
             largest = max([self._given_up, *(size for _, size in waiting.values())])
             for waiter, size in waiting.values():
                 if not waiter.done():
                     is_largest = too_big and size == largest
-                    # A copy for each call, since the call adds to it what it had finished.
+                    # A copy for each call, since each adds to its error how many items were done.
                     said = f"{ended}: {SERVER_LIMIT}"
                     waiter.set_exception(refused_for_its_size(said) if is_largest else copy(ended))
         await self._connection.close()
@@ -136,7 +137,7 @@ class Socket:
         self.waiting[request_id] = waiter, len(message)
         try:
             async with asyncio.timeout(channel.timeouts.read):
-                with contextlib.suppress(ConnectionClosed):  # then the reader says how it ended
+                with contextlib.suppress(ConnectionClosed):  # then `_read` sets the error
                     await self._connection.send(message if len(message) <= SLICE_BYTES else slices(message))
                 return await waiter
         except TimeoutError:
@@ -150,7 +151,7 @@ class Socket:
             if self.waiting.pop(request_id, None) is not None:  # the server may still read it
                 self._given_up = max(self._given_up, len(message))
             if not waiter.cancel() and not waiter.cancelled():
-                waiter.exception()  # retrieved, or asyncio would log that nobody has
+                waiter.exception()  # retrieved, since asyncio logs an exception that was never retrieved
             channel.close_unused(self)
 
     def _retire_if_silent(self, began: float) -> None:
@@ -159,7 +160,7 @@ class Socket:
             self._open = False
 
     async def aclose(self) -> None:
-        """Tell the server that no more comes, and close."""
+        """Send the end of input, and close the socket."""
         was_open, self._open = self._open, False
         with contextlib.suppress(ConnectionClosed):
             if was_open and not self.waiting:
@@ -175,7 +176,7 @@ class WebsocketChannel(Channel):
         super().__init__(*settings)
         self._socket: Socket | None = None
         self._sockets: set[Socket] = set()
-        """Those that are open, or being closed."""
+        """The sockets that are open, or being closed."""
         self._closing: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
         self._underway: set[asyncio.Timeout] = set()
@@ -261,7 +262,7 @@ class WebsocketChannel(Channel):
                         additional_headers=headers,
                         user_agent_header="casdk",
                         subprotocols=[SUBPROTOCOL],
-                        # A few kilobytes could become gigabytes.
+                        # Without compression, since a few kilobytes could become gigabytes.
                         compression=None,
                         proxy=self.proxy,
                         open_timeout=None,
@@ -325,7 +326,7 @@ class WebsocketChannel(Channel):
 
     async def aclose(self) -> None:
         self._closed = True
-        # First what is still being opened, which would stay open otherwise.
+        # First the socket that is being opened, which would stay open otherwise.
         run_out(self._underway)
         async with self._opening:
             self._socket = None
