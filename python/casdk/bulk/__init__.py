@@ -1,4 +1,7 @@
-"""Bulk runs: sources of named items for `Client.encode_to`, which may be killed at any moment and goes on."""
+"""The public part of bulk runs: sources of named items for `Client.encode_to`, `merge`, and `BulkResult`.
+
+A bulk run may be killed at any moment; the same call continues it.
+"""
 
 from casdk.bulk.archives import tars
 from casdk.bulk.merging import merge

@@ -1,4 +1,7 @@
-"""What a caller of ``encode_to`` says, checked and made into a run."""
+"""Makes a `Run` of the arguments of ``encode_to``; `Client.encode_to` and the command line call it.
+
+Everything that can be checked before the run begins is checked here.
+"""
 
 from __future__ import annotations
 
@@ -26,20 +29,20 @@ __all__ = ["make_run", "open_target"]
 
 
 def make_run(client: Any, target: object, content: Any, options: Mapping[str, Any], *, holds: Holds = ()) -> Run:
-    """Return a run, everything about it checked that can be checked before it begins.
+    """Return a run, after all checks that are possible before it begins.
 
     Args:
-        client: Encodes.
+        client: The client that encodes the items.
         target: Path of a ``.npy`` file, or of a folder; or the URL of one in a store.
         content: The items.
-        options: Those of ``encode_to``.
-        holds: What the items are, if the content does not say so itself.
+        options: The options of ``encode_to``.
+        holds: What the items hold, if the content does not say so itself.
 
     Raises:
-        InputTypeError: The content is no iterable of items, or an option is of a type that it does not take.
-        InputValueError: An option is none that it takes.
-        ConfigError: The target's name says of no kind of target, or its library is missing; or it is none for this
-            content or layout, or options do not go together.
+        InputTypeError: The content is no iterable of items, or an option has a wrong type.
+        InputValueError: An option has a wrong value.
+        ConfigError: The target's name stands for no kind of target, or its library is missing; or it cannot hold this
+            content or layout, or options contradict each other.
         TypeError: There is no option of that name.
     """
     run_options, stream_options = read_bulk_options(options)
@@ -85,10 +88,10 @@ def make_run(client: Any, target: object, content: Any, options: Mapping[str, An
 
 
 def _check_combination(options: BulkDefaults, target: Target) -> None:
-    """Check that what a run is to do with what is there goes together, and with its target.
+    """Check that the options about an existing target do not contradict each other, and suit the target.
 
     Raises:
-        ConfigError: It does not.
+        ConfigError: They do not.
     """
     if options.overwrite and (options.update or options.retry_errors):
         other = "update=True" if options.update else "retry_errors=True"
@@ -114,13 +117,13 @@ def open_target(
     Args:
         target: The path.
         dtype: ``float32`` or ``float16``.
-        share: Which shards are made, if other runs make the others.
-        layout: Of a folder; ``None`` for our own.
-        columns: What the matrices of the target are called.
+        share: The shards of this run, if other runs make the others.
+        layout: The layout of a folder; ``None`` for casdk's own.
+        columns: The names of the target's matrices.
 
     Raises:
-        InputTypeError: It is no path.
-        ConfigError: It names no kind of target, or none that can be of this layout; or its library is missing.
+        InputTypeError: ``target`` is no path.
+        ConfigError: The path stands for no kind of target, or for none that has this layout; or a library is missing.
     """
     if not isinstance(target, str | os.PathLike):
         raise InputTypeError(f"target must be a path, not {type(target).__name__}")
@@ -148,10 +151,10 @@ def open_target(
 
 
 def _plain(parameters: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return parameters as a manifest has them, to be compared.
+    """Return parameters as the manifest stores them, so that they can be compared.
 
     Raises:
-        InputTypeError: They cannot be written as JSON.
+        InputTypeError: The parameters cannot be written as JSON.
     """
     try:
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(dict(parameters or {})))

@@ -1,4 +1,4 @@
-"""What a run reads of its input again, held to what the target was made of."""
+"""Reads the input of a `Run` again and compares it with what the target was made of, before anything is encoded."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ COMPARED_BATCHES: Final = 32
 
 
 class Comparison:
-    """The input of one run, as far as nothing of it is encoded.
+    """Reads and compares the part of a run's input that is not encoded now.
 
     Args:
-        target: Has the names of what was encoded.
+        target: The target, which has the names of its items.
         source: The items.
         settings: The options of the target.
-        check_asked: Raises what the run was asked to stop with, if it was.
+        check_asked: Raises the exception that the run was asked to stop with, if it was asked.
 
     Attributes:
         read: How far the run has read.
@@ -65,7 +65,7 @@ class Comparison:
             What was read of it.
 
         Raises:
-            BulkError: Its items are others.
+            BulkError: The items of the shard have changed.
         """
         work, other = Work(shard.number), ""
         first = manifest.start_of(shard.number)

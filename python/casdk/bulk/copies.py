@@ -28,7 +28,7 @@ READ_ROWS: Final = 4096
 
 
 class Copied(EncodeResult, frozen=True, kw_only=True, eq=False):
-    """Rows that were copied: they are as the target has them."""
+    """Rows that were copied from the old matrix, and are already in the target's dtype and normalised."""
 
 
 class Span(msgspec.Struct):
@@ -50,8 +50,8 @@ class Copies:
         target: The matrix; ``None`` for a run that copies nothing.
 
     Attributes:
-        replaced: Rows of the old matrix that were not taken, as their items have changed or had failed.
-        dropped: Those that were not taken, as the input has no more item for them.
+        replaced: Number of rows of the old matrix that were encoded again: their items have changed or had failed.
+        dropped: Number of rows of the old matrix for which the input has no item any more.
     """
 
     def __init__(self, target: MatrixTarget | None) -> None:
@@ -104,7 +104,7 @@ class Copies:
                 spans[-1].rows += 1
             else:
                 spans.append(Span(row, 1))
-        # All at once: whoever writes rows takes spans from the other end meanwhile.
+        # All at once, because the writer of rows takes spans from the other end at the same time.
         self._spans.extend(spans)
         items = [item for item, row in zip(block.items, found, strict=True) if row is None]
         return msgspec.structs.replace(block, items=items)

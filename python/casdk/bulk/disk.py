@@ -40,8 +40,8 @@ WRITEBACK_BYTES: Final = 16 << 20
 class Checksum:
     """Sum of the 64-bit little-endian words of a sequence of bytes, modulo 2 to the 64th; zeros fill up the last word.
 
-    It is there to find a file that a disk has damaged or that somebody has cut; it adds up as fast as memory is read,
-    which no function of the standard library comes near.
+    It finds files that a disk has damaged or that were cut. It is as fast as reading memory, unlike every checksum of
+    the standard library.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ def open_locked(path: Path, operation: int) -> int:
         except OSError:
             os.close(descriptor)
             raise
-        # Whoever held the lock has removed the file, or given it another name, between the two steps.
+        # The former holder has removed or renamed the file between opening and locking it, so try again.
         os.close(descriptor)
 
 
@@ -144,7 +144,7 @@ class Lock:
         try:
             try:
                 self._descriptor = open_locked(path, operation)
-            except BlockingIOError:  # perhaps somebody has only looked
+            except BlockingIOError:  # `is_locked` of another process may hold it for a moment
                 time.sleep(LOOK_SECONDS)
                 self._descriptor = open_locked(path, operation)
         except BlockingIOError:
@@ -160,7 +160,7 @@ class Lock:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names of a folder on disk."""
+    """Wait until the names in a folder are on disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -172,7 +172,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def rename(source: Path, target: Path) -> None:
-    """Give a file that is on disk its name, and have that on disk."""
+    """Rename a file that is on disk, and wait until the new name is on disk."""
     os.replace(source, target)
     sync_folder(target.parent)
 
@@ -258,7 +258,7 @@ class Part:
         self.size = size
 
     def sync(self) -> None:
-        """Have all of it on disk."""
+        """Wait until all of it is on disk."""
         self._act(lambda: os.fsync(self._descriptor))
 
     def tell(self) -> int:
@@ -269,7 +269,7 @@ class Part:
         """Do nothing: no byte waits in here."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         if not self.closed:
             self.closed = True
             os.close(self._descriptor)

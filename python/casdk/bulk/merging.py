@@ -21,20 +21,20 @@ __all__ = ["merge"]
 
 
 def merge(target: str | os.PathLike[str]) -> BulkResult:
-    """Make one target of a folder that several runs have made, each with its ``shard``.
+    """Join the shards that several runs with ``shard=`` have made in one folder.
 
-    All of them have to be finished, and to have read the same input with the same options, from servers of one vector
-    space; every file is read and held to its checksum. What is there afterwards is what a single run would have left,
-    byte for byte. A merge that was killed is made again; one of a target that is whole already does nothing.
+    All runs have to be finished, and have to have read the same input with the same options, from servers with the same
+    vector space. Every file is read and compared with its checksum. Afterwards the folder is byte for byte that of a
+    single run. If a merge is killed, call it again; merging a complete folder does nothing.
 
     Args:
         target: The folder.
 
     Returns:
-        What the target holds; nothing is encoded.
+        What the folder holds; nothing is encoded.
 
     Raises:
-        BulkError: A run is missing or not finished, or they do not fit together; nothing was changed.
+        BulkError: A run is missing or not finished, or the runs do not fit together; nothing was changed.
         ConfigError: pyarrow is missing, or the target is no folder.
 
     Examples:

@@ -1,4 +1,8 @@
-"""What a run does, on a thread or on an event loop: the one place where the two APIs differ."""
+"""How a run waits: on a thread or on an event loop. This is the one place where the two APIs of bulk runs differ.
+
+`Run` calls the methods of a `Mode` for everything that takes time. `OnThread` never suspends the coroutine, so
+`Run.run` can drive it with a single ``send``.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,10 @@ T = TypeVar("T")
 
 
 class Mode(Protocol):
-    """What a run does, in the way that its caller waits: on a thread, or on an event loop.
+    """The steps of a run that wait, on a thread or on an event loop.
 
     Attributes:
-        burst: Pieces that are written at a time.
+        burst: Number of pieces that are written at a time.
     """
 
     burst: int
@@ -35,11 +39,11 @@ class Mode(Protocol):
         ...
 
     async def close(self, pieces: Any) -> None:
-        """Take back what a stream has in flight."""
+        """Cancel the requests that a stream has in flight."""
         ...
 
     async def take(self, source: Any, most: int) -> Block:
-        """Take items of a source."""
+        """Take at most so many items of a source."""
         ...
 
     async def encode(self, items: list[Any], options: dict[str, Any]) -> Any:
@@ -51,12 +55,12 @@ class Mode(Protocol):
         ...
 
     async def do(self, step: Callable[..., T], *arguments: Any) -> T:
-        """Wait for the disk."""
+        """Run a step that waits for the disk, and return its result."""
         ...
 
 
 class OnThread:
-    """The mode of the sync API: nothing of it is ever suspended."""
+    """The mode of the sync API: each method blocks the thread and never suspends the coroutine."""
 
     burst: int = 1
 
@@ -86,7 +90,7 @@ class OnThread:
 
 
 class OnLoop:
-    """The mode of the async API: the disk is waited for by a thread."""
+    """The mode of the async API: the stream is awaited, and a worker thread waits for the disk."""
 
     burst: int = 16
 
@@ -118,6 +122,6 @@ class OnLoop:
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
-            # What is being written is not left half written.
+            # A step that writes is not interrupted in the middle.
             await asyncio.wait([running])
             raise

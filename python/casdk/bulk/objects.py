@@ -1,4 +1,4 @@
-"""The objects below a URL in a store, written whole and under a condition: what targets there are made of (obstore)."""
+"""Reads and writes the objects below a URL in a store, each write under a condition; `StorePlace` uses it (obstore)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from casdk.bulk.stores import asking, open_store
 __all__ = ["Objects", "Read", "Version", "is_same"]
 
 PUT_SECONDS: Final = 600
-"""For the request that carries a file of a shard, which may have hundreds of MB."""
+"""Time limit of a request that uploads a file of a shard, which may have hundreds of MB."""
 
 Version: TypeAlias = "dict[str, str]"
-"""What tells a version of an object from all others: an ETag, a number or both, as the store has it."""
+"""What identifies a version of an object: an ETag, a number or both, depending on the store."""
 
 
 class Read(NamedTuple):
-    """An object that was read, and which version of it that was."""
+    """The bytes of an object, and the version that was read."""
 
     data: bytes
     version: Version
@@ -74,16 +74,16 @@ class Objects:
         return found["size"], _version_of(found)
 
     def put(self, name: str, data: Any, replaced: Version | None) -> Version | None:
-        """Write an object, by one request, if the condition holds that goes with it.
+        """Write an object by one request, if a condition holds.
 
         Args:
             name: Its name.
             data: Its bytes, as an object with a buffer.
-            replaced: The version that it takes the place of; ``None``: there must be no object of this name.
+            replaced: The version that it must replace; ``None`` if there must be no object of this name.
 
         Returns:
-            Its version; ``None`` if there is another one, or none, and nothing was written. A request that the store
-            has carried out and whose answer was lost is repeated by obstore, and then refused, too.
+            The new version; ``None`` if the condition did not hold and nothing was written. If the answer to a
+            successful request is lost, obstore repeats the request, which then also returns ``None``.
         """
         from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
 
@@ -99,12 +99,12 @@ class Objects:
                 return None
 
     def copy(self, old: str, new: str) -> None:
-        """Make an object of the bytes of another one."""
+        """Copy an object to another name."""
         with asking(self.where(old)):
             self._store.copy(self._key(old), self._key(new))
 
     def delete(self, *names: str) -> None:
-        """Delete objects, if they are there."""
+        """Delete the objects that exist."""
         for name in names:
             with contextlib.suppress(FileNotFoundError), asking(self.where(name)):
                 self._store.delete(self._key(name))

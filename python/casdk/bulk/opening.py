@@ -1,4 +1,4 @@
-"""What a run finds of its target: a manifest to go on from, or nothing, or something that it leaves alone."""
+"""How a `Run` opens its target: it continues the manifest that is there, begins a new one, or refuses the target."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ["open_manifest"]
 def open_manifest(
     target: Target, new: Manifest, requests: Requests, *, resume: bool, overwrite: bool, update: bool
 ) -> Manifest:
-    """Find out what there is of a target; of a new one, its manifest comes first.
+    """Return the manifest that a run continues from; for a new target, write its first manifest.
 
     Args:
         target: The target, locked.
-        new: The manifest that it is begun with.
-        requests: Told what there is, and so whether to search for the size of requests.
-        resume: Whether to go on with one that was begun.
+        new: The manifest of a new target.
+        requests: Decides, by the manifest, whether to search for the size of requests.
+        resume: Whether to continue a target that was begun.
         overwrite: Whether to begin again.
-        update: Whether its rows may be in another order than the input's.
+        update: Whether the rows may be in another order than the input.
 
     Raises:
-        BulkError: It is not to be gone on with.
+        BulkError: The target must not be continued.
     """
     if overwrite:
         target.clear()

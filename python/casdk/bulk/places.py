@@ -1,4 +1,7 @@
-"""Where the files of a folder target lie, each by its name in there: the one contract, and a folder on disk."""
+"""The storage of a folder target: files by name, on disk (`DiskPlace`) or in an object store (`store_places.py`).
+
+`FolderTarget` and its layouts read and write all of their files through a `Place`, so they do not know which it is.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,24 @@ from casdk.bulk.targets import Held, remove
 __all__ = ["FOLDERS", "LOCK", "DiskPlace", "Locks", "Place", "lock_of_share"]
 
 FOLDERS: Final = ("img_emb", "text_emb", "metadata", "_failed")
-"""Folders in the layout of clip-retrieval."""
+"""The subfolders in clip-retrieval's layout."""
 LOCK: Final = "_lock"
-"""The file that is locked by whoever writes."""
+"""The file whose lock a process needs to write the folder."""
 
 
 def lock_of_share(share: str) -> str:
-    """Return the file that is locked by whoever writes a share, as `0-of-4`."""
+    """Return the name of the file whose lock a process needs to write a share, such as `0-of-4`."""
     return f"{LOCK}.{share}"
 
 
 class Place(ABC):
-    """Files of which each is there as a whole, or not at all; their names have a slash where a layout has folders.
+    """Named files, each of which exists completely or not at all; a name has a slash if its layout has subfolders.
 
     Args:
-        name: As the caller named it.
+        name: The path or URL, as the caller wrote it.
 
     Attributes:
-        name: That.
+        name: The same, for messages.
     """
 
     def __init__(self, name: str) -> None:
@@ -41,7 +44,7 @@ class Place(ABC):
 
     @abstractmethod
     def lock(self) -> Held:
-        """Return the lock of the one process that writes here.
+        """Take the lock of the whole, and return it.
 
         Raises:
             BulkError: Another process writes here.
@@ -50,26 +53,26 @@ class Place(ABC):
 
     @abstractmethod
     def lock_share(self, share: str) -> Held:
-        """Return the lock of one run among several: nobody else has the share, and nobody has all of the place.
+        """Take the lock of one share; another process may lock another share, but not the same one, or the whole.
 
         Args:
-            share: What the share is called in names of files.
+            share: The share, as it is written in names of files.
 
         Raises:
-            BulkError: Somebody has it.
+            BulkError: Another process holds the share or the whole.
             OSError: Nothing can be written here.
         """
 
     @property
     @abstractmethod
     def scratch(self) -> Path:
-        """A folder on disk for files under way, while a lock is held."""
+        """A folder on disk for files that are being written, while a lock is held."""
 
     # what is there
 
     @abstractmethod
     def exists(self) -> bool:
-        """Whether there is such a place, or anything in it."""
+        """Whether the folder exists, or in a store any object below the URL."""
 
     @abstractmethod
     def sizes(self) -> dict[str, int]:
@@ -80,7 +83,7 @@ class Place(ABC):
         return list(self.sizes())
 
     def beginning(self, with_: str) -> list[str]:
-        """Return the names that begin in a certain way, in order, of files that nobody but this process makes."""
+        """Return the sorted names with a certain beginning, of files that only this process makes."""
         return [name for name in self.names() if name.startswith(with_)]
 
     @abstractmethod
@@ -89,7 +92,7 @@ class Place(ABC):
 
     @abstractmethod
     def where(self, name: str) -> str:
-        """Return what a file is called outside."""
+        """Return the path or URL of a file, for messages."""
 
     @abstractmethod
     def open(self, name: str) -> IO[bytes]:
@@ -101,7 +104,7 @@ class Place(ABC):
 
     @abstractmethod
     def for_arrow(self, name: str) -> Any:
-        """Return what pyarrow reads a file from, a part of it at a time."""
+        """Return an object from which pyarrow reads parts of a file."""
 
     @abstractmethod
     def checksum_of(self, name: str) -> str:
@@ -111,7 +114,7 @@ class Place(ABC):
 
     @abstractmethod
     def take_in(self, path: Path, name: str) -> None:
-        """Let a file of the scratch folder, which is on disk as a whole, appear under its name."""
+        """Move a complete file of the scratch folder to its name here."""
 
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
@@ -123,7 +126,7 @@ class Place(ABC):
 
     @abstractmethod
     def remove(self, *names: str) -> None:
-        """Remove files, if they are there, for good."""
+        """Remove the files that exist, durably."""
 
     # the manifest
 
@@ -137,26 +140,26 @@ class Place(ABC):
 
     @abstractmethod
     def write_manifest(self, name: str, data: bytes) -> None:
-        """Write a manifest, unless somebody else has written it since this place has read or written it."""
+        """Write a manifest, unless another process has written it since this object has read or written it."""
 
 
 class Locks:
-    """Several locks that are given back together.
+    """Several locks that are released together.
 
     Args:
-        held: Gives each of them back when it is closed.
+        held: The stack that releases each of them when it is closed.
     """
 
     def __init__(self, held: ExitStack) -> None:
         self._held = held
 
     def release(self) -> None:
-        """Give them back."""
+        """Release them."""
         self._held.close()
 
 
 class DiskPlace(Place):
-    """A folder on disk, made when it is locked.
+    """A folder on disk, which is made when it is locked.
 
     Args:
         path: The folder.

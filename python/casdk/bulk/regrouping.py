@@ -15,20 +15,20 @@ from casdk.errors import BulkError
 __all__ = ["WholeFolder", "WholeTarget", "hand_out"]
 
 DTYPE: Final = "float32"
-"""Of a target that is opened for its manifests alone, which say themselves of which type its rows are."""
+"""The dtype of a target that is opened only to read its manifests, which have the true dtype of its rows."""
 
 
 class WholeFolder(FolderTarget):
-    """A folder that one run makes, also where several have begun it: it takes over what they have made.
+    """A folder that a single run makes, or continues after several runs: it takes over what these have made.
 
-    While there is a manifest of the whole, the ones of the shares do not count. Beside it stands a layout.
+    While there is a manifest of the whole, the manifests of the shares do not count. It is combined with a layout.
     """
 
     def read_manifest(self) -> Manifest | None:
-        """Return what it holds, whoever has made it.
+        """Return the manifest of the whole, or one that is put together from those of the shares.
 
         Raises:
-            BulkError: There is something that no run of this kind has made, or runs have made what does not fit.
+            BulkError: A manifest is not of a run of this kind, or those of the shares do not fit together.
         """
         whole = super().read_manifest()
         if whole is None and (manifests := read_shares(self.place)):
@@ -36,36 +36,36 @@ class WholeFolder(FolderTarget):
         return whole
 
     def read_manifests(self) -> list[Manifest]:
-        """Return what it holds: its manifest, or those of the runs that each make a share of it."""
+        """Return its manifest, or those of the runs that each make a share of it."""
         whole = super().read_manifest()
         return read_shares(self.place) if whole is None else [whole]
 
     def complete(self, manifest: Manifest) -> None:
-        """Give it its final form, without what the runs of shares have left."""
+        """Give it its final form, and remove the manifests and locks of the shares."""
         super().complete(manifest)
         remove_shares(self.place)
 
 
 class WholeTarget(WholeFolder, ParquetTarget):
-    """Such a folder of Parquet files."""
+    """A folder of Parquet files that a single run makes or continues."""
 
 
 def hand_out(path: str, of: int, *, resume: bool = True, overwrite: bool = False) -> bool:
-    """Divide a folder among so many runs that make one share each, with what was made of it before.
+    """Divide a folder, with everything that was made of it before, among a number of runs; engines call it first.
 
-    Killed at any moment, it can be made again: the manifest of the whole counts until the ones of all shares are there.
+    If it is killed, it can be called again: the manifest of the whole counts until those of all shares exist.
 
     Args:
-        path: The folder, which need not be there.
-        of: How many runs there are to be.
-        resume: Whether to go on with a folder that was begun.
-        overwrite: Whether to begin again, whatever is there.
+        path: The folder, which need not exist.
+        of: The number of runs.
+        resume: Whether to continue a folder that was begun.
+        overwrite: Whether to begin again.
 
     Returns:
-        Whether there is something to be done; a folder that is finished is left as it is.
+        Whether there is anything to do; a finished folder is left as it is.
 
     Raises:
-        BulkError: Somebody is writing it, or it is not to be gone on with; nothing was changed.
+        BulkError: A process is writing the folder, or it must not be continued; nothing was changed.
     """
     target = WholeTarget(path, DTYPE)
     lock = target.lock()
@@ -91,10 +91,10 @@ def hand_out(path: str, of: int, *, resume: bool = True, overwrite: bool = False
 
 
 def _gathered(name: str, manifests: list[Manifest]) -> Manifest:
-    """Return what all runs together have made, as the manifest of one that goes on.
+    """Return a manifest of everything that several runs have made, for a single run that continues.
 
     Raises:
-        BulkError: They do not fit together.
+        BulkError: Their manifests do not fit together.
     """
     check_alike(name, manifests)
     made = {shard.number: shard for manifest in manifests for shard in (*manifest.shards, *manifest.ahead)}
@@ -103,7 +103,7 @@ def _gathered(name: str, manifests: list[Manifest]) -> Manifest:
 
 
 def _part_of(whole: Manifest, share: Share) -> Manifest:
-    """Return what there is of a share of the shards, as the manifest of the run that makes the others of it."""
+    """Return the manifest of a run that makes one share, with the shards of that share that exist already."""
     made = {shard.number: shard for shard in (*whole.shards, *whole.ahead) if share.makes(shard.number)}
     begun = {} if whole.begun is None else {whole.begun.number: whole.begun}
     part = msgspec.structs.replace(whole, share=share, finished=False, shards=(), begun=None, ahead=())
@@ -111,9 +111,9 @@ def _part_of(whole: Manifest, share: Share) -> Manifest:
 
 
 def _with(manifest: Manifest, made: dict[int, Shard], begun: dict[int, Shard]) -> Manifest:
-    """Return a manifest with shards: those that follow each other from its first one on, and the others as later ones.
+    """Return a manifest with shards: the consecutive ones from the first on, and those behind a gap as ``ahead``.
 
-    Of the beginnings of shards it keeps the one that it goes on with.
+    Of the beginnings of shards it keeps only that of the next shard to make.
     """
     left = dict(sorted(made.items()))
     while (shard := left.pop(manifest.next_number, None)) is not None:

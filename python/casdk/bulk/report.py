@@ -51,7 +51,7 @@ class Report:
     Args:
         path: The page.
         target: The target's name.
-        clock: Tells the seconds.
+        clock: Returns the time in seconds.
 
     Raises:
         ConfigError: There is no folder for it, or it is one.
@@ -76,8 +76,8 @@ class Report:
         """Count items that have come back.
 
         Args:
-            items: How many.
-            errors: Names of those that failed, and what is said of them: the kind of an error, a colon, and the rest.
+            items: The number of items.
+            errors: Name and text of each failed item; the text begins with the kind of the error and a colon.
         """
         place = int((self._clock() - self._begun) / self._bin_seconds)
         while place >= MOST_BINS:
@@ -92,7 +92,7 @@ class Report:
                 self._listed.append((name, said))
 
     def write_stop(self, manifest: Manifest, error: BaseException) -> None:
-        """Write the page of a run that an error has stopped; another one, that it cannot be written, comes second."""
+        """Write the page of a run that an error has stopped; if that fails, too, the error gets a note about it."""
         try:
             self.write(manifest, "; ".join([f"stopped: {error}", *getattr(error, "__notes__", ())]))
         except OSError as unwritten:

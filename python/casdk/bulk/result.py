@@ -1,4 +1,4 @@
-"""What a bulk run has come to: its result, or an error that says how far it came."""
+"""The end of a bulk run: its `BulkResult`, or an error that says how far the run came."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ __all__ = ["BulkResult", "reported"]
 
 
 class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bulk run has come to.
+    """The result of a bulk run.
 
     Attributes:
-        target: The file or the folder, as it was named.
-        rows: Rows in it: one for each item of the input.
-        failed: How many of the items have no embedding; of images with captions, how many rows lack one or both.
-        encoded: Rows that this call has made; the others were there. 0: all was there.
-        reencoded: Those of them whose item the target had a row of, which was replaced: an item that had failed, or
-            that has changed.
-        dropped: Rows that an update has left out, as the input has no more item for them.
-        seconds: That this call took.
-        batch_size: Items, or pairs, per request, those of a search for this number aside.
-        space: The vector space of its rows, as `Client.space` returned it before the first item was sent; ``None`` if
-            the server encodes neither of the two items that this one sends.
-        fidelity: With ``images="jpeg95"`` or ``"webp90"``, the smallest cosine that was measured between rows without
-            and with loss, over all shards; ``None`` if none was measured.
+        target: The file or the folder, as the caller named it.
+        rows: Number of rows in it: one for each item of the input.
+        failed: Number of rows without an embedding; for images with captions, rows that lack one or both.
+        encoded: Number of rows that this call has made; 0 if all were there.
+        reencoded: Number of these rows that have replaced an older row, because the item had failed or has changed.
+        dropped: Number of rows that an update has removed, because the input has no item for them any more.
+        seconds: Seconds that this call took.
+        batch_size: Items, or pairs, per request; while a run searches for this number, requests have other sizes.
+        space: The vector space of the rows, as `Client.space` returned it before the first item was sent; ``None`` if
+            the server encodes neither of the two items that `Client.space` sends.
+        fidelity: With ``images="jpeg95"`` or ``"webp90"``, the smallest cosine between lossless and lossy rows over all
+            shards; ``None`` if none was measured.
     """
 
     target: str
@@ -42,12 +41,12 @@ class BulkResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def reported(error: BaseException, target: str, manifest: Manifest) -> BaseException:
-    """Return what the caller gets of an error: it says how far the run came, and what to do.
+    """Return the error that the caller gets, which also says how far the run came and what to do.
 
     Args:
-        error: What stopped the run.
-        target: The target's name.
-        manifest: What it holds.
+        error: The error that stopped the run.
+        target: The name of the target.
+        manifest: The manifest of the target.
     """
     rows = manifest.rows
     how_far = f"{target} holds {rows} rows" if rows else "no row was finished"

@@ -1,4 +1,4 @@
-"""A bulk run from its beginning, or from where it was stopped, to its end; one body for both APIs."""
+"""A bulk run: it opens the target, compares the input with it, and makes the missing shards; one body for both APIs."""
 
 from __future__ import annotations
 
@@ -39,31 +39,31 @@ if TYPE_CHECKING:
 __all__ = ["Run"]
 
 PROBE: Final = Text("width")
-"""Encoded to learn how wide rows are, where all items of a shard have failed."""
+"""The item that is encoded to learn the width of a row when all items of a shard have failed."""
 
 
 class Run:
     """One call of ``encode_to``.
 
     Args:
-        client: Encodes.
-        target: Where rows go.
+        client: The client that encodes the items.
+        target: The target that the rows are written to.
         source: The items.
-        settings: What decides about the bytes of the target.
-        options: What else `Client.stream` is told.
+        settings: The options that decide on the bytes of the target.
+        options: The other options of `Client.stream`.
         tunes: Whether to find out how many items a request had better have; those of the settings are the first.
         share: Which shards are made; ``None`` for all.
-        resume: Whether to go on with a target that was begun.
-        overwrite: Whether to begin again, whatever is there.
-        update: Whether to bring a target up to date with an input that is another one.
-        retry_errors: Whether to encode items again that have failed.
+        resume: Whether to continue a target that was begun.
+        overwrite: Whether to begin again.
+        update: Whether to bring the target up to date with a changed input.
+        retry_errors: Whether to encode failed items again.
         errors: Whether a bad item is recorded, or stops the run.
-        report: Tells about the run.
-        timeout: Seconds in all.
+        report: The HTML report of the run, if one is wanted.
+        timeout: Seconds for the whole run.
         show_progress: Whether to show a bar.
 
     Attributes:
-        cropped: Images of which a crop was sent.
+        cropped: Number of images that were sent as crops.
     """
 
     def __init__(
@@ -115,16 +115,16 @@ class Run:
         self._asked_space = False
 
     def stop(self, reason: BaseException) -> None:
-        """Ask it to end soon, with an exception: what is in flight is waited for, and kept. May be called anywhere."""
+        """Let the run end soon by raising `reason`, after the requests in flight. Any thread or handler may call it."""
         self._stopping = reason
 
     def _check_asked(self) -> None:
-        """Raise what it was asked to stop with, if it was."""
+        """Raise the exception that `stop` was called with, if it was called."""
         if self._stopping is not None:
             raise self._stopping
 
     def run(self) -> BulkResult:
-        """Run it where the caller is."""
+        """Run it on the caller's thread."""
         if isinstance(self._source, AsyncSource):
             raise ConfigError("an async iterable is for aencode_to")
         steps = self._run(OnThread(self._client))
@@ -132,7 +132,7 @@ class Run:
             steps.send(None)
         except StopIteration as ended:
             return cast(BulkResult, ended.value)
-        raise AssertionError("nothing that a thread waits for is awaited")
+        raise AssertionError("OnThread never suspends the coroutine")
 
     async def arun(self) -> BulkResult:
         """Run it for a caller on an event loop."""
@@ -183,25 +183,25 @@ class Run:
             fidelity=self._manifest.fidelity,
         )
 
-    # what there is
+    # comparing the input with the target
 
     def _write_manifest(self, manifest: Manifest) -> None:
-        """Write the manifest: from here on, that is what the target holds."""
+        """Write the manifest, which from here on says what the target holds."""
         self._target.write_manifest(manifest)
         self._manifest = manifest
 
     def _settle_requests(self) -> None:
-        """End the search for how many items a request has, if there is one, and write down what it has found."""
+        """End the search for the size of requests, if there is one, and write its result to the manifest."""
         manifest = self._requests.settle(self._manifest)
         if manifest is not self._manifest:
             self._settings = manifest.settings
             self._write_manifest(manifest)
 
     async def _compare(self, mode: Mode) -> None:
-        """Read the items of all shards that there are, and hold them to what they were.
+        """Read the items of all shards that exist, and compare them with the manifest.
 
         Raises:
-            BulkError: They are others.
+            BulkError: The input has changed.
         """
         for number in range(len(self._manifest.shards)):
             shard = self._manifest.shards[number]
@@ -212,7 +212,7 @@ class Run:
         if not manifest.ended:
             return
         if manifest.finished and manifest.share is not None:
-            # It ended in a shard of its own, or in one that another run makes.
+            # The input ended in one of this run's shards, or in a shard of another run.
             self._read.ended = False
             await self._comparison.pass_over(mode, None)
             manifest.check_input(self._read.input, self._target.name)
@@ -220,7 +220,7 @@ class Run:
             manifest.refuse_growth(self._target.name)
 
     async def _compare_shard(self, mode: Mode, shard: Shard) -> Work:
-        """Compare one shard, or the beginning of one, and try its failed items again if that is wanted."""
+        """Compare one shard, or the beginning of one, and encode its failed items again if the caller wants that."""
         target = self._target
         if not (shard.failed and self._retry_errors and isinstance(target, FillableTarget)):
             return await self._comparison.shard(mode, self._manifest, shard)
@@ -239,7 +239,7 @@ class Run:
         return work
 
     async def _encode_again(self, mode: Mode, rows: list[int], names: list[str], items: list[Any]) -> Encoded:
-        """Encode items that have failed; returns a row for each, and the errors of those that fail again."""
+        """Encode failed items; return a row for each, and the errors of those that fail again."""
         await self._check_space(mode)
         embeddings: list[Rows] = []
         errors: dict[int, ItemError] = {}
@@ -259,10 +259,10 @@ class Run:
         self._reencoded += len(items) // self._parts
         return embeddings, errors
 
-    # an update
+    # updating a folder
 
     async def _begin_update(self, mode: Mode) -> None:
-        """Find out what the target has, and go on with what it does not have of the input."""
+        """Find out which items of the input the target does not have; the run then encodes only these."""
         assert isinstance(self._target, ParquetTarget)
         make = partial(Update, self._target, self._manifest, retry_errors=self._retry_errors)
         self._update = await mode.do(make)
@@ -274,10 +274,10 @@ class Run:
         self._read.shards = len(self._manifest.shards)
         self._read.ended = self._update.has_ended
 
-    # what is made
+    # making shards
 
     async def _make_shard(self, mode: Mode) -> None:
-        """Make the next shard whole, or find that the input has ended."""
+        """Make the next shard, or find that the input has ended."""
         manifest = self._manifest
         if not manifest.ended:
             await self._comparison.pass_over(mode, manifest.next_number)
@@ -311,10 +311,10 @@ class Run:
             await self._end(mode)
 
     async def _end(self, mode: Mode) -> None:
-        """Note that the input has ended.
+        """Finish the manifest, because the input has ended.
 
         Raises:
-            BulkError: The target has rows of what came behind.
+            BulkError: The target has rows behind the end of the input.
         """
         self._manifest.check_end(self._target.name)
         if self._update is not None:
@@ -323,10 +323,10 @@ class Run:
             await mode.do(self._write_manifest, self._manifest.with_end(self._read.input))
 
     async def _check_space(self, mode: Mode) -> None:
-        """Ask the server once for its vector space: that of the target from now on, if it has no row yet.
+        """Ask the server once for its vector space, and compare it with the target's, or make it the target's.
 
         Raises:
-            BulkError: The target has rows of another one.
+            BulkError: The target has rows of another space.
         """
         if self._asked_space:
             return
@@ -339,14 +339,14 @@ class Run:
         try:
             space = await mode.space(model_name, options)
         except ItemError:
-            # The server encodes neither a text nor an image, so there is nothing to tell its space by.
+            # The server encodes neither of the two canaries, so its space is not known.
             space = None
         manifest.check_space(space, self._target.name)
         if space is not None and manifest.space is None:
             await mode.do(self._write_manifest, manifest.with_space(space))
 
     def _seconds_left(self) -> float | None:
-        """Return the seconds that the run may still take; ``None`` if as long as it likes."""
+        """Return the seconds that the run may still take; ``None`` for no limit."""
         return None if self._deadline is None else max(self._deadline - monotonic(), 1e-9)
 
     def _options_of_stream(self, verdict: Verdict | None = None) -> dict[str, Any]:
@@ -355,7 +355,7 @@ class Run:
         return {**self._options, **changed, "batch_size": batch_size, "timeout": self._seconds_left()}
 
     async def _encode(self, mode: Mode, work: Work) -> None:
-        """Have the items of a shard encoded: a stream of its own, so that no request has items of two shards."""
+        """Encode the items of a shard by a stream of its own, so that no request has items of two shards."""
         items = self._items_on_loop(work) if isinstance(self._source, AsyncSource) else downloaded(self._blocks(work))
         pieces, held = mode.stream(items, self._options_of_stream(work.verdict)), cast("list[EncodeResult]", [])
         try:
@@ -394,13 +394,13 @@ class Run:
                 yield item
 
     def _room(self, work: Work) -> int:
-        """Return how many rows may be read now."""
+        """Return how many further rows of the input may be read for the shard."""
         if self._stopping is not None:
             return 0
         return min(self._settings.batch_size, self._settings.shard_rows - work.read)
 
     def _place(self, work: Work, held: list[EncodeResult], *, is_last: bool = False) -> None:
-        """Put pieces into the target, take each from the list as it is in there, and put copied rows between them."""
+        """Write pieces to the target, and the copied rows between them; each written piece leaves the list."""
         try:
             while held:
                 for piece in self._copies.around(held.pop(0)):
@@ -408,16 +408,16 @@ class Run:
             for piece in self._copies.before_next() if is_last else ():
                 self._place_one(work, piece)
         except BaseException:
-            # What is left comes behind rows that are not in there, so there is no place for it.
+            # The rows before the remaining pieces are missing, so these cannot be written either.
             held.clear()
             self._copies.forget()
             raise
 
     def _place_one(self, work: Work, piece: EncodeResult) -> None:
-        """Put a piece into the target.
+        """Write a piece to the target.
 
         Raises:
-            BulkError: An item failed, and that stops this run; or the rows are not as wide as those before.
+            BulkError: An item failed and the run stops at errors; or the rows have another width than those before.
         """
         rows, count = piece.embeddings, len(piece.embeddings) // self._parts
         names, captions = work.names(count), work.captions(count)
@@ -447,7 +447,7 @@ class Run:
         self._count(piece, named, count, failed)
 
     def _count(self, piece: EncodeResult, names: Sequence[str], rows: int, failed: int) -> None:
-        """Count what has come back of the server."""
+        """Count rows that were encoded, for the result, the bar and the report."""
         self._encoded += 0 if isinstance(piece, Copied) else rows
         self.cropped += piece.cropped
         self._bar.advance(rows, failed, piece.sent_bytes or 0, piece.fidelity)
@@ -456,7 +456,7 @@ class Run:
             self._report.add(rows, errors)
 
     def _begin(self, work: Work) -> None:
-        """Begin to write, now that it is known how wide rows are."""
+        """Begin to write the shard, now that the width of a row is known."""
         self._writing = True
         self._target.begin(self._manifest, self._width)
         for names, errors, captions in work.waiting:

@@ -1,4 +1,8 @@
-"""Folders on this machine for files on their way into a store, and what tells that whoever had one has ended."""
+"""The local folder of a lock in a store: for files before they are uploaded, and for the tokens of the lock.
+
+`StorePlace` makes a `Scratch` with each lock. The folder is locked by ``flock``, so it shows at once whether the
+process that had a lock in the store, on this machine, has ended.
+"""
 
 from __future__ import annotations
 
@@ -18,28 +22,29 @@ __all__ = ["Scratch", "tokens_left"]
 TOKENS: Final = "_tokens"
 LOCK: Final = "_lock"
 ENDPOINTS: Final = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ACCOUNT_NAME")
-"""Variables of the environment that make the same URL another place."""
-ATTEMPTS: Final = 3
-"""To make a folder that the process which had it is about to remove."""
+"""Variables of the environment that decide which store a URL refers to."""
+MOST_ATTEMPTS: Final = 3
+"""Attempts to lock a folder that its former holder may be removing."""
 
 
 class Scratch:
-    """A folder of one lock in a store, held by one process of this machine; the system takes it back from a dead one.
+    """The local folder that belongs to one lock in a store; one process of this machine holds it at a time.
 
-    The tokens of the lock are noted in it before they are in the store. So if the lock there has one that is noted
-    here, and nobody holds the folder, the process that had both has ended, and nobody has to wait for that to show.
+    A process notes the token of its lock here before it writes the token to the store. So if the lock in the store has
+    a token that is noted here and no process holds the folder, the process has ended, and its lock can be taken at
+    once.
 
     Args:
-        url: Of the target.
+        url: URL of the target.
         lock: The name of the lock in it.
 
     Attributes:
         path: The folder.
-        tokens: What processes have noted that were killed.
+        tokens: Tokens that were noted by processes that were killed.
 
     Raises:
-        BulkError: Another process holds it; or it is somebody else's.
-        OSError: It cannot be made.
+        BulkError: Another process holds the folder, or it belongs to another user.
+        OSError: The folder cannot be made.
     """
 
     def __init__(self, url: str, lock: str) -> None:
@@ -51,15 +56,15 @@ class Scratch:
                 path.unlink()
 
     def note(self, token: str) -> None:
-        """Note a token, beside those that there are."""
+        """Add a token to those in the folder."""
         with open(self.path / TOKENS, "a") as file:
             file.write(f"{token}\n")
 
     def release(self, *, forget: bool) -> None:
-        """Give it back.
+        """Release the folder, and remove its files.
 
         Args:
-            forget: Whether no lock in the store has one of the tokens any more.
+            forget: Whether to remove the tokens, too, because no lock in the store has one of them any more.
         """
         for path in self.path.iterdir():
             if path.name != LOCK and (forget or path.name != TOKENS):
@@ -70,10 +75,10 @@ class Scratch:
 
 
 def tokens_left(url: str, lock: str) -> frozenset[str]:
-    """Return what processes of this machine have noted that were killed with a lock.
+    """Return the tokens of a lock whose processes on this machine were killed.
 
     Raises:
-        BulkError: One of them is still there.
+        BulkError: A process on this machine still holds the lock.
     """
     path = _path_of(url, lock)
     if not path.is_dir():
@@ -91,12 +96,12 @@ def _path_of(url: str, lock: str) -> Path:
 
 
 def _hold(path: Path, url: str) -> Lock:
-    """Make a folder that only this user may look into, and lock it.
+    """Make a folder that only this user can access, and lock it.
 
     Raises:
-        BulkError: Another process holds it; or it is somebody else's.
+        BulkError: Another process holds it, or it belongs to another user.
     """
-    for attempt in range(ATTEMPTS):
+    for attempt in range(MOST_ATTEMPTS):
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
@@ -105,8 +110,8 @@ def _hold(path: Path, url: str) -> Lock:
             )
         try:
             return Lock(path / LOCK, url)
-        except FileNotFoundError:  # who had it has removed it between the two steps
-            if attempt == ATTEMPTS - 1:
+        except FileNotFoundError:  # its former holder has removed it between the two steps
+            if attempt == MOST_ATTEMPTS - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
 

@@ -49,7 +49,7 @@ class Reading:
         self._digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
 
     def add(self, rows: int, digest: str) -> None:
-        """Count in the items of the next shard; none, or not as many as a shard has, are the last ones."""
+        """Add the items of the next shard; if there are fewer than a full shard has, the input has ended."""
         self.ended = rows < self._shard_rows
         if rows:
             self.shards += 1
@@ -63,13 +63,13 @@ class Reading:
 
 
 class SharedFolder(FolderTarget):
-    """A folder of which this run makes a share of the shards, while others may make theirs; beside it stands a layout.
+    """A folder of which this run makes one share of the shards, while other runs make theirs; combined with a layout.
 
     Args:
         place: The folder.
         dtype: ``float32`` or ``float16``.
-        share: Which shards are made.
-        columns: What the matrices of the layout are called.
+        share: The shards of this run.
+        columns: The names of the matrices in the layout.
     """
 
     def __init__(self, place: str | Place, dtype: str, share: Share, columns: tuple[str, ...] = EMBEDDING) -> None:
@@ -97,7 +97,7 @@ class SharedFolder(FolderTarget):
     def foreign_files(self) -> Iterator[str]:
         """Yield what lies in the folder and is of no run that makes a share of it."""
         found = self._found()
-        # A run has its manifest before it makes anything, so this has to be looked for after the files.
+        # A run writes its manifest before any other file, so the manifests are looked for after the files.
         begun = bool(shares_in(self.place))
         for name in found:
             if not LEFT_BEFORE.fullmatch(name) and not (begun and RUN_FILES.fullmatch(name)):

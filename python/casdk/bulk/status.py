@@ -1,4 +1,4 @@
-"""What can be seen of a run from outside: whether a process writes a target at this moment, and how fast."""
+"""Finds out from another process whether a target is being written now, and how fast; for ``casdk bulk status``."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Writing(NamedTuple):
 
 
 def writing_of(target: str, manifest: Manifest) -> Writing:
-    """Return what a process does to a target, or to a share of one.
+    """Return whether a process is writing a target, or a share of one.
 
     Args:
-        target: Its path.
-        manifest: What it holds.
+        target: The path of the target.
+        manifest: The manifest of the target, or of the share.
     """
     if is_url(target):
         return Writing()

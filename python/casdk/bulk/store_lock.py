@@ -1,4 +1,7 @@
-"""The lock of a target in a store: an object that its holder renews, and that counts no more once nobody does."""
+"""The lock of a target in a store: an object that its holder renews, and that is void when it is no longer renewed.
+
+`StorePlace` takes one for each process that writes. A thread of the lock renews it.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,19 @@ from casdk.errors import BulkError
 __all__ = ["StoreLock", "check_silent", "taken_over"]
 
 RENEWED_SECONDS: Final = 5.0
-"""Between two times that the holder renews its lock."""
+"""Time between two renewals by the holder."""
 SILENT_SECONDS: Final = 30.0
-"""A lock that was not renewed for so long, on the clock of who waits, is one of a process that has ended."""
+"""A lock that was not renewed for so long, by the clock of the waiting process, belongs to a process that has ended."""
 LOOK_SECONDS: Final = 0.5
-"""Between two looks at a lock that somebody waits for."""
+"""Time between two looks at a lock, while a process waits for it."""
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """What is in the object: nothing that tells where the process runs, or what it may do.
+    """The content of the object. It identifies the process by a random token, without names and credentials.
 
     Attributes:
-        token: Of the process.
-        renewed: How often it has renewed the lock, so that each time is another version of the object.
+        token: The token of the process.
+        renewed: How often the lock was renewed, so that each renewal is another version of the object.
     """
 
     token: str
@@ -37,18 +40,19 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class StoreLock:
-    """Held by the one process that writes a target; of one that was killed, nobody renews it.
+    """The lock of the one process that writes a target.
 
-    Nobody can be kept from writing by an object, also not a process that was suspended for longer than it may be
-    silent. So whoever takes over sees to it that such a one finds another version of the manifest than it knows.
+    A lock object cannot stop a process that was suspended for longer than `SILENT_SECONDS` from writing afterwards. So
+    a process that takes over a lock also rewrites the manifest: the suspended process then finds another version than
+    it knows, and its writes are refused.
 
     Args:
-        objects: Of the target.
-        name: The lock's.
-        scratch: Its folder on this machine.
+        objects: The objects of the target.
+        name: The name of the lock.
+        scratch: The lock's folder on this machine.
 
     Attributes:
-        took_over: Whether a process had it that was killed.
+        took_over: Whether the lock was taken over from a process that was killed.
 
     Raises:
         BulkError: Another process holds it.
@@ -86,7 +90,7 @@ class StoreLock:
         return self._objects.put(self._name, msgspec.json.encode(self._holder), replaced)
 
     def _renew(self) -> None:
-        """Renew it now and then, until it is given back or somebody else has it."""
+        """Renew the lock regularly, until it is released or another process has taken it over."""
         while not self._ended.wait(RENEWED_SECONDS):
             self._holder = msgspec.structs.replace(self._holder, renewed=self._holder.renewed + 1)
             with contextlib.suppress(OSError):  # a store that is away stops the run as soon as that writes
@@ -100,16 +104,16 @@ class StoreLock:
                 self._version = version
 
     def check(self) -> None:
-        """Check that no other process has taken it over.
+        """Check that no other process has taken the lock over.
 
         Raises:
-            BulkError: One has.
+            BulkError: Another process has taken it over.
         """
         if self._is_lost:
             raise taken_over(self._objects.url)
 
     def release(self) -> bool:
-        """Give it back; returns whether it is gone from the store."""
+        """Release the lock, and return whether it was removed from the store."""
         self._ended.set()
         self._thread.join()
         try:
@@ -122,7 +126,7 @@ class StoreLock:
 
 
 def taken_over(target: str) -> BulkError:
-    """Return the error of a process that had the lock of a target and has it no more."""
+    """Return the error for a process that has lost the lock of a target."""
     return BulkError(
         f"{target} is being written by another process, which has taken it over: this one was not heard of for "
         f"{SILENT_SECONDS:.0f} seconds, as if it had been killed"
@@ -133,11 +137,11 @@ def check_silent(objects: Objects, names: list[str]) -> list[str]:
     """Check that no process holds one of several locks.
 
     Args:
-        objects: Of the target.
-        names: The locks'.
+        objects: The objects of the target.
+        names: The names of the locks.
 
     Returns:
-        Those that are there, and that processes have left which were killed.
+        The names of the locks that exist, all left by killed processes.
 
     Raises:
         BulkError: A process holds one of them.
@@ -156,10 +160,10 @@ def check_silent(objects: Objects, names: list[str]) -> list[str]:
 
 
 def _wait_until_silent(objects: Objects, versions: dict[str, Version]) -> None:
-    """Wait until it is known that nobody renews certain locks.
+    """Wait until it is certain that no process renews these locks.
 
     Raises:
-        BulkError: Somebody does.
+        BulkError: A process renews one.
     """
     until = monotonic() + SILENT_SECONDS
     while True:
@@ -174,7 +178,7 @@ def _wait_until_silent(objects: Objects, versions: dict[str, Version]) -> None:
 
 
 def _token_in(data: bytes) -> str:
-    """Return whose lock it is; ``""`` if it is none."""
+    """Return the token in the content of a lock; ``""`` if it is no lock."""
     try:
         return msgspec.json.decode(data, type=Holder).token
     except msgspec.MsgspecError:

@@ -1,4 +1,7 @@
-"""A place in an object store: an object for each file, written by one request when it is whole."""
+"""The storage of a folder target in an object store: one object per file, written by one request.
+
+`open_place` chooses it for URLs. It uses `objects.py` for requests, `store_lock.py` and `scratch.py` for locks.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ __all__ = ["StorePlace", "open_place", "suffix_of"]
 
 
 def open_place(path: str) -> Place:
-    """Return the place that a path, or a URL, names.
+    """Return the storage for a path or a URL.
 
     Raises:
-        ConfigError: It is a URL of a web server; or obstore is missing, or finds no way to the store.
+        ConfigError: It is the URL of a web server; or obstore is missing, or its configuration does not suit the store.
     """
     return StorePlace(path) if is_url(path) else DiskPlace(path)
 
@@ -37,17 +40,17 @@ def suffix_of(path: str) -> str:
 
 
 class StorePlace(Place):
-    """What lies below a URL in a store.
+    """The objects below a URL in a store.
 
-    Files under way are on the disk of this machine, in a folder of the lock's own. Each is written by one request, on
-    the condition that none is there; if one is, which a run has left that was killed, then on the condition that it is
-    still that one, and the manifest the one that this process knows. The manifest itself is written on that condition.
+    Files are prepared on the local disk, in the folder of the lock. Each is uploaded by one request, on the condition
+    that no such object exists. If a killed run has left one, the condition is that it is still this one and that the
+    manifest is still the one that this process knows. The manifest is written on the latter condition, too.
 
     Args:
-        url: ``s3://``, ``gs://`` or ``az://``, a bucket and what names in it begin with.
+        url: ``s3://``, ``gs://`` or ``az://``, a bucket, and the beginning of the objects' names.
 
     Raises:
-        ConfigError: It is a URL of a web server; or obstore is missing, or finds no way to the store.
+        ConfigError: It is the URL of a web server; or obstore is missing, or its configuration does not suit the store.
     """
 
     def __init__(self, url: str) -> None:
@@ -71,14 +74,15 @@ class StorePlace(Place):
 
     def lock_share(self, share: str) -> Held:
         with ExitStack() as held:
-            # Who wants all of the place writes its lock, too, before it looks for others: so one of two sees the other.
+            # A process that locks the whole also writes its lock before it looks for others, so one of two processes
+            # always sees the other.
             self._hold(lock_of_share(share), held)
             self._take_over(check_silent(self._objects, [LOCK]))
             self.sizes()
             return Locks(held.pop_all())
 
     def _hold(self, name: str, held: ExitStack) -> None:
-        """Take a lock, until a stack is closed."""
+        """Take a lock, which is released when the stack is closed."""
         scratch = Scratch(self.name, name)
         try:
             lock = StoreLock(self._objects, name, scratch)
@@ -91,15 +95,15 @@ class StorePlace(Place):
             self._fence(name)
 
     def _take_over(self, locks: list[str]) -> None:
-        """Remove locks that killed processes have left."""
+        """Remove locks that killed processes have left behind."""
         for name in locks:
             self._fence(name)
             self._objects.delete(name)
 
     def _fence(self, lock: str) -> None:
-        """Have a process that was not killed, but suspended, find another manifest than it knows if it goes on.
+        """Change the version of the manifest, so that the writes of a process that was only suspended are refused.
 
-        A line's end is all that is added, and gone with the next manifest. One of a finished run stays as it is.
+        It adds a line break, which the next manifest does not have. The manifest of a finished run is left as it is.
         """
         manifest = f"{lock.replace(LOCK, '_casdk')}.json"
         while (found := self._objects.find(manifest)) is not None and not _is_finished(found.data):
@@ -135,7 +139,7 @@ class StorePlace(Place):
         return found
 
     def beginning(self, with_: str) -> list[str]:
-        """Return the names of this process's own files, of which nobody but it makes any: no list is asked for."""
+        """Return names of files that only this process makes; it knows them without listing the store."""
         return sorted(name for name in self._names if name.startswith(with_))
 
     def size_of(self, name: str) -> int | None:

@@ -1,4 +1,7 @@
-"""What a bulk run writes to: what all targets have in common, and which one a path names."""
+"""The contract of a target, which a `Run` writes to, and small functions that all targets share.
+
+`matrix.py`, `shards.py` and `clip_retrieval.py` implement it; `casdk.bulk.call.open_target` chooses one for a path.
+"""
 
 from __future__ import annotations
 
@@ -23,31 +26,30 @@ class Held(Protocol):
     """A lock that is held."""
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         ...
 
 
 class Target(ABC):
-    """Files that hold the rows of a run, and a manifest that says which of them are true.
+    """Files that hold the rows of a run, and a manifest that says which of them are valid.
 
-    Between `begin` and `commit`, `keep` or `drop` one shard is being made. What the target holds is what the manifest
-    says.
+    The target holds what the manifest says. Between `begin` and `commit`, `keep` or `drop`, one shard is being made.
 
     Args:
-        name: As the caller named it.
+        name: The target's path or URL, as the caller wrote it.
 
     Attributes:
-        name: That.
+        name: The same, for messages.
     """
 
     def __init__(self, name: str) -> None:
         self.name: str = name
 
     def lock(self) -> Held:
-        """Return the lock that its one writer holds.
+        """Take the lock, which only one process can hold, and return it.
 
         Raises:
-            BulkError: Somebody else holds it, or there is no such folder.
+            BulkError: Another process holds it, or the folder does not exist.
         """
         try:
             return self._acquire()
@@ -56,13 +58,13 @@ class Target(ABC):
 
     @abstractmethod
     def _acquire(self) -> Held:
-        """Return the lock, or raise an error as a file does."""
+        """Take the lock and return it; raise ``OSError`` if that fails."""
 
     def read_manifest(self) -> Manifest | None:
-        """Return what it holds; ``None`` if there is nothing.
+        """Return the manifest; ``None`` if there is none.
 
         Raises:
-            BulkError: There is something that no run of this kind has made.
+            BulkError: There is a manifest that no run of this kind has made.
         """
         try:
             data, path = self._read_manifest()
@@ -72,32 +74,32 @@ class Target(ABC):
 
     @abstractmethod
     def _read_manifest(self) -> tuple[bytes, str]:
-        """Return the bytes of the manifest, and where it is."""
+        """Return the bytes of the manifest, and its path."""
 
     def read_manifests(self) -> list[Manifest]:
-        """Return what it holds: one for each run that writes it; none if there is nothing."""
+        """Return the manifests: one for each run that writes the target, none if there is no target."""
         manifest = self.read_manifest()
         return [] if manifest is None else [manifest]
 
     @abstractmethod
     def write_manifest(self, manifest: Manifest) -> None:
-        """Say what it holds from now on."""
+        """Write the manifest, which from now on says what the target holds."""
 
     @abstractmethod
     def foreign_files(self) -> Iterator[str]:
-        """Yield what lies in its place and is not of a bulk run, as there is no manifest."""
+        """Yield files that are in the way and belong to no bulk run; only called if there is no manifest."""
 
     @abstractmethod
     def clear(self) -> None:
-        """Remove what an earlier run has left, its manifest first.
+        """Remove the files of earlier runs, the manifest first.
 
         Raises:
-            BulkError: There are files of others that would remain in it.
+            BulkError: The target also has files that no bulk run has made.
         """
 
     @abstractmethod
     def check(self, manifest: Manifest) -> None:
-        """Check that what the manifest says is there.
+        """Check that all files of the manifest exist with their sizes.
 
         Raises:
             BulkError: A file is missing, or has another size.
@@ -105,10 +107,10 @@ class Target(ABC):
 
     @abstractmethod
     def begin(self, manifest: Manifest, width: int) -> None:
-        """Begin with the next shard, at the end of what is there of it.
+        """Begin to write the next shard, behind the rows of it that are there already.
 
         Args:
-            manifest: What the target holds.
+            manifest: The manifest of the target.
             width: Numbers in an embedding.
         """
 
@@ -119,30 +121,30 @@ class Target(ABC):
         """Add rows to the shard.
 
         Args:
-            names: Theirs.
-            rows: ``[len(names), D]``; where a row is an image and its caption, ``[2 len(names), D]``, each caption next
-                to its image.
-            errors: Of the items without an embedding, by position in these; their rows are NaN.
-            captions: The texts of the rows, if the layout has a place for them.
+            names: The names of the rows.
+            rows: ``[len(names), D]``; if a row is an image and its caption, ``[2 len(names), D]``, each caption next to
+                its image.
+            errors: The errors of items without an embedding, by their position in ``rows``; their rows are NaN.
+            captions: The texts of the rows, if the layout stores them.
         """
 
     @abstractmethod
     def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
-        """Make the shard whole, on disk and under its name; returns it with its files and checksum.
+        """Finish the shard: write it to disk under its name, and return its entry with files and checksum.
 
         Args:
-            shard: Its entry so far.
-            contents: What is known of its items, as `casdk.bulk.items.Contents` has it: kept by a target that can be
-                updated.
+            shard: The entry without files and checksum.
+            contents: The contents of its items, as `casdk.bulk.items.Contents` encodes them; a target that can be
+                updated stores them.
         """
 
     @abstractmethod
     def keep(self, shard: Shard, contents: bytes = b"") -> Shard:
-        """Put what there is of the shard on disk, for `begin` to go on with; arguments and result as of `commit`."""
+        """Write the beginning of the shard to disk, for `begin` to continue; arguments and result as for `commit`."""
 
     @abstractmethod
     def drop(self) -> None:
-        """Let go of the shard, which is not to be kept."""
+        """Discard the shard that is being made."""
 
     @abstractmethod
     def complete(self, manifest: Manifest) -> None:
@@ -158,19 +160,19 @@ class Target(ABC):
         """Yield the names of a shard's rows."""
 
     def begin_update(self, manifest: Manifest) -> Manifest:
-        """Prepare a finished target for an update, and return what it then holds."""
+        """Prepare a finished target for an update, and return its manifest afterwards."""
         return manifest
 
     def settle(self, manifest: Manifest) -> Manifest:
-        """Bring to its end, or take back, what a killed run has left that was changing a shard which was there.
+        """Complete or undo the change of an existing shard that a killed run has left unfinished.
 
         Returns:
-            What the target then holds.
+            The manifest afterwards.
         """
         return manifest
 
     def _compare_size(self, path: str, found: int | None, size: int, *, exactly: bool = True) -> None:
-        """Check that a file has the bytes that the manifest says; ``None``: it is not there."""
+        """Check that a file has the size in the manifest; ``found`` is ``None`` if the file does not exist."""
         if found is None:
             raise BulkError(f"{path} is gone, of which the manifest of {self.name} says that it is whole")
         if found < size or (exactly and found != size):
@@ -178,23 +180,23 @@ class Target(ABC):
 
 
 class FillableTarget(Target):
-    """A target in which rows can be put in the place of some that had failed."""
+    """A target in which the rows of failed items can be filled in later, for ``retry_errors`` and ``update``."""
 
     @abstractmethod
     def failures(self, manifest: Manifest, shard: Shard) -> dict[int, str]:
-        """Return what is written of a shard's failed items, by row of the shard."""
+        """Return the recorded errors of a shard's failed items, by row of the shard."""
 
     @abstractmethod
     def fill(self, manifest: Manifest, shard: Shard, rows: Mapping[int, Rows], errors: Mapping[int, str]) -> Manifest:
-        """Put rows in the place of some that had failed, and return what the target then holds.
+        """Fill in the rows of items that had failed, and return the manifest afterwards.
 
-        A run that is killed meanwhile leaves the shard as it was, or something that `settle` makes good.
+        A run that is killed meanwhile leaves the shard as it was, or in a state that `settle` completes.
 
         Args:
-            manifest: What it holds.
-            shard: A shard, or what there is of the next one.
+            manifest: The manifest of the target.
+            shard: A complete shard, or the beginning of the next one.
             rows: ``[columns, D]``, the embeddings of a row, by row of the shard.
-            errors: What is said from now on of those that have failed again.
+            errors: The new errors of items that have failed again, by row of the shard.
         """
 
 
@@ -206,16 +208,16 @@ def normalized(rows: Rows) -> Rows:
 
 
 def described(error: ItemError) -> str:
-    """Return what is written of a failed item."""
+    """Return the text that a target records about a failed item."""
     return f"{type(error).__name__}: {error.reason}"
 
 
 def described_rows(errors: Mapping[int, ItemError], parts: int) -> dict[int, str]:
-    """Return what is written of the rows of which an item failed, by row.
+    """Return the texts that a target records about rows with a failed item, by row.
 
     Args:
-        errors: By item.
-        parts: Items in a row; of two, the first is an image, and the other one its caption.
+        errors: The errors, by item.
+        parts: Items in a row: 1, or 2 for an image and its caption.
     """
     said: dict[int, str] = {}
     for place, error in sorted(errors.items()):

@@ -1,4 +1,4 @@
-"""The shard that is being made: what was read for it, and what of that has come back."""
+"""The shard that a `Run` is making or comparing: what was read for it, and which rows have come back."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ __all__ = ["Work"]
 
 
 class Work:
-    """A shard under way.
+    """A shard in progress.
 
     Args:
-        number: Its place in the target.
+        number: The number of the shard, from 0.
 
     Attributes:
         verdict: How crops of its images are written, if they may have loss.
-        read: Rows that were read for it.
-        rows: Rows that have come back, in order, with embeddings or errors.
-        failed: Those with an error.
-        waiting: Names, errors and captions of rows that came before anybody knew how wide embeddings are: all of their
-            items failed.
+        read: Number of rows that were read for it.
+        rows: Number of rows that have come back, in order, with embeddings or errors.
+        failed: Number of these rows with an error.
+        waiting: Names, errors and captions of rows that came before the width of a row was known, because all of their
+            items failed. They are written once it is known.
     """
 
     def __init__(self, number: int) -> None:
@@ -42,7 +42,7 @@ class Work:
         self._captions: list[str] = []
 
     def note(self, block: Block) -> None:
-        """Remember what the next rows are called, and what their captions are, until they come back."""
+        """Remember the names, contents and captions of the next rows until they come back."""
         if block.contents:
             self._contents.update((self.read + place, content) for place, content in block.contents.items())
         self._names += block.names
@@ -54,7 +54,7 @@ class Work:
         return self._names[:rows]
 
     def captions(self, rows: int) -> list[str]:
-        """Return the captions of the rows that come back next; none if the target writes none down."""
+        """Return the captions of the rows that come back next; none if the target stores no captions."""
         return self._captions[:rows]
 
     def count(self, rows: int, failed: int = 0) -> None:
@@ -78,23 +78,23 @@ class Work:
 
     @property
     def contents(self) -> bytes:
-        """What is known of the items that have come back, beside their names, for a later update."""
+        """The contents of the items that have come back, as a later update compares them."""
         return self._noted.of(self.rows)
 
     def goes_on_behind(self, items: int) -> bool:
-        """Whether a later run makes of this beginning what this one would have made.
+        """Whether a later run can continue this beginning so that the bytes are those of an undisturbed run.
 
         Args:
-            items: That have come back of the stream under way.
+            items: Number of items that have come back of the current stream.
         """
         verdict = self.verdict
         if verdict is None or not verdict.has_begun:
             return True
-        # Images that are still to be measured are sent and measured together.
+        # The images to be measured are sent together, so a beginning before that is not kept.
         return verdict.written is not None and items >= verdict.first
 
     def as_shard(self) -> Shard:
-        """Return it as an entry of the manifest, without what its target adds."""
+        """Return its entry in the manifest, to which the target adds files and checksum."""
         verdict, digest = self.verdict or Verdict(0.0), self.digest
         return Shard(
             number=self.number,
