@@ -150,8 +150,8 @@ format: $(READY) ## Format and mend what can be mended
 soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), and what takes minutes
 	$(say) "soaking for $(SOAK_SECONDS) s"
 	@# pytest keeps every record logged, and with it each failed request: that would be what grows
-	@# In two processes, since half of these tests wait for minutes: for a ping that must not come, for a server to start
-	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults tests/bulk tests/test_large_messages.py -p no:logging -n 2 --dist loadfile
+	@# In three processes, since half of these tests wait for minutes: for a ping that must not come, for a server to start
+	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults tests/bulk tests/test_large_messages.py -p no:logging -n 3 --dist loadfile
 
 .PHONY: soak-bulk
 soak-bulk: $(READY) ## A bulk run of SOAK_ROWS (10,000,000) that is killed again and again, held to an undisturbed one

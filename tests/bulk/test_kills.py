@@ -4,6 +4,8 @@ import importlib.util
 import json
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -203,6 +205,23 @@ def test_an_update_that_is_killed(stopping, victims, target, photos, tmp_path, h
 @pytest.mark.timeout(600)
 def test_an_update_that_is_killed_at_every_step(stopping, victims, target, photos, tmp_path, held):
     assert check_update(stopping, victims, target, photos, tmp_path, held, range(1, 60)) >= 20
+
+
+def test_a_second_process_is_refused(target, server, encoder):
+    """While the first one is at work, which goes on undisturbed."""
+    order = {"url": server.address("grpc"), "source": "texts:76", "target": str(target), "options": OPTIONS}
+    refused = []
+
+    def items():
+        for number, text in enumerate(victim.items_of("texts:76")):
+            if number == 40:
+                refused.append(subprocess.run([sys.executable, VICTIM, json.dumps(order)], stderr=subprocess.PIPE))
+            yield text
+
+    assert encoder.encode_to(target, items(), **OPTIONS).rows == 76
+    [second] = refused
+    assert second.returncode == 1
+    assert b"is being written by another process" in second.stderr
 
 
 def test_a_kill_costs_a_shard_at_most(target, victims):

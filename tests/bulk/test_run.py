@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -372,23 +374,54 @@ def test_a_second_run_on_the_same_target_is_refused(target, client):
     assert client.encode_to(target, items(), **SMALL).rows == 50
 
 
-def test_a_full_disk_stops_the_run(client, tmp_path, held):
+def test_a_full_disk_stops_the_run(target, client, held, tmp_path):
+    """In the midst of the second shard; what was there of a matrix before is kept."""
     import resource
     import signal
 
-    target = tmp_path / "out" / "rows.npy"
-    target.parent.mkdir()
+    def filling():
+        yield from TEXTS[:20]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (900, before[1]))
+        yield from TEXTS[20:]
+
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))
     try:
-        with pytest.raises(BulkError, match=r"rows\.npy\.part.*the same call goes on") as caught:
-            client.encode_to(target, TEXTS, **SMALL)
+        with pytest.raises(BulkError, match=r"File too large; .* holds \d+ rows, and the same call goes on") as caught:
+            client.encode_to(target, filling(), **SMALL)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert isinstance(caught.value.__cause__, OSError)
-    assert client.encode_to(target, TEXTS, **SMALL).encoded < 50
+    assert caught.value.rows >= 16
+    assert client.encode_to(target, TEXTS, **SMALL).encoded == 50 - caught.value.rows
     check_undisturbed(lambda *call: client.encode_to(*call, **SMALL), target, TEXTS, held, tmp_path)
+
+
+@pytest.mark.soak
+async def test_a_server_that_is_away_for_thirty_seconds(held, tmp_path):
+    """It is waited for, and the files are those of runs from which it was never away."""
+    targets, gone = [tmp_path / "out" / name for name in ("rows.npy", "rows")], []
+    (tmp_path / "out").mkdir()
+    with FaultServer(width=WIDTH) as server:
+        back = threading.Timer(30, server.up)
+
+        async def items():
+            for number, text in enumerate(TEXTS):
+                if number == 20 and not gone:
+                    gone.append(time.monotonic())
+                    await asyncio.to_thread(server.down)
+                    back.start()
+                yield text
+
+        async with Client(server.address("grpc")) as client:
+            runs = [client.aencode_to(target, items(), **SMALL) for target in targets]
+            assert [result.rows for result in await asyncio.gather(*runs)] == [50, 50]
+            assert time.monotonic() - gone[0] >= 30
+            back.join()
+            (tmp_path / "undisturbed").mkdir()
+            for target in targets:
+                await client.aencode_to(tmp_path / "undisturbed" / target.name, TEXTS, **SMALL)
+    assert held(tmp_path / "out") == held(tmp_path / "undisturbed")
 
 
 def test_what_was_cut_or_removed_is_noticed(target, client):
