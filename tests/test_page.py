@@ -226,6 +226,6 @@ def _post(command: str) -> dict[str, Any]:
     body = re.search(r"-d '(.*)'", command)[1]
     for name in re.findall(r"\$\( base64 (\S+)\)", body):
         body = body.replace(f"""'"$( base64 {name})"'""", base64.b64encode(Path(name).read_bytes()).decode())
-    answer = httpx.post(url, content=body, headers={"content-type": "application/json"}).raise_for_status()
+    answer = httpx.post(url, content=body, headers={"content-type": "application/json"}, timeout=60).raise_for_status()
     assert all(document["embedding"] for document in answer.json()["data"])
     return answer.json()

@@ -10,15 +10,20 @@ from contextlib import contextmanager
 import grpc.aio
 import numpy as np
 import pytest
-from casdk import Client, Document, Retry
+from casdk import Client, Document, Retry, TransportError
 from casdk._engine.logging import flush
+from casdk._transport.channels.http2 import MOST_MOVES
 from casdk.testing import FaultServer, embed
 from casdk.testing._thread import reserve
 from casdk.wire.jina_pb2 import DataRequestProto
+from peers import keep, peer
 
 ONCE = Retry(attempts=1)
 WIDTH = 8
 INDEXES = 300
+EMPTY_SETTINGS = b"\0\0\0\4" + bytes(5)
+GOAWAY = b"\0\0\x08\x07" + bytes(5) + bytes(8)
+"""Of no error, with no stream that was begun with."""
 
 
 def answer(message):
@@ -122,6 +127,25 @@ def test_connections_of_an_age(opened):
         texts = check(client)
     assert service.texts == texts
     assert opened() > 3
+
+
+def test_a_server_that_greets_and_takes_leave_at_once():
+    """None of its connections has taken a request, so that even an index is known not to have arrived."""
+    greetings = []
+
+    def take_leave(connection):
+        greetings.append(connection)
+        connection.sendall(EMPTY_SETTINGS + GOAWAY)
+        keep(connection)
+
+    with (
+        peer(take_leave) as place,
+        Client(f"grpc://{place}", retry=ONCE, timeout=40, transport="own") as client,
+        pytest.raises(TransportError, match="ends each connection before it begins with a request") as caught,
+    ):
+        client.index([Document(text="a")])
+    assert not caught.value.sent
+    assert len(greetings) == MOST_MOVES
 
 
 NGINX = """

@@ -40,7 +40,7 @@ except ImportError as _error:
 __all__ = ["main"]
 
 TOKEN_VARIABLE = "CASDK_SERVER_TOKEN"
-OVERTIME_SECONDS = 3.0
+OVERTIME_SECONDS = 8.0
 """After the grace, for what is left to close; then the process ends, whatever it is doing."""
 
 

@@ -20,7 +20,8 @@ from casdk.server.settings import DEFAULT_PORTS
 __all__ = ["Served", "ServerDiedError", "serve"]
 
 TOKEN_VARIABLE = "CASDK_SERVER_TOKEN"
-MORE_SECONDS = 5.0
+MORE_SECONDS = 12.0
+"""After the grace, until the process is killed; longer than it takes to end itself, by its own clock, when it hangs."""
 
 
 class ServerDiedError(RuntimeError):

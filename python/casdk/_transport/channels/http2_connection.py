@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close the connection; requests in flight fail."""
-        self._break(self._channel.was_closed(sent=True), gently=True)
+        self._break(self._channel.was_closed(sent=self._greeting.done()), gently=True)
 
     # called by timers
 
@@ -253,16 +253,18 @@ class Connection(asyncio.Protocol):
 
     def _changed(self, state: str) -> None:
         self.usable = state == "open"
-        if (go_away := self._http2.go_away) is not None:
+        go_away = self._http2.go_away
+        if (state != "closed" or go_away is not None) and not self._greeting.done():
+            # Before the GOAWAY is noted: a server that closes its connections at some age may send one with its
+            # greeting. No request was sent on this connection, so those who wait for it open another one.
+            self._greeting.set_result(None)
+        if go_away is not None:
             self._channel.note_go_away(self, *go_away)
         if state == "closed":
             failure, endpoint = self._http2.ended, self._channel.endpoint
             assert failure is not None
             is_known = self._greeting.done() or failure.kind == "lost"
             self._break(broken(endpoint) if is_known else no_grpc(endpoint))
-            return
-        if not self._greeting.done():
-            self._greeting.set_result(None)
 
     def _break(self, error: CasdkError, *, gently: bool = False) -> None:
         """End the connection, and its requests in flight with an error.
