@@ -161,7 +161,7 @@ def connect(server: Served) -> Iterator[Callable[..., Client]]:
 
 @pytest.fixture(scope="session")
 def own() -> bool:
-    """Whether clients that are not told otherwise speak the protocols themselves, and by no library."""
+    """Whether clients use casdk's own protocols by default, and no library."""
     defaults = Client.__init__.__kwdefaults__
     assert defaults is not None
     return bool(defaults["transport"] != "libraries")

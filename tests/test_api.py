@@ -1,4 +1,4 @@
-"""The public API is what `tests/api.txt` records; whoever changes it renews that, and the change is seen in a diff.
+"""The public API is what `tests/api.txt` records; a change of it has to renew that file, and so is seen in a diff.
 
 ``.venv/bin/python tests/test_api.py`` renews it. It is read from the source and not from what Python makes of it, so
 that it is the same on every version of Python, and needs none of the libraries that `casdk.interop` is for.

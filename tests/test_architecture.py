@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md tells the life of one call: one is followed, and the page has to name what it passes, in order."""
+"""ARCHITECTURE.md describes the life of one call: the page has to name the files that a call passes, in order."""
 
 import json
 import re
@@ -57,8 +57,8 @@ def entered(server):
 
 def test_the_page_names_the_files_that_a_call_passes(entered):
     _, _, page = PAGE.read_text().partition("## The life of one call")
-    told = re.findall(r"^\d+\. `([^`]+)`", page.partition("\n## ")[0], re.MULTILINE)
-    assert told == list(dict.fromkeys(file for file, _ in entered))
+    named = re.findall(r"^\d+\. `([^`]+)`", page.partition("\n## ")[0], re.MULTILINE)
+    assert named == list(dict.fromkeys(file for file, _ in entered))
 
 
 def test_a_call_is_short_enough_to_be_followed(entered):

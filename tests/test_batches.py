@@ -21,9 +21,9 @@ def test_parts_make_the_whole(count, data):
 @given(st.integers(1, 50), st.data())
 def test_without(count, data):
     gone = data.draw(st.sets(st.integers(0, count - 1)))
-    kept = make(count, start=100).without(gone)
-    assert kept.indices == [100 + position for position in range(count) if position not in gone]
-    assert len(kept) == count - len(gone) == len(kept.kinds)
+    rest = make(count, start=100).without(gone)
+    assert rest.indices == [100 + position for position in range(count) if position not in gone]
+    assert len(rest) == count - len(gone) == len(rest.kinds)
 
 
 def positions(new):

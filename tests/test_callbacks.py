@@ -142,7 +142,7 @@ LOST = {
     "not let in": Refuse.unauthenticated(),
     "without an executor": DeadExecutor(),
     "cut off": Cut("after"),
-    "told nonsense": Garbage(),
+    "nonsense": Garbage(),
 }
 
 

@@ -131,13 +131,13 @@ def test_a_job_that_cannot_be_made_is_the_error_of_its_call():
 
 
 class Recorded(Caller):
-    """A caller on a loop, or on none, that records what it is told."""
+    """A caller on a loop, or on none, that records the endings it receives."""
 
-    def __init__(self, loop, told):
-        self.loop, self.told = loop, told
+    def __init__(self, loop, received):
+        self.loop, self.received = loop, received
 
     def receive(self, endings):
-        self.told.append([caller for caller, _, _ in endings])
+        self.received.append([caller for caller, _, _ in endings])
 
     def _put(self, piece, taken): ...
 
@@ -147,8 +147,8 @@ class Recorded(Caller):
 
 
 def test_each_loop_is_woken_once_for_all_that_ended():
-    told, one, other = [], object(), object()
-    first, second, third = (Recorded(loop, told) for loop in (one, other, one))
-    thread, another = Recorded(None, told), Recorded(None, told)
+    received, one, other = [], object(), object()
+    first, second, third = (Recorded(loop, received) for loop in (one, other, one))
+    thread, another = Recorded(None, received), Recorded(None, received)
     report_endings([(caller, None, None) for caller in (first, thread, second, third, another)])
-    assert told == [[thread], [another], [first, third], [second]]
+    assert received == [[thread], [another], [first, third], [second]]

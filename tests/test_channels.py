@@ -53,8 +53,8 @@ import json, sys
 from pathlib import Path
 
 LIBRARIES = ("grpc", "httpx", "websockets")
-told = json.loads(sys.argv[1])
-if told["out of reach"]:
+given = json.loads(sys.argv[1])
+if given["out of reach"]:
     for library in LIBRARIES:
         sys.modules[library] = None  # importing it fails from here on
 
@@ -64,10 +64,10 @@ from casdk import TLS, Client, Retry
 def connect(address, ca):
     return Client(address, retry=Retry(attempts=1), tls=TLS(ca=Path(ca)) if ca else None)
 
-for address, ca in told["served"]:
+for address, ca in given["served"]:
     with connect(address, ca) as client:
         assert client.encode(["a"]).shape[0] == 1
-for address, ca in told["failing"]:
+for address, ca in given["failing"]:
     with connect(address, ca) as client:
         try:
             client.encode(["a"])
@@ -94,10 +94,10 @@ def test_the_default_uses_no_library_whatever_fails_or_the_environment_says(serv
         return f"{scheme}://{place.rpartition('/')[2]}"
 
     with reserve() as held:
-        nobody = f"127.0.0.1:{held.getsockname()[1]}"
+        unserved = f"127.0.0.1:{held.getsockname()[1]}"
         failing = {
             "TransportError": [
-                *((at(scheme, nobody), ca) for scheme, ca in trusted.items()),
+                *((at(scheme, unserved), ca) for scheme, ca in trusted.items()),
                 (at("https", server.address("grpcs")), ca),  # gRPC's server closes it, since HTTP/2 was not offered
             ],
             "TLSError": [(server.address(scheme), str(other_ca)) for scheme in PLAIN],
@@ -106,13 +106,13 @@ def test_the_default_uses_no_library_whatever_fails_or_the_environment_says(serv
                 *((at(scheme, server.address(other)), trusted[scheme]) for scheme, other in OTHER.items()),
             ],
         }
-        told = {
+        given = {
             "out of reach": out_of_reach,
             "served": [(server.address(scheme), ca) for scheme, ca in trusted.items()],
             "failing": [place for places in failing.values() for place in places],
         }
         ran = subprocess.run(
-            [sys.executable, "-c", ALONE, json.dumps(told)],
+            [sys.executable, "-c", ALONE, json.dumps(given)],
             env=os.environ | WISHES,
             capture_output=True,
             text=True,

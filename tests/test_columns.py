@@ -18,7 +18,7 @@ TEXTS = ["she smiled", "with pain", "a control room", "ünïcödé 🦀"]
 
 
 class Exported:
-    """What nobody has heard of, but exports itself through Arrow's C interface."""
+    """A column of an unknown library, which exports itself through Arrow's C interface."""
 
     def __init__(self, array):
         self._array = array

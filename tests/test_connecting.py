@@ -1,4 +1,4 @@
-"""What all channels connect by: nothing that came is lost, nothing stays open, and what failed has its name."""
+"""The connector of all channels: it loses no received bytes, leaves no connection open, and raises typed errors."""
 
 import asyncio
 import contextlib
@@ -18,18 +18,18 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Ours(asyncio.Protocol):
-    """A protocol that writes down what it is told."""
+    """A protocol that records the bytes it receives and the end of its connection."""
 
     def __init__(self):
         self.transport = None
-        self.heard = b""
+        self.received = b""
         self.ended = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport):
         self.transport = transport
 
     def data_received(self, data):
-        self.heard += data
+        self.received += data
 
     def connection_lost(self, exc):
         self.ended.set_result(exc)
@@ -37,7 +37,7 @@ class Ours(asyncio.Protocol):
 
 @contextlib.asynccontextmanager
 async def serving(serve, context=None):
-    """A server of one function; yields its port, and waits for the end of each of its connections.
+    """A server that runs one function for each connection; yields its port, and in the end waits for all connections.
 
     Each connection has its task from the moment it is accepted, so that one whose TLS handshake is still under way is
     waited for, too: `asyncio.start_server` has a task only for those whose handshake is done.
@@ -81,8 +81,8 @@ def connector(scheme, port, *, proxy=None, tunnel=True, tls=None, host="127.0.0.
     return Connector(Endpoint(scheme, host, port), tls or TLS(), proxy, seconds, tunnel=tunnel)
 
 
-async def test_what_a_server_says_first_is_heard():
-    """Whether it comes before or after its protocol is made; and the end behind it."""
+async def test_bytes_that_a_server_sends_first_are_received():
+    """They come before or after the protocol is made; the end behind them is noticed, too."""
 
     async def greet(reader, writer):
         writer.write(b"hello")
@@ -90,22 +90,22 @@ async def test_what_a_server_says_first_is_heard():
     async with serving(greet) as port:
         ours = await connector("grpc", port).connect(Ours)
         assert await ours.ended is None
-        assert ours.heard == b"hello"
+        assert ours.received == b"hello"
 
 
-async def test_what_comes_with_a_proxys_answer_is_heard():
+async def test_bytes_behind_a_proxys_answer_are_received():
     async def pass_on(reader, writer):
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"CONNECT clip.example:51000 HTTP/1.1\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nvia: x\r\n\r\nhello")
 
     async with serving(pass_on) as port:
-        way = connector("grpc", 51000, host="clip.example", proxy=f"http://127.0.0.1:{port}")
-        ours = await way.connect(Ours)
+        opener = connector("grpc", 51000, host="clip.example", proxy=f"http://127.0.0.1:{port}")
+        ours = await opener.connect(Ours)
         assert await ours.ended is None
-        assert ours.heard == b"hello"
+        assert ours.received == b"hello"
 
 
-async def test_an_answer_of_a_proxy_may_come_in_any_pieces():
+async def test_a_proxys_answer_may_come_in_any_pieces():
     async def pass_on(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         for byte in b"HTTP/1.1 200 OK\r\nvia: x\r\n\r\nhello":
@@ -115,7 +115,7 @@ async def test_an_answer_of_a_proxy_may_come_in_any_pieces():
     async with serving(pass_on) as port:
         ours = await connector("grpc", 1, proxy=f"http://127.0.0.1:{port}").connect(Ours)
         assert await ours.ended is None
-        assert ours.heard == b"hello"
+        assert ours.received == b"hello"
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ async def test_a_proxy_that_opens_no_tunnel(answer, said, retryable):
         assert (caught.value.retryable, caught.value.sent) == (retryable, False)
 
 
-async def test_whoever_sends_a_proxy_whole_requests_has_no_tunnel():
+async def test_no_tunnel_is_asked_for_where_the_proxy_passes_requests_on():
     with ConnectProxy() as proxy:
         ours = await connector("http", 1, proxy=proxy.url(), tunnel=False).connect(Ours)
         assert ours.transport.get_extra_info("peername") == ("127.0.0.1", proxy.port)
@@ -150,10 +150,10 @@ async def test_whoever_sends_a_proxy_whole_requests_has_no_tunnel():
 
 @pytest.mark.parametrize(("scheme", "agreed"), [("grpcs", "h2"), ("https", "http/1.1"), ("websockets", "http/1.1")])
 async def test_each_scheme_asks_for_its_protocol(scheme, agreed):
-    """And nothing waits for company before it is sent."""
+    """And small writes are sent at once, without Nagle's algorithm."""
     with FaultServer() as server:
-        way = connector(scheme, server.port(scheme), host="localhost", tls=TLS(ca=server.ca))
-        ours = await way.connect(Ours)
+        opener = connector(scheme, server.port(scheme), host="localhost", tls=TLS(ca=server.ca))
+        ours = await opener.connect(Ours)
         assert ours.transport.get_extra_info("ssl_object").selected_alpn_protocol() == agreed
         sock = ours.transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -161,7 +161,7 @@ async def test_each_scheme_asks_for_its_protocol(scheme, agreed):
 
 
 async def test_a_server_that_speaks_before_tls():
-    """What it said would be missing in the handshake, which is how OpenSSL sees that it is no TLS."""
+    """Its bytes are not part of a TLS handshake, so the port does not speak TLS."""
 
     async def greet(reader, writer):
         writer.write(b"SSH-2.0-OpenSSH_9\r\n")
@@ -181,7 +181,7 @@ async def test_a_server_that_closes_before_tls():
             await connector("https", port).connect(Ours)
 
 
-async def test_a_handshake_has_the_rest_of_the_time():
+async def test_a_handshake_has_the_rest_of_the_connect_timeout():
     async def stay_silent(reader, writer):
         await reader.read()
 
@@ -199,9 +199,9 @@ async def test_a_handshake_has_the_rest_of_the_time():
         await made[0].ended
 
 
-@pytest.mark.parametrize("way", ["plain", "proxy", "tls", "tls through a proxy"])
-@pytest.mark.parametrize("how", ["taken back", "closed"])
-async def test_ended_at_any_turn(way, how):
+@pytest.mark.parametrize("route", ["plain", "proxy", "tls", "tls through a proxy"])
+@pytest.mark.parametrize("how", ["cancelled", "closed"])
+async def test_connecting_may_be_cancelled_or_closed_at_any_turn_of_the_loop(route, how):
     """Nothing stays open: the server sees the end of each connection, and a socket that nobody closes would warn."""
     authority = certificates.authority()
     finished = set()
@@ -213,13 +213,13 @@ async def test_ended_at_any_turn(way, how):
         for _ in range(3):
             await asyncio.sleep(0)
 
-    scheme = "https" if "tls" in way else "http"
-    context = certificates.server_context(authority.server(), ["http/1.1"]) if "tls" in way else None
+    scheme = "https" if "tls" in route else "http"
+    context = certificates.server_context(authority.server(), ["http/1.1"]) if "tls" in route else None
     async with serving(listen, context) as port:
-        # The proxy ends first: what it still had to open to the server is open by then, or never will be.
+        # The proxy ends first, so that no connection from it to the server can begin after the server has ended.
         with ConnectProxy() as proxy:
             for turns in range(80):
-                through = proxy.url() if "proxy" in way else None
+                through = proxy.url() if "proxy" in route else None
                 opener = connector(scheme, port, proxy=through, host="localhost", tls=TLS(ca=authority.pem))
                 task = asyncio.create_task(opener.connect(Ours, stay))
                 for _ in range(turns):
@@ -241,7 +241,7 @@ async def test_ended_at_any_turn(way, how):
     assert False in finished
 
 
-async def test_none_is_opened_any_more():
+async def test_a_closed_connector_opens_no_connection():
     opener = connector("http", 1)
     opener.close()
     with pytest.raises(TransportError, match="was closed"):

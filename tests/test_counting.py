@@ -7,7 +7,7 @@ from casdk._transport.channels.libraries.counting import CountingChannel
 
 
 class Scripted(CountingChannel):
-    """A channel that opens connections as it is told: before each of its requests that many."""
+    """A channel that opens a given number of connections before each of its requests."""
 
     def __init__(self, *opens):
         super().__init__(parse_address("http://host"), TLS(), Timeouts(), Limits(), None)

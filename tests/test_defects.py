@@ -1,4 +1,4 @@
-"""An error of casdk's own in a protocol ends its requests at once, typed, and nobody who closes it has to wait."""
+"""A defect of casdk in a protocol ends its requests at once, by a typed error, and closing does not wait."""
 
 import asyncio
 
@@ -66,9 +66,9 @@ async def test_what_is_in_flight_ends_at_once_and_says_why(family, end, caplog):
             assert (caught.value.retryable, caught.value.sent) == (False, True)
         await channel.aclose()
         gate.open()
-    told = [record for record in caplog.records if record.name == "casdk.connections" and record.levelname == "ERROR"]
-    assert len(told) == broken
-    assert all(record.exc_info[0] is AttributeError for record in told)
+    logged = [record for record in caplog.records if record.name == "casdk.connections" and record.levelname == "ERROR"]
+    assert len(logged) == broken
+    assert all(record.exc_info[0] is AttributeError for record in logged)
 
 
 async def test_an_idle_connection_is_closed(family):

@@ -113,7 +113,7 @@ BOMB = 64 * 1024 * 1024
 
 @cache
 def packed(encodings: str) -> bytes:
-    """Return that many zeros, compressed once for each encoding; one that nobody knows leaves bytes as they are."""
+    """Return that many zeros, compressed once for each encoding; an unknown encoding leaves bytes as they are."""
     body: Any = zlib.compressobj(9, wbits=31) if encodings.startswith("gzip") else zlib.compressobj(9)
     body = b"".join(body.compress(bytes(BOMB // 16)) for _ in range(16)) + body.flush()
     for _ in encodings.split(",gzip")[1:]:

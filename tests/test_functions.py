@@ -41,7 +41,7 @@ def parameters_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]
 
 
 def is_private(file: str, name: str) -> bool:
-    """Whether nobody outside calls it: its name begins with an underscore, or that of what it is in does."""
+    """Whether only its own module calls it: its name begins with an underscore, or that of what it is in does."""
     parts = [*file.removesuffix(".py").split("/"), *name.split(".")]
     return any(part.startswith("_") and not part.endswith("__") for part in parts)
 

@@ -29,7 +29,7 @@ from casdk.testing import FaultServer, Refuse
 )
 @pytest.mark.parametrize("scheme", ["grpc", "grpcs"])
 def test_words_of_the_server_are_not_about_this_connection(scheme, words, said):
-    """A gateway repeats what gRPC told it of the executor behind it, which has had the request."""
+    """A gateway repeats gRPC's error of its own connection to the executor, which may have begun with the request."""
     with FaultServer(Refuse(14, message=words), width=8) as server:
         tls = TLS(ca=server.ca) if scheme == "grpcs" else None
         client = Client(server.address(scheme), tls=tls, retry=Retry(attempts=1), timeout=20, transport="libraries")

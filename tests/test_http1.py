@@ -1,4 +1,4 @@
-"""http on our own connections: kept ones cost nobody a failed call, and a server that speaks first is heard."""
+"""http on our own connections: an idle one that was closed fails no call, and early bytes of a server are read."""
 
 import asyncio
 import contextlib
@@ -172,7 +172,7 @@ def test_nothing_is_written_after_the_end(caplog):
 
 
 def test_an_answer_ends_the_request():
-    """A server that has answered need not read on; nobody waits until it does."""
+    """A server that has answered need not read the rest of a request; the call does not wait for it."""
     served = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

@@ -12,7 +12,7 @@ MOST = 1000
 
 
 class Written(asyncio.Transport):
-    """A transport that keeps what is written, and is full when it is told to be."""
+    """A transport that records written bytes, and is full when the test says so."""
 
     def __init__(self, protocol):
         super().__init__()

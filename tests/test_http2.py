@@ -188,7 +188,7 @@ def test_a_request_that_ends_a_connection_each_time_is_an_error():
 
 
 def test_an_index_sees_that_a_kept_connection_has_ended():
-    """The end has come and nobody has read it, since the engine was held up, when the call is made."""
+    """When the call is made, the end has come and was not read yet, since the engine was blocked."""
     gate, held = threading.Event(), threading.Event()
 
     def hold():

@@ -1,4 +1,4 @@
-"""Checks of connections: whoever ends them, a request goes over one that was found right."""
+"""Checks of connections: a request goes over one that has passed, whichever side ends the others."""
 
 import logging
 

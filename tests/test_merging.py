@@ -171,7 +171,7 @@ async def test_what_is_not_light_travels_in_batches_that_have_not_grown(monkeypa
 
 @pytest.mark.parametrize("window", [0.0, 0.001])
 def test_threads_lose_nothing(window):
-    """A queue comes and goes all the time, and whoever adds a call may find the engine just about to stop looking."""
+    """Queues are made and removed all the time, and a call may be added just as the engine stops looking."""
     coalescer = Coalescer(4, window)
 
     class Echo(Word):

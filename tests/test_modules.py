@@ -26,8 +26,8 @@ print(*sorted(name for name in set(sys.modules) - made if name.startswith("casdk
 @pytest.mark.parametrize("channel", ADDRESSES)
 def test_the_first_client_imports_what_its_calls_need_and_of_the_channels_its_own(channel):
     script = NEW.format(address=ADDRESSES[channel])
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    by_client, by_call = (line.split() for line in told.stdout.splitlines())
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    by_client, by_call = (line.split() for line in ran.stdout.splitlines())
     every = [module_of(parse_address(address)) for address in ADDRESSES.values()]
     channels = [module for module in every if module in by_client]
     assert {*_modules.MODULES} <= {*by_client}

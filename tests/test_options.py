@@ -1,4 +1,4 @@
-"""What a call can be told: each value is checked when the call is made, whatever it is."""
+"""The options of a call: each value is checked when the call is made, whatever it is."""
 
 import math
 from collections.abc import Mapping

@@ -114,11 +114,11 @@ def test_rows_come_back_as_errors_wants_them():
     assert present(rows, outcome_of(), None, Options()) is rows
     left = present(rows, outcome_of(bad=[1]), None, Options(errors="skip"))
     np.testing.assert_array_equal(left, rows[[0, 2]])
-    told = present(rows, outcome_of(bad=[1]), None, Options(errors="return"))
-    assert type(told) is EncodeResult
-    assert told.embeddings is rows
-    assert [(type(error), error.index) for error in told.errors] == [(EmptyItemError, 1)]
-    assert told.stopped is None
+    result = present(rows, outcome_of(bad=[1]), None, Options(errors="return"))
+    assert type(result) is EncodeResult
+    assert result.embeddings is rows
+    assert [(type(error), error.index) for error in result.errors] == [(EmptyItemError, 1)]
+    assert result.stopped is None
 
 
 def test_what_stopped_a_call_has_what_was_finished():
@@ -134,9 +134,9 @@ def test_errors_return_has_what_stopped_the_call_if_something_was_done():
     rows, stopped = rows_of(3), TransportError("gone")
     assert present(rows, outcome_of(stopped, left=[1, 2]), None, Options(errors="return")) is stopped
     stopped.done = 1
-    told = present(rows, outcome_of(stopped, left=[1, 2]), None, Options(errors="return"))
-    assert told.stopped is stopped
-    assert [(type(error), error.index, error.cause) for error in told.errors] == [
+    result = present(rows, outcome_of(stopped, left=[1, 2]), None, Options(errors="return"))
+    assert result.stopped is stopped
+    assert [(type(error), error.index, error.cause) for error in result.errors] == [
         (NotDoneError, 1, stopped),
         (NotDoneError, 2, stopped),
     ]
@@ -170,10 +170,10 @@ def test_a_piece_of_documents_is_an_array_of_them():
 
 
 def test_a_piece_says_where_it_began_and_what_is_bad_in_it():
-    told = open_piece(piece_of(["a", "b", "c"], [0, 2], start=10), Options(errors="return"))
-    assert type(told) is EncodeResult
-    assert told.start == 10
-    assert [error.index for error in told.errors] == [10, 12]
+    result = open_piece(piece_of(["a", "b", "c"], [0, 2], start=10), Options(errors="return"))
+    assert type(result) is EncodeResult
+    assert result.start == 10
+    assert [error.index for error in result.errors] == [10, 12]
 
 
 def test_whether_items_are_ours_is_told_by_their_types():

@@ -231,7 +231,7 @@ def test_what_does_not_mean_away_is_not_waited_for(what):
 
 @pytest.mark.parametrize("what", HERE)
 def test_another_answer_ends_the_wait(what):
-    """Who asks for the server and hears something else has found it, or a reason of another kind."""
+    """A request that asks for the server and gets another error has found the server, or another reason."""
     call = make_patient_call(budget=RetryBudget(1.0))
     for index in range(2):
         call.add(make_batch(index, 1))
@@ -307,7 +307,7 @@ def test_a_request_that_takes_the_server_down_each_time_is_the_reason():
         elif batch.indices[0] == 0 and call.outage is None:
             crashes += 1
             call.fail(batch, TransportError("reset"), now)
-        else:  # whoever asks while it starts hears that it is there
+        else:  # a request that asks while it starts gets an answer
             call.answered(0.1, 100, batch)
             call.interrupt(batch)
     assert isinstance(call.stopped, TransportError)

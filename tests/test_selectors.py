@@ -31,7 +31,7 @@ def ids(documents):
     return [document.id for document in documents]
 
 
-# paths: an oracle that never reads one; it is told the steps that are then written down
+# paths: the oracle never parses a path; it gets the steps, which are then written as one
 
 bounds = st.none() | st.integers(-5, 5)
 slices = st.builds(slice, bounds, bounds) | st.builds(

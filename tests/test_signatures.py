@@ -1,4 +1,4 @@
-"""Options named at run time, in signatures and docstrings, from the one place where each is told."""
+"""Options named at run time, in signatures and docstrings, from the one place where each is described."""
 
 import inspect
 from typing import TypedDict

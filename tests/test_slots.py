@@ -1,4 +1,4 @@
-"""Room for requests: given back to whoever waits first, and never lost."""
+"""Slots for requests: a returned slot goes to the request that has waited longest, and none is lost."""
 
 import asyncio
 

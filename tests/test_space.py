@@ -1,4 +1,4 @@
-"""What tells one vector space from another, against rows that NumPy makes up."""
+"""How vector spaces are told apart, with rows that NumPy generates."""
 
 from __future__ import annotations
 

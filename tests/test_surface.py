@@ -138,7 +138,7 @@ def test_twins_are_documented_once(name):
 
 
 def options_of(verb):
-    """What can be told to a verb: a stream returns no Responses; rank, index and search no matrix, and are not bulk."""
+    """The options of each verb: a stream returns no Responses; rank, index and search no matrix, and are not bulk."""
     every = set(Options.__struct_fields__)
     if verb.endswith("stream"):
         return every - {"out", "result", "on_done", "on_always", "return_responses"}

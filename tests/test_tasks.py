@@ -73,7 +73,7 @@ async def test_answers_are_those_of_tasks_that_send(reads):
 
 
 class Request:
-    """Waits for a reply as a request does, and for more than that if it is told to."""
+    """Waits for a reply, as a request does, and for something else if the test says so."""
 
     def __init__(self, call, then=None):
         self.waiter, self.seen = Waiter(), []

@@ -94,7 +94,7 @@ def test_a_credential_that_stays_wrong_is_an_error(scheme):
 
 
 def test_a_reply_to_another_request_is_none():
-    """On a websocket, it is nobody's; in JSON, where jina makes ids up, it is not told by them."""
+    """On a websocket it belongs to no request; in JSON, ids do not show it, since jina makes them up."""
 
     async def job(caller):
         async with opened(server, "grpc", caller) as transport:

@@ -42,7 +42,7 @@ class Ends:
         self.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.server.close()
         poll = select.poll()
-        poll.register(self.ours, 0)  # no more than what is always told: that it has broken
+        poll.register(self.ours, 0)  # only the events that are always reported: that it has broken
         assert poll.poll(10_000)
 
 

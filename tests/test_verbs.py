@@ -174,7 +174,7 @@ def test_what_cannot_be_ranked_is_named_wherever_it_stands(mode, call, kind):
 
 @pytest.fixture
 def unreachable():
-    """An address where a request would fail: its port is held, and nobody listens there."""
+    """An address where a request would fail: its port is held, and no server listens there."""
     with reserve() as reserved:
         yield f"grpc://127.0.0.1:{reserved.getsockname()[1]}"
 
@@ -280,7 +280,7 @@ def test_a_flow_without_an_indexer(bare, call):
 
 @pytest.mark.parametrize("handing", ["on_done", "on_always", "return_responses"])
 def test_what_a_flow_cannot_do_is_said_to_callbacks_too(bare, call, handing):
-    """Whoever takes the replies in hand does not look for the one who ought to have made them."""
+    """With callbacks or responses, the flow is not checked for an indexer."""
     got = []
     option = {handing: True if handing == "return_responses" else got.append}
     for verb in ("index", "search"):
@@ -316,10 +316,10 @@ def test_a_profile_begins_when_its_connection_is_open(scheme, call):
             profile = call(client, "profile", "hello", quiet=True)
             assert server.counters.requests == server.counters.documents == 1
         assert profile.roundtrip == pytest.approx(profile.network + profile.server)
-        told = []
+        collected = []
         with Client(server.address(scheme), **options) as client:
-            call(client, "encode", ["one", "two"], batch_size=1, prefetch=1, on_done=told.append)
-    first, second = (response.timings for response in told)
+            call(client, "encode", ["one", "two"], batch_size=1, prefetch=1, on_done=collected.append)
+    first, second = (response.timings for response in collected)
     assert 0 < first.connecting <= first.network + first.server
     assert second.connecting == 0
 

@@ -1,4 +1,4 @@
-"""The websocket's own: closing while a connection is being opened, floods, and kept connections that have ended."""
+"""Only for websockets: closing while a connection is being opened, floods, and idle connections that have ended."""
 
 import asyncio
 import socket
@@ -182,7 +182,7 @@ async def test_a_connection_that_ended_while_nobody_looked(repeatable):
         channel = WebsocketChannel(endpoint, TLS(), Timeouts(), Limits(), None)
         await channel.exchange(*request("a"))
         asked.set()
-        ended.wait(20)  # on the channel's loop, which hears of nothing meanwhile
+        ended.wait(20)  # this blocks the channel's loop, which notices nothing meanwhile
         await channel.exchange(*request("b"), repeatable=repeatable)
         await channel.aclose()
         server.shutdown()

@@ -1,4 +1,4 @@
-"""How many requests may be in flight: what a window does with the replies it is told of."""
+"""How many requests may be in flight: how the window changes with the replies."""
 
 from casdk._calls.window import LIGHT_BYTES, Window
 from hypothesis import given

@@ -79,8 +79,8 @@ def test_the_first_images_of_each_shard_have_no_loss(client, folder, undisturbed
 @pytest.mark.parametrize("where", [{"item": 20}, {"item": 45}, {"disk": 30}])
 def test_a_run_that_is_killed_leaves_the_same_bytes(clip, client, source, undisturbed, where, tmp_path):
     target = tmp_path / "rows.npy"
-    told = {"url": clip.address("grpc"), "source": source, "target": str(target), "options": OPTIONS, **where}
-    ran = subprocess.run([sys.executable, VICTIM, json.dumps(told)], capture_output=True, text=True, check=False)
+    arguments = {"url": clip.address("grpc"), "source": source, "target": str(target), "options": OPTIONS, **where}
+    ran = subprocess.run([sys.executable, VICTIM, json.dumps(arguments)], capture_output=True, text=True, check=False)
     assert ran.returncode == -9, ran.stderr
     result = client.encode_to(target, victim.items_of(source), **OPTIONS)
     assert held(tmp_path) == undisturbed[1]

@@ -1,4 +1,4 @@
-"""What the fault tests share: servers that fail as told, clients of them, and the figures they find."""
+"""Fixtures of the fault tests: servers that fail on purpose, clients of them, and the figures they find."""
 
 from __future__ import annotations
 

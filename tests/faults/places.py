@@ -17,7 +17,7 @@ def place():
 
 
 class Watch:
-    """Remembers where it was called, and does what it is told there."""
+    """Remembers where it was called, and runs a function there."""
 
     def __init__(self, act=lambda: None):
         self.places = set()

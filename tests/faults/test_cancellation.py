@@ -1,4 +1,4 @@
-"""Whoever takes a call back leaves nothing behind: no task, socket, thread or descriptor, and the next call works."""
+"""A cancelled call leaves nothing behind: no task, socket, thread or descriptor, and the next call works."""
 
 import asyncio
 import contextlib

@@ -168,7 +168,7 @@ def test_a_call_in_one_is_refused(make_server, connect_to):
 
 
 def test_a_coroutine_that_comes_when_its_call_is_over(make_server, connect_to):
-    """It is closed, or Python would warn that nobody awaits it."""
+    """It is closed, since Python would warn about a coroutine that is never awaited."""
     asked, release, made = threading.Event(), threading.Event(), []
 
     async def token():

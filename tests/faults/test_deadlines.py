@@ -49,7 +49,7 @@ SERVERS = {
 
 
 def in_time(act, stopwatch, figure, timeout=TIMEOUT):
-    """Assert that the deadline is kept; return the error."""
+    """Assert that the call ends at its deadline; return the error."""
     for left in reversed(range(TRIES)):
         with stopwatch() as watch, pytest.raises(DeadlineError) as caught:
             act()
@@ -167,7 +167,7 @@ def test_connecting_has_a_limit_of_its_own(connect_to, scheme, call):
 
 @pytest.mark.parametrize("fault", [Silent(), StallHandshake()], ids=["silent", "stalled"])
 def test_silence_is_no_protocol(make_server, connect_to, scheme, fault):
-    """Whoever accepts and says nothing has not shown what it speaks; over http it has the request, and time to read."""
+    """A server that accepts and sends nothing has shown no protocol; over http it has the request, and time to read."""
     server = make_server(connections=fault)
     retry = Retry(attempts=3, backoff=0.01)
     client = connect_to(server, scheme, timeouts=Timeouts(connect=0.2, read=0.4), retry=retry)

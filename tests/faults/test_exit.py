@@ -173,7 +173,7 @@ ENDS = ("close", "with", "async with")
     [("grpc", "__main__", ""), ("https", "__main__", "30"), ("websocket", "builtins", ""), ("grpcs", "sys", "")],
 )
 def test_calls_while_python_is_exiting(make_server, scheme, tmp_path, home, timeout):
-    """Finalizers of objects that live as long as Python does: nobody is there any more who could answer."""
+    """Finalizers of objects that live as long as Python does: the engine cannot answer any more."""
     lines = run_child(FINALIZERS, make_server(), scheme, tmp_path, home, timeout)
     outcomes = [line.partition(": ")[::2] for line in lines]
     assert len(outcomes) == (15 if home == "sys" else 16)

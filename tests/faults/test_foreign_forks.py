@@ -1,4 +1,4 @@
-"""A fork by C code, as uWSGI forks: it runs none of Python's hooks, so that nobody closes or forgets anything before.
+"""A fork by C code, as uWSGI forks: it runs none of Python's hooks, so nothing is closed or dropped before it.
 And forks beside gRPC of somebody else's, whose hooks give up.
 
 The fork by C code is libc's, through ctypes. CPython itself hangs in the child of such a fork if another thread wanted
@@ -135,7 +135,7 @@ else:
 
 @pytest.mark.parametrize("scheme", ["grpc", "grpcs"])
 def test_a_child_that_inherits_grpcio_is_told_what_works(make_server, scheme, images, tmp_path):
-    """Its core does not survive such a fork, whoever uses it: each call says so, and nothing hangs, not the exit."""
+    """Its core does not survive such a fork, in any program: each call says so, and nothing hangs."""
     lines = run_program(STRANDED, make_server(), scheme, "grpc", images, tmp_path, "libraries")
     told = [line for line in lines if line.startswith("grpcio does not survive how this process was forked")]
     assert len(told) == 6
@@ -181,7 +181,7 @@ else:
 @pytest.mark.parametrize("how", ["kept", "dropped", "closed"])
 @pytest.mark.parametrize("scheme", ["grpc", "websocket"])
 def test_a_child_that_makes_no_call(make_server, scheme, images, tmp_path, how):
-    """Nothing that it has of its parent is deallocated, by nobody: it would speak to the parent's connections."""
+    """Nothing that belongs to its parent is ever deallocated: that would use the parent's connections."""
     lines = run_program(f"how = {how!r}\n{DROPPED}", make_server(), scheme, scheme, images, tmp_path)
     assert lines == ["a child ended with 0", "leaves", "parent (1, 32)"]
 

@@ -1,4 +1,4 @@
-"""A fork in the middle of a call: the parent goes on with it, and the child, which nobody answers, gets an error."""
+"""A fork in the middle of a call: the parent goes on with it, and the child, where no engine runs, gets an error."""
 
 import asyncio
 import multiprocessing
@@ -282,7 +282,7 @@ encode(token_of_a_loop)
 
 @pytest.mark.parametrize("scheme", ["http", "websocket"])
 def test_a_fork_on_the_engine(make_server, scheme):
-    """By a credential's callable: the child's copy of the engine speaks to nobody."""
+    """By a credential's callable: the child's copy of the engine sends nothing."""
     server = make_server(token="token")
     status, said, err = run_program(CREDENTIAL, server, scheme)
     assert (status, said) == (0, ["child 1"] * 2 + ["child works"] * 2 + ["rows 1"] * 2 + ["rows 3"] * 2)

@@ -374,8 +374,8 @@ def test_a_handler_that_blocks_gets_a_bounded_number_of_records(client, attach, 
 
 
 def test_a_handler_that_fails(client, attach, monkeypatch):
-    told = []
-    monkeypatch.setattr(threading, "excepthook", lambda what: told.append(what.exc_value))
+    reported = []
+    monkeypatch.setattr(threading, "excepthook", lambda what: reported.append(what.exc_value))
 
     def fail(record):
         raise SystemExit if record.levelno == logging.DEBUG else ValueError(record.name)
@@ -385,8 +385,8 @@ def test_a_handler_that_fails(client, attach, monkeypatch):
     for _ in range(3):
         assert client.encode(["a"]).shape == (1, 512)
     assert _logging.flush(PATIENCE)
-    assert len(told) >= 3
-    assert {type(error) for error in told} <= {SystemExit, ValueError}
+    assert len(reported) >= 3
+    assert {type(error) for error in reported} <= {SystemExit, ValueError}
 
 
 LAST = """

@@ -113,7 +113,7 @@ def test_request_ids(make_server, connect_to, scheme, rows, fault):
 @pytest.mark.parametrize("attempts", [1, 5])
 @pytest.mark.parametrize("fault", [Duplicate(), Stale()], ids=["too-many", "of-the-one-before"])
 def test_replies_to_another_request(make_server, connect_to, scheme, call, rows, fault, attempts, tally):
-    """As many items in each: nothing but whose reply it is tells them apart."""
+    """With as many items in each, only the request that a reply belongs to tells them apart."""
     # A websocket's reply to nobody, and a gRPC stream with a message too many, last as long as the call may.
     silent = (scheme.startswith("websocket") and fault == Stale()) or (
         scheme.startswith("grpc") and fault == Duplicate()

@@ -14,7 +14,7 @@ END_STREAM, END_HEADERS, ACK, PADDED = 1, 4, 1, 8
 HEADER_TABLE_SIZE, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 3, 4, 5
 PIECE_BYTES = 1 << 16
 MOST_GROWN_BYTES = 16 << 20
-"""A connection may hold so much of a reply that nobody has read; what these send comes to hundreds of megabytes."""
+"""The most unread bytes of a reply that a connection may hold; these servers send hundreds of megabytes."""
 
 
 def frame(kind, payload=b"", flags=0, stream=0):

@@ -1,4 +1,4 @@
-"""The code of the caller's items runs on workers, never on the engine, and holds up nobody but its own call."""
+"""The code of the caller's items runs on workers, never on the engine, and delays only its own call."""
 
 import asyncio
 import threading

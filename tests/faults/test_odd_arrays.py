@@ -356,8 +356,8 @@ def test_a_file_that_changes_while_it_is_read(turns, folder):
 
 
 def test_an_array_that_changes_while_it_is_encoded(turns):
-    """And a buffer that is resized: whoever does it is told by Python, or not, and the others have their rows."""
-    pixels, data, over, told = PIXELS.copy(), bytearray(PNG), threading.Event(), []
+    """And a buffer that is resized: Python may raise an error there, and all other items have their rows."""
+    pixels, data, over, raised = PIXELS.copy(), bytearray(PNG), threading.Event(), []
 
     def change():
         while not over.is_set():
@@ -366,7 +366,7 @@ def test_an_array_that_changes_while_it_is_encoded(turns):
                 data.extend(bytes(1000))
                 del data[len(PNG) :]
             except BufferError as error:
-                told.append(error)
+                raised.append(error)
 
     thread = threading.Thread(target=change)
     thread.start()

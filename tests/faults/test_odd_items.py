@@ -303,7 +303,7 @@ def test_what_a_contents_own_iter_raises_passes(turns, raised):
 
 
 def test_an_image_of_a_picture_does_not_load_it():
-    """Whoever makes one may be on a loop: the picture is read where it is encoded."""
+    """It may be made on a loop, so the picture is not read there, but where it is encoded."""
 
     class Picture(Pillow.Image):
         @property

@@ -1,4 +1,4 @@
-"""Iterables and callbacks of odd kinds: they are read and called as a loop would, and what they raise is told."""
+"""Iterables and callbacks of odd kinds: they are used as a loop of Python uses them, and their errors are raised."""
 
 import asyncio
 import collections
@@ -165,7 +165,7 @@ def test_what_an_async_iterable_raises_passes_as_it_is(turns, at):
 
 
 def test_one_generator_in_two_calls_at_once(turns):
-    """Each item goes to one of them; who asks while it runs is told by Python."""
+    """Each item goes to one of them; Python raises an error in a call that asks while the iterator runs."""
     for turn in turns:
         running, outcomes = threading.Event(), []
 

@@ -13,7 +13,7 @@ from casdk.testing import Refuse
 
 RATE = 200
 FOUND_RATE, FOUND_ROOM = 50, 5
-"""Of the bucket that nobody has told the client of, for what takes minutes."""
+"""Rate of the bucket that the client has to find out by itself, in a test that takes minutes."""
 ROOM = 50
 """Requests that a bucket may hold for tests in which none is refused: as a busy machine may deliver several at once."""
 

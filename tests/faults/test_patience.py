@@ -1,4 +1,4 @@
-"""A server that is away for a while is waited for: nothing is lost, and while it starts nobody storms it."""
+"""A server that is away for a while is waited for: nothing is lost, and few requests reach it while it starts."""
 
 import logging
 import threading

@@ -88,7 +88,7 @@ def test_attempts_are_counted(make_server, connect_to, scheme, call, attempts):
 )
 @pytest.mark.parametrize("scheme", ["grpc", "grpcs", "http", "https"])
 def test_a_proxy_that_has_lost_its_server(make_server, connect_to, scheme, call, rows, status, kind, away):
-    """Its page is sent again after, and means the same on both protocols; of an index nobody knows what became."""
+    """A request that got a proxy's page is sent again, on both protocols; an index is not, as it may be stored."""
     page = Page(status, "of nginx")
     server = make_server(page)
     client = connect_to(server, scheme, retry=Retry(attempts=1), timeout=20)
@@ -257,7 +257,7 @@ def test_index_is_sent_twice_where_the_user_says_so(make_server, connect_to, sch
 
 
 def test_index_is_sent_again_while_nothing_left(make_server, connect_to, scheme, call):
-    """A port where nobody listens took nothing."""
+    """A port where no server listens took nothing."""
     server = make_server()
     server.down()
     client = connect_to(server, scheme, retry=Retry(attempts=100, backoff=0.01, max_backoff=0.02), timeout=20)

@@ -43,8 +43,8 @@ def ask(served: Served, scheme: str, blobs: list[bytes]) -> tuple[int, str]:
     if scheme == "http":
         body = {"data": [{"blob": base64.b64encode(blob).decode()} for blob in blobs]}
         with urlopen(Request(f"http://{authority}/post", json.dumps(body).encode()), timeout=WAIT) as answer:
-            told = json.load(answer)["header"]["status"]
-        return (0, "") if told is None else (told["code"], told["description"])
+            answered = json.load(answer)["header"]["status"]
+        return (0, "") if answered is None else (answered["code"], answered["description"])
     request = DataRequestProto()
     for blob in blobs:
         request.data.docs.docs.add(blob=blob)

@@ -1,4 +1,4 @@
-"""Whoever takes no request as large as ours: batches are halved, and an item too large by itself hurts only itself."""
+"""Servers and proxies that take no request as large as ours: batches are halved, and too large items fail."""
 
 import asyncio
 import re

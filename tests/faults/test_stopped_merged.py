@@ -1,4 +1,4 @@
-"""Merged calls that are stopped hand over each its own rows, and nobody else's."""
+"""Merged calls that are stopped return their own rows, and no other call's."""
 
 import asyncio
 

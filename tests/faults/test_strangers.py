@@ -1,4 +1,4 @@
-"""The embedded server against strangers: what they send costs them their own request, and nobody else's."""
+"""The embedded server against strangers: what they send fails their own request, and no other."""
 
 import contextlib
 import json
@@ -73,8 +73,8 @@ def ask(served: Served, scheme: str, request: DataRequestProto, wait: float = WA
         "targetExecutor": request.header.target_executor,
         "execEndpoint": request.header.exec_endpoint,
     }
-    told = post(served, body, wait=wait)["header"]["status"]
-    return (0, "") if told is None else (told["code"], told["description"])
+    answered = post(served, body, wait=wait)["header"]["status"]
+    return (0, "") if answered is None else (answered["code"], answered["description"])
 
 
 def post(served: Served, body: object, path: str = "/post", wait: float = WAIT) -> dict:

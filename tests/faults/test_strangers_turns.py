@@ -1,4 +1,4 @@
-"""What takes the embedded server long keeps nobody else waiting: its loop and its threads are no stranger's own."""
+"""A request that takes the embedded server long delays no other: no stranger can occupy its loop or its threads."""
 
 import contextlib
 import io
@@ -154,13 +154,13 @@ def http2_header(name, value):
 
 def test_calls_that_one_connection_opens_by_the_thousand_cancel_no_call_of_another(served):
     """gRPC cancels any of those that wait to be taken when they are more than a thousand."""
-    told = {b":method": b"POST", b":scheme": b"http", b":path": SINGLE.encode(), b":authority": b"localhost"}
-    head = b"".join(http2_header(*each) for each in (told | {b"content-type": b"application/grpc"}).items())
+    fields = {b":method": b"POST", b":scheme": b"http", b":path": SINGLE.encode(), b":authority": b"localhost"}
+    head = b"".join(http2_header(*each) for each in (fields | {b"content-type": b"application/grpc"}).items())
     begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + http2_frame(4, 0, 0)
     with contextlib.ExitStack() as stack:
         for _ in range(4):
             opened = stack.enter_context(socket.create_connection(place(served, "grpc"), timeout=WAIT))
-            with contextlib.suppress(ConnectionError):  # it is not told how many it may open until it reads
+            with contextlib.suppress(ConnectionError):  # it is not fields how many it may open until it reads
                 opened.sendall(begin + b"".join(http2_frame(1, 4, 1 + 2 * at, head) for at in range(20_000)))
         for _ in range(5):
             assert ask(served, "/encode", {"text": "a"}).header.status.code == 0

@@ -1,4 +1,4 @@
-"""What a client is told of its servers, and what it tells of them."""
+"""How a client's servers are described, and the status that it reports of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids: nobody draws one twice, whatever threads and processes draw."""
+"""Ids: none is drawn twice, by any threads and processes."""
 
 from __future__ import annotations
 
