@@ -4,6 +4,7 @@ import pytest
 from casdk import TLS, Limits, ServerError, Timeouts
 from casdk._transport.address import parse_address
 from casdk._transport.channels.libraries.counting import CountingChannel
+from casdk._transport.channels.options import DEFAULTS, ExchangeOptions
 
 
 class Scripted(CountingChannel):
@@ -14,7 +15,7 @@ class Scripted(CountingChannel):
         self.opens = list(opens)
         self.sent = []
 
-    async def _exchange(self, request_id, message, headers, context=(), answer_by=None, repeatable=True):
+    async def _exchange(self, request_id, message, headers, options=DEFAULTS):
         self.sent.append(request_id)
         for _ in range(self.opens.pop(0) if self.opens else 0):
             self.connected()
@@ -45,7 +46,8 @@ class Recorded:
 
 
 async def ask(channel, check, *, repeatable=True):
-    assert await channel.exchange("request", b"it", (), repeatable=repeatable, check=check) == b"it"
+    options = ExchangeOptions(repeatable=repeatable, check=check)
+    assert await channel.exchange("request", b"it", (), options) == b"it"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from casdk import DeadlineError, Limits, TransportError
 from casdk._transport.channels import http1
 from casdk._transport.channels.libraries import http
+from casdk._transport.channels.options import ExchangeOptions
 from http_peer import NAMES, Served, answer, message_of, read_request
 
 
@@ -28,7 +29,8 @@ async def test_a_connection_is_kept(served_by):
 
 async def test_what_is_sent(served_by):
     async with served_by(answer) as served:
-        await served.channel.exchange(NAMES[0], b"{}", (("authorization", "token"),), (("traceparent", "00-1"),))
+        options = ExchangeOptions(context=(("traceparent", "00-1"),))
+        await served.channel.exchange(NAMES[0], b"{}", (("authorization", "token"),), options)
         await served.channel.exchange(NAMES[0], b"{}", (("authorization", "token"),))
     fields = ["post /post http/1.1", f"host: {served.channel.endpoint.authority}", "user-agent: casdk"]
     fields += ["accept: application/json", "accept-encoding: identity", "content-type: application/json"]

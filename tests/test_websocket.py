@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from casdk import TLS, AuthError, Limits, ReplyError, Timeouts, TransportError
 from casdk._transport.address import Endpoint
+from casdk._transport.channels.options import ExchangeOptions
 from casdk._transport.channels.websocket import WebsocketChannel
 from casdk.wire.jina_pb2 import DataRequestProto
 from websockets.asyncio.server import serve
@@ -142,7 +143,7 @@ async def test_what_must_not_be_sent_twice_is_not():
     ending = Ending([1, 9], abort)
     async with kept(ending) as channel:
         with pytest.raises(TransportError) as caught:
-            await channel.exchange(*request("b"), repeatable=False)
+            await channel.exchange(*request("b"), ExchangeOptions(repeatable=False))
         assert caught.value.sent
     assert (ending.connections, ending.requests) == (1, 2)
 
@@ -183,7 +184,7 @@ async def test_a_connection_that_ended_while_nobody_looked(repeatable):
         await channel.exchange(*request("a"))
         asked.set()
         ended.wait(20)  # this blocks the channel's loop, which notices nothing meanwhile
-        await channel.exchange(*request("b"), repeatable=repeatable)
+        await channel.exchange(*request("b"), ExchangeOptions(repeatable=repeatable))
         await channel.aclose()
         server.shutdown()
         thread.join()

@@ -5,6 +5,7 @@ import re
 
 from casdk import TLS, Limits, Timeouts
 from casdk._transport.address import Endpoint
+from casdk._transport.channels.options import ExchangeOptions
 
 NAMES = [number.to_bytes(16, "big").hex() for number in range(100)]
 
@@ -73,7 +74,7 @@ class Served:
             writer.close()
 
     async def ask(self, name, **options):
-        return bytes(await self.channel.exchange(name, message_of(name), (), **options))
+        return bytes(await self.channel.exchange(name, message_of(name), (), ExchangeOptions(**options)))
 
 
 async def answer(served, reader, writer):

@@ -18,6 +18,7 @@ from casdk._calls.space import SENTENCE, Space
 from casdk._engine.waiting import run
 from casdk._rust import Kind, new_id
 from casdk._transport.address import parse_address
+from casdk._transport.channels.options import ExchangeOptions
 from casdk._transport.codecs import Packer
 from casdk._transport.transport import Transport
 from casdk.testing import ExecutorError, Fault, Gate, Hold, NoEmbedding, Refuse
@@ -317,8 +318,8 @@ def asked(guard, places, model_name=""):
                 packer = Packer(transports[-1].codec, "/encode", {})
                 for request_id in (new_id(), new_id()):
                     message = packer.pack(request_id, batch.items, batch.kinds).message
-                    check = guard.check_for(batch, transports[-1], model_name)
-                    await transports[-1].exchange(request_id, message, check=check)
+                    options = ExchangeOptions(check=guard.check_for(batch, transports[-1], model_name))
+                    await transports[-1].exchange(request_id, message, options)
         finally:
             await asyncio.gather(*(transport.aclose() for transport in transports))
 

@@ -17,6 +17,7 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from casdk._calls.answers import Nothing, read_apart_if_large, refuse
 from casdk._calls.batches import Batch, Repeats, Request, Unfinished
@@ -42,6 +43,7 @@ from casdk._engine.callers import Caller
 from casdk._engine.logging import are_pending, emitted, logger_of
 from casdk._engine.steps import have_task
 from casdk._rust import new_id
+from casdk._transport.channels.options import ExchangeOptions
 from casdk._transport.codecs import read_error
 from casdk._transport.transport import InterruptedByForkError, Received
 from casdk.errors import (
@@ -74,8 +76,7 @@ class Run:
         verb: The verb, as a value.
         content: The caller's iterable, checked.
         options: The call's options.
-        answer_by: When nobody waits for its requests any more, in the engine's time; by default its own deadline.
-            Merged calls have the latest deadline of all.
+        answer_by: The deadline of its requests, in the engine's time; by default that of the call.
         merged: Whether it carries the items of several calls.
         way: The way to its server, if not the session's.
 
@@ -117,6 +118,7 @@ class Run:
         timeout = session.timeouts.total if options.timeout is UNSET else options.timeout
         self.deadline = None if timeout is None else monotonic() + timeout
         self.answer_by = self.deadline if answer_by is None else answer_by
+        self._exchange_options = ExchangeOptions(answer_by=self.answer_by, repeatable=verb.resend)
         size = options.batch_size or verb.batch_size
         feed = Feed(content, size, options.reader, timeout)
         # Whether it returns the verb's result, and neither the responses nor nothing.
@@ -356,14 +358,13 @@ class Run:
 
     def exchange(self, request: Request, message: bytes | memoryview) -> Coroutine[Any, Any, Received]:
         """Send a request to the server that was chosen for it, and return the reply."""
-        transport, repeatable, answer_by = request.transport, self.verb.resend, self.answer_by
+        transport, options = request.transport, self._exchange_options
         assert transport is not None
-        check, guard = None, self.guard
-        if guard is not None:
-            check = guard.check_for(request.batch, transport, self.packing.model_name)
+        if self.guard is not None:
+            options = replace(options, check=self.guard.check_for(request.batch, transport, self.packing.model_name))
         if self.watch is None:
-            return transport.exchange(request.id, message, (), repeatable, answer_by, check)
-        return self.watch.exchange(transport, request.batch, request.id, message, repeatable, answer_by, check)
+            return transport.exchange(request.id, message, options)
+        return self.watch.exchange(transport, request.batch, request.id, message, options)
 
     async def _receive(self, request: Request, received: Received) -> list[int]:
         """Take a reply that is an error, or needs its documents or callbacks; return the positions without a result."""

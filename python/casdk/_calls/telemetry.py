@@ -21,6 +21,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import msgspec
 from opentelemetry import context, propagate
 from opentelemetry.metrics import MeterProvider, get_meter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider, get_tracer, set_span_in_context
@@ -33,6 +34,7 @@ from casdk.errors import CasdkError
 
 if TYPE_CHECKING:
     from casdk._calls.batches import Batch
+    from casdk._transport.channels.options import ExchangeOptions
     from casdk._transport.transport import Received, Transport
 
 __all__ = ["Instruments", "Watch"]
@@ -231,9 +233,14 @@ class Watch:
     # attempts
 
     async def exchange(
-        self, transport: Transport, batch: Batch, request_id: str, message: bytes | memoryview, *rest: Any
+        self,
+        transport: Transport,
+        batch: Batch,
+        request_id: str,
+        message: bytes | memoryview,
+        options: ExchangeOptions,
     ) -> Received:
-        """Send one request with its span's context; the rest of the arguments are those of `Transport.exchange`."""
+        """Send one request with its span's context, and record the attempt; as `Transport.exchange` does otherwise."""
         instruments, wire = self._instruments, self._instruments.wire_to(transport.endpoint)
         attributes: dict[str, Any] = {
             **wire.attributes,
@@ -252,7 +259,8 @@ class Watch:
         began = perf_counter()
         instruments.in_flight.add(1, wire.attributes)
         try:
-            received = await transport.exchange(request_id, message, tuple(carrier.items()), *rest)
+            options = msgspec.structs.replace(options, context=tuple(carrier.items()))
+            received = await transport.exchange(request_id, message, options)
             self._width = received.reply.width or self._width
             span.set_attribute("casdk.reply.bytes", received.size)
             if wire.success is not None:

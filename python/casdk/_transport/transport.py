@@ -16,7 +16,7 @@ from casdk._engine.logging import logger_of
 from casdk._engine.loop import Engine
 from casdk._transport.address import SCHEMES, Endpoint, Protocols
 from casdk._transport.channels import Channel, Headers, channel_of
-from casdk._transport.channels.inspection import Check
+from casdk._transport.channels.options import DEFAULTS, ExchangeOptions
 from casdk._transport.codecs import Reply, read_status, scan
 from casdk._transport.credentials import Credential, authorize
 from casdk._transport.proxy import proxy_of
@@ -130,27 +130,18 @@ class Transport:
         return self._slots.free > 0 and self.has_waiters and channel.is_connected
 
     async def exchange(
-        self,
-        request_id: str,
-        message: bytes | memoryview,
-        context: Headers = (),
-        repeatable: bool = True,
-        answer_by: float | None = None,
-        check: Check | None = None,
+        self, request_id: str, message: bytes | memoryview, options: ExchangeOptions = DEFAULTS
     ) -> Received:
-        """Send one packed request, its trace context beside it; return its scanned reply.
+        """Send one packed request; return its scanned reply.
 
         Args:
-            request_id: What the reply is paired by.
+            request_id: The request's id, which the reply repeats.
             message: The packed request.
-            context: W3C trace context.
-            repeatable: Whether it may be sent again once its bytes may have reached the server.
-            answer_by: When whoever waits for it gives up, in the engine's time.
-            check: What the connection that it goes over has to be found right by first, if by anything.
+            options: What the exchange has to observe.
 
         Raises:
-            CasdkError: As `Channel.exchange`, `Check.inspect` and `scan` have it.
-            InterruptedByForkError: A fork took it back, and it may be sent again.
+            CasdkError: The errors of `Channel.exchange`, `Check.inspect` and `scan`.
+            InterruptedByForkError: A fork has interrupted the request, which may be sent again.
         """
         slots = self._slots
         if slots.free:
@@ -158,6 +149,7 @@ class Transport:
         else:
             await slots.wait()
         generation = self._generation
+        repeatable = options.repeatable
         ended = None if repeatable else self._delay_forks()
         sent_at = perf_counter()
         try:
@@ -168,12 +160,12 @@ class Transport:
             if headers is None:
                 headers = await self._authorize()
             try:
-                reply = await channel.exchange(request_id, message, headers, context, answer_by, repeatable, check)
+                reply = await channel.exchange(request_id, message, headers, options)
             except AuthError as error:
                 if not callable(self._credential) or (error.shared and not repeatable):
                     raise
                 headers = await self._authorize_again(headers)
-                reply = await channel.exchange(request_id, message, headers, context, answer_by, repeatable, check)
+                reply = await channel.exchange(request_id, message, headers, options)
             received_at = perf_counter()
             if len(message) > self._accepted_bytes:
                 self._accepted_bytes = len(message)

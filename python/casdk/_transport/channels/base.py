@@ -10,20 +10,20 @@ import socket
 import ssl
 from abc import ABC, abstractmethod
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from math import inf, isfinite, isnan, nan
 from pathlib import Path
 from time import perf_counter
-from typing import Any, ClassVar, Final, TypeAlias
+from typing import Any, ClassVar, Final
 from urllib.parse import SplitResult, unquote
 
 from casdk._engine.logging import logger_of
 from casdk._remarks import remark
 from casdk._rust import Message
 from casdk._transport.address import Endpoint, counterpart
-from casdk._transport.channels.inspection import Check
+from casdk._transport.channels.options import DEFAULTS, ExchangeOptions, Headers
 from casdk.config import TLS, Limits, Timeouts
 from casdk.errors import (
     AuthError,
@@ -68,10 +68,6 @@ __all__ = [
 ]
 
 LOG: Final = logger_of("casdk.connections")
-
-Headers: TypeAlias = Sequence[tuple[str, str]]
-"""Names in lower case, and values. The credential is among them, so they are never shown."""
-
 
 PING_SECONDS = 20.0
 """If nothing was received for so long while requests are in flight, a ping checks the connection: a NAT or a load
@@ -143,7 +139,7 @@ class Channel(ABC):
 
         Args:
             began: When it was sent, in the engine's time.
-            answer_by: As for `exchange`.
+            answer_by: Its deadline, as `ExchangeOptions` has it.
         """
         now = asyncio.get_running_loop().time()
         return now - began >= self.pong_seconds or (answer_by is not None and now >= answer_by - TICK_SECONDS)
@@ -164,7 +160,7 @@ class Channel(ABC):
 
         Args:
             began: When it is sent, in the engine's time.
-            answer_by: As for `exchange`.
+            answer_by: Its deadline, as `ExchangeOptions` has it.
         """
         return None if answer_by is None or answer_by - began >= self.timeouts.read else answer_by - began
 
@@ -191,10 +187,7 @@ class Channel(ABC):
         request_id: str,
         message: bytes | memoryview,
         headers: Headers,
-        context: Headers = (),
-        answer_by: float | None = None,
-        repeatable: bool = True,
-        check: Check | None = None,
+        options: ExchangeOptions = DEFAULTS,
     ) -> bytes | Message:
         """Send one request and wait for its reply. Cancelling it also cancels it at the server, if the protocol can.
 
@@ -202,12 +195,7 @@ class Channel(ABC):
             request_id: The request's id, which the reply repeats.
             message: The packed request.
             headers: Headers of the request; a websocket sends them with its handshake.
-            context: W3C trace context of this request, sent as headers, too. A message of a websocket has no headers,
-                so there only the request that opens the socket sends it, with the handshake.
-            answer_by: The deadline of the request, in the engine's time. If it is cancelled later than that, no answer
-                came in time; if earlier, the answer is not wanted any more.
-            repeatable: Whether it may be sent again once its bytes may have reached the server.
-            check: A check that its connection must pass first, if there is one.
+            options: What the exchange has to observe.
 
         Returns:
             The packed reply.

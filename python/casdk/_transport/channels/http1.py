@@ -11,6 +11,7 @@ from casdk._rust import Message, first_id_of, http1_head
 from casdk._transport.channels.base import LOG, TICK_SECONDS, Headers, Hidden, proxy_headers
 from casdk._transport.channels.http1_connection import Answer, Connection
 from casdk._transport.channels.inspection import MOST_CONNECTIONS, Check, ConnectionEndedError, ends_each
+from casdk._transport.channels.options import DEFAULTS, ExchangeOptions
 from casdk._transport.channels.pairing import HEADERS, IDLE_SECONDS, Asked, PairingChannel
 from casdk._transport.channels.refusals import NO_SUCH_PATH, refusal_of
 from casdk._transport.connecting import Connector
@@ -58,18 +59,16 @@ class HttpChannel(PairingChannel):
         request_id: str,
         message: bytes | memoryview,
         headers: Headers,
-        context: Headers = (),
-        answer_by: float | None = None,
-        repeatable: bool = True,
-        check: Check | None = None,
+        options: ExchangeOptions = DEFAULTS,
     ) -> bytes | Message:
+        context = options.context
         if self._written is None or self._written[0] is not headers or context:
             self._written = (headers, self._head("POST", "/post", (*headers, *context)))
         head = Hidden(b"%bcontent-length: %d\r\n\r\n" % (self._written[1], len(message)))
         if context:  # the head has the trace context of this request, so it is not used again
             self._written = None
         asked = Asked(request_id, first_id_of(message))
-        answer = await self._ask(head, message, asked, answer_by, repeatable, check, headers)
+        answer = await self._ask(head, message, asked, options, headers)
         if answer.status != 200:
             raise self._refusal(answer)
         return answer.body
@@ -93,12 +92,10 @@ class HttpChannel(PairingChannel):
         head: Hidden,
         message: bytes | memoryview,
         asked: Asked | None,
-        answer_by: float | None = None,
-        repeatable: bool = True,
-        check: Check | None = None,
+        options: ExchangeOptions = DEFAULTS,
         headers: Headers = (),
     ) -> Answer:
-        loop = asyncio.get_running_loop()
+        loop, repeatable, check = asyncio.get_running_loop(), options.repeatable, options.check
         await self._free.acquire()
         try:
             connection = await self._connection_for(asked, repeatable)
@@ -118,7 +115,7 @@ class HttpChannel(PairingChannel):
                 named = asked is not None and answer.status == 200 and self.pair(connection.pairing, asked, answer.body)
             except BaseException as error:
                 connection.end()
-                given_up = isinstance(error, asyncio.CancelledError) and self.had_time(began, answer_by)
+                given_up = isinstance(error, asyncio.CancelledError) and self.had_time(began, options.answer_by)
                 if given_up or isinstance(error, DeadlineError):
                     for silent in self.take_silent(self._idle, began):
                         silent.end()

@@ -11,6 +11,7 @@ from casdk._rust import Failure, Head, Message
 from casdk._transport.channels.base import LOG, Channel, Headers, overloaded
 from casdk._transport.channels.http2_connection import Connection
 from casdk._transport.channels.inspection import Check, ConnectionEndedError, checked
+from casdk._transport.channels.options import DEFAULTS, ExchangeOptions
 from casdk._transport.channels.statuses import (
     CODES,
     DRY_RUN,
@@ -74,10 +75,7 @@ class Http2Channel(Channel):
         request_id: str,
         message: bytes | memoryview,
         headers: Headers,
-        context: Headers = (),
-        answer_by: float | None = None,
-        repeatable: bool = True,
-        check: Check | None = None,
+        options: ExchangeOptions = DEFAULTS,
         *,
         method: str | None = None,
         only: Connection | None = None,
@@ -88,8 +86,9 @@ class Http2Channel(Channel):
         made_of, head = self._heads.get(method, (None, None))
         if head is None or made_of is not headers:
             head = self._make_head(method, headers)
-        if context:
-            head = head.with_headers(context)
+        if options.context:
+            head = head.with_headers(options.context)
+        answer_by, repeatable, check = options.answer_by, options.repeatable, options.check
         sent = False
         for _ in range(MOST_MOVES):
             connection = only or self.connection
@@ -139,8 +138,7 @@ class Http2Channel(Channel):
         if method is not UNARY or error.code != UNIMPLEMENTED:
             raise error
         # Old gateways have only the streaming method, which is found out once.
-        again = request_id, message, headers, context, answer_by, repeatable, check
-        reply = await self.exchange(*again, method=STREAM, only=only)
+        reply = await self.exchange(request_id, message, headers, options, method=STREAM, only=only)
         self._method = STREAM
         return reply
 

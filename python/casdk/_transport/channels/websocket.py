@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from casdk._rust import Message, request_id_of
 from casdk._transport.channels.base import Channel, Headers
-from casdk._transport.channels.inspection import Check, ConnectionEndedError, checked
+from casdk._transport.channels.inspection import ConnectionEndedError, checked
+from casdk._transport.channels.options import DEFAULTS, ExchangeOptions
 from casdk._transport.channels.separation import Separation
 from casdk._transport.channels.websocket_connection import REQUESTS, Connection
 from casdk._transport.connecting import Connector, host_field
@@ -54,13 +55,10 @@ class WebsocketChannel(Channel):
         request_id: str,
         message: bytes | memoryview,
         headers: Headers,
-        context: Headers = (),
-        answer_by: float | None = None,
-        repeatable: bool = True,
-        check: Check | None = None,
+        options: ExchangeOptions = DEFAULTS,
     ) -> Message:
         separation = self._separation
-        untried, once = len(message) > separation.accepted_bytes, not repeatable
+        untried, once = len(message) > separation.accepted_bytes, not options.repeatable
         if untried or once:
             await separation.enter(untried, once)
         try:
@@ -70,24 +68,29 @@ class WebsocketChannel(Channel):
                 await asyncio.sleep(0)
                 await asyncio.sleep(0)
                 connection = self.connection
-            if check is not None or connection is None or not connection.usable or connection.headers != headers:
-                connection = await self._ready(headers, context, check)
+            if (
+                options.check is not None
+                or connection is None
+                or not connection.usable
+                or connection.headers != headers
+            ):
+                connection = await self._ready(headers, options)
             try:
-                reply = await connection.call(request_id, message, answer_by)
+                reply = await connection.call(request_id, message, options.answer_by)
             except TransportError:
                 if not connection.stale or once:
                     raise
-                connection = await self._ready(headers, context, check)
-                reply = await connection.call(request_id, message, answer_by)
+                connection = await self._ready(headers, options)
+                reply = await connection.call(request_id, message, options.answer_by)
             separation.accepted_bytes = max(separation.accepted_bytes, len(message))
             return reply
         finally:
             if untried or once:
                 separation.leave(untried, once)
 
-    async def _ready(self, headers: Headers, context: Headers, check: Check | None) -> Connection:
+    async def _ready(self, headers: Headers, options: ExchangeOptions) -> Connection:
         """Return the connection for a request, checked if it has to be."""
-        connect = partial(self._connected, headers, context)
+        check, connect = options.check, partial(self._connected, headers, options.context)
         return await (connect() if check is None else checked(check, self.endpoint, connect, self._ask_on))
 
     async def _ask_on(self, connection: Connection, request_id: str, message: bytes | memoryview) -> Message:

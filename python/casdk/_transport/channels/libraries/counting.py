@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from casdk._transport.channels.base import Channel, Headers
-from casdk._transport.channels.inspection import Check
+from casdk._transport.channels.options import DEFAULTS, ExchangeOptions
 from casdk.errors import ServerError, TransportError
 
 __all__ = ["CountingChannel"]
@@ -47,18 +47,15 @@ class CountingChannel(Channel):
         request_id: str,
         message: bytes | memoryview,
         headers: Headers,
-        context: Headers = (),
-        answer_by: float | None = None,
-        repeatable: bool = True,
-        check: Check | None = None,
+        options: ExchangeOptions = DEFAULTS,
     ) -> bytes:
         """Send one request and wait for its reply, as `Channel.exchange` has it."""
-        ask = partial(self._ask_any, headers)
-        if check is not None and not (repeatable and check.has_passed(self._mark)):
+        ask, check = partial(self._ask_any, headers), options.check
+        if check is not None and not (options.repeatable and check.has_passed(self._mark)):
             await check.inspect(self._mark, ask)
         # The libraries take only bytes, so a buffer that Rust has lent is copied.
         message = bytes(message)
-        reply = await self._exchange(request_id, message, headers, context, answer_by, repeatable)
+        reply = await self._exchange(request_id, message, headers, options)
         if check is not None and not check.has_passed(self._mark):
             try:
                 await check.inspect(self._mark, ask, sent=True)
@@ -76,8 +73,6 @@ class CountingChannel(Channel):
         request_id: str,
         message: bytes,
         headers: Headers,
-        context: Headers = (),
-        answer_by: float | None = None,
-        repeatable: bool = True,
+        options: ExchangeOptions = DEFAULTS,
     ) -> bytes:
         """Send one request without a check; the arguments are those of `exchange`."""

@@ -38,6 +38,7 @@ from casdk._transport.channels.libraries.grpc_words import (
     is_silence,
     lost,
 )
+from casdk._transport.channels.options import DEFAULTS, ExchangeOptions
 from casdk._transport.channels.statuses import (
     DRY_RUN,
     LATE_CODES,
@@ -109,17 +110,15 @@ class GrpcChannel(CountingChannel):
         request_id: str,
         message: bytes,
         headers: Headers,
-        context: Headers = (),
-        answer_by: float | None = None,
-        repeatable: bool = True,
+        options: ExchangeOptions = DEFAULTS,
     ) -> bytes:
         connection, loop = await self._ready(), asyncio.get_running_loop()
         connected = connection.channel.get_state() is READY
         began = loop.time()
-        left = self.time_left(began - EARLY_SECONDS, answer_by)
+        left = self.time_left(began - EARLY_SECONDS, options.answer_by)
         connection.calls += 1
         try:
-            reply = await self._reply_to(connection.channel, message, (*headers, *context), left)
+            reply = await self._reply_to(connection.channel, message, (*headers, *options.context), left)
             connection.answered_at = loop.time()
             return reply
         except grpc.aio.AioRpcError as error:
@@ -138,7 +137,7 @@ class GrpcChannel(CountingChannel):
             task = asyncio.current_task()
             if not connection.open and not (task and task.cancelling()):  # the connection was closed, not the call
                 raise self.was_closed(sent=True) from None
-            if self.had_time(began, answer_by):
+            if self.had_time(began, options.answer_by):
                 self._retire_if_silent(connection, began)
             raise
         finally:

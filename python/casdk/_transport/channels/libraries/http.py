@@ -14,6 +14,7 @@ from casdk._remarks import remark
 from casdk._rust import first_id_of
 from casdk._transport.channels.base import LOG, Headers, no_tunnel, run_out, ssl_context
 from casdk._transport.channels.libraries.counting import CountingChannel
+from casdk._transport.channels.options import DEFAULTS, ExchangeOptions
 from casdk._transport.channels.pairing import HEADERS, IDLE_SECONDS, Asked, Pairing, PairingChannel
 from casdk._transport.channels.refusals import NO_SUCH_PATH, refusal_of
 from casdk._transport.connecting import not_connected
@@ -115,12 +116,12 @@ class HttpChannel(CountingChannel, PairingChannel):
         request_id: str,
         message: bytes,
         headers: Headers,
-        context: Headers = (),
-        answer_by: float | None = None,
-        repeatable: bool = True,
+        options: ExchangeOptions = DEFAULTS,
     ) -> bytes:
         asked = Asked(request_id, first_id_of(message))
-        response, body = await self._ask("POST", "/post", (*headers, *context), message, asked, answer_by)
+        response, body = await self._ask(
+            "POST", "/post", (*headers, *options.context), message, asked, options.answer_by
+        )
         if response.status_code != 200:
             raise self._refusal(response, body)
         return body

@@ -27,7 +27,8 @@ from casdk._rust import request_id_of
 from casdk._transport.channels.base import LOG, SLICE_BYTES, Channel, Headers, no_tunnel, run_out, slices, ssl_context
 from casdk._transport.channels.base import too_large as refused_for_its_size
 from casdk._transport.channels.closes import SERVER_LIMIT, TOO_BIG, closed_with, handshake_refused, no_websocket
-from casdk._transport.channels.inspection import Check, ConnectionEndedError, checked
+from casdk._transport.channels.inspection import ConnectionEndedError, checked
+from casdk._transport.channels.options import DEFAULTS, ExchangeOptions
 from casdk._transport.channels.separation import Separation
 from casdk._transport.connecting import ascii_authority, not_connected
 from casdk.errors import CasdkError, ProxyError, ReplyError, TransportError
@@ -189,18 +190,15 @@ class WebsocketChannel(Channel):
         request_id: str,
         message: bytes | memoryview,
         headers: Headers,
-        context: Headers = (),
-        answer_by: float | None = None,
-        repeatable: bool = True,
-        check: Check | None = None,
+        options: ExchangeOptions = DEFAULTS,
     ) -> bytes:
         separation = self._separation
-        untried, once = len(message) > separation.accepted_bytes, not repeatable
+        untried, once = len(message) > separation.accepted_bytes, not options.repeatable
         await separation.enter(untried, once)
         try:
-            connect = partial(self._ready, headers, context)
+            check, connect = options.check, partial(self._ready, headers, options.context)
             socket = await (connect() if check is None else checked(check, self.endpoint, connect, self._ask_on))
-            reply = await socket.send(request_id, message, answer_by)
+            reply = await socket.send(request_id, message, options.answer_by)
             separation.accepted_bytes = max(separation.accepted_bytes, len(message))
             return reply
         finally:
