@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from casdk import Client, DeadlineError, Document, Retry, ServerError, TransportError
+from casdk._calls.options import DEFAULTS
+from casdk._calls.verbs import encode
 from casdk._engine.logging import flush
 from casdk._engine.waiting import run
 from casdk.testing import EntityTooLarge, FaultServer, Gate, Hold, Refuse, embed
@@ -44,6 +46,14 @@ def test_a_call_logs_one_line_at_its_end(serve, caplog):
         client.encode(["a", "b", "c"], batch_size=2)
     (line,) = said(caplog)
     assert line.startswith(f"encode at {server.address('grpc')}: 3 of 3 items done in ")
+
+
+def test_a_call_has_so_few_attributes_that_it_needs_no_dict():
+    """CPython keeps up to 30 of them in the object itself; with more, each call would pay for a dict."""
+    with Client("grpc://127.0.0.1:1") as client:
+        call = encode(client._session, ["a"], DEFAULTS)
+    later = {"caller"}  # set when the call runs
+    assert len(vars(call).keys() | later) <= 30
 
 
 def test_each_failure_is_logged_with_what_becomes_of_it(serve, caplog):
