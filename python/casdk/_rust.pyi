@@ -406,6 +406,27 @@ def copy_rows(
         IndexError: There are fewer rows.
     """
 
+def sum_words(data: NDArray[np.uint8], before: int) -> int:
+    """Return the sum of the 64-bit little-endian words of bytes, modulo 2 to the 64th; zeros fill up the last word.
+
+    Args:
+        data: ``[N]``, the bytes.
+        before: How many come before these in a longer sequence, whose sum is that of its parts.
+    """
+
+def gather(out: NDArray[np.uint8], start: int, pieces: list[NDArray[np.uint8]], before: int) -> int:
+    """Copy bytes into a place, one piece behind the other, and return what `sum_words` does of all of them.
+
+    Args:
+        out: ``[M]``, where to.
+        start: The place of the first one.
+        pieces: ``[N]`` each.
+        before: As `sum_words` has it.
+
+    Raises:
+        IndexError: There is no room for them.
+    """
+
 EndKind: TypeAlias = Literal["foreign", "refused", "closed", "lost", "too_large", "rules"]
 """What answers speaks no websocket; the handshake was answered with another status; the server has closed it; the
 connection ended; a message is too large; the server breaks the rules, or sends what costs work without end."""

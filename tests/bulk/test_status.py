@@ -5,7 +5,9 @@ import os
 
 import pytest
 from casdk import bulk
+from casdk.bulk import large_part
 from casdk.bulk.call import open_target
+from casdk.bulk.large_part import LargePart
 from casdk.bulk.manifest import Share
 from casdk.bulk.status import Writing, writing_of
 
@@ -56,6 +58,21 @@ def test_how_fast_shards_come(encoder, tmp_path):
     assert seen == [pytest.approx(5), None]
 
 
+@pytest.fixture
+def written_at_once(monkeypatch):
+    """Rows are on the disk as soon as they are added, and not 4 MiB at a time, by a thread."""
+    monkeypatch.setattr(large_part, "CHUNK_BYTES", large_part.BLOCK_BYTES)
+    write = LargePart.write
+
+    def write_and_wait(part, data):
+        count = write(part, data)
+        part._wait()
+        return count
+
+    monkeypatch.setattr(LargePart, "write", write_and_wait)
+
+
+@pytest.mark.usefixtures("written_at_once")
 def test_how_fast_the_rows_of_a_matrix_come(encoder, tmp_path):
     """Since the last shard was whole; before the first one, since the run began, unless another run has made it."""
     target, seen = tmp_path / "rows.npy", []

@@ -11,6 +11,7 @@ import numpy as np
 
 from casdk.bulk.disk import Checksum, Part, sum_of
 from casdk.bulk.folders import FolderTarget
+from casdk.bulk.large_part import LargePart
 from casdk.bulk.manifest import Manifest, Shard
 from casdk.bulk.matrix import head_of
 from casdk.bulk.places import Place
@@ -64,7 +65,7 @@ class ClipRetrievalTarget(FolderTarget):
         files = {name.rpartition(".")[2]: name for name in begun}
         head = self._head(0)
         for column in self._columns:
-            part = self._parts[column] = Part(self.place.scratch / f"_{column}_{number}.npy.tmp")
+            part = self._parts[column] = LargePart(self.place.scratch / f"_{column}_{number}.npy.tmp")
             part.write(head)
             part.checksum = Checksum()
         self._parts[LINES] = Part(self.place.scratch / f"_{LINES}_{number}.jsonl.tmp")

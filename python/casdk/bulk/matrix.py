@@ -14,6 +14,7 @@ import numpy as np
 
 from casdk.bulk.disk import READ_BYTES, Checksum, Lock, Part, rename, sync_folder, write_whole
 from casdk.bulk.items import CONTENT_BYTES
+from casdk.bulk.large_part import LargePart
 from casdk.bulk.manifest import BY_THAT_INPUT, Manifest, Shard, read_manifest, write_manifest
 from casdk.bulk.matrix_before import Before
 from casdk.bulk.sources import to_lines
@@ -26,8 +27,8 @@ FILES: Final = ("rows", "names", "errors")
 CONTENTS: Final = "contents"
 READ_ROWS: Final = 4096
 """Rows that are read at a time."""
-NAMES_BYTES: Final = 1 << 16
-"""Bytes of names that are written at a time: each write lets go of the interpreter, which others may then take."""
+NAMES_ROWS: Final = 4096
+"""Names that are written at a time: each write lets go of the interpreter, which others may then take."""
 
 
 class MatrixTarget(FillableTarget):
@@ -62,7 +63,7 @@ class MatrixTarget(FillableTarget):
         self._filling: Path = self.path.with_name(f"{self.path.name}.filling")
         self._new_errors: Path = self._final["errors"].with_name(f"{self._final['errors'].name}.filling")
         self._files: dict[str, Part] = {}
-        self._names = bytearray()
+        self._names: list[str] = []
         self._row = 0
 
     def _acquire(self) -> Held:
@@ -97,7 +98,8 @@ class MatrixTarget(FillableTarget):
         self._row, self._width = manifest.rows, width
         self._shard_start = manifest.start_of(manifest.next_number)
         self._contents_size = manifest.shards[-1].files.get(CONTENTS, 0) if manifest.shards else 0
-        self._files = {name: Part(self._part[name], sizes.get(name, 0)) for name in FILES}
+        kinds = {"rows": LargePart, "names": Part, "errors": Part}
+        self._files = {name: kind(self._part[name], sizes.get(name, 0)) for name, kind in kinds.items()}
         if not sizes:
             self._files["rows"].write(self._head(0))
         checksum = Checksum()
@@ -116,8 +118,8 @@ class MatrixTarget(FillableTarget):
         self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError], captions: Sequence[str] = ()
     ) -> None:
         files = self._files
-        self._names += to_lines(names)
-        if len(self._names) >= NAMES_BYTES:
+        self._names += names
+        if len(self._names) >= NAMES_ROWS:
             self._write_names()
         if errors:
             failed = [
@@ -129,8 +131,8 @@ class MatrixTarget(FillableTarget):
         self._row += len(names)
 
     def _write_names(self) -> None:
-        names, self._names = self._names, bytearray()
-        self._files["names"].write(names)
+        names, self._names = self._names, []
+        self._files["names"].write(to_lines(names))
 
     def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
         kept = self._keep_contents(shard, contents)
@@ -165,7 +167,7 @@ class MatrixTarget(FillableTarget):
         return msgspec.structs.replace(shard, files=sizes, checksum=checksum.text)
 
     def drop(self) -> None:
-        self._names = bytearray()
+        self._names = []
         for file in self._files.values():
             file.close()
         self._files = {}

@@ -59,6 +59,11 @@ class Requests:
         return settings.batch_size * self._row_items if self._tuning is None else self._tuning
 
     @property
+    def fewest_items(self) -> int:
+        """How many items a shard has at least of which the number may be known: a search needs as many."""
+        return FEWEST_ITEMS if self.searches else 0
+
+    @property
     def is_found(self) -> bool:
         """Whether a search is over whose outcome is in no manifest."""
         return self.searches and self._tuning is not None and self._tuning.is_over

@@ -9,6 +9,7 @@ group is one page, plain. What is read is read by pyarrow.
 from __future__ import annotations
 
 import base64
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -21,7 +22,8 @@ __all__ = ["Group", "Matrix", "RowGroups"]
 
 MAGIC: Final = b"PAR1"
 CREATED_BY: Final = "casdk version 1"
-LENGTH_BYTES: Final = 4
+LENGTH: Final = struct.Struct("<I")
+"""How many bytes follow."""
 STATISTICS_BYTES: Final = 256
 """The first and the last of some names are left out of the statistics if one of them is longer."""
 # Numbers of Parquet's own, as its parquet.thrift names them.
@@ -114,7 +116,7 @@ class RowGroups:
                 7: [TYPE_ORDER] * len(self._schema.names),
             }
         )
-        self._part.write(footer + _length(len(footer)) + MAGIC)
+        self._part.write(footer + LENGTH.pack(len(footer)) + MAGIC)
 
     def _schema_elements(self) -> list[Struct]:
         """Return the columns as Parquet names them, in the order of a walk through the tree that they are."""
@@ -147,7 +149,9 @@ class RowGroups:
     def _write_strings(
         self, column: str, rows: int, levels: bytes, strings: Sequence[str], statistics: Struct
     ) -> Struct:
-        plain = [part for text in map(str.encode, strings) for part in (_length(len(text)), text)]
+        plain: list[bytes] = [b""] * (2 * len(strings))
+        plain[1::2] = map(str.encode, strings)
+        plain[::2] = map(LENGTH.pack, map(len, plain[1::2]))
         data = levels + b"".join(plain)
         packed = self._arrow.compress(data, codec="zstd", asbytes=True)
         written = self._write_page(rows, len(data), len(packed), [packed])
@@ -161,7 +165,7 @@ class RowGroups:
         stretches = list(_stretches(rows, matrix.nulls))
         repeated = b"".join(null if is_null else length * row for length, is_null in stretches)
         defined = _levels((1, ABSENT) if is_null else (length * width, NUMBER) for length, is_null in stretches)
-        levels = _length(len(repeated)) + repeated + defined
+        levels = LENGTH.pack(len(repeated)) + repeated + defined
         numbers = [piece.data for piece in matrix.pieces if piece.size]
         size = len(levels) + sum(piece.nbytes for piece in numbers)
         values = (rows - len(matrix.nulls)) * width + len(matrix.nulls)
@@ -221,13 +225,9 @@ def _stretches(rows: int, odd: Sequence[int]) -> Iterator[tuple[int, bool]]:
 def _levels(runs: Iterable[tuple[int, int]]) -> bytes:
     """Return levels that are given as runs, each a count and a level."""
     levels = b"".join(_run(count, level) for count, level in runs)
-    return _length(len(levels)) + levels
+    return LENGTH.pack(len(levels)) + levels
 
 
 def _run(count: int, level: int) -> bytes:
     """Return a level that comes so many times."""
     return varint(count << 1) + bytes([level])
-
-
-def _length(length: int) -> bytes:
-    return length.to_bytes(LENGTH_BYTES, "little")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -13,6 +13,7 @@ from casdk.bulk.checks import check_errors, check_width
 from casdk.bulk.comparing import Comparison
 from casdk.bulk.copies import Copied, Copies
 from casdk.bulk.hashing import by_bytes
+from casdk.bulk.intake import Intake
 from casdk.bulk.manifest import EXACT, Manifest, Settings, Shard, Share
 from casdk.bulk.matrix import MatrixTarget
 from casdk.bulk.modes import Mode, OnLoop, OnThread
@@ -103,6 +104,7 @@ class Run:
         self._requests = Requests(total, tunes=tunes, row_items=self._parts)
         self._bar = Bar(target.name, total, lambda: client.servers, shown=show_progress)
         self._stopping: BaseException | None = None
+        self._intake: Intake | None = None
         self._manifest = Manifest(settings=settings, share=share)
         ways = {"resume": resume, "overwrite": overwrite, "update": update}
         self._open = partial(open_manifest, target, self._manifest, self._requests, **ways)
@@ -117,6 +119,8 @@ class Run:
     def stop(self, reason: BaseException) -> None:
         """Let the run end soon by raising `reason`, after the requests in flight. Any thread or handler may call it."""
         self._stopping = reason
+        if self._intake is not None:
+            self._intake.end()
 
     def _check_asked(self) -> None:
         """Raise the exception that `stop` was called with, if it was called."""
@@ -356,8 +360,11 @@ class Run:
 
     async def _encode(self, mode: Mode, work: Work) -> None:
         """Encode the items of a shard by a stream of its own, so that no request has items of two shards."""
-        items = self._items_on_loop(work) if isinstance(self._source, AsyncSource) else downloaded(self._blocks(work))
-        pieces, held = mode.stream(items, self._options_of_stream(work.verdict)), cast("list[EncodeResult]", [])
+        settings, held = self._settings, cast("list[EncodeResult]", [])
+        self._intake = intake = Intake(self._source, work, settings.batch_size, settings.shard_rows)
+        if self._stopping is not None:
+            intake.end()
+        pieces = mode.stream(intake.items(self._requests.fewest_items), self._options_of_stream(work.verdict))
         try:
             while (piece := await mode.next(pieces)) is not None:
                 is_short = len(piece.embeddings) < self._settings.batch_size * self._parts
@@ -374,30 +381,6 @@ class Run:
             await mode.close(pieces)
             if not self._half_written:
                 await mode.do(partial(self._place, work, held, is_last=True))
-
-    def _blocks(self, work: Work) -> Iterator[list[Any]]:
-        """Yield the items of a shard that are still to be encoded, some at a time."""
-        while most := self._room(work):
-            block = self._source.take(most)
-            if not len(block):
-                return
-            work.note(block)
-            yield block.items
-
-    async def _items_on_loop(self, work: Work) -> AsyncIterator[Any]:
-        while most := self._room(work):
-            block = await self._source.take(most)
-            if not len(block):
-                return
-            work.note(block)
-            for item in block.items:
-                yield item
-
-    def _room(self, work: Work) -> int:
-        """Return how many further rows of the input may be read for the shard."""
-        if self._stopping is not None:
-            return 0
-        return min(self._settings.batch_size, self._settings.shard_rows - work.read)
 
     def _place(self, work: Work, held: list[EncodeResult], *, is_last: bool = False) -> None:
         """Write pieces to the target, and the copied rows between them; each written piece leaves the list."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from casdk.bulk.disk import Checksum, Part
 from casdk.bulk.folders import EMBEDDING, ERRORS, FolderTarget
 from casdk.bulk.items import CONTENT_BYTES
+from casdk.bulk.large_part import LargePart
 from casdk.bulk.manifest import Manifest, Shard
 from casdk.bulk.places import Place
 from casdk.bulk.row_groups import Group, Matrix, RowGroups
@@ -54,7 +55,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
         self.place.remove(ERRORS)  # of an earlier end, if this is an update
         self._width = width
         self._hold_nothing()
-        self._part = Part(self.place.scratch / f"_{self._name}.tmp")
+        self._part = LargePart(self.place.scratch / f"_{self._name}.tmp")
         self._part.checksum = Checksum()
         self._groups = RowGroups(self._arrow, self._part, self._schema(width))
         self._drop_begun(manifest)

@@ -79,10 +79,18 @@ class Source:
         blocks: Takes up to so many rows; none are left where it returns an empty block.
         total: Rows in all, if that is known.
         holds: What they are made of.
+        listed: Says how many of the next rows, up to so many, are there and can be taken at once at no cost.
     """
 
-    def __init__(self, blocks: Callable[[int], Block], total: int | None = None, holds: Holds = ()) -> None:
+    def __init__(
+        self,
+        blocks: Callable[[int], Block],
+        total: int | None = None,
+        holds: Holds = (),
+        listed: Callable[[int], int] = lambda most: 0,
+    ) -> None:
         self.take: Final = blocks
+        self.listed: Final = listed
         self.total: Final = total
         self.holds: Final = holds
 
@@ -197,7 +205,12 @@ def open_source(content: Any, *, holds: Holds = (), captions: bool = False) -> S
         start += len(taken)
         return msgspec.structs.replace(block, captions=_captions_of(block.items, holds)) if captions else block
 
-    return Source(take, len(content) if hasattr(content, "__len__") else None, holds)
+    def listed(most: int) -> int:
+        # Strings alone: of a path the file is looked at, and of bytes a digest is made.
+        following = content[start : start + most] if type(content) is list else []
+        return len(following) if set(map(type, following)) == {str} else 0
+
+    return Source(take, len(content) if hasattr(content, "__len__") else None, holds, listed)
 
 
 def read_block(taken: list[Any], start: int) -> Block:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from casdk._calls.sample import Verdict
 from casdk.bulk.items import Contents
@@ -11,6 +12,9 @@ from casdk.bulk.sources import Block, to_lines
 from casdk.errors import ItemError
 
 __all__ = ["Work"]
+
+DIGESTED_ROWS: Final = 4096
+"""Rows whose names are counted into the digest at a time: each step costs as much as hundreds of names."""
 
 
 class Work:
@@ -36,6 +40,7 @@ class Work:
         self.failed: int = 0
         self.waiting: list[tuple[list[str], Mapping[int, ItemError], list[str]]] = []
         self._digest = Digest()
+        self._came = 0  # of the names that are there
         self._names: list[str] = []
         self._contents: dict[int, str] = {}
         self._noted = Contents()
@@ -51,29 +56,36 @@ class Work:
 
     def names(self, rows: int) -> list[str]:
         """Return the names of the rows that come back next."""
-        return self._names[:rows]
+        return self._names[self._came : self._came + rows]
 
     def captions(self, rows: int) -> list[str]:
         """Return the captions of the rows that come back next; none if the target stores no captions."""
-        return self._captions[:rows]
+        return self._captions[self._came : self._came + rows]
 
     def count(self, rows: int, failed: int = 0) -> None:
         """Count the next rows as having come back."""
-        contents = b""
         if self._contents:
             places = range(self.rows, self.rows + rows)
             known = [(place, self._contents.pop(place)) for place in places if place in self._contents]
-            contents = to_lines(known)
+            self._digest.add(b"", to_lines(known))
             for place, content in known:
                 self._noted.note(place, content)
-        self._digest.add(to_lines(self._names[:rows]), contents)
-        del self._names[:rows], self._captions[:rows]
         self.rows += rows
         self.failed += failed
+        self._came += rows
+        if self._came >= DIGESTED_ROWS:
+            self._count_names_in()
+
+    def _count_names_in(self) -> None:
+        """Count the names that have come back into the digest, and drop them."""
+        came, self._came = self._came, 0
+        self._digest.add(to_lines(self._names[:came]), b"")
+        del self._names[:came], self._captions[:came]
 
     @property
     def digest(self) -> str:
         """The digest of the items that have come back."""
+        self._count_names_in()
         return self._digest.text
 
     @property

@@ -9,6 +9,7 @@ mod kind;
 mod packer;
 mod reply;
 mod rows;
+mod sums;
 mod uri;
 mod values;
 mod websocket;
@@ -88,6 +89,8 @@ mod _rust {
     use super::reply::{Reply, first_id_of, request_id_of, scan, scan_status};
     #[pymodule_export]
     use super::rows::{are_consecutive, copy_rows};
+    #[pymodule_export]
+    use super::sums::{gather, sum_words};
     #[pymodule_export]
     use super::uri::{kind_of_uri, read_uri};
     #[pymodule_export]

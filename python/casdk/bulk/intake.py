@@ -1,0 +1,74 @@
+"""The items of a shard on their way into a stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from casdk.bulk.sources import AsyncSource, Source
+from casdk.bulk.stores import downloaded
+from casdk.bulk.work import Work
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """Takes items for a shard and notes them in it.
+
+    Args:
+        source: The input.
+        work: The shard.
+        batch_size: Rows per request.
+        shard_rows: Rows of a shard.
+    """
+
+    def __init__(self, source: Source | AsyncSource, work: Work, batch_size: int, shard_rows: int) -> None:
+        self._source: Any = source
+        self._work = work
+        self._batch_size = batch_size
+        self._shard_rows = shard_rows
+        self._at_hand: list[Any] = []
+        self._ended = False
+
+    def end(self) -> None:
+        """Hand out no more; may be called anywhere."""
+        self._ended = True
+        self._at_hand.clear()
+
+    def items(self, fewest: int) -> Any:
+        """Return what is still to be encoded: a list, if it is all there and known to be no fewer, else an iterator.
+
+        The engine reads a list by itself. For each request of an iterator, the caller's thread is woken.
+        """
+        if isinstance(self._source, AsyncSource):
+            return self._items_on_loop()
+        left = self._shard_rows - self._work.read
+        if self._ended or self._source.listed(left) < max(fewest, 1):
+            return downloaded(self._blocks())
+        block = self._source.take(left)
+        self._work.note(block)
+        self._at_hand += block.items
+        if self._ended:
+            self._at_hand.clear()
+        return self._at_hand
+
+    def _blocks(self) -> Iterator[list[Any]]:
+        while most := self._room():
+            block = self._source.take(most)
+            if not len(block):
+                return
+            self._work.note(block)
+            yield block.items
+
+    async def _items_on_loop(self) -> AsyncIterator[Any]:
+        while most := self._room():
+            block = await self._source.take(most)
+            if not len(block):
+                return
+            self._work.note(block)
+            for item in block.items:
+                yield item
+
+    def _room(self) -> int:
+        """Return how many rows may be read now."""
+        return 0 if self._ended else min(self._batch_size, self._shard_rows - self._work.read)
