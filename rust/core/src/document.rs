@@ -105,7 +105,7 @@ pub struct Tensor<'a> {
     pub dtype: Cow<'a, str>,
 }
 
-/// What a document is about.
+/// The content of a document.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Content<'a> {
     /// Nothing.
@@ -121,16 +121,16 @@ pub enum Content<'a> {
     Path(Cow<'a, str>),
     /// The same, by URL.
     FileUrl(Cow<'a, str>),
-    /// An image inside its URI.
+    /// An image in a data URI.
     DataUri(Cow<'a, str>),
-    /// An image behind a URL that nobody fetched.
+    /// An image behind a URL that was not fetched.
     NotFetched(Cow<'a, str>),
-    /// What cannot be sent, and why.
+    /// Content that cannot be sent, with the reason.
     Refused(Error),
 }
 
 impl<'a> Content<'a> {
-    /// Returns the content that a text stands for: itself, or where it lies.
+    /// Returns the content that a text stands for: the text itself, or the image that it is the URI of.
     #[must_use]
     pub fn of(kind: Kind, text: Cow<'a, str>) -> Self {
         match kind {
@@ -143,10 +143,10 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Who a document is.
+/// The id of a document.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Id<'a> {
-    /// The user's own.
+    /// The user's own id.
     Own(Cow<'a, str>),
     /// The request's first 24 characters and the position in the message as 8 hex digits.
     Position,
@@ -165,11 +165,11 @@ impl Default for Id<'_> {
 pub struct Score<'a> {
     /// The number; absent on the wire means 0.
     pub value: f32,
-    /// How it was made.
+    /// The operation that made it.
     pub op_name: Cow<'a, str>,
-    /// For people.
+    /// A description for people.
     pub description: Cow<'a, str>,
-    /// Id of what it was measured against.
+    /// Id of the document that it was measured against.
     pub ref_id: Cow<'a, str>,
 }
 
@@ -238,18 +238,18 @@ macro_rules! document {
         /// A document, of a request or of a reply. Empty strings and zeros are not on the wire.
         #[derive(Debug, Clone, PartialEq, Default)]
         pub struct Document<'a> {
-            /// Who it is.
+            /// Its id.
             pub id: Id<'a>,
-            /// What it is about.
+            /// Its content.
             pub content: Content<'a>,
-            /// Media type; a request says that of the content where the document does not.
+            /// Media type; if it is empty, a request has the one of the content.
             pub mime_type: Cow<'a, str>,
             $($(#[$says])* pub $name: value_of!($kind, 'a),)*
             /// Where it is in its parent.
             pub location: Vec<f32>,
-            /// The program's own.
+            /// Tags of the caller's.
             pub tags: Fields,
-            /// What the server made of it.
+            /// The row that the server made for it.
             pub embedding: Option<Tensor<'a>>,
             /// By name.
             pub scores: Scores<'a>,
@@ -257,7 +257,7 @@ macro_rules! document {
             pub evaluations: Scores<'a>,
             /// Its parts.
             pub chunks: Vec<Document<'a>>,
-            /// What goes with it.
+            /// Its matches, or the candidates to be ranked.
             pub matches: Vec<Document<'a>>,
         }
     };

@@ -42,7 +42,7 @@ plain_fields!(fields);
 const OF_WHOLE: [Field; 3] = [Field::embedding, Field::scores, Field::evaluations];
 const NESTED: [Field; 2] = [Field::matches, Field::chunks];
 
-/// What can be told of a program's document before it is read.
+/// What is known about a document of the caller's before it is read.
 pub trait Outline {
     /// Why the document cannot be looked at.
     type Error;

@@ -75,12 +75,12 @@ pub(crate) fn prefix(request_id: &str) -> &str {
     &request_id[..end.unwrap_or_default()]
 }
 
-/// A place in a message, as ids tell it.
+/// The digits of a place in a message, as they stand in ids.
 pub(crate) fn place_digits(place: usize) -> [u8; PLACE_DIGITS] {
     hex(place as u64)
 }
 
-/// Returns the place that an id tells, if it was made for this request.
+/// Returns the place in an id, if the id was made for this request.
 ///
 /// For a request id of less than 24 characters that is none: its ids could be anybody's.
 #[must_use]

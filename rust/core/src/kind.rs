@@ -28,7 +28,7 @@ macro_rules! kinds {
             Tensor TENSOR = b'N',
             /// A document.
             Document DOCUMENT = b'O',
-            /// What nobody can tell yet, or a string that is neither a sentence nor an image: the name of a directory,
+            /// An item whose kind is not known yet, or a string that is neither sentence nor image: the name of a directory,
             /// or a URL with white space in it.
             Unclear UNCLEAR = b'?',
         }

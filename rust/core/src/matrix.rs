@@ -74,7 +74,7 @@ impl Rows<'_> {
 
 /// Copies the embeddings of a reply into rows.
 ///
-/// A document whose id was made for the request goes to the position it tells, any other to its position in the reply.
+/// A document whose id was made for the request has its position in that id; any other has its position in the reply.
 ///
 /// # Returns
 ///
@@ -142,9 +142,9 @@ fn positions(
     let (mut named, mut in_order) = (0, true);
     for (at, row) in reply.rows.iter().enumerate() {
         let id = message.get(row.id.clone()).unwrap_or_default();
-        let told = place_of(id, request_id);
-        let position = told.unwrap_or(at);
-        named += usize::from(told.is_some());
+        let place = place_of(id, request_id);
+        let position = place.unwrap_or(at);
+        named += usize::from(place.is_some());
         in_order &= position == at;
         positions.push(position);
     }
@@ -153,7 +153,7 @@ fn positions(
     }
     if count < sent && named < count {
         return Err(Error::Unfit(format!(
-            "the server sent {count} documents for {sent}, and their ids do not tell which are missing"
+            "the server sent {count} documents for {sent}, and their ids do not show which are missing"
         )));
     }
     Ok(positions)

@@ -286,7 +286,7 @@ pub fn sniff(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Two letters are no magic, so the size of the second header must be one that exists too.
+/// Two letters are too short a signature, so the size of the second header is checked, too.
 fn is_bmp(bytes: &[u8]) -> bool {
     let Some(size) = bytes.get(14..18) else {
         return false;

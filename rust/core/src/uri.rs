@@ -10,7 +10,7 @@ const SCHEMES: [(&str, Kind); 4] = [
     ("https://", Kind::WebUrl),
     (FILE, Kind::FileUrl),
 ];
-/// Whether a scheme begins with a byte: of most texts the first one tells that they begin with none.
+/// Whether a scheme begins with a byte: the first byte of most texts shows that they have no scheme.
 const BEGINS_SCHEME: [bool; 256] = {
     let mut begins = [false; 256];
     let mut row = 0;

@@ -1,4 +1,4 @@
-//! How much a request from outside becomes when it is parsed: counted before anybody parses it.
+//! How many objects a request from outside becomes when it is parsed, counted before it is parsed.
 //!
 //! A parser makes hundreds of bytes of an empty document that came in two, and one that follows every bracket overflows
 //! the stack. Counting keeps nothing and nests no further than [`WEIGHED_LEVELS`].
@@ -9,7 +9,7 @@ use crate::wire::{BYTES, Field, Reader, broken};
 /// Levels of messages that are looked into; every protobuf library refuses more than 100.
 pub const WEIGHED_LEVELS: usize = 100;
 
-/// What was counted.
+/// The counts of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Weight {
     /// Documents, nested ones included; in JSON, whatever has braces.

@@ -12,7 +12,7 @@ pub fn new_id(py: Python<'_>) -> PyResult<Bound<'_, PyString>> {
     PyString::from_bytes(py, &id)
 }
 
-/// Returns the place that an id tells, if it was made for this request.
+/// Returns the place in an id, if the id was made for this request.
 #[pyfunction]
 pub fn place_of(id: &str, request_id: &str) -> Option<usize> {
     ids::place_of(id.as_bytes(), request_id)

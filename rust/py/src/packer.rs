@@ -162,7 +162,7 @@ fn packed_kind(byte: u8) -> PyResult<Kind> {
     Kind::of_packed(byte).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
-/// What is packed for an item that could not be read, whose exception is kept; one that is to end more than an item is
+/// The content for an item that could not be read, whose exception is stored; one that is to end more than an item is
 /// handed on.
 fn unfit(
     py: Python<'_>,

@@ -20,7 +20,7 @@ use super::reply::Reply;
 use super::wake::{Again, Woken};
 use super::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, HEADER_BYTES, STREAM_WINDOW_BYTES};
 
-/// What a call comes to.
+/// The outcome of a call.
 pub type Outcome = Result<Bytes, Failure>;
 
 /// The end of one call.
@@ -32,20 +32,20 @@ pub struct Event {
     pub outcome: Outcome,
 }
 
-/// Where a connection stands.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// The server has not greeted: nobody knows whether it speaks HTTP/2.
+    /// The server has not sent its first frame, so it may speak another protocol.
     Opening,
     /// Requests can be begun.
     Open,
-    /// Those begun go on, and none can be begun any more.
+    /// Requests in flight go on, and no more can be begun.
     Leaving,
     /// It has ended.
     Closed,
 }
 
-/// What [`Connection::step`] came to.
+/// The result of [`Connection::step`].
 #[derive(Debug)]
 pub struct Step {
     /// Calls that have ended.
@@ -151,12 +151,12 @@ impl Connection {
         Ok(stream)
     }
 
-    /// Takes a call back: its stream is reset with the next step, and it has no event any more.
+    /// Cancels a call: its stream is reset with the next step, and it has no more events.
     pub fn cancel(&mut self, stream: u32) {
         self.calls.remove(&stream);
     }
 
-    /// Asks the server for a sign of life, with the next step, unless one is asked for already.
+    /// Sends a ping with the next step, unless one is unanswered.
     pub fn ping(&mut self) {
         if self.pings.is_none() {
             self.pings = self
@@ -165,7 +165,7 @@ impl Connection {
                 .and_then(h2::client::Connection::ping_pong);
         }
         if let Some(pings) = &mut self.pings {
-            // An answer that came is taken note of here; whoever asks sees it by the bytes that were received.
+            // An answered ping is noted here; the caller sees an answer by the bytes that were received.
             let _ = pings.poll_pong(&mut Context::from_waker(Waker::noop()));
             let _ = pings.send_ping(Ping::opaque());
         }

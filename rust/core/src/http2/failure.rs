@@ -1,19 +1,19 @@
-//! What a call may end with that is no reply.
+//! How a call may end without a reply.
 
-/// What happened; `code` and `words` of a [`Failure`] say more.
+/// Why a call ended; `code` and `words` of a [`Failure`] have the details.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The server answered with a status of gRPC: its code and its words.
     Status,
-    /// Somebody answered with a status of HTTP that is none of success: the code.
+    /// The server, or a proxy, answered with an HTTP status that is no success: the code.
     Http,
-    /// The answer is none of gRPC.
+    /// The answer is not gRPC.
     Foreign,
     /// The server says that the request succeeded, and sent no whole message.
     Incomplete,
     /// The server sent more than one message.
     Surplus,
-    /// The message is larger than may be.
+    /// The message is larger than the limit.
     TooLarge,
     /// The message is compressed.
     Compressed,
@@ -23,9 +23,9 @@ pub enum Kind {
     Refused,
     /// The connection ended.
     Lost,
-    /// What answers there does not speak HTTP/2.
+    /// The server does not speak HTTP/2.
     Protocol,
-    /// The server broke the rules of HTTP/2, or sends what costs work without end.
+    /// The server broke the rules of HTTP/2, or sends too many frames that cost work and carry nothing.
     Rules,
 }
 
@@ -57,9 +57,9 @@ pub struct Failure {
     pub kind: Kind,
     /// The number that goes with it, else 0.
     pub code: u32,
-    /// What was said, by the server or about it.
+    /// The server's words, or a description of what it did wrong.
     pub words: String,
-    /// For how long the server asks to be left alone, in its own words.
+    /// The wait that the server asks for, as it was sent.
     pub asked: Option<String>,
     /// Whether bytes of the request may have reached the server, and it may have begun with it.
     pub sent: bool,

@@ -1,8 +1,8 @@
-//! The heads of frames as they pass by: what `h2` does not tell of a connection, or tells too late.
+//! The heads of received frames, which show what `h2` does not report about a connection, or reports too late.
 
 /// Bytes of a frame's head.
 const HEAD: usize = 9;
-/// Bytes of a GOAWAY that are kept: the last stream, the code and the beginning of its words.
+/// Bytes of a GOAWAY that are stored: the last stream, the code and the beginning of its words.
 const KEPT: usize = 8 + 256;
 
 const DATA: u8 = 0;
@@ -46,7 +46,7 @@ impl FrameHead {
         self.kind == HEADERS
     }
 
-    /// Whether a server's first frame may be it.
+    /// Whether it may be a server's first frame.
     pub fn is_greeting(&self) -> bool {
         self.kind == SETTINGS
             && self.stream == 0

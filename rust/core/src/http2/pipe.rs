@@ -1,4 +1,4 @@
-//! What stands in the place of a socket: what was received waits to be read, what is written waits to be sent.
+//! The stand-in for a socket: two queues, of received bytes that `h2` reads and of bytes that `h2` writes.
 
 use std::collections::VecDeque;
 use std::io;

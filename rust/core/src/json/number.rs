@@ -37,7 +37,7 @@ impl Reader<'_> {
         if numbers.len() == before {
             numbers.push(self.single()?);
         } else {
-            // The comma behind the last of them is left to whoever reads the list.
+            // The comma behind the last of them is left to the reader of the list.
             self.advance(text.len() - rest.len() - 1);
         }
         Ok(numbers.len() - before)

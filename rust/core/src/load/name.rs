@@ -14,7 +14,7 @@ pub enum Name<'a> {
 }
 
 impl Name<'_> {
-    /// The request's first 24 characters and a place in 8 hex digits: unique, and it tells the place.
+    /// The request's first 24 characters and the document's place as 8 hex digits, which makes it unique.
     pub(super) fn of_place(request_id: &str, place: usize) -> Self {
         let prefix = prefix(request_id).as_bytes();
         let mut text = [0; PREFIX_BYTES + PLACE_DIGITS];

@@ -1,4 +1,4 @@
-//! The close frame, by which one end tells the other why: <https://www.rfc-editor.org/rfc/rfc6455#section-7.4>.
+//! The close frame, with its code and reason: <https://www.rfc-editor.org/rfc/rfc6455#section-7.4>.
 
 use super::end::{End, Kind};
 

@@ -118,7 +118,7 @@ impl Connection {
         self.outgoing.cancel(number);
     }
 
-    /// Asks the server for a sign of life; whoever asks sees the answer by the bytes that are received.
+    /// Sends a ping; the caller sees an answer by the bytes that are received.
     pub fn ping(&mut self) {
         if self.state == State::Open {
             self.outgoing.ping();
@@ -218,7 +218,7 @@ impl Connection {
         if self.state == State::Closed {
             return;
         }
-        // Whoever has said goodbye says it once.
+        // A close frame is sent only once.
         let code = end.close_code().filter(|_| self.state == State::Open);
         self.outgoing.end(code);
         self.request.clear();
