@@ -2,7 +2,7 @@
 
 import pytest
 from casdk._transport.address import SCHEMES
-from casdk.server.settings import DEFAULT_PORTS, LARGEST_MESSAGE, MIB, Settings
+from casdk.server.settings import DEFAULT_PORTS, LARGEST_MESSAGE_BYTES, MIB, Settings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,7 +53,7 @@ def test_a_message_is_never_larger_than_its_memory_allows(memory, message):
     if message is not None and message > memory // 15:
         message = memory // 15
     settings = Settings(ports=PORTS, max_memory=memory, max_message=message)
-    assert settings.message_bytes == min(message or memory // 15, LARGEST_MESSAGE)
+    assert settings.message_bytes == min(message or memory // 15, LARGEST_MESSAGE_BYTES)
     shares = (settings.image_memory, settings.request_memory, settings.reply_memory, settings.little_memory)
     assert sum(shares) <= memory
     assert 3 * settings.message_bytes <= settings.request_memory

@@ -1,4 +1,4 @@
-"""What a command line names -> items to send, each with the name it is reported by."""
+"""Reads the items that a command line names: files, directories, lines, sentences; each with a name for messages."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ STDIN: Final = "-"
 LINES: Final = frozenset({".txt"})
 RECORDS: Final = frozenset({".jsonl", ".ndjson"})
 IMAGES: Final = frozenset(IMAGE_EXTENSIONS)
-"""What is taken of a directory; a file named itself is taken whatever it is called."""
+"""Suffixes of the files that are read from a directory; a file that is named itself may have any name."""
 NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 ID_BYTES: Final = 16
 URIS: Final = (Kind.WEB_URL, Kind.DATA_URI, Kind.FILE_URL)
 
 
 class Entry(NamedTuple):
-    """One item, the line or path it came from, and the id that it was given with, if any."""
+    """One item, the line or path that it came from, and the id in its ``.jsonl`` file, if any."""
 
     name: str
     item: Item | Document
@@ -226,7 +226,7 @@ def read_document(words: str) -> Document:
 def stored(entry: Entry) -> Document:
     """Return an item as the Document to index, whose id is the same each time: indexing it again replaces it.
 
-    That is the id it was given with; else the absolute path or the URL of an image, and a hash of anything else.
+    It is the id in a ``.jsonl`` file, or the absolute path or URL of an image, or a hash of anything else.
     """
     item = entry.item
     if isinstance(item, Document):

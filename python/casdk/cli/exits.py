@@ -85,7 +85,7 @@ _ADVICE: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def for_command_line(advice: str) -> str:
-    """Return what the library advises a program to do as what it comes to on a command line."""
+    """Return an error's advice to a program in terms of the command line's options."""
     for words, ours in _ADVICE:
         advice = words.sub(ours, advice)
     return advice
@@ -102,9 +102,8 @@ def line_of(error: BaseException, url: str | None = None) -> str:
     """Return an error as one line.
 
     Args:
-        error: What happened; its own message says what to do, where that is known on the spot, and its notes what
-            became of what was done before.
-        url: The server, if the command had one: what went wrong on the way there is for ``casdk doctor``.
+        error: The error. Its message says what to do, if that is known, and its notes say what was done before.
+        url: The server, if the command had one; for a failed connection the line names ``casdk doctor``.
     """
     return "; ".join([_line_of(error, url), *map(for_command_line, getattr(error, "__notes__", ()))])
 
@@ -122,15 +121,15 @@ def _line_of(error: BaseException, url: str | None) -> str:
 
 
 def fail(code: Exit, line: str) -> int:
-    """Say what went wrong on standard error, and return the exit code."""
+    """Print what went wrong on standard error, and return the exit code."""
     print(f"casdk: {line}", file=sys.stderr)
     return code
 
 
 def lose_stdout(error: OSError) -> int:
-    """Give standard output up, which takes no more, and return the exit code.
+    """Stop writing to standard output, which has failed, and return the exit code.
 
-    What is still buffered for it goes nowhere: it would fail again when Python ends.
+    Buffered output is sent to the null device, because it would fail again when Python ends.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):

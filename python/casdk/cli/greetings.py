@@ -1,4 +1,4 @@
-"""What is spoken on a port: says each protocol's first words and reads what comes back."""
+"""Finds out for the doctor which protocol a port speaks: it sends each protocol's first bytes and reads the answer."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from casdk.cli.trouble import TroubleError
 
 __all__ = ["Greeting", "addresses_that_work", "greet"]
 
-ENOUGH: Final = 512
+ENOUGH_BYTES: Final = 512
+"""Bytes of an answer that show which protocol it is."""
 H2_OPENING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """HTTP/2's preface and an empty SETTINGS frame (RFC 9113, 3.4)."""
 GONE: Final = frozenset({404, 405, 501})
 DOUBTFUL: Final[dict[str, tuple[int, ...]]] = {"grpc": (), "http": (400, 403), "websocket": (403,)}
-"""What the right server may say, and another one, too: FastAPI refuses a websocket it has no path for with 403."""
+"""Statuses that may come from the right server or from another one: FastAPI refuses an unknown websocket with 403."""
 
 
 class Greeting(NamedTuple):
-    """First words of whoever listens.
+    """The first bytes of a server, and the protocol that they show.
 
     Attributes:
         spoken: ``HTTP/2``, ``HTTP/1.1``, ``TLS``, ``SSH``, ``silence``, ``the end`` or ``something else``.
-        status: HTTP/1.1's.
-        data: As they came.
+        status: The status of HTTP/1.1.
+        data: The bytes, as they came.
     """
 
     spoken: str
@@ -40,17 +41,17 @@ class Greeting(NamedTuple):
 
     @property
     def words(self) -> str:
-        """How a message names it."""
+        """The protocol, as a message names it."""
         if self.spoken == "HTTP/1.1":
             return f"HTTP/1.1 (status {self.status})"
         return f"{self.spoken} ({self.data[:40]!r})" if self.spoken in ("SSH", "something else") else self.spoken
 
 
 def greet(route: Route, tls: TLS) -> str:
-    """Say the scheme's first words; return what it is answered with.
+    """Send the first bytes of the scheme, and return in words what the server speaks.
 
     Raises:
-        TroubleError: Something else is spoken there.
+        TroubleError: The port speaks another protocol.
     """
     endpoint = route.endpoint
 
@@ -115,7 +116,7 @@ def _ask(sock: socket.socket, route: Route, kind: str) -> Greeting:
     received = b""
     try:
         sock.sendall(words)
-        while len(received) < ENOUGH and (piece := sock.recv(ENOUGH)):
+        while len(received) < ENOUGH_BYTES and (piece := sock.recv(ENOUGH_BYTES)):
             received += piece
             if (kind == "grpc" and len(received) >= len("HTTP/1.1 ")) or b"\r\n\r\n" in received:
                 break
@@ -187,7 +188,7 @@ def _speaks_tls(route: Route) -> bool:
         with route.open() as sock, unverified(sock, route.endpoint.host, ["h2", "http/1.1"]):
             return True
     except ssl.SSLError as error:
-        # Whoever answers in TLS's own terms speaks it.
+        # An answer in the form of TLS shows that the port speaks TLS.
         return "ALERT" in (error.reason or "").upper()
     except (OSError, TroubleError):
         return False

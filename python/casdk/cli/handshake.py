@@ -74,15 +74,15 @@ def _day(time: datetime) -> str:
 
 
 def shake(route: Route, tls: TLS, otherwise: Callable[[], list[str]]) -> str:
-    """Go through the handshake as the client would; return what was agreed on.
+    """Make the TLS handshake as the client would, and return in words what was agreed on.
 
     Args:
         route: The way to the server.
         tls: How to verify it.
-        otherwise: Tells addresses that would work in this one's place, if any.
+        otherwise: Returns addresses that would work instead of this one, if any.
 
     Raises:
-        TroubleError: The server is none to trust, or to talk TLS to.
+        TroubleError: The server cannot be trusted, or the handshake failed.
         ConfigError: The client's own certificates cannot be used.
     """
     endpoint = route.endpoint

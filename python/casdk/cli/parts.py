@@ -91,17 +91,17 @@ class PartFile:
         """Do nothing: no byte waits in here."""
 
     def finish(self) -> None:
-        """Let it take its name: it is whole.
+        """Give the complete file its name.
 
         Raises:
-            OSError: It cannot; the error has the file's name.
+            OSError: It cannot be renamed; the error has the file's name.
         """
         self.cut(self.size)
         os.replace(self.path, self._target)
         self.close()
 
     def leave(self) -> None:
-        """Let it stay as it is, if there is something in it."""
+        """Close the file and leave it as it is; an empty file is removed."""
         if self._part is not None:
             self.cut(self.size)
         if os.fstat(self._descriptor).st_size == 0:
@@ -110,7 +110,7 @@ class PartFile:
         self.close()
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         if not self.closed:
             self.closed = True
             if self._part is not None:

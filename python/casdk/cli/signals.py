@@ -1,4 +1,4 @@
-"""What ends a command from outside: Ctrl-C, a request to terminate, a terminal that is closed."""
+"""The signals that end a command: Ctrl-C (SIGINT), SIGTERM, and SIGHUP when the terminal is closed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ WORDS: Final = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "the
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal came that is to end the command, which cleans up as after Ctrl-C.
+    """A signal has ended the command, which cleans up as after Ctrl-C.
 
     Args:
         number: The signal.
 
     Attributes:
-        goes_on: Whether the same command goes on where it was stopped.
+        goes_on: Whether the same command continues where it was stopped.
     """
 
     def __init__(self, number: int) -> None:
@@ -33,7 +33,7 @@ class Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
-    """Have each of those signals raise `Stopped`, unless somebody else handles or ignores it."""
+    """Let each of these signals raise `Stopped`, unless the program handles or ignores it already."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -51,10 +51,10 @@ def stopping() -> Iterator[None]:
 
 @contextlib.contextmanager
 def asking(ask: Callable[[Stopped], object], seconds: float) -> Iterator[None]:
-    """Have the first of those signals ask for an end, and `Stopped` raised if it has not come in time, or at the next.
+    """Let the first of these signals call ``ask``; raise `Stopped` if the end takes too long, or at the next signal.
 
     Args:
-        ask: Called with what to end with.
+        ask: Called with the exception to end with.
         seconds: How long the end may take.
     """
     if threading.current_thread() is not threading.main_thread():

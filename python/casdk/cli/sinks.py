@@ -56,7 +56,7 @@ class Sink(ABC):
         Args:
             start: Position of its first item in the whole input.
             names: Of its items.
-            rows: ``[len(names), D]``; ``[len(names), 0]`` if all are bad and nobody knows D yet.
+            rows: ``[len(names), D]``; ``[len(names), 0]`` if all are bad and D is not known yet.
             bad: Positions in it of the items that have no row; there, ``rows`` are NaN.
         """
         if not len(rows):
@@ -156,7 +156,7 @@ class FileSink(Sink):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Whoever presses Ctrl-C once more here would lose what is kept.
+        # Another Ctrl-C here would lose the rows that are kept, so signals wait.
         with undisturbed():
             try:
                 if error is None:

@@ -16,11 +16,11 @@ __all__ = ["Flag", "IndexOn", "Json", "Limit", "Model", "OutWord", "PathWord", "
 
 
 class UnknownOptionError(ValueError):
-    """A word that looks like an option nobody knows."""
+    """A word that looks like an unknown option."""
 
 
 def _check_words(kind: Any, words: Sequence[object] | object) -> None:
-    """Refuse what looks like an option nobody knows; a lone ``-`` is standard input."""
+    """Refuse a word that looks like an unknown option; a lone ``-`` is standard input."""
     for word in words if isinstance(words, tuple | list) else (words,):
         if str(word).startswith("-") and str(word) != STDIN:
             raise UnknownOptionError(str(word))

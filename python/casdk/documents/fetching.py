@@ -1,7 +1,7 @@
-"""One image behind an http(s) URL: the request that is made of a host, and what of its answer is accepted.
+"""Downloads one image behind an http(s) URL with limits; `loading.py` and `casdk._transport.downloads` use it.
 
-No host is believed: the body is taken as it comes, never decompressed, and counted while it arrives, and that of a
-redirect is not read at all. httpx by itself would decompress both, whatever they grow to, before anybody could count.
+Hosts are not trusted: a body is never decompressed, its bytes are counted while they arrive, and the body of a redirect
+is not read. httpx by itself would decompress both without a limit.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ SHOWN_CHARACTERS: Final = 60
 
 
 def redirected(response: httpx.Response, followed: int, most: int) -> httpx.Request | None:
-    """Return the request that a redirect asks for, or None where the body of this response is the one to read.
+    """Return the request that follows a redirect, or ``None`` if the body of this response is to be read.
 
     Raises:
-        OSError: It is no success, one redirect too many, or compressed, which was not asked for.
+        OSError: The status is no success, there were too many redirects, or the body is compressed.
     """
     if response.has_redirect_location:
         if followed == most:
@@ -40,10 +40,10 @@ def redirected(response: httpx.Response, followed: int, most: int) -> httpx.Requ
 
 
 def fetch(client: httpx.Client, url: str, max_bytes: int, redirects: int) -> bytes:
-    """Return what is behind a URL, on the thread that asks.
+    """Return the bytes behind a URL, on the caller's thread.
 
     Raises:
-        OSError: The host does not answer with it as it is.
+        OSError: The host does not answer with an uncompressed body.
         ValueError: It is larger than ``max_bytes``.
         httpx.HTTPError: The host cannot be reached, or breaks off.
         httpx.InvalidURL: It is no URL.

@@ -262,23 +262,23 @@ def _require_document(document: object, position: int | None = None) -> Document
 
 
 class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
-    """One text or image with what is known about it.
+    """One text or image, with its embedding, matches, scores and tags.
 
-    Text, blob, tensor and uri can stand side by side: setting one does not clear the others. What is sent is the first
-    of them that is there, in this order.
+    Text, blob, tensor and uri may be set at the same time: setting one does not clear the others. The first one of them
+    that is set, in this order, is sent.
 
     Attributes:
-        id: Unique name; 32 random hex characters unless given.
+        id: Unique name; 32 random hex characters by default.
         text: The sentence.
         uri: Path or URL of the image, or a data URI.
         blob: The image file's bytes.
         tensor: The image's pixels, ``[H, W, C]`` uint8.
-        embedding: What the server made of it, ``[D]`` float32.
-        matches: Candidates to rank, or what a search found; any iterable of Documents may be assigned.
+        embedding: The embedding from the server, ``[D]`` float32.
+        matches: Candidates to rank, or the results of a search; any iterable of Documents may be assigned.
         chunks: Parts of this document; any iterable of Documents may be assigned.
-        scores: By name; a plain dict, so a missing name is a ``KeyError``.
-        evaluations: By name.
-        tags: The program's own; what JSON can hold travels.
+        scores: Scores by name, in a plain dict, so a missing name is a ``KeyError``.
+        evaluations: Evaluations by name.
+        tags: Data of the program; values that JSON can express are sent.
         mime_type: Media type.
         parent_id: Id of the document this one is a chunk of.
         granularity: Depth among chunks.
@@ -378,11 +378,11 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
             self.tensor = np.asarray(value)
 
     def load_uri_to_blob(self, *, timeout: float = 30.0, max_bytes: int = DOWNLOAD_BYTES) -> Self:
-        """Read what ``uri`` leads to into ``blob``.
+        """Read the file or URL of ``uri`` into ``blob``.
 
         Args:
-            timeout: Seconds of silence after which a download is given up.
-            max_bytes: Most bytes that are read or fetched (64 MiB).
+            timeout: Seconds without a byte after which a download fails.
+            max_bytes: Most bytes that are read or downloaded (64 MiB).
 
         Returns:
             This document.
@@ -403,13 +403,13 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         timeout: float = 30.0,
         max_bytes: int = DOWNLOAD_BYTES,
     ) -> Self:
-        """Read the image that ``uri`` leads to into ``tensor``, ``[H, W, 3]`` uint8 (RGB).
+        """Read the image of ``uri`` into ``tensor``, ``[H, W, 3]`` uint8 (RGB).
 
         Args:
-            width: Pixels to scale to; the image's own unless given.
-            height: Likewise.
-            timeout: Seconds of silence after which a download is given up.
-            max_bytes: Most bytes that are read or fetched (64 MiB).
+            width: Width in pixels to scale to; the image's own width by default.
+            height: Height in pixels to scale to; the image's own height by default.
+            timeout: Seconds without a byte after which a download fails.
+            max_bytes: Most bytes that are read or downloaded (64 MiB).
 
         Returns:
             This document.

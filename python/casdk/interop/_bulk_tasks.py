@@ -1,4 +1,4 @@
-"""A bulk run that the tasks of an engine make: each a share of the shards, which are joined where the run was begun.
+"""A bulk run in the tasks of an engine: each task makes a share of the shards, and the calling process merges them.
 
 `casdk.interop.ray`, ``dask`` and ``spark`` each say how their engine runs a `ShareTask` once for every share.
 """
@@ -33,7 +33,7 @@ NOT_FOR_TASKS: Final = {
     "shard": "each task gets its own",
     "show_progress": "`casdk bulk status` says how far they are",
 }
-"""Options of a single run, and what is said to who gives them."""
+"""Options that only single runs have, and the reason in the error."""
 
 
 class ShareTask:
@@ -61,7 +61,7 @@ class ShareTask:
             Rows that were encoded.
 
         Raises:
-            BulkError: It stopped; called again, it goes on there.
+            BulkError: It stopped; another call continues there.
         """
         client, content = batches.client_of(self._settings), pickle.loads(self._content)
         return client.encode_to(self._target, content, shard=(index, self.shares), **self._options).encoded
@@ -89,7 +89,7 @@ def encode_in_tasks(
         run: Runs a task for each share, and returns what each has returned.
 
     Raises:
-        BulkError: A task failed for good; the same call goes on from there.
+        BulkError: A task failed for good; the same call continues from there.
         InputTypeError: The content cannot be read more than once, or cannot be pickled.
         InputValueError: There are no tasks, or an option is none that ``encode_to`` takes.
         ConfigError: An option is for single runs.

@@ -1,7 +1,7 @@
-"""A column of a batch, encoded where the batch is: in the worker processes of an engine.
+"""Encodes a column of a batch in the worker processes of an engine.
 
-`BatchEncoder` is what travels there; `casdk.interop.ray`, ``dask`` and ``spark`` hand it to their engines, and it goes
-into Hugging Face's ``Dataset.map(..., batched=True)`` as it is.
+`BatchEncoder` is a function that can be pickled. `casdk.interop.ray`, ``dask`` and ``spark`` pass it to their engines,
+and Hugging Face's ``Dataset.map(..., batched=True)`` takes it directly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from casdk.models import EncodeResult
 __all__ = ["BatchEncoder"]
 
 _clients: dict[tuple[int, bytes], Client] = {}
-"""By process and settings: a forked child makes its own."""
+"""Clients by process id and pickled settings; a forked child makes its own."""
 
 
 def client_of(settings: bytes) -> Client:
@@ -41,15 +41,15 @@ class BatchEncoder:
     All encoders of the same client share one connection per process, whichever threads run them.
 
     Args:
-        client: A client of the server; its configuration travels, its connections do not. A credential must be one
-            that can travel: a function of a module, or ``CLIP_AUTH_TOKEN`` in the environment of the workers.
+        client: A client of the server, of which only the configuration is pickled. Its credential must be a function of
+            a module, or ``CLIP_AUTH_TOKEN`` in the environment of the workers.
         column: What to encode: texts, or what else `Client.encode` takes.
         into: Name of the new column, or of the one to replace.
-        errors: ``"raise"``, or ``"return"``: null (NaN where there is no null) for what cannot be encoded.
-        **options: `EncodeOptions` of each call.
+        errors: ``"raise"``, or ``"return"`` for null (NaN where there is no null) if an item cannot be encoded.
+        **options: The `EncodeOptions` of each call.
 
     Raises:
-        ConfigError: The client holds a secret in clear, which must not travel.
+        ConfigError: The client holds a secret as a string, which must not be pickled.
 
     Example:
         >>> from casdk import Client
@@ -109,7 +109,7 @@ class BatchEncoder:
             return batch.append_column(self.into, rows) if place < 0 else batch.set_column(place, self.into, rows)
         if isinstance(batch, Mapping):
             rows = self.encode(batch[self.column]).embeddings
-            # datasets adds what it is given to what there is, and would decode every image that is handed back.
+            # datasets adds the returned columns to its own, and would decode every image that is returned.
             return {self.into: rows} if kind == "datasets" else {**batch, self.into: rows}
         raise InputTypeError(f"a batch must be a DataFrame, a Table or a mapping, not {type(batch).__name__}")
 

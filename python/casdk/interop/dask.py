@@ -24,9 +24,9 @@ def encode(frame: Any, client: Client, column: str, **options: Any) -> Any:
 
     Args:
         frame: A ``dask.dataframe.DataFrame``.
-        client: A client of the server; its configuration travels.
+        client: A client of the server; its configuration is pickled for the workers.
         column: What to encode.
-        **options: Of `BatchEncoder`.
+        **options: Options of `BatchEncoder`.
     """
     function = BatchEncoder(client, column, **options)
     # Without a meta, dask would find the columns out by encoding made-up texts.
@@ -43,24 +43,25 @@ def encode_to(
     retries: int = 3,
     **options: Unpack[BulkOptions],
 ) -> BulkResult:
-    """`Client.encode_to` by dask's tasks: the same folder, byte for byte, whoever began it and whoever ends it.
+    """Run `Client.encode_to` in dask's tasks; the folder is byte for byte that of a single run, which may continue it.
 
     The tasks run where dask's computations do: on the cluster of the ``distributed.Client`` that is current, or on
     threads or processes of this machine.
 
     Args:
-        client: A client of the server; its configuration travels.
-        target: A folder, which all workers see.
-        content: What `casdk.bulk` reads, a list, or what else can be pickled and read from the first item on, by every
-            task; its paths are those of the workers.
-        tasks: How many make it, each a share of its shards; by default as many as the workers have threads.
-        retries: How often a cluster makes a task again that failed; it goes on where it was. Threads and processes of
-            this machine try none again.
-        **options: Those of `BulkOptions`, but ``shard`` and ``show_progress``.
+        client: A client of the server; its configuration is pickled for the workers.
+        target: A folder that all workers see.
+        content: A source of `casdk.bulk`, a list, or anything else that every task can unpickle and read from its first
+            item; paths are those that the workers see.
+        tasks: Number of tasks, each of which makes a share of the shards; by default the number of the workers'
+            threads.
+        retries: How often a cluster repeats a failed task, which then continues where it stopped. Threads and processes
+            of this machine repeat none.
+        **options: The fields of `BulkOptions`, except ``shard`` and ``show_progress``.
 
     Raises:
-        BulkError: A task failed for good, and the same call goes on there; or target or input are not what they were.
-        InputError: The content cannot travel, or an option is none.
+        BulkError: A task failed for good, and the same call continues there; or the target or the input has changed.
+        InputError: The content cannot be pickled, or an option has a wrong value.
         ConfigError: An option is for single runs.
     """
     try:

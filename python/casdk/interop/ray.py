@@ -28,10 +28,10 @@ def encode(dataset: Any, client: Client, column: str, *, batch_size: int = 1024,
 
     Args:
         dataset: A ``ray.data.Dataset``.
-        client: A client of the server; its configuration travels.
+        client: A client of the server; its configuration is pickled for the workers.
         column: What to encode.
         batch_size: Rows a worker is handed at a time; it sends them in requests of its own.
-        **options: Of `BatchEncoder`.
+        **options: Options of `BatchEncoder`.
     """
     function = BatchEncoder(client, column, **options)
     return dataset.map_batches(function.__call__, batch_size=batch_size, batch_format="pyarrow")
@@ -46,20 +46,20 @@ def encode_to(
     retries: int = 3,
     **options: Unpack[BulkOptions],
 ) -> BulkResult:
-    """`Client.encode_to` by Ray's tasks: the same folder, byte for byte, whoever began it and whoever ends it.
+    """Run `Client.encode_to` in Ray's tasks; the folder is byte for byte that of a single run, which may continue it.
 
     Args:
-        client: A client of the server; its configuration travels.
-        target: A folder, which all workers see.
-        content: What `casdk.bulk` reads, a list, or what else can be pickled and read from the first item on, by every
-            task; its paths are those of the workers.
-        tasks: How many make it, each a share of its shards; by default as many as the cluster has CPUs.
-        retries: How often a task that failed, or whose worker died, is made again; it goes on where it was.
-        **options: Those of `BulkOptions`, but ``shard`` and ``show_progress``.
+        client: A client of the server; its configuration is pickled for the workers.
+        target: A folder that all workers see.
+        content: A source of `casdk.bulk`, a list, or anything else that every task can unpickle and read from its first
+            item; paths are those that the workers see.
+        tasks: Number of tasks, each of which makes a share of the shards; by default the number of the cluster's CPUs.
+        retries: How often Ray repeats a task that failed or whose worker died; the task continues where it stopped.
+        **options: The fields of `BulkOptions`, except ``shard`` and ``show_progress``.
 
     Raises:
-        BulkError: A task failed for good, and the same call goes on there; or target or input are not what they were.
-        InputError: The content cannot travel, or an option is none.
+        BulkError: A task failed for good, and the same call continues there; or the target or the input has changed.
+        InputError: The content cannot be pickled, or an option has a wrong value.
         ConfigError: An option is for single runs.
     """
     try:

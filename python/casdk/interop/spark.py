@@ -23,7 +23,7 @@ def udf(client: Client, *, errors: Literal["raise", "return"] = "raise", **optio
     """Return a function from a column to its embeddings, ``array<float>``.
 
     Args:
-        client: A client of the server; its configuration travels.
+        client: A client of the server; its configuration is pickled for the workers.
         errors: ``"raise"``, or ``"return"``: null for what cannot be encoded.
         **options: `EncodeOptions` of each call.
 
@@ -52,22 +52,22 @@ def encode_to(
     tasks: int | None = None,
     **options: Unpack[BulkOptions],
 ) -> BulkResult:
-    """`Client.encode_to` by the tasks of the active ``SparkSession``: the same folder, byte for byte, whoever began it.
+    """Run `Client.encode_to` in tasks of the active ``SparkSession``; the folder is byte for byte that of a single run.
 
-    A task that failed is made again as often as ``spark.task.maxFailures`` says, and goes on where it was.
+    Spark repeats a failed task as often as ``spark.task.maxFailures`` says; the task continues where it stopped.
 
     Args:
-        client: A client of the server; its configuration travels.
-        target: A folder, which all workers see.
-        content: What `casdk.bulk` reads, a list, or what else can be pickled and read from the first item on, by every
-            task; its paths are those of the workers.
-        tasks: How many make it, each a share of its shards; by default Spark's ``defaultParallelism``, which a session
-            of Spark Connect does not say.
-        **options: Those of `BulkOptions`, but ``shard`` and ``show_progress``.
+        client: A client of the server; its configuration is pickled for the workers.
+        target: A folder that all workers see.
+        content: A source of `casdk.bulk`, a list, or anything else that every task can unpickle and read from its first
+            item; paths are those that the workers see.
+        tasks: Number of tasks, each of which makes a share of the shards; by default Spark's ``defaultParallelism``,
+            which a session of Spark Connect does not report.
+        **options: The fields of `BulkOptions`, except ``shard`` and ``show_progress``.
 
     Raises:
-        BulkError: A task failed for good, and the same call goes on there; or target or input are not what they were.
-        InputError: The content cannot travel, or an option is none.
+        BulkError: A task failed for good, and the same call continues there; or the target or the input has changed.
+        InputError: The content cannot be pickled, or an option has a wrong value.
         ConfigError: An option is for single runs, or there is no active session.
     """
     try:

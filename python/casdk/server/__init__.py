@@ -1,6 +1,6 @@
-"""The embedded server: `serve` for tests and demos, ``python -m casdk.server`` in the foreground.
+"""The embedded server: `serve` runs it for tests and demos, ``python -m casdk.server`` runs it in the foreground.
 
-It speaks the wire of a jina gateway on six schemes at once. Needs the extra ``casdk[server]``.
+It speaks the protocols of a jina gateway on six schemes at once. It needs the extra ``casdk[server]``.
 """
 
 from casdk.server.serving import Served, ServerDiedError, serve

@@ -1,4 +1,7 @@
-"""Who may ask."""
+"""Decides who may send requests to the server: by its token, and by the Host and Origin of browsers.
+
+The gRPC, http and websocket ports each ask the one `Access` of the server.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ RawHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 
 class Access:
-    """Who may ask: compares what a client sends as ``authorization`` with the server's token, in constant time.
+    """Checks the credential of a request, in constant time, and whether a browser may have sent it for another site.
 
     Args:
-        token: What a client must send, verbatim; ``None`` lets everyone in.
+        token: What a client must send as ``authorization``, verbatim; ``None`` accepts everyone.
         host: Address that the server listens on.
-        allow_hosts: Names by which it may be called, beside loopback's, if that address is one of loopback.
+        allow_hosts: Further host names that requests may use if the server listens on loopback.
     """
 
     def __init__(self, token: str | None, host: str = "", allow_hosts: Collection[str] = ()) -> None:
@@ -31,22 +34,22 @@ class Access:
         self._names = {name.lower().rstrip(".") for name in (host, *allow_hosts)}
 
     def allows(self, authorization: bytes | str | None) -> bool:
-        """Whether this header or metadata value lets its sender in."""
+        """Whether this value of a header, or of gRPC metadata, is the right credential."""
         if self._token is None:
             return True
         presented = authorization.encode() if isinstance(authorization, str) else authorization or b""
         return hmac.compare_digest(presented, self._token)
 
     def refusal(self, headers: RawHeaders, *, open_to_all: bool = False) -> tuple[int, str] | None:
-        """Return status and words for an exchange that its headers do not let in.
+        """Return the status and the text of a refusal; ``None`` if the headers are fine.
 
-        A page of another site, which a browser on this machine shows, may send requests to an address on loopback. It
-        shows in its ``Origin``; and where the site's own name was made to lead here (DNS rebinding), in the ``Host``,
-        which is that name. It could not know a token, and so an ``Origin`` matters to a server without one alone.
+        A web page of another site may let the browser on this machine send requests to loopback. Its requests have that
+        site as their ``Origin``. If the site's own name resolves to loopback (DNS rebinding), they have that name as
+        their ``Host``. A web page cannot know the token, so the ``Origin`` is checked only by a server without one.
 
         Args:
-            headers: Their names in lower case.
-            open_to_all: Whether no token is asked for.
+            headers: The headers, with names in lower case.
+            open_to_all: Whether this path needs no token.
         """
         hosts = [value for name, value in headers if name == b"host"]
         found = dict(headers)
@@ -68,18 +71,18 @@ class Access:
 
 
 def _name(authority: str) -> str:
-    """Return the name in ``name``, ``name:port``, ``[address]`` or ``[address]:port``, and "" for what is neither."""
+    """Return the host in ``name``, ``name:port``, ``[address]`` or ``[address]:port``; "" for anything else."""
     found = _AUTHORITY.fullmatch(authority)
     return "" if found is None else (found[1] or found[2]).lower().rstrip(".")
 
 
 def _leads_here(host: str) -> bool:
-    """Return whether nobody but this machine can reach what listens there."""
+    """Return whether only this machine can reach a server that listens on a host."""
     if _is_of_loopback(host):
         return True
     try:
         found = {str(row[4][0]) for row in socket.getaddrinfo(host, None)} if host else set()
-    except OSError:  # which is said when it is listened on
+    except OSError:  # listening on it will fail, and report this
         return False
     return bool(found) and all(map(_is_of_loopback, found))
 

@@ -1,6 +1,7 @@
-"""What encode, rank, index and search do to documents, wherever their rows come from and are kept.
+"""What encode, rank, index and search do to the documents of a request.
 
-Nothing here knows threads, files or images: the embedded server's executors and those of ``casdk.testing`` stand on it.
+The executors of the embedded server and of ``casdk.testing`` share these functions. They get rows and a store passed
+in; there are no threads, files or images here.
 """
 
 from __future__ import annotations
@@ -37,18 +38,18 @@ TEMPERATURE = float(np.exp(4.60517))
 """What CLIP multiplies cosines by before the softmax."""
 TEXT_TYPE = "text/plain"
 DEFAULT_LIMIT = 10
-MATCHES = 100_000
-"""Documents that one request may ask a search for, over all its queries."""
+MOST_MATCHES = 100_000
+"""Documents that one search request may ask for, over all its queries."""
 MATCH_BYTES = 1000
-"""What one takes in a reply, beside what was kept of it."""
+"""Memory of one match in a reply, beside the stored document."""
 ENTRY_BYTES = 1 << 20
 """Largest document that is indexed, without its image and embedding."""
 FOUND_BYTES = 16 << 20
-"""Bytes of what was kept of all documents that one request finds."""
+"""Stored bytes of all documents that one request may find."""
 COPIES = 4
-"""Of them, until a reply is written."""
-TOLD_CHARACTERS = 1000
-"""Characters of each part of a failure: what an error repeats of a request may be as large as that."""
+"""Copies of the stored bytes that are in memory until the reply is written."""
+ERROR_CHARACTERS = 1000
+"""Characters of each part of an error, which may repeat a large part of the request."""
 LOST = "!!drop"
 NO_ROW = ("!!noemb", LOST)
 """Texts that get no embedding where texts may misbehave, for tests."""
@@ -113,7 +114,7 @@ def encode(endpoint: str, documents: Documents, parameters: Parameters, rows_of:
 
 
 def lose(documents: Documents) -> None:
-    """Leave out what a test wants lost."""
+    """Remove the documents whose text asks for that, for tests."""
     for position in reversed(range(len(documents))):
         if documents[position].text == LOST:
             del documents[position]
@@ -158,7 +159,8 @@ class Indexing:
         limit = parameters.get("limit", DEFAULT_LIMIT)
         if request.header.exec_endpoint != "/search" or not isinstance(limit, (int, float)) or not limit >= 1:
             return 0
-        matches = int(min(len(request.data.docs.docs) * min(limit, MATCHES), MATCHES))  # of which inf * 0 is none
+        # The limit is capped before the product, because infinity times 0 is not a number.
+        matches = int(min(len(request.data.docs.docs) * min(limit, MOST_MATCHES), MOST_MATCHES))
         return matches * MATCH_BYTES + COPIES * min(matches * self._store.largest, FOUND_BYTES)
 
     def _insert(self, documents: Documents, parameters: Parameters) -> None:
@@ -177,10 +179,10 @@ class Indexing:
     def _search(self, documents: Documents, parameters: Parameters) -> Work:
         limit = count(parameters, "limit", DEFAULT_LIMIT)
         asked = [document for document in documents if document.HasField("embedding")]
-        if len(asked) * limit > MATCHES:
+        if len(asked) * limit > MOST_MATCHES:
             raise ValueError(
                 f"{len(asked)} queries with a limit of {limit} ask for {len(asked) * limit} documents, and one request "
-                f"gets {MATCHES}: lower the limit, or send fewer queries at a time"
+                f"gets {MOST_MATCHES}: lower the limit, or send fewer queries at a time"
             )
         left = FOUND_BYTES
         found = []
@@ -205,14 +207,14 @@ class Indexing:
 
 
 def failure(error: Exception, executor: str) -> StatusProto:
-    """Return the status of what was raised, cut where it repeats much of the request."""
+    """Return the status for an exception, with long texts cut."""
     return StatusProto(
         code=StatusProto.ERROR,
-        description=repr(error)[:TOLD_CHARACTERS],
+        description=repr(error)[:ERROR_CHARACTERS],
         exception=StatusProto.ExceptionProto(
             name=type(error).__name__,
-            args=[str(argument)[:TOLD_CHARACTERS] for argument in error.args],
-            stacks=[line[:TOLD_CHARACTERS] for line in traceback.format_exception(error)],
+            args=[str(argument)[:ERROR_CHARACTERS] for argument in error.args],
+            stacks=[line[:ERROR_CHARACTERS] for line in traceback.format_exception(error)],
             executor=executor,
         ),
     )

@@ -1,4 +1,7 @@
-"""The one place where a request becomes a reply, whatever it came by."""
+"""Turns a request into its reply, for all ports: it reserves memory, parses, runs the executors and writes the reply.
+
+`rpc.py`, `web.py` and `sockets.py` pass messages to the one `Dispatcher` of the server.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ logger: logging.Logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 GATEWAY = "gateway"
-SMALL = 1 << 16
-"""Messages below this many bytes are parsed and written on the loop: a thread would cost more."""
-FEW = 1024
-"""Likewise, values in a message."""
+SMALL_BYTES = 1 << 16
+"""Smaller messages are parsed and written on the loop, because a thread would cost more."""
+FEW_VALUES = 1024
+"""Messages of fewer values are parsed on the loop, for the same reason."""
 LITTLE_BYTES = 1 << 20
-"""What a request and its reply take that are little."""
+"""Memory of a small request with its reply; small requests have memory of their own."""
 WAIT_SECONDS = 30.0
-"""For memory that other requests hold."""
+"""Longest wait for memory that other requests hold."""
 NAME_CHARACTERS = 256
 """Longest endpoint and ``target_executor`` that are read."""
 
@@ -40,16 +43,16 @@ _TARGET = re.compile(r"\^?([\w/-]*)(\$|\.\*\$?)?")
 
 
 class Dispatcher:
-    """Takes requests through the executors and writes down the time of each.
+    """Runs requests through the executors, and records the time of each.
 
     Args:
-        executors: In the order a request meets them.
-        workers: Threads for what is too large to parse on the loop.
+        executors: The executors, in the order in which a request passes them.
+        workers: Threads that parse and write large messages.
         dim: Numbers in an embedding.
         requests: Memory for messages and what they are parsed to.
-        replies: Memory for replies, until they are sent. A request has the former when it asks for the latter, never
-            the other way round, so that requests cannot wait for each other.
-        little: Memory for requests that take little, so that they do not wait for large ones that are not read.
+        replies: Memory for replies until they are sent. A request always reserves ``requests`` before ``replies``, so
+            that requests cannot wait for each other in a circle.
+        little: Memory for small requests, so that they do not wait for large ones.
     """
 
     def __init__(
@@ -70,19 +73,19 @@ class Dispatcher:
 
     @contextlib.asynccontextmanager
     async def replying(self, message: bytes, form: Form) -> AsyncIterator[list[bytes]]:
-        """Turn a message into its reply, in pieces, whose memory is held until the ``async with`` ends.
+        """Turn a message into its reply, in pieces; their memory is reserved until the ``async with`` ends.
 
-        What an executor raises becomes the reply's status, with the documents as they came.
+        If an executor raises, the reply has the error as its status, and the documents as they came.
 
         Raises:
-            google.protobuf.message.DecodeError: The bytes are no request.
-            casdk.wire.json_form.FormError: Likewise.
-            TooLargeError: It would take more memory than there is.
-            BusyError: Others hold the memory.
+            google.protobuf.message.DecodeError: The bytes are no request in protobuf.
+            casdk.wire.json_form.FormError: The bytes are no request in JSON.
+            TooLargeError: The request would need more memory than the server has.
+            BusyError: Other requests held the memory for too long.
         """
-        large = len(message) >= SMALL
+        large = len(message) >= SMALL_BYTES
         weight = await self._off_loop(lambda: form.weigh(message), large)
-        large = large or weight[0] + weight[1] > FEW
+        large = large or weight[0] + weight[1] > FEW_VALUES
         async with contextlib.AsyncExitStack() as held:
             amount = request_bytes(message, weight) + form.reply_bytes(message, weight[0], self._dim)
             is_little = amount <= LITTLE_BYTES
@@ -95,7 +98,7 @@ class Dispatcher:
             if not is_little or found > LITTLE_BYTES:
                 await _hold(held, self._replies, form.reply_bytes(message, documents, self._dim) + found)
             reply = await self._answer(request, parameters)
-            yield await self._off_loop(lambda: form.write(reply), large or reply.ByteSize() >= SMALL)
+            yield await self._off_loop(lambda: form.write(reply), large or reply.ByteSize() >= SMALL_BYTES)
 
     async def _answer(self, request: DataRequestProto, parameters: dict[str, object]) -> DataRequestProto:
         """Turn a request into its reply, in place."""
@@ -111,7 +114,7 @@ class Dispatcher:
     async def _through(
         self, endpoint: str, target: str, request: DataRequestProto, parameters: dict[str, object]
     ) -> list[RouteProto]:
-        """Take a request through the executors; the first that fails is the last."""
+        """Run a request through the executors, up to the first that fails."""
         routes: list[RouteProto] = []
         for executor in self._executors:
             if not executor.serves(endpoint):
@@ -135,11 +138,11 @@ class Dispatcher:
         return routes
 
     async def _off_loop(self, work: Callable[[], T], large: bool) -> T:
-        """Parse or write a message: on a thread if it is large, else here."""
+        """Parse or write a message, on a worker thread if it is large."""
         return await on(self._workers, work) if large else work()
 
     async def dry_run(self) -> StatusProto:
-        """Answer whether the flow is ready; this one always is once it runs."""
+        """Return whether the flow is ready; this flow always is once the server runs."""
         return StatusProto()
 
 
@@ -152,13 +155,14 @@ async def _hold(held: contextlib.AsyncExitStack, memory: Memory, amount: int) ->
 
 
 def _means(target: str, name: str) -> bool:
-    """Return whether a request's ``target_executor`` means the executor of this name.
+    """Return whether a request's ``target_executor`` selects the executor of this name.
 
-    jina runs it as a regular expression. Here nothing of a client's is run, since a short one can take for ever: it is
-    read as the beginning of a name, with ``$`` as a whole name, and may be written ``^name``, ``name$`` or ``name.*``.
+    jina matches it as a regular expression. This server does not run regular expressions of clients, because a short
+    one can take for ever. It accepts the beginning of a name, or with ``$`` a whole name, written as ``name``,
+    ``^name``, ``name$`` or ``name.*``.
 
     Raises:
-        ValueError: It would have to be run to know.
+        ValueError: It is another regular expression.
     """
     found = _TARGET.fullmatch(target) if len(target) <= NAME_CHARACTERS else None
     if found is None:

@@ -1,4 +1,7 @@
-"""The flow's executors: one encodes and ranks, one indexes and searches."""
+"""The two executors of the server's flow: one encodes and ranks, one indexes and searches.
+
+`gateway.py` makes them, and the `Dispatcher` calls them. They run their work on threads, in turns.
+"""
 
 from __future__ import annotations
 
@@ -24,30 +27,30 @@ __all__ = ["EncodeExecutor", "Executor", "IndexExecutor", "on"]
 
 ITEMS_AT_ONCE = 32
 """Texts or images of a request that are encoded together."""
-CHARACTERS = 1 << 16
-"""Texts that have as many are encoded without any others."""
+BATCH_CHARACTERS = 1 << 16
+"""Characters of the texts that are encoded together; a text with as many is encoded alone."""
 TURN_SECONDS = 0.02
-"""That a request keeps a thread for, if others wait for one."""
+"""Time that a request keeps a thread while others wait for one."""
 BUSY, STUCK = "!!busy", "!!stuck"
 
 T = TypeVar("T")
 
 
 class Executor(Protocol):
-    """One stop of a request."""
+    """One executor of the flow."""
 
     name: str
 
     def serves(self, endpoint: str) -> bool:
-        """Whether requests to this endpoint stop here."""
+        """Whether requests to this endpoint pass this executor."""
         ...
 
     def reply_bytes(self, request: DataRequestProto, parameters: Parameters) -> int:
-        """Return what it will add to a reply, in memory, beside embeddings."""
+        """Return the bytes that it will add to a reply in memory, without embeddings."""
         ...
 
     async def __call__(self, endpoint: str, documents: Documents, parameters: Parameters) -> None:
-        """Work on the documents in place; after an exception they are as they came."""
+        """Change the documents in place; after an exception they are unchanged."""
 
 
 class EncodeExecutor:
@@ -57,11 +60,11 @@ class EncodeExecutor:
     encode with that model. A document without content gets no embedding.
 
     Args:
-        encoder: What makes the rows.
-        images: What reads the images.
+        encoder: Makes the rows.
+        images: Reads the images.
         workers: Threads to encode on.
-        threads: How many of them requests may keep that take long.
-        indexed: Whether an indexer stands behind, which then answers ``/delete`` and ``/status`` alone.
+        threads: Number of these threads that long requests may keep.
+        indexed: Whether an indexer follows, which then answers ``/delete`` and ``/status`` alone.
         chaos: Whether texts that begin with ``!!`` misbehave, for tests: ``!!raise`` raises ``ValueError``,
             ``!!sleep:S`` takes S seconds, ``!!noemb`` gets no embedding, ``!!drop`` is lost, ``!!busy`` never ends on
             its thread, and ``!!stuck`` never ends on the loop, inside C code that keeps the interpreter's lock.
@@ -87,11 +90,11 @@ class EncodeExecutor:
         self._chaos = chaos
 
     def serves(self, endpoint: str) -> bool:
-        """Everything, but for what only an indexer can answer."""
+        """Return whether the endpoint is any but those that only an indexer can answer."""
         return endpoint not in self._passes
 
     def reply_bytes(self, request: DataRequestProto, parameters: Parameters) -> int:
-        """Nothing: the embeddings are counted for all."""
+        """Return 0, because embeddings are counted by the dispatcher."""
         return 0
 
     async def __call__(self, endpoint: str, documents: Documents, parameters: Parameters) -> None:
@@ -175,10 +178,10 @@ class IndexExecutor:
 
 
 async def on(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-    """Run work on a thread, so that the loop stays live.
+    """Run work on a thread, so that the loop is not blocked.
 
     Raises:
-        BusyError: There is no thread for it: the server ends, or the system gives it none.
+        BusyError: No thread can run it, because the server ends or the system has no thread left.
     """
     try:
         running = asyncio.get_running_loop().run_in_executor(threads, work)
@@ -187,14 +190,14 @@ async def on(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     try:
         return await running
     finally:
-        del running  # what it raises would hold this frame, and with it the request, until garbage is collected
+        del running  # an exception would otherwise keep this frame, and so the request, until a garbage collection
 
 
 async def in_turns(threads: ThreadPoolExecutor, work: Work, later: asyncio.Semaphore, *, is_long: bool) -> None:
-    """Do work on threads, a turn at a time.
+    """Run work on threads, one turn at a time.
 
-    The first turn of what is not known to be long waits for a thread alone. All other turns wait for each other before
-    that, so that what is small, and done in one turn, never waits for requests that are large, however many.
+    The first turn of a request that may be small waits only for a free thread. All other turns also wait for the
+    semaphore. So a small request, which is done in one turn, never waits for large ones, however many there are.
     """
 
     def turn() -> bool:
@@ -208,19 +211,19 @@ async def in_turns(threads: ThreadPoolExecutor, work: Work, later: asyncio.Semap
 
 
 def _batches(positions: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Cut what an encoder gets: what it computes on the way is many times larger than the rows it returns."""
+    """Yield batches for an encoder, whose intermediate results are many times larger than its rows."""
     for start in range(0, len(positions), ITEMS_AT_ONCE):
         yield positions[start : start + ITEMS_AT_ONCE]
 
 
 def _batches_of_texts(sizes: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
-    """Likewise; for positions with numbers of characters."""
+    """Yield batches of texts, from positions with numbers of characters."""
     some: list[int] = []
     characters = 0
     for at, size in sizes:
         some.append(at)
         characters += size
-        if len(some) == ITEMS_AT_ONCE or characters >= CHARACTERS:
+        if len(some) == ITEMS_AT_ONCE or characters >= BATCH_CHARACTERS:
             yield some
             some, characters = [], 0
     if some:

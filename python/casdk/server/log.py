@@ -1,4 +1,4 @@
-"""How the server's log is written."""
+"""The format of the server's log, which no client can forge; ``python -m casdk.server`` uses it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ INDENT = "    "
 class OneLineFormatter(logging.Formatter):
     """Writes a record as one line, and a traceback as further ones that are indented.
 
-    Clients have their words in messages and in exceptions. What would begin another line, move a terminal's cursor or
-    turn its direction is written as Python would escape it, so that no client writes a record of its own.
+    Messages and exceptions contain text of clients. Characters that would begin another line, move a terminal's cursor
+    or change its direction are escaped, so that no client can write a log record of its own.
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name

@@ -1,4 +1,7 @@
-"""How many bytes requests may hold at once: who asks for more waits, and what nobody could ask for is watched."""
+"""Limits the memory of requests: they reserve bytes and wait for them, and the growth of the process is watched.
+
+The `Dispatcher` and the `ImageReader` reserve `Memory` before they allocate; `gateway.py` watches the `Pressure`.
+"""
 
 from __future__ import annotations
 
@@ -16,19 +19,20 @@ __all__ = ["BusyError", "Memory", "Pressure", "TooLargeError", "give_back_what_i
 MIB = 1 << 20
 LIBC = ctypes.CDLL(None)
 STATM = Path("/proc/self/statm")
-PAGE = os.sysconf("SC_PAGE_SIZE")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 WATCH_SECONDS = 0.05
-TRIMMED = 100
-"""Looks after which a grown process gives back what was freed in small pieces, as gRPC's are."""
+"""Time between two looks at the size of the process."""
+TRIM_LOOKS = 100
+"""Number of looks after which a grown process returns small freed pieces, such as gRPC's, to the system."""
 M_MMAP_THRESHOLD = -3
-"""Of ``<malloc.h>``."""
+"""The constant of this name in ``<malloc.h>``."""
 
 
 def give_back_what_is_freed() -> None:
-    """Have glibc return large pieces of memory to the system as soon as they are freed.
+    """Let glibc return large pieces of memory to the system as soon as they are freed.
 
-    By itself it learns to keep pieces of up to 32 MiB, as an image is made of, and after a few large images the
-    process stays as large as all that its threads ever held at once.
+    By default glibc adapts, and keeps freed pieces of up to 32 MiB, the size of a decoded image. After a few large
+    images the process would then stay as large as everything that its threads ever held at once.
     """
     if hasattr(LIBC, "mallopt"):
         LIBC.mallopt(M_MMAP_THRESHOLD, MIB)
@@ -40,21 +44,21 @@ def _trim() -> None:
 
 
 class TooLargeError(ValueError):
-    """One holder would need more than there is, however long it waited."""
+    """A request would need more memory than the server has."""
 
 
 class BusyError(Exception):
-    """There is no memory for it now; later there may be."""
+    """There is no memory for a request now, but there may be later."""
 
 
 class Memory:
-    """A number of bytes that holders share: first come, first served, so that a large one is not passed for ever.
+    """A budget of bytes that requests reserve in the order in which they ask, so that a large one is not overtaken.
 
-    It is only counted, not allocated: whoever holds says beforehand what its work will take.
+    The bytes are only counted, not allocated: each request states beforehand what its work will take.
 
     Args:
-        total: Bytes there are.
-        name: What they are for, as errors say it.
+        total: Bytes of the budget.
+        name: What they are for, as in "memory for replies".
     """
 
     def __init__(self, total: int, name: str) -> None:
@@ -66,10 +70,10 @@ class Memory:
 
     @contextlib.contextmanager
     def hold(self, amount: int) -> Iterator[None]:
-        """Hold so many bytes; a thread waits for them.
+        """Reserve bytes for a ``with``; the thread waits until they are free.
 
         Raises:
-            TooLargeError: There are not as many.
+            TooLargeError: The budget is smaller.
         """
         turn = threading.Event()
         self._ask(amount, turn.set)
@@ -81,10 +85,10 @@ class Memory:
 
     @contextlib.asynccontextmanager
     async def hold_on_loop(self, amount: int) -> AsyncIterator[None]:
-        """Hold so many bytes; a task waits for them.
+        """Reserve bytes for an ``async with``; the task waits until they are free.
 
         Raises:
-            TooLargeError: There are not as many.
+            TooLargeError: The budget is smaller.
         """
         loop = asyncio.get_running_loop()
         turn = asyncio.Event()
@@ -105,7 +109,7 @@ class Memory:
             self._give_back(amount)
 
     def _ask(self, amount: int, wake: Callable[[], object]) -> bool:
-        """Take bytes, or a place in the queue; return whether it is the latter. `wake` is called in any case."""
+        """Reserve bytes now, or join the queue; return whether it joined. `wake` is called once they are reserved."""
         if amount > self.total:
             raise TooLargeError(
                 f"this takes about {amount // MIB} MiB, and the server has {self.total // MIB} MiB for {self.name}"
@@ -142,17 +146,17 @@ class Memory:
 
 
 class Pressure:
-    """Whether the process has grown by more than requests may take together.
+    """Watches whether the process has grown by more than requests may take together.
 
-    What a message takes is asked for when it has arrived. Until then gRPC and websockets collect its bytes, and do not
-    say how many there are; so the growth of the process shows when too much is arriving at once. Where the system does
-    not say how large a process is, there is no pressure.
+    A message reserves memory when it has arrived. Until then gRPC and websockets collect its bytes and do not report
+    how many there are, so only the growth of the process shows that too much is arriving at once. On systems that do
+    not report the size of a process, the pressure is never high.
 
     Args:
-        most: Bytes by which it may grow.
+        most: Bytes by which the process may grow.
 
     Attributes:
-        high: Set while it has grown by more.
+        high: Set while the process has grown by more.
     """
 
     def __init__(self, most: int) -> None:
@@ -161,17 +165,19 @@ class Pressure:
         self._relief: list[Callable[[], None]] = []
 
     def relieved_by(self, turn_away: Callable[[], None]) -> None:
-        """Have a function called, again and again, while the pressure is high."""
+        """Call a function regularly while the pressure is high."""
         self._relief.append(turn_away)
 
     async def watch(self) -> None:
-        """Look at it for ever."""
+        """Watch the process until the task is cancelled."""
         before, looked = _resident(), 0
         while before:
             grown = _resident() - before
             looked += 1
-            if (grown > self._most and not self.high.is_set()) or (grown > self._most // 10 and looked % TRIMMED == 0):
-                _trim()  # what was freed in small pieces is not what arrives
+            if (grown > self._most and not self.high.is_set()) or (
+                grown > self._most // 10 and looked % TRIM_LOOKS == 0
+            ):
+                _trim()  # freed small pieces must not be mistaken for arriving messages
                 grown = _resident() - before
             if grown > self._most:
                 self.high.set()
@@ -183,8 +189,8 @@ class Pressure:
 
 
 def _resident() -> int:
-    """Return how much memory the process has, 0 where that cannot be known."""
+    """Return the resident memory of the process in bytes; 0 if the system does not report it."""
     try:
-        return int(STATM.read_text().split()[1]) * PAGE
+        return int(STATM.read_text().split()[1]) * PAGE_BYTES
     except OSError:
         return 0

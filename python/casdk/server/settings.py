@@ -1,4 +1,7 @@
-"""How a server is started."""
+"""The settings of the server, checked when they are made.
+
+``python -m casdk.server`` makes them of its arguments; `gateway.py` reads them.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,18 @@ DEFAULT_PORTS: Mapping[str, int] = MappingProxyType(
 )
 """Port of each scheme for ``python -m casdk.server``."""
 MIB = 1 << 20
-LEAST_MEMORY = 64 * MIB
-MEMORY_OF_MESSAGE = 15
-"""How many times its bytes a message's memory is: it takes three times as much, of the fifth that is for messages."""
+LEAST_MEMORY_BYTES = 64 * MIB
+MEMORY_PER_MESSAGE = 15
+"""The ratio of ``max_memory`` to the largest message: a message takes 3 times its bytes, of a fifth of the memory."""
 
-LARGEST_MESSAGE = (1 << 31) - 1
-"""Of gRPC."""
-LONGEST_GRACE = 86_400
+LARGEST_MESSAGE_BYTES = (1 << 31) - 1
+"""The limit of gRPC."""
+LONGEST_GRACE_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What ``python -m casdk.server`` was asked for.
+    """The options of ``python -m casdk.server``.
 
     Attributes:
         ports: Port of each scheme to serve; 0 takes a free one.
@@ -85,20 +88,20 @@ class Settings:
             raise ValueError("an empty token protects nothing")
         if self.token is not None and (self.token != self.token.strip() or not self.token.isprintable()):
             raise ValueError("no client can send a token with white space at its ends, or with control characters")
-        if not 0 <= self.grace <= LONGEST_GRACE:
-            raise ValueError(f"grace must be a number of seconds from 0 to {LONGEST_GRACE}")
+        if not 0 <= self.grace <= LONGEST_GRACE_SECONDS:
+            raise ValueError(f"grace must be a number of seconds from 0 to {LONGEST_GRACE_SECONDS}")
         if self.threads < 1 or (self.max_message is not None and self.max_message < 1) or self.max_pixels < 1:
             raise ValueError("threads, max_message and max_pixels must be at least 1")
-        if self.max_memory < LEAST_MEMORY:
-            raise ValueError(f"max_memory must be at least {LEAST_MEMORY} bytes")
-        if (self.max_message or 0) > self.max_memory // MEMORY_OF_MESSAGE:
-            least = (self.max_message or 0) * MEMORY_OF_MESSAGE
+        if self.max_memory < LEAST_MEMORY_BYTES:
+            raise ValueError(f"max_memory must be at least {LEAST_MEMORY_BYTES} bytes")
+        if (self.max_message or 0) > self.max_memory // MEMORY_PER_MESSAGE:
+            least = (self.max_message or 0) * MEMORY_PER_MESSAGE
             raise ValueError(f"messages of {self.max_message} bytes take max_memory of at least {least}")
 
     @property
     def message_bytes(self) -> int:
         """Largest message taken."""
-        return min(self.max_message or self.max_memory // MEMORY_OF_MESSAGE, LARGEST_MESSAGE)
+        return min(self.max_message or self.max_memory // MEMORY_PER_MESSAGE, LARGEST_MESSAGE_BYTES)
 
     @property
     def image_memory(self) -> int:

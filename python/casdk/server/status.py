@@ -1,4 +1,4 @@
-"""What the server says about itself, in the form of jina's status."""
+"""The versions that the server reports about itself, in the form of jina's status; each port has a path for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["info"]
 
 
 def info() -> dict[str, dict[str, str]]:
-    """Return versions under ``jina`` and nothing under ``envs``: a server's environment is nobody's business."""
+    """Return versions under ``jina``, and nothing under ``envs``, because the environment may hold secrets."""
     packages = {name: _version(name) for name in ("casdk", "grpcio", "protobuf", "numpy", "pillow", "uvicorn")}
     return {"jina": {"server": "casdk", "python": platform.python_version(), **packages}, "envs": {}}
 

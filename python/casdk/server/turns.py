@@ -1,4 +1,4 @@
-"""Connections take turns: what takes long to read on one keeps no other from being answered.
+"""Lets connections take turns, so that one with many tiny pieces does not delay the answers on the others.
 
 All connections are served by one loop. The libraries that read http and websockets take what has come as a whole, up to
 256 KiB at a time, and of tiny chunks, fragments and pings that is some 40,000 at up to a tenth of a millisecond each.
@@ -20,13 +20,13 @@ LEAST, MOST = 256, 1 << 14
 
 
 class Turns:
-    """Lets one of those who wait go on in each turn of the loop."""
+    """A queue of connections, of which one continues in each turn of the loop."""
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()
 
     def wait(self, go_on: Callable[[], None]) -> None:
-        """Have a function called when its turn comes."""
+        """Call a function when its turn comes."""
         self._waiting.append(go_on)
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._next)
@@ -39,11 +39,11 @@ class Turns:
 
 
 class Feeder(asyncio.Protocol):
-    """Hands what comes on a connection to its protocol, in pieces that take some milliseconds.
+    """Passes the bytes of a connection to its protocol, in pieces that take a few milliseconds.
 
     Args:
-        protocol: What reads them; it may hand the connection on by ``set_protocol``.
-        turns: Where to wait when there is more.
+        protocol: Reads the bytes; it may be replaced by ``set_protocol``.
+        turns: The queue in which the connection waits when there is more.
     """
 
     def __init__(self, protocol: asyncio.Protocol, turns: Turns) -> None:
@@ -128,7 +128,7 @@ class Feeder(asyncio.Protocol):
 
 
 class Feeding:
-    """A connection as its protocol sees it: says to the feeder when to pause, and who reads from now on."""
+    """The transport that the protocol sees: it forwards pausing and changes of the protocol to the `Feeder`."""
 
     def __init__(self, feeder: Feeder, transport: asyncio.Transport) -> None:
         self._feeder = feeder
@@ -143,15 +143,15 @@ class Feeding:
         self._feeder.resume()
 
     def unread(self, data: bytes) -> None:
-        """Put back what was handed over, for whoever reads from now on."""
+        """Put back bytes for the protocol that reads from now on."""
         self._feeder.unread(data)
 
     def get_protocol(self) -> asyncio.Protocol:
-        """Return who reads."""
+        """Return the protocol that reads."""
         return self._feeder.protocol
 
     def set_protocol(self, protocol: asyncio.Protocol) -> None:
-        """Say who reads from now on."""
+        """Set the protocol that reads from now on."""
         self._feeder.protocol = protocol
 
     def __getattr__(self, name: str) -> Any:

@@ -1,9 +1,9 @@
-"""Servers and proxies that fail on purpose, for casdk's own tests and for those of whoever uses it.
+"""Servers and proxies that fail on purpose, for casdk's own tests and for tests of programs that use casdk.
 
-Needs ``pip install "casdk[testing]"``. Nothing of casdk imports it.
+It needs ``pip install "casdk[testing]"``. Nothing of casdk imports it.
 
 * `FaultServer`: a CLIP server on six schemes, in this process, with scripted faults (`casdk.testing.faults`).
-* `TcpProxy`, `ConnectProxy`, `BlackHole`: what may stand between.
+* `TcpProxy`, `ConnectProxy`, `BlackHole`: proxies between client and server.
 * `casdk.testing.certificates`: an authority and every common kind of bad certificate.
 * ``pytest_plugins = ["casdk.testing.fixtures"]``: all of it as fixtures.
 """

@@ -1,4 +1,7 @@
-"""What a connection and one request's exchange are, whatever the protocol."""
+"""The base classes of the fault server's protocols: a `Connection`, and the `Exchange` of one request on it.
+
+`_grpc.py`, `_http.py` and `_websocket.py` implement them; faults and `FaultServer` know only these classes.
+"""
 
 from __future__ import annotations
 

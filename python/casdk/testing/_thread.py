@@ -83,7 +83,7 @@ def listen(host: str = "127.0.0.1", port: int = 0, backlog: int = 1024) -> socke
 
 
 def reserve(host: str = "127.0.0.1") -> socket.socket:
-    """Return a bound socket that never listens: while it is open, its port is nobody else's, and refuses connections.
+    """Return a bound socket that never listens: while it is open, its port is reserved, and refuses connections.
 
     `listen` can take the port beside it, since Linux lets sockets share a port of which only one listens.
     """

@@ -1,4 +1,4 @@
-"""What can happen to one connection."""
+"""The faults of a whole connection, as values; a `FaultServer` takes them as ``connections=``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Manner: TypeAlias = Literal["close", "reset", "half-close"]
 
 
 class ConnectionFault:
-    """Something that happens to one connection. Subclass it for faults of your own.
+    """A fault of one connection. Subclass it for faults of your own.
 
     Attributes:
         greets: Whether the server says what its protocol says first, before the client has said anything.
@@ -38,7 +38,7 @@ class ConnectionFault:
 
 @dataclass(frozen=True, slots=True)
 class Silent(ConnectionFault):
-    """Accept the connection and never say a word; on a secure scheme not even TLS's."""
+    """Accept the connection and never send anything, on a secure scheme not even the TLS handshake."""
 
     async def accept(self, incoming: Incoming) -> bool:
         await incoming.forever()

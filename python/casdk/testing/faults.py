@@ -1,4 +1,4 @@
-"""What can go wrong, as values: what a fault server's script is made of.
+"""The faults of a request, as values; a `FaultServer` takes them as its ``script``.
 
 A `Fault` happens to one request, a `ConnectionFault` to one connection::
 
@@ -57,12 +57,12 @@ __all__ = [
 ]
 
 
-# when the answer comes
+# faults of the time of an answer
 
 
 @dataclass(frozen=True, slots=True)
 class Delay(Fault):
-    """Answer so many seconds late."""
+    """Answer late, by a number of seconds."""
 
     seconds: float
 
@@ -115,7 +115,7 @@ class Reorder(Fault):
         return True
 
 
-# how the connection fares
+# faults of the connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class Trickle(Fault):
         return True
 
 
-# what the server refuses
+# refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +315,7 @@ class Page(Fault):
         raise AnsweredError
 
 
-# what is wrong in the reply
+# faults in the reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,7 +345,7 @@ class Stale(Fault):
 
 @dataclass(frozen=True, slots=True)
 class WrongId(Fault):
-    """Answer to a request that nobody made."""
+    """Answer with the id of a request that was never made."""
 
     id: str = "0" * 32
 
@@ -355,7 +355,7 @@ class WrongId(Fault):
 
 @dataclass(frozen=True, slots=True)
 class AddDocument(Fault):
-    """Send documents that nobody asked for, behind the others."""
+    """Send documents that were not requested, behind the others."""
 
     count: int = 1
 
@@ -418,7 +418,7 @@ class Width(Fault):
 
 @dataclass(frozen=True, slots=True)
 class NotFinite(Fault):
-    """Put a number that is none into the embedding at a position."""
+    """Put NaN or infinity into the embedding at a position."""
 
     position: int = 0
     value: float = float("nan")

@@ -21,7 +21,8 @@ from casdk.testing.connections import Manner
 
 __all__ = ["BlackHole", "ConnectProxy", "ProxyCounters", "TcpProxy"]
 
-PIECE: Final = 65536
+PIECE_BYTES: Final = 65536
+"""Bytes that are passed on at a time."""
 
 
 class ProxyCounters(msgspec.Struct, kw_only=True):
@@ -108,7 +109,7 @@ class _Proxy:
         asyncio.get_running_loop().add_reader(sock, self._accept, sock, self._thread)
 
     async def _end_listening(self) -> None:
-        """Accept nothing more: a connection that came while the loop ends would be nobody's."""
+        """Stop accepting: a connection that is accepted while the loop ends would never be closed."""
         assert self._listener is not None
         asyncio.get_running_loop().remove_reader(self._listener)
 
@@ -156,7 +157,7 @@ class _Proxy:
 
     async def _pass_on(self, source: socket.socket, sink: socket.socket, direction: str) -> None:
         loop = asyncio.get_running_loop()
-        while data := await loop.sock_recv(source, PIECE):
+        while data := await loop.sock_recv(source, PIECE_BYTES):
             await self._before_passing(direction)
             if self._forgotten.isdisjoint((source, sink)):
                 await loop.sock_sendall(sink, data)
@@ -351,7 +352,7 @@ class ConnectProxy(_Proxy):
             while True:
                 event = talker.next_event()
                 if event is h11.NEED_DATA:
-                    talker.receive_data(await loop.sock_recv(source, PIECE))
+                    talker.receive_data(await loop.sock_recv(source, PIECE_BYTES))
                     continue
                 if isinstance(event, h11.ConnectionClosed):
                     return False
@@ -383,7 +384,7 @@ async def _next(talk: h11.Connection, sock: socket.socket, kind: type[h11.Reques
         except h11.RemoteProtocolError:
             return None
         if event is h11.NEED_DATA:
-            talk.receive_data(await loop.sock_recv(sock, PIECE))
+            talk.receive_data(await loop.sock_recv(sock, PIECE_BYTES))
         elif isinstance(event, kind):
             return event
         else:
