@@ -54,7 +54,7 @@ async def test_one_that_failed_is_the_last_to_be_tried_again(listener, resolve):
         assert await reach(addresses) == revived
 
 
-async def test_none_that_lives(resolve):
+async def test_no_address_answers(resolve):
     with BlackHole() as one, BlackHole() as other:
         resolve((one.host, one.port), (other.host, other.port))
         with pytest.raises(TimeoutError):
@@ -72,7 +72,7 @@ async def test_a_literal_address_is_not_looked_up(listener, resolve):
     assert address == listener.getsockname()
 
 
-async def test_taken_back_at_any_turn(listener, resolve):
+async def test_connecting_may_be_cancelled_at_any_turn_of_the_loop(listener, resolve):
     """Neither a socket nor a watch on one is left over."""
     with BlackHole() as hole:
         resolve((hole.host, hole.port), listener.getsockname())

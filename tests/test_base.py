@@ -80,7 +80,7 @@ def test_which_statuses_say_that_the_server_is_away(status, away):
     assert no_tunnel(ENDPOINT, f"{status} Reason").away is away
 
 
-def test_a_wait_that_is_asked_for_is_told_and_read():
+def test_a_wait_that_a_server_asks_for_is_in_the_error():
     error = refused("said", 503, "7")
     assert error.retry_after == 7
     assert str(error) == "said (Retry-After: '7')"
@@ -94,7 +94,7 @@ def test_a_wait_that_is_asked_for_is_told_and_read():
 @pytest.mark.parametrize(
     ("asked", "retryable", "retry_after"), [(None, True, None), (3.5, True, 3.5), (inf, False, inf), (nan, False, None)]
 )
-def test_whoever_asks_for_a_wait_without_end_is_not_asked_again(make, asked, retryable, retry_after):
+def test_a_request_is_not_repeated_after_an_endless_wait(make, asked, retryable, retry_after):
     error = make("said", asked)
     assert (error.retryable, error.retry_after) == (retryable, retry_after)
 

@@ -26,7 +26,7 @@ def said_by(address, **options):
     return caught.value
 
 
-def test_nobody_listens(scheme):
+def test_no_server_listens(scheme):
     with reserve() as reserved:
         port = reserved.getsockname()[1]
         assert str(said_by(f"{scheme}://127.0.0.1:{port}")) == f"{scheme}://127.0.0.1:{port}: {causes.REFUSED}"

@@ -29,7 +29,7 @@ def test_what_the_server_closed_with(code, kind, away):
 
 
 @pytest.mark.parametrize("code", [1008, 1013, 1003])
-def test_a_code_under_several_requests_refuses_nobody_by_name(code):
+def test_a_code_does_not_say_which_of_several_requests_it_refuses(code):
     assert closed_with(code, "", WHERE, shared=True).shared
     assert not closed_with(code, "", WHERE).shared
 

@@ -76,7 +76,7 @@ def test_a_reply_without_a_failure_is_no_error():
     assert read_error(scan("proto", reply.SerializeToString())) is None
 
 
-def test_an_executors_exception_is_told_as_it_was_raised():
+def test_an_executors_exception_is_in_the_error():
     error = read_error(failed("ValueError", "boom", "clip", args=["boom"], stacks=["Traceback"]))
     assert type(error) is ServerError
     assert str(error) == "boom"
@@ -118,7 +118,7 @@ def test_a_busy_server_and_one_that_takes_less_are_told_by_their_names():
     assert type(read_error(failed("BusyError", "said by an executor", "clip"))) is ServerError
 
 
-def test_something_is_said_where_the_server_says_nothing():
+def test_an_error_without_words_gets_a_message():
     assert str(read_error(failed())) == "the server failed without a word"
     assert str(read_error(failed("KeyError"))) == "KeyError"
     assert len(str(read_error(failed("KeyError", "x" * 10_000)))) < 2_100

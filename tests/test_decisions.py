@@ -147,7 +147,7 @@ def test_retry_after_is_the_least_wait():
         DeadlineError("late"),
     ],
 )
-def test_what_cannot_help_is_not_repeated(error):
+def test_a_request_is_not_repeated_if_that_cannot_help(error):
     call = make_call()
     call.add(make_batch(0, 1))
     call.fail(call.next_batch(0.0), error, 0.0)
@@ -293,7 +293,7 @@ def test_what_was_executed_is_not_sent_again_in_halves():
     assert call.stopped is error
 
 
-def test_who_is_not_to_blame_is_sent_again_at_no_cost():
+def test_a_batch_that_is_not_to_blame_is_sent_again_without_an_attempt():
     call = make_call(retry=Retry(attempts=1), budget=RetryBudget(0))
     call.add(make_batch(0, 8))
     for _ in range(2 * FREE_RETRIES):
@@ -354,7 +354,7 @@ def test_what_was_refused_is_known_not_to_be_stored(error):
 
 
 @pytest.mark.parametrize("error", DOUBTS.values(), ids=DOUBTS)
-def test_what_came_to_no_good_end_is_in_doubt(error):
+def test_items_of_a_failed_request_may_be_stored(error):
     call = make_call(resend=False)
     call.add(make_batch(0, 2))
     call.fail(sent(call), error, 0)
@@ -362,7 +362,7 @@ def test_what_came_to_no_good_end_is_in_doubt(error):
 
 
 @pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
-def test_a_doubt_outlasts_a_refusal_of_the_same_request(error):
+def test_items_that_may_be_stored_stay_so_after_a_refusal(error):
     call = make_call()
     call.add(make_batch(0, 2))
     assert call.fail(sent(call), TransportError("reset", away=False), 0) == "repeat"
@@ -371,7 +371,7 @@ def test_a_doubt_outlasts_a_refusal_of_the_same_request(error):
     assert call.unconfirmed == [0, 1]
 
 
-def test_a_doubt_ends_with_an_answer():
+def test_an_answer_shows_that_items_are_stored():
     call = make_call()
     call.add(make_batch(0, 2))
     assert call.fail(sent(call), TransportError("reset", away=False), 0) == "repeat"

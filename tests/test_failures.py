@@ -20,7 +20,7 @@ SAID = {
 
 
 @pytest.mark.parametrize("outcome", SAID)
-def test_a_line_says_what_follows(caplog, outcome):
+def test_the_line_says_what_the_call_does_next(caplog, outcome):
     caplog.set_level(logging.DEBUG, "casdk.calls")
     batch = Batch(range(3, 5), ["a", "b"], b"", attempts=2)
     log_failure("grpc://a:1", Request(batch, "id"), ServerError("why"), outcome, 1.5)
@@ -31,7 +31,7 @@ def test_a_line_says_what_follows(caplog, outcome):
     assert record.levelno == CONSEQUENCES.get(outcome, (logging.DEBUG, ""))[0]
 
 
-def test_what_is_too_large_is_said_to_be(caplog):
+def test_the_line_says_that_a_request_was_too_large(caplog):
     caplog.set_level(logging.INFO, "casdk.calls")
     request = Request(Batch(range(2), ["a", "b"], b""), "id")
     log_failure("grpc://a:1", request, ServerError("why", too_large=True), "split", 0.0)

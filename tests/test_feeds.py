@@ -107,7 +107,7 @@ def test_arrays_of_text_are_lists_of_str():
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_what_was_read_and_not_taken_is_known(asynchronous):
+def test_items_that_were_read_and_not_taken_are_returned(asynchronous):
     """The call ends while its iterable is read: what it had given until then is not lost."""
 
     def items():

@@ -55,7 +55,7 @@ async def test_no_request_is_repeated_whose_answer_began():
         assert len(served.heads) == served.connections == 1
 
 
-async def test_the_end_of_a_kept_connection_is_seen_before_what_must_not_be_repeated():
+async def test_the_end_of_an_idle_connection_is_noticed_before_a_request_that_must_not_be_repeated():
     ended = asyncio.Event()
 
     async def close(served, reader, writer):
@@ -80,7 +80,7 @@ async def test_the_end_of_a_kept_connection_is_seen_before_what_must_not_be_repe
         (b"SSH-2.0-OpenSSH_9\r\n", ProtocolMismatchError, "does not speak HTTP/1.1"),
     ],
 )
-async def test_a_server_that_speaks_first(said, error, words):
+async def test_bytes_that_a_server_sends_before_the_request(said, error, words):
     async def speak(served, reader, writer):
         writer.write(said)
 
@@ -114,7 +114,7 @@ async def test_an_answer_ends_a_large_request_and_its_connection():
 
 
 @pytest.mark.parametrize("how", ["closed", "taken back"])
-async def test_ended_at_any_turn(how):
+async def test_a_request_may_be_cancelled_or_closed_at_any_turn_of_the_loop(how):
     seen = set()
     async with served_by(answer) as served:
         endpoint = served.channel.endpoint

@@ -88,7 +88,7 @@ async def test_bytes_between_two_requests_end_it(early):
     assert transport.ended
 
 
-async def test_a_server_that_speaks_without_end_before_it_is_asked():
+async def test_a_server_that_sends_without_end_before_the_request():
     connection, transport, _ = connection_to_nobody()
     for _ in range(10):
         connection.data_received(b"HTTP/1.1 100 x\r\n\r\n" * 1000)

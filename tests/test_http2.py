@@ -137,7 +137,7 @@ def test_a_stream_that_is_refused_moves_on():
         assert [number for number, _ in peer.requests] == [0, 1]
 
 
-def test_a_server_that_refuses_each_stream_is_left_alone():
+def test_a_request_ends_after_some_connections_that_refuse_each_stream():
     def act(peer, h2, number, stream):
         h2.reset_stream(stream, ErrorCodes.REFUSED_STREAM)
         return False
@@ -156,7 +156,7 @@ def hang_up_on_the_second(peer, h2, number, stream):
     return True
 
 
-def test_a_kept_connection_that_ends_before_a_byte_of_an_answer():
+def test_an_idle_connection_that_ends_before_a_byte_of_an_answer():
     """The server may have closed it before the request came, so what may be repeated is made once more at no cost."""
     with Peer(hang_up_on_the_second) as peer, Client(peer.address, retry=ONCE, timeout=20, transport="own") as client:
         for text in "ab":
@@ -187,7 +187,7 @@ def test_a_request_that_ends_a_connection_each_time_is_an_error():
         assert peer.requests == [(0, 1), (0, 3), (1, 1)]
 
 
-def test_an_index_sees_that_a_kept_connection_has_ended():
+def test_the_end_of_an_idle_connection_is_noticed_before_an_index():
     """When the call is made, the end has come and was not read yet, since the engine was blocked."""
     gate, held = threading.Event(), threading.Event()
 
@@ -241,7 +241,7 @@ def test_a_deadline_resets_the_stream_and_the_connection_goes_on():
             np.testing.assert_array_equal(client.encode(["again"]), rows(["again"]))
 
 
-def test_a_server_may_say_first_that_the_time_is_over():
+def test_a_server_may_end_a_call_at_its_deadline_first():
     """As tonic does, with CANCELLED; by its own clock it may be 0.05 s early, here at once."""
 
     def act(peer, h2, number, stream):
@@ -258,7 +258,7 @@ def test_a_server_may_say_first_that_the_time_is_over():
         client.encode(["a"])
 
 
-def test_old_gateways_have_streams_alone():
+def test_old_gateways_have_only_the_streaming_method():
     """It is found out once."""
     with FaultServer(width=WIDTH, unary=False) as server:
         with Client(server.address("grpc"), retry=ONCE, timeout=20, transport="own") as client:

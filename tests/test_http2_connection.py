@@ -81,7 +81,7 @@ class Place:
         return task
 
 
-async def test_requests_of_one_turn_leave_together() -> None:
+async def test_requests_of_one_turn_are_written_together() -> None:
     place = Place()
     place.carry()
     await place.connection.greeted()
@@ -102,7 +102,7 @@ async def test_requests_of_one_turn_leave_together() -> None:
     assert not place.connection.waiting
 
 
-async def test_nothing_is_written_while_there_is_no_room() -> None:
+async def test_nothing_is_written_while_the_transport_is_full() -> None:
     place = Place()
     place.carry()
     place.carry()
@@ -120,7 +120,7 @@ async def test_nothing_is_written_while_there_is_no_room() -> None:
         await task
 
 
-async def test_a_call_that_is_taken_back_resets_its_stream_alone() -> None:
+async def test_a_cancelled_call_resets_only_its_own_stream() -> None:
     place = Place()
     place.carry()
     task, other = await place.begin(), await place.begin()
@@ -213,7 +213,7 @@ def test_pings_are_seldom_and_only_while_a_call_is_in_flight() -> None:
     assert min(apart) >= 10
 
 
-async def test_what_answers_in_no_time_is_late() -> None:
+async def test_a_call_without_a_reply_in_time_is_late() -> None:
     place = Place(read=0.05)
     place.carry()
     with pytest.raises(DeadlineError):
@@ -230,7 +230,7 @@ async def test_another_protocol(words: bytes) -> None:
     assert place.wire.aborted
 
 
-async def test_an_end_before_the_greeting() -> None:
+async def test_a_connection_that_ends_before_the_servers_first_frame() -> None:
     place = Place()
     place.connection.eof_received()
     place.connection.connection_lost(None)

@@ -10,7 +10,7 @@ import pytest
 from casdk._engine.mailbox import Mailbox, mailbox_of
 
 
-def test_a_closed_loop_is_let_go_with_what_it_never_read():
+def test_the_mailbox_of_a_closed_loop_is_dropped():
     loop = asyncio.new_event_loop()
     mailbox_of(loop).post(loop, contextvars.copy_context(), loop.stop)
     loop.close()
@@ -23,7 +23,7 @@ def test_a_closed_loop_is_let_go_with_what_it_never_read():
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_what_other_threads_post_is_run(monkeypatch, is_there):
+def test_functions_that_other_threads_post_are_run(monkeypatch, is_there):
     """Whether the system has an eventfd to give or not; and whether or not somebody else has read it."""
 
     def refuse(*_):

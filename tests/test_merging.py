@@ -155,7 +155,7 @@ async def test_batches_shrink_when_the_server_slows_down(monkeypatch):
     assert set(sizes[-10:-1]) == {2}
 
 
-async def test_what_is_not_light_travels_in_batches_that_have_not_grown(monkeypatch):
+async def test_only_light_calls_are_sent_in_batches_that_have_grown(monkeypatch):
     monkeypatch.setattr(_merging, "QUICK_SECONDS", math.inf)
     sender = []
 
@@ -227,7 +227,7 @@ async def test_an_error_reaches_each_caller_as_its_own():
     assert one is not two
 
 
-async def test_a_caller_that_left_costs_nothing():
+async def test_a_call_that_was_cancelled_in_the_queue_is_not_sent():
     desk = await Desk().open()
     calls = await desk.occupy()
     calls += [desk.submit(f"t{i}") for i in range(REQUESTS_IN_FLIGHT, REQUESTS_IN_FLIGHT + 3)]
@@ -240,7 +240,7 @@ async def test_a_caller_that_left_costs_nothing():
     assert sum(map(len, desk.sender.batches)) == REQUESTS_IN_FLIGHT + 2
 
 
-async def test_who_leaves_a_batch_on_its_way_takes_nobody_along():
+async def test_cancelling_one_call_of_a_batch_leaves_the_others():
     desk = await Desk().open()
     first = await desk.occupy()
     merged = [desk.submit("a"), desk.submit("b")]
@@ -257,7 +257,7 @@ async def test_who_leaves_a_batch_on_its_way_takes_nobody_along():
     assert await merged[1] == ["B"]
 
 
-async def test_the_last_to_leave_takes_the_request_back():
+async def test_cancelling_the_last_call_of_a_batch_cancels_its_request():
     desk = await Desk().open()
     calls = [desk.submit("a"), desk.submit("b", timeout=0.01)]
     await desk.quiet()

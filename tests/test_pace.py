@@ -52,7 +52,7 @@ def test_no_second_has_more_than_its_items_and_one_request(rate, requests):
         assert sum(within[:-1]) <= rate * 1 + 1e-6
 
 
-def test_nothing_is_refused_by_a_limit_that_was_told():
+def test_nothing_is_refused_by_a_limit_that_the_caller_has_set():
     """Of a bucket of 5 that is filled with 50 a second, for 10,000 requests."""
     pace, now, left = Pace(requests_per_second=50), 0.0, 5.0
     for _ in range(10_000):
@@ -79,7 +79,7 @@ def test_a_server_that_refuses_requests_slows_them_down():
     assert pace.next_at == pytest.approx(2 + 1 / rate)
 
 
-def test_what_was_told_holds_beside_what_is_found():
+def test_the_callers_limit_holds_beside_the_rate_that_is_found():
     pace = Pace(items_per_second=1)
     refuse(pace, 4)
     pace.send(1.0, 8)

@@ -29,7 +29,7 @@ def batch_of(*items):
     return Batch(range(10, 10 + len(items)), list(items), bytes([Kind.PATH]) * len(items))
 
 
-def test_what_there_was_no_room_for_goes_next():
+def test_items_without_room_in_a_message_are_sent_next():
     batch, call = batch_of("a", "b", "c"), Decisions()
     leave_out(batch, packed(2), call)
     assert (list(batch.indices), batch.items, batch.kinds) == ([10, 11], ["a", "b"], bytes([Kind.PATH]) * 2)
@@ -37,7 +37,7 @@ def test_what_there_was_no_room_for_goes_next():
     assert call.refused == []
 
 
-def test_what_is_unfit_is_refused_by_its_index():
+def test_an_unfit_item_is_refused_by_its_index():
     batch, call, cause = batch_of("a.png", "b.png", "c.png"), Decisions(), OSError("gone")
     leave_out(batch, packed(3, [(1, "missing", "there is no such file")], {1: cause}), call)
     assert (list(batch.indices), batch.items) == ([10, 12], ["a.png", "c.png"])

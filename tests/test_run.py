@@ -69,7 +69,7 @@ def test_each_failure_is_logged_with_what_becomes_of_it(serve, caplog):
     assert "failed on attempt 1 for good: " in said(caplog)[0]
 
 
-def test_what_was_too_large_is_halved_and_not_tried_again(serve, caplog):
+def test_a_request_that_was_too_large_is_halved_and_its_size_is_not_tried_again(serve, caplog):
     texts = ["x" * 300 + str(number) for number in range(16)]
     server, client = serve(EntityTooLarge(2500, by="server"))
     with caplog.at_level(logging.INFO, "casdk.calls"):
@@ -165,7 +165,7 @@ def test_responses_are_returned_instead_of_rows_in_the_order_of_the_items(serve)
     assert [response.docs[0].text for response in responses] == ["a", "b", "c"]
 
 
-def test_what_was_lost_is_reported_and_all_else_is_done(serve):
+def test_a_lost_batch_is_reported_and_all_other_items_are_done(serve):
     lost, done = [], []
     _, client = serve(lambda request: Refuse.internal() if "b" in request.texts else None, retry=Retry(attempts=1))
     client.encode(["a", "b", "c"], batch_size=1, on_error=lost.append, on_done=done.append)

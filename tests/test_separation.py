@@ -30,7 +30,7 @@ async def test_all_others_share_it():
         assert at_once
 
 
-async def test_who_gives_up_the_wait_holds_nobody_up():
+async def test_a_cancelled_wait_delays_no_other_request():
     separation = Separation()
     await separation.enter(*ONCE)
     task, _ = await entered(separation, UNTRIED)

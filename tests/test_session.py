@@ -23,7 +23,7 @@ def test_a_call_is_full_at_its_share_and_all_are_at_the_whole():
     assert not other.is_full()
 
 
-async def test_whoever_waits_for_room_gets_it_when_there_is_some():
+async def test_a_call_that_waits_for_room_goes_on_when_bytes_are_released():
     budget = ByteBudget(BYTE_SHARES)
     share = ByteShare(budget)
     share.hold(3)

@@ -19,7 +19,7 @@ async def begun(*waits):
     return tasks
 
 
-async def test_room_is_given_to_whoever_waits_first(slots):
+async def test_a_slot_goes_to_the_request_that_has_waited_longest(slots):
     first, second = await begun(slots.wait(), slots.wait())
     slots.give_back()
     await asyncio.wait_for(first, 10)
@@ -31,7 +31,7 @@ async def test_room_is_given_to_whoever_waits_first(slots):
     assert slots.free == 1
 
 
-async def test_whoever_stops_waiting_leaves_the_line(slots):
+async def test_a_cancelled_request_leaves_the_line(slots):
     first, second = await begun(slots.wait(), slots.wait())
     first.cancel()
     await asyncio.wait([first])
@@ -41,7 +41,7 @@ async def test_whoever_stops_waiting_leaves_the_line(slots):
     assert not slots.line
 
 
-async def test_room_that_came_too_late_goes_to_the_next(slots):
+async def test_a_slot_for_a_cancelled_request_goes_to_the_next_one(slots):
     first, second = await begun(slots.wait(), slots.wait())
     slots.give_back()
     first.cancel()

@@ -40,7 +40,7 @@ def future():
     return asyncio.get_running_loop().create_future()
 
 
-async def test_replies_carry_it_on_and_no_task_does():
+async def test_replies_resume_a_coroutine_without_a_task():
     first, second = Waiter(), Waiter()
     asyncio.get_running_loop().call_soon(first.reply, "first")
     work = Work(first, second)
@@ -52,7 +52,7 @@ async def test_replies_carry_it_on_and_no_task_does():
     assert (work.steps.work, tasks_of([work.steps])) == (None, [])
 
 
-async def test_what_waits_for_anything_else_gets_a_task_and_keeps_it():
+async def test_a_coroutine_that_waits_for_anything_else_gets_a_task_and_keeps_it():
     waiter, other = Waiter(), future()
     work = Work(other, waiter)
     [task] = tasks_of([work.steps])
@@ -63,7 +63,7 @@ async def test_what_waits_for_anything_else_gets_a_task_and_keeps_it():
     assert work.seen == [("other", True), ("reply", True)]
 
 
-async def test_a_turn_of_the_loop_gets_it_a_task_and_a_task_needs_no_other():
+async def test_waiting_for_a_turn_of_the_loop_gets_a_task_once():
     work = Work(have_task(), have_task(), have_task(), begins=False)
     asyncio.get_running_loop().call_soon(work.steps.go_on)  # where no task is the current one
     await asyncio.sleep(0)
@@ -72,7 +72,7 @@ async def test_a_turn_of_the_loop_gets_it_a_task_and_a_task_needs_no_other():
     assert work.seen == [(None, True)] * 3
 
 
-async def test_what_fails_goes_on_in_a_task():
+async def test_a_coroutine_whose_request_failed_goes_on_in_a_task():
     waiter = Waiter()
     work = Work(waiter)
     waiter.set_exception(ValueError("broken"))
@@ -82,7 +82,7 @@ async def test_what_fails_goes_on_in_a_task():
 
 
 @pytest.mark.parametrize("wait_for", [Waiter, future])
-async def test_it_is_cancelled_where_it_waits(wait_for):
+async def test_a_coroutine_is_cancelled_where_it_waits(wait_for):
     waited_for = wait_for()
     work = Work(waited_for)
     assert work.steps.cancelling() == 0
@@ -94,13 +94,13 @@ async def test_it_is_cancelled_where_it_waits(wait_for):
     assert work.seen == [(asyncio.CancelledError, True)]
 
 
-async def test_what_is_over_is_not_cancelled_any_more():
+async def test_a_coroutine_that_is_over_is_not_cancelled():
     work = Work()
     work.steps.cancel()
     assert tasks_of([work.steps]) == []
 
 
-async def test_it_has_one_context_whatever_carries_it_on():
+async def test_a_coroutine_has_the_same_context_with_and_without_a_task():
     variable, seen = ContextVar("variable", default="none"), []
 
     async def run(waiter, other):

@@ -13,7 +13,7 @@ class Call:
         self.tasks = Tasks(self.stopped.append)
 
 
-async def test_what_a_task_raises_stops_the_call_and_wakes_it():
+async def test_an_error_of_a_task_stops_the_call_and_wakes_it():
     call, error = Call(), ValueError("broken")
 
     async def fail():

@@ -41,7 +41,7 @@ def test_there_are_no_more_threads_than_asked_for():
     assert {future.result(10) for future in futures} == {"cook_0", "cook_1"}
 
 
-def test_work_that_was_taken_back_is_not_done():
+def test_cancelled_work_is_not_done():
     pool, gate = Workers(1, "cook"), threading.Event()
     first, second = pool.submit(gate.wait), pool.submit(gate.clear)
     assert second.cancel()

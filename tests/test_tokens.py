@@ -18,7 +18,7 @@ def test_a_token_does_not_show_itself():
 
 
 @pytest.mark.parametrize("token", ["", "a\nb", "\xe9"])
-def test_what_cannot_travel_is_refused_and_not_shown(token):
+def test_a_token_that_cannot_be_sent_is_refused_and_not_shown(token):
     with pytest.raises(ConfigError, match="must be printable ASCII and not empty") as refused:
         check_token(token)
     assert repr(token) not in str(refused.value)

@@ -71,7 +71,7 @@ def test_no_more_requests_than_the_limit_are_under_way(scheme):
         server.wait_for(lambda counters: counters.replies == 10)
 
 
-def test_a_function_is_asked_again_where_its_credential_is_refused(scheme):
+def test_a_credential_function_is_called_again_if_its_token_is_refused(scheme):
     tokens = iter(["old", "new"])
 
     async def job(caller):
@@ -93,7 +93,7 @@ def test_a_credential_that_stays_wrong_is_an_error(scheme):
     assert "wr0ng" not in repr(refusal.value)
 
 
-def test_a_reply_to_another_request_is_none():
+def test_a_reply_to_another_request_is_not_taken():
     """On a websocket it belongs to no request; in JSON, ids do not show it, since jina makes them up."""
 
     async def job(caller):
@@ -105,7 +105,7 @@ def test_a_reply_to_another_request_is_none():
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http", "websocket"])
-def test_what_the_server_takes_is_learned_from_what_it_refuses(scheme):
+def test_the_largest_request_is_learned_from_refusals(scheme):
     async def job(caller):
         async with opened(server, scheme, caller) as transport:
             before = transport.largest

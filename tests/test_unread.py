@@ -75,7 +75,7 @@ async def test_http(ends: Ends, length: bytes) -> None:
 
 
 @pytest.mark.parametrize("words", [b"", b"HTTP/1.1 200 OK\r\n\r\n{", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"])
-async def test_http_that_does_not_say_enough(ends: Ends, words: bytes) -> None:
+async def test_http_with_an_incomplete_reply(ends: Ends, words: bytes) -> None:
     """A reply that ends with the connection is not whole if that was reset."""
     connection = Http1Connection(parse_address("http://clip.example:1"), lambda _: None)
     await connected(ends, connection)
@@ -157,7 +157,7 @@ def test_nothing_is_waited_for() -> None:
     assert list(unread.unread_bytes(transport)) == []  # its socket is closed
 
 
-def test_nothing_is_had_over_tls() -> None:
+def test_nothing_is_read_over_tls() -> None:
     with lying(b"a", ssl_object=object()) as transport:
         assert list(unread.unread_bytes(transport)) == []
     assert list(unread.unread_bytes(asyncio.Transport())) == []

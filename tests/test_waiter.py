@@ -38,7 +38,7 @@ async def test_a_task_goes_on_later_with_a_reply_that_another_task_reads():
     assert await asyncio.wait_for(task, 10) == b"reply"
 
 
-async def test_what_is_no_reply_comes_a_turn_later():
+async def test_an_outcome_that_is_no_reply_resumes_one_turn_later():
     refused, broken = Waiter(), Waiter()
     tasks = [await begun(refused), await begun(broken)]
     refused.set_result("refused")
@@ -50,7 +50,7 @@ async def test_what_is_no_reply_comes_a_turn_later():
     assert broken.error is None  # its traceback refers to frames that refer to the waiter
 
 
-async def test_who_comes_late_has_the_outcome_at_once():
+async def test_a_waiter_that_is_done_returns_its_outcome_at_once():
     waiter = Waiter()
     waiter.reply(b"reply")
     with pytest.raises(StopIteration) as end:
@@ -68,7 +68,7 @@ async def test_a_cancelled_task_stops_waiting():
     assert not waiter.cancel()
 
 
-async def test_who_waits_without_a_task_is_called_in_a_context_of_its_own():
+async def test_an_awaiter_without_a_task_is_called_in_its_own_context():
     variable = ContextVar("variable", default="the connection's")
     waiter, seen = Waiter(), []
     context = copy_context()

@@ -22,7 +22,7 @@ def test_works_inside_a_running_loop():
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_leaving_takes_the_job_back(mode):
+def test_leaving_cancels_the_job(mode):
     started, ended = threading.Event(), threading.Event()
 
     async def job(caller):
@@ -52,7 +52,7 @@ def test_leaving_takes_the_job_back(mode):
     assert ended.wait(10)
 
 
-def test_a_job_taken_back_before_its_first_line_never_begins(recwarn):
+def test_a_job_that_is_cancelled_before_its_first_line_never_begins(recwarn):
     gate, begun = threading.Event(), []
 
     async def job(caller):
@@ -115,7 +115,7 @@ def test_pieces_come_in_order_and_wait_to_be_taken():
     assert asyncio.run(main()) == list(range(5))
 
 
-def test_closing_a_stream_takes_the_job_back():
+def test_closing_a_stream_cancels_the_job():
     ended = threading.Event()
 
     async def endless(caller):

@@ -118,7 +118,7 @@ async def kept(ending):
 
 
 @pytest.mark.parametrize("end", [abort, closing(1000)])
-async def test_a_kept_connection_that_ends_under_requests(end):
+async def test_an_idle_connection_that_ends_as_requests_are_sent(end):
     """Each is made once more, on one new connection that they share."""
     ending = Ending([1, 9], end)
     async with kept(ending) as channel:
@@ -131,7 +131,7 @@ async def test_a_kept_connection_that_ends_under_requests(end):
     ("end", "error"),
     [(closing(1001), TransportError), (closing(1008), AuthError), (closing(1011), TransportError)],
 )
-async def test_a_server_that_has_a_reason_is_not_asked_again(end, error):
+async def test_a_request_is_not_repeated_after_a_close_with_a_reason(end, error):
     ending = Ending([1, 9], end)
     async with kept(ending) as channel:
         with pytest.raises(error):
@@ -139,7 +139,7 @@ async def test_a_server_that_has_a_reason_is_not_asked_again(end, error):
     assert (ending.connections, ending.requests) == (1, 2)
 
 
-async def test_what_must_not_be_sent_twice_is_not():
+async def test_a_request_that_must_not_be_sent_twice_is_sent_once():
     ending = Ending([1, 9], abort)
     async with kept(ending) as channel:
         with pytest.raises(TransportError) as caught:
@@ -159,7 +159,7 @@ async def test_a_new_connection_is_not_replaced():
 
 
 @pytest.mark.parametrize("repeatable", [True, False])
-async def test_a_connection_that_ended_while_nobody_looked(repeatable):
+async def test_the_end_of_an_idle_connection_is_noticed_before_an_index(repeatable):
     """An `index` has a look before it is sent."""
     ended, connections = threading.Event(), []
 

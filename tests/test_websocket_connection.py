@@ -125,7 +125,7 @@ def opened(**timeouts: float) -> Place:
     return place
 
 
-async def test_requests_of_one_turn_leave_together_and_replies_are_told_apart() -> None:
+async def test_requests_of_one_turn_are_written_together_and_replies_are_paired_by_id() -> None:
     place = opened()
     await place.connection.opened()
     ids = [f"{number}" * 32 for number in range(5)]
@@ -141,7 +141,7 @@ async def test_requests_of_one_turn_leave_together_and_replies_are_told_apart() 
 
 
 @given(sizes=st.lists(st.sampled_from([0, 2, 125, 126, 65_536, (1 << 20) + 1, 3 << 20]), min_size=1, max_size=4))
-def test_what_is_sent_arrives_in_its_order(sizes: list[int]) -> None:
+def test_messages_arrive_in_order(sizes: list[int]) -> None:
     async def main() -> None:
         place = opened()
         calls = [await place.begin(f"{number}", bytes([number]) * size) for number, size in enumerate(sizes)]
@@ -165,7 +165,7 @@ def test_what_is_sent_arrives_in_its_order(sizes: list[int]) -> None:
     asyncio.run(main())
 
 
-async def test_nothing_is_written_while_there_is_no_room() -> None:
+async def test_nothing_is_written_while_the_transport_is_full() -> None:
     place = opened()
     place.connection.pause_writing()
     task = await place.begin("a")
@@ -180,7 +180,7 @@ async def test_nothing_is_written_while_there_is_no_room() -> None:
         await task
 
 
-async def test_a_request_that_was_taken_back_in_time_is_not_sent() -> None:
+async def test_a_request_that_is_cancelled_before_it_is_written_is_not_sent() -> None:
     place = opened()
     place.connection.pause_writing()
     task, other = await place.begin("a", b"first"), await place.begin("b", b"second")
@@ -195,7 +195,7 @@ async def test_a_request_that_was_taken_back_in_time_is_not_sent() -> None:
     assert place.wire.aborted
 
 
-async def test_a_ping_is_asked_for_and_its_answer_counts() -> None:
+async def test_a_ping_is_sent_and_its_answer_counts() -> None:
     place = Place().open()
     place.channel.ping_seconds, place.channel.pong_seconds = 0.05, PONG_SECONDS
     place.carry()
@@ -211,7 +211,7 @@ async def test_a_ping_is_asked_for_and_its_answer_counts() -> None:
     assert not place.connection.usable
 
 
-async def test_pings_go_only_while_requests_are_in_flight() -> None:
+async def test_pings_are_sent_only_while_requests_are_in_flight() -> None:
     idle, busy = Place().open(), Place().open()
     for place in (idle, busy):
         place.channel.ping_seconds, place.channel.pong_seconds = 0.05, PONG_SECONDS
@@ -254,7 +254,7 @@ async def test_a_ping_may_wait_behind_what_the_server_still_reads() -> None:
             await task
 
 
-async def test_what_answers_in_no_time_is_late() -> None:
+async def test_a_request_without_a_reply_in_time_is_late() -> None:
     place = opened(read=0.05)
     with pytest.raises(DeadlineError):
         await (await place.begin("a"))
@@ -280,7 +280,7 @@ async def test_other_answers_to_the_handshake(words: bytes, error: type[CasdkErr
     assert place.wire.closed
 
 
-async def test_an_end_before_the_answer() -> None:
+async def test_a_connection_that_ends_before_the_answer_to_the_handshake() -> None:
     place = Place()
     place.connection.eof_received()
     place.connection.connection_lost(None)
@@ -290,7 +290,7 @@ async def test_an_end_before_the_answer() -> None:
 
 
 @pytest.mark.parametrize("end", [False, True])
-async def test_what_comes_behind_the_answer_is_for_the_first_request(end: bool) -> None:
+async def test_bytes_behind_the_answer_to_the_handshake_are_for_the_first_request(end: bool) -> None:
     place = Place().open()
     place.server.send_binary(reply_to("a"))
     place.server.send_close(1008, "no")
@@ -307,7 +307,7 @@ async def test_what_comes_behind_the_answer_is_for_the_first_request(end: bool) 
     assert not caught.value.sent
 
 
-async def test_a_server_that_closes_says_why_to_each() -> None:
+async def test_each_request_gets_the_servers_reason_for_closing() -> None:
     place = opened()
     one, other = await place.begin("a"), await place.begin("b")
     place.server.send_close(1008, "no")
@@ -322,7 +322,7 @@ async def test_a_server_that_closes_says_why_to_each() -> None:
     assert place.carry()[-1].opcode is Opcode.CLOSE
 
 
-async def test_a_message_that_names_nobody_ends_it() -> None:
+async def test_a_message_without_a_request_id_ends_the_connection() -> None:
     place = opened()
     task = await place.begin("a")
     place.say(Frame(Opcode.BINARY, b"\xff").serialize(mask=False))
@@ -343,7 +343,7 @@ async def test_small_messages_without_end_are_read_in_turns() -> None:
     assert place.wire.reading
 
 
-async def test_it_is_closed_with_a_goodbye() -> None:
+async def test_closing_sends_the_end_of_input_and_a_close_frame() -> None:
     place = opened()
     place.connection.close()
     assert not place.connection.usable
@@ -354,14 +354,14 @@ async def test_it_is_closed_with_a_goodbye() -> None:
     assert not place.wire.aborted
 
 
-async def test_only_where_requests_go_there_is_an_end_of_them() -> None:
+async def test_the_end_of_input_is_sent_only_on_the_path_of_requests() -> None:
     place = Place("/dry_run").open()
     place.carry()
     place.connection.close()
     assert [frame.opcode for frame in place.carry()] == [Opcode.CLOSE]
 
 
-async def test_a_goodbye_nobody_answers() -> None:
+async def test_a_close_frame_that_is_not_answered() -> None:
     place = opened()
     place.connection.close()
     await asyncio.wait_for(place.wire.gone.wait(), CLOSE_SECONDS + 10)

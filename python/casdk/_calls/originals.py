@@ -79,8 +79,8 @@ class Originals(msgspec.Struct, eq=False):
             documents.append("" if bad else as_document(item, chunk.kinds[position]))
         if self.items is not None and (self.keeps_all or not self.items):
             self.items += items
-            # A bad item gets an empty Document, so that positions stay indices. Nobody sees it: a verb that returns
-            # Documents ends at the first bad item.
+            # A bad item gets an empty Document, so that positions stay indices. The caller never gets it: a verb that
+            # returns Documents ends at the first bad item.
             self.documents += [document if isinstance(document, Document) else Document() for document in documents]
         kinds = bytes(Kind.DOCUMENT if isinstance(document, Document) else Kind.TEXT for document in documents)
         return Chunk(documents, kinds, chunk.errors)

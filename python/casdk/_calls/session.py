@@ -291,7 +291,7 @@ class Session(ConnectionOwner):
             await emitted()
 
     def leave(self) -> None:
-        """Close what a client left behind that nobody closed; runs wherever the garbage collector does."""
+        """Close the session of a client that was dropped without being closed; the garbage collector may run this."""
         if self.opened:
             running = engine()
             running.post(lambda: running.loop.create_task(self.aclose()))

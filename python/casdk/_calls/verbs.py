@@ -182,7 +182,7 @@ def stream(session: Session, content: Iterable[Any], options: Options) -> Run:
 
 
 def open_pieces(client: object, pieces: Generator[Any, None, None], options: Options) -> Generator[Any, None, None]:
-    """Make the caller's results of a stream's pieces. It holds the client, which would be closed if nobody had it."""
+    """Make the caller's results of a stream's pieces. It refers to the client, which else may be dropped and closed."""
     try:
         for piece in pieces:
             yield open_piece(piece, options)

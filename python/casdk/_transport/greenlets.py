@@ -1,4 +1,4 @@
-"""Whether a server can be used from greenlets, which not every channel can."""
+"""Checks that a server can be used from greenlets, which the channel on grpcio cannot."""
 
 from __future__ import annotations
 
