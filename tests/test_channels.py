@@ -116,7 +116,7 @@ def test_the_default_uses_no_library_whatever_fails_or_the_environment_says(serv
             env=os.environ | WISHES,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
         )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.split() == [name for name, places in failing.items() for _ in places]
