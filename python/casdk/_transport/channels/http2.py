@@ -125,16 +125,7 @@ class Http2Channel(Channel):
                 raise ConnectionEndedError
         else:
             raise TransportError(f"{self.endpoint} ends each connection before it begins with a request", sent=sent)
-        took = connection.loop.time() - began
-        late = is_late(outcome, took, self.timeouts.read if left is None else left)
-        if late and left is not None:
-            # The call's own timeout ends this in a moment, with an error that says how many items were done.
-            await asyncio.sleep(left - took)
-        error = self._ours(outcome, request_id) if not late else self.late(left)
-        if outcome.kind == "status":
-            error.code = CODES[outcome.code]
-        elif outcome.kind == "http":
-            error.code = str(outcome.code)
+        error = await self._error_of(outcome, request_id, left, connection.loop.time() - began)
         if method is not UNARY or error.code != UNIMPLEMENTED:
             raise error
         # Old gateways have only the streaming method, which is found out once.
@@ -213,6 +204,19 @@ class Http2Channel(Channel):
             LOG.warning("%s refuses pings while it works at a request: it gets none any more", self.endpoint)
             self.pings_refused = True
         self.leave(connection)
+
+    async def _error_of(self, failure: Failure, request_id: str, left: float | None, took: float) -> CasdkError:
+        """Return the error of a call that failed after so many seconds; if it ran out of time, at its deadline."""
+        late = is_late(failure, took, self.timeouts.read if left is None else left)
+        if late and left is not None:
+            # The call's own timeout ends this in a moment, with an error that says how many items were done.
+            await asyncio.sleep(left - took)
+        error = self.late(left) if late else self._ours(failure, request_id)
+        if failure.kind == "status":
+            error.code = CODES[failure.code]
+        elif failure.kind == "http":
+            error.code = str(failure.code)
+        return error
 
     def _ours(self, failure: Failure, request_id: str) -> CasdkError:
         """Return our error for the failure of a call that did not end by its deadline."""
