@@ -20,6 +20,7 @@ import pyarrow.parquet
 import pytest
 from casdk import Client
 from casdk.server import Served
+from casdk.testing import FaultServer
 
 NUMBERS = count()
 SIGNED = {
@@ -40,6 +41,13 @@ def held() -> Callable[[Path], dict[str, bytes]]:
         }
 
     return held
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """A client of a server in this process, whose rows of 8 numbers depend on the text alone."""
+    with FaultServer(width=8) as server, Client(server.address("grpc")) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

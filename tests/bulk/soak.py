@@ -276,18 +276,18 @@ def main():
     if sys.argv[1:2] == ["run"]:
         url, rows, shard_rows, target, counter = sys.argv[2:]
         return run(url, int(rows), int(shard_rows), target, counter)
-    told = argparse.ArgumentParser()
-    told.add_argument("rows", type=int)
-    told.add_argument("--kills", type=int, default=20)
-    told.add_argument("--matrix", action="store_true", help="into a .npy file, and not a folder of Parquet files")
-    told.add_argument("--folder", type=Path, help="where the targets are written, and removed at the end")
-    told = told.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="casdk-soak-", dir=told.folder))
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("rows", type=int)
+    arguments.add_argument("--kills", type=int, default=20)
+    arguments.add_argument("--matrix", action="store_true", help="into a .npy file, and not a folder of Parquet files")
+    arguments.add_argument("--folder", type=Path, help="where the targets are written, and removed at the end")
+    arguments = arguments.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="casdk-soak-", dir=arguments.folder))
     # So that there are shards to lose, also of a small number of rows.
-    soak = Soak(folder, "rows.npy" if told.matrix else "rows", max(1000, min(SHARD_ROWS, told.rows // 50)))
+    soak = Soak(folder, "rows.npy" if arguments.matrix else "rows", max(1000, min(SHARD_ROWS, arguments.rows // 50)))
     try:
-        seconds = undisturbed(soak, told.rows)
-        disturbed(soak, told.rows, told.kills, seconds)
+        seconds = undisturbed(soak, arguments.rows)
+        disturbed(soak, arguments.rows, arguments.kills, seconds)
     finally:
         soak.server.close()
         shutil.rmtree(folder)

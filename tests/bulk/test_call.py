@@ -1,4 +1,4 @@
-"""What `encode_to` can be told is checked before anything is done."""
+"""The arguments of `encode_to` are checked before anything is done."""
 
 import inspect
 from pathlib import Path

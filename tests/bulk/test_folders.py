@@ -1,4 +1,4 @@
-"""A folder as a target: what runs leave in it is theirs, whatever the layout, and the rest is somebody else's."""
+"""A folder as a target: in every layout, runs remove only files that runs have made."""
 
 import pytest
 from casdk import BulkError

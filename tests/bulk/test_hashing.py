@@ -1,4 +1,4 @@
-"""With ``hash=True``, files are told apart by their bytes."""
+"""With ``hash=True``, files are compared by their bytes."""
 
 import os
 import shutil

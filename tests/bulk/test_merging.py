@@ -16,18 +16,12 @@ TEXTS = [f"sentence {number}" if number % 20 else "" for number in range(50)]
 SMALL = {"shard_rows": 8, "batch_size": 4}
 
 
-@pytest.fixture(scope="module")
-def client():
-    with FaultServer(width=8) as server, Client(server.address("grpc")) as client:
-        yield client
-
-
 def test_three_processes_at_once_leave_the_bytes_of_one_run(server, encoder, tmp_path, held, captions):
     """One of them is killed, and made again."""
-    told = {"url": server.address("grpc"), "source": f"lines:{captions}", "target": str(tmp_path / "many")}
-    told = [{**told, "options": {**SMALL, "shard": [index, 3]}} for index in range(3)]
-    told[1]["item"] = 30
-    runs = [subprocess.Popen([sys.executable, VICTIM, json.dumps(one)], stderr=subprocess.PIPE) for one in told]
+    orders = {"url": server.address("grpc"), "source": f"lines:{captions}", "target": str(tmp_path / "many")}
+    orders = [{**orders, "options": {**SMALL, "shard": [index, 3]}} for index in range(3)]
+    orders[1]["item"] = 30
+    runs = [subprocess.Popen([sys.executable, VICTIM, json.dumps(one)], stderr=subprocess.PIPE) for one in orders]
     said = [run.communicate(timeout=60)[1] for run in runs]
     assert [run.returncode for run in runs] == [0, -9, 0], said
     with pytest.raises(BulkError, match=r"the run of shard 1/3 is not finished, it has [0-9]+ rows"):

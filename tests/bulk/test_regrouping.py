@@ -2,25 +2,18 @@
 
 import msgspec
 import pytest
-from casdk import BulkError, Client, bulk
+from casdk import BulkError, bulk
 from casdk.bulk.call import make_run
 from casdk.bulk.manifest import Manifest, Settings, Shard
 from casdk.bulk.places import DiskPlace
 from casdk.bulk.regrouping import WholeTarget, hand_out
 from casdk.bulk.shares import read_shares, remove_shares, shares_in
-from casdk.testing import FaultServer
 from hypothesis import given
 from hypothesis import strategies as st
 
 TEXTS = [f"sentence {number}" if number % 20 else "" for number in range(50)]
 SMALL = {"shard_rows": 8, "batch_size": 4}
 SHARDS = 7
-
-
-@pytest.fixture(scope="module")
-def client():
-    with FaultServer(width=8) as server, Client(server.address("grpc")) as client:
-        yield client
 
 
 def begin(client, target, items, **share):

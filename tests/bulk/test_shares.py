@@ -3,21 +3,14 @@
 import asyncio
 
 import pytest
-from casdk import BulkError, Client, ConfigError
+from casdk import BulkError, ConfigError
 from casdk.bulk.call import make_run
 from casdk.bulk.manifest import Input, Share
 from casdk.bulk.places import DiskPlace
 from casdk.bulk.shares import Reading, shares_in
-from casdk.testing import FaultServer
 
 TEXTS = [f"sentence {number}" for number in range(50)]
 SMALL = {"shard_rows": 8, "batch_size": 4}
-
-
-@pytest.fixture(scope="module")
-def client():
-    with FaultServer(width=8) as server, Client(server.address("grpc")) as client:
-        yield client
 
 
 @pytest.mark.parametrize("items", [0, 1, 7, 8, 9, 24, 50])

@@ -132,11 +132,11 @@ async def test_an_async_iterable():
 def test_pairs_are_rows_of_two_items():
     entries = [("1", (Image(b"x"), Text("a")), "x"), ("2", (Image(b"y"), object()), "y")]
     named = bulk.Named(lambda: iter(entries), 2, ("image", "text"))
-    plain, told = named.open().take(10), named.open(captions=True).take(10)
-    assert len(plain) == len(told) == 2
+    plain, captioned = named.open().take(10), named.open(captions=True).take(10)
+    assert len(plain) == len(captioned) == 2
     assert plain.items == [part for _, pair, _ in entries for part in pair]
     assert (plain.names, plain.contents, plain.captions) == (["1", "2"], {0: "x", 1: "y"}, [])
-    assert told.captions == ["a", ""]
+    assert captioned.captions == ["a", ""]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def status_of(target):
     return writing_of(str(target), manifest)
 
 
-def test_nobody_writes_what_is_finished(encoder, target):
+def test_no_process_writes_a_finished_target(encoder, target):
     encoder.encode_to(target, TEXTS, **OPTIONS)
     assert status_of(target) == Writing(now=False)
 
@@ -117,7 +117,7 @@ def test_a_share_has_a_lock_of_its_own(encoder, tmp_path):
     assert bulk.merge(tmp_path / "rows").rows == 40
 
 
-def test_of_an_object_store_nobody_can_tell(encoder, tmp_path):
+def test_it_is_not_known_of_an_object_store(encoder, tmp_path):
     encoder.encode_to(tmp_path / "rows", TEXTS, **OPTIONS)
     [manifest] = open_target(tmp_path / "rows", "float32").read_manifests()
     assert writing_of("s3://bucket/rows", manifest) == Writing(None, None)

@@ -74,7 +74,7 @@ def test_one_that_is_not_renewed_is_taken_over(lock, renews):
 def test_who_has_lost_it_notices(lock, renews):
     renews(0.1, 1000.0)
     first = lock()
-    # Whoever takes over writes another holder, as `test_one_that_is_not_renewed_is_taken_over` shows.
+    # A process that takes over writes another holder, as `test_one_that_is_not_renewed_is_taken_over` shows.
     while (found := lock.objects.find(NAME)) and lock.objects.put(NAME, b'{"token": "other"}', found.version) is None:
         pass
     first._thread.join(60)

@@ -33,10 +33,10 @@ def update(client, mode, tmp_path):
     """An update of the folder ``rows`` to what it is given, by either API."""
 
     def update(content, **options):
-        told = {**SMALL, "update": True, **options}
+        all_options = {**SMALL, "update": True, **options}
         if mode == "sync":
-            return client.encode_to(tmp_path / "rows", content, **told)
-        return asyncio.run(client.aencode_to(tmp_path / "rows", content, **told))
+            return client.encode_to(tmp_path / "rows", content, **all_options)
+        return asyncio.run(client.aencode_to(tmp_path / "rows", content, **all_options))
 
     return update
 

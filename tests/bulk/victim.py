@@ -1,6 +1,6 @@
-"""Bulk runs, each in a process of its own, which kills itself (SIGKILL) where it is told: at a step or an item.
+"""Bulk runs, each in a process of its own, which kills itself (SIGKILL) at a step or an item that the caller names.
 
-A run is told by one object of JSON: ``url``, ``source`` and ``target``, the ``options`` of the run, and perhaps
+A run is described by one object of JSON: ``url``, ``source`` and ``target``, the ``options`` of the run, and perhaps
 ``disk``, ``request`` or ``item``. Steps are those on the disk, or before and after each request that changes a store.
 
 Each line of standard input is such an object, and gets a line with the exit code of its run, which is negative for a

@@ -222,9 +222,9 @@ def test_rank(command, url, images, pipe):
 
 
 def test_profile(command, url):
-    told = command("profile", url, "--json").json
-    assert told["roundtrip"] == pytest.approx(told["network"] + told["server"])
-    assert all(set(executor) == {"name", "time"} for executor in told["executors"])
+    profile = command("profile", url, "--json").json
+    assert profile["roundtrip"] == pytest.approx(profile["network"] + profile["server"])
+    assert all(set(executor) == {"name", "time"} for executor in profile["executors"])
     assert "Roundtrip" in command("profile", url, "hello").out
 
 

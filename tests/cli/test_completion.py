@@ -47,7 +47,7 @@ def test_a_script_is_printed_or_installed(command, shell, tmp_path, monkeypatch)
     assert path.is_relative_to(tmp_path)
 
 
-def test_a_shell_nobody_knows(command, monkeypatch):
+def test_an_unknown_shell(command, monkeypatch):
     assert command("completion", "tcsh").code == 2
     for name in ("ZSH_VERSION", "BASH_VERSION", "FISH_VERSION", "SHELL"):
         monkeypatch.delenv(name, raising=False)

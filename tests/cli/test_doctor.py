@@ -1,4 +1,4 @@
-"""Scripted faults of credentials and flows, servers that are well, and how it is told."""
+"""Scripted faults of credentials and flows, healthy servers, and what the doctor prints."""
 
 from __future__ import annotations
 

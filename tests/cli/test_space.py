@@ -2,11 +2,11 @@
 
 
 def test_space(command, url):
-    told = command("space", url)
-    assert told.code == 0
-    assert command("space", url, "--json").json == {"space": told.out.strip()}
-    assert command("encode", url, "a red apple", "--expect-space", told.out).code == 0
-    other = command("space", url, "--model", "other", "--expect-space", told.out)
+    printed = command("space", url)
+    assert printed.code == 0
+    assert command("space", url, "--json").json == {"space": printed.out.strip()}
+    assert command("encode", url, "a red apple", "--expect-space", printed.out).code == 0
+    other = command("space", url, "--model", "other", "--expect-space", printed.out)
     assert (other.code, other.out) == (2, "")
     assert "is not of the space that expect_space names" in other.err
     assert command("profile", url, "--expect-space", "casdk1").code == 2

@@ -361,7 +361,7 @@ class Names:
     """A name whose addresses the test says, in the record of a look-up.
 
     Attributes:
-        hosts: Its addresses; none if nobody knows it.
+        hosts: Its addresses; none if the name is unknown.
         looked_up: How often it was looked up.
     """
 
@@ -455,7 +455,7 @@ def test_tls_holds_the_addresses_of_a_name_to_the_name(monkeypatch, twins):
         client.encode(["a"])
 
 
-def test_a_name_that_nobody_knows_is_an_error_as_with_one(monkeypatch):
+def test_an_unknown_name_is_the_error_that_it_is_with_one_server(monkeypatch):
     Names(monkeypatch)
     client = Client("grpc://clip.test:1", pool=Pool(resolve=True), retry=Retry(attempts=1))
     with client, pytest.raises(TransportError, match="the name has no address"):

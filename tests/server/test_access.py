@@ -1,3 +1,5 @@
+"""The token, Host and Origin of a request decide whether the embedded server answers it."""
+
 import pytest
 from casdk.server.access import Access
 

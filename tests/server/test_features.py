@@ -1,3 +1,5 @@
+"""The built-in encoder is deterministic, and similar texts and pictures get similar rows."""
+
 import hashlib
 
 import numpy as np

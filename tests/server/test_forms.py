@@ -1,3 +1,5 @@
+"""Requests are read, and their memory is estimated, alike in protobuf and in JSON."""
+
 import pytest
 from casdk.server.forms import BINARY, SNAKE, json_form, request_bytes
 from casdk.wire.jina_pb2 import DataRequestProto

@@ -1,3 +1,5 @@
+"""Images of every accepted format are decoded within their limits, and all others are refused."""
+
 import io
 import struct
 import threading

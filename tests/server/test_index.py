@@ -1,3 +1,5 @@
+"""The index keeps what it has confirmed, replaces by id, and finds the nearest rows."""
+
 import contextlib
 import sqlite3
 

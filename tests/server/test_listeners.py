@@ -1,3 +1,5 @@
+"""A port ends slow heads, stalled readers and endless fragments, each within its time limit."""
+
 import asyncio
 import contextlib
 import socket

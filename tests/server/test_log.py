@@ -1,3 +1,5 @@
+"""No text of a client can begin a line of its own in the log."""
+
 import logging
 
 import pytest

@@ -1,3 +1,5 @@
+"""Requests reserve memory in the order in which they ask, and the pressure is high while the process is too large."""
+
 import asyncio
 import threading
 

@@ -1,3 +1,5 @@
+"""The ONNX encoder runs CLIP's models on the right tokens and pixels, and names what is missing."""
+
 import base64
 import gzip
 import io

@@ -1,3 +1,5 @@
+"""The gRPC port serves the services of a jina gateway, also to raw grpcio."""
+
 import grpc
 import pytest
 from casdk.wire.jina_pb2 import DataRequestProto, JinaInfoProto, StatusProto

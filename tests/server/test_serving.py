@@ -1,3 +1,5 @@
+"""`serve` starts the server with its options, and ends it with the parent."""
+
 import contextlib
 import io
 import json

@@ -1,3 +1,5 @@
+"""The websocket port answers protobuf and JSON frames in parallel, and closes with the right code."""
+
 import json
 
 import httpx

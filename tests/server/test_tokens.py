@@ -1,3 +1,5 @@
+"""Texts become the tokens of CLIP's own tokenizer."""
+
 import gzip
 import sys
 

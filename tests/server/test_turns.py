@@ -1,3 +1,5 @@
+"""Connections take turns, so that one with many pieces does not delay the others."""
+
 import asyncio
 
 import pytest

@@ -1,3 +1,5 @@
+"""The http port serves the paths of a jina gateway, also to raw httpx."""
+
 import gzip
 import json
 
