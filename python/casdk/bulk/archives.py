@@ -34,7 +34,7 @@ class Member(NamedTuple):
     Attributes:
         key: The sample.
         kind: What follows the key and a dot, in lower case: ``jpg``.
-        data: Its bytes, ``None`` if nobody asked for them or if it is no plain file.
+        data: Its bytes; ``None`` if they were not requested, or if it is no plain file.
     """
 
     key: str

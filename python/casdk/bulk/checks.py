@@ -1,4 +1,4 @@
-"""What is checked of rows that have come back, before anything is done with them."""
+"""Checks of the rows that have come back, which a `Run` makes before it writes them."""
 
 from __future__ import annotations
 

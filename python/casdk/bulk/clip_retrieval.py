@@ -37,7 +37,7 @@ class ClipRetrievalTarget(FolderTarget):
     Row n of one is row n of the others. clip-retrieval knows no row without an embedding, so one of which an item
     failed is in none of them; it is in ``_failed/failed_0.parquet``, and in the end in ``_errors.parquet``. A shard of
     which every row failed has no files: autofaiss passes over an empty matrix, and not over the metadata next to it.
-    Numbers are not padded, since nobody knows at the first shard how many there will be; clip-retrieval's readers sort
+    Numbers are not padded, because their count is not known at the first shard; clip-retrieval's readers sort
     all three folders by their names, so that the files stay next to each other.
 
     Args:

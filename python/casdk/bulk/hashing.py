@@ -1,4 +1,4 @@
-"""Items whose fingerprint is of the bytes of their files, as ``hash=True`` asks, and not by size and time."""
+"""A source whose files are fingerprinted by their bytes instead of size and time; a `Run` uses it for ``hash=True``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failed items of a shard that is there, tried again while its items are compared with the input."""
+"""Encodes failed items of a shard again, while a `Run` compares the shard with the input (``retry_errors=True``)."""
 
 from __future__ import annotations
 
@@ -81,5 +81,5 @@ class Retries:
 
     @property
     def changed(self) -> bool:
-        """Whether the shard is another one now: an item has a row, or another error."""
+        """Whether the shard has changed: an item has a row now, or another error."""
         return bool(self.rows) or any(self._failures[place] != said for place, said in self.errors.items())

@@ -61,7 +61,7 @@ class Found(NamedTuple):
 
     Attributes:
         path: Its URL, or its path.
-        state: What tells that it was changed, if its store has said so; ``""`` if it has to be asked.
+        state: The object's version, if the listing of its store contains it; ``""`` if it has to be requested.
     """
 
     path: str
@@ -130,7 +130,7 @@ def _store_of(root: str, request_seconds: int | None) -> Any:
 
 
 def _client_options(root: str, request_seconds: int) -> dict[str, Any]:
-    """Return options of requests, with those of the environment, which obstore only reads if it is given none."""
+    """Return options of requests with those of the environment, which obstore ignores once any option is passed."""
     prefix = ENVIRONMENT[root.partition(":")[0]]
     said = {name: os.environ.get(f"{prefix}_{name.upper()}") for name in CLIENT_OPTIONS}
     options: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
@@ -201,7 +201,7 @@ def _fits(names: list[str], patterns: list[str]) -> bool:
 
 
 def _state_of(url: str, store: Any, key: str) -> str | None:
-    """Return what tells that an object was changed; ``None`` if there is none."""
+    """Return the version of an object, by which a change is noticed; ``None`` if there is no such object."""
     try:
         with asking(url):
             return _state(store.head(key))

@@ -1,4 +1,7 @@
-"""An update of a folder: what it does not have of the input is made into new shards, and what is gone is left out."""
+"""An update of a folder: it finds the items that the folder does not have, and removes rows whose items are gone.
+
+A `Run` makes an `Update` for ``update=True``, encodes the missing items into new shards, and then lets it remove rows.
+"""
 
 from __future__ import annotations
 
@@ -58,12 +61,12 @@ class Update:
         return keys
 
     def missing(self, mode: Mode, source: Any, is_asked: Callable[[], bool]) -> Source | AsyncSource:
-        """Return the items of an input that the target does not have.
+        """Return a source of the items of an input that the target does not have.
 
         Args:
             mode: How the caller waits.
             source: The input.
-            is_asked: Whether the run was asked to stop: what is to be taken then ends.
+            is_asked: Whether the run was asked to stop; the source then ends.
         """
         if isinstance(mode, OnLoop):
             return AsyncMissing(partial(mode.take, source), self._waiting, is_asked)
@@ -77,20 +80,20 @@ class Update:
 
     @property
     def has_ended(self) -> bool:
-        """Whether there is no item that the target does not have, beside those that were taken."""
+        """Whether all items that the target does not have were taken."""
         return self._waiting.has_ended
 
     def take_up(self, manifest: Manifest) -> Manifest:
-        """Decide what becomes of the beginning of a shard, once an item was read that the target does not have.
+        """Continue or close the beginning of a shard, once the first missing item was read or the input has ended.
 
-        In an input that is what it was, all items of the beginning come before that one, and the shard is gone on with.
-        Another input may have them anywhere, and one that has ended has no more for it: then it is whole as it is.
+        If the input has not changed, all items of the beginning come before the first missing one, and the shard is
+        continued. Otherwise, and if the input has ended, the beginning becomes a complete shard.
 
         Args:
-            manifest: What the target holds.
+            manifest: The manifest of the target.
 
         Returns:
-            What it then holds.
+            The manifest afterwards.
         """
         begun = manifest.begun
         if begun is None:
@@ -110,19 +113,19 @@ class Update:
         return manifest
 
     def leave_out(self, manifest: Manifest) -> Manifest:
-        """Leave out rows of which the input was found to have no item, now that all of it was read.
+        """Remove the rows for which the input has no item, after all of the input was read.
 
         Args:
-            manifest: What the target holds, with what the update has added.
+            manifest: The manifest of the target, with the shards that the update has added.
 
         Returns:
-            What it then holds: the manifest that the update began with, if nothing has changed.
+            The manifest afterwards; the one that the update began with, if nothing has changed.
         """
         start = 0
         self.replaced = self.index.replaced
         self.dropped = int((~self.index.stays).sum()) - self.replaced
         for shard in manifest.shards[: len(self.before.entries)]:
-            # Of a shard that was gone on with, only the beginning was there to be looked up; the rest of it is new.
+            # Of a shard that was continued, only the beginning was looked up; the rest of it is new.
             stays = self.index.stays[start : start + shard.rows]
             start += shard.rows
             if not stays.all():
@@ -131,11 +134,11 @@ class Update:
 
 
 class Waiting:
-    """Items that were looked up, of which the target has no row, and that nobody has taken.
+    """Items that the target does not have and that were not taken yet; `Update` fills it while the input is read.
 
     Args:
-        index: Of the target.
-        begun: Notes the items that are found of a shard which was begun.
+        index: The index of the target's items.
+        begun: Collects the items that are found of a shard that was begun.
         begun_from: The first row of that shard.
     """
 
@@ -150,7 +153,7 @@ class Waiting:
         self._ended = False
 
     def add(self, block: Block) -> None:
-        """Look up the next items of the input; none: it has ended."""
+        """Look up the next items of the input; an empty block means that the input has ended."""
         if not block.names:
             self._ended = True
             return
@@ -166,12 +169,12 @@ class Waiting:
                 self._begun.count(1)
 
     def has(self, most: int) -> bool:
-        """Whether as many can be taken, one at least, or all that there are."""
+        """Whether so many items (at least one) can be taken, or the input has ended."""
         return self._ended or len(self._names) >= max(most, 1)
 
     @property
     def has_ended(self) -> bool:
-        """Whether there are none, and none will come."""
+        """Whether there are no items, and no more will come."""
         return self._ended and not self._names
 
     def take(self, most: int) -> Block:
