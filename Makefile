@@ -146,12 +146,20 @@ format: $(READY) ## Format and mend what can be mended
 	@$(BIN)/ruff format
 	@cargo fmt --all
 
-.PHONY: soak
+# Tests that wait for minutes, for a ping that must not come or for a server to start, and need little of a core.
+WAITING := $(addprefix tests/faults/test_,connections.py pace.py restarts.py)
+
+.PHONY: soak soak-waiting soak-working
 soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), and what takes minutes
 	$(say) "soaking for $(SOAK_SECONDS) s"
-	@# pytest keeps every record logged, and with it each failed request: that would be what grows
-	@# In three processes, since half of these tests wait for minutes: for a ping that must not come, for a server to start
-	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults tests/bulk tests/test_large_messages.py -p no:logging -n 3 --dist loadfile
+	@$(MAKE) --no-print-directory --output-sync=target -j 2 soak-waiting soak-working
+
+# pytest keeps every record logged, and with it each failed request: that would be what grows
+soak-waiting:
+	@$(BIN)/python -m pytest -m soak $(WAITING) -p no:logging
+
+soak-working:
+	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults tests/bulk tests/test_large_messages.py $(addprefix --ignore=,$(WAITING)) -p no:logging -n 2 --dist loadfile
 
 .PHONY: soak-bulk
 soak-bulk: $(READY) ## A bulk run of SOAK_ROWS (10,000,000) that is killed again and again, held to an undisturbed one
