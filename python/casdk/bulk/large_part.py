@@ -25,6 +25,8 @@ __all__ = ["CHUNK_BYTES", "LargePart"]
 
 CHUNK_BYTES: Final = 4 << 20
 """Bytes that are written at a time."""
+MOST_WAITING: Final = 4
+"""Chunks that may wait for the thread: a disk that is busy for a moment holds nothing up."""
 BLOCK_BYTES: Final = 4096
 """Past the cache, places in a file, numbers of bytes and places in memory are multiples of this."""
 
@@ -32,7 +34,7 @@ Pieces: TypeAlias = deque[NDArray[np.uint8]]
 
 
 class LargePart(Part):
-    """A part of which a thread writes a chunk while the bytes of the next one are added, which are kept until then.
+    """A part of which a thread writes chunks while the bytes of the next ones are added, which are kept until then.
 
     On disk is what was there at the last `sync`, and the checksum is that of these bytes. What the thread could not
     write is raised by whatever is done next.
@@ -52,7 +54,7 @@ class LargePart(Part):
         self._direct: int | None = None
         self._may_pass_by = hasattr(os, "O_DIRECT")
         self._thread = ThreadPoolExecutor(1, "casdk-disk")
-        self._writing: Future[None] | None = None
+        self._writing: deque[Future[None]] = deque()
         self._added: Pieces = deque()
         self._added_bytes = self._uncounted = 0
         self._memory = mmap.mmap(-1, CHUNK_BYTES)  # it begins at a page
@@ -81,8 +83,8 @@ class LargePart(Part):
         if self.checksum is None:
             self._uncounted = self._added_bytes
         if self._added_bytes >= CHUNK_BYTES:
-            self._wait()
-            self._writing = self._thread.submit(self._put_added, *self._take_added())
+            self._wait(MOST_WAITING - 1)
+            self._writing.append(self._thread.submit(self._put_added, *self._take_added()))
         self.size += len(piece)
         return len(piece)
 
@@ -116,11 +118,11 @@ class LargePart(Part):
                 os.close(self._direct)
         super().close()
 
-    def _wait(self) -> None:
-        """Wait until the thread has written what it was given, and raise what it could not."""
-        if self._writing is not None:
-            self._writing.result()
-            self._writing = None
+    def _wait(self, most: int = 0) -> None:
+        """Wait until no more than so many chunks wait for the thread, and raise what it could not write."""
+        while self._writing and (len(self._writing) > most or self._writing[0].done()):
+            self._writing[0].result()
+            self._writing.popleft()
 
     def _take_added(self) -> tuple[Pieces, int, Checksum | None]:
         """Return what was added, how much of it does not count into the checksum, and that."""
