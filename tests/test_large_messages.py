@@ -55,7 +55,7 @@ def test_a_request_of_a_hundred_megabytes(scheme):
     assert found["beyond"] < message + REST_BYTES
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("grpc", 25 * MB), ("websocket", 25 * MB), ("http", 5 * MB)])
+@pytest.mark.parametrize(("scheme", "width"), [("grpc", 25 * MB), ("websocket", 25 * MB), ("http", 3 * MB)])
 def test_a_large_reply(scheme, width):
     with FaultServer(width=width) as server:
         found = call(server.address(scheme))
