@@ -236,7 +236,7 @@ def lines_of(path: Path) -> int:
     overloads = [
         node for node in nodes if any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
     ]
-    examples = [(ast.get_docstring(node) or "").partition("\nExample:\n")[2] for node in nodes]
+    examples = [(ast.get_docstring(node) or "").partition("\nExamples:\n")[2] for node in nodes]
     repeated = sum((node.end_lineno or 0) - node.lineno + 2 for node in overloads)
     return lines - repeated - sum(example.count("\n") + 2 for example in examples if example)
 

@@ -113,7 +113,7 @@ class Client(Generic[Profiled_co]):
     Raises:
         ConfigError: The address, or an option, cannot work.
 
-    Example:
+    Examples:
         >>> from casdk import Client
         >>> with Client("grpc://127.0.0.1:51000") as client:
         ...     client.encode(["she smiled, with pain", "apple.png"]).shape
@@ -207,7 +207,7 @@ class Client(Generic[Profiled_co]):
     def servers(self) -> list[ServerStatus]:
         """The state, the last error and the share of the requests of each server, as the client knows them now.
 
-        Example:
+        Examples:
             >>> from casdk import Client
             >>> client = Client(["grpc://127.0.0.1:51000", "http://127.0.0.1:51001"])
             >>> [server.state for server in client.servers]
@@ -305,7 +305,7 @@ class Client(Generic[Profiled_co]):
             ReplyError: The server's answer breaks the protocol.
             TypeError: An option is unknown.
 
-        Example:
+        Examples:
             >>> from casdk import Client
             >>> client = Client("grpc://127.0.0.1:51000")
             >>> client.encode(["an apple", "apple.png"], batch_size=8).shape
@@ -428,7 +428,7 @@ class Client(Generic[Profiled_co]):
             InputError: The content is no iterable of items, or an option is not for streams. It is raised at once, and
                 not with the first piece.
 
-        Example:
+        Examples:
             >>> from casdk import Client
             >>> client = Client("grpc://127.0.0.1:51000")
             >>> [piece.shape for piece in client.stream((f"apple {n}" for n in range(40)), batch_size=16)]
@@ -489,7 +489,7 @@ class Client(Generic[Profiled_co]):
             ConfigError: The target's name stands for no kind of target, or for none that can hold this content; or a
                 library is missing.
 
-        Example:
+        Examples:
             >>> from casdk import Client, bulk
             >>> client = Client("grpc://127.0.0.1:51000")
             >>> result = client.encode_to("photos.npy", bulk.files("photos/*"))
@@ -559,7 +559,7 @@ class Client(Generic[Profiled_co]):
                 iterator reached that Document later.
             NotSupportedError: The flow does not rank at that endpoint.
 
-        Example:
+        Examples:
             >>> from casdk import Client, Document
             >>> client = Client("grpc://127.0.0.1:51000")
             >>> query = Document(text="a red apple", matches=[Document(text="a room"), Document(text="an apple")])
@@ -653,7 +653,7 @@ class Client(Generic[Profiled_co]):
         Raises:
             NotSupportedError: The flow has no indexer.
 
-        Example:
+        Examples:
             >>> from casdk import Client, Document
             >>> client = Client("grpc://127.0.0.1:51000")
             >>> client.index([Document(id="smile", text="she smiled, with pain")])[0].embedding.shape
@@ -743,7 +743,7 @@ class Client(Generic[Profiled_co]):
         Raises:
             NotSupportedError: The flow has no indexer.
 
-        Example:
+        Examples:
             >>> from casdk import Client, Document
             >>> client = Client("grpc://127.0.0.1:51000")
             >>> _ = client.index([Document(id="smile", text="she smiled, with pain")])
@@ -809,7 +809,7 @@ class Client(Generic[Profiled_co]):
             ModelMismatchError: The server's space is not the client's ``expect_space``.
             ItemError: The server encodes neither the sentence nor the image.
 
-        Example:
+        Examples:
             >>> from casdk import Client
             >>> space = Client("grpc://127.0.0.1:51000").space()
             >>> Client("grpc://127.0.0.1:51000", expect_space=space).encode(["an apple"]).shape
@@ -841,7 +841,7 @@ class Client(Generic[Profiled_co]):
             The times in milliseconds; they can also be read as from ``clip_client``'s dict (``p['Roundtrip']``). A
             client of a list of servers, or with a `Pool`, returns a ``dict[str, Profile]`` by address.
 
-        Example:
+        Examples:
             >>> from casdk import Client
             >>> profile = Client("grpc://127.0.0.1:51000").profile("an apple", quiet=True)
             >>> profile.network + profile.server <= profile.roundtrip + 0.001  # milliseconds

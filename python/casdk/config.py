@@ -53,7 +53,7 @@ class TLS(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Raises:
         ConfigError: A field has a wrong value, or fields contradict each other.
 
-    Example:
+    Examples:
         >>> from casdk import TLS
         >>> TLS(ca="ca.pem", server_name="localhost")
         TLS(ca='ca.pem', server_name='localhost')
@@ -114,7 +114,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     Raises:
         ConfigError: A value is no positive number of seconds, or too large.
 
-    Example:
+    Examples:
         >>> from casdk import Timeouts
         >>> Timeouts(read=10).connect
         5.0
@@ -152,7 +152,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     Raises:
         ConfigError: A value is out of its range.
 
-    Example:
+    Examples:
         >>> from casdk import Retry
         >>> Retry(attempts=2, patience=300).max_backoff
         5.0
@@ -203,7 +203,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     Raises:
         ConfigError: A value is no positive number, or too large.
 
-    Example:
+    Examples:
         >>> from casdk import Limits
         >>> Limits(requests=128).max_item_bytes == 64 * 1024 * 1024
         True

@@ -39,7 +39,7 @@ class Text(msgspec.Struct, frozen=True):
     Raises:
         InputTypeError: ``text`` is no ``str``.
 
-    Example:
+    Examples:
         >>> from casdk import Text
         >>> Text("cat.png").text
         'cat.png'
@@ -62,7 +62,7 @@ class Image(msgspec.Struct, frozen=True, eq=False):
     Raises:
         InputTypeError: ``source`` is none of these.
 
-    Example:
+    Examples:
         >>> from casdk import Image
         >>> Image("cat")
         Image('cat')

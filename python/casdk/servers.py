@@ -39,7 +39,7 @@ class Server(msgspec.Struct, frozen=True, omit_defaults=True):
     Raises:
         ConfigError: The address, or an option, cannot work.
 
-    Example:
+    Examples:
         >>> from casdk import Server
         >>> Server("grpc://127.0.0.1:51000", weight=2).address
         'grpc://127.0.0.1:51000'
@@ -100,7 +100,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     Raises:
         ConfigError: An option cannot work.
 
-    Example:
+    Examples:
         >>> from casdk import Pool
         >>> Pool(resolve=True, resolve_seconds=10).index_on is None
         True

@@ -51,7 +51,7 @@ class BatchEncoder:
     Raises:
         ConfigError: The client holds a secret as a string, which must not be pickled.
 
-    Example:
+    Examples:
         >>> from casdk import Client
         >>> from casdk.interop.batches import BatchEncoder
         >>> encode = BatchEncoder(Client("grpc://127.0.0.1:51000"), "text")

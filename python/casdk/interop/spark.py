@@ -27,7 +27,7 @@ def udf(client: Client, *, errors: Literal["raise", "return"] = "raise", **optio
         errors: ``"raise"``, or ``"return"``: null for what cannot be encoded.
         **options: `EncodeOptions` of each call.
 
-    Example:
+    Examples:
         >>> frame.withColumn("embedding", udf(client)("text"))  # doctest: +SKIP
     """
     try:

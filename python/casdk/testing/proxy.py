@@ -180,7 +180,7 @@ class TcpProxy(_Proxy):
         port: The proxy's own.
         delay: Seconds each piece waits, both ways; may be changed at any time.
 
-    Example:
+    Examples:
         >>> with FaultServer() as server, TcpProxy(server.port("grpc")) as proxy:  # doctest: +SKIP
         ...     client = Client(proxy.address("grpc"))
         ...     proxy.cut("reset")

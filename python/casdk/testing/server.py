@@ -102,7 +102,7 @@ class FaultServer:
         token: As given; may be replaced at any time.
         unready: As given; may be replaced at any time.
 
-    Example:
+    Examples:
         >>> from casdk import Client
         >>> from casdk.testing import FaultServer, Refuse
         >>> with FaultServer(script=[Refuse.unavailable()]) as server:
