@@ -34,4 +34,4 @@ def test_paths_of_every_kind(target):
 def test_help_names_every_option():
     for verb in (Client.encode_to, Client.aencode_to):
         assert inspect.signature(verb).parameters["shard_rows"].default == 100_000
-    assert "patience: Seconds that a server" in inspect.getdoc(Client.encode_to)
+    assert "patience: Seconds that the run waits for a server" in inspect.getdoc(Client.encode_to)

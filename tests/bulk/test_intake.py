@@ -21,7 +21,7 @@ def test_a_list_of_texts_is_there_at_once():
     assert works[1].names(4) == TEXTS[6:]
 
 
-@pytest.mark.parametrize(("content", "fewest"), [(iter(TEXTS), 0), ([*TEXTS[:5], b"bytes"], 0), (TEXTS, 7)])
+@pytest.mark.parametrize(("content", "fewest"), [(tuple(TEXTS), 0), ([*TEXTS[:5], b"bytes"], 0), (TEXTS, 7)])
 def test_all_else_is_read_as_it_is_asked_for(content, fewest):
     work = Work(0)
     items = intake_of(content, work).items(fewest)
@@ -31,7 +31,7 @@ def test_all_else_is_read_as_it_is_asked_for(content, fewest):
     assert work.read == 6
 
 
-@pytest.mark.parametrize("content", [TEXTS, iter(TEXTS)])
+@pytest.mark.parametrize("content", [TEXTS, tuple(TEXTS)])
 def test_an_end_leaves_what_was_not_read(content):
     work = Work(0)
     intake = intake_of(content, work)
