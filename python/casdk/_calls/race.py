@@ -115,7 +115,7 @@ def _report(run: Run, request: Request, error: CasdkError | InterruptedByForkErr
         return
     assert request.transport is not None
     request.transport.hide_token(error)
-    run.way.failed(request, error, run.answer_by)
+    run.way.failed(request, error, run.exchange_options.answer_by)
     LOG.debug("request %s failed at one of its two servers, %s: %s", request.id, error.server, error)
 
 

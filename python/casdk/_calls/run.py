@@ -43,7 +43,7 @@ from casdk._engine.callers import Caller
 from casdk._engine.logging import are_pending, emitted, logger_of
 from casdk._engine.steps import have_task
 from casdk._rust import new_id
-from casdk._transport.channels.options import ExchangeOptions
+from casdk._transport.channels.options import DEFAULTS, ExchangeOptions
 from casdk._transport.codecs import read_error
 from casdk._transport.transport import InterruptedByForkError, Received
 from casdk.errors import (
@@ -117,8 +117,8 @@ class Run:
         self.guard = session.guard if verb.guarded else None
         timeout = session.timeouts.total if options.timeout is UNSET else options.timeout
         self.deadline = None if timeout is None else monotonic() + timeout
-        self.answer_by = self.deadline if answer_by is None else answer_by
-        self._exchange_options = ExchangeOptions(answer_by=self.answer_by, repeatable=verb.resend)
+        until, again = self.deadline if answer_by is None else answer_by, verb.resend
+        self.exchange_options = DEFAULTS if until is None and again else ExchangeOptions((), until, again)
         size = options.batch_size or verb.batch_size
         feed = Feed(content, size, options.reader, timeout)
         # Whether it returns the verb's result, and neither the responses nor nothing.
@@ -358,7 +358,7 @@ class Run:
 
     def exchange(self, request: Request, message: bytes | memoryview) -> Coroutine[Any, Any, Received]:
         """Send a request to the server that was chosen for it, and return the reply."""
-        transport, options = request.transport, self._exchange_options
+        transport, options = request.transport, self.exchange_options
         assert transport is not None
         if self.guard is not None:
             options = replace(options, check=self.guard.check_for(request.batch, transport, self.packing.model_name))
@@ -421,7 +421,7 @@ class Run:
         """Report a request that failed to the pool, the decisions, telemetry, the log and the callbacks."""
         batch, now = request.batch, asyncio.get_running_loop().time()
         if request.transport is not None:
-            self.way.failed(request, error, self.answer_by)
+            self.way.failed(request, error, self.exchange_options.answer_by)
         outcome = self.call.fail(batch, error, now)
         wait = max(0.0, batch.not_before - now)
         self._note_outage(error)
