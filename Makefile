@@ -86,14 +86,17 @@ demo: $(BUILT) ## Encode a mixed list over all six schemes against the embedded 
 
 # Check
 
-.PHONY: test test-rust
+.PHONY: test test-libraries test-rust
 test: $(READY) ## Lint, and run every test of Rust and Python
-	@# Two at a time, since type checkers use one core; what one prints is shown when it is over, and so in one piece
-	@$(MAKE) --no-print-directory --output-sync=target -j 2 lint-pyright lint-python test-rust
+	@# Three at a time, since type checkers use one core, and tests of the libraries wait as often as they work; what one
+	@# prints is shown when it is over, and so in one piece
+	@$(MAKE) --no-print-directory --output-sync=target -j 3 test-libraries lint-pyright lint-python test-rust
 	$(say) "testing Python"
 	@$(BIN)/python -m pytest $(SHARED) -m 'not soak and not alone'
 	$(say) "testing what measures time, one test after the other"
 	@$(BIN)/python -m pytest -m 'alone and not soak' $$(grep -rl --include='*.py' pytest.mark.alone tests)
+
+test-libraries: $(READY)
 	$(say) 'testing the channels of transport="libraries"'
 	@CASDK_TESTED_TRANSPORT=libraries $(BIN)/python -m pytest $(SHARED) $(CONTRACT)
 
