@@ -99,6 +99,21 @@ def test_or_in_a_thread_of_its_own(client, call, expected, kind):
     assert threads == {("casdk-reader", None, "mine")}
 
 
+def test_the_end_in_that_thread_does_not_overtake_the_last_chunk(make_server, connect_to, scheme):
+    """A call of the iterable's own ends the thread's wait in the middle of a turn of the loop.
+
+    An end that came to the loop by another way than the chunks was seen before the last one, in 3 of 100 calls.
+    """
+    client = connect_to(make_server(), scheme)
+
+    def texts():
+        yield from "abc"
+        client.encode(["d"])
+
+    for _ in range(100):
+        assert client.encode(texts(), batch_size=2, reader="thread").shape[0] == 3
+
+
 @pytest.mark.parametrize("verb", ["encode", "index", "search", "stream", "rank"])
 @pytest.mark.parametrize("reader", ["caller", "thread"])
 def test_every_verb_reads_where_it_is_told(client, call, mode, verb, reader):

@@ -130,7 +130,7 @@ class Feed:
             Whether the content has ended.
         """
         if self._reader is not None:
-            return bool(caller.unwrap(*await self._reader.call(lambda: self._read(most, caller, take))))
+            return bool(caller.unwrap(*await self._reader.call(caller, lambda: self._read(most, caller, take))))
         read = self._read_asynchronously if self._asynchronous else self._read
         ended: bool = await caller.call(lambda: read(most, caller, take))
         return ended
@@ -251,10 +251,14 @@ class Reader:
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._started = False
 
-    async def call(self, function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
-        """Run a function in the thread and wait for it; return its result and its error, one of them ``None``."""
-        loop, process = asyncio.get_running_loop(), os.getpid()
-        answer: asyncio.Future[list[Any]] = loop.create_future()
+    async def call(self, caller: Caller[Any], function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+        """Run a function in the thread and wait for it; return its result and its error, one of them ``None``.
+
+        The answer is posted as the chunks are that the function posts. By another way it could overtake the last chunk,
+        and the call would end without those items.
+        """
+        process = os.getpid()
+        answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
         def set_answer(result: T | None, error: BaseException | None) -> None:
             if not answer.done():
@@ -266,10 +270,10 @@ class Reader:
             except BaseException as error:
                 if os.getpid() != process:
                     raise
-                loop.call_soon_threadsafe(set_answer, None, error)
+                caller.post(set_answer, None, error)
             else:
                 check_process(process)
-                loop.call_soon_threadsafe(set_answer, result, None)
+                caller.post(set_answer, result, None)
 
         if not self._started:
             start(self._run, "casdk-reader")
