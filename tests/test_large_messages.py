@@ -46,6 +46,7 @@ def call(address, images=0):
     return json.loads(run.stdout)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("scheme", ["grpc", "http", "websocket"])
 def test_a_request_of_a_hundred_megabytes(scheme):
     with FaultServer() as server:
@@ -55,6 +56,7 @@ def test_a_request_of_a_hundred_megabytes(scheme):
     assert found["beyond"] < message + REST_BYTES
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("scheme", "width"), [("grpc", 25 * MB), ("websocket", 25 * MB), ("http", 3 * MB)])
 def test_a_large_reply(scheme, width):
     with FaultServer(width=width) as server:
