@@ -11,7 +11,7 @@ FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 1800
 SOAK_ROWS ?= 10000000
 # Processes that share the tests of Python among them; most tests wait, so there are more than a small machine has cores.
-WORKERS ?= 4
+WORKERS ?= 5
 # Each process takes one file after the other, in the order that tests/conftest.py puts them in.
 SHARED = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # What a channel is held to, whoever speaks the protocol. For the libraries one form of each verb is enough, and what is

@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from casdk.server.memory import BusyError, Memory, Pressure, TooLargeError, _resident
+from casdk.server.memory import BusyError, Memory, Pressure, TooLargeError, _resident, _trim
 
 
 def _thread(memory, amount, held, leave):
@@ -75,6 +75,7 @@ async def test_more_than_there_will_ever_be_is_refused_at_once():
 
 
 async def test_a_process_that_grows_is_under_pressure_until_it_shrinks():
+    _trim()  # or the watch would give back what other tests have freed, and the process would not have grown
     pressure = Pressure(64 << 20)
     called = asyncio.Event()
     pressure.relieved_by(called.set)
