@@ -30,12 +30,12 @@ CONTENTS = [TEXTS[0:4], TEXTS[4:8], TEXTS[8:12]]
 
 @pytest.mark.parametrize("errors", ["raise", "return"])
 def test_merged_calls_carry_their_own_rows(make_server, connect_to, scheme, rows, errors):
-    gate = Gate()
+    gate, last = Gate(), Gate()
 
     def script(request):
         if request.texts == ("busy",):
             return Hold(gate)
-        return Cut("after") if request.texts[0] == TEXTS[6] else None
+        return (Hold(last), Cut("after")) if request.texts[0] == TEXTS[6] else None
 
     server = make_server(script, poison={TEXTS[5]})
     client = connect_to(server, scheme, retry=ONCE, timeout=30, coalesce=True)
@@ -44,6 +44,7 @@ def test_merged_calls_carry_their_own_rows(make_server, connect_to, scheme, rows
         calls, busy = await merged_calls(client, server, gate, CONTENTS, errors=errors)
         gate.open()
         await asyncio.gather(*busy)
+        last.open()  # not before, since they have one connection
         return await asyncio.gather(*calls, return_exceptions=True)
 
     first, second, third = asyncio.run(main())
@@ -100,12 +101,12 @@ def test_a_deadline_of_one_of_the_merged_calls(make_server, connect_to, rows):
 
 
 def test_merged_documents_keep_what_they_have(make_server, connect_to, rows):
-    gate = Gate()
+    gate, last = Gate(), Gate()
 
     def script(request):
         if request.texts == ("busy",):
             return Hold(gate)
-        return Cut("after") if request.texts[0] == TEXTS[6] else None
+        return (Hold(last), Cut("after")) if request.texts[0] == TEXTS[6] else None
 
     server = make_server(script, poison={TEXTS[5]})
     client = connect_to(server, "grpc", retry=ONCE, timeout=30, coalesce=True)
@@ -115,6 +116,7 @@ def test_merged_documents_keep_what_they_have(make_server, connect_to, rows):
         calls, busy = await merged_calls(client, server, gate, [CONTENTS[0], documents, CONTENTS[2]])
         gate.open()
         await asyncio.gather(*busy)
+        last.open()  # not before, since they have one connection
         return await asyncio.gather(*calls, return_exceptions=True)
 
     _, error, _ = asyncio.run(main())
