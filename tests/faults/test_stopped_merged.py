@@ -44,7 +44,7 @@ def test_merged_calls_carry_their_own_rows(make_server, connect_to, scheme, rows
         calls, busy = await merged_calls(client, server, gate, CONTENTS, errors=errors)
         gate.open()
         await asyncio.gather(*busy)
-        last.open()  # not before, since they have one connection
+        last.open()  # only now: to cut the shared connection earlier would fail the busy calls, too
         return await asyncio.gather(*calls, return_exceptions=True)
 
     first, second, third = asyncio.run(main())
@@ -116,7 +116,7 @@ def test_merged_documents_keep_what_they_have(make_server, connect_to, rows):
         calls, busy = await merged_calls(client, server, gate, [CONTENTS[0], documents, CONTENTS[2]])
         gate.open()
         await asyncio.gather(*busy)
-        last.open()  # not before, since they have one connection
+        last.open()  # only now: to cut the shared connection earlier would fail the busy calls, too
         return await asyncio.gather(*calls, return_exceptions=True)
 
     _, error, _ = asyncio.run(main())

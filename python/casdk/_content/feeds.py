@@ -254,8 +254,8 @@ class Reader:
     async def call(self, caller: Caller[Any], function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
         """Run a function in the thread and wait for it; return its result and its error, one of them ``None``.
 
-        The answer is posted as the chunks are that the function posts. By another way it could overtake the last chunk,
-        and the call would end without those items.
+        The answer goes through the engine's mailbox, as the chunks do, so that they arrive in order. If the answer came
+        before the last chunk, the call would end without the items of that chunk.
         """
         process = os.getpid()
         answer: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()

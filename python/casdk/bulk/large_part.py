@@ -28,7 +28,7 @@ CHUNK_BYTES: Final = 4 << 20
 MOST_WAITING: Final = 4
 """Chunks that may wait for the thread: a disk that is busy for a moment holds nothing up."""
 BLOCK_BYTES: Final = 4096
-"""Past the cache, places in a file, numbers of bytes and places in memory are multiples of this."""
+"""Without the cache, the system writes only if offset, size and address in memory are multiples of this."""
 
 Pieces: TypeAlias = deque[NDArray[np.uint8]]
 
@@ -169,7 +169,7 @@ class LargePart(Part):
             while self._direct is not None and done < end:
                 done += os.pwrite(self._direct, view[done:end], self._start + done)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # which is what larger blocks than ours come to
+            if error.errno != errno.EINVAL:  # the error of a disk whose blocks are larger than ours
                 raise self._named(error) from None
         return done - done % BLOCK_BYTES
 

@@ -21,7 +21,7 @@ __all__ = ["Served", "ServerDiedError", "serve"]
 
 TOKEN_VARIABLE = "CASDK_SERVER_TOKEN"
 MORE_SECONDS = 12.0
-"""After the grace, until the process is killed; longer than it takes to end itself, by its own clock, when it hangs."""
+"""From the end of the grace until the process is killed; by then a server that hangs should have ended itself."""
 
 
 class ServerDiedError(RuntimeError):
