@@ -137,9 +137,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
 
     def is_finished(self) -> bool:
         """Whether the call has nothing left to do."""
-        if self.stopped is not None:
-            return True
-        return not (self._open or self._ready or self._delayed or self._in_flight)
+        return self.stopped is not None or not (self._open or self._ready or self._delayed or self._in_flight)
 
     @property
     def crowded(self) -> bool:
@@ -351,29 +349,38 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         if self._may_split(batch, error):
             self._isolate(batch, cast(ServerError, error))
             return "split"
-        if failure is not None and self._may_move(batch, failure, now):
-            batch.excused += failure.away
-            batch.outages += asked and failure.sent
-            self._ready.insert(0, batch)
-            return "move"
-        if failure is not None and self._may_help(failure):
-            if isinstance(failure, TransportError) and failure.blameless:
-                batch.attempts -= 1
-                self._ready.insert(0, batch)
-                return "repeat"
-            if failure.away and self._may_wait(batch, now):
-                self._put_off(batch, failure, asked, now)
-                return "wait"
-            if self._may_repeat(batch, failure):
-                batch.not_before = now + max(self._backoff(batch.attempts), failure.retry_after or 0.0)
-                self._delayed.append(batch)
-                return "repeat"
+        if failure is not None and (step := self._send_again(batch, failure, asked, now)) is not None:
+            return step
         if self.tolerant:
             for index, item in zip(batch.indices, batch.items, strict=True):
                 self._mark(ItemError(index, item, f"its request failed: {error}", error))
             return "lost"
         self.stop(error)
         return "stop"
+
+    def _send_again(
+        self, batch: Batch, error: TransportError | ServerError, asked: bool, now: float
+    ) -> NextStep | None:
+        """Send a whole batch again, to another server or to this one, if that is safe and may help; return how."""
+        if self._may_move(batch, error, now):
+            batch.excused += error.away
+            batch.outages += asked and error.sent
+            self._ready.insert(0, batch)
+            return "move"
+        if not self._may_help(error):
+            return None
+        if isinstance(error, TransportError) and error.blameless:
+            batch.attempts -= 1
+            self._ready.insert(0, batch)
+            return "repeat"
+        if error.away and self._may_wait(batch, now):
+            self._put_off(batch, error, asked, now)
+            return "wait"
+        if self._may_repeat(batch, error):
+            batch.not_before = now + max(self._backoff(batch.attempts), error.retry_after or 0.0)
+            self._delayed.append(batch)
+            return "repeat"
+        return None
 
     def _found_present(self, error: CasdkError, asked: bool) -> None:
         """Note that a request failed on a server that is not away, which ends an outage."""
@@ -418,9 +425,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         """Whether sending the batch again is safe, and can help within the time that the call waits."""
         patience = self._chosen_patience
         longest = max(self.retry.max_backoff, PATIENCE_SECONDS if patience is None else patience)
-        if not error.retryable or (error.retry_after or 0.0) > longest:
-            return False
-        return self._is_safe(error)
+        return error.retryable and (error.retry_after or 0.0) <= longest and self._is_safe(error)
 
     def _is_safe(self, error: TransportError | ServerError) -> bool:
         """Whether the request may be sent again, after it failed with this error."""

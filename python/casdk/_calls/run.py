@@ -24,7 +24,7 @@ from casdk._calls.batches import Batch, Repeats, Request, Unfinished
 from casdk._calls.callbacks import Callbacks
 from casdk._calls.decisions import Call
 from casdk._calls.delivery import Delivery
-from casdk._calls.failures import log_failure
+from casdk._calls.failures import log_failure, note_outage
 from casdk._calls.options import Options
 from casdk._calls.originals import Originals
 from casdk._calls.outages import Outage
@@ -134,18 +134,7 @@ class Run:
         self._needs_task = not is_light or feed.total is None or feed.total > size
         self._unfinished = Unfinished()
         self.repeats = Repeats() if options.dedupe else None
-        self.call = Call(
-            window=session.window if options.prefetch is None else Window(options.prefetch),
-            retry=session.retry,
-            budget=session.retries,
-            errors=options.errors,
-            resend=verb.resend,
-            draw=random.random,
-            tolerant=options.on_error is not None,
-            on_refuse=partial(refuse, self._receiver, self._unfinished),
-            server=self.way.state,
-            own_patience=options.patience,
-        )
+        self.call = self._make_call()
         self.sent = Sent()
         self._progress = Progress(verb.name, feed.total, self.sent) if options.show_progress else None
         watch = None if session.telemetry is None else session.telemetry.watch
@@ -159,6 +148,21 @@ class Run:
         self._delivery: Delivery | None = None
         if self._receiver.pieces:
             self._delivery = Delivery(self.call, self._receiver, self.tasks, ByteShare(session.bytes))
+
+    def _make_call(self) -> Call:
+        session, options = self.session, self.options
+        return Call(
+            window=session.window if options.prefetch is None else Window(options.prefetch),
+            retry=session.retry,
+            budget=session.retries,
+            errors=options.errors,
+            resend=self.verb.resend,
+            draw=random.random,
+            tolerant=options.on_error is not None,
+            on_refuse=partial(refuse, self._receiver, self._unfinished),
+            server=self.way.state,
+            own_patience=options.patience,
+        )
 
     # On the engine, from its beginning to its end
 
@@ -293,15 +297,12 @@ class Run:
                 leave_out(batch, packed, call)
             message = packed.message if packed.rows else None
             del packed
-            if message is not None and self.session.pace.slows:
-                await self.session.wait_for_turn(len(batch))
             if message is not None and call.stopped is None:
-                request.transport = self.way.direct or self.way.transport_for(request, len(message))
-                if request.transport is None:  # the best server wants the other form, so the batch is packed again
-                    call.interrupt(batch)
-                    return
-                if request.send_at is not None:
-                    await sleep_until(request.send_at)
+                request.transport = self.way.direct
+                if request.transport is None or self.session.pace.slows:
+                    await self._choose_server(request, len(message))
+                    if request.transport is None:
+                        return
                 sent = self._send(request, message)
                 message = None  # so that it is deallocated once it has been sent
                 received, missing = await sent, None
@@ -339,6 +340,21 @@ class Run:
         except BaseException as raised:  # by a callback, which `_fail` has called
             self.call.stop(raised)
 
+    async def _choose_server(self, request: Request, size: int) -> None:
+        """Choose the server of a packed request, and wait until the client's pace and the server's let it be sent.
+
+        If the best server wants the other form, or the call was stopped meanwhile, the request gets no transport, and
+        the batch goes back to the decisions.
+        """
+        if self.session.pace.slows:
+            await self.session.wait_for_turn(len(request.batch))
+        is_stopped = self.call.stopped is not None
+        request.transport = None if is_stopped else self.way.direct or self.way.transport_for(request, size)
+        if request.transport is None:
+            self.call.interrupt(request.batch)
+        elif request.send_at is not None:
+            await sleep_until(request.send_at)
+
     def _is_patient(self, batch: Batch) -> bool:
         """Whether a batch may wait until other requests are answered."""
         return self.call.crowded and not self._receiver.urgent(batch.indices[0])
@@ -374,7 +390,7 @@ class Run:
         if error is None or not isinstance(error, TransportError):
             self.call.answered(received.received_at - received.sent_at, request.size + received.size, batch)
             if self._awaited is not None:
-                self._note_outage()
+                self._awaited = note_outage(self.call, self.way, self._progress, self._awaited)
         if error is not None:
             assert request.transport is not None
             request.transport.hide_token(error)
@@ -400,7 +416,7 @@ class Run:
         if missing is None:
             self.call.answered(received.received_at - received.sent_at, request.size + received.size, request.batch)
             if self._awaited is not None:
-                self._note_outage()
+                self._awaited = note_outage(self.call, self.way, self._progress, self._awaited)
             missing = self._receiver.place(indices, items, received.reply, None, request.id)
         for position in missing:
             reason = "the server answered without an embedding for it"
@@ -424,7 +440,7 @@ class Run:
             self.way.failed(request, error, self.exchange_options.answer_by)
         outcome = self.call.fail(batch, error, now)
         wait = max(0.0, batch.not_before - now)
-        self._note_outage(error)
+        self._awaited = note_outage(self.call, self.way, self._progress, self._awaited, error)
         if self.watch is not None:
             self.watch.fail(batch, error, outcome, wait)
         log_failure(error.server or self.way.address, request, error, outcome, wait)
@@ -432,23 +448,6 @@ class Run:
         if outcome == "lost" and not request.reported:
             assert self._callbacks is not None  # on_error is what lets a batch be lost
             await self._callbacks.report_lost(self.caller, request.id, error)
-
-    def _note_outage(self, error: CasdkError | None = None) -> None:
-        """Report to the log and the bar that the call waits for the server, or that it does not wait any more."""
-        outage, ended = self.call.outage, self._awaited
-        self._awaited = awaited = None if outage is None or outage.given_up else outage
-        if awaited is ended:
-            return
-        if self._progress is not None:
-            self._progress.wait(awaited is not None)
-        server, where = self.way.state, self.way.address
-        if awaited is not None:
-            if server.wait(self.call):
-                LOG.warning("%s is away: waiting for it, for %g s at most: %s", where, self.call.patience, error)
-        elif outage is not None:
-            server.leave(self.call)
-        elif ended is not None and server.is_back():
-            LOG.info("%s answers again after %.1f s", where, asyncio.get_running_loop().time() - ended.since)
 
     # Where the caller is: the result
 
