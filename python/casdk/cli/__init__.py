@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _mend_streams()
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words == ["--version"]:
-        return _tell_version()
+        return _print_version()
     try:
         import cryptography  # noqa: F401
         import cyclopts  # noqa: F401
@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _mend_streams() -> None:
-    """Have three streams that take every character.
+    """Open the standard streams that the shell has closed, and let standard output take every character.
 
-    What a shell closes (``>&-``) is None for Python, and a connection would get its descriptor. What is written to a
-    standard error that is None goes to standard output.
+    Python sets a stream that a shell has closed (``>&-``) to None. Then a connection would get the stream's descriptor,
+    and `print` would write to standard output what is meant for standard error.
     """
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -48,8 +48,8 @@ def _mend_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _tell_version() -> int:
-    """Print the version without the libraries of the other commands, whose import takes longer than all the rest."""
+def _print_version() -> int:
+    """Print the version, without importing the libraries of the other commands, which would take longer."""
     from casdk.cli.exits import Exit, lose_stdout
 
     try:

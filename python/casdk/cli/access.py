@@ -1,4 +1,4 @@
-"""The options that every command with a server has, and the client they make."""
+"""The connection options that all commands with a server share, and the client that they make."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class Access:
         Args:
             url: Its address, or theirs with commas between them.
             retry: As for `Client`.
-            index_on: Address of the one that has the index, if that is said.
+            index_on: Address of the server that has the index, if the command line names one.
 
         Raises:
             ConfigError: The address or an option cannot work.
         """
-        self.token()
-        # Read again when the server refuses: a file is how a token that changes is handed out.
+        self.token()  # so that a file that cannot be read is reported before anything is sent
+        # The client reads the file again when the server refuses the token, since tokens in files are replaced.
         credential = None if self.credential_file is None else self.token
         return Client(
             url.split(",") if "," in url else url,
@@ -68,10 +68,10 @@ class Access:
         )
 
     def token(self) -> str:
-        """Return the token of the file, ``""`` if none is named.
+        """Return the token in the file, ``""`` if no file is named.
 
         Raises:
-            ConfigError: It cannot be read.
+            ConfigError: The file cannot be read.
         """
         if self.credential_file is None:
             return ""
@@ -82,10 +82,10 @@ class Access:
             raise ConfigError(f"--credential-file {self.credential_file}: {reason}") from None
 
     def tls(self) -> TLS | None:
-        """Return what is said of TLS, if anything is.
+        """Return the TLS settings; ``None`` if the command line has no option for TLS.
 
         Raises:
-            ConfigError: It contradicts itself.
+            ConfigError: The options contradict each other.
         """
         if not any((self.ca, self.cert, self.key, self.server_name, self.insecure)):
             return None
@@ -98,7 +98,7 @@ class Access:
         """Return the timeouts.
 
         Raises:
-            ConfigError: One of them is no time to wait.
+            ConfigError: One of them is not a positive number.
         """
         try:
             return Timeouts(connect=self.connect_timeout, read=self.read_timeout, total=self.timeout)
@@ -106,10 +106,10 @@ class Access:
             raise ConfigError(str(error)) from None
 
     def retry(self) -> Retry | None:
-        """Return how to repeat requests, if anything is said of it.
+        """Return the retry policy; ``None`` if the command line has no option for it.
 
         Raises:
-            ConfigError: It cannot be.
+            ConfigError: The patience is negative.
         """
         try:
             return None if self.patience is None else Retry(patience=self.patience)

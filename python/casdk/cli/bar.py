@@ -1,4 +1,4 @@
-"""The client's own bar, on standard error: standard output is for results."""
+"""Draws the client's progress bar on standard error, because standard output is for results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["bar_on_stderr"]
 
 @contextlib.contextmanager
 def bar_on_stderr() -> Iterator[bool]:
-    """Have the bar of ``show_progress=`` drawn on standard error; yields whether that is a terminal."""
+    """Draw the bar of ``show_progress=`` on standard error meanwhile; yields whether that is a terminal."""
     if not sys.stderr.isatty():
         yield False
         return

@@ -1,4 +1,4 @@
-"""``casdk bench``: how fast a server answers, seen from here."""
+"""``casdk bench``: measures how fast a server answers this client."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from casdk.cli.exits import Exit
 
 __all__ = ["Figures", "bench"]
 
-ASKED: Final = 50
-"""Sentences encoded one by one for the latencies."""
+LATENCY_SENTENCES: Final = 50
+"""Sentences that are encoded one by one to measure the latency."""
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,10 +27,10 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         width: Numbers in an embedding.
-        latency_ms: Of one sentence, one after another: median, 95th and 99th percentile.
-        items: Sentences encoded in a row.
-        seconds: That took.
-        items_per_second: Of these.
+        latency_ms: Milliseconds for one sentence, encoded one after the other: median, 95th and 99th percentile.
+        items: Sentences that were encoded by one stream.
+        seconds: Seconds that the stream took.
+        items_per_second: Sentences per second of the stream.
         batch_size: Items per request.
         prefetch: Requests in flight.
     """
@@ -81,7 +81,7 @@ def measure(client: Client, seconds: float, batch_size: int, prefetch: int) -> F
     sentences = _sentences()
     width = client.encode([next(sentences)]).shape[1]
     latencies = []
-    for sentence in itertools.islice(sentences, ASKED):
+    for sentence in itertools.islice(sentences, LATENCY_SENTENCES):
         start = time.perf_counter()
         client.encode([sentence])
         latencies.append((time.perf_counter() - start) * 1e3)
@@ -102,5 +102,5 @@ def measure(client: Client, seconds: float, batch_size: int, prefetch: int) -> F
 
 
 def _sentences() -> Iterator[str]:
-    """Yield sentences that are never the same: a server may remember."""
+    """Yield sentences that never repeat, because a server may answer repeated ones from a cache."""
     return (f"a photo of {number} apples on a table" for number in itertools.count())

@@ -1,4 +1,4 @@
-"""Bulk runs at the prompt: into a matrix or a folder, stopped by a signal and gone on with; and what a target holds."""
+"""Bulk runs on the command line, which a signal stops in order, and the commands under ``casdk bulk``."""
 
 from __future__ import annotations
 
@@ -26,33 +26,33 @@ __all__ = ["Stored", "app", "encode_into", "is_target", "open_content", "open_it
 
 STORES: Final = ("s3://", "gs://", "az://")
 SUFFIXES: Final = ("", ".npy")
-"""Of the names of targets: folders, and matrices."""
+"""Suffixes of targets: a folder has none, and a matrix is a ``.npy`` file."""
 READ_ITEMS: Final = 64
-"""Items of a store that are named at a time."""
+"""Items of a store whose names are read at a time."""
 STOP_SECONDS: Final = 5.0
-"""How long a run that is asked to stop waits for what is in flight."""
+"""How long a run that is asked to stop may wait for its requests in flight."""
 
 app: Final = App(name="bulk", help="Targets of bulk runs, as `casdk encode -o NAME.npy` and `-o FOLDER` write them.")
 
 
 def is_target(out: str) -> bool:
-    """Whether what ``-o`` names is written by a bulk run."""
+    """Whether a bulk run writes what ``-o`` names."""
     if "://" in out:
-        return True  # a file in a store, or an error that says what is none
+        return True  # in a store; for any other URL, the bulk run raises the error
     return out != STDIN and Path(out).suffix.lower() in SUFFIXES
 
 
 def open_content(words: list[str], *, columns: str | None, names: str | None, text: bool) -> Content | Named:
-    """Return what a command line names: paths and sentences, or columns of tar or Parquet files.
+    """Return the items that a command line names: by paths and sentences, or by columns of tar or Parquet files.
 
     Args:
-        words: Paths, sentences; of columns, files and patterns.
-        columns: One, or two with a comma between; ``None`` if the words say all.
-        names: The column of Parquet files that says what rows are called.
+        words: Paths and sentences; with columns, files and patterns of files.
+        columns: The names of one column, or of two with a comma between them; ``None`` if there are no columns.
+        names: The column of Parquet files with the names of the rows.
         text: Whether every line is a sentence.
 
     Raises:
-        ConfigError: The files are neither of the two, or both; or an option is for the other kind.
+        ConfigError: The files are of neither kind, or of both; or an option does not fit their kind.
         InputValueError: There is no such file, or no such column in it.
     """
     if columns is None:
@@ -76,14 +76,14 @@ def open_content(words: list[str], *, columns: str | None, names: str | None, te
 
 
 class Stored:
-    """What URLs of a store name, for a command that writes no bulk target: read as `Content` is.
+    """The items that URLs of a store name, for a command that does not write a bulk target; used in place of `Content`.
 
     Args:
         named: The items.
 
     Attributes:
-        total: ``None``: a list of all items would be a list of all images.
-        unread: Nothing: what cannot be looked for is an error.
+        total: ``None``, so that no list of all items is made: it would have all images in memory.
+        unread: Empty, since a folder of a store that cannot be listed is an error.
     """
 
     total: Final = None
@@ -107,7 +107,7 @@ class Stored:
 
 
 def open_items(words: list[str], *, text: bool, skip: bool) -> Content | Stored:
-    """Return what a command line names, for a command that writes no bulk target.
+    """Return the items that a command line names, for a command that does not write a bulk target.
 
     Args:
         words: Paths and sentences, or URLs of a store.
@@ -115,8 +115,8 @@ def open_items(words: list[str], *, text: bool, skip: bool) -> Content | Stored:
         skip: Leave out directories that cannot be read.
 
     Raises:
-        ConfigError: Some are URLs of a store, and they are not of one kind.
-        InputValueError: A path leads nowhere, or to a directory that cannot be read; or there is no such object.
+        ConfigError: URLs of a store are mixed with other words, or with URLs of another kind.
+        InputValueError: A path or an object does not exist, or a directory cannot be read.
     """
     if _are_stored(words):
         return Stored(_open_stored(words, text=text))
@@ -129,10 +129,10 @@ def _are_stored(words: list[str]) -> bool:
 
 
 def _open_stored(words: list[str], *, text: bool) -> Named:
-    """Return what URLs of a store name: lines of one object, or images.
+    """Return the items that URLs of a store name: the lines of one object, or images.
 
     Raises:
-        ConfigError: They are not of one kind, or some are no such URLs.
+        ConfigError: URLs of a store are mixed with other words, or with URLs of another kind.
         InputValueError: There is no such object.
     """
     from casdk.bulk import files, lines
@@ -141,7 +141,7 @@ def _open_stored(words: list[str], *, text: bool) -> Named:
     for word in words:
         if not word.startswith(STORES):
             raise casdk.ConfigError(f"{words[0]} and {word}: what is in a store and what is not are for a run each")
-        open_store(word)  # says what is missing
+        open_store(word)  # raises an error if a library for this store is missing
     if len(words) == 1 and Path(words[0]).suffix.lower() in LINES | RECORDS:
         return lines(words[0], text=text)
     if any(Path(word).suffix.lower() in LINES | RECORDS for word in words):
@@ -150,16 +150,16 @@ def _open_stored(words: list[str], *, text: bool) -> Named:
 
 
 def encode_into(client: casdk.Client, target: str, content: Content | Named, options: dict[str, Any]) -> BulkResult:
-    """Encode what a command line names into a target; a signal ends it in order.
+    """Encode the items that a command line names into a bulk target; a signal ends the run in order.
 
     Args:
-        client: Encodes.
+        client: The client that encodes them.
         target: The target.
         content: The items.
-        options: Those of `casdk.BulkOptions`.
+        options: Options of `casdk.BulkOptions`.
 
     Raises:
-        ConfigError: Items are to be left out; or the layout keeps images and texts apart, and they may be either.
+        ConfigError: Items are to be left out; or the layout separates images and texts, and the items may be either.
     """
     if options.get("errors") == "skip":
         raise casdk.ConfigError("--errors skip: what cannot be encoded is written down here (record)")
@@ -168,13 +168,13 @@ def encode_into(client: casdk.Client, target: str, content: Content | Named, opt
             f"--layout {options['layout']}: name images alone, or sentences alone, lines of them with --text; or both "
             "in .tar or .parquet files, with --columns"
         )
-    from casdk.bulk.call import make_run  # which takes asyncio along
+    from casdk.bulk.call import make_run  # which imports asyncio, so only a bulk run imports it
 
     with bar_on_stderr() as shown:
         items: Any = content
         if isinstance(content, Content):
             pairs = ((entry.name, entry.item) for entry in content)
-            # The bar knows the end of a list.
+            # A list has a length, so the progress bar can show how much is left.
             items = pairs if content.total is None else list(pairs)
         run = make_run(client, target, items, {**options, "show_progress": shown}, holds=content.holds)
         with asking(run.stop, STOP_SECONDS):
@@ -189,7 +189,12 @@ def encode_into(client: casdk.Client, target: str, content: Content | Named, opt
 
 
 def summary(result: BulkResult, nothing_done: str = "it was finished before, and the input is the same") -> str:
-    """Return the line that is printed when all is written."""
+    """Return the line that is printed at the end of a run.
+
+    Args:
+        result: The result of the run.
+        nothing_done: What the line says of a run that had nothing to do.
+    """
     failed = f", {result.failed} of them failed: see its errors" if result.failed else ""
     if result.rows and not (result.encoded or result.dropped):
         return f"{result.target}: {result.rows} rows{failed}; {nothing_done}"
@@ -215,10 +220,10 @@ def merge(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fal
 
 
 def read_shard(words: str | None) -> tuple[int, int] | None:
-    """Return the numbers of ``I/N``.
+    """Return the two numbers of ``I/N``.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: The words do not have this form.
     """
     if words is None:
         return None
@@ -242,16 +247,16 @@ def status(target: str, /, *, json: Annotated[bool, Parameter(negative="")] = Fa
     if not manifests:
         raise casdk.BulkError(f"{target}: there is no bulk run")
     for manifest in manifests:
-        _say_what_is_held(target, manifest, json=json)
+        _print_status(target, manifest, json=json)
     return Exit.OK
 
 
-def _say_what_is_held(target: str, manifest: Manifest, *, json: bool) -> None:
+def _print_status(target: str, manifest: Manifest, *, json: bool) -> None:
     from casdk.bulk.status import writing_of
 
     writing = writing_of(target, manifest)
     shard = None if manifest.share is None else str(manifest.share)
-    held = {
+    status = {
         "target": target,
         "shard": shard,
         "finished": manifest.finished,
@@ -264,7 +269,7 @@ def _say_what_is_held(target: str, manifest: Manifest, *, json: bool) -> None:
         "rows_per_second": writing.rows_per_second,
     }
     if json:
-        print(to_json(held).decode())
+        print(to_json(status).decode())
     else:
         state = "finished" if manifest.finished else "not finished"
         name = target if shard is None else f"{target}, shard {shard}"

@@ -1,4 +1,4 @@
-"""The commands: what each takes, and what it prints."""
+"""The commands: the arguments of each, and what it prints. `casdk.cli.main` calls `run`."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ app: Final = App(
     version=casdk.__version__,
     suppress_keyboard_interrupt=False,
 )
-CLOSE: Final = 0.7
-"""How alike an option has to be to be meant by a misspelt one, from 0 to 1."""
+LEAST_SIMILARITY: Final = 0.7
+"""How similar a misspelt option has to be to a known one, so that the error suggests that one; from 0 to 1."""
 STDOUT_FAILS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _is_of_stdout(error: OSError) -> bool:
-    """Whether standard output takes no more; all files that are written here are named in their errors."""
+    """Whether standard output takes no more bytes. The errors of all other files that are written have their names."""
     return error.filename is None and error.errno in STDOUT_FAILS
 
 
@@ -82,11 +82,11 @@ def _usage(error: cyclopts.CycloptsError) -> str:
         word, known = unused[0], ["--version"]
     else:
         return " ".join(str(error).split())
-    meant = get_close_matches(word.partition("=")[0], [*known, "--help"], 1, CLOSE)
+    meant = get_close_matches(word.partition("=")[0], [*known, "--help"], 1, LEAST_SIMILARITY)
     return f"unknown option {word}." + (f" Did you mean {meant[0]}?" if meant else "")
 
 
-def _say(answer: Any) -> None:
+def _print_json(answer: Any) -> None:
     sys.stdout.write(to_json(answer).decode() + "\n")
 
 
@@ -149,50 +149,56 @@ def encode(
         by_hash: Tell files by their bytes, and not by size and time; the same for all runs into a target.
         report: A file for a page of HTML, with throughput over time and the errors.
     """
-    target = None if out is None else str(out)
+    words, target = [*map(str, paths)], None if out is None else str(out)
     access = access or Access()
-    of_bulk: dict[str, Any] = {"overwrite": overwrite, "update": update}
-    of_bulk |= {"retry_errors": retry_errors, "hash": by_hash, "report": report}
+    options = {**_options(batch_size, model), **options_of(images, image_size, min_fidelity)}
+    of_bulk: dict[str, Any] = {"overwrite": overwrite, "update": update, "retry_errors": retry_errors}
+    of_bulk |= {"hash": by_hash, "report": report, "normalize": normalize or None, "layout": layout}
+    of_bulk |= {"shard": bulk.read_shard(shard), "shard_rows": shard_rows}
     if target is not None and bulk.is_target(target):
-        options: dict[str, Any] = {"errors": errors, "shard_rows": shard_rows}
-        options |= {"image_size": image_size, "min_fidelity": min_fidelity}
-        options |= {"dtype": dtype, "normalize": normalize or None, "layout": layout}
-        options |= {"shard": bulk.read_shard(shard)}
-        options |= {"patience": access.patience, "timeout": access.timeout}
-        options = {name: value for name, value in options.items() if value is not None}
-        options |= {"images": images, **of_bulk}
-        options |= _options(batch_size, model)
+        of_bulk |= {"errors": errors, "dtype": dtype, "patience": access.patience, "timeout": access.timeout}
+        options |= {name: value for name, value in of_bulk.items() if value is not None}
         with access.client(url) as client:
-            content = bulk.open_content([*map(str, paths)], columns=columns, names=names, text=text)
+            content = bulk.open_content(words, columns=columns, names=names, text=text)
             result = bulk.encode_into(client, target, content, options)
-        _say(result) if json else print(bulk.summary(result))
+        _print_json(result) if json else print(bulk.summary(result))
         return Exit.PARTIAL if result.failed else Exit.OK
-    of_runs = {**of_bulk, "normalize": normalize, "layout": layout, "columns": columns, "names": names}
-    of_runs |= {"shard": shard, "shard_rows": shard_rows}
-    if errors == "record" or any(value not in (None, False) for value in of_runs.values()):
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in of_runs)
-        raise casdk.ConfigError(f"{names} and --errors record are for -o NAME.npy or a folder")
-    dtype = dtype or "float32"
+    of_bulk |= {"columns": columns, "names": names}
+    if errors == "record" or any(value not in (None, False) for value in of_bulk.values()):
+        unfit = ", ".join(f"--{name.replace('_', '-')}" for name in of_bulk)
+        raise casdk.ConfigError(f"{unfit} and --errors record are for -o NAME.npy or a folder")
     with access.client(url) as client:
-        items = bulk.open_items([*map(str, paths)], text=text, skip=errors == "skip")
-        for unread in items.unread:
-            fail(Exit.PARTIAL, f"left out: {unread}")
-        with open_sink("-" if target is None and json else target, dtype) as sink:
-            options = {"dtype": dtype, **_options(batch_size, model), **options_of(images, image_size, min_fidelity)}
-            skipped = _encode(client, items, sink, options, skip=errors == "skip") + len(items.unread)
-            if skipped and not sink.rows:
-                raise InputValueError(f"none of {skipped} items could be encoded, so nothing was written")
+        items = bulk.open_items(words, text=text, skip=errors == "skip")
+        sink = open_sink("-" if target is None and json else target, dtype or "float32")
+        skipped = _encode_into(sink, client, items, options, skip=errors == "skip")
     if target not in (None, "-") and json:
-        _say({"rows": sink.rows, "width": sink.width, "skipped": skipped, "out": target})
-    elif said := sink.summary(skipped):
-        print(said)
+        _print_json({"rows": sink.rows, "width": sink.width, "skipped": skipped, "out": target})
+    elif line := sink.summary(skipped):
+        print(line)
     return Exit.PARTIAL if skipped else Exit.OK
 
 
-def _encode(
+def _encode_into(
+    sink: Sink, client: casdk.Client, content: Content | bulk.Stored, options: dict[str, Any], *, skip: bool
+) -> int:
+    """Write the rows of all items into a sink; return how many items were left out.
+
+    Raises:
+        InputValueError: No item has a row.
+    """
+    for unread in content.unread:
+        fail(Exit.PARTIAL, f"left out: {unread}")
+    with sink:
+        skipped = _write_rows(client, content, sink, {"dtype": sink.dtype, **options}, skip=skip) + len(content.unread)
+        if skipped and not sink.rows:
+            raise InputValueError(f"none of {skipped} items could be encoded, so nothing was written")
+    return skipped
+
+
+def _write_rows(
     client: casdk.Client, content: Content | bulk.Stored, sink: Sink, options: dict[str, Any], *, skip: bool
 ) -> int:
-    """Write the rows of all items; return how many there are none of."""
+    """Encode all items and write their rows; return how many items have none."""
     skipped = cropped = 0
     fidelity: float | None = None
     names: deque[str] = deque()
@@ -202,7 +208,7 @@ def _encode(
             names.append(entry.name)
             yield entry.item
 
-    # The bar knows the end of a list.
+    # A list has a length, so the progress bar can show how much is left.
     source = items() if content.total is None else list(items())
     with bar_on_stderr() as shown:
         for piece in client.stream(source, errors="return", show_progress=shown, **options):
@@ -267,7 +273,7 @@ def index(
             if indexed:
                 error.add_note(f"{indexed} items were indexed before")
             raise
-    _say({"indexed": indexed}) if json else print(f"{indexed} indexed")
+    _print_json({"indexed": indexed}) if json else print(f"{indexed} indexed")
     return Exit.OK
 
 
@@ -300,7 +306,7 @@ def search(
             for match in query.matches
         ]
         if json:
-            _say({"query": entry.name, "matches": matches})
+            _print_json({"query": entry.name, "matches": matches})
         else:
             _print_matches(entry.name, matches, "cosine")
     return Exit.OK
@@ -344,7 +350,7 @@ def rank(
         for match in ranked.matches
     ]
     if json:
-        _say({"query": asked_for, "matches": matches})
+        _print_json({"query": asked_for, "matches": matches})
     else:
         _print_matches(asked_for, matches, "score", "cosine")
     return Exit.OK
@@ -388,7 +394,7 @@ def space(url: Word, /, *, model: Model = None, json: Json = False, access: Acce
     """
     with (access or Access()).client(url) as client:
         found = client.space(model)
-    _say({"space": found}) if json else print(found)
+    _print_json({"space": found}) if json else print(found)
     return Exit.OK
 
 
@@ -407,7 +413,7 @@ def profile(url: Word, text: str = "hello", /, *, json: Json = False, access: Ac
         where = {"address": one} if len(urls) > 1 else {}
         if json:
             executors = [{"name": n, "time": t} for n, t in found.executors]
-            _say({**where, **msgspec.structs.asdict(found), "executors": executors})
+            _print_json({**where, **msgspec.structs.asdict(found), "executors": executors})
         else:
             print(*where.values(), sep="\n", end="\n" if where else "")
             found.print()

@@ -12,7 +12,7 @@ from casdk.errors import ConfigError
 __all__ = ["Shell", "install_script", "script_of"]
 
 Shell: TypeAlias = Literal["bash", "zsh", "fish"]
-NEXT = {
+NEXT_STEPS = {
     "bash": "it is read by ~/.bashrc: start a new shell, or run: source ~/.bashrc",
     "zsh": "its directory is in the fpath of ~/.zshrc, which has to call compinit: start a new shell",
     "fish": "start a new shell",
@@ -24,23 +24,23 @@ def script_of(app: App, shell: Shell | None) -> str:
 
     Args:
         app: The commands.
-        shell: Which one; ``None`` for the one that runs this process.
+        shell: The shell; ``None`` for the one that runs this process.
 
     Raises:
-        ConfigError: It is not known which one that is.
+        ConfigError: The running shell cannot be found out, or has no completion.
     """
     return app.generate_completion(shell=shell or _running_shell())
 
 
 def install_script(app: App, shell: Shell | None) -> str:
-    """Write the script to where a shell looks for it; return what was done.
+    """Write the script to where a shell looks for it; return what was done, and what the user has to do next.
 
     Raises:
-        ConfigError: It is not known which shell that is.
+        ConfigError: The running shell cannot be found out, or has no completion.
     """
     shell = shell or _running_shell()
     path = app.install_completion(shell=shell)
-    return f"{path} is written; {NEXT[shell]}\n"
+    return f"{path} is written; {NEXT_STEPS[shell]}\n"
 
 
 def _running_shell() -> Shell:

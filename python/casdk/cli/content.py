@@ -1,4 +1,4 @@
-"""Reads the items that a command line names: files, directories, lines, sentences; each with a name for messages."""
+"""Reads the items that a command line names: files, directories, lines and sentences, each with a name for messages."""
 
 from __future__ import annotations
 
@@ -54,23 +54,23 @@ class Record(msgspec.Struct, omit_defaults=True):
 
 
 class Content:
-    """The items behind the words of a command line, read as they are taken.
+    """The items that the words of a command line name; each is read when the iteration reaches it.
 
     Args:
-        words: Image files; directories, for the images in them; ``.txt`` files, an item per line; ``.jsonl`` files, an
-            object with ``text`` or ``uri`` and perhaps ``id`` and ``tags`` per line; URLs of images; sentences, which
-            have white space in them and name no file; ``-`` for lines of standard input, which is also what no word
-            at all means.
+        words: Image files; directories of images; ``.txt`` files with an item per line; ``.jsonl`` files with an object
+            per line, which has ``text`` or ``uri``, and perhaps ``id`` and ``tags``; URLs of images; sentences, which
+            contain white space and name no file; ``-`` for the lines of standard input. Without any word, standard
+            input is read.
         sentences: Every line is a sentence, also one that looks like an image's path or URL.
         skip: Leave out directories that cannot be read, instead of refusing them.
 
     Attributes:
         total: Items in all, if that is known before they are read.
-        holds: ``("image",)`` or ``("text",)`` if that is what all items are, whatever the lines say; else ``()``.
-        unread: Directories that were left out, and why.
+        holds: ``("image",)`` or ``("text",)`` if it is certain that all items are of this kind; else ``()``.
+        unread: An error for each directory that was left out.
 
     Raises:
-        InputValueError: A path leads nowhere, or to nothing, or to a directory that cannot be read.
+        InputValueError: A path does not exist, or a directory has no image or cannot be read.
     """
 
     def __init__(self, words: Sequence[str], *, sentences: bool = False, skip: bool = False) -> None:
@@ -88,7 +88,7 @@ class Content:
 
     @property
     def holds(self) -> tuple[Literal["image", "text"], ...]:
-        """What all items are, as far as that is known before they are read."""
+        """The kind of all items, if it is known before they are read."""
         kinds = {self._kind_of(source) for source in self._sources}
         return ("image",) if kinds == {"image"} else ("text",) if kinds == {"text"} else ()
 
@@ -119,7 +119,7 @@ class Content:
             yield Entry(line, Text(line) if self._sentences else line)
 
     def _expand(self, word: str) -> list[Source]:
-        """Return what a word stands for."""
+        """Return the sources that a word names."""
         if classify([word])[0] in URIS:
             return [Entry(word, word)]
         found = Path(os.path.expanduser(word))
@@ -140,7 +140,7 @@ class Content:
     def _images_in(self, folder: Path) -> Iterator[Path]:
         """Yield the images in a directory and those below it, in the order of their names.
 
-        Links to directories are followed, but for one that leads back to a directory it lies in.
+        Links to directories are followed, except those that lead back to a directory that contains them.
         """
         above = [_identity_of(folder)]
         waiting = [iter(self._listed(folder))]
@@ -152,7 +152,7 @@ class Content:
             path = Path(entry.path)
             try:
                 is_directory = entry.is_dir()
-            except OSError:  # a link to what may not be looked at
+            except OSError:  # a link to a place that this user must not read
                 is_directory = False
             if is_directory:
                 if (identity := _identity_of(path)) not in above:
@@ -173,21 +173,25 @@ class Content:
 def _identity_of(folder: Path) -> tuple[int, int] | None:
     try:
         found = os.stat(folder)
-    except OSError:  # gone meanwhile; listing it says so
+    except OSError:  # it was removed meanwhile, which the attempt to list it reports
         return None
     return found.st_dev, found.st_ino
 
 
 def _may_be_a_lost_directory(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a broken link with the name of a directory: what is below it would be missing in silence."""
+    """Whether an entry is a broken link whose name could be a directory's.
+
+    It then counts as an item, and fails as one. Otherwise the images of a lost directory would be missing without an
+    error.
+    """
     return "." not in entry.name and entry.is_symlink() and not os.path.exists(entry.path)
 
 
 def _sentence(word: str, path: Path) -> Entry:
-    """Return a word that names no file as the sentence it is.
+    """Return the item of a word that names no file: a sentence.
 
     Raises:
-        InputValueError: It is rather a path that leads nowhere.
+        InputValueError: The word looks like the path of a file that does not exist.
     """
     if os.path.islink(path):
         raise InputValueError(f"{word}: a link to {os.readlink(path)}, which does not exist")
@@ -204,10 +208,10 @@ def _sentence(word: str, path: Path) -> Entry:
 
 
 def read_lines(lines: Iterable[str]) -> Iterator[str]:
-    """Yield the lines that are not blank, without their ends.
+    """Yield the lines that are not blank, without white space at both ends.
 
     Raises:
-        InputValueError: They are no UTF-8.
+        InputValueError: The lines are not UTF-8.
     """
     try:
         yield from (line for raw in lines if (line := raw.strip()))
@@ -216,7 +220,7 @@ def read_lines(lines: Iterable[str]) -> Iterator[str]:
 
 
 def read_document(words: str) -> Document:
-    """Return the Document of an image's path or URL, or of a sentence, as `Client.encode` reads a ``str``."""
+    """Return a Document of an image's path or URL, or of a sentence, as `Client.encode` reads a ``str``."""
     chunk = read_chunk([words], [0])
     if chunk.errors:
         raise chunk.errors[0]
@@ -224,9 +228,10 @@ def read_document(words: str) -> Document:
 
 
 def stored(entry: Entry) -> Document:
-    """Return an item as the Document to index, whose id is the same each time: indexing it again replaces it.
+    """Return the Document that ``casdk index`` stores for an item.
 
-    It is the id in a ``.jsonl`` file, or the absolute path or URL of an image, or a hash of anything else.
+    Its id is the one in the ``.jsonl`` file, or the absolute path or URL of an image, or else a hash of the content. So
+    the id is the same each time, and indexing an item again replaces it.
     """
     item = entry.item
     if isinstance(item, Document):
@@ -248,7 +253,7 @@ def _id_of(document: Document) -> str:
         return content
     if kind in (Kind.DATA_URI, Kind.TEXT):
         return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=ID_BYTES).hexdigest()
-    # A name that is no UTF-8 cannot be sent as it is; escaped, it is still the same each time.
+    # A file name that is not UTF-8 cannot be sent, so its other bytes are escaped.
     return os.fsencode(os.path.abspath(os.path.expanduser(content))).decode("utf-8", "backslashreplace")
 
 

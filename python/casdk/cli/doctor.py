@@ -1,4 +1,4 @@
-"""``casdk doctor``: walks from the address to one embedding, and names the first thing that is wrong and its cure."""
+"""``casdk doctor``: checks a server step by step, from its address to one embedding, and stops at the first fault."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ SENTENCE: Final = "casdk doctor"
 
 
 def report(url: str, access: Access, *, json: bool) -> int:
-    """Print what is found at each step, and return the exit code of what is wrong.
+    """Print the finding of each step, and return the exit code of the first fault.
 
     Args:
         url: The server, or several with commas between them.
@@ -83,7 +83,7 @@ def _line(finding: Finding) -> str:
 
 
 def examine(url: str, access: Access) -> Iterator[Finding]:
-    """Yield what is found at each step; the first that is not well is the last, and has a cure.
+    """Yield the finding of each step; the first that shows a fault is the last, and says what to do.
 
     Args:
         url: The server's address.
@@ -130,7 +130,11 @@ def _walk(endpoint: Endpoint, access: Access) -> Iterator[Finding]:
 
 
 def _ask(endpoint: Endpoint, access: Access, tls: TLS) -> Iterator[Finding]:
-    """Take the steps that send requests. Whether a credential is refused shows in the last one only."""
+    """Yield the findings of the steps that send requests.
+
+    Both requests are sent before the first finding: only the reply to the second one shows for certain whether the
+    credential is accepted, and the finding about the credential is to come first.
+    """
     try:
         token, source = _credential(access)
     except ConfigError as error:
@@ -139,7 +143,7 @@ def _ask(endpoint: Endpoint, access: Access, tls: TLS) -> Iterator[Finding]:
     dry_run = _dry_run(endpoint, access, tls, token)
     encode = _encode(endpoint, access) if dry_run.ok is not False or dry_run.step == "auth" else None
     if encode is not None and encode.ok and dry_run.step == "auth":
-        # Gateways that do not know the question refuse its path as they refuse a stranger.
+        # A gateway without this endpoint may answer as if the credential were refused, although it is accepted.
         dry_run = Finding(step="dry run", ok=None, detail="this gateway has none")
     for finding in (dry_run, encode):
         if finding is not None and finding.step not in ("dry run", "encode"):
@@ -171,7 +175,7 @@ def _dry_run(endpoint: Endpoint, access: Access, tls: TLS, token: str | None) ->
             await channel.aclose()
 
     try:
-        # On the engine's loop, where every channel lives.
+        # A channel belongs to the engine's loop.
         answer = asyncio.run_coroutine_threadsafe(ask(), engine().loop).result()
         status = None if answer is None else read_status(SCHEMES[endpoint.scheme].codec, answer)
     except CasdkError as error:
@@ -206,7 +210,7 @@ def _encode(endpoint: Endpoint, access: Access) -> Finding:
 
 
 def _explain(error: CasdkError, step: str, endpoint: Endpoint, access: Access) -> Finding:
-    """Return what an error of a request means, at the step it belongs to."""
+    """Return the finding of a request that failed, at the step that its error belongs to."""
     where, cure = _CURES.get(type(error), ("", "")) if not isinstance(error, ItemError) else ("", "")
     if isinstance(error, AuthError):
         cure = _cure_of_refusal(access)
@@ -227,7 +231,7 @@ def _explain(error: CasdkError, step: str, endpoint: Endpoint, access: Access) -
 
 
 UNKNOWN_THERE: Final = frozenset({"UNIMPLEMENTED", "404", "405"})
-"""Codes of a server that knows no such request."""
+"""Codes of servers that do not have the endpoint of the request."""
 _SERVER_CURE: Final = "the executor failed: see its log on the server"
 _CURES: Final[dict[type[CasdkError], tuple[str, str]]] = {
     AuthError: ("auth", ""),

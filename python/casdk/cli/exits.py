@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and one line of what went wrong and what to do."""
+"""How a command ends: with an exit code, and with one line that says what went wrong and what to do."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ _ADVICE: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def for_command_line(advice: str) -> str:
-    """Return an error's advice to a program in terms of the command line's options."""
+    """Return the advice of an error with the command line's options in the place of Python's."""
     for words, ours in _ADVICE:
         advice = words.sub(ours, advice)
     return advice
@@ -102,8 +102,8 @@ def line_of(error: BaseException, url: str | None = None) -> str:
     """Return an error as one line.
 
     Args:
-        error: The error. Its message says what to do, if that is known, and its notes say what was done before.
-        url: The server, if the command had one; for a failed connection the line names ``casdk doctor``.
+        error: The error; its notes are added to its message.
+        url: The server, if the command had one; then the line of a failed connection names ``casdk doctor``.
     """
     return "; ".join([_line_of(error, url), *map(for_command_line, getattr(error, "__notes__", ()))])
 

@@ -18,10 +18,10 @@ from casdk.cli.trouble import TroubleError
 __all__ = ["Greeting", "addresses_that_work", "greet"]
 
 ENOUGH_BYTES: Final = 512
-"""Bytes of an answer that show which protocol it is."""
+"""So many bytes of an answer are enough to show its protocol."""
 H2_OPENING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """HTTP/2's preface and an empty SETTINGS frame (RFC 9113, 3.4)."""
-GONE: Final = frozenset({404, 405, 501})
+NO_SUCH_ENDPOINT: Final = frozenset({404, 405, 501})
 DOUBTFUL: Final[dict[str, tuple[int, ...]]] = {"grpc": (), "http": (400, 403), "websocket": (403,)}
 """Statuses that may come from the right server or from another one: FastAPI refuses an unknown websocket with 403."""
 
@@ -41,14 +41,14 @@ class Greeting(NamedTuple):
 
     @property
     def words(self) -> str:
-        """The protocol, as a message names it."""
+        """The words of a message that name the protocol."""
         if self.spoken == "HTTP/1.1":
             return f"HTTP/1.1 (status {self.status})"
         return f"{self.spoken} ({self.data[:40]!r})" if self.spoken in ("SSH", "something else") else self.spoken
 
 
 def greet(route: Route, tls: TLS) -> str:
-    """Send the first bytes of the scheme, and return in words what the server speaks.
+    """Send the first bytes of the scheme's protocol; return a sentence that says which protocol the server speaks.
 
     Raises:
         TroubleError: The port speaks another protocol.
@@ -88,7 +88,7 @@ def _mismatch(route: Route, greeting: Greeting, working: list[str]) -> TroubleEr
         return TroubleError(f"whoever listens on port {endpoint.port} says nothing within {route.seconds:g} s", cure)
     if greeting.spoken == "the end":
         return TroubleError(f"port {endpoint.port} accepts connections and closes them without a word", BEHIND)
-    if greeting.spoken == "HTTP/1.1" and greeting.status in GONE and endpoint.channel == "http":
+    if greeting.spoken == "HTTP/1.1" and greeting.status in NO_SUCH_ENDPOINT and endpoint.channel == "http":
         return TroubleError(
             f"a web server is on port {endpoint.port}, but it takes no POST /post: no CLIP server", cure
         )
@@ -102,20 +102,20 @@ def _fits(kind: str, greeting: Greeting) -> bool:
         return greeting.spoken == "HTTP/2"
     if greeting.spoken != "HTTP/1.1":
         return False
-    # Refusals of a credential, and of a server that has no time, come from the right kind of server.
-    if greeting.status in (401, 403, 429) or (greeting.status >= 500 and greeting.status not in GONE):
+    # A server of the right kind may refuse the credential, or refuse the request because it is overloaded.
+    if greeting.status in (401, 403, 429) or (greeting.status >= 500 and greeting.status not in NO_SUCH_ENDPOINT):
         return True
     if kind == "websocket":
         return greeting.status == 101
-    return not (greeting.status in GONE or 300 <= greeting.status < 400 or greeting.status == 426)
+    return not (greeting.status in NO_SUCH_ENDPOINT or 300 <= greeting.status < 400 or greeting.status == 426)
 
 
 def _ask(sock: socket.socket, route: Route, kind: str) -> Greeting:
-    """Say one protocol's first words on a socket."""
-    words = {"grpc": H2_OPENING, "http": _post(route), "websocket": _upgrade(route)}[kind]
+    """Send the first bytes of one protocol, and recognise the answer."""
+    opening = {"grpc": H2_OPENING, "http": _post(route), "websocket": _upgrade(route)}[kind]
     received = b""
     try:
-        sock.sendall(words)
+        sock.sendall(opening)
         while len(received) < ENOUGH_BYTES and (piece := sock.recv(ENOUGH_BYTES)):
             received += piece
             if (kind == "grpc" and len(received) >= len("HTTP/1.1 ")) or b"\r\n\r\n" in received:
@@ -127,12 +127,12 @@ def _ask(sock: socket.socket, route: Route, kind: str) -> Greeting:
     except ssl.SSLError:
         raise
     except OSError:
-        pass  # what was received before it broke counts
+        pass  # the bytes that were received before the connection broke may be enough
     return read_greeting(received)
 
 
 def _post(route: Route) -> bytes:
-    # Without a body it is no request, so no server does anything but say what it thinks of the path.
+    # Without a body this is not a valid request, so the answer only shows whether the server has this path.
     target = f"http://{route.endpoint.authority}/post" if route.forwarded else "/post"
     return _head(f"POST {target} HTTP/1.1", route, [("content-length", "0"), *route.proxy_headers()])
 
@@ -169,7 +169,7 @@ def read_greeting(data: bytes) -> Greeting:
 
 
 def addresses_that_work(route: Route) -> list[str]:
-    """Return the addresses with this host and port, but another scheme, that would be answered."""
+    """Return the addresses with the same host and port, but another scheme, to which the server answers."""
     endpoint, route = route.endpoint, route.hurried()
     secure = _speaks_tls(route)
     found = []
@@ -188,7 +188,7 @@ def _speaks_tls(route: Route) -> bool:
         with route.open() as sock, unverified(sock, route.endpoint.host, ["h2", "http/1.1"]):
             return True
     except ssl.SSLError as error:
-        # An answer in the form of TLS shows that the port speaks TLS.
+        # A TLS alert is an answer of a server that speaks TLS, even if it refuses this handshake.
         return "ALERT" in (error.reason or "").upper()
     except (OSError, TroubleError):
         return False

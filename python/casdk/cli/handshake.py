@@ -1,4 +1,4 @@
-"""The doctor's TLS handshake: who the server says it is, and why that is not believed."""
+"""The doctor's TLS handshake: the server's certificate, and why it is not accepted."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ from casdk.cli.trouble import TroubleError
 __all__ = ["Identity", "refused", "shake", "unverified"]
 
 SOON_DAYS: Final = 14
-VERDICT: Final = 0.3
+"""A certificate that expires within this time gets a warning."""
+REFUSAL_SECONDS: Final = 0.3
+"""How long a refusal of the client's certificate is waited for after the handshake."""
 NO_TLS: Final = frozenset(
     {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNEXPECTED_MESSAGE"}
 )
 
 
 class Identity:
-    """What a certificate says.
+    """The contents of a certificate.
 
     Args:
         der: The certificate.
@@ -50,7 +52,7 @@ class Identity:
 
     @property
     def names(self) -> list[str]:
-        """Host names and addresses it is good for."""
+        """The host names and addresses that it is valid for."""
         try:
             extension = self._read.extensions.get_extension_for_class(x509.SubjectAlternativeName)
         except x509.ExtensionNotFound:
@@ -74,7 +76,7 @@ def _day(time: datetime) -> str:
 
 
 def shake(route: Route, tls: TLS, otherwise: Callable[[], list[str]]) -> str:
-    """Make the TLS handshake as the client would, and return in words what was agreed on.
+    """Make the TLS handshake as the client would; return a line with the TLS version and the certificate.
 
     Args:
         route: The way to the server.
@@ -93,9 +95,9 @@ def shake(route: Route, tls: TLS, otherwise: Callable[[], list[str]]) -> str:
         with secured(context, sock, tls.server_name or endpoint.host) as secure:
             version, agreed = secure.version(), secure.selected_alpn_protocol()
             identity = Identity(secure.getpeercert(binary_form=True) or b"")
-            _await_verdict(secure)
+            _wait_for_refusal(secure)
     except ssl.SSLCertVerificationError as error:
-        raise _disbelieved(error, route, tls) from None
+        raise _unaccepted(error, route, tls) from None
     except ssl.SSLError as error:
         raise refused(error, route, otherwise) from None
     except TimeoutError:
@@ -113,23 +115,23 @@ def shake(route: Route, tls: TLS, otherwise: Callable[[], list[str]]) -> str:
             _cure_otherwise(otherwise(), "have what ends TLS there speak HTTP/2"),
             step="protocol",
         )
-    believed = "" if tls.verify else " (not verified: --insecure)"
-    return f"{version}; certificate {identity}{believed}"
+    unchecked = "" if tls.verify else " (not verified: --insecure)"
+    return f"{version}; certificate {identity}{unchecked}"
 
 
-def _await_verdict(secure: ssl.SSLSocket) -> None:
-    """Wait a little for what a server of TLS 1.3 says of this client when the client has long shaken hands."""
-    secure.settimeout(VERDICT)
+def _wait_for_refusal(secure: ssl.SSLSocket) -> None:
+    """Wait a little for a refusal: in TLS 1.3, a server checks the client after the client's handshake is complete."""
+    secure.settimeout(REFUSAL_SECONDS)
     try:
-        said = secure.recv(1)
+        received = secure.recv(1)
     except TimeoutError:
         return
-    if not said:
+    if not received:
         raise ConnectionAbortedError("closed right after it")
 
 
 def unverified(sock: socket.socket, host: str, alpn: list[str]) -> ssl.SSLSocket:
-    """Return a TLS socket that believes anything; to look at a server, never to talk to it."""
+    """Return a TLS socket that accepts any certificate: it may be used to examine a server, and never to send data."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -143,8 +145,8 @@ def _shown(route: Route, tls: TLS) -> Identity:
         return Identity(secure.getpeercert(binary_form=True) or b"")
 
 
-def _disbelieved(error: ssl.SSLCertVerificationError, route: Route, tls: TLS) -> TroubleError:
-    """Return why the server's certificate is not believed: by the causes of the client's errors, and what it holds."""
+def _unaccepted(error: ssl.SSLCertVerificationError, route: Route, tls: TLS) -> TroubleError:
+    """Return why the server's certificate is not accepted, from the error and from the certificate itself."""
     identity = _shown(route, tls)
     cause, now = cause_of(str(error)), datetime.now(UTC)
     if cause is None:
@@ -188,7 +190,7 @@ def _cure_of_name(endpoint: Endpoint, identity: Identity) -> str:
 
 
 def refused(error: ssl.SSLError, route: Route, otherwise: Callable[[], list[str]]) -> TroubleError:
-    """Return what a failed handshake means; also one whose refusal comes with the first read, as TLS 1.3 has it."""
+    """Return the meaning of a failed handshake, or of a refusal by TLS 1.3, which comes with the first read."""
     reason = (error.reason or "").upper()
     if reason in NO_TLS:
         return TroubleError(

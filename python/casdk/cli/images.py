@@ -1,4 +1,4 @@
-"""What a command sends of images: its options, and what it reports of them at the end."""
+"""The options for sending crops in the place of images, and the lines about crops that a command prints at its end."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def options_of(images: str, image_size: int | None, min_fidelity: float | None) 
 
 
 def report_crops(images: str, cropped: int, fidelity: float | None = None) -> None:
-    """Say on standard error what became of images that were to go as crops.
+    """Print on standard error how images were sent that were to be sent as crops.
 
     Args:
-        images: How they were to go.
-        cropped: How many went as crops.
-        fidelity: The smallest cosine, if one was measured.
+        images: The form that was asked for.
+        cropped: How many images were sent as crops.
+        fidelity: The smallest cosine, if it was measured.
     """
     if images != "original" and not cropped:
         said = "no image was sent as a crop: all are smaller, or the server prepares images in a way of its own"

@@ -1,4 +1,4 @@
-"""A file while it is being written, as ``NAME.part``: it becomes NAME when it is whole, and stays if the run stops."""
+"""The file ``NAME.part``, which gets its NAME when it is complete, and stays as it is if the command stops before."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ UNSUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL})
 
 
 class PartFile:
-    """A file under way. What an earlier run left under its name is kept until there is something to write.
+    """A file that is being written. A part that an earlier command left is only replaced by the first write.
 
     Args:
-        target: The name it gets when it is whole.
-        path: The name it has until then.
+        target: The name that it gets when it is complete.
+        path: The name that it has until then.
 
     Attributes:
-        path: The name it has now.
+        path: The name that it has while it is written.
         closed: Whether it is closed.
 
     Raises:
         ConfigError: Another process is writing it.
-        OSError: It cannot be written, with its name.
+        OSError: It cannot be written; the error has the file's name.
     """
 
     def __init__(self, target: Path, path: Path) -> None:
-        from casdk.bulk.disk import open_locked  # which takes asyncio along
+        from casdk.bulk.disk import open_locked  # which imports asyncio, so only commands that write files import it
 
         self.path = path
         self._target = target
@@ -53,7 +53,7 @@ class PartFile:
         return 0 if self._part is None else self._part.size
 
     def _begun(self) -> Part:
-        """Return the file as it is written, empty at first."""
+        """Return the opened file; the first call empties it."""
         if self._part is None:
             from casdk.bulk.disk import Part
 
@@ -65,10 +65,10 @@ class PartFile:
         return self._begun().write(data)
 
     def reserve(self, size: int) -> None:
-        """Make sure of room for so many more bytes, where the file system can promise that.
+        """Reserve room for so many more bytes, if the file system can do that.
 
         Raises:
-            OSError: There is none; the error has the file's name.
+            OSError: There is no room; the error has the file's name.
         """
         try:
             os.posix_fallocate(self._descriptor, self.size, size)
@@ -80,18 +80,18 @@ class PartFile:
                 raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def cut(self, size: int) -> None:
-        """Drop what comes after so many bytes."""
+        """Remove everything behind the first ``size`` bytes."""
         self._begun().cut(size)
 
     def tell(self) -> int:
-        """Return where the next byte goes, as file objects do."""
+        """Return the position of the next byte, as file objects do."""
         return self.size
 
     def flush(self) -> None:
-        """Do nothing: no byte waits in here."""
+        """Do nothing, since this object has no buffer."""
 
     def finish(self) -> None:
-        """Give the complete file its name.
+        """Close the complete file and rename it to its target.
 
         Raises:
             OSError: It cannot be renamed; the error has the file's name.

@@ -1,4 +1,4 @@
-"""The doctor's way to a server, hop by hop: names, sockets, tunnels."""
+"""The doctor's connections to a server: it resolves the name, opens a socket, and asks a proxy for a tunnel."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from casdk.cli.trouble import TroubleError
 
 __all__ = ["CURE_OF_PROXY", "Route"]
 
-USUAL_PORT: Final = 51000
-"""Where clip_server listens by default."""
+CLIP_SERVER_PORT: Final = 51000
+"""The port on which clip_server listens by default."""
 CURE_OF_PROXY: Final = "put user and password into the proxy's URL: HTTPS_PROXY=http://user:password@host:port"
-HURRY: Final = 1.0
+HURRIED_SECONDS: Final = 1.0
+"""The longest wait for an answer that is only needed to give better advice."""
 NO_WAY: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL})
 
 
 class Route:
-    """Opens plain sockets to a server, through the proxy that the environment names.
+    """Opens plain sockets to a server, through a proxy if the environment names one.
 
     Args:
         endpoint: The server.
-        seconds: For one connection, and for one silence on it.
+        seconds: How long a connection may take, and how long one may wait for bytes of it.
     """
 
     def __init__(self, endpoint: Endpoint, seconds: float) -> None:
@@ -41,28 +42,28 @@ class Route:
         self._addresses: list[tuple[str, int]] = []
 
     def hurried(self) -> Route:
-        """Return the same way for questions that are only asked to give better advice."""
+        """Return a copy with a short timeout, for connections that are only made to give better advice."""
         hurried = copy(self)
-        hurried.seconds = min(self.seconds, HURRY)
+        hurried.seconds = min(self.seconds, HURRIED_SECONDS)
         return hurried
 
     @property
     def forwarded(self) -> bool:
-        """Whether requests go to the proxy itself, as plain http's do, and through no tunnel."""
+        """Whether requests are sent to the proxy, as those of plain http, and not through a tunnel."""
         return self.proxy is not None and self.endpoint.scheme == "http"
 
     @property
     def hop(self) -> tuple[str, int]:
-        """Host and port of the first hop: the proxy, or else the server."""
+        """Host and port of the first connection: those of the proxy, if there is one, or else of the server."""
         if self.proxy is not None:
             return self.proxy.hostname or "", self.proxy.port or 80
         return self.endpoint.host, self.endpoint.port
 
     def resolve(self) -> str:
-        """Look the first hop's name up; return what was found.
+        """Look up the name of the first hop; return a line with its addresses.
 
         Raises:
-            TroubleError: It has no address.
+            TroubleError: The name has no address.
         """
         host, port = self.hop
         whose = f"the proxy {host}" if self.proxy is not None else host
@@ -80,10 +81,10 @@ class Route:
         return f"{whose} is {', '.join(address for address, _ in self._addresses)}"
 
     def connect(self) -> str:
-        """Connect to the first hop and let go again; return what that came to.
+        """Connect to the first hop, and close the connection; return a line that says so.
 
         Raises:
-            TroubleError: None did.
+            TroubleError: No address accepts a connection.
         """
         self._dial().close()
         host, port = self.hop
@@ -99,7 +100,7 @@ class Route:
                 continue
             try:
                 sock.getpeername()
-            except OSError:  # reset since
+            except OSError:  # the other end has reset the connection already
                 sock.close()
                 failures.append(ConnectionResetError())
                 continue
@@ -128,16 +129,14 @@ class Route:
         scheme, host, port = self.endpoint.scheme, self.endpoint.host, self.endpoint.port
         hint = "start the server, or correct the port"
         if port == SCHEMES[scheme].port:
-            hint += (
-                f" ({port} is what an address without one means; clip_server's own is {scheme}://{host}:{USUAL_PORT})"
-            )
+            hint += f" ({port} is what an address without one means; clip_server's own is {scheme}://{host}:{CLIP_SERVER_PORT})"
         return f"{hint}; in a container, publish the port and listen on 0.0.0.0"
 
     def open(self) -> socket.socket:
-        """Return a socket whose other end is the server, or the proxy where that forwards.
+        """Return a socket to the server; to the proxy, if requests are sent to the proxy itself.
 
         Raises:
-            TroubleError: There is no way.
+            TroubleError: No connection can be made.
         """
         if self.proxy is None or self.forwarded:
             return self._dial()
@@ -151,7 +150,7 @@ class Route:
         return connection.sock
 
     def proxy_headers(self) -> list[tuple[str, str]]:
-        """Return what a proxy with a password in its URL is sent."""
+        """Return the headers for a proxy, with the password in its URL if there is one."""
         return [] if self.proxy is None else list(proxy_headers(self.proxy).items())
 
     def _refused(self, error: Exception) -> TroubleError:
@@ -173,10 +172,10 @@ class Route:
         return TroubleError(f"{where} opens no tunnel: {said}", cure, step="proxy")
 
     def tunnel(self) -> str:
-        """Try the way through the proxy; return what came of it.
+        """Ask the proxy for a tunnel, if one is needed; return a line with the result.
 
         Raises:
-            TroubleError: The proxy refuses.
+            TroubleError: The proxy refuses the tunnel.
         """
         with contextlib.closing(self.open()):
             return "requests go to it" if self.forwarded else f"it opens a tunnel to {self.endpoint.authority}"

@@ -51,11 +51,13 @@ def stopping() -> Iterator[None]:
 
 @contextlib.contextmanager
 def asking(ask: Callable[[Stopped], object], seconds: float) -> Iterator[None]:
-    """Let the first of these signals call ``ask``; raise `Stopped` if the end takes too long, or at the next signal.
+    """Let the first of these signals call ``ask``, which asks the work to end.
+
+    `Stopped` is raised if the work does not end in time, or at the next signal.
 
     Args:
-        ask: Called with the exception to end with.
-        seconds: How long the end may take.
+        ask: Called with the exception that the work is to end with.
+        seconds: How long the end of the work may take.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -81,7 +83,7 @@ def asking(ask: Callable[[Stopped], object], seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Ignore those signals for the moment that it takes to leave things in order."""
+    """Ignore these signals during a clean-up that must not be interrupted."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""Where embeddings are written to, as they come: a ``.parquet`` or ``.jsonl`` file, or standard output."""
+"""Writes embeddings as they arrive: to a ``.parquet`` or ``.jsonl`` file, or to standard output."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Rows = NDArray[np.floating[Any]]
 
 
 def to_json(value: object) -> bytes:
-    """Return a value as JSON; a path whose name is no UTF-8 in it keeps its odd bytes as lone surrogates, escaped."""
+    """Return a value as JSON; bytes of a path that are not UTF-8 are escaped as lone surrogates."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -51,13 +51,13 @@ class Sink(ABC):
         self.width: int = 0
 
     def write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int] = ()) -> None:
-        """Take a piece.
+        """Write the rows of a piece of the input.
 
         Args:
-            start: Position of its first item in the whole input.
-            names: Of its items.
+            start: Index of its first item in the whole input.
+            names: The names of its items.
             rows: ``[len(names), D]``; ``[len(names), 0]`` if all are bad and D is not known yet.
-            bad: Positions in it of the items that have no row; there, ``rows`` are NaN.
+            bad: Positions of the items without a row, in this piece; their rows are NaN.
         """
         if not len(rows):
             return
@@ -68,13 +68,13 @@ class Sink(ABC):
         self.rows += len(rows) - len(bad)
 
     def _begin(self) -> None:
-        """Act before the first good row, when its width is known."""
+        """Prepare for the first good row, once the width is known."""
 
     @abstractmethod
     def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None: ...
 
     def summary(self, skipped: int) -> str:
-        """Return the line that is printed when all is written."""
+        """Return what is printed at the end, ``""`` for nothing."""
         return ""
 
     def __enter__(self) -> Self:
@@ -87,7 +87,7 @@ class Sink(ABC):
 
 
 class LineSink(Sink):
-    """A line of JSON per item on standard output."""
+    """Writes a line of JSON per item to standard output."""
 
     def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
         sys.stdout.buffer.write(lines_of(start, names, rows, bad))
@@ -101,11 +101,11 @@ class LineSink(Sink):
 
 
 class SummarySink(Sink):
-    """What a person at a terminal wants to see: how many rows there are, and how the first ones begin."""
+    """Prints a summary for a terminal: the number of rows, and the first numbers of the first rows."""
 
-    SHOWN: Final = 10
-    NUMBERS: Final = 3
-    NAME: Final = 48
+    SHOWN_ROWS: Final = 10
+    SHOWN_NUMBERS: Final = 3
+    NAME_CHARACTERS: Final = 48
 
     def __init__(self, dtype: str) -> None:
         super().__init__(dtype)
@@ -113,13 +113,13 @@ class SummarySink(Sink):
 
     def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
         for position, name in enumerate(names):
-            if len(self._shown) == self.SHOWN:
+            if len(self._shown) == self.SHOWN_ROWS:
                 return
             if position not in bad:
-                label = name if len(name) <= self.NAME else f"{name[: self.NAME - 3]}..."
+                label = name if len(name) <= self.NAME_CHARACTERS else f"{name[: self.NAME_CHARACTERS - 3]}..."
                 label = label.encode("utf-8", "backslashreplace").decode()
-                numbers = " ".join(f"{number:8.4f}" for number in rows[position, : self.NUMBERS])
-                self._shown.append(f"  {label:<{self.NAME}} {numbers} ...")
+                numbers = " ".join(f"{number:8.4f}" for number in rows[position, : self.SHOWN_NUMBERS])
+                self._shown.append(f"  {label:<{self.NAME_CHARACTERS}} {numbers} ...")
 
     def summary(self, skipped: int) -> str:
         more = self.rows - len(self._shown)
@@ -134,7 +134,7 @@ class SummarySink(Sink):
 
 
 class FileSink(Sink):
-    """A file, which is ``NAME.part`` while it is written; it becomes NAME when it is whole, and stays if the run stops.
+    """Writes a file as ``NAME.part`` and renames it when it is complete; if the command stops, ``NAME.part`` stays.
 
     Args:
         target: Name of the file.
@@ -146,7 +146,7 @@ class FileSink(Sink):
         self._name = target
         self._target = Path(os.path.expanduser(target))
         self._part_name = self._target.with_name(self._target.name + ".part")
-        self._kept = 0
+        self._written = 0
         """Rows in the file."""
 
     def __enter__(self) -> Self:
@@ -156,7 +156,7 @@ class FileSink(Sink):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Another Ctrl-C here would lose the rows that are kept, so signals wait.
+        # Another Ctrl-C here would lose the rows that were written, so signals are ignored meanwhile.
         with undisturbed():
             try:
                 if error is None:
@@ -176,8 +176,8 @@ class FileSink(Sink):
             return
         finally:
             self._part.close()
-        if self._kept:
-            error.add_note(f"the {self._kept} rows before it are in {self._part_name}")
+        if self._written:
+            error.add_note(f"the {self._written} rows before it are in {self._part_name}")
 
     def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
         try:
@@ -200,11 +200,11 @@ class FileSink(Sink):
         """
 
     def _finish(self) -> None:
-        """Complete the file and give it its name."""
+        """Complete the file and rename it to its target."""
         self._part.finish()
 
     def _leave(self) -> None:
-        """Make of the file what can be read, and leave it."""
+        """Complete what was written so far, so that it can be read, and close the file."""
         self._part.leave()
 
     def summary(self, skipped: int) -> str:
@@ -213,11 +213,11 @@ class FileSink(Sink):
 
 
 class JsonlSink(FileSink):
-    """One line per item: ``{"index": 0, "item": "apple.png", "embedding": [...]}``."""
+    """Writes a line per item: ``{"index": 0, "item": "apple.png", "embedding": [...]}``."""
 
     def _put(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
         self._part.write(lines_of(start, names, rows, bad))
-        self._kept += len(rows) - len(bad)
+        self._written += len(rows) - len(bad)
 
 
 def lines_of(start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> bytes:
@@ -229,28 +229,27 @@ def lines_of(start: int, names: Sequence[str], rows: Rows, bad: Collection[int])
     )
 
 
-class Held(NamedTuple):
-    """Good rows that are still to be written, with positions and names."""
+class GoodRows(NamedTuple):
+    """Rows that `ParquetSink` has not written yet, with the indices and names of their items."""
 
     indices: list[int]
     names: list[str]
     rows: Rows
 
-    def halves(self) -> tuple[Held, Held]:
+    def halves(self) -> tuple[GoodRows, GoodRows]:
         """Return the first half of the rows, and the second."""
         middle = len(self.rows) // 2
-        first = Held(self.indices[:middle], self.names[:middle], self.rows[:middle])
-        return first, Held(self.indices[middle:], self.names[middle:], self.rows[middle:])
+        first = GoodRows(self.indices[:middle], self.names[:middle], self.rows[:middle])
+        return first, GoodRows(self.indices[middle:], self.names[middle:], self.rows[middle:])
 
 
 class ParquetSink(FileSink):
-    """Columns ``index``, ``item`` and ``embedding``, a FixedSizeList."""
+    """Writes the columns ``index``, ``item`` and ``embedding``, which is a FixedSizeList."""
 
-    GROUP: Final = 4096
-    """Rows in a row group."""
-    HEAD: Final = 1 << 16
-    PER_GROUP: Final = 1 << 12
-    """Bytes that a file, and each of its row groups, takes in the footer, with room to spare."""
+    GROUP_ROWS: Final = 4096
+    FOOTER_BYTES: Final = 1 << 16
+    FOOTER_BYTES_PER_GROUP: Final = 1 << 12
+    """The most bytes of the footer, without and for each row group."""
 
     def __init__(self, target: str, dtype: str) -> None:
         super().__init__(target, dtype)
@@ -260,7 +259,7 @@ class ParquetSink(FileSink):
             raise ConfigError('a .parquet file needs pyarrow: pip install "casdk[arrow]"') from None
         self._arrow: Any = pyarrow
         self._writer: Any = None
-        self._held: list[Held] = []
+        self._waiting: list[GoodRows] = []
         self._groups = 0
 
     def _begin(self) -> None:
@@ -275,41 +274,42 @@ class ParquetSink(FileSink):
         good = [position for position in range(len(rows)) if position not in bad]
         if good:
             indices = [start + position for position in good]
-            self._held.append(Held(indices, [_as_utf8(names[position]) for position in good], rows[good]))
+            self._waiting.append(GoodRows(indices, [_as_utf8(names[position]) for position in good], rows[good]))
 
     def _write(self, start: int, names: Sequence[str], rows: Rows, bad: Collection[int]) -> None:
         self._put(start, names, rows, bad)
-        if sum(len(held.rows) for held in self._held) >= self.GROUP:
+        if sum(len(good.rows) for good in self._waiting) >= self.GROUP_ROWS:
             self._flush()
 
     def _flush(self) -> None:
-        if self._held:
-            indices = [index for held in self._held for index in held.indices]
-            names = [name for held in self._held for name in held.names]
-            rows = np.concatenate([held.rows for held in self._held]).astype(self.dtype, copy=False)
-            self._held = []
-            self._write_group(Held(indices, names, rows))
+        if self._waiting:
+            indices = [index for good in self._waiting for index in good.indices]
+            names = [name for good in self._waiting for name in good.names]
+            rows = np.concatenate([good.rows for good in self._waiting]).astype(self.dtype, copy=False)
+            self._waiting = []
+            self._write_group(GoodRows(indices, names, rows))
 
-    def _write_group(self, held: Held) -> None:
+    def _write_group(self, good: GoodRows) -> None:
         """Write a row group, or as many of its rows as there is room for: a footer has to fit behind them."""
-        size = held.rows.nbytes + sum(2 * len(name.encode()) for name in held.names)
+        size = good.rows.nbytes + sum(2 * len(name.encode()) for name in good.names)
+        footer = self.FOOTER_BYTES + (self._groups + 1) * self.FOOTER_BYTES_PER_GROUP
         try:
-            self._part.reserve(self.HEAD + (self._groups + 1) * self.PER_GROUP + size + size // 4)
+            self._part.reserve(footer + size + size // 4)
         except OSError:
-            if len(held.rows) == 1:
+            if len(good.rows) == 1:
                 raise
-            for half in held.halves():
+            for half in good.halves():
                 self._write_group(half)
             return
         arrow = self._arrow
         columns = [
-            arrow.array(held.indices, arrow.int64()),
-            arrow.array(held.names, arrow.string()),
-            arrow.FixedSizeListArray.from_arrays(arrow.array(held.rows.reshape(-1)), self.width),
+            arrow.array(good.indices, arrow.int64()),
+            arrow.array(good.names, arrow.string()),
+            arrow.FixedSizeListArray.from_arrays(arrow.array(good.rows.reshape(-1)), self.width),
         ]
         self._writer.write_batch(arrow.record_batch(columns, schema=self._writer.schema))
         self._groups += 1
-        self._kept += len(held.rows)
+        self._written += len(good.rows)
 
     def _finish(self) -> None:
         if not self.width:
@@ -320,7 +320,7 @@ class ParquetSink(FileSink):
 
     def _leave(self) -> None:
         if self._writer is not None:
-            with contextlib.suppress(OSError):  # no room for what is held, but for the footer
+            with contextlib.suppress(OSError):  # there may be no room for more rows, but there is for the footer
                 self._flush()
             self._writer.close()
         super()._leave()
@@ -334,14 +334,14 @@ FILES: Final[dict[str, type[FileSink]]] = {".jsonl": JsonlSink, ".parquet": Parq
 
 
 def open_sink(target: str | None, dtype: str) -> Sink:
-    """Return what writes to a target of that name.
+    """Return the sink for a target.
 
     Args:
-        target: A file, `STDOUT`, or ``None`` for standard output in the form that suits it.
+        target: A file, `STDOUT`, or ``None`` for standard output: a summary on a terminal, else lines of JSON.
         dtype: ``float32`` or ``float16``.
 
     Raises:
-        ConfigError: No form of file is called so, or its library is missing.
+        ConfigError: The name has an unknown suffix, or its directory or the library for it is missing.
     """
     if target is None and sys.stdout.isatty():
         return SummarySink(dtype)

@@ -1,4 +1,4 @@
-"""The doctor's last step where there are several servers: whether their rows may be mixed."""
+"""The doctor's last step for several servers: it checks that they have one vector space, so that rows may be mixed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ STEP = "space"
 
 
 def compare(urls: Sequence[str], access: Access) -> Finding:
-    """Return whether servers are of one vector space, and which of them differ from most others if they are not.
+    """Return a finding that says whether servers have one vector space, or which of them differ from the others.
 
     Args:
-        urls: Their addresses.
+        urls: The servers' addresses.
         access: Credential, TLS and timeouts to use.
     """
     try:

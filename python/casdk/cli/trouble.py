@@ -1,4 +1,4 @@
-"""What the doctor finds: a step that went well, or the first thing that is wrong."""
+"""What the steps of the doctor yield, a `Finding`, and raise, a `TroubleError`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ __all__ = ["Finding", "TroubleError"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """How one step went.
+    """The result of one step.
 
     Attributes:
         step: ``address``, ``dns``, ``tcp``, ``proxy``, ``tls``, ``protocol``, ``auth``, ``dry run`` or ``encode``;
-            of several servers also ``space``.
-        ok: ``None`` where the server cannot be asked.
-        detail: What was seen.
-        cure: What to do, where it did not go well.
-        exit: The exit code it stands for.
+            with several servers also ``space``.
+        ok: Whether the step succeeded; ``None`` if the server has no answer to it.
+        detail: What was observed.
+        cure: What to do, if the step failed.
+        exit: The exit code of this result.
     """
 
     step: str
@@ -29,13 +29,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TroubleError(Exception):
-    """A step did not go well.
+    """A step failed.
 
     Args:
-        detail: What was seen.
-        cure: What to do; the options it names may be those of a program.
-        exit: The exit code it stands for.
-        step: The step that it belongs to, if that is not the one under way.
+        detail: What was observed.
+        cure: What to do. It may name options of Python, which are replaced by those of the command line.
+        exit: The exit code for this failure.
+        step: The step that it belongs to, if that is not the current one.
     """
 
     def __init__(self, detail: str, cure: str, *, exit: Exit = Exit.UNREACHABLE, step: str = "") -> None:
@@ -46,5 +46,5 @@ class TroubleError(Exception):
         self.step = step
 
     def finding(self, step: str) -> Finding:
-        """Return it as what was found at a step."""
+        """Return the finding of the step that failed."""
         return Finding(step=self.step or step, ok=False, detail=self.detail, cure=self.cure, exit=self.exit)

@@ -1,4 +1,4 @@
-"""What the commands take: the types of their words and options, and what is refused of each."""
+"""The types of the commands' arguments and options, with the checks of their values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _check_words(kind: Any, words: Sequence[object] | object) -> None:
 
 
 def _check_size(kind: Any, size: object) -> None:
-    if isinstance(size, int):  # cyclopts' own validator takes no word beside numbers
+    if isinstance(size, int):  # the validator of cyclopts fails on a value that is not a number, as "auto"
         Number(gte=1)(int, size)
 
 
