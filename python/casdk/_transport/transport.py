@@ -177,9 +177,7 @@ class Transport:
                 raise ReplyError(f"{self.endpoint} answered another request than this one")
             return Received(scanned, len(reply), sent_at, received_at, connecting)
         except (TransportError, ServerError, ReplyError) as error:
-            self.hide_token(error)
-            if isinstance(error, ServerError) and error.too_large:
-                self._note_refusal(error, len(message))
+            self._note_failure(error, len(message))
             if isinstance(error, TransportError):
                 if generation != self._generation and (repeatable or not error.sent):
                     raise InterruptedByForkError from None
@@ -223,11 +221,13 @@ class Transport:
                 if token in str(error.__cause__) or token in str(error.__context__):
                     error.__cause__ = error.__context__ = None
 
-    def _note_refusal(self, error: ServerError, size: int) -> None:
-        """Note that a request of so many bytes was too large: half of it is tried next."""
-        self.largest = max(self._accepted_bytes, size // 2)
-        if not error.sent:
-            error.args = (f"a request of {size:,} bytes was refused: {error.args[0]}",)
+    def _note_failure(self, error: CasdkError, size: int) -> None:
+        """Hide the credential in the error of a request of so many bytes, and note if the request was too large."""
+        self.hide_token(error)
+        if isinstance(error, ServerError) and error.too_large:
+            self.largest = max(self._accepted_bytes, size // 2)
+            if not error.sent:
+                error.args = (f"a request of {size:,} bytes was refused: {error.args[0]}",)
 
     def _delay_forks(self) -> asyncio.Future[None]:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
