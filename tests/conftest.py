@@ -37,7 +37,7 @@ SLOWEST = (
     "test_greenlets.py",
     "faults/test_forks.py",
     "faults/test_reentry.py",
-    "crops/test_trials.py",
+    "crops/test_fidelity.py",
     "bulk/test_kills.py",
     "faults/test_connections.py",
     "test_memory.py",

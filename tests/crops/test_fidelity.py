@@ -11,10 +11,10 @@ import pytest
 from casdk import Client, Document, Text
 from casdk._calls.batches import Batch, Request
 from casdk._calls.cropping import CroppedBatch, Crops, Pair
+from casdk._calls.fidelity import FidelityMeasurement, least_cosine
 from casdk._calls.outcome import Sent
 from casdk._calls.sample import FEWEST_IMAGES, SAMPLE_IMAGES, Verdict
 from casdk._calls.tasks import Tasks
-from casdk._calls.trials import Trial, least_cosine
 from casdk._content.canary import Proof
 from casdk._content.inputs import Sources
 from casdk._engine.logging import flush
@@ -202,9 +202,9 @@ class Croppers:
 REQUEST_ID = "0123456789abcdef" * 2
 
 
-def trial_of(encode, candidates=None):
+def measurement_of(encode, candidates=None):
     crops = Crops(Proof(224, frozenset()), Sources(), 1 << 20, candidates)
-    return Trial(Croppers(), crops, "jpeg95", Verdict(0.9), encode, Sent())
+    return FidelityMeasurement(Croppers(), crops, "jpeg95", Verdict(0.9), encode, Sent())
 
 
 def batch_of(*numbers):
@@ -218,16 +218,16 @@ def answer_of(batch):
     return SimpleNamespace(reply=scan("json", json.dumps(said).encode()))
 
 
-async def send(trial, batch, *, answered=True):
-    await trial.crop(batch, None)
-    trial.leave(Request(batch, REQUEST_ID), answer_of(batch) if answered else None)
+async def send(measurement, batch, *, answered=True):
+    await measurement.crop(batch, None)
+    measurement.leave(Request(batch, REQUEST_ID), answer_of(batch) if answered else None)
 
 
-async def measure(trial):
+async def measure(measurement):
     """Measure, as a call does that has read another image."""
     tasks = Tasks(pytest.fail)
-    trial.begin(tasks, 0.0)
-    trial.begin(tasks, 0.0)  # it is under way
+    measurement.begin(tasks, 0.0)
+    measurement.begin(tasks, 0.0)  # it is under way
     assert len(tasks.running) == 1
     await asyncio.gather(*tasks.running.values())
 
@@ -244,36 +244,36 @@ async def test_the_first_images_are_measured_in_whatever_order_they_come(candida
         asked.extend(pictures)
         return np.ones((len(pictures), 3), np.float32)
 
-    trial = trial_of(encode, candidates)
-    trial.sample.read(batch_of(*range(50)))
-    await send(trial, batch_of(*range(20, 30)), answered=False)
-    await send(trial, batch_of(*range(25, 40)))
-    await send(trial, batch_of(*range(25)))
+    measurement = measurement_of(encode, candidates)
+    measurement.sample.read(batch_of(*range(50)))
+    await send(measurement, batch_of(*range(20, 30)), answered=False)
+    await send(measurement, batch_of(*range(25, 40)))
+    await send(measurement, batch_of(*range(25)))
     assert asked == []
-    await measure(trial)
+    await measure(measurement)
     # Rows that a reply has are not asked for again.
     assert asked == [b"lossy %d" % at for at in range(SAMPLE_IMAGES)] + [b"exact"] * exact
-    assert (await trial.crop(batch_of(40), None)).items == ["jpeg95"]
-    assert trial._sent.fidelity == 1.0
-    assert trial._verdict == Verdict(0.9, fidelity=1.0, written="jpeg95", first=SAMPLE_IMAGES, has_begun=True)
+    assert (await measurement.crop(batch_of(40), None)).items == ["jpeg95"]
+    assert measurement._sent.fidelity == 1.0
+    assert measurement._verdict == Verdict(0.9, fidelity=1.0, written="jpeg95", first=SAMPLE_IMAGES, has_begun=True)
 
 
 async def test_more_images_go_without_loss_if_too_few_were_answered():
-    trial = trial_of(encode_nothing)
-    trial.sample.read(batch_of(*range(100)))
-    await send(trial, batch_of(*range(FEWEST_IMAGES - 1)))
-    assert trial.sample.end == SAMPLE_IMAGES
-    await measure(trial)
-    assert trial.sample.end == 2 * SAMPLE_IMAGES
-    assert (await trial.crop(batch_of(32), None)).items == ["exact"]
+    measurement = measurement_of(encode_nothing)
+    measurement.sample.read(batch_of(*range(100)))
+    await send(measurement, batch_of(*range(FEWEST_IMAGES - 1)))
+    assert measurement.sample.end == SAMPLE_IMAGES
+    await measure(measurement)
+    assert measurement.sample.end == 2 * SAMPLE_IMAGES
+    assert (await measurement.crop(batch_of(32), None)).items == ["exact"]
 
 
 async def test_a_server_that_fails_on_crops_with_loss_gets_none(caplog):
-    trial = trial_of(encode_nothing)
-    trial.sample.read(batch_of(*range(SAMPLE_IMAGES + 1)))
-    await send(trial, batch_of(*range(SAMPLE_IMAGES)))
-    await measure(trial)
-    assert (await trial.crop(batch_of(40), None)).items == ["exact"]
+    measurement = measurement_of(encode_nothing)
+    measurement.sample.read(batch_of(*range(SAMPLE_IMAGES + 1)))
+    await send(measurement, batch_of(*range(SAMPLE_IMAGES)))
+    await measure(measurement)
+    assert (await measurement.crop(batch_of(40), None)).items == ["exact"]
     assert flush(20)
     assert "the server failed on crops as jpeg95, so all go without loss" in caplog.text
-    assert (trial._sent.fidelity, trial._verdict.written) == (None, "exact")
+    assert (measurement._sent.fidelity, measurement._verdict.written) == (None, "exact")

@@ -1,8 +1,8 @@
-"""How far the rows of crops with loss are off: each call measures it on its own first images, before it sends any.
+"""How far the rows of crops with loss are off: each call measures it on its own first images, before it sends others.
 
 The first images of a call (`Sample`) are sent as exact crops, and the caller gets their rows. When another image is to
 be sent, the same crops are encoded again, with loss, and the rows are compared. A call without another image does not
-measure anything.
+measure anything. `casdk._calls.proofs` makes the measurement of a call that wants crops with loss.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from casdk._transport.codecs import Reply
     from casdk._transport.transport import Received
 
-__all__ = ["Trial", "least_cosine"]
+__all__ = ["FidelityMeasurement", "least_cosine"]
 
 LOG: Final = logger_of("casdk.calls")
 
@@ -56,7 +56,7 @@ class _Measured(NamedTuple):
     row: NDArray[Any] | None
 
 
-class Trial:
+class FidelityMeasurement:
     """Decides for one call whether its crops are written with loss; used on the engine's loop, by `Packing` and `Run`.
 
     Args:

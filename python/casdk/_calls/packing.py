@@ -15,10 +15,10 @@ import msgspec
 from casdk._calls.batches import Batch, Request
 from casdk._calls.cropping import CroppedBatch, Crops
 from casdk._calls.decisions import Call
+from casdk._calls.fidelity import FidelityMeasurement
 from casdk._calls.options import Options
 from casdk._calls.routes import route
 from casdk._calls.session import ByteShare, Session
-from casdk._calls.trials import Trial
 from casdk._content.inputs import are_plain, urls_of
 from casdk._engine.callers import Caller
 from casdk._engine.process import engine
@@ -98,7 +98,7 @@ class Packing:
         model_name: That name, or ``""``.
         packers: The packer for each form that a server may want.
         crops: How crops are made, if crops are sent in the place of pictures.
-        trial: Measures how much crops with loss lose, if the call asks for such crops.
+        measurement: Measures how much crops with loss lose, if the call asks for such crops.
 
     Raises:
         InputTypeError: The call's parameters cannot be sent.
@@ -121,7 +121,7 @@ class Packing:
         self._candidates = verb.candidates
         self._share = share
         self.crops: Crops | None = None
-        self.trial: Trial | None = None
+        self.measurement: FidelityMeasurement | None = None
 
     async def pack(
         self, request: Request, way: Way, caller: Caller[Any], is_patient: Callable[[Batch], bool]
@@ -165,8 +165,8 @@ class Packing:
         return await self._on_worker(lambda: pack(request_id, items, kinds, fetched), caller, patient, theirs)
 
     async def _crop(self, batch: Batch, fetched: Mapping[str, bytes] | None, crops: Crops) -> CroppedBatch:
-        if self.trial is not None:
-            return await self.trial.crop(batch, fetched)
+        if self.measurement is not None:
+            return await self.measurement.crop(batch, fetched)
         return await self._session.cropping.crop(batch.items, batch.kinds, fetched, crops)
 
     async def _on_worker(self, pack: Callable[[], T], caller: Caller[Any], patient: bool, theirs: bool) -> T:

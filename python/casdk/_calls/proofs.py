@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 
 from casdk._calls.cropping import Crops
+from casdk._calls.fidelity import FidelityMeasurement
 from casdk._calls.options import Options
 from casdk._calls.outages import ServerState
 from casdk._calls.outcome import Sent
 from casdk._calls.run import Run
 from casdk._calls.sample import Verdict
 from casdk._calls.session import Session
-from casdk._calls.trials import Trial
 from casdk._calls.ways import Way
 from casdk._content.canary import Proof
 from casdk._content.crops import LOSSY, Lossy
@@ -66,14 +66,15 @@ async def allow_crops(canary: Verb, run: Run, caller: Caller[Any]) -> None:
     if verdict.written is not None:  # by an earlier stream of the same shard
         packing.crops, sent.fidelity = crops._replace(written=verdict.written), verdict.fidelity
         return
-    packing.trial = trial = Trial(session.cropping, crops, cast(Lossy, options.images), verdict, asking.encode, sent)
-    run.call.sample = trial.sample
+    lossy = cast(Lossy, options.images)
+    packing.measurement = FidelityMeasurement(session.cropping, crops, lossy, verdict, asking.encode, sent)
+    run.call.sample = packing.measurement.sample
 
 
 class _Asking(msgspec.Struct, frozen=True):
     """Asks each server of a call to encode pictures; `allow_crops` makes one.
 
-    It does not refer to the `Run`, which refers to it through its `Trial`: that would be a reference cycle.
+    It does not refer to the `Run`, since the run's `FidelityMeasurement` refers to it: that would be a reference cycle.
 
     Attributes:
         canary: The verb that encodes pictures as they are.

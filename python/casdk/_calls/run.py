@@ -237,8 +237,8 @@ class Run:
                     over = self.tasks.carry_on(batch, self._attempt(batch)) or over
                 else:
                     self.tasks.begin(batch, self._attempt(batch))
-            if (trial := self.packing.trial) is not None and call.waits_for_sample:
-                trial.begin(self.tasks, call.patience)
+            if (measurement := self.packing.measurement) is not None and call.waits_for_sample:
+                measurement.begin(self.tasks, call.patience)
             # A task that has reported a failure may still run callbacks, and the call must not end before them.
             if call.is_finished() and not (call.stopped is None and self.tasks.running):
                 if self.verb.whole and isinstance(call.stopped, CasdkError):
@@ -322,8 +322,8 @@ class Run:
             if request.assignment is not None:
                 self.way.leave(request)
             self._bytes.hold(-request.size)
-            if packing.trial is not None:
-                packing.trial.leave(request, received if done else None)
+            if packing.measurement is not None:
+                packing.measurement.leave(request, received if done else None)
             self.tasks.end(batch)
 
     async def _end_by(self, error: BaseException, request: Request) -> None:

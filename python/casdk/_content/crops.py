@@ -4,7 +4,7 @@ The steps are those of clip_server, which uses Pillow, too: open, bicubic resize
 with torchvision's rounding, RGB; no rotation by Exif. Applied to the crop they change nothing, since its sides have the
 model's size already; so the server gets the same pixels as from the original, bit for bit. `casdk._content.canary` has
 to show that a server works like this. Written with loss, the square is smaller and has slightly other pixels;
-`casdk._calls.trials` measures how far its row is off.
+`casdk._calls.fidelity` measures how far its row is off.
 """
 
 from __future__ import annotations
