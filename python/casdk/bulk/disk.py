@@ -22,6 +22,7 @@ __all__ = [
     "Part",
     "checksum_of",
     "is_locked",
+    "make_folder",
     "open_locked",
     "rename",
     "sum_of",
@@ -166,6 +167,13 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, if it is not there, and wait until its name is on disk."""
+    if not path.is_dir():
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
 
 
 def rename(source: Path, target: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, Final
 
-from casdk.bulk.disk import Lock, checksum_of, rename, sync_folder, write_whole
+from casdk.bulk.disk import Lock, checksum_of, make_folder, rename, sync_folder, write_whole
 from casdk.bulk.targets import Held, remove
 
 __all__ = ["FOLDERS", "LOCK", "DiskPlace", "Locks", "Place", "lock_of_share"]
@@ -170,11 +170,11 @@ class DiskPlace(Place):
         self.path: Path = Path(os.path.expanduser(path))
 
     def lock(self) -> Held:
-        self.path.mkdir(exist_ok=True)
+        make_folder(self.path)
         return Lock(self.path / LOCK, self.name)
 
     def lock_share(self, share: str) -> Held:
-        self.path.mkdir(exist_ok=True)
+        make_folder(self.path)
         with ExitStack() as held:
             # The lock of the whole is shared, and its file stays for the runs that are still there.
             among = Lock(self.path / LOCK, self.name, shared=True)
@@ -226,9 +226,7 @@ class DiskPlace(Place):
 
     def take_in(self, path: Path, name: str) -> None:
         target = self.path / name
-        if not target.parent.is_dir():
-            target.parent.mkdir(exist_ok=True)  # another share may make it, too
-            sync_folder(self.path)
+        make_folder(target.parent)
         rename(path, target)
 
     def write(self, name: str, data: bytes) -> None:
