@@ -41,12 +41,12 @@ __all__ = ["main"]
 
 TOKEN_VARIABLE = "CASDK_SERVER_TOKEN"
 OVERTIME_SECONDS = 8.0
-"""After the grace, for what is left to close; then the process ends, whatever it is doing."""
+"""Time after the grace for closing connections and files; then the process is ended, even if it hangs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code: 2 if there is no serving with these options, else 0."""
-    if sys.stderr is None:  # it is closed, and what is written there would go to standard output
+    """Serve until SIGTERM or SIGINT; return the exit code: 2 if these options cannot work, else 0."""
+    if sys.stderr is None:  # it is closed, and `print` would write to standard output what is meant for it
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -54,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = _settings(options)
         give_back_what_is_freed()
-        # Pillow refuses twice as many, and some formats allocate as soon as they are opened.
+        # Pillow itself refuses twice this number of pixels, before a format allocates memory when it is opened.
         Image.MAX_IMAGE_PIXELS = settings.max_pixels // 2
-        warnings.filterwarnings("ignore", module="PIL")  # of a client's images; what is wrong with them is in the reply
+        warnings.filterwarnings("ignore", module="PIL")  # about the images of clients, who find the fault in the reply
         asyncio.run(_serve(settings, ready_json=options.ready_json, with_parent=options.with_parent))
     except (ValueError, OSError, ImportError) as error:
         said = missing_extra("casdk.server", "server", error) if isinstance(error, ImportError) else error
@@ -83,7 +83,7 @@ async def _serve(settings: Settings, *, ready_json: bool, with_parent: bool) -> 
             loop.call_soon_threadsafe(gateway.stop)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, stop)
     if with_parent:
         _when_stdin_ends(stop)
@@ -94,12 +94,12 @@ async def _serve(settings: Settings, *, ready_json: bool, with_parent: bool) -> 
 
 
 def _log(*, verbose: bool) -> None:
-    """Log to stderr, without what a stranger could fill or forge a log with."""
+    """Log to stderr, in a form that clients cannot forge, and without the lines with which they could fill a log."""
     handler = logging.StreamHandler()
     handler.setFormatter(OneLineFormatter(logging.BASIC_FORMAT))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     if not verbose:
-        # They have a line for each broken request, which is answered, and a traceback for each client that leaves.
+        # They log a line for each invalid request, which is answered anyway, and a traceback for each lost client.
         for name in ("uvicorn", "grpc", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
 
@@ -179,7 +179,7 @@ def _port(text: str) -> tuple[str, int]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Leave with the one line of what is wrong, and what was probably meant; the usage fills a screen."""
+        """End with one line that says what is wrong and what was probably meant, without the usage, which is long."""
         word = message.removeprefix("unrecognized arguments: ").partition("=")[0].split()[0]
         options = [option for action in self._actions for option in action.option_strings]
         meant = get_close_matches(word, options, 1) if word.startswith("-") else []

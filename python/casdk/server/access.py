@@ -77,7 +77,7 @@ def _name(authority: str) -> str:
 
 
 def _leads_here(host: str) -> bool:
-    """Return whether only this machine can reach a server that listens on a host."""
+    """Whether only this machine can reach a server that listens on a host."""
     if _is_of_loopback(host):
         return True
     try:

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 TEMPERATURE = float(np.exp(4.60517))
-"""What CLIP multiplies cosines by before the softmax."""
+"""The factor of cosines before the softmax, as in CLIP."""
 TEXT_TYPE = "text/plain"
 DEFAULT_LIMIT = 10
 MOST_MATCHES = 100_000
@@ -58,7 +58,7 @@ Documents: TypeAlias = MutableSequence[DocumentProto]
 Parameters: TypeAlias = Mapping[str, object]
 Row: TypeAlias = NDArray[np.float32]
 Work: TypeAlias = Generator[None, None, None]
-"""Something to do, which may be left for a while wherever it yields."""
+"""Work that may be interrupted wherever it yields."""
 RowsOf: TypeAlias = Callable[[Sequence[Place]], Generator[None, None, list[Row | None]]]
 """Makes the embedding of each document, ``None`` for one without content."""
 
@@ -68,11 +68,11 @@ class Store(Protocol):
 
     @property
     def largest(self) -> int:
-        """Bytes of the largest of what was kept of documents."""
+        """Bytes of the largest document that was stored."""
         ...
 
     def put(self, entries: Iterable[tuple[str, bytes, Row]]) -> None:
-        """Insert or replace documents: id, what to keep of it, its row ``[D]``; all of them, or after an error none."""
+        """Insert or replace documents: id, bytes to store and row ``[D]`` of each; after an error, none is stored."""
         ...
 
     def known(self, ids: Sequence[str]) -> set[str]:
@@ -84,7 +84,7 @@ class Store(Protocol):
         ...
 
     def nearest(self, row: Row, limit: int, most: int) -> list[tuple[bytes, float]]:
-        """Return what was kept of the nearest, at most ``most`` bytes of it, and their cosine distances, ascending."""
+        """Return the stored bytes of the nearest, at most ``most`` in all, and their cosine distances, ascending."""
         ...
 
     def status(self) -> dict[str, str | float]:
@@ -114,7 +114,7 @@ def encode(endpoint: str, documents: Documents, parameters: Parameters, rows_of:
 
 
 def lose(documents: Documents) -> None:
-    """Remove the documents whose text asks for that, for tests."""
+    """Remove the documents whose text asks for it, which is for tests."""
     for position in reversed(range(len(documents))):
         if documents[position].text == LOST:
             del documents[position]
@@ -128,7 +128,7 @@ class Indexing:
     ``parameters['limit']`` (10), and ``/status`` answers one document with the size in its tags.
 
     Args:
-        store: Where they are kept.
+        store: Stores the documents.
     """
 
     ALONE: tuple[str, ...] = ("/delete", "/status")
@@ -155,7 +155,7 @@ class Indexing:
             yield from work
 
     def reply_bytes(self, request: DataRequestProto, parameters: Parameters) -> int:
-        """Return what the matches of a search take at most."""
+        """Return the most bytes that the matches of a search take in memory."""
         limit = parameters.get("limit", DEFAULT_LIMIT)
         if request.header.exec_endpoint != "/search" or not isinstance(limit, (int, float)) or not limit >= 1:
             return 0
@@ -275,10 +275,10 @@ def _put_scores(document: DocumentProto, probabilities: Iterable[float], cosines
 
 
 def _entries(documents: Iterable[DocumentProto]) -> list[tuple[str, bytes, Row]]:
-    """Return id, what to keep, and row of each document that has an embedding.
+    """Return the id, the bytes to store and the row of each document that has an embedding.
 
     Raises:
-        ValueError: A document would spoil every reply in which it is found.
+        ValueError: A document has a number that JSON cannot write, so each reply with it would fail.
     """
     entries = []
     for document in documents:
@@ -300,7 +300,7 @@ def _entries(documents: Iterable[DocumentProto]) -> list[tuple[str, bytes, Row]]
 
 
 def _is_finite(document: DocumentProto) -> bool:
-    """Return whether JSON has words for all numbers of a document."""
+    """Whether all numbers of a document are finite, since JSON cannot write others."""
     numbers = (document.weight, document.offset, *document.location)
     return all(map(math.isfinite, numbers)) and _is_finite_value(plain(document.tags))
 

@@ -1,4 +1,4 @@
-"""The one maker of certificates: one for this server's secure schemes, and for tests every common kind."""
+"""Makes certificates: one for the secure schemes of the embedded server, and every common kind for tests."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 __all__ = ["LOOPBACK", "Bearer", "Certificate", "check_certificate", "sign", "write_certificate"]
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-"""Names a server on this machine goes by."""
+"""The names of a server on this machine."""
 YEAR = timedelta(days=365)
 PEER = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
-"""What a certificate is good for whose bearer is a server or a client."""
+"""The usages of a certificate of a server or a client."""
 
 
 class Certificate:
@@ -49,13 +49,13 @@ class Certificate:
 
 
 class Bearer:
-    """Who has a certificate, or signs one.
+    """A subject of certificates, or an authority that signs them.
 
     Args:
         name: Common name.
 
     Attributes:
-        name: As certificates have it.
+        name: The name in certificates.
         key: The private key, a new one.
     """
 
@@ -77,15 +77,15 @@ def sign(
     """Return a certificate of a subject, signed by an issuer, who may be the subject itself.
 
     Args:
-        subject: Whose it is.
-        issuer: Who signs it.
-        names: DNS names and IP addresses that it is good for.
-        start: When it begins, from now.
+        subject: The subject of the certificate.
+        issuer: The authority that signs it.
+        names: DNS names and IP addresses that it is valid for.
+        start: The time from now until it begins to be valid.
         life: How long it is valid.
-        is_authority: Whether its bearer may sign others.
-        usages: What it is good for; nothing said is everything.
+        is_authority: Whether its subject may sign other certificates.
+        usages: What it may be used for; without any, for everything.
     """
-    # An hour's grace, for clocks that differ.
+    # It is valid an hour earlier, since clocks differ.
     not_before = datetime.now(UTC) + start - timedelta(hours=1)
     builder = (
         x509.CertificateBuilder()
@@ -117,10 +117,10 @@ def write_certificate(directory: Path, host: str = "127.0.0.1") -> tuple[Path, P
 
 
 def check_certificate(certificate: Path, key: Path) -> None:
-    """Look whether a server can use a certificate and its key, as not all that use them say what is wrong.
+    """Check that a server can use a certificate and its key, because not every library reports what is wrong.
 
     Raises:
-        ValueError: It cannot; the message names the files.
+        ValueError: They cannot be used; the message names the files.
     """
 
     def no_password() -> str:

@@ -1,4 +1,4 @@
-"""Documents of a request: which ones an access path means, and what each one holds."""
+"""Finds the documents of a request that an access path selects, and completes those that lack an id or a depth."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from casdk.wire.values import DEEPEST, MOST, shown
 __all__ = ["Place", "count", "finish", "select"]
 
 Place: TypeAlias = tuple[str, DocumentProto]
-"""How an error names a document, and the document."""
+"""A document, after the name that errors have for it."""
 
 PATHS = 16
-"""Access paths of a request."""
+"""The most access paths that a request may have."""
 _PATHS = re.compile(r"@[rcm]+(,[rcm]+)*")
 _STEP = {"c": "chunk", "m": "match"}
 
 
 def finish(request: DataRequestProto) -> int:
-    """Fill in what a server owes every request that it has read, and return how many documents it has."""
+    """Fill in what a client may leave out of a request, and return how many documents it has."""
     request.header.ClearField("status")
     request.ClearField("routes")
     request.parameters.SetInParent()
@@ -32,7 +32,7 @@ def finish(request: DataRequestProto) -> int:
 
 
 def complete(documents: Iterable[DocumentProto]) -> int:
-    """Fill in what a server owes every document: an id, and the depth of what is nested in it. Return their number."""
+    """Fill in the ids of documents that have none, and the depth of nested ones; return the number of documents."""
     found = 0
     for document in documents:
         if not document.id:
@@ -64,7 +64,7 @@ def select(documents: Iterable[DocumentProto], paths: object) -> list[Place]:
 
 
 def _walk(places: list[Place], path: str) -> list[Place]:
-    for step in path[: DEEPEST + 1]:  # beyond which there is nothing
+    for step in path[: DEEPEST + 1]:  # no document lies deeper
         places = [inner for place in places for inner in _inside(place, step)]
     return places
 
@@ -76,7 +76,7 @@ def _inside(place: Place, step: str) -> Iterator[Place]:
 
 
 def count(parameters: Mapping[str, object], name: str, default: int) -> int:
-    """Return a parameter that counts something.
+    """Return a parameter that has to be a positive whole number.
 
     Raises:
         ValueError: It is no whole number of at least 1.

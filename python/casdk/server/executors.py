@@ -134,7 +134,7 @@ class EncodeExecutor:
         for some in _batches(images):
             prepared = []
             for name, document in (places[at] for at in some):
-                # One image at a time is decoded, and gone before the next one is.
+                # Each image is decoded and released before the next one is decoded.
                 with self._images.open(name, document, until) as image:
                     prepared.append(encoder.prepare(image))
                 yield
@@ -144,7 +144,7 @@ class EncodeExecutor:
 
 
 class IndexExecutor:
-    """Keeps documents with their embeddings, and finds the nearest ones: `Indexing`, on a thread.
+    """Runs `Indexing` on a thread: it stores documents with their embeddings, and finds the nearest ones.
 
     Args:
         index: The database; it is used on a thread of its own.

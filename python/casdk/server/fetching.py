@@ -1,4 +1,4 @@
-"""What is behind the URIs of documents, fetched on a client's behalf (``--fetch-uris``)."""
+"""Downloads the images behind the URIs of documents, if the server was started with ``--fetch-uris``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REQUEST_SECONDS = 60.0
 
 
 class Fetcher:
-    """Fetches on the running loop for the threads that encode, as a casdk client does.
+    """Downloads images for the threads that encode; the downloads run on the server's loop, as those of a client do.
 
     Args:
         max_bytes: Largest image.
@@ -30,14 +30,14 @@ class Fetcher:
         self._closed = False
 
     def fetch(self, uri: str, until: float) -> bytes:
-        """Return what is behind a URI; to be called by a thread, not by the loop's own.
+        """Return the image behind a URI; called by a thread that is not the loop's.
 
         Args:
-            uri: Where it is.
+            uri: The URI.
             until: When to give up, by ``time.monotonic()``.
 
         Raises:
-            OSError: It is not there, or not in time (TimeoutError).
+            OSError: It cannot be downloaded, or not in time (TimeoutError).
             ValueError: It is too large.
         """
         seconds = until - time.monotonic()
@@ -68,7 +68,7 @@ class Fetcher:
         return fetched[uri]
 
     async def aclose(self) -> None:
-        """Break off what is under way, and close the connections."""
+        """Cancel the downloads under way, and close the connections."""
         self._closed = True
         for task in self._under_way:
             task.cancel()

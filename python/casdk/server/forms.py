@@ -1,4 +1,4 @@
-"""The two forms that a message has, protobuf and JSON: what one weighs, how it is read and how a reply is written."""
+"""The two forms of a message, protobuf and JSON: how much memory it takes, how it is parsed, how a reply is written."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["BINARY", "SNAKE", "Form", "json_form", "request_bytes"]
 DEEPEST_JSON = 2 * DEEPEST
 """JSON in JSON: a document in another one is an object in a list."""
 DOCUMENT_BYTES = 1000
-"""What parsing makes of an empty document, for which two bytes are sent."""
+"""Memory of an empty document once it is parsed; it is sent as two bytes."""
 VALUE_BYTES = 64
-"""What parsing makes of any other value, for which two bytes are sent."""
+"""Memory of any other value once it is parsed; it is sent as two bytes."""
 COPIES = 3
-"""A message as it came, as it is parsed, and a part of it on its way to where it is worked on."""
+"""How often the bytes of a message are in memory: received, parsed, and partly copied for the executor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class Form:
     write: Callable[[DataRequestProto], list[bytes]]
 
     def reply_bytes(self, message: bytes, documents: int, dim: int) -> int:
-        """Return what a reply takes: an embedding for each document, and what the request holds, which is sent back."""
+        """Return the memory of a reply: an embedding for each document, and the contents that it repeats."""
         return documents * (dim * self.number_bytes + DOCUMENT_BYTES) + COPIES * len(message)
 
 
 def request_bytes(message: bytes, weight: Weight) -> int:
-    """Return what a message takes while it is parsed and worked on."""
+    """Return the memory of a message while it is parsed and answered."""
     documents, values, _ = weight
     return COPIES * len(message) + DOCUMENT_BYTES * documents + VALUE_BYTES * values
 
@@ -81,7 +81,7 @@ def _weigh_json(message: bytes) -> Weight:
 
 
 def json_form(endpoint: str | None = None, *, camel: bool) -> Form:
-    """Return a form of JSON: camelCase around the documents or snake_case, for an endpoint that the path says."""
+    """Return a form of JSON, with camelCase or snake_case around the documents, for the endpoint in the path."""
 
     def read(message: bytes) -> tuple[DataRequestProto, int]:
         request = read_request(message, endpoint)

@@ -1,7 +1,7 @@
-"""The image a document holds: decoded, and refused when that would take too much.
+"""Decodes the images of documents, and refuses those that would take too much memory or time.
 
-An image's header is a stranger's word. What decoding takes is worked out from it beforehand, and held in the server's
-memory for images until the image is closed, so that any number of images cost no more than a few at a time do.
+The header of an image comes from a client, who may lie. The memory for decoding is computed from it, and reserved in
+the server's memory for images until the image is closed, so that many images at once take no more than a few.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ decoded in Python, or, as PostScript, by running a program.
 """
 TENSOR_PIXEL_BYTES = 8
 SCANS = 64
-"""Scans of a progressive JPEG; a dozen is usual. Each is a pass over all pixels that costs its sender a few bytes."""
+"""The most scans of a progressive JPEG; a dozen is usual. Each passes over all pixels, and a sender needs few bytes."""
 PIECES = 64
-"""Pieces of a JPEG's Exif; one is usual. Pillow copies all those before each."""
+"""The most pieces of a JPEG's Exif; one is usual. For each of them, Pillow copies all pieces before it."""
 VALUES = 1 << 17
 """Numbers in the first directory of a TIFF: its strips are among them, of each of which Pillow makes a few objects."""
 TEXTS = (1, 2, 7)
 """Types of a TIFF's values that Pillow keeps as they are: bytes, characters, anything."""
 OFFSETS = (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.TILEOFFSETS)
 READ_AGAIN = 4
-"""Times that a format may read its own bytes; a TIFF of 65,535 tags may place all of them on the same ones."""
+"""How often a format may read its own bytes; all 65,535 tags of a TIFF may point to the same ones."""
 SLACK = 1 << 20
 LOOKS, LOOK_BYTES = 10_000, 512
 """Reads that a format may take, and one more for so many bytes: Pillow reads what stands around an image in Python, and
 some formats let it have no bytes at all in each piece. An encoder's pieces have thousands."""
 SHOWN_CHARACTERS = 200
-"""Characters of a URI that an error repeats."""
+"""The most characters of a URI that an error repeats."""
 
 
 class ImageReader:
@@ -57,8 +57,8 @@ class ImageReader:
 
     Args:
         max_pixels: Largest image, in pixels; the header alone decides.
-        memory: Where what an image takes is held.
-        fetch: Returns what is behind an ``http`` or ``https`` URL; without it none is fetched. A data URI is read in
+        memory: Where the memory of an image is reserved.
+        fetch: Downloads an ``http`` or ``https`` URL; without it none is downloaded. A data URI is read in
             any case, a local path never.
     """
 
@@ -71,15 +71,15 @@ class ImageReader:
 
     @contextlib.contextmanager
     def open(self, name: str, document: DocumentProto, until: float) -> Iterator[Image.Image]:
-        """Decode the image of a document that has a blob, a tensor or a uri, and hold its memory for a ``with``.
+        """Decode the blob, the tensor or the uri of a document, and reserve the image's memory until the ``with`` ends.
 
         Args:
-            name: How an error calls the document.
-            document: What holds the image.
-            until: When to give up fetching, by ``time.monotonic()``.
+            name: The name of the document in errors.
+            document: The document.
+            until: When a download is cancelled, by ``time.monotonic()``.
 
         Raises:
-            ValueError: There is no image in it, or one that takes too much; the message begins with ``name``.
+            ValueError: It has no image, or one that takes too much memory or time; the message begins with ``name``.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -87,7 +87,7 @@ class ImageReader:
                     image = self._from_tensor(document, stack)
                 else:
                     image = self._decode(document.blob or self._load(document.uri, until), stack)
-            except Exception as error:  # broken bytes make Pillow's decoders raise whatever they come upon
+            except Exception as error:  # Pillow's decoders raise errors of many classes for broken images
                 raise ValueError(f"{name}: {error}") from error
             stack.callback(image.close)  # before the memory is given back
             yield image
@@ -143,7 +143,7 @@ class ImageReader:
 
 
 class _Source(io.BytesIO):
-    """An image's bytes, which may be read a few times over and no more."""
+    """The bytes of an image, which raise an error if they are read too often."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -162,10 +162,10 @@ class _Source(io.BytesIO):
 
 
 def _refuse_what_takes_long(data: bytes) -> None:
-    """Look for what would take long, or much memory, before anything is known of an image.
+    """Refuse an image that would take much time or memory before Pillow has read its header.
 
     Raises:
-        ValueError: It is there.
+        ValueError: The image is such a one.
     """
     if data.startswith(b"\xff\xd8"):
         if data.count(b"\xff\xda") > SCANS:
@@ -177,7 +177,7 @@ def _refuse_what_takes_long(data: bytes) -> None:
 
 
 def _values_of_tiff(data: bytes) -> int:
-    """Return how many numbers the first directory of a TIFF, or of a BigTIFF, holds, beside texts and the like."""
+    """Return how many numbers, without texts, the first directory of a TIFF or BigTIFF has."""
     order = "<" if data.startswith(b"II") else ">"
     return max(
         _values_of_directory(data, order + "L", 4, order + "H", order + "HHL4x"),
@@ -186,7 +186,7 @@ def _values_of_tiff(data: bytes) -> int:
 
 
 def _values_of_directory(data: bytes, place: str, at: int, number: str, entry: str) -> int:
-    """Return it for these formats of struct's; 0 if that is no directory."""
+    """Return the same for these formats of `struct`; 0 if the bytes are not a directory."""
     try:
         (at,) = struct.unpack_from(place, data, at)
         (entries,) = struct.unpack_from(number, data, at)

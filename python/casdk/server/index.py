@@ -40,10 +40,10 @@ class Index:
         dim: Numbers in a row.
 
     Attributes:
-        largest: Bytes of the largest of what was kept of documents.
+        largest: Bytes of the largest document that was stored.
 
     Raises:
-        ValueError: The workspace holds rows of another encoder, or another server uses it, or its file is no index.
+        ValueError: The workspace has rows of another encoder, or another server uses it, or its file is not an index.
     """
 
     def __init__(self, workspace: Path, encoder: str, dim: int) -> None:
@@ -84,7 +84,7 @@ class Index:
             )
 
     def put(self, entries: Iterable[tuple[str, bytes, NDArray[np.float32]]]) -> None:
-        """Insert or replace documents: id, what to keep of it, its row ``[D]``.
+        """Insert or replace documents: of each the id, the bytes to store and its row ``[D]``.
 
         Raises:
             ValueError: A row has another width; nothing is stored then.
@@ -102,10 +102,10 @@ class Index:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Keep all that is done in a ``with``, or nothing of it.
+        """Make one transaction of the statements in a ``with``.
 
         Raises:
-            OSError: It cannot be written; the message names the file.
+            OSError: The file cannot be written; the message names it.
         """
         try:
             self._database.execute("begin immediate")
@@ -114,7 +114,7 @@ class Index:
         except apsw.Error as error:
             raise OSError(f"cannot write the index {self._file}: {error}") from error
         finally:
-            if self._database.in_transaction:  # SQLite has ended it by itself where the disk is full
+            if self._database.in_transaction:  # SQLite ends the transaction by itself if the disk is full
                 self._database.execute("rollback")
 
     def known(self, ids: Sequence[str]) -> set[str]:
@@ -128,14 +128,14 @@ class Index:
             self._database.executemany("delete from documents where id = ?", ((key,) for key in ids))
 
     def nearest(self, row: NDArray[np.float32], limit: int, most: int) -> list[tuple[bytes, float]]:
-        """Return what was kept of the nearest documents and their cosine distances, ascending.
+        """Return the stored bytes of the nearest documents and their cosine distances, ascending.
 
         A row of zeros is at distance 1 from everything.
 
         Args:
             row: ``[D]``.
-            limit: How many.
-            most: How many bytes of what was kept.
+            limit: The most documents to return.
+            most: The most stored bytes to return.
 
         Raises:
             ValueError: The row has another width, or the documents have more bytes.

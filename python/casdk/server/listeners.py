@@ -126,7 +126,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Drop what was received, because reference cycles keep the connection object alive."""
+        """Drop the bytes that were received, because reference cycles keep the connection object alive."""
         self._forget()
         super().connection_lost(exc)
 
@@ -142,7 +142,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         return len(self.conn.reader.buffer) + sum(map(len, self.frames))
 
     def turn_away(self) -> None:
-        """Close the connection because memory is short, and drop what was received."""
+        """Close the connection because memory is short, and drop the bytes that were received."""
         if not self.close_sent:
             self.conn.fail(LATER, "the server has no memory for this now")
             self.handle_parser_exception()
@@ -231,7 +231,7 @@ class Listener(uvicorn.Server):
     async def _open(self, connection: socket.socket) -> None:
         tls = self.config.ssl
         timeout = HANDSHAKE_SECONDS if tls is not None else None
-        with contextlib.suppress(OSError):  # the other end has left, or speaks no TLS
+        with contextlib.suppress(OSError):  # the other end has left, or does not speak TLS
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._protocol, connection, ssl=tls, ssl_handshake_timeout=timeout
             )

@@ -51,8 +51,8 @@ class RpcServer:
     """Serves jina's gateway services; replies of a stream come as they are done.
 
     Args:
-        dispatcher: What answers.
-        access: Who may ask; the health check is open.
+        dispatcher: Answers the messages.
+        access: Decides who may send requests; the health check is open to all.
         max_message: Largest message taken, in bytes.
         closing: Set when the server drains: streams finish what they have read and end.
         pressure: While it is high, streams do likewise, and calls whose message has not arrived end.
@@ -97,7 +97,7 @@ class RpcServer:
         await self._server.start()
 
     async def stop(self, grace: float) -> None:
-        """Take no new calls, and give those under way so many seconds."""
+        """Refuse new calls, and cancel those that are still under way after so many seconds."""
         await self._server.stop(grace)
 
     def _handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:

@@ -21,7 +21,7 @@ __all__ = ["Served", "ServerDiedError", "serve"]
 
 TOKEN_VARIABLE = "CASDK_SERVER_TOKEN"
 MORE_SECONDS = 12.0
-"""From the end of the grace until the process is killed; by then a server that hangs should have ended itself."""
+"""Time from the end of the grace until the process is killed; a server that hangs should end itself before."""
 
 
 class ServerDiedError(RuntimeError):
@@ -75,7 +75,7 @@ class Served:
         return self.addresses[scheme]
 
     def stop(self) -> int:
-        """Let the server finish and end; kill it when its grace is over. Return its exit code."""
+        """Let the server finish its requests and end, and kill it if it takes too long; return its exit code."""
         if self._process.poll() is None:
             self._process.terminate()
         try:
@@ -123,7 +123,7 @@ def serve(
 ) -> Iterator[Served]:
     """Run a server in a process of its own while the ``with`` lasts.
 
-    It also ends when this process does, however it does.
+    It also ends when this process ends, even if this process is killed.
 
     Args:
         schemes: What to serve, of ``grpc http websocket grpcs https websockets``.

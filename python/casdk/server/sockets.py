@@ -37,8 +37,8 @@ class SocketApp:
     """Serves jina's websocket gateway: binary frames are protobuf, text frames JSON.
 
     Args:
-        dispatcher: What answers.
-        access: Who may connect.
+        dispatcher: Answers the messages.
+        access: Decides who may connect.
         closing: Set when the server drains: connections finish what they have read and are closed.
     """
 
@@ -133,7 +133,7 @@ class _Connection:
             stop.cancel()
 
     async def _reply(self, message: Message) -> None:
-        """Answer one request; what is wrong with it is its own reply, where there is a way to say whose that is."""
+        """Answer one request; an error of the request is a reply with the request's id, if it has one."""
         text = message.get("text")
         content, form = (message["bytes"], BINARY) if text is None else (text.encode(), SNAKE)
         try:

@@ -55,23 +55,23 @@ class Feeder(asyncio.Protocol):
         self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Begin to read."""
         self._transport = cast(asyncio.Transport, transport)
         self.protocol.connection_made(cast(asyncio.Transport, Feeding(self, self._transport)))
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come."""
+        """Pass on the bytes that were received, in turns."""
         self._rest += data
         if not (self._waits or self._paused):
             self._go_on()
 
     def pause(self) -> None:
-        """Hand on nothing more."""
+        """Pass nothing on for now."""
         self._paused = True
         self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Go on."""
+        """Pass bytes on again."""
         self._paused = False
         if not self._rest:
             self._transport.resume_reading()
@@ -79,24 +79,24 @@ class Feeder(asyncio.Protocol):
             self._wait()
 
     def unread(self, data: bytes) -> None:
-        """Put back what the protocol was handed and has not read."""
+        """Put back bytes that the protocol received and has not read."""
         self._rest[:0] = data
 
     def eof_received(self) -> bool | None:
-        """Say that nothing more comes."""
+        """Report the end of the input to the protocol."""
         return self.protocol.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget what has come."""
+        """Drop the bytes that were not passed on."""
         self._rest.clear()
         self.protocol.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Say that the other end takes nothing."""
+        """Report to the protocol that the other end does not read."""
         self.protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """Say that it does again."""
+        """Report to the protocol that the other end reads again."""
         self.protocol.resume_writing()
 
     def _wait(self) -> None:
@@ -135,11 +135,11 @@ class Feeding:
         self._transport = transport
 
     def pause_reading(self) -> None:
-        """Be handed nothing more."""
+        """Let the `Feeder` pass nothing on for now."""
         self._feeder.pause()
 
     def resume_reading(self) -> None:
-        """Be handed more."""
+        """Let the `Feeder` pass bytes on again."""
         self._feeder.resume()
 
     def unread(self, data: bytes) -> None:

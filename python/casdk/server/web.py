@@ -63,8 +63,8 @@ class WebApp:
     """Serves jina's http gateway.
 
     Args:
-        dispatcher: What answers.
-        access: Who may ask; ``GET /`` needs no token.
+        dispatcher: Answers the messages.
+        access: Decides who may send requests; ``GET /`` needs no token.
         max_message: Largest body taken, in bytes.
         pressure: While it is high, no body is read.
     """

@@ -20,7 +20,7 @@ __all__ = ["Encoder", "Features", "Prepared", "Rows", "load"]
 Rows = NDArray[np.float32]
 """Embeddings ``[N, D]``."""
 Prepared = NDArray[np.generic]
-"""What an encoder looks at of one image: small, whatever the image's size."""
+"""The part of one image that an encoder reads; it is small, whatever the image's size."""
 
 
 class Encoder(Protocol):
@@ -28,7 +28,7 @@ class Encoder(Protocol):
 
     @property
     def name(self) -> str:
-        """What distinguishes this encoder from others; an index refuses to mix two."""
+        """The name that distinguishes this encoder from others; an index does not accept rows of two encoders."""
         ...
 
     @property
@@ -41,7 +41,7 @@ class Encoder(Protocol):
         ...
 
     def prepare(self, image: Image) -> Prepared:
-        """Return what is looked at of an image, so that the image itself need not stay in memory."""
+        """Return the part of an image that is encoded, so that the image itself need not stay in memory."""
         ...
 
     def encode_prepared(self, images: Sequence[Prepared]) -> Rows:
@@ -57,7 +57,7 @@ def load(name: str) -> Encoder:
     """Return the encoder called ``features``, or ``onnx:DIRECTORY``.
 
     Raises:
-        ValueError: There is no such encoder, or the directory holds no model.
+        ValueError: There is no such encoder, or the directory has no model.
         ImportError: The ``casdk[onnx]`` extra is not installed.
     """
     if name == "features":

@@ -32,11 +32,11 @@ IMAGE_FEATURES = 3 * (SIDE // 4) ** 2 + HUES**3 + CELLS**2 * ORIENTATIONS
 SCALE = 1023.0
 """Image features are rounded to this many steps."""
 MODELS = 8
-"""Projections kept; a client may ask for any number of models."""
+"""The most projections that are kept, since a client may ask for any number of models."""
 TEXT_CHARACTERS = 65_536
-"""Characters of a text that are looked at: bounds the memory and the time of one."""
+"""Characters of a text that are read, which limits the memory and the time that a text takes."""
 GRAMS_AT_ONCE = 4096
-"""Keeps sums within int16."""
+"""So many n-grams are added at a time, so that the sums stay within int16."""
 
 _WORD = re.compile(r"\w+")
 

@@ -40,8 +40,8 @@ class Onnx:
     one ``pixel_values`` ``[N, 3, 224, 224]``. Another length or side is read from the model.
 
     Args:
-        directory: Where the two files are; ``bpe_simple_vocab_16e6.txt.gz`` beside them is CLIP's vocabulary, else
-            the one in ``instant-clip-tokenizer`` is taken.
+        directory: Directory of the two files. A ``bpe_simple_vocab_16e6.txt.gz`` in it is the vocabulary, else
+            that of ``instant-clip-tokenizer`` is used.
 
     Raises:
         ValueError: A file is missing, or the two models give rows of different widths.

@@ -1,4 +1,4 @@
-"""CLIP's tokens of texts."""
+"""Turns texts into CLIP's tokens, for the ONNX models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WORD_END = "</w>"
 MERGES = 49152 - 256 - 2
 """Lines of the file that CLIP uses, after its first."""
 TEXT_CHARACTERS = 16_384
-"""Characters of a text that are looked at, many more than 77 tokens have: time to split grows by their square."""
+"""Characters of a text that are read, many more than 77 tokens have: the time to split it grows with their square."""
 WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 _Split: TypeAlias = Callable[[str], list[int]]
