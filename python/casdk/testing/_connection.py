@@ -36,14 +36,14 @@ class Incoming:
         self._loop = asyncio.get_running_loop()
 
     async def forever(self) -> None:
-        """Wait until the client leaves, reading nothing of what it says but its end."""
+        """Wait until the client ends the connection; its bytes are read and ignored."""
         with contextlib.suppress(OSError):
             while await self._loop.sock_recv(self.sock, 65536):
                 pass
         self.sock.close()
 
     async def stall_handshake(self) -> None:
-        """Send the first half of the server's flight, then wait."""
+        """Send the first half of the server's part of the handshake, then wait."""
         if self._context is not None:
             inward, outward = ssl.MemoryBIO(), ssl.MemoryBIO()
             tls = self._context.wrap_bio(inward, outward, server_side=True)
@@ -66,8 +66,8 @@ class Connection(asyncio.Protocol, ABC):
 
     Attributes:
         number: Position among the server's connections, from 0.
-        received: Bytes read, TLS's own left out.
-        last_reply: What the last request was answered, if a fault needs it.
+        received: Bytes read, after TLS.
+        last_reply: The reply to the last request, if a fault needs it.
     """
 
     family: ClassVar[Family]
@@ -89,13 +89,13 @@ class Connection(asyncio.Protocol, ABC):
         self._writable = asyncio.Event()
         self._writable.set()
 
-    # asyncio's side
+    # called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self._secure = transport.get_extra_info("ssl_object") is not None
-        # "Not paused" then means "handed to the kernel", which is what a fault in mid-reply needs to know.
+        # With these limits, "not paused" means that the kernel has all bytes, which a fault in mid-reply has to know.
         transport.set_write_buffer_limits(high=1, low=0)
         self.server.connected(self)
         if self._fault is None or self._fault.greets:
@@ -120,23 +120,23 @@ class Connection(asyncio.Protocol, ABC):
             task.cancel()
         self.server.disconnected(self, self._sock)
 
-    # the protocol's side
+    # implemented by the protocols
 
     def begin(self) -> None:
-        """Say what the server says first, if anything."""
+        """Send the first bytes, if the server's side begins in this protocol."""
 
     @abstractmethod
     def take(self, data: bytes) -> None:
-        """Read bytes."""
+        """Process bytes that were received."""
 
     @abstractmethod
     def drown(self, data: bytes) -> bool:
-        """Answer with headers without end; return whether the protocol must not see these bytes."""
+        """Answer with endless headers; return whether the protocol must not process these bytes."""
 
-    # for all
+    # shared by all protocols
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something that ends with the connection."""
+        """Run a coroutine as a task that is cancelled when the connection ends."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -149,13 +149,13 @@ class Connection(asyncio.Protocol, ABC):
             self.cut("reset")
 
     async def flush(self, data: bytes) -> None:
-        """Write bytes and wait until the kernel has them."""
+        """Write bytes, and wait until the kernel has all of them."""
         if not self.transport.is_closing():
             self.transport.write(data)
         await self._writable.wait()
 
     async def pour(self, head: bytes, piece: bytes) -> None:
-        """Write without end."""
+        """Write the same bytes until the connection ends."""
         await self.flush(head)
         while not self.transport.is_closing():
             await self.flush(piece)
@@ -166,7 +166,7 @@ class Connection(asyncio.Protocol, ABC):
         if how == "close":
             self.transport.close()
             if self._secure:
-                # asyncio would wait for the client's part of the end of TLS before it ended the TCP connection.
+                # asyncio would wait until the client ends TLS, too, before it ended the TCP connection.
                 end_socket(self._sock, how)
             return
         end_socket(self._sock, how)
@@ -175,11 +175,11 @@ class Connection(asyncio.Protocol, ABC):
 
 
 class Exchange(ABC):
-    """One request, and the way its reply goes.
+    """One request, and how its reply is sent.
 
     Attributes:
         message: The request.
-        request: What is known of it.
+        request: What scripts and tests can see of it.
     """
 
     def __init__(self, connection: Connection, message: jina_pb2.DataRequestProto, request: Request) -> None:
@@ -189,11 +189,11 @@ class Exchange(ABC):
 
     @property
     def family(self) -> Family:
-        """The protocol, whether secure or not."""
+        """The protocol: ``grpc``, ``http`` or ``websocket``, with or without TLS."""
         return self.connection.family
 
     async def respond(self, plan: tuple[Fault, ...]) -> None:
-        """Answer, with everything that is to go wrong."""
+        """Answer the request, with the faults that its script asks for."""
         server = self.connection.server
         try:
             for fault in plan:
@@ -228,12 +228,12 @@ class Exchange(ABC):
         await asyncio.get_running_loop().create_future()
 
     def pen(self, fault: object) -> list[asyncio.Future[None]]:
-        """Return those that a fault has gathered on this server."""
+        """Return the exchanges that a fault has gathered on this server so far."""
         return self.connection.server.pens.setdefault(fault, [])
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Hold the connection, where replies on it cannot be mixed."""
+        """Reserve the connection, if replies cannot be mixed on it."""
         yield
 
     @abstractmethod
@@ -242,7 +242,7 @@ class Exchange(ABC):
 
     @abstractmethod
     async def begin(self, size: int) -> None:
-        """Send what comes before a reply of this many bytes."""
+        """Send what precedes a reply of this many bytes."""
 
     @abstractmethod
     async def write(self, data: bytes) -> None:
@@ -250,7 +250,7 @@ class Exchange(ABC):
 
     @abstractmethod
     async def end(self) -> None:
-        """Send what comes after a reply."""
+        """Send what follows a reply."""
 
     @abstractmethod
     async def refuse(self, refusal: Refuse) -> None:
@@ -258,12 +258,12 @@ class Exchange(ABC):
 
     @abstractmethod
     async def abandon(self, payload: bytes, refusal: Refuse) -> None:
-        """Send a reply, or its counterpart, and then fail all the same, as jina's gateway does."""
+        """Fail as jina's gateway does when its executor is gone: over gRPC, after an empty reply."""
 
     @abstractmethod
     async def send_page(self, page: Page) -> None:
-        """Send a page of HTML in the reply's place."""
+        """Send a page of HTML instead of the reply."""
 
     @abstractmethod
     async def send_text(self, text: str) -> None:
-        """Send text in the reply's place."""
+        """Send text instead of the reply."""

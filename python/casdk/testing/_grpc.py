@@ -1,4 +1,4 @@
-"""gRPC's side of the fault server, over the sans-I/O h2."""
+"""The gRPC connections of the fault server, on the sans-I/O library h2."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ class GrpcConnection(Connection):
     def begin(self) -> None:
         codes = h2.settings.SettingCodes
         self._h2.initiate_connection()
-        # Not before: h2 would announce its defaults, take these for agreed, and never open the client's window again.
+        # If these were set before, h2 would send its defaults, use these values, and never update the client's window.
         self._h2.update_settings(
             {codes.INITIAL_WINDOW_SIZE: WINDOW, codes.MAX_CONCURRENT_STREAMS: 2**31 - 1, codes.MAX_FRAME_SIZE: FRAME}
         )
-        # h2 looks up what a frame may have before it reads the acknowledgement that comes with the frame.
+        # h2 checks the size of a frame before it processes the acknowledgement that came with it.
         self._h2.max_inbound_frame_size = FRAME
         self._h2.increment_flow_control_window(2**30)
         self.push()
 
     def push(self) -> None:
-        """Hand over to the transport what h2 has written."""
+        """Write the bytes that h2 has produced."""
         if data := self._h2.data_to_send():
             self.transport.write(data)
 
@@ -93,7 +93,7 @@ class GrpcConnection(Connection):
             self._room.set()
 
     async def send_headers(self, stream: int, headers: list[tuple[str, str]], last: bool = False) -> None:
-        """Send a block of headers, on a stream that may be gone."""
+        """Send a block of headers, unless the stream has ended."""
         if stream in self._streams:
             self._h2.send_headers(stream, headers, end_stream=last)
             await self.flush(self._h2.data_to_send())
@@ -101,7 +101,7 @@ class GrpcConnection(Connection):
             self._close(stream)
 
     async def send_data(self, stream: int, data: bytes) -> None:
-        """Send bytes as the client's window allows."""
+        """Send bytes, as far as the client's flow control window allows."""
         view = memoryview(data)
         while view and stream in self._streams:
             room = min(self._h2.local_flow_control_window(stream), self._h2.max_outbound_frame_size)
@@ -114,7 +114,7 @@ class GrpcConnection(Connection):
             await self.flush(self._h2.data_to_send())
 
     def _close(self, stream: int) -> None:
-        """Forget a stream; an upload that is still under way is not wanted any more (RFC 9113, 8.1)."""
+        """Remove a stream, and reset it if the client is still sending (RFC 9113, 8.1)."""
         closed = self._streams.pop(stream, None)
         if closed is not None and not closed.ended:
             self._h2.reset_stream(stream, NO_ERROR)
@@ -122,7 +122,7 @@ class GrpcConnection(Connection):
 
     def drown(self, data: bytes) -> bool:
         if self.received == len(data):
-            self._unread = data[24:]  # behind the connection preface
+            self._unread = data[24:]  # after the connection preface
         else:
             self._unread += data
         while len(self._unread) >= 9:
@@ -144,7 +144,7 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
 
 
 class Stream:
-    """One gRPC call: messages in, and a task for each."""
+    """One gRPC call, in which each message that arrives is answered by a task."""
 
     def __init__(self, connection: GrpcConnection, number: int, headers: Mapping[str, str]) -> None:
         self.connection = connection
@@ -158,7 +158,7 @@ class Stream:
         self._seen = 0
 
     def take(self, data: bytes) -> None:
-        """Read bytes of messages."""
+        """Process bytes of messages."""
         self._buffer += data
         while len(self._buffer) >= 5:
             compressed, size = struct.unpack(">BI", self._buffer[:5])
@@ -198,14 +198,14 @@ class Stream:
             await self.finish(0)
 
     def half_closed(self) -> None:
-        """The client has said everything."""
+        """Note that the client sends no more."""
         self.ended = True
         if not self._tasks:
             # Answered already, but the last message's task did not know yet that it was the last.
             self._spawn(self.finish(0) if self._seen else self.finish(INVALID_ARGUMENT, "no message"))
 
     def reset(self) -> None:
-        """The client took the call back."""
+        """Note that the client has cancelled the call."""
         self.connection.server.taken_back(self.connection)
         for task in tuple(self._tasks):
             task.cancel()

@@ -1,4 +1,4 @@
-"""HTTP/1.1's side of the fault server, over the sans-I/O h11."""
+"""The HTTP/1.1 connections of the fault server, on the sans-I/O library h11."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from casdk.wire.json_form import read_request, write_reply
 __all__ = ["HttpConnection"]
 
 PATHS: Final = {"/post": None, "/index": "/index", "/search": "/search"}
-"""Path -> the executor endpoint it stands for, or the one the body names; as jina's gateway has them."""
+"""The executor endpoint of each path; ``None`` if the body names it. jina's gateway has the same paths."""
 DRY_RUN: Final = "/dry_run"
 
 
 class HttpConnection(Connection):
-    """One HTTP/1.1 connection: a request, its reply, the next."""
+    """One HTTP/1.1 connection, which answers one request after the other."""
 
     family: ClassVar[Family] = "http"
     alpn: ClassVar[list[str]] = ["http/1.1"]
@@ -75,7 +75,7 @@ class HttpConnection(Connection):
         else:
             try:
                 message = read_request(bytes(self._body), keep_id=True)
-            except Exception as error:  # whatever was wrong with the body, the client gets an answer
+            except Exception as error:  # the client gets an answer, whatever was wrong with the body
                 await self.send(
                     422, json.dumps({"detail": [{"type": type(error).__name__, "msg": str(error)}]}).encode()
                 )
@@ -102,7 +102,7 @@ class HttpConnection(Connection):
         await self.flush(self.h11.send(h11.EndOfMessage()) or b"")
 
     async def send_head(self, status: int, size: int, headers: dict[str, str]) -> None:
-        """Send a response's head."""
+        """Send the head of a response."""
         named = {**headers, "content-length": str(size)}
         lines = [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
         await self.flush(self.h11.send(h11.Response(status_code=status, headers=lines)) or b"")
@@ -122,12 +122,12 @@ class HttpExchange(Exchange):
         self._begun = False
 
     def encode(self, reply: jina_pb2.DataRequestProto) -> bytes:
-        # Python writes NaN as such: it is no JSON, and what a careless server sends.
+        # Python writes NaN, which is not valid JSON; a careless server sends it all the same.
         return b"".join(write_reply(reply, camel=True, encode=lambda form: json.dumps(form).encode()))
 
     async def begin(self, size: int) -> None:
         if self._begun:
-            # A second response to one request: h11 would not write it, so it is written by hand.
+            # h11 refuses to write a second response to one request, so it is written without h11.
             head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % size
             await self._http.flush(head)
             return

@@ -25,9 +25,9 @@ class LoopThread:
     """A loop that runs until `stop`.
 
     Attributes:
-        sockets: Every socket that is open on it: a forked child closes its copies, or the parent's closing them
-            would go unnoticed.
-        errors: Exceptions that nothing caught, but for broken connections.
+        sockets: Every socket that is open on it. A forked child closes its copies, because otherwise closing them in
+            the parent would not end the connections.
+        errors: Exceptions that no code caught, except those of broken connections.
     """
 
     def __init__(self, name: str) -> None:
@@ -50,10 +50,10 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
 
     def stop(self) -> None:
-        """Cancel what runs, end the thread, close the loop.
+        """Cancel all tasks, end the thread and close the loop.
 
         Raises:
-            BaseException: What nothing caught while it ran.
+            BaseException: An exception that no code caught while the loop ran.
         """
         if self.loop.is_closed():
             return
@@ -77,7 +77,7 @@ async def _cancel_all() -> None:
 def listen(host: str = "127.0.0.1", port: int = 0, backlog: int = 1024) -> socket.socket:
     """Return a listening socket; port 0 takes a free one."""
     sock = socket.create_server((host, port), backlog=backlog)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the sockets of accepted connections inherit it
     sock.setblocking(False)
     return sock
 
@@ -85,7 +85,7 @@ def listen(host: str = "127.0.0.1", port: int = 0, backlog: int = 1024) -> socke
 def reserve(host: str = "127.0.0.1") -> socket.socket:
     """Return a bound socket that never listens: while it is open, its port is reserved, and refuses connections.
 
-    `listen` can take the port beside it, since Linux lets sockets share a port of which only one listens.
+    `listen` can still use the port, since Linux lets several sockets bind a port as long as only one listens.
     """
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -94,7 +94,7 @@ def reserve(host: str = "127.0.0.1") -> socket.socket:
 
 
 def end_socket(sock: Any, how: str) -> None:
-    """Prepare a socket's end: RST when it is closed, or FIN of this direction now."""
+    """Let the socket send RST when it is closed, or send FIN in this direction now."""
     if sock.fileno() == -1:
         return
     if how == "reset":

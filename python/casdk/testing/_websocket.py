@@ -1,4 +1,4 @@
-"""The websocket's side of the fault server, over the sans-I/O part of websockets."""
+"""The websocket connections of the fault server, on the sans-I/O part of the library websockets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_REASON: Final = 123
 
 
 class WebsocketConnection(Connection):
-    """One websocket: binary frames of requests and replies."""
+    """One websocket, whose requests and replies are binary frames."""
 
     family: ClassVar[Family] = "websocket"
     alpn: ClassVar[list[str]] = ["http/1.1"]
@@ -57,7 +57,7 @@ class WebsocketConnection(Connection):
         self.push()
 
     def push(self) -> None:
-        """Hand over what the protocol has written, unless a frame is under way that it would end up in."""
+        """Write the bytes that the library has produced, unless they would end up inside of a frame being written."""
         if self.lock.locked():
             return
         for piece in self.protocol.data_to_send():
@@ -74,7 +74,7 @@ class WebsocketConnection(Connection):
         if not self.server.admits_token(self._headers.get("authorization")):
             self.protocol.send_response(self.protocol.reject(HTTPStatus.UNAUTHORIZED, "bad credential\n"))
         elif self._path == DRY_RUN and self.server.unready is None:
-            # As FastAPI refuses a path it does not know.
+            # FastAPI refuses an unknown path in this way.
             self.protocol.send_response(self.protocol.reject(HTTPStatus.FORBIDDEN, ""))
         elif "bytes" not in self._headers.get("sec-websocket-protocol", "") and self._path != DRY_RUN:
             self.protocol.send_response(self.protocol.reject(HTTPStatus.BAD_REQUEST, "only the subprotocol bytes\n"))
@@ -83,7 +83,7 @@ class WebsocketConnection(Connection):
 
     def _framed(self, frame: Frame) -> None:
         if frame.opcode not in (Opcode.BINARY, Opcode.CONT, Opcode.TEXT):
-            return  # the protocol answers pings and closes by itself
+            return  # the library has prepared answers to pings and closes
         self._fragments.append(bytes(frame.data))
         if not frame.fin:
             return
@@ -131,7 +131,7 @@ class WebsocketConnection(Connection):
 
 
 class WebsocketExchange(Exchange):
-    """One request on a socket."""
+    """One request on a websocket."""
 
     def __init__(self, connection: WebsocketConnection, message: jina_pb2.DataRequestProto, request: Request) -> None:
         super().__init__(connection, message, request)
@@ -147,7 +147,7 @@ class WebsocketExchange(Exchange):
         return bytes(reply.SerializeToString())
 
     async def begin(self, size: int) -> None:
-        # The frame's head by hand, since its payload may come slowly, in part, or not at all.
+        # The frame's head is written here, since faults send its payload slowly, in part, or not at all.
         if size < 126:
             length = bytes([size])
         else:

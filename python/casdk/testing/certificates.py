@@ -1,4 +1,4 @@
-"""Certificates for tests: an authority of one's own, good certificates and every common kind of bad one."""
+"""Certificates for tests: an authority, valid certificates, and every common kind of invalid one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Authority:
         name: Its common name.
 
     Attributes:
-        pem: Its own certificate, PEM: what a client has to trust (``TLS(ca=authority.pem)``).
+        pem: Its own certificate, PEM, which a client has to trust (``TLS(ca=authority.pem)``).
     """
 
     def __init__(self, name: str = "casdk testing authority") -> None:
@@ -46,7 +46,7 @@ class Authority:
         return self._issue("casdk testing premature", names, start=DAY)
 
     def wrong_host(self) -> Certificate:
-        """Return a server certificate that is good for another host only."""
+        """Return a server certificate that is valid only for another host."""
         return self.server(("elsewhere.invalid",))
 
     def _issue(
@@ -57,12 +57,12 @@ class Authority:
 
 @functools.cache
 def authority() -> Authority:
-    """Return this process's default authority, made once."""
+    """Return the default authority of this process, which is made by the first call."""
     return Authority()
 
 
 def self_signed(names: Sequence[str] = LOOPBACK) -> Certificate:
-    """Return a server certificate that nobody but itself vouches for."""
+    """Return a server certificate that is signed by itself."""
     server = Bearer("casdk testing self-signed")
     return sign(server, server, names)
 
@@ -76,10 +76,10 @@ def server_context(
     """Return a server's TLS context.
 
     Args:
-        certificate: What the server shows.
-        alpn: Protocols it offers.
-        client_ca: PEM of the authority a client's certificate must come from; ``None`` asks for none.
-        maximum_version: Newest TLS it speaks, e.g. ``TLSv1_1`` to see it refused.
+        certificate: The server's certificate.
+        alpn: The protocols that it offers.
+        client_ca: PEM of the authority that must have signed a client's certificate; ``None`` asks for none.
+        maximum_version: The newest version of TLS that it speaks, such as ``TLSv1_1``, which clients refuse.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.TemporaryDirectory() as directory:
@@ -89,7 +89,7 @@ def server_context(
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=client_ca.decode("ascii"))
     if maximum_version is not None:
-        # OpenSSL 3 speaks what came before TLS 1.2 at its lowest security level only.
+        # OpenSSL 3 speaks versions before TLS 1.2 only at its lowest security level.
         context.set_ciphers("ALL:@SECLEVEL=0")
         context.minimum_version = min(maximum_version, ssl.TLSVersion.TLSv1_2)
         context.maximum_version = maximum_version

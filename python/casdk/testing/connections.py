@@ -1,4 +1,4 @@
-"""The faults of a whole connection, as values; a `FaultServer` takes them as ``connections=``."""
+"""Faults of a whole connection, as values for the ``connections=`` of a `FaultServer`."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ class ConnectionFault:
     """A fault of one connection. Subclass it for faults of your own.
 
     Attributes:
-        greets: Whether the server says what its protocol says first, before the client has said anything.
+        greets: Whether the server sends the first bytes of its protocol before the client has sent anything.
     """
 
     __slots__ = ()
     greets: ClassVar[bool] = True
 
     async def accept(self, incoming: Incoming) -> bool:
-        """Act on the raw socket, before TLS; return whether nothing else is to be done with it."""
+        """Act on the raw socket, before TLS; return whether the fault has dealt with the whole connection."""
         return False
 
     def opened(self, connection: Connection) -> None:
-        """Act once the connection speaks its protocol, TLS done."""
+        """Act when the connection begins to speak its protocol, after TLS."""
 
     def received(self, connection: Connection, data: bytes) -> bool:
-        """Act on bytes that came; return whether the protocol must not see them."""
+        """Act on bytes that were received; return whether the protocol must not process them."""
         return False
 
 
 @dataclass(frozen=True, slots=True)
 class Silent(ConnectionFault):
-    """Accept the connection and never send anything, on a secure scheme not even the TLS handshake."""
+    """Accept the connection and never send anything, not even the TLS handshake on a secure scheme."""
 
     async def accept(self, incoming: Incoming) -> bool:
         await incoming.forever()
@@ -56,7 +56,7 @@ class StallHandshake(ConnectionFault):
 
 @dataclass(frozen=True, slots=True)
 class Shut(ConnectionFault):
-    """End the connection when so many bytes were read from it (after TLS); 0 at once, before TLS."""
+    """End the connection when so many bytes were read from it, after TLS; with 0, end it at once, before TLS."""
 
     after: int = 0
     how: Manner = "close"
@@ -76,7 +76,7 @@ class Shut(ConnectionFault):
 
 @dataclass(frozen=True, slots=True)
 class Deaf(ConnectionFault):
-    """Stop reading when so many bytes were read, so that the client's own sending has to wait."""
+    """Stop reading when so many bytes were read, so that the client cannot send any more."""
 
     after: int = 0
 
@@ -93,7 +93,7 @@ class Deaf(ConnectionFault):
 
 @dataclass(frozen=True, slots=True)
 class Babble(ConnectionFault):
-    """Answer the first bytes with these, whatever they asked; then say nothing, or end."""
+    """Answer the first bytes with the given ones, whatever they are; then send nothing, or end the connection."""
 
     greets: ClassVar[bool] = False
     data: bytes = field(default=b"SSH-2.0-OpenSSH_9.6\r\n")
@@ -109,7 +109,7 @@ class Babble(ConnectionFault):
 
 @dataclass(frozen=True, slots=True)
 class EndlessHeaders(ConnectionFault):
-    """Answer the first request with headers without end, as fast as they are taken."""
+    """Answer the first request with endless headers, as fast as the client reads them."""
 
     def received(self, connection: Connection, data: bytes) -> bool:
         return connection.drown(data)

@@ -1,4 +1,4 @@
-"""What answers behind the fault server: a CLIP that needs no model, whose rows anyone can compute again."""
+"""The executor behind the fault server: it needs no model, and anyone can compute its rows again."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ROUTES = ("gateway", "clip")
 
 
 def embed(content: str | bytes, width: int = 512) -> NDArray[np.float32]:
-    """Return the embedding the fault server gives, ``[width] float32`` in ``[-1, 1)``.
+    """Return the embedding that the fault server sends for some content, ``[width] float32`` in ``[-1, 1)``.
 
-    ``shake_128(blake2b(content, 32 bytes))``, read as little-endian uint32, divided by 2**31, minus 1.
+    It is ``shake_128(blake2b(content, 32 bytes))``, read as little-endian uint32, divided by 2**31, minus 1.
 
     Args:
-        content: A text, or an image's bytes (a tensor's, in C order).
+        content: A text, or the bytes of an image, or of a tensor in C order.
         width: Numbers in a row.
     """
     data = content.encode() if isinstance(content, str) else content
@@ -34,14 +34,14 @@ def embed(content: str | bytes, width: int = 512) -> NDArray[np.float32]:
 
 
 class Executor:
-    """Encode, rank, index and search in memory, as the embedded server does.
+    """Encodes, ranks, indexes and searches in memory, as the embedded server does.
 
-    Texts that begin with ``!!raise`` fail their whole request, ``!!noemb`` stays without an embedding and
+    A text that begins with ``!!raise`` fails its whole request, one with ``!!noemb`` gets no embedding, and one with
     ``!!drop`` is left out of the reply.
 
     Args:
         width: Numbers in a row.
-        poison: Says of a text whether the executor fails on it; beside ``!!raise``.
+        poison: Returns whether the executor fails on a text, beside those that begin with ``!!raise``.
     """
 
     def __init__(self, width: int = 512, poison: Callable[[str], bool] | None = None) -> None:
@@ -51,7 +51,7 @@ class Executor:
         self._indexing = Indexing(self._store)
 
     def answer(self, request: DataRequestProto) -> DataRequestProto:
-        """Return the reply to a request; an executor's exception is a status in it."""
+        """Return the reply to a request; if the executor raises, the reply has the exception as its status."""
         reply = DataRequestProto()
         reply.CopyFrom(request)
         finish(reply)
@@ -93,7 +93,7 @@ class Executor:
 
     @property
     def indexed(self) -> int:
-        """Documents in the index."""
+        """How many documents are in the index."""
         return len(self._store)
 
 
@@ -134,7 +134,7 @@ class _Store:
 
 
 def fail(reply: DataRequestProto, error: Exception, name: str = "") -> None:
-    """Make a reply say that the executor raised."""
+    """Write an exception of the executor into the status of a reply."""
     status = failure(error, "Executor")
     status.exception.name = name or status.exception.name
     reply.header.status.CopyFrom(status)

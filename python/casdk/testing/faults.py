@@ -1,4 +1,4 @@
-"""The faults of a request, as values; a `FaultServer` takes them as its ``script``.
+"""Faults of a request, as values for the ``script`` of a `FaultServer`.
 
 A `Fault` happens to one request, a `ConnectionFault` to one connection::
 
@@ -6,7 +6,7 @@ A `Fault` happens to one request, a `ConnectionFault` to one connection::
     FaultServer(script=lambda request: Cut() if request.number % 7 == 0 else None)
     FaultServer(connections=[Silent()])                                  # the first connection only
 
-Several faults of one request are given as a tuple; they act in the order of the request's life.
+A tuple has several faults of one request; each acts at its step of the request.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ __all__ = [
 ]
 
 
-# faults of the time of an answer
+# faults of when a reply is sent
 
 
 @dataclass(frozen=True, slots=True)
 class Delay(Fault):
-    """Answer late, by a number of seconds."""
+    """Answer a number of seconds late."""
 
     seconds: float
 
@@ -80,7 +80,7 @@ class Never(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Hold(Fault):
-    """Wait at a gate."""
+    """Wait at a `Gate` until the test opens it."""
 
     gate: Gate
 
@@ -90,9 +90,9 @@ class Hold(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Reorder(Fault):
-    """Gather so many answers, over all connections, and send them last first.
+    """Gather so many replies, over all connections, and send them in reverse order.
 
-    After 50 ms without company what was gathered goes out.
+    If no other one comes within 50 ms, the gathered ones are sent.
     """
 
     window: int = 4
@@ -123,8 +123,8 @@ class Cut(Fault):
     """End the connection.
 
     Attributes:
-        at: ``"before"`` or ``"after"`` the request was executed, or in the ``"middle"`` of the reply's bytes.
-        how: FIN, RST, or FIN of this direction.
+        at: ``"before"`` or ``"after"`` the request is executed, or in the ``"middle"`` of the reply's bytes.
+        how: By FIN, by RST, or by FIN in the server's direction only.
     """
 
     at: Literal["before", "after", "middle"] = "after"
@@ -146,7 +146,7 @@ class Cut(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Stall(Fault):
-    """Send a share of the reply, 0 to 1, and then nothing more."""
+    """Send a part of the reply, from 0 to 1, and then nothing more."""
 
     share: float = 0.5
 
@@ -164,7 +164,7 @@ class Trickle(Fault):
 
     Attributes:
         size: Bytes at a time.
-        seconds: Between them.
+        seconds: Seconds between two pieces.
     """
 
     size: int = 16
@@ -185,15 +185,15 @@ class Trickle(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Refuse(Fault):
-    """Refuse the request without executing it, in each protocol's words.
+    """Refuse the request without executing it, with a status of its protocol.
 
     Attributes:
-        grpc: Status code, a number.
-        http: Status code.
+        grpc: gRPC's status code, a number.
+        http: HTTP's status code.
         close: Close code of the websocket.
-        message: Said with it.
-        retry_after: Seconds for http's Retry-After, and for what gRPC calls its pushback; a str is sent as it is, in
-            gRPC's place as milliseconds.
+        message: The message of the refusal.
+        retry_after: Seconds for HTTP's ``Retry-After`` and gRPC's ``grpc-retry-pushback-ms``; a str is sent as it is,
+            for gRPC as milliseconds.
     """
 
     grpc: int = 14
@@ -228,13 +228,13 @@ class Refuse(Fault):
 
     @classmethod
     def internal(cls) -> Refuse:
-        """INTERNAL, 500, 1002: no reason to send again."""
+        """INTERNAL, 500, 1002: errors after which sending again is useless."""
         return cls(13, 500, 1002, "internal error")
 
 
 @dataclass(frozen=True, slots=True)
 class DeadExecutor(Fault):
-    """What jina's gateway says when the process behind it is gone.
+    """Answer as jina's gateway does when the process of its executor is gone.
 
     gRPC: an empty reply with status SUCCESS, then UNAVAILABLE; http: 503 with the status in the body;
     websocket: close 1011.
@@ -253,7 +253,7 @@ class DeadExecutor(Fault):
 
 @dataclass(frozen=True, slots=True)
 class ExecutorError(Fault):
-    """The executor raises: a normal reply whose status says so, the documents as they were sent."""
+    """Let the executor raise: the reply has the documents as they were sent, and the exception as its status."""
 
     name: str = "RuntimeError"
     description: str = "out of memory"
@@ -268,8 +268,8 @@ class EntityTooLarge(Fault):
     """Refuse requests of more bytes than a limit, without executing them.
 
     Attributes:
-        limit: Of the message, in bytes; nginx's default.
-        by: ``"proxy"``: as nginx does, with HTTP 413 and a page; ``"server"``: in gRPC's own words, RESOURCE_EXHAUSTED.
+        limit: The most bytes of a message; by default that of nginx.
+        by: ``"proxy"`` answers as nginx does, with HTTP 413 and a page; ``"server"`` with gRPC's RESOURCE_EXHAUSTED.
             A websocket is closed with 1009 in both cases, and with all other requests that are in flight on it.
     """
 
@@ -293,7 +293,7 @@ class Page(Fault):
 
     Attributes:
         status: HTTP status, on http and gRPC.
-        title: Of the page.
+        title: The title of the page.
         close: Close code of the websocket, with the beginning of the page as its reason.
     """
 
@@ -333,7 +333,7 @@ class Duplicate(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Stale(Fault):
-    """Answer with the reply to the request before, on the same connection; the first one there gets its own."""
+    """Answer with the reply to the previous request of the connection; its first request gets its own reply."""
 
     def change(self, reply: jina_pb2.DataRequestProto, exchange: Exchange) -> None:
         own = jina_pb2.DataRequestProto()
@@ -345,7 +345,7 @@ class Stale(Fault):
 
 @dataclass(frozen=True, slots=True)
 class WrongId(Fault):
-    """Answer with the id of a request that was never made."""
+    """Answer with an id that no request has."""
 
     id: str = "0" * 32
 
@@ -372,8 +372,8 @@ class DropDocument(Fault):
     """Leave out the document at a position.
 
     Attributes:
-        position: Of the document; counted from the end if negative.
-        rename: Also take away the ids of those that stay, so that nothing says which one is missing.
+        position: Position of the document; counted from the end if negative.
+        rename: Also remove the ids of the other documents, so that nothing shows which one is missing.
     """
 
     position: int = 0
@@ -389,7 +389,7 @@ class DropDocument(Fault):
 
 @dataclass(frozen=True, slots=True)
 class NoEmbedding(Fault):
-    """Leave the document at a position without its embedding."""
+    """Leave out the embedding of the document at a position."""
 
     position: int = 0
 
@@ -404,7 +404,7 @@ class Width(Fault):
 
     Attributes:
         width: Numbers in a row.
-        position: Of the one document this happens to; ``None`` for all.
+        position: Position of the only document that is changed; ``None`` for all.
     """
 
     width: int
@@ -432,9 +432,9 @@ class NotFinite(Fault):
 
 @dataclass(frozen=True, slots=True)
 class DeepNesting(Fault):
-    """Nest the reply's first document as many levels deep.
+    """Nest the reply's first document so many levels deep.
 
-    They are written level by level: google's protobuf refuses to write, and to read, more than 100 at a time.
+    The levels are written one by one, since google's protobuf refuses to write or read more than 100 at a time.
     """
 
     depth: int = 10_000
@@ -455,7 +455,7 @@ class DeepNesting(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Truncate(Fault):
-    """Cut the message's content, in correct framing, after a share of it, 0 to 1."""
+    """Send only a part of the message, from 0 to 1, in correct framing."""
 
     share: float = 0.5
 
@@ -465,7 +465,7 @@ class Truncate(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Garbage(Fault):
-    """Send other bytes in the reply's place, in correct framing."""
+    """Send other bytes instead of the reply, in correct framing."""
 
     data: bytes = bytes(range(255, -1, -1)) * 4
 
@@ -475,7 +475,7 @@ class Garbage(Fault):
 
 @dataclass(frozen=True, slots=True)
 class HugeLength(Fault):
-    """Announce a reply of that many bytes, 4 GB by default, send a few of them and then nothing."""
+    """Announce a reply of so many bytes, 4 GB by default, send a few of them and then nothing."""
 
     size: int = 2**32 - 1
 
@@ -489,7 +489,7 @@ class HugeLength(Fault):
 
 @dataclass(frozen=True, slots=True)
 class TextReply(Fault):
-    """Send text where the message belongs: a text frame, or a page of ``text/html``."""
+    """Send text instead of the message: a text frame, or a page of ``text/html``."""
 
     text: str = "<html><body>hello</body></html>"
 

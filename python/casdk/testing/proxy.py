@@ -1,4 +1,4 @@
-"""Proxies between a client and a server: one that breaks connections, one that speaks CONNECT, and a hole."""
+"""Proxies between a client and a server: one breaks connections, one speaks CONNECT, and one drops everything."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ProxyCounters(msgspec.Struct, kw_only=True):
 
 
 class _Proxy:
-    """What all have in common: a thread, a listener, counters."""
+    """The base class of the proxies: a thread with a loop, a listening socket, and counters."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -63,7 +63,7 @@ class _Proxy:
         return self
 
     def stop(self) -> None:
-        """End every connection, and listening."""
+        """End every connection, and stop listening."""
         thread, self._thread = self._thread, None
         if thread is not None:
             thread.run(self._end_listening())
@@ -79,15 +79,15 @@ class _Proxy:
 
     @property
     def counters(self) -> ProxyCounters:
-        """What was seen so far: a copy."""
+        """A copy of what was counted so far."""
         with self._changed:
             return msgspec.structs.replace(self._counters)
 
     def wait_for(self, met: Callable[[ProxyCounters], bool], timeout: float = 10.0) -> ProxyCounters:
-        """Wait until the counters are as they should be.
+        """Wait until the counters fulfil a condition.
 
         Raises:
-            TimeoutError: They were not in time; the message shows them.
+            TimeoutError: They did not in time; the message has the counters.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: met(self._counters), timeout):
@@ -114,7 +114,7 @@ class _Proxy:
         asyncio.get_running_loop().remove_reader(self._listener)
 
     def _accept(self, listener: socket.socket, thread: LoopThread) -> None:
-        # Not sock_accept: cancelled at the wrong moment, it loses the connection it has just accepted.
+        # `sock_accept` would lose the connection that it has just accepted if it is cancelled at that moment.
         try:
             client, _ = listener.accept()
         except OSError:
@@ -147,7 +147,7 @@ class _Proxy:
         raise NotImplementedError
 
     async def _join(self, client: socket.socket, server: socket.socket) -> None:
-        """Pass bytes on both ways until both sides have ended, or one broke."""
+        """Pass bytes on in both directions until both sides have ended, or one side fails."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pass_on(client, server, "to_server"))
@@ -170,15 +170,15 @@ class _Proxy:
 
 
 class TcpProxy(_Proxy):
-    """Pass TCP on to a server, as long and as fast as a test asks for.
+    """Passes TCP connections on to a server, until a test cuts or delays them.
 
     Args:
-        port: The server's.
-        host: The server's.
+        port: The server's port.
+        host: The server's host.
 
     Attributes:
-        port: The proxy's own.
-        delay: Seconds each piece waits, both ways; may be changed at any time.
+        port: The proxy's own port.
+        delay: Seconds that each piece waits, in both directions; may be changed at any time.
 
     Examples:
         >>> with FaultServer() as server, TcpProxy(server.port("grpc")) as proxy:  # doctest: +SKIP
@@ -196,35 +196,35 @@ class TcpProxy(_Proxy):
         self._refusing = False
 
     def address(self, scheme: str, host: str = "127.0.0.1") -> str:
-        """Return what a client takes instead of the server's address."""
+        """Return the address that a client uses instead of the server's."""
         return f"{scheme}://{host}:{self.port}"
 
     def cut(self, how: Manner = "reset") -> None:
-        """End every connection there is; new ones are accepted."""
+        """End all connections; new ones are accepted."""
         if self._thread is not None:
             self._thread.run(self._cut(how))
 
     def blackhole(self) -> None:
-        """Pass nothing on from now on; connections stay, and new ones are accepted."""
+        """Pass nothing on any more; connections stay open, and new ones are accepted."""
         self._post(self._flows.clear)
 
     def forget(self) -> None:
-        """Drop what comes on the connections there are, without a word to either side, as a NAT that forgot them.
+        """Drop all bytes of the present connections without ending them, as a NAT does that has lost its table.
 
-        New ones are passed on.
+        New connections are passed on.
         """
         self._post(lambda: self._forgotten.update(self._clients))
 
     def flow(self) -> None:
-        """Pass on again."""
+        """Pass bytes on again."""
         self._post(self._flows.set)
 
     def route(self, *ports: int) -> None:
-        """Pass new connections on to these ports in turn, as a load balancer does; connections stay where they are."""
+        """Pass new connections on to these ports in turn, as a load balancer does; present ones are not moved."""
         self._ports = cycle(ports)
 
     def refuse(self, refusing: bool = True) -> None:
-        """Reset every new connection at once, or no more."""
+        """Reset every new connection at once, or stop doing so."""
         self._refusing = refusing
 
     def _post(self, action: Callable[[], None]) -> None:
@@ -240,7 +240,7 @@ class TcpProxy(_Proxy):
             if how == "half-close":
                 continue
             self._clients.discard(client)
-            # The reading end: wakes the two that pass bytes on, which then close the socket.
+            # Ending the reading direction wakes the two tasks that pass bytes on, which then close the socket.
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_RD)
 
@@ -263,18 +263,18 @@ class TcpProxy(_Proxy):
 
 
 class ConnectProxy(_Proxy):
-    """An HTTP proxy: tunnels by CONNECT, and forwards plain requests to an absolute URL.
+    """An HTTP proxy that opens tunnels by CONNECT, and forwards plain requests to an absolute URL.
 
     Args:
-        user: Name that must be given as basic authorization, if any.
-        password: The same for the password.
-        status: Answer every request with this status instead, e.g. 403 or 502.
-        silent: Read requests and never answer.
+        user: User that clients must name by basic authorization; by default they need none.
+        password: The user's password.
+        status: A status that every request is answered with, such as 403 or 502.
+        silent: Whether it reads requests and never answers.
 
     Attributes:
         port: Its port.
-        targets: ``host:port`` of what was asked for, in order.
-        authorizations: ``Proxy-Authorization`` of each, or ``None``.
+        targets: ``host:port`` of each request, in order.
+        authorizations: ``Proxy-Authorization`` of each request, or ``None``.
     """
 
     def __init__(
@@ -291,7 +291,7 @@ class ConnectProxy(_Proxy):
             self._expected = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
     def url(self, userinfo: str = "") -> str:
-        """Return what a client takes as ``proxy=``.
+        """Return the URL for a client's ``proxy=``.
 
         Args:
             userinfo: ``user:password``.
@@ -341,7 +341,7 @@ class ConnectProxy(_Proxy):
     async def _forward(
         self, request: h11.Request, talk: h11.Connection, client: socket.socket, server: socket.socket
     ) -> bool:
-        """Pass one plain request on and its response back; return whether another may follow."""
+        """Pass one plain request on, and its response back; return whether another request may follow."""
         loop = asyncio.get_running_loop()
         upstream = h11.Connection(h11.CLIENT)
         parts = urlsplit(bytes(request.target).decode())
@@ -365,7 +365,7 @@ class ConnectProxy(_Proxy):
 
 @contextlib.contextmanager
 def _socket_on(thread: LoopThread) -> Iterator[socket.socket]:
-    """A socket for a connection to a server; it is closed whatever ends it, also before it is connected."""
+    """Yield a socket for a connection to a server; it is always closed, even if connecting fails."""
     with socket.socket() as server:
         server.setblocking(False)
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -397,22 +397,22 @@ async def _say(talk: h11.Connection, sock: socket.socket, status: int) -> None:
         headers.append(("proxy-authenticate", 'Basic realm="casdk testing"'))
     said = talk.send(h11.Response(status_code=status, headers=headers)) or b""
     await asyncio.get_running_loop().sock_sendall(sock, said + (talk.send(h11.EndOfMessage()) or b""))
-    # A CONNECT's client may wait for the end before it believes the refusal.
+    # The client of a CONNECT may wait for the end of the connection before it reports the refusal.
     end_socket(sock, "close")
 
 
 class BlackHole:
-    """A port that drops SYNs: connecting to it hangs, as to a host behind a silent firewall.
+    """A port that drops SYNs, so connecting to it hangs, as to a host behind a firewall that drops packets.
 
-    Its queue of connections is full and nobody accepts.
+    Its queue of connections is full, and it accepts none.
 
     Args:
-        host: Its address, one of this machine: on Linux any of 127.0.0.0/8.
+        host: Its address on this machine: on Linux, any of 127.0.0.0/8.
         port: Its port; 0 takes a free one.
 
     Attributes:
-        host: As given.
-        port: The port.
+        host: Its address.
+        port: Its port.
 
     Raises:
         RuntimeError: This system does not drop SYNs for a full queue (Linux does).
@@ -435,11 +435,11 @@ class BlackHole:
         raise RuntimeError("this system accepts connections beyond a listener's queue")
 
     def address(self, scheme: str) -> str:
-        """Return what a client takes as its address."""
+        """Return its address for a client."""
         return f"{scheme}://{self.host}:{self.port}"
 
     def close(self) -> None:
-        """Let the port go."""
+        """Close the port."""
         for sock in (*self._queued, self._listener):
             sock.close()
 

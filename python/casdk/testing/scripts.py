@@ -1,4 +1,4 @@
-"""What a script is made of: requests as a server saw them, plans for them, and gates to hold them at."""
+"""The parts of a script: the requests that the server reads, the plans for them, and gates at which they wait."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ __all__ = ["AnsweredError", "Fault", "Gate", "Mix", "Plan", "Request", "Rules", 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a server saw of one request.
+    """What the server has read of one request.
 
     Attributes:
         number: Position among all requests of the server, from 0.
-        connection: Number of the connection it came on, from 0.
-        scheme: How it came.
+        connection: Number of its connection, from 0.
+        scheme: The scheme of its connection.
         id: Its ``request_id``.
         endpoint: Executor endpoint, e.g. ``/encode``.
-        headers: Sent with it, names in lower case; for a websocket those of the handshake.
+        headers: Its headers, with names in lower case; for a websocket those of the handshake.
         texts: Each document's text, ``""`` for images.
-        nbytes: Length of the message.
+        nbytes: Length of the message in bytes.
     """
 
     number: int
@@ -43,44 +43,44 @@ class Request:
 
     @property
     def authorization(self) -> str | None:
-        """The credential it carried."""
+        """The credential that was sent with it."""
         return self.headers.get("authorization")
 
 
 class AnsweredError(Exception):
-    """A fault has seen to the whole answer."""
+    """Raised by a fault that has answered the request by itself."""
 
 
 class Fault:
-    """Something that happens to one request. Subclass it for faults of your own."""
+    """A fault of one request. Subclass it for faults of your own."""
 
     __slots__ = ()
 
     async def wait(self, exchange: Exchange) -> None:
-        """Act before the request is executed; raise `AnsweredError` if that was all."""
+        """Act before the request is executed; raise `AnsweredError` if the request is answered by that."""
 
     def change(self, reply: jina_pb2.DataRequestProto, exchange: Exchange) -> None:
-        """Change the reply as a message."""
+        """Change the reply while it is a message."""
 
     def corrupt(self, payload: bytes, exchange: Exchange) -> bytes:
-        """Change the reply as bytes."""
+        """Change the bytes of the reply."""
         return payload
 
     async def deliver(self, exchange: Exchange, payload: bytes) -> bool:
-        """Send the reply in another way; return whether that was done."""
+        """Send the reply in another way; return whether it was sent."""
         return False
 
 
 Plan: TypeAlias = "Fault | Sequence[Fault] | None"
-"""What happens to one request."""
+"""The faults of one request."""
 Rules: TypeAlias = "Plan | Sequence[Plan] | Callable[[Request], Plan]"
-"""A plan for every request (a `Fault`), one per request from the first, or a function of the request."""
+"""A `Fault` for every request, or a plan for each request from the first, or a function that returns the plan."""
 
 
 def planner(rules: Rules) -> Callable[[Request], Sequence[Fault]]:
-    """Return the function that says what happens to a request.
+    """Return a function that returns the plan of each request.
 
-    A list is used up entry by entry, whatever the requests' numbers; what comes after it is left alone.
+    Each request uses up an entry of a list, whatever its number; requests after the end of the list have no faults.
     """
     if rules is None:
         return lambda request: ()
@@ -99,11 +99,11 @@ def _listed(plan: Plan) -> Sequence[Fault]:
 
 
 class Mix:
-    """Rules that draw each request's fault, the same one for the same seed and number.
+    """Rules that draw each request's fault at random; the same seed and number give the same fault.
 
     Args:
-        seed: Of the draw.
-        shares: Chance of each fault, 0 to 1, together at most 1.
+        seed: Seed of the random numbers.
+        shares: Probability of each fault, from 0 to 1, at most 1 in all.
     """
 
     def __init__(self, seed: int, shares: Mapping[Fault, float]) -> None:
@@ -124,7 +124,7 @@ class Mix:
 
 
 class Gate:
-    """Where requests wait until the test lets them pass; from any thread."""
+    """A place where requests wait until the test lets them go on; its methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -134,11 +134,11 @@ class Gate:
 
     @property
     def arrived(self) -> int:
-        """Requests that ever came here."""
+        """How many requests have arrived so far."""
         return self._arrived
 
     def wait_for(self, count: int, timeout: float = 10.0) -> None:
-        """Wait until so many requests have come.
+        """Wait until so many requests have arrived.
 
         Raises:
             TimeoutError: They did not.
@@ -148,20 +148,20 @@ class Gate:
                 raise TimeoutError(f"{self._arrived} of {count} requests came within {timeout:g} s")
 
     def open(self) -> None:
-        """Let everything pass from now on."""
+        """Let all requests go on, also those that arrive later."""
         with self._changed:
             self._open = True
         self.let(len(self._waiting))
 
     def let(self, count: int) -> None:
-        """Let so many of those that wait pass, the oldest first."""
+        """Let so many of the waiting requests go on, the oldest first."""
         with self._changed:
             passing, self._waiting = self._waiting[:count], self._waiting[count:]
         for loop, waiter in passing:
             loop.call_soon_threadsafe(_settle, waiter)
 
     async def arrive(self) -> None:
-        """Wait to be let through."""
+        """Wait until the gate lets this request go on."""
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         with self._changed:

@@ -1,4 +1,4 @@
-"""The fault server: six schemes in one process, and whatever is to go wrong."""
+"""The fault server, which speaks six schemes in one process and fails as its script says."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ CONNECTIONS: Final[dict[str, type[Connection]]] = {
     "http": HttpConnection,
     "websocket": WebsocketConnection,
 }
-"""What serves each kind of channel."""
+"""The class of the connections of each kind of channel."""
 SCHEMES: Final = tuple(ROWS)
-"""What it speaks."""
+"""The schemes that it speaks."""
 
 ConnectionRules: TypeAlias = (
     "ConnectionFault | Sequence[ConnectionFault | None] | Callable[[int, str], ConnectionFault | None] | None"
@@ -49,15 +49,15 @@ class Counters(msgspec.Struct, kw_only=True):
 
     Attributes:
         accepted: Connections accepted by TCP.
-        connected: Of these, those that came to speak their protocol (TLS done).
+        connected: Those of them that got as far as their protocol, after TLS.
         open: Connections open now.
-        most_open: Most of them at once.
+        most_open: The most connections that were open at once.
         handshakes_failed: TLS handshakes that failed.
         requests: Requests read.
-        running: Requests that are neither answered nor given up.
-        most_running: Most of them at once.
+        running: Requests that are neither answered nor cancelled.
+        most_running: The most requests that were running at once.
         documents: Documents in all requests.
-        replies: Whole replies sent.
+        replies: Complete replies sent.
         taken_back: gRPC streams reset by the client.
         by_scheme: Requests of each scheme.
     """
@@ -79,28 +79,28 @@ class Counters(msgspec.Struct, kw_only=True):
 class FaultServer:
     """A CLIP server in this process, on a thread of its own, that fails on purpose.
 
-    It listens on free ports of the loopback, a port per scheme, and is a context manager. Its rows are those of
+    It is a context manager, and listens on a free port of the loopback for each scheme. Its rows are those of
     `embed`, so what a client returns can be compared exactly.
 
     Args:
         script: What happens to requests; see `play`.
-        connections: What happens to connections, from the first.
+        connections: Faults of the connections, from the first.
         width: Numbers in an embedding.
-        poison: Texts the executor fails on, or a function that says whether it fails on one.
-        token: ``authorization`` that every request must carry; ``None`` admits all.
-        certificate: What the secure schemes show; one of `certificates.authority` for this machine by default.
-        client_ca: PEM of the authority clients must have a certificate of (mTLS).
+        poison: Texts on which the executor fails, or a function that returns whether it fails on a text.
+        token: The ``authorization`` that every request must have; ``None`` accepts all requests.
+        certificate: Certificate of the secure schemes; by default one for this machine of `certificates.authority`.
+        client_ca: PEM of the authority that must have signed the clients' certificates (mTLS).
         maximum_version: Newest TLS version offered.
         unary: Whether gRPC serves the unary call beside the stream; jina before 3.10 did not.
-        history: Requests kept in `requests`, the latest.
-        unready: What a dry run complains of; ``""`` if the flow is ready, ``None`` if the gateway knows no dry run.
+        history: How many of the latest requests `requests` keeps.
+        unready: The fault that a dry run reports; ``""`` if the flow is ready, ``None`` if there is no dry run.
 
     Attributes:
-        executor: What answers; ``executor.poison`` may be replaced.
-        requests: What was seen, in order.
+        executor: The executor; ``executor.poison`` may be replaced.
+        requests: The requests that were read, in order.
         ca: PEM of the authority of the default certificate, for ``TLS(ca=server.ca)``.
-        token: As given; may be replaced at any time.
-        unready: As given; may be replaced at any time.
+        token: As passed; may be replaced at any time.
+        unready: As passed; may be replaced at any time.
 
     Examples:
         >>> from casdk import Client
@@ -148,7 +148,7 @@ class FaultServer:
         self._contexts: dict[Family, ssl.SSLContext] = {}
         self._thread: LoopThread | None = None
 
-    # its life
+    # start and end
 
     def start(self) -> FaultServer:
         """Listen on every scheme."""
@@ -158,10 +158,10 @@ class FaultServer:
         return self
 
     def stop(self) -> None:
-        """Reset every connection and end.
+        """Reset every connection and end the server.
 
         Raises:
-            BaseException: An error of the server's own that nothing has caught.
+            BaseException: An error of the server itself that no code has caught.
         """
         if self._thread is not None:
             self._thread.run(self._hang_up("reset", True))
@@ -171,7 +171,7 @@ class FaultServer:
                 self._thread = None
 
     def down(self, how: Manner = "reset") -> None:
-        """Stop listening and end every connection; the ports stay this server's for `up`."""
+        """Stop listening and end every connection; the ports stay reserved for `up`."""
         self._running.run(self._hang_up(how, True))
 
     def up(self) -> None:
@@ -179,11 +179,11 @@ class FaultServer:
         self._running.run(self._listen())
 
     def restart(self, how: Manner = "reset") -> None:
-        """Go down and up again at once."""
+        """Call `down`, and at once `up`."""
         self._running.run(self._restart(how))
 
     def disconnect(self, how: Manner = "reset") -> None:
-        """End every connection, and go on listening."""
+        """End every connection, and continue to listen."""
         self._running.run(self._hang_up(how, False))
 
     def __enter__(self) -> FaultServer:
@@ -222,7 +222,7 @@ class FaultServer:
                 self._forget(sock)
         for connection in tuple(self._living):
             connection.cut(how)
-        # A handshake that is under way ends by itself when its socket does; asyncio leaks one that is cancelled.
+        # A handshake ends when its socket is closed; asyncio would leak one that is cancelled.
         opening = tuple(self._opening.items())
         for _, sock in opening:
             with contextlib.suppress(OSError):
@@ -234,32 +234,32 @@ class FaultServer:
         await self._hang_up(how, True)
         await self._listen()
 
-    # what is asked of it
+    # what tests call
 
     def address(self, scheme: str, host: str = "127.0.0.1") -> str:
-        """Return what a client takes, e.g. ``grpc://127.0.0.1:40123``.
+        """Return the address for a client, e.g. ``grpc://127.0.0.1:40123``.
 
         Args:
             scheme: One of `SCHEMES`.
-            host: How the address names this machine.
+            host: The name of this machine in the address.
         """
         return f"{scheme}://{host}:{self.port(scheme)}"
 
     def port(self, scheme: str) -> int:
-        """Return a scheme's port."""
+        """Return the port of a scheme."""
         return self._ports[scheme]
 
     @property
     def counters(self) -> Counters:
-        """What was seen so far: a copy."""
+        """A copy of what was counted so far."""
         with self._changed:
             return msgspec.structs.replace(self._counters, by_scheme=dict(self._counters.by_scheme))
 
     def wait_for(self, met: Callable[[Counters], bool], timeout: float = 10.0) -> Counters:
-        """Wait until the counters are as they should be.
+        """Wait until the counters fulfil a condition.
 
         Raises:
-            TimeoutError: They were not in time; the message shows them.
+            TimeoutError: They did not in time; the message has the counters.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: met(self._counters), timeout):
@@ -267,7 +267,7 @@ class FaultServer:
         return self.counters
 
     def play(self, script: Rules) -> None:
-        """Go over to another script.
+        """Use another script from now on.
 
         Args:
             script: A `Fault` for every request, a list of one plan (a fault, a tuple of faults or ``None``) per request
@@ -276,19 +276,19 @@ class FaultServer:
         self._plan = planner(script)
 
     def play_connections(self, connections: ConnectionRules) -> None:
-        """Go over to other faults of connections."""
+        """Use other faults of connections from now on."""
         self._connection_plan = _connection_planner(connections)
 
-    # what connections report; on the server's thread
+    # what connections call, on the server's thread
 
     def _accept(self, scheme: str, listener: socket.socket) -> None:
-        # Not sock_accept: cancelled at the wrong moment, it loses the connection it has just accepted.
+        # `sock_accept` would lose the connection that it has just accepted if it is cancelled at that moment.
         try:
             sock, _ = listener.accept()
         except OSError:
             return  # the client was faster
         sock.setblocking(False)
-        # asyncio does this for sockets that name their protocol, which accepted ones do not.
+        # asyncio sets this only for sockets that name their protocol, which accepted ones do not.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._changed:
             number = self._counters.accepted
@@ -338,7 +338,7 @@ class FaultServer:
         return set() if self._thread is None else self._thread.sockets
 
     def connected(self, connection: Connection) -> None:
-        """A connection came to speak."""
+        """Note that a connection begins to speak its protocol."""
         self._living.add(connection)
         with self._changed:
             counters = self._counters
@@ -348,7 +348,7 @@ class FaultServer:
             self._changed.notify_all()
 
     def disconnected(self, connection: Connection, sock: socket.socket) -> None:
-        """A connection ended."""
+        """Note that a connection ended."""
         self._living.discard(connection)
         self._running_sockets().discard(sock)
         with self._changed:
@@ -358,7 +358,7 @@ class FaultServer:
     def arrived(
         self, connection: Connection, message: jina_pb2.DataRequestProto, headers: Mapping[str, str], size: int
     ) -> tuple[Request, tuple[Fault, ...]]:
-        """A request was read; return what is known of it, and what shall go wrong."""
+        """Note that a request was read; return it as scripts see it, with its faults."""
         docs = message.data.docs.docs
         request = Request(
             self._numbers,
@@ -384,30 +384,30 @@ class FaultServer:
         return request, plan
 
     def replied(self, request: Request) -> None:
-        """A whole reply was sent."""
+        """Note that a complete reply was sent."""
         with self._changed:
             self._counters.replies += 1
             self._changed.notify_all()
 
     def finished(self, request: Request) -> None:
-        """A request is over, answered or not."""
+        """Note that a request is over, whether it was answered or not."""
         with self._changed:
             self._counters.running -= 1
             self._changed.notify_all()
 
     def taken_back(self, connection: Connection) -> None:
-        """A client reset a stream."""
+        """Note that a client reset a stream."""
         with self._changed:
             self._counters.taken_back += 1
             self._changed.notify_all()
 
     def failed(self, error: BaseException) -> None:
-        """Something of the server's own, or of a script's, raised."""
+        """Note an exception of the server itself, or of a script."""
         if not isinstance(error, OSError):
             self._running.errors.append(error)
 
     def dry_run(self) -> jina_pb2.StatusProto:
-        """Answer whether the flow is ready, as jina's gateway does: it raises nothing, and says it in the status."""
+        """Return whether the flow is ready, as jina's gateway does: in a status, and not by an exception."""
         status = jina_pb2.StatusProto()
         if self.unready:
             status.code = jina_pb2.StatusProto.ERROR
