@@ -261,7 +261,7 @@ def _read(content: Any, options: Any, level: int = 3) -> dict[str, Any]:
 def _read_for_documents(content: Any, options: Any) -> dict[str, Any]:
     read = _read(content, options, 4)
     if read.get("on_done") is None and read.get("on_always") is None:
-        to_docarray(())  # before anything is sent: raises where docarray is missing
+        to_docarray(())  # if docarray is missing, this raises an error before anything is sent
     return read
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from casdk._columns import ArrowArray
 else:
-    PILImage = Any  # code that reads annotations at run time, such as `help`, gets by without Pillow
+    PILImage = Any  # so that annotations can be read at run time, as by `help`, if Pillow is not installed
 
 __all__ = ["EncodeResult", "Header", "Image", "Profile", "Response", "Route", "Status", "Text", "Timings"]
 
@@ -37,7 +37,7 @@ class Text(msgspec.Struct, frozen=True):
         text: The sentence.
 
     Raises:
-        InputTypeError: ``text`` is no ``str``.
+        InputTypeError: ``text`` is not a ``str``.
 
     Examples:
         >>> from casdk import Text

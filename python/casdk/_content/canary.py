@@ -2,7 +2,7 @@
 
 Each picture is sent as it is and as a crop. The distance between two rows of the same picture, sent twice as it is, is
 the noise of the server's arithmetic; a crop whose row is no further off is as good as the picture. There is no I/O
-here: `casdk._calls.cropping` has the pictures sent.
+here: `casdk._calls.cropping` sends the pictures.
 """
 
 from __future__ import annotations

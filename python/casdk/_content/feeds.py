@@ -98,7 +98,7 @@ class Feed:
         self.size = size
         if type(content) is not list and issubclass(type(content), np.ndarray) and content.dtype.kind in "UO":
             content = content.ravel().tolist()
-        if type(content) is list:  # as it is most of the time
+        if type(content) is list:  # the most frequent case
             self.total, self.direct, self._list = len(content), True, content
             return
         self._untaken = deque()
@@ -136,7 +136,7 @@ class Feed:
         return ended
 
     def read_held(self, most: int) -> list[list[Any]]:
-        """Return up to ``most`` chunks of a container; none means the end."""
+        """Return up to ``most`` chunks of a container, fewer at its end."""
         chunks: list[list[Any]] = []
         content, size = self._list, self.size
         if content is not None:
@@ -168,7 +168,7 @@ class Feed:
         return False
 
     def _fill(self, size: int) -> list[Any]:
-        """Return the next chunk, a short one where the iterable ends or the call is over."""
+        """Return the next chunk, which is shorter if the iterable ends or the call is over."""
         gate = self._gate
         if gate is None:
             return list(islice(self._iterator, size))
@@ -223,7 +223,7 @@ class Feed:
 
 
 def _begin(content: Any, *, asynchronous: bool = False) -> Any:
-    """Return an iterator of the content; an error of the content's own code is raised as it is.
+    """Return an iterator of the content; an error that the content's own code raises is passed on unchanged.
 
     `iter` is called on the content only once. Each chunk is read by a loop of its own, which calls `iter` again: an
     iterator that begins anew at each `iter` would return its first items for ever. `islice` around it prevents that.

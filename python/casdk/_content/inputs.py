@@ -65,7 +65,7 @@ __all__ = [
 ]
 
 SINGLE: Final = (str, bytes, bytearray, memoryview, os.PathLike, Text, Image, Document)
-"""Types of single items, which are no content by themselves."""
+"""Types of single items, which are not accepted as content."""
 SENTENCE: Final = bytes([Kind.TEXT])
 SHOWN_CHARACTERS: Final = 60
 """Characters of an item that an error shows."""
@@ -129,7 +129,7 @@ def check_content(content: Any, sources: Sources = EVERYTHING) -> Any:
         The content itself; or a `Column`, for a column of pandas, polars or Arrow.
 
     Raises:
-        InputTypeError: The content is no iterable of items, or checking it raised an error.
+        InputTypeError: The content is not an iterable of items, or checking it raised an error.
         ConfigError: The content can only be read with a library that is not installed.
     """
     if type(content) is list:
@@ -225,7 +225,7 @@ def read_chunk(
 
 
 def unread(items: list[Any]) -> Chunk:
-    """Return a chunk for items that will not be sent: our Documents as they are, and empty ones for docarray's."""
+    """Return a chunk of items that will not be sent, with an empty Document for each of docarray's."""
     read, kinds = list(items), bytearray(classify(items))
     for position, kind in enumerate(kinds):
         if kind != Kind.DOCUMENT:

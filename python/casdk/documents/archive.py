@@ -1,4 +1,4 @@
-"""Documents as JSON and msgpack: what msgspec does not know of itself, and the file of `casdk.DocumentArray.save`."""
+"""Documents as JSON and msgpack: types that msgspec does not support, and the file of `casdk.DocumentArray.save`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _File(msgspec.Struct):
 
 
 def encode(value: Any) -> Any:
-    """Return in plain types what msgspec cannot write: an array, a NumPy scalar.
+    """Return an array or a NumPy scalar as plain types, which msgspec can write.
 
     Raises:
         TypeError: The value cannot be written.
@@ -49,21 +49,21 @@ def encode(value: Any) -> Any:
 
 
 def decode(value: Any) -> NDArray[Any]:
-    """Make an array of what `encode` and msgspec wrote.
+    """Return the array that `encode` and msgspec wrote.
 
     Raises:
-        ValueError: It is not what they would have written.
+        ValueError: The value has another form.
     """
     array = convert(value, _Array)
     return np.frombuffer(bytearray(array.data), dtype=array.dtype).reshape(array.shape)
 
 
 def convert(value: Any, kind: type[T], decode: Decode | None = None) -> T:
-    """Make what plain values stand for, where msgspec asks for what it does not know of itself.
+    """Return the object of a type that msgspec does not support, from plain values; a ``dec_hook`` for msgspec.
 
     Raises:
-        ValueError: They stand for no such thing. msgspec adds the path of the value to a ValueError, which it does not
-            to an error of its own that another call of it has raised.
+        ValueError: The values have another form. msgspec adds the path of the value to a ValueError, which it does not
+            do to its own error if another call of msgspec has raised that.
     """
     try:
         return msgspec.convert(value, kind, dec_hook=decode)
@@ -72,10 +72,10 @@ def convert(value: Any, kind: type[T], decode: Decode | None = None) -> T:
 
 
 def save(documents: DocumentArray, path: str | os.PathLike[str]) -> None:
-    """Write a file beside the target and put it in its place when it is whole.
+    """Write a file beside the target, and rename it to the target when it is complete.
 
     Raises:
-        OSError: It cannot be written, e.g. as the disk is full; the error names the target.
+        OSError: The file cannot be written, e.g. because the disk is full; the error names the target.
     """
     target = Path(path)
     part = target.with_name(f".{target.name}.{os.getpid()}")
@@ -90,15 +90,15 @@ def save(documents: DocumentArray, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str], kind: type[T], decode: Decode) -> T:
-    """Read what `save` wrote.
+    """Read a file that `save` wrote.
 
     Args:
         path: The file.
         kind: `casdk.DocumentArray`.
-        decode: msgspec's ``dec_hook`` for what it does not know of itself.
+        decode: The ``dec_hook`` for types that msgspec does not support.
 
     Raises:
-        ValueError: The file is none of ours, broken, or of a later version.
+        ValueError: `save` did not write this file, or it is broken, or of a later version.
     """
     try:
         file = msgspec.msgpack.decode(Path(path).read_bytes(), type=_File)

@@ -1,7 +1,7 @@
 """docarray's documents: ``docarray.Document`` up to 0.21, ``docarray.BaseDoc`` from 0.30 on.
 
-A document is read into a `casdk.Document` that is sent in its place, and what the server said is written back to it, so
-that the program keeps its own objects. docarray is never imported unless one of its objects is an item, or
+A document is read into a `casdk.Document` that is sent in its place, and the server's results are written back to it,
+so that the program keeps its own objects. docarray is never imported unless one of its objects is an item, or
 `to_docarray` is called.
 
 A ``BaseDoc`` is read by the names of its fields: ``text``; ``url`` or ``uri``; ``bytes_``, ``bytes`` or ``blob``;
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["collect", "to_docarray", "to_document", "write_back"]
 
 NAMES: Final[dict[str, tuple[str, ...]]] = {"uri": ("url", "uri"), "blob": ("bytes_", "bytes", "blob")}
-"""Names of our fields in a ``BaseDoc``, where they differ from ours."""
+"""The names that a field of a `casdk.Document` may have in a ``BaseDoc``, if they differ."""
 ARRAYS: Final = ("tensor", "embedding")
 NESTED: Final = ("matches", "chunks")
 SCORES: Final = ("scores", "evaluations")
 CONTENT: Final = ("id", "text", "uri", "blob", "tensor")
 NOT_IMAGES: Final = ("Text", "Audio", "Video", "Mesh3D", "PointCloud3D")
-"""First words in the names of docarray's types of URLs and bytes that are of no image."""
+"""How the names of docarray's types begin whose URLs and bytes are not images."""
 
 
 def to_document(kind: type[Document], item: Any, *, candidates: str | None = None, whole: bool = False) -> Document:
@@ -44,10 +44,10 @@ def to_document(kind: type[Document], item: Any, *, candidates: str | None = Non
         item: What `casdk.documents.recognise.recognise` accepts.
         candidates: Attribute whose documents travel too, ``matches`` or ``chunks``; their ids are replaced by their
             positions, by which `write_back` finds them again.
-        whole: Take everything there is, nested documents and embeddings too, instead of the content only.
+        whole: Copy all fields, also nested documents and embeddings, and not only the content.
 
     Raises:
-        InputTypeError: The item cannot take back what the server will say.
+        InputTypeError: The item's class has no field for the server's result.
     """
     if not whole:
         _check_fields(item, candidates or "embedding")
@@ -97,7 +97,7 @@ def _fields(kind: type[Any]) -> Mapping[str, Any]:
 
 
 def _annotation(kind: type[Any], name: str) -> Any:
-    """Return the type of a field without ``None``, in the words of pydantic 1 or 2."""
+    """Return the type of a field without ``None``, as pydantic 1 or 2 has it."""
     field = _fields(kind)[name]
     annotation = getattr(field, "outer_type_", None) or field.annotation
     if get_origin(annotation) in (Union, UnionType):
@@ -106,7 +106,7 @@ def _annotation(kind: type[Any], name: str) -> Any:
 
 
 def _get(item: Any, name: str) -> Any:
-    """Return a value, or ``None``; reading an empty field of a document of 0.21 would fill it, so that is not done."""
+    """Return a value, or ``None``. An empty field of a document of 0.21 is not read, because that would fill it."""
     if _is_first(item):
         return getattr(item, name) if name in item.non_empty_fields else None
     for theirs in NAMES.get(name, (name,)):
@@ -125,7 +125,7 @@ def _is(value: Any) -> bool:
 
 def _may_be_image(item: Any, value: Any) -> bool:
     if any(base.__module__ == "docarray.documents.text" for base in type(item).__mro__):
-        return False  # its bytes are those of a text
+        return False  # its bytes are a text
     kind = type(value)
     return not (kind.__module__.startswith("docarray.") and kind.__name__.startswith(NOT_IMAGES))
 
@@ -150,19 +150,19 @@ def write_back(
     owners: dict[int, Any] | None = None,
     matches: bool = False,
 ) -> None:
-    """Write what the server said to the program's own document.
+    """Write the server's results to the program's own document.
 
     Args:
-        foreign: What `to_document` read.
-        document: What it returned, after the call.
-        candidates: The same as for `to_document`: its documents get their scores, and the order of
+        foreign: The document that `to_document` has read.
+        document: The document that `to_document` has returned, after the call.
+        candidates: As for `to_document`: these documents get their scores, and the order of
             ``document``'s. A ``BaseDoc`` without a field ``scores`` gets the order only.
         owners: Which document was the first to have a candidate, by the candidate's ``id()``; passed on from one
             document of a call to the next: the others get copies, since each has scores of its own.
         matches: Replace the matches by ``document``'s, as after a search.
 
     Raises:
-        InputTypeError: The class of a ``BaseDoc`` has no field for it.
+        InputTypeError: The class of a ``BaseDoc`` has no field for a result.
     """
     if document.embedding is not None and candidates is None:
         _require_field(foreign, "embedding")
@@ -230,7 +230,7 @@ def collect(items: Sequence[Any], like: object = None) -> Any:
         like: The content of the call; for a ``DocList`` the result is a ``DocList`` of the same type.
 
     Returns:
-        ``docarray.DocumentArray``, or ``docarray.DocList`` of the class the items have in common.
+        ``docarray.DocumentArray``, or a ``docarray.DocList`` of the class that the items have in common.
     """
     docarray = import_module("docarray")
     their_list = getattr(docarray, "DocList", None)
@@ -246,7 +246,7 @@ def collect(items: Sequence[Any], like: object = None) -> Any:
 def to_docarray(documents: Iterable[Document]) -> Any:
     """Return a ``docarray.DocumentArray`` (docarray up to 0.21) of copies.
 
-    docarray keeps one of text, blob and tensor; it gets the first that is there.
+    A document of docarray has only one of text, blob and tensor; it gets the first that is set.
 
     Raises:
         ImportError: docarray is missing, or is of another version.
@@ -280,7 +280,7 @@ def _content(document: Document) -> dict[str, Any]:
 
 
 def _to_base_docs(kind: type[Any], documents: DocumentArray) -> Any:
-    """Return our documents as what a ``BaseDoc``'s ``matches`` holds."""
+    """Return our documents in the class of the ``matches`` of a ``BaseDoc``."""
     array = _annotation(kind, "matches")
     inner = getattr(array, "doc_type", None)
     if inner is None:

@@ -25,7 +25,7 @@ def redirected(response: httpx.Response, followed: int, most: int) -> httpx.Requ
     """Return the request that follows a redirect, or ``None`` if the body of this response is to be read.
 
     Raises:
-        OSError: The status is no success, there were too many redirects, or the body is compressed.
+        OSError: The status is an error, there were too many redirects, or the body is compressed.
     """
     if response.has_redirect_location:
         if followed == most:
@@ -44,9 +44,9 @@ def fetch(client: httpx.Client, url: str, max_bytes: int, redirects: int) -> byt
 
     Raises:
         OSError: The host does not answer with an uncompressed body.
-        ValueError: It is larger than ``max_bytes``.
-        httpx.HTTPError: The host cannot be reached, or breaks off.
-        httpx.InvalidURL: It is no URL.
+        ValueError: The body is larger than ``max_bytes``.
+        httpx.HTTPError: The host cannot be reached, or the connection breaks.
+        httpx.InvalidURL: The URL is not valid.
     """
     request: httpx.Request | None = client.build_request("GET", url)
     followed = 0

@@ -1,4 +1,4 @@
-"""What the fields of a Document hold: a score, and how any value is compared and shown."""
+"""A score of a Document, and how the values of a Document's fields are compared and shown."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class NamedScore(msgspec.Struct, omit_defaults=True):
 
     Attributes:
         value: The number.
-        op_name: How it was made, e.g. ``cosine``.
-        description: For people.
-        ref_id: Id of the document it was measured against.
+        op_name: The name of the measure, e.g. ``cosine``.
+        description: A description for people.
+        ref_id: Id of the document that it compares with.
     """
 
     value: float = 0.0
@@ -44,7 +44,7 @@ def same(mine: Any, theirs: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """Return a value as the repr of a Document has it: of bytes and arrays the size, of all else so much as fits."""
+    """Return a value for the repr of a Document: the size of bytes and arrays, and the beginning of anything else."""
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
     if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""The bytes and the pixels behind a Document's URI, for the methods that load them here and now."""
+"""Reads the bytes and the pixels behind a URI, for the methods of `Document` that load them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from casdk._rust import Kind, kind_of_uri
 __all__ = ["DOWNLOAD_BYTES", "read_pixels", "read_uri"]
 
 DOWNLOAD_BYTES: Final = 64 * 1024 * 1024
-"""Largest file behind a URL that a Document loads by default; as `casdk.Limits.max_item_bytes` is."""
+"""The largest download by default, as in `casdk.Limits.max_item_bytes`."""
 MISSING: Final = "reading pixels takes Pillow: pip install 'casdk[image]'"
 MOST_REDIRECTS: Final = 5
 
 
 def read_uri(uri: str, timeout: float, max_bytes: int) -> bytes:
-    """Return what a path, a ``file://``, ``http(s)://`` or ``data:`` URI leads to.
+    """Return the bytes behind a path, or behind a ``file://``, ``http(s)://`` or ``data:`` URI.
 
     Raises:
         ValueError: There is no URI, or it is broken.
-        OSError: The file cannot be read, the URL not be fetched, or there is more than ``max_bytes``.
+        OSError: The file cannot be read, the URL cannot be fetched, or there are more than ``max_bytes``.
     """
     if not uri:
         raise ValueError("the document has no uri to load")
@@ -54,7 +54,7 @@ def read_pixels(data: bytes, width: int | None, height: int | None) -> NDArray[A
 
     Raises:
         ImportError: Pillow is missing.
-        ValueError: These bytes are no image that Pillow can read, or one of more pixels than ``PIL.Image`` allows.
+        ValueError: Pillow cannot read these bytes as an image, or the image has more pixels than ``PIL.Image`` allows.
     """
     try:
         from PIL import Image
@@ -74,6 +74,6 @@ def read_pixels(data: bytes, width: int | None, height: int | None) -> NDArray[A
 
 
 def _check_pixels(count: int, most: int | None) -> None:
-    # Pillow itself decodes up to twice as many, with a warning.
+    # Pillow itself decodes images of up to twice as many pixels, with a warning.
     if most is not None and count > most:
         raise ValueError(f"it has {count} pixels, more than the {most} of PIL.Image.MAX_IMAGE_PIXELS")

@@ -1,4 +1,4 @@
-"""Documents, and arrays of them: what a program hands over and gets back when a bare array is not enough."""
+"""`Document` and `DocumentArray`: items that have an id and tags, and results that have more than an array of rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class DocumentArray(list["Document"]):
         documents: A `Document`, or any iterable of them.
 
     Raises:
-        TypeError: Something in it is no Document.
+        TypeError: An element is not a Document.
     """
 
     __slots__ = ()
@@ -133,8 +133,8 @@ class DocumentArray(list["Document"]):
     def embeddings(self) -> NDArray[Any] | None:
         """All embeddings, ``[N, D]``: no copy when they are rows of one matrix, as they are after ``encode``.
 
-        ``None`` when no document has one; ``(0, 0)`` for an empty array. Set it to a matrix ``[N, D]``, or to
-        ``None`` to clear them.
+        ``None`` if no document has one; ``[0, 0]`` for an empty array. Set it to a matrix ``[N, D]``, or to
+        ``None`` to remove them.
 
         Raises:
             ValueError: Some documents have one and some have none, or their widths differ.
@@ -156,7 +156,7 @@ class DocumentArray(list["Document"]):
 
     @property
     def texts(self) -> list[str]:
-        """All texts; ``''`` where there is none."""
+        """All texts; ``''`` for a document without one."""
         return [document.text for document in self]
 
     @texts.setter
@@ -165,7 +165,7 @@ class DocumentArray(list["Document"]):
 
     @property
     def uris(self) -> list[str]:
-        """All URIs; ``''`` where there is none."""
+        """All URIs; ``''`` for a document without one."""
         return [document.uri for document in self]
 
     @uris.setter
@@ -174,7 +174,7 @@ class DocumentArray(list["Document"]):
 
     @property
     def blobs(self) -> list[bytes]:
-        """All blobs; ``b''`` where there is none."""
+        """All blobs; ``b''`` for a document without one."""
         return [document.blob for document in self]
 
     @blobs.setter
@@ -187,7 +187,7 @@ class DocumentArray(list["Document"]):
         return [document.content for document in self]
 
     def summary(self) -> None:
-        """Print two tables: which attributes the documents have, and what is in them."""
+        """Print two tables: which attributes the documents have, and the values of each attribute."""
         from casdk.documents.summary import show
 
         show(self)
@@ -196,15 +196,15 @@ class DocumentArray(list["Document"]):
 
     @classmethod
     def from_files(cls, patterns: str | Sequence[str], *, recursive: bool = True, size: int | None = None) -> Self:
-        """Return one document per file, its path as ``uri``; nothing is read.
+        """Return one document per file, with its path as ``uri``; the files are not read.
 
         Args:
-            patterns: Glob or globs, e.g. ``'images/**/*.png'``; ``~`` is expanded.
+            patterns: One glob or several, e.g. ``'images/**/*.png'``; ``~`` is expanded.
             recursive: Whether ``**`` crosses directories.
-            size: Files at most.
+            size: The most files.
 
         Returns:
-            In the order of the patterns, each in the order of its paths.
+            The documents in the order of the patterns, those of a pattern in the order of their paths.
         """
         found: list[Document] = []
         for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -222,7 +222,7 @@ class DocumentArray(list["Document"]):
         return cls(Document.from_dict(document) for document in documents)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to one file (msgpack), all of it or nothing.
+        """Write all documents to one file (msgpack); after an error, a file of this name is unchanged.
 
         Raises:
             OSError: The file cannot be written.
@@ -234,7 +234,7 @@ class DocumentArray(list["Document"]):
         """Read what `save` wrote.
 
         Raises:
-            ValueError: The file is none of ours, broken, or of a later version.
+            ValueError: `save` did not write this file, or it is broken, or of a later version.
             OSError: The file cannot be read.
         """
         return cls(archive.load(path, DocumentArray, _decode))
@@ -243,7 +243,7 @@ class DocumentArray(list["Document"]):
         """Return a ``docarray.DocumentArray`` (docarray 0.21) of copies.
 
         Raises:
-            ImportError: docarray is missing, or is not that version.
+            ImportError: docarray is missing, or is not of that version.
         """
         return docarray.to_docarray(self)
 
@@ -310,7 +310,7 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
     location: list[float] = []
     modality: str = ""
 
-    if TYPE_CHECKING:  # for checkers: nested documents may be assigned from any iterable
+    if TYPE_CHECKING:  # for type checkers: nested documents may be assigned from any iterable
 
         def __init__(
             self,
@@ -337,7 +337,7 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         ) -> None: ...
         @property
         def matches(self) -> DocumentArray:
-            """Candidates to rank, or what a search found."""
+            """Candidates to rank, or the results of a search."""
             ...
 
         @matches.setter
@@ -359,12 +359,12 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
 
     @property
     def content_type(self) -> Literal["text", "blob", "tensor"] | None:
-        """Which of text, blob and tensor is there, looked for in this order."""
+        """The name of the first of text, blob and tensor that is set."""
         return "text" if self.text else "blob" if self.blob else "tensor" if self.tensor is not None else None
 
     @property
     def content(self) -> str | bytes | NDArray[Any] | None:
-        """The text, the blob or the tensor; the first that is there. Setting it sets the one of that type."""
+        """The first of text, blob and tensor that is set. Setting it sets the field of the value's type."""
         kind = self.content_type
         return None if kind is None else getattr(self, kind)
 
@@ -389,7 +389,7 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
 
         Raises:
             ValueError: There is no uri, or it is a broken data URI, or a URL with white space in it.
-            OSError: The file cannot be read, or is no regular one; the URL cannot be fetched; or there is more than
+            OSError: The file cannot be read, or is not a regular one; the URL cannot be fetched; or there are more than
                 ``max_bytes``.
         """
         self.blob = read_uri(self.uri, timeout, max_bytes)
@@ -416,15 +416,15 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
 
         Raises:
             ImportError: Pillow is missing: ``pip install 'casdk[image]'``.
-            ValueError: There is no uri, it is a broken data URI, or what it leads to is no image, or one of more pixels
+            ValueError: There is no uri, or a broken data URI; or it does not lead to an image, or to one of more pixels
                 than ``PIL.Image.MAX_IMAGE_PIXELS``.
-            OSError: The file cannot be read, or the URL not be fetched.
+            OSError: The file cannot be read, or the URL cannot be fetched.
         """
         self.tensor = read_pixels(read_uri(self.uri, timeout, max_bytes), width, height)
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Return dicts, lists, strings and numbers, as JSON would have them (blobs in base64); defaults left out."""
+        """Return the fields that are set as dicts, lists, strings and numbers, as in JSON; blobs are base64."""
         plain: dict[str, Any] = msgspec.to_builtins(self, enc_hook=archive.encode)
         return plain
 
@@ -433,12 +433,12 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         """Return the document that `to_dict` wrote.
 
         Raises:
-            ValueError: A value is of the wrong type; the message names its path.
+            ValueError: A value has the wrong type; the message names its path.
         """
         return msgspec.convert(plain, cls, dec_hook=_decode)
 
     def to_json(self) -> str:
-        """Return JSON: bytes in base64, arrays as ``{"dtype", "shape", "data"}``, defaults left out.
+        """Return the fields that are set as JSON: bytes as base64, and arrays as ``{"dtype", "shape", "data"}``.
 
         JSON has no infinite numbers: outside arrays they become ``null``.
 
@@ -452,7 +452,7 @@ class Document(msgspec.Struct, kw_only=True, eq=False, omit_defaults=True):
         """Return the document that `to_json` wrote.
 
         Raises:
-            ValueError: No JSON, or a value of the wrong type; the message names its path.
+            ValueError: This is not JSON, or a value has the wrong type; the message names its path.
         """
         return msgspec.json.decode(text, type=cls, dec_hook=_decode)
 
@@ -491,7 +491,7 @@ _take_any_iterable("chunks")
 
 
 def _decode(kind: Any, value: Any) -> Any:
-    """Make an array, or an array of documents, of what `archive.encode` and msgspec wrote; msgspec's ``dec_hook``."""
+    """Return the array, or array of documents, that `archive.encode` and msgspec wrote; a ``dec_hook`` for msgspec."""
     if kind is DocumentArray:
         return DocumentArray(archive.convert(value, list[Document], _decode))
     return archive.decode(value)

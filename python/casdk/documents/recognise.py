@@ -1,4 +1,4 @@
-"""Recognises docarray's documents by their class alone; what reads and writes them is `casdk.documents.docarray`."""
+"""Recognises docarray's documents by their classes alone; `casdk.documents.docarray` reads and writes them."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any, Final
 
 __all__ = ["hold_documents", "is_array", "origins", "recognise"]
 
-# Read from `type` itself: a metaclass may be the caller's, and define these attributes in a way of its own.
+# Read by `type` itself, because a metaclass of the caller's may define these attributes in its own way.
 BASES: Final[Callable[[type], tuple[type, ...]]] = type.__dict__["__mro__"].__get__
 MODULE: Final[Callable[[type], Any]] = type.__dict__["__module__"].__get__
 NAME: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
 
 
 def origins(kind: type) -> Iterable[tuple[str, str]]:
-    """Yield module and name of a class and of each one it comes from; ``""`` for a module that is no ``str``."""
+    """Yield module and name of a class and of each of its bases; ``""`` for a module that is not a ``str``."""
     for base in BASES(kind):
         module = MODULE(base)
         yield module if type(module) is str else "", NAME(base)
 
 
 def recognise(item: object) -> bool:
-    """Whether this is a document of docarray's, by the names of the modules its class comes from."""
+    """Whether this is a document of docarray's, by the modules of its class and its bases."""
     return "docarray" in sys.modules and _is_document(type(item))
 
 
 def hold_documents(items: Iterable[object]) -> bool:
-    """Whether one of these is a document of docarray's; each class is looked at once."""
+    """Whether one of these is a document of docarray's; each class is checked once."""
     return "docarray" in sys.modules and any(map(_is_document, set(map(type, items))))
 
 
@@ -36,7 +36,7 @@ def _is_document(kind: type) -> bool:
 
 
 def is_array(content: object) -> bool:
-    """Whether this is an array of docarray's, which may hold no document to recognise."""
+    """Whether this is an array of docarray's, which may be empty, so that no document shows it."""
     return "docarray" in sys.modules and any(
         module.startswith("docarray.") and name in ("DocumentArray", "DocList", "DocVec")
         for module, name in origins(type(content))

@@ -1,9 +1,9 @@
-"""Reads and applies what is between the brackets of a `casdk.DocumentArray`.
+"""Reads and applies the selectors between the brackets of a `casdk.DocumentArray`, which calls these functions.
 
 ::
 
     da['@m,c']      paths: comma-separated; each a row of steps from the documents outwards
-    '@mc[:2]'       a step: r (the documents themselves), m (matches) or c (chunks), then, if wanted, [i] or [i:j:k] of
+    '@mc[:2]'       a step: r (the documents themselves), m (matches) or c (chunks), and perhaps [i] or [i:j:k] of
                     every group
     'tags__colour'  a column: a field, then keys of dicts, positions of lists or attributes, joined by two underscores
 """
@@ -43,12 +43,12 @@ GROUPS: Final = {"m": "matches", "c": "chunks"}
 
 
 def is_position(index: object) -> TypeGuard[SupportsIndex]:
-    """Whether this is one position; a bool would be a mask of one."""
+    """Whether this is one position; a bool is not, because it is a mask."""
     return isinstance(index, int | np.integer) and not isinstance(index, bool)
 
 
 def select(documents: DocumentArray, index: Any) -> Any:
-    """Return what brackets with more than one position in them select: documents, a document by id, columns.
+    """Return what brackets select, if they have more than one position: documents, a document by id, or columns.
 
     Raises:
         KeyError: No document has that id.
@@ -104,7 +104,7 @@ def _read_column(documents: Sequence[Document], column: str) -> Any:
 
 
 def assign(documents: DocumentArray, index: Any, value: Any) -> None:
-    """Set columns of what brackets select, or the documents themselves.
+    """Replace the selected documents, or set columns of them.
 
     Raises:
         KeyError: No document has that id.
@@ -132,10 +132,10 @@ def _write_columns(documents: DocumentArray, index: Any, columns: str | Sequence
 
 
 def write_column(documents: Sequence[Document], column: str, values: Any) -> None:
-    """Set a field of all documents: from a list or an array one by one, or to one value for all.
+    """Set a field of all documents: to the elements of a list or an array, or to one value for all.
 
     Raises:
-        ValueError: More or fewer values than documents.
+        ValueError: There are more or fewer values than documents.
     """
     if isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim):
         for document, value in zip(documents, _as_many(values, len(documents)), strict=True):
@@ -155,7 +155,7 @@ def traverse(documents: Sequence[Document], path: str) -> list[Document]:
     """Return the documents that a path such as ``@r,mm`` reaches, path by path, depth first.
 
     Raises:
-        ValueError: The path is not one; the message shows where it breaks.
+        ValueError: The path is not valid; the message shows where.
     """
     parsed = [_parse(one, path) for one in re.sub(r"\s+", "", path[1:]).split(",")]
     return list(chain.from_iterable(_walk(documents, steps) for steps in parsed))
@@ -199,7 +199,7 @@ def _walk(group: Sequence[Document], steps: list[tuple[str, slice]]) -> Iterator
 
 
 def flatten(documents: Iterable[Document]) -> Iterator[Document]:
-    """Yield every document once, those nested in it (chunks, then matches) before it."""
+    """Yield every document once, after those nested in it: its chunks, then its matches."""
     seen: set[int] = set()
 
     def visit(document: Document) -> Iterator[Document]:
@@ -218,9 +218,9 @@ def positions(documents: Sequence[Document], index: Any) -> list[int]:
     """Return the positions that an id, a mask, a row of positions or a row of ids selects.
 
     Raises:
-        IndexError: A mask of another length, or a position out of range.
+        IndexError: A mask has another length, or a position is out of range.
         KeyError: No document has that id.
-        TypeError: Anything else, or a mixture.
+        TypeError: The selector is something else, or a mixture.
     """
     if isinstance(index, str) and not index.startswith("@"):
         return [_position(documents, index)]
@@ -259,14 +259,14 @@ def _in_range(position: int, count: int) -> int:
 
 
 def read(document: Document, column: str) -> Any:
-    """Return one value of a document: a field, or what ``tags__colour`` and ``scores__cosine__value`` lead to.
+    """Return one value of a document: a field, or a value inside of one, as ``tags__colour`` names it.
 
     Returns:
-        ``None`` where the way ends early: a key that is not there.
+        ``None`` if a key is missing.
 
     Raises:
         AttributeError: Documents have no such field.
-        IndexError: A list on the way is shorter.
+        IndexError: A list has no such position.
     """
     value: Any = document
     for name in _names(document, column):
@@ -289,11 +289,11 @@ def _follow(value: Any, name: str) -> Any:
 
 
 def write(document: Document, column: str, value: Any) -> None:
-    """Set the value that `read` would return; a missing last key is added.
+    """Set the value that `read` would return; if the last key is missing, it is added.
 
     Raises:
         AttributeError: Documents have no such field.
-        KeyError: The way ends before the last key.
+        KeyError: A key before the last one is missing.
     """
     *way, last = _names(document, column)
     target: Any = document
@@ -313,7 +313,7 @@ def stack(documents: Sequence[Document], field: str) -> NDArray[Any] | None:
     """Return the ``embedding`` or ``tensor`` of all documents as one array ``[N, ...]``.
 
     Returns:
-        A view when the rows are consecutive rows of one matrix, as they are after ``encode``; ``None`` when no
+        A view if the rows are consecutive rows of one matrix, as they are after ``encode``; ``None`` if no
         document has one.
 
     Raises:
@@ -339,14 +339,14 @@ def stack(documents: Sequence[Document], field: str) -> NDArray[Any] | None:
 
 
 def _as_view(rows: list[NDArray[Any]]) -> NDArray[Any] | None:
-    """Return the part of a matrix that the rows make up, if they are consecutive rows of one."""
+    """Return the part of a matrix that the rows are, if they are consecutive rows of one matrix."""
     first = rows[0]
     owner = first.base
     if not isinstance(owner, np.ndarray) or not owner.flags.c_contiguous or owner.dtype != first.dtype:
         return None
     start, apart = divmod(_address(first) - _address(owner), first.itemsize)
     stop = start + len(rows) * first.size
-    # Memory within that of an array that is alive belongs to it, so no row's `base` needs to be checked.
+    # The array is alive, so memory within its memory belongs to it, and no row's `base` needs to be checked.
     if apart or start < 0 or stop > owner.size:
         return None
     return owner.reshape(-1)[start:stop].reshape(len(rows), *first.shape)

@@ -91,7 +91,7 @@ def _details(documents: DocumentArray, names: list[str]) -> Table:
 def _count_unique(values: list[Any]) -> int:
     try:
         return len(set(values))
-    except TypeError:  # not hashable: each counts
+    except TypeError:  # they cannot be hashed, so each counts as a different value
         return len(values)
 
 

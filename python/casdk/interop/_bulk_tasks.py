@@ -1,6 +1,6 @@
 """A bulk run in the tasks of an engine: each task makes a share of the shards, and the calling process merges them.
 
-`casdk.interop.ray`, ``dask`` and ``spark`` each say how their engine runs a `ShareTask` once for every share.
+`casdk.interop.ray`, ``dask`` and ``spark`` pass `encode_in_tasks` a function that runs a `ShareTask` for each share.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ NOT_FOR_TASKS: Final = {
 
 
 class ShareTask:
-    """Makes one share of a bulk run, or what is missing of it; a function that can be pickled, and called again.
+    """Makes one share of a bulk run, or the missing rest of it; a function that can be pickled, and called again.
 
     Args:
-        client: Its configuration travels.
+        client: A client, whose configuration is pickled.
         target: The folder, which all workers see.
         content: The items, pickled.
         shares: How many tasks there are.
-        options: Those of ``encode_to``, for one run.
+        options: The options of ``encode_to`` for one run.
     """
 
     def __init__(self, client: Client, target: str, content: bytes, shares: int, options: Mapping[str, Any]) -> None:
@@ -61,7 +61,7 @@ class ShareTask:
             Rows that were encoded.
 
         Raises:
-            BulkError: It stopped; another call continues there.
+            BulkError: The run was stopped; another call continues there.
         """
         client, content = batches.client_of(self._settings), pickle.loads(self._content)
         return client.encode_to(self._target, content, shard=(index, self.shares), **self._options).encoded
@@ -77,21 +77,21 @@ def encode_in_tasks(
     dumps: Callable[[Any], bytes],
     run: Callable[[ShareTask], Iterable[int]],
 ) -> BulkResult:
-    """Run the tasks of a bulk run, and join what they have made.
+    """Run the tasks of a bulk run, and merge the shares that they have made.
 
     Args:
         client: A client of the server.
-        target: The folder, begun or not.
+        target: The folder, which an earlier run may have begun.
         content: What each task reads.
-        options: Those of ``encode_to``.
-        tasks: How many there are.
-        dumps: The engine's way to pickle, which takes more functions along than Python's.
-        run: Runs a task for each share, and returns what each has returned.
+        options: The options of ``encode_to``.
+        tasks: The number of tasks.
+        dumps: The engine's function for pickling, which can pickle more functions than Python's.
+        run: Runs a task for each share, and returns the results of all tasks.
 
     Raises:
         BulkError: A task failed for good; the same call continues from there.
         InputTypeError: The content cannot be read more than once, or cannot be pickled.
-        InputValueError: There are no tasks, or an option is none that ``encode_to`` takes.
+        InputValueError: There are no tasks, or ``encode_to`` has no such option.
         ConfigError: An option is for single runs.
     """
     begun_at = monotonic()
@@ -105,7 +105,7 @@ def encode_in_tasks(
         raise InputTypeError(f"target must be a path, not {type(target).__name__}")
     path = os.fsdecode(target)
     if not is_url(path):
-        # Workers have working directories of their own.
+        # The working directory of a worker may be another one.
         path = os.path.abspath(os.path.expanduser(path))
     if suffix_of(path):
         raise ConfigError(f"{os.fsdecode(target)}: tasks make a folder of Parquet files, whose name has no suffix")
@@ -124,7 +124,7 @@ def encode_in_tasks(
 
 
 def _pickled(content: Any, dumps: Callable[[Any], bytes]) -> bytes:
-    """Return content as it travels.
+    """Return pickled content.
 
     Raises:
         InputTypeError: It cannot be read more than once, or cannot be pickled.

@@ -23,14 +23,14 @@ _clients: dict[tuple[int, bytes], Client] = {}
 
 
 def client_of(settings: bytes) -> Client:
-    """Return this process's client of pickled settings, made when first asked for and closed when the process ends."""
+    """Return this process's client for pickled settings; the first call makes it, and the process's end closes it."""
     key = os.getpid(), settings
     client = _clients.get(key)
     if client is None:
         made = pickle.loads(settings)
         client = _clients.setdefault(key, made)
         if client is made:
-            # Runs where atexit does, and in the children of multiprocessing, where atexit does not.
+            # This also runs in the children of multiprocessing, in which functions of `atexit` do not run.
             Finalize(client, client.close, exitpriority=10)
     return client
 
@@ -43,8 +43,8 @@ class BatchEncoder:
     Args:
         client: A client of the server, of which only the configuration is pickled. Its credential must be a function of
             a module, or ``CLIP_AUTH_TOKEN`` in the environment of the workers.
-        column: What to encode: texts, or what else `Client.encode` takes.
-        into: Name of the new column, or of the one to replace.
+        column: Name of the column to encode: texts, or any other items that `Client.encode` accepts.
+        into: Name of the new column, or of the column to replace.
         errors: ``"raise"``, or ``"return"`` for null (NaN where there is no null) if an item cannot be encoded.
         **options: The `EncodeOptions` of each call.
 
@@ -80,7 +80,7 @@ class BatchEncoder:
         """Encode items in this process.
 
         Returns:
-            The rows, and the errors of the items that have none.
+            The rows, and the errors of the items without a row.
         """
         found = client_of(self._settings).encode(items, **self._options)
         return found if isinstance(found, EncodeResult) else EncodeResult(embeddings=found)

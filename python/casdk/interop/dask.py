@@ -25,11 +25,11 @@ def encode(frame: Any, client: Client, column: str, **options: Any) -> Any:
     Args:
         frame: A ``dask.dataframe.DataFrame``.
         client: A client of the server; its configuration is pickled for the workers.
-        column: What to encode.
+        column: Name of the column to encode.
         **options: Options of `BatchEncoder`.
     """
     function = BatchEncoder(client, column, **options)
-    # Without a meta, dask would find the columns out by encoding made-up texts.
+    # Without a meta, dask would encode made-up texts to find out the columns.
     meta = frame._meta.assign(**{function.into: frame._meta[column].astype(object)})
     return frame.map_partitions(function, meta=meta)
 

@@ -19,10 +19,10 @@ __all__ = ["ClipEmbeddings"]
 
 
 class ClipEmbeddings(Embeddings):
-    """For every vector store, retriever and chain that takes an ``Embeddings``.
+    """Embeddings for the vector stores, retrievers and chains that take an ``Embeddings``.
 
     Args:
-        client: The client; it stays the caller's to close.
+        client: The client; the caller has to close it.
         **options: Options of every `Client.encode`, e.g. ``batch_size``, ``parameters={"model_name": ...}``.
     """
 

@@ -19,10 +19,10 @@ __all__ = ["ClipEmbedding"]
 
 
 class ClipEmbedding(MultiModalEmbedding):
-    """For every index that takes an ``embed_model`` or an ``image_embed_model``.
+    """An embedding model for the indexes that take an ``embed_model`` or an ``image_embed_model``.
 
     Args:
-        client: The client; it stays the caller's to close.
+        client: The client; the caller has to close it.
         **options: Options of every `Client.encode`, e.g. ``batch_size``, ``parameters={"model_name": ...}``.
     """
 
@@ -31,7 +31,9 @@ class ClipEmbedding(MultiModalEmbedding):
 
     def __init__(self, client: Client, **options: Unpack[EncodeOptions]) -> None:
         model = (options.get("parameters") or {}).get("model_name", "clip")
-        super().__init__(model_name=model, embed_batch_size=2048)  # its most: the client makes batches of its own
+        super().__init__(
+            model_name=model, embed_batch_size=2048
+        )  # the largest that LlamaIndex allows, since the client makes its own batches
         self._client, self._options = client, options
 
     def _get_text_embeddings(self, texts: list[str]) -> Any:

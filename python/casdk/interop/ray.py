@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["encode", "encode_to"]
 
 STOP_SECONDS: Final = 10
-"""How long tasks that are no longer wanted may take to write down what they have."""
+"""How long cancelled tasks may take to write the rows that they have."""
 
 
 def encode(dataset: Any, client: Client, column: str, *, batch_size: int = 1024, **options: Any) -> Any:
@@ -29,8 +29,8 @@ def encode(dataset: Any, client: Client, column: str, *, batch_size: int = 1024,
     Args:
         dataset: A ``ray.data.Dataset``.
         client: A client of the server; its configuration is pickled for the workers.
-        column: What to encode.
-        batch_size: Rows a worker is handed at a time; it sends them in requests of its own.
+        column: Name of the column to encode.
+        batch_size: Rows that a worker gets at a time; it sends them in requests of its own.
         **options: Options of `BatchEncoder`.
     """
     function = BatchEncoder(client, column, **options)

@@ -16,7 +16,7 @@ from casdk.interop.batches import BatchEncoder
 __all__ = ["encode_to", "udf"]
 
 OUR_ERROR: Final = re.compile(r"^casdk\.errors\.\w+: (.*)$", re.MULTILINE)
-"""What an error of casdk's says, in the traceback of a worker."""
+"""Finds the message of an error of casdk's in the traceback of a worker."""
 
 
 def udf(client: Client, *, errors: Literal["raise", "return"] = "raise", **options: Any) -> Any:
@@ -24,7 +24,7 @@ def udf(client: Client, *, errors: Literal["raise", "return"] = "raise", **optio
 
     Args:
         client: A client of the server; its configuration is pickled for the workers.
-        errors: ``"raise"``, or ``"return"``: null for what cannot be encoded.
+        errors: ``"raise"``, or ``"return"`` for null if an item cannot be encoded.
         **options: `EncodeOptions` of each call.
 
     Examples:
@@ -86,7 +86,7 @@ def encode_to(
             for frame in frames:
                 yield pd.DataFrame({"encoded": [task(int(index)) for index in frame["id"]]})
 
-        # A partition for each number.
+        # each number is a partition of its own
         numbers = session.range(0, task.shares, 1, task.shares)
         try:
             return [row.encoded for row in numbers.mapInPandas(make, "encoded long").collect()]
