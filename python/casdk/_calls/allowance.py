@@ -1,20 +1,20 @@
-"""How many requests a second a server takes, as what it refuses shows; there is no I/O here, and no clock.
+"""How many requests a second a server accepts, found out from those that it refuses; there is no I/O and no clock here.
 
-A server that limits the rate of its clients takes what comes slowly enough, and refuses what comes faster. So where it
-refuses, requests are sent at a rate at which it does not, and that is raised from time to time:
+A server that limits the rate of its clients accepts requests up to that rate, and refuses those that come faster. So if
+it refuses some, requests are sent at a lower rate, which is raised from time to time:
 
-- It begins when at least `LEAST_REFUSED_REQUESTS` of the last `LATEST_OUTCOMES` requests were refused, at the rate of
-  those that were taken meanwhile.
-- When enough requests were taken at a rate, it is raised. The next refusal undoes that raise, and the next raise is
-  smaller; once the smallest is refused, the rate is held for a while.
-- At each refusal the limit had nothing left. What was taken between two of them, less one, is no more than what it
-  allows in that time: a rate that is never gone below, as it cannot be what is refused.
-- A limit by whole seconds, or minutes, takes requests as they come, and then none until its next one begins. So a
-  refusal since which nothing was taken says nothing of the rate: requests are sent ever more slowly until one is taken,
-  and then as fast as before.
-- A server that refuses requests at such a rate refuses for another reason, or at random, or has become slower. So the
-  rate is lowered once more; if that does not help, it is dropped, and refusals slow nothing down for a while. A rate
-  that no request waits for is dropped, too.
+- This begins when at least `LEAST_REFUSED_REQUESTS` of the last `LATEST_OUTCOMES` requests were refused. The first rate
+  is that of the requests that were accepted meanwhile.
+- When enough requests were accepted at a rate, it is raised. The next refusal undoes that raise, and the next raise is
+  smaller; once the smallest is refused, the rate stays the same for a while.
+- At each refusal, the server's limit was used up. So the requests that were accepted between two refusals, less one,
+  are no more than the limit allows in that time. The rate is never made lower than that.
+- A limit may count by whole seconds or minutes: when its number is used up, it accepts nothing until the next one
+  begins. So if nothing was accepted since a refusal, the next refusals do not change the rate. Requests are sent more
+  and more slowly until one is accepted, and then as fast as before.
+- A server that refuses requests even at such a rate has another reason, refuses at random, or has become slower. So
+  the rate is lowered once more. If that does not help, there is no rate any more, and refusals do not slow requests
+  down for a while. There is also no rate any more once requests come so slowly that none waits for it.
 
 Nothing is noted about requests before the server refuses one for the first time.
 """
@@ -29,49 +29,52 @@ __all__ = ["Allowance", "Ticket"]
 
 LATEST_OUTCOMES: Final = 16
 LEAST_REFUSED_REQUESTS: Final = 2
-"""A rate is looked for once so many of so many requests in a row were refused."""
+"""Requests are slowed down once `LEAST_REFUSED_REQUESTS` of the latest `LATEST_OUTCOMES` requests were refused."""
 FEW_REQUESTS: Final = 4
-"""Fewer requests that were taken say nothing of a rate: then as many have to be refused."""
+"""If fewer requests were accepted, they do not show a rate; then at least so many have to be refused."""
 BURST_SECONDS: Final = 0.02
-"""The least time that the rate of fewer requests is worked out over: most limits take some at once, which would look
+"""The rate of few requests is calculated over at least this time: most limits accept some at once, which would look
 like a high rate."""
 LEAST_REQUESTS_PER_SECOND: Final = 1.0
-"""Sent in any case: calls to a server that refuses all requests have to find that out soon."""
+"""The lowest rate: calls to a server that refuses all requests have to find that out soon."""
 ASKED_PER_SECOND: Final = 2.0
-"""Sent while a server has taken none since the last refusal, at least, to see whether it takes some again."""
+"""The lowest rate while a server accepts nothing after a refusal, to find out when it accepts requests again."""
 FIRST_STEP: Final = 1.0
-"""While nothing is known of the limit, a raise doubles the rate..."""
+"""While nothing is known about the limit, each raise adds this part of the rate, and so doubles it."""
 FIRST_JUDGED_REQUESTS: Final = 4
-"""...and is made when so many requests were taken since the last change."""
+"""Such a raise is made when so many requests were accepted since the last change of the rate."""
 LARGEST_STEP: Final = 0.25
 LEAST_STEP: Final = 0.05
-"""Later raises, as parts of the rate: each that is refused makes the next one a quarter."""
+"""The largest and the smallest later raise, as parts of the rate; after a refused raise, the next is a quarter."""
 JUDGED_REQUESTS: Final = 8
-"""They are made when so many requests were taken, divided by that part: then the last raise has let through this many
-more than the rate before it, and a limit that takes fewer at once has refused one, if it was too much."""
+"""A later raise is made when so many requests, divided by its part of the rate, were accepted. By then, the last raise
+has let through this many more requests than the rate before it. If that was too much, a limit that accepts fewer
+requests at once has refused one."""
 JUDGED_SECONDS: Final = 0.05
-"""No raise is made sooner after a change."""
+"""The least time between a change of the rate and a raise."""
 HOLD_SECONDS: Final = 10.0
 LONGEST_HOLD_SECONDS: Final = 80.0
-"""How long a rate is held when the least raise was refused; each time in a row twice as long."""
+"""How long the rate stays the same when the smallest raise was refused; each time in a row, this is twice as long."""
 REMEMBERED_REFUSALS: Final = 8
-"""So many refusals, the latest, say what a limit allows at least."""
+"""How many of the latest refusals show what the limit allows at least."""
 PRECISE_REQUESTS: Final = 8
-"""With so many requests taken between two refusals, one more or less of them makes little difference."""
+"""If so many requests were accepted between two refusals, one more or less makes little difference to their rate."""
 MOST_UNEXPLAINED_REFUSALS: Final = 4
-"""After so many refusals at a rate that a limit would have to allow, the server is no longer taken to have one..."""
+"""After so many refusals at a rate that a limit would have to allow, the server counts as one without a limit."""
 MOST_LOWERING_REFUSALS: Final = 10
-"""...nor after so many that each lowered the rate, without `QUIET_REQUESTS` requests in a row taken in between."""
+"""The same holds after so many refusals that each lowered the rate, unless `QUIET_REQUESTS` requests in a row were
+accepted in between."""
 QUIET_REQUESTS: Final = 100
 UNHURRIED_RATIO: Final = 4.0
-"""Requests that come so many times slower than the rate allows do not wait for it: it is not raised any more, and is
-let go if so many of them are taken, one after the other."""
+"""Requests that come so many times more slowly than the rate allows do not wait for it. Then it is not raised, and
+there is no rate any more once enough of them were accepted, one after the other."""
 IDLE_SECONDS: Final = 1.0
-"""After a pause that is longer than this, and than the rate makes it, the requests before it say nothing of that."""
+"""After a pause that is longer than this, and longer than the rate requires, earlier requests do not show how fast
+requests come."""
 DISTRUST_SECONDS: Final = 60.0
 LONGEST_DISTRUST_SECONDS: Final = 600.0
-"""How long refusals slow nothing down once they were those of no limit; each time twice as long, unless there was one
-for longer."""
+"""How long refusals do not slow requests down after the server seems to have no limit. Each time this is twice as
+long, unless a limit held for longer than that."""
 
 
 class Ticket(NamedTuple):
@@ -87,7 +90,7 @@ class Ticket(NamedTuple):
 
 
 class Allowance:
-    """Finds out how many requests a second one server takes.
+    """Finds out how many requests a second one server accepts.
 
     Attributes:
         watches: Whether `send` and `accept` are to be called for requests; `refuse` always is.
@@ -117,7 +120,7 @@ class Allowance:
         return ticket
 
     def accept(self, ticket: Ticket | None, now: float) -> None:
-        """Note that the server has taken a request.
+        """Note that the server has accepted a request.
 
         Args:
             ticket: The request's ticket; ``None`` if it was sent before the server was watched.
@@ -147,13 +150,13 @@ class Allowance:
             return self._limit is not None and all(self._outcomes)
         if ticket is None:
             return False
-        taken = self._limit.refuse(ticket, now)
+        accepted = self._limit.refuse(ticket, now)
         if self._limit.is_unlikely:
             self._distrust_for_a_while(now)
-        return taken == 0
+        return accepted == 0
 
     def _suspect(self, ticket: Ticket | None, now: float) -> None:
-        """Decide whether a limit is the reason of the refusal; if so, begin with the rate of the requests taken."""
+        """Decide whether a limit is the reason of the refusal; if so, begin with the rate of the accepted requests."""
         if not self.watches:
             self.watches, self._watched_at = True, now
             self._outcomes.clear()
@@ -162,13 +165,13 @@ class Allowance:
             self._refusals.add(ticket)
         self._outcomes.append(True)
         refused = sum(self._outcomes)
-        taken, seconds = len(self._outcomes) - refused, now - self._watched_at
-        if refused < (LEAST_REFUSED_REQUESTS if taken >= FEW_REQUESTS else FEW_REQUESTS):
+        accepted, seconds = len(self._outcomes) - refused, now - self._watched_at
+        if refused < (LEAST_REFUSED_REQUESTS if accepted >= FEW_REQUESTS else FEW_REQUESTS):
             return
-        if taken < FEW_REQUESTS:
-            taken, seconds = max(1, taken), max(BURST_SECONDS, seconds)
+        if accepted < FEW_REQUESTS:
+            accepted, seconds = max(1, accepted), max(BURST_SECONDS, seconds)
         self._began_at = now
-        self._limit = _Limit(taken / seconds, self._refusals, self._sent)
+        self._limit = _Limit(accepted / seconds, self._refusals, self._sent)
 
     def _distrust_for_a_while(self, now: float) -> None:
         """Stop slowing requests down, and do not begin again for a while, unless the limit held for long."""
@@ -181,7 +184,7 @@ class Allowance:
 
 
 class _Refusals:
-    """The latest refusals, and how many requests were taken between them; an `Allowance` counts them.
+    """The latest refusals, and how many requests were accepted between them; an `Allowance` counts them.
 
     Args:
         first: The first refused request.
@@ -191,12 +194,12 @@ class _Refusals:
         self._refused = 0
         """Refused since the first."""
         self._latest = deque([(first.at, first.number)], maxlen=REMEMBERED_REFUSALS)
-        """When each was sent, and how many had been taken by then."""
+        """When each was sent, and how many had been accepted by then."""
 
     def is_followed_by(self, ticket: Ticket) -> bool:
-        """Whether a request that is refused now was sent after the last of these, and nothing was taken in between."""
-        at, taken = self._latest[-1]
-        return ticket.at > at and ticket.number - self._refused - 1 == taken
+        """Whether a request that is refused now was sent after the last of these, and none was accepted in between."""
+        at, accepted = self._latest[-1]
+        return ticket.at > at and ticket.number - self._refused - 1 == accepted
 
     def count(self) -> None:
         """Count a refused request that shows nothing about the limit."""
@@ -214,25 +217,25 @@ class _Refusals:
 
     @property
     def last(self) -> tuple[int, float]:
-        """How many requests were taken between the last two refusals, and in how many seconds."""
+        """How many requests were accepted between the last two refusals, and in how many seconds."""
         if len(self._latest) < 2:
             return 0, inf
-        (before, taken_before), (at, taken) = self._latest[-2], self._latest[-1]
-        return taken - taken_before, at - before
+        (before, accepted_before), (at, accepted) = self._latest[-2], self._latest[-1]
+        return accepted - accepted_before, at - before
 
     @property
     def allowed(self) -> float:
         """Requests a second that the limit allows at least, if it is one: it had nothing left at each refusal."""
-        at, taken = self._latest[-1]
+        at, accepted = self._latest[-1]
         # One less, as it may have had a part of one left at the earlier of the two.
         return max(
-            (max(0, taken - earlier - 1) / (at - before) for before, earlier in self._latest if before < at),
+            (max(0, accepted - earlier - 1) / (at - before) for before, earlier in self._latest if before < at),
             default=0.0,
         )
 
 
 class _Limit:
-    """The search for the rate that a server takes; an `Allowance` has one while it slows requests down.
+    """The search for the rate that a server accepts; an `Allowance` has one while it slows requests down.
 
     Args:
         rate: The first rate to try, in requests a second.
@@ -254,7 +257,7 @@ class _Limit:
         self._raise_at = -inf
         self._unexplained = self._lowered = 0
         self._rate_before: float | None = None
-        """The rate before requests were sent more slowly, since the server takes none."""
+        """The rate before requests were sent more slowly because the server accepts none."""
         self.is_unlikely = False
         self._change(rate)
 
@@ -267,7 +270,7 @@ class _Limit:
         self._latest = ticket
 
     def accept(self, ticket: Ticket, now: float) -> bool:
-        """Note that a request was taken; return whether requests come fast enough for the rate to matter."""
+        """Note that a request was accepted; return whether requests come fast enough for the rate to matter."""
         if ticket.number < self._first:
             return True
         rate, self._rate_before = self._rate_before, None
@@ -285,7 +288,7 @@ class _Limit:
         return True
 
     def refuse(self, ticket: Ticket, now: float) -> int | None:
-        """Note that a request was refused; return how many were taken since the last refusal, ``None`` if unknown."""
+        """Note a refused request; return how many were accepted since the last refusal, ``None`` if that is unknown."""
         if ticket.number < self._first:  # it was sent at another rate
             self._refusals.count()
             return None
@@ -295,17 +298,17 @@ class _Limit:
             self._change(max(self.rate / 2, min(self.rate, ASKED_PER_SECOND)))
             return 0
         self._refusals.add(ticket)
-        taken, seconds = self._refusals.last
-        self._lowered += taken > 1
+        accepted, seconds = self._refusals.last
+        self._lowered += accepted > 1
         if self._raised:
             self._undo()
         else:
-            self._lower(taken, seconds)
+            self._lower(accepted, seconds)
         self._raise_at = -inf
         if self._step == LEAST_STEP:
             self._raise_at, self._hold = now + self._hold, min(2 * self._hold, LONGEST_HOLD_SECONDS)
         self.is_unlikely = self._unexplained >= MOST_UNEXPLAINED_REFUSALS or self._lowered >= MOST_LOWERING_REFUSALS
-        return taken
+        return accepted
 
     def _raise(self) -> None:
         if not self._raised:
@@ -327,17 +330,19 @@ class _Limit:
         self._step = max(LEAST_STEP, self._step / 4)
         self._change(max(before, min(self.rate, self._refusals.allowed)))
 
-    def _lower(self, taken: int, seconds: float) -> None:
-        """Lower the rate to that of the requests taken since the last refusal, but not below what the limit allows."""
+    def _lower(self, accepted: int, seconds: float) -> None:
+        """Lower the rate to that of the requests accepted since the last refusal, but not below the limit's own."""
         allowed = self._refusals.allowed
         if self.rate <= (1 + LEAST_STEP) * allowed:
             self._unexplained += 1
             if self._unexplained > 1:  # if there is a limit, it does not allow any more what it did
                 self._refusals.forget()
                 self._held, allowed = inf, 0.0
-        if taken > 1:
-            lower = (taken - (taken >= PRECISE_REQUESTS)) / seconds
-            self._step = max(LEAST_STEP, min(LARGEST_STEP, self._step, 1 / taken if taken >= PRECISE_REQUESTS else inf))
+        if accepted > 1:
+            lower = (accepted - (accepted >= PRECISE_REQUESTS)) / seconds
+            self._step = max(
+                LEAST_STEP, min(LARGEST_STEP, self._step, 1 / accepted if accepted >= PRECISE_REQUESTS else inf)
+            )
         else:
             lower = self._held if self._held < self.rate else self.rate / 2
             self._step = min(LARGEST_STEP, self._step) if allowed else FIRST_STEP

@@ -50,9 +50,9 @@ class BulkOptions(TypedDict, total=False):
         prefetch: Requests in flight; ``Limits.prefetch`` by default.
         check_images: Whether to refuse items that are no images before they are sent.
         images: What is sent of them, as for `Client.encode`: the ``"original"``, ``"exact"`` crops, or such with loss,
-            ``"jpeg95"`` or ``"webp90"``. Loss is measured on the first 32 images of each shard, which go without, and
-            the manifest says what came of it, so a run that was killed leaves the same bytes. Items that are tried
-            again go without loss.
+            ``"jpeg95"`` or ``"webp90"``. Loss is measured on the first 32 images of each shard, which are sent without;
+            the manifest has the result, so a run that was killed leaves the same bytes. Items that are tried
+            again are sent without loss.
         image_size: The model's side in pixels, for crops; found out by default.
         min_fidelity: The smallest cosine between the rows of crops without and with loss: if that of a shard's first
             images is smaller, all of its images go without loss. 0.999.

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class EscapedError(BaseException):
-    """Wraps an exception of the caller's code that is no `Exception`; asyncio would end the engine's loop by it.
+    """Wraps an exception of the caller's that is not an `Exception`, since asyncio would end the engine's loop by it.
 
     Attributes:
         original: The exception: a ``KeyboardInterrupt``, ``SystemExit``, ``CancelledError``...

@@ -1,4 +1,4 @@
-"""Whether gevent or eventlet has replaced threads and sockets, found out without importing them."""
+"""Finds out, without importing them, whether gevent or eventlet has replaced threads and sockets."""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ class Engine:
             ClosedError: It does; a ConfigError as `ThreadModel.check_caller` has it.
         """
         modules = sys.modules
-        if "gevent" in modules or "eventlet" in modules:  # which may have patched the threads since
+        if "gevent" in modules or "eventlet" in modules:  # a library may have patched the threads since the start
             self.thread_model.check_caller()
         thread = threading.get_ident()
         if thread in our_threads:

@@ -1,4 +1,4 @@
-"""The engine of this process: started on first use, held still for a fork, forgotten in a forked child.
+"""The engine of this process: it is started on first use, paused for a fork, and replaced in a forked child.
 
 A child starts an engine of its own, since threads do not survive a fork, and sockets must not be shared between
 processes.
@@ -36,7 +36,7 @@ def _starting() -> threading.RLock:
 
 
 def engine() -> Engine:
-    """Return this process's engine, started if need be.
+    """Return this process's engine; the first call starts it.
 
     Raises:
         ClosedError: Python is exiting.
