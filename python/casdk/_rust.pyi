@@ -414,14 +414,16 @@ def sum_words(data: NDArray[np.uint8], before: int) -> int:
         before: How many come before these in a longer sequence, whose sum is that of its parts.
     """
 
-def gather(out: NDArray[np.uint8], start: int, pieces: list[NDArray[np.uint8]], before: int) -> int:
-    """Copy bytes into a place, one piece behind the other, and return what `sum_words` does of all of them.
+def copy_and_sum(out: NDArray[np.uint8], start: int, data: NDArray[np.uint8], before: int) -> int:
+    """Copy bytes into a place, and return the sum that `sum_words` returns for them.
+
+    Up to a megabyte is copied without releasing the GIL.
 
     Args:
-        out: ``[M]``, where to.
-        start: The place of the first one.
-        pieces: ``[N]`` each.
-        before: As `sum_words` has it.
+        out: ``[M]``, where they are copied to.
+        start: The place of the first byte.
+        data: ``[N]``, the bytes.
+        before: As for `sum_words`.
 
     Raises:
         IndexError: There is no room for them.

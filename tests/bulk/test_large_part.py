@@ -107,6 +107,34 @@ def test_what_the_thread_cannot_write_is_raised_later(tmp_path, monkeypatch):
     part.close()
 
 
+def test_what_was_added_may_be_changed_afterwards(tmp_path):
+    piece = bytearray(b"x" * 3 * BLOCK)
+    part = LargePart(tmp_path / "rows.part")
+    part.write(piece)
+    piece[:] = b"y" * len(piece)
+    part.sync()
+    part.close()
+    assert (tmp_path / "rows.part").read_bytes() == b"x" * 3 * BLOCK
+
+
+def test_memory_of_chunks_that_were_written_is_filled_again(tmp_path, monkeypatch):
+    made = []
+
+    class Chunk(large_part._Chunk):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setattr(large_part, "_Chunk", Chunk)
+    part = LargePart(tmp_path / "rows.part")
+    for _ in range(100):
+        part.write(bytes(2 * BLOCK))
+    part.sync()
+    part.close()
+    assert part.size == 200 * BLOCK
+    assert len(made) <= large_part.MOST_WAITING + 1
+
+
 def test_what_was_not_written_may_be_dropped(tmp_path):
     part = LargePart(tmp_path / "rows.part")
     part.write(b"1234")

@@ -77,8 +77,11 @@ class Pieces(Answer):
         self._width = reply.width
         if piece.rows is None:
             piece.rows = np.empty((len(piece.items), reply.width), self._dtype)
-        rows = [index - piece.start for index in indices]
-        missing = reply.place(piece.rows, 0, sent, request_id, rows)
+        start = piece.start
+        if type(indices) is range:
+            missing = reply.place(piece.rows, indices.start - start, sent, request_id)
+        else:
+            missing = reply.place(piece.rows, 0, sent, request_id, [index - start for index in indices])
         self._count_done(piece, sent - len(missing))
         return missing
 
@@ -97,7 +100,8 @@ class Pieces(Answer):
             self._held_back_bytes -= piece.nbytes
             if piece.rows is None:
                 piece.rows = np.empty((len(piece.items), self._width), self._dtype)
-            piece.rows[piece.bad] = np.nan
+            if piece.bad:
+                piece.rows[piece.bad] = np.nan
             yield piece
 
     def rest(self, missing: Container[int]) -> Piece:

@@ -90,7 +90,7 @@ mod _rust {
     #[pymodule_export]
     use super::rows::{are_consecutive, copy_rows};
     #[pymodule_export]
-    use super::sums::{gather, sum_words};
+    use super::sums::{copy_and_sum, sum_words};
     #[pymodule_export]
     use super::uri::{kind_of_uri, read_uri};
     #[pymodule_export]
