@@ -130,6 +130,47 @@ class Arena:
         benchmark.pedantic(runs[OURS], setup=others, rounds=ROUNDS, iterations=1)
         return self._keep(row, benchmark)
 
+    def compete_once(
+        self,
+        benchmark: Any,
+        claim: str,
+        scheme: str,
+        case: Case,
+        rivals: Iterable[Rival],
+        prepare: Callable[[], None],
+    ) -> Row:
+        """Run a case once in a new process, which has made a small call before; CPU and wall time in seconds an item.
+
+        Args:
+            benchmark: The fixture.
+            claim: The name of the row.
+            scheme: The scheme of the server.
+            case: The case.
+            rivals: Who runs it beside casdk, against the fast server.
+            prepare: Called before each process runs the case.
+
+        Raises:
+            AssertionError: A rival's embeddings differ from casdk's: one of the two does something else.
+        """
+        row, small = Row(claim, scheme, {}, {}), case | {"n": 64}
+        field = (*rivals, Rival(OURS, OURS))
+
+        def run(rival: Rival, order: str) -> dict[str, Any]:
+            with Contender(rival.contender, *self.peer("fast").address(scheme)) as contender:
+                prepare()
+                contender.do("check", small | rival.changes)
+                return contender.do(order, case | rival.changes)
+
+        def all_of_them() -> None:
+            for rival in field:
+                got = run(rival, "once")
+                _note(row, rival.label, {name: got[name] / case["n"] for name in ("cpu", "wall")})
+
+        digests = {run(rival, "check")["digest"] for rival in field}
+        assert len(digests) == 1, "a rival has other rows than casdk"
+        benchmark.pedantic(all_of_them, rounds=ROUNDS, iterations=1)
+        return self._keep(row, benchmark)
+
     def time_calls(
         self, benchmark: Any, claim: str, scheme: str, case: Case, rivals: Iterable[Rival], calls: int
     ) -> Row:
