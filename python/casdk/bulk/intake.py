@@ -13,11 +13,11 @@ __all__ = ["Intake"]
 
 
 class Intake:
-    """Takes items for a shard and notes them in it.
+    """Reads the items of a shard for its stream, and notes them in the shard's `Work`.
 
     Args:
         source: The input.
-        work: The shard.
+        work: The shard in progress.
         batch_size: Rows per request.
         shard_rows: Rows of a shard.
     """
@@ -31,14 +31,19 @@ class Intake:
         self._ended = False
 
     def end(self) -> None:
-        """Hand out no more; may be called anywhere."""
+        """Hand out no more items; any thread may call this."""
         self._ended = True
         self._at_hand.clear()
 
     def items(self, fewest: int) -> Any:
-        """Return what is still to be encoded: a list, if it is all there and known to be no fewer, else an iterator.
+        """Return the items that are still to be encoded.
 
-        The engine reads a list by itself. For each request of an iterator, the caller's thread is woken.
+        Args:
+            fewest: How many items a list must have at least.
+
+        Returns:
+            A list if the source has them in memory, which the engine reads by itself. Otherwise an iterator; for each
+            of its requests the caller's thread is woken.
         """
         if isinstance(self._source, AsyncSource):
             return self._items_on_loop()

@@ -1,10 +1,10 @@
-"""What is finished of a bulk run and what may follow; there is no I/O here.
+"""The manifest, which says what a target holds; there is no I/O here.
 
-A target is made of shards, runs of ``shard_rows`` items of the input, the last one shorter. The manifest has an entry
-for each shard that is whole, and it is written when the shard is on disk: what the manifest says is what is true, and
-whatever else lies around, a killed run has left. The same run, made again, begins at the first row that is not in it.
+A run divides its input into shards of ``shard_rows`` items; the last one may be shorter. When a shard is on disk, the
+manifest is written with an entry for it. So the target holds what its manifest says, and anything else in it was left
+by a run that was killed. The same call then continues at the first row that is not in the manifest.
 
-Nothing in it depends on when and where a run was made, nor on how often it was stopped: the manifests of two runs over
+The manifest does not depend on when and where a run was made, or on how often it was stopped. So those of two runs over
 the same input are equal, byte for byte.
 """
 
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 FORMAT: Final = 1
-"""Version of the manifest's form."""
+"""Version of the manifest's format."""
 DIGEST_BYTES: Final = 16
 Written: TypeAlias = Literal["exact", "jpeg95", "webp90"]
 """How crops may be written."""
@@ -53,19 +53,20 @@ BY_THAT_INPUT: Final = (
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The options that decide which bytes a target holds: a run that goes on has to have the same.
+    """The options that decide which bytes a target holds. A run that continues must have the same ones.
 
     Attributes:
         shard_rows: Rows in a shard.
         batch_size: Rows per request.
         dtype: ``float32`` or ``float16``.
         normalize: Whether rows have length 1.
-        parameters: What the executors are sent; ``model_name`` among it.
+        parameters: The parameters that the executors get, including ``model_name``.
         hash: Whether files are compared by their bytes, and not by size and time.
-        columns: What the matrices of the target are called.
-        layout: Whose layout a folder has; ``None`` for our own.
-        images: How images are sent that may have loss; ``"exact"`` also for originals, whose rows are the same.
-        min_fidelity: The smallest cosine of their rows, where they may.
+        columns: The names of the columns with embeddings.
+        layout: The layout of a folder; ``None`` for casdk's own.
+        images: The format of crops that may have loss; ``"exact"`` if the rows are those of the originals.
+        min_fidelity: The smallest cosine that a row of a lossy crop may have with the exact one; ``None`` if nothing is
+            sent with loss.
     """
 
     shard_rows: int
@@ -91,13 +92,14 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         number: Its place in the target, from 0.
         rows: Its rows, one per item.
         failed: How many of the items have no embedding.
-        items: Digest of the items' names, and of what else is known of their content; ``""`` for a shard that an update
-            has left rows out of.
-        files: Bytes in each of the target's files at its end.
-        checksum: Sum of the 64-bit words of its rows' bytes, or of its files', modulo 2 to the 64th, in hexadecimal.
-        images: How crops are written behind its first ones, which are measured, once that is decided; ``None`` for a
-            run that sends nothing with loss, and for a shard of few images.
-        fidelity: The smallest cosine that was measured for that.
+        items: The digest of the items' names, and of what else is known of their content; ``""`` after an update has
+            removed rows.
+        files: The size of each of the target's files at the end of this shard, in bytes.
+        checksum: The sum of the 64-bit words of its rows (``.npy``) or of its file (Parquet), modulo 2 to the 64th, in
+            hexadecimal.
+        images: The format of the crops after the first ones, which are measured. ``None`` if none was chosen, because
+            the run sends nothing with loss or the shard has few images.
+        fidelity: The smallest cosine that was measured.
     """
 
     number: int
@@ -111,10 +113,10 @@ class Shard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """Which shards a run makes where several make one target: every one whose number leaves ``index`` modulo ``of``.
+    """The shards that one of several runs makes: those whose number modulo ``of`` is ``index``.
 
     Attributes:
-        index: From 0.
+        index: The number of the run, from 0.
         of: How many runs there are.
     """
 
@@ -125,7 +127,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.index}/{self.of}"
 
     def makes(self, number: int) -> bool:
-        """Whether the shard of a number is one of them."""
+        """Whether the shard with this number is one of them."""
         return number % self.of == self.index
 
     def rows_of(self, items: int, shard_rows: int) -> int:
@@ -135,11 +137,11 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True):
-    """All of an input, as a run has read it that makes a share of the shards.
+    """The whole input, as a run with a share has read it.
 
     Attributes:
-        items: How many there are.
-        digest: Theirs, also of those that other runs encode.
+        items: Number of its items.
+        digest: The digest of all items, including those that other runs encode.
     """
 
     items: int
@@ -150,20 +152,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a target holds.
 
     Attributes:
-        casdk: Version of this form.
+        casdk: Version of this format.
         settings: The options that it was begun with.
-        share: Which shards these are, if several runs make the target.
-        input: What such a run has read, once it is finished.
+        share: The share of the run that wrote it, if several runs make the target.
+        input: The input that such a run has read, once it is finished.
         space: What `Client.space` returned before the first item was sent; ``None`` before that, and for a server
             that encodes neither of the two items that this one sends.
         finished: Whether it holds all of the input.
         updated: Whether an update has changed it: its rows are then in no order of the input, and any shard may be
             shorter than ``shard_rows``.
-        width: Numbers in an embedding; 0 as long as nobody knows.
-        prefetch: Requests in flight, if the first run has found out how many, and the batch size with it.
-        shards: Those that are whole, in order.
-        begun: The beginning of the next one, which a run that was asked to stop has left.
-        ahead: Later ones that other runs have made; each is taken in when it is its turn.
+        width: Numbers in an embedding; 0 before the first one has come.
+        prefetch: Number of requests in flight, if the first run has searched for it, as for the batch size.
+        shards: The complete shards, in order.
+        begun: The beginning of the next shard, which a run has kept that was stopped.
+        ahead: Later shards that other runs have made. Each joins ``shards`` when all shards before it are complete.
     """
 
     casdk: int = FORMAT
@@ -186,7 +188,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def failed(self) -> int:
-        """How many of them have no embedding."""
+        """How many rows on disk have no embedding."""
         return sum(shard.failed for shard in self.entries)
 
     @property
@@ -202,12 +204,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def entries(self) -> tuple[Shard, ...]:
-        """All that is on disk, also what is there of the next shard, and later ones."""
+        """The entries of all that is on disk: complete shards, the beginning of the next one, and later ones."""
         return (*self.shards, *([] if self.begun is None else [self.begun]), *self.ahead)
 
     @property
     def next_number(self) -> int:
-        """The shard to make next."""
+        """The number of the shard to make next."""
         made = len(self.shards)
         return made if self.share is None else made * self.share.of + self.share.index
 
@@ -224,30 +226,30 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ended(self) -> bool:
-        """Whether the input has ended for all that is known: a shard that is not full is the last one.
+        """Whether the input is known to have ended: a shard that is not full is the last one.
 
-        Shards that an update has left rows out of say nothing about that.
+        After an update any shard may be shorter, so shards do not show this any more.
         """
         if self.finished or self.updated:
             return self.finished
         return bool(self.shards) and self.shards[-1].rows < self.settings.shard_rows
 
     def with_space(self, space: str | None) -> Manifest:
-        """Return the manifest once it is known of which vector space its rows are going to be."""
+        """Return the manifest with the vector space that its rows will have."""
         assert not self.rows
         return msgspec.structs.replace(self, space=space)
 
     def with_requests(self, batch_size: int, prefetch: int) -> Manifest:
-        """Return the manifest once it is known how many items a request has, and how many are in flight."""
+        """Return the manifest with the batch size and the number of requests in flight that were found."""
         assert not self.rows
         settings = msgspec.structs.replace(self.settings, batch_size=batch_size)
         return msgspec.structs.replace(self, settings=settings, prefetch=prefetch)
 
     def with_shard(self, shard: Shard, width: int) -> Manifest:
-        """Return the manifest once a shard is whole.
+        """Return the manifest with the next shard, which is complete.
 
         Args:
-            shard: The next one.
+            shard: Its entry.
             width: Numbers in an embedding.
         """
         assert shard.number == self.next_number
@@ -255,12 +257,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, shards=(*self.shards, shard), begun=None, ahead=ahead, width=width)
 
     def with_begun(self, shard: Shard, width: int) -> Manifest:
-        """Return the manifest once the beginning of the next shard is on disk."""
+        """Return the manifest with the beginning of the next shard."""
         assert shard.number == self.next_number
         return msgspec.structs.replace(self, begun=shard, width=width)
 
     def with_replaced(self, shard: Shard) -> Manifest:
-        """Return the manifest once a shard, or what there is of the next one, has been made again."""
+        """Return the manifest with another entry for a shard, or for the beginning of the next one."""
         if self.begun is not None and self.begun.number == shard.number:
             return msgspec.structs.replace(self, begun=shard)
         return msgspec.structs.replace(
@@ -268,10 +270,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def to_update(self) -> Manifest:
-        """Return the manifest that an update goes on from: what there is, to which shards are added.
+        """Return the manifest that an update continues: unfinished, and its rows in any order.
 
         Raises:
-            BulkError: Of several runs that made it, some are missing.
+            BulkError: Several runs have begun the target, and not all of them have finished.
         """
         if self.ahead:
             raise BulkError("it was begun by several runs and is not finished: finish it without update=True first")
@@ -281,12 +283,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """Return the manifest once the input has ended.
 
         Args:
-            read: All of it, which the manifest of one run among several keeps.
+            read: The whole input, which the manifest of a run with a share keeps.
         """
         return msgspec.structs.replace(self, finished=True, input=None if self.share is None else read)
 
     def check_end(self, target: str) -> None:
-        """Check that nothing is there of what would come behind the input's end.
+        """Check that the target has no shard behind the end of the input.
 
         Raises:
             BulkError: Another run has made shards of a longer input.
@@ -302,7 +304,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """Check that a run has the options that the target was begun with.
 
         Raises:
-            BulkError: It has others, which it names.
+            BulkError: An option is another one; the message names it.
         """
         for name in Settings.__struct_fields__:
             old, new = getattr(self.settings, name), getattr(now, name)
@@ -322,16 +324,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     def check_space(self, now: str | None, target: str) -> None:
-        """Check that a server's rows are of the space that the target's are of.
-
-        A server that encodes neither canary now says nothing about its space.
+        """Check that the server has the vector space of the target, if both are known.
 
         Args:
-            now: What `Client.space` has returned, if it has.
+            now: The server's space; ``None`` if the server encodes neither canary.
             target: The target's name.
 
         Raises:
-            BulkError: They are not.
+            BulkError: It has another one.
         """
         if self.space is None or now is None:
             return
@@ -346,15 +346,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         """Check that a shard's items are those of the input as it is now.
 
         Args:
-            shard: One that is on disk, or its beginning.
-            rows: Items that the input has in its place, at most as many as it.
-            digest: Theirs.
-            other: The first of them that has another name than it had, in words; ``""`` if all have their names.
+            shard: A shard that is on disk, or its beginning.
+            rows: Number of items that the input has in the place of the shard, at most ``shard.rows``.
+            digest: The digest of these items.
+            other: Describes the first item whose name has changed; ``""`` if all names are the same.
             target: The target's name.
-            advice: What to do about others.
+            advice: What the message tells the caller to do.
 
         Raises:
-            BulkError: They are others.
+            BulkError: The items have changed.
         """
         if rows == shard.rows and digest == shard.items:
             return
@@ -369,10 +369,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         raise BulkError(f"the input {what}; {advice}")
 
     def check_input(self, read: Input, target: str) -> None:
-        """Check that a finished run of several has an input that is what it was, also where others encode it.
+        """Check that the whole input of a finished run with a share is still the same.
 
         Raises:
-            BulkError: It is another one.
+            BulkError: It has changed.
         """
         if self.input not in (None, read):
             raise BulkError(
@@ -392,7 +392,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Digest:
-    """The digest of items: the same however they were read, in one piece or in many."""
+    """The digest of items. It does not depend on how many are counted in at a time."""
 
     def __init__(self) -> None:
         self._names = hashlib.blake2b(digest_size=DIGEST_BYTES)
@@ -402,7 +402,7 @@ class Digest:
         """Count items in.
 
         Args:
-            names: Theirs, a line of JSON each.
+            names: Their names, a line of JSON each.
             contents: What else is known of some of them, as size and time of a file: a line of JSON each, which begins
                 with the item's place in the shard.
         """
@@ -447,7 +447,7 @@ def read_manifest(data: bytes, path: str) -> Manifest:
     """Return the manifest that JSON holds.
 
     Raises:
-        BulkError: It is none, or of a later version of casdk.
+        BulkError: The data is no manifest, or that of a later version of casdk.
     """
     try:
         form = msgspec.json.decode(data, type=dict[str, Any]).get("casdk")

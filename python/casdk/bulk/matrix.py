@@ -28,20 +28,21 @@ CONTENTS: Final = "contents"
 READ_ROWS: Final = 4096
 """Rows that are read at a time."""
 NAMES_ROWS: Final = 4096
-"""Names that are written at a time: each write lets go of the interpreter, which others may then take."""
+"""Names that are written at a time. Each write releases the GIL, and other threads may then hold it for long."""
 
 
 class MatrixTarget(FillableTarget):
-    """``NAME.npy``, ``[N, D]``: row n is that of item n, NaN where it failed.
+    """A matrix ``NAME.npy``, ``[N, D]``: row n is the embedding of item n, NaN if the item failed.
 
     Beside it are ``NAME.names.jsonl`` with a JSON string per row, ``NAME.errors.jsonl`` with an object per failed item,
-    and the manifest, ``NAME.casdk.json``. While the run goes on, the three are called ``.part``; a shard is a run of
-    rows, and whole when the manifest says how far the three are true. Where names do not say all of the items, there is
-    ``NAME.contents.bin`` as well, for updates (`casdk.bulk.items`). An update makes a new matrix of ``.part`` files;
-    meanwhile ``NAME.casdk.json.before`` is the manifest of the one that is there.
+    and the manifest, ``NAME.casdk.json``. Until the run is done, all of them but the manifest end in ``.part``. A shard
+    is a range of rows, and the manifest has the size of each file at its end. A killed run may have written more, which
+    the next run cuts off. If names do not say everything about the items, ``NAME.contents.bin`` says the rest, for
+    updates (`casdk.bulk.items`). An update writes a new matrix into ``.part`` files; meanwhile
+    ``NAME.casdk.json.before`` is the manifest of the old one.
 
     Args:
-        path: Ends in ``.npy``.
+        path: The path of the matrix, which ends in ``.npy``.
         dtype: ``float32`` or ``float16``.
     """
 
@@ -81,8 +82,8 @@ class MatrixTarget(FillableTarget):
         yield from (str(path) for path in (*self._final.values(), *self._part.values()) if path.exists())
 
     def clear(self) -> None:
-        # A matrix that is whole stays until the new one takes its place.
-        # What is known of its items is of no use without its manifest.
+        # A complete matrix stays until the new one takes its name.
+        # Its file of contents is of no use without its manifest.
         for path in (self._filling, self.manifest_path, self._before_path, *self._part.values(), self._final[CONTENTS]):
             remove(path)
 
@@ -110,7 +111,7 @@ class MatrixTarget(FillableTarget):
         self._files["rows"].checksum = checksum
 
     def _add_up(self, checksum: Checksum, start: int) -> None:
-        """Count in what there is of the shard that is gone on with."""
+        """Count the rows that were kept of a shard into its checksum."""
         with open(self._part["rows"], "rb") as rows:
             rows.seek(len(self._head(0)) + start * self._width * self._dtype.itemsize)
             while data := rows.read(READ_BYTES):
@@ -142,7 +143,7 @@ class MatrixTarget(FillableTarget):
         return msgspec.structs.replace(shard, files={**shard.files, **kept})
 
     def _keep_contents(self, shard: Shard, contents: bytes) -> dict[str, int]:
-        """Write what is known of the items of a shard, beside their names; returns the file's bytes, if it is there."""
+        """Write the contents of a shard's items, if there are any; returns the size of the file, by its name."""
         if not contents and not self._contents_size:
             return {}
         part = Part(self._part[CONTENTS], self._contents_size)
@@ -211,7 +212,8 @@ class MatrixTarget(FillableTarget):
     # an update
 
     def begin_update(self, manifest: Manifest) -> Manifest:
-        # Either manifest is true until the second step: if a run is killed between the two, the next does both again.
+        # If the run is killed between these two steps, the manifest is that of the old matrix, and the next run does
+        # both steps again.
         write_whole(self._before_path, write_manifest(manifest))
         new = Manifest(settings=manifest.settings, space=manifest.space, prefetch=manifest.prefetch)
         self.write_manifest(new)
@@ -266,7 +268,7 @@ class MatrixTarget(FillableTarget):
         checksum = self._checksum_with(first, shard.rows, filled)
         changed = msgspec.structs.replace(shard, failed=len(failed), checksum=checksum)
         then = _with_longer_errors(manifest.with_replaced(changed), shard.number, grown)
-        # From here on all of it is true: a run that is killed does the next steps again, with the same outcome.
+        # Once this file is on disk, the change will be made: if the run is killed, the next one makes it by `settle`.
         data = b"".join(row.tobytes() for row in filled.values())
         filling = Filling(write_manifest(then), [first + place for place in filled], data)
         write_whole(self._filling, msgspec.msgpack.encode(filling))
@@ -328,12 +330,12 @@ class MatrixTarget(FillableTarget):
 
 
 class Filling(msgspec.Struct, frozen=True):
-    """What is to become of a matrix whose rows are filled in: on disk before anything is changed, until all is.
+    """The change of a matrix whose rows are filled in; on disk before anything is changed, until all is changed.
 
     Attributes:
-        manifest: As it then is.
-        rows: Rows that are filled in.
-        data: Their bytes, one after the other.
+        manifest: The manifest after the change.
+        rows: The rows that are filled in.
+        data: The bytes of these rows, one after the other.
     """
 
     manifest: bytes
@@ -342,19 +344,19 @@ class Filling(msgspec.Struct, frozen=True):
 
 
 def _read(file: IO[bytes], size: int) -> Iterator[bytes]:
-    """Yield the next bytes of a file, so many in all."""
+    """Yield the next ``size`` bytes of a file in parts."""
     while size and (data := file.read(min(size, READ_BYTES))):
         yield data
         size -= len(data)
 
 
 def _of_errors(manifest: Manifest, shard: Shard) -> tuple[int, int]:
-    """Return where the errors of a shard begin and end among all."""
+    """Return where the lines of a shard begin and end in the file of errors."""
     return manifest.shards[shard.number - 1].files["errors"] if shard.number else 0, shard.files["errors"]
 
 
 def _with_longer_errors(manifest: Manifest, number: int, grown: int) -> Manifest:
-    """Return the manifest where the errors from a shard on end so many bytes later."""
+    """Return the manifest after the errors of a shard have become longer by ``grown`` bytes."""
 
     def moved(shard: Shard) -> Shard:
         if shard.number < number:
@@ -366,7 +368,7 @@ def _with_longer_errors(manifest: Manifest, number: int, grown: int) -> Manifest
 
 
 def head_of(dtype: np.dtype[Any], rows: int, width: int) -> bytes:
-    """Return what a ``.npy`` file begins with: of the same length for any number of rows, to be written over itself."""
+    """Return the header of a ``.npy`` file; its length is the same for any number of rows, so it can be overwritten."""
     head = io.BytesIO()
     form = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (rows, width)}
     # NumPy leaves room in it for a longer first axis.

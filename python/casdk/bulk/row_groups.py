@@ -1,9 +1,9 @@
-"""A Parquet file of names, embeddings and errors, whose numbers are written from where they were received.
+"""Writes a Parquet file of names, embeddings and errors; pyarrow reads it.
 
-pyarrow takes 3 to 4 us to write a row of 512 numbers, more than all else that the client does with it: for each number
-it makes two levels, counts them into runs, and copies the number twice. Here every row has as many numbers, so the runs
-are known without counting, and neither a dictionary nor a codec would find anything in the numbers. A column of a row
-group is one page, plain. What is read is read by pyarrow.
+To write a row of 512 numbers, pyarrow takes 3 to 4 us, which is more than everything else that the client does with
+it: it makes two levels for each number, counts them into runs, and copies the number twice. Here all rows have the same
+width, so the runs are known without counting. A dictionary or a codec would not make the numbers smaller. So each
+column of a row group is one page of plain numbers, written from the arrays that they were received in.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["Group", "Matrix", "RowGroups"]
 MAGIC: Final = b"PAR1"
 CREATED_BY: Final = "casdk version 1"
 LENGTH: Final = struct.Struct("<I")
-"""How many bytes follow."""
+"""The length of what follows, in bytes."""
 STATISTICS_BYTES: Final = 256
-"""The first and the last of some names are left out of the statistics if one of them is longer."""
+"""If the first or the last name of a row group is longer, the statistics have neither of them."""
 # Numbers of Parquet's own, as its parquet.thrift names them.
 VERSION: Final = 2
 FLOAT, BYTE_ARRAY, FIXED_LEN_BYTE_ARRAY = 4, 6, 7
@@ -47,8 +47,8 @@ class Matrix(NamedTuple):
     """The embeddings of a row group, one column of it.
 
     Attributes:
-        pieces: ``[n, D]`` each, C-contiguous, one below the other: a row for each embedding that there is.
-        nulls: The rows of the group that have none, in order.
+        pieces: Arrays ``[n, D]``, C-contiguous, which have the embeddings one after the other.
+        nulls: Rows of the group that have no embedding, ascending.
     """
 
     pieces: Sequence[NDArray[Any]]
@@ -59,9 +59,9 @@ class Group(NamedTuple):
     """A row group.
 
     Attributes:
-        names: One for each row.
-        matrices: One for each column of embeddings.
-        errors: What is said of the rows in which something failed.
+        names: The names of its rows.
+        matrices: The embeddings, one matrix for each column.
+        errors: The texts for the column ``error``, by row.
     """
 
     names: Sequence[str]
@@ -103,7 +103,7 @@ class RowGroups:
         self._rows += rows
 
     def close(self) -> None:
-        """Write what says where all of it is; the file itself stays open."""
+        """Write the footer, which says where each column is; the file itself stays open."""
         schema = base64.b64encode(self._schema.serialize().to_pybytes())
         footer = write_struct(
             {
@@ -119,7 +119,7 @@ class RowGroups:
         self._part.write(footer + LENGTH.pack(len(footer)) + MAGIC)
 
     def _schema_elements(self) -> list[Struct]:
-        """Return the columns as Parquet names them, in the order of a walk through the tree that they are."""
+        """Return the schema as the footer lists it: a tree, each element before its children."""
         name, error = (
             {1: BYTE_ARRAY, 3: OPTIONAL, 4: column, 6: UTF8, 10: STRING_TYPE} for column in ("name", "error")
         )
@@ -159,7 +159,7 @@ class RowGroups:
 
     def _write_matrix(self, column: str, rows: int, matrix: Matrix) -> Struct:
         width, kind = self._width, FIXED_LEN_BYTE_ARRAY if self._is_half else FLOAT
-        # A row begins where a number does not repeat the row of the one before.
+        # The repetition level of a number is 0 at the beginning of a row, and 1 in it.
         null = _run(1, 0)
         row = null + (_run(width - 1, 1) if width > 1 else b"")
         stretches = list(_stretches(rows, matrix.nulls))
@@ -173,13 +173,13 @@ class RowGroups:
         return _column_chunk([column, "list", "element"], kind, UNCOMPRESSED, written, None)
 
     def _write_page(self, values: int, whole: int, size: int, data: Sequence[bytes | memoryview]) -> _Written:
-        """Write the page that a column of a row group is.
+        """Write a column of a row group, which is one page.
 
         Args:
-            values: How many there are, nulls among them.
-            whole: Bytes of the page before it was compressed.
-            size: Its bytes.
-            data: Those, in pieces.
+            values: Number of its values, including nulls.
+            whole: Size of the page before it was compressed, in bytes.
+            size: Size of the page as it is written, in bytes.
+            data: The page, in pieces.
         """
         start = self._part.tell()
         header = write_struct({1: 0, 2: whole, 3: size, 5: {1: values, 2: PLAIN, 3: RLE, 4: RLE}})
@@ -192,10 +192,10 @@ class _Written(NamedTuple):
     """A page that was written.
 
     Attributes:
-        values: In it, nulls among them.
+        values: Number of its values, including nulls.
         start: Where it begins in the file.
-        whole: Its bytes, with its header, before it was compressed.
-        size: Its bytes as they are.
+        whole: Its size with its header before it was compressed, in bytes.
+        size: Its size with its header in the file, in bytes.
     """
 
     values: int
@@ -205,13 +205,13 @@ class _Written(NamedTuple):
 
 
 def _column_chunk(path: list[str], kind: int, codec: int, page: _Written, statistics: Struct | None) -> Struct:
-    """Return what the footer says of a column of a row group, which is one page."""
+    """Return the entry of the footer for a column of a row group."""
     said = {1: kind, 2: [PLAIN, RLE], 3: path, 4: codec, 5: Long(page.values), 6: Long(page.whole), 7: Long(page.size)}
     return {2: Long(0), 3: said | {9: Long(page.start), 12: statistics}}
 
 
 def _stretches(rows: int, odd: Sequence[int]) -> Iterator[tuple[int, bool]]:
-    """Yield the lengths of stretches of rows, and whether each is one of some odd rows, which are stretches of 1."""
+    """Divide rows into stretches, each odd row being one by itself; yield their lengths, and which are odd rows."""
     start = 0
     for row in odd:
         if row > start:
@@ -223,11 +223,11 @@ def _stretches(rows: int, odd: Sequence[int]) -> Iterator[tuple[int, bool]]:
 
 
 def _levels(runs: Iterable[tuple[int, int]]) -> bytes:
-    """Return levels that are given as runs, each a count and a level."""
+    """Return levels as Parquet encodes them; they are given as runs, each a count and a level."""
     levels = b"".join(_run(count, level) for count, level in runs)
     return LENGTH.pack(len(levels)) + levels
 
 
 def _run(count: int, level: int) -> bytes:
-    """Return a level that comes so many times."""
+    """Return a run of ``count`` equal levels."""
     return varint(count << 1) + bytes([level])

@@ -1,4 +1,4 @@
-"""The Parquet file of one shard: how it is written, and how it is made again with rows filled in or left out."""
+"""Writes the Parquet file of a shard again, with rows filled in or left out."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ GROUP_ROWS: Final = 4096
 
 
 class Made(NamedTuple):
-    """A file that was made again, and is on disk.
+    """A file that was written again.
 
     Attributes:
-        rows: Rows in it.
-        failed: How many of them have an error and no embedding.
-        size: Its bytes.
-        checksum: Of them.
+        rows: Number of its rows.
+        failed: How many of them have an error.
+        size: Its size in bytes.
+        checksum: The checksum of these bytes.
     """
 
     rows: int
@@ -42,11 +42,11 @@ def fill_rows(
 
     Args:
         arrow: pyarrow.
-        old: What pyarrow reads the file from, as it is.
+        old: The file as it is, or its path, for pyarrow to read.
         new: Where to write it.
-        schema: Its columns.
+        schema: The columns of the file.
         rows: ``[columns, D]``, embeddings by row of the file.
-        errors: What is said from now on of rows that have failed again.
+        errors: The new errors of rows that have failed again, by row of the file.
     """
 
     def fill(start: int, batch: Any) -> Group:
@@ -65,7 +65,7 @@ def fill_rows(
 
 
 def _filled(matrix: Matrix, count: int, rows: Mapping[int, NDArray[Any]]) -> Matrix:
-    """Return the embeddings of so many rows with others in some places."""
+    """Return the embeddings of ``count`` rows, with some of them filled in."""
     [there] = matrix.pieces
     values, good = np.empty((count, there.shape[1]), there.dtype), np.ones(count, bool)
     good[matrix.nulls] = False
@@ -80,9 +80,9 @@ def leave_out_rows(arrow: Any, old: Any, new: Path, schema: Any, stays: NDArray[
 
     Args:
         arrow: pyarrow.
-        old: What pyarrow reads the file from, as it is.
+        old: The file as it is, or its path, for pyarrow to read.
         new: Where to write it.
-        schema: Its columns.
+        schema: The columns of the file.
         stays: Whether a row stays.
     """
 

@@ -25,22 +25,22 @@ from casdk.errors import ItemError
 __all__ = ["ParquetTarget", "rows_file_of"]
 
 AGAIN: Final = re.compile(r"_again-(\d+)\.\w+(\.tmp)?")
-"""What is made again of a shard, until it takes the place of what was there."""
+"""Names of files that replace those of a shard, before they are renamed."""
 
 
 class ParquetTarget(FolderTarget, FillableTarget):
     """A folder of ``part-00000.parquet`` and so on, columns ``name``, ``embedding`` (FixedSizeList) and ``error``.
 
-    An item that failed has a null for its embedding and says why in ``error``. Of an image and its caption each has a
-    column, ``image_embedding`` and ``text_embedding``, and ``error`` says which of the two failed. pyarrow's datasets
-    read the folder as it is, since they pass over names that begin with an underscore; DuckDB and others that match
-    names do by ``part-*.parquet``. Where names do not say all of the items, a shard has ``_contents-00000.bin`` beside
-    it, for updates (`casdk.bulk.items`).
+    A failed item has a null embedding, and ``error`` says why. If a row is an image and its caption, each has a column,
+    ``image_embedding`` and ``text_embedding``, and ``error`` says which of the two failed. pyarrow's datasets read the
+    folder as it is, since they ignore names that begin with an underscore; DuckDB reads it as ``part-*.parquet``. If
+    names do not say everything about the items, a shard has ``_contents-00000.bin`` beside it, for updates
+    (`casdk.bulk.items`).
 
     Args:
-        place: A folder, made if it is not there.
+        place: The folder, which is made if it does not exist.
         dtype: ``float32`` or ``float16``.
-        columns: What the embeddings are called.
+        columns: The names of the columns with embeddings.
 
     Raises:
         ConfigError: pyarrow is not installed.
@@ -52,7 +52,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
 
     def begin(self, manifest: Manifest, width: int) -> None:
         self._name = f"part-{manifest.next_number:05d}.parquet"
-        self.place.remove(ERRORS)  # of an earlier end, if this is an update
+        self.place.remove(ERRORS)  # an update continues a finished run, which has written this file
         self._width = width
         self._hold_nothing()
         self._part = LargePart(self.place.scratch / f"_{self._name}.tmp")
@@ -63,7 +63,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
             self._copy(rows_file_of(manifest.begun))
 
     def _hold_nothing(self) -> None:
-        """Have no rows that are in no row group yet."""
+        """Forget the rows that were held for the next row group."""
         self._names: list[str] = []
         self._rows: list[list[Rows]] = [[] for _ in self._columns]
         self._bad: list[tuple[int, int]] = []
@@ -76,7 +76,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
         return arrow.schema([("name", arrow.string()), *embeddings, ("error", arrow.string())])
 
     def _copy(self, begun: str) -> None:
-        """Write what there is of the shard again: row groups begin at the same rows as if it had not been stopped."""
+        """Write the rows that were kept of the shard again: row groups begin at the same rows as without the stop."""
         parts, width = len(self._columns), self._width
         for batch in self._arrow.parquet.ParquetFile(self.place.for_arrow(begun)).iter_batches(GROUP_ROWS):
             rows = np.full((len(batch), parts, width), np.nan, self._dtype)
@@ -103,10 +103,10 @@ class ParquetTarget(FolderTarget, FillableTarget):
         """Add rows to those that are held, and write each row group that is full.
 
         Args:
-            names: Theirs.
+            names: Their names.
             rows: ``[len(names), columns, D]``.
-            bad: Row and column of what has no embedding.
-            errors: What is written of the rows in which something has none.
+            bad: Row and column of each embedding that is missing.
+            errors: The texts for the column ``error``, by row.
         """
         start = 0
         while start < len(names):
@@ -194,10 +194,10 @@ class ParquetTarget(FolderTarget, FillableTarget):
         return old, self.place.scratch / f"_again-{shard.number:05d}.parquet"
 
     def leave_out(self, manifest: Manifest, shard: Shard, stays: NDArray[np.bool_]) -> Manifest:
-        """Leave rows out of a shard, and return what the target then holds.
+        """Remove rows of a shard, and return the manifest afterwards.
 
         Args:
-            manifest: What it holds.
+            manifest: The manifest of the target.
             shard: The shard.
             stays: ``[shard.rows]``, whether a row stays.
         """
@@ -213,7 +213,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
         return self._replace(manifest, msgspec.structs.replace(changed, items="", files=files))
 
     def contents_of(self, shard: Shard) -> bytes:
-        """Return what is known of the contents of a shard's items, as `casdk.bulk.items.Contents` has it."""
+        """Return the contents of a shard's items, as `casdk.bulk.items.Contents` encodes them; empty if it has none."""
         others = [name for name in shard.files if name != rows_file_of(shard)]
         contents = b""
         for name in others:
@@ -222,7 +222,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
         return contents
 
     def _replace(self, manifest: Manifest, shard: Shard) -> Manifest:
-        """Give what was made of a shard anew its place; a run that is killed here is made good for by `settle`."""
+        """Write the manifest with a shard's new files, then rename these; after a kill in between, `settle` does so."""
         manifest = manifest.with_replaced(shard)
         self.write_manifest(manifest)
         return self.settle(manifest)
@@ -235,15 +235,15 @@ class ParquetTarget(FolderTarget, FillableTarget):
                 continue
             if number in entries and (name := self._name_of(again, entries[number])) is not None:
                 self.place.rename(again, name)
-            else:  # it came to its end before the manifest did
+            else:  # the run was killed before it wrote the manifest
                 self.place.remove(again)
         return manifest
 
     def _name_of(self, again: str, shard: Shard) -> str | None:
-        """Return the name of which the manifest says that it is a file that was made again; ``None`` if of none."""
+        """Return which file of the shard this one replaces; ``None`` if the manifest does not know this one."""
         if again.endswith(".parquet"):
             return rows_file_of(shard) if self.place.checksum_of(again) == shard.checksum else None
-        # Contents are written again where rows are left out, so it is their number that tells.
+        # Contents are only written again if rows were removed, so the new file has another size.
         name = f"_contents-{shard.number:05d}.bin"
         return name if again.endswith(".bin") and shard.files.get(name) == self.place.size_of(again) else None
 
@@ -255,7 +255,7 @@ def rows_file_of(shard: Shard) -> str:
 
 
 def _with_file(shard: Shard, made: Made) -> Shard:
-    """Return the entry of a shard whose file was made again."""
+    """Return the entry of a shard whose file was written again."""
     files = {**shard.files, rows_file_of(shard): made.size}
     return msgspec.structs.replace(shard, rows=made.rows, failed=made.failed, files=files, checksum=made.checksum)
 
