@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from casdk import BulkError, Client, ConfigError, bulk
-from casdk.bulk.places import DiskPlace
 from casdk.bulk.shares import read_shares
+from casdk.bulk.storage import DiskStorage
 from casdk.testing import FaultServer
 
 VICTIM = Path(__file__).with_name("victim.py")
@@ -105,7 +105,7 @@ def test_what_does_not_fit_together(client, tmp_path, held, make, said):
     with pytest.raises(BulkError, match=said):
         bulk.merge(target)
     assert {name: data for name, data in before.items() if name != "_lock"} == held(target)
-    assert all(manifest.finished for manifest in read_shares(DiskPlace(str(target))))
+    assert all(manifest.finished for manifest in read_shares(DiskStorage(str(target))))
 
 
 def test_a_run_that_goes_on_keeps_the_merge_away(client, tmp_path):

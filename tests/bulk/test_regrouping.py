@@ -5,9 +5,9 @@ import pytest
 from casdk import BulkError, bulk
 from casdk.bulk.call import make_run
 from casdk.bulk.manifest import Manifest, Settings, Shard
-from casdk.bulk.places import DiskPlace
 from casdk.bulk.regrouping import WholeTarget, hand_out
 from casdk.bulk.shares import read_shares, remove_shares, shares_in
+from casdk.bulk.storage import DiskStorage
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,15 +86,15 @@ def test_what_does_not_fit_together_is_left_alone(client, tmp_path, held):
 def test_what_is_handed_out_and_what_is_not(client, tmp_path):
     target = tmp_path / "rows"
     assert hand_out(str(target), 2)
-    assert shares_in(DiskPlace(str(target))) == []
+    assert shares_in(DiskStorage(str(target))) == []
     begin(client, target, 26)
     with pytest.raises(BulkError, match="was begun before: resume=True goes on"):
         hand_out(str(target), 2, resume=False)
     assert hand_out(str(target), 2)
     assert hand_out(str(target), 2)
-    assert [manifest.rows for manifest in read_shares(DiskPlace(str(target)))] == [16, 12]
+    assert [manifest.rows for manifest in read_shares(DiskStorage(str(target)))] == [16, 12]
     assert hand_out(str(target), 2, overwrite=True)
-    assert shares_in(DiskPlace(str(target))) == []
+    assert shares_in(DiskStorage(str(target))) == []
     client.encode_to(target, TEXTS, **SMALL)
     assert not hand_out(str(target), 2)
 
@@ -107,9 +107,9 @@ def test_a_step_between_the_two_that_was_killed_is_made_again(client, tmp_path, 
         patched.setattr(WholeTarget, "forget", lambda target: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             hand_out(str(target), 2)
-    assert len(shares_in(DiskPlace(str(target)))) == 2
+    assert len(shares_in(DiskStorage(str(target)))) == 2
     assert finish(client, target, 3) == 50 - 28
-    remove_shares(DiskPlace(str(target)))
+    remove_shares(DiskStorage(str(target)))
 
 
 @given(
@@ -137,7 +137,7 @@ def test_no_shard_is_lost_however_often_it_is_regrouped(made, begun, counts, tmp
             target.write_manifest(target.read_manifest())
         else:
             assert hand_out(target.name, of)
-            assert len(shares_in(target.place)) == of
+            assert len(shares_in(target.storage)) == of
             assert not target.is_whole
         assert target.read_manifest() == start
 

@@ -6,8 +6,8 @@ import pytest
 from casdk import BulkError, ConfigError
 from casdk.bulk.call import make_run
 from casdk.bulk.manifest import Input, Share
-from casdk.bulk.places import DiskPlace
 from casdk.bulk.shares import Reading, shares_in
+from casdk.bulk.storage import DiskStorage
 
 TEXTS = [f"sentence {number}" for number in range(50)]
 SMALL = {"shard_rows": 8, "batch_size": 4}
@@ -54,7 +54,7 @@ def test_a_share_goes_on_and_then_all_of_it_is_there(client, tmp_path, mode):
     assert encode(TEXTS, (0, 3)).encoded == 0
     assert encode(TEXTS, (2, 3)).encoded == 16
     assert sorted(path.name for path in target.glob("part-*")) == [f"part-{n:05d}.parquet" for n in (0, 2, 3, 5, 6)]
-    assert shares_in(DiskPlace(str(target))) == [
+    assert shares_in(DiskStorage(str(target))) == [
         (f"_casdk.{index}-of-3.json", Share(index=index, of=3)) for index in (0, 2)
     ]
 

@@ -17,10 +17,10 @@ from casdk.bulk.folders import EMBEDDING
 from casdk.bulk.layouts import columns_of, open_folder
 from casdk.bulk.manifest import EXACT, Settings, Share
 from casdk.bulk.matrix import MatrixTarget
+from casdk.bulk.object_storage import suffix_of
 from casdk.bulk.report import Report
 from casdk.bulk.run import Run
 from casdk.bulk.sources import Holds, open_source
-from casdk.bulk.store_places import suffix_of
 from casdk.bulk.stores import is_url
 from casdk.bulk.targets import FillableTarget, Target
 from casdk.errors import ConfigError, InputTypeError

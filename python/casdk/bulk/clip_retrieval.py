@@ -14,8 +14,8 @@ from casdk.bulk.folders import FolderTarget
 from casdk.bulk.large_part import LargePart
 from casdk.bulk.manifest import Manifest, Shard
 from casdk.bulk.matrix import head_of
-from casdk.bulk.places import Place
 from casdk.bulk.sources import to_lines
+from casdk.bulk.storage import Storage
 from casdk.bulk.targets import Rows, described_rows, remove
 from casdk.errors import ItemError
 
@@ -41,13 +41,13 @@ class ClipRetrievalTarget(FolderTarget):
     all three folders by their names, so that the files stay next to each other.
 
     Args:
-        place: The folder, made if it is not there.
+        storage: The folder, made if it is not there.
         dtype: ``float16``.
         columns: Which of the matrices there are, ``img_emb``, ``text_emb`` or both.
     """
 
-    def __init__(self, place: str | Place, dtype: str, columns: tuple[str, ...]) -> None:
-        super().__init__(place, dtype, columns)
+    def __init__(self, storage: str | Storage, dtype: str, columns: tuple[str, ...]) -> None:
+        super().__init__(storage, dtype, columns)
         string, row = self._arrow.string(), self._arrow.int64()
         # What an item is called is the path of its image; where there is none, it has a column of its own.
         self._named = "image_path" if "img_emb" in columns else "name"
@@ -65,12 +65,12 @@ class ClipRetrievalTarget(FolderTarget):
         files = {name.rpartition(".")[2]: name for name in begun}
         head = self._head(0)
         for column in self._columns:
-            part = self._parts[column] = LargePart(self.place.scratch / f"_{column}_{number}.npy.tmp")
+            part = self._parts[column] = LargePart(self.storage.scratch / f"_{column}_{number}.npy.tmp")
             part.write(head)
             part.checksum = Checksum()
-        self._parts[LINES] = Part(self.place.scratch / f"_{LINES}_{number}.jsonl.tmp")
+        self._parts[LINES] = Part(self.storage.scratch / f"_{LINES}_{number}.jsonl.tmp")
         for kind, name in files.items():
-            with self.place.open(name) as file:
+            with self.storage.open(name) as file:
                 _copy(file, self._parts[kind], skip=0 if kind == LINES else len(head))
         row_bytes = width * np.dtype(self._dtype).itemsize
         self._good = (self._parts[self._columns[0]].size - len(head)) // row_bytes
@@ -110,7 +110,7 @@ class ClipRetrievalTarget(FolderTarget):
             failed = ((row, name, error) for row, (name, _, error) in rows if error is not None)
             made[f"_failed/failed_{number}.parquet"] = self._write_rows("failed", number, self._failed, failed)
         for name, part in made.items():
-            self.place.take_in(part.path, name)
+            self.storage.take_in(part.path, name)
         self.drop()
         sums += [part.checksum.text for part in made.values() if part.checksum is not None]
         files = {name: part.size for name, part in made.items()}
@@ -127,7 +127,7 @@ class ClipRetrievalTarget(FolderTarget):
 
     def _write_rows(self, kind: str, number: int, schema: Any, rows: Iterable[tuple[Any, ...]]) -> Part:
         """Write rows into a file of their own, as many of their values as the schema has columns; returns the file."""
-        part = self._parts[kind] = Part(self.place.scratch / f"_{kind}_{number}.parquet.tmp")
+        part = self._parts[kind] = Part(self.storage.scratch / f"_{kind}_{number}.parquet.tmp")
         part.checksum = Checksum()
 
         def tables() -> Iterator[Any]:
@@ -148,7 +148,7 @@ class ClipRetrievalTarget(FolderTarget):
             part.sync()
             part.close()
             name = self._begun_name(shard, kind)
-            self.place.take_in(part.path, name)
+            self.storage.take_in(part.path, name)
             files[name] = part.size
         sums = [part.checksum.text for part in self._parts.values() if part.checksum is not None]
         self._parts = {}
@@ -168,7 +168,7 @@ class ClipRetrievalTarget(FolderTarget):
         """Yield the names of all rows, also of those that failed, in order."""
         for name in shard.files:
             if name.endswith(f".{LINES}"):  # the beginning of a shard
-                yield from (called for called, _, _ in _read(self.place.open(name)))
+                yield from (called for called, _, _ in _read(self.storage.open(name)))
                 return
         good: Iterator[str] = iter(())
         failed: dict[int, str] = {}
@@ -183,7 +183,7 @@ class ClipRetrievalTarget(FolderTarget):
             yield failed[row] if row in failed else next(good)
 
     def _read_table(self, name: str) -> Any:
-        return self._arrow.parquet.ParquetFile(self.place.for_arrow(name)).read()
+        return self._arrow.parquet.ParquetFile(self.storage.for_arrow(name)).read()
 
 
 _decoder: Final = msgspec.json.Decoder(Line)

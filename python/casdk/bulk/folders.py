@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from casdk.bulk.disk import Part
 from casdk.bulk.manifest import Manifest, Shard, write_manifest
-from casdk.bulk.places import Place
-from casdk.bulk.store_places import open_place
+from casdk.bulk.object_storage import open_storage
+from casdk.bulk.storage import Storage
 from casdk.bulk.targets import Held, Target
 from casdk.errors import BulkError, ConfigError
 
@@ -41,7 +41,7 @@ class FolderTarget(Target):
     failed items when all is done.
 
     Args:
-        place: The folder, made if it is not there.
+        storage: The folder, made if it is not there.
         dtype: ``float32`` or ``float16``.
         columns: What the matrices of the layout are called.
 
@@ -49,9 +49,9 @@ class FolderTarget(Target):
         ConfigError: pyarrow is not installed.
     """
 
-    def __init__(self, place: str | Place, dtype: str, columns: tuple[str, ...] = EMBEDDING) -> None:
-        self.place: Place = open_place(place) if isinstance(place, str) else place
-        super().__init__(self.place.name)
+    def __init__(self, storage: str | Storage, dtype: str, columns: tuple[str, ...] = EMBEDDING) -> None:
+        self.storage: Storage = open_storage(storage) if isinstance(storage, str) else storage
+        super().__init__(self.storage.name)
         try:
             import pyarrow.parquet
         except ImportError as error:
@@ -62,31 +62,31 @@ class FolderTarget(Target):
         self.manifest_name: str = MANIFEST
 
     def _acquire(self) -> Held:
-        return self.place.lock()
+        return self.storage.lock()
 
     def _read_manifest(self) -> tuple[bytes, str]:
-        return self.place.read_manifest(self.manifest_name), self.place.where(self.manifest_name)
+        return self.storage.read_manifest(self.manifest_name), self.storage.where(self.manifest_name)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Say what it holds from now on."""
-        self.place.write_manifest(self.manifest_name, write_manifest(manifest))
+        self.storage.write_manifest(self.manifest_name, write_manifest(manifest))
 
     def foreign_files(self) -> Iterator[str]:
         """Yield what lies in the folder."""
-        yield from map(self.place.where, self._found())
+        yield from map(self.storage.where, self._found())
 
     @property
     def is_whole(self) -> bool:
         """Whether it has a manifest of its own, and not only such as runs of shares have."""
-        return self.place.size_of(MANIFEST) is not None
+        return self.storage.size_of(MANIFEST) is not None
 
     def forget(self) -> None:
         """Remove its manifest, for good: from here on, those of others count."""
-        self.place.remove(self.manifest_name)
+        self.storage.remove(self.manifest_name)
 
     def _found(self) -> list[str]:
         """Return the names of what is in the folder."""
-        return [name for name in self.place.names() if name not in LEFT_BEFORE]
+        return [name for name in self.storage.names() if name not in LEFT_BEFORE]
 
     def clear(self) -> None:
         """Remove what an earlier run has left, its manifest first.
@@ -101,7 +101,7 @@ class FolderTarget(Target):
                 "alone, so give another target"
             )
         self.forget()
-        self.place.remove(*found)
+        self.storage.remove(*found)
 
     def check(self, manifest: Manifest) -> None:
         """Check that what the manifest says is there.
@@ -109,10 +109,10 @@ class FolderTarget(Target):
         Raises:
             BulkError: A file is missing, or has another size.
         """
-        sizes = self.place.sizes()
+        sizes = self.storage.sizes()
         for shard in manifest.entries:
             for name, size in shard.files.items():
-                self._compare_size(self.place.where(name), sizes.get(name), size)
+                self._compare_size(self.storage.where(name), sizes.get(name), size)
 
     def _makes(self, number: int) -> bool:
         """Whether a shard is one that this run makes."""
@@ -120,7 +120,7 @@ class FolderTarget(Target):
 
     def _begun(self, number: int) -> list[str]:
         """Return the files that hold the beginning of a shard, also of one that is whole by now."""
-        return self.place.beginning(f"_begun-{number:05d}-")
+        return self.storage.beginning(f"_begun-{number:05d}-")
 
     def _begun_name(self, shard: Shard, kind: str) -> str:
         """Return the name of a file with the beginning of a shard.
@@ -132,7 +132,7 @@ class FolderTarget(Target):
     def _drop_begun(self, manifest: Manifest) -> None:
         """Remove the files of beginnings of the next shard that the manifest does not name."""
         known = () if manifest.begun is None else manifest.begun.files
-        self.place.remove(*(name for name in self._begun(manifest.next_number) if name not in known))
+        self.storage.remove(*(name for name in self._begun(manifest.next_number) if name not in known))
 
     def complete(self, manifest: Manifest) -> None:
         """Give a finished target its final form; done again where an earlier run was stopped in the middle of it."""
@@ -140,14 +140,14 @@ class FolderTarget(Target):
         found = self._found()
         # What a run has left that was killed, also of a shard that an input which is shorter now does not have.
         left = [name for name in found if name not in whole and RUN_FILES.fullmatch(name)]
-        self.place.remove(*(name for name in left if not name.startswith(("_casdk", "_lock"))))
+        self.storage.remove(*(name for name in left if not name.startswith(("_casdk", "_lock"))))
         if ERRORS not in found:
             arrow = self._arrow
             schema = arrow.schema([("row", arrow.int64()), ("name", arrow.string()), ("error", arrow.string())])
             failed = (shard for shard in manifest.shards if shard.failed)
-            part = Part(self.place.scratch / f"{ERRORS}.tmp")
+            part = Part(self.storage.scratch / f"{ERRORS}.tmp")
             self._write_table(part, schema, (self._errors_of(manifest, shard, schema) for shard in failed))
-            self.place.take_in(part.path, ERRORS)
+            self.storage.take_in(part.path, ERRORS)
 
     def _write_table(self, part: Part, schema: Any, tables: Iterable[Any]) -> None:
         """Write tables into a file, one below the other, and have it on disk."""

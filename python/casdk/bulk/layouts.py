@@ -7,10 +7,10 @@ from typing import Final
 from casdk.bulk.clip_retrieval import ClipRetrievalTarget
 from casdk.bulk.folders import EMBEDDING, FolderTarget
 from casdk.bulk.manifest import Share
-from casdk.bulk.places import Place
 from casdk.bulk.regrouping import WholeFolder, WholeTarget
 from casdk.bulk.shares import SharedFolder, ShareTarget
 from casdk.bulk.sources import Holds
+from casdk.bulk.storage import Storage
 from casdk.errors import ConfigError
 
 __all__ = ["columns_of", "open_folder"]
@@ -48,7 +48,7 @@ def columns_of(layout: str | None, holds: Holds) -> tuple[str, ...]:
 
 
 def open_folder(
-    place: str | Place,
+    storage: str | Storage,
     dtype: str,
     *,
     layout: str | None = None,
@@ -58,7 +58,7 @@ def open_folder(
     """Return the folder of a layout.
 
     Args:
-        place: Where it is.
+        storage: Where it is.
         dtype: ``float32`` or ``float16``.
         layout: ``"clip-retrieval"``; ``None`` for our own.
         columns: What its matrices are called.
@@ -68,5 +68,5 @@ def open_folder(
         ConfigError: pyarrow is not installed.
     """
     if share is not None:
-        return (ClipRetrievalShare if layout else ShareTarget)(place, dtype, share, columns)
-    return (ClipRetrievalWhole if layout else WholeTarget)(place, dtype, columns)
+        return (ClipRetrievalShare if layout else ShareTarget)(storage, dtype, share, columns)
+    return (ClipRetrievalWhole if layout else WholeTarget)(storage, dtype, columns)

@@ -11,10 +11,10 @@ from casdk.bulk.disk import sum_of
 from casdk.bulk.folders import FolderTarget
 from casdk.bulk.layouts import open_folder
 from casdk.bulk.manifest import Manifest
+from casdk.bulk.object_storage import suffix_of
 from casdk.bulk.result import BulkResult
 from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.shares import Reading, check_alike, common_of, read_shares, remove_shares
-from casdk.bulk.store_places import suffix_of
 from casdk.errors import BulkError, ConfigError
 
 __all__ = ["merge"]
@@ -46,13 +46,13 @@ def merge(target: str | os.PathLike[str]) -> BulkResult:
     if suffix_of(path):
         raise ConfigError(f"{path}: only folders are written by several runs, and their names have no suffix")
     folder = ParquetTarget(path, "float32")
-    if not folder.place.exists():
+    if not folder.storage.exists():
         raise BulkError(f"{path}: there is no such folder")
     lock = folder.lock()
     try:
         whole = folder.read_manifest()
         if whole is None:
-            whole = _joined(folder, read_shares(folder.place))
+            whole = _joined(folder, read_shares(folder.storage))
             folder.settle(whole)
             folder.check(whole)
             _check_files(folder, whole)
@@ -60,8 +60,8 @@ def merge(target: str | os.PathLike[str]) -> BulkResult:
         elif not whole.finished:
             raise BulkError(f"{path} is of a single run, which is not finished: the call that began it goes on")
         settings = whole.settings
-        open_folder(folder.place, settings.dtype, layout=settings.layout, columns=settings.columns).complete(whole)
-        remove_shares(folder.place)
+        open_folder(folder.storage, settings.dtype, layout=settings.layout, columns=settings.columns).complete(whole)
+        remove_shares(folder.storage)
     finally:
         lock.release()
     return BulkResult(
@@ -118,6 +118,6 @@ def _check_files(folder: FolderTarget, manifest: Manifest) -> None:
     for shard in manifest.shards:
         # What is kept for updates beside the rows is not counted in.
         names = [name for name in shard.files if not name.startswith("_contents-")]
-        if sum_of(map(folder.place.checksum_of, names)) != shard.checksum:
-            one = " or ".join(map(folder.place.where, names))
+        if sum_of(map(folder.storage.checksum_of, names)) != shard.checksum:
+            one = " or ".join(map(folder.storage.where, names))
             raise BulkError(f"{one} is damaged: the checksum of the shard is not that of the manifest")

@@ -1,4 +1,4 @@
-"""Reads and writes the objects below a URL in a store, each write under a condition; `StorePlace` uses it (obstore)."""
+"""Reads and writes the objects of an `ObjectStorage` below a URL, each write under a condition (obstore)."""
 
 from __future__ import annotations
 

@@ -31,19 +31,19 @@ class WholeFolder(FolderTarget):
             BulkError: A manifest is not of a run of this kind, or those of the shares do not fit together.
         """
         whole = super().read_manifest()
-        if whole is None and (manifests := read_shares(self.place)):
+        if whole is None and (manifests := read_shares(self.storage)):
             return _gathered(self.name, manifests)
         return whole
 
     def read_manifests(self) -> list[Manifest]:
         """Return its manifest, or those of the runs that each make a share of it."""
         whole = super().read_manifest()
-        return read_shares(self.place) if whole is None else [whole]
+        return read_shares(self.storage) if whole is None else [whole]
 
     def complete(self, manifest: Manifest) -> None:
         """Give it its final form, and remove the manifests and locks of the shares."""
         super().complete(manifest)
-        remove_shares(self.place)
+        remove_shares(self.storage)
 
 
 class WholeTarget(WholeFolder, ParquetTarget):
@@ -78,12 +78,12 @@ def hand_out(path: str, of: int, *, resume: bool = True, overwrite: bool = False
         manifest.check_order(path)
         if not resume:
             raise BulkError(f"{path} was begun before: resume=True goes on, overwrite=True begins again")
-        if target.is_whole or any(share.of != of for _, share in shares_in(target.place)):
+        if target.is_whole or any(share.of != of for _, share in shares_in(target.storage)):
             target.write_manifest(manifest)
-            remove_shares(target.place)
+            remove_shares(target.storage)
             for index in range(of):
                 share = Share(index=index, of=of)
-                ShareTarget(target.place, DTYPE, share).write_manifest(_part_of(manifest, share))
+                ShareTarget(target.storage, DTYPE, share).write_manifest(_part_of(manifest, share))
             target.forget()
         return True
     finally:

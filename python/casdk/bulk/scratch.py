@@ -1,6 +1,6 @@
 """The local folder of a lock in a store: for files before they are uploaded, and for the tokens of the lock.
 
-`StorePlace` makes a `Scratch` with each lock. The folder is locked by ``flock``, so it shows at once whether the
+`ObjectStorage` makes a `Scratch` with each lock. The folder is locked by ``flock``, so it shows at once whether the
 process that had a lock in the store, on this machine, has ended.
 """
 

@@ -16,9 +16,9 @@ from casdk.bulk.folders import EMBEDDING, ERRORS, FolderTarget
 from casdk.bulk.items import CONTENT_BYTES
 from casdk.bulk.large_part import LargePart
 from casdk.bulk.manifest import Manifest, Shard
-from casdk.bulk.places import Place
 from casdk.bulk.row_groups import Group, Matrix, RowGroups
 from casdk.bulk.shard_files import GROUP_ROWS, Made, fill_rows, leave_out_rows
+from casdk.bulk.storage import Storage
 from casdk.bulk.targets import FillableTarget, Rows, described_rows, remove
 from casdk.errors import ItemError
 
@@ -46,16 +46,16 @@ class ParquetTarget(FolderTarget, FillableTarget):
         ConfigError: pyarrow is not installed.
     """
 
-    def __init__(self, place: str | Place, dtype: str, columns: tuple[str, ...] = EMBEDDING) -> None:
-        super().__init__(place, dtype, columns)
+    def __init__(self, storage: str | Storage, dtype: str, columns: tuple[str, ...] = EMBEDDING) -> None:
+        super().__init__(storage, dtype, columns)
         self._part: Part | None = None
 
     def begin(self, manifest: Manifest, width: int) -> None:
         self._name = f"part-{manifest.next_number:05d}.parquet"
-        self.place.remove(ERRORS)  # an update continues a finished run, which has written this file
+        self.storage.remove(ERRORS)  # an update continues a finished run, which has written this file
         self._width = width
         self._hold_nothing()
-        self._part = LargePart(self.place.scratch / f"_{self._name}.tmp")
+        self._part = LargePart(self.storage.scratch / f"_{self._name}.tmp")
         self._part.checksum = Checksum()
         self._groups = RowGroups(self._arrow, self._part, self._schema(width))
         self._drop_begun(manifest)
@@ -78,7 +78,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
     def _copy(self, begun: str) -> None:
         """Write the rows that were kept of the shard again: row groups begin at the same rows as without the stop."""
         parts, width = len(self._columns), self._width
-        for batch in self._arrow.parquet.ParquetFile(self.place.for_arrow(begun)).iter_batches(GROUP_ROWS):
+        for batch in self._arrow.parquet.ParquetFile(self.storage.for_arrow(begun)).iter_batches(GROUP_ROWS):
             rows = np.full((len(batch), parts, width), np.nan, self._dtype)
             bad: list[tuple[int, int]] = []
             for part, column in enumerate(self._columns):
@@ -147,11 +147,11 @@ class ParquetTarget(FolderTarget, FillableTarget):
         self._groups.close()
         part.sync()
         part.close()
-        self.place.take_in(part.path, name)
+        self.storage.take_in(part.path, name)
         self._part = None
         files = {name: part.size}
         if contents:
-            self.place.write(contents_name, contents)
+            self.storage.write(contents_name, contents)
             files[contents_name] = len(contents)
         return msgspec.structs.replace(shard, files=files, checksum=part.checksum.text)
 
@@ -172,7 +172,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
             yield from batch.column("name").to_pylist()
 
     def _open_rows(self, shard: Shard) -> Any:
-        return self._arrow.parquet.ParquetFile(self.place.for_arrow(rows_file_of(shard)))
+        return self._arrow.parquet.ParquetFile(self.storage.for_arrow(rows_file_of(shard)))
 
     # shards that are made again
 
@@ -181,17 +181,17 @@ class ParquetTarget(FolderTarget, FillableTarget):
         return {row: error for row, error in enumerate(said) if error is not None}
 
     def fill(self, manifest: Manifest, shard: Shard, rows: Mapping[int, Rows], errors: Mapping[int, str]) -> Manifest:
-        self.place.remove(ERRORS)
+        self.storage.remove(ERRORS)
         old, new = self._old_and_new(shard)
         errors = {row: _as_utf8(error) for row, error in errors.items()}
         made = fill_rows(self._arrow, old, new, self._schema(manifest.width), rows, errors)
-        self.place.take_in(new, new.name)
+        self.storage.take_in(new, new.name)
         return self._replace(manifest, _with_file(shard, made))
 
     def _old_and_new(self, shard: Shard) -> tuple[Any, Path]:
         """Return what a shard's file is read from, and where it is written again."""
-        old = self.place.for_arrow(rows_file_of(shard))
-        return old, self.place.scratch / f"_again-{shard.number:05d}.parquet"
+        old = self.storage.for_arrow(rows_file_of(shard))
+        return old, self.storage.scratch / f"_again-{shard.number:05d}.parquet"
 
     def leave_out(self, manifest: Manifest, shard: Shard, stays: NDArray[np.bool_]) -> Manifest:
         """Remove rows of a shard, and return the manifest afterwards.
@@ -201,14 +201,14 @@ class ParquetTarget(FolderTarget, FillableTarget):
             shard: The shard.
             stays: ``[shard.rows]``, whether a row stays.
         """
-        self.place.remove(ERRORS)
+        self.storage.remove(ERRORS)
         old, new = self._old_and_new(shard)
         changed = _with_file(shard, leave_out_rows(self._arrow, old, new, self._schema(manifest.width), stays))
-        self.place.take_in(new, new.name)
+        self.storage.take_in(new, new.name)
         files = dict(changed.files)
         if contents := self.contents_of(shard):
             left = np.frombuffer(contents, np.uint8).reshape(-1, CONTENT_BYTES)[stays].tobytes()
-            self.place.write(new.with_suffix(".bin").name, left)
+            self.storage.write(new.with_suffix(".bin").name, left)
             files[f"_contents-{shard.number:05d}.bin"] = len(left)
         return self._replace(manifest, msgspec.structs.replace(changed, items="", files=files))
 
@@ -217,7 +217,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
         others = [name for name in shard.files if name != rows_file_of(shard)]
         contents = b""
         for name in others:
-            with self.place.open(name) as file:
+            with self.storage.open(name) as file:
                 contents += file.read()
         return contents
 
@@ -229,23 +229,23 @@ class ParquetTarget(FolderTarget, FillableTarget):
 
     def settle(self, manifest: Manifest) -> Manifest:
         entries = {shard.number: shard for shard in manifest.entries}
-        for again in self.place.beginning("_again-"):
+        for again in self.storage.beginning("_again-"):
             found = AGAIN.fullmatch(again)
             if found is None or not self._makes(number := int(found[1])):
                 continue
             if number in entries and (name := self._name_of(again, entries[number])) is not None:
-                self.place.rename(again, name)
+                self.storage.rename(again, name)
             else:  # the run was killed before it wrote the manifest
-                self.place.remove(again)
+                self.storage.remove(again)
         return manifest
 
     def _name_of(self, again: str, shard: Shard) -> str | None:
         """Return which file of the shard this one replaces; ``None`` if the manifest does not know this one."""
         if again.endswith(".parquet"):
-            return rows_file_of(shard) if self.place.checksum_of(again) == shard.checksum else None
+            return rows_file_of(shard) if self.storage.checksum_of(again) == shard.checksum else None
         # Contents are only written again if rows were removed, so the new file has another size.
         name = f"_contents-{shard.number:05d}.bin"
-        return name if again.endswith(".bin") and shard.files.get(name) == self.place.size_of(again) else None
+        return name if again.endswith(".bin") and shard.files.get(name) == self.storage.size_of(again) else None
 
 
 def rows_file_of(shard: Shard) -> str:

@@ -10,8 +10,8 @@ from typing import Final
 from casdk._calls.space import Space
 from casdk.bulk.folders import EMBEDDING, RUN_FILES, SHARE_MANIFEST, FolderTarget
 from casdk.bulk.manifest import DIGEST_BYTES, Input, Manifest, Settings, Share, read_manifest
-from casdk.bulk.places import Place
 from casdk.bulk.shards import ParquetTarget
+from casdk.bulk.storage import Storage
 from casdk.bulk.targets import Held
 from casdk.errors import BulkError
 
@@ -66,19 +66,19 @@ class SharedFolder(FolderTarget):
     """A folder of which this run makes one share of the shards, while other runs make theirs; combined with a layout.
 
     Args:
-        place: The folder.
+        storage: The folder.
         dtype: ``float32`` or ``float16``.
         share: The shards of this run.
         columns: The names of the matrices in the layout.
     """
 
-    def __init__(self, place: str | Place, dtype: str, share: Share, columns: tuple[str, ...] = EMBEDDING) -> None:
-        super().__init__(place, dtype, columns)
+    def __init__(self, storage: str | Storage, dtype: str, share: Share, columns: tuple[str, ...] = EMBEDDING) -> None:
+        super().__init__(storage, dtype, columns)
         self._share = share
         self.manifest_name: str = f"_casdk.{share.index}-of-{share.of}.json"
 
     def _acquire(self) -> Held:
-        return self.place.lock_share(f"{self._share.index}-of-{self._share.of}")
+        return self.storage.lock_share(f"{self._share.index}-of-{self._share.of}")
 
     def read_manifest(self) -> Manifest | None:
         """Return what this run has made.
@@ -88,9 +88,9 @@ class SharedFolder(FolderTarget):
         """
         if self.is_whole:
             raise BulkError(f"{self.name} is whole, or of a run without shard=: leave that out to check it or go on")
-        for name, other in shares_in(self.place):
+        for name, other in shares_in(self.storage):
             if other.of != self._share.of:
-                where = self.place.where(name)
+                where = self.storage.where(name)
                 raise BulkError(f"{where} is of a run that shares {self.name} with {other.of - 1} others: keep to that")
         return super().read_manifest()
 
@@ -98,10 +98,10 @@ class SharedFolder(FolderTarget):
         """Yield what lies in the folder and is of no run that makes a share of it."""
         found = self._found()
         # A run writes its manifest before any other file, so the manifests are looked for after the files.
-        begun = bool(shares_in(self.place))
+        begun = bool(shares_in(self.storage))
         for name in found:
             if not LEFT_BEFORE.fullmatch(name) and not (begun and RUN_FILES.fullmatch(name)):
-                yield self.place.where(name)
+                yield self.storage.where(name)
 
     def complete(self, manifest: Manifest) -> None:
         """Leave the files of the whole to `casdk.bulk.merge`."""
@@ -113,29 +113,29 @@ class SharedFolder(FolderTarget):
     def _remove_begun(self, manifest: Manifest) -> None:
         for number in range(manifest.next_number + 1):
             if self._share.makes(number):
-                self.place.remove(*self._begun(number))
+                self.storage.remove(*self._begun(number))
 
 
 class ShareTarget(SharedFolder, ParquetTarget):
     """A share of a folder of Parquet files."""
 
 
-def shares_in(place: Place) -> list[tuple[str, Share]]:
-    """Return the manifests of shares that are in a place, in order, and of which share each is."""
-    matches = {name: SHARE_MANIFEST.fullmatch(name) for name in place.names()}
+def shares_in(storage: Storage) -> list[tuple[str, Share]]:
+    """Return the manifests of shares that are in a storage, in order, and of which share each is."""
+    matches = {name: SHARE_MANIFEST.fullmatch(name) for name in storage.names()}
     found = [(name, Share(index=int(match[1]), of=int(match[2]))) for name, match in matches.items() if match]
     return sorted(found, key=lambda one: (one[1].of, one[1].index))
 
 
-def remove_shares(place: Place) -> None:
+def remove_shares(storage: Storage) -> None:
     """Remove the manifests and locks of shares, once they do not count any more."""
-    for name, _ in shares_in(place):
-        place.remove(name, name.removesuffix(".json").replace("_casdk", "_lock"))
+    for name, _ in shares_in(storage):
+        storage.remove(name, name.removesuffix(".json").replace("_casdk", "_lock"))
 
 
-def read_shares(place: Place) -> list[Manifest]:
+def read_shares(storage: Storage) -> list[Manifest]:
     """Return the manifests of the runs that make a folder together, in order."""
-    return [read_manifest(place.read_manifest(name), place.where(name)) for name, _ in shares_in(place)]
+    return [read_manifest(storage.read_manifest(name), storage.where(name)) for name, _ in shares_in(storage)]
 
 
 def check_alike(name: str, manifests: list[Manifest]) -> int:

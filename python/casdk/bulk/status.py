@@ -9,7 +9,7 @@ from typing import NamedTuple
 from casdk.bulk.disk import is_locked
 from casdk.bulk.manifest import Manifest
 from casdk.bulk.matrix import MatrixTarget
-from casdk.bulk.places import LOCK, lock_of_share
+from casdk.bulk.storage import LOCK, lock_of_share
 from casdk.bulk.stores import is_url
 
 __all__ = ["Writing", "writing_of"]

@@ -1,6 +1,6 @@
 """The lock of a target in a store: an object that its holder renews, and that is void when it is no longer renewed.
 
-`StorePlace` takes one for each process that writes. A thread of the lock renews it.
+`ObjectStorage` takes one for each process that writes. A thread of the lock renews it.
 """
 
 from __future__ import annotations

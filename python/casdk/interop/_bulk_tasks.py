@@ -16,9 +16,9 @@ import msgspec
 from casdk._calls.bulk_options import read_bulk_options
 from casdk._calls.options import AUTO
 from casdk.bulk import merge
+from casdk.bulk.object_storage import open_storage, suffix_of
 from casdk.bulk.regrouping import hand_out
 from casdk.bulk.shares import read_shares
-from casdk.bulk.store_places import open_place, suffix_of
 from casdk.bulk.stores import is_url
 from casdk.errors import ConfigError, InputTypeError, InputValueError
 from casdk.interop import batches
@@ -112,7 +112,7 @@ def encode_in_tasks(
     for_tasks = {name: value for name, value in options.items() if name not in ("resume", "overwrite")}
     pickled = _pickled(content, dumps)
     if hand_out(path, tasks, resume=run_options.resume, overwrite=run_options.overwrite):
-        if run_options.batch_size == AUTO and (begun := read_shares(open_place(path))) and begun[0].prefetch is None:
+        if run_options.batch_size == AUTO and (begun := read_shares(open_storage(path))) and begun[0].prefetch is None:
             # A task that has made nothing yet would begin with another one.
             for_tasks["batch_size"] = begun[0].settings.batch_size
         encoded = sum(run(ShareTask(client, path, pickled, tasks, for_tasks)))

@@ -1,6 +1,6 @@
 """The storage of a folder target in an object store: one object per file, written by one request.
 
-`open_place` chooses it for URLs. It uses `objects.py` for requests, `store_lock.py` and `scratch.py` for locks.
+`open_storage` chooses it for URLs. It uses `objects.py` for requests, `store_lock.py` and `scratch.py` for locks.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import IO, Any
 from casdk.bulk.disk import READ_BYTES, Checksum
 from casdk.bulk.manifest import read_manifest
 from casdk.bulk.objects import Objects, Version, is_same
-from casdk.bulk.places import LOCK, DiskPlace, Locks, Place, lock_of_share
 from casdk.bulk.scratch import Scratch
+from casdk.bulk.storage import LOCK, DiskStorage, Locks, Storage, lock_of_share
 from casdk.bulk.store_lock import StoreLock, check_silent, taken_over
 from casdk.bulk.stores import BLOCK_BYTES, is_url, open_object
 from casdk.bulk.targets import Held
 from casdk.errors import BulkError, ConfigError
 
-__all__ = ["StorePlace", "open_place", "suffix_of"]
+__all__ = ["ObjectStorage", "open_storage", "suffix_of"]
 
 
-def open_place(path: str) -> Place:
+def open_storage(path: str) -> Storage:
     """Return the storage for a path or a URL.
 
     Raises:
         ConfigError: It is the URL of a web server; or obstore is missing, or its configuration does not suit the store.
     """
-    return StorePlace(path) if is_url(path) else DiskPlace(path)
+    return ObjectStorage(path) if is_url(path) else DiskStorage(path)
 
 
 def suffix_of(path: str) -> str:
@@ -39,7 +39,7 @@ def suffix_of(path: str) -> str:
     return PurePath(path).suffix
 
 
-class StorePlace(Place):
+class ObjectStorage(Storage):
     """The objects below a URL in a store.
 
     Files are prepared on the local disk, in the folder of the lock. Each is uploaded by one request, on the condition

@@ -14,7 +14,7 @@ import pytest
 from casdk import BulkError, Client, ConfigError, bulk
 from casdk.bulk import store_lock
 from casdk.bulk.manifest import Manifest, Settings, read_manifest, write_manifest
-from casdk.bulk.store_places import StorePlace, suffix_of
+from casdk.bulk.object_storage import ObjectStorage, suffix_of
 from casdk.bulk.stores import _store_of
 from casdk.cli import main
 from casdk.interop._bulk_tasks import encode_in_tasks
@@ -68,9 +68,9 @@ def on_another_machine(monkeypatch, tmp_path):
 
 def objects_of(url):
     """Return the bytes of all objects below a URL, by name."""
-    place, found = StorePlace(url), {}
-    for name in place.names():
-        with place.open(name) as file:
+    storage, found = ObjectStorage(url), {}
+    for name in storage.names():
+        with storage.open(name) as file:
             found[name] = file.read()
     return found
 
@@ -185,7 +185,7 @@ def test_who_was_suspended_for_too_long_is_refused(client, bucket, on_another_ma
 
 def test_what_a_suspended_process_still_writes_is_refused(bucket, on_another_machine):
     """Its manifest, and its shard, whether or not whoever took over has written any of them."""
-    first, second = StorePlace(f"{bucket.url}/rows"), StorePlace(f"{bucket.url}/rows")
+    first, second = ObjectStorage(f"{bucket.url}/rows"), ObjectStorage(f"{bucket.url}/rows")
     first.lock()
     begun = write_manifest(Manifest(settings=Settings(**SMALL, dtype="float32", normalize=False)))
     first.write_manifest("_casdk.json", begun)
@@ -398,9 +398,9 @@ def test_no_secret_is_written_anywhere(client, bucket, tmp_path, monkeypatch, ca
     _store_of.cache_clear()
     url = f"{bucket.url}/rows"
     client.encode_to(url, TEXTS, report=tmp_path / "report.html", show_progress=True, **SMALL)
-    place = StorePlace(url)
-    lock = place.lock()
-    said = [repr(place), repr(lock), repr(vars(place)), caplog.text, *capfd.readouterr()]
+    storage = ObjectStorage(url)
+    lock = storage.lock()
+    said = [repr(storage), repr(lock), repr(vars(storage)), caplog.text, *capfd.readouterr()]
     said += [(tmp_path / "report.html").read_text(), *map(str, objects_of(url).items())]
     lock.release()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")

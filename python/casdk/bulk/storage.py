@@ -1,6 +1,6 @@
-"""The storage of a folder target: files by name, on disk (`DiskPlace`) or in an object store (`store_places.py`).
+"""The storage of a folder target: files by name, on disk (`DiskStorage`) or in an object store (`object_storage.py`).
 
-`FolderTarget` and its layouts read and write all of their files through a `Place`, so they do not know which it is.
+`FolderTarget` and its layouts read and write all of their files through a `Storage`, so they do not know which it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import IO, Any, Final
 from casdk.bulk.disk import Lock, checksum_of, make_folder, rename, sync_folder, write_whole
 from casdk.bulk.targets import Held, remove
 
-__all__ = ["FOLDERS", "LOCK", "DiskPlace", "Locks", "Place", "lock_of_share"]
+__all__ = ["FOLDERS", "LOCK", "DiskStorage", "Locks", "Storage", "lock_of_share"]
 
 FOLDERS: Final = ("img_emb", "text_emb", "metadata", "_failed")
 """The subfolders in clip-retrieval's layout."""
@@ -27,7 +27,7 @@ def lock_of_share(share: str) -> str:
     return f"{LOCK}.{share}"
 
 
-class Place(ABC):
+class Storage(ABC):
     """Named files, each of which exists completely or not at all; a name has a slash if its layout has subfolders.
 
     Args:
@@ -158,7 +158,7 @@ class Locks:
         self._held.close()
 
 
-class DiskPlace(Place):
+class DiskStorage(Storage):
     """A folder on disk, which is made when it is locked.
 
     Args:
