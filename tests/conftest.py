@@ -91,9 +91,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Have the garbage collector leave out what is there now: half a million objects, which live to the end.
+    """Exclude from garbage collections the half million objects that exist after collection and live to the end.
 
-    A full collection takes a third of a second otherwise, and tests ask for hundreds of them.
+    A full collection would take a third of a second otherwise, and tests ask for hundreds of them.
     """
     gc.collect()
     gc.freeze()

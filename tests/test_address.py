@@ -1,3 +1,5 @@
+"""Addresses of servers: their schemes, ports and hosts, and what is refused."""
+
 import msgspec
 import pytest
 from casdk import Client, Telemetry

@@ -1,3 +1,5 @@
+"""The addresses of one host name: which is tried first, and what happens to those that failed."""
+
 import asyncio
 import gc
 import socket

@@ -1,4 +1,4 @@
-"""Where replies are read: what they come to is tested with the verbs."""
+"""How large replies are read; the tests of the verbs show the results."""
 
 import threading
 

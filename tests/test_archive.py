@@ -1,3 +1,5 @@
+"""Documents saved to a file come back unchanged, and a broken file is refused in little memory."""
+
 import errno
 import resource
 import tracemalloc

@@ -1,4 +1,4 @@
-"""What channels share: errors of HTTP statuses, waits that a server asks for, slices, TLS as it was asked for."""
+"""What all channels share: the errors of HTTP statuses, waits that a server asks for, slices of messages, TLS."""
 
 import asyncio
 import ssl

@@ -1,3 +1,5 @@
+"""Batches are cut and joined without loss, repeats are found, and unfinished items are known."""
+
 import sys
 
 import pytest

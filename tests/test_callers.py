@@ -1,4 +1,4 @@
-"""The caller as the engine sees it: its own code runs where it is, and what that raises comes back as it was."""
+"""The caller's own code runs where the caller is, and its exceptions come back unchanged."""
 
 import asyncio
 import threading

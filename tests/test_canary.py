@@ -1,3 +1,5 @@
+"""The test pictures show how a server prepares images, or show nothing, but never a wrong size."""
+
 import io
 
 import numpy as np

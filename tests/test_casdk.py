@@ -1,4 +1,4 @@
-"""The package itself: what importing it says, and ``python -m casdk``."""
+"""The package itself: its import, and ``python -m casdk``."""
 
 import logging
 import subprocess

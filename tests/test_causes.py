@@ -1,4 +1,4 @@
-"""Why there is no connection: our own words on every scheme, with a cure, and none of the libraries'."""
+"""The error of a failed connection says why in casdk's own words, with what to do, on every scheme alike."""
 
 import re
 import socket

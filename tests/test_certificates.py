@@ -1,4 +1,4 @@
-"""The certificate that a server shows, for gRPC where nothing is verified, and the system's own for where it is."""
+"""The certificates that the channel on grpcio needs: the server's own if nothing is verified, or the system's."""
 
 import ssl
 

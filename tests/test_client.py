@@ -1,3 +1,5 @@
+"""A client checks its options when it is made, shows no secret, can be pickled, and sends its credential everywhere."""
+
 import gc
 import inspect
 import pickle

@@ -1,3 +1,5 @@
+"""A websocket's close code, or a refused handshake, becomes the right error."""
+
 import pytest
 from casdk import AuthError, OverloadedError, ProtocolMismatchError, ProxyError, ServerError, TransportError
 from casdk._transport.channels.closes import closed_with, handshake_refused, no_websocket

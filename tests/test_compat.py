@@ -1,6 +1,6 @@
-"""`casdk.compat`, and the defects of the original client that it does not have: D1 to D21, a regression test each.
+"""`casdk.compat` has the interface of the original client and none of its defects, D1 to D21, each with a test.
 
-What has to do with docarray's own documents is tested in `interop/documents/document.py`, where docarray is installed.
+The tests with docarray's own documents are in `interop/documents/document.py`, since they need docarray.
 """
 
 from __future__ import annotations

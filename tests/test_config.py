@@ -1,3 +1,5 @@
+"""The settings of a client: each field is checked when it is made, and none allows an endless wait."""
+
 import math
 import pathlib
 from decimal import Decimal

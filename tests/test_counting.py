@@ -1,4 +1,4 @@
-"""Where a library chooses the connection, each new one is followed by a check, and an index preceded by one."""
+"""If a library chooses the connections, each new one is checked before its first reply counts, and before an index."""
 
 import pytest
 from casdk import TLS, Limits, ServerError, Timeouts

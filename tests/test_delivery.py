@@ -1,3 +1,5 @@
+"""The pieces of a stream count as memory until the caller takes them, and not after the call."""
+
 import random
 
 import numpy as np

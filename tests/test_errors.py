@@ -1,3 +1,5 @@
+"""Every error is in the tree, can be pickled, and says which item failed or how far the call came."""
+
 import copy
 import inspect
 import pickle

@@ -1,3 +1,5 @@
+"""Content is read in order and completely, on the engine or where the caller is, whatever kind of iterable it is."""
+
 import asyncio
 import threading
 

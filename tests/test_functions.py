@@ -1,4 +1,4 @@
-"""What a function may look like: few enough parameters to be read, and none that makes functions that make some."""
+"""Functions stay readable: they have few parameters, and no closure returns another closure."""
 
 import ast
 from collections.abc import Iterator

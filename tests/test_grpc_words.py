@@ -1,3 +1,5 @@
+"""grpcio's error texts are translated into casdk's errors."""
+
 import pytest
 from casdk._transport.channels.libraries.grpc_words import is_break, is_limit, is_silence, lost
 from casdk.errors import TLSError, TransportError

@@ -1,4 +1,4 @@
-"""What http does on either channel: our own, and the one on httpx."""
+"""Requests over http, on casdk's own channel and on the one of httpx."""
 
 import asyncio
 from functools import partial

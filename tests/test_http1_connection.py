@@ -1,4 +1,4 @@
-"""A connection reads an answer whatever the network cuts, and none that it did not ask for."""
+"""A connection reads its answer in whatever pieces it arrives, and rejects an answer without a request."""
 
 import asyncio
 

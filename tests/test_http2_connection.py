@@ -1,4 +1,4 @@
-"""A connection of HTTP/2 on a transport that a test holds in its hand."""
+"""A connection of HTTP/2, on a transport that the test controls."""
 
 from __future__ import annotations
 

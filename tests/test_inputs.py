@@ -1,3 +1,5 @@
+"""What each item is, a sentence or an image, by the table at the top of `casdk._content.inputs`."""
+
 import enum
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""Checks of connections: a request goes over one that has passed, whichever side ends the others."""
+"""A request goes only over a connection that was checked, even if connections end meanwhile."""
 
 import logging
 

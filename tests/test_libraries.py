@@ -1,4 +1,4 @@
-"""The channels on grpcio, httpx and websockets do what those of casdk's own do: here at their own border.
+"""The channels on grpcio, httpx and websockets behave like casdk's own.
 
 What a server or a proxy may do to them is in tests/faults, which `make test` runs for both.
 """

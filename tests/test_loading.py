@@ -1,3 +1,5 @@
+"""A Document loads the bytes and pixels behind its URI, within limits, and says what it cannot read."""
+
 import os
 import socket
 import sys

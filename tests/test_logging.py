@@ -1,4 +1,4 @@
-"""What casdk logs of itself: nothing until it is asked, then enough to see what went on, and never a secret."""
+"""casdk logs nothing until a handler is set, then enough to follow its calls, and never a secret."""
 
 import logging
 import subprocess

@@ -1,3 +1,5 @@
+"""The engine's loop runs every job of a process, and refuses to wait for itself."""
+
 import asyncio
 import sys
 import threading

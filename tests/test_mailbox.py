@@ -1,3 +1,5 @@
+"""Functions that other threads post to a loop are run, with and without an eventfd."""
+
 import asyncio
 import contextvars
 import errno

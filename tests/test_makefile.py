@@ -1,4 +1,4 @@
-"""`make` names what is missing, or too old, in one sentence, before it makes anything."""
+"""`make` names a missing or outdated tool in one sentence before it builds anything."""
 
 import os
 import subprocess

@@ -1,3 +1,5 @@
+"""Concurrent small calls are sent in one request, and each gets its own rows, errors and deadline."""
+
 import asyncio
 import math
 import threading

@@ -1,3 +1,5 @@
+"""The public values of calls: their fields, their checks and their text form."""
+
 import pickle
 from io import StringIO
 from pathlib import Path

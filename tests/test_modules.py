@@ -1,3 +1,5 @@
+"""The first client imports everything that its calls need, so that no call imports anything."""
+
 import subprocess
 import sys
 

@@ -1,4 +1,4 @@
-"""The options of a call: each value is checked when the call is made, whatever it is."""
+"""The value of each option is checked when the call is made."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The caller's own Documents on their way in and out, and what ``errors=`` makes of the result."""
+"""The caller's own Documents come back as the same objects, and ``errors=`` decides about the others."""
 
 import numpy as np
 import pytest

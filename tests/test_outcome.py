@@ -1,3 +1,5 @@
+"""The outcome of a call has an error for each item without a result, and counts all bytes that were sent."""
+
 from casdk import DeadlineError, EmptyItemError, NotDoneError
 from casdk._calls.outcome import Outcome, Sent
 

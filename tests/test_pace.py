@@ -1,4 +1,4 @@
-"""How far apart requests are sent, on a clock that only the test moves."""
+"""The time between two requests, on a clock that only the test moves."""
 
 from __future__ import annotations
 

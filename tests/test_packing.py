@@ -1,3 +1,5 @@
+"""A batch becomes one message: items without room wait, and unfit items are refused by their index."""
+
 from types import SimpleNamespace
 
 import pytest

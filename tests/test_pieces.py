@@ -1,4 +1,4 @@
-"""Pieces of a stream: they come in input order, whatever the order of the replies."""
+"""The pieces of a stream come in input order, whatever the order of the replies."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The engine of a process: one of its own in each, whatever interrupts its start."""
+"""Each process has one engine, even if its start is interrupted."""
 
 import os
 import subprocess

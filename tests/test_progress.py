@@ -1,3 +1,5 @@
+"""The progress bar: what it shows of each call, and that it ends with the last one."""
+
 import nbformat
 import pytest
 import rich

@@ -1,3 +1,5 @@
+"""Which proxy a client uses: the environment is read and never changed, and `proxy=` overrides it."""
+
 import os
 
 import pytest

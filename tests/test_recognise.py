@@ -1,4 +1,4 @@
-"""docarray's documents by the names of their classes: nothing of docarray's is imported, and no code of theirs runs."""
+"""docarray's documents are recognised by the names of their classes, without an import and without their code."""
 
 import sys
 from types import ModuleType

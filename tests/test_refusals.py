@@ -1,4 +1,4 @@
-"""What an HTTP server says with a status is described, whatever its body is."""
+"""The error of an HTTP status describes the server's answer, whatever the body is."""
 
 import msgspec
 import pytest

@@ -1,3 +1,5 @@
+"""Texts of servers and proxies are made short and harmless before a message shows them."""
+
 import pytest
 from casdk._remarks import SHOWN_CHARACTERS, remark
 

@@ -1,4 +1,4 @@
-"""Who may import whom: reads the table of ARCHITECTURE.md and the imports of every file, and holds one to the other."""
+"""Every import is allowed by the table of rooms in ARCHITECTURE.md, and every permission there is used."""
 
 import ast
 import re

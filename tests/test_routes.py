@@ -1,3 +1,5 @@
+"""The endpoint of a request has the model's name, and the caller's parameters stay unchanged."""
+
 from collections import UserDict
 
 import pytest

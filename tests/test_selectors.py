@@ -1,3 +1,5 @@
+"""What the brackets of a DocumentArray select, compared with lists and NumPy."""
+
 import random
 import re
 import string

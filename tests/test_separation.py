@@ -1,3 +1,5 @@
+"""Requests that may end a connection take turns with those that must not be sent twice."""
+
 import asyncio
 
 from casdk._transport.channels.separation import Separation

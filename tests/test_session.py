@@ -1,3 +1,5 @@
+"""The bytes in flight: no call takes more than its share, and calls wait for room."""
+
 import asyncio
 import threading
 

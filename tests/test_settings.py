@@ -1,4 +1,4 @@
-"""The settings of a client: what each may be, what a pickle may hold, and what they turn into."""
+"""The settings of a client: their checks, their pickle, and the objects that are made of them."""
 
 import pytest
 from casdk import TLS, ConfigError, Limits, Pool, Retry, Server, Telemetry, Timeouts

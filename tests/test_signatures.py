@@ -1,4 +1,4 @@
-"""Options named at run time, in signatures and docstrings, from the one place where each is described."""
+"""The signatures and docstrings of the verbs show their options, each described in one place."""
 
 import inspect
 from typing import TypedDict

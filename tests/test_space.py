@@ -1,4 +1,4 @@
-"""How vector spaces are told apart, with rows that NumPy generates."""
+"""How vector spaces are compared, with rows that NumPy makes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a status of gRPC means, over both channels that carry it."""
+"""gRPC's statuses become the same errors on both channels."""
 
 import pytest
 from casdk import AuthError, Client, OverloadedError, Retry, ServerError, TransportError

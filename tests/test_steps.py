@@ -1,4 +1,4 @@
-"""What is carried on without a task: by replies alone, and by a task from whatever else it waits for."""
+"""A coroutine runs without a task while it waits for replies, and in a task if it waits for anything else."""
 
 import asyncio
 from contextvars import ContextVar, copy_context

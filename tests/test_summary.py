@@ -1,3 +1,5 @@
+"""The tables that `DocumentArray.summary` prints."""
+
 import numpy as np
 import pytest
 from casdk.documents import Document, DocumentArray, NamedScore

@@ -1,4 +1,4 @@
-"""What `import casdk` gives, and what it does not do."""
+"""The names that `import casdk` brings, and that it starts and imports nothing else."""
 
 import importlib
 import inspect

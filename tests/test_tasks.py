@@ -1,3 +1,5 @@
+"""The tasks and requests of one call wake it when they end, with and without an asyncio task of their own."""
+
 import asyncio
 
 import pytest

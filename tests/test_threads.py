@@ -1,3 +1,5 @@
+"""casdk's own threads: there are no more than needed, they keep no object alive, and never delay an exit."""
+
 import gc
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What a credential may be."""
+"""Which strings can be a credential."""
 
 import pytest
 from casdk import ConfigError

@@ -1,3 +1,5 @@
+"""Frames of casdk are dropped from tracebacks, and those of the caller's code stay."""
+
 import traceback
 
 import casdk

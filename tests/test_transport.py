@@ -1,4 +1,4 @@
-"""The way to one server: slots, the credential, the size that it takes, and replies that answer something else."""
+"""The connection to one server: slots, the credential, the largest request, and replies to other requests."""
 
 import asyncio
 from contextlib import asynccontextmanager

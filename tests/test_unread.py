@@ -1,4 +1,4 @@
-"""What a server says before it resets a connection under a large request, read by all three protocols of casdk's."""
+"""The answer of a server that resets the connection under a large request is still read, by all three protocols."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""A reply resumes its request in the same turn of the loop, with and without a task."""
+
 import asyncio
 from contextvars import ContextVar, copy_context
 

@@ -1,4 +1,4 @@
-"""How a request finds its server, where there is one."""
+"""How a request finds its server, if there is only one."""
 
 from __future__ import annotations
 

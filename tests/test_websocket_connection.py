@@ -1,4 +1,4 @@
-"""A websocket's connection on a transport that a test holds in its hand."""
+"""A connection of a websocket, on a transport that the test controls."""
 
 from __future__ import annotations
 

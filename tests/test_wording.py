@@ -1,4 +1,4 @@
-"""What the messages of errors are made of."""
+"""The parts that the messages of errors are built from."""
 
 import pytest
 from casdk._wording import class_name, message_of, shown

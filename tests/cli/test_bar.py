@@ -1,4 +1,4 @@
-"""Where the client's bar is drawn while a command runs."""
+"""The client's bar is drawn on standard error while a command runs."""
 
 import os
 import pty

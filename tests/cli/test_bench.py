@@ -1,4 +1,4 @@
-"""What is measured adds up."""
+"""`casdk bench`: its figures agree with each other."""
 
 
 def test_figures(command, url):

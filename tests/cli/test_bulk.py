@@ -1,4 +1,4 @@
-"""Bulk runs at the prompt: they go on, they say what has changed, and a signal ends them in order."""
+"""Bulk runs on the command line continue after a stop, say what has changed, and end in order at a signal."""
 
 import io
 import json

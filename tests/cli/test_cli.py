@@ -1,4 +1,4 @@
-"""The command in a shell: with streams that are closed, and where they do not take every character."""
+"""The command in a shell whose standard streams are closed, or do not accept every character."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Scripts for shells: bash, which is here, completes with one; the others are there."""
+"""The completion scripts: bash completes with its script, and those of the other shells are written."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What the paths of a command line stand for."""
+"""Which items the paths and words of a command line name."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Exit codes are what the documentation says, for every error there is."""
+"""Every error ends a command with the exit code of the documentation."""
 
 import inspect
 import re

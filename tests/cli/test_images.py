@@ -1,4 +1,4 @@
-"""`--images` at the prompt."""
+"""The option `--images` of the commands."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A file under way: all of a piece or none of it, and its final name when it is whole."""
+"""A file that is being written has the suffix `.part`, and gets its name when it is complete."""
 
 import errno
 import os

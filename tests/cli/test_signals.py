@@ -1,4 +1,4 @@
-"""What ends a command from outside, in this process and by real signals."""
+"""Signals end a command in order, in this process and when they are real."""
 
 import os
 import signal

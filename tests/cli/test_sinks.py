@@ -1,4 +1,4 @@
-"""Files of rows: read back by NumPy, pyarrow and json; whole under their name, or what there is of them beside it."""
+"""Files of rows, read back by NumPy, pyarrow and json: complete under their names, or as far as written in a part."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the doctor finds."""
+"""The findings of the doctor."""
 
 from casdk.cli.exits import Exit
 from casdk.cli.trouble import Finding, TroubleError

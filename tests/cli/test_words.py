@@ -1,4 +1,4 @@
-"""The words and options of the commands: numbers that are none, and options that nobody knows."""
+"""The commands refuse wrong values of options, and unknown options."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The end of a progress bar, which a thread of its own draws: what the tests that look at a bar share."""
+"""Waits for the end of a progress bar, which a thread of its own draws; shared by the tests that read a bar."""
 
 import threading
 

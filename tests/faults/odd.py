@@ -1,4 +1,4 @@
-"""What the tests of odd objects share: one call over three schemes, sync and async, and what became of each item."""
+"""Runs one call over three schemes, sync and async, and returns the outcome of each item, for tests of odd objects."""
 
 import asyncio
 import inspect

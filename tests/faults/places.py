@@ -1,4 +1,4 @@
-"""Where code of the caller's runs: what tests/faults/test_items_code.py and test_iterables.py share."""
+"""Notes where the caller's code runs; shared by test_items_code.py and test_iterables.py."""
 
 import asyncio
 import contextvars

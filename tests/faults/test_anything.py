@@ -1,4 +1,4 @@
-"""Everything a caller can hand over ends in a row or in one of our errors, on every scheme alike."""
+"""Whatever a caller passes leads to a row or to an error of casdk's, on every scheme alike."""
 
 import enum
 import os

@@ -1,4 +1,4 @@
-"""Nothing is read ahead of the window, in count or bytes; waiting costs no CPU; streams run in flat memory."""
+"""The input is read no further than the window allows, waiting costs no CPU, and streams do not grow."""
 
 import asyncio
 import itertools

@@ -1,4 +1,4 @@
-"""Behind one address there may be servers of different models: each connection shows its own before it is used."""
+"""Servers of different models behind one address: each connection is checked before it is used."""
 
 from __future__ import annotations
 

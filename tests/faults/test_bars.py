@@ -1,4 +1,4 @@
-"""What the bar is drawn on may block or fail, and is the caller's code: it holds up no call, and ends none."""
+"""The console of the bar may block, fail or be the caller's code: no call fails, or is delayed beyond its deadline."""
 
 import asyncio
 import logging

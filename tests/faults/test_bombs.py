@@ -1,4 +1,4 @@
-"""What a server sends compressed is never decompressed: kilobytes would be gigabytes before any limit sees them.
+"""Compressed replies are never decompressed, because kilobytes could become gigabytes before any limit counts them.
 
 The servers here are raw ones: no library sends what was not asked for.
 """

@@ -1,4 +1,4 @@
-"""Replies that break the rules of their protocol: an exact error at once, whatever else the server does or does not do.
+"""A reply that breaks the rules of its protocol is a precise error at once, whatever else the server does.
 
 The servers write raw bytes and keep their connections open: who waits for their end waits for the deadline.
 """

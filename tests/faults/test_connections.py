@@ -1,4 +1,4 @@
-"""Connections that cannot be made, or that went silent: the next one is tried, and a call that can go on does."""
+"""Connections that cannot be made, or go silent: another one is tried, and the call continues if it can."""
 
 import asyncio
 import socket

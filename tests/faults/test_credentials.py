@@ -1,4 +1,4 @@
-"""A credential's coroutine is the caller's code: it holds up no call but its own."""
+"""A credential's coroutine is the caller's code, and delays only the calls of its own client."""
 
 import asyncio
 import inspect

@@ -1,4 +1,4 @@
-"""Whatever a server does not do, a call with a timeout ends in time, with how far it got."""
+"""A call with a timeout ends in time and says how far it came, whatever the server fails to do."""
 
 import asyncio
 import contextlib

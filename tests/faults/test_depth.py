@@ -1,4 +1,4 @@
-"""Documents in documents and values in tags: as deep as a server reads them, beyond it an error, on every scheme."""
+"""Nested documents and tags are sent as deep as servers read them; deeper ones are errors, on every scheme."""
 
 import pytest
 from casdk import Document, ItemTypeError

@@ -1,4 +1,4 @@
-"""Servers that end connections as a habit, by age or after so many requests: no call fails of it, an index neither."""
+"""Servers that end connections by age or after some requests: no call fails because of that, not even an index."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Calls at the end of a process: they work as long as Python runs, and end at once when it does not."""
+"""Calls at the end of a process work as long as Python runs, and end at once when it does not."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A fork in the middle of a call: the parent goes on with it, and the child, where no engine runs, gets an error."""
+"""A fork in the middle of a call: the parent's call continues, and the child, which has no engine, gets an error."""
 
 import asyncio
 import multiprocessing

@@ -1,4 +1,4 @@
-"""A server of another vector space gives no row to anybody, and gets nothing for its index."""
+"""No row of a server with another vector space reaches the caller, and nothing reaches its index."""
 
 from __future__ import annotations
 

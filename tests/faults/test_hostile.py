@@ -1,4 +1,4 @@
-"""Whatever a server says, the answer is a typed error in time, in bounded memory, or the right rows."""
+"""A hostile server causes a typed error in time and in bounded memory, or the rows are right."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Servers of HTTP/2 that send what costs work and brings nothing: a typed error, in bounded memory, at once."""
+"""HTTP/2 frames that only cost work end the connection with a typed error, at once and in bounded memory."""
 
 import struct
 

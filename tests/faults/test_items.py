@@ -1,4 +1,4 @@
-"""One bad item hurts only itself: it is named, the rest is done, and finding it costs little."""
+"""One bad item fails alone: it is named, all others get their rows, and finding it takes few requests."""
 
 import math
 

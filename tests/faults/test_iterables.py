@@ -100,9 +100,10 @@ def test_or_in_a_thread_of_its_own(client, call, expected, kind):
 
 
 def test_the_end_in_that_thread_does_not_overtake_the_last_chunk(make_server, connect_to, scheme):
-    """A call of the iterable's own ends the thread's wait in the middle of a turn of the loop.
+    """The end of the iterable reaches the engine after its last chunk, so no item is missing.
 
-    An end that came to the loop by another way than the chunks was seen before the last one, in 3 of 100 calls.
+    The iterable makes a call of its own, which ends the thread's wait in the middle of a turn of the loop. If the end
+    took another way to the loop than the chunks, it could be seen before the last of them.
     """
     client = connect_to(make_server(), scheme)
 

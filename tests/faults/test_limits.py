@@ -1,4 +1,4 @@
-"""A process that has no file descriptors left: our errors, and calls that work again when there are some."""
+"""A process without free file descriptors gets casdk's errors, and its calls work again when there are some."""
 
 import subprocess
 import sys

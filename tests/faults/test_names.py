@@ -1,4 +1,4 @@
-"""Names of files that are no UTF-8: whatever names them, the image gets its row, on every scheme."""
+"""Images whose file names are not UTF-8 get their rows on every scheme."""
 
 import os
 from pathlib import Path

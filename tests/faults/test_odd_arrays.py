@@ -1,4 +1,4 @@
-"""Arrays, buffers, pictures and files of odd kinds: each ends in its row or in the error of its item alone."""
+"""Arrays, buffers, pictures and files of odd kinds get their row or fail alone."""
 
 import mmap
 import os

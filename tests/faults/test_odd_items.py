@@ -1,4 +1,4 @@
-"""Items of odd classes: what lies, raises or answers everything ends in its row or in the error of its item alone."""
+"""Items of odd classes, which lie, raise or have every attribute, get their row or fail alone."""
 
 import array
 import collections

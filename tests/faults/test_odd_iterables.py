@@ -1,4 +1,4 @@
-"""Iterables and callbacks of odd kinds: they are used as a loop of Python uses them, and their errors are raised."""
+"""Iterables and callbacks of odd kinds are used as a Python loop uses them, and their errors are raised."""
 
 import asyncio
 import collections

@@ -1,4 +1,4 @@
-"""Options of odd kinds: each is taken as what it is, or refused, once and before anything is sent."""
+"""The value of an option, of whatever class, is read once, or refused before anything is sent."""
 
 import collections
 import decimal

@@ -1,4 +1,4 @@
-"""A server that takes so many requests a second and no more: it is asked no faster than that."""
+"""A server that limits its rate is sent requests at that rate."""
 
 from __future__ import annotations
 

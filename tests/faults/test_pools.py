@@ -1,4 +1,4 @@
-"""What takes minutes: servers that are killed each second, one that is slow, all of them away for a while."""
+"""Long runs of a pool: servers are killed each second, one is slow, or all are away for a while."""
 
 from __future__ import annotations
 

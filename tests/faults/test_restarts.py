@@ -1,4 +1,4 @@
-"""A real server is killed and started again, and calls with the default options go on, on all schemes at once."""
+"""A real server is killed and started again, and calls with the default options continue on all schemes."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Sent again: only what is safe and can help, only what was not answered, and never without end."""
+"""A request is sent again only if that is safe and can help, and never without end."""
 
 import math
 from datetime import UTC, datetime, timedelta

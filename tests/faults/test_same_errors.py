@@ -1,4 +1,4 @@
-"""The same fault is the same error on every scheme: each row of the table in docs/errors.md, on each that it is for."""
+"""The same fault is the same error on every scheme: the tests cause each row of the table in docs/errors.md."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What strangers send the embedded server takes bounded memory, whatever it would grow to."""
+"""The embedded server stays within its memory, whatever strangers send."""
 
 import base64
 import contextlib

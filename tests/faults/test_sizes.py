@@ -1,4 +1,4 @@
-"""Servers and proxies that take no request as large as ours: batches are halved, and too large items fail."""
+"""Servers and proxies with a limit on requests: larger batches are halved, and an item that is too large fails."""
 
 import asyncio
 import re

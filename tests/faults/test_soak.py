@@ -1,4 +1,4 @@
-"""Mixed traffic with faults for SOAK_SECONDS: nothing this process holds grows, no row is lost."""
+"""Mixed traffic with faults for SOAK_SECONDS: this process does not grow, and no row is lost."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""`local_files=False` and `fetch_urls=False`: what strangers send chooses no file and no URL."""
+"""With `local_files=False` and `fetch_urls=False`, strangers cannot choose a file or a URL."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""A call that is stopped hands over what it had finished, whatever stopped it and whatever was asked for."""
+"""The error of a stopped call has everything that was finished, whatever stopped it and whatever the verb."""
 
 import asyncio
 import gc

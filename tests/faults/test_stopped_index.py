@@ -1,4 +1,4 @@
-"""A stopped `index` says what was stored for sure, and what may have been."""
+"""The error of a stopped `index` says which items were stored for certain, and which may have been."""
 
 import pytest
 from casdk import AuthError, DeadlineError, Retry, TransportError

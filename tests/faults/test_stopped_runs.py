@@ -1,4 +1,4 @@
-"""A run of the command line that stops keeps every row it had, and says where: in every form, however it ends.
+"""A command that is stopped keeps every row that it had and says where, in every format and however it ends.
 
 A matrix is written by a bulk run (`tests/bulk`, `tests/cli/test_bulk.py`): here it is held to what it says at its end.
 """

@@ -1,4 +1,4 @@
-"""A stopped stream hands over what it had finished and not handed out yet."""
+"""The error of a stopped stream has the rows that were finished and not returned yet."""
 
 import asyncio
 

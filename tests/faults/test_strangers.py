@@ -1,4 +1,4 @@
-"""The embedded server against strangers: what they send fails their own request, and no other."""
+"""Invalid requests to the embedded server fail by themselves, and affect no other request."""
 
 import contextlib
 import json

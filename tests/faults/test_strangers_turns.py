@@ -1,4 +1,4 @@
-"""A request that takes the embedded server long delays no other: no stranger can occupy its loop or its threads."""
+"""A request that keeps the embedded server busy delays no other: it gives up the loop or its thread in turns."""
 
 import contextlib
 import io
@@ -77,10 +77,10 @@ TRIES = 5
 
 @pytest.mark.parametrize("name", FLOODS)
 def test_what_comes_in_tiny_pieces_is_read_in_turns(served, name):
-    """One connection had the loop for seconds; now all schemes answer before it has been read.
+    """All schemes answer while one connection still sends thousands of tiny pieces, which take seconds to read.
 
-    A machine that runs this test late may see the answers only after all has been read, which says nothing, so it is
-    tried again. Where one connection has the loop, no try succeeds.
+    On a busy machine the answers may be seen only after everything has been read, which shows nothing, so the test
+    tries again. If one connection kept the loop for itself, no try would succeed.
     """
     assert any(_answers_before_it_has_read(served, *FLOODS[name]) for _ in range(TRIES))
 

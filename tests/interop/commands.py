@@ -1,4 +1,4 @@
-"""Commands that build environments; what a failed one said is not lost."""
+"""Runs the commands that build environments, and shows the output of one that failed."""
 
 from __future__ import annotations
 

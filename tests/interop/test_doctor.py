@@ -1,4 +1,4 @@
-"""The doctor at a real jina: nothing is wrong, a scheme on another one's port, an executor that was killed."""
+"""The doctor with a real jina: a healthy flow, a scheme on another one's port, and a killed executor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded server under foreign eyes: the original client's, and clip_server's own executor beside it."""
+"""The embedded server with the original client, and beside clip_server's own executor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong on a real server is a typed error that names the item, and nothing else is lost."""
+"""Failures of a real server become typed errors that name the item, and no other item is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""casdk's own HTTP/2 against tonic, which is built on hyper: a server that is nobody's of ours."""
+"""casdk's own HTTP/2 with tonic, a gRPC server on hyper, which shares no code with casdk or with jina."""
 
 from __future__ import annotations
 

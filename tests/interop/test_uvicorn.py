@@ -1,4 +1,4 @@
-"""casdk's own HTTP/1.1 and websockets against uvicorn, with each library that it speaks them by."""
+"""casdk's own HTTP/1.1 and websockets with uvicorn, and with each library that uvicorn can use for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bytes themselves: what we write jina 3.33.1 and docarray 0.21.1 read as their own, and back."""
+"""jina 3.33.1 and docarray 0.21.1 read the bytes that casdk writes, and casdk reads theirs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast requests follow each other at each server of a pool: as was said, or as it shows by what it refuses."""
+"""How fast requests follow each other at each server of a pool: as configured, or as its refusals show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several servers behind one client: every row is right, whatever becomes of the servers."""
+"""Several servers behind one client: every row is right, even if servers fail."""
 
 from __future__ import annotations
 

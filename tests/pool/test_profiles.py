@@ -1,4 +1,4 @@
-"""`profile` of one server, of several, and of those that a name has."""
+"""`profile` of one server, of several, and of the servers behind a name."""
 
 from __future__ import annotations
 

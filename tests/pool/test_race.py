@@ -1,4 +1,4 @@
-"""A late request is sent to a second server, and the first answer counts; nothing is left over."""
+"""A late request is also sent to a second server, the first answer counts, and the other request is cancelled."""
 
 from __future__ import annotations
 

@@ -100,10 +100,10 @@ def trust(served: Served) -> ssl.SSLContext:
 
 
 class Socket:
-    """A websocket, used from a test without a loop.
+    """A websocket for tests that have no loop.
 
-    Not the library's own one for threads: that reads and writes one TLS object from two threads, which CPython 3.11
-    does not guard, so that now and then what was sent never arrives.
+    The library's own one for threads reads and writes one TLS object from two threads. CPython 3.11 does not guard that
+    object, so a message that is sent may never arrive.
     """
 
     def __init__(self, uri: str, **options: Any) -> None:

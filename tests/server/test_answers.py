@@ -1,4 +1,4 @@
-"""What the embedded server and the fault server answer alike, since one code answers for both."""
+"""What the embedded server and the fault server answer, which is computed by the same code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The maker of certificates, looked at with OpenSSL and the library cryptography."""
+"""The certificates that are made, checked with OpenSSL and the library cryptography."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""Documents of a request: which ones an access path means, and what a server fills in."""
+"""Which documents of a request an access path selects, and which fields a server completes."""
 
 import pytest
 from casdk.server.documents import count, finish, select

@@ -1,4 +1,4 @@
-"""Which encoder a name stands for."""
+"""The encoder that each name stands for."""
 
 import sys
 

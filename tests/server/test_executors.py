@@ -1,4 +1,4 @@
-"""What encodes, ranks, indexes and searches, behind the raw and in front of the encoder."""
+"""The executors encode, rank, index and search, between the request and the encoder."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""What image hosts may do to a server with ``--fetch-uris``."""
+"""Image hosts cannot delay or overload a server with ``--fetch-uris``."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""The whole server: where it listens, and that stopping it answers what was asked."""
+"""The whole server: where it listens, and that it answers the requests it has received when it is stopped."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""How a server is started: what cannot work is refused, and what is left open is filled in."""
+"""The options of a server: impossible ones are refused, and missing ones are filled in."""
 
 import pytest
 from casdk._transport.address import SCHEMES

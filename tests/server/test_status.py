@@ -1,4 +1,4 @@
-"""What the embedded server says about itself."""
+"""The versions that the embedded server reports."""
 
 import platform
 from importlib.metadata import version

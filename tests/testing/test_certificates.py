@@ -1,4 +1,4 @@
-"""Good certificates and bad ones, as OpenSSL judges them."""
+"""Valid and invalid certificates, as OpenSSL judges them."""
 
 import ssl
 

@@ -1,4 +1,4 @@
-"""What a connection and an exchange are, seen by faults of one's own, which are given them."""
+"""The base classes of the fault server's protocols, as custom faults see them."""
 
 import asyncio
 import threading

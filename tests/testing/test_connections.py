@@ -1,4 +1,4 @@
-"""What can happen to one connection, as a plain socket sees it."""
+"""Each fault of a connection, as a plain socket sees it."""
 
 import socket
 import ssl

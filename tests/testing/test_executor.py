@@ -1,4 +1,4 @@
-"""What answers behind the fault server: rows that anyone can compute, ranks, an index in memory."""
+"""The executor of the fault server: rows that anyone can compute, ranking, and an index in memory."""
 
 import hashlib
 import struct

@@ -1,4 +1,4 @@
-"""Each fault as other people's clients see it: what it changes, and that nothing else is changed."""
+"""Each fault of a request, as other clients see it: it changes what it says, and nothing else."""
 
 import grpc
 import httpx

@@ -1,4 +1,4 @@
-"""The fixtures, taken by a test of somebody else's."""
+"""The pytest fixtures of `casdk.testing`, used by a test of another project."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What may stand between a client and its server, as plain sockets and httpx see it."""
+"""The proxies of `casdk.testing`, as plain sockets and httpx see them."""
 
 import socket
 

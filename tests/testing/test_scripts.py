@@ -1,4 +1,4 @@
-"""What a script is made of: plans, draws that can be repeated, and gates."""
+"""Scripts of the fault server: plans, random faults that can be repeated, and gates."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor

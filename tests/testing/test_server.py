@@ -1,4 +1,4 @@
-"""The fault server as other people's clients see it: it answers, counts, and goes down and up."""
+"""The fault server, as other clients see it: it answers, counts, stops and starts again."""
 
 import socket
 

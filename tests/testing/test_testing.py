@@ -1,4 +1,4 @@
-"""The package: what it publishes, and what it says where its libraries are missing."""
+"""The package `casdk.testing`: its public names, and the error if its libraries are missing."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A loop in a thread of its own, and the sockets that servers on it have."""
+"""An event loop in a thread of its own, and the sockets of the servers on it."""
 
 import asyncio
 import os

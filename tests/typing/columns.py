@@ -1,4 +1,4 @@
-"""What a type checker says of columns; mypy and pyright read this file in `make lint`, nothing runs it."""
+"""The types of columns; mypy and pyright check this file in `make lint`, and nothing runs it."""
 
 from typing import Any, assert_type
 

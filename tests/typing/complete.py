@@ -1,4 +1,4 @@
-"""Hold the types of every public name to completeness, as ``pyright --verifytypes`` judges it.
+"""Check that the types of all public names are complete, by ``pyright --verifytypes``.
 
 ``complete.py PYRIGHT VENV [NAME ...]``: names are those that cannot be known there, because the library of the class
 they derive from is not installed.

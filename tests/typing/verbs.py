@@ -1,4 +1,4 @@
-"""What a type checker says of every verb; mypy and pyright read this file in `make lint`, nothing runs it."""
+"""The types of every verb; mypy and pyright check this file in `make lint`, and nothing runs it."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from pathlib import Path

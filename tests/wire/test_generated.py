@@ -1,3 +1,5 @@
+"""The generated protobuf modules are those of the proto files."""
+
 from pathlib import Path
 from runpy import run_path
 

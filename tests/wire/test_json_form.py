@@ -1,3 +1,5 @@
+"""The JSON form of requests and replies: documents go through it unchanged, and errors say where."""
+
 import json
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Messages in messages are written and read at any depth."""
+
 import pytest
 from casdk.wire.docarray_pb2 import DocumentArrayProto, DocumentProto
 from casdk.wire.jina_pb2 import DataRequestProto

@@ -1,3 +1,5 @@
+"""dask: a column of a frame is encoded, and dask's tasks make a bulk run, also when a worker dies."""
+
 import dask
 import dask.dataframe as dd
 import numpy as np

@@ -1,3 +1,5 @@
+"""Hugging Face's datasets: `map` encodes batches, also in processes, and its cache finds the results again."""
+
 import numpy as np
 import pytest
 from casdk.errors import EmptyItemError

@@ -1,3 +1,5 @@
+"""LangChain: `ClipEmbeddings` passes LangChain's own tests, and serves vector stores and retrievers."""
+
 import os
 
 import numpy as np

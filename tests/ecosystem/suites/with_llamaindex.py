@@ -1,3 +1,5 @@
+"""LlamaIndex: `ClipEmbedding` embeds texts and images, serves an index, and can be pickled."""
+
 import pickle
 from io import BytesIO
 

@@ -1,3 +1,5 @@
+"""Ray: a column of a dataset is encoded, and Ray's tasks make a bulk run, also when one of them dies."""
+
 import logging
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Spark: a column is encoded by a pandas UDF, and Spark's tasks make a bulk run, also when one of them dies."""
+
 import shutil
 
 import numpy as np

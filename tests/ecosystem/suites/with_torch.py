@@ -1,3 +1,5 @@
+"""torch: tensors are images, a DataLoader feeds a call, and rows become tensors without a copy."""
+
 import numpy as np
 import pytest
 import torch

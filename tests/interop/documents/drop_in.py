@@ -1,4 +1,4 @@
-"""`casdk.compat.Client` with the docarray that programs of clip_client use: their imports change, nothing else."""
+"""`casdk.compat.Client` with the docarray that programs of clip_client use: only their imports change."""
 
 from uuid import uuid4
 
