@@ -3,8 +3,8 @@
 python examples/caption_search.py FOLDER QUERY [--server grpc://host:port]
 
 QUERY is a sentence, compared with the captions, or the path of a picture, compared with the pictures. FOLDER gets
-shards/, drawn here, and embeddings/, which `clip-retrieval index` and clip-back read as well. Kill it in the middle:
-the same command goes on where it was. Needs pip install "casdk[arrow]" pillow usearch
+shards/, drawn here, and embeddings/, which `clip-retrieval index` and clip-back read as well. If you kill it, the same
+command continues where it stopped. Needs pip install "casdk[arrow]" pillow usearch
 """
 
 import argparse
@@ -68,7 +68,7 @@ def draw(folder: Path) -> None:
 
 
 def read(folder: Path, matrix: str) -> tuple[NDArray[np.float32], list[dict[str, str]]]:
-    """Return a matrix ``[N, D]``, and what its rows are, both in the order of the files' names."""
+    """Return a matrix ``[N, D]`` and the names of its rows, both in the order of the files' names."""
     rows = np.concatenate([np.load(path) for path in sorted((folder / matrix).glob("*.npy"))])
     files = sorted((folder / "metadata").glob("*.parquet"))
     return rows.astype(np.float32), [row for path in files for row in pyarrow.parquet.read_table(path).to_pylist()]

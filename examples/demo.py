@@ -71,7 +71,7 @@ def mixture(picture: Path, site: str) -> list[Any]:
 
 
 def shapes(rows: NDArray[np.float32]) -> Table:
-    """Return what came of each item."""
+    """Return a table with the row of each item."""
     table = Table(title=f"encode() returned {rows.dtype} {list(rows.shape)}", title_justify="left")
     for heading in ("item", "shape", "first numbers", "cosine to the path's"):
         table.add_column(heading)
@@ -107,7 +107,7 @@ def share(folder: str) -> Iterator[str]:
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """Says nothing about requests."""
+    """Logs no requests."""
 
     def log_message(self, format: str, *arguments: Any) -> None:
         """Drop the line."""

@@ -1,4 +1,4 @@
-"""Embeddings over HTTP: one client for all requests, which merges what comes at the same time.
+"""Embeddings over HTTP: one client for all requests, which merges those that come at the same time.
 
 CLIP_SERVER=grpc://host:port uvicorn fastapi_service:app --app-dir examples      needs pip install casdk fastapi uvicorn
 
@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 
 class State(TypedDict):
-    """What lives as long as the service."""
+    """The objects that live as long as the service."""
 
     client: Client
 
@@ -61,7 +61,7 @@ async def image(request: Request, client: Client = Depends(client_of)) -> list[f
 
 @app.exception_handler(CasdkError)
 async def answer(request: Request, error: CasdkError) -> JSONResponse:
-    """Say whose fault it was: the caller's, time's, the CLIP server's."""
+    """Answer an error with the status of its cause: the caller's content, the time limit or the CLIP server."""
     match error:
         case InputError():
             status = 422

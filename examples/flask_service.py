@@ -41,7 +41,7 @@ def rank() -> Response:
 
 @app.errorhandler(InputError)
 def refuse(error: InputError) -> tuple[dict[str, Any], int]:
-    """Say what the caller sent wrong."""
+    """Answer with what is wrong with the caller's content."""
     return {"detail": str(error)}, 422
 
 
@@ -49,5 +49,5 @@ def refuse(error: InputError) -> tuple[dict[str, Any], int]:
 @app.errorhandler(OverloadedError)
 @app.errorhandler(DeadlineError)
 def apologise(error: Exception) -> tuple[dict[str, Any], int]:
-    """Say that the CLIP server is away, or too busy."""
+    """Answer that the CLIP server is away, or too busy."""
     return {"detail": str(error)}, 503

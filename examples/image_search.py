@@ -2,7 +2,7 @@
 
 python examples/image_search.py FOLDER QUERY [--server grpc://host:port] [--top 5]      needs pip install casdk
 
-The embeddings are kept in FOLDER/.embeddings.npz; the next search encodes only what is new or was changed.
+The embeddings are stored in FOLDER/.embeddings.npz; the next search encodes only new and changed pictures.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from casdk import Client
 from numpy.typing import NDArray
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff"}
-KEPT = ".embeddings.npz"
+EMBEDDINGS_FILE = ".embeddings.npz"
 
 
 def main() -> None:
@@ -39,32 +39,38 @@ def embed(client: Client, server: str, folder: Path) -> tuple[list[str], NDArray
     """Return the names of the pictures in a folder and below, and their rows ``[N, D]``."""
     files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
     stamps = {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
-    known = load(folder / KEPT, server)
+    known = load(folder / EMBEDDINGS_FILE, server)
     fresh = [name for name, stamp in stamps.items() if known.get(name, (None, None))[0] != stamp]
     result = client.encode([folder / name for name in fresh], errors="return", show_progress=len(fresh) > 100)
     for error in result.errors:
         print(f"left out {fresh[error.index]}: {error.reason}")
     for name, row in zip(fresh, result.embeddings, strict=True):
         known[name] = (stamps[name], row)
-    kept = {name: known[name] for name in stamps if np.isfinite(known[name][1]).all()}
-    print(f"pictures: {len(kept)}, of them new: {len(fresh) - len(result.errors)}")
-    if not kept:
+    stored = {name: known[name] for name in stamps if np.isfinite(known[name][1]).all()}
+    print(f"pictures: {len(stored)}, of them new: {len(fresh) - len(result.errors)}")
+    if not stored:
         return [], np.zeros((0, 0), np.float32)
-    rows = np.stack([row for _, row in kept.values()])
-    np.savez(folder / KEPT, server=server, names=list(kept), stamps=[stamp for stamp, _ in kept.values()], rows=rows)
-    return list(kept), rows
+    rows = np.stack([row for _, row in stored.values()])
+    np.savez(
+        folder / EMBEDDINGS_FILE,
+        server=server,
+        names=list(stored),
+        stamps=[stamp for stamp, _ in stored.values()],
+        rows=rows,
+    )
+    return list(stored), rows
 
 
 def load(path: Path, server: str) -> dict[str, tuple[int, NDArray[np.float32]]]:
-    """Return when each picture was last changed and its row ``[D]``, by its name; nothing of another server's."""
+    """Return the time and the row ``[D]`` of each picture by its name; nothing if another server made the rows."""
     if not path.exists():
         return {}
-    with np.load(path) as kept:
-        if kept["server"] != server:
+    with np.load(path) as stored:
+        if stored["server"] != server:
             return {}
         return {
             str(name): (int(stamp), row)
-            for name, stamp, row in zip(kept["names"], kept["stamps"], kept["rows"], strict=True)
+            for name, stamp, row in zip(stored["names"], stored["stamps"], stored["rows"], strict=True)
         }
 
 

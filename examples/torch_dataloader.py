@@ -19,7 +19,7 @@ Sample = tuple[Path, int]
 
 
 class Pictures(Dataset[Sample]):
-    """Paths and labels: a picture is read only where its request is written."""
+    """Paths and labels; a picture is read only when its request is written."""
 
     def __init__(self, samples: list[Sample]) -> None:
         self.samples = samples
@@ -34,7 +34,7 @@ class Pictures(Dataset[Sample]):
 class Encoder:
     """Makes a batch of tensors from a batch of samples, in the worker process that runs it.
 
-    The client travels there as its configuration; each worker opens a connection of its own.
+    The client's configuration is pickled for the worker, and each worker opens a connection of its own.
     """
 
     def __init__(self, client: Client) -> None:
@@ -44,7 +44,7 @@ class Encoder:
         """Encode the pictures of a batch."""
         paths, labels = zip(*samples, strict=True)
         rows = self.client.encode(paths)
-        return torch.from_numpy(rows), torch.tensor(labels, dtype=torch.float32)  # rows stay where they are
+        return torch.from_numpy(rows), torch.tensor(labels, dtype=torch.float32)  # on the memory of the rows
 
 
 def paint(folder: Path, count: int) -> list[Sample]:

@@ -19,7 +19,7 @@ MOST_SECONDS: Final = 1_000_000
 
 LEAST_PER_SECOND: Final = 1 / MOST_SECONDS
 MOST_PER_SECOND: Final = 1_000_000_000
-"""Most requests or items a second that a limit may be: one each nanosecond, which is no limit any more."""
+"""The largest limit of requests or items a second: one each nanosecond, which does not limit anything."""
 
 
 def require(true: bool, sentence: str) -> None:
@@ -64,10 +64,10 @@ def check_count(struct: msgspec.Struct, name: str, least: int = 1) -> None:
 
 
 def check_rate(struct: msgspec.Struct, name: str) -> None:
-    """Check a field that says how often a second something may be.
+    """Check a field that is a rate, in requests or items per second.
 
     Raises:
-        ConfigError: It is no such number.
+        ConfigError: It is not a positive number, or too large.
     """
     value = check_number(struct, name)
     require(value > 0, f"{where(struct, name)} must be more than 0 a second, not {shown(value)}")

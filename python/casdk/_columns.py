@@ -1,8 +1,8 @@
 """Columns of pandas, polars and Arrow in, an Arrow column out; none of their libraries is imported for an item of ours.
 
 A column is read a slice at a time, so that a call over a long one never holds it as Python objects. A null becomes
-``None``, which is an item's error. What is no column of pandas, polars or pyarrow but exports itself through Arrow's C
-interface (``__arrow_c_stream__``, ``__arrow_c_array__``) is taken over by pyarrow, without a copy.
+``None``, which is an item's error. Any other object that exports itself through Arrow's C interface
+(``__arrow_c_stream__``, ``__arrow_c_array__``) is read by pyarrow, without a copy.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SLICE_ROWS: Final = 1024
 
 
 class ArrowStream(Protocol):
-    """What Arrow calls a stream: a polars ``Series``, a pyarrow ``ChunkedArray``, and those of many other libraries."""
+    """A stream of Arrow's: a polars ``Series``, a pyarrow ``ChunkedArray``, and columns of many other libraries."""
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         """Return a PyCapsule ``arrow_array_stream``."""
 
 
 class ArrowArray(Protocol):
-    """What Arrow calls an array: a pyarrow ``Array``, and what ``encode(..., result="arrow")`` returns."""
+    """An array of Arrow's: a pyarrow ``Array``, such as ``encode(..., result="arrow")`` returns."""
 
     def __arrow_c_array__(self, requested_schema: Any = None) -> Any:
         """Return two PyCapsules, ``arrow_schema`` and ``arrow_array``."""
@@ -88,7 +88,7 @@ class Unreadable:
     """A row that cannot be read.
 
     Attributes:
-        cause: What reading it raised.
+        cause: The exception that reading it has raised.
     """
 
     def __init__(self, cause: Exception) -> None:
@@ -122,8 +122,8 @@ def column_of(content: object) -> Column | None:
     """Return a column to read items from, or ``None`` for content of another kind.
 
     Raises:
-        InputTypeError: It is a table.
-        ConfigError: It can only be read with pyarrow, and that is not installed.
+        InputTypeError: The content is a table.
+        ConfigError: The content can only be read with pyarrow, which is not installed.
     """
     kind = type(content)
     streams, arrays = hasattr(kind, "__arrow_c_stream__"), hasattr(kind, "__arrow_c_array__")

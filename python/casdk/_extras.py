@@ -11,7 +11,7 @@ def missing_extra(what: str, extra: str, error: ImportError) -> ImportError:
     Args:
         what: The part, e.g. ``casdk.server``.
         extra: The extra it needs.
-        error: What its import raised; returned as it is where it says all this already, or is of casdk's own modules.
+        error: The error of its import; it is returned unchanged if it says this already, or is about a module of ours.
     """
     if error.name is None or error.name.partition(".")[0] == "casdk" or "pip install" in str(error):
         return error

@@ -61,7 +61,7 @@ def load(endpoint: Endpoint, protocols: Protocols = None) -> None:
         if missing is error:
             raise
         raise ConfigError(str(missing)) from error
-    except OSError as error:  # no descriptors are left, for one
+    except OSError as error:  # for example, because no file descriptors are left
         raise ConfigError(f"what a client needs cannot be imported: {error}") from error
     finally:
         _loading.discard(thread)

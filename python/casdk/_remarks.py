@@ -1,4 +1,4 @@
-"""Texts of servers and proxies, made fit for an error's message."""
+"""Makes texts of servers and proxies short and harmless, for the messages of errors."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ SEARCHED_CHARACTERS: Final = 4096
 
 
 def remark(words: str | bytes, most: int = SHOWN_CHARACTERS) -> str:
-    """Return a text without what does not belong in a terminal or a log.
+    """Return a text without anything that could disturb a terminal or a log.
 
-    A page of HTML becomes its title, control characters are replaced, and of the rest the beginning is left.
+    A page of HTML becomes its title, control characters are replaced, and a long text is cut.
 
     Args:
-        words: As they were sent.
+        words: The text as it was sent.
         most: Characters that are shown.
     """
     beginning = words[:SEARCHED_CHARACTERS]

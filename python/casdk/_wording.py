@@ -13,7 +13,7 @@ EXITING = "Python is exiting: no call can be made any more"
 
 
 def shown(value: object) -> str:
-    """Return a value of the caller's as an error's text shows it: short, and by its type where it cannot be shown."""
+    """Return a value of the caller's for an error's text: shortened, or its type if the value cannot be shown."""
     try:
         if isinstance(value, bytes | bytearray) and len(value) > SHOWN_CHARACTERS:
             return f"<{len(value)} bytes>"
@@ -25,7 +25,7 @@ def shown(value: object) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """Return what an exception of the caller's says, or its class where it cannot say anything."""
+    """Return the message of an exception of the caller's, or its class if its message cannot be read."""
     try:
         message = str(error)
         message.encode()

@@ -425,8 +425,8 @@ class Client(Generic[Profiled_co]):
             ``errors="return"`` an `EncodeResult`, whose ``start`` is the index of the piece's first item.
 
         Raises:
-            InputError: The content is no iterable of items, or an option is not for streams. It is raised at once, and
-                not with the first piece.
+            InputError: The content is not an iterable of items, or an option is not for streams. It is raised at once,
+                and not with the first piece.
 
         Examples:
             >>> from casdk import Client
@@ -485,8 +485,8 @@ class Client(Generic[Profiled_co]):
         Raises:
             BulkError: The run stopped, and the same call continues it; or the target or the input has changed, and
                 nothing was touched.
-            InputError: The content is no iterable of items, or an option has a wrong value; nothing was done.
-            ConfigError: The target's name stands for no kind of target, or for none that can hold this content; or a
+            InputError: The content is not an iterable of items, or an option has a wrong value; nothing was done.
+            ConfigError: The target's name is not one of a target, or of none that can hold this content; or a
                 library is missing.
 
         Examples:

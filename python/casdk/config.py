@@ -112,7 +112,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
         download: For downloading one image behind a URL. 30 by default.
 
     Raises:
-        ConfigError: A value is no positive number of seconds, or too large.
+        ConfigError: A value is not a positive number of seconds, or too large.
 
     Examples:
         >>> from casdk import Timeouts
@@ -201,7 +201,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             32 were due. No limit by default.
 
     Raises:
-        ConfigError: A value is no positive number, or too large.
+        ConfigError: A value is not a positive number, or too large.
 
     Examples:
         >>> from casdk import Limits

@@ -26,14 +26,10 @@ from casdk import (
     TransportError,
 )
 from casdk.testing import Cut, Gate, Hold, Never, Refuse, Width
+from stops import BATCH, DONE, ONCE, TEXTS, failing
 
 two_schemes = pytest.mark.parametrize("pair", [("grpc", "sync"), ("http", "async")], indirect=True, ids="-".join)
 """For what is decided where no scheme is known."""
-ONCE = Retry(attempts=1)
-BATCH = 4
-TEXTS = [f"text {number}" for number in range(20)]
-DONE = 2 * BATCH
-"""Items of the requests that a server answers before it fails."""
 STOPS = {
     "refused": (Refuse.unauthenticated(), AuthError),
     "cut": (Cut("after"), TransportError),
@@ -50,11 +46,6 @@ def scheme(pair):
 @pytest.fixture
 def mode(pair):
     return pair[1]
-
-
-def failing(fault, good=DONE // BATCH):
-    """Let so many requests pass, then fail; a window of one makes the order certain."""
-    return [*[None] * good, *[fault] * 100]
 
 
 def check(error, server, scheme, total=20, attempts=1):

@@ -3,12 +3,7 @@
 import pytest
 from casdk import AuthError, DeadlineError, Retry, TransportError
 from casdk.testing import Cut, Gate, Hold, Refuse
-
-ONCE = Retry(attempts=1)
-BATCH = 4
-TEXTS = [f"text {number}" for number in range(20)]
-DONE = 2 * BATCH
-"""Items of the requests that a server answers before it fails."""
+from stops import BATCH, DONE, ONCE, TEXTS, failing
 
 
 @pytest.fixture
@@ -19,11 +14,6 @@ def scheme(pair):
 @pytest.fixture
 def mode(pair):
     return pair[1]
-
-
-def failing(fault, good=DONE // BATCH):
-    """Let so many requests pass, then fail; a window of one makes the order certain."""
-    return [*[None] * good, *[fault] * 100]
 
 
 def test_an_index_says_what_was_stored(make_server, connect_to, scheme, call):

@@ -4,14 +4,9 @@ import asyncio
 
 import numpy as np
 import pytest
-from casdk import AuthError, CasdkError, Document, Retry
+from casdk import AuthError, CasdkError, Document
 from casdk.testing import Cut, Gate, Hold, Refuse
-
-ONCE = Retry(attempts=1)
-BATCH = 4
-TEXTS = [f"text {number}" for number in range(20)]
-DONE = 2 * BATCH
-"""Items of the requests that a server answers before it fails."""
+from stops import BATCH, DONE, ONCE, TEXTS, failing
 
 
 @pytest.fixture
@@ -22,11 +17,6 @@ def scheme(pair):
 @pytest.fixture
 def mode(pair):
     return pair[1]
-
-
-def failing(fault, good=DONE // BATCH):
-    """Let so many requests pass, then fail; a window of one makes the order certain."""
-    return [*[None] * good, *[fault] * 100]
 
 
 def take(mode, client, content, **options):

@@ -57,7 +57,7 @@ SCHEMES: Final = {
     "websocket": Scheme("websocket", "proto", False, 80, 51002, "http/1.1", alias="ws"),
     "websockets": Scheme("websocket", "proto", True, 443, 51445, "http/1.1", alias="wss"),
 }
-"""Every scheme by its name: a row more is a scheme more."""
+"""Every scheme by its name; a new scheme only needs a row here."""
 
 
 def counterpart(scheme: str, *, channel: str | None = None, tls: bool | None = None) -> str:
@@ -115,7 +115,7 @@ def check_tls(endpoints: list[Endpoint]) -> None:
     """Check that one of the endpoints has a secure scheme, which ``tls=`` needs.
 
     Raises:
-        ConfigError: None has.
+        ConfigError: No endpoint has one.
     """
     if not any(endpoint.tls for endpoint in endpoints):
         scheme = endpoints[0].scheme
@@ -129,7 +129,7 @@ def parse_address(address: str) -> Endpoint:
         address: ``scheme://host[:port]``.
 
     Returns:
-        The endpoint, default port filled in.
+        The endpoint; if the address has no port, it has the scheme's default port.
 
     Raises:
         ConfigError: The address is not of that form. The message never repeats user info, which may be a secret.

@@ -59,7 +59,7 @@ FAILURES: Final[dict[str, type[ItemError]]] = {
     "type": ItemTypeError,
     "not_fetched": DownloadError,
 }
-"""Our error for each kind of failure that the packer reports."""
+"""The error for each kind of failure that the packer reports."""
 
 SERVER_FAULTS: Final = frozenset(
     {
@@ -92,7 +92,7 @@ DESCRIPTION_CHARACTERS: Final = 2000
 
 def failure_of(kind: str, index: int, item: object, reason: str, cause: BaseException | None) -> ItemError:
     """Return the error of an item that the packer left out."""
-    if kind == "not_fetched":  # the reason has words of the image's host in it, and the URL
+    if kind == "not_fetched":  # the reason contains text of the image's host, and the URL
         reason = remark(reason, REASON_CHARACTERS)
     if "@" in reason:
         reason = USER_INFO.sub(r"\1***@", reason)
@@ -100,10 +100,10 @@ def failure_of(kind: str, index: int, item: object, reason: str, cause: BaseExce
 
 
 def read_status(codec: Codec, message: bytes) -> Status:
-    """Return a status that travels by itself, as the answer to a dry run does.
+    """Return the status in the answer to a dry run.
 
     Raises:
-        ReplyError: The bytes are no status.
+        ReplyError: The bytes are not a status.
     """
     return _read_status(scan_status(codec, message))
 

@@ -13,7 +13,7 @@ def check_greenlets(endpoint: Endpoint, protocols: Protocols = None) -> None:
     """Check that a server can be used from greenlets, if there are any.
 
     Raises:
-        ConfigError: grpcio would stop them all, and the process with them; or as `patcher` has it.
+        ConfigError: grpcio would block all of them, and with them the process; or the error of `patcher`.
     """
     name = patcher()
     if name is not None and endpoint.channel == "grpc" and protocols == "libraries":

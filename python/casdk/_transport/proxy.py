@@ -1,4 +1,4 @@
-"""Which proxy a server is reached through: one rule for all six schemes."""
+"""Finds the proxy of a server, by one rule for all six schemes; the connectors, httpx and the doctor use it."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def _bypassed(authority: str, found: dict[str, str]) -> bool:
 
 
 def check_proxy(proxy: object) -> str | None:
-    """Return a ``proxy=`` that can work.
+    """Return the checked ``proxy=`` of a client.
 
     Raises:
-        ConfigError: It cannot; the message does not show it, it may hold a password.
+        ConfigError: It cannot work. The message does not show it, since it may contain a password.
     """
     if proxy is None or proxy == "":
         return proxy if proxy is None else ""

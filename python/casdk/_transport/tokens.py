@@ -36,7 +36,7 @@ def read_credential(credential: object) -> Any:
     """Return a client's credential, checked; a callable is called later.
 
     Raises:
-        ConfigError: It is no credential.
+        ConfigError: It is of another type, or the token cannot be sent.
     """
     if credential is None or callable(credential):
         return credential

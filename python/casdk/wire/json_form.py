@@ -35,7 +35,7 @@ _SCORE_WORDS = ("op_name", "description", "ref_id")
 
 
 class FormError(ValueError):
-    """The JSON has not the form of a request.
+    """The JSON does not have the form of a request.
 
     Attributes:
         place: Keys and positions that lead to the wrong value.
@@ -52,7 +52,7 @@ class FormError(ValueError):
 
 
 class TooDeepError(FormError):
-    """The JSON has the form of a request, and is nested more deeply than any server reads."""
+    """The JSON has the form of a request, but is nested more deeply than any server reads."""
 
 
 def read_request(body: bytes, endpoint: str | None = None, *, keep_id: bool = False) -> DataRequestProto:
@@ -142,7 +142,7 @@ def _read_documents(target: Any, forms: object, place: tuple[str | int, ...], de
 def _read_document(document: DocumentProto, form: Form, place: tuple[str | int, ...], depth: int) -> None:
     for key, value in form.items():
         kind = _KINDS.get(key)
-        if value is None or kind is None:  # what is unknown is ignored, as jina does
+        if value is None or kind is None:  # unknown keys are ignored, as jina does
             continue
         try:
             kind.read(document, key, value, (*place, key), depth)
