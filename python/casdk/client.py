@@ -859,14 +859,14 @@ class Client(Generic[Profiled_co]):
 
     # running and closing
 
-    def _check(self, error: type[ClosedError] = ClosedError, said: str = EXITING) -> None:
+    def _check(self, error: type[ClosedError] = ClosedError, message: str = EXITING) -> None:
         """Check first of all that Python is not exiting: at the end of an exit, the names in modules are None.
 
         Raises:
             ClosedError: Python is exiting.
         """
         if self._exiting():
-            raise error(said)
+            raise error(message)
 
     _exiting = staticmethod(sys.is_finalizing)
 

@@ -483,9 +483,9 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
             return
         self._hopeless += 1
         culprit = isolation.group
-        said = isolation.error
-        rejected = RejectedError(culprit.indices[0], culprit.items[0], f"the server fails on this item: {said}", said)
-        rejected.attempts = said.attempts
+        error = isolation.error
+        rejected = RejectedError(culprit.indices[0], culprit.items[0], f"the server fails on this item: {error}", error)
+        rejected.attempts = error.attempts
         self.refuse(rejected)
         if self.stopped is None and (rest := isolation.rest()) is not None:
             self._ready.insert(0, rest)

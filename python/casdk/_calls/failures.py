@@ -43,9 +43,9 @@ def log_failure(where: str, request: Request, error: CasdkError, outcome: NextSt
     if not LOG.isEnabledFor(level):
         return
     why = ", as it is too large" if getattr(error, "too_large", False) else " to find the item"
-    batch, said = request.batch, consequence.format(wait=wait, why=why)
+    batch, next_step = request.batch, consequence.format(wait=wait, why=why)
     which = (where, request.id, len(batch), batch.indices[0], batch.attempts)
-    LOG.log(level, f"%s: request %s of %d items from item %d failed on attempt %d{said}: %s", *which, error)
+    LOG.log(level, f"%s: request %s of %d items from item %d failed on attempt %d{next_step}: %s", *which, error)
 
 
 def note_outage(

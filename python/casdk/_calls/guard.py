@@ -150,8 +150,8 @@ class Guard:
                 if usable(row):
                     rows[modality] = row
         if not rows:
-            said = f": {refusal}" if refusal is not None else ", it answered without embeddings"
-            raise ServerError(f"{transport.endpoint}: which model it holds cannot be found out{said}", sent=False)
+            why = f": {refusal}" if refusal is not None else ", it answered without embeddings"
+            raise ServerError(f"{transport.endpoint}: which model it holds cannot be found out{why}", sent=False)
         return rows
 
     def _compare(self, transport: Transport, model_name: str, rows: Rows) -> None:
@@ -160,16 +160,16 @@ class Guard:
         if self._expected is not None:
             found = Space.of(rows)
             if reason := found.difference(self._expected):
-                said = f"{which} is not of the space that expect_space names: {reason}"
-                raise ModelMismatchError(f"{said}; its own is {found}, expected was {self._expected}", (server,))
+                message = f"{which} is not of the space that expect_space names: {reason}"
+                raise ModelMismatchError(f"{message}; its own is {found}, expected was {self._expected}", (server,))
         if not self._alike:
             return
         for modality, row in rows.items():
             first, its_row = self._first.get((model_name, modality), (server, row))
             if reason := difference(row, its_row, modality):
-                said = f"before, {first}" if first == server else first
+                other = f"before, {first}" if first == server else first
                 raise ModelMismatchError(
-                    f"{which} holds another model than {said}: {reason}; their rows must not be mixed", (first, server)
+                    f"{which} holds another model than {other}: {reason}; their rows must not be mixed", (first, server)
                 )
         for modality, row in rows.items():
             self._first.setdefault((model_name, modality), (server, row))

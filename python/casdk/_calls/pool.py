@@ -225,18 +225,18 @@ class PooledWay(Way):
 
     async def _ask(self, member: Member) -> None:
         """Ask a server that is away, by a dry run, whether it is back."""
-        there, said = False, "it did not answer a dry run in time"
+        there, reason = False, "it did not answer a dry run in time"
         try:
             async with asyncio.timeout(DRY_RUN_SECONDS):
                 status = await member.transport.dry_run()
             there = status is None or status.ok
-            said = "" if status is None else status.description
+            reason = "" if status is None else status.description
         except TimeoutError:
             pass
         except CasdkError as error:
-            said = str(error)
+            reason = str(error)
         if not there:
-            LOG.debug("%s is still away: %s", member.transport.endpoint, said)
+            LOG.debug("%s is still away: %s", member.transport.endpoint, reason)
         self._choice.asked(member.record, asyncio.get_running_loop().time(), there=there)
 
     # Names that are looked up
@@ -258,8 +258,8 @@ class PooledWay(Way):
                 try:
                     found += [(server, endpoint) for endpoint in await self._addresses_of(server.endpoint)]
                 except OSError as error:  # a TimeoutError is one
-                    said = str(error) or "no answer in time"
-                    LOG.warning("%s cannot be looked up, so its servers stay as they are: %s", server.endpoint, said)
+                    reason = str(error) or "no answer in time"
+                    LOG.warning("%s cannot be looked up, so its servers stay as they are: %s", server.endpoint, reason)
                     stay = [member for member in self.members if member.server is server]
                     found += [(server, member.transport.endpoint) for member in stay]
             self._become(found)

@@ -177,7 +177,7 @@ class Engine:
     def obstacle(
         self,
         exiting: Callable[[], bool] = sys.is_finalizing,
-        said: str = EXITING,
+        message: str = EXITING,
         process: Callable[[], int] = os.getpid,
     ) -> str | None:
         """Return why the engine would not answer: its thread is in another process, or stopped by an exit.
@@ -186,7 +186,7 @@ class Engine:
         the end of an exit.
         """
         if exiting():
-            return said
+            return message
         if process() != self.pid:
             return "this process was forked in the middle of the call, which goes on in its parent: make another one"
         return None

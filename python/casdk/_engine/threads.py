@@ -40,8 +40,8 @@ def start(work: Callable[[], object], name: str, *, ours: bool = False) -> None:
     except RuntimeError as error:
         if "new thread" not in str(error):  # another RuntimeError, which Ctrl-C during a start can cause
             raise
-        said = f"the thread {name} cannot be started: {error}"
-        raise TransportError(said, retryable=False, sent=False) from error
+        message = f"the thread {name} cannot be started: {error}"
+        raise TransportError(message, retryable=False, sent=False) from error
 
 
 def _run(work: Callable[[], object], process: int, ours: bool) -> None:

@@ -115,15 +115,15 @@ def read_error(reply: Reply) -> ServerError | TransportError | None:
     status = reply.status
     assert status is not None
     _, description, name, arguments, stacks, executor = status
-    said = remark(description, DESCRIPTION_CHARACTERS) or remark(name) or "the server failed without a word"
+    message = remark(description, DESCRIPTION_CHARACTERS) or remark(name) or "the server failed without a word"
     if name in DEAD_EXECUTOR:
-        return TransportError(said)
+        return TransportError(message)
     if (executor, name) == BUSY:
-        return OverloadedError(said, name=name, request_id=reply.request_id, retryable=True)
+        return OverloadedError(message, name=name, request_id=reply.request_id, retryable=True)
     if (executor, name) == TOO_LARGE:
-        return ServerError(said, name=name, request_id=reply.request_id, too_large=True, sent=False)
+        return ServerError(message, name=name, request_id=reply.request_id, too_large=True, sent=False)
     return ServerError(
-        said,
+        message,
         name=name,
         arguments=arguments,
         stacks=stacks,

@@ -296,5 +296,5 @@ def not_connected(endpoint: Endpoint, error: OSError) -> TransportError:
         return TLSError(f"{where}: {cause_of(text) or text}", retryable=retryable, sent=False)
     if endpoint.tls and isinstance(error, ConnectionError) and not error.errno:
         return TLSError(f"{where}: {CLOSED_IN_TLS}", sent=False)
-    said = str(cause_of(text) or text) or "the connection broke while it was made"
-    return TransportError(f"{where}: {said}", sent=False, away=not isinstance(error, socket.gaierror))
+    message = str(cause_of(text) or text) or "the connection broke while it was made"
+    return TransportError(f"{where}: {message}", sent=False, away=not isinstance(error, socket.gaierror))

@@ -186,9 +186,9 @@ def _dry_run(endpoint: Endpoint, access: Access, tls: TLS, token: str | None) ->
 
 
 def _unready(status: Status) -> Finding:
-    said = status.description or status.name or "without a word"
+    reason = status.description or status.name or "without a word"
     return TroubleError(
-        f"the gateway is up, but the flow behind it is not ready: {said}",
+        f"the gateway is up, but the flow behind it is not ready: {reason}",
         "see that every executor runs, and what its log says",
         exit=Exit.SERVER,
     ).finding("dry run")
@@ -223,8 +223,8 @@ def _explain(error: CasdkError, step: str, endpoint: Endpoint, access: Access) -
         working = addresses_that_work(route)
         cure = f"use {' or '.join(working)}" if working else cure
     elif error.code in UNKNOWN_THERE:
-        said = "a gRPC server" if endpoint.channel == "grpc" else "a server"
-        where, cure = "protocol", f"{said} is there, but no CLIP-as-service gateway: correct the port"
+        kind = "a gRPC server" if endpoint.channel == "grpc" else "a server"
+        where, cure = "protocol", f"{kind} is there, but no CLIP-as-service gateway: correct the port"
     elif isinstance(error, TransportError) and not cure:
         cure = "the gateway answers, but what is behind it does not: see that every executor runs, and its log"
     return TroubleError(str(error), cure or _SERVER_CURE, exit=exit_of(error)).finding(where or step)

@@ -162,8 +162,8 @@ def _unaccepted(error: ssl.SSLCertVerificationError, route: Route, tls: TLS) -> 
     if cause is EXPIRED:
         return TroubleError(f"{cause.seen} at {_day(identity.until)}; it is {_day(now)} here", cause.cure)
     if cause is NOT_YET_VALID:
-        said = f"the server's certificate is not valid before {_day(identity.since)}; it is {_day(now)} here"
-        return TroubleError(said, cause.cure)
+        detail = f"the server's certificate is not valid before {_day(identity.since)}; it is {_day(now)} here"
+        return TroubleError(detail, cause.cure)
     if cause is OTHER_NAME:
         asked, names = tls.server_name or route.endpoint.host, ", ".join(identity.names) or "no name at all"
         return TroubleError(

@@ -45,7 +45,7 @@ def report_crops(images: str, cropped: int, fidelity: float | None = None) -> No
         fidelity: The smallest cosine, if it was measured.
     """
     if images != "original" and not cropped:
-        said = "no image was sent as a crop: all are smaller, or the server prepares images in a way of its own"
-        fail(Exit.OK, said)
+        line = "no image was sent as a crop: all are smaller, or the server prepares images in a way of its own"
+        fail(Exit.OK, line)
     if fidelity is not None:
         fail(Exit.OK, f"crops as {images}: the smallest cosine that was measured is {fidelity:.6f}")

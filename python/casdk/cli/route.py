@@ -162,14 +162,14 @@ class Route:
                 "check the proxy, or name the server in NO_PROXY",
                 step="proxy",
             )
-        said = str(error) or type(error).__name__
-        if "407" in said:
+        answer = str(error) or type(error).__name__
+        if "407" in answer:
             cure = CURE_OF_PROXY
-        elif "40" in said:
+        elif "40" in answer:
             cure = f"have the proxy allow {self.endpoint.authority}, or name the server in NO_PROXY"
         else:
             cure = f"see why the proxy does not reach {self.endpoint.authority}, or name the server in NO_PROXY"
-        return TroubleError(f"{where} opens no tunnel: {said}", cure, step="proxy")
+        return TroubleError(f"{where} opens no tunnel: {answer}", cure, step="proxy")
 
     def tunnel(self) -> str:
         """Ask the proxy for a tunnel, if one is needed; return a line with the result.

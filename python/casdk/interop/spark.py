@@ -91,8 +91,8 @@ def encode_to(
         try:
             return [row.encoded for row in numbers.mapInPandas(make, "encoded long").collect()]
         except PythonException as error:
-            if said := OUR_ERROR.search(str(error)):
-                raise BulkError(said[1]) from error
+            if found := OUR_ERROR.search(str(error)):
+                raise BulkError(found[1]) from error
             raise
 
     tasks = session.sparkContext.defaultParallelism if tasks is None else tasks

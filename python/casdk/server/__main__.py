@@ -59,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", module="PIL")  # about the images of clients, who find the fault in the reply
         asyncio.run(_serve(settings, ready_json=options.ready_json, with_parent=options.with_parent))
     except (ValueError, OSError, ImportError) as error:
-        said = missing_extra("casdk.server", "server", error) if isinstance(error, ImportError) else error
-        print(f"casdk.server: {said}", file=sys.stderr)
+        message = missing_extra("casdk.server", "server", error) if isinstance(error, ImportError) else error
+        print(f"casdk.server: {message}", file=sys.stderr)
         return 2
     finally:
         faulthandler.cancel_dump_traceback_later()

@@ -241,13 +241,13 @@ class DeadExecutor(Fault):
     """
 
     async def wait(self, exchange: Exchange) -> None:
-        said = "failed to connect to all addresses |Gateway: Communication error with deployment clip"
+        message = "failed to connect to all addresses |Gateway: Communication error with deployment clip"
         empty = jina_pb2.DataRequestProto()
         empty.header.request_id = exchange.message.header.request_id
         if exchange.family == "http":
             empty.CopyFrom(exchange.message)
-            fail(empty, ConnectionError(said), "<class 'jina.excepts.InternalNetworkError'>")
-        await exchange.abandon(exchange.encode(empty), Refuse(14, 503, 1011, said))
+            fail(empty, ConnectionError(message), "<class 'jina.excepts.InternalNetworkError'>")
+        await exchange.abandon(exchange.encode(empty), Refuse(14, 503, 1011, message))
         raise AnsweredError
 
 
@@ -282,8 +282,8 @@ class EntityTooLarge(Fault):
             return
         if self.by == "proxy" or exchange.family != "grpc":
             await Page(413, "Request Entity Too Large", close=1009).wait(exchange)
-        said = f"SERVER: Received message larger than max ({size} vs. {self.limit})"
-        await exchange.refuse(Refuse(8, message=said))
+        message = f"SERVER: Received message larger than max ({size} vs. {self.limit})"
+        await exchange.refuse(Refuse(8, message=message))
         raise AnsweredError
 
 

@@ -395,8 +395,8 @@ async def _say(talk: h11.Connection, sock: socket.socket, status: int) -> None:
     headers = [("content-length", "0"), ("connection", "close")]
     if status == 407:
         headers.append(("proxy-authenticate", 'Basic realm="casdk testing"'))
-    said = talk.send(h11.Response(status_code=status, headers=headers)) or b""
-    await asyncio.get_running_loop().sock_sendall(sock, said + (talk.send(h11.EndOfMessage()) or b""))
+    head = talk.send(h11.Response(status_code=status, headers=headers)) or b""
+    await asyncio.get_running_loop().sock_sendall(sock, head + (talk.send(h11.EndOfMessage()) or b""))
     # The client of a CONNECT may wait for the end of the connection before it reports the refusal.
     end_socket(sock, "close")
 
