@@ -110,6 +110,15 @@ def writer_of_clip_retrieval() -> Path:
     return _installed("clip_retrieval", "clip-retrieval's writer", "--no-deps")
 
 
+def fsspec() -> Path:
+    """Return the interpreter of the environment with fsspec's s3fs, built if need be.
+
+    Raises:
+        FailedError: It cannot be installed here.
+    """
+    return _installed("stores", "fsspec's s3fs")
+
+
 def _installed(name: str, said: str, *options: str) -> Path:
     from environment import cached, once
 
