@@ -1,4 +1,4 @@
-"""A member of each sample in tar files of WebDataset, or its image and its caption, as the source of a bulk run."""
+"""`tars`, a source of a bulk run: a member of each sample in WebDataset's tar files, or an image and its caption."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from casdk.models import Image, Text
 __all__ = ["tars"]
 
 RANGE: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
-"""Numbers from the first to the last, written as wide as the first: ``{000..127}``."""
+"""A range of numbers such as ``{000..127}``, each written with as many digits as the first one."""
 MEMBER: Final = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
-"""The key of a sample, up to the first dot of a member's last name, and what follows that dot."""
+"""The name of a member: the key of its sample, up to the first dot after the last slash, and what follows that dot."""
 MEMBERS_AT_ONCE: Final = 10_000
-"""Members after which a file is opened anew where the next one begins: ``tarfile`` keeps 450 bytes of each."""
+"""Members after which the file is opened again at the next one, because ``tarfile`` keeps 450 bytes for each member."""
 TEXTS: Final = frozenset({"txt", "text"})
 
 
@@ -32,9 +32,9 @@ class Member(NamedTuple):
     """A member of a sample.
 
     Attributes:
-        key: The sample.
-        kind: What follows the key and a dot, in lower case: ``jpg``.
-        data: Its bytes; ``None`` if they were not requested, or if it is no plain file.
+        key: The key of the sample.
+        kind: What follows the key and the dot, in lower case, such as ``jpg``.
+        data: The bytes of the member; ``None`` if they were not requested, or if it is no regular file.
     """
 
     key: str
@@ -43,11 +43,12 @@ class Member(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What is read of each sample: a column, as its caller calls it.
+    """A column that a caller asked for.
 
     Attributes:
-        member: The kind of its member.
-        field: Of that member, if it is JSON, the field with the sentence; ``""`` if the member is the item.
+        member: The kind of the member that holds it.
+        field: The field of the member that holds the sentence, if the member is JSON; ``""`` if the member itself is
+            the item.
     """
 
     member: str
@@ -55,32 +56,33 @@ class Wanted(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        """What it is of an item."""
+        """Whether the column holds images or texts."""
         return "text" if self.field or self.member in TEXTS else "image"
 
 
 def tars(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, columns: str | Sequence[str]) -> Named:
-    """Return one member of each sample in tar files as items, in the order of the files' names, sample by sample.
+    """Return one member of each sample in tar files as items, sorted by the path of the file, sample by sample.
 
-    A sample, as WebDataset writes it, is members that follow each other and are called the same up to the first dot of
-    the last part of their path, as ``00/17.jpg`` and ``00/17.txt``. That, ``00/17``, is the item's name. A sample
-    without the member is an item that fails. Members without such a name (``README``, ``.DS_Store``) and folders are of
-    no sample and left out. A file that is no tar file, or has been cut, stops the run.
+    A sample, as WebDataset writes it, consists of consecutive members whose paths are the same up to the first dot
+    after the last slash, such as ``00/17.jpg`` and ``00/17.txt``. This common part, ``00/17``, is the name of the item.
+    A sample without the member is an item that fails. Folders, and members with no dot there or nothing before it
+    (``README``, ``.DS_Store``), belong to no sample and are left out. A file that is no tar file, or is truncated,
+    stops the run.
 
     Args:
-        pattern: A pattern, as ``"shards/*.tar"`` or ``"shards/{00000..00999}.tar"``, of which all have to be there; or
-            several, or paths; or URLs, as ``"s3://bucket/shards/*.tar"`` (``casdk[stores]``). The files are not
-            compressed.
-        columns: What follows the first dot. ``"jpg"``, and whatever else is not named here, holds image files;
-            ``"txt"`` and ``"text"`` are sentences in UTF-8; ``"json.caption"`` is the sentence under ``caption`` in an
-            object of JSON. Or two, in any order, one of images and one of sentences: each sample is an image and its
-            caption.
+        pattern: A pattern such as ``"shards/*.tar"``, or ``"shards/{00000..00999}.tar"``, of which all files have to
+            exist; or several patterns, or paths. They may be URLs, such as ``"s3://bucket/shards/*.tar"``
+            (``casdk[stores]``). The files must not be compressed.
+        columns: The member, by what follows the first dot: ``"txt"`` and ``"text"`` are sentences in UTF-8,
+            ``"json.caption"`` is the sentence in the field ``caption`` of a JSON object, and anything else, such as
+            ``"jpg"``, is an image file. Two columns, in any order, are one of images and one of sentences; each sample
+            is then an image and its caption.
 
     Returns:
         Pairs of a name and a `Text` or an `Image`, or a tuple of both.
 
     Raises:
-        InputValueError: Nothing has such a name, or a column is ``"json"`` without a field; or of two columns, both are
+        InputValueError: No file matches a pattern; or a column is ``"json"`` without a field; or two columns both hold
             images, or both sentences.
 
     Examples:
@@ -104,7 +106,7 @@ def tars(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, 
 
 
 def _read_column(name: str) -> Wanted:
-    """Return what is meant by ``"jpg"`` or ``"json.caption"``.
+    """Return the column that a name such as ``"jpg"`` or ``"json.caption"`` stands for.
 
     Raises:
         InputValueError: It is ``"json"`` without a field.
@@ -118,7 +120,7 @@ def _read_column(name: str) -> Wanted:
 
 
 def _numbered(pattern: str) -> Iterator[str]:
-    """Yield a pattern for each number of the ranges in it."""
+    """Yield a pattern once for each number in its ranges."""
     found = RANGE.search(pattern)
     if found is None or os.path.lexists(pattern):
         yield pattern
@@ -131,10 +133,10 @@ def _numbered(pattern: str) -> Iterator[str]:
 
 
 def _members(path: str, wanted: set[str]) -> Iterator[Member]:
-    """Yield the members of all samples in a tar file, with the bytes of those that are wanted.
+    """Yield the members of all samples in a tar file, with the bytes of the wanted kinds.
 
     Raises:
-        BulkError: It is no tar file, or has been cut.
+        BulkError: The file is no tar file, or is truncated.
     """
     last = "its beginning"
     try:
@@ -151,10 +153,10 @@ def _members(path: str, wanted: set[str]) -> Iterator[Member]:
 
 
 def _headers(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield the members of an archive, each with what reads it.
+    """Yield the members of an archive, each with the ``TarFile`` that can extract it.
 
     Raises:
-        tarfile.ReadError: It has been cut, or is damaged.
+        tarfile.ReadError: The archive is truncated or damaged.
     """
     end, seen = 0, MEMBERS_AT_ONCE
     while seen == MEMBERS_AT_ONCE:
@@ -165,19 +167,19 @@ def _headers(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo
                 yield archive, member
                 end = member.offset_data + (_blocks(member.size) if member.isfile() else 0)
                 seen += 1
-    # For tarfile an archive is also at its end where the file has been cut between two members, or is damaged there.
+    # tarfile also ends without an error if the file is truncated or damaged between two members.
     file.seek(end)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError("the mark of a tar file's end is missing, so it was cut or is damaged")
 
 
 def _blocks(size: int) -> int:
-    """Return the bytes that so many take in a tar file, which is made of whole blocks."""
+    """Return how many bytes a member of this size takes in a tar file, which consists of whole blocks."""
     return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _item_of(sample: list[Member], wanted: Wanted) -> tuple[Any, str]:
-    """Return what is wanted of a sample as an item, and its fingerprint."""
+    """Return the item of a column in a sample, and its fingerprint."""
     found = [member for member in sample if member.kind == wanted.member]
     if len(found) != 1:
         how_many = f"{len(found)} members" if found else "no member"
@@ -196,10 +198,10 @@ def _item_of(sample: list[Member], wanted: Wanted) -> tuple[Any, str]:
 
 
 def _field_of(data: bytes, field: str) -> str:
-    """Return a sentence out of an object of JSON.
+    """Return the sentence in a field of a JSON object.
 
     Raises:
-        msgspec.MsgspecError: It is no JSON object.
+        msgspec.MsgspecError: The data is no JSON object.
         InputValueError: The field is missing, or no string.
     """
     value = msgspec.json.decode(data, type=dict[str, Any]).get(field)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and that outlive a loss of power: what all targets write with."""
+"""The files and locks of all targets on disk, written so that they survive a kill and a loss of power."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ __all__ = [
 MODULUS: Final = 1 << 64
 READ_BYTES: Final = 1 << 20
 LOOK_SECONDS: Final = 0.05
-"""Longer than `is_locked` holds a lock that it looks at."""
+"""How long to wait for a lock before a second attempt; `is_locked` of another process holds it for less."""
 WRITEBACK_BYTES: Final = 16 << 20
-"""After so many bytes the system is asked to begin to write them to the disk, so that the end does not wait for all."""
+"""Bytes after which the system is asked to begin to write them to the disk, so that the final sync waits for less."""
 
 
 class Checksum:
-    """Sum of the 64-bit little-endian words of a sequence of bytes, modulo 2 to the 64th; zeros fill up the last word.
+    """The sum of the 64-bit little-endian words of a sequence of bytes, modulo 2 to the 64th.
 
-    It finds files that a disk has damaged or that were cut. It is as fast as reading memory, unlike every checksum of
-    the standard library.
+    The last word is padded with zeros. The sum shows that a file was damaged by a disk or truncated. It is as fast as
+    reading memory, unlike every checksum of the standard library.
 
     Attributes:
-        count: Bytes that were counted in.
+        count: How many bytes the sum contains.
     """
 
     def __init__(self) -> None:
@@ -53,12 +53,17 @@ class Checksum:
         self._sum = 0
 
     def add(self, data: bytes | memoryview) -> None:
-        """Count bytes in."""
+        """Add the bytes that follow."""
         view = np.frombuffer(data, np.uint8)
         self.note(sum_words(view, self.count), len(view))
 
     def note(self, total: int, count: int) -> None:
-        """Count bytes in of which somebody else has made the sum, as what comes behind those that were counted."""
+        """Add the sum of the bytes that follow, which the caller has computed.
+
+        Args:
+            total: The sum of their words, as `sum_words` returns it for their position.
+            count: How many bytes they are.
+        """
         self._sum += total
         self.count += count
 
@@ -69,7 +74,7 @@ class Checksum:
 
 
 def sum_of(checksums: Iterable[str]) -> str:
-    """Return the checksum of several sequences, each of whole words but for its end, from those of each."""
+    """Return the checksum of several files, each of which begins at a new word, from the checksum of each."""
     return f"{sum(int(checksum, 16) for checksum in checksums) % MODULUS:016x}"
 
 
@@ -83,7 +88,7 @@ def checksum_of(path: Path) -> str:
 
 
 def open_locked(path: Path, operation: int) -> int:
-    """Open a file, which is made if it is not there, under a lock that ends with the descriptor.
+    """Open a file and lock it; the file is created if it does not exist, and closing the descriptor releases the lock.
 
     Args:
         path: The file.
@@ -91,7 +96,7 @@ def open_locked(path: Path, operation: int) -> int:
 
     Raises:
         BlockingIOError: Another process holds the lock.
-        OSError: It cannot be opened, with its name.
+        OSError: The file cannot be opened; the error has its name.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -109,7 +114,7 @@ def open_locked(path: Path, operation: int) -> int:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of a target alone; to find out, it is shared for a moment."""
+    """Whether a process holds the exclusive lock of a target. To find out, this takes the shared lock for a moment."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -124,15 +129,16 @@ def is_locked(path: Path) -> bool:
 
 
 class Lock:
-    """Held by the one process that writes a target; the system takes it back from a process that ends, however it does.
+    """The lock of the process that writes a target; the system releases it when the process ends, however it ends.
 
     Args:
-        path: The file that is locked; removed when the lock is given back.
-        target: The target's name.
-        shared: Let others share it; who holds it alone removes the file.
+        path: The file that is locked.
+        target: The target's name, for messages.
+        shared: Whether other processes may share the lock. The file is only removed on the release of a lock that is
+            not shared.
 
     Raises:
-        BulkError: Another process holds it.
+        BulkError: Another process holds the lock.
     """
 
     def __init__(self, path: Path, target: str, *, shared: bool = False) -> None:
@@ -142,16 +148,17 @@ class Lock:
         try:
             try:
                 self._descriptor = open_locked(path, operation)
-            except BlockingIOError:  # `is_locked` of another process may hold it for a moment
+            except BlockingIOError:  # `is_locked` of another process may hold the lock for a moment
                 time.sleep(LOOK_SECONDS)
                 self._descriptor = open_locked(path, operation)
         except BlockingIOError:
             raise BulkError(f"{target} is being written by another process, or by another call of this one") from None
         if not shared:
-            os.utime(self._descriptor)  # a file that a killed process has left says now since when it is held
+            # A killed process may have left the file, whose time tells `casdk bulk status` since when the lock is held.
+            os.utime(self._descriptor)
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the lock."""
         if not self._shared:
             self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
@@ -163,14 +170,14 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # as some file systems on a network say
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some network file systems cannot sync a folder
             raise
     finally:
         os.close(descriptor)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder, if it is not there, and wait until its name is on disk."""
+    """Make a folder, unless it exists, and wait until its name is on disk."""
     if not path.is_dir():
         path.mkdir(exist_ok=True)
         sync_folder(path.parent)
@@ -183,10 +190,10 @@ def rename(source: Path, target: Path) -> None:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is there with all of its bytes, or as it was before.
+    """Write a file such that a kill or a loss of power leaves it with all of its bytes, or as it was before.
 
     Raises:
-        OSError: It cannot be written, with its name.
+        OSError: The file cannot be written; the error has its name.
     """
     part = Part(path.with_name(f"{_hidden(path.name)}.tmp"))
     try:
@@ -198,24 +205,25 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _hidden(name: str) -> str:
-    """Return a name that readers of a folder pass over."""
+    """Return a name that begins with an underscore, so that readers of Parquet folders ignore the file."""
     return name if name.startswith("_") else f"_{name}"
 
 
 class Part:
-    """A file that is being written, at its end alone.
+    """A file that is being written by adding to its end.
 
     Args:
-        path: Its name.
-        size: Bytes of it that are kept, if it is there.
+        path: The file, which is created if it does not exist.
+        size: How many of its first bytes are kept; what follows them is removed.
 
     Attributes:
-        size: Bytes that are written.
-        closed: Whether it is closed.
-        checksum: Counts in what is written, if it is there.
+        path: The file.
+        size: The size of the file.
+        closed: Whether the file is closed.
+        checksum: The checksum to which all written bytes are added; ``None`` for none.
 
     Raises:
-        OSError: It cannot be opened, with its name.
+        OSError: The file cannot be opened; the error has its name.
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
@@ -248,7 +256,7 @@ class Part:
         return len(view)
 
     def _put(self, view: memoryview, start: int) -> None:
-        """Write bytes to a place of the file."""
+        """Write bytes at an offset of the file."""
         done = 0
         try:
             while done < len(view):
@@ -256,29 +264,29 @@ class Part:
         except OSError as error:
             raise self._named(error) from None
         if start + done - self._written_back >= WRITEBACK_BYTES and hasattr(os, "posix_fadvise"):
-            # On Linux this begins to write what is dirty, and does not wait for it.
+            # On Linux this begins to write these bytes to the disk, and does not wait for it.
             os.posix_fadvise(self._descriptor, self._written_back, WRITEBACK_BYTES, os.POSIX_FADV_DONTNEED)
             self._written_back += WRITEBACK_BYTES
 
     def overwrite(self, data: bytes) -> None:
-        """Put bytes in place of the first ones."""
+        """Replace the first bytes of the file."""
         self._act(lambda: os.pwrite(self._descriptor, data, 0))
 
     def cut(self, size: int) -> None:
-        """Drop what comes after so many bytes."""
+        """Truncate the file to a size."""
         self._act(lambda: os.ftruncate(self._descriptor, size))
         self.size = size
 
     def sync(self) -> None:
-        """Wait until all of it is on disk."""
+        """Wait until the whole file is on disk."""
         self._act(lambda: os.fsync(self._descriptor))
 
     def tell(self) -> int:
-        """Return where the next byte goes, as file objects do."""
+        """Return the position of the next byte, as file objects do."""
         return self.size
 
     def flush(self) -> None:
-        """Do nothing: no byte waits in here."""
+        """Do nothing, because there is no buffer."""
 
     def close(self) -> None:
         """Close the file."""

@@ -1,4 +1,4 @@
-"""The runs that made shares of a folder -> one finished target, after a check that they fit together."""
+"""`merge`, which joins what several runs with ``shard=`` have made of a folder into one finished target."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _joined(folder: FolderTarget, manifests: list[Manifest]) -> Manifest:
     """Return the manifest that a single run would have left.
 
     Raises:
-        BulkError: They do not fit together.
+        BulkError: A run is missing or not finished, or the runs do not fit together.
     """
     name = folder.name
     shares = [manifest.share for manifest in manifests if manifest.share is not None]
@@ -110,13 +110,13 @@ def _joined(folder: FolderTarget, manifests: list[Manifest]) -> Manifest:
 
 
 def _check_files(folder: FolderTarget, manifest: Manifest) -> None:
-    """Hold the files of each shard to its checksum, which is one for all of them.
+    """Compare the files of each shard with its checksum, which is one for all of them together.
 
     Raises:
-        BulkError: One is damaged.
+        BulkError: A file is damaged.
     """
     for shard in manifest.shards:
-        # What is kept for updates beside the rows is not counted in.
+        # The checksum does not cover the file with the items' contents, which only updates read.
         names = [name for name in shard.files if not name.startswith("_contents-")]
         if sum_of(map(folder.storage.checksum_of, names)) != shard.checksum:
             one = " or ".join(map(folder.storage.where, names))

@@ -1,6 +1,7 @@
-"""Where the items of a bulk run come from: each has a name that stays, and a fingerprint.
+"""The sources of a bulk run, which yield items with their names and fingerprints.
 
-The fingerprint is a short text that changes when the content behind a name does: size and time of a file, or a digest.
+A name identifies the item in every run. A fingerprint is a short text that changes when the content behind the name
+changes: the size and time of a file, or a digest of the bytes. It is empty if the name says everything about the item.
 """
 
 from __future__ import annotations
@@ -44,23 +45,23 @@ __all__ = [
 ]
 
 Holds: TypeAlias = "tuple[Literal['image', 'text'], ...]"
-"""What all rows of a source are made of: an image, a text, or an image and its caption; ``()`` if that is not known."""
+"""What each row of a source holds: an image, a text, or an image and its caption; ``()`` if that is not known."""
 CONTENT_BYTES: Final = 16
-"""Length of the digest that stands for bytes and pixels."""
+"""Length of the digest of an item's bytes or pixels."""
 LISTED_AT_ONCE: Final = 16
-"""Patterns of which the files are looked for at once: each may be a question to a store."""
+"""Patterns that are searched at the same time, because each may need requests to a store."""
 LINE_SUFFIXES: Final = frozenset({".txt"})
 RECORD_SUFFIXES: Final = frozenset({".jsonl", ".ndjson"})
 
 
 class Block(msgspec.Struct, frozen=True):
-    """Rows that follow each other.
+    """Consecutive rows of a source.
 
     Attributes:
-        items: One for each, or two: its image and, next to it, its caption.
-        names: A name for each.
-        contents: The fingerprints of some of them, by position; of the others the name says it all.
-        captions: Their texts, where the target writes them down.
+        items: The item of each row; or two items for each row, its image and then its caption.
+        names: The name of each row.
+        contents: The fingerprints that are not empty, by position of the row.
+        captions: The text of each row, if the target stores captions.
     """
 
     items: list[Any]
@@ -73,13 +74,13 @@ class Block(msgspec.Struct, frozen=True):
 
 
 class Source:
-    """Named rows, to be taken in blocks, once.
+    """Rows that can be taken once, block by block.
 
     Args:
-        blocks: Takes up to so many rows; none are left where it returns an empty block.
-        total: Rows in all, if that is known.
-        holds: What they are made of.
-        listed: Says how many of the next rows, up to so many, are there and can be taken at once at no cost.
+        blocks: Takes up to a given number of rows; an empty block means that none are left.
+        total: The number of all rows, if it is known.
+        holds: What each row holds.
+        listed: Returns how many of the next rows, up to a given number, are in memory already and cost nothing to take.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class AsyncSource:
         self._start = 0
 
     async def take(self, most: int) -> Block:
-        """Take up to so many items."""
+        """Take up to ``most`` items."""
         taken: list[Any] = []
         while len(taken) < most:
             try:
@@ -126,10 +127,10 @@ class Named:
     """An iterable of pairs of a name and an item that can be read again: what `files`, `lines` and others return.
 
     Args:
-        read: Returns an iterator over its items, with their names and fingerprints.
-        total: Items in all, if that is known.
-        holds: What the items are: ``("image",)`` or ``("text",)`` if all are one of the two, and
-            ``("image", "text")`` if each is a tuple of an image and its caption.
+        read: Returns an iterator over names, items and fingerprints, from the first item.
+        total: The number of all items, if it is known.
+        holds: What the items are: ``("image",)`` or ``("text",)`` if all are of this kind, and ``("image", "text")`` if
+            each is a tuple of an image and its caption.
     """
 
     def __init__(
@@ -144,14 +145,14 @@ class Named:
             yield name, item.read() if isinstance(item, StoredImage) else item
 
     def entries(self) -> Iterator[tuple[str, Item | Document, str]]:
-        """Yield names, items and fingerprints, ``""`` where the name says it all."""
+        """Yield names, items and fingerprints."""
         return self._read()
 
     def open(self, *, captions: bool = False) -> Source:
-        """Return its items from the first on.
+        """Return its items as a source, from the first one.
 
         Args:
-            captions: Whether each block is to say what its texts are.
+            captions: Whether the blocks contain the captions.
         """
         entries, pairs = self._read(), len(self.holds) == 2
 
@@ -168,22 +169,22 @@ class Named:
 
 
 def _captions_of(items: list[Any], holds: Holds) -> list[str]:
-    """Return the texts among the items of some rows, ``""`` for one that cannot be read; none if they have no text."""
+    """Return the text of each row, ``""`` for one that cannot be read; an empty list if the rows have no texts."""
     if "text" not in holds:
         return []
     return [_as_utf8(item.text) if isinstance(item, Text) else "" for item in items[len(holds) - 1 :: len(holds)]]
 
 
 def open_source(content: Any, *, holds: Holds = (), captions: bool = False) -> Source | AsyncSource:
-    """Return the items of what a caller hands over, from the first on.
+    """Return a caller's content as a source.
 
     Args:
-        content: That.
+        content: An iterable of items, or of pairs of a name and an item.
         holds: What the items are, if the content does not say so itself.
-        captions: Whether each block is to say what its texts are.
+        captions: Whether the blocks contain the captions.
 
     Raises:
-        InputTypeError: It is one item, or no iterable.
+        InputTypeError: The content is a single item, or is not iterable.
     """
     if isinstance(content, Named):
         return content.open(captions=captions)
@@ -206,7 +207,7 @@ def open_source(content: Any, *, holds: Holds = (), captions: bool = False) -> S
         return msgspec.structs.replace(block, captions=_captions_of(block.items, holds)) if captions else block
 
     def listed(most: int) -> int:
-        # Strings alone: of a path the file is looked at, and of bytes a digest is made.
+        # Only strings cost nothing: for a path the file's size and time are requested, and bytes are hashed.
         following = content[start : start + most] if type(content) is list else []
         return len(following) if set(map(type, following)) == {str} else 0
 
@@ -214,14 +215,13 @@ def open_source(content: Any, *, holds: Holds = (), captions: bool = False) -> S
 
 
 def read_block(taken: list[Any], start: int) -> Block:
-    """Return items of a caller's as a block.
+    """Return a caller's items as a block.
 
-    A text, and whatever else is written as a ``str`` or a path, is named by that; of pairs the name comes first; what
-    has no name gets its place in the input.
+    The name of an item is the one in its pair, or else its text or path, or else its position in the input.
 
     Args:
         taken: Items, or pairs of a name and an item.
-        start: Place of the first one in the input.
+        start: The position of the first one in the input.
     """
     if set(map(type, taken)) == {str}:
         return Block(taken, _all_as_utf8(taken))
@@ -241,7 +241,7 @@ def read_block(taken: list[Any], start: int) -> Block:
 
 
 def _known_of(item: Any) -> tuple[str | None, str]:
-    """Return what an item can be named by, and its fingerprint."""
+    """Return the name that an item itself gives, if it gives one, and its fingerprint."""
     if isinstance(item, Text):
         return item.text, ""
     if isinstance(item, Document):
@@ -264,12 +264,12 @@ def _known_of(item: Any) -> tuple[str | None, str]:
 
 
 def digest_of(data: Any) -> str:
-    """Return what stands for bytes in a comparison."""
+    """Return the digest by which bytes are compared, in hexadecimal."""
     return hashlib.blake2b(data, digest_size=CONTENT_BYTES).hexdigest()
 
 
 def file_state(path: str | bytes) -> str:
-    """Return size and time of a file, or why they cannot be had: that is part of what an item was."""
+    """Return the size and time of a file, or the kind of error if it cannot be read, for comparison in a later run."""
     try:
         found = os.stat(path)
     except OSError as error:
@@ -295,26 +295,26 @@ _encoder: Final = msgspec.json.Encoder()
 
 
 def to_lines(values: Sequence[Any]) -> bytes:
-    """Return values as JSON, a line each."""
+    """Return values as lines of JSON."""
     return _encoder.encode_lines(values)
 
 
 def files(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Named:
-    """Return image files as items, by their paths, in the order of their names.
+    """Return image files as items, sorted by path.
 
-    A file that cannot be read, and a link that leads nowhere, is an item as all others, which fails. Files are compared
-    by name, size and time when a run goes on.
+    A file that cannot be read, or a link that leads nowhere, is an item that fails. When a run continues, it compares
+    files by name, size and time.
 
     Args:
-        pattern: A pattern, as ``"photos/**/*.jpg"`` (``**`` stands for any number of folders), or several, or paths;
-            in a store, as ``"s3://bucket/photos/*.jpg"``, with ``casdk[stores]``. Images on the web have no pattern,
-            and are compared by their URLs alone.
+        pattern: A pattern such as ``"photos/**/*.jpg"`` (``**`` stands for any number of folders), several patterns, or
+            paths. It may be in a store, such as ``"s3://bucket/photos/*.jpg"``, with ``casdk[stores]``. The URL of a
+            web server must not be a pattern, and its images are compared by URL alone.
 
     Returns:
         Pairs of a path and an `Image`.
 
     Raises:
-        InputValueError: Nothing has such a name.
+        InputValueError: No file matches a pattern.
 
     Examples:
         >>> from casdk import bulk
@@ -335,10 +335,10 @@ def files(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) ->
 
 
 def find_files(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str]:
-    """Return the paths that a pattern, or any of several, stands for, in the order of their names.
+    """Return the paths that match a pattern, or any of several, sorted.
 
     Raises:
-        InputValueError: Nothing has such a name.
+        InputValueError: No file matches one of the patterns.
     """
     return [path for path, _ in _found(_listed(pattern))]
 
@@ -349,10 +349,10 @@ def _listed(pattern: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) 
 
 
 def _found(patterns: list[str]) -> list[Found]:
-    """Return the files and objects that patterns stand for, in the order of their names.
+    """Return the files and objects that match patterns, sorted by path.
 
     Raises:
-        InputValueError: Nothing has such a name.
+        InputValueError: No file matches one of the patterns.
     """
     found: set[Found] = set()
     with ThreadPoolExecutor(LISTED_AT_ONCE, "casdk-store") as threads:
@@ -364,7 +364,7 @@ def _found(patterns: list[str]) -> list[Found]:
 
 
 def _matches(pattern: str) -> list[Found]:
-    """Return all that a pattern stands for, but for folders; a link that leads nowhere is one of them."""
+    """Return all files and objects that match a pattern, including links that lead nowhere, but no folders."""
     if is_url(pattern):
         try:
             return find_objects(pattern)
@@ -385,19 +385,20 @@ class Record(msgspec.Struct):
 
 
 def lines(path: str | os.PathLike[str], *, text: bool = False) -> Named:
-    """Return the lines of a file as items; blank ones are left out.
+    """Return the lines of a file as items, without blank lines.
 
     Args:
-        path: A ``.txt`` file, whose lines are read as `Client.encode` reads a ``str``; or a ``.jsonl`` file, an object
-            with ``text`` or ``uri``, and perhaps ``id``, per line. An item's name is its ``id``, or what is read. What
-            is no such object is an item that fails. It may be a URL (``casdk[stores]``).
-        text: Take every line of a ``.txt`` file as a sentence, also one that looks like an image's path or URL.
+        path: A ``.txt`` file, whose lines are read as `Client.encode` reads a ``str``; or a ``.jsonl`` file with one
+            object per line, which has ``text`` or ``uri`` and may have an ``id``. The name of an item is its ``id``, or
+            else its text or uri. A line that is no such object is an item that fails. The path may be a URL
+            (``casdk[stores]``).
+        text: Whether every line of a ``.txt`` file is a sentence, even if it looks like the path or URL of an image.
 
     Returns:
         Pairs of a name and an item.
 
     Raises:
-        InputValueError: The file has another name, or is not there.
+        InputValueError: The path does not end in ``.txt`` or ``.jsonl``, or the file does not exist.
     """
     file = os.path.expanduser(os.fspath(path))
     kind = os.path.splitext(file)[1].lower()
@@ -421,10 +422,10 @@ def lines(path: str | os.PathLike[str], *, text: bool = False) -> Named:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """Open a file, or an object in a store, that is read from its beginning to its end.
+    """Open a file, or an object in a store, to read it from beginning to end.
 
     Raises:
-        OSError: It cannot be read, with its name.
+        OSError: It cannot be read; the error has its name.
     """
     return open_object(path, BLOCK_BYTES) if is_url(path) else open(path, "rb")
 

@@ -1,4 +1,4 @@
-"""Objects of a store (S3, Google Cloud Storage, Azure) or of a web server, to be read as files are: through obstore."""
+"""Finds and reads objects in a store (S3, Google Cloud Storage, Azure) or on a web server, through obstore."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ __all__ = [
 URL: Final = re.compile(r"(s3|gs|az|https?)://([^/]+)(?:/+(.*))?", re.DOTALL)
 WEB: Final = ("http", "https")
 BLOCK_BYTES: Final = 8 << 20
-"""Bytes that are asked for at a time of an object that is read from its beginning to its end."""
+"""Bytes that one request asks for, if an object is read from beginning to end."""
 ENVIRONMENT: Final = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
-"""What the names of a store's variables in the environment begin with."""
+"""The prefix of each store's environment variables."""
 CLIENT_OPTIONS: Final = (
     "allow_http",
     "allow_invalid_certificates",
@@ -51,13 +51,13 @@ CLIENT_OPTIONS: Final = (
     "timeout",
     "user_agent",
 )
-"""Options of requests that obstore also finds in the environment, as ``AWS_PROXY_URL``."""
+"""Options of requests that obstore also reads from the environment, for example from ``AWS_PROXY_URL``."""
 AT_ONCE: Final = 64
-"""Images that are downloaded at once, the next ones while the first are being encoded."""
+"""Images that are downloaded at the same time; the next ones are downloaded while these are being encoded."""
 
 
 class Found(NamedTuple):
-    """An object, or a file.
+    """An object or a file that matches a pattern.
 
     Attributes:
         path: Its URL, or its path.
@@ -69,12 +69,12 @@ class Found(NamedTuple):
 
 
 class Address(NamedTuple):
-    """A URL in two parts.
+    """The parts of a URL.
 
     Attributes:
         scheme: ``s3``, ``gs``, ``az``, ``http`` or ``https``.
-        root: The bucket, or the web server, as a URL.
-        key: What it is called there.
+        root: The URL of the bucket or of the web server.
+        key: The name of the object in it.
     """
 
     scheme: str
@@ -83,27 +83,27 @@ class Address(NamedTuple):
 
 
 def is_url(path: object) -> bool:
-    """Whether a path is a URL that this file is for."""
+    """Whether a path is a URL of a store or of a web server."""
     return isinstance(path, str) and URL.fullmatch(path) is not None
 
 
 def open_store(url: str, request_seconds: int | None = None) -> tuple[Any, str]:
-    """Return obstore's store of a URL, which the process has once for each bucket, and the key of the object in it.
+    """Return obstore's store for a URL and the key of the object in it; a process has one store per bucket.
 
     Args:
         url: The URL.
-        request_seconds: What one request may take; by default what obstore gives it, 30 seconds.
+        request_seconds: The time limit of a request; ``None`` for obstore's default, 30 seconds.
 
     Raises:
-        ConfigError: obstore is not installed, or what it finds in the environment does not fit together; or the URL has
-            credentials in it.
+        ConfigError: obstore is not installed, or cannot use the settings in the environment; or the URL contains
+            credentials.
     """
     address = _address(url)
     if address.scheme not in WEB and "@" in address.root:
         raise ConfigError(
             f"{address.scheme}://: a URL names a bucket, and no credentials, which are for the environment to say"
         )
-    # A web server's path is written with escapes, which obstore adds itself; a key is what it is.
+    # The URL of a web server contains escapes, which obstore adds itself. The key of an object in a store has none.
     return _store_of(address.root, request_seconds), unquote(address.key) if address.scheme in WEB else address.key
 
 
@@ -130,7 +130,7 @@ def _store_of(root: str, request_seconds: int | None) -> Any:
 
 
 def _client_options(root: str, request_seconds: int) -> dict[str, Any]:
-    """Return options of requests with those of the environment, which obstore ignores once any option is passed."""
+    """Return the time limit together with the options in the environment, which obstore ignores if any are passed."""
     prefix = ENVIRONMENT[root.partition(":")[0]]
     said = {name: os.environ.get(f"{prefix}_{name.upper()}") for name in CLIENT_OPTIONS}
     options: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
@@ -138,18 +138,18 @@ def _client_options(root: str, request_seconds: int) -> dict[str, Any]:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return what an error of obstore's says; how it came about in Rust stands on the lines below."""
+    """Return the first line of obstore's error; the lines below it describe the error as a value of Rust."""
     return str(error).strip().partition("\n")[0]
 
 
 @contextmanager
 def asking(url: str) -> Iterator[None]:
-    """Have the errors of a store raised as those of files, with the object's URL.
+    """Convert the errors of obstore within a block to those of files; each has the object's URL.
 
     Raises:
         FileNotFoundError: There is no such object.
-        PermissionError: It must not be read.
-        OSError: The store cannot be reached, or refuses.
+        PermissionError: The store does not allow the request.
+        OSError: The store cannot be reached, or answers with another error.
     """
     from obstore import exceptions
 
@@ -169,13 +169,13 @@ def asking(url: str) -> Iterator[None]:
 
 
 def find_objects(pattern: str) -> list[Found]:
-    """Return the objects that a URL stands for, in the order of their names.
+    """Return the objects that match a URL, sorted by name.
 
-    ``*`` and ``?`` stand for what is between two slashes, ``**`` for any number of parts.
+    ``*`` and ``?`` match within one part of a name, between two slashes, and ``**`` matches any number of parts.
 
     Raises:
-        InputValueError: It is a pattern, and web servers have no list of what is there; or it has a query.
-        OSError: The store cannot be reached, or refuses.
+        InputValueError: It is the URL of a web server with a pattern or a query; web servers have no list of files.
+        OSError: The store cannot be reached, or answers with an error.
     """
     address = _address(pattern)
     store, key = open_store(pattern)
@@ -192,7 +192,7 @@ def find_objects(pattern: str) -> list[Found]:
 
 
 def _fits(names: list[str], patterns: list[str]) -> bool:
-    """Whether the parts of a key are what the parts of a pattern stand for."""
+    """Whether the parts of a key match those of a pattern."""
     if not patterns:
         return not names
     if patterns[0] == "**":
@@ -201,7 +201,7 @@ def _fits(names: list[str], patterns: list[str]) -> bool:
 
 
 def _state_of(url: str, store: Any, key: str) -> str | None:
-    """Return the version of an object, by which a change is noticed; ``None`` if there is no such object."""
+    """Return the fingerprint of an object; ``None`` if there is no such object."""
     try:
         with asking(url):
             return _state(store.head(key))
@@ -217,27 +217,27 @@ def _state(meta: Any) -> str:
 
 
 def open_object(url: str, block_bytes: int | None = None) -> IO[bytes]:
-    """Return an object as a file to be read.
+    """Return a file object that reads an object of a store.
 
     Args:
-        url: Its URL.
-        block_bytes: Bytes that are asked for at a time; by default as many as each read wants.
+        url: The URL of the object.
+        block_bytes: Bytes that one request asks for; ``None`` to request as many as each call of ``read`` does.
 
     Raises:
-        OSError: It is not there, or cannot be read.
+        OSError: The object does not exist, or cannot be read.
     """
     opened: Any = ObjectFile(url)
     return opened if block_bytes is None else io.BufferedReader(opened, block_bytes)
 
 
 class ObjectFile(io.RawIOBase):
-    """An object that is read in pieces, all of which are of the same version of it.
+    """A file object that reads ranges of an object, all from the version that was there when it was opened.
 
     Args:
-        url: Its URL.
+        url: The URL of the object.
 
     Raises:
-        OSError: It is not there, or cannot be read.
+        OSError: The object does not exist, or cannot be read.
     """
 
     def __init__(self, url: str) -> None:
@@ -248,7 +248,7 @@ class ObjectFile(io.RawIOBase):
             meta = self._store.head(self._key)
         self._size: int = meta["size"]
         tag = meta["e_tag"]
-        # A weak tag may stand for other bytes, and servers refuse it in a condition.
+        # Two versions with different bytes may have the same weak ETag, so servers refuse it in a condition.
         self._version = {} if tag is None or tag.startswith("W/") else {"if_match": tag}
         self._place = 0
 
@@ -261,17 +261,17 @@ class ObjectFile(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Return where the next byte comes from."""
+        """Return the position of the next byte."""
         return self._place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a place, and return it."""
+        """Set the position of the next byte, and return it."""
         start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
         self._place = start + offset
         return self._place
 
     def readinto(self, buffer: Any) -> int:
-        """Read as many bytes as there is room for, and return how many there were."""
+        """Fill the buffer, or read up to the end of the object, and return the number of bytes."""
         view = memoryview(buffer).cast("B")
         stop = min(self._place + len(view), self._size)
         if stop <= self._place:
@@ -288,17 +288,17 @@ class StoredImage:
     """An image in a store, which is downloaded when it is about to be encoded and not when it is compared.
 
     Args:
-        url: Its URL.
+        url: The URL of the image.
     """
 
     def __init__(self, url: str) -> None:
         self.url: Final = url
 
     def read(self) -> Any:
-        """Download it.
+        """Download the image.
 
         Returns:
-            It, or why it cannot be had, if that is about this one image.
+            An `Image`; or an ``Unreadable`` if the image does not exist or must not be read.
 
         Raises:
             OSError: The store cannot be reached.
@@ -312,7 +312,7 @@ class StoredImage:
 
 
 def downloaded(blocks: Iterable[list[Any]]) -> Iterator[Any]:
-    """Return the items of lists in their order, with the bytes of an image in place of where it is stored.
+    """Yield the items of lists in order, with each `StoredImage` replaced by the image, which is downloaded.
 
     Raises:
         OSError: A store cannot be reached.
@@ -321,7 +321,7 @@ def downloaded(blocks: Iterable[list[Any]]) -> Iterator[Any]:
 
 
 async def at_hand(items: list[Any]) -> list[Any]:
-    """Return items as `downloaded` does, and let the loop go on meanwhile."""
+    """Return items as `downloaded` does, without blocking the event loop."""
     if StoredImage not in set(map(type, items)):
         return items
     return await asyncio.to_thread(list, downloaded([items]))

@@ -1,4 +1,4 @@
-"""A column of Parquet files, or an image and its caption in two, as the source of a bulk run."""
+"""`parquet`, a source of a bulk run: one column of Parquet files, or two with images and their captions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from casdk.models import Image, Text
 __all__ = ["parquet"]
 
 BATCH_ROWS: Final = 256
-"""Rows read at a time: of photos of 100 kB these are 26 MB."""
+"""Rows that are read at a time; with photos of 100 kB these are 26 MB."""
 BUFFER_BYTES: Final = 1 << 20
-"""Bytes of a column read at a time; without this pyarrow would read all that a row group has of it."""
+"""Bytes of a column that are read at a time. Without this limit pyarrow reads the whole column of a row group."""
 
 
 def parquet(
@@ -27,26 +27,27 @@ def parquet(
     columns: str | Sequence[str],
     name: str | None = None,
 ) -> Named:
-    """Return a column of Parquet files as items, in the order of the files' names, read a few rows at a time.
+    """Return a column of Parquet files as items. The files are sorted by path, and a few rows are read at a time.
 
-    A null is an item that fails, and so is what is no UTF-8. That all files can be read and have the columns is checked
-    at once, by what each says at its end; a file that turns out to be broken further on stops the run.
+    A null is an item that fails, and so is a string that is not UTF-8. The call checks the footer of every file, which
+    says whether the file can be read and has the columns. A file that turns out to be broken elsewhere stops the run.
 
     Args:
-        pattern: A pattern, as ``"data/*.parquet"`` (``**`` stands for any number of folders), or several, or paths; or
-            URLs, as ``"s3://bucket/data/*.parquet"`` (``casdk[stores]``).
-        columns: The column to encode. Strings are sentences, also such as look like a path. Binary values are image
-            files, and so are Hugging Face's images: structs of ``bytes`` and ``path``, of which ``bytes`` comes first.
-            Or two columns, in any order, one of images and one of strings: each row is an image and its caption.
-        name: The column that says what items are called; a number is written as one. Where that has a null, or for
-            ``None``, an item is called by its file and its row there, from 0: ``data/000.parquet:17``.
+        pattern: A pattern such as ``"data/*.parquet"`` (``**`` stands for any number of folders), several patterns, or
+            paths. They may be URLs, such as ``"s3://bucket/data/*.parquet"`` (``casdk[stores]``).
+        columns: The column to encode. Strings are sentences, even if they look like a path. Binary values are image
+            files. Structs of ``bytes`` and ``path`` are Hugging Face's images, and ``path`` is used if ``bytes`` is
+            null. Two columns, in any order, are one of images and one of strings; each row is then an image and its
+            caption.
+        name: The column with the names of the items; numbers are written in decimal. An item without a name there, and
+            every item if this is ``None``, is named by its file and its row in it, from 0: ``data/000.parquet:17``.
 
     Returns:
         Pairs of a name and a `Text` or an `Image`, or a tuple of both.
 
     Raises:
-        InputValueError: Nothing has such a name; or a file is no Parquet file, or lacks a column, or has one of another
-            type; or of two columns, both have images, or both strings.
+        InputValueError: No file matches a pattern; or a file is no Parquet file, lacks a column, or has one of another
+            type; or two columns both hold images, or both strings.
         ConfigError: pyarrow is not installed.
 
     Examples:
@@ -76,10 +77,10 @@ def parquet(
 
 
 def _checked(arrow: Any, path: str, columns: tuple[str, ...], name: str | None) -> tuple[int, list[Kind | None]]:
-    """Return the number of rows of a file, and what each of the columns holds, if it has them.
+    """Return the number of rows of a file, and what each of the columns holds.
 
     Raises:
-        InputValueError: It has not, or is no Parquet file.
+        InputValueError: The file is no Parquet file, or lacks a column.
     """
     if not is_url(path) and os.path.isdir(path):
         raise InputValueError(f"{path} is a folder: write {os.path.join(path, '*.parquet')}")
@@ -96,7 +97,7 @@ def _checked(arrow: Any, path: str, columns: tuple[str, ...], name: str | None) 
 
 
 def _known(kinds: list[Kind | None]) -> list[Kind]:
-    """Return what a column holds, each kind once; a file with nothing but nulls says nothing about it."""
+    """Return the kinds that a column has in any of the files, each once; ``None`` stands for a file of nulls."""
     found: list[Kind] = []
     for kind in kinds:
         if kind is not None and kind not in found:
@@ -105,10 +106,10 @@ def _known(kinds: list[Kind | None]) -> list[Kind]:
 
 
 def _kind_of(arrow: Any, path: str, field: Any) -> Kind | None:
-    """Return what a column holds; ``None`` if nothing but nulls, which may be either.
+    """Return whether a column holds images or texts; ``None`` if it is of the type of nulls, so that it may be either.
 
     Raises:
-        InputValueError: It holds something else.
+        InputValueError: The column holds something else.
     """
     types, kind = arrow.types, field.type
     if types.is_dictionary(kind):
@@ -128,15 +129,15 @@ def _kind_of(arrow: Any, path: str, field: Any) -> Kind | None:
 
 
 def _rows(arrow: Any, path: str, columns: tuple[str, ...], name: str | None) -> Iterator[tuple[str, Any, str]]:
-    """Yield the rows of a file as a source does.
+    """Yield the name, item and fingerprint of each row of a file.
 
     Raises:
-        BulkError: The file is broken, or is no longer what it was.
+        BulkError: The file is broken, or was replaced after the check.
     """
     wanted, row = [*columns] if name is None else [*columns, *({name} - {*columns})], 0
     try:
-        # Not pyarrow's datasets, which read ahead: that takes more memory, is no faster for one column, and loses the
-        # rows before a broken place.
+        # pyarrow's datasets read ahead, which takes more memory, is no faster for one column, and loses the rows in
+        # front of a broken part of the file.
         size = BLOCK_BYTES if is_url(path) else BUFFER_BYTES
         with arrow.parquet.ParquetFile(_readable(path), buffer_size=size, pre_buffer=False) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
@@ -150,12 +151,12 @@ def _rows(arrow: Any, path: str, columns: tuple[str, ...], name: str | None) -> 
 
 
 def _readable(path: str) -> Any:
-    """Return what pyarrow reads a file by: a path, or an object of a store, of which it reads what it wants."""
+    """Return what pyarrow can open: the path of a file, or a seekable file object for an object in a store."""
     return open_object(path) if is_url(path) else path
 
 
 def _name_of(called: Any, path: str, row: int) -> str:
-    """Return what an item is called; a row whose name cannot be read is called as one without."""
+    """Return the name of an item; one whose name is null or cannot be read is named by its file and row."""
     if called is None or isinstance(called, Unreadable):
         return f"{path}:{row}"
     return called.decode("utf-8", "backslashreplace") if isinstance(called, bytes) else str(called)

@@ -27,19 +27,19 @@ READ_ITEMS: Final = 1024
 
 
 class Update:
-    """What an update knows of the target that it began with.
+    """Compares an input with the target that the update began with.
 
     Args:
-        target: Its files.
-        manifest: What it holds.
-        retry_errors: Whether items that failed are taken for such as have changed.
+        target: The folder.
+        manifest: The manifest of the folder before the update.
+        retry_errors: Whether failed items are treated like changed ones.
 
     Attributes:
-        before: That manifest.
-        index: Its items.
-        begun: What the input was found to have of the shard that had been begun.
-        replaced: Rows that were left out, as their items have changed.
-        dropped: Rows that were left out, as the input has no more item for them.
+        before: The manifest of the folder before the update.
+        index: The index of the items in the folder.
+        begun: The items of the shard that an earlier run had begun, as far as they were found in the input.
+        replaced: How many rows were removed because their items have changed.
+        dropped: How many rows were removed because the input no longer has their items.
     """
 
     def __init__(self, target: ParquetTarget, manifest: Manifest, *, retry_errors: bool = False) -> None:
@@ -178,7 +178,7 @@ class Waiting:
         return self._ended and not self._names
 
     def take(self, most: int) -> Block:
-        """Take up to so many."""
+        """Take up to ``most`` items."""
         contents = {place: content for place, content in enumerate(self._contents[:most]) if content}
         items = most * self._parts
         block = Block(self._items[:items], self._names[:most], contents)
@@ -190,8 +190,8 @@ class AsyncMissing(AsyncSource):
     """The items of an async input that a target does not have.
 
     Args:
-        read: Reads up to so many items of the input, and lets the loop go on meanwhile.
-        waiting: Those that were looked up.
+        read: Reads up to a given number of items of the input, without blocking the event loop.
+        waiting: The missing items that were read and not taken yet.
         is_asked: Whether the run was asked to stop.
     """
 
@@ -201,7 +201,7 @@ class AsyncMissing(AsyncSource):
         self._is_asked = is_asked
 
     async def take(self, most: int) -> Block:
-        """Take up to so many."""
+        """Take up to ``most`` items."""
         while not (self._waiting.has(most) or self._is_asked()):
             self._waiting.add(await self._read(READ_ITEMS))
         block = self._waiting.take(most)
