@@ -179,7 +179,8 @@ EVERY = [
 def test_losses_after_a_name_is_given(case):
     """These are the moments at which a disk may have the name of a file, but not what the file speaks of."""
     losses = [loss for loss in case.losses(case.copy_of_before()) if loss.change in ("rename", "make folder")]
-    for loss in random.Random(0).sample(losses, 25):
+    assert len(losses) >= 10
+    for loss in random.Random(0).sample(losses, min(len(losses), 25)):
         case.go_on(loss)
 
 
