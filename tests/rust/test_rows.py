@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from casdk._rust import are_consecutive, copy_rows
+from casdk._rust import are_consecutive, copy_rows, to_half
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -61,3 +61,29 @@ def test_rows_are_copied_into_a_matrix_of_their_own(dtype: type) -> None:
             copy_rows(rows, start, stop)
     with pytest.raises(TypeError):
         copy_rows(rows.astype(float), 0, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("part", [slice(None), (slice(None), slice(None, None, 3)), slice(None, None, -2)])
+@given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=20)))
+def test_half_precision_is_what_numpy_rounds_to(part: slice, rows: np.ndarray) -> None:
+    with np.errstate(over="ignore"):
+        expected = rows[part].astype(np.float16)
+    halves = to_half(rows[part])
+    assert halves.dtype == np.float16
+    assert halves.flags.c_contiguous
+    np.testing.assert_array_equal(halves, expected)
+
+
+def test_every_half_and_what_is_between_two_of_them_is_rounded_as_numpy_rounds() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    rows = halves[np.isfinite(halves)].astype(np.float32).reshape(-1, 64)
+    between = (rows[:, 1:] + rows[:, :-1]) / 2
+    for numbers in (rows, between, np.nextafter(between, np.float32(0)), between * np.float32(1.0000002)):
+        np.testing.assert_array_equal(to_half(numbers), numbers.astype(np.float16))
+    special = np.array([[np.nan, np.inf, -np.inf, 65504, -0.0]], np.float32)
+    np.testing.assert_array_equal(to_half(special).view(np.uint16), special.astype(np.float16).view(np.uint16))
+
+
+def test_rows_of_another_dtype_are_no_rows_to_halve() -> None:
+    with pytest.raises(TypeError):
+        to_half(np.zeros((2, 3)))  # type: ignore[arg-type]

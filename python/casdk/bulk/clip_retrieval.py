@@ -16,7 +16,7 @@ from casdk.bulk.manifest import Manifest, Shard
 from casdk.bulk.matrix import head_of
 from casdk.bulk.sources import to_lines
 from casdk.bulk.storage import Storage
-from casdk.bulk.targets import Rows, described_rows, remove
+from casdk.bulk.targets import Rows, described_rows, in_dtype, remove
 from casdk.errors import ItemError
 
 __all__ = ["ClipRetrievalTarget"]
@@ -91,7 +91,7 @@ class ClipRetrievalTarget(FolderTarget):
             by_row = np.delete(by_row, list(said), axis=0)
         if len(by_row):
             for place, column in enumerate(self._columns):
-                self._parts[column].write(np.ascontiguousarray(by_row[:, place], self._dtype).data)
+                self._parts[column].write(in_dtype(by_row[:, place], self._dtype).data)
         self._good += len(by_row)
 
     def commit(self, shard: Shard, contents: bytes = b"") -> Shard:

@@ -18,7 +18,7 @@ from casdk.bulk.large_part import LargePart
 from casdk.bulk.manifest import BY_THAT_INPUT, Manifest, Shard, read_manifest, write_manifest
 from casdk.bulk.matrix_before import Before
 from casdk.bulk.sources import to_lines
-from casdk.bulk.targets import FillableTarget, Held, Rows, described, remove
+from casdk.bulk.targets import FillableTarget, Held, Rows, described, in_dtype, remove
 from casdk.errors import ItemError
 
 __all__ = ["MatrixTarget", "head_of"]
@@ -130,7 +130,7 @@ class MatrixTarget(FillableTarget):
                 for place, error in sorted(errors.items())
             ]
             files["errors"].write(_as_json(failed))
-        files["rows"].write(np.ascontiguousarray(rows, self._dtype).data)
+        files["rows"].write(in_dtype(rows, self._dtype).data)
         self._row += len(names)
 
     def _write_names(self) -> None:

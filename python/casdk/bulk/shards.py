@@ -19,7 +19,7 @@ from casdk.bulk.manifest import Manifest, Shard
 from casdk.bulk.row_groups import Group, Matrix, RowGroups
 from casdk.bulk.shard_files import GROUP_ROWS, Made, fill_rows, leave_out_rows
 from casdk.bulk.storage import Storage
-from casdk.bulk.targets import FillableTarget, Rows, described_rows, remove
+from casdk.bulk.targets import FillableTarget, Rows, described_rows, in_dtype, remove
 from casdk.errors import ItemError
 
 __all__ = ["ParquetTarget", "rows_file_of"]
@@ -113,7 +113,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
             held = len(self._names)
             stop = min(len(names), start + GROUP_ROWS - held)
             for part, pieces in enumerate(self._rows):
-                pieces.append(np.ascontiguousarray(rows[start:stop, part], self._dtype))
+                pieces.append(in_dtype(rows[start:stop, part], self._dtype))
             self._names += names[start:stop]
             self._bad += [(held + row - start, column) for row, column in bad if start <= row < stop]
             self._errors.update((held + row - start, said) for row, said in errors.items() if start <= row < stop)

@@ -14,10 +14,21 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from casdk._rust import to_half
 from casdk.bulk.manifest import BY_UPDATE, Manifest, Shard, read_manifest
 from casdk.errors import BulkError, ItemError
 
-__all__ = ["FillableTarget", "Held", "Rows", "Target", "described", "described_rows", "normalized", "remove"]
+__all__ = [
+    "FillableTarget",
+    "Held",
+    "Rows",
+    "Target",
+    "described",
+    "described_rows",
+    "in_dtype",
+    "normalized",
+    "remove",
+]
 
 Rows = NDArray[Any]
 
@@ -198,6 +209,13 @@ class FillableTarget(Target):
             rows: ``[columns, D]``, the embeddings of a row, by row of the shard.
             errors: The new errors of items that have failed again, by row of the shard.
         """
+
+
+def in_dtype(rows: Rows, dtype: np.dtype[Any] | str) -> Rows:
+    """Return rows ``[N, D]`` in the dtype of a target, C-contiguous."""
+    if rows.dtype == np.float32 and dtype == np.float16:
+        return to_half(rows)
+    return np.ascontiguousarray(rows, dtype)
 
 
 def normalized(rows: Rows) -> Rows:

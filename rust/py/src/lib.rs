@@ -88,7 +88,7 @@ mod _rust {
     #[pymodule_export]
     use super::reply::{Reply, first_id_of, request_id_of, scan, scan_status};
     #[pymodule_export]
-    use super::rows::{are_consecutive, copy_rows};
+    use super::rows::{are_consecutive, copy_rows, to_half};
     #[pymodule_export]
     use super::sums::{copy_and_sum, sum_words};
     #[pymodule_export]

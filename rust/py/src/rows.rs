@@ -1,8 +1,11 @@
 //! Rows of matrices.
 
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 use numpy::ndarray::{Axis, Slice};
-use numpy::{Element, PyArray2, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods, ToPyArray};
+use numpy::{
+    Element, PyArray1, PyArray2, PyArrayDyn, PyArrayMethods, PyUntypedArrayMethods, ToPyArray,
+};
 use pyo3::exceptions::{PyIndexError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
@@ -77,4 +80,26 @@ fn copy_part<'py, T: Element>(
         .slice_axis(Axis(0), Slice::from(start..stop))
         .to_pyarray(rows.py())
         .into_any())
+}
+
+/// Returns single-precision rows in half precision, rounded as `NumPy` rounds. It converts each number by itself, and
+/// here the processor converts several at a time.
+#[pyfunction]
+pub fn to_half<'py>(rows: &Bound<'py, PyArray2<f32>>) -> PyResult<Bound<'py, PyArray2<f16>>> {
+    let reader = rows
+        .try_readonly()
+        .map_err(|error| PyTypeError::new_err(error.to_string()))?;
+    let from = reader.as_array();
+    let mut halves = vec![f16::ZERO; from.len()];
+    let width = from.ncols().max(1);
+    for (to, from) in halves.chunks_exact_mut(width).zip(from.outer_iter()) {
+        if let Some(row) = from.as_slice() {
+            to.convert_from_f32_slice(row);
+        } else {
+            for (to, &from) in to.iter_mut().zip(&from) {
+                *to = f16::from_f32(from);
+            }
+        }
+    }
+    PyArray1::from_vec(rows.py(), halves).reshape(from.dim())
 }
