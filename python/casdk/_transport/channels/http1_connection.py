@@ -18,7 +18,7 @@ from casdk._transport.channels.base import slices
 from casdk._transport.channels.causes import cause_of
 from casdk._transport.channels.defects import defect
 from casdk._transport.channels.pairing import Pairing
-from casdk._transport.channels.unread import unread_bytes
+from casdk._transport.channels.unread import ReadToTheEnd
 from casdk.errors import CasdkError, ProtocolMismatchError, ReplyError, TransportError
 
 __all__ = ["Answer", "Connection"]
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
     retry_after: str | None = None
 
 
-class Connection(asyncio.Protocol):
+class Connection(ReadToTheEnd):
     """An open connection, which carries one request at a time.
 
     Args:
@@ -172,39 +172,23 @@ class Connection(asyncio.Protocol):
         else:
             waiter.set_result(Answer(replies.status, b"" if replies.coded else body, replies.retry_after))
 
-    def eof_received(self) -> None:
-        """Handle the end of what is received; asyncio closes the transport."""
-        try:
-            self._take_end(None)
-        except BaseException as error:
-            self._give_up(error)
+    def _note_closed(self) -> None:
+        self.lost.set_result(None)  # the channel waits for it as it is closed
+        self._note_loss(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Handle the end of the connection, after reading the bytes that had come before it."""
-        try:
-            if exc is not None and self._waiter is not None:
-                for data in unread_bytes(self._transport):
-                    self.data_received(data)
-            self._take_end(exc)
-        except BaseException as error:
-            self._give_up(error)
-        finally:  # the channel waits for it as it is closed
-            self.lost.set_result(None)
-            self._note_loss(self)
-
-    def _take_end(self, exc: Exception | None) -> None:
-        self.open, self._error = False, exc
+    def _take_end(self, error: Exception | None) -> None:
+        self.open, self._error = False, error
         waiter = self._waiter
         if waiter is not None and not waiter.done:
             self.stale = self.pairing.used and not self._replies.begun
             # If the answer is a refusal, as much of it as has come is enough.
-            if exc is not None and self._replies.status in (0, 200):
-                waiter.set_exception(self._broken(exc))
+            if error is not None and self._replies.status in (0, 200):
+                waiter.set_exception(self._broken(error))
             else:
                 try:
                     body = self._replies.end()
-                except TransportError as error:
-                    waiter.set_exception(self._ours(error))
+                except TransportError as raised:
+                    waiter.set_exception(self._ours(raised))
                 else:
                     self._answer(waiter, body)
         self._wake_writer()

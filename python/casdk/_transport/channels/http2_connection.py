@@ -17,7 +17,7 @@ from casdk._rust import Failure, Head, Http2, Message
 from casdk._transport.channels.base import LOG, TICK_SECONDS
 from casdk._transport.channels.defects import defect
 from casdk._transport.channels.statuses import broken, no_grpc
-from casdk._transport.channels.unread import unread_bytes
+from casdk._transport.channels.unread import ReadToTheEnd
 from casdk.errors import CasdkError, TransportError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ LARGEST_MESSAGE_BYTES: Final = 2**32 - 1
 """The largest length of a message in gRPC, which has four bytes for it."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(ReadToTheEnd):
     """A connection, with the requests that wait for a reply on it, the oldest first.
 
     Bytes are handed to the transport once in a turn of the loop, for all requests that began in it. While the
@@ -191,23 +191,9 @@ class Connection(asyncio.Protocol):
             self._step()
 
     def eof_received(self) -> None:
-        """Handle the end of what is received; asyncio closes the transport."""
-        try:
-            if self._greeting.done():
-                self._end(None)
-        except BaseException as error:
-            self._give_up(error)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Handle the end of the connection, after reading the bytes that had come before it."""
-        try:
-            if exc is not None and not self._ended:
-                self._full = True  # nothing can be sent any more
-                for data in unread_bytes(self._transport):
-                    self.data_received(data)
-            self._end(exc)
-        except BaseException as error:
-            self._give_up(error)
+        """Handle the end of what is received; before the greeting, `connection_lost` says more of it."""
+        if self._greeting.done():
+            super().eof_received()
 
     def _step(self, data: bytes | None = None) -> None:
         """Read received bytes, and write as many bytes as the transport has room for."""
@@ -283,8 +269,7 @@ class Connection(asyncio.Protocol):
             if not waiter.done:
                 waiter.set_exception(copy(error))  # one for each call, since the call adds to it
 
-    def _end(self, error: Exception | None) -> None:
-        """Note that the connection has ended, and end its requests with their outcomes."""
+    def _take_end(self, error: Exception | None) -> None:
         if not self._ended:
             arrived = [(self.waiting[stream][0], outcome) for stream, outcome in self._http2.end_of_input()[0]]
             self._over(error or ConnectionResetError(ECONNRESET, "closed"))

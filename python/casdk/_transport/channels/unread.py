@@ -1,13 +1,14 @@
-"""The bytes that a broken connection has received and asyncio has not read; all of our protocols read them."""
+"""The end of a connection: the bytes that a broken one has received and asyncio has not read, and who reads them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["unread_bytes"]
+__all__ = ["ReadToTheEnd", "unread_bytes"]
 
 MOST_BYTES: Final = 8 << 20
 """The most bytes that are read: by default, Linux holds at most 6 MiB of unread bytes in a socket."""
@@ -36,3 +37,49 @@ def unread_bytes(transport: asyncio.BaseTransport) -> Iterator[bytes]:
         while left > 0 and (data := socket.recv(PIECE_BYTES)):
             left -= len(data)
             yield data
+
+
+class ReadToTheEnd(asyncio.Protocol, ABC):
+    """The base of our three protocols: what is done when a connection ends, in which order.
+
+    An exception would leave the requests on the connection waiting, so a protocol ends them by it.
+    """
+
+    _transport: asyncio.Transport
+    _full: bool
+    """Whether the transport takes no more bytes."""
+
+    @abstractmethod
+    def _take_end(self, error: Exception | None) -> None:
+        """End the requests on the connection, by what was received before its end; called once or twice.
+
+        Args:
+            error: What asyncio says of a connection that broke.
+        """
+
+    @abstractmethod
+    def _give_up(self, error: BaseException) -> None:
+        """End the connection, and its requests, for an error of our own."""
+
+    def _note_closed(self) -> None:
+        """Note that the socket is about to be closed."""
+
+    def eof_received(self) -> None:
+        """Handle the end of what is received; asyncio closes the transport."""
+        try:
+            self._take_end(None)
+        except BaseException as error:
+            self._give_up(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Handle the end of the connection, after reading the bytes that had come before it."""
+        try:
+            if exc is not None:
+                self._full = True  # nothing can be sent any more
+                for data in unread_bytes(self._transport):
+                    self.data_received(data)
+            self._take_end(exc)
+        except BaseException as error:
+            self._give_up(error)
+        finally:
+            self._note_closed()

@@ -25,7 +25,7 @@ from casdk._transport.channels.closes import (
     no_websocket,
 )
 from casdk._transport.channels.defects import defect
-from casdk._transport.channels.unread import unread_bytes
+from casdk._transport.channels.unread import ReadToTheEnd
 from casdk.errors import CasdkError, DeadlineError, ReplyError, TransportError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ NOBODY: Final = (None, 0.0, 0)
 """The entry of a request that is not in flight any more: no waiter, no deadline, no size."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(ReadToTheEnd):
     """A connection, with the requests that wait for a reply on it, the oldest first.
 
     Bytes are handed to the transport once in a turn of the loop, for all requests that began in it. While the
@@ -274,26 +274,9 @@ class Connection(asyncio.Protocol):
         if not self._ended:
             self._take(data)
 
-    def eof_received(self) -> None:
-        """Handle the end of what is received; asyncio closes the transport."""
-        try:
-            self._take_end(None)
-        except BaseException as error:
-            self._give_up(error)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Handle the end of the connection, after reading the bytes that had come before it."""
-        try:
-            if exc is not None and not self._ended:
-                self._full = True  # nothing can be sent any more
-                for data in unread_bytes(self._transport):
-                    self.data_received(data)
-            self._take_end(exc)
-        except BaseException as error:
-            self._give_up(error)
-        finally:  # the channel waits for it as it is closed
-            self.lost.set_result(None)
-            self._channel.forget(self)
+    def _note_closed(self) -> None:
+        self.lost.set_result(None)  # the channel waits for it as it is closed
+        self._channel.forget(self)
 
     def _go_on(self) -> None:
         """Read the bytes that were received and not read yet."""
