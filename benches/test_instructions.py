@@ -16,7 +16,7 @@ PIECES = {
     "scan": ("scanning the reply, a row", 32),
     "place": ("copying a row of 512", 32),
     "pack-json": ("packing a text as JSON", 32),
-    "scan-json": ("scanning the reply as JSON, a row", 32),
+    "read-json": ("reading the reply as JSON, a row of 512", 32),
     "data-uri": ("decoding a data URI, a kB of the image", 100),
 }
 """What `rust/core/benches/instructions.rs` knows: what it is, and how many of it go into one time."""

@@ -234,7 +234,7 @@ class Packed:
 
 @final
 class Reply:
-    """A scanned reply: offsets into bytes that it keeps alive, or numbers already parsed.
+    """A scanned reply: offsets into the bytes of the message, which it keeps alive.
 
     Raises:
         casdk.errors.ReplyError: The bytes are no reply; the message names the offset.
@@ -269,7 +269,7 @@ class Reply:
         request_id: str,
         rows: Sequence[int] | None = None,
     ) -> list[int]:
-        """Copy the embeddings into rows of ``out`` ``[R, D]``.
+        """Write the embeddings into rows of ``out`` ``[R, D]``; the numbers of JSON are read here, and not by `scan`.
 
         A document goes to the position that its id names, see `place_of`, and where it names none to its position in
         the reply.
@@ -286,7 +286,8 @@ class Reply:
 
         Raises:
             casdk.errors.ReplyError: A row of another width than ``D`` (both are named), a row that does not fit
-                ``out``, more documents than were sent, or fewer where ids do not show which are missing.
+                ``out``, more documents than were sent, or fewer where ids do not show which are missing, or
+                something in an embedding of JSON that is no number.
         """
     def documents(self) -> list[RawDocument]:
         """Return the documents, nested ones included."""

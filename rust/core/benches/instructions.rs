@@ -35,7 +35,7 @@ fn main() {
         "scan" => scan_reply(times),
         "place" => place_rows(times),
         "pack-json" => pack_json(times),
-        "scan-json" => scan_json(times),
+        "read-json" => read_json(times),
         "data-uri" => decode(times),
         _ => panic!("no piece is named {piece}"),
     }
@@ -101,10 +101,23 @@ fn pack_json(times: usize) {
     }
 }
 
-fn scan_json(times: usize) {
+fn read_json(times: usize) {
     let message = json_reply(COUNT);
+    let message = message.as_bytes();
+    let mut matrix = vec![0f32; COUNT * WIDTH];
     for _ in 0..times {
-        black_box(json::scan(black_box(message.as_bytes())).expect("a reply"));
+        let scanned = json::scan(black_box(message)).expect("a reply");
+        let rows = Rows::From(0);
+        let placed = place(
+            &scanned,
+            message,
+            &mut matrix,
+            WIDTH,
+            rows,
+            COUNT,
+            REQUEST_ID,
+        );
+        assert!(placed.is_ok_and(|missing| missing.is_empty()));
     }
 }
 

@@ -3,6 +3,7 @@
 //! Other than protobuf it knows neither dtypes nor bytes: blobs are base64, arrays are nested lists, numbers are
 //! doubles. Outside of documents replies are in camelCase, some in `snake_case`; inside they are in `snake_case`.
 
+mod embedding;
 mod measure;
 mod number;
 mod reader;
@@ -10,5 +11,6 @@ mod reply;
 mod request;
 mod time;
 
+pub(crate) use embedding::place;
 pub use reply::{documents, first_id, parameters, scan, scan_status};
 pub use request::pack;

@@ -5,6 +5,7 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::error::Error;
 use crate::ids::place_of;
+use crate::json;
 use crate::reply::{Dtype, Numbers, Reply};
 
 /// What a matrix is made of.
@@ -72,7 +73,7 @@ impl Rows<'_> {
     }
 }
 
-/// Copies the embeddings of a reply into rows.
+/// Writes the embeddings of a reply into rows.
 ///
 /// A document whose id was made for the request has its position in that id; any other has its position in the reply.
 ///
@@ -82,7 +83,8 @@ impl Rows<'_> {
 ///
 /// # Errors
 ///
-/// [`Error::Unfit`] for a row of another width, a row outside of the matrix, or a count that ids cannot explain.
+/// [`Error::Unfit`] for a row of another width, a row outside of the matrix, or a count that ids cannot explain;
+/// [`Error::Reply`] for what is no number in JSON. Some rows may be written then.
 pub fn place<T: Number>(
     reply: &Reply,
     message: &[u8],
@@ -113,7 +115,7 @@ pub fn place<T: Number>(
                 "there is no row for position {position}"
             )));
         };
-        copy(numbers, reply, message, target);
+        write(numbers, message, target)?;
         placed += 1;
     }
     if placed == sent {
@@ -172,14 +174,13 @@ fn check_distinct(positions: &[usize], sent: usize) -> Result<(), Error> {
     Ok(())
 }
 
-fn copy<T: Number>(numbers: &Numbers, reply: &Reply, message: &[u8], row: &mut [T]) {
+fn write<T: Number>(numbers: &Numbers, message: &[u8], row: &mut [T]) -> Result<(), Error> {
     match numbers {
-        Numbers::Parsed(range) => {
-            for (to, &from) in row.iter_mut().zip(&reply.numbers[range.clone()]) {
-                *to = T::from_single(from);
-            }
+        Numbers::Text(range, _) => json::place(message, range, row),
+        Numbers::Raw(range, dtype) => {
+            convert(&message[range.clone()], *dtype, row);
+            Ok(())
         }
-        Numbers::Raw(range, dtype) => convert(&message[range.clone()], *dtype, row),
     }
 }
 

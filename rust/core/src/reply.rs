@@ -74,8 +74,6 @@ pub struct Reply {
     pub parameters: Range<usize>,
     /// The documents.
     pub rows: Vec<Row>,
-    /// Numbers of embeddings that were parsed from text.
-    pub numbers: Vec<f32>,
 }
 
 impl Reply {

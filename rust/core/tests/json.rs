@@ -14,7 +14,8 @@ use casdk_core::document::{Content, Document, Tensor, Value};
 use casdk_core::error::Error;
 use casdk_core::json::{documents, pack, parameters, scan, scan_status};
 use casdk_core::load::Options;
-use casdk_core::reply::{Numbers, Reply, Status};
+use casdk_core::matrix::{Rows, place};
+use casdk_core::reply::Status;
 use oracle::same;
 use plain::{REQUEST_ID, of, options, text};
 use serde_json::json;
@@ -35,12 +36,25 @@ fn place_id(place: usize) -> String {
     format!("{}{place:08x}", &REQUEST_ID[..24])
 }
 
-/// The numbers of a row.
-fn row(reply: &Reply, at: usize) -> Option<&[f32]> {
-    match reply.rows[at].embedding.as_ref()? {
-        Numbers::Parsed(range) => Some(&reply.numbers[range.clone()]),
-        Numbers::Raw(..) => panic!("JSON has no raw numbers"),
-    }
+/// The numbers of a row; `None` if it has none.
+fn read_row(message: &[u8], at: usize) -> Result<Option<Vec<f32>>, Error> {
+    let mut reply = scan(message)?;
+    reply.rows = vec![reply.rows.swap_remove(at)];
+    let mut row = vec![0f32; reply.width()];
+    let missing = place(
+        &reply,
+        message,
+        &mut row,
+        reply.width(),
+        Rows::From(0),
+        1,
+        "",
+    )?;
+    Ok(missing.is_empty().then_some(row))
+}
+
+fn row(message: &[u8], at: usize) -> Option<Vec<f32>> {
+    read_row(message, at).unwrap()
 }
 
 fn offset_of<T: std::fmt::Debug>(result: Result<T, Error>) -> usize {
@@ -288,13 +302,11 @@ fn a_reply_is_scanned() {
         .map(|row| &REPLY[row.id.clone()])
         .collect();
     assert_eq!(ids, ["b153", "no embedding", "", ""]);
-    assert_eq!(
-        row(&reply, 0),
-        Some(&[-0.022_064_209, 0.104_492_19, 0.001][..])
-    );
-    assert_eq!(row(&reply, 1), None);
-    assert_eq!(row(&reply, 2), Some(&[1.0, 2.0, 3.0, 4.0][..]));
-    assert_eq!(row(&reply, 3), None);
+    let first = vec![-0.022_064_209, 0.104_492_19, 0.001];
+    assert_eq!(row(REPLY.as_bytes(), 0), Some(first));
+    assert_eq!(row(REPLY.as_bytes(), 1), None);
+    assert_eq!(row(REPLY.as_bytes(), 2), Some(vec![1.0, 2.0, 3.0, 4.0]));
+    assert_eq!(row(REPLY.as_bytes(), 3), None);
 }
 
 #[test]
@@ -327,7 +339,7 @@ fn replies_in_snake_case_and_in_docs_are_scanned() {
         ("r", "/", "t")
     );
     assert_eq!(reply.status, None);
-    let numbers = row(&reply, 0).unwrap();
+    let numbers = row(message, 0).unwrap();
     assert!(numbers[0].is_nan() && numbers[1] == f32::INFINITY && numbers[2] == f32::NEG_INFINITY);
     assert_eq!(parameters(message, &reply).unwrap(), []);
 }
@@ -371,21 +383,12 @@ fn what_is_no_reply_is_refused_at_its_offset() {
         (r#"{"data":"x"}"#, 8),
         (r#"{"data" []}"#, 8),
         (r"{data:[]}", 1),
-        (r#"{"data":[{"embedding":[1,]}]}"#, 25),
-        (r#"{"data":[{"embedding":[1 2]}]}"#, 25),
-        (r#"{"data":[{"embedding":[01]}]}"#, 23),
-        (r#"{"data":[{"embedding":[1.]}]}"#, 25),
-        (r#"{"data":[{"embedding":[.5]}]}"#, 23),
-        (r#"{"data":[{"embedding":[+1]}]}"#, 23),
-        (r#"{"data":[{"embedding":[1e]}]}"#, 25),
-        (r#"{"data":[{"embedding":[0.1234567890123456e]}]}"#, 42),
-        (r#"{"data":[{"embedding":[-]}]}"#, 24),
-        (r#"{"data":[{"embedding":[null]}]}"#, 23),
-        (r#"{"data":[{"embedding":["1"]}]}"#, 23),
+        (r#"{"data":[{"embedding":[1,2}]}"#, 29),
+        (r#"{"data":[{"embedding":["]"]}]}"#, 25),
         (r#"{"data":[{"embedding":1}]}"#, 22),
         (r#"{"data":[{"embedding":[[1],[2,3]]}]}"#, 27),
         (r#"{"data":[{"embedding":[[1],2]}]}"#, 27),
-        (r#"{"data":[{"embedding":[1,[2]]}]}"#, 25),
+        (r#"{"data":[{"embedding":[1,[2]]}]}"#, 28),
         (r#"{"data":[{"embedding":[[],[[]]]}]}"#, 27),
         (r#"{"data":[{"embedding":{"dense":{}}}]}"#, 22),
         (r#"{"routes":[{"startTime":"yesterday"}]}"#, 24),
@@ -410,6 +413,33 @@ fn what_is_no_reply_is_refused_at_its_offset() {
         25
     );
     assert_eq!(offset_of(scan(b"\xef\xbb\xbf{}")), 0);
+}
+
+#[test]
+fn what_is_no_number_is_refused_at_its_offset() {
+    let cases = [
+        ("1,]", 2),
+        ("1 2]", 2),
+        ("01]", 0),
+        ("1.]", 2),
+        (".5]", 0),
+        ("+1]", 0),
+        ("1e]", 2),
+        ("0.1234567890123456e]", 19),
+        ("-]", 1),
+        ("null]", 0),
+        ("\"1\"]", 0),
+        ("1,[2]", 5),
+        ("{\"a\":1}]", 0),
+    ];
+    for (numbers, offset) in cases {
+        let begin = "{\"data\":[{\"embedding\":[";
+        let message = format!("{begin}{numbers}}}]}}");
+        let (message, wanted) = (message.as_bytes(), begin.len() + offset);
+        assert_eq!(offset_of(read_row(message, 0)), wanted, "{numbers}");
+        let reply = scan(message).unwrap();
+        assert_eq!(offset_of(documents(message, &reply)), wanted, "{numbers}");
+    }
 }
 
 #[test]

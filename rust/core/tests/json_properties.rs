@@ -11,7 +11,7 @@ use casdk_core::document::Document;
 use casdk_core::error::Error;
 use casdk_core::json::{documents, pack, parameters, scan};
 use casdk_core::load::Options;
-use casdk_core::reply::{Numbers, Reply};
+use casdk_core::matrix::{Rows, place};
 use oracle::{expected, fields_json, numbers, same, through_json, without_defaults};
 use plain::{REQUEST_ID, options, text};
 use proptest::collection::vec;
@@ -47,11 +47,20 @@ fn place_id(place: usize) -> String {
 }
 
 /// The numbers of a row.
-fn row(reply: &Reply, at: usize) -> Option<&[f32]> {
-    match reply.rows[at].embedding.as_ref()? {
-        Numbers::Parsed(range) => Some(&reply.numbers[range.clone()]),
-        Numbers::Raw(..) => panic!("JSON has no raw numbers"),
-    }
+fn row(message: &[u8], at: usize) -> Option<Vec<f32>> {
+    let mut reply = scan(message).unwrap();
+    reply.rows = vec![reply.rows.swap_remove(at)];
+    let mut row = vec![0f32; reply.width()];
+    let missing = place(
+        &reply,
+        message,
+        &mut row,
+        reply.width(),
+        Rows::From(0),
+        1,
+        "",
+    );
+    missing.unwrap().is_empty().then_some(row)
 }
 
 proptest! {
@@ -116,7 +125,7 @@ proptest! {
             prop_assert!(*read == wanted, "{}", difference(read, &wanted));
             let singles = |array| numbers(array).into_iter().map(as_single).collect::<Vec<_>>();
             let wanted = wanted.embedding.as_ref().map(singles);
-            prop_assert_eq!(row(&scanned, at), wanted.as_deref());
+            prop_assert_eq!(row(&message, at), wanted);
         }
     }
 
@@ -194,8 +203,7 @@ proptest! {
             format!("{}", as_single(number)),
         ]).filter(|spelling| spelling != "inf" && spelling != "-inf").collect();
         let message = format!("{{\"data\":[{{\"embedding\":[{}]}}]}}", spellings.join(","));
-        let reply = scan(message.as_bytes()).unwrap();
-        let read = row(&reply, 0).unwrap_or_default();
+        let read = row(message.as_bytes(), 0).unwrap_or_default();
         prop_assert_eq!(read.len(), spellings.len());
         for (read, spelling) in read.iter().zip(&spellings) {
             let wanted = as_single(spelling.parse().unwrap());

@@ -232,16 +232,21 @@ fn a_document_without_embedding_is_missing() {
 }
 
 #[test]
-fn numbers_already_parsed_are_copied() {
+fn numbers_of_json_are_read_into_their_rows() {
     let mut made = Made::default();
-    made.reply.numbers = vec![1.0, 2.0, 3.0, 4.0];
-    for range in [2..4, 0..2] {
+    for text in [&b"[1.5, 2]"[..], b"[[3],[4e0]]"] {
+        let range = made.append(text);
         made.reply.rows.push(Row {
-            embedding: Some(Numbers::Parsed(range)),
+            embedding: Some(Numbers::Text(range, 2)),
             ..Row::default()
         });
     }
     let mut out = [0f32; 4];
-    assert_eq!(made.place(&mut out, 2, Rows::From(0), 2), Ok(vec![]));
-    assert_eq!(bits(&out), bits(&[3.0, 4.0, 1.0, 2.0]));
+    assert_eq!(made.place(&mut out, 2, Rows::At(&[1, 0]), 2), Ok(vec![]));
+    assert_eq!(bits(&out), bits(&[3.0, 4.0, 1.5, 2.0]));
+    let mut halves = [f16::ZERO; 4];
+    let (reply, message) = (&made.reply, &made.message);
+    let placed = place(reply, message, &mut halves, 2, Rows::From(0), 2, REQUEST_ID);
+    assert_eq!(placed, Ok(vec![]));
+    assert_eq!(halves, [1.5, 2.0, 3.0, 4.0].map(f16::from_f32));
 }

@@ -20,8 +20,9 @@ use crate::packer::parse_codec;
 use crate::values::write_fields;
 use crate::{ReplyError, reply_error};
 
-/// Bytes of a reply from which on the GIL is let go of while they are read: fewer are copied in microseconds, and getting
-/// it back from a busy thread takes milliseconds.
+/// Bytes of a reply from which on the GIL is released while it is scanned or its rows are copied: fewer bytes take
+/// microseconds, and to get the GIL back from a busy thread takes milliseconds. To read numbers from JSON takes longer, so
+/// it is always released for that.
 const DETACHED_BYTES: usize = 256 << 10;
 
 type StatusTuple<'a, 'py> = (
@@ -166,7 +167,7 @@ impl Reply {
             .map_err(|_| PyTypeError::new_err("out must be C-contiguous"))?;
         let (message, inner): (&[u8], _) = (&self.message, &self.inner);
         let mut place = || matrix::place(inner, message, matrix, width, rows, sent, request_id);
-        let placed = if message.len() < DETACHED_BYTES {
+        let placed = if self.codec == Codec::Proto && message.len() < DETACHED_BYTES {
             place()
         } else {
             py.detach(place)
@@ -185,7 +186,7 @@ pub fn scan(py: Python<'_>, codec: &str, message: &Bound<'_, PyAny>) -> PyResult
     };
     let bytes: &[u8] = &message;
     let scan = || codec.scan(bytes);
-    let scanned = if codec == Codec::Proto && bytes.len() < DETACHED_BYTES {
+    let scanned = if bytes.len() < DETACHED_BYTES {
         scan()
     } else {
         py.detach(scan)

@@ -8,6 +8,7 @@
 mod checks;
 
 use casdk_core::json::{first_id, scan, scan_status};
+use casdk_core::matrix::{Rows, place};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -36,10 +37,14 @@ fn scanned(message: &[u8]) {
 /// at a time only where more of the list does.
 fn number(text: &str) {
     let message = format!("{{\"data\":[{{\"embedding\":[{text},0.00000000000000000000000]}}]}}");
-    let Ok(reply) = scan(message.as_bytes()) else {
+    let message = message.as_bytes();
+    let Ok(reply) = scan(message) else {
         return;
     };
-    if let ([read, _], Ok(exact)) = (&reply.numbers[..], text.trim().parse::<f64>()) {
+    let mut row = [0f32; 2];
+    let placed = place(&reply, message, &mut row, 2, Rows::From(0), 1, "");
+    if let (Ok([]), Ok(exact)) = (placed.as_deref(), text.trim().parse::<f64>()) {
+        let read = row[0];
         #[expect(clippy::cast_possible_truncation, reason = "that is what NumPy does")]
         let wanted = exact as f32;
         assert!(

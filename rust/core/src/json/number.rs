@@ -7,6 +7,7 @@
 
 use super::reader::Reader;
 use crate::error::Error;
+use crate::matrix::Number;
 use crate::wire::broken;
 
 /// Digits after the point that the value of a [`fraction`] is made of: two words of eight. Those behind are only counted.
@@ -15,6 +16,8 @@ const DIGITS: usize = 16;
 const WINDOW: usize = 2 + DIGITS + 8;
 /// What the last of these digits stands for, without and with a sign.
 const LAST_PLACE: [f64; 2] = [1e-16, -1e-16];
+/// Bytes whose commas are counted at a time: fewer than a `u8` can count, and a multiple of any vector's length.
+const PIECE: usize = 192;
 
 impl Reader<'_> {
     /// Reads a number as a double and rounds it to `f32`.
@@ -23,24 +26,43 @@ impl Reader<'_> {
         self.double().map(|value| value as f32)
     }
 
-    /// Reads numbers of a list as [`Reader::single`] does, one at least and as many as can be read at once; returns how
-    /// many. By itself, because the loop then has registers enough for its constants.
+    /// Steps over the numbers of a list, and returns how many there are. They are not read, only their commas are counted:
+    /// what is no number is found when the list is read.
+    pub(super) fn pass_numbers(&mut self) -> usize {
+        let rest = self.rest();
+        let end = memchr::memchr(b']', rest).unwrap_or(rest.len());
+        self.advance(end);
+        1 + commas(&rest[..end])
+    }
+
+    /// Reads numbers of a list into `row` as [`Reader::single`] does, one at least and as many as can be read at once;
+    /// returns how many. This is a function of its own, because the loop then has registers enough for its constants.
     #[inline(never)]
-    pub(super) fn singles(&mut self, numbers: &mut Vec<f32>) -> Result<usize, Error> {
-        let before = numbers.len();
+    pub(super) fn singles<T: Number>(&mut self, row: &mut [T]) -> Result<usize, Error> {
         let text = self.rest();
-        let mut rest = text;
-        while let Some((value, after)) = fraction(rest) {
-            numbers.push(value);
-            rest = after;
+        let (mut rest, mut count) = (text, 0);
+        while rest.len() > WINDOW {
+            let sign = usize::from(rest[0] == b'-');
+            let unsigned = &rest[sign..];
+            let number = unsigned.first_chunk();
+            let Some((value, len)) = number.and_then(|number| fraction(number, LAST_PLACE[sign]))
+            else {
+                break;
+            };
+            let Some(place) = row.get_mut(count) else {
+                break;
+            };
+            *place = T::from_single(value);
+            rest = &unsigned[len..];
+            count += 1;
         }
-        if numbers.len() == before {
-            numbers.push(self.single()?);
-        } else {
-            // The comma behind the last of them is left to the reader of the list.
-            self.advance(text.len() - rest.len() - 1);
+        if count == 0 {
+            row[0] = T::from_single(self.single()?);
+            return Ok(1);
         }
-        Ok(numbers.len() - before)
+        // The comma behind the last of them is left to the reader of the list.
+        self.advance(text.len() - rest.len() - 1);
+        Ok(count)
     }
 
     /// Reads a number; also `NaN`, `Infinity` and `-Infinity`, which Python writes.
@@ -66,15 +88,24 @@ impl Reader<'_> {
     }
 }
 
-/// The value of a number of the form `[-]D.D[D...],` that begins `text`, and what follows its comma, where its first digits
-/// tell to which `f32` it rounds; `None` says nothing.
+/// How many commas are in a text, counted in pieces for which the compiler makes vector instructions.
+fn commas(text: &[u8]) -> usize {
+    let count = |piece: &[u8]| {
+        let is_comma = piece.iter().map(|&byte| u8::from(byte == b','));
+        usize::from(is_comma.fold(0, u8::wrapping_add))
+    };
+    let (mut rest, mut commas) = (text, 0);
+    while let Some((piece, after)) = rest.split_first_chunk::<PIECE>() {
+        commas += count(piece);
+        rest = after;
+    }
+    commas + count(rest)
+}
+
+/// The value of a number of the form `D.D[D...],`, times the sign of `last_place`, and its length with the comma; `None` if
+/// it has another form, or if its first digits do not tell to which `f32` it rounds.
 #[inline]
-fn fraction(text: &[u8]) -> Option<(f32, &[u8])> {
-    // Offsets that are known when this is compiled need no check of the bounds.
-    let window: &[u8; 1 + WINDOW] = text.first_chunk()?;
-    let sign = usize::from(window[0] == b'-');
-    let text = &text[sign..];
-    let number: &[u8; WINDOW] = text.first_chunk()?;
+fn fraction(number: &[u8; WINDOW], last_place: f64) -> Option<(f32, usize)> {
     let whole = number[0].wrapping_sub(b'0');
     if whole > 9 || number[1] != b'.' {
         return None;
@@ -88,8 +119,8 @@ fn fraction(text: &[u8]) -> Option<(f32, &[u8])> {
     if number[end] != b',' {
         return None;
     }
-    let value = rounded(u64::from(whole), eight(high), eight(low), LAST_PLACE[sign])?;
-    Some((value, text.get(end + 1..)?))
+    let value = rounded(u64::from(whole), eight(high), eight(low), last_place)?;
+    Some((value, end + 1))
 }
 
 /// Two words of digits that end within them, with zeros in place of what follows, and where in the number they end.
@@ -117,9 +148,9 @@ fn digits_of(word: u64) -> Option<usize> {
     clippy::cast_precision_loss
 )]
 fn rounded(whole: u64, high: u64, low: u64, last_place: f64) -> Option<f32> {
-    /// More than the digits that were left out, which come to less than 1, and than what is lost by three roundings of
-    /// numbers below 2^57, which is less than 48.
-    const SLACK: i64 = 64;
+    /// 64 times the last place: more than the digits that were left out, which come to less than one, and than what is lost
+    /// by four roundings of numbers below 10^17, each of which is less than 12.
+    const SLACK: f64 = 64e-16;
 
     // At most 17 digits: nothing of this passes the end of an i64.
     let digits = whole
@@ -127,8 +158,8 @@ fn rounded(whole: u64, high: u64, low: u64, last_place: f64) -> Option<f32> {
         .wrapping_add(high)
         .wrapping_mul(100_000_000)
         .wrapping_add(low) as i64;
-    let least = (digits.wrapping_sub(SLACK) as f64 * last_place) as f32;
-    let most = (digits.wrapping_add(SLACK) as f64 * last_place) as f32;
+    let value = digits as f64 * last_place;
+    let (least, most) = ((value - SLACK) as f32, (value + SLACK) as f32);
     (least.to_bits() == most.to_bits()).then_some(least)
 }
 

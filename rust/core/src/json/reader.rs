@@ -35,6 +35,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Returns a reader of the same text that stands at an earlier offset.
+    pub(super) fn back_at(&self, at: usize) -> Self {
+        Self { at, ..*self }
+    }
+
     pub(super) fn offset(&self) -> usize {
         self.at
     }

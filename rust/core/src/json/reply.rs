@@ -1,20 +1,21 @@
-//! Replies: rows and embeddings are read at once, documents only when somebody wants them.
+//! Replies: rows are found at once; the numbers of embeddings are read when they are placed, documents if they are wanted.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::embedding;
 use super::reader::Reader;
 use super::time::nanoseconds;
 use crate::data_uri::decode_base64;
 use crate::document::{Content, Document, Fields, Id, Score, Scores, Tensor};
 use crate::error::Error;
 use crate::plain_fields;
-use crate::reply::{Budget, Numbers, Reply, Route, Row, Status};
+use crate::reply::{Budget, Reply, Route, Row, Status};
 use crate::wire::broken;
 
 /// Scans the JSON of a `jina.DataRequestProto`.
 ///
-/// An embedding in nested lists becomes one row. Unknown fields are skipped.
+/// An embedding in nested lists becomes one row. Unknown fields are skipped. The numbers of embeddings are only counted.
 ///
 /// # Errors
 ///
@@ -303,7 +304,6 @@ fn time(reader: &mut Reader<'_>) -> Result<i64, Error> {
 /// Reads `data`: a list of documents, or an object that has it as `docs`.
 fn scan_data(reader: &mut Reader<'_>, reply: &mut Reply, budget: &mut Budget) -> Result<(), Error> {
     reply.rows.clear();
-    reply.numbers.clear();
     if reader.peek() != Some(b'{') {
         return list(reader, |reader| scan_row(reader, reply, budget));
     }
@@ -323,7 +323,7 @@ fn scan_row(reader: &mut Reader<'_>, reply: &mut Reply, budget: &mut Budget) -> 
                 let quoted = span(reader)?;
                 row.id = quoted.start + 1..quoted.end - 1;
             }
-            "embedding" => row.embedding = scan_embedding(reader, &mut reply.numbers)?,
+            "embedding" => row.embedding = embedding::scan(reader)?,
             _ => reader.skip()?,
         }
         Ok(())
@@ -331,17 +331,6 @@ fn scan_row(reader: &mut Reader<'_>, reply: &mut Reply, budget: &mut Budget) -> 
     row.span = start..reader.offset();
     reply.rows.push(row);
     Ok(())
-}
-
-fn scan_embedding(
-    reader: &mut Reader<'_>,
-    numbers: &mut Vec<f32>,
-) -> Result<Option<Numbers>, Error> {
-    let start = numbers.len();
-    if !reader.null()? {
-        reader.nested(|reader| reader.singles(numbers))?;
-    }
-    Ok((numbers.len() > start).then_some(Numbers::Parsed(start..numbers.len())))
 }
 
 fn document<'a>(reader: &mut Reader<'a>, budget: &mut Budget) -> Result<Document<'a>, Error> {
@@ -355,7 +344,7 @@ fn document<'a>(reader: &mut Reader<'a>, budget: &mut Budget) -> Result<Document
             "tensor" if !reader.null()? => {
                 replace(&mut read.content, Content::Tensor(tensor(reader)?));
             }
-            "embedding" if !reader.null()? => read.embedding = embedding(reader)?,
+            "embedding" if !reader.null()? => read.embedding = embedding::read(reader)?,
             "mime_type" => read.mime_type = text(reader)?,
             "location" => list(reader, |reader| {
                 read.location.push(reader.single()?);
@@ -425,18 +414,6 @@ fn blob(reader: &mut Reader<'_>) -> Result<Vec<u8>, Error> {
     let start = reader.offset() + 1;
     let symbols = text(reader)?;
     decode_base64(symbols.as_bytes()).map_err(|(at, reason)| broken(start + at, &reason))
-}
-
-fn embedding<'a>(reader: &mut Reader<'_>) -> Result<Option<Tensor<'a>>, Error> {
-    let mut numbers = Vec::new();
-    let shape = reader.nested(|reader| reader.singles(&mut numbers))?;
-    let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
-    let embedding = Tensor {
-        buffer: Cow::Owned(bytes.collect()),
-        shape,
-        dtype: Cow::Borrowed("<f4"),
-    };
-    Ok((!numbers.is_empty()).then_some(embedding))
 }
 
 fn tensor<'a>(reader: &mut Reader<'_>) -> Result<Tensor<'a>, Error> {

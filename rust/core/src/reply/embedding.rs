@@ -56,10 +56,10 @@ impl Dtype {
 /// Where the numbers of an embedding are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Numbers {
-    /// In the message, at these bytes.
+    /// As they are in memory, at these bytes of the message.
     Raw(Range<usize>, Dtype),
-    /// In [`Reply::numbers`].
-    Parsed(Range<usize>),
+    /// As lists of JSON, at these bytes of the message, and how many there are.
+    Text(Range<usize>, usize),
 }
 
 impl Numbers {
@@ -68,7 +68,7 @@ impl Numbers {
     pub fn count(&self) -> usize {
         match self {
             Self::Raw(bytes, dtype) => bytes.len() / dtype.size(),
-            Self::Parsed(range) => range.len(),
+            Self::Text(_, count) => *count,
         }
     }
 }
