@@ -43,7 +43,7 @@ FailureKind: TypeAlias = Literal[
     "protocol",
     "rules",
 ]
-"""A status of gRPC's or of HTTP's that is none of success; an answer that is none of gRPC, not whole, more than one,
+"""A status of gRPC or HTTP other than success; an answer that is not gRPC, not whole, more than one,
 too large, or compressed; a stream that was reset, or that the server has not begun with; a connection that ended, that
 speaks something else, or breaks the rules of HTTP/2."""
 
@@ -214,7 +214,7 @@ class Packed:
 
     @property
     def message(self) -> bytes | memoryview:
-        """Its bytes; a large one of `json` is lent, since a copy would double what it takes of memory."""
+        """Its bytes; a large one of `json` is a view, since a copy would take as much memory again."""
     @property
     def rows(self) -> int:
         """Documents in the message."""
@@ -335,10 +335,10 @@ class Failure:
         """GRPC's (``status``), HTTP's (``http``), or HTTP/2's (``reset``, ``refused``, ``rules``); else 0."""
     @property
     def words(self) -> str:
-        """What was said, by the server or about it."""
+        """The server's words, or a description of what it did wrong."""
     @property
     def asked(self) -> str | None:
-        """For how long the server asks to be left alone, in its own words."""
+        """The wait that the server asks for, as it was sent."""
     @property
     def sent(self) -> bool:
         """Whether the server may have begun with the request."""
@@ -368,11 +368,11 @@ class Http2:
             ConnectionError: The connection takes no more; nothing was sent.
         """
     def cancel(self, stream: int) -> None:
-        """Take a call back: the next step resets its stream, and it does not end any more."""
+        """Cancel a call: the next step resets its stream, and the call has no outcome."""
     def ping(self) -> None:
-        """Ask the server for a sign of life, with the next step, unless one is asked for already."""
+        """Send a ping with the next step, unless one is unanswered."""
     def step(self, data: bytes | None, now: float, room: bool) -> Stepped:
-        """Read what was received, if anything, and write what is to be sent.
+        """Read received bytes, if there are any, and return bytes to be sent.
 
         Args:
             data: What was received.
@@ -380,10 +380,10 @@ class Http2:
             room: Whether more can be sent. If not, it is kept here, up to a limit at which nothing more is read.
         """
     def end_of_input(self) -> Stepped:
-        """Take the end of what is received: the server has closed the connection, or it broke."""
+        """Note that nothing more will be received: the server has closed the connection, or it broke."""
     @property
     def state(self) -> Literal["opening", "open", "leaving", "closed"]:
-        """Whether the server has greeted, requests can be begun, those begun go on, or all is over."""
+        """Whether it waits for the server's first frame, takes requests, only finishes those in flight, or is over."""
     @property
     def ended(self) -> Failure | None:
         """Why it has ended, if it has."""
@@ -440,8 +440,8 @@ def copy_and_sum(out: NDArray[np.uint8], start: int, data: NDArray[np.uint8], be
     """
 
 EndKind: TypeAlias = Literal["foreign", "refused", "closed", "lost", "too_large", "rules"]
-"""What answers speaks no websocket; the handshake was answered with another status; the server has closed it; the
-connection ended; a message is too large; the server breaks the rules, or sends what costs work without end."""
+"""The server does not speak websocket; it answered the handshake with another status; it has closed the websocket; the
+connection ended; a message is too large; the server breaks the rules, or sends too many frames without content."""
 
 @final
 class End:
@@ -454,10 +454,10 @@ class End:
         """HTTP's (``refused``), or that of the server's close frame (``closed``; 1005 if it had none); else 0."""
     @property
     def words(self) -> str:
-        """What was said, by the server or about it."""
+        """The server's words, or a description of what it did wrong."""
     @property
     def asked(self) -> str | None:
-        """For how long the server asks to be left alone, in its own words."""
+        """The wait that the server asks for, as it was sent."""
 
 @final
 class Websocket:
@@ -478,17 +478,17 @@ class Websocket:
         cls, host: str, path: str, subprotocol: str, headers: Sequence[tuple[str, str]], largest: int
     ) -> Websocket: ...
     def send(self, message: bytes | memoryview) -> int:
-        """Send a message behind those that wait, and return its number.
+        """Send a message after those that wait, and return its number.
 
         Raises:
             ConnectionError: The websocket is not open.
         """
     def cancel(self, number: int) -> None:
-        """Take a message back, if nothing of it has left."""
+        """Drop a message of which nothing was sent."""
     def ping(self) -> None:
-        """Ask the server for a sign of life."""
+        """Send a ping."""
     def close(self) -> None:
-        """Say goodbye, behind the messages that wait."""
+        """Send a close frame, after the messages that wait."""
     def receive(self, data: bytes | None, now: float) -> tuple[list[Message], bool, bool]:
         """Read what was received, if anything, and what waits from before.
 
@@ -501,7 +501,7 @@ class Websocket:
             the handshake does; whether the state has changed, or there is something to be sent.
         """
     def end_of_input(self) -> None:
-        """Take the end of what is received: the server has closed the connection, or it broke."""
+        """Note that nothing more will be received: the server has closed the connection, or it broke."""
     def output(self) -> bytes | memoryview | None:
         """Return what is to be sent next, if there is anything: not all of it at once, if it is large.
 
@@ -513,7 +513,7 @@ class Websocket:
         """Whether there is anything to be sent."""
     @property
     def state(self) -> Literal["opening", "open", "closing", "closed"]:
-        """Whether the handshake is answered, whether this side has said goodbye, whether it has ended."""
+        """Whether the handshake is unanswered, messages can be sent, this side has closed it, or it has ended."""
     @property
     def ended(self) -> End | None:
         """Why it has ended, if it has."""
@@ -538,14 +538,14 @@ def first_id_of(message: bytes | memoryview | Message) -> str | None:
     """
 
 def weigh_request(message: bytes) -> Weight:
-    """Count what parsing a `proto` request makes, without parsing it.
+    """Count the objects that parsing a `proto` request would make, without parsing it.
 
     Raises:
         ValueError: The bytes are no message, or are nested more than 100 deep.
     """
 
 def weigh_json(text: bytes) -> Weight:
-    """Count what parsing a JSON text makes, where every object counts as a document; a text that is no JSON, too."""
+    """Count what parsing a JSON text would make; every object counts as a document. The text may be malformed."""
 
 def http1_head(method: str, target: str, fields: Sequence[tuple[str, str]]) -> bytes:
     """Return the head of a request of HTTP/1.1, but for the empty line at its end.
@@ -556,14 +556,14 @@ def http1_head(method: str, target: str, fields: Sequence[tuple[str, str]]) -> b
 
 @final
 class Http1Replies:
-    """What comes on a connection of HTTP/1.1: one reply after the other, each to be asked for before it comes."""
+    """Reads the replies on a connection of HTTP/1.1, one after the other; `ask` announces each."""
 
     def __new__(cls) -> Http1Replies: ...
     def ask(self, most: int) -> None:
         """Await the reply to a request, whose body may have so many bytes."""
 
     def receive(self, data: bytes) -> Message | None:
-        """Take what came; return the body once the reply is whole.
+        """Read received bytes; return the body once the reply is whole.
 
         Raises:
             ProtocolMismatchError: It is no beginning of a reply of HTTP/1.1.

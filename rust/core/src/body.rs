@@ -1,10 +1,10 @@
-//! The body of a message as it arrives: a single piece is kept where it lies, several are put together.
+//! The body of a message as it arrives: a single piece is not copied, several are joined.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
-/// What has come of a body.
+/// The part of a body that has come.
 #[derive(Debug, Default)]
 pub enum Body {
     /// Nothing.
@@ -34,7 +34,7 @@ impl Body {
         match self {
             Self::Missing => *self = Self::Single(received.slice(part)),
             Self::Single(first) => *self = Self::Joined([first, &received[part]].concat()),
-            // The allocator moves the pages of a large vector that grows, so that it is never there twice.
+            // A large vector that grows is not copied: the allocator moves its pages, so it is in memory once.
             Self::Joined(bytes) => bytes.extend_from_slice(&received[part]),
         }
     }

@@ -32,7 +32,7 @@ impl Budget {
         self.at = now;
     }
 
-    /// Lets it grow by what was sent of requests; answers to the server's own frames are none of it.
+    /// Lets it grow by the frames of requests that were sent; answers to the server's own frames do not count.
     pub fn sent(&mut self, frames: usize, bytes: usize) {
         self.add(as_f64(frames) * FRAMES_FOR_A_FRAME + as_f64(bytes) / BYTES_FOR_A_FRAME);
     }

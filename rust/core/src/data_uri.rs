@@ -71,7 +71,7 @@ enum Payload<'a> {
     Percent(usize),
 }
 
-/// Reads the header of a data URI and as much of the payload as tells its length.
+/// Reads the header of a data URI, and as much of the payload as its length depends on.
 ///
 /// # Errors
 ///
@@ -141,8 +141,8 @@ impl DataUri<'_> {
     ///
     /// # Errors
     ///
-    /// [`Error::DataUri`] with the byte offset in the URI where the payload breaks, or [`Error::Glanced`]; `out` then
-    /// holds rubbish.
+    /// [`Error::DataUri`] with the byte offset in the URI where the payload breaks, or [`Error::Glanced`]; the
+    /// content of `out` is meaningless then.
     ///
     /// # Panics
     ///
@@ -171,7 +171,7 @@ impl DataUri<'_> {
     }
 
     /// Returns the payload as it is written, if that is base64 of the standard alphabet and `look` accepts its first bytes;
-    /// otherwise `None`, without saying what is wrong: decoding it tells.
+    /// otherwise `None`; decoding it finds what is wrong.
     #[must_use]
     pub fn as_base64(&self, look: impl FnOnce(&[u8]) -> bool) -> Option<&[u8]> {
         let Payload::Base64(symbols) = &self.payload else {

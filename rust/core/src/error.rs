@@ -8,13 +8,13 @@ pub enum Error {
     /// The file does not exist.
     #[error("{0}")]
     Missing(String),
-    /// The file may not be read, or is none.
+    /// The path may not be read, or is not that of a regular file.
     #[error("{0}")]
     Unreadable(String),
     /// The bytes are of no image kind known.
     #[error("{0}")]
     NotAnImage(String),
-    /// The data URI breaks.
+    /// The data URI is malformed.
     #[error("the data URI breaks at offset {offset}: {reason}")]
     DataUri {
         /// Byte offset in the URI.
@@ -22,7 +22,7 @@ pub enum Error {
         /// What is wrong there.
         reason: String,
     },
-    /// A data URI whose ends promised another payload than it has: it is to be looked at whole.
+    /// The payload of a data URI is not what its two ends looked like, so all of it has to be checked.
     #[error("the data URI was not looked at whole")]
     Glanced,
     /// The item is larger than allowed.
@@ -41,7 +41,7 @@ pub enum Error {
     /// The image behind a URL was not fetched.
     #[error("{0} was not fetched")]
     NotFetched(String),
-    /// The item would be looked for where the client must not look.
+    /// The item is in a place from which the client must not read.
     #[error("{0}")]
     NotAllowed(String),
     /// A value that this form of the wire cannot hold.
@@ -60,7 +60,7 @@ pub enum Error {
         /// What is wrong there.
         reason: String,
     },
-    /// The item is nothing that can be sent, or the reply does not fit what was asked.
+    /// The item cannot be sent, or the reply does not fit its request.
     #[error("{0}")]
     Unfit(String),
 }

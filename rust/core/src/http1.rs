@@ -1,6 +1,7 @@
 //! HTTP/1.1 as a client speaks it: a request's head into bytes, replies out of bytes.
 //!
-//! Nothing is read or written here: whoever has the connection passes on what came. The rules are those of
+//! Nothing is read from a socket or written to one here: the owner of the connection passes on the bytes that it received.
+//! The rules are those of
 //! <https://www.rfc-editor.org/rfc/rfc9112>; where it leaves a choice what to do with a reply that breaks them, the reply
 //! is refused. Requests are `GET` and `POST`, so that every reply may have a body.
 
@@ -37,7 +38,7 @@ pub enum Fault {
 
 #[derive(Debug)]
 enum State {
-    /// Nothing was asked, or the answer has come: any byte more is one too many.
+    /// No request waits for a reply, so the server may not send anything.
     Idle,
     /// The head is coming, of the reply or of an interim one.
     Head(Heads),

@@ -1,5 +1,5 @@
 //! Ids of 32 hex digits, and those that are made of a request's: its first 24 characters, and the place of the document
-//! in the message as 8 hex digits. Such an id is unique, and it tells the place.
+//! in the message as 8 hex digits. Such an id is unique, and the place can be read from it.
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hasher};
@@ -16,7 +16,7 @@ thread_local! {
     static SOURCE: RefCell<Drawn<Source>> = const { RefCell::new(Drawn::nothing()) };
 }
 
-/// Where a thread's ids come from: a seed of the operating system's, hashed with a number.
+/// The source of a thread's ids: a seed from the operating system, hashed with a number that counts up.
 #[derive(Debug)]
 struct Source {
     seeded: DefaultHasher,
@@ -48,7 +48,7 @@ impl Source {
     }
 }
 
-/// Returns an id that nobody else draws, without asking the operating system for each: 32 hex digits.
+/// Returns a unique id of 32 hex digits. The operating system is asked for randomness once in a thread, not for each id.
 ///
 /// # Errors
 ///
@@ -82,7 +82,7 @@ pub(crate) fn place_digits(place: usize) -> [u8; PLACE_DIGITS] {
 
 /// Returns the place in an id, if the id was made for this request.
 ///
-/// For a request id of less than 24 characters that is none: its ids could be anybody's.
+/// The result is `None` for a request id of less than 24 characters: ids made from it would not be unique.
 #[must_use]
 pub fn place_of(id: &[u8], request_id: &str) -> Option<usize> {
     let digits = id.strip_prefix(request_id.as_bytes().get(..PREFIX_BYTES)?)?;

@@ -1,12 +1,12 @@
-//! What is random: drawn from the operating system for many uses at once, since each draw is a system call, and drawn
-//! again in a forked process, which would go on with what its parent draws, too.
+//! Randomness. It is drawn from the operating system for many uses at once, since each draw is a system call. A forked
+//! process draws again, since it would otherwise use the same random numbers as its parent.
 
 use std::process;
 
 /// Why nothing could be drawn.
 pub type Error = getrandom::Error;
 
-/// What a thread has drawn, and the process that drew it.
+/// What a thread has drawn, and the process in which it did.
 #[derive(Debug)]
 pub(crate) struct Drawn<T> {
     process: u32,

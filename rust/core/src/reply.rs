@@ -1,4 +1,4 @@
-//! Replies: scanned once into offsets; documents are read only when somebody wants them.
+//! Replies: one scan finds the offsets of their parts; documents are read only if they are wanted.
 
 mod documents;
 mod embedding;
@@ -13,15 +13,15 @@ pub use embedding::{Dtype, Numbers};
 
 use embedding::{Frame, scan_framed};
 
-/// Rows that room is made for when the first one is there: a hostile reply may be made of empty ones.
+/// The most rows for which memory is reserved at the first row: a hostile reply may consist of empty rows.
 const MOST_ROWS_RESERVED: usize = 256;
 
-/// What a server says of its success.
+/// The status of a reply or of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Status {
     /// 0 for success, 1 for an error.
     pub code: i64,
-    /// For people.
+    /// Text for people.
     pub description: String,
     /// Class of the exception.
     pub name: String,
@@ -33,7 +33,7 @@ pub struct Status {
     pub executor: String,
 }
 
-/// One station of a request.
+/// One executor, or the gateway, that a request went through.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Route {
     /// Its name.
@@ -42,7 +42,7 @@ pub struct Route {
     pub start_ns: i64,
     /// Nanoseconds since the epoch; 0 when absent.
     pub end_ns: i64,
-    /// What it says of its success.
+    /// Its status, if it has one.
     pub status: Option<Status>,
 }
 
@@ -60,15 +60,15 @@ pub struct Row {
 /// A scanned reply.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Reply {
-    /// Whose reply it is; on http another one than the request's.
+    /// The id of the request; over http the server makes up another one.
     pub request_id: String,
     /// The endpoint that answered.
     pub endpoint: String,
     /// The executors that were asked.
     pub target_executor: String,
-    /// What the server says of its success, if it says anything.
+    /// The status, if there is one.
     pub status: Option<Status>,
-    /// The stations of the request.
+    /// What the request went through.
     pub routes: Vec<Route>,
     /// Where the parameters are in the message.
     pub parameters: Range<usize>,

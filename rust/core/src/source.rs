@@ -18,8 +18,8 @@ pub struct OpenedFile {
 
 /// Opens a regular file.
 ///
-/// Never waits: not for the writer of a FIFO, not for a terminal. What is no regular file is not even opened,
-/// since opening alone can act (release the writer of a FIFO, rewind a tape).
+/// It never waits, e.g. for the writer of a FIFO or for a terminal. Anything but a regular file is not opened at all,
+/// since opening it can have an effect: it would let the writer of a FIFO go on, or rewind a tape.
 ///
 /// # Errors
 ///
@@ -29,7 +29,7 @@ pub fn open(path: &Path, max_bytes: u64) -> Result<OpenedFile, Error> {
     let refused = |error: io::Error| refusal(path, &error);
     check_kind(path, &fs::metadata(path).map_err(refused)?)?;
     let file = options().open(path).map_err(refused)?;
-    // Asked again: another file may have taken the name meanwhile.
+    // Checked again, since the name may stand for another file since the first check.
     let facts = file.metadata().map_err(refused)?;
     check_kind(path, &facts)?;
     let too_large = || Error::TooLarge {
@@ -170,7 +170,7 @@ pub fn expand_home(path: &str) -> PathBuf {
     }
 }
 
-/// Returns the `file://` URL of a path, which [`path_of_file_url`] reads: how a name that is no UTF-8 is told as text.
+/// Returns the `file://` URL of a path, as [`path_of_file_url`] reads it. Such a URL can name a file whose name is no UTF-8.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
 //! A client's websocket without I/O and without a clock: bytes in; messages, an end and bytes out.
 //!
-//! Nothing is read or written here: whoever has the socket passes on what came, and sends what [`Connection::output`]
-//! returns. The rules are those of <https://www.rfc-editor.org/rfc/rfc6455>, without extensions; a server that breaks
-//! them, or that sends what costs work without end, is refused. All messages are binary.
+//! Nothing is read from a socket or written to one here: the owner of the socket passes on the bytes that it received,
+//! and sends those that [`Connection::output`] returns. The rules are those of <https://www.rfc-editor.org/rfc/rfc6455>, without extensions; a server that breaks
+//! them, or that sends too many frames without content, is refused. All messages are binary.
 
 mod close;
 mod connection;

@@ -1,8 +1,8 @@
-//! Writing a batch until a message is whole: what is bad with an item may show only while its bytes are written.
+//! Writing a batch until a message is whole: that an item is bad may be found only while its bytes are written.
 
 use crate::load::Failure;
 
-/// What came of writing a batch.
+/// The result of writing a batch.
 #[derive(Debug)]
 pub enum Written<T> {
     /// The message.

@@ -23,7 +23,7 @@ fn document_class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
     DOCUMENT.import(py, "casdk.documents", "Document")
 }
 
-/// Whether an item is a `casdk.Document`, told by its class: `isinstance` would ask for its `__class__`, which may be the
+/// Whether an item is a `casdk.Document`, by its class: `isinstance` would ask for its `__class__`, which may be the
 /// caller's code, and `__mro__` may be that of its metaclass.
 pub fn is_document(item: &Bound<'_, PyAny>) -> PyResult<bool> {
     let class = document_class(item.py())?;

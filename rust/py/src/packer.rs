@@ -21,8 +21,8 @@ use crate::fields::{read_bare_sentence, reason_of};
 use crate::http2::hand_over;
 use crate::values::read_fields;
 
-/// Bytes of sentences from which on the GIL is let go of while they are written: fewer are written in microseconds, and
-/// getting it back from a busy thread takes milliseconds.
+/// Bytes of sentences from which on the GIL is released while they are written: fewer are written in microseconds, and
+/// to get the GIL back from a busy thread takes milliseconds.
 const DETACHED_BYTES: usize = 64 << 10;
 
 /// Reads a codec's name.

@@ -17,11 +17,11 @@ enum Place {
     Size,
     /// In a chunk, of which so many bytes are missing.
     Content(u64),
-    /// Behind it, where an empty line follows.
+    /// After a chunk, where a line break follows.
     After,
-    /// Behind the last chunk, where fields may follow, and an empty line does.
+    /// After the last chunk, where fields may follow, and an empty line.
     Trailers,
-    /// Behind it all.
+    /// After the end of the body.
     End,
 }
 
@@ -105,7 +105,7 @@ impl Chunks {
         Ok(())
     }
 
-    /// Reads a chunk's size; what is behind a semicolon says nothing here.
+    /// Reads a chunk's size; extensions, which follow a semicolon, are ignored.
     fn read_size(&mut self, line: &[u8]) -> Result<u64, Fault> {
         let digits = line
             .iter()
@@ -137,7 +137,7 @@ impl Chunks {
         }
     }
 
-    /// Counts bytes that are no content: who sends one byte of content with a thousand of these wants to be a burden.
+    /// Counts bytes that are no content. A server that sends many of them for each byte of content is hostile.
     fn count(&mut self, bytes: usize) -> Result<(), Fault> {
         self.beside += bytes;
         if self.beside > MOST_BESIDE_BYTES {

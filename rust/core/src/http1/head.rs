@@ -168,7 +168,7 @@ pub fn parsed<'a, 'fields>(
     }
 }
 
-/// Reads a whole head; of an interim one nothing is kept.
+/// Reads a whole head; that of an interim reply is ignored.
 fn parse(bytes: &[u8]) -> Result<Option<(Head, Length)>, Fault> {
     let mut fields = [EMPTY_HEADER; MOST_FIELDS];
     let response = parsed(bytes, &mut fields)?;
@@ -200,7 +200,7 @@ fn parse(bytes: &[u8]) -> Result<Option<(Head, Length)>, Fault> {
     Ok(Some((head, length)))
 }
 
-/// The fields that mean something here.
+/// The fields of a head that matter here.
 #[derive(Default)]
 struct Fields<'a> {
     content_length: Option<u64>,
@@ -213,7 +213,7 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn add(&mut self, name: &str, value: &'a [u8]) -> Result<(), Fault> {
         if name.eq_ignore_ascii_case("content-length") {
-            // A list of equal numbers is what a proxy may make of several such lines.
+            // A proxy may join several such lines to a list, whose numbers have to be equal.
             for number in value.split(|byte| *byte == b',') {
                 let number = read_length(number.trim_ascii())?;
                 if self.content_length.is_some_and(|other| other != number) {

@@ -143,7 +143,7 @@ impl Connection {
             return Err(GoneAway);
         };
         let stream = response.stream_id().as_u32();
-        // If it fails, the response says why.
+        // If sending fails, the response has the reason.
         let _ = body.send_data(message, true);
         let reply = Reply::new(response, self.woken.waker(stream), self.largest);
         self.calls.insert(stream, reply);
@@ -267,7 +267,7 @@ impl Connection {
             }
         }
         if let Some(failure) = &self.ended {
-            // Where `h2` ended it, each call was told above what became of it.
+            // If `h2` has ended the connection, the calls have got their outcomes above.
             let opened = self.pipe.queues().opened();
             events.extend(self.calls.drain().map(|(stream, _)| Event {
                 stream,

@@ -14,7 +14,7 @@ use thiserror::Error;
 pub struct BadHead;
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-/// gRPC has eight digits for a deadline, and a letter behind them for the unit.
+/// The largest number of a deadline in gRPC, which has eight digits, and a letter after them for the unit.
 const LARGEST_NUMBER: f64 = 99_999_999.0;
 
 /// Method, path and headers of requests.

@@ -66,7 +66,7 @@ impl Reply {
         };
         while let Some(data) = ready!(body.poll_data(&mut context)) {
             let data = data.map_err(|error| Failure::of_stream(&error))?;
-            // It is kept here from now on, up to the largest message: the window is for what comes next.
+            // The bytes are stored here, up to the largest message, so the server may send as many more.
             let _ = body.flow_control().release_capacity(data.len());
             self.message.take(data)?;
         }
@@ -75,7 +75,7 @@ impl Reply {
         Poll::Ready(self.end(&trailers.unwrap_or_default()))
     }
 
-    /// Returns what it comes to, by gRPC's status, which comes last.
+    /// Returns the outcome, which depends on gRPC's status; that comes last.
     fn end(&mut self, headers: &HeaderMap) -> Result<Bytes, Failure> {
         let Some(code) = headers.get(STATUS).and_then(code_of) else {
             return Err(Failure::of(Kind::Foreign));

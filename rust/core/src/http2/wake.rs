@@ -1,10 +1,10 @@
-//! What `h2` wakes: the connection is polled again, and those calls are looked at that something happened to.
+//! The wakers that `h2` calls: they note that the connection is to be polled again, and which calls are.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
-/// Says that the connection has to be polled again, as `h2` does where reading makes room for writing.
+/// Notes that the connection has to be polled again, e.g. because reading has made room for writing.
 #[derive(Default)]
 pub struct Again(AtomicBool);
 

@@ -1,16 +1,17 @@
 //! Numbers of JSON text.
 //!
-//! An embedding on the HTTP wire is `f32` widened to doubles and printed with some 17 digits, and that is most of a
-//! reply. What counts as right is what Python and `NumPy` do: read a double, then round it to `f32`. For numbers of
-//! that form the double itself is never made: the number lies between two doubles that its first digits give, and
-//! where both round to the same `f32`, so does whatever is between them. All else is read by the standard library.
+//! Most of a reply over HTTP are the numbers of embeddings: servers widen each `f32` to a double and print that with about
+//! 17 digits. The result has to be the one of Python and `NumPy`, which read a double and round it to `f32`. For most
+//! numbers the exact double is not needed: from the first digits two doubles are computed, one below and one above the
+//! number, and if both round to the same `f32`, the number does, too. All others are read by the standard library.
 
 use super::reader::Reader;
 use crate::error::Error;
 use crate::matrix::Number;
 use crate::wire::broken;
 
-/// Digits after the point that the value of a [`fraction`] is made of: two words of eight. Those behind are only counted.
+/// Digits after the point from which the value of a [`fraction`] is computed: two words of eight. Further digits are
+/// only counted.
 const DIGITS: usize = 16;
 /// The longest [`fraction`] with its comma, the sign left out: a digit, the point, [`DIGITS`] and at most seven more.
 const WINDOW: usize = 2 + DIGITS + 8;
@@ -123,7 +124,8 @@ fn fraction(number: &[u8; WINDOW], last_place: f64) -> Option<(f32, usize)> {
     Some((value, end + 1))
 }
 
-/// Two words of digits that end within them, with zeros in place of what follows, and where in the number they end.
+/// The two words of a number whose digits end within them: what follows the digits is replaced by zeros. The last value
+/// is where in the number the digits end.
 fn fewer(high: u64, low: u64) -> Option<(u64, u64, usize)> {
     let begin = |word: u64, count: usize| word & !(u64::MAX << (8 * count));
     match digits_of(high) {
@@ -140,7 +142,8 @@ fn digits_of(word: u64) -> Option<usize> {
     (others != 0).then(|| others.trailing_zeros() as usize / 8)
 }
 
-/// The `f32` that every number rounds to which begins with these digits, the last two of eight, the point after the first.
+/// The `f32` to which all numbers round that begin with these digits: one before the point, then two words of eight.
+/// `None` if they do not all round to the same one.
 #[inline]
 #[expect(
     clippy::cast_possible_truncation,
@@ -152,7 +155,7 @@ fn rounded(whole: u64, high: u64, low: u64, last_place: f64) -> Option<f32> {
     /// by four roundings of numbers below 10^17, each of which is less than 12.
     const SLACK: f64 = 64e-16;
 
-    // At most 17 digits: nothing of this passes the end of an i64.
+    // No overflow: an i64 holds 17 digits.
     let digits = whole
         .wrapping_mul(100_000_000)
         .wrapping_add(high)

@@ -14,9 +14,9 @@ pub enum Loaded<'a> {
     Nothing,
     /// A sentence.
     Text(&'a str),
-    /// Bytes at hand.
+    /// Bytes in memory.
     Blob(&'a [u8]),
-    /// Pixels at hand.
+    /// Pixels in memory.
     Tensor(&'a Tensor<'a>),
     /// A file that was opened.
     File(SizedFile),

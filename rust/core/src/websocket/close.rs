@@ -2,11 +2,11 @@
 
 use super::end::{End, Kind};
 
-/// A code of this side's: it has all it wanted.
+/// The code for a normal end.
 pub const NORMAL: u16 = 1000;
 /// The other end broke the rules.
 pub const AGAINST_THE_RULES: u16 = 1002;
-/// Stands for a close frame without a code; it never travels.
+/// Stands for a close frame without a code; it is never sent.
 pub const NO_CODE: u16 = 1005;
 /// A message is too large.
 pub const TOO_LARGE: u16 = 1009;
@@ -36,7 +36,7 @@ fn may_travel(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// Returns the payload that says this.
+/// Returns the payload of a close frame with this code.
 pub fn payload(code: u16) -> Vec<u8> {
     if code == NO_CODE {
         Vec::new()

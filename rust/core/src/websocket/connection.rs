@@ -14,7 +14,7 @@ use crate::budget::Budget;
 use crate::error::Error;
 use crate::random;
 
-/// Frames that are read at a time, so that no server holds its reader up, however small its frames are.
+/// The most frames that are read in one turn, so that a server with many small frames does not delay other connections.
 const MOST_FRAMES: usize = 256;
 
 /// Where a websocket stands.
@@ -24,18 +24,18 @@ pub enum State {
     Opening,
     /// Messages can be sent.
     Open,
-    /// This side has said goodbye, and nothing is sent any more.
+    /// This side has sent its close frame, or is about to, and no message can be sent.
     Closing,
     /// It has ended.
     Closed,
 }
 
-/// What [`Connection::receive`] came to.
+/// The result of [`Connection::receive`].
 #[derive(Debug, Default)]
 pub struct Received {
     /// Messages that have come.
     pub messages: Vec<Bytes>,
-    /// Whether some of what was received waits for another turn: receive nothing meanwhile.
+    /// Whether some of the received bytes have not been read: call it again before more are received.
     pub unread: bool,
     /// Whether the state has changed, or there is something to be sent.
     pub changed: bool,
@@ -105,7 +105,7 @@ impl Connection {
         self.end.as_ref()
     }
 
-    /// Sends a message behind those that wait, and returns its number.
+    /// Sends a message after those that wait to be sent, and returns its number.
     pub fn send(&mut self, message: Bytes) -> Result<u64, NotOpen> {
         if self.state != State::Open {
             return Err(NotOpen);
@@ -113,7 +113,7 @@ impl Connection {
         Ok(self.outgoing.send(message))
     }
 
-    /// Takes a message back, if nothing of it has left.
+    /// Drops a message of which nothing was sent.
     pub fn cancel(&mut self, number: u64) {
         self.outgoing.cancel(number);
     }
@@ -125,7 +125,7 @@ impl Connection {
         }
     }
 
-    /// Says goodbye, behind the messages that wait. What the server sends is read until it has said so, too.
+    /// Sends a close frame after the messages that wait. What the server sends is read until its close frame comes.
     pub fn close(&mut self) {
         if self.state == State::Open {
             self.outgoing.close(close::NORMAL);
@@ -233,7 +233,7 @@ impl Connection {
         !self.request.is_empty() || self.outgoing.waits()
     }
 
-    /// Returns what is to be sent next; nothing if there is nothing. After the end that is a goodbye at most.
+    /// Returns the bytes to be sent next, if there are any. After the end, that is at most a close frame.
     ///
     /// # Errors
     ///

@@ -5,17 +5,17 @@ use super::close;
 /// What happened; `code` and `words` of an [`End`] say more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// What answers there does not speak websocket.
+    /// The server does not speak websocket.
     Foreign,
     /// The handshake was answered with another status of HTTP than that of success: the code.
     Refused,
     /// The server closed it: its code and its words.
     Closed,
-    /// The connection ended, and nobody has said why.
+    /// The connection ended without a close frame.
     Lost,
-    /// A message is larger than may be.
+    /// A message is larger than the limit.
     TooLarge,
-    /// The server broke the rules of a websocket, or sends what costs work without end.
+    /// The server broke the rules of a websocket, or sends too many frames without content.
     Rules,
 }
 
@@ -41,9 +41,9 @@ pub struct End {
     pub kind: Kind,
     /// The number that goes with it, else 0.
     pub code: u16,
-    /// What was said, by the server or about it.
+    /// The server's words, or a description of what it did wrong.
     pub words: String,
-    /// For how long the server asks to be left alone, in its own words.
+    /// The wait that the server asks for, as it was sent.
     pub asked: Option<String>,
 }
 

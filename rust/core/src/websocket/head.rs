@@ -19,7 +19,7 @@ const LENGTH_IN_8_BYTES: u8 = 127;
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
-    /// It goes on with a message.
+    /// It continues a message.
     Continuation,
     /// It begins a message of text.
     Text,
@@ -63,7 +63,7 @@ impl Opcode {
     }
 }
 
-/// What a server's frame says of itself.
+/// The head of a server's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     pub opcode: Opcode,

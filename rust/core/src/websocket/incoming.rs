@@ -6,10 +6,10 @@ use super::close;
 use super::end::{End, Kind};
 use super::head::{Head, Opcode};
 
-/// A message in one piece is handed out where it lies, if it is at least this part of what came with it: it keeps all of
-/// that in memory.
+/// A message in one piece is not copied if it is at least this part of the bytes that were received with it, since it
+/// keeps all of them in memory.
 const WORTH_KEEPING: usize = 8;
-/// Bytes that memory is asked for before they have come, at most.
+/// The most memory that is reserved for a message before its bytes have come.
 const FORESEEN_BYTES: usize = 1 << 20;
 /// A message has at most so many fragments, and one more for each [`FRAGMENT_BYTES`]: each costs work.
 const MOST_FRAGMENTS: usize = 1024;

@@ -18,7 +18,7 @@ thread_local! {
 
 /// What a payload is masked with.
 ///
-/// It must not be predictable: a program that chooses the payload must not be able to choose the bytes on the wire.
+/// It must not be predictable: otherwise a program that chooses the payload could choose the bytes on the wire.
 pub type Mask = [u8; 4];
 
 /// Returns a mask that was never used.

@@ -9,7 +9,7 @@ use super::head::{self, Opcode};
 use super::mask::{Mask, after, append_masked, fresh_mask};
 use crate::random;
 
-/// Bytes that are made ready at a time, and a frame's head more: what waits to be sent is in memory twice.
+/// Bytes of a message that are masked at a time, besides the head of a frame. Only these are in memory twice.
 const READY_BYTES: usize = 256 << 10;
 /// Bytes of a frame. A message that is larger is sent in fragments, so that a pong need not wait for the end of it.
 const FRAME_BYTES: usize = 1 << 20;
@@ -34,13 +34,13 @@ pub struct Outgoing {
     numbers: u64,
     frame: Option<Frame>,
     ping: bool,
-    /// What the server's last ping had: an answer to it answers those before it, too.
+    /// The payload of the server's last ping: the answer to it also answers those before it.
     pong: Option<Bytes>,
     close: Option<u16>,
 }
 
 impl Outgoing {
-    /// Puts a message behind those that wait, and returns its number.
+    /// Adds a message after those that wait, and returns its number.
     pub fn send(&mut self, bytes: Bytes) -> u64 {
         self.numbers += 1;
         self.messages.push_back(Message {
@@ -51,7 +51,7 @@ impl Outgoing {
         self.numbers
     }
 
-    /// Takes a message back, unless it was begun; then the server would take the next one for the rest of it.
+    /// Drops a message, unless a part of it was sent: the server would take the next message for the rest of it.
     pub fn cancel(&mut self, number: u64) {
         self.messages
             .retain(|message| message.begun || message.number != number);
@@ -67,12 +67,12 @@ impl Outgoing {
         self.pong = Some(payload);
     }
 
-    /// Says goodbye, behind the messages; nothing is sent after that.
+    /// Sends a close frame after the messages, and nothing after it.
     pub fn close(&mut self, code: u16) {
         self.close = Some(code);
     }
 
-    /// Drops what waits, and says goodbye with this code, if there is one and no frame is half sent.
+    /// Drops what waits, and sends a close frame with this code, if there is a code and no frame is sent in part.
     pub fn end(&mut self, code: Option<u16>) {
         let is_between_frames = self.frame.is_none();
         let numbers = self.numbers;
