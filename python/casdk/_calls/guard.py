@@ -213,7 +213,7 @@ def _row_of(reply: Reply, request_id: str) -> NDArray[np.float32]:
     """Return the row ``[D]`` of a reply to a request of one item, with ``D`` 0 if the server answers without one.
 
     Raises:
-        CasdkError: What the server answered with.
+        CasdkError: The error that the server answered with.
     """
     if (error := read_error(reply)) is not None:
         raise error

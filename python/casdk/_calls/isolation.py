@@ -14,11 +14,11 @@ __all__ = ["Isolation"]
 
 
 class Isolation:
-    """The search for the bad item of a batch that the executor failed on.
+    """The search for the bad item of a batch that the executor failed on; `Call` has one for each such batch.
 
     Attributes:
         group: Items of which at least one is bad.
-        error: What the server said of them last.
+        error: The server's latest error about them.
         put_off: Halves that were never sent.
     """
 
@@ -29,6 +29,7 @@ class Isolation:
 
     @property
     def middle(self) -> int:
+        """Where the second half of the group begins."""
         return (len(self.group) + 1) // 2
 
     def probe(self) -> Batch:

@@ -1,4 +1,4 @@
-"""`Client.profile` of one server or of several: a call for each server, and the result made of their answers."""
+"""`Client.profile` of one server or of several: it makes a call for each server, and a result from their answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Profiled: TypeAlias = Profile | dict[str, Profile]
 
 
 def run(session: Session, content: Any, timeout: float | UnsetType | None, *, quiet: bool) -> Profiled:
-    """Profile each server; return what was measured, and print it.
+    """Profile each server; print and return the profiles.
 
     Args:
         session: The client's session.

@@ -1,4 +1,7 @@
-"""Drops frames from tracebacks, so that an error that the caller stores does not keep the call in memory."""
+"""Drops frames from tracebacks, so that an error that the caller stores does not keep the call in memory.
+
+`Run` uses it for the error that it raises, and `Answer` for the errors of Documents that do not take their results.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,16 @@ if TYPE_CHECKING:
 
 __all__ = ["drop_frames", "raise_stopped"]
 
-BELOW: Final = frozenset({"casdk", "asyncio", "grpc", "httpx", "httpcore", "anyio", "websockets", "ssl", "socket"})
+DROPPED_PACKAGES: Final = frozenset(
+    {"casdk", "asyncio", "grpc", "httpx", "httpcore", "anyio", "websockets", "ssl", "socket"}
+)
 """Packages whose frames are dropped from the beginning of a traceback, up to the caller's own code, if there is any."""
 
 
 def drop_frames(error: BaseException) -> None:
-    """Drop the tracebacks of an error, and of what led to it: their frames hold the call, its content and its rows.
+    """Drop the tracebacks of an error and of its causes, whose frames refer to the call, its content and its rows.
 
-    Frames of the caller's own code stay: what a callback raised is found by them.
+    Frames of the caller's own code stay, since they show where a callback has failed.
     """
     seen: set[int] = set()
     chain: list[BaseException | None] = [error]
@@ -28,7 +33,7 @@ def drop_frames(error: BaseException) -> None:
             continue
         seen.add(id(one))
         at = None if isinstance(one, CasdkError) else one.__traceback__
-        while at is not None and at.tb_frame.f_globals.get("__name__", "").partition(".")[0] in BELOW:
+        while at is not None and at.tb_frame.f_globals.get("__name__", "").partition(".")[0] in DROPPED_PACKAGES:
             at = at.tb_next
         one.__traceback__ = at
         chain += one.__cause__, one.__context__, getattr(one, "cause", None)

@@ -1,6 +1,7 @@
-"""The index: documents and embeddings in one SQLite file, searched by sqlite-vec.
+"""The index of the embedded server: documents and embeddings in one SQLite file, searched by sqlite-vec.
 
-A reply to ``/index`` is sent after its transaction is on disk, so it outlives a killed server and a power cut.
+`IndexExecutor` uses it on a thread of its own. A reply to ``/index`` is sent after its transaction is on disk, so the
+documents survive a killed server and a power cut.
 """
 
 from __future__ import annotations
