@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: Words after ``casdk``; those of this process by default.
     """
-    _mend_streams()
+    _open_streams()
     words = sys.argv[1:] if arguments is None else list(arguments)
     if words == ["--version"]:
         return _print_version()
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(words)
 
 
-def _mend_streams() -> None:
+def _open_streams() -> None:
     """Open the standard streams that the shell has closed, and let standard output take every character.
 
     Python sets a stream that a shell has closed (``>&-``) to None. Then a connection would get the stream's descriptor,

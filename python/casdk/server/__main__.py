@@ -88,7 +88,7 @@ async def _serve(settings: Settings, *, ready_json: bool, with_parent: bool) -> 
     if with_parent:
         _when_stdin_ends(stop)
     async with gateway.run() as ready:
-        _tell(ready, settings, ready_json=ready_json)
+        _print_addresses(ready, settings, ready_json=ready_json)
         await gateway.stopped()
         print("casdk.server: finishing what was asked", file=sys.stderr)
 
@@ -105,25 +105,25 @@ def _log(*, verbose: bool) -> None:
 
 
 def _when_stdin_ends(stop: Callable[[], None]) -> None:
-    """Call `stop` at the end of stdin, a pipe from the parent that ends however the parent does.
+    """Call `stop` at the end of stdin: a pipe from the parent, which ends with the parent, even if that is killed.
 
-    A signal reports the end, and not a thread that reads, because such a thread never gets the interpreter's lock from
-    a loop that hangs in C code, whereas C code that may take long looks for signals.
+    A signal reports the end, and not a thread that reads: such a thread never gets the interpreter's lock from a loop
+    that hangs in C code, but C code that may take long checks for signals.
     """
 
-    def look(*_: object) -> None:
+    def read_stdin(*_: object) -> None:
         while select.select([0], [], [], 0)[0]:
             if not os.read(0, 1024):
                 stop()
                 return
 
-    signal.signal(signal.SIGIO, look)
+    signal.signal(signal.SIGIO, read_stdin)
     fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
-    look()  # it may have ended before
+    read_stdin()  # it may have ended before
 
 
-def _tell(ready: Ready, settings: Settings, *, ready_json: bool) -> None:
+def _print_addresses(ready: Ready, settings: Settings, *, ready_json: bool) -> None:
     for address in ready.addresses.values():
         print(f"casdk.server: {address}", file=sys.stderr)
     if ready.ca is not None:

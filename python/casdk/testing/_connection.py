@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol, ABC):
         """Process bytes that were received."""
 
     @abstractmethod
-    def drown(self, data: bytes) -> bool:
+    def send_endless_headers(self, data: bytes) -> bool:
         """Answer with endless headers; return whether the protocol must not process these bytes."""
 
     # shared by all protocols
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol, ABC):
             self.transport.write(data)
         await self._writable.wait()
 
-    async def pour(self, head: bytes, piece: bytes) -> None:
+    async def write_endlessly(self, head: bytes, piece: bytes) -> None:
         """Write the same bytes until the connection ends."""
         await self.flush(head)
         while not self.transport.is_closing():

@@ -120,7 +120,7 @@ class GrpcConnection(Connection):
             self._h2.reset_stream(stream, NO_ERROR)
             self.push()
 
-    def drown(self, data: bytes) -> bool:
+    def send_endless_headers(self, data: bytes) -> bool:
         if self.received == len(data):
             self._unread = data[24:]  # after the connection preface
         else:
@@ -131,7 +131,7 @@ class GrpcConnection(Connection):
             if kind == HEADERS:
                 head = _frame(4, 1, 0, b"") + _frame(HEADERS, 0, stream, b"\x88")
                 literal = b"\x00\x05x-pad\x7f\x81\x07" + b"y" * 262
-                self.spawn(self.pour(head, _frame(9, 0, stream, literal * 50)))
+                self.spawn(self.write_endlessly(head, _frame(9, 0, stream, literal * 50)))
                 return True
             if len(self._unread) < 9 + length:
                 break

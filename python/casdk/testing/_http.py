@@ -107,9 +107,9 @@ class HttpConnection(Connection):
         lines = [(name.encode(), value.encode("latin-1")) for name, value in named.items()]
         await self.flush(self.h11.send(h11.Response(status_code=status, headers=lines)) or b"")
 
-    def drown(self, data: bytes) -> bool:
+    def send_endless_headers(self, data: bytes) -> bool:
         if self.received == len(data):
-            self.spawn(self.pour(b"HTTP/1.1 200 OK\r\n", b"x-pad: " + b"y" * 1000 + b"\r\n"))
+            self.spawn(self.write_endlessly(b"HTTP/1.1 200 OK\r\n", b"x-pad: " + b"y" * 1000 + b"\r\n"))
         return True
 
 

@@ -34,13 +34,13 @@ class LoopThread:
         self.loop: Final = asyncio.new_event_loop()
         self.sockets: set[socket.socket] = set()
         self.errors: list[BaseException] = []
-        self.loop.set_exception_handler(self._keep)
+        self.loop.set_exception_handler(self._collect_error)
         self._thread = threading.Thread(target=self.loop.run_forever, name=name, daemon=True)
         self._thread.start()
         _watch_forks()
         _living.add(self)
 
-    def _keep(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def _collect_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if not isinstance(error, OSError | ssl.SSLError):
             self.errors.append(error or RuntimeError(context.get("message")))

@@ -124,9 +124,11 @@ class WebsocketConnection(Connection):
             self.protocol.send_close(code, reason.encode()[:MOST_REASON].decode(errors="ignore"))
         self.push()
 
-    def drown(self, data: bytes) -> bool:
+    def send_endless_headers(self, data: bytes) -> bool:
         if self.received == len(data):
-            self.spawn(self.pour(b"HTTP/1.1 101 Switching Protocols\r\n", b"x-pad: " + b"y" * 1000 + b"\r\n"))
+            self.spawn(
+                self.write_endlessly(b"HTTP/1.1 101 Switching Protocols\r\n", b"x-pad: " + b"y" * 1000 + b"\r\n")
+            )
         return True
 
 

@@ -112,4 +112,4 @@ class EndlessHeaders(ConnectionFault):
     """Answer the first request with endless headers, as fast as the client reads them."""
 
     def received(self, connection: Connection, data: bytes) -> bool:
-        return connection.drown(data)
+        return connection.send_endless_headers(data)

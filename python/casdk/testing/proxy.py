@@ -309,14 +309,14 @@ class ConnectProxy(_Proxy):
             if self._silent:
                 await loop.create_future()
             if refused is not None:
-                await _say(talk, client, refused)
+                await _respond(talk, client, refused)
                 return
             host, _, port = target.rpartition(":")
             with _socket_on(thread) as server:
                 try:
                     await loop.sock_connect(server, (host.strip("[]"), int(port)))
                 except OSError:
-                    await _say(talk, client, 502)
+                    await _respond(talk, client, 502)
                     return
                 if request.method == b"CONNECT":
                     await loop.sock_sendall(client, b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -391,7 +391,7 @@ async def _next(talk: h11.Connection, sock: socket.socket, kind: type[h11.Reques
             return None
 
 
-async def _say(talk: h11.Connection, sock: socket.socket, status: int) -> None:
+async def _respond(talk: h11.Connection, sock: socket.socket, status: int) -> None:
     headers = [("content-length", "0"), ("connection", "close")]
     if status == 407:
         headers.append(("proxy-authenticate", 'Basic realm="casdk testing"'))

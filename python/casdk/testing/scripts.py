@@ -158,7 +158,7 @@ class Gate:
         with self._changed:
             passing, self._waiting = self._waiting[:count], self._waiting[count:]
         for loop, waiter in passing:
-            loop.call_soon_threadsafe(_settle, waiter)
+            loop.call_soon_threadsafe(_let_go_on, waiter)
 
     async def arrive(self) -> None:
         """Wait until the gate lets this request go on."""
@@ -173,6 +173,6 @@ class Gate:
         await waiter
 
 
-def _settle(waiter: asyncio.Future[None]) -> None:
+def _let_go_on(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)

@@ -224,7 +224,7 @@ def write_reply(
     routes = [_route_form(route, camel=camel) for route in reply.routes]
     head = encode(
         {
-            "header": {_camel(key): value for key, value in around.items()} if camel else _given(around),
+            "header": {_camel(key): value for key, value in around.items()} if camel else _without_none(around),
             "parameters": plain(reply.parameters),
             "routes": routes,
         }
@@ -249,7 +249,7 @@ def status_form(status: StatusProto) -> Form:
     return {"code": status.code, "description": status.description, "exception": exception}
 
 
-def _given(form: Form) -> Form:
+def _without_none(form: Form) -> Form:
     return {key: value for key, value in form.items() if value is not None}
 
 
@@ -265,7 +265,7 @@ def _route_form(route: RouteProto, *, camel: bool) -> Form:
         "end_time": _time(route.end_time, camel=camel) if route.HasField("end_time") else None,
         "status": status_form(route.status) if route.HasField("status") else None,
     }
-    return {_camel(key): value for key, value in form.items()} if camel else _given(form)
+    return {_camel(key): value for key, value in form.items()} if camel else _without_none(form)
 
 
 def _time(time: Timestamp, *, camel: bool) -> str:
