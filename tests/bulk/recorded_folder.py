@@ -40,8 +40,9 @@ class Kept(NamedTuple):
     sectors: float
 
 
-EXTREMES = (Kept(0, 0), Kept(1, 0), Kept(0, 1), Kept(1, 1))
-"""Nothing is kept; or all names, but no bytes, as many file systems do; or the other way round; or everything."""
+NOTHING = Kept(0, 0)
+EXTREMES = (Kept(1, 1), Kept(1, 0), Kept(0, 1), NOTHING)
+"""Everything is kept; or all names, but no bytes, as on many file systems; or the other way round; or nothing."""
 
 
 class File:
@@ -148,11 +149,13 @@ class Loss(NamedTuple):
         files: What it has left.
         items: How many items had come to the server before it.
         change: The last change before it.
+        kept: How likely it was that changes are kept.
     """
 
     files: Files
     items: int
     change: str
+    kept: Kept
 
 
 class RecordedFolder:
@@ -207,8 +210,9 @@ class RecordedFolder:
         """Note what a loss of power may leave at this moment."""
         for kept in (*EXTREMES, *(Kept(self._choose.random(), self._choose.random()) for _ in range(self._choices))):
             files = self._top.after_loss(kept, self._choose)
-            # Of several losses that leave the same, the last one has cost the most items.
-            self._losses[hash(tuple(files.items()))] = Loss(files, self._items(), self.changes[-1])
+            # Of several losses that leave the same after the same change, the last one has cost the most items.
+            loss = Loss(files, self._items(), self.changes[-1], kept)
+            self._losses[hash((tuple(files.items()), loss.change))] = loss
 
     @property
     def losses(self) -> list[Loss]:

@@ -201,6 +201,8 @@ def write_whole(path: Path, data: bytes) -> None:
         part.sync()
     finally:
         part.close()
+    # The data may speak of other files in the folder, whose names have to be on disk before it.
+    sync_folder(path.parent)
     rename(part.path, path)
 
 

@@ -74,8 +74,6 @@ class MatrixTarget(FillableTarget):
         return self.manifest_path.read_bytes(), str(self.manifest_path)
 
     def write_manifest(self, manifest: Manifest) -> None:
-        # The names of the files that it speaks of have to be on the disk before it.
-        sync_folder(self.path.parent)
         write_whole(self.manifest_path, write_manifest(manifest))
 
     def foreign_files(self) -> Iterator[str]:
