@@ -34,15 +34,17 @@ class Kept(NamedTuple):
     Attributes:
         names: Of the names in a folder.
         sectors: Of the bytes of a file.
+        newest: Whether, of the names in a folder, only the last change may be kept.
     """
 
     names: float
     sectors: float
+    newest: bool = False
 
 
-NOTHING = Kept(0, 0)
-EXTREMES = (Kept(1, 1), Kept(1, 0), Kept(0, 1), NOTHING)
-"""Everything is kept; or all names, but no bytes, as on many file systems; or the other way round; or nothing."""
+NOTHING, NEWEST = Kept(0, 0), Kept(1, 1, newest=True)
+EXTREMES = (Kept(1, 1), Kept(1, 0), Kept(0, 1), NEWEST, NOTHING)
+"""Everything is kept; or all names, but no bytes; or the other way round; or of the names the last one; or nothing."""
 
 
 class File:
@@ -109,7 +111,7 @@ class Folder:
 
     def _add(self, files: Files, paths: dict[File, str], kept: Kept, choose: random.Random, folder: str) -> None:
         names = dict(self._durable)
-        for change in self._pending:
+        for change in self._pending[-1:] if kept.newest else self._pending:
             if choose.random() < kept.names:
                 _rename(names, change)
         for name, node in sorted(names.items()):
@@ -208,7 +210,7 @@ class RecordedFolder:
 
     def _lose(self) -> None:
         """Note what a loss of power may leave at this moment."""
-        for kept in (*EXTREMES, *(Kept(self._choose.random(), self._choose.random()) for _ in range(self._choices))):
+        for kept in (*(Kept(self._choose.random(), self._choose.random()) for _ in range(self._choices)), *EXTREMES):
             files = self._top.after_loss(kept, self._choose)
             # Of several losses that leave the same after the same change, the last one has cost the most items.
             loss = Loss(files, self._items(), self.changes[-1], kept)
