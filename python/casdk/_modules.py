@@ -13,6 +13,7 @@ from casdk.errors import ConfigError
 __all__ = ["Late", "load"]
 
 MODULES: Final = (
+    "casdk._calls.direct",
     "casdk._calls.merging",
     "casdk._calls.profiles",
     "casdk._calls.session",

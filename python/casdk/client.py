@@ -37,14 +37,15 @@ from casdk.servers import Pool, Server, ServerStatus
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-    from casdk._calls import profiles, verbs
+    from casdk._calls import direct, profiles, verbs
     from casdk._engine import waiting
     from casdk._transport.credentials import Credential
     from casdk.bulk import BulkResult, Named
 else:
     from casdk._modules import Late
 
-    verbs, profiles, waiting = map(Late, ("casdk._calls.verbs", "casdk._calls.profiles", "casdk._engine.waiting"))
+    direct, verbs, profiles = map(Late, ("casdk._calls.direct", "casdk._calls.verbs", "casdk._calls.profiles"))
+    waiting = Late("casdk._engine.waiting")
 
 __all__ = [
     "ArrowArray",
@@ -312,7 +313,7 @@ class Client(Generic[Profiled_co]):
             (2, 512)
         """
         self._check()
-        return waiting.run_call(verbs.encode(self._session, content, read_options(options)))
+        return direct.run_directly(verbs.encode(self._session, content, read_options(options)), content)
 
     @overload
     async def aencode(
@@ -384,8 +385,7 @@ class Client(Generic[Profiled_co]):
     async def aencode(self, content: Any, **options: Any) -> Any:
         """`encode`, asynchronously; ``content`` may be an async iterable, callbacks may be coroutine functions."""
         self._check()
-        call = verbs.encode(self._session, content, read_options(options))
-        return await waiting.run_call_async(call)
+        return await waiting.run_call_async(verbs.encode(self._session, content, read_options(options)))
 
     # stream
 

@@ -317,6 +317,7 @@ class Call(msgspec.Struct, kw_only=True, eq=False):
         self._in_flight.discard(batch)
         self._stop_asking(batch)
         batch.attempts -= 1
+        self._begun -= not batch.attempts
         self._ready.insert(0, batch)
 
     def _stop_asking(self, batch: Batch) -> bool:

@@ -147,6 +147,11 @@ class Reading(msgspec.Struct, eq=False):
                 return
             room = self.call.room()
 
+    def take_sentences(self, items: list[Any], kinds: bytes) -> None:
+        """Take all of the content, sentences that were read from a list where the caller is."""
+        self._add(items, self._open(items), perf_counter(), Chunk(items, kinds), None)
+        self.call.end_input()
+
     def close(self) -> None:
         """Stop reading, since the call is over."""
         if not self.feed.direct:

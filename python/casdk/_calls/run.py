@@ -84,6 +84,9 @@ class Run:
         caller: The thread or loop that it came from, once it runs.
         packing: Packs its requests.
         answer: Collects its replies.
+        receiver: Takes its replies: the answer, or what passes them on to callbacks.
+        is_plain: Whether its requests wait only for replies: no telemetry, guard, pace, pool, callbacks or documents.
+        reading: Reads its content.
         guard: Checks the vector space of its servers, if that matters.
         call: The decisions about it.
         tasks: Its tasks and requests under way.
@@ -125,12 +128,11 @@ class Run:
         self.gathers = gathers = options.on_done is None and options.on_always is None and not options.return_responses
         self.originals = Originals(content, candidates=verb.candidates, whole=verb.whole, keeps_all=gathers)
         self.answer = verb.answer(feed.total, options)
-        self._receiver = self.answer if gathers else Nothing(feed.total, options, self.answer)
+        self.receiver = self.answer if gathers else Nothing(feed.total, options, self.answer)
         self._callbacks = None if gathers and options.on_error is None else Callbacks(options)
-        # A plain request waits only for its reply: without telemetry, guard, pace, pool, callbacks and documents.
         is_watched = session.telemetry is not None or self.guard is not None or session.pace.slows or not self.way.only
-        self._is_plain = verb.resend and not (is_watched or self._callbacks is not None or self._receiver.unpacks)
-        is_light = self._is_plain and self.way.has_waiters and timeout is None and options.images == "original"
+        self.is_plain = verb.resend and not (is_watched or self._callbacks is not None or self.receiver.unpacks)
+        is_light = self.is_plain and self.way.has_waiters and timeout is None and options.images == "original"
         self._needs_task = not is_light or feed.total is None or feed.total > size
         self._unfinished = Unfinished()
         self.repeats = Repeats() if options.dedupe else None
@@ -141,13 +143,13 @@ class Run:
         self.watch = None if watch is None else watch(verb.name, self.packing.endpoint, feed.total, merged)
         # None of these objects refers to this one: the cycle would keep the result until a garbage collection.
         manner = Manner(verb, self.originals, self.answer, session.limits.max_item_bytes, session.sources)
-        self._reading = Reading(self.call, feed, self._receiver, manner, self._unfinished, self.repeats, self._progress)
+        self.reading = Reading(self.call, feed, self.receiver, manner, self._unfinished, self.repeats, self._progress)
         self.tasks = Tasks(self.call.stop)
         self.stopped: CasdkError | None = None
         self._awaited: Outage | None = None  # the outage that was reported to the log and the bar
         self._delivery: Delivery | None = None
-        if self._receiver.pieces:
-            self._delivery = Delivery(self.call, self._receiver, self.tasks, ByteShare(session.bytes))
+        if self.receiver.pieces:
+            self._delivery = Delivery(self.call, self.receiver, self.tasks, ByteShare(session.bytes))
 
     def _make_call(self) -> Call:
         session, options = self.session, self.options
@@ -159,7 +161,7 @@ class Run:
             resend=self.verb.resend,
             draw=random.random,
             tolerant=options.on_error is not None,
-            on_refuse=partial(refuse, self._receiver, self._unfinished),
+            on_refuse=partial(refuse, self.receiver, self._unfinished),
             server=self.way.state,
             own_patience=options.patience,
         )
@@ -220,7 +222,7 @@ class Run:
 
     async def _drive(self) -> None:
         """Read while there is room, send what may be sent, sleep until something happens; until the call is done."""
-        call, reading = self.call, self._reading
+        call, reading = self.call, self.reading
         if self.way.only is None and monotonic() >= self.way.open_until:
             await self.way.open()
         while True:
@@ -251,7 +253,7 @@ class Run:
 
     def _is_ready(self) -> bool:
         """Whether requests would wait only for their replies, so that they need no tasks."""
-        return self._is_plain and self.way.direct is not None and self.way.direct.is_ready
+        return self.is_plain and self.way.direct is not None and self.way.direct.is_ready
 
     def hand_over_pieces(self) -> None:
         """Hand over the pieces that are complete and next in order, if the answer comes in pieces."""
@@ -260,7 +262,7 @@ class Run:
 
     async def _leave(self, began: float) -> None:
         """Clean up after the last request, or when the call was stopped; report how many items are done."""
-        self._reading.close()
+        self.reading.close()
         try:
             if self.tasks.running:
                 await self.tasks.cancel_all()
@@ -274,7 +276,7 @@ class Run:
                 self.watch.count(self.call.done)
             if LOG.isEnabledFor(logging.DEBUG):
                 name, where, took = self.verb.name, self.way.address, monotonic() - began
-                done, count = self.call.done, self._reading.count
+                done, count = self.call.done, self.reading.count
                 LOG.debug("%s at %s: %d of %d items done in %.3f s", name, where, done, count, took)
             if are_pending():
                 await emitted(self.deadline)
@@ -283,7 +285,8 @@ class Run:
 
     async def _attempt(self, batch: Batch) -> None:
         """Send one batch, place its reply, and report how it ended; a task of its own, unless it is all there is."""
-        request, call, packing, received, done = Request(batch, new_id()), self.call, self.packing, None, 0
+        begun, call, packing, received, done = self.exchange_options.begun, self.call, self.packing, None, 0
+        request = Request(batch, new_id() if begun is None else begun.next_id())
         if self.watch is not None:
             self.watch.begin(batch)
         try:
@@ -306,9 +309,9 @@ class Run:
                 sent = self._send(request, message)
                 message = None  # so that it is deallocated once it has been sent
                 received, missing = await sent, None
-                if received.reply.failed or not self._is_plain or self.way.direct is None:
+                if received.reply.failed or not self.is_plain or self.way.direct is None:
                     missing = await self._receive(request, received)
-                done = self._place(request, received, missing)
+                done = self.place(request, received, missing)
             call.succeed(batch, done)
             if self.watch is not None:
                 self.watch.succeed(batch, done)
@@ -324,7 +327,8 @@ class Run:
             self._bytes.hold(-request.size)
             if packing.measurement is not None:
                 packing.measurement.leave(request, received if done else None)
-            self.tasks.end(batch)
+            if self.tasks.running:  # else the call does not sleep, but awaits this
+                self.tasks.end(batch)
 
     async def _end_by(self, error: BaseException, request: Request) -> None:
         """End an attempt by an error: one of the request is reported, and any other one ends the call."""
@@ -357,7 +361,7 @@ class Run:
 
     def _is_patient(self, batch: Batch) -> bool:
         """Whether a batch may wait until other requests are answered."""
-        return self.call.crowded and not self._receiver.urgent(batch.indices[0])
+        return self.call.crowded and not self.receiver.urgent(batch.indices[0])
 
     def _send(self, request: Request, message: bytes | memoryview) -> Coroutine[Any, Any, Received]:
         """Count a request as sent, and return the coroutine that sends it: to one server, or a late one to two."""
@@ -401,36 +405,33 @@ class Run:
         if self.way.direct is None:
             self.way.answered(request)
         unpacked = None
-        if self._receiver.unpacks:
-            unpacked = await read_apart_if_large(
-                partial(self._receiver.unpack, indices, reply, request.id), received, self.caller
-            )
-        missing = self._receiver.place(indices, batch.items, reply, unpacked, request.id)
+        if self.receiver.unpacks:
+            unpack = partial(self.receiver.unpack, indices, reply, request.id)
+            unpacked = await read_apart_if_large(unpack, received, self.caller)
+        missing = self.receiver.place(indices, batch.items, reply, unpacked, request.id)
         if self._callbacks is not None:
             await self._callbacks.report(self.caller, batch, request.id, received, None)
         return missing
 
-    def _place(self, request: Request, received: Received, missing: list[int] | None) -> int:
+    def place(self, request: Request, received: Received, missing: list[int] | None) -> int:
         """Store the rows of a reply, unless `_receive` did, and mark items as done; return how many have a result."""
         indices, items = request.batch.indices, request.batch.items
         if missing is None:
             self.call.answered(received.received_at - received.sent_at, request.size + received.size, request.batch)
             if self._awaited is not None:
                 self._awaited = note_outage(self.call, self.way, self._progress, self._awaited)
-            missing = self._receiver.place(indices, items, received.reply, None, request.id)
+            missing = self.receiver.place(indices, items, received.reply, None, request.id)
         for position in missing:
             reason = "the server answered without an embedding for it"
             self.call.refuse(NoEmbeddingError(indices[position], items[position], reason))
         self._unfinished.mark_done(indices)
         if self._progress is not None:
             self._progress.advance(len(items), request.size, received.size)
-        sent, crops = self.sent, 0
+        sent, crops = self.sent, sum(request.batch.crops)
         sent.bytes += request.size
-        if request.batch.crops:
-            crops = sum(request.batch.crops)
-            sent.cropped += crops
+        sent.cropped += crops
         if self._delivery is not None:
-            self._receiver.answered(indices[0], request.size, crops, sent)
+            self.receiver.answered(indices[0], request.size, crops, sent)
         return len(items) - len(missing)
 
     async def _fail(self, request: Request, error: CasdkError) -> None:
@@ -478,15 +479,15 @@ class Run:
         """
         stopped = stopped or self.stopped
         if stopped is not None:
-            self._reading.take_rest()
+            self.reading.take_rest()
         left = {} if stopped is None else self._unfinished.left()
-        read, bad = self._reading.count, self.call.bad
+        read, bad = self.reading.count, self.call.bad
         if self.repeats is not None:
             self.repeats.spread(bad, left)
         outcome = Outcome(read, bad, left, stopped, sorted({*bad, *left}) if bad or left else [], self.sent)
         if stopped is not None:
             stopped.done = read - len(outcome.missing)
-            total = self._reading.feed.total
+            total = self.reading.feed.total
             stopped.total = read if total is None and self.call.ended else total
             stopped.attempts = stopped.attempts or self.call.attempts
             stopped.server = stopped.server or self.way.address

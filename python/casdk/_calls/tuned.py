@@ -55,16 +55,16 @@ class TunedRun(Run):
         self._searches = not tuning.is_over
         self._trial = tuning.trial
         self._trial_start = 0
-        total = self._reading.feed.total
+        total = self.reading.feed.total
         if total is None or total >= FEWEST_ITEMS:
             self.call.window = tuning
         else:
             tuning.end()
 
-    def _place(self, request: Request, received: Received, missing: list[int] | None) -> int:
+    def place(self, request: Request, received: Received, missing: list[int] | None) -> int:
         tuning, indices = self._tuning, request.batch.indices
         counts = not tuning.is_over and self._is_of_trial(indices[0])
-        done = super()._place(request, received, missing)
+        done = super().place(request, received, missing)
         if counts:
             now, sent_at = received.received_at, received.sent_at
             tuning.measured(now, len(indices), now - sent_at, _seconds_served(received.reply), request.size)
@@ -99,8 +99,8 @@ class TunedRun(Run):
         """If another trial has begun, read chunks of its size from here on."""
         if self._tuning.trial != self._trial:
             self._trial = self._tuning.trial
-            self._trial_start = self._reading.count
-            self._reading.feed.size = self._tuning.batch_size
+            self._trial_start = self.reading.count
+            self.reading.feed.size = self._tuning.batch_size
 
 
 RUNS: Final[Mapping[type, type[Run]]] = {NoneType: Run, int: Run, str: TunedRun, Tuning: TunedRun}

@@ -100,6 +100,24 @@ class Connector:
             self._avoid(address)
             raise not_connected(self._endpoint, error) from error
 
+    async def open_socket(self, greet: Callable[[socket.socket], Awaitable[object]]) -> socket.socket:
+        """Return a socket that is connected to the server itself, for a protocol without TLS; see `connect`.
+
+        Args:
+            greet: Waits until the protocol can be used.
+
+        Raises:
+            OSError: The connection failed; a ``TimeoutError`` if `close` was called meanwhile.
+        """
+        async with self._limited():
+            sock, _ = await self._addresses.connect(self._endpoint.host, self._endpoint.port, self._seconds)
+            try:
+                await greet(sock)
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+
     @contextlib.asynccontextmanager
     async def _limited(self) -> AsyncIterator[None]:
         async with asyncio.timeout(self._seconds) as limit:

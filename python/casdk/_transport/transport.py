@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from math import inf
 from time import perf_counter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -19,11 +19,15 @@ from casdk._transport.channels import Channel, Headers, channel_of
 from casdk._transport.channels.options import DEFAULTS, ExchangeOptions
 from casdk._transport.codecs import Reply, read_status, scan
 from casdk._transport.credentials import Credential, authorize
+from casdk._transport.direct import HAS_POLL, Direct
 from casdk._transport.proxy import proxy_of
 from casdk._transport.slots import Slots
 from casdk.config import TLS, Limits, Timeouts
 from casdk.errors import AuthError, CasdkError, ClosedError, ReplyError, ServerError, TransportError
 from casdk.models import Status
+
+if TYPE_CHECKING:
+    from casdk._transport.channels.http2_direct import DirectConnection
 
 __all__ = ["Credential", "InterruptedByForkError", "Received", "Transport"]
 
@@ -77,6 +81,7 @@ class Transport:
             server, or a proxy before it, has refused one.
         closed: Whether it sends no more requests.
         last_error: The error of the last request that failed, if one did.
+        direct: The connection of calls whose thread sends and receives by itself; ``None`` if there can be none.
     """
 
     def __init__(
@@ -115,6 +120,8 @@ class Transport:
         """Make the objects that belong to one process."""
         self._slots = Slots(self._limits.requests)
         self._unrepeatable: set[asyncio.Future[None]] = set()
+        is_possible = HAS_POLL and self.has_waiters and self.endpoint.scheme == "grpc"
+        self.direct = Direct(self._open_direct, self._slots.give_back) if is_possible else None
 
     @property
     def is_connected(self) -> bool:
@@ -243,6 +250,35 @@ class Transport:
             self.engine.libraries.add(type(channel))
         return channel
 
+    async def _open_direct(self) -> DirectConnection | None:
+        """Open a direct connection, whose requests have a slot of their own; ``None`` if there can be none now."""
+        engine, channel, headers = self.engine, self._channel, self._headers
+        if channel is None or headers is None or engine is None or engine.fork is not None or self._slots.free < 2:
+            return None
+        if engine.thread_model.patcher is not None:  # then the calling threads are greenlets
+            return None
+        self._slots.free -= 1
+        connection = None
+        try:
+            connection = await channel.open_direct(headers)
+        finally:
+            if connection is None:
+                self._slots.give_back()
+        return connection
+
+    def find_direct(self, size: int) -> DirectConnection | None:
+        """Return the direct connection for a request, if no other thread uses it; called by the calling thread.
+
+        Args:
+            size: Bytes of the request.
+        """
+        if self.direct is None or size > self.largest or (connection := self.direct.find()) is None:
+            return None
+        if connection.headers is not self._headers:  # there is another token
+            connection.close()
+            return None
+        return connection
+
     async def _authorize(self) -> Headers:
         self._headers = await authorize(self._credential)
         return self._headers
@@ -256,6 +292,8 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close the connections."""
+        if self.direct is not None:
+            await self.direct.aclose(cut=self.closed)
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.aclose()
@@ -270,6 +308,8 @@ class Transport:
 
     def after_fork_in_child(self) -> object:
         """Drop the connections of the parent, and return them: they must never be deallocated."""
+        if self.direct is not None:
+            self.direct.after_fork_in_child()
         parents = vars(self).copy()
         self._generation += 1
         self._channel = self.engine = self._headers = None

@@ -16,7 +16,7 @@ from email.utils import parsedate_to_datetime
 from math import inf, isfinite, isnan, nan
 from pathlib import Path
 from time import perf_counter
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import SplitResult, unquote
 
 from casdk._engine.logging import logger_of
@@ -36,6 +36,9 @@ from casdk.errors import (
     ServerError,
     TransportError,
 )
+
+if TYPE_CHECKING:
+    from casdk._transport.channels.http2_direct import DirectConnection
 
 __all__ = [
     "CONTENT_TOO_LARGE",
@@ -219,6 +222,10 @@ class Channel(ABC):
         Raises:
             CasdkError: The errors of `exchange`.
         """
+
+    async def open_direct(self, headers: Headers) -> DirectConnection | None:
+        """Open a connection for calls whose thread sends and receives by itself; ``None`` if there is none."""
+        return None
 
     @abstractmethod
     async def aclose(self) -> None:

@@ -7,9 +7,11 @@ from copy import copy
 from functools import partial
 from typing import Any, Final
 
-from casdk._rust import Failure, Head, Message
+from casdk._engine.steps import have_task
+from casdk._rust import Failure, Head, Http2, Message
 from casdk._transport.channels.base import LOG, Channel, Headers, overloaded
-from casdk._transport.channels.http2_connection import Connection
+from casdk._transport.channels.http2_connection import LARGEST_MESSAGE_BYTES, Connection
+from casdk._transport.channels.http2_direct import Begun, DirectConnection, TakenOver, greet
 from casdk._transport.channels.inspection import Check, ConnectionEndedError, checked
 from casdk._transport.channels.options import DEFAULTS, ExchangeOptions
 from casdk._transport.channels.statuses import (
@@ -86,20 +88,23 @@ class Http2Channel(Channel):
         made_of, head = self._heads.get(method, (None, None))
         if head is None or made_of is not headers:
             head = self._make_head(method, headers)
+        first = None if options.begun is None else options.begun.take()
         if options.context:
             head = head.with_headers(options.context)
         answer_by, repeatable, check = options.answer_by, options.repeatable, options.check
         sent = False
         for _ in range(MOST_MOVES):
             connection = only or self.connection
-            if check is not None:
+            if first is not None:
+                connection = await self._take_over(first)
+            elif check is not None:
                 connection = await self._checked(check, headers, method, repeatable)
             elif connection is None or (not connection.usable and only is None):
                 connection = await self._connect()
             elif not repeatable and not connection.waiting:
                 # One turn of the loop, so that an end of the connection that has come already is noticed.
                 await asyncio.sleep(0)
-            began = connection.loop.time()
+            began, first = connection.loop.time() if first is None else first.began, None
             left = None if answer_by is None else self.time_left(began, answer_by)
             begun = connection.begin(head, message, left)
             if begun is not None:
@@ -186,6 +191,39 @@ class Http2Channel(Channel):
         self._opening = None
         if not opening.cancelled():
             opening.exception()  # retrieved, since asyncio logs an exception that was never retrieved
+
+    async def open_direct(self, headers: Headers) -> DirectConnection | None:
+        """Open a connection on which the calling thread itself sends requests and receives their replies.
+
+        Args:
+            headers: Headers of its requests.
+
+        Returns:
+            ``None`` if the way to the server is none for a plain socket.
+
+        Raises:
+            OSError: It was not opened; a ``TimeoutError`` if that took too long.
+        """
+        if self.endpoint.tls or self.proxy is not None:
+            return None
+        http2 = Http2(min(self.limits.max_reply_bytes, LARGEST_MESSAGE_BYTES))
+        sock = await self._connector.open_socket(partial(greet, http2=http2))
+        head = self._make_head(self._method, headers)
+        return DirectConnection(sock, http2, head, headers, self.timeouts.read)
+
+    async def _take_over(self, begun: Begun) -> Connection:
+        """Return the connection of a request that the calling thread has begun."""
+        await have_task()  # since nothing that follows waits for a reply, if the outcome is there already
+        connection = TakenOver(self, begun)
+        await connection.connect()
+        if connection.waiting:
+            self._others.add(connection)
+        kept, outcome = self.connection, begun.outcome
+        if isinstance(outcome, Failure) and outcome.kind == "lost" and kept is not None and not kept.waiting:
+            self.leave(kept)  # it was idle, too, and the server may have closed all of its connections
+        if self.closed:  # meanwhile
+            connection.close()
+        return connection
 
     def leave(self, connection: Connection) -> None:
         """Begin no more requests on a connection; it is closed when those in flight on it have ended."""

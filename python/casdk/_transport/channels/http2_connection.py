@@ -23,7 +23,7 @@ from casdk.errors import CasdkError, TransportError
 if TYPE_CHECKING:
     from casdk._transport.channels.http2 import Http2Channel
 
-__all__ = ["Connection"]
+__all__ = ["LARGEST_MESSAGE_BYTES", "Connection"]
 
 LARGEST_MESSAGE_BYTES: Final = 2**32 - 1
 """The largest length of a message in gRPC, which has four bytes for it."""

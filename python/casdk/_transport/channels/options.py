@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
 from casdk._transport.channels.inspection import Check
+
+if TYPE_CHECKING:
+    from casdk._transport.channels.http2_direct import Begun
 
 __all__ = ["DEFAULTS", "ExchangeOptions", "Headers"]
 
@@ -25,12 +28,14 @@ class ExchangeOptions(msgspec.Struct, frozen=True):
             came in time; if earlier, the answer is not wanted any more.
         repeatable: Whether it may be sent again once its bytes may have reached the server.
         check: A check that its connection must pass first, if there is one.
+        begun: The request itself, if the calling thread has sent it already; the first exchange takes it.
     """
 
     context: Headers = ()
     answer_by: float | None = None
     repeatable: bool = True
     check: Check | None = None
+    begun: Begun | None = None
 
 
 DEFAULTS: Final = ExchangeOptions()
