@@ -258,22 +258,37 @@ def run_until(met):
     run(look)
 
 
+@contextlib.contextmanager
+def signalled(gate, number, handler=None):
+    """Send a signal to the main thread once a request waits at the gate.
+
+    Args:
+        gate: Where the server holds the request.
+        number: The signal.
+        handler: What handles it meanwhile, in place of the usual handler.
+    """
+    main = threading.main_thread().ident
+
+    def send():
+        gate.wait_for(1)
+        signal.pthread_kill(main, number)
+
+    with contextlib.ExitStack() as stack:
+        if handler is not None:
+            stack.callback(signal.signal, number, signal.signal(number, handler))
+        sent = stack.enter_context(ThreadPoolExecutor(1)).submit(send)
+        yield
+        sent.result()
+
+
 def test_ctrl_c_takes_a_call_back(make_server, direct_to, monkeypatch, rows):
     monkeypatch.setattr("casdk._transport.channels.http2_direct.WAIT_SECONDS", 60.0)
     gate = Gate()
     server = make_server()
     client = direct_to(server, timeout=60)
     server.play([Hold(gate)])
-    main = threading.main_thread().ident
-
-    def interrupt():
-        gate.wait_for(1)
-        signal.pthread_kill(main, signal.SIGINT)
-
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            client.encode(TEXTS)
+    with signalled(gate, signal.SIGINT), pytest.raises(KeyboardInterrupt):
+        client.encode(TEXTS)
     server.wait_for(lambda seen: seen.running == 0)
     gate.open()
     np.testing.assert_array_equal(client.encode(TEXTS), rows(TEXTS))
@@ -292,20 +307,8 @@ def test_what_a_signals_handler_raises_is_raised(make_server, direct_to, monkeyp
     server = make_server()
     client = direct_to(server, timeout=60)
     server.play([Hold(gate)])
-    main = threading.main_thread().ident
-
-    def send():
-        gate.wait_for(1)
-        signal.pthread_kill(main, signal.SIGUSR1)
-
-    before = signal.signal(signal.SIGUSR1, act)
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(send)
-            with pytest.raises(raised, match="by the handler"):
-                client.encode(TEXTS)
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    with signalled(gate, signal.SIGUSR1, act), pytest.raises(raised, match="by the handler"):
+        client.encode(TEXTS)
     server.wait_for(lambda seen: seen.running == 0)
     gate.open()
     np.testing.assert_array_equal(client.encode(TEXTS), rows(TEXTS))
@@ -318,23 +321,13 @@ def test_a_signals_handler_encodes_meanwhile(make_server, direct_to, monkeypatch
     server = make_server()
     client = direct_to(server, timeout=60)
     server.play([Hold(gate), None])
-    main = threading.main_thread().ident
 
     def encode(*_):
         found.append(client.encode(["handler"]))
         gate.open()
 
-    def send():
-        gate.wait_for(1)
-        signal.pthread_kill(main, signal.SIGUSR1)
-
-    before = signal.signal(signal.SIGUSR1, encode)
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            pool.submit(send)
-            np.testing.assert_array_equal(client.encode(TEXTS), rows(TEXTS))
-    finally:
-        signal.signal(signal.SIGUSR1, before)
+    with signalled(gate, signal.SIGUSR1, encode):
+        np.testing.assert_array_equal(client.encode(TEXTS), rows(TEXTS))
     np.testing.assert_array_equal(found, [rows(["handler"])])
     assert latest(client).is_usable
 

@@ -14,9 +14,8 @@ use casdk_core::document::{Content, Document, Tensor, Value};
 use casdk_core::error::Error;
 use casdk_core::json::{documents, pack, parameters, scan, scan_status};
 use casdk_core::load::Options;
-use casdk_core::matrix::{Rows, place};
 use casdk_core::reply::Status;
-use oracle::same;
+use oracle::{place_id, read_row, row, same};
 use plain::{REQUEST_ID, of, options, text};
 use serde_json::json;
 
@@ -30,31 +29,6 @@ fn tensor(buffer: &[u8], shape: &[u32], dtype: &'static str) -> Tensor<'static> 
         shape: shape.to_vec(),
         dtype: Cow::Borrowed(dtype),
     }
-}
-
-fn place_id(place: usize) -> String {
-    format!("{}{place:08x}", &REQUEST_ID[..24])
-}
-
-/// The numbers of a row; `None` if it has none.
-fn read_row(message: &[u8], at: usize) -> Result<Option<Vec<f32>>, Error> {
-    let mut reply = scan(message)?;
-    reply.rows = vec![reply.rows.swap_remove(at)];
-    let mut row = vec![0f32; reply.width()];
-    let missing = place(
-        &reply,
-        message,
-        &mut row,
-        reply.width(),
-        Rows::From(0),
-        1,
-        "",
-    )?;
-    Ok(missing.is_empty().then_some(row))
-}
-
-fn row(message: &[u8], at: usize) -> Option<Vec<f32>> {
-    read_row(message, at).unwrap()
 }
 
 fn offset_of<T: std::fmt::Debug>(result: Result<T, Error>) -> usize {

@@ -11,8 +11,7 @@ use casdk_core::document::Document;
 use casdk_core::error::Error;
 use casdk_core::json::{documents, pack, parameters, scan};
 use casdk_core::load::Options;
-use casdk_core::matrix::{Rows, place};
-use oracle::{expected, fields_json, numbers, same, through_json, without_defaults};
+use oracle::{expected, fields_json, numbers, place_id, row, same, through_json, without_defaults};
 use plain::{REQUEST_ID, options, text};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -40,27 +39,6 @@ fn data(sent: &[Document<'_>]) -> Vec<Json> {
 #[expect(clippy::cast_possible_truncation, reason = "that is what NumPy does")]
 fn as_single(number: f64) -> f32 {
     number as f32
-}
-
-fn place_id(place: usize) -> String {
-    format!("{}{place:08x}", &REQUEST_ID[..24])
-}
-
-/// The numbers of a row.
-fn row(message: &[u8], at: usize) -> Option<Vec<f32>> {
-    let mut reply = scan(message).unwrap();
-    reply.rows = vec![reply.rows.swap_remove(at)];
-    let mut row = vec![0f32; reply.width()];
-    let missing = place(
-        &reply,
-        message,
-        &mut row,
-        reply.width(),
-        Rows::From(0),
-        1,
-        "",
-    );
-    missing.unwrap().is_empty().then_some(row)
 }
 
 proptest! {

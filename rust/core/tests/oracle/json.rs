@@ -7,9 +7,41 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use casdk_core::document::{Content, Document, Fields, Id, Score, Scores, Tensor, Value};
+use casdk_core::error::Error;
+use casdk_core::json::scan;
+use casdk_core::matrix::{Rows, place};
 use serde_json::{Map, json};
 
+use crate::plain::REQUEST_ID;
+
 type Json = serde_json::Value;
+
+/// The id of the document at a place of a request.
+pub fn place_id(place: usize) -> String {
+    format!("{}{place:08x}", &REQUEST_ID[..24])
+}
+
+/// The numbers of a row of a reply; `None` if it has none.
+pub fn read_row(message: &[u8], at: usize) -> Result<Option<Vec<f32>>, Error> {
+    let mut reply = scan(message)?;
+    reply.rows = vec![reply.rows.swap_remove(at)];
+    let mut row = vec![0f32; reply.width()];
+    let missing = place(
+        &reply,
+        message,
+        &mut row,
+        reply.width(),
+        Rows::From(0),
+        1,
+        "",
+    )?;
+    Ok(missing.is_empty().then_some(row))
+}
+
+/// The numbers of a row of a reply that can be read.
+pub fn row(message: &[u8], at: usize) -> Option<Vec<f32>> {
+    read_row(message, at).unwrap()
+}
 
 pub fn numbers(array: &Tensor<'_>) -> Vec<f64> {
     let bytes = &array.buffer;
