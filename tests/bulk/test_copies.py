@@ -1,4 +1,4 @@
-"""An update of a matrix: what has not changed is copied, and the files are those of a run that was made anew."""
+"""An update of a matrix: unchanged rows are copied, and the files are those of a run that encodes all of the input."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ def encode_to(peer, stopping, mode):
 
 
 def anew(encode_to, target, content, **options):
-    """Make a target of its own of a content, and return its folder."""
+    """Encode a content to a new target, and return its folder."""
     folder = target.parent.parent / "anew"
     folder.mkdir()
     encode_to(folder / target.name, content, **options)
@@ -66,8 +66,8 @@ def target(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"normalize": True}, {"dtype": "float16"}])
 @pytest.mark.parametrize("seed", range(3))
-def test_it_is_what_a_run_makes_of_the_new_input(encode_to, target, held, seed, options):
-    """Against a multiset: what is there as often as before is copied, wherever it stands; what failed is sent again."""
+def test_an_update_leaves_what_a_new_run_leaves(encode_to, target, held, seed, options):
+    """A multiset counts the rows that are copied: their order does not matter, and failed items are sent again."""
     choose = random.Random(seed)
     before = [choose.choice([*TEXTS, ""]) for _ in range(choose.randint(0, 40))]
     now = [choose.choice([*TEXTS, "", "new", "newer"]) for _ in range(choose.randint(1, 60))]
@@ -89,7 +89,7 @@ def test_what_has_not_changed_is_not_sent(encode_to, target, held, peer):
     assert encode_to(target, TEXTS).encoded == 0
 
 
-def test_contents_are_told_apart(encode_to, target, held):
+def test_an_item_with_the_same_name_and_another_content_is_encoded(encode_to, target, held):
     rows = [(f"name {number}", text) for number, text in enumerate(TEXTS)]
     encode_to(target, rows)
     now = [*rows[:3], ("name 3", "another text"), *rows[5:]]
@@ -98,8 +98,8 @@ def test_contents_are_told_apart(encode_to, target, held):
     assert held(target.parent) == held(anew(encode_to, target, now))
 
 
-def test_of_a_matrix_without_contents_all_is_encoded(encode_to, target, held):
-    """As earlier versions have left them, which kept no contents."""
+def test_all_items_of_a_matrix_without_fingerprints_are_encoded(encode_to, target, held):
+    """Early versions wrote no fingerprints, so nothing is known to be unchanged."""
     rows = [(f"name {number}", text) for number, text in enumerate(TEXTS)]
     encode_to(target, rows)
     before = held(target.parent)
@@ -112,14 +112,14 @@ def test_of_a_matrix_without_contents_all_is_encoded(encode_to, target, held):
     assert held(target.parent) == before
 
 
-def test_contents_go_when_names_say_it_all(encode_to, target, held):
+def test_the_file_of_fingerprints_is_removed_when_no_item_has_one(encode_to, target, held):
     encode_to(target, [("name", "text")])
     assert target.with_suffix(".contents.bin").exists()
     encode_to(target, TEXTS, update=True)
     assert held(target.parent) == held(anew(encode_to, target, TEXTS))
 
 
-def test_the_old_matrix_stays_until_the_new_one_is_whole(encode_to, target, held):
+def test_the_old_matrix_stays_until_the_new_one_is_complete(encode_to, target, held):
     new = [f"new {number}" for number in range(30)]
     now = [text for both in zip(TEXTS, new, strict=False) for text in both] + new[20:]
     encode_to(target, TEXTS)

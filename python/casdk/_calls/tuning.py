@@ -19,7 +19,7 @@ from casdk._calls.window import GROWN_WINDOW_REQUESTS, WINDOW_REQUESTS, Window
 __all__ = ["FEWEST_ITEMS", "Point", "Tuning"]
 
 FEWEST_ITEMS: Final = 4096
-"""An input that is known to have fewer items ends before a search could pay, so nothing is tried."""
+"""There is no search for an input that is known to have fewer items, because it would end before a search could pay."""
 FIRST_ITEMS: Final = 1024
 """Items that are done before a second point is tried, since the input may turn out to be short."""
 MOST_BATCH_ITEMS: Final = 512
@@ -27,19 +27,19 @@ MOST_BATCH_ITEMS: Final = 512
 LEAST_WINDOW_DIVISOR: Final = 4
 """The window may become the first one divided by this: two requests for each server, one computed and one waiting."""
 TRIAL_SECONDS: Final = 0.2
-"""A trial takes so long at least, and goes on to the end of a window: replies may come in bursts of so many."""
+"""A trial takes at least so long, and then ends with a whole window of replies, as they may come in such bursts."""
 LONG_TRIAL_SECONDS: Final = 2.0
-"""A trial ends after this time all the same, if there were `FEWEST_REPLIES` by then."""
+"""A trial ends after this time also within a window, if there were `FEWEST_REPLIES` by then."""
 FEWEST_REPLIES: Final = 3
 MOST_TRIALS: Final = 40
 """The search ends after so many trials in any case; trials that were broken off count, too."""
 GAIN_RATIO: Final = 1.01
 """A step is taken if it gives so many times the items per second of the best trial so far."""
 LOSS_RATIO: Final = 0.995
-"""A step to fewer requests in flight is taken if it still gives so many times: they cost memory, and the server's other
-clients wait for them."""
+"""A step to fewer requests in flight is taken if it still gives so many times the items per second of the best trial.
+Requests in flight cost memory, and the server's other clients wait for them."""
 IN_FLIGHT_SECONDS: Final = 4.0
-"""No more is tried than the server does in this time: a bulk run that is to stop waits for what is in flight."""
+"""Only so many items in flight are tried as the server encodes in this time, for which a run that stops has to wait."""
 
 
 class Point(NamedTuple):

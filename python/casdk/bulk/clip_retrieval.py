@@ -22,13 +22,13 @@ from casdk.errors import ItemError
 __all__ = ["ClipRetrievalTarget"]
 
 LINES: Final = "rows"
-"""The file of a shard under way with a line for each of its rows, also of those that failed."""
+"""The kind of the file that has a line for each row of the shard under way, also for rows that failed."""
 GROUP_ROWS: Final = 1 << 16
 """Rows of metadata that are held in memory at a time."""
 COPIED_BYTES: Final = 1 << 20
 
 Line: TypeAlias = tuple[str, str, str | None]
-"""Name, caption and error of a row, as its line in the shard under way has them."""
+"""A line of that file: name, caption and error of a row."""
 
 
 class ClipRetrievalTarget(FolderTarget):
@@ -49,7 +49,7 @@ class ClipRetrievalTarget(FolderTarget):
     def __init__(self, storage: str | Storage, dtype: str, columns: tuple[str, ...]) -> None:
         super().__init__(storage, dtype, columns)
         string, row = self._arrow.string(), self._arrow.int64()
-        # What an item is called is the path of its image; where there is none, it has a column of its own.
+        # The name of an image is stored as its path, which clip-retrieval knows; names of texts have their own column.
         self._named = "image_path" if "img_emb" in columns else "name"
         captions = ["caption"] if "text_emb" in columns else []
         self._metadata = self._arrow.schema([(column, string) for column in (self._named, *captions)])
@@ -57,7 +57,7 @@ class ClipRetrievalTarget(FolderTarget):
         self._parts: dict[str, Part] = {}
 
     def begin(self, manifest: Manifest, width: int) -> None:
-        """Begin with the files of the next shard, at the end of what is there of them."""
+        """Open the files of the next shard, and copy the kept beginning of the shard into them, if there is one."""
         self._width, number = width, manifest.next_number
         self._start = manifest.start_of(number)
         self._drop_begun(manifest)
@@ -81,7 +81,7 @@ class ClipRetrievalTarget(FolderTarget):
     def add(
         self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError], captions: Sequence[str] = ()
     ) -> None:
-        """Add the rows of which no item failed, and a line for each."""
+        """Add a line for each row, and the embeddings of those rows of which no item failed."""
         parts = len(self._columns)
         said = described_rows(errors, parts)
         texts = zip(names, captions or [""] * len(names), strict=True)
@@ -95,7 +95,7 @@ class ClipRetrievalTarget(FolderTarget):
         self._good += len(by_row)
 
     def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
-        """Have the files of the shard on disk, and give them their names."""
+        """Write the files of the shard to disk, and give them their final names."""
         lines, number, sums = self._parts[LINES], shard.number, list[str]()
         lines.close()
         made: dict[str, Part] = {}
@@ -117,7 +117,7 @@ class ClipRetrievalTarget(FolderTarget):
         return msgspec.structs.replace(shard, files=files, checksum=sum_of(sums))
 
     def _end_matrix(self, part: Part) -> str:
-        """Have a matrix on disk, with the number of its rows; returns the checksum of what it begins with."""
+        """Write the number of rows into a matrix, wait until it is on disk, and return the checksum of its header."""
         head, checksum = self._head(self._good), Checksum()
         part.overwrite(head)
         part.sync()
@@ -126,7 +126,7 @@ class ClipRetrievalTarget(FolderTarget):
         return checksum.text
 
     def _write_rows(self, kind: str, number: int, schema: Any, rows: Iterable[tuple[Any, ...]]) -> Part:
-        """Write rows into a file of their own, as many of their values as the schema has columns; returns the file."""
+        """Write rows into a Parquet file, which is returned; only the values for which the schema has columns count."""
         part = self._parts[kind] = Part(self.storage.scratch / f"_{kind}_{number}.parquet.tmp")
         part.checksum = Checksum()
 
@@ -142,7 +142,7 @@ class ClipRetrievalTarget(FolderTarget):
         return part
 
     def keep(self, shard: Shard, contents: bytes = b"") -> Shard:
-        """Keep what there is of the shard, under other names."""
+        """Write the beginning of the shard to disk, under names that `begin` finds."""
         files: dict[str, int] = {}
         for kind, part in self._parts.items():
             part.sync()
@@ -155,7 +155,7 @@ class ClipRetrievalTarget(FolderTarget):
         return msgspec.structs.replace(shard, files=files, checksum=sum_of(sums))
 
     def drop(self) -> None:
-        """Let go of what there is of the shard."""
+        """Remove the files of the shard that is being made."""
         for part in self._parts.values():
             part.close()
             remove(part.path)
@@ -190,14 +190,14 @@ _decoder: Final = msgspec.json.Decoder(Line)
 
 
 def _read(lines: IO[bytes]) -> Iterator[Line]:
-    """Yield the rows of a shard under way, and close their file."""
+    """Yield the lines of a shard under way, and close their file."""
     with lines:
         for line in lines:
             yield _decoder.decode(line)
 
 
 def _copy(file: IO[bytes], part: Part, *, skip: int) -> None:
-    """Write what a file holds beyond its first bytes."""
+    """Copy a file into a part, without its first ``skip`` bytes."""
     file.seek(skip)
     while data := file.read(COPIED_BYTES):
         part.write(data)

@@ -15,11 +15,11 @@ from casdk.bulk.work import Work
 __all__ = ["Comparison"]
 
 COMPARED_BATCHES: Final = 32
-"""Batches of items that are read at a time where nothing is encoded."""
+"""Items are compared in blocks of so many batches, because none of them is sent."""
 
 
 class Comparison:
-    """Reads and compares the part of a run's input that is not encoded now.
+    """Reads the part of a run's input that is already in the target, or that other runs encode.
 
     Args:
         target: The target, which has the names of its items.
@@ -59,10 +59,10 @@ class Comparison:
             mode: How the caller waits.
             manifest: What the target holds.
             shard: The shard.
-            again: Takes items out of it that are tried again.
+            again: Encodes the failed items of the shard again, if the caller wants that.
 
         Returns:
-            What was read of it.
+            The rows of the shard that were read, all counted as having come back.
 
         Raises:
             BulkError: The items of the shard have changed.

@@ -1,7 +1,8 @@
-"""An update of a matrix: rows of items that have not changed are copied from the matrix that was there.
+"""An update of a matrix: the rows of unchanged items are copied from the old matrix, and all others are encoded.
 
-The new matrix is a run of its own, beside the old one, over all of the input. Of each block of items, only those are
-sent that the old matrix does not have; their rows, and the copied ones, are then put into the order of the input again.
+A run over the whole input makes a new matrix beside the old one. `Copies` stands at both ends of its stream. Before it,
+the items whose rows the old matrix has are taken out of each block of the input, so that only the others are sent.
+Behind it, the copied rows are put between the encoded ones again, so that all rows are in the order of the input.
 """
 
 from __future__ import annotations
@@ -24,34 +25,37 @@ from casdk.models import EncodeResult
 __all__ = ["Copied", "Copies"]
 
 READ_ROWS: Final = 4096
-"""Rows that are copied at a time."""
+"""Rows that are read from the old matrix at a time."""
 
 
 class Copied(EncodeResult, frozen=True, kw_only=True, eq=False):
-    """Rows that were copied from the old matrix, and are already in the target's dtype and normalised."""
+    """Rows that were copied from the old matrix: they have the target's dtype, and are normalised if it wants that."""
 
 
-class Span(msgspec.Struct):
-    """Rows that follow each other in the new matrix.
+class RowRange(msgspec.Struct):
+    """Consecutive rows of the new matrix that are either all copied or all encoded.
 
     Attributes:
-        first: The first of them in the old one, where they follow each other, too; ``None`` if they are encoded.
-        rows: How many there are.
+        old_start: The row of the old matrix where the range begins, if it is copied; its rows are consecutive there,
+            too. ``None`` for a range that is encoded.
+        rows: Number of rows that were not written yet.
     """
 
-    first: int | None
+    old_start: int | None
     rows: int
 
 
 class Copies:
-    """Which rows of a new matrix are copied, and which are encoded.
+    """Decides which rows of a new matrix are copied, and puts them between the encoded ones.
+
+    Reading the input adds the ranges of rows that are to come; writing the rows removes them.
 
     Args:
-        target: The matrix; ``None`` for a run that copies nothing.
+        target: The matrix that is updated; ``None`` for a run that copies nothing.
 
     Attributes:
-        replaced: Number of rows of the old matrix that were encoded again: their items have changed or had failed.
-        dropped: Number of rows of the old matrix for which the input has no item any more.
+        replaced: Number of rows of the old matrix whose items were encoded again: they have changed, or had failed.
+        dropped: Number of rows of the old matrix whose items the input no longer has.
     """
 
     def __init__(self, target: MatrixTarget | None) -> None:
@@ -60,96 +64,105 @@ class Copies:
         self._target = target
         self._before: Before | None = None
         self._index: Index | None = None
-        self._spans: deque[Span] = deque()
+        self._ranges: deque[RowRange] = deque()
 
     def open(self, mode: Mode, source: Any) -> Any:
-        """Read which items the old matrix has, if there is one.
+        """Read which items the old matrix has, if there is one, and return the input of the stream.
 
         Args:
             mode: How the caller waits.
-            source: The input.
+            source: The input of the run.
 
         Returns:
-            An input of which each block has the names of all its rows, and the items of those that are to be encoded.
+            A source whose blocks have the names of all rows, but only the items that are to be encoded.
         """
         self._before = None if self._target is None else self._target.read_before()
         if self._before is None:
             return source
         self._index = Index(self._before.keys())
         if isinstance(mode, OnLoop):
-            return AsyncCopying(partial(mode.take, source), self._look_up)
-        return Source(lambda most: self._look_up(source.take(most)))
+            return AsyncLookup(partial(mode.take, source), self._take_out)
+        return Source(lambda most: self._take_out(source.take(most)))
 
-    def compared(self, source: Any) -> Any:
-        """Return an input whose items are looked up as they are read: the new matrix has them already."""
+    def for_comparison(self, source: Any) -> Any:
+        """Return the input as the run compares it with the rows that the new matrix already has.
+
+        None of these items is taken out, but the old rows that they have are not available to later items any more.
+        """
         if isinstance(source, AsyncSource):
-            return AsyncCopying(source.take, self._pass)
-        return Source(lambda most: self._pass(source.take(most)), source.total, source.holds)
+            return AsyncLookup(source.take, self._look_up_only)
+        return Source(lambda most: self._look_up_only(source.take(most)), source.total, source.holds)
 
-    def _pass(self, block: Block) -> Block:
+    def _look_up_only(self, block: Block) -> Block:
         if self._index is not None:
-            self._rows_of(block)
+            self._old_rows(block)
         return block
 
-    def _rows_of(self, block: Block) -> list[int | None]:
-        """Return the row of the old matrix for each of some items, ``None`` where it has none."""
+    def _old_rows(self, block: Block) -> list[int | None]:
+        """Return the row of the old matrix for each item of a block; ``None`` for an item that it does not have."""
         assert self._index is not None
         return self._index.look_up(block.names, contents_of(block.contents, len(block)))
 
-    def _look_up(self, block: Block) -> Block:
-        found = self._rows_of(block)
-        spans: list[Span] = []
+    def _take_out(self, block: Block) -> Block:
+        """Return a block without the items whose rows are copied, and add the ranges of its rows."""
+        found = self._old_rows(block)
+        ranges: list[RowRange] = []
         for row in found:
-            if spans and row == (None if spans[-1].first is None else spans[-1].first + spans[-1].rows):
-                spans[-1].rows += 1
+            last = ranges[-1] if ranges else None
+            if last is not None and row == (None if last.old_start is None else last.old_start + last.rows):
+                last.rows += 1
             else:
-                spans.append(Span(row, 1))
-        # All at once, because the writer of rows takes spans from the other end at the same time.
-        self._spans.extend(spans)
+                ranges.append(RowRange(row, 1))
+        # The ranges are added when they are complete, because another thread may write rows at the same time.
+        self._ranges.extend(ranges)
         items = [item for item, row in zip(block.items, found, strict=True) if row is None]
         return msgspec.structs.replace(block, items=items)
 
     def forget(self) -> None:
-        """Forget the rows that were looked up and are not in the new matrix."""
-        self._spans.clear()
+        """Drop the ranges whose rows were not written, because the run stops and will not write them."""
+        self._ranges.clear()
 
     def around(self, piece: EncodeResult) -> Iterator[EncodeResult]:
-        """Yield rows that were encoded, and those that are copied before and between them."""
+        """Yield an encoded piece of the stream with the copied rows around it: those before it and between its rows."""
         if self._index is None:
             yield piece
             return
         done, rows = 0, len(piece.embeddings)
         while done < rows:
             yield from self.before_next()
-            span = self._spans[0]
-            count = min(span.rows, rows - done)
+            encoded = self._ranges[0]
+            count = min(encoded.rows, rows - done)
             yield _part_of(piece, done, count)
             done += count
-            span.rows -= count
-            if not span.rows:
-                self._spans.popleft()
+            encoded.rows -= count
+            if not encoded.rows:
+                self._ranges.popleft()
 
     def before_next(self) -> Iterator[Copied]:
-        """Yield the rows that are copied before the next one that is encoded."""
-        while self._spans and self._spans[0].first is not None:
+        """Yield the copied rows that come before the next encoded row, or before the end of the input."""
+        while self._ranges and self._ranges[0].old_start is not None:
             assert self._before is not None
-            span = self._spans.popleft()
-            assert span.first is not None
-            # A block of the input ends no span.
-            while self._spans and self._spans[0].first == span.first + span.rows:
-                span.rows += self._spans.popleft().rows
-            for start in range(0, span.rows, READ_ROWS):
-                yield Copied(embeddings=self._before.rows(span.first + start, min(READ_ROWS, span.rows - start)))
+            copied = self._ranges.popleft()
+            assert copied.old_start is not None
+            # A range ends with its block of the input, but the next one may continue it; both are then read as one.
+            while self._ranges and self._ranges[0].old_start == copied.old_start + copied.rows:
+                copied.rows += self._ranges.popleft().rows
+            for start in range(0, copied.rows, READ_ROWS):
+                rows = self._before.rows(copied.old_start + start, min(READ_ROWS, copied.rows - start))
+                yield Copied(embeddings=rows)
 
     def count(self) -> None:
-        """Count the rows that were not taken, now that all of the input was read."""
+        """Set `replaced` and `dropped`, after all of the input was read."""
         if self._index is not None:
             self.replaced = self._index.replaced
             self.dropped = int((~self._index.stays).sum()) - self.replaced
 
 
 def _part_of(piece: EncodeResult, start: int, rows: int) -> EncodeResult:
-    """Return some rows of a piece; what else is said of all of it stays with the first ones."""
+    """Return consecutive rows of a piece, with their errors.
+
+    Only the part with the first row keeps the other fields, such as `sent_bytes`, so that nothing is counted twice.
+    """
     if rows == len(piece.embeddings):
         return piece
     first = piece.start + start
@@ -160,12 +173,12 @@ def _part_of(piece: EncodeResult, start: int, rows: int) -> EncodeResult:
     return msgspec.structs.replace(piece, embeddings=embeddings, errors=errors)
 
 
-class AsyncCopying(AsyncSource):
-    """An async input of which only those items are handed out that are to be encoded.
+class AsyncLookup(AsyncSource):
+    """An async input whose items are looked up in the old matrix as they are read.
 
     Args:
-        read: Reads up to so many items of the input.
-        look_up: Leaves out the items of rows that are copied.
+        read: Reads up to a given number of items of the input.
+        look_up: Looks up the items of a block, and returns the block that takes its place.
     """
 
     def __init__(self, read: Callable[[int], Awaitable[Block]], look_up: Callable[[Block], Block]) -> None:
@@ -173,6 +186,6 @@ class AsyncCopying(AsyncSource):
         self._look_up = look_up
 
     async def take(self, most: int) -> Block:
-        """Take up to so many rows."""
+        """Take up to ``most`` rows."""
         block = self._look_up(await self._read(most))
         return msgspec.structs.replace(block, items=await at_hand(block.items))

@@ -1,4 +1,4 @@
-"""A target that is a folder: what is in it, whose that is, and what all layouts of it have in common."""
+"""A target that is a folder: the names of its files, and what its layouts have in common."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from casdk.errors import BulkError, ConfigError
 __all__ = ["EMBEDDING", "ERRORS", "RUN_FILES", "SHARE_MANIFEST", "FolderTarget"]
 
 EMBEDDING: Final = ("embedding",)
-"""What the one matrix of a target is called, unless its layout says otherwise."""
+"""The name of the column with the embeddings, in our own layout."""
 ERRORS: Final = "_errors.parquet"
 MANIFEST: Final = "_casdk.json"
 RUN_FILES: Final = re.compile(
@@ -27,23 +27,23 @@ RUN_FILES: Final = re.compile(
     r"|_contents-\d{5,}\.bin(\.tmp)?|_again-\d{5,}\.(parquet|bin)(\.tmp)?"
     r"|_casdk(\.\d+-of-\d+)?\.json(\.tmp)?|_lock\.\d+-of-\d+"
 )
-"""What runs leave in their folder, whatever its layout."""
+"""The files of bulk runs in a folder of any layout."""
 SHARE_MANIFEST: Final = re.compile(r"_casdk\.(\d+)-of-(\d+)\.json")
-"""What a run that makes a share of the shards has instead of ``_casdk.json``."""
+"""The manifest of a run that makes a share of the shards, instead of ``_casdk.json``."""
 LEFT_BEFORE: Final = ("_lock", "_casdk.json.tmp")
-"""What a run that was killed before its first manifest may have left."""
+"""The files that a run may have left that was killed before it wrote its first manifest."""
 
 
 class FolderTarget(Target):
-    """A folder with the files of each shard; what else is in it begins with an underscore.
+    """A folder with the files of each shard.
 
-    That is the manifest ``_casdk.json``, the lock, and ``_errors.parquet`` with ``row``, ``name`` and ``error`` of the
-    failed items when all is done.
+    The names of its other files begin with an underscore: the manifest ``_casdk.json``, the lock, and in a finished
+    folder ``_errors.parquet``, with ``row``, ``name`` and ``error`` of the failed items.
 
     Args:
         storage: The folder, made if it is not there.
         dtype: ``float32`` or ``float16``.
-        columns: What the matrices of the layout are called.
+        columns: The names of the matrices in the layout.
 
     Raises:
         ConfigError: pyarrow is not installed.
@@ -68,31 +68,31 @@ class FolderTarget(Target):
         return self.storage.read_manifest(self.manifest_name), self.storage.where(self.manifest_name)
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Say what it holds from now on."""
+        """Write the manifest, which from now on says what the folder holds."""
         self.storage.write_manifest(self.manifest_name, write_manifest(manifest))
 
     def foreign_files(self) -> Iterator[str]:
-        """Yield what lies in the folder."""
+        """Yield the files in the folder, none of which belongs to a run while there is no manifest."""
         yield from map(self.storage.where, self._found())
 
     @property
     def is_whole(self) -> bool:
-        """Whether it has a manifest of its own, and not only such as runs of shares have."""
+        """Whether there is a manifest of the whole folder, and not only those of runs with a share."""
         return self.storage.size_of(MANIFEST) is not None
 
     def forget(self) -> None:
-        """Remove its manifest, for good: from here on, those of others count."""
+        """Remove the manifest for good: from then on, the manifests of other runs count."""
         self.storage.remove(self.manifest_name)
 
     def _found(self) -> list[str]:
-        """Return the names of what is in the folder."""
+        """Return the names of the files in the folder, without those of `LEFT_BEFORE`."""
         return [name for name in self.storage.names() if name not in LEFT_BEFORE]
 
     def clear(self) -> None:
-        """Remove what an earlier run has left, its manifest first.
+        """Remove the files of an earlier run, its manifest first.
 
         Raises:
-            BulkError: There are files of others that would remain in it.
+            BulkError: The folder also has files that are not of a bulk run, which are never removed.
         """
         found = self._found()
         if others := [name for name in found if not RUN_FILES.fullmatch(name)]:
@@ -104,7 +104,7 @@ class FolderTarget(Target):
         self.storage.remove(*found)
 
     def check(self, manifest: Manifest) -> None:
-        """Check that what the manifest says is there.
+        """Check that the files exist that the manifest names.
 
         Raises:
             BulkError: A file is missing, or has another size.
@@ -119,18 +119,18 @@ class FolderTarget(Target):
         return True
 
     def _begun(self, number: int) -> list[str]:
-        """Return the files that hold the beginning of a shard, also of one that is whole by now."""
+        """Return the files that hold the beginning of a shard, which may be complete by now."""
         return self.storage.beginning(f"_begun-{number:05d}-")
 
     def _begun_name(self, shard: Shard, kind: str) -> str:
         """Return the name of a file with the beginning of a shard.
 
-        A name of its own: until the manifest is written, the beginning that the last run has left is what counts.
+        Each beginning has a name of its own, because the one before it counts until the manifest is written.
         """
         return f"_begun-{shard.number:05d}-{shard.rows}.{kind}"
 
     def _drop_begun(self, manifest: Manifest) -> None:
-        """Remove the files of beginnings of the next shard that the manifest does not name."""
+        """Remove files with a beginning of the next shard, unless the manifest names them."""
         known = () if manifest.begun is None else manifest.begun.files
         self.storage.remove(*(name for name in self._begun(manifest.next_number) if name not in known))
 
@@ -138,7 +138,7 @@ class FolderTarget(Target):
         """Give a finished target its final form; done again where an earlier run was stopped in the middle of it."""
         whole = {name for shard in manifest.shards for name in shard.files} | {ERRORS}
         found = self._found()
-        # What a run has left that was killed, also of a shard that an input which is shorter now does not have.
+        # Killed runs have left these, perhaps of a shard that does not exist any more since the input became shorter.
         left = [name for name in found if name not in whole and RUN_FILES.fullmatch(name)]
         self.storage.remove(*(name for name in left if not name.startswith(("_casdk", "_lock"))))
         if ERRORS not in found:
@@ -150,7 +150,7 @@ class FolderTarget(Target):
             self.storage.take_in(part.path, ERRORS)
 
     def _write_table(self, part: Part, schema: Any, tables: Iterable[Any]) -> None:
-        """Write tables into a file, one below the other, and have it on disk."""
+        """Write tables into a file, one below the other, and wait until it is on disk."""
         try:
             with self._arrow.parquet.ParquetWriter(part, schema) as writer:
                 for table in tables:

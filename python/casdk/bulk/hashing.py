@@ -37,20 +37,20 @@ class AsyncByBytes(AsyncSource):
         self._source = source
 
     async def take(self, most: int) -> Block:
-        """Take up to so many items."""
+        """Take up to ``most`` items."""
         return await asyncio.to_thread(_read, await self._source.take(most))
 
 
 def _read(block: Block) -> Block:
-    """Return items with what their files hold."""
+    """Return a block with fingerprints of the bytes of its files."""
     parts = len(block.items) // max(1, len(block))
     paths = {place // parts: path for place, item in enumerate(block.items) if (path := _path_of(item)) is not None}
-    held = {row: _digest_of(path) for row, path in paths.items()}
-    return msgspec.structs.replace(block, contents={**block.contents, **held})
+    digests = {row: _digest_of(path) for row, path in paths.items()}
+    return msgspec.structs.replace(block, contents={**block.contents, **digests})
 
 
 def _path_of(item: Any) -> str | None:
-    """Return the path of an item that is a file of this machine."""
+    """Return the path of an item that is a file of this machine; ``None`` for any other item."""
     if isinstance(item, Image):
         source: Any = item.source
         return _path_of(Path(source) if isinstance(source, str) and "://" not in source[:10] else source)
@@ -58,7 +58,7 @@ def _path_of(item: Any) -> str | None:
 
 
 def _digest_of(path: str) -> str:
-    """Return a digest of a file, or why it cannot be read: that is part of what an item was."""
+    """Return a digest of a file, or the kind of error if it cannot be read, for comparison in a later run."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, HASH).hexdigest()

@@ -28,10 +28,10 @@ class ClipRetrievalShare(SharedFolder, ClipRetrievalTarget):
 
 
 def columns_of(layout: str | None, holds: Holds) -> tuple[str, ...]:
-    """Return what the matrices of a target are called.
+    """Return the names of the matrices of a target.
 
     Args:
-        layout: Of a folder; ``None`` for our own.
+        layout: The layout of a folder; ``None`` for our own.
         holds: What each row of the source holds.
 
     Raises:
@@ -58,10 +58,10 @@ def open_folder(
     """Return the folder of a layout.
 
     Args:
-        storage: Where it is.
+        storage: The storage of the folder, or its path or URL.
         dtype: ``float32`` or ``float16``.
         layout: ``"clip-retrieval"``; ``None`` for our own.
-        columns: What its matrices are called.
+        columns: The names of its matrices.
         share: Which shards are made, if other runs make the others.
 
     Raises:

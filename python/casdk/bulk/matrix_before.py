@@ -1,4 +1,4 @@
-"""The matrix that was there, while an update makes a new one beside it."""
+"""The matrix that was there before an update, which makes a new one beside it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from casdk.bulk.items import CONTENT_BYTES, keys_of, unlike
+from casdk.bulk.items import CONTENT_BYTES, keys_of, unmatched
 from casdk.bulk.manifest import Manifest
 from casdk.bulk.targets import Rows
 
@@ -23,13 +23,13 @@ READ_NAMES: Final = 4096
 
 
 class Before:
-    """A whole matrix, which stays as it is until the new one takes its place.
+    """The old matrix of an update, which stays complete until the new one takes its place.
 
     Args:
-        manifest: What it holds.
-        files: Where its rows, its names, its errors and the contents of its items are.
-        dtype: Of its numbers.
-        head_bytes: What comes before its rows.
+        manifest: The manifest of the old matrix.
+        files: The paths of its ``rows``, ``names``, ``errors`` and ``contents``.
+        dtype: The dtype of its numbers.
+        head_bytes: The size of the header before its rows.
     """
 
     def __init__(self, manifest: Manifest, files: Mapping[str, Path], dtype: np.dtype[Any], head_bytes: int) -> None:
@@ -39,7 +39,7 @@ class Before:
         self._head_bytes = head_bytes
 
     def keys(self) -> NDArray[Any]:
-        """Return the keys of its items, in order; those of items that have failed are none that an item has."""
+        """Return the keys of its rows, in order; those of items that failed match no item, so these are sent again."""
         keys = [keys_of([], b"")]
         contents = self._contents()
         with open(self._files["names"], "rb") as lines:
@@ -52,16 +52,16 @@ class Before:
         with open(self._files["errors"], "rb") as lines:
             failed = [json.loads(line)["row"] for line in lines]
         if failed:
-            joined[failed] = unlike(joined[failed])
+            joined[failed] = unmatched(joined[failed])
         return joined
 
     def _contents(self) -> bytes:
-        """Return what is known of the contents of the items; nothing if names say it all, or nobody has kept it."""
+        """Return the hashed fingerprints of its items; empty if it has none, or an early version made it."""
         shards = self.manifest.shards
         return self._files["contents"].read_bytes() if shards and "contents" in shards[-1].files else b""
 
     def rows(self, first: int, count: int) -> Rows:
-        """Return rows that follow each other, ``[count, D]``."""
+        """Return ``count`` consecutive rows, ``[count, D]``."""
         width = self.manifest.width
         with open(self._files["rows"], "rb") as file:
             file.seek(self._head_bytes + first * width * self._dtype.itemsize)

@@ -33,7 +33,7 @@ def open_storage(path: str) -> Storage:
 
 
 def suffix_of(path: str) -> str:
-    """Return the suffix of the last part of a path, or of what a URL names in its bucket; ``""`` if it has none."""
+    """Return the suffix of the last part of a path, or of the key in a URL; ``""`` if it has none."""
     if is_url(path):
         path = path.partition("://")[2].partition("/")[2]
     return PurePath(path).suffix
@@ -166,8 +166,8 @@ class ObjectStorage(Storage):
 
     def take_in(self, path: Path, name: str) -> None:
         if path.stat().st_size:
-            # The pages of a map are the system's to take back, so that a shard costs no memory of the process. It ends
-            # with the last one who refers to it, which after an error may be that error.
+            # A shard that is mapped takes no memory of the process, because the system can drop its pages. The map is
+            # not closed here: after an error, the error's traceback may still refer to it.
             with path.open("rb") as file:
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._put(name, data)
@@ -212,7 +212,7 @@ class ObjectStorage(Storage):
         self._names.add(name)
         version = self._objects.put(name, data, self._versions.get(name))
         if version is None:
-            # It may be that the answer to the request was lost, and it was repeated.
+            # Perhaps the answer to the request was lost, and it was repeated: then the object is ours.
             found = self._objects.find(name)
             if found is None or found.data != data:
                 raise taken_over(self.name)
@@ -221,7 +221,7 @@ class ObjectStorage(Storage):
 
 
 def _is_finished(manifest: bytes) -> bool:
-    """Whether a manifest is one that no run adds to; what is none is left as it is, too."""
+    """Whether a manifest is finished; also true for an object that is no manifest, so that it is left as it is."""
     try:
         return read_manifest(manifest, "").finished
     except BulkError:

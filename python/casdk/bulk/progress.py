@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["Bar"]
 
 QUIET_SECONDS: Final = 5.0
-"""A server that has not answered for so long is said to be waited for."""
+"""When no row has come for so long, the bar shows that the run is waiting for the server."""
 SPEED_SECONDS: Final = 10.0
-"""The time that the speed is the mean of."""
+"""The speed is the mean over so much time."""
 
 
 class Bar:
@@ -27,7 +27,7 @@ class Bar:
     Args:
         target: The path of the target, whose last part is shown: a whole path would leave no room for the count.
         total: Rows in all, if known.
-        servers: Returns what is known of each server now.
+        servers: Returns the current state of each server.
         shown: Whether there is a bar at all.
     """
 
@@ -70,7 +70,7 @@ class Bar:
             self._progress.stop()
 
     def start(self, rows: int, failed: int, fidelity: float | None = None) -> None:
-        """Begin at what is there already."""
+        """Set the bar to the rows that the target has already."""
         self._failed = failed
         self._fidelity = fidelity
         self._advanced_at = monotonic()
@@ -89,7 +89,7 @@ class Bar:
 
     @property
     def state(self) -> str:
-        """What stands behind the count of rows."""
+        """The text behind the number of rows."""
         failed = f"{self._failed} failed" if self._failed else ""
         quiet = monotonic() - self._advanced_at
         if quiet >= QUIET_SECONDS:

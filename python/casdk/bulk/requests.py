@@ -1,8 +1,8 @@
-"""How many items a request of a run has, and how many are in flight: as the caller says, or as a search finds.
+"""How many items a request of a run has, and how many requests are in flight: as the caller says, or as a search finds.
 
-With ``batch_size="auto"`` the first shard begins with a search; its rows are kept, as all others. What it has found is
-written into the manifest before any row is, and holds for every later run. A run that is killed before that has written
-nothing, and the next one searches anew.
+With ``batch_size="auto"`` the first shard begins with a search, whose rows are written like all others. The two numbers
+that it finds are written to the manifest before any row, and all later runs use them. A run that is killed before that
+has written no row, and the next run searches again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Requests:
 
     Args:
         total: Rows that this run makes, if known.
-        tunes: Whether to find out what is best, and not to take what the settings say.
+        tunes: Whether to search for the best numbers, instead of taking those of the settings.
         row_items: Items of a row: 2 for an image and its caption, which go in one request.
 
     Attributes:
-        searches: Whether a search is under way whose outcome is in no manifest.
+        searches: Whether there is a search whose result was not written to the manifest yet.
     """
 
     def __init__(self, total: int | None, *, tunes: bool, row_items: int = 1) -> None:
@@ -37,11 +37,11 @@ class Requests:
         self._tuning: Tuning | None = None
 
     def begin(self, settings: Settings, manifest: Manifest | None) -> Settings:
-        """Return the settings of a run that begins; where it may choose, they are those of the target that is there.
+        """Begin a search if one is wanted and may pay; return the settings, with the batch size of an existing target.
 
         Args:
-            settings: As the caller has them.
-            manifest: What there is of the target, if anything is.
+            settings: The caller's settings.
+            manifest: The manifest of the target, if it exists.
         """
         if not self._tunes:
             return settings
@@ -55,21 +55,21 @@ class Requests:
         return settings
 
     def batch_size(self, settings: Settings) -> int | Tuning:
-        """Return the ``batch_size`` of `Client.stream`, by which a request has whole rows."""
+        """Return the ``batch_size`` for `Client.stream`, with which each request has whole rows."""
         return settings.batch_size * self._row_items if self._tuning is None else self._tuning
 
     @property
     def fewest_items(self) -> int:
-        """How many items a shard has at least of which the number may be known: a search needs as many."""
+        """The fewest items that the stream may get as a list of known length: with fewer there would be no search."""
         return FEWEST_ITEMS if self.searches else 0
 
     @property
     def is_found(self) -> bool:
-        """Whether a search is over whose outcome is in no manifest."""
+        """Whether a search is over whose result was not written to the manifest yet."""
         return self.searches and self._tuning is not None and self._tuning.is_over
 
     def settle(self, manifest: Manifest) -> Manifest:
-        """Return the manifest with what a search has found by now, which ends it; the same one if there is none."""
+        """End the search, and return the manifest with its result; the same manifest if there is no search."""
         tuning = self._tuning
         if not self.searches or tuning is None:
             return manifest

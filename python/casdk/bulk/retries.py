@@ -14,24 +14,24 @@ from casdk.errors import ItemError
 __all__ = ["Encoded", "Retries"]
 
 BATCHES_AT_ONCE: Final = 8
-"""Requests that are filled before items are sent, so that they can be in flight together."""
+"""Failed items are sent when there are enough for so many requests, which are then in flight together."""
 
 Encoded: TypeAlias = "tuple[Sequence[Rows], dict[int, ItemError]]"
 Encode: TypeAlias = "Callable[[list[int], list[str], list[Any]], Awaitable[Encoded]]"
-"""Takes items, and for each its row of the shard and its name; returns embeddings, and errors by position."""
+"""Encodes items; takes, for each, its row of the shard, its name and the item; returns rows, and errors by position."""
 
 
 class Retries:
     """The failed items of one shard.
 
     Args:
-        failures: What was written of them, by row of the shard.
-        encode: Encodes them.
+        failures: The recorded error of each of them, by row of the shard.
+        encode: Encodes items by a stream of their own.
         batch_size: Items per request.
 
     Attributes:
-        rows: ``[items, D]``, the embeddings of those that now have them, by row of the shard.
-        errors: What is said of those that have failed again.
+        rows: ``[items, D]``, the embeddings of the rows that are no longer failed, by row of the shard.
+        errors: The error to record for each row that has failed again, by row of the shard.
     """
 
     def __init__(self, failures: Mapping[int, str], encode: Encode, batch_size: int) -> None:
@@ -46,11 +46,11 @@ class Retries:
         self._items: list[Any] = []
 
     async def take(self, start: int, block: Block) -> None:
-        """Take the failed ones out of items of the shard, and encode what has gathered.
+        """Collect the failed items of a block, and encode those collected so far if they are enough.
 
         Args:
-            start: Row of the first item.
-            block: The items, which are those that they were.
+            start: The row of the shard where the block begins.
+            block: The next items of the shard, which have not changed.
         """
         self._parts = len(block.items) // len(block.names)
         for position, name in enumerate(block.names):
@@ -62,7 +62,7 @@ class Retries:
             await self.end()
 
     async def end(self) -> None:
-        """Encode what is left."""
+        """Encode the items that were collected and not sent yet."""
         if not self._items:
             return
         each = range(self._parts)
@@ -75,7 +75,7 @@ class Retries:
             if not failed:
                 self.rows[place] = np.stack([embeddings[item] for item in items])
             else:
-                # Where a row has two items, what is written of it stays true: it is filled in when both have come.
+                # A row of two items keeps its error until both of them are encoded; the error still holds.
                 self.errors[place] = failed[0] if self._parts == 1 else self._failures[place]
         self._places, self._names, self._items = [], [], []
 

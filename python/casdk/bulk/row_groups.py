@@ -25,8 +25,8 @@ CREATED_BY: Final = "casdk version 1"
 LENGTH: Final = struct.Struct("<I")
 """The length of what follows, in bytes."""
 STATISTICS_BYTES: Final = 256
-"""If the first or the last name of a row group is longer, the statistics have neither of them."""
-# Numbers of Parquet's own, as its parquet.thrift names them.
+"""The statistics of a row group have its first and last name, unless one of them is longer than this."""
+# The names and numbers of enumerations in Parquet's own parquet.thrift.
 VERSION: Final = 2
 FLOAT, BYTE_ARRAY, FIXED_LEN_BYTE_ARRAY = 4, 6, 7
 OPTIONAL, REPEATED = 1, 2
@@ -38,9 +38,9 @@ LIST_TYPE: Final[Struct] = {3: {}}
 FLOAT16_TYPE: Final[Struct] = {15: {}}
 TYPE_ORDER: Final[Struct] = {1: {}}
 HERE, ABSENT = 1, 0
-"""Levels of a string that is there, and of a null."""
+"""Definition levels of a string, and of a null."""
 NUMBER: Final = 3
-"""Level of a number of an embedding."""
+"""Definition level of a number of an embedding."""
 
 
 class Matrix(NamedTuple):
@@ -206,12 +206,16 @@ class _Written(NamedTuple):
 
 def _column_chunk(path: list[str], kind: int, codec: int, page: _Written, statistics: Struct | None) -> Struct:
     """Return the entry of the footer for a column of a row group."""
-    said = {1: kind, 2: [PLAIN, RLE], 3: path, 4: codec, 5: Long(page.values), 6: Long(page.whole), 7: Long(page.size)}
-    return {2: Long(0), 3: said | {9: Long(page.start), 12: statistics}}
+    data = {1: kind, 2: [PLAIN, RLE], 3: path, 4: codec, 5: Long(page.values), 6: Long(page.whole), 7: Long(page.size)}
+    return {2: Long(0), 3: data | {9: Long(page.start), 12: statistics}}
 
 
 def _stretches(rows: int, odd: Sequence[int]) -> Iterator[tuple[int, bool]]:
-    """Divide rows into stretches, each odd row being one by itself; yield their lengths, and which are odd rows."""
+    """Divide rows into stretches: each row of ``odd`` is one by itself, and so are all rows between two of these.
+
+    Yields:
+        The number of rows of a stretch, and whether it is a row of ``odd``.
+    """
     start = 0
     for row in odd:
         if row > start:
@@ -223,7 +227,11 @@ def _stretches(rows: int, odd: Sequence[int]) -> Iterator[tuple[int, bool]]:
 
 
 def _levels(runs: Iterable[tuple[int, int]]) -> bytes:
-    """Return levels as Parquet encodes them; they are given as runs, each a count and a level."""
+    """Return levels in the encoding of Parquet.
+
+    Args:
+        runs: Runs of equal levels: how many there are, and the level.
+    """
     levels = b"".join(_run(count, level) for count, level in runs)
     return LENGTH.pack(len(levels)) + levels
 

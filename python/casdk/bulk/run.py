@@ -108,7 +108,7 @@ class Run:
         self._manifest = Manifest(settings=settings, share=share)
         ways = {"resume": resume, "overwrite": overwrite, "update": update}
         self._open = partial(open_manifest, target, self._manifest, self._requests, **ways)
-        self._comparison = Comparison(target, self._copies.compared(self._source), settings, self._check_asked)
+        self._comparison = Comparison(target, self._copies.for_comparison(self._source), settings, self._check_asked)
         self._read = self._comparison.read
         self._update: Update | None = None
         self._deadline: float | None = None

@@ -1,4 +1,4 @@
-"""Runs that make one folder together, each a share of its shards: what each has to itself, and what it has read."""
+"""Runs that make one folder together, each a share of its shards, with a manifest and a lock of its own."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = [
 ]
 
 LEFT_BEFORE: Final = re.compile(r"_lock|_lock\.\d+-of-\d+|_casdk\.\d+-of-\d+\.json(\.tmp)?")
-"""What the runs of other shares may have in the folder before a run has its manifest."""
+"""Files that the runs of other shares may have in the folder before this run has its manifest."""
 
 
 class Reading:
-    """How far a run has read its input, and a digest of all of it: equal for two runs that have read the same.
+    """How far a run has read its input, and a digest of all items so far, to compare the inputs of several runs.
 
     Args:
-        shard_rows: Items in a shard.
+        shard_rows: Number of items in a full shard.
 
     Attributes:
-        shards: Shards that were read, also those that other runs make.
+        shards: Number of shards that were read, including those that other runs make.
         ended: Whether the input has ended.
     """
 
@@ -49,7 +49,7 @@ class Reading:
         self._digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
 
     def add(self, rows: int, digest: str) -> None:
-        """Add the items of the next shard; if there are fewer than a full shard has, the input has ended."""
+        """Add the next shard that was read; if it has fewer items than a full shard, the input has ended."""
         self.ended = rows < self._shard_rows
         if rows:
             self.shards += 1
@@ -58,12 +58,12 @@ class Reading:
 
     @property
     def input(self) -> Input:
-        """What was read."""
+        """The input, as far as it was read."""
         return Input(items=self._items, digest=self._digest.hexdigest())
 
 
 class SharedFolder(FolderTarget):
-    """A folder of which this run makes one share of the shards, while other runs make theirs; combined with a layout.
+    """A folder of which this run makes one share of the shards. It is a base class, to be combined with a layout.
 
     Args:
         storage: The folder.
@@ -81,10 +81,10 @@ class SharedFolder(FolderTarget):
         return self.storage.lock_share(f"{self._share.index}-of-{self._share.of}")
 
     def read_manifest(self) -> Manifest | None:
-        """Return what this run has made.
+        """Return the manifest of this run; ``None`` if it has none.
 
         Raises:
-            BulkError: The folder is one that it cannot be made in.
+            BulkError: The folder is finished or of a run without a share, or other runs make another number of shares.
         """
         if self.is_whole:
             raise BulkError(f"{self.name} is whole, or of a run without shard=: leave that out to check it or go on")
@@ -95,7 +95,7 @@ class SharedFolder(FolderTarget):
         return super().read_manifest()
 
     def foreign_files(self) -> Iterator[str]:
-        """Yield what lies in the folder and is of no run that makes a share of it."""
+        """Yield the files in the folder that belong to no run with a share of it."""
         found = self._found()
         # A run writes its manifest before any other file, so the manifests are looked for after the files.
         begun = bool(shares_in(self.storage))
@@ -104,7 +104,7 @@ class SharedFolder(FolderTarget):
                 yield self.storage.where(name)
 
     def complete(self, manifest: Manifest) -> None:
-        """Leave the files of the whole to `casdk.bulk.merge`."""
+        """Remove beginnings of shards; `casdk.bulk.merge` gives the whole folder its final form."""
         self._remove_begun(manifest)
 
     def _makes(self, number: int) -> bool:
@@ -121,14 +121,14 @@ class ShareTarget(SharedFolder, ParquetTarget):
 
 
 def shares_in(storage: Storage) -> list[tuple[str, Share]]:
-    """Return the manifests of shares that are in a storage, in order, and of which share each is."""
+    """Return the names of the manifests of shares in a storage, each with its share, in the order of the shares."""
     matches = {name: SHARE_MANIFEST.fullmatch(name) for name in storage.names()}
     found = [(name, Share(index=int(match[1]), of=int(match[2]))) for name, match in matches.items() if match]
     return sorted(found, key=lambda one: (one[1].of, one[1].index))
 
 
 def remove_shares(storage: Storage) -> None:
-    """Remove the manifests and locks of shares, once they do not count any more."""
+    """Remove the manifests and locks of shares, when a manifest of the whole folder has taken their place."""
     for name, _ in shares_in(storage):
         storage.remove(name, name.removesuffix(".json").replace("_casdk", "_lock"))
 
@@ -139,11 +139,11 @@ def read_shares(storage: Storage) -> list[Manifest]:
 
 
 def check_alike(name: str, manifests: list[Manifest]) -> int:
-    """Check that runs which make shares of a folder are of one kind, finished or not.
+    """Check that the runs that make the shares of a folder agree, whether or not they are finished.
 
     Args:
         name: The folder.
-        manifests: Theirs, one at least.
+        manifests: The manifests of these runs, at least one.
 
     Returns:
         How many runs there are to be.
@@ -161,7 +161,7 @@ def check_alike(name: str, manifests: list[Manifest]) -> int:
         both = f"of {name}, shard {shares[0]} was made"
         for option in Settings.__struct_fields__:
             one, other = getattr(first.settings, option), getattr(manifest.settings, option)
-            # One that a run has found by measuring is no option of its caller's, and each run measures for itself.
+            # A batch size that was found by measuring may differ, because each run measures for itself.
             was_found = option == "batch_size" and (first.prefetch or manifest.prefetch)
             if one != other and not was_found:
                 raise BulkError(f"{both} with {option}={one!r}, and shard {share} with {other!r}")
@@ -176,12 +176,12 @@ def check_alike(name: str, manifests: list[Manifest]) -> int:
 
 
 def common_of(manifests: list[Manifest]) -> Manifest:
-    """Return what runs have in common that make shares of a folder, as the manifest of one that has made no shard.
+    """Return a manifest without shards that has what the runs of a folder have in common.
 
-    Of what they have found by measuring, batch size and requests in flight, it has what the first of them has found.
+    Batch size and requests in flight are those of the first run that has found them by measuring.
 
     Args:
-        manifests: Theirs, which are alike.
+        manifests: The manifests of the runs, which `check_alike` has compared.
     """
     found = next((manifest for manifest in manifests if manifest.prefetch is not None), manifests[0])
     return Manifest(

@@ -49,7 +49,7 @@ class StoreLock:
     Args:
         objects: The objects of the target.
         name: The name of the lock.
-        scratch: The lock's folder on this machine.
+        scratch: The lock's folder on this machine, which has the tokens of processes that were killed here.
 
     Attributes:
         took_over: Whether the lock was taken over from a process that was killed.
@@ -93,7 +93,7 @@ class StoreLock:
         """Renew the lock regularly, until it is released or another process has taken it over."""
         while not self._ended.wait(RENEWED_SECONDS):
             self._holder = msgspec.structs.replace(self._holder, renewed=self._holder.renewed + 1)
-            with contextlib.suppress(OSError):  # a store that is away stops the run as soon as that writes
+            with contextlib.suppress(OSError):  # if the store cannot be reached, the run fails when it writes next
                 version = self._put(self._version)
                 if version is None:
                     found = self._objects.find(self._name)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from casdk.bulk.items import Index, contents_of, keys_of, unlike
+from casdk.bulk.items import Index, contents_of, keys_of, unmatched
 from casdk.bulk.manifest import Manifest, Shard
 from casdk.bulk.modes import Mode, OnLoop
 from casdk.bulk.shards import ParquetTarget
@@ -57,7 +57,7 @@ class Update:
         keys = keys_of(list(target.names_of(self.before, shard)), target.contents_of(shard))
         if retry_errors and shard.failed:
             failed = list(target.failures(self.before, shard))
-            keys[failed] = unlike(keys[failed])
+            keys[failed] = unmatched(keys[failed])
         return keys
 
     def missing(self, mode: Mode, source: Any, is_asked: Callable[[], bool]) -> Source | AsyncSource:
