@@ -1,53 +1,34 @@
 """An update of a matrix: unchanged rows are copied, and the files are those of a run that encodes all of the input."""
 
-import asyncio
 import json
 import random
 from collections import Counter
 
 import numpy as np
 import pytest
-from casdk import BulkError, Client
-from casdk.bulk.call import make_run
-from casdk.testing import FaultServer
+from casdk import BulkError
+
+from .stopped_runs import StoppedRuns
 
 SMALL = {"shard_rows": 8, "batch_size": 3, "prefetch": 2}
 WIDTH = 8
 TEXTS = [f"sentence {number}" for number in range(20)]
 
 
-class Stopping:
-    """Stops a run where one of its texts comes to the server."""
-
-    run = text = None
-
-    def __call__(self, request):
-        if self.text in request.texts:
-            self.run.stop(SystemExit(7))
-
-
 @pytest.fixture(scope="module")
-def stopping():
-    return Stopping()
-
-
-@pytest.fixture(scope="module")
-def peer(stopping):
-    with FaultServer(stopping, width=WIDTH) as server:
-        yield server
+def runs():
+    with StoppedRuns().served(WIDTH) as runs:
+        yield runs
 
 
 @pytest.fixture
-def encode_to(peer, stopping, mode):
-    """`encode_to` by either API; the server stops it where a text comes."""
-    with Client(peer.address("grpc")) as client:
+def encode_to(runs, mode):
+    """`encode_to` by either API; the run is stopped at the request with the text ``stop``."""
 
-        def encode_to(target, content, *, stop=None, **options):
-            stopping.run = make_run(client, target, content, {**SMALL, **options})
-            stopping.text = stop
-            return stopping.run.run() if mode == "sync" else asyncio.run(stopping.run.arun())
+    def encode_to(target, content, *, stop=None, **options):
+        return runs.run(target, content, {**SMALL, **options}, text=stop, mode=mode)
 
-        yield encode_to
+    return encode_to
 
 
 def anew(encode_to, target, content, **options):
@@ -80,7 +61,7 @@ def test_an_update_leaves_what_a_new_run_leaves(encode_to, target, held, seed, o
     assert held(target.parent) == held(anew(encode_to, target, now, **options))
 
 
-def test_what_has_not_changed_is_not_sent(encode_to, target, held, peer):
+def test_what_has_not_changed_is_not_sent(encode_to, target, held):
     encode_to(target, TEXTS, update=True)
     before = held(target.parent)
     result = encode_to(target, iter(TEXTS), update=True)

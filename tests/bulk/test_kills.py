@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from casdk import Client
 from casdk._calls.space import SENTENCE
-from casdk.bulk.call import make_run
 from casdk.testing import FaultServer
+
+from .stopped_runs import StoppedRuns
 
 VICTIM = Path(__file__).with_name("victim.py")
 OPTIONS = {"shard_rows": 16, "batch_size": 4}
@@ -139,34 +140,16 @@ def test_a_retry_that_is_killed_at_every_step(refusing, victims, target, tmp_pat
     assert check_retry(refusing, victims, target, tmp_path, held, range(1, 60)) >= 15
 
 
-class Stopping:
-    """Runs with a server that stops one of them when it has been asked so many times."""
-
-    def __init__(self):
-        self._run, self._left = None, 0
-
-    def __call__(self, request):
-        self._left -= 1
-        if not self._left:
-            self._run.stop(SystemExit(7))
-
-    def run(self, target, source, requests, **options):
-        self._run = make_run(self.client, target, victim.items_of(source), options)
-        self._left = requests
-        return self._run.run()
-
-
 @pytest.fixture
-def stopping():
-    runs = Stopping()
-    with FaultServer(runs, width=8) as runs.server, Client(runs.server.address("grpc")) as runs.client:
+def runs():
+    with StoppedRuns().served(8) as runs:
         yield runs
 
 
-def check_update(stopping, victims, target, photos, tmp_path, held, places):
+def check_update(runs, victims, target, photos, tmp_path, held, places):
     """Files go, come and change; updates that are stopped and killed leave what one leaves that was not disturbed."""
     source, update = f"files:{photos}", {**OPTIONS, "update": True}
-    stopping.run(target, source, 0, **OPTIONS)
+    runs.run(target, victim.items_of(source), OPTIONS)
     folder = Path(photos).parent
     paths = sorted(path for path in folder.iterdir() if path.exists())
     for path in paths[2:30:9]:
@@ -177,34 +160,34 @@ def check_update(stopping, victims, target, photos, tmp_path, held, places):
         shutil.copy(paths[number % 2], folder / f"new{number}{paths[number % 2].suffix}")
     shutil.copytree(target.parent, tmp_path / "undisturbed")
     with pytest.raises(SystemExit):
-        stopping.run(target, source, 8, prefetch=1, **update)
+        runs.run(target, victim.items_of(source), {**update, "prefetch": 1}, requests=8)
     manifest = target / "_casdk.json" if target.is_dir() else target.with_suffix(".casdk.json")
     assert json.loads(manifest.read_text())["begun"]["rows"] == 8
-    url = stopping.server.address("grpc")
+    url = runs.server.address("grpc")
     killed = run_again_until_it_is_through(victims, url, source, target, update, places)
     killed += victims.kill(url, source, target, update, item=60)
-    stopping.run(target, source, 0, **update)
-    result = stopping.run(tmp_path / "undisturbed" / target.name, source, 0, **update)
+    runs.run(target, victim.items_of(source), update)
+    result = runs.run(tmp_path / "undisturbed" / target.name, victim.items_of(source), update)
     assert held(target.parent) == held(tmp_path / "undisturbed")
     again = 0 if target.is_dir() else result.failed
     assert (result.dropped, result.reencoded, result.encoded) == (4, 2 + again, 42 + again)
     if not target.is_dir():
         (tmp_path / "fresh").mkdir()
-        stopping.run(tmp_path / "fresh" / target.name, source, 0, **OPTIONS)
+        runs.run(tmp_path / "fresh" / target.name, victim.items_of(source), OPTIONS)
         assert held(target.parent) == held(tmp_path / "fresh")
     return killed
 
 
-def test_an_update_that_is_killed(stopping, victims, target, photos, tmp_path, held):
+def test_an_update_that_is_killed(runs, victims, target, photos, tmp_path, held):
     choose = random.Random("update")
     places = [choose.randint(5, STEPS), choose.randint(5, STEPS)]
-    assert check_update(stopping, victims, target, photos, tmp_path, held, places) >= 2
+    assert check_update(runs, victims, target, photos, tmp_path, held, places) >= 2
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_an_update_that_is_killed_at_every_step(stopping, victims, target, photos, tmp_path, held):
-    assert check_update(stopping, victims, target, photos, tmp_path, held, range(1, 60)) >= 20
+def test_an_update_that_is_killed_at_every_step(runs, victims, target, photos, tmp_path, held):
+    assert check_update(runs, victims, target, photos, tmp_path, held, range(1, 60)) >= 20
 
 
 def test_a_second_process_is_refused(target, server, encoder):

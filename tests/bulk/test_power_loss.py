@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from casdk import Client, Text, bulk
+from casdk import Text, bulk
 from casdk._calls.space import SENTENCE
 from casdk.bulk import large_part
-from casdk.bulk.call import make_run, open_target
-from casdk.testing import FaultServer
+from casdk.bulk.call import open_target
 
 from .recorded_folder import NEWEST, NOTHING, RecordedFolder
+from .stopped_runs import StoppedRuns
 
 OPTIONS = {"shard_rows": 16, "batch_size": 4}
 TEXTS = [f"sentence {number}" if number % 37 else "" for number in range(76)]
@@ -27,39 +27,33 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(large_part, "CHUNK_BYTES", 2 * large_part.BLOCK_BYTES)
 
 
-class Runs:
-    """Runs with a server that counts what they send.
+class CountedRuns(StoppedRuns):
+    """Runs of texts whose items are counted.
 
     Attributes:
         items: How many items have come to the server, without those that ask for the vector space.
     """
 
     def __init__(self):
-        self.server, self.client, self.items = None, None, 0
-        self._run, self._left = None, 0
+        super().__init__()
+        self.items = 0
 
     def __call__(self, request):
         if request.texts not in ((SENTENCE,), ("",)):
             self.items += len(request.texts)
-        self._left -= 1
-        if not self._left:
-            self._run.stop(SystemExit(7))
+        super().__call__(request)
 
-    def run(self, target, texts=TEXTS, stop_after=0, **options):
-        """Make a run, which is asked to stop when so many requests have come."""
-        if "layout" in options:  # it takes what says of itself that it is texts
+    def encode(self, target, texts=TEXTS, requests=0, **options):
+        """Make a run, which is stopped at the last of so many requests."""
+        content = texts
+        if "layout" in options:  # clip-retrieval's layout needs a source that says that it holds texts
             content = bulk.Named(lambda: ((text, Text(text), "") for text in texts), len(texts), ("text",))
-        else:
-            content = texts
-        self._run = make_run(self.client, target, content, {**OPTIONS, **options})
-        self._left = stop_after
-        return self._run.run()
+        return self.run(target, content, {**OPTIONS, **options}, requests=requests)
 
 
 @pytest.fixture
 def runs():
-    runs = Runs()
-    with FaultServer(runs, width=256) as runs.server, Client(runs.server.address("grpc")) as runs.client:
+    with CountedRuns().served(256) as runs:
         yield runs
 
 
@@ -69,16 +63,16 @@ def nothing(runs, target, **layout):
 
 def a_stopped_run(runs, target, **layout):
     with pytest.raises(SystemExit):
-        runs.run(target, stop_after=7, prefetch=1, **layout)
+        runs.encode(target, requests=7, prefetch=1, **layout)
 
 
 def a_finished_run(runs, target, **layout):
-    runs.run(target, **layout)
+    runs.encode(target, **layout)
 
 
 def a_run_with_failures(runs, target, **layout):
     runs.server.executor.poison = lambda text: text.endswith("3")
-    runs.run(target, **layout)
+    runs.encode(target, **layout)
     runs.server.executor.poison = None
 
 
@@ -111,7 +105,7 @@ class Case:
         prepare(runs, self.before / self._target, **({"layout": kind} if kind == "clip-retrieval" else {}))
         shutil.copytree(self.before, self._undisturbed)
         start = runs.items
-        runs.run(self._undisturbed / self._target, **self._options)
+        runs.encode(self._undisturbed / self._target, **self._options)
         self._items = runs.items - start
 
     def losses(self, folder, choices=1):
@@ -119,7 +113,7 @@ class Case:
         start = self._runs.items
         recorded = RecordedFolder(folder, lambda: self._runs.items - start, self._name, choices)
         with recorded.recorded():
-            self._runs.run(folder / self._target, **self._options)
+            self._runs.encode(folder / self._target, **self._options)
         self._check(folder)
         return recorded.losses
 
@@ -153,7 +147,7 @@ class Case:
         """
         folder, start = self.laid_out(loss), self._runs.items
         manifest = open_target(folder / self._target, "float32").read_manifest()
-        result = self._runs.run(folder / self._target, **self._options)
+        result = self._runs.encode(folder / self._target, **self._options)
         self._check(folder)
         if self._name == "a run":
             assert result.encoded == result.rows - (0 if manifest is None else manifest.rows)

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow.dataset
 import pytest
 from casdk import BulkError, Client, ConfigError, bulk
-from casdk.bulk.call import make_run
 from casdk.testing import FaultServer, embed
+
+from .stopped_runs import StoppedRuns
 
 SMALL = {"shard_rows": 4, "batch_size": 2}
 WIDTH = 8
@@ -146,48 +147,35 @@ def test_a_run_without_update_says_what_to_do(update, client, tmp_path, held):
 def test_what_is_stopped_keeps_what_has_come(tmp_path):
     target, options = tmp_path / "rows", {"shard_rows": 100, "batch_size": 2, "prefetch": 1, "update": True}
     new = [f"new {number}" for number in range(40)]
-
-    def stop(request):
-        if "new 12" in request.texts:
-            run.stop(SystemExit(7))
-
-    with FaultServer(stop, width=WIDTH) as server, Client(server.address("grpc")) as client:
-        client.encode_to(target, TEXTS, **options)
-        run = make_run(client, target, iter(new), options)
+    with StoppedRuns().served(WIDTH) as runs:
+        runs.run(target, TEXTS, options)
         with pytest.raises(SystemExit) as caught:
-            run.run()
+            runs.run(target, iter(new), options, text="new 12")
         assert "the same call goes on" in caught.value.__notes__[0]
-        result = client.encode_to(target, new, **options)
+        result = runs.run(target, new, options)
     assert (result.rows, result.dropped) == (40, 10)
     assert result.encoded <= 26
     assert sorted(rows_of(target)) == sorted(new)
 
 
 class Stopped:
-    """Runs into a folder by either API, each of which a server stops where one of its texts comes."""
+    """Runs into a folder by either API, each of which may be stopped at the request with the text ``last``."""
 
-    def __init__(self, client, mode, folder):
-        self._client, self._mode, self.folder = client, mode, folder
-        self._last = self._run = None
-
-    def __call__(self, request):
-        if self._last in request.texts:
-            self._run.stop(SystemExit(7))
+    def __init__(self, runs, mode, folder):
+        self._runs, self._mode, self.folder = runs, mode, folder
 
     def update(self, content, *, last=None):
         return self.run(content, last=last, update=True)
 
     def run(self, content, *, last=None, update=False):
         options = {"shard_rows": 16, "batch_size": 2, "prefetch": 1, "update": update}
-        self._last, self._run = last, make_run(self._client, self.folder, content, options)
-        return self._run.run() if self._mode == "sync" else asyncio.run(self._run.arun())
+        return self._runs.run(self.folder, content, options, text=last, mode=self._mode)
 
 
 @pytest.fixture
 def stopped(mode, tmp_path):
-    updates = Stopped(None, mode, tmp_path / "rows")
-    with FaultServer(updates, width=WIDTH) as server, Client(server.address("grpc")) as updates._client:
-        yield updates
+    with StoppedRuns().served(WIDTH) as runs:
+        yield Stopped(runs, mode, tmp_path / "rows")
 
 
 NEW = [f"new {number}" for number in range(50)]
