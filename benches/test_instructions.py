@@ -11,7 +11,7 @@ from arena import OURS, Arena, Row
 
 ROOT = Path(__file__).parents[1]
 PIECES = {
-    "classify": ("telling what a text is", 32),
+    "classify": ("classifying a text", 32),
     "pack": ("packing a text", 32),
     "scan": ("scanning the reply, a row", 32),
     "place": ("copying a row of 512", 32),

@@ -1,4 +1,4 @@
-//! What it costs to get image bytes out of a data URI or a file, and to tell what a string is.
+//! What it costs to get image bytes out of a data URI or a file, and to classify a string.
 
 use std::fs;
 use std::hint::black_box;

@@ -114,7 +114,7 @@ mod tests {
     const REQUEST: &str = "0123456789abcdef0123456789abcdef";
 
     #[test]
-    fn an_id_that_was_made_tells_its_place() {
+    fn the_place_of_an_id_is_read_from_it() {
         for place in [0, 1, 15, 16, 255, 4096, 0xffff_ffff] {
             let id = [prefix(REQUEST).as_bytes(), &place_digits(place)].concat();
             assert_eq!(id.len(), 32);

@@ -50,7 +50,7 @@ pub struct Options {
 /// An item that is left out, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Position among the documents given.
+    /// Position of its document in the batch.
     pub position: usize,
     /// What is wrong with it.
     pub error: Error,
@@ -59,7 +59,7 @@ pub struct Failure {
 /// A document with its content loaded.
 #[derive(Debug)]
 pub struct Item<'a> {
-    /// Position among the documents given, of the outermost one.
+    /// Position of its outermost document in the batch.
     pub position: usize,
     /// Id on the wire.
     pub id: Name<'a>,

@@ -299,7 +299,7 @@ fn headers_larger_than_may_be() {
     assert_eq!(failure.kind, Kind::Rules);
 }
 
-/// What cannot be sent is kept up to a limit, and nothing more is read then.
+/// What cannot be sent is buffered up to a limit; from then on nothing more is read.
 #[test]
 fn what_cannot_be_sent_waits() {
     let (mut connection, _) = asked();

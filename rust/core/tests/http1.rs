@@ -140,7 +140,7 @@ fn interim_replies_are_skipped() {
 }
 
 #[test]
-fn what_a_refusal_says_is_kept() {
+fn the_headers_of_a_refusal_are_read() {
     let reply = b"HTTP/1.1 503 x\r\nRETRY-AFTER: 7\r\nretry-after: 8\r\ncontent-encoding: gzip\r\ncontent-length: 0\r\n\r\n";
     let (head, _, _) = read_at_once(reply).unwrap();
     assert_eq!(head.status, 503);
@@ -234,7 +234,7 @@ fn what_breaks_the_rules_is_refused() {
 }
 
 #[test]
-fn what_is_no_http_is_told_apart() {
+fn other_protocols_are_refused() {
     for reply in [
         &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
         b"\0\0\x12\x04\0\0\0\0\0\0\x03\0\0\0\x64",

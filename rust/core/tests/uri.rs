@@ -66,7 +66,7 @@ fn the_scheme_of_a_uri_decides() {
 }
 
 #[test]
-fn images_are_told_by_their_extensions() {
+fn images_are_recognised_by_their_extensions() {
     for (extension, media_type) in IMAGES {
         assert_eq!(classify(&format!("a.{extension}"), false), Kind::Path);
         assert_eq!(media_type_of(&extension.to_uppercase()), Some(media_type));

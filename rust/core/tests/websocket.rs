@@ -301,7 +301,7 @@ fn end_after(frames: &[u8]) -> (End, Vec<u8>) {
 }
 
 #[test]
-fn a_server_that_breaks_the_rules_is_told_so() {
+fn a_server_that_breaks_the_rules_gets_a_close_frame() {
     let flood = b"\x89\x00".repeat(9000);
     let fragments = [&b"\x02\x00"[..], &b"\x00\x00".repeat(9000)].concat();
     for (frames, kind, words) in [
@@ -366,7 +366,7 @@ fn frames_without_end_are_read_in_turns() {
 }
 
 #[test]
-fn the_server_says_goodbye() {
+fn the_server_closes() {
     let mut pair = Pair::new();
     let frame = CloseFrame {
         code: CloseCode::Error,

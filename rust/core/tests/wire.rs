@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
-/// A field as `prost` is told to write it.
+/// A field that `prost` writes.
 #[derive(Debug, Clone)]
 enum Written {
     Varint(u64),

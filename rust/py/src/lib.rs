@@ -2,6 +2,7 @@
 
 mod documents;
 mod fields;
+mod gil;
 mod http1;
 mod http2;
 mod ids;

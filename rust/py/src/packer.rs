@@ -18,12 +18,9 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use crate::documents::{Owned, Reading};
 use crate::fields::{read_bare_sentence, reason_of};
+use crate::gil::DETACHED_SENTENCES_BYTES;
 use crate::http2::hand_over;
 use crate::values::read_fields;
-
-/// Bytes of sentences from which on the GIL is released while they are written: fewer are written in microseconds, and
-/// to get the GIL back from a busy thread takes milliseconds.
-const DETACHED_BYTES: usize = 64 << 10;
 
 /// Reads a codec's name.
 pub fn parse_codec(name: &str) -> PyResult<Codec> {
@@ -192,7 +189,7 @@ fn texts<'a>(items: &'a [Bound<'_, PyAny>]) -> Option<Vec<&'a str>> {
 
 fn write_texts(py: Python<'_>, plan: TextPlan<'_>) -> PyResult<Packed> {
     let message = PyBytes::new_with(py, plan.len(), |out| {
-        if out.len() < DETACHED_BYTES {
+        if out.len() < DETACHED_SENTENCES_BYTES {
             plan.write(out);
         } else {
             py.detach(|| plan.write(out));
@@ -292,7 +289,7 @@ impl Packer {
             };
             let mut found = Vec::new();
             let message = PyBytes::new_with(py, plan.len(), |out| {
-                let written = if are_sentences && out.len() < DETACHED_BYTES {
+                let written = if are_sentences && out.len() < DETACHED_SENTENCES_BYTES {
                     plan.write(out)
                 } else {
                     py.detach(|| plan.write(out))

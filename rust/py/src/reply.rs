@@ -15,15 +15,11 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyDict, PyList, PyMemoryView, PyString, PyTuple};
 
+use crate::gil::DETACHED_REPLY_BYTES;
 use crate::http2::Message;
 use crate::packer::parse_codec;
 use crate::values::write_fields;
 use crate::{ReplyError, reply_error};
-
-/// Bytes of a reply from which on the GIL is released while it is scanned or its rows are copied: fewer bytes take
-/// microseconds, and to get the GIL back from a busy thread takes milliseconds. To read numbers from JSON takes longer, so
-/// it is always released for that.
-const DETACHED_BYTES: usize = 256 << 10;
 
 type StatusTuple<'a, 'py> = (
     i64,
@@ -167,7 +163,7 @@ impl Reply {
             .map_err(|_| PyTypeError::new_err("out must be C-contiguous"))?;
         let (message, inner): (&[u8], _) = (&self.message, &self.inner);
         let mut place = || matrix::place(inner, message, matrix, width, rows, sent, request_id);
-        let placed = if self.codec == Codec::Proto && message.len() < DETACHED_BYTES {
+        let placed = if self.codec == Codec::Proto && message.len() < DETACHED_REPLY_BYTES {
             place()
         } else {
             py.detach(place)
@@ -186,7 +182,7 @@ pub fn scan(py: Python<'_>, codec: &str, message: &Bound<'_, PyAny>) -> PyResult
     };
     let bytes: &[u8] = &message;
     let scan = || codec.scan(bytes);
-    let scanned = if bytes.len() < DETACHED_BYTES {
+    let scanned = if bytes.len() < DETACHED_REPLY_BYTES {
         scan()
     } else {
         py.detach(scan)

@@ -10,11 +10,11 @@ use pyo3::exceptions::{PyIndexError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
-/// Tells whether arrays of one shape lie in memory one right after the other, in one of the types that embeddings and
+/// Returns whether arrays of one shape lie in memory one right after the other, in one of the types that embeddings and
 /// pixels come in. `NumPy` would have to be asked for several objects per row.
 #[pyfunction]
 pub fn are_consecutive(rows: &Bound<'_, PyList>) -> bool {
-    let tellers = [
+    let checks = [
         follow::<f32>,
         follow::<u8>,
         follow::<f16>,
@@ -23,7 +23,7 @@ pub fn are_consecutive(rows: &Bound<'_, PyList>) -> bool {
         follow::<i32>,
         follow::<i8>,
     ];
-    tellers
+    checks
         .iter()
         .find_map(|follow| follow(rows))
         .unwrap_or_default()

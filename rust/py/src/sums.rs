@@ -5,9 +5,7 @@ use numpy::{PyArray1, PyArrayMethods, PyReadonlyArray1};
 use pyo3::exceptions::{PyIndexError, PyTypeError};
 use pyo3::prelude::*;
 
-/// Bytes from which on the GIL is let go of while they are copied: fewer take microseconds, and getting it back from a
-/// busy thread takes milliseconds.
-const DETACHED_BYTES: usize = 1 << 20;
+use crate::gil::DETACHED_COPY_BYTES;
 
 /// Returns the sum of the words of bytes.
 #[pyfunction]
@@ -44,7 +42,7 @@ pub fn copy_and_sum(
         .ok_or_else(|| {
             PyIndexError::new_err(format!("there is no room for {} bytes", bytes.len()))
         })?;
-    if bytes.len() < DETACHED_BYTES {
+    if bytes.len() < DETACHED_COPY_BYTES {
         Ok(sums::copy_and_sum(bytes, room, before))
     } else {
         Ok(py.detach(|| sums::copy_and_sum(bytes, room, before)))

@@ -173,8 +173,8 @@ impl Connection {
 
     /// Reads what was received, if anything, and writes what is to be sent.
     ///
-    /// `now` is the time in seconds, by any clock that does not go back. Without `room` for more to be sent, it is kept
-    /// here, up to a limit at which nothing more is read, either.
+    /// `now` is the time in seconds, by any clock that does not go back. Without `room` for more bytes to be sent, these are
+    /// buffered here. At a limit, nothing more is read, either.
     pub fn step(&mut self, data: Option<Bytes>, now: f64, room: bool) -> Step {
         self.pipe.queues().budget().grow(now);
         if let Some(data) = data {

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_of_this_side_are_the_rules_and_what_was_not_begun_is_told_apart() {
+    fn errors_of_this_side_are_the_rules_and_unsent_requests_are_marked() {
         let error = h2::Error::from(h2::Reason::FLOW_CONTROL_ERROR);
         let failure = Failure::of_stream(&error);
         assert_eq!((failure.kind, failure.code), (Kind::Rules, 3));

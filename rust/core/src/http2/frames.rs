@@ -3,7 +3,7 @@
 /// Bytes of a frame's head.
 const HEAD: usize = 9;
 /// Bytes of a GOAWAY that are stored: the last stream, the code and the beginning of its words.
-const KEPT: usize = 8 + 256;
+const GO_AWAY_BYTES: usize = 8 + 256;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
@@ -88,7 +88,7 @@ impl Frames {
                 self.missing -= payload.len();
                 self.any_whole |= self.missing == 0;
                 if self.keeps {
-                    let room = KEPT.saturating_sub(self.go_away.len());
+                    let room = GO_AWAY_BYTES.saturating_sub(self.go_away.len());
                     self.go_away
                         .extend_from_slice(&payload[..payload.len().min(room)]);
                 }

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_was_woken_is_told_once() {
+    fn each_wake_up_is_taken_once() {
         let woken = Woken::default();
         let (one, two) = (woken.waker(1), woken.waker(3));
         two.wake_by_ref();

@@ -104,7 +104,7 @@ fn commas(text: &[u8]) -> usize {
 }
 
 /// The value of a number of the form `D.D[D...],`, times the sign of `last_place`, and its length with the comma; `None` if
-/// it has another form, or if its first digits do not tell to which `f32` it rounds.
+/// it has another form, or if its first digits do not decide to which `f32` it rounds.
 #[inline]
 fn fraction(number: &[u8; WINDOW], last_place: f64) -> Option<(f32, usize)> {
     let whole = number[0].wrapping_sub(b'0');

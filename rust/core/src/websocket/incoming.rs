@@ -105,7 +105,7 @@ impl Incoming {
         Ok(None)
     }
 
-    /// Looks at the head of a frame: whether it may come now, before anything of it is kept.
+    /// Looks at the head of a frame: whether it may come now, before anything of it is stored.
     fn begin(&mut self, head: Head) -> Result<(), End> {
         match head.opcode {
             Opcode::Close | Opcode::Ping | Opcode::Pong => return Ok(()),
