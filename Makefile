@@ -89,12 +89,12 @@ demo: $(BUILT) ## Encode a mixed list over all six schemes against the embedded 
 # Check
 
 .PHONY: test test-libraries test-rust
-test: $(READY) ## Lint, and run every test of Rust and Python
+test: $(READY) ## Lint, and run the tests of Rust and Python
 	@# Three at a time, since type checkers use one core, and tests of the libraries wait as often as they work; what one
 	@# prints is shown when it is over, and so in one piece
 	@$(MAKE) --no-print-directory --output-sync=target -j 3 test-libraries lint-pyright lint-python test-rust
 	$(say) "testing Python"
-	@$(BIN)/python -m pytest $(SHARED) -m 'not soak and not alone'
+	@$(BIN)/python -m pytest $(SHARED) -m 'not soak and not alone and not twin'
 	$(say) "testing what measures time, one test after the other"
 	@$(BIN)/python -m pytest -m 'alone and not soak' $$(grep -rl --include='*.py' pytest.mark.alone tests)
 
@@ -154,10 +154,10 @@ format: $(READY) ## Format and mend what can be mended
 # Tests that wait for minutes, for a ping that must not come or for a server to start, and need little of a core.
 WAITING := $(addprefix tests/faults/test_,connections.py pace.py restarts.py)
 
-.PHONY: soak soak-waiting soak-working
-soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), and what takes minutes
+.PHONY: soak soak-waiting soak-working soak-tls
+soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), what takes minutes, and the twins over TLS
 	$(say) "soaking for $(SOAK_SECONDS) s"
-	@$(MAKE) --no-print-directory --output-sync=target -j 2 soak-waiting soak-working
+	@$(MAKE) --no-print-directory --output-sync=target -j 2 soak-waiting soak-working soak-tls
 
 # pytest keeps every record logged, and with it each failed request: that would be what grows
 soak-waiting:
@@ -165,6 +165,10 @@ soak-waiting:
 
 soak-working:
 	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults tests/bulk tests/test_large_messages.py $(addprefix --ignore=,$(WAITING)) -p no:logging -n 2 --dist loadfile
+
+# What `make test` shows over the plain schemes, over the secure ones.
+soak-tls:
+	@$(BIN)/python -m pytest $(SHARED) -m 'twin and not soak'
 
 .PHONY: soak-bulk
 soak-bulk: $(READY) ## A bulk run of SOAK_ROWS (10,000,000) that is killed again and again, held to an undisturbed one

@@ -56,6 +56,18 @@ SLOWEST = (
 )
 """The files that take longest, most of them with few tests."""
 
+TWINS = (
+    "faults",
+    "server/test_dispatch.py",
+    "test_callbacks.py",
+    "test_columns.py",
+    "test_encode.py",
+    "test_memory.py",
+    "test_options.py",
+    "test_verbs.py",
+)
+"""Where a test shows the same over a secure scheme as over the plain one, unless it has the marker ``tls``."""
+
 # A shell that runs the tests in the background has Ctrl-C ignored, in what they start, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same of a closed terminal, under nohup.
@@ -76,14 +88,31 @@ settings.register_profile("slow", max_examples=1000, deadline=None, suppress_hea
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest selects tests by their markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the twins, and sort the tests for the processes that share them."""
+    _mark_twins(items)
+    if hasattr(config, "workerinput"):
+        _sort(items)
+
+
+def _mark_twins(items: list[pytest.Item]) -> None:
+    """Mark each test over a secure scheme that TLS cannot change: `make test` leaves it to `make soak`."""
+    places = [Path(__file__).parent / name for name in TWINS]
+    assert all(place.exists() for place in places)
+    paths = {path for path in {item.path for item in items} if any(map(path.is_relative_to, places))}
+    for item in items:
+        row = ROWS.get(item.callspec.params.get("scheme")) if hasattr(item, "callspec") else None
+        if row is not None and row.tls and item.path in paths and not item.get_closest_marker("tls"):
+            item.add_marker("twin")
+
+
+def _sort(items: list[pytest.Item]) -> None:
     """Put the files that take longest first, and after them those with most tests, where processes share the tests.
 
     A process of `make test` takes one file at a time: one that takes long must not be begun when there is nothing left
     for the others to do. One process alone keeps pytest's order, which is also that of the table of `make interop`.
     """
-    if not hasattr(config, "workerinput"):
-        return
     places = {Path(__file__).parent / name: place for place, name in enumerate(SLOWEST)}
     assert all(path.is_file() for path in places)
     tests = Counter(item.path for item in items)

@@ -25,6 +25,7 @@ from casdk import (
 TEXTS = ["she smiled, with pain", "hello world", "setup", "日本語の文章", "a photo of cat.png"]
 
 
+@pytest.mark.tls
 def test_texts(client, call, expected):
     rows = call(client, "encode", TEXTS)
     assert rows.shape == (len(TEXTS), 512)
@@ -52,6 +53,7 @@ def test_async_iterable(client, expected):
     np.testing.assert_array_equal(rows, expected(TEXTS))
 
 
+@pytest.mark.tls
 def test_images_of_every_kind(client, call, expected, images, web):
     png = images["png"]
     data = png.read_bytes()
@@ -155,6 +157,7 @@ def test_nothing(client, call, content, kind):
         assert got.shape == (0, 0)
 
 
+@pytest.mark.tls
 def test_stream_yields_ordered_pieces(client, expected):
     texts = [f"text {i}" for i in range(100)]
     pieces = list(client.stream(iter(texts), batch_size=8))

@@ -68,6 +68,7 @@ def check_ranking(query, candidates, row, rows):
 # rank
 
 
+@pytest.mark.tls
 @pytest.mark.parametrize("source", ["matches", "chunks"])
 def test_rank_scores_are_clips(client, call, expected, images, source):
     png, jpeg = images["png"], images["jpeg"]
@@ -199,6 +200,7 @@ def distances(expected, query, texts):
     return 1 - unit(expected(texts)) @ unit(expected([query])[0])
 
 
+@pytest.mark.tls
 def test_index_and_search(client, call, expected):
     mark = uuid4().hex
     texts = [f"{mark} {place}" for place in PLACES]
@@ -335,6 +337,7 @@ def test_what_a_profile_leaves_out():
     assert (profile.roundtrip, profile.network, profile.server) == pytest.approx((100, 98, 2))
 
 
+@pytest.mark.tls
 def test_profile(client, call, images, capsys):
     for content in (None, "hello, world", images["png"], str(images["png"]), Document(text="hello")):
         profile = call(client, "profile", content)

@@ -18,6 +18,7 @@ from casdk._transport.channels.base import Connected
 from casdk.testing import ConnectProxy, certificates
 from cryptography.hazmat.primitives import serialization
 
+pytestmark = pytest.mark.tls
 ONCE = Retry(attempts=1)
 SECURE = ("grpcs", "https", "websockets")
 secure = pytest.mark.parametrize("scheme", SECURE)

@@ -63,6 +63,7 @@ def test_the_window_grows_only_for_a_server_that_answers_at_once(
     assert server.counters.most_running == grown
 
 
+@pytest.mark.tls
 def test_bytes_in_flight_have_a_limit_over_all_calls(make_server, connect_to, scheme, figure):
     size, most, calls = 200_000, 1_000_000, 4
     gate = Gate()
@@ -88,6 +89,7 @@ def test_bytes_in_flight_have_a_limit_over_all_calls(make_server, connect_to, sc
     figure("backpressure: most bytes in flight of 1,000,000", max(held))
 
 
+@pytest.mark.tls
 def test_waiting_costs_no_cpu(make_server, connect_to, scheme, figure):
     gate = Gate()
     client = connect_to(make_server(Hold(gate)), scheme, timeout=30)

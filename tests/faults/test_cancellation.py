@@ -71,6 +71,7 @@ def test_ctrl_c(make_server, connect_to, scheme, rows, times):
     gate.open()
 
 
+@pytest.mark.tls
 def test_close_from_another_thread(make_server, connect_to, scheme):
     gate = Gate()
     server = make_server(Hold(gate))
@@ -141,6 +142,7 @@ def test_a_loop_closed_under_its_calls(make_server, connect_to, scheme, rows):
     gate.open()
 
 
+@pytest.mark.tls
 def test_close_while_connecting(make_server, connect_to, scheme):
     server = make_server(connections=Silent())
     before = tasks_on_the_engine()
@@ -194,6 +196,7 @@ def test_an_async_generator_left_by_break(make_server, connect_to, scheme, rows)
     np.testing.assert_array_equal(asyncio.run(main()), rows(["z"]))
 
 
+@pytest.mark.tls
 @pytest.mark.parametrize("points", [60, pytest.param(170, marks=pytest.mark.soak)])  # six schemes: 1,020 in a soak
 def test_cancelled_at_random_points(make_server, connect_to, scheme, rows, points, tally, figure):
     """Each call is cancelled after a random number of turns of its loop, or of milliseconds."""

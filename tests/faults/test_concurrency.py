@@ -74,6 +74,7 @@ def test_a_sync_call_inside_a_running_loop(make_server, connect_to, scheme, rows
     np.testing.assert_array_equal(asyncio.run(main()), rows(["a"]))
 
 
+@pytest.mark.tls
 def test_many_clients_share_the_engine(make_server, connect_to, scheme, rows):
     server = make_server()
     clients = [connect_to(server, scheme) for _ in range(12)]

@@ -16,6 +16,7 @@ from casdk.testing import SCHEMES, BlackHole, ConnectProxy, Delay, Fault, Gate, 
 from casdk.testing.scripts import AnsweredError
 from h2.errors import ErrorCodes
 
+pytestmark = pytest.mark.tls
 ONCE = Retry(attempts=1)
 CONNECT_SECONDS = 2.0
 """Dead addresses take their share of it; what is left has to do for the living one on a busy machine."""

@@ -62,7 +62,14 @@ def in_time(act, stopwatch, figure, timeout=TIMEOUT):
 
 
 CASES = [
-    pytest.param(fault, scheme, id=f"{fault.replace(' ', '-')}-{scheme}") for fault in SERVERS for scheme in SCHEMES
+    pytest.param(
+        fault,
+        scheme,
+        id=f"{fault.replace(' ', '-')}-{scheme}",
+        marks=[pytest.mark.tls] if "connections" in SERVERS[fault] else [],
+    )
+    for fault in SERVERS
+    for scheme in SCHEMES
 ]
 
 
@@ -76,6 +83,7 @@ def test_a_server_that(make_server, connect_to, scheme, call, fault, stopwatch, 
     assert isinstance(error, TimeoutError)
 
 
+@pytest.mark.tls
 def test_a_host_that_drops_syns(connect_to, scheme, call, stopwatch, figure):
     with BlackHole() as hole:
         client = connect_to(hole, scheme, timeout=TIMEOUT)
@@ -158,6 +166,7 @@ def test_each_reply_may_be_quick_and_the_call_too_long(make_server, connect_to, 
     assert error.total is None
 
 
+@pytest.mark.tls
 def test_connecting_has_a_limit_of_its_own(connect_to, scheme, call):
     with BlackHole() as hole:
         client = connect_to(hole, scheme, timeouts=Timeouts(connect=0.2), retry=Retry(attempts=1))
@@ -165,6 +174,7 @@ def test_connecting_has_a_limit_of_its_own(connect_to, scheme, call):
             call(client, "encode", ["a"])
 
 
+@pytest.mark.tls
 @pytest.mark.parametrize("fault", [Silent(), StallHandshake()], ids=["silent", "stalled"])
 def test_silence_is_no_protocol(make_server, connect_to, scheme, fault):
     """A server that accepts and sends nothing has shown no protocol; over http it has the request, and time to read."""
@@ -178,6 +188,7 @@ def test_silence_is_no_protocol(make_server, connect_to, scheme, fault):
     assert server.counters.accepted >= (1 if scheme == "http" else 2)
 
 
+@pytest.mark.tls
 @pytest.mark.parametrize("fault", [Silent(), StallHandshake()], ids=["silent", "stalled"])
 @pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme != "http"])
 def test_silence_passes(make_server, connect_to, scheme, rows, fault):

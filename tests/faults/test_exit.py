@@ -168,6 +168,7 @@ else:
 ENDS = ("close", "with", "async with")
 
 
+@pytest.mark.tls
 @pytest.mark.parametrize(
     ("scheme", "home", "timeout"),
     [("grpc", "__main__", ""), ("https", "__main__", "30"), ("websocket", "builtins", ""), ("grpcs", "sys", "")],

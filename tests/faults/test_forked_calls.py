@@ -151,6 +151,7 @@ def check(client, rows, name):
     np.testing.assert_array_equal(asyncio.run(client.aencode(texts)), rows(texts))
 
 
+@pytest.mark.tls
 @pytest.mark.parametrize("scheme", ["grpc", "https", "websocket"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_fork_in_the_middle_of_a_call(make_server, connect_to, scheme, rows, tally, way):

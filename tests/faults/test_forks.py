@@ -66,6 +66,7 @@ def used(make_server, connect_to, scheme, rows):
     return client
 
 
+@pytest.mark.tls
 def test_a_fork(used, rows, tally):
     pid = in_child(lambda: check(used, rows, "child"))
     check(used, rows, "parent")
@@ -96,6 +97,7 @@ def test_forks_of_forks_and_new_clients(make_server, connect_to, scheme, rows):
     assert ended_well(in_child(child))
 
 
+@pytest.mark.tls
 def test_a_fork_with_calls_in_flight(make_server, connect_to, scheme, rows, tally):
     """They finish in the parent, and the child's own calls work meanwhile."""
     gate = Gate()

@@ -69,6 +69,7 @@ def test_the_first_client(run, scheme):
     assert second == "(1, 32)"
 
 
+@pytest.mark.tls
 def test_a_connection(run, scheme):
     """A client that has one goes on. With TLS, the file of the authority is what cannot be opened."""
     first, second = run(CONNECTION, scheme)

@@ -135,6 +135,7 @@ def test_an_attempt_is_one_connection(make_server, connect_to, scheme, rows, lin
     assert server.counters.accepted - before in (tries, tries + 1)
 
 
+@pytest.mark.tls
 def test_nobody_listens_behind_a_proxy(make_server, connect_to, scheme, rows, lines):
     """The proxy says so: 502 to a request, or to being asked for a tunnel."""
     server = make_server()
@@ -170,6 +171,7 @@ def test_a_certificate_that_is_refused_is_not_waited_for(make_server, connect_to
     assert lines.count("WARNING", "") == 0
 
 
+@pytest.mark.tls
 @pytest.mark.parametrize("status", [403, 407, 404])
 def test_a_proxy_that_refuses_is_not_waited_for(make_server, connect_to, scheme, lines, status):
     server = make_server()

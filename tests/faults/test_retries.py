@@ -38,6 +38,7 @@ PASSING = {
 TEXTS = [f"text {number}" for number in range(40)]
 
 
+@pytest.mark.tls
 @pytest.mark.parametrize("fault", PASSING, ids=lambda fault: fault.replace(" ", "-"))
 def test_what_passes_is_sent_again(make_server, connect_to, scheme, call, rows, fault, tally):
     server = make_server([PASSING[fault]])
@@ -238,6 +239,7 @@ def test_only_what_was_not_answered_is_sent_again(make_server, connect_to, schem
     assert [seen.count(TEXTS[start]) for start in range(0, 40, 5)] == [1, 2, 1, 3, 1, 1, 1, 1]
 
 
+@pytest.mark.tls
 @pytest.mark.parametrize("at", ["after", "middle"])
 def test_index_is_not_sent_twice(make_server, connect_to, scheme, call, at):
     server = make_server([Cut(at)])
@@ -256,6 +258,7 @@ def test_index_is_sent_twice_where_the_user_says_so(make_server, connect_to, sch
     assert server.executor.indexed == 1
 
 
+@pytest.mark.tls
 def test_index_is_sent_again_while_nothing_left(make_server, connect_to, scheme, call):
     """A port where no server listens took nothing."""
     server = make_server()

@@ -30,6 +30,7 @@ from casdk.testing import (
 )
 from casdk.testing.executor import fail
 
+pytestmark = pytest.mark.tls
 ONCE = Retry(attempts=1)
 TWICE = Retry(attempts=2, backoff=0.001, patience=0)
 IN_TIME = {"timeouts": Timeouts(total=20)}
