@@ -186,10 +186,7 @@ class Transport:
         except (TransportError, ServerError, ReplyError) as error:
             self._note_failure(error, len(message))
             if isinstance(error, TransportError):
-                if generation != self._generation and (repeatable or not error.sent):
-                    raise InterruptedByForkError from None
-                if self.closed:
-                    raise ClosedError("the client was closed during the call") from None
+                self._check_interrupted(generation, may_repeat=repeatable or not error.sent)
             raise
         finally:
             if slots.line:
@@ -235,6 +232,22 @@ class Transport:
             self.largest = max(self._accepted_bytes, size // 2)
             if not error.sent:
                 error.args = (f"a request of {size:,} bytes was refused: {error.args[0]}",)
+
+    def _check_interrupted(self, generation: int, *, may_repeat: bool) -> None:
+        """Check that not this process itself has closed the connection of a request.
+
+        Args:
+            generation: The generation of the request.
+            may_repeat: Whether the request may be sent again.
+
+        Raises:
+            InterruptedByForkError: A fork has closed it, and the request may be sent again.
+            ClosedError: The client was closed.
+        """
+        if generation != self._generation and may_repeat:
+            raise InterruptedByForkError from None
+        if self.closed:
+            raise ClosedError("the client was closed during the call") from None
 
     def _delay_forks(self) -> asyncio.Future[None]:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -149,21 +149,7 @@ class Run:
         lock: Held | None = None
         try:
             lock = await mode.do(self._target.lock)
-            self._manifest = await mode.do(self._open)
-            self._settings = self._manifest.settings
-            self._source = await mode.do(self._copies.open, mode, self._source)
-            with self._bar:
-                if self._updates and (self._manifest.finished or self._manifest.entries):
-                    await self._begin_update(mode)
-                else:
-                    await self._compare(mode)
-                self._bar.start(self._manifest.rows, self._manifest.failed, self._manifest.fidelity)
-                while not self._manifest.finished:
-                    await self._make_shard(mode)
-            await mode.do(self._target.complete, self._manifest)
-            await mode.do(self._copies.count)
-            if self._report is not None:
-                await mode.do(self._report.write, self._manifest, "finished")
+            await self._make_target(mode)
         except BaseException as error:
             said = reported(error, self._target.name, self._manifest)
             if self._report is not None:
@@ -174,6 +160,27 @@ class Run:
         finally:
             if lock is not None:
                 await mode.do(lock.release)
+        return self._result(monotonic() - begun_at)
+
+    async def _make_target(self, mode: Mode) -> None:
+        """Open the target, compare the input with it, make the missing shards, and give the target its final form."""
+        self._manifest = await mode.do(self._open)
+        self._settings = self._manifest.settings
+        self._source = await mode.do(self._copies.open, mode, self._source)
+        with self._bar:
+            if self._updates and (self._manifest.finished or self._manifest.entries):
+                await self._begin_update(mode)
+            else:
+                await self._compare(mode)
+            self._bar.start(self._manifest.rows, self._manifest.failed, self._manifest.fidelity)
+            while not self._manifest.finished:
+                await self._make_shard(mode)
+        await mode.do(self._target.complete, self._manifest)
+        await mode.do(self._copies.count)
+        if self._report is not None:
+            await mode.do(self._report.write, self._manifest, "finished")
+
+    def _result(self, seconds: float) -> BulkResult:
         return BulkResult(
             target=self._target.name,
             rows=self._manifest.rows,
@@ -181,7 +188,7 @@ class Run:
             encoded=self._encoded,
             reencoded=self._reencoded + (self._update or self._copies).replaced,
             dropped=(self._update or self._copies).dropped,
-            seconds=monotonic() - begun_at,
+            seconds=seconds,
             batch_size=self._settings.batch_size,
             space=self._manifest.space,
             fidelity=self._manifest.fidelity,

@@ -88,15 +88,15 @@ class Http2Channel(Channel):
         made_of, head = self._heads.get(method, (None, None))
         if head is None or made_of is not headers:
             head = self._make_head(method, headers)
-        first = None if options.begun is None else options.begun.take()
+        begun_before = None if options.begun is None else options.begun.take()
         if options.context:
             head = head.with_headers(options.context)
         answer_by, repeatable, check = options.answer_by, options.repeatable, options.check
         sent = False
         for _ in range(MOST_MOVES):
             connection = only or self.connection
-            if first is not None:
-                connection = await self._take_over(first)
+            if begun_before is not None:
+                connection = await self._take_over(begun_before)
             elif check is not None:
                 connection = await self._checked(check, headers, method, repeatable)
             elif connection is None or (not connection.usable and only is None):
@@ -104,7 +104,8 @@ class Http2Channel(Channel):
             elif not repeatable and not connection.waiting:
                 # One turn of the loop, so that an end of the connection that has come already is noticed.
                 await asyncio.sleep(0)
-            began, first = connection.loop.time() if first is None else first.began, None
+            began = connection.loop.time() if begun_before is None else begun_before.began
+            begun_before = None  # only the calling thread's connection is taken over; further ones are chosen here
             left = None if answer_by is None else self.time_left(began, answer_by)
             begun = connection.begin(head, message, left)
             if begun is not None:
