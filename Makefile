@@ -154,6 +154,9 @@ format: $(READY) ## Format and mend what can be mended
 # Tests that wait for minutes, for a ping that must not come or for a server to start, and need little of a core.
 WAITING := $(addprefix tests/faults/test_,connections.py pace.py restarts.py)
 
+# Where else tests are that take minutes, or further cases of what costs too much for `make test`.
+WORKING := $(addprefix tests/,bulk crops faults test_greenlets.py test_large_messages.py)
+
 .PHONY: soak soak-waiting soak-working soak-tls
 soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), what takes minutes, and the twins over TLS
 	$(say) "soaking for $(SOAK_SECONDS) s"
@@ -164,7 +167,7 @@ soak-waiting:
 	@$(BIN)/python -m pytest -m soak $(WAITING) -p no:logging
 
 soak-working:
-	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak tests/faults tests/bulk tests/test_large_messages.py $(addprefix --ignore=,$(WAITING)) -p no:logging -n 2 --dist loadfile
+	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak $(WORKING) $(addprefix --ignore=,$(WAITING)) -p no:logging -n 2 --dist loadfile
 
 # What `make test` shows over the plain schemes, over the secure ones.
 soak-tls:

@@ -19,7 +19,7 @@ from casdk._content.crops import (
     square_of,
     written_again,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, UnidentifiedImageError
 
@@ -121,6 +121,7 @@ def test_the_servers_steps_give_the_same_pixels(name):
         ("BMP", "RGB"),
     ],
 )
+@settings(max_examples=settings.default.max_examples // 3)
 @given(width=st.integers(1, 190), height=st.integers(1, 190), size=st.integers(16, 64), seed=st.integers(0, 99))
 def test_every_form_in_every_shape(format, mode, width, height, size, seed):
     data = file(in_mode(noise(width, height, seed), mode), format)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from casdk._engine import greenlets as _greenlets
-from casdk._transport.address import SCHEMES, parse_address
+from casdk._transport.address import parse_address
 from casdk._transport.greenlets import check_greenlets
 
 LIBRARIES = ("gevent", "eventlet")
@@ -105,8 +105,9 @@ print("well")
 @pytest.mark.parametrize(
     ("library", "scheme"),
     [
-        *(("gevent", scheme) for scheme in SCHEMES),
+        *(("gevent", scheme) for scheme in ("grpc", "https", "websocket")),
         *(("eventlet", scheme) for scheme in ("grpcs", "http", "websockets")),
+        *(pytest.param("gevent", scheme, marks=pytest.mark.soak) for scheme in ("grpcs", "http", "websockets")),
     ],
 )
 def test_everything_works(server, scheme, library, images, web, tmp_path):
@@ -324,12 +325,14 @@ def gunicorn(server, tmp_path):
         process.communicate(timeout=30)
 
 
-@pytest.mark.parametrize("scheme", ["grpc", "http", "websocket"])
+@pytest.mark.parametrize(
+    "scheme", ["grpc", *(pytest.param(one, marks=pytest.mark.soak) for one in ("http", "websocket"))]
+)
 def test_gunicorns_gevent_workers(gunicorn, scheme):
     assert gunicorn(scheme) == ["(1, 512)"] * 50
 
 
-@pytest.mark.parametrize("scheme", ["grpc", "http"])
+@pytest.mark.parametrize("scheme", [pytest.param("grpc", marks=pytest.mark.soak), "http"])
 def test_gunicorns_gevent_workers_of_a_used_client(gunicorn, scheme):
     assert gunicorn(scheme, "--preload", used=True) == ["(1, 512)"] * 50
 

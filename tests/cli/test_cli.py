@@ -86,7 +86,8 @@ def test_a_terminal_of_few_characters_gets_escapes(name, server, tmp_path):
         ("apple.png", "if it is a sentence"),
     ],
 )
-def test_what_is_missing_is_hinted_at_by_what_it_looks_like(word, hint, server, tmp_path):
-    ran = shell(f"encode {server.address('grpc')} {word}", tmp_path)
-    assert ran.returncode == 3
-    assert "no such file; " + hint in ran.stderr.decode()
+def test_what_is_missing_is_hinted_at_by_what_it_looks_like(word, hint, server, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    ran = command("encode", server.address("grpc"), *shlex.split(word))
+    assert ran.code == 3
+    assert "no such file; " + hint in ran.err

@@ -76,7 +76,7 @@ def test_the_first_images_of_each_shard_have_no_loss(client, folder, undisturbed
     assert (result.rows, result.failed) == (ROWS, 1)
 
 
-@pytest.mark.parametrize("where", [{"item": 20}, {"item": 45}, {"disk": 30}])
+@pytest.mark.parametrize("where", [{"item": 20}, pytest.param({"item": 45}, marks=pytest.mark.soak), {"disk": 30}])
 def test_a_run_that_is_killed_leaves_the_same_bytes(clip, client, source, undisturbed, where, tmp_path):
     target = tmp_path / "rows.npy"
     arguments = {"url": clip.address("grpc"), "source": source, "target": str(target), "options": OPTIONS, **where}
@@ -87,7 +87,15 @@ def test_a_run_that_is_killed_leaves_the_same_bytes(clip, client, source, undist
     assert result.fidelity == undisturbed[0].fidelity
 
 
-@pytest.mark.parametrize(("stops_at", "kept"), [(20, 0), (47, 45), (70, SHARD_ROWS), (95, 93)])
+@pytest.mark.parametrize(
+    ("stops_at", "kept"),
+    [
+        pytest.param(20, 0, marks=pytest.mark.soak),
+        (47, 45),
+        pytest.param(70, SHARD_ROWS, marks=pytest.mark.soak),
+        (95, 93),
+    ],
+)
 def test_a_run_that_is_stopped_keeps_what_is_measured(client, source, undisturbed, stops_at, kept, tmp_path):
     """Images that are measured go together; behind them, the verdict on the shard is in the manifest."""
     target = tmp_path / "rows.npy"

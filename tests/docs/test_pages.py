@@ -31,13 +31,16 @@ ELSEWHERE = {
 """Title of a block -> the test that runs it, in an environment of its own."""
 LANGUAGES = {"python", "console", "text"}
 PROGRAMS = sorted({fence.page for fence in fences() if fence.language == "python" and not fence.title})
-COMMANDS = [
-    (fence.page, line.removeprefix("$ "))
-    for fence in fences()
-    if fence.language == "console"
-    for line in fence.text.splitlines()
-    if line.startswith("$ ")
-]
+COMMANDS = sorted(
+    {
+        line.removeprefix("$ ").partition("  #")[0].removesuffix(" &").strip()
+        for fence in fences()
+        if fence.language == "console"
+        for line in fence.text.splitlines()
+        if line.startswith("$ ")
+    }
+)
+"""Each command once, without its comment; one in the background is the same in the foreground."""
 MAKEFILE = (ROOT / "Makefile").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -116,15 +119,14 @@ class TestPython:
                     value.close()
 
 
-@pytest.mark.parametrize(("page", "line"), COMMANDS)
-def test_command(page: str, line: str, here: Callable[[str], str], folder: Path) -> None:
+@pytest.mark.parametrize("code", COMMANDS)
+def test_command(code: str, here: Callable[[str], str], folder: Path) -> None:
     """A command ends well and says nothing on stderr, or is one of those that others try."""
-    code = line.partition("  #")[0].strip()
     if found := re.fullmatch(r"make ([a-z-]+)( [A-Z]+=.*)?", code):
         assert re.search(rf"^{found[1]}:.*## ", MAKEFILE, re.MULTILINE)
     elif found := re.fullmatch(r'pip install "?(?:casdk|\$\(ls dist/\*\.whl\))(?:\[([a-z,]+)\])?"?', code):
         assert set((found[1] or "").split(",")) <= PROJECT["optional-dependencies"].keys() | {""}
-    elif found := re.fullmatch(r"python -m casdk\.server([^&|;]*)&?", code):
+    elif found := re.fullmatch(r"python -m casdk\.server([^&|;]*)", code):
         serve = [sys.executable, "-m", "casdk.server", *found[1].split(), "--free-ports", "--with-parent"]
         subprocess.run(serve, stdin=subprocess.DEVNULL, capture_output=True, check=True)  # ends when stdin does
     elif found := re.match(r"(?:python|uvicorn|jupyter \w+) (examples/\S+)", code):

@@ -19,7 +19,7 @@ import pytest
 from casdk import TLS, CasdkError, ConfigError, Retry, Timeouts
 from casdk._engine.logging import flush
 from casdk._engine.process import engine
-from casdk.testing import Cut, ExecutorError, Gate, Hold, Never, Refuse
+from casdk.testing import SCHEMES, Cut, ExecutorError, Gate, Hold, Never, Refuse
 
 # The children are forks of a process with threads on purpose: that is what is shown to be safe here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -209,11 +209,27 @@ def test_a_fork_beside_grpc_of_others(make_server, connect_to, rows, caplog, mon
     asyncio.run_coroutine_threadsafe(theirs.close(), engine().loop).result(PATIENCE)
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_multiprocessing(used, start):
-    with multiprocessing.get_context(start).Pool(2 if start == "fork" else 1) as pool:
-        found = pool.starmap_async(encode, [(used, [f"text {number}"]) for number in range(6)]).get(60)
-    np.testing.assert_array_equal(np.concatenate(found), used.encode([f"text {number}" for number in range(6)]))
+def check_pool(pool, client):
+    found = pool.starmap_async(encode, [(client, [f"text {number}"]) for number in range(6)]).get(60)
+    np.testing.assert_array_equal(np.concatenate(found), client.encode([f"text {number}" for number in range(6)]))
+
+
+def test_multiprocessing(used):
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        check_pool(pool, used)
+
+
+def test_multiprocessing_by_spawn(make_server, connect_to, tmp_path, rows):
+    """One new process gets a client over each scheme; the authority is bytes, or a path, as a service has it."""
+    server = make_server()
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(server.ca)
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        for scheme in SCHEMES:
+            options = {"tls": TLS(ca=ca)} if scheme == "grpcs" else {}
+            client = connect_to(server, scheme, timeout=PATIENCE, **options)
+            check(client, rows, "before")
+            check_pool(pool, client)
 
 
 def test_gunicorn_preload(used, rows):
@@ -328,13 +344,3 @@ def test_interpreter_exit(make_server, scheme, tmp_path, how):
         out, err = process.communicate("go\n", PATIENCE)
     gate.open()
     assert (process.returncode, out, err) == (0, "leaving\n", "")
-
-
-def test_tls_travels_to_a_spawned_process(make_server, connect_to, tmp_path):
-    """An authority by its path, as a service has it."""
-    server = make_server()
-    ca = tmp_path / "ca.pem"
-    ca.write_bytes(server.ca)
-    client = connect_to(server, "grpcs", tls=TLS(ca=ca), timeout=PATIENCE)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        assert pool.apply_async(encode, (client, ["a"])).get(60).shape == (1, 32)

@@ -25,6 +25,8 @@ from casdk._engine.waiting import run
 
 OURS = str(Path(casdk.__file__).parent)
 CHANNELS = ("grpc", "http", "websocket")
+ONE_CHANNEL = ["grpc", *(pytest.param(channel, marks=pytest.mark.soak) for channel in CHANNELS[1:])]
+"""For what is code of the engine's and the client's at nearly every line: one is enough, and `make soak` has all."""
 
 
 @contextmanager
@@ -155,7 +157,7 @@ def test_at_every_line_of_the_first_call(no_engine):
     assert line > 20
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("channel", ONE_CHANNEL)
 def test_at_every_line_of_the_first_client(server, channel, monkeypatch):
     """As far as its modules are there: see `test_signals` for the others."""
     monkeypatch.setattr(_modules, "_loaded", set())
@@ -179,7 +181,7 @@ def test_at_every_line_of_the_first_client(server, channel, monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("scheme", CHANNELS)
+@pytest.mark.parametrize("scheme", ONE_CHANNEL)
 def test_at_every_line_of_a_fork(connect, scheme):
     client = connect(scheme)
     row = client.encode(["a"])
@@ -204,7 +206,7 @@ def test_at_every_line_of_a_fork(connect, scheme):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("scheme", ["grpc", "http"])
+@pytest.mark.parametrize("scheme", ONE_CHANNEL)
 def test_a_fork_at_every_line_of_a_fork(connect, scheme):
     """As a signal's handler makes it. The children of both work, and so does the parent."""
     client = connect(scheme)
@@ -254,7 +256,7 @@ print("well")
 """
 
 
-@pytest.mark.parametrize("scheme", CHANNELS)
+@pytest.mark.parametrize("scheme", ONE_CHANNEL)
 def test_signals(server, scheme):
     """Their handlers make a client and a call, from the first client on."""
     command = [sys.executable, "-c", SIGNALS, server.address(scheme)]

@@ -175,7 +175,7 @@ def test_status_and_routes_are_scanned() -> None:
     assert (scanned.rows, scanned.width, scanned.parameters, scanned.documents()) == (0, 0, {}, [])
 
 
-@settings(max_examples=300)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(st.lists(trees, max_size=2), st.data(), st.sampled_from(CODECS))
 def test_broken_replies_are_reply_errors(documents: list[Document], data: Any, codec: Any) -> None:
     if codec == "proto":

@@ -42,18 +42,13 @@ with serve() as served:
         ({"schemes": ["ftp"]}, "no scheme 'ftp'"),
         ({"schemes": ["http"], "ports": {"grpc": 1}}, "not among those served"),
         ({"cert": "/nowhere/cert.pem", "key": "/nowhere/key.pem"}, "No such file"),
-        ({"cert": "/nowhere/cert.pem"}, "come together"),
         ({"encoder": "onnx:/nowhere"}, "/nowhere"),
-        ({"threads": 0}, "at least 1"),
-        ({"grace": -1}, "grace must be a number of seconds from 0 to 86400"),
-        ({"grace": float("nan")}, "grace must be"),
-        ({"grace": float("inf")}, "grace must be"),
-        ({"host": ""}, "no host to listen on"),
+        ({"grace": float("nan")}, "grace must be a number of seconds from 0 to 86400"),
         ({"token": " s3cret"}, "no client can send a token with white space"),
-        ({"token": "s3\ncret"}, "no client can send a token"),
     ],
 )
 def test_what_cannot_be_served_is_said(options, words):
+    """The other options that `test_settings.py` has refused come the same way."""
     with pytest.raises(ServerDiedError, match=words) as death:
         serve(**options).__enter__()
     assert "Traceback" not in str(death.value)
