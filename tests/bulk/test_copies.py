@@ -111,6 +111,7 @@ def test_the_old_matrix_stays_until_the_new_one_is_complete(encode_to, target, h
         np.testing.assert_array_equal(np.load(target), old)
     result = encode_to(target, now, update=True)
     assert 0 < result.encoded < 10
+    assert (result.dropped, result.reencoded) == (0, 0)
     assert held(target.parent) == held(anew(encode_to, target, now))
 
 
