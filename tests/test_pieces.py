@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from casdk._calls.options import Options
 from casdk._calls.outcome import Sent
-from casdk._calls.pieces import Pieces
+from casdk._calls.piece_memory import PieceMemory
+from casdk._calls.pieces import QUICK_SECONDS, Pieces
 from casdk._rust import scan
 from casdk.errors import ItemTypeError, ReplyError
 
@@ -101,3 +102,89 @@ def test_the_rest_of_a_stopped_stream_is_one_piece(pieces):
     rest = pieces.rest({2, 3})
     assert (rest.start, rest.items, rest.bad) == (2, ["text 2", "text 3", "text 4", "text 5"], [0, 1])
     np.testing.assert_array_equal(rest.rows, [[np.nan] * 3, [np.nan] * 3, [0, 0, 0], [1, 1, 1]])
+
+
+class Large(PieceMemory):
+    """Pieces of up to eight items, but none beyond the tenth item."""
+
+    most_items = 8
+
+    def room(self, start):
+        return 10 - start if start < 10 else 8
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The time, in seconds, that pieces see."""
+    now = [100.0]
+    monkeypatch.setattr("casdk._calls.pieces.monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def joined():
+    """Pieces that may have several requests."""
+    return Pieces(None, Options(out=Large()))
+
+
+def answer(pieces, *starts):
+    """Read and answer requests of two items each; returns what can be handed over then."""
+    for start in starts:
+        pieces.opened(start, [f"text {start}", f"text {start + 1}"])
+    for start in starts:
+        place(pieces, range(start, start + 2))
+    return [(piece.start, len(piece.items), piece.rows[:, 0].tolist()) for piece in pieces.ready()]
+
+
+def test_a_quick_server_has_requests_joined_more_and_more(joined, clock):
+    assert answer(joined, 0, 2) == [(0, 2, [0, 1]), (2, 2, [0, 1])]
+    assert answer(joined, 4, 6, 8) == [(4, 4, [0, 1, 0, 1]), (8, 2, [0, 1])]
+    assert answer(joined, 10, 12, 14) == [(10, 4, [0, 1] * 2), (14, 2, [0, 1])]
+    assert answer(joined, 16, 18, 20, 22, 24) == [(16, 4, [0, 1] * 2), (20, 4, [0, 1] * 2), (24, 2, [0, 1])]
+
+
+def test_none_is_longer_than_its_memory(joined, clock):
+    answer(joined, 0)
+    answer(joined, 2, 4)
+    assert answer(joined, 6, 8, 10) == [(6, 4, [0, 1, 0, 1]), (10, 2, [0, 1])]
+
+
+def test_a_slow_server_has_a_piece_for_each_request(joined, clock):
+    answer(joined, 0)
+    for start in (2, 4, 6):
+        joined.opened(start, ["a text"] * 2)
+    clock[0] += QUICK_SECONDS + 0.01
+    for start in (2, 4, 6):
+        place(joined, range(start, start + 2))
+    assert [len(piece.items) for piece in joined.ready()] == [4, 2]
+    assert answer(joined, 8, 10) == [(8, 2, [0, 1]), (10, 2, [0, 1])]
+
+
+def test_a_slow_input_holds_up_no_piece(joined, clock):
+    answer(joined, 0)
+    assert answer(joined, 2) == [(2, 2, [0, 1])]
+    assert answer(joined, 4) == [(4, 2, [0, 1])]
+
+
+def test_joined_requests_name_their_own_bad_items(joined, clock):
+    answer(joined, 0)
+    joined.opened(2, ["text 2", "text 3"])
+    joined.opened(4, ["text 4", "text 5"])
+    error = ItemTypeError(5, "text 5", "it is bad", None)
+    joined.refused(error)
+    place(joined, [4])
+    assert place(joined, range(2, 4), rows=[1]) == [0]
+    place(joined, [2])
+    (piece,) = joined.ready()
+    np.testing.assert_array_equal(piece.rows[:, 0], [0, 1, 0, np.nan])
+    assert (piece.bad, piece.errors) == ([3], [error])
+
+
+def test_what_is_left_of_joined_requests_is_one_piece(joined, clock):
+    answer(joined, 0)
+    for start in (2, 4, 6):
+        joined.opened(start, [f"text {start}", f"text {start + 1}"])
+    place(joined, range(6, 8))
+    rest = joined.rest({2, 3, 4, 5})
+    assert (rest.start, rest.items) == (2, [f"text {number}" for number in range(2, 8)])
+    np.testing.assert_array_equal(rest.rows[:, 0], [np.nan] * 4 + [0, 1])

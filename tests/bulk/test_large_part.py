@@ -9,13 +9,14 @@ from casdk.bulk import large_part
 from casdk.bulk.disk import Checksum, checksum_of
 from casdk.bulk.large_part import LargePart
 
-BLOCK = large_part.BLOCK_BYTES
+PAGE = large_part.PAGE_BYTES
 
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    """Chunks of two blocks, so that few bytes are many."""
-    monkeypatch.setattr(large_part, "CHUNK_BYTES", 2 * BLOCK)
+    """Chunks of two pages, so that few bytes are many."""
+    monkeypatch.setattr(large_part, "CHUNK_BYTES", 2 * PAGE)
+    monkeypatch.setattr(large_part, "WAITING_BYTES", 8 * PAGE)
 
 
 @pytest.fixture(params=["past the cache", "not known", "refused"])
@@ -34,7 +35,7 @@ def cache(request, monkeypatch):
 
     def pwrite(descriptor, data, place):
         if descriptor in direct:
-            assert len(data) % BLOCK == place % BLOCK == 0
+            assert len(data) % PAGE == place % PAGE == 0
             if request.param == "refused":
                 raise OSError(errno.EINVAL, "Invalid argument")
         return written(descriptor, data, place)
@@ -47,7 +48,7 @@ def cache(request, monkeypatch):
 def pieces_of(seed):
     """Return bytes in pieces of many sizes."""
     numbers = np.random.default_rng(seed)
-    return [numbers.bytes(size) for size in numbers.choice([1, 7, 100, BLOCK, 3 * BLOCK - 1, 9 * BLOCK], 12)]
+    return [numbers.bytes(size) for size in numbers.choice([1, 7, 100, PAGE, 3 * PAGE - 1, 9 * PAGE], 12)]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -72,12 +73,12 @@ def test_what_is_added_is_on_disk(tmp_path, cache, seed):
     assert part.checksum.text == checksum_of(path)
 
 
-@pytest.mark.parametrize("size", [0, 5, BLOCK, 2 * BLOCK + 17])
+@pytest.mark.parametrize("size", [0, 5, PAGE, 2 * PAGE + 17])
 def test_it_goes_on_where_it_is_cut(tmp_path, size):
-    path, there = tmp_path / "rows.part", np.random.default_rng(1).bytes(3 * BLOCK)
+    path, there = tmp_path / "rows.part", np.random.default_rng(1).bytes(3 * PAGE)
     path.write_bytes(there)
     part = LargePart(path, size)
-    part.write(b"x" * 3 * BLOCK)
+    part.write(b"x" * 3 * PAGE)
     part.cut(size + 2)
     part.write(b"y")
     part.sync()
@@ -100,21 +101,21 @@ def test_what_the_thread_cannot_write_is_raised_later(tmp_path, monkeypatch):
 
     part = LargePart(tmp_path / "rows.part")
     monkeypatch.setattr(os, "pwrite", refuse)
-    part.write(bytes(2 * BLOCK))
-    for step in (part.sync, lambda: part.write(bytes(2 * BLOCK))):
+    part.write(bytes(2 * PAGE))
+    for step in (part.sync, lambda: part.write(bytes(2 * PAGE))):
         with pytest.raises(OSError, match=r"No space left on device: .*rows\.part"):
             step()
     part.close()
 
 
 def test_what_was_added_may_be_changed_afterwards(tmp_path):
-    piece = bytearray(b"x" * 3 * BLOCK)
+    piece = bytearray(b"x" * 3 * PAGE)
     part = LargePart(tmp_path / "rows.part")
     part.write(piece)
     piece[:] = b"y" * len(piece)
     part.sync()
     part.close()
-    assert (tmp_path / "rows.part").read_bytes() == b"x" * 3 * BLOCK
+    assert (tmp_path / "rows.part").read_bytes() == b"x" * 3 * PAGE
 
 
 def test_memory_of_chunks_that_were_written_is_filled_again(tmp_path, monkeypatch):
@@ -128,11 +129,11 @@ def test_memory_of_chunks_that_were_written_is_filled_again(tmp_path, monkeypatc
     monkeypatch.setattr(large_part, "_Chunk", Chunk)
     part = LargePart(tmp_path / "rows.part")
     for _ in range(100):
-        part.write(bytes(2 * BLOCK))
+        part.write(bytes(2 * PAGE))
     part.sync()
     part.close()
-    assert part.size == 200 * BLOCK
-    assert len(made) <= large_part.MOST_WAITING + 1
+    assert part.size == 200 * PAGE
+    assert len(made) <= large_part.WAITING_BYTES // (2 * PAGE) + 1
 
 
 def test_what_was_not_written_may_be_dropped(tmp_path):

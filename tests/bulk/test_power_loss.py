@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from casdk import Text, bulk
 from casdk._calls.space import SENTENCE
-from casdk.bulk import large_part
+from casdk.bulk import large_part, row_blocks
 from casdk.bulk.call import open_target
+from casdk.bulk.disk import PAGE_BYTES
 
 from .recorded_folder import NEWEST, NOTHING, RecordedFolder
 from .stopped_runs import StoppedRuns
@@ -22,9 +23,10 @@ OTHERS = [text for text in TEXTS if not text.endswith("5")] + [f"another {number
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    """Chunks of 8 rows, so that the thread of large files writes several of each shard, past the cache where it can."""
+    """Chunks and blocks of 8 rows, so that the thread of large files writes several of each shard."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # nothing is lost in a test, and it would wait in vain
-    monkeypatch.setattr(large_part, "CHUNK_BYTES", 2 * large_part.BLOCK_BYTES)
+    monkeypatch.setattr(large_part, "CHUNK_BYTES", 2 * PAGE_BYTES)
+    monkeypatch.setattr(row_blocks, "BLOCK_BYTES", 2 * PAGE_BYTES)
 
 
 class CountedRuns(StoppedRuns):

@@ -5,7 +5,9 @@ import polars
 import pyarrow
 import pyarrow.parquet
 import pytest
-from casdk.bulk.disk import Checksum, Part, checksum_of
+from casdk.bulk.disk import Checksum, checksum_of
+from casdk.bulk.large_part import LargePart
+from casdk.bulk.row_blocks import RowBlocks
 from casdk.bulk.row_groups import Group, Matrix, RowGroups
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +23,14 @@ def schema_of(columns, width, dtype):
     return pyarrow.schema(fields)
 
 
+def block_of(rows):
+    """Return a block that has these rows."""
+    blocks = RowBlocks(rows.shape[1], rows.dtype, len(rows) + 1)
+    blocks.begin(0)
+    blocks.add(rows)
+    return blocks.take()
+
+
 @st.composite
 def groups(draw, columns, width, dtype):
     """Return a row group, and the table that it is."""
@@ -32,8 +42,7 @@ def groups(draw, columns, width, dtype):
         nulls = sorted(draw(places))
         rows = [row for row in range(len(names)) if row not in nulls]
         values = NUMBERS[rows, :width].astype(dtype)
-        cut = draw(st.integers(0, len(rows)))
-        matrices.append(Matrix([values[:cut], values[cut:]], nulls))
+        matrices.append(Matrix(values if nulls or draw(st.booleans()) else block_of(values), nulls))
         there = dict(zip(rows, values, strict=True))
         columns_read.append([there.get(row) for row in range(len(names))])
     table = [names, *columns_read, [errors.get(row) for row in range(len(names))]]
@@ -44,12 +53,13 @@ def groups(draw, columns, width, dtype):
 
 
 def write(path, schema, written):
-    part = Part(path)
+    part = LargePart(path)
     part.checksum = Checksum()
     into = RowGroups(pyarrow, part, schema)
     for group in written:
         into.add(group)
     into.close()
+    part.sync()
     part.close()
     return part.checksum.text
 
@@ -79,7 +89,7 @@ def test_the_footer_is_that_of_pyarrow(tmp_path):
     """What readers decide by: names and types of the columns, and where names lie."""
     schema = schema_of(["embedding"], 2, "float16")
     names, values = ["b", "a", "ç"], NUMBERS[:3, :2].astype(np.float16)
-    write(tmp_path / "own", schema, [Group(names, [Matrix([values], [])], {})])
+    write(tmp_path / "own", schema, [Group(names, [Matrix(values, [])], {})])
     column = pyarrow.array([*values], schema.field("embedding").type)
     table = pyarrow.table([names, column, pyarrow.nulls(3, pyarrow.string())], schema=schema)
     pyarrow.parquet.write_table(table, tmp_path / "theirs", use_dictionary=False, compression="zstd")
@@ -97,7 +107,7 @@ def test_the_footer_is_that_of_pyarrow(tmp_path):
 
 
 def test_names_too_long_for_statistics_are_in_none(tmp_path):
-    group = Group(["a", "b" * 300], [Matrix([np.zeros((2, 2), np.float32)], [])], {})
+    group = Group(["a", "b" * 300], [Matrix(np.zeros((2, 2), np.float32), [])], {})
     write(tmp_path / "rows", schema_of(["embedding"], 2, "float32"), [group])
     said = pyarrow.parquet.read_metadata(tmp_path / "rows").row_group(0).column(0).statistics
     assert not said.has_min_max

@@ -5,8 +5,9 @@ import os
 
 import pytest
 from casdk import bulk
-from casdk.bulk import large_part
+from casdk.bulk import row_blocks
 from casdk.bulk.call import open_target
+from casdk.bulk.disk import PAGE_BYTES
 from casdk.bulk.large_part import LargePart
 from casdk.bulk.manifest import Share
 from casdk.bulk.status import Writing, writing_of
@@ -60,16 +61,15 @@ def test_how_fast_shards_come(encoder, tmp_path):
 
 @pytest.fixture
 def written_at_once(monkeypatch):
-    """Rows are on the disk as soon as they are added, and not 4 MiB at a time, by a thread."""
-    monkeypatch.setattr(large_part, "CHUNK_BYTES", large_part.BLOCK_BYTES)
-    write = LargePart.write
+    """Rows are on the disk as soon as a page is full, and not 4 MiB at a time."""
+    monkeypatch.setattr(row_blocks, "BLOCK_BYTES", PAGE_BYTES)
+    write_rows = LargePart.write_rows
 
-    def write_and_wait(part, data):
-        count = write(part, data)
+    def write_and_wait(part, block):
+        write_rows(part, block)
         part._wait()
-        return count
 
-    monkeypatch.setattr(LargePart, "write", write_and_wait)
+    monkeypatch.setattr(LargePart, "write_rows", write_and_wait)
 
 
 @pytest.mark.usefixtures("written_at_once")

@@ -52,19 +52,21 @@ NumPy fills the new part with zeros, so each step is small."""
 
 
 class Piece:
-    """The rows of one chunk of a stream.
+    """The rows of one chunk of a stream, or of several for a bulk run.
 
     Attributes:
         start: Index of its first item.
         items: The caller's items.
-        rows: ``[len(items), D]``; ``None`` before the first reply.
+        rows: ``[len(items), D]``, or more rows as long as it may take more items; ``None`` before the first reply.
         bad: Positions of the items without a row.
         errors: The errors of these items, in no order.
         outstanding: Items that have neither a row nor an error yet.
         sent: How much was sent for it.
+        room: How many items it may have, if it takes several chunks.
+        opened_at: When its first chunk was read, by `time.monotonic`, if it takes several.
     """
 
-    __slots__ = ("bad", "errors", "items", "outstanding", "rows", "sent", "start")
+    __slots__ = ("bad", "errors", "items", "opened_at", "outstanding", "room", "rows", "sent", "start")
 
     def __init__(self, start: int, items: Sequence[Any]) -> None:
         self.start = start
@@ -74,6 +76,8 @@ class Piece:
         self.errors: list[ItemError] = []
         self.outstanding = len(items)
         self.sent = Sent()
+        self.room = 0
+        self.opened_at = 0.0
 
     @property
     def nbytes(self) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from casdk._calls.decisions import ErrorMode
+from casdk._calls.piece_memory import PieceMemory
 from casdk._calls.sample import Verdict
 from casdk._calls.tuning import Tuning
 from casdk._content.crops import LOSSY, check_pillow
@@ -158,6 +159,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     ``batch_size`` is an int, ``None``, `AUTO`, or a `Tuning`: a bulk run passes the one of its first stream to the next
     ones. ``min_fidelity`` is a number, or a `Verdict`, in which a stream reports to a bulk run what it has measured.
+    ``out`` is a matrix, or the `PieceMemory` of a bulk run's stream.
     """
 
     batch_size: Any = None
@@ -446,8 +448,8 @@ def _read_dtype(name: str, value: Any) -> Any:
 
 
 def _read_matrix(name: str, value: Any) -> Any:
-    if value is None:
-        return None
+    if value is None or issubclass(type(value), PieceMemory):
+        return value
     if not issubclass(type(value), np.ndarray):
         raise InputTypeError(f"{name} must be an ndarray, not {class_name(value)}")
     plain = np.ndarray.view(value, np.ndarray)  # a subclass may override its shape, dtype and flags

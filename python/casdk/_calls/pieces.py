@@ -4,31 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 from operator import itemgetter
-from typing import Any
+from time import monotonic
+from typing import Any, Final
 
 import numpy as np
 
 from casdk._calls.answers import Answer, Piece
 from casdk._calls.options import DTYPES, Options
 from casdk._calls.outcome import Sent
+from casdk._calls.piece_memory import PieceMemory
 from casdk._transport.codecs import Reply
 from casdk.errors import ItemError, ReplyError
 
 __all__ = ["Pieces"]
 
 
+QUICK_SECONDS: Final = 0.05
+"""Requests are joined into larger pieces if a piece is complete within this time. Then a larger one is, too, soon
+enough for a progress bar; with a slower server, the caller's work for each piece is a small part of the time."""
+
+
 class Pieces(Answer):
     """Rows in input order, chunk by chunk, while later ones are still on their way.
 
+    A piece is one chunk, which is one request; or for a bulk run, whose server is quick, several chunks that follow
+    each other. Such a piece takes more chunks only while a request of it is under way, so no slow input holds it up.
+
     Args:
         total: Items in all, if known.
-        options: The call's: its dtype.
+        options: The call's: its dtype, and as ``out`` a bulk run's memory for the pieces.
     """
 
     pieces = True
 
     def __init__(self, total: int | None, options: Options) -> None:
         self._dtype = DTYPES[options.dtype]
+        self._memory: PieceMemory = PieceMemory() if options.out is None else options.out
+        self._most = 0
+        self._last: Piece | None = None
         self._pieces: dict[int, Piece] = {}
         self._head = 0
         self._width = 0
@@ -40,7 +53,17 @@ class Pieces(Answer):
         return self._held_back, self._held_back_bytes
 
     def opened(self, start: int, items: Sequence[Any]) -> None:
-        self._pieces[start] = Piece(start, items)
+        if not self._memory.most_items:
+            self._pieces[start] = Piece(start, items)
+            return
+        last = self._last
+        if last is None or not last.outstanding or len(last.items) + len(items) > last.room:
+            last = self._last = self._pieces[start] = Piece(start, [])
+            last.room = max(len(items), min(self._most, self._memory.room(start)))
+            last.opened_at = monotonic()
+        assert isinstance(last.items, list)
+        last.items += items
+        last.outstanding += len(items)
 
     def urgent(self, batch_start: int) -> bool:
         piece = self._pieces.get(self._head)
@@ -76,7 +99,7 @@ class Pieces(Answer):
             raise ReplyError(f"a row of width {reply.width} came after rows of width {self._width}")
         self._width = reply.width
         if piece.rows is None:
-            piece.rows = np.empty((len(piece.items), reply.width), self._dtype)
+            piece.rows = self._memory.reserve(piece.start, max(len(piece.items), piece.room), reply.width, self._dtype)
         start = piece.start
         if type(indices) is range:
             missing = reply.place(piece.rows, indices.start - start, sent, request_id)
@@ -100,9 +123,17 @@ class Pieces(Answer):
             self._held_back_bytes -= piece.nbytes
             if piece.rows is None:
                 piece.rows = np.empty((len(piece.items), self._width), self._dtype)
+            if piece.room:
+                piece.rows = piece.rows[: len(piece.items)]
+                self._settle_size(piece)
             if piece.bad:
                 piece.rows[piece.bad] = np.nan
             yield piece
+
+    def _settle_size(self, piece: Piece) -> None:
+        """Set how many items the next pieces may have, by the time that one took which is complete."""
+        is_quick = monotonic() - piece.opened_at <= QUICK_SECONDS
+        self._most = min(2 * len(piece.items), self._memory.most_items) if is_quick else 0
 
     def rest(self, missing: Container[int]) -> Piece:
         """Return, when the call was stopped, all items that were read and not handed over, as one piece.
@@ -116,6 +147,6 @@ class Pieces(Answer):
         rest.rows = np.full((len(rest.items), self._width), np.nan, self._dtype)
         for piece in pieces:
             if piece.rows is not None:
-                rest.rows[piece.start - rest.start :][: len(piece.items)] = piece.rows
+                rest.rows[piece.start - rest.start :][: len(piece.items)] = piece.rows[: len(piece.items)]
         rest.rows[rest.bad] = np.nan
         return rest

@@ -20,6 +20,7 @@ from casdk._calls.merging import MergedEncode, merging_key
 from casdk._calls.options import DEFAULTS, MINIBATCH, Options, check_limit, check_timeout, read_options
 from casdk._calls.originals import Originals, open_piece, present, write_embeddings
 from casdk._calls.outcome import Outcome
+from casdk._calls.piece_memory import PieceMemory
 from casdk._calls.pieces import Pieces
 from casdk._calls.proofs import allow_crops
 from casdk._calls.run import Run
@@ -176,7 +177,8 @@ def stream(session: Session, content: Iterable[Any], options: Options) -> Run:
     """Texts and images -> pieces of `encode`'s result, in order."""
     content = check_content(content, session.sources)
     for name in ("out", "on_done", "on_always", "return_responses", "result"):
-        if getattr(options, name) is not getattr(DEFAULTS, name):
+        value = getattr(options, name)
+        if value is not getattr(DEFAULTS, name) and not isinstance(value, PieceMemory):
             raise InputValueError(f"{name}= does not go with a stream")
     return RUNS[type(options.batch_size)](session, IN_PIECES, content, options)
 

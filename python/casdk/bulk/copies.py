@@ -118,6 +118,11 @@ class Copies:
         items = [item for item, row in zip(block.items, found, strict=True) if row is None]
         return msgspec.structs.replace(block, items=items)
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows may be copied, so that those of a stream are not all rows of a shard."""
+        return self._index is not None
+
     def forget(self) -> None:
         """Drop the ranges whose rows were not written, because the run stops and will not write them."""
         self._ranges.clear()

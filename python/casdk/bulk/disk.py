@@ -8,14 +8,18 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from casdk._rust import sum_words
 from casdk.errors import BulkError
 
+if TYPE_CHECKING:
+    from casdk.bulk.row_blocks import RowBlock
+
 __all__ = [
+    "PAGE_BYTES",
     "READ_BYTES",
     "Checksum",
     "Lock",
@@ -34,6 +38,8 @@ MODULUS: Final = 1 << 64
 READ_BYTES: Final = 1 << 20
 LOOK_SECONDS: Final = 0.05
 """How long to wait for a lock before a second attempt; `is_locked` of another process holds it for less."""
+PAGE_BYTES: Final = 4096
+"""Past its cache, the system writes only from addresses, to offsets and in sizes that are multiples of this."""
 WRITEBACK_BYTES: Final = 16 << 20
 """Bytes after which the system is asked to begin to write them to the disk, so that the final sync waits for less."""
 
@@ -256,6 +262,11 @@ class Part:
         if self.checksum is not None:
             self.checksum.add(view)
         return len(view)
+
+    def write_rows(self, block: RowBlock) -> None:
+        """Add the rows of a block to the end; its memory is used for other rows once they are written."""
+        self.write(block.bytes[block.lead :].data)
+        block.release()
 
     def _put(self, view: memoryview, start: int) -> None:
         """Write bytes at an offset of the file."""

@@ -10,32 +10,33 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from casdk._rust import copy_and_sum
-from casdk.bulk.disk import Part
+from casdk._rust import copy_and_sum, sum_words
+from casdk.bulk.disk import PAGE_BYTES, Checksum, Part
+from casdk.bulk.row_blocks import RowBlock
 
 __all__ = ["CHUNK_BYTES", "LargePart"]
 
 CHUNK_BYTES: Final = 4 << 20
 """Bytes that are written at a time."""
-MOST_WAITING: Final = 4
-"""Chunks that may wait for the thread, so that a disk that is busy for a moment does not hold up the run."""
-BLOCK_BYTES: Final = 4096
-"""Without the cache, the system writes only if offset, size and address in memory are multiples of this."""
+WAITING_BYTES: Final = 16 << 20
+"""Bytes that may wait for the thread, so that a disk that is busy for a moment does not hold up the run."""
 
 
 class _Chunk:
     """Memory for the next bytes of a file.
 
     Attributes:
-        bytes: ``[CHUNK_BYTES]``; its address is a multiple of `BLOCK_BYTES`.
-        start: Where its first byte belongs in the file, a multiple of `BLOCK_BYTES`.
+        bytes: ``[CHUNK_BYTES]``; its address is a multiple of `PAGE_BYTES`.
+        start: Where its first byte belongs in the file, a multiple of `PAGE_BYTES`.
         filled: How many bytes it has.
     """
 
@@ -43,28 +44,42 @@ class _Chunk:
 
     def __init__(self) -> None:
         # Memory that the allocator has used before is used again, so the next file costs no page faults.
-        memory = np.empty(CHUNK_BYTES + BLOCK_BYTES, np.uint8)
-        first = -memory.ctypes.data % BLOCK_BYTES
+        memory = np.empty(CHUNK_BYTES + PAGE_BYTES, np.uint8)
+        first = -memory.ctypes.data % PAGE_BYTES
         self.bytes: NDArray[np.uint8] = memory[first : first + CHUNK_BYTES]
         self.start = 0
         self.filled = 0
 
-    def keep_last_block(self) -> None:
-        """Keep only what was written of the last block, if that is not full: it is written again with what follows."""
-        rest = self.filled % BLOCK_BYTES
-        self.start += self.filled - rest
-        self.bytes[:rest] = self.bytes[self.filled - rest : self.filled]
-        self.filled = rest
+    def begin_with(self, start: int, data: NDArray[np.uint8]) -> None:
+        """Have nothing but these bytes, the first of which is at the beginning of a page of the file."""
+        self.start, self.filled = start, len(data)
+        self.bytes[: len(data)] = data
+
+
+class _Written(NamedTuple):
+    """What the thread writes, or has written.
+
+    Attributes:
+        done: Done when it is written; its result is the sum of the bytes that no sum has yet.
+        size: How many bytes it has.
+        checksum: The checksum that the sum is added to.
+        release: Called afterwards, when its memory may be used again.
+    """
+
+    done: Future[int]
+    size: int
+    checksum: Checksum | None
+    release: Callable[[], object]
 
 
 class LargePart(Part):
     """A part that a thread writes in chunks, while the bytes of the next chunk are added.
 
-    There are three sizes. A *piece* is what one call of `write` adds, of any size; it is copied at once, while the
-    processor still has it in its cache. A *chunk* is the memory that pieces are copied to; the thread writes it when
-    its 4 MiB are full, and it is filled again afterwards. A *block* is the unit of 4 KiB in which the system can write
-    past its cache. Full chunks are whole blocks. What is left at the end is written by `sync`: its whole blocks past
-    the cache, and the beginning of the last block through it.
+    What `write` adds is copied at once into a *chunk*, memory of 4 MiB; the thread writes a chunk when it is full, and
+    it is filled again afterwards. Rows are not copied: `write_rows` has the thread write the memory that they lie in.
+    Past its cache, the system writes only whole *pages* of 4 KiB, so a chunk or the rows are written up to their last
+    whole page. The bytes that are left come first in the next chunk or block of rows, or are written by `sync`, through
+    the cache.
 
     After `sync` all bytes are on disk. The checksum counts pieces when they are added. An error of the thread is raised
     by every later step that waits for it.
@@ -84,15 +99,15 @@ class LargePart(Part):
         self._direct: int | None = None
         self._may_pass_by = hasattr(os, "O_DIRECT")
         self._thread = ThreadPoolExecutor(1, "casdk-disk")
-        self._writing: deque[tuple[Future[None], _Chunk]] = deque()
-        self._written: list[_Chunk] = []
+        self._writing: deque[_Written] = deque()
+        self._unused: list[_Chunk] = []
         self._chunk = _Chunk()
         self._begin_chunk()
 
     def _begin_chunk(self) -> None:
         """Begin a chunk at the end of the file, with what the last block has already."""
         chunk = self._chunk
-        chunk.filled = self.size % BLOCK_BYTES
+        chunk.filled = self.size % PAGE_BYTES
         chunk.start = self.size - chunk.filled
         if chunk.filled:
             there = os.pread(self._descriptor, chunk.filled, chunk.start)
@@ -121,13 +136,34 @@ class LargePart(Part):
         self.size += len(piece)
         return len(piece)
 
+    def write_rows(self, block: RowBlock) -> None:
+        self._hand_over_chunk()
+        chunk, data, checksum = self._chunk, block.bytes, self.checksum
+        assert chunk.filled == block.lead
+        data[: block.lead] = chunk.bytes[: chunk.filled]
+        whole, size = len(data) - len(data) % PAGE_BYTES, len(data) - block.lead
+        before = 0 if checksum is None else checksum.count
+        write = partial(self._put_rows, data, whole, chunk.start, block.lead, before)
+        self._hand_over(write, len(data), block.release)
+        if checksum is not None:
+            checksum.note(0, size)
+        chunk.begin_with(chunk.start + whole, data[whole:])
+        self.size += size
+
     def _hand_over_chunk(self) -> None:
-        """Have the thread write the chunk, which is full, and go on with another one."""
-        full = self._chunk
-        self._wait(MOST_WAITING - 1)
-        self._writing.append((self._thread.submit(self._put_full, full), full))
-        self._chunk = self._written.pop() if self._written else _Chunk()
-        self._chunk.start, self._chunk.filled = full.start + CHUNK_BYTES, 0
+        """Have the thread write the whole pages of the chunk, and go on with another one."""
+        chunk = self._chunk
+        rest = chunk.bytes[chunk.filled - chunk.filled % PAGE_BYTES : chunk.filled]
+        chunk.filled -= len(rest)
+        if chunk.filled:
+            self._hand_over(partial(self._put_full, chunk), chunk.filled, partial(self._unused.append, chunk))
+            self._chunk = self._unused.pop() if self._unused else _Chunk()
+        self._chunk.begin_with(chunk.start + chunk.filled, rest)
+
+    def _hand_over(self, write: Callable[[], int], size: int, release: Callable[[], object]) -> None:
+        """Have the thread write some bytes, when not too many wait for it."""
+        self._wait(WAITING_BYTES - size)
+        self._writing.append(_Written(self._thread.submit(write), size, self.checksum, release))
 
     def overwrite(self, data: bytes) -> None:
         """Put bytes in place of the first ones; they are on disk after the next `sync`."""
@@ -146,8 +182,10 @@ class LargePart(Part):
     def sync(self) -> None:
         """Have all of it on disk."""
         self._wait()
-        self._put_chunk(self._chunk)
-        self._chunk.keep_last_block()
+        chunk = self._chunk
+        self._put_chunk(chunk)
+        whole = chunk.filled - chunk.filled % PAGE_BYTES
+        chunk.begin_with(chunk.start + whole, chunk.bytes[whole : chunk.filled])
         super().sync()
 
     def close(self) -> None:
@@ -159,20 +197,32 @@ class LargePart(Part):
         super().close()
 
     def _wait(self, most: int = 0) -> None:
-        """Wait until no more than so many chunks wait for the thread, and raise what it could not write."""
-        while self._writing and (len(self._writing) > most or self._writing[0][0].done()):
-            future, chunk = self._writing[0]
-            future.result()
+        """Wait until no more than so many bytes wait for the thread, and raise what it could not write."""
+        waiting = sum(written.size for written in self._writing)
+        while self._writing and (waiting > most or self._writing[0].done.done()):
+            written = self._writing[0]
+            total = written.done.result()
+            if written.checksum is not None:
+                written.checksum.note(total, 0)
+            written.release()
+            waiting -= written.size
             self._writing.popleft()
-            self._written.append(chunk)
 
     # what the thread does
 
-    def _put_full(self, chunk: _Chunk) -> None:
-        """Write a full chunk."""
-        if self._direct is None and self._may_pass_by:
-            self._open_direct()
+    def _put_full(self, chunk: _Chunk) -> int:
+        """Write a full chunk, whose sum was counted when it was filled."""
+        self._open_direct()
         self._put_chunk(chunk)
+        return 0
+
+    def _put_rows(self, data: NDArray[np.uint8], whole: int, start: int, lead: int, before: int) -> int:
+        """Write the whole pages of a block of rows; returns the sum of all its rows."""
+        self._open_direct()
+        view = data[:whole].data
+        done = self._put_past_cache(view, start)
+        self._put(view[done:], start + done)
+        return sum_words(data[lead:], before)
 
     def _put_chunk(self, chunk: _Chunk) -> None:
         """Write what a chunk has been filled with."""
@@ -181,22 +231,24 @@ class LargePart(Part):
         self._put(view[done:], chunk.start + done)
 
     def _put_past_cache(self, view: memoryview, start: int) -> int:
-        """Write the whole blocks of some bytes past the cache.
+        """Write the whole pages of some bytes past the cache.
 
         Returns:
             How many bytes these have; 0 if the file system cannot do that.
         """
-        done, end = 0, len(view) - len(view) % BLOCK_BYTES
+        done, end = 0, len(view) - len(view) % PAGE_BYTES
         try:
             while self._direct is not None and done < end:
                 done += os.pwrite(self._direct, view[done:end], start + done)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # the error of a disk whose blocks are larger than ours
+            if error.errno != errno.EINVAL:  # the error of a disk whose blocks are larger than a page
                 raise self._named(error) from None
-        return done - done % BLOCK_BYTES
+        return done - done % PAGE_BYTES
 
     def _open_direct(self) -> None:
-        """Open the file to be written past the cache, if its file system can do that."""
+        """Open the file to be written past the cache, if its file system can do that and it is not open."""
+        if self._direct is not None or not self._may_pass_by:
+            return
         try:
             self._direct = os.open(self.path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
         except OSError as error:

@@ -17,8 +17,10 @@ from casdk.bulk.items import CONTENT_BYTES
 from casdk.bulk.large_part import LargePart
 from casdk.bulk.manifest import BY_THAT_INPUT, Manifest, Shard, read_manifest, write_manifest
 from casdk.bulk.matrix_before import Before
+from casdk.bulk.requests import piece_items
+from casdk.bulk.row_blocks import RowBlocks
 from casdk.bulk.sources import to_lines
-from casdk.bulk.targets import FillableTarget, Held, Rows, described, in_dtype, remove
+from casdk.bulk.targets import FillableTarget, Held, Rows, described, remove
 from casdk.errors import ItemError
 
 __all__ = ["MatrixTarget", "head_of"]
@@ -103,6 +105,10 @@ class MatrixTarget(FillableTarget):
         self._files = {name: kind(self._part[name], sizes.get(name, 0)) for name, kind in kinds.items()}
         if not sizes:
             self._files["rows"].write(self._head(0))
+        if self.blocks is None:
+            piece_rows = piece_items(manifest.settings.batch_size)
+            self.blocks = RowBlocks.of_pieces(width, self._dtype, piece_rows)
+        self.blocks.begin(self._row - self._shard_start, self._files["rows"].size)
         checksum = Checksum()
         if manifest.begun is not None:
             self._add_up(checksum, manifest.start_of(manifest.next_number))
@@ -128,8 +134,24 @@ class MatrixTarget(FillableTarget):
                 for place, error in sorted(errors.items())
             ]
             files["errors"].write(_as_json(failed))
-        files["rows"].write(in_dtype(rows, self._dtype).data)
+        self._add_rows(rows)
         self._row += len(names)
+
+    def _add_rows(self, rows: Rows) -> None:
+        blocks = self.blocks
+        assert blocks is not None
+        while len(rows):
+            room = blocks.room(blocks.next_row)
+            blocks.add(rows[:room])
+            rows = rows[room:]
+            if blocks.is_full:
+                self._write_block()
+
+    def _write_block(self) -> None:
+        """Write the rows that were put into the latest block, if there are any."""
+        assert self.blocks is not None
+        if (block := self.blocks.take()) is not None:
+            self._files["rows"].write_rows(block)
 
     def _write_names(self) -> None:
         names, self._names = self._names, []
@@ -160,6 +182,7 @@ class MatrixTarget(FillableTarget):
     def _stop(self, shard: Shard) -> Shard:
         checksum = self._files["rows"].checksum
         assert checksum is not None
+        self._write_block()
         self._write_names()
         for file in self._files.values():
             file.sync()
@@ -169,6 +192,8 @@ class MatrixTarget(FillableTarget):
 
     def drop(self) -> None:
         self._names = []
+        if self.blocks is not None:
+            self.blocks.end()
         for file in self._files.values():
             file.close()
         self._files = {}

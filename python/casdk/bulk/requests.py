@@ -7,14 +7,26 @@ has written no row, and the next run searches again.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from casdk._calls.tuning import FEWEST_ITEMS, Tuning
 from casdk.bulk.manifest import Manifest, Settings
 
-__all__ = ["Requests"]
+if TYPE_CHECKING:
+    from casdk.models import EncodeResult
+
+__all__ = ["Requests", "piece_items"]
+
+PIECE_ITEMS: Final = 512
+"""A piece has as many items where requests have fewer, about 1 MB of rows: then the work for a piece is little."""
+
+
+def piece_items(batch_size: int, row_items: int = 1) -> int:
+    """Return the most items of a piece, whose requests have ``batch_size`` rows of so many items each."""
+    request_items = batch_size * row_items
+    return max(request_items, PIECE_ITEMS // request_items * request_items)
 
 
 class Requests:
@@ -57,6 +69,23 @@ class Requests:
     def batch_size(self, settings: Settings) -> int | Tuning:
         """Return the ``batch_size`` for `Client.stream`, with which each request has whole rows."""
         return settings.batch_size * self._row_items if self._tuning is None else self._tuning
+
+    def piece_items(self, settings: Settings) -> int:
+        """Return the most items of a piece of the stream; 0 while a search measures what comes of each request."""
+        return 0 if self.searches else piece_items(settings.batch_size, self._row_items)
+
+    def without_short(self, piece: EncodeResult, settings: Settings) -> EncodeResult:
+        """Return a piece without the rows of a request that has fewer items than the others, because of a stop.
+
+        So the run that goes on sends the same requests as one that was never stopped. While a search is under way,
+        requests have any size.
+        """
+        items = len(piece.embeddings)
+        whole = items if self.searches else items - items % (settings.batch_size * self._row_items)
+        if whole == items:
+            return piece
+        errors = tuple(error for error in piece.errors if error.index - piece.start < whole)
+        return msgspec.structs.replace(piece, embeddings=piece.embeddings[:whole], errors=errors)
 
     @property
     def fewest_items(self) -> int:

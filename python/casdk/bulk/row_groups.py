@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple
 
 from numpy.typing import NDArray
 
-from casdk.bulk.disk import Part
+from casdk.bulk.disk import PAGE_BYTES, Part
+from casdk.bulk.row_blocks import RowBlock
 from casdk.bulk.thrift import Long, Struct, varint, write_struct
 
 __all__ = ["Group", "Matrix", "RowGroups"]
@@ -47,11 +48,11 @@ class Matrix(NamedTuple):
     """The embeddings of a row group, one column of it.
 
     Attributes:
-        pieces: Arrays ``[n, D]``, C-contiguous, which have the embeddings one after the other.
+        rows: The embeddings ``[n, D]``, C-contiguous; or a block that has them, which is given back when it is written.
         nulls: Rows of the group that have no embedding, ascending.
     """
 
-    pieces: Sequence[NDArray[Any]]
+    rows: NDArray[Any] | RowBlock
     nulls: Sequence[int]
 
 
@@ -97,8 +98,7 @@ class RowGroups:
         for name, matrix in zip(self._embeddings, group.matrices, strict=True):
             columns.append(self._write_matrix(name, rows, matrix))
         columns.append(self._write_errors(rows, group.errors))
-        size = Long(self._part.tell() - start)
-        whole = Long(sum(column[3][6] for column in columns))
+        whole, size = (Long(sum(column[3][number] for column in columns)) for number in (6, 7))
         self._groups.append({1: columns, 2: whole, 3: Long(rows), 5: Long(start), 6: size})
         self._rows += rows
 
@@ -154,7 +154,9 @@ class RowGroups:
         plain[::2] = map(LENGTH.pack, map(len, plain[1::2]))
         data = levels + b"".join(plain)
         packed = self._arrow.compress(data, codec="zstd", asbytes=True)
-        written = self._write_page(rows, len(data), len(packed), [packed])
+        start, header = self._part.tell(), _page_header(rows, len(data), len(packed))
+        self._part.write(header + packed)
+        written = _Written(rows, start, len(header) + len(data), len(header) + len(packed))
         return _column_chunk([column], BYTE_ARRAY, ZSTD, written, statistics)
 
     def _write_matrix(self, column: str, rows: int, matrix: Matrix) -> Struct:
@@ -166,26 +168,20 @@ class RowGroups:
         repeated = b"".join(null if is_null else length * row for length, is_null in stretches)
         defined = _levels((1, ABSENT) if is_null else (length * width, NUMBER) for length, is_null in stretches)
         levels = LENGTH.pack(len(repeated)) + repeated + defined
-        numbers = [piece.data for piece in matrix.pieces if piece.size]
-        size = len(levels) + sum(piece.nbytes for piece in numbers)
+        numbers = matrix.rows
+        size = len(levels) + (len(numbers.bytes) if isinstance(numbers, RowBlock) else numbers.nbytes)
         values = (rows - len(matrix.nulls)) * width + len(matrix.nulls)
-        written = self._write_page(values, size, size, [levels, *numbers])
-        return _column_chunk([column, "list", "element"], kind, UNCOMPRESSED, written, None)
-
-    def _write_page(self, values: int, whole: int, size: int, data: Sequence[bytes | memoryview]) -> _Written:
-        """Write a column of a row group, which is one page.
-
-        Args:
-            values: Number of its values, including nulls.
-            whole: Size of the page before it was compressed, in bytes.
-            size: Size of the page as it is written, in bytes.
-            data: The page, in pieces.
-        """
+        header = _page_header(values, size, size)
+        # Zeros before the header, which no reader looks at, so that the numbers begin a page of the file.
+        self._part.write(bytes(-(self._part.tell() + len(header) + len(levels)) % PAGE_BYTES))
         start = self._part.tell()
-        header = write_struct({1: 0, 2: whole, 3: size, 5: {1: values, 2: PLAIN, 3: RLE, 4: RLE}})
-        for piece in (header, *data):
-            self._part.write(piece)
-        return _Written(values, start, len(header) + whole, len(header) + size)
+        self._part.write(header + levels)
+        if isinstance(numbers, RowBlock):
+            self._part.write_rows(numbers)
+        elif numbers.size:
+            self._part.write(numbers.data)
+        written = _Written(values, start, len(header) + size, len(header) + size)
+        return _column_chunk([column, "list", "element"], kind, UNCOMPRESSED, written, None)
 
 
 class _Written(NamedTuple):
@@ -202,6 +198,17 @@ class _Written(NamedTuple):
     start: int
     whole: int
     size: int
+
+
+def _page_header(values: int, whole: int, size: int) -> bytes:
+    """Return the header of a page, which has a column of a row group.
+
+    Args:
+        values: Number of its values, including nulls.
+        whole: Size of the page before it was compressed, in bytes.
+        size: Size of the page as it is written, in bytes.
+    """
+    return write_struct({1: 0, 2: whole, 3: size, 5: {1: values, 2: PLAIN, 3: RLE, 4: RLE}})
 
 
 def _column_chunk(path: list[str], kind: int, codec: int, page: _Written, statistics: Struct | None) -> Struct:

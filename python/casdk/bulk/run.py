@@ -23,6 +23,7 @@ from casdk.bulk.report import Report
 from casdk.bulk.requests import Requests
 from casdk.bulk.result import BulkResult, reported
 from casdk.bulk.retries import Encoded, Retries
+from casdk.bulk.row_blocks import ShardMemory
 from casdk.bulk.shards import ParquetTarget
 from casdk.bulk.sources import AsyncSource, Source
 from casdk.bulk.stores import downloaded
@@ -371,14 +372,16 @@ class Run:
         self._intake = intake = Intake(self._source, work, settings.batch_size, settings.shard_rows)
         if self._stopping is not None:
             intake.end()
-        pieces = mode.stream(intake.items(self._requests.fewest_items), self._options_of_stream(work.verdict))
+        target = self._target if self._parts == 1 and not self._copies.has_rows else None
+        memory = ShardMemory(self._requests.piece_items(settings), target, work.rows)
+        options = self._options_of_stream(work.verdict) | {"out": memory}
+        pieces = mode.stream(intake.items(self._requests.fewest_items), options)
         try:
             while (piece := await mode.next(pieces)) is not None:
-                is_short = len(piece.embeddings) < self._settings.batch_size * self._parts
-                if self._stopping is not None and is_short and not self._requests.searches:
-                    # The stop has left this request fewer items than the others. Its rows are dropped, so that the run
-                    # that goes on sends the same requests as one that was never stopped.
-                    break
+                if self._stopping is not None:
+                    piece = self._requests.without_short(piece, settings)
+                    if not len(piece.embeddings):
+                        break
                 held.append(piece)
                 if len(held) == mode.burst:
                     await mode.do(self._place, work, held)

@@ -66,13 +66,14 @@ def fill_rows(
 
 def _filled(matrix: Matrix, count: int, rows: Mapping[int, NDArray[Any]]) -> Matrix:
     """Return the embeddings of ``count`` rows, with some of them filled in."""
-    [there] = matrix.pieces
+    there = matrix.rows
+    assert isinstance(there, np.ndarray)
     values, good = np.empty((count, there.shape[1]), there.dtype), np.ones(count, bool)
     good[matrix.nulls] = False
     values[good] = there
     for place, row in rows.items():
         values[place], good[place] = row, True
-    return Matrix([values[good]], np.flatnonzero(~good).tolist())
+    return Matrix(values[good], np.flatnonzero(~good).tolist())
 
 
 def leave_out_rows(arrow: Any, old: Any, new: Path, schema: Any, stays: NDArray[np.bool_]) -> Made:
@@ -99,7 +100,7 @@ def _group_of(batch: Any) -> Group:
     for column in batch.columns[1:-1]:
         numbers = column.drop_null().flatten().to_numpy(zero_copy_only=False)
         nulls = np.flatnonzero(column.is_null()).tolist()
-        matrices.append(Matrix([numbers.reshape(-1, column.type.list_size)], nulls))
+        matrices.append(Matrix(numbers.reshape(-1, column.type.list_size), nulls))
     errors = {row: error for row, error in enumerate(said) if error is not None}
     return Group(batch.column("name").to_pylist(), matrices, errors)
 

@@ -16,10 +16,11 @@ from casdk.bulk.folders import EMBEDDING, ERRORS, FolderTarget
 from casdk.bulk.items import CONTENT_BYTES
 from casdk.bulk.large_part import LargePart
 from casdk.bulk.manifest import Manifest, Shard
+from casdk.bulk.row_blocks import RowBlocks
 from casdk.bulk.row_groups import Group, Matrix, RowGroups
 from casdk.bulk.shard_files import GROUP_ROWS, Made, fill_rows, leave_out_rows
 from casdk.bulk.storage import Storage
-from casdk.bulk.targets import FillableTarget, Rows, described_rows, in_dtype, remove
+from casdk.bulk.targets import FillableTarget, Rows, described_rows, remove
 from casdk.errors import ItemError
 
 __all__ = ["ParquetTarget", "rows_file_of"]
@@ -49,11 +50,17 @@ class ParquetTarget(FolderTarget, FillableTarget):
     def __init__(self, storage: str | Storage, dtype: str, columns: tuple[str, ...] = EMBEDDING) -> None:
         super().__init__(storage, dtype, columns)
         self._part: Part | None = None
+        self._blocks: list[RowBlocks] = []
 
     def begin(self, manifest: Manifest, width: int) -> None:
         self._name = f"part-{manifest.next_number:05d}.parquet"
         self.storage.remove(ERRORS)  # an update continues a finished run, which has written this file
         self._width = width
+        if not self._blocks:
+            self._blocks = [RowBlocks(width, np.dtype(self._dtype), GROUP_ROWS) for _ in self._columns]
+            self.blocks = self._blocks[0] if len(self._blocks) == 1 else None
+        for blocks in self._blocks:
+            blocks.begin(0)
         self._hold_nothing()
         self._part = LargePart(self.storage.scratch / f"_{self._name}.tmp")
         self._part.checksum = Checksum()
@@ -65,7 +72,6 @@ class ParquetTarget(FolderTarget, FillableTarget):
     def _hold_nothing(self) -> None:
         """Forget the rows that were held for the next row group."""
         self._names: list[str] = []
-        self._rows: list[list[Rows]] = [[] for _ in self._columns]
         self._bad: list[tuple[int, int]] = []
         self._errors: dict[int, str] = {}
 
@@ -112,8 +118,8 @@ class ParquetTarget(FolderTarget, FillableTarget):
         while start < len(names):
             held = len(self._names)
             stop = min(len(names), start + GROUP_ROWS - held)
-            for part, pieces in enumerate(self._rows):
-                pieces.append(in_dtype(rows[start:stop, part], self._dtype))
+            for part, blocks in enumerate(self._blocks):
+                blocks.add(rows[start:stop, part])
             self._names += names[start:stop]
             self._bad += [(held + row - start, column) for row, column in bad if start <= row < stop]
             self._errors.update((held + row - start, said) for row, said in errors.items() if start <= row < stop)
@@ -124,14 +130,20 @@ class ParquetTarget(FolderTarget, FillableTarget):
     def _write_group(self) -> None:
         if not self._names:
             return
-        matrices = [self._matrix(pieces, part) for part, pieces in enumerate(self._rows)]
+        matrices = [self._matrix(blocks, part) for part, blocks in enumerate(self._blocks)]
         self._groups.add(Group(self._names, matrices, self._errors))
         self._hold_nothing()
 
-    def _matrix(self, pieces: list[Rows], part: int) -> Matrix:
+    def _matrix(self, blocks: RowBlocks, part: int) -> Matrix:
         """Return the embeddings of a column, without the rows that stand for failed items."""
+        block = blocks.take()
+        assert block is not None
         bad = sorted(row for row, column in self._bad if column == part)
-        return Matrix([np.delete(np.concatenate(pieces), bad, 0)] if bad else pieces, bad)
+        if not bad:
+            return Matrix(block, bad)
+        good = np.delete(block.rows[: block.filled], bad, 0)
+        block.release()
+        return Matrix(good, bad)
 
     def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
         return self._end(shard, self._name, f"_contents-{shard.number:05d}.bin", contents)
@@ -149,6 +161,8 @@ class ParquetTarget(FolderTarget, FillableTarget):
         part.close()
         self.storage.take_in(part.path, name)
         self._part = None
+        for blocks in self._blocks:
+            blocks.end()
         files = {name: part.size}
         if contents:
             self.storage.write(contents_name, contents)
@@ -156,6 +170,8 @@ class ParquetTarget(FolderTarget, FillableTarget):
         return msgspec.structs.replace(shard, files=files, checksum=part.checksum.text)
 
     def drop(self) -> None:
+        for blocks in self._blocks:
+            blocks.end()
         if self._part is not None:
             part, self._part = self._part, None
             part.close()

@@ -9,7 +9,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from casdk._rust import to_half
 from casdk.bulk.manifest import BY_UPDATE, Manifest, Shard, read_manifest
 from casdk.errors import BulkError, ItemError
+
+if TYPE_CHECKING:
+    from casdk.bulk.row_blocks import RowBlocks
 
 __all__ = [
     "FillableTarget",
@@ -51,10 +54,12 @@ class Target(ABC):
 
     Attributes:
         name: The same, for messages.
+        blocks: Where the engine may put the rows of the shard as they come; ``None`` if there is no such place.
     """
 
     def __init__(self, name: str) -> None:
         self.name: str = name
+        self.blocks: RowBlocks | None = None
 
     def lock(self) -> Held:
         """Take the lock, which only one process can hold, and return it.
