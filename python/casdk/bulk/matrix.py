@@ -48,6 +48,8 @@ class MatrixTarget(FillableTarget):
         dtype: ``float32`` or ``float16``.
     """
 
+    blocks: RowBlocks | None
+
     def __init__(self, path: str, dtype: str) -> None:
         super().__init__(path)
         self.path: Path = Path(os.path.expanduser(path))

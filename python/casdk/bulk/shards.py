@@ -47,6 +47,8 @@ class ParquetTarget(FolderTarget, FillableTarget):
         ConfigError: pyarrow is not installed.
     """
 
+    blocks: RowBlocks | None
+
     def __init__(self, storage: str | Storage, dtype: str, columns: tuple[str, ...] = EMBEDDING) -> None:
         super().__init__(storage, dtype, columns)
         self._part: Part | None = None
