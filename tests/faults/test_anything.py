@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
-SCHEMES = ("grpc", "grpcs", "http", "https", "websocket", "websockets")
+PLAIN = ("grpc", "http", "websocket")
+SECURE = ("grpcs", "https", "websockets")
 EXAMPLES = 1000 if os.environ.get("HYPOTHESIS_PROFILE") == "slow" else 25
 Make = Callable[[], Any]
 """Makes a thing anew for each call: some are used up, some change."""
@@ -226,13 +227,17 @@ def outcome(act: Callable[[], Any]) -> Any:
     return len(list(found))
 
 
-@pytest.fixture(scope="module")
-def clients(server: Any) -> Any:
-    """One client of each scheme."""
+@pytest.fixture(
+    scope="module",
+    params=[PLAIN, pytest.param((PLAIN[0], *SECURE), marks=pytest.mark.twin)],
+    ids=["plain", "secure"],
+)
+def clients(request: pytest.FixtureRequest, server: Any) -> Any:
+    """One client of each plain scheme, or of each secure one and a plain one to compare them with."""
     from casdk import TLS
 
     made = {
-        s: Client(server.address(s), tls=TLS(ca=server.ca) if s.endswith("s") else None, timeout=30) for s in SCHEMES
+        s: Client(server.address(s), tls=TLS(ca=server.ca) if s in SECURE else None, timeout=30) for s in request.param
     }
     yield made
     for client in made.values():
@@ -291,8 +296,8 @@ def test_whatever_is_ranked(clients, make, candidates, source):
     agree(clients, lambda client: client.rank(content(), source=source))
 
 
-def contents(length: Any) -> dict[str, Make]:
-    """Contents that say something of themselves, or do something, that no list does."""
+def of_length(length: Any) -> dict[str, Make]:
+    """Contents of two texts that say that they have this length."""
 
     class Lying(list):  # type: ignore[type-arg]
         def __len__(self) -> Any:
@@ -304,6 +309,15 @@ def contents(length: Any) -> dict[str, Make]:
 
         def __iter__(self) -> Any:
             return iter(["a", "b"])
+
+    return {
+        "a list that lies": lambda: Lying(["a", "b"]),
+        "an iterable that lies": Once,
+    }
+
+
+def unlike_a_list() -> dict[str, Make]:
+    """Contents that differ from a list in another way."""
 
     class Refusing:
         def __len__(self) -> int:
@@ -322,8 +336,6 @@ def contents(length: Any) -> dict[str, Make]:
             raise OwnError
 
     return {
-        "a list that lies": lambda: Lying(["a", "b"]),
-        "an iterable that lies": Once,
         "no length": Refusing,
         "broken": Broken,
         "broken midway": Midway,
@@ -333,11 +345,20 @@ def contents(length: Any) -> dict[str, Make]:
     }
 
 
+VERBS = ("encode", "index", "search", "stream")
+
+
 @pytest.mark.parametrize("length", [0, 1, 3, 2**40, 2**62, 2**63, -1, 10**400, 0.5, None])
-@pytest.mark.parametrize("kind", list(contents(0)))
-def test_whatever_a_content_says_of_itself(clients, kind, length):
-    for verb in ("encode", "index", "search", "stream"):
-        agree(clients, lambda client, verb=verb: CALLS[verb](client, contents(length)[kind]()))
+@pytest.mark.parametrize("kind", list(of_length(0)))
+def test_whatever_a_content_says_of_its_length(clients, kind, length):
+    for verb in VERBS:
+        agree(clients, lambda client, verb=verb: CALLS[verb](client, of_length(length)[kind]()))
+
+
+@pytest.mark.parametrize("kind", list(unlike_a_list()))
+def test_a_content_that_is_unlike_a_list(clients, kind):
+    for verb in VERBS:
+        agree(clients, lambda client, verb=verb: CALLS[verb](client, unlike_a_list()[kind]()))
 
 
 @settings(max_examples=2 * EXAMPLES, suppress_health_check=list(HealthCheck), deadline=None)

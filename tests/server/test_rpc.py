@@ -44,9 +44,9 @@ def test_a_failed_request_does_not_stop_the_stream(opened, raw):
     assert replies == {"a": 0, "!!raise": 1, "b": 0}
 
 
-def test_thousands_of_requests_on_one_stream(opened, raw):
-    messages = (raw.request("/encode", {"text": f"t{at}"}, request_id=str(at)) for at in range(2000))
-    assert {reply.header.request_id for reply in _call(opened, raw, messages)} == {str(at) for at in range(2000)}
+def test_a_thousand_requests_on_one_stream(opened, raw):
+    messages = (raw.request("/encode", {"text": f"t{at}"}, request_id=str(at)) for at in range(1000))
+    assert {reply.header.request_id for reply in _call(opened, raw, messages)} == {str(at) for at in range(1000)}
 
 
 def test_large_messages_pass(opened, raw):
