@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def end_in_time(act, stopwatch):
 
 @pytest.fixture
 def blocking():
-    """A coroutine function that blocks its loop until the end of the test, and an event that says that it does."""
+    """A coroutine function that blocks its loop, an event that says that it does, and one that ends this."""
     entered, release = threading.Event(), threading.Event()
 
     async def credential():
@@ -39,7 +40,7 @@ def blocking():
         release.wait(60)
         return "token"
 
-    yield credential, entered
+    yield credential, entered, release
     release.set()
 
 
@@ -61,7 +62,7 @@ def test_all_coroutines_run_on_one_loop_of_their_own(make_server, connect_to, sc
 
 
 def test_one_that_blocks_holds_up_nobodys_deadline(make_server, connect_to, scheme, call, blocking, stopwatch):
-    credential, entered = blocking
+    credential, entered, _ = blocking
     blocked = connect_to(make_server(), scheme, credential=credential, timeout=TIMEOUT)
     other = connect_to(make_server(Never()), scheme, timeout=TIMEOUT)
     end_in_time(lambda: call(blocked, "encode", ["a"]), stopwatch)
@@ -70,21 +71,20 @@ def test_one_that_blocks_holds_up_nobodys_deadline(make_server, connect_to, sche
 
 
 def test_one_that_blocks_holds_up_no_other_credential(make_server, connect_to, scheme, call, rows, blocking):
-    credential, entered = blocking
+    credential, entered, release = blocking
 
     async def other():
         return "token"
 
     server = make_server(token="token")
-    thread = threading.Thread(
-        target=pytest.raises,
-        args=(DeadlineError, connect_to(server, scheme, credential=credential, timeout=2).encode, ["a"]),
-    )
-    thread.start()
-    assert entered.wait(20)
-    client = connect_to(server, scheme, credential=other, timeout=20)
-    np.testing.assert_array_equal(call(client, "encode", ["a"]), rows("a"))
-    thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        blocked = pool.submit(connect_to(server, scheme, credential=credential, timeout=60).encode, ["a"])
+        assert entered.wait(20)
+        client = connect_to(server, scheme, credential=other, timeout=20)
+        np.testing.assert_array_equal(call(client, "encode", ["a"]), rows("a"))
+        assert not blocked.done()
+        release.set()
+        np.testing.assert_array_equal(blocked.result(), rows("a"))
 
 
 def test_one_that_never_returns_is_cancelled_at_the_deadline(make_server, connect_to, scheme, call, stopwatch):

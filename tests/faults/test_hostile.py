@@ -52,7 +52,7 @@ LIES = {
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.replace(" ", "-"))
 def test_a_typed_error(make_server, connect_to, scheme, lie, stopwatch, figure):
     server = make_server(**LIES[lie])
-    client = connect_to(server, scheme, retry=ONCE, timeout=5)
+    client = connect_to(server, scheme, retry=ONCE, timeout=2)
     connect_to(make_server(), scheme).encode(["a"])  # what a first call imports and builds is no lie's doing
     before = psutil.Process().memory_info().rss
     with stopwatch() as watch, pytest.raises(CasdkError):
