@@ -47,7 +47,10 @@ def file(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
     return data.getvalue()
 
 
+PHOTOS = 8
+
+
 @cache
 def jpegs() -> tuple[bytes, ...]:
     """Return photos, each of them several times as large as its crop."""
-    return tuple(file(photo(seed=seed)) for seed in range(8))
+    return tuple(file(photo(seed=seed)) for seed in range(PHOTOS))

@@ -22,9 +22,9 @@ from casdk._rust import Kind, scan
 from casdk.cli import main
 from casdk.errors import ServerError
 from casdk.testing import TcpProxy
-from clip_models import jpegs
+from clip_models import PHOTOS, jpegs
 
-MANY = SAMPLE_IMAGES + len(jpegs())
+MANY = SAMPLE_IMAGES + PHOTOS
 
 
 @pytest.fixture(scope="module")
