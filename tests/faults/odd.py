@@ -1,6 +1,7 @@
 """Runs one call over three schemes, sync and async, and returns the outcome of each item, for tests of odd objects."""
 
 import asyncio
+import functools
 import inspect
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +20,16 @@ class OwnError(Exception):
     """What the caller's own code raises."""
 
 
+@functools.cache
+def _names_of(expected: Callable[..., Any]) -> dict[bytes, str]:
+    """Return what each row is the row of, once for all tests: an encoder takes longer to make than they take."""
+    from casdk.server.encoders import Features
+
+    names = {row.tobytes(): text for text, row in zip("abcdef", expected(list("abcdef")), strict=True)}
+    picture = Features().encode_images([Image.fromarray(PIXELS)])[0]
+    return {**names, picture.astype(np.float32).tobytes(): "picture"}
+
+
 class Turn:
     """A client of one scheme, in one mode; a row is called by what it is the row of.
 
@@ -28,15 +39,12 @@ class Turn:
     """
 
     def __init__(self, make: Callable[[], Client], mode: str, expected: Callable[..., Any]) -> None:
-        from casdk.server.encoders import Features
-
         self.make = make
         self.client = make()
         self.mode = mode
         self.expected = expected
         self.threads: set[str] = set()
-        self._names = {row.tobytes(): text for text, row in zip("abcdef", expected(list("abcdef")), strict=True)}
-        self._names[Features().encode_images([Image.fromarray(PIXELS)])[0].astype(np.float32).tobytes()] = "picture"
+        self._names = _names_of(expected)
 
     def __repr__(self) -> str:
         return f"{self.client!r}, {self.mode}"
