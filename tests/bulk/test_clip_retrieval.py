@@ -10,6 +10,7 @@ import pytest
 from casdk import BulkError, Client, ConfigError, FileMissingError, InputValueError, bulk
 from casdk.bulk.clip_retrieval import ClipRetrievalTarget
 from casdk.bulk.manifest import Manifest, Settings, Shard
+from casdk.bulk.work import Labels
 from casdk.testing import FaultServer, embed
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,7 +119,8 @@ def entry(rows):
 def add(target, start, stop):
     errors = {place - 2 * start: error for place, error in ERRORS.items() if start <= place // 2 < stop}
     names, captions = ([f"{word} {row}" for row in range(start, stop)] for word in ("name", "caption"))
-    target.add(names, ROWS[start:stop].reshape(-1, 3), errors, captions)
+    target.add(ROWS[start:stop].reshape(-1, 3), errors)
+    target.add_labels(Labels.of(names, captions))
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,10 @@ def begun(tmp_path):
     target, work = MatrixTarget(str(tmp_path / "rows.npy"), "float32"), Work(0)
     work.note(open_source(TEXTS).take(4))
     target.begin(Manifest(settings=SETTINGS), 2)
-    target.add(work.names(4), np.zeros((4, 2), np.float32), {})
+    target.add(np.zeros((4, 2), np.float32), {})
     work.count(4)
+    for labels in work.take_labels(1):
+        target.add_labels(labels)
     return target, Manifest(settings=SETTINGS).with_shard(target.commit(work.as_shard()), 2)
 
 

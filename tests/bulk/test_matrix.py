@@ -6,6 +6,7 @@ import pytest
 from casdk import FileMissingError
 from casdk.bulk.manifest import Manifest, Settings, Shard
 from casdk.bulk.matrix import MatrixTarget
+from casdk.bulk.work import Labels
 
 SETTINGS = Settings(shard_rows=4, batch_size=2, dtype="float32", normalize=False)
 
@@ -26,14 +27,17 @@ def rows(start, count):
 def test_shards_follow_each_other(matrix, tmp_path):
     manifest = Manifest(settings=SETTINGS)
     matrix.begin(manifest, 3)
-    matrix.add(["a", "b"], rows(0, 2), {})
-    matrix.add(["c", "d"], rows(6, 2), {1: FileMissingError(9, "d", "gone: \udcff")})
+    matrix.add(rows(0, 2), {})
+    matrix.add(rows(6, 2), {1: FileMissingError(9, "d", "gone: \udcff")})
+    matrix.add_labels(Labels.of(["a", "b", "c"]))
+    matrix.add_labels(Labels.of(["d"]))
     manifest = manifest.with_shard(matrix.commit(entry(0, 4)), 3)
     matrix.begin(manifest, 3)
-    matrix.add(["lost"], rows(50, 1), {})
+    matrix.add(rows(50, 1), {0: GONE})
     matrix.drop()  # as a kill does
     matrix.begin(manifest, 3)
-    matrix.add(["e"], rows(12, 1), {})
+    matrix.add(rows(12, 1), {})
+    matrix.add_labels(Labels.of(["e"]))
     manifest = manifest.with_shard(matrix.commit(entry(1, 1)), 3).with_end()
     assert list(matrix.names_of(manifest, manifest.shards[1])) == ["e"]
     for _ in range(2):  # a run that is killed in the middle does it again
@@ -56,7 +60,8 @@ def fill(matrix, left=None):
     manifest = Manifest(settings=SETTINGS)
     for number, count in enumerate((4, 4, 1)):
         matrix.begin(manifest, 3)
-        matrix.add([f"{number}{row}" for row in range(count)], rows(12 * number, count), {0: GONE, count - 1: GONE})
+        matrix.add(rows(12 * number, count), {0: GONE, count - 1: GONE})
+        matrix.add_labels(Labels.of([f"{number}{row}" for row in range(count)]))
         shard = msgspec.structs.replace(entry(number, count), failed=min(count, 2))
         if number < 2:
             manifest = manifest.with_shard(matrix.commit(shard), 3)
@@ -112,14 +117,17 @@ def test_what_was_only_prepared_is_forgotten(matrix, tmp_path):
 def test_what_is_kept_can_be_read_and_gone_on_with(matrix, tmp_path):
     manifest = Manifest(settings=SETTINGS)
     matrix.begin(manifest, 3)
-    matrix.add(["a", "b"], rows(0, 2), {})
+    matrix.add(rows(0, 2), {})
+    matrix.add_labels(Labels.of(["a", "b"]))
     manifest = manifest.with_begun(matrix.keep(entry(0, 2)), 3)
     np.testing.assert_array_equal(np.load(tmp_path / "rows.npy.part"), rows(0, 2))
     matrix.check(manifest)
     matrix.begin(manifest, 3)
-    matrix.add(["c", "d"], rows(6, 2), {})
+    matrix.add(rows(6, 2), {})
+    matrix.add_labels(Labels.of(["c", "d"]))
     kept = matrix.commit(entry(0, 4))
     whole = MatrixTarget(str(tmp_path / "whole.npy"), "float32")
     whole.begin(Manifest(settings=SETTINGS), 3)
-    whole.add(["a", "b", "c", "d"], rows(0, 4), {})
+    whole.add(rows(0, 4), {})
+    whole.add_labels(Labels.of(["a", "b", "c", "d"]))
     assert whole.commit(entry(0, 4)) == kept

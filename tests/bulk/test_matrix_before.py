@@ -5,6 +5,7 @@ from casdk import FileMissingError
 from casdk.bulk.items import keys_of
 from casdk.bulk.manifest import Manifest, Settings, Shard
 from casdk.bulk.matrix import MatrixTarget
+from casdk.bulk.work import Labels
 
 SETTINGS = Settings(shard_rows=3, batch_size=2, dtype="float32", normalize=False)
 NAMES = ["a", "b", "c", "d"]
@@ -18,7 +19,8 @@ def test_its_items_and_rows(tmp_path):
     for number, (start, stop) in enumerate([(0, 3), (3, 4)]):
         target.begin(manifest, 2)
         errors = {} if number else {1: FileMissingError(1, "b", "gone")}
-        target.add(NAMES[start:stop], rows[start:stop], errors)
+        target.add(rows[start:stop], errors)
+        target.add_labels(Labels.of(NAMES[start:stop]))
         shard = Shard(number=number, rows=stop - start, failed=len(errors), items="", files={}, checksum="")
         shard = target.commit(shard, CONTENTS[8 * start : 8 * stop])
         manifest = manifest.with_shard(shard, 2)

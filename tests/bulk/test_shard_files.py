@@ -9,6 +9,7 @@ from casdk.bulk.disk import checksum_of
 from casdk.bulk.manifest import Manifest, Settings, Shard
 from casdk.bulk.shard_files import Made, fill_rows, leave_out_rows
 from casdk.bulk.shards import ParquetTarget
+from casdk.bulk.work import Labels
 
 COUNT, WIDTH = 9000, 2
 ROWS = np.random.default_rng(7).standard_normal((COUNT, WIDTH), np.float32)
@@ -21,8 +22,8 @@ def make(path, bad, dtype):
     target = ParquetTarget(str(path), dtype)
     settings = Settings(shard_rows=COUNT, batch_size=2, dtype=dtype, normalize=False)
     target.begin(Manifest(settings=settings), WIDTH)
-    names = [f"row {row}" for row in range(COUNT)]
-    target.add(names, ROWS, {row: FileMissingError(0, "x", "gone") for row in bad})
+    target.add(ROWS, {row: FileMissingError(0, "x", "gone") for row in bad})
+    target.add_labels(Labels.of([f"row {row}" for row in range(COUNT)]))
     shard = target.commit(Shard(number=0, rows=COUNT, failed=len(bad), items="", files={}, checksum=""))
     [name] = shard.files
     return path / name, shard

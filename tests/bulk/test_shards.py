@@ -9,6 +9,7 @@ import pytest
 from casdk import FileMissingError
 from casdk.bulk.manifest import Manifest, Settings, Shard
 from casdk.bulk.shards import ParquetTarget
+from casdk.bulk.work import Labels
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +24,8 @@ def entry(number, rows):
 
 def add(target, start, stop):
     errors = {row - start: error for row, error in ERRORS.items() if start <= row < stop}
-    target.add([f"row {row}" for row in range(start, stop)], ROWS[start:stop], errors)
+    target.add(ROWS[start:stop], errors)
+    target.add_labels(Labels.of([f"row {row}" for row in range(start, stop)]))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import IO, Any, Final, TypeAlias
 
@@ -17,6 +17,7 @@ from casdk.bulk.matrix import head_of
 from casdk.bulk.sources import to_lines
 from casdk.bulk.storage import Storage
 from casdk.bulk.targets import Rows, described_rows, in_dtype, remove
+from casdk.bulk.work import Labels
 from casdk.errors import ItemError
 
 __all__ = ["ClipRetrievalTarget"]
@@ -73,26 +74,34 @@ class ClipRetrievalTarget(FolderTarget):
             with self.storage.open(name) as file:
                 _copy(file, self._parts[kind], skip=0 if kind == LINES else len(head))
         row_bytes = width * np.dtype(self._dtype).itemsize
+        self._row = self._labelled = 0
+        self._said: dict[int, str] = {}
         self._good = (self._parts[self._columns[0]].size - len(head)) // row_bytes
 
     def _head(self, rows: int) -> bytes:
         return head_of(np.dtype(self._dtype), rows, self._width)
 
-    def add(
-        self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError], captions: Sequence[str] = ()
-    ) -> None:
-        """Add a line for each row, and the embeddings of those rows of which no item failed."""
+    def add(self, rows: Rows, errors: Mapping[int, ItemError]) -> None:
+        """Add the embeddings of those rows of which no item failed."""
         parts = len(self._columns)
-        said = described_rows(errors, parts)
-        texts = zip(names, captions or [""] * len(names), strict=True)
-        self._parts[LINES].write(to_lines([(*two, said.get(row)) for row, two in enumerate(texts)]))
-        by_row = rows.reshape(len(names), parts, -1)
-        if said:
+        count, first = len(rows) // parts, self._row
+        by_row = rows.reshape(count, parts, -1)
+        if errors:
+            said = described_rows(errors, parts)
+            self._said.update((first + row, words) for row, words in said.items())
             by_row = np.delete(by_row, list(said), axis=0)
+        self._row += count
         if len(by_row):
             for place, column in enumerate(self._columns):
                 self._parts[column].write(in_dtype(by_row[:, place], self._dtype).data)
         self._good += len(by_row)
+
+    def add_labels(self, labels: Labels) -> None:
+        """Add a line for each row, with its error if it has one."""
+        names, said, first = labels.names, self._said, self._labelled
+        texts = enumerate(zip(names, labels.captions or [""] * len(names), strict=True), first)
+        self._parts[LINES].write(to_lines([(*two, said.pop(row, None)) for row, two in texts]))
+        self._labelled += len(names)
 
     def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
         """Write the files of the shard to disk, and give them their final names."""

@@ -46,8 +46,7 @@ class Comparison:
             work = Work(self.read.shards)
             while len(block := await mode.take(self._source, min(size - work.rows, self._most))):
                 self._check_asked()
-                work.note(block)
-                work.count(len(block))
+                work.pass_over(block)
                 if work.rows == size:
                     break
             self.read.add(work.rows, work.digest)
@@ -81,8 +80,7 @@ class Comparison:
             if again is not None and not other:
                 self._check_asked()
                 await again.take(work.rows, block)
-            work.note(block)
-            work.count(len(block))
+            work.pass_over(block)
         manifest.check_items(shard, work.rows, work.digest, other, self._target.name, self._target.advice)
         work.failed = shard.failed
         return work

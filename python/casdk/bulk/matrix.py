@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -21,6 +21,7 @@ from casdk.bulk.requests import piece_items
 from casdk.bulk.row_blocks import RowBlocks
 from casdk.bulk.sources import to_lines
 from casdk.bulk.targets import FillableTarget, Held, Rows, described, remove
+from casdk.bulk.work import Labels
 from casdk.errors import ItemError
 
 __all__ = ["MatrixTarget", "head_of"]
@@ -29,8 +30,6 @@ FILES: Final = ("rows", "names", "errors")
 CONTENTS: Final = "contents"
 READ_ROWS: Final = 4096
 """Rows that are read at a time."""
-NAMES_ROWS: Final = 4096
-"""Names that are written at a time. Each write releases the GIL, and other threads may then hold it for long."""
 
 
 class MatrixTarget(FillableTarget):
@@ -68,8 +67,8 @@ class MatrixTarget(FillableTarget):
         self._filling: Path = self.path.with_name(f"{self.path.name}.filling")
         self._new_errors: Path = self._final["errors"].with_name(f"{self._final['errors'].name}.filling")
         self._files: dict[str, Part] = {}
-        self._names: list[str] = []
-        self._row = 0
+        self._row = self._labelled = 0
+        self._failed_rows: list[tuple[int, str]] = []
 
     def _acquire(self) -> Held:
         return Lock(self.lock_path, self.name)
@@ -100,7 +99,8 @@ class MatrixTarget(FillableTarget):
     def begin(self, manifest: Manifest, width: int) -> None:
         entry = manifest.begun or (manifest.shards[-1] if manifest.shards else None)
         sizes = entry.files if entry is not None else {}
-        self._row, self._width = manifest.rows, width
+        self._row = self._labelled = manifest.rows
+        self._failed_rows, self._width = [], width
         self._shard_start = manifest.start_of(manifest.next_number)
         self._contents_size = manifest.shards[-1].files.get(CONTENTS, 0) if manifest.shards else 0
         kinds = {"rows": LargePart, "names": Part, "errors": Part}
@@ -123,21 +123,11 @@ class MatrixTarget(FillableTarget):
             while data := rows.read(READ_BYTES):
                 checksum.add(data)
 
-    def add(
-        self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError], captions: Sequence[str] = ()
-    ) -> None:
-        files = self._files
-        self._names += names
-        if len(self._names) >= NAMES_ROWS:
-            self._write_names()
+    def add(self, rows: Rows, errors: Mapping[int, ItemError]) -> None:
         if errors:
-            failed = [
-                {"row": self._row + place, "name": names[place], "error": described(error)}
-                for place, error in sorted(errors.items())
-            ]
-            files["errors"].write(_as_json(failed))
+            self._failed_rows += [(self._row + place, described(error)) for place, error in sorted(errors.items())]
         self._add_rows(rows)
-        self._row += len(names)
+        self._row += len(rows)
 
     def _add_rows(self, rows: Rows) -> None:
         blocks = self.blocks
@@ -155,9 +145,15 @@ class MatrixTarget(FillableTarget):
         if (block := self.blocks.take()) is not None:
             self._files["rows"].write_rows(block)
 
-    def _write_names(self) -> None:
-        names, self._names = self._names, []
-        self._files["names"].write(to_lines(names))
+    def add_labels(self, labels: Labels) -> None:
+        names, first = labels.names, self._labelled
+        self._files["names"].write(labels.lines)
+        self._labelled += len(names)
+        if self._failed_rows:
+            failed = [(row, said) for row, said in self._failed_rows if row < self._labelled]
+            del self._failed_rows[: len(failed)]
+            lines = [{"row": row, "name": names[row - first], "error": said} for row, said in failed]
+            self._files["errors"].write(_as_json(lines))
 
     def commit(self, shard: Shard, contents: bytes = b"") -> Shard:
         kept = self._keep_contents(shard, contents)
@@ -185,7 +181,6 @@ class MatrixTarget(FillableTarget):
         checksum = self._files["rows"].checksum
         assert checksum is not None
         self._write_block()
-        self._write_names()
         for file in self._files.values():
             file.sync()
         sizes = {name: file.size for name, file in self._files.items()}
@@ -193,7 +188,6 @@ class MatrixTarget(FillableTarget):
         return msgspec.structs.replace(shard, files=sizes, checksum=checksum.text)
 
     def drop(self) -> None:
-        self._names = []
         if self.blocks is not None:
             self.blocks.end()
         for file in self._files.values():

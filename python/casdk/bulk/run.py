@@ -29,7 +29,7 @@ from casdk.bulk.sources import AsyncSource, Source
 from casdk.bulk.stores import downloaded
 from casdk.bulk.targets import FillableTarget, Held, Rows, Target, described, normalized
 from casdk.bulk.updates import Update
-from casdk.bulk.work import Work
+from casdk.bulk.work import NAMES_AT_ONCE, Work
 from casdk.errors import ConfigError, ItemError
 from casdk.models import Text
 
@@ -413,13 +413,15 @@ class Run:
             BulkError: An item failed and the run stops at errors; or the rows have another width than those before.
         """
         rows, count = piece.embeddings, len(piece.embeddings) // self._parts
-        names, captions = work.names(count), work.captions(count)
-        errors = {error.index - piece.start: error for error in piece.errors}
-        named = names if self._parts == 1 else [name for name in names for _ in range(self._parts)]
-        if self._errors == "raise":
-            first = self._manifest.start_of(work.number) + work.rows
-            places = [first + item // self._parts for item in range(len(rows))]
-            check_errors(piece, places, named, self._parts)
+        errors: dict[int, ItemError] = {}
+        names: list[str] = []
+        if piece.errors:
+            errors = {error.index - piece.start: error for error in piece.errors}
+            names = [name for name in work.names(count) for _ in range(self._parts)]
+            if self._errors == "raise":
+                first = self._manifest.start_of(work.number) + work.rows
+                places = [first + item // self._parts for item in range(len(rows))]
+                check_errors(piece, places, names, self._parts)
         if len(errors) == len(rows):
             rows = np.full((len(rows), self._width), np.nan, np.float32)
         elif not self._width:
@@ -428,19 +430,33 @@ class Run:
             check_width(rows, self._width, self._target.name)
         self._half_written = True
         if not self._width:
-            work.waiting.append((names, errors, captions))
+            work.waiting.append((count, errors))
         else:
             if not self._writing:
                 self._begin(work)
             rows = rows if isinstance(piece, Copied) else self._normalized(rows)
-            self._target.add(names, rows, errors, captions)
+            self._target.add(rows, errors)
         failed = len({place // self._parts for place in errors})
         work.count(count, failed)
+        if self._writing:
+            self._add_labels(work, NAMES_AT_ONCE)
         self._half_written = False
-        self._count(piece, named, count, failed)
+        self._count(piece, names, count, failed)
+
+    def _add_labels(self, work: Work, fewest: int) -> None:
+        """Give the target the labels of the rows that it has, once there are so many."""
+        for labels in work.take_labels(fewest):
+            self._target.add_labels(labels)
 
     def _count(self, piece: EncodeResult, names: Sequence[str], rows: int, failed: int) -> None:
-        """Count rows that were encoded, for the result, the bar and the report."""
+        """Count rows that were encoded, for the result, the bar and the report.
+
+        Args:
+            piece: What has come back.
+            names: The names of its items; needed only if some have failed.
+            rows: How many rows it has.
+            failed: How many of them have failed.
+        """
         self._encoded += 0 if isinstance(piece, Copied) else rows
         self.cropped += piece.cropped
         self._bar.advance(rows, failed, piece.sent_bytes or 0, piece.fidelity)
@@ -452,9 +468,8 @@ class Run:
         """Begin to write the shard, now that the width of a row is known."""
         self._writing = True
         self._target.begin(self._manifest, self._width)
-        for names, errors, captions in work.waiting:
-            rows = np.full((len(names) * self._parts, self._width), np.nan, np.float32)
-            self._target.add(names, rows, errors, captions)
+        for count, errors in work.waiting:
+            self._target.add(np.full((count * self._parts, self._width), np.nan, np.float32), errors)
         work.waiting = []
 
     def _normalized(self, rows: Rows) -> Rows:
@@ -470,6 +485,7 @@ class Run:
         self._half_written = True
         if not self._writing:
             self._begin(work)
+        self._add_labels(work, 1)
         shard = self._target.commit(work.as_shard(), work.contents)
         self._writing = self._half_written = False
         self._write_manifest(self._manifest.with_shard(shard, self._width))
@@ -484,6 +500,7 @@ class Run:
             return
         try:
             self._settle_requests()
+            self._add_labels(work, 1)
             shard = self._target.keep(work.as_shard(), work.contents)
             self._write_manifest(self._manifest.with_begun(shard, self._width))
         except OSError:  # the disk is full, which is likely what stopped the run: what was kept before is there

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -21,12 +22,27 @@ from casdk.bulk.row_groups import Group, Matrix, RowGroups
 from casdk.bulk.shard_files import GROUP_ROWS, Made, fill_rows, leave_out_rows
 from casdk.bulk.storage import Storage
 from casdk.bulk.targets import FillableTarget, Rows, described_rows, remove
+from casdk.bulk.work import Labels
 from casdk.errors import ItemError
 
 __all__ = ["ParquetTarget", "rows_file_of"]
 
 AGAIN: Final = re.compile(r"_again-(\d+)\.\w+(\.tmp)?")
 """Names of files that replace those of a shard, before they are renamed."""
+
+
+class HeldRows(NamedTuple):
+    """A row group that is full and waits for its names.
+
+    Attributes:
+        rows: How many rows it has.
+        matrices: The embeddings, one matrix for each column.
+        errors: The texts for the column ``error``, by row.
+    """
+
+    rows: int
+    matrices: list[Matrix]
+    errors: dict[int, str]
 
 
 class ParquetTarget(FolderTarget, FillableTarget):
@@ -64,6 +80,8 @@ class ParquetTarget(FolderTarget, FillableTarget):
         for blocks in self._blocks:
             blocks.begin(0)
         self._hold_nothing()
+        self._full: deque[HeldRows] = deque()
+        self._names: list[str] = []
         self._part = LargePart(self.storage.scratch / f"_{self._name}.tmp")
         self._part.checksum = Checksum()
         self._groups = RowGroups(self._arrow, self._part, self._schema(width))
@@ -73,7 +91,7 @@ class ParquetTarget(FolderTarget, FillableTarget):
 
     def _hold_nothing(self) -> None:
         """Forget the rows that were held for the next row group."""
-        self._names: list[str] = []
+        self._held = 0
         self._bad: list[tuple[int, int]] = []
         self._errors: dict[int, str] = {}
 
@@ -96,45 +114,52 @@ class ParquetTarget(FolderTarget, FillableTarget):
                 bad += [(int(row), part) for row in np.flatnonzero(~good)]
             errors = batch.column("error").to_pylist()
             said = {row: error for row, error in enumerate(errors) if error is not None}
-            self._put(batch.column("name").to_pylist(), rows, bad, said)
+            self._put(rows, bad, said)
+            self._put_names(batch.column("name").to_pylist())
 
-    def add(
-        self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError], captions: Sequence[str] = ()
-    ) -> None:
+    def add(self, rows: Rows, errors: Mapping[int, ItemError]) -> None:
         parts = len(self._columns)
         bad = [divmod(place, parts) for place in errors]
-        self._put(names, rows.reshape(len(names), parts, -1), bad, described_rows(errors, parts))
+        self._put(rows.reshape(len(rows) // parts, parts, -1), bad, described_rows(errors, parts))
 
-    def _put(
-        self, names: Sequence[str], rows: Rows, bad: Collection[tuple[int, int]], errors: Mapping[int, str]
-    ) -> None:
-        """Add rows to those that are held, and write each row group that is full.
+    def add_labels(self, labels: Labels) -> None:
+        self._put_names(labels.names)
+
+    def _put_names(self, names: Sequence[str]) -> None:
+        """Add names, and write each row group that is full and now has all of its names."""
+        self._names += names
+        while self._full and len(self._names) >= self._full[0].rows:
+            held = self._full.popleft()
+            self._groups.add(Group(self._names[: held.rows], held.matrices, held.errors))
+            del self._names[: held.rows]
+
+    def _put(self, rows: Rows, bad: Collection[tuple[int, int]], errors: Mapping[int, str]) -> None:
+        """Add rows to those that are held, and end each row group that is full.
 
         Args:
-            names: Their names.
-            rows: ``[len(names), columns, D]``.
+            rows: ``[N, columns, D]``.
             bad: Row and column of each embedding that is missing.
             errors: The texts for the column ``error``, by row.
         """
         start = 0
-        while start < len(names):
-            held = len(self._names)
-            stop = min(len(names), start + GROUP_ROWS - held)
+        while start < len(rows):
+            held = self._held
+            stop = min(len(rows), start + GROUP_ROWS - held)
             for part, blocks in enumerate(self._blocks):
                 blocks.add(rows[start:stop, part])
-            self._names += names[start:stop]
             self._bad += [(held + row - start, column) for row, column in bad if start <= row < stop]
             self._errors.update((held + row - start, said) for row, said in errors.items() if start <= row < stop)
+            self._held += stop - start
             start = stop
-            if len(self._names) == GROUP_ROWS:
-                self._write_group()
+            if self._held == GROUP_ROWS:
+                self._end_group()
 
-    def _write_group(self) -> None:
-        if not self._names:
-            return
-        matrices = [self._matrix(blocks, part) for part, blocks in enumerate(self._blocks)]
-        self._groups.add(Group(self._names, matrices, self._errors))
-        self._hold_nothing()
+    def _end_group(self) -> None:
+        """Let the rows that are held be a row group, which is written once it has its names."""
+        if self._held:
+            matrices = [self._matrix(blocks, part) for part, blocks in enumerate(self._blocks)]
+            self._full.append(HeldRows(self._held, matrices, self._errors))
+            self._hold_nothing()
 
     def _matrix(self, blocks: RowBlocks, part: int) -> Matrix:
         """Return the embeddings of a column, without the rows that stand for failed items."""
@@ -157,7 +182,8 @@ class ParquetTarget(FolderTarget, FillableTarget):
         part = self._part
         assert part is not None
         assert part.checksum is not None
-        self._write_group()
+        self._end_group()
+        self._put_names([])
         self._groups.close()
         part.sync()
         part.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from casdk._rust import to_half
 from casdk.bulk.manifest import BY_UPDATE, Manifest, Shard, read_manifest
+from casdk.bulk.work import Labels
 from casdk.errors import BulkError, ItemError
 
 if TYPE_CHECKING:
@@ -131,17 +132,19 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def add(
-        self, names: Sequence[str], rows: Rows, errors: Mapping[int, ItemError], captions: Sequence[str] = ()
-    ) -> None:
-        """Add rows to the shard.
+    def add(self, rows: Rows, errors: Mapping[int, ItemError]) -> None:
+        """Add rows to the shard; `add_labels` gets their names, at the latest before `commit` or `keep`.
 
         Args:
-            names: The names of the rows.
-            rows: ``[len(names), D]``; if a row is an image and its caption, ``[2 len(names), D]``, each caption next to
-                its image.
+            rows: ``[N, D]``; if a row is an image and its caption, ``[2 N, D]``, each caption next to its image.
             errors: The errors of items without an embedding, by their position in ``rows``; their rows are NaN.
-            captions: The texts of the rows, if the layout stores them.
+        """
+
+    @abstractmethod
+    def add_labels(self, labels: Labels) -> None:
+        """Add the labels of the next rows that have none yet; these rows were added before.
+
+        Names come apart from the rows because each reply brings only a few rows, and many names at a time cost less.
         """
 
     @abstractmethod

@@ -165,8 +165,7 @@ class Waiting:
                 self._contents.append(block.contents.get(place, ""))
             elif row >= self._begun_from:
                 contents = {0: block.contents[place]} if place in block.contents else {}
-                self._begun.note(Block([], [block.names[place]], contents))
-                self._begun.count(1)
+                self._begun.pass_over(Block([], [block.names[place]], contents))
 
     def has(self, most: int) -> bool:
         """Whether so many items (at least one) can be taken, or the input has ended."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from casdk._calls.sample import Verdict
 from casdk.bulk.items import Contents
@@ -11,10 +11,29 @@ from casdk.bulk.manifest import Digest, Shard
 from casdk.bulk.sources import Block, to_lines
 from casdk.errors import ItemError
 
-__all__ = ["Work"]
+__all__ = ["NAMES_AT_ONCE", "Labels", "Work"]
 
-DIGESTED_ROWS: Final = 4096
-"""Rows whose names are counted into the digest at a time: each step costs as much as hundreds of names."""
+NAMES_AT_ONCE: Final = 4096
+"""Names that are encoded, digested and written at a time: each of these steps costs as much as hundreds of names."""
+
+
+class Labels(NamedTuple):
+    """What is written beside the embeddings of consecutive rows.
+
+    Attributes:
+        names: The names of the rows.
+        lines: The same names, a line of JSON each.
+        captions: The texts of the rows, if the target stores captions; otherwise empty.
+    """
+
+    names: list[str]
+    lines: bytes
+    captions: Sequence[str]
+
+    @classmethod
+    def of(cls, names: list[str], captions: Sequence[str] = ()) -> Labels:
+        """Return the labels of rows with these names."""
+        return cls(names, to_lines(names), captions)
 
 
 class Work:
@@ -28,8 +47,8 @@ class Work:
         read: Number of rows that were read for it.
         rows: Number of rows that have come back, in order, with embeddings or errors.
         failed: Number of these rows with an error.
-        waiting: Names, errors and captions of rows that came before the width of a row was known, because all of their
-            items failed. They are written once it is known.
+        waiting: Count and errors of rows that came before the width of a row was known, because all of their items
+            failed. They are written once it is known.
     """
 
     def __init__(self, number: int) -> None:
@@ -38,9 +57,9 @@ class Work:
         self.read: int = 0
         self.rows: int = 0
         self.failed: int = 0
-        self.waiting: list[tuple[list[str], Mapping[int, ItemError], list[str]]] = []
+        self.waiting: list[tuple[int, Mapping[int, ItemError]]] = []
         self._digest = Digest()
-        self._came = 0  # of the names that are there
+        self._came = 0  # how many of the following names belong to rows that have come back
         self._names: list[str] = []
         self._contents: dict[int, str] = {}
         self._noted = Contents()
@@ -58,10 +77,6 @@ class Work:
         """Return the names of the rows that come back next."""
         return self._names[self._came : self._came + rows]
 
-    def captions(self, rows: int) -> list[str]:
-        """Return the captions of the rows that come back next; none if the target stores no captions."""
-        return self._captions[self._came : self._came + rows]
-
     def count(self, rows: int, failed: int = 0) -> None:
         """Count the next rows as having come back."""
         if self._contents:
@@ -73,19 +88,33 @@ class Work:
         self.rows += rows
         self.failed += failed
         self._came += rows
-        if self._came >= DIGESTED_ROWS:
-            self._count_names_in()
 
-    def _count_names_in(self) -> None:
-        """Count the names that have come back into the digest, and drop them."""
-        came, self._came = self._came, 0
-        self._digest.add(to_lines(self._names[:came]), b"")
-        del self._names[:came], self._captions[:came]
+    def pass_over(self, block: Block) -> None:
+        """Count the next rows as having come back, which the target has already."""
+        self.note(block)
+        self.count(len(block))
+        for _ in self.take_labels():
+            pass
+
+    def take_labels(self, fewest: int = NAMES_AT_ONCE) -> Iterator[Labels]:
+        """Take the labels of rows that have come back, in order and each once, and count the names into the digest.
+
+        Args:
+            fewest: How many there must be; fewer are left for later.
+        """
+        while self._came >= fewest:
+            rows = min(self._came, NAMES_AT_ONCE)
+            labels = Labels.of(self._names[:rows], self._captions[:rows])
+            del self._names[:rows], self._captions[:rows]
+            self._came -= rows
+            self._digest.add(labels.lines, b"")
+            yield labels
 
     @property
     def digest(self) -> str:
-        """The digest of the items that have come back."""
-        self._count_names_in()
+        """The digest of the items that have come back. Their labels cannot be taken afterwards."""
+        for _ in self.take_labels(fewest=1):
+            pass
         return self._digest.text
 
     @property
