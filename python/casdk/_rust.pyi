@@ -416,6 +416,19 @@ def to_half(rows: NDArray[np.float32]) -> NDArray[np.float16]:
         rows: ``[N, D]``, with any strides.
     """
 
+def are_strings(items: list[Any]) -> bool:
+    """Return whether all items are ``str``, no subclass of it, and have no lone surrogates."""
+
+def pack_strings(items: list[str]) -> tuple[bytes, tuple[bytes, bytes] | None]:
+    """Return strings in Parquet's plain encoding, and the smallest and the largest of them, if there are any, in UTF-8.
+
+    In plain encoding a string is its length in four bytes, little-endian, and then its UTF-8.
+
+    Raises:
+        OverflowError: A string has 4 GiB or more.
+        UnicodeEncodeError: A string has a lone surrogate.
+    """
+
 def sum_words(data: NDArray[np.uint8], before: int) -> int:
     """Return the sum of the 64-bit little-endian words of bytes, modulo 2 to the 64th; zeros fill up the last word.
 

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from numpy.typing import NDArray
 
+from casdk._rust import pack_strings
 from casdk.bulk.disk import PAGE_BYTES, Part
 from casdk.bulk.row_blocks import RowBlock
 from casdk.bulk.thrift import Long, Struct, varint, write_struct
@@ -65,7 +66,7 @@ class Group(NamedTuple):
         errors: The texts for the column ``error``, by row.
     """
 
-    names: Sequence[str]
+    names: list[str]
     matrices: Sequence[Matrix]
     errors: Mapping[int, str]
 
@@ -132,27 +133,21 @@ class RowGroups:
             elements += [{3: REPEATED, 4: "list", 5: 1}, element]
         return [*elements, error]
 
-    def _write_names(self, names: Sequence[str]) -> Struct:
+    def _write_names(self, names: list[str]) -> Struct:
         levels = _levels([(len(names), HERE)])
-        first, last = min(names).encode(), max(names).encode()
+        plain, bounds = pack_strings(names)
         statistics: Struct = {3: Long(0)}
-        if max(len(first), len(last)) <= STATISTICS_BYTES:
-            statistics = {3: Long(0), 5: last, 6: first}
-        return self._write_strings("name", len(names), levels, names, statistics)
+        if bounds is not None and max(map(len, bounds)) <= STATISTICS_BYTES:
+            statistics = {3: Long(0), 5: bounds[1], 6: bounds[0]}
+        return self._write_strings("name", len(names), levels + plain, statistics)
 
     def _write_errors(self, rows: int, errors: Mapping[int, str]) -> Struct:
         there = sorted(errors)
         levels = _levels((length, HERE if is_error else ABSENT) for length, is_error in _stretches(rows, there))
-        statistics = {3: Long(rows - len(there))}
-        return self._write_strings("error", rows, levels, [errors[row] for row in there], statistics)
+        plain, _ = pack_strings([errors[row] for row in there])
+        return self._write_strings("error", rows, levels + plain, {3: Long(rows - len(there))})
 
-    def _write_strings(
-        self, column: str, rows: int, levels: bytes, strings: Sequence[str], statistics: Struct
-    ) -> Struct:
-        plain: list[bytes] = [b""] * (2 * len(strings))
-        plain[1::2] = map(str.encode, strings)
-        plain[::2] = map(LENGTH.pack, map(len, plain[1::2]))
-        data = levels + b"".join(plain)
+    def _write_strings(self, column: str, rows: int, data: bytes, statistics: Struct) -> Struct:
         packed = self._arrow.compress(data, codec="zstd", asbytes=True)
         start, header = self._part.tell(), _page_header(rows, len(data), len(packed))
         self._part.write(header + packed)

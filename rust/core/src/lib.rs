@@ -25,6 +25,7 @@ pub mod request;
 pub mod roles;
 pub mod sentences;
 pub mod source;
+pub mod strings;
 pub mod sums;
 pub mod uri;
 pub mod websocket;

@@ -10,6 +10,7 @@ mod kind;
 mod packer;
 mod reply;
 mod rows;
+mod strings;
 mod sums;
 mod uri;
 mod values;
@@ -90,6 +91,8 @@ mod _rust {
     use super::reply::{Reply, first_id_of, request_id_of, scan, scan_status};
     #[pymodule_export]
     use super::rows::{are_consecutive, copy_rows, to_half};
+    #[pymodule_export]
+    use super::strings::{are_strings, pack_strings};
     #[pymodule_export]
     use super::sums::{copy_and_sum, sum_words};
     #[pymodule_export]
