@@ -21,7 +21,10 @@ def test_a_list_of_texts_is_there_at_once():
     assert works[1].names(4) == TEXTS[6:]
 
 
-@pytest.mark.parametrize(("content", "fewest"), [(tuple(TEXTS), 0), ([*TEXTS[:5], b"bytes"], 0), (TEXTS, 7)])
+@pytest.mark.parametrize(
+    ("content", "fewest"),
+    [(tuple(TEXTS), 0), ([*TEXTS[:5], b"bytes"], 0), ([*TEXTS[:5], "\ud800"], 0), (TEXTS, 7), ([*TEXTS[:5], "a"], 7)],
+)
 def test_all_else_is_read_as_it_is_asked_for(content, fewest):
     work = Work(0)
     items = intake_of(content, work).items(fewest)

@@ -48,11 +48,11 @@ class Intake:
         if isinstance(self._source, AsyncSource):
             return self._items_on_loop()
         left = self._shard_rows - self._work.read
-        if self._ended or self._source.listed(left) < max(fewest, 1):
+        block = None if self._ended else self._source.take_held(fewest, left)
+        if block is None:
             return downloaded(self._blocks())
-        block = self._source.take(left)
         self._work.note(block)
-        self._at_hand += block.items
+        self._at_hand = block.items
         if self._ended:
             self._at_hand.clear()
         return self._at_hand

@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from casdk._columns import Unreadable, column_of
+from casdk._rust import are_strings
 from casdk.bulk.stores import BLOCK_BYTES, Found, StoredImage, find_objects, is_url, open_object
 from casdk.documents import Document
 from casdk.errors import BulkError, InputTypeError, InputValueError
@@ -80,7 +81,8 @@ class Source:
         blocks: Takes up to a given number of rows; an empty block means that none are left.
         total: The number of all rows, if it is known.
         holds: What each row holds.
-        listed: Returns how many of the next rows, up to a given number, are in memory already and cost nothing to take.
+        held: Takes rows as well, between two given numbers of them, if they are in memory already and cost nothing to
+            take; otherwise it takes none and returns ``None``.
     """
 
     def __init__(
@@ -88,10 +90,10 @@ class Source:
         blocks: Callable[[int], Block],
         total: int | None = None,
         holds: Holds = (),
-        listed: Callable[[int], int] = lambda most: 0,
+        held: Callable[[int, int], Block | None] = lambda fewest, most: None,
     ) -> None:
         self.take: Final = blocks
-        self.listed: Final = listed
+        self.take_held: Final = held
         self.total: Final = total
         self.holds: Final = holds
 
@@ -199,19 +201,26 @@ def open_source(content: Any, *, holds: Holds = (), captions: bool = False) -> S
         raise InputTypeError(f"content must be an iterable of items, not {type(content).__name__}") from None
     start = 0
 
-    def take(most: int) -> Block:
-        nonlocal start
-        taken = list(islice(items, most))
-        block = read_block(taken, start)
-        start += len(taken)
+    def captioned(block: Block) -> Block:
         return msgspec.structs.replace(block, captions=_captions_of(block.items, holds)) if captions else block
 
-    def listed(most: int) -> int:
-        # Only strings cost nothing: for a path the file's size and time are requested, and bytes are hashed.
-        following = content[start : start + most] if type(content) is list else []
-        return len(following) if set(map(type, following)) == {str} else 0
+    def take(most: int) -> Block:
+        nonlocal start
+        taken = content[start : start + most] if type(content) is list else list(islice(items, most))
+        block = read_block(taken, start)
+        start += len(taken)
+        return captioned(block)
 
-    return Source(take, len(content) if hasattr(content, "__len__") else None, holds, listed)
+    def take_held(fewest: int, most: int) -> Block | None:
+        nonlocal start
+        taken = content[start : start + most] if type(content) is list else []
+        # Only strings cost nothing: for a path the file's size and time are requested, and bytes are hashed.
+        if len(taken) < max(fewest, 1) or not are_strings(taken):
+            return None
+        start += len(taken)
+        return captioned(Block(taken, taken))
+
+    return Source(take, len(content) if hasattr(content, "__len__") else None, holds, take_held)
 
 
 def read_block(taken: list[Any], start: int) -> Block:
@@ -223,8 +232,8 @@ def read_block(taken: list[Any], start: int) -> Block:
         taken: Items, or pairs of a name and an item.
         start: The position of the first one in the input.
     """
-    if set(map(type, taken)) == {str}:
-        return Block(taken, _all_as_utf8(taken))
+    if are_strings(taken):
+        return Block(taken, taken)
     items, names, contents = [], [], {}
     for place, item in enumerate(taken):
         name = None
@@ -277,14 +286,6 @@ def file_state(path: str | bytes) -> str:
     except ValueError:  # a null in the name
         return "no file"
     return f"{found.st_size} {found.st_mtime_ns}"
-
-
-def _all_as_utf8(names: list[str]) -> list[str]:
-    try:
-        "".join(names).encode()
-    except UnicodeEncodeError:
-        return [_as_utf8(name) for name in names]
-    return names
 
 
 def _as_utf8(name: str) -> str:
