@@ -8,7 +8,7 @@ Behind it, the copied rows are put between the encoded ones again, so that all r
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final
 
@@ -127,11 +127,11 @@ class Copies:
         """Drop the ranges whose rows were not written, because the run stops and will not write them."""
         self._ranges.clear()
 
-    def around(self, piece: EncodeResult) -> Iterator[EncodeResult]:
-        """Yield an encoded piece of the stream with the copied rows around it: those before it and between its rows."""
-        if self._index is None:
-            yield piece
-            return
+    def around(self, piece: EncodeResult) -> Iterable[EncodeResult]:
+        """Return an encoded piece of the stream with the copied rows before it and between its rows."""
+        return (piece,) if self._index is None else self._divided(piece)
+
+    def _divided(self, piece: EncodeResult) -> Iterator[EncodeResult]:
         done, rows = 0, len(piece.embeddings)
         while done < rows:
             yield from self.before_next()

@@ -413,11 +413,11 @@ class Run:
             BulkError: An item failed and the run stops at errors; or the rows have another width than those before.
         """
         rows, count = piece.embeddings, len(piece.embeddings) // self._parts
-        errors: dict[int, ItemError] = {}
-        names: list[str] = []
+        errors, names, failed = dict[int, ItemError](), list[str](), 0
         if piece.errors:
             errors = {error.index - piece.start: error for error in piece.errors}
             names = [name for name in work.names(count) for _ in range(self._parts)]
+            failed = len({place // self._parts for place in errors})
             if self._errors == "raise":
                 first = self._manifest.start_of(work.number) + work.rows
                 places = [first + item // self._parts for item in range(len(rows))]
@@ -434,11 +434,9 @@ class Run:
         else:
             if not self._writing:
                 self._begin(work)
-            rows = rows if isinstance(piece, Copied) else self._normalized(rows)
-            self._target.add(rows, errors)
-        failed = len({place // self._parts for place in errors})
+            self._target.add(rows if isinstance(piece, Copied) else self._normalized(rows), errors)
         work.count(count, failed)
-        if self._writing:
+        if self._writing and work.unlabelled >= NAMES_AT_ONCE:
             self._add_labels(work, NAMES_AT_ONCE)
         self._half_written = False
         self._count(piece, names, count, failed)
@@ -449,18 +447,13 @@ class Run:
             self._target.add_labels(labels)
 
     def _count(self, piece: EncodeResult, names: Sequence[str], rows: int, failed: int) -> None:
-        """Count rows that were encoded, for the result, the bar and the report.
-
-        Args:
-            piece: What has come back.
-            names: The names of its items; needed only if some have failed.
-            rows: How many rows it has.
-            failed: How many of them have failed.
-        """
-        self._encoded += 0 if isinstance(piece, Copied) else rows
-        self.cropped += piece.cropped
+        """Count encoded rows for the result, the bar and the report; names are only needed if an item has failed."""
         self._bar.advance(rows, failed, piece.sent_bytes or 0, piece.fidelity)
-        if self._report is not None and not isinstance(piece, Copied):
+        if isinstance(piece, Copied):
+            return
+        self._encoded += rows
+        self.cropped += piece.cropped
+        if self._report is not None:
             errors = [(names[error.index - piece.start], described(error)) for error in piece.errors]
             self._report.add(rows, errors)
 

@@ -119,8 +119,9 @@ class ParquetTarget(FolderTarget, FillableTarget):
 
     def add(self, rows: Rows, errors: Mapping[int, ItemError]) -> None:
         parts = len(self._columns)
-        bad = [divmod(place, parts) for place in errors]
-        self._put(rows.reshape(len(rows) // parts, parts, -1), bad, described_rows(errors, parts))
+        bad = [divmod(place, parts) for place in errors] if errors else []
+        said = described_rows(errors, parts) if errors else {}
+        self._put(rows.reshape(len(rows) // parts, parts, -1), bad, said)
 
     def add_labels(self, labels: Labels) -> None:
         self._put_names(labels.names)
@@ -147,8 +148,9 @@ class ParquetTarget(FolderTarget, FillableTarget):
             stop = min(len(rows), start + GROUP_ROWS - held)
             for part, blocks in enumerate(self._blocks):
                 blocks.add(rows[start:stop, part])
-            self._bad += [(held + row - start, column) for row, column in bad if start <= row < stop]
-            self._errors.update((held + row - start, said) for row, said in errors.items() if start <= row < stop)
+            if bad:
+                self._bad += [(held + row - start, column) for row, column in bad if start <= row < stop]
+                self._errors |= {held + row - start: said for row, said in errors.items() if start <= row < stop}
             self._held += stop - start
             start = stop
             if self._held == GROUP_ROWS:

@@ -47,6 +47,7 @@ class Work:
         read: Number of rows that were read for it.
         rows: Number of rows that have come back, in order, with embeddings or errors.
         failed: Number of these rows with an error.
+        unlabelled: Number of these rows whose labels were not taken yet.
         waiting: Count and errors of rows that came before the width of a row was known, because all of their items
             failed. They are written once it is known.
     """
@@ -57,9 +58,9 @@ class Work:
         self.read: int = 0
         self.rows: int = 0
         self.failed: int = 0
+        self.unlabelled: int = 0
         self.waiting: list[tuple[int, Mapping[int, ItemError]]] = []
         self._digest = Digest()
-        self._came = 0  # how many of the following names belong to rows that have come back
         self._names: list[str] = []
         self._contents: dict[int, str] = {}
         self._noted = Contents()
@@ -75,7 +76,7 @@ class Work:
 
     def names(self, rows: int) -> list[str]:
         """Return the names of the rows that come back next."""
-        return self._names[self._came : self._came + rows]
+        return self._names[self.unlabelled : self.unlabelled + rows]
 
     def count(self, rows: int, failed: int = 0) -> None:
         """Count the next rows as having come back."""
@@ -87,7 +88,7 @@ class Work:
                 self._noted.note(place, content)
         self.rows += rows
         self.failed += failed
-        self._came += rows
+        self.unlabelled += rows
 
     def pass_over(self, block: Block) -> None:
         """Count the next rows as having come back, which the target has already."""
@@ -102,11 +103,11 @@ class Work:
         Args:
             fewest: How many there must be; fewer are left for later.
         """
-        while self._came >= fewest:
-            rows = min(self._came, NAMES_AT_ONCE)
+        while self.unlabelled >= fewest:
+            rows = min(self.unlabelled, NAMES_AT_ONCE)
             labels = Labels.of(self._names[:rows], self._captions[:rows])
             del self._names[:rows], self._captions[:rows]
-            self._came -= rows
+            self.unlabelled -= rows
             self._digest.add(labels.lines, b"")
             yield labels
 
