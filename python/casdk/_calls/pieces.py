@@ -71,7 +71,10 @@ class Pieces(Answer):
 
     def _piece_of(self, index: int) -> Piece:
         piece = self._pieces.get(index)
-        return self._piece_around(index) if piece is None else piece
+        if piece is None:  # it is not the first item of its piece
+            last = self._last
+            piece = last if last is not None and last.start < index else self._piece_around(index)
+        return piece
 
     def _piece_around(self, index: int) -> Piece:
         """Return the piece of an item that is not the first one in it; the pieces are few, and in order."""
