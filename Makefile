@@ -27,13 +27,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 # Stamps are named after what they were made from, so that a change makes them again and nothing else does.
-hash = $(shell cat /dev/null $(1) 2>/dev/null | cksum | tr ' ' -)
+hash = $(shell cat $(1) 2>/dev/null | cksum | tr ' ' -)
 RUST := $(shell find rust Cargo.toml Cargo.lock -name fuzz -prune -o -name target -prune -o \
           \( -name '*.rs' -o -name 'Cargo.*' \) -print 2>/dev/null | sort)
 MADE := $(VENV)/.made-1
 BUILT := $(VENV)/.built-$(call hash,pyproject.toml $(RUST))
 READY := $(VENV)/.ready-$(call hash,pyproject.toml)
-COLLECTED := $(VENV)/.collected-$(call hash,$(shell find tests -name "*.py" 2>/dev/null | sort))
 
 say = @printf '==> %s\n'
 
@@ -93,17 +92,11 @@ demo: $(BUILT) ## Encode a mixed list over all six schemes against the embedded 
 test: $(READY) ## Lint, and run the tests of Rust and Python
 	@# Three at a time, since type checkers use one core, and tests of the libraries wait as often as they work; what one
 	@# prints is shown when it is over, and so in one piece
-	@$(MAKE) --no-print-directory --output-sync=target -j 3 $(COLLECTED) test-libraries lint-pyright lint-python test-rust
+	@$(MAKE) --no-print-directory --output-sync=target -j 3 test-libraries lint-pyright lint-python test-rust
 	$(say) "testing Python"
 	@$(BIN)/python -m pytest $(SHARED) -m 'not soak and not alone and not twin'
 	$(say) "testing what measures time, one test after the other"
 	@$(BIN)/python -m pytest -m 'alone and not soak' $$(grep -rl --include='*.py' pytest.mark.alone tests)
-
-# pytest rewrites the asserts of a file that it reads for the first time, and each of the processes that share the tests
-# would do that for all files. What cannot be read is shown by the tests.
-$(COLLECTED): | $(READY)
-	@$(BIN)/python -m pytest --collect-only > /dev/null || true
-	@rm -f $(VENV)/.collected-* && touch $@
 
 test-libraries: $(READY)
 	$(say) 'testing the channels of transport="libraries"'
