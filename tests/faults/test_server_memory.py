@@ -297,9 +297,9 @@ def test_who_does_not_read_is_waited_for_in_bounded_memory(small, memory_of, nam
     """Each asks for replies of 100 to 5,000 MB, and takes none of them."""
     sent, peak = UNREAD[name](), memory_of(small)
     with contextlib.ExitStack() as stack:
-        for _ in range(3):
+        for _ in range(4):
             opened = stack.enter_context(narrow(small, name.split(",")[0]))
-            push(opened, sent, 0.1)
+            push(opened, sent, 0.5)  # the server may still be busy with the test before this one
         check_that_it_answers(small)
         assert peak() < 350 * MB
 
