@@ -88,19 +88,14 @@ demo: $(BUILT) ## Encode a mixed list over all six schemes against the embedded 
 
 # Check
 
-.PHONY: test test-libraries test-rust
+.PHONY: test test-rust
 test: $(READY) ## Lint, and run the tests of Rust and Python
-	@# Three at a time, since type checkers use one core, and tests of the libraries wait as often as they work; what one
-	@# prints is shown when it is over, and so in one piece
-	@$(MAKE) --no-print-directory --output-sync=target -j 3 test-libraries lint-pyright lint-python test-rust
+	@# Two at a time, since type checkers use one core; what one prints is shown when it is over, and so in one piece
+	@$(MAKE) --no-print-directory --output-sync=target -j 2 lint-pyright lint-python test-rust
 	$(say) "testing Python"
 	@$(BIN)/python -m pytest $(SHARED) -m 'not soak and not alone and not twin'
 	$(say) "testing what measures time, one test after the other"
 	@$(BIN)/python -m pytest -m 'alone and not soak' $$(grep -rl --include='*.py' pytest.mark.alone tests)
-
-test-libraries: $(READY)
-	$(say) 'testing the channels of transport="libraries"'
-	@CASDK_TESTED_TRANSPORT=libraries $(BIN)/python -m pytest $(SHARED) $(CONTRACT)
 
 test-rust: lint-rust
 	$(say) "testing Rust"
@@ -155,12 +150,12 @@ format: $(READY) ## Format and mend what can be mended
 WAITING := $(addprefix tests/faults/test_,connections.py pace.py restarts.py)
 
 # Where else tests are that take minutes, or further cases of what costs too much for `make test`.
-WORKING := $(addprefix tests/,bulk crops faults test_greenlets.py test_large_messages.py)
+WORKING := $(addprefix tests/,bulk crops faults test_greenlets.py test_large_messages.py test_memory.py)
 
-.PHONY: soak soak-waiting soak-working soak-tls
-soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), what takes minutes, and the twins over TLS
+.PHONY: soak soak-waiting soak-working soak-tls soak-libraries
+soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), what takes minutes, twins over TLS, and the libraries
 	$(say) "soaking for $(SOAK_SECONDS) s"
-	@$(MAKE) --no-print-directory --output-sync=target -j 2 soak-waiting soak-working soak-tls
+	@$(MAKE) --no-print-directory --output-sync=target -j 2 soak-waiting soak-working soak-tls soak-libraries
 
 # pytest keeps every record logged, and with it each failed request: that would be what grows
 soak-waiting:
@@ -172,6 +167,10 @@ soak-working:
 # What `make test` shows over the plain schemes, over the secure ones.
 soak-tls:
 	@$(BIN)/python -m pytest $(SHARED) -m 'twin and not soak'
+
+# The channels of transport="libraries", which are held to what ours are held to.
+soak-libraries:
+	@CASDK_TESTED_TRANSPORT=libraries $(BIN)/python -m pytest $(SHARED) $(CONTRACT)
 
 .PHONY: soak-bulk
 soak-bulk: $(READY) ## A bulk run of SOAK_ROWS (10,000,000) that is killed again and again, held to an undisturbed one

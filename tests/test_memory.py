@@ -36,8 +36,9 @@ def grown(address, image=""):
     return json.loads(run.stdout)
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
-@pytest.mark.parametrize("scheme", ["grpc"])
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_a_hundred_thousand_texts_from_a_generator(server, scheme):
     found = grown(server.address(scheme))
     assert found["shape"] == [100_000, 512]
@@ -45,7 +46,7 @@ def test_a_hundred_thousand_texts_from_a_generator(server, scheme):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
-@pytest.mark.parametrize("scheme", ["grpc", "http"])
+@pytest.mark.parametrize("scheme", ["grpc", pytest.param("http", marks=pytest.mark.soak)])
 def test_a_thousand_images_by_path(server, scheme, tmp_path):
     path = tmp_path / "small.png"
     comment = PngInfo()  # makes a large file of a picture that the server decodes at once

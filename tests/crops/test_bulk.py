@@ -76,7 +76,14 @@ def test_the_first_images_of_each_shard_have_no_loss(client, folder, undisturbed
     assert (result.rows, result.failed) == (ROWS, 1)
 
 
-@pytest.mark.parametrize("where", [{"item": 20}, pytest.param({"item": 45}, marks=pytest.mark.soak), {"disk": 30}])
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"item": 20},
+        pytest.param({"item": 45}, marks=pytest.mark.soak),
+        pytest.param({"disk": 30}, marks=pytest.mark.soak),
+    ],
+)
 def test_a_run_that_is_killed_leaves_the_same_bytes(clip, client, source, undisturbed, where, tmp_path):
     target = tmp_path / "rows.npy"
     arguments = {"url": clip.address("grpc"), "source": source, "target": str(target), "options": OPTIONS, **where}

@@ -292,7 +292,9 @@ UNREAD = {
 }
 
 
-@pytest.mark.parametrize("name", UNREAD)
+@pytest.mark.parametrize(
+    "name", [name if name.endswith("pings") else pytest.param(name, marks=pytest.mark.soak) for name in UNREAD]
+)
 def test_who_does_not_read_is_waited_for_in_bounded_memory(small, memory_of, name):
     """Each asks for replies of 100 to 5,000 MB, and takes none of them."""
     sent, peak = UNREAD[name](), memory_of(small)
@@ -330,7 +332,7 @@ ARRIVING = {
 }
 
 
-@pytest.mark.parametrize("scheme", ARRIVING)
+@pytest.mark.parametrize("scheme", ["websocket", pytest.param("http", marks=pytest.mark.soak)])
 def test_messages_that_never_end_are_dropped_when_there_are_too_many(small, memory_of, scheme):
     peak = memory_of(small)
     with contextlib.ExitStack() as stack:

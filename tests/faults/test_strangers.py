@@ -412,6 +412,7 @@ def stick(pid: int, address: str) -> None:
     os.setpriority(os.PRIO_PROCESS, pid, 19)
 
 
+@pytest.mark.soak
 def test_what_hangs_ends_when_it_is_told_to():
     """Loops and threads that never end: by a signal, and with a parent that is killed."""
     script = """

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Requests", "piece_items"]
 
-PIECE_ITEMS: Final = 512
-"""A piece has as many items where requests have fewer, about 1 MB of rows: then the work for a piece is little."""
+PIECE_ITEMS: Final = 2048
+"""A piece has as many items where requests have fewer, about 4 MB of rows: then the work for a piece is little."""
 
 
 def piece_items(batch_size: int, row_items: int = 1) -> int:
