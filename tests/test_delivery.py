@@ -20,6 +20,12 @@ class Receiver:
     pieces = True
     held_back = 1, PIECE.nbytes
 
+    def __init__(self, divides=False):
+        self.divides = divides
+
+    def divide(self):
+        return self.divides
+
     def ready(self):
         return [PIECE, PIECE]
 
@@ -57,11 +63,20 @@ def test_pieces_of_a_call_that_is_over_do_not_count(handed_over_before):
     delivery, caller = delivery_of(Receiver()), Caller()
     if handed_over_before:
         delivery.hand_over(caller)
-    delivery.end()
-    delivery.end()
+    delivery.end(caller)
+    delivery.end(caller)
     if not handed_over_before:
         delivery.hand_over(caller)
     assert delivery.untaken.budget.held == 0
     for _, taken in caller.handed:
         taken()
+    assert delivery.untaken.budget.held == 0
+
+
+@pytest.mark.parametrize("divides", [True, False])
+def test_what_is_complete_of_a_piece_is_handed_over_at_the_end(divides):
+    delivery, caller = delivery_of(Receiver(divides)), Caller()
+    delivery.end(caller)
+    delivery.end(caller)
+    assert len(caller.handed) == (2 if divides else 0)
     assert delivery.untaken.budget.held == 0

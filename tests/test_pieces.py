@@ -188,3 +188,35 @@ def test_what_is_left_of_joined_requests_is_one_piece(joined, clock):
     rest = joined.rest({2, 3, 4, 5})
     assert (rest.start, rest.items) == (2, [f"text {number}" for number in range(2, 8)])
     np.testing.assert_array_equal(rest.rows[:, 0], [np.nan] * 4 + [0, 1])
+
+
+def test_what_is_complete_of_joined_requests_is_handed_over_at_the_end_of_a_call(joined, clock):
+    answer(joined, 0)
+    answer(joined, 2, 4)
+    for start in (6, 8):
+        joined.opened(start, [f"text {start}", f"text {start + 1}"])
+    error = ItemTypeError(6, "text 6", "it is bad", None)
+    joined.refused(error)
+    place(joined, [7])
+    place(joined, [8])
+    assert list(joined.ready()) == []
+    assert joined.divide()
+    (piece,) = joined.ready()
+    assert (piece.start, piece.items, piece.bad, piece.errors) == (6, ["text 6", "text 7"], [0], [error])
+    np.testing.assert_array_equal(piece.rows[:, 0], [np.nan, 0])
+    assert joined.held_back == (0, 0)
+    rest = joined.rest({9})
+    assert (rest.start, rest.items) == (8, ["text 8", "text 9"])
+    np.testing.assert_array_equal(rest.rows[:, 0], [0, np.nan])
+    assert not joined.divide()
+    assert list(joined.ready()) == []
+
+
+def test_the_first_of_joined_requests_may_be_the_one_that_is_missing(joined, clock):
+    answer(joined, 0)
+    answer(joined, 2, 4)
+    for start in (6, 8):
+        joined.opened(start, ["a text"] * 2)
+    place(joined, range(8, 10))
+    assert not joined.divide()
+    assert list(joined.ready()) == []

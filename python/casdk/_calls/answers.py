@@ -64,9 +64,11 @@ class Piece:
         sent: How much was sent for it.
         room: How many items it may have, if it takes several chunks.
         opened_at: When its first chunk was read, by `time.monotonic`, if it takes several.
+        ends: How many items it has with each of its chunks, if it takes several.
+        done: For each item whether it has a row or an error, if it takes several chunks.
     """
 
-    __slots__ = ("bad", "errors", "items", "opened_at", "outstanding", "room", "rows", "sent", "start")
+    __slots__ = ("bad", "done", "ends", "errors", "items", "opened_at", "outstanding", "room", "rows", "sent", "start")
 
     def __init__(self, start: int, items: Sequence[Any]) -> None:
         self.start = start
@@ -78,6 +80,8 @@ class Piece:
         self.sent = Sent()
         self.room = 0
         self.opened_at = 0.0
+        self.ends: list[int] = []
+        self.done = bytearray()
 
     @property
     def nbytes(self) -> int:
@@ -119,6 +123,10 @@ class Answer(ABC):
     def ready(self) -> Iterator[Piece]:
         """Yield the pieces that can be handed over now."""
         return iter(())
+
+    def divide(self) -> bool:
+        """Make a piece of what is complete at the beginning of the next one; return whether there is any."""
+        return False
 
     @property
     def held_back(self) -> tuple[int, int]:

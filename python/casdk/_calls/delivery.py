@@ -51,8 +51,10 @@ class Delivery(msgspec.Struct, eq=False):
             self.untaken.hold(-size)
             self.tasks.wake()
 
-    def end(self) -> None:
-        """Stop counting untaken pieces, since the call is over."""
+    def end(self, caller: Caller[Any]) -> None:
+        """Hand over what is complete of joined requests, and stop counting untaken pieces: the call is over."""
         if not self.is_over:
+            if self.receiver.divide():
+                self.hand_over(caller)
             self.is_over = True
             self.untaken.hold(-self.untaken.held)

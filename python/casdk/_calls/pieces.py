@@ -64,6 +64,8 @@ class Pieces(Answer):
         assert isinstance(last.items, list)
         last.items += items
         last.outstanding += len(items)
+        last.ends.append(len(last.items))
+        last.done += bytes(len(items))
 
     def urgent(self, batch_start: int) -> bool:
         piece = self._pieces.get(self._head)
@@ -84,6 +86,8 @@ class Pieces(Answer):
         piece = self._piece_of(error.index)
         piece.bad.append(error.index - piece.start)
         piece.errors.append(error)
+        if piece.done:
+            piece.done[error.index - piece.start] = True
         self._count_done(piece, 1)
 
     def answered(self, start: int, size: int, crops: int, of_call: Sent) -> None:
@@ -108,6 +112,8 @@ class Pieces(Answer):
             missing = reply.place(piece.rows, indices.start - start, sent, request_id)
         else:
             missing = reply.place(piece.rows, 0, sent, request_id, [index - start for index in indices])
+        if piece.done:
+            self._note_done(piece, indices, missing)
         self._count_done(piece, sent - len(missing))
         return missing
 
@@ -116,6 +122,36 @@ class Pieces(Answer):
         if items and piece.outstanding == 0:
             self._held_back += 1
             self._held_back_bytes += piece.nbytes
+
+    def _note_done(self, piece: Piece, indices: Sequence[int], missing: Sequence[int]) -> None:
+        """Note which items of a piece have their rows by now."""
+        if type(indices) is range:
+            piece.done[indices.start - piece.start : indices.stop - piece.start] = b"\1" * len(indices)
+        else:
+            for index in indices:
+                piece.done[index - piece.start] = True
+        for position in missing:
+            piece.done[indices[position] - piece.start] = False
+
+    def divide(self) -> bool:
+        piece = self._pieces.get(self._head)
+        if piece is None or not piece.outstanding or not piece.done:
+            return False
+        count = max((end for end in piece.ends if end <= piece.done.find(0)), default=0)
+        if not count:
+            return False
+        first, rest = Piece(piece.start, piece.items[:count]), Piece(piece.start + count, piece.items[count:])
+        first.outstanding, rest.outstanding, first.sent = 0, piece.outstanding, piece.sent
+        if piece.rows is not None:
+            first.rows, rest.rows = piece.rows[:count], piece.rows[count:]
+        first.bad, rest.bad = [at for at in piece.bad if at < count], [at - count for at in piece.bad if at >= count]
+        first.errors = [error for error in piece.errors if error.index < rest.start]
+        rest.errors = [error for error in piece.errors if error.index >= rest.start]
+        later = {start: other for start, other in self._pieces.items() if start != piece.start}
+        self._pieces = {first.start: first, rest.start: rest} | later
+        self._held_back += 1
+        self._held_back_bytes += first.nbytes
+        return True
 
     def ready(self) -> Iterator[Piece]:
         """Yield the pieces that are complete and next in order."""

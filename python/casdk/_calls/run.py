@@ -271,7 +271,7 @@ class Run:
             if self._awaited is not None:
                 self.way.state.leave(self.call)
             if self._delivery is not None:
-                self._delivery.end()
+                self._delivery.end(self.caller)
             if self.watch is not None:
                 self.watch.count(self.call.done)
             if LOG.isEnabledFor(logging.DEBUG):
