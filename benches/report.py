@@ -151,9 +151,9 @@ AIMS: list[tuple[str, str, str, str, float]] = [
     ("one text, coalesce=True", "grpc", "not merged", "p50", 1 / 1.05),
     ("texts without repeats, dedupe=True", "grpc", "off", "cpu", 0.98),
     *[
-        (f"300,000 texts into {target}, batch {batch}, the first call of a process", "grpc", "encode", figure, 1 / 1.15)
+        (f"300,000 texts into {target}, {batch}, the first call of a process", "grpc", "encode", figure, 1 / 1.15)
         for target in ("a .npy", "a folder of Parquet files")
-        for batch in ("32", "as found")
+        for batch in ("batch 32", "batch as found", "each with its own batch")
         for figure in ("cpu", "wall")
     ],
 ]
