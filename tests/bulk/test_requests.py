@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.dataset
 import pytest
 from casdk import BulkError, Client, Image, Text, bulk
-from casdk._calls import tuning
+from casdk._calls import pieces, tuning
+from casdk.bulk.call import open_target
 from casdk.bulk.regrouping import hand_out
 from casdk.testing import FaultServer, Refuse, embed
 
@@ -210,3 +211,13 @@ def test_what_a_search_has_done_is_kept_if_the_run_stops(client, peer, tmp_path)
     assert result.encoded == len(TEXTS) - stopped.value.rows
     assert manifest_of(target).get("prefetch") == kept.get("prefetch")
     np.testing.assert_array_equal(np.load(target), np.stack([embed(text, WIDTH) for text in TEXTS]))
+
+
+def test_a_run_that_stops_at_an_error_keeps_each_request_before_it(encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces, "QUICK_SECONDS", 60.0)  # else requests are joined only if the machine is quick
+    texts = [f"text {number}" for number in range(400)]
+    texts[391] = ""
+    with pytest.raises(BulkError):
+        encoder.encode_to(tmp_path / "rows.npy", texts, batch_size=4, errors="raise")
+    [manifest] = open_target(tmp_path / "rows.npy", "float32").read_manifests()
+    assert manifest.rows == 388

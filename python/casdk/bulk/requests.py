@@ -36,15 +36,18 @@ class Requests:
         total: Rows that this run makes, if known.
         tunes: Whether to search for the best numbers, instead of taking those of the settings.
         row_items: Items of a row: 2 for an image and its caption, which go in one request.
+        joins: Whether a piece may have several requests. In a run that stops at an error it has one, so that the rows
+            of all requests before the error are kept.
 
     Attributes:
         searches: Whether there is a search whose result was not written to the manifest yet.
     """
 
-    def __init__(self, total: int | None, *, tunes: bool, row_items: int = 1) -> None:
+    def __init__(self, total: int | None, *, tunes: bool, row_items: int = 1, joins: bool = True) -> None:
         self.searches: bool = False
         self._tunes: Final = tunes
         self._row_items: Final = row_items
+        self._joins: Final = joins
         self._may_search: Final = total is None or total * row_items >= FEWEST_ITEMS
         self._tuning: Tuning | None = None
 
@@ -71,8 +74,11 @@ class Requests:
         return settings.batch_size * self._row_items if self._tuning is None else self._tuning
 
     def piece_items(self, settings: Settings) -> int:
-        """Return the most items of a piece of the stream; 0 while a search measures what comes of each request."""
-        return 0 if self.searches else piece_items(settings.batch_size, self._row_items)
+        """Return the most items of a piece of the stream that has several requests; 0 for a piece for each request.
+
+        While a search is under way, the size of requests changes.
+        """
+        return piece_items(settings.batch_size, self._row_items) if self._joins and not self.searches else 0
 
     def without_short(self, piece: EncodeResult, settings: Settings) -> EncodeResult:
         """Return a piece without the rows of a request that has fewer items than the others, because of a stop.

@@ -102,7 +102,7 @@ class Run:
         total = self._source.total
         if share is not None and total is not None:
             total = share.rows_of(total, settings.shard_rows)
-        self._requests = Requests(total, tunes=tunes, row_items=self._parts)
+        self._requests = Requests(total, tunes=tunes, row_items=self._parts, joins=errors == "record")
         self._bar = Bar(target.name, total, lambda: client.servers, shown=show_progress)
         self._stopping: BaseException | None = None
         self._intake: Intake | None = None
