@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from casdk._rust import sum_words
 from casdk.errors import BulkError
@@ -28,6 +29,7 @@ __all__ = [
     "is_locked",
     "make_folder",
     "open_locked",
+    "page_memory",
     "rename",
     "sum_of",
     "sync_folder",
@@ -215,6 +217,16 @@ def write_whole(path: Path, data: bytes) -> None:
 def _hidden(name: str) -> str:
     """Return a name that begins with an underscore, so that readers of Parquet folders ignore the file."""
     return name if name.startswith("_") else f"_{name}"
+
+
+def page_memory(size: int) -> NDArray[np.uint8]:
+    """Return memory of so many bytes whose address is a multiple of `PAGE_BYTES`.
+
+    Memory that the allocator has used before is used again, so it need not cost page faults.
+    """
+    memory = np.empty(size + PAGE_BYTES, np.uint8)
+    first = -memory.ctypes.data % PAGE_BYTES
+    return memory[first : first + size]
 
 
 class Part:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casdk._rust import copy_and_sum, sum_words
-from casdk.bulk.disk import PAGE_BYTES, Checksum, Part
+from casdk.bulk.disk import PAGE_BYTES, Checksum, Part, page_memory
 from casdk.bulk.row_blocks import RowBlock
 
 __all__ = ["CHUNK_BYTES", "LargePart"]
@@ -43,10 +43,7 @@ class _Chunk:
     __slots__ = ("bytes", "filled", "start")
 
     def __init__(self) -> None:
-        # Memory that the allocator has used before is used again, so the next file costs no page faults.
-        memory = np.empty(CHUNK_BYTES + PAGE_BYTES, np.uint8)
-        first = -memory.ctypes.data % PAGE_BYTES
-        self.bytes: NDArray[np.uint8] = memory[first : first + CHUNK_BYTES]
+        self.bytes: NDArray[np.uint8] = page_memory(CHUNK_BYTES)
         self.start = 0
         self.filled = 0
 
@@ -56,14 +53,14 @@ class _Chunk:
         self.bytes[: len(data)] = data
 
 
-class _Written(NamedTuple):
-    """What the thread writes, or has written.
+class _Task(NamedTuple):
+    """Bytes that the thread was given to write.
 
     Attributes:
-        done: Done when it is written; its result is the sum of the bytes that no sum has yet.
-        size: How many bytes it has.
+        done: Done when they are written; its result is the sum of those that the checksum does not have yet.
+        size: How many bytes there are.
         checksum: The checksum that the sum is added to.
-        release: Called afterwards, when its memory may be used again.
+        release: Called afterwards, when their memory may be used again.
     """
 
     done: Future[int]
@@ -73,7 +70,7 @@ class _Written(NamedTuple):
 
 
 class LargePart(Part):
-    """A part that a thread writes in chunks, while the bytes of the next chunk are added.
+    """A part that a thread writes in large steps, while more bytes are added.
 
     What `write` adds is copied at once into a *chunk*, memory of 4 MiB; the thread writes a chunk when it is full, and
     it is filled again afterwards. Rows are not copied: `write_rows` has the thread write the memory that they lie in.
@@ -81,8 +78,8 @@ class LargePart(Part):
     whole page. The bytes that are left come first in the next chunk or block of rows, or are written by `sync`, through
     the cache.
 
-    After `sync` all bytes are on disk. The checksum counts pieces when they are added. An error of the thread is raised
-    by every later step that waits for it.
+    After `sync` all bytes are on disk, and the checksum has all of them: those of `write` at once, and those of rows as
+    soon as they are written. An error of the thread is raised by every later step that waits for it.
 
     Args:
         path: Its name.
@@ -99,13 +96,13 @@ class LargePart(Part):
         self._direct: int | None = None
         self._may_pass_by = hasattr(os, "O_DIRECT")
         self._thread = ThreadPoolExecutor(1, "casdk-disk")
-        self._writing: deque[_Written] = deque()
+        self._writing: deque[_Task] = deque()
         self._unused: list[_Chunk] = []
         self._chunk = _Chunk()
         self._begin_chunk()
 
     def _begin_chunk(self) -> None:
-        """Begin a chunk at the end of the file, with what the last block has already."""
+        """Begin a chunk at the end of the file, with what the last page has already."""
         chunk = self._chunk
         chunk.filled = self.size % PAGE_BYTES
         chunk.start = self.size - chunk.filled
@@ -163,7 +160,7 @@ class LargePart(Part):
     def _hand_over(self, write: Callable[[], int], size: int, release: Callable[[], object]) -> None:
         """Have the thread write some bytes, when not too many wait for it."""
         self._wait(WAITING_BYTES - size)
-        self._writing.append(_Written(self._thread.submit(write), size, self.checksum, release))
+        self._writing.append(_Task(self._thread.submit(write), size, self.checksum, release))
 
     def overwrite(self, data: bytes) -> None:
         """Put bytes in place of the first ones; they are on disk after the next `sync`."""
@@ -198,14 +195,14 @@ class LargePart(Part):
 
     def _wait(self, most: int = 0) -> None:
         """Wait until no more than so many bytes wait for the thread, and raise what it could not write."""
-        waiting = sum(written.size for written in self._writing)
+        waiting = sum(task.size for task in self._writing)
         while self._writing and (waiting > most or self._writing[0].done.done()):
-            written = self._writing[0]
-            total = written.done.result()
-            if written.checksum is not None:
-                written.checksum.note(total, 0)
-            written.release()
-            waiting -= written.size
+            task = self._writing[0]
+            total = task.done.result()
+            if task.checksum is not None:
+                task.checksum.note(total, 0)
+            task.release()
+            waiting -= task.size
             self._writing.popleft()
 
     # what the thread does

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casdk._calls.piece_memory import PieceMemory
-from casdk.bulk.disk import PAGE_BYTES
+from casdk.bulk.disk import PAGE_BYTES, page_memory
 from casdk.bulk.targets import Rows, Target, in_dtype
 
 __all__ = ["RowBlock", "RowBlocks", "ShardMemory"]
 
 BLOCK_BYTES: Final = 4 << 20
-"""About as many bytes has a block, if the target does not say how many rows it has."""
+"""A block has about so many bytes, if the target does not say how many rows it has."""
 AHEAD_BYTES: Final = 32 << 20
 """The most bytes of blocks that the engine reserves."""
 
@@ -47,9 +47,7 @@ class RowBlock:
         self._unused = unused
         self._shape = rows, width, dtype
         size = PAGE_BYTES + rows * width * dtype.itemsize
-        memory = np.empty(size + PAGE_BYTES, np.uint8)
-        first = -memory.ctypes.data % PAGE_BYTES
-        self._memory: NDArray[np.uint8] = memory[first : first + size]
+        self._memory: NDArray[np.uint8] = page_memory(size)
         self.begin(0)
 
     def begin(self, lead: int) -> None:
@@ -163,19 +161,20 @@ class RowBlocks:
     @property
     def is_full(self) -> bool:
         """Whether the latest rows have filled their block, which was not taken."""
-        rows = self._next - self._first
-        return rows > 0 and rows % self._block_rows == 0 and rows // self._block_rows - 1 in self._there
+        block = self._there.get(self._latest)
+        return block is not None and block.filled == self._block_rows
+
+    @property
+    def _latest(self) -> int:
+        """The number of the block that the latest rows were put into."""
+        return (self._next - 1 - self._first) // self._block_rows
 
     def take(self) -> RowBlock | None:
         """Return the block of the latest rows, which gets no more of them; ``None`` if it was taken, or there is none.
 
         Its `RowBlock.release` must be called when its rows are not needed any more.
         """
-        block = self._there.get((self._next - 1 - self._first) // self._block_rows)
-        if block is None or not block.filled:
-            return None
-        del self._there[(self._next - 1 - self._first) // self._block_rows]
-        return block
+        return self._there.pop(self._latest, None)
 
 
 class ShardMemory(PieceMemory):
@@ -211,5 +210,9 @@ class ShardMemory(PieceMemory):
 
 def _is_there(rows: Rows, place: Rows) -> bool:
     """Whether rows lie at their place already."""
-    addresses = (array.__array_interface__["data"][0] for array in (rows, place))
-    return rows.dtype == place.dtype and next(addresses) == next(addresses)
+    return rows.dtype == place.dtype and _address_of(rows) == _address_of(place)
+
+
+def _address_of(rows: Rows) -> int:
+    address: int = rows.__array_interface__["data"][0]
+    return address
