@@ -18,11 +18,26 @@ from casdk.testing import FaultServer, embed
 
 PATIENCE = 20
 APPLICATION = """
-import json, os
+import json, os, time
+from pathlib import Path
 from casdk import TLS, Client
+
+def switches():
+    "How often each thread but this one has run so far, by the system's count."
+    own = str(os.getpid())
+    return {
+        task.name: [line for line in (task / "status").read_text().splitlines() if "ctxt_switches" in line]
+        for task in Path("/proc/self/task").iterdir() if task.name != own
+    }
+
 address, ca = os.environ["ADDRESS"], os.environ["CA"]
 client = Client(address, tls=TLS(ca=ca) if address.partition(":")[0].endswith("s") else None, coalesce=True)
 client.encode(["in the master, or in each worker"])
+# By default uWSGI forks in C while it holds the interpreter's lock, and a worker hangs for good if another thread wants
+# that lock at this moment. So fork when the engine has done everything that followed the call, and only waits.
+before = None
+while before != (before := switches()):
+    time.sleep(0.05)
 
 def application(environ, start_response):
     rows = client.encode([environ["QUERY_STRING"]]).tolist()
@@ -48,9 +63,12 @@ def service(scheme, setting, tmp_path):
     program = tmp_path / "service.py"
     program.write_text(APPLICATION)
     ca = tmp_path / "ca.pem"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with FaultServer() as server, (tmp_path / "log").open("w") as log:
+    # Held until the test is over, without listening: nobody else gets the port, and uWSGI, which may share it, does.
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    port = held.getsockname()[1]
+    with held, FaultServer() as server, (tmp_path / "log").open("w") as log:
         ca.write_bytes(server.ca)
         command = [str(Path(sys.executable).with_name("uwsgi")), "--http-socket", f"127.0.0.1:{port}", "--master"]
         command += ["--need-app", "--die-on-term", "--processes", "2", "--threads", "4", "--wsgi-file", str(program)]
