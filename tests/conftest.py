@@ -8,7 +8,8 @@ import inspect
 import logging
 import os
 import signal
-from collections import Counter
+import zlib
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -97,14 +98,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _mark_twins(items: list[pytest.Item]) -> None:
-    """Mark each test over a secure scheme that TLS cannot change: `make test` leaves it to `make soak`."""
+    """Mark each test over a secure scheme that TLS cannot change: `make test` leaves it to `make soak`.
+
+    That runs each of them over one of its secure schemes. Which one depends on the test's name and its other
+    parameters, so that each scheme has about a third of them. Over the other schemes they are further twins.
+    """
     places = [Path(__file__).parent / name for name in TWINS]
     assert all(place.exists() for place in places)
     paths = {path for path in {item.path for item in items} if any(map(path.is_relative_to, places))}
+    alike = defaultdict[str, list[pytest.Item]](list)
     for item in items:
         row = ROWS.get(item.callspec.params.get("scheme")) if hasattr(item, "callspec") else None
         if row is not None and row.tls and item.path in paths and not item.get_closest_marker("tls"):
             item.add_marker("twin")
+            parameters = [one for one in item.callspec.id.split("-") if one != item.callspec.params["scheme"]]
+            alike[f"{item.nodeid.partition('[')[0]} {parameters}"].append(item)
+    for name, twins in alike.items():
+        chosen = twins[zlib.crc32(name.encode()) % len(twins)]
+        for item in twins:
+            if item is not chosen:
+                item.add_marker("further_twin")
 
 
 def _sort(items: list[pytest.Item]) -> None:

@@ -140,10 +140,10 @@ def test_duplicate_ids_mix_and_lose_nothing(client, call, expected):
     np.testing.assert_array_equal(got.embeddings, expected(TEXTS))
 
 
-def test_two_thousand_in_batches_of_seven(client, call, expected):
-    texts = [f"text number {i % 500}" for i in range(2000)]
+def test_many_in_batches_of_seven(client, call, expected):
+    texts = [f"text number {i % 120}" for i in range(480)]
     rows = call(client, "encode", iter(texts), batch_size=7)
-    np.testing.assert_array_equal(rows, np.tile(expected(texts[:500]), (4, 1)))
+    np.testing.assert_array_equal(rows, np.tile(expected(texts[:120]), (4, 1)))
 
 
 @pytest.mark.parametrize(

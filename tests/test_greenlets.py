@@ -105,9 +105,10 @@ print("well")
 @pytest.mark.parametrize(
     ("library", "scheme"),
     [
-        *(("gevent", scheme) for scheme in ("grpc", "https", "websocket")),
-        *(("eventlet", scheme) for scheme in ("grpcs", "http", "websockets")),
-        *(pytest.param("gevent", scheme, marks=pytest.mark.soak) for scheme in ("grpcs", "http", "websockets")),
+        *(("gevent", scheme) for scheme in ("grpc", "https")),
+        ("eventlet", "websockets"),
+        *(pytest.param("gevent", scheme, marks=pytest.mark.soak) for scheme in ("grpcs", "http", "websocket")),
+        *(pytest.param("eventlet", scheme, marks=pytest.mark.soak) for scheme in ("grpc", "http")),
     ],
 )
 def test_everything_works(server, scheme, library, images, web, tmp_path):

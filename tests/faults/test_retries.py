@@ -283,13 +283,14 @@ def test_a_status_of_the_executors_is_not_the_connections(make_server, connect_t
     assert server.counters.requests == 1
 
 
-def test_fifty_restarts_in_one_run(make_server, connect_to, scheme, rows, figure, tally):
-    """Kill and restart the server 50 times during 20,000 items: the rows are those of a quiet run."""
+@pytest.mark.parametrize("times", [10, pytest.param(50, marks=pytest.mark.soak)])
+def test_a_run_of_many_restarts(make_server, connect_to, scheme, rows, figure, tally, times):
+    """Kill and restart the server during a run: the rows are those of a quiet run."""
     server = make_server()
     client = connect_to(server, scheme, retry=Retry(backoff=0.001, max_backoff=0.02), timeout=170)
     client.encode(["a"])  # until it has had an answer, a client has no patience
-    restarts = 0
-    total, every = 20_000, 400
+    restarts, every = 0, 400
+    total = times * every
 
     def texts():
         nonlocal restarts
@@ -301,8 +302,8 @@ def test_fifty_restarts_in_one_run(make_server, connect_to, scheme, rows, figure
 
     # With fewer items in flight than between two restarts, no request meets more of them than it has attempts.
     found = client.encode(texts(), batch_size=32, prefetch=8)
-    assert restarts == 50
+    assert restarts == times
     np.testing.assert_array_equal(found, rows([f"text {number}" for number in range(total)]))
     tally("restarts: injected", restarts)
     tally("restarts: rows lost", int((~np.isfinite(found)).any(axis=1).sum()))
-    figure("restarts: extra requests in 625", server.counters.requests - total // 32)
+    figure(f"restarts: extra requests in {total // 32}", server.counters.requests - total // 32)

@@ -332,7 +332,8 @@ ARRIVING = {
 }
 
 
-@pytest.mark.parametrize("scheme", ["websocket", pytest.param("http", marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("scheme", ["websocket", "http"])
 def test_messages_that_never_end_are_dropped_when_there_are_too_many(small, memory_of, scheme):
     peak = memory_of(small)
     with contextlib.ExitStack() as stack:
