@@ -154,10 +154,10 @@ WAITING := $(addprefix tests/faults/test_,connections.py pace.py restarts.py)
 # Where else tests are that take minutes, or further cases of what costs too much for `make test`.
 WORKING := $(addprefix tests/,bulk crops faults test_greenlets.py test_large_messages.py test_memory.py)
 
-.PHONY: soak soak-waiting soak-working soak-tls soak-libraries
-soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), what takes minutes, twins over TLS, and the libraries
+.PHONY: soak soak-waiting soak-working soak-twins soak-libraries
+soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), what takes minutes, tests over more schemes, and the libraries
 	$(say) "soaking for $(SOAK_SECONDS) s"
-	@$(MAKE) --no-print-directory --output-sync=target -j 2 soak-waiting soak-working soak-tls soak-libraries
+	@$(MAKE) --no-print-directory --output-sync=target -j 2 soak-waiting soak-working soak-twins soak-libraries
 
 # pytest keeps every record logged, and with it each failed request: that would be what grows
 soak-waiting:
@@ -166,9 +166,9 @@ soak-waiting:
 soak-working:
 	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak $(WORKING) $(addprefix --ignore=,$(WAITING)) -p no:logging -n 2 --dist loadfile
 
-# What `make test` shows over the plain schemes: each test over one of the secure ones, or with TWINS=all over all three.
+# What `make test` shows over other schemes; TWINS=all is each of these tests over all secure schemes, in place of one.
 TWINS ?= one
-soak-tls:
+soak-twins:
 	@$(BIN)/python -m pytest $(SHARED) -m 'twin and not soak $(if $(filter all,$(TWINS)),,and not further_twin)'
 
 # The channels of transport="libraries", which are held to what ours are held to.

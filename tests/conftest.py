@@ -67,7 +67,7 @@ TWINS = (
     "test_options.py",
     "test_verbs.py",
 )
-"""Where a test shows the same over a secure scheme as over the plain one, unless it has the marker ``tls``."""
+"""Where a test shows the same over each scheme, unless it has the marker ``tls``."""
 
 # A shell that runs the tests in the background has Ctrl-C ignored, in what they start, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -98,26 +98,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _mark_twins(items: list[pytest.Item]) -> None:
-    """Mark each test over a secure scheme that TLS cannot change: `make test` leaves it to `make soak`.
+    """Mark tests that show over one scheme what they show over another: `make test` leaves them to `make soak`.
 
-    That runs each of them over one of its secure schemes. Which one depends on the test's name and its other
-    parameters, so that each scheme has about a third of them. Over the other schemes they are further twins.
+    Of a test over all schemes, `make test` runs the one over grpc, and the one over http or websocket. `make soak` runs
+    the other of these two, and the test over one of the secure schemes; over the others it is a further twin. Which
+    schemes these are depends on the test's name and its other parameters, so each scheme gets its share of all tests.
     """
     places = [Path(__file__).parent / name for name in TWINS]
     assert all(place.exists() for place in places)
     paths = {path for path in {item.path for item in items} if any(map(path.is_relative_to, places))}
-    alike = defaultdict[str, list[pytest.Item]](list)
+    alike = defaultdict[str, dict[str, pytest.Item]](dict)
     for item in items:
-        row = ROWS.get(item.callspec.params.get("scheme")) if hasattr(item, "callspec") else None
-        if row is not None and row.tls and item.path in paths and not item.get_closest_marker("tls"):
-            item.add_marker("twin")
-            parameters = [one for one in item.callspec.id.split("-") if one != item.callspec.params["scheme"]]
-            alike[f"{item.nodeid.partition('[')[0]} {parameters}"].append(item)
-    for name, twins in alike.items():
-        chosen = twins[zlib.crc32(name.encode()) % len(twins)]
-        for item in twins:
-            if item is not chosen:
-                item.add_marker("further_twin")
+        scheme = item.callspec.params.get("scheme") if hasattr(item, "callspec") else None
+        if scheme in ROWS and item.path in paths and not item.get_closest_marker("tls"):
+            parameters = [parameter for parameter in item.callspec.id.split("-") if parameter != scheme]
+            alike[f"{item.nodeid.partition('[')[0]} {parameters}"][scheme] = item
+    for name, tests in alike.items():
+        choice = zlib.crc32(name.encode())
+        secure = [test for scheme, test in tests.items() if ROWS[scheme].tls]
+        for place, test in enumerate(secure):
+            test.add_marker("twin")
+            if place != choice % len(secure):
+                test.add_marker("further_twin")
+        if "grpc" in tests:
+            others = [test for scheme, test in tests.items() if scheme in ("http", "websocket")]
+            if len(others) == 2:
+                others[choice % 2].add_marker("twin")
 
 
 def _sort(items: list[pytest.Item]) -> None:

@@ -176,12 +176,13 @@ class _Listeners:
         grace = self._settings.grace
         # uvicorn closes websockets at once, so their listeners have to wait until the connections are drained.
         for listener in self._serving:
-            listener.should_exit = listener.config.ws == "none"
+            if listener.config.ws == "none":
+                listener.stop()
         draining = asyncio.gather(self._rpc.stop(grace), self._socket.drained())
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(draining, grace)
         for listener in self._serving:
-            listener.should_exit = True
+            listener.stop()
         await asyncio.gather(*self._serving.values())
         if self._watching is not None:
             self._watching.cancel()

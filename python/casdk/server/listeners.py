@@ -31,6 +31,8 @@ HANDSHAKE_SECONDS = 20.0
 """Time limit of a TLS handshake."""
 HEAD_SECONDS = 30.0
 """Time limit for the head of a connection's next request."""
+TICK_SECONDS = 1.0
+"""How often a listener that serves nothing wakes up."""
 RETRY_SECONDS = 1.0
 """Wait between two attempts to accept a connection when the system has no file descriptor for it."""
 LOGGED_SECONDS = 60.0
@@ -171,6 +173,7 @@ class Listener(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, listening: socket.socket) -> None:
         super().__init__(config)
         self.ready: asyncio.Event = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._socket = listening
         self._opening: set[asyncio.Task[None]] = set()
         self._turns = Turns()
@@ -185,6 +188,17 @@ class Listener(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone."""
         yield
+
+    def stop(self) -> None:
+        """Have it stop soon, as `shutdown` does."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """Wait for `stop`, and renew the date in the headers, for which uvicorn wakes up ten times as often."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), TICK_SECONDS)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept."""
