@@ -151,9 +151,6 @@ format: $(READY) ## Format and mend what can be mended
 # Tests that wait for minutes, for a ping that must not come or for a server to start, and need little of a core.
 WAITING := $(addprefix tests/faults/test_,connections.py pace.py restarts.py)
 
-# Where else tests are that take minutes, or further cases of what costs too much for `make test`.
-WORKING := $(addprefix tests/,bulk crops faults test_greenlets.py test_large_messages.py test_memory.py)
-
 .PHONY: soak soak-waiting soak-working soak-twins soak-libraries
 soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), what takes minutes, tests over more schemes, and the libraries
 	$(say) "soaking for $(SOAK_SECONDS) s"
@@ -164,7 +161,7 @@ soak-waiting:
 	@$(BIN)/python -m pytest -m soak $(WAITING) -p no:logging
 
 soak-working:
-	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak $(WORKING) $(addprefix --ignore=,$(WAITING)) -p no:logging -n 2 --dist loadfile
+	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak $(addprefix --ignore=,$(WAITING)) -p no:logging -n 2 --dist loadfile
 
 # What `make test` shows over other schemes; TWINS=all is each of these tests over all secure schemes, in place of one.
 TWINS ?= one

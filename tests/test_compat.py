@@ -74,7 +74,7 @@ def test_batches_are_of_eight(recorder: FaultServer):
 
 
 @pytest.mark.parametrize("twin", [False, True])
-@pytest.mark.parametrize("bar", [False, True])
+@pytest.mark.parametrize("bar", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_many_inputs_are_warned_of_as_upstream_does(recorder: FaultServer, screen: StringIO, twin: bool, bar: bool):
     """Upstream's own ``test_client_large_input``; with a bar and without, of every verb, where the caller's line is."""
     texts = ["hello"] * 600

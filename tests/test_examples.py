@@ -144,6 +144,7 @@ def test_caption_search(server: Served, tmp_path: Path) -> None:
     assert lines[1].split(maxsplit=1)[1] == "000000008  a navy lamp"
 
 
+@pytest.mark.soak
 def test_notebook(server: Served, tmp_path: Path) -> None:
     """It runs from top to bottom; both plots are pictures of what was computed."""
     shutil.copy(EXAMPLES / "similarity.ipynb", tmp_path / "similarity.ipynb")

@@ -140,7 +140,9 @@ print("well")
 """
 
 
-@pytest.mark.parametrize("scheme", ["grpc", "http", "websocket"])
+@pytest.mark.parametrize(
+    "scheme", ["grpc", pytest.param("http", marks=pytest.mark.soak), pytest.param("websocket", marks=pytest.mark.soak)]
+)
 def test_gevents_own_timeouts_take_calls_back(server, scheme):
     play(TAKEN_BACK, server.address(scheme))
 
@@ -333,7 +335,8 @@ def test_gunicorns_gevent_workers(gunicorn, scheme):
     assert gunicorn(scheme) == ["(1, 512)"] * 50
 
 
-@pytest.mark.parametrize("scheme", [pytest.param("grpc", marks=pytest.mark.soak), "http"])
+@pytest.mark.soak
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_gunicorns_gevent_workers_of_a_used_client(gunicorn, scheme):
     assert gunicorn(scheme, "--preload", used=True) == ["(1, 512)"] * 50
 

@@ -120,7 +120,7 @@ with Client({address!r}) as client:
 """
 
 
-@pytest.mark.parametrize("call", ["client.encode", "await client.aencode"])
+@pytest.mark.parametrize("call", ["client.encode", pytest.param("await client.aencode", marks=pytest.mark.soak)])
 def test_a_notebook_shows_the_bar_and_no_warning(server, call):
     cell = nbformat.v4.new_code_cell(IN_A_NOTEBOOK.format(address=server.address("grpc"), call=call))
     NotebookClient(nbformat.v4.new_notebook(cells=[cell]), timeout=60, kernel_name="python3").execute()

@@ -171,6 +171,7 @@ EVERY = [
 ]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("case", [case for case in EVERY if case.values[0][0] == "a run"], indirect=True)
 def test_losses_after_a_name_is_given(case):
     """Then a disk may have the name of a file but not what it speaks of, or still lack what was there long before."""

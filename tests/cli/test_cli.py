@@ -64,7 +64,7 @@ def test_a_server_without_standard_output_cannot_say_that_it_is_ready(tmp_path):
     assert b"Traceback" not in ran.stderr
 
 
-@pytest.mark.parametrize("name", ["search", "rank"])
+@pytest.mark.parametrize("name", ["search", pytest.param("rank", marks=pytest.mark.soak)])
 def test_a_terminal_of_few_characters_gets_escapes(name, server, tmp_path):
     items = "'na\u00efve words' 'two words'"
     if name == "search":  # in what is there, whichever tests have run before

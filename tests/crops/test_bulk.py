@@ -127,6 +127,7 @@ def test_a_run_that_is_stopped_keeps_what_is_measured(client, source, undisturbe
     assert held(tmp_path) == undisturbed[1]
 
 
+@pytest.mark.soak
 def test_runs_that_share_a_folder_leave_what_one_leaves(client, source, tmp_path):
     whole, shared = tmp_path / "whole", tmp_path / "shared"
     result = client.encode_to(whole, victim.items_of(source), **OPTIONS)
@@ -136,6 +137,7 @@ def test_runs_that_share_a_folder_leave_what_one_leaves(client, source, tmp_path
     assert held(shared) == held(whole)
 
 
+@pytest.mark.soak
 def test_too_much_loss_is_in_the_manifest_and_sends_none(client, source, tmp_path):
     options = {**OPTIONS, "min_fidelity": 1.0}
     result = client.encode_to(tmp_path / "lossy.npy", victim.items_of(source), **options)

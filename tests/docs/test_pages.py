@@ -119,7 +119,9 @@ class TestPython:
                     value.close()
 
 
-@pytest.mark.parametrize("code", COMMANDS)
+@pytest.mark.parametrize(
+    "code", [code if code in PAGES["README.md"] else pytest.param(code, marks=pytest.mark.soak) for code in COMMANDS]
+)
 def test_command(code: str, here: Callable[[str], str], folder: Path) -> None:
     """A command ends well and says nothing on stderr, or is one of those that others try."""
     if found := re.fullmatch(r"make ([a-z-]+)( [A-Z]+=.*)?", code):

@@ -106,7 +106,7 @@ def test_waiting_costs_no_cpu(make_server, connect_to, scheme, figure):
     figure("backpressure: CPU of 0.3 s of waiting, ms", round(spent * 1000, 1))
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("mode", ["sync", pytest.param("async", marks=pytest.mark.soak)])
 def test_an_endless_generator_runs_in_flat_memory(make_server, connect_to, mode, figure):
     server = make_server(width=512, history=10)
     client = connect_to(server, "websocket", timeout=60)

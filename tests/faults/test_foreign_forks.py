@@ -286,7 +286,7 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "grpcs"])
-@pytest.mark.parametrize("forks", [20, pytest.param(600, marks=[pytest.mark.soak, pytest.mark.timeout(400)])])
+@pytest.mark.parametrize("forks", [10, pytest.param(600, marks=[pytest.mark.soak, pytest.mark.timeout(400)])])
 def test_forks_beside_grpc_of_others(make_server, scheme, images, tmp_path, forks):
     """A server and a channel that are open. Our own connections have nothing to do with them: no child hangs or aborts,
     and there is nothing to warn of. (While a call of theirs is in flight, gRPC crashes the child, whoever forks.)

@@ -430,7 +430,7 @@ def test_documents_whose_code_blocks_hold_up_no_others(client, connect, call, im
     assert not any(thread.is_alive() for thread in calls)
 
 
-@pytest.mark.parametrize("scheme", ["grpcs", "http", "websocket"])
+@pytest.mark.parametrize("scheme", ["grpcs", "http", pytest.param("websocket", marks=pytest.mark.soak)])
 def test_a_large_picture_holds_up_no_other_call(make_server, connect_to, scheme, figure):
     """While it is encoded, which no scheme knows of, calls of another thread keep their deadlines."""
     client, other = connect_to(make_server(), scheme), connect_to(make_server(Never()), scheme)

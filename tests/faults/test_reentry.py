@@ -69,7 +69,7 @@ def check_equal(outer, row):
     np.testing.assert_array_equal(outer(), row)
 
 
-@pytest.mark.parametrize("coalesce", [False, True, 1.0])
+@pytest.mark.parametrize("coalesce", [False, pytest.param(True, marks=pytest.mark.soak), 1.0])
 def test_at_every_line_of_a_call(connect, coalesce):
     """Those of the caller's thread, on which the scheme is all the same."""
     client = connect("websocket", coalesce=coalesce)
@@ -157,6 +157,7 @@ def test_at_every_line_of_the_first_call(no_engine):
     assert line > 20
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("channel", ONE_CHANNEL)
 def test_at_every_line_of_the_first_client(server, channel, monkeypatch):
     """As far as its modules are there: see `test_signals` for the others."""
@@ -204,6 +205,7 @@ def test_at_every_line_of_a_fork(connect, scheme):
     np.testing.assert_array_equal(client.encode(["a"]), row)
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("scheme", ONE_CHANNEL)

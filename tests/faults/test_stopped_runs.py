@@ -210,7 +210,9 @@ def full_disk(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("scheme", ["grpc", "http", "websocket"])
+@pytest.mark.parametrize(
+    "scheme", ["grpc", pytest.param("http", marks=pytest.mark.soak), pytest.param("websocket", marks=pytest.mark.soak)]
+)
 @every_form
 def test_a_disk_that_is_full(make_server, words, kept, run, form, scheme, tmp_path):
     """The message names the file, and every row that fitted is there."""
@@ -261,7 +263,9 @@ def test_a_matrix_whose_time_runs_out(make_server, stopped_matrix):
     assert (code, "rows.npy holds 120 rows" in said) == (5, True)
 
 
-@pytest.mark.parametrize(("size", "first"), [(100_000, "rows.npy"), (50_000, "rows.names.jsonl")])
+@pytest.mark.parametrize(
+    ("size", "first"), [(100_000, "rows.npy"), pytest.param(50_000, "rows.names.jsonl", marks=pytest.mark.soak)]
+)
 def test_a_matrix_on_a_full_disk(make_server, stopped_matrix, tmp_path, size, first):
     """Whichever of its files has no room first."""
     server = make_server()

@@ -152,6 +152,7 @@ def http2_header(name, value):
     return bytes([0, len(name)]) + name + bytes([len(value)]) + value
 
 
+@pytest.mark.soak
 def test_calls_that_one_connection_opens_by_the_thousand_cancel_no_call_of_another(served):
     """gRPC cancels any of those that wait to be taken when they are more than a thousand."""
     fields = {b":method": b"POST", b":scheme": b"http", b":path": SINGLE.encode(), b":authority": b"localhost"}

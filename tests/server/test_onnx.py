@@ -172,6 +172,7 @@ def test_a_long_text_costs_no_more_than_its_beginning(directory):
     assert np.array_equal(first, second)
 
 
+@pytest.mark.soak
 def test_images_are_decoded_one_by_one(directory, memory_of):
     out = io.BytesIO()
     Image.new("RGB", (3800, 3800)).save(out, "PNG")

@@ -63,6 +63,7 @@ def test_a_terminal_that_is_closed_ends_it_cleanly():
     assert not directory.exists()
 
 
+@pytest.mark.soak
 def test_a_hangup_that_is_ignored_stays_ignored():
     command = ["nohup", sys.executable, "-m", "casdk.server", "--free-ports", "--schemes=http", "--ready-json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
