@@ -16,8 +16,8 @@ import msgspec
 
 from casdk.bulk.items import Index, contents_of
 from casdk.bulk.matrix import MatrixTarget
-from casdk.bulk.matrix_before import Before
 from casdk.bulk.modes import Mode, OnLoop
+from casdk.bulk.old_matrix import OldMatrix
 from casdk.bulk.sources import AsyncSource, Block, Source
 from casdk.bulk.stores import at_hand
 from casdk.models import EncodeResult
@@ -62,7 +62,7 @@ class Copies:
         self.replaced: int = 0
         self.dropped: int = 0
         self._target = target
-        self._before: Before | None = None
+        self._old: OldMatrix | None = None
         self._index: Index | None = None
         self._ranges: deque[RowRange] = deque()
 
@@ -76,10 +76,10 @@ class Copies:
         Returns:
             A source whose blocks have the names of all rows, but only the items that are to be encoded.
         """
-        self._before = None if self._target is None else self._target.read_before()
-        if self._before is None:
+        self._old = None if self._target is None else self._target.read_old_matrix()
+        if self._old is None:
             return source
-        self._index = Index(self._before.keys())
+        self._index = Index(self._old.keys())
         if isinstance(mode, OnLoop):
             return AsyncLookup(partial(mode.take, source), self._take_out)
         return Source(lambda most: self._take_out(source.take(most)))
@@ -123,18 +123,18 @@ class Copies:
         """Whether rows may be copied, so that those of a stream are not all rows of a shard."""
         return self._index is not None
 
-    def forget(self) -> None:
+    def drop_ranges(self) -> None:
         """Drop the ranges whose rows were not written, because the run stops and will not write them."""
         self._ranges.clear()
 
-    def around(self, piece: EncodeResult) -> Iterable[EncodeResult]:
+    def with_copies(self, piece: EncodeResult) -> Iterable[EncodeResult]:
         """Return an encoded piece of the stream with the copied rows before it and between its rows."""
         return (piece,) if self._index is None else self._divided(piece)
 
     def _divided(self, piece: EncodeResult) -> Iterator[EncodeResult]:
         done, rows = 0, len(piece.embeddings)
         while done < rows:
-            yield from self.before_next()
+            yield from self.next_copies()
             encoded = self._ranges[0]
             count = min(encoded.rows, rows - done)
             yield _part_of(piece, done, count)
@@ -143,17 +143,17 @@ class Copies:
             if not encoded.rows:
                 self._ranges.popleft()
 
-    def before_next(self) -> Iterator[Copied]:
+    def next_copies(self) -> Iterator[Copied]:
         """Yield the copied rows that come before the next encoded row, or before the end of the input."""
         while self._ranges and self._ranges[0].old_start is not None:
-            assert self._before is not None
+            assert self._old is not None
             copied = self._ranges.popleft()
             assert copied.old_start is not None
             # A range ends with its block of the input, but the next one may continue it; both are then read as one.
             while self._ranges and self._ranges[0].old_start == copied.old_start + copied.rows:
                 copied.rows += self._ranges.popleft().rows
             for start in range(0, copied.rows, READ_ROWS):
-                rows = self._before.rows(copied.old_start + start, min(READ_ROWS, copied.rows - start))
+                rows = self._old.rows(copied.old_start + start, min(READ_ROWS, copied.rows - start))
                 yield Copied(embeddings=rows)
 
     def count(self) -> None:

@@ -8,16 +8,13 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from casdk._rust import sum_words
 from casdk.errors import BulkError
-
-if TYPE_CHECKING:
-    from casdk.bulk.row_blocks import RowBlock
 
 __all__ = [
     "PAGE_BYTES",
@@ -274,11 +271,6 @@ class Part:
         if self.checksum is not None:
             self.checksum.add(view)
         return len(view)
-
-    def write_rows(self, block: RowBlock) -> None:
-        """Add the rows of a block to the end; its memory is used for other rows once they are written."""
-        self.write(block.bytes[block.lead :].data)
-        block.release()
 
     def _put(self, view: memoryview, start: int) -> None:
         """Write bytes at an offset of the file."""

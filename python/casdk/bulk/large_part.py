@@ -134,6 +134,7 @@ class LargePart(Part):
         return len(piece)
 
     def write_rows(self, block: RowBlock) -> None:
+        """Add the rows of a block to the end; its memory is used for other rows once they are written."""
         self._hand_over_chunk()
         chunk, data, checksum = self._chunk, block.bytes, self.checksum
         assert chunk.filled == block.lead

@@ -16,7 +16,7 @@ from casdk.bulk.disk import READ_BYTES, Checksum, Lock, Part, rename, sync_folde
 from casdk.bulk.items import CONTENT_BYTES
 from casdk.bulk.large_part import LargePart
 from casdk.bulk.manifest import BY_THAT_INPUT, Manifest, Shard, read_manifest, write_manifest
-from casdk.bulk.matrix_before import Before
+from casdk.bulk.old_matrix import OldMatrix
 from casdk.bulk.requests import piece_items
 from casdk.bulk.row_blocks import RowBlocks
 from casdk.bulk.sources import to_lines
@@ -103,18 +103,19 @@ class MatrixTarget(FillableTarget):
         self._failed_rows, self._width = [], width
         self._shard_start = manifest.start_of(manifest.next_number)
         self._contents_size = manifest.shards[-1].files.get(CONTENTS, 0) if manifest.shards else 0
-        kinds = {"rows": LargePart, "names": Part, "errors": Part}
-        self._files = {name: kind(self._part[name], sizes.get(name, 0)) for name, kind in kinds.items()}
+        self._rows_file = LargePart(self._part["rows"], sizes.get("rows", 0))
+        self._files = {"rows": self._rows_file}
+        self._files |= {name: Part(self._part[name], sizes.get(name, 0)) for name in ("names", "errors")}
         if not sizes:
-            self._files["rows"].write(self._head(0))
+            self._rows_file.write(self._head(0))
         if self.blocks is None:
             piece_rows = piece_items(manifest.settings.batch_size)
             self.blocks = RowBlocks.of_pieces(width, self._dtype, piece_rows)
-        self.blocks.begin(self._row - self._shard_start, self._files["rows"].size)
+        self.blocks.begin(self._row - self._shard_start, self._rows_file.size)
         checksum = Checksum()
         if manifest.begun is not None:
             self._add_up(checksum, manifest.start_of(manifest.next_number))
-        self._files["rows"].checksum = checksum
+        self._rows_file.checksum = checksum
 
     def _add_up(self, checksum: Checksum, start: int) -> None:
         """Count the rows that were kept of a shard into its checksum."""
@@ -143,7 +144,7 @@ class MatrixTarget(FillableTarget):
         """Write the rows that were put into the latest block, if there are any."""
         assert self.blocks is not None
         if (block := self.blocks.take()) is not None:
-            self._files["rows"].write_rows(block)
+            self._rows_file.write_rows(block)
 
     def add_labels(self, labels: Labels) -> None:
         names, first = labels.names, self._labelled
@@ -174,11 +175,11 @@ class MatrixTarget(FillableTarget):
         return {CONTENTS: part.size}
 
     def keep(self, shard: Shard, contents: bytes = b"") -> Shard:
-        self._files["rows"].overwrite(self._head(self._row))
+        self._rows_file.overwrite(self._head(self._row))
         return self._stop(shard)
 
     def _stop(self, shard: Shard) -> Shard:
-        checksum = self._files["rows"].checksum
+        checksum = self._rows_file.checksum
         assert checksum is not None
         self._write_block()
         for file in self._files.values():
@@ -242,14 +243,14 @@ class MatrixTarget(FillableTarget):
     def advice(self) -> str:
         return BY_THAT_INPUT if self._before_path.exists() else super().advice
 
-    def read_before(self) -> Before | None:
+    def read_old_matrix(self) -> OldMatrix | None:
         """Return the matrix that was there, if an update is making another one."""
         try:
             data = self._before_path.read_bytes()
         except FileNotFoundError:
             return None
         manifest = read_manifest(data, str(self._before_path))
-        return Before(manifest, self._final, self._dtype, len(head_of(self._dtype, manifest.rows, manifest.width)))
+        return OldMatrix(manifest, self._final, self._dtype, len(head_of(self._dtype, manifest.rows, manifest.width)))
 
     def _head(self, rows: int) -> bytes:
         return head_of(self._dtype, rows, self._width)

@@ -73,7 +73,7 @@ class Requests:
         """Return the ``batch_size`` for `Client.stream`, with which each request has whole rows."""
         return settings.batch_size * self._row_items if self._tuning is None else self._tuning
 
-    def piece_items(self, settings: Settings) -> int:
+    def joined_items(self, settings: Settings) -> int:
         """Return the most items of a piece of the stream that has several requests; 0 for a piece for each request.
 
         While a search is under way, the size of requests changes.

@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 from numpy.typing import NDArray
 
 from casdk._rust import pack_strings
-from casdk.bulk.disk import PAGE_BYTES, Part
+from casdk.bulk.disk import PAGE_BYTES
+from casdk.bulk.large_part import LargePart
 from casdk.bulk.row_blocks import RowBlock
 from casdk.bulk.thrift import Long, Struct, varint, write_struct
 
@@ -80,7 +81,7 @@ class RowGroups:
         schema: Its columns: ``name``, the embeddings, ``error``.
     """
 
-    def __init__(self, arrow: Any, part: Part, schema: Any) -> None:
+    def __init__(self, arrow: Any, part: LargePart, schema: Any) -> None:
         self._arrow = arrow
         self._part = part
         self._schema = schema

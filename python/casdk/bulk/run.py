@@ -373,7 +373,7 @@ class Run:
         if self._stopping is not None:
             intake.end()
         target = self._target if self._parts == 1 and not self._copies.has_rows else None
-        memory = ShardMemory(self._requests.piece_items(settings), target, work.rows)
+        memory = ShardMemory(self._requests.joined_items(settings), target, work.rows)
         options = self._options_of_stream(work.verdict) | {"out": memory}
         pieces = mode.stream(intake.items(self._requests.fewest_items), options)
         try:
@@ -396,14 +396,14 @@ class Run:
         """Write pieces to the target, and the copied rows between them; each written piece leaves the list."""
         try:
             while held:
-                for piece in self._copies.around(held.pop(0)):
+                for piece in self._copies.with_copies(held.pop(0)):
                     self._place_one(work, piece)
-            for piece in self._copies.before_next() if is_last else ():
+            for piece in self._copies.next_copies() if is_last else ():
                 self._place_one(work, piece)
         except BaseException:
             # The rows before the remaining pieces are missing, so these cannot be written either.
             held.clear()
-            self._copies.forget()
+            self._copies.drop_ranges()
             raise
 
     def _place_one(self, work: Work, piece: EncodeResult) -> None:

@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from casdk.bulk.disk import Checksum, Part
+from casdk.bulk.disk import Checksum
+from casdk.bulk.large_part import LargePart
 from casdk.bulk.row_groups import Group, Matrix, RowGroups
 from casdk.bulk.targets import remove
 
@@ -107,7 +108,7 @@ def _group_of(batch: Any) -> Group:
 
 def _write_again(arrow: Any, old: Any, new: Path, schema: Any, change: Callable[[int, Any], Group]) -> Made:
     """Write a file again, each batch of its rows as ``change(first row, batch)`` returns it."""
-    part = Part(new)
+    part = LargePart(new)
     part.checksum = Checksum()
     read = rows = failed = 0
     try:

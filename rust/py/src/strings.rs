@@ -5,7 +5,7 @@ use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
 
-/// Tells whether all items are plain strings that UTF-8 can express, which lone surrogates are not.
+/// Returns whether all items are plain strings that UTF-8 can express, which lone surrogates are not.
 #[pyfunction]
 pub fn are_strings(items: &Bound<'_, PyList>) -> bool {
     items.iter().all(|item| {

@@ -27,10 +27,10 @@ def test_its_items_and_rows(tmp_path):
     manifest = manifest.with_end()
     target.write_manifest(manifest)
     target.complete(manifest)
-    assert target.read_before() is None
+    assert target.read_old_matrix() is None
     new = target.begin_update(manifest)
     assert (new.rows, new.finished) == (0, False)
-    before = target.read_before()
+    before = target.read_old_matrix()
     assert before.manifest == manifest
     np.testing.assert_array_equal(before.rows(1, 3), rows[1:])
     same = before.keys() == keys_of(NAMES, CONTENTS)

@@ -16,13 +16,13 @@ from casdk.bulk.items import CONTENT_BYTES, keys_of, unmatched
 from casdk.bulk.manifest import Manifest
 from casdk.bulk.targets import Rows
 
-__all__ = ["Before"]
+__all__ = ["OldMatrix"]
 
 READ_NAMES: Final = 4096
 """Names that are read at a time."""
 
 
-class Before:
+class OldMatrix:
     """The old matrix of an update, which stays complete until the new one takes its place.
 
     Args:
