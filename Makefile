@@ -154,7 +154,8 @@ WAITING := $(addprefix tests/faults/test_,connections.py pace.py restarts.py)
 .PHONY: soak soak-waiting soak-working soak-twins soak-libraries
 soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), what takes minutes, tests over more schemes, and the libraries
 	$(say) "soaking for $(SOAK_SECONDS) s"
-	@$(MAKE) --no-print-directory --output-sync=target -j 2 soak-waiting soak-working soak-twins soak-libraries
+	@# Three at a time, since the first of them only waits
+	@$(MAKE) --no-print-directory --output-sync=target -j 3 soak-waiting soak-working soak-twins soak-libraries
 
 # pytest keeps every record logged, and with it each failed request: that would be what grows
 soak-waiting:
