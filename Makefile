@@ -162,7 +162,7 @@ soak-waiting:
 	@$(BIN)/python -m pytest -m soak $(WAITING) -p no:logging
 
 soak-working:
-	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak $(addprefix --ignore=,$(WAITING)) -p no:logging -n 2 --dist loadfile
+	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak $(addprefix --ignore=,$(WAITING)) -p no:logging -n 3 --dist worksteal
 
 # What `make test` shows over other schemes; TWINS=all is each of these tests over all secure schemes, in place of one.
 TWINS ?= one
