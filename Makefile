@@ -154,12 +154,11 @@ WAITING := $(addprefix tests/faults/test_,connections.py pace.py restarts.py)
 .PHONY: soak soak-waiting soak-working soak-twins soak-libraries
 soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), what takes minutes, tests over more schemes, and the libraries
 	$(say) "soaking for $(SOAK_SECONDS) s"
-	@# Three at a time, since the first of them only waits
-	@$(MAKE) --no-print-directory --output-sync=target -j 3 soak-waiting soak-working soak-twins soak-libraries
+	@$(MAKE) --no-print-directory --output-sync=target -j 2 soak-waiting soak-working soak-twins soak-libraries
 
 # pytest keeps every record logged, and with it each failed request: that would be what grows
 soak-waiting:
-	@$(BIN)/python -m pytest -m soak $(WAITING) -p no:logging
+	@$(BIN)/python -m pytest -m soak $(WAITING) -p no:logging -n 2 --dist loadfile
 
 soak-working:
 	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak $(addprefix --ignore=,$(WAITING)) -p no:logging -n 3 --dist worksteal
