@@ -156,7 +156,7 @@ soak: $(READY) ## Mixed traffic with faults for SOAK_SECONDS (1800), what takes 
 	$(say) "soaking for $(SOAK_SECONDS) s"
 	@$(MAKE) --no-print-directory --output-sync=target -j 2 soak-waiting soak-working soak-twins soak-libraries
 
-# pytest keeps every record logged, and with it each failed request: that would be what grows
+# pytest keeps every record logged, and with it each failed request: that would be what grows. So no soak test has `caplog`.
 soak-waiting:
 	@$(BIN)/python -m pytest -m soak $(WAITING) -p no:logging -n 2 --dist loadfile
 

@@ -43,7 +43,7 @@ def said(caplog):
     return [record.message for record in caplog.records if "smallest cosine" in record.message]
 
 
-@pytest.mark.parametrize("images", ["jpeg95", pytest.param("webp90", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("images", ["jpeg95", "webp90"])
 def test_the_first_images_go_without_loss_and_the_others_with(client, photos, rows, images, caplog):
     with caplog.at_level(logging.INFO, "casdk.calls"):
         exact = client.encode(photos, images="exact", errors="return")
@@ -129,7 +129,6 @@ async def test_on_a_loop_with_bad_items_among_them(clip, photos, rows):
     assert least_cosine(rows, good) > 0.9
 
 
-@pytest.mark.soak
 def test_rank_measures_by_rows_of_its_own(client, photos, caplog):
     def documents():
         return [

@@ -33,7 +33,6 @@ def test_servers_that_show_the_same_get_crops(clip, client, caplog):
     assert sorted(line.partition(": ")[0] for line in shown) == sorted([clip.address("grpc"), clip.address("http")])
 
 
-@pytest.mark.soak
 def test_models_of_other_sizes_get_originals(clip, jpeg, tmp_path, caplog):
     with serve(encoder=f"onnx:{write_models(tmp_path, 336)}", schemes=["grpc"]) as larger:
         both = [clip.address("grpc"), larger.address("grpc")]
