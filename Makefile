@@ -163,7 +163,7 @@ soak-waiting:
 soak-working:
 	@SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest -m soak $(addprefix --ignore=,$(WAITING)) -p no:logging -n 3 --dist worksteal
 
-# What `make test` shows over other schemes; TWINS=all is each of these tests over all secure schemes, in place of one.
+# Tests that `make test` runs over other schemes: each over one of the secure schemes, and with TWINS=all over all three.
 TWINS ?= one
 soak-twins:
 	@$(BIN)/python -m pytest $(SHARED) -m 'twin and not soak $(if $(filter all,$(TWINS)),,and not further_twin)'

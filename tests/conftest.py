@@ -120,10 +120,10 @@ def _mark_twins(items: list[pytest.Item]) -> None:
             test.add_marker("twin")
             if place != choice % len(secure):
                 test.add_marker("further_twin")
-        if "grpc" in tests:
-            others = [test for scheme, test in tests.items() if scheme in ("http", "websocket")]
-            if len(others) == 2:
-                others[choice % 2].add_marker("twin")
+        plain = [test for scheme, test in tests.items() if not ROWS[scheme].tls and scheme != "grpc"]
+        for place, test in enumerate(plain if "grpc" in tests else ()):
+            if place != choice % len(plain):
+                test.add_marker("twin")
 
 
 def _sort(items: list[pytest.Item]) -> None:

@@ -108,7 +108,7 @@ print("well")
         *(("gevent", scheme) for scheme in ("grpc", "https")),
         ("eventlet", "websockets"),
         *(pytest.param("gevent", scheme, marks=pytest.mark.soak) for scheme in ("grpcs", "http", "websocket")),
-        *(pytest.param("eventlet", scheme, marks=pytest.mark.soak) for scheme in ("grpc", "http")),
+        *(pytest.param("eventlet", scheme, marks=pytest.mark.soak) for scheme in ("grpcs", "http")),
     ],
 )
 def test_everything_works(server, scheme, library, images, web, tmp_path):

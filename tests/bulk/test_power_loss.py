@@ -178,7 +178,7 @@ def test_losses_after_a_name_is_given(case):
     losses = [loss for loss in case.losses(case.copy_of_before()) if loss.change in ("rename", "make folder")]
     lost = [loss for loss in losses if loss.kept in (NOTHING, NEWEST)]
     others = [loss for loss in losses if loss.kept not in (NOTHING, NEWEST)]
-    for loss in (*lost, *random.Random(0).sample(others, min(len(others), 3))):
+    for loss in (*lost, *random.Random(0).sample(others, min(len(others), 8))):
         case.go_on(loss)
 
 

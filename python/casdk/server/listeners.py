@@ -32,7 +32,7 @@ HANDSHAKE_SECONDS = 20.0
 HEAD_SECONDS = 30.0
 """Time limit for the head of a connection's next request."""
 TICK_SECONDS = 1.0
-"""How often a listener that serves nothing wakes up."""
+"""Time between two renewals of the date in the headers of replies."""
 RETRY_SECONDS = 1.0
 """Wait between two attempts to accept a connection when the system has no file descriptor for it."""
 LOGGED_SECONDS = 60.0
@@ -190,12 +190,12 @@ class Listener(uvicorn.Server):
         yield
 
     def stop(self) -> None:
-        """Have it stop soon, as `shutdown` does."""
+        """Have `serve` accept no more connections, and return when the open requests are answered."""
         self.should_exit = True
         self._stopping.set()
 
     async def main_loop(self) -> None:
-        """Wait for `stop`, and renew the date in the headers, for which uvicorn wakes up ten times as often."""
+        """Wait for `stop`. Meanwhile let uvicorn renew the date; its own loop wakes up ten times as often for that."""
         while not await self.on_tick(0):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), TICK_SECONDS)

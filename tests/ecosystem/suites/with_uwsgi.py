@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from casdk.testing import FaultServer, embed
+from casdk.testing._thread import reserve
 
 PATIENCE = 20
 APPLICATION = """
@@ -65,12 +65,8 @@ def service(scheme, setting, tmp_path):
     program = tmp_path / "service.py"
     program.write_text(APPLICATION)
     ca = tmp_path / "ca.pem"
-    # Held until the test is over, without listening: nobody else gets the port, and uWSGI, which may share it, does.
-    held = socket.socket()
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind(("127.0.0.1", 0))
-    port = held.getsockname()[1]
-    with held, FaultServer() as server, (tmp_path / "log").open("w") as log:
+    with reserve() as reserved, FaultServer() as server, (tmp_path / "log").open("w") as log:
+        port = reserved.getsockname()[1]  # uWSGI may listen there, and no other program gets it
         ca.write_bytes(server.ca)
         command = [str(Path(sys.executable).with_name("uwsgi")), "--http-socket", f"127.0.0.1:{port}", "--master"]
         command += ["--need-app", "--die-on-term", "--processes", "2", "--threads", "4", "--wsgi-file", str(program)]
